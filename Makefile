@@ -1,0 +1,50 @@
+# Two commands do everything: `make demo` and `make test`. The rest is what they are made of.
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.13 python3,$(if $(shell $(p) -c 'import sys, venv, ensurepip; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+SYNC := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --quiet --inexact
+
+.PHONY: demo test lint check-types check-imports test-comfyui test-soak clean
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "comfypin needs Python 3.11 or newer with venv and pip (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml uv.lock
+	$(SYNC) --no-default-groups
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(SYNC) --group dev
+	@touch $@
+
+demo: $(VENV)/.run
+	@mkdir -p out
+	$(BIN)/python -m rp_handler.main --lock lockfiles/comfy-demo.lock.json --workflow workflows/demo.json \
+	    --output base64 --out-file out/demo.png
+	@echo "The picture is in out/demo.png"
+
+test: $(VENV)/.dev lint check-types check-imports
+	$(BIN)/pytest -n auto $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check-types: $(VENV)/.dev
+	$(BIN)/mypy
+
+check-imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+test-comfyui: $(VENV)/.dev
+	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/pytest -m comfyui -n 0 -rA $(PYTEST_ARGS)
+
+test-soak: $(VENV)/.dev
+	$(BIN)/pytest --soak $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) out dist .mypy_cache .ruff_cache .pytest_cache

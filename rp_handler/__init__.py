@@ -1,0 +1,1 @@
+"""The documented door `python -m rp_handler.main`; it translates flags and calls comfypin."""

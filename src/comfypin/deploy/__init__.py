@@ -1,0 +1,1 @@
+"""The lock as RunPod templates, endpoints, pods and volumes."""

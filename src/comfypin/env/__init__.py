@@ -1,0 +1,1 @@
+"""lock -> env: planned, realized, proved by a receipt."""

@@ -1,0 +1,59 @@
+"""Failures of one prompt: a node raised, somebody interrupted it, it is gone, or its time is up."""
+
+from comfypin.errors import PromptError
+
+
+class NodeFailed(PromptError):
+    """A node raised while the prompt ran."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        class_type: str,
+        exception_type: str,
+        message: str,
+        traceback: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}",
+            node_id=node_id,
+            class_type=class_type,
+            exception_type=exception_type,
+        )
+        self.node_id = node_id
+        self.class_type = class_type
+        self.exception_type = exception_type
+        self.traceback = traceback
+
+
+class PromptInterrupted(PromptError):
+    """Somebody interrupted the prompt in the engine."""
+
+    def __init__(self, *, prompt_id: str, node_id: str | None = None) -> None:
+        where = f" at node {node_id}" if node_id else ""
+        super().__init__(f"The prompt was interrupted in the engine{where}.", prompt_id=prompt_id)
+
+
+class PromptLost(PromptError):
+    """The engine knows the prompt neither as queued, nor running, nor finished."""
+
+    def __init__(self, *, prompt_id: str) -> None:
+        super().__init__(
+            "The engine no longer knows the prompt: it was restarted or its queue was cleared. Run the job again.",
+            prompt_id=prompt_id,
+        )
+
+
+class DeadlineExceeded(PromptError):
+    """The job's time is up; its prompt was cancelled."""
+
+    exit_code = 22
+
+    def __init__(self, *, timeout_s: float, phase: str) -> None:
+        super().__init__(
+            f"The job did not end within {timeout_s:g} s (it was in {phase}); its prompt was cancelled. "
+            "Give it more time with --timeout.",
+            timeout_s=timeout_s,
+            phase=phase,
+        )

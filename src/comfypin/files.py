@@ -1,0 +1,68 @@
+"""Files that are whole or absent: written beside their place, flushed, then renamed into it."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, durable: bool = True, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` that takes its place when the block ends well.
+
+    `durable` flushes the bytes and the folder to the disk first; without it only readers, not power cuts, see whole
+    files. An exception inside the block leaves nothing behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        fsync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o644) -> None:
+    """Write the whole content of a file, or leave what was there."""
+    with atomic_file(path, durable=durable, mode=mode) as file:
+        file.write(data)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. File systems that cannot (some network ones) are left as they are."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def contained_path(root: Path, relative: str | PurePosixPath) -> Path:
+    """Join a relative name to `root`; `ValueError` where it is absolute, holds a NUL or `..`, or a link leads out."""
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in str(pure) or pure == PurePosixPath("."):
+        raise ValueError(f"{str(relative)!r} does not stay inside {root}")
+    path = root / pure
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{str(relative)!r} leaves {root} through a link")
+    return path
+
+
+def free_bytes(path: Path) -> int:
+    """Free space, in bytes, for this user on the file system that holds `path` or its nearest existing parent."""
+    while not path.exists():
+        path = path.parent
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

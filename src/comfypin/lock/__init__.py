@@ -1,0 +1,1 @@
+"""The lock: read, checked, made, compared."""

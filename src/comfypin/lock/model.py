@@ -1,0 +1,105 @@
+"""The lock as frozen values: every byte that can change a picture, by name.
+
+These are plain dataclasses without a parser: `comfypin.lock.codec` reads schemas 1, 2 and 3 into them and writes 3.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from comfypin.digest import Digest, JsonValue
+
+EngineKind = Literal["comfyui", "remote", "embedded"]
+InstallPolicy = Literal["run", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepoPin:
+    """A git repository at one commit; `commit` is None where an older schema did not know it."""
+
+    repo: str | None
+    ref: str | None = None
+    commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePin:
+    """A custom node pack: a repository at one commit, and the folder under custom_nodes it goes to."""
+
+    name: str
+    repo: str | None
+    ref: str | None = None
+    commit: str | None = None
+    directory: str | None = None
+    install_script: InstallPolicy = "skip"
+    sha256: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagePin:
+    """A Python distribution: a version, the wheel's URL and every digest it may have; markers as in PEP 508."""
+
+    name: str
+    version: str
+    url: str | None = None
+    sha256: tuple[Digest, ...] = ()
+    index: str | None = None
+    marker: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonPins:
+    """The interpreter (`3.12`), the platforms the packages were resolved for, and the packages."""
+
+    version: str | None = None
+    targets: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
+    packages: tuple[PackagePin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPin:
+    """One file the lock promises: these bytes at this path, from any of these sources.
+
+    `target_path` may begin with `$MODELS_DIR` or `$COMFY_HOME`. `sha256` and `size_bytes` are None where an older
+    schema did not know them; `allow_pickle` says that a pickle format is wanted all the same.
+    """
+
+    name: str
+    target_path: str
+    sha256: Digest | None = None
+    size_bytes: int | None = None
+    sources: tuple[str, ...] = ()
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What runs prompts: its kind, its arguments and environment, and a workflow that warms it."""
+
+    kind: EngineKind = "comfyui"
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    warmup: Mapping[str, JsonValue] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """A release: a named, immutable set of pins. `read_from_schema` is the schema of the file it came from."""
+
+    version_name: str
+    comfyui: RepoPin | None = None
+    custom_nodes: tuple[NodePin, ...] = ()
+    python: PythonPins = field(default_factory=PythonPins)
+    models: tuple[ModelPin, ...] = ()
+    system_packages: tuple[str, ...] = ()
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    read_from_schema: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The name and digest by which results, manifests and resources record the lock they came from."""
+
+    name: str
+    digest: Digest

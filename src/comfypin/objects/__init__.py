@@ -1,0 +1,1 @@
+"""Bytes by key: GCS, S3, a directory."""

@@ -1,0 +1,49 @@
+"""Bytes by key: what every store of objects does, in four methods (synchronous; callers bring the threads)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from comfypin.digest import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """A local file to be stored: its path, size and digest (known before the upload), type and metadata."""
+
+    path: Path
+    size_bytes: int
+    sha256: Digest
+    media_type: str = "application/octet-stream"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """An object as the store has it: key, size, the store's address of it (`gs://bucket/key`), our metadata."""
+
+    key: str
+    size_bytes: int
+    uri: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    etag: str | None = None
+
+
+class ObjectStore(Protocol):
+    """Objects under one bucket (or folder). Keys are relative, with `/`; they never escape the store."""
+
+    def put(self, key: str, payload: Payload) -> StoredObject:
+        """Store the file under the key, whole or not at all, replacing what was there. Repeatable.
+
+        Returns only after the server's size and checksum agree with the payload. Raises `StorageError`.
+        """
+
+    def head(self, key: str) -> StoredObject | None:
+        """The object's facts, or None where there is none. Raises `StorageError`."""
+
+    def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
+        """The object's bytes from `offset`, in chunks. Raises `StorageError` (`ObjectMissing` where there is none)."""
+
+    def signed_url(self, key: str, *, ttl_s: int) -> str:
+        """An address that lets anyone read the object for `ttl_s` seconds. Never logged. Raises `StorageError`."""

@@ -1,0 +1,1 @@
+"""A job, from its wire form to its result."""

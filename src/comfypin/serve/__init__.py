@@ -1,0 +1,1 @@
+"""Jobs over RunPod Serverless and over HTTP."""

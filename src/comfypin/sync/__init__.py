@@ -1,0 +1,1 @@
+"""An output folder, synced to a bucket, losing nothing."""

@@ -1,0 +1,1 @@
+"""Workflows: the graph, its inputs, its texts; all pure."""

@@ -1,0 +1,58 @@
+"""A workflow in ComfyUI's API format as frozen values: nodes by id, values or links by input name."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from comfypin.digest import JsonValue
+
+NodeId: TypeAlias = str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An input that takes output number `slot` of node `node_id`; `["4", 0]` on the wire."""
+
+    node_id: NodeId
+    slot: int
+
+
+InputValue: TypeAlias = Link | JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node: its class, its inputs, and the title people gave it (`_meta.title`)."""
+
+    id: NodeId
+    class_type: str
+    inputs: Mapping[str, InputValue]
+    title: str | None = None
+    is_changed: JsonValue = None
+
+    def links(self) -> Iterator[tuple[str, Link]]:
+        """The inputs that are links, by input name."""
+        return ((name, value) for name, value in self.inputs.items() if isinstance(value, Link))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A whole workflow. `to_api()` gives what POST /prompt takes; `workflow.parse` reads one."""
+
+    nodes: Mapping[NodeId, Node]
+
+    def to_api(self) -> dict[str, JsonValue]:
+        """The graph in ComfyUI's API format, titles under `_meta`."""
+        return {node_id: _node_to_api(node) for node_id, node in self.nodes.items()}
+
+
+def _node_to_api(node: Node) -> dict[str, JsonValue]:
+    inputs: dict[str, JsonValue] = {
+        name: [value.node_id, value.slot] if isinstance(value, Link) else value for name, value in node.inputs.items()
+    }
+    api: dict[str, JsonValue] = {"inputs": inputs, "class_type": node.class_type}
+    if node.title is not None:
+        api["_meta"] = {"title": node.title}
+    if node.is_changed is not None:
+        api["is_changed"] = node.is_changed
+    return api

@@ -1,0 +1,76 @@
+"""What all tests share: system tools that may be missing, recordings that a user's clone does not have, soak tests."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+REQUIRE_ALL = os.environ.get("COMFYPIN_REQUIRE_ALL") == "1"
+
+# Tool -> the command that brings it; `needs("nginx")` on a test refers to these.
+TOOLS = {
+    "nginx": "apt-get install nginx-light",
+    "dockerd": "apt-get install docker.io",
+    "docker-registry": "apt-get install docker-registry",
+    "mmdebstrap": "apt-get install mmdebstrap",
+    "buildah": "apt-get install buildah",
+    "chromium": "apt-get install chromium",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="also run the long soak and kill tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        kept = [item for item in items if item.get_closest_marker("soak") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+    if not (os.environ.get("COMFYUI_DIR") or os.environ.get("COMFYUI_URL")):
+        # A real ComfyUI is brought by `make test-comfyui`, never by the plain run, so this is a choice, not a skip.
+        kept = [item for item in items if item.get_closest_marker("comfyui") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        tool = str(marker.args[0])
+        if shutil.which(tool) is None and not Path("/usr/sbin", tool).exists():
+            reason = f"needs {tool}: {TOOLS[tool]}"
+            pytest.fail(reason, pytrace=False) if REQUIRE_ALL else pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[text] = reasons.get(text, 0) + 1
+    if reasons:
+        terminalreporter.section("skipped here, and what would bring it")
+        for text, count in sorted(reasons.items()):
+            terminalreporter.line(f"{count:4} x {text.removeprefix('Skipped: ')}")
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """The recordings of a real ComfyUI that lie beside a checkout of ours, not in a user's clone."""
+    return shared_path("captures")
+
+
+@pytest.fixture(scope="session")
+def field_locks() -> Path:
+    """Lock files as they exist in the field, beside a checkout of ours."""
+    return shared_path("locks")
+
+
+def shared_path(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        reason = f"needs the recordings in ../shared/{name}, which only the developers' checkouts have"
+        pytest.fail(reason, pytrace=False) if REQUIRE_ALL else pytest.skip(reason)
+    return path
