@@ -4,10 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+# The machines are shared: a slow example says nothing about the code.
+hypothesis.settings.register_profile("shared-machine", deadline=None)
+hypothesis.settings.load_profile("shared-machine")
+
 REQUIRE_ALL = os.environ.get("COMFYPIN_REQUIRE_ALL") == "1"
 
 # Tool -> the command that brings it; `needs("nginx")` on a test refers to these.
