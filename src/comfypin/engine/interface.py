@@ -4,7 +4,7 @@ An engine is opened and closed by whoever wires it (an async context manager); t
 Errors are those of `comfypin.errors.engine` (the engine is at fault) and `comfypin.errors.prompt` (the prompt is).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -129,7 +129,7 @@ class Engine(Protocol):
     async def submit(self, prompt: Prompt) -> None:
         """Upload the inputs and queue the prompt. Raises `WorkflowRejected` (nothing queued) or `EngineError`."""
 
-    def events(self, prompt_id: str) -> AsyncIterator[EngineEvent]:
+    def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
         """What happens to a submitted prompt, in order; ends when it has succeeded and its history is written.
 
         Raises `NodeFailed`, `PromptInterrupted`, `PromptLost`, or `EngineError` (`EngineCrashed` when it died).

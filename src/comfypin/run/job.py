@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import InputFile
@@ -14,8 +15,9 @@ from comfypin.workflow.graph import Graph, NodeId
 class Job:
     """One request for a workflow to run, ready to be submitted: texts expanded, overrides made, files found.
 
-    `timeout_s` is the deadline from submission to the last delivered output. `secrets` (a comfy.org API key) go to
-    the engine and nowhere else.
+    `timeout_s` is the deadline from submission to the last delivered output. `extra_data` may hold secrets (a comfy.org
+    API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
+    Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's).
     """
 
     id: str
@@ -25,11 +27,16 @@ class Job:
     timeout_s: float | None = None
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     input_digests: Mapping[str, Digest] = field(default_factory=dict)
+    with_previews: bool = False
+    spool_parent: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job gave: its outputs where they were delivered, texts, warnings, and the seconds everything took."""
+    """What a job gave: its outputs where they were delivered, texts, warnings, and the seconds everything took.
+
+    `held_back` counts the temporary outputs that nobody asked for.
+    """
 
     job_id: str
     release: Release
@@ -39,6 +46,7 @@ class JobResult:
     warnings: tuple[str, ...] = ()
     phase_s: Mapping[str, float] = field(default_factory=dict)
     node_s: Mapping[NodeId, float] = field(default_factory=dict)
+    held_back: int = 0
 
     def to_json(self) -> dict[str, JsonValue]:
         """The result as JSON, the same for `--json`, the worker and HTTP."""
@@ -50,6 +58,7 @@ class JobResult:
             "outputs": [_delivery_to_json(delivery) for delivery in self.deliveries],
             "texts": {node: list(texts) for node, texts in self.texts.items()},
             "warnings": list(self.warnings),
+            "held_back": self.held_back,
             "seconds": {
                 "phases": {name: round(seconds, 4) for name, seconds in self.phase_s.items()},
                 "nodes": {node: round(seconds, 4) for node, seconds in self.node_s.items()},

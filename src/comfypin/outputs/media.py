@@ -1,0 +1,173 @@
+"""What a file is: its kind and media type by its first bytes, or by its name; the size of a picture in pixels."""
+
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from comfypin.outputs.interface import OutputKind
+
+HEAD_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A kind in our words, and the media type that HTTP and buckets say."""
+
+    kind: OutputKind
+    media_type: str
+
+
+_TABLES: dict[OutputKind, dict[str, str]] = {
+    "image": {
+        "png": "image/png",
+        "jpg": "image/jpeg",
+        "jpeg": "image/jpeg",
+        "webp": "image/webp",
+        "gif": "image/gif",
+        "avif": "image/avif",
+        "heic": "image/heic",
+        "jxl": "image/jxl",
+        "bmp": "image/bmp",
+        "tif": "image/tiff",
+        "tiff": "image/tiff",
+        "svg": "image/svg+xml",
+        "exr": "image/x-exr",
+        "hdr": "image/vnd.radiance",
+        "ico": "image/vnd.microsoft.icon",
+        "psd": "image/vnd.adobe.photoshop",
+    },
+    "video": {
+        "mp4": "video/mp4",
+        "m4v": "video/mp4",
+        "webm": "video/webm",
+        "mkv": "video/x-matroska",
+        "mov": "video/quicktime",
+        "avi": "video/x-msvideo",
+        "ogv": "video/ogg",
+        "mpg": "video/mpeg",
+        "mpeg": "video/mpeg",
+        "ts": "video/mp2t",
+        "flv": "video/x-flv",
+    },
+    "audio": {
+        "flac": "audio/flac",
+        "mp3": "audio/mpeg",
+        "wav": "audio/wav",
+        "ogg": "audio/ogg",
+        "opus": "audio/ogg",
+        "m4a": "audio/mp4",
+        "aac": "audio/aac",
+        "aiff": "audio/aiff",
+        "weba": "audio/webm",
+        "mid": "audio/midi",
+    },
+    "3d": {
+        "glb": "model/gltf-binary",
+        "gltf": "model/gltf+json",
+        "obj": "model/obj",
+        "stl": "model/stl",
+        "ply": "model/ply",
+        "fbx": "model/vnd.autodesk.fbx",
+        "usdz": "model/vnd.usdz+zip",
+        "usd": "model/vnd.usd",
+        "splat": "model/x-splat",
+        "ksplat": "model/x-ksplat",
+        "spz": "model/x-spz",
+    },
+    "text": {
+        "txt": "text/plain",
+        "md": "text/markdown",
+        "json": "application/json",
+        "jsonl": "application/jsonl",
+        "csv": "text/csv",
+        "srt": "application/x-subrip",
+        "vtt": "text/vtt",
+        "html": "text/html",
+        "xml": "application/xml",
+        "yaml": "application/yaml",
+        "yml": "application/yaml",
+    },
+    "latent": {"latent": "application/octet-stream"},
+    "file": {
+        "zip": "application/zip",
+        "gz": "application/gzip",
+        "tar": "application/x-tar",
+        "pdf": "application/pdf",
+        "safetensors": "application/octet-stream",
+        "npy": "application/octet-stream",
+        "pt": "application/octet-stream",
+    },
+}
+_BY_SUFFIX = {
+    suffix: Media(kind, media_type) for kind, table in _TABLES.items() for suffix, media_type in table.items()
+}
+_UNKNOWN = Media("file", "application/octet-stream")
+
+_STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"\x00\x00\x00\x0cJXL ", "jxl"),
+    (b"\x76\x2f\x31\x01", "exr"),
+    (b"#?RADIANCE", "hdr"),
+    (b"II*\x00", "tif"),
+    (b"MM\x00*", "tif"),
+    (b"fLaC", "flac"),
+    (b"ID3", "mp3"),
+    (b"glTF", "glb"),
+    (b"%PDF-", "pdf"),
+)
+_RIFF = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
+_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"M4A ": "m4a", b"qt  ": "mov"}
+
+
+def identify(filename: str, head: bytes) -> Media:
+    """The kind and media type of a file, from its first `HEAD_BYTES` bytes and its name.
+
+    Bytes are believed before names; containers that hold either sound or pictures (WebM, Ogg, MP4) go by the name.
+    """
+    suffix = PurePosixPath(filename).suffix.lower().removeprefix(".")
+    by_name = _BY_SUFFIX.get(suffix, _UNKNOWN)
+    by_bytes = _suffix_by_bytes(head)
+    if by_bytes is None:
+        return by_name
+    found = _BY_SUFFIX[by_bytes]
+    # An .m4v is still video/mp4 and a .mov may carry an MP4 brand: a name of the same kind says more than the bytes.
+    ambiguous = by_bytes in {"mp4", "webm", "ogg", "mov", "tif"}
+    return by_name if ambiguous and by_name.kind in {"video", "audio", "image"} else found
+
+
+def picture_size(path: Path, media: Media, head: bytes) -> tuple[int, int] | None:
+    """Width and height of a picture in pixels; None for what is no picture or cannot be measured."""
+    if media.kind != "image":
+        return None
+    if media.media_type == "image/png" and len(head) >= 24 and head[12:16] == b"IHDR":
+        width, height = struct.unpack(">II", head[16:24])
+        return int(width), int(height)
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        # Only the header is read, so a picture of any size is safe to measure.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return picture.size
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+        return None
+
+
+def _suffix_by_bytes(head: bytes) -> str | None:
+    for start, suffix in _STARTS:
+        if head.startswith(start):
+            return suffix
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], "mp4")
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "mkv" if b"matroska" in head else "webm"
+    if head[:4] == b"OggS":
+        return "ogg"
+    return None

@@ -1,0 +1,138 @@
+"""Runs one job: submits it, follows it, brings its outputs here, delivers them; cancels it when it is to stop."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+
+from comfypin.engine.interface import Engine, EngineEvent, EngineOutput, Prompt, PromptOutputs, Warned
+from comfypin.errors import ComfypinError, PromptError
+from comfypin.errors.engine import EngineCrashed
+from comfypin.errors.prompt import DeadlineExceeded
+from comfypin.outputs.interface import JobFacts, OutputSink
+from comfypin.run.events import Requeued, RunEvent, Watcher
+from comfypin.run.job import Job, JobResult
+from comfypin.run.spool import Wanted, collect, spool_folder
+from comfypin.run.timing import Stopwatch
+
+_CANCEL_WITHIN_S = 5.0
+
+
+def _nobody(event: RunEvent) -> None:
+    """The watcher of a job that nobody watches."""
+
+
+async def run(job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher = _nobody) -> JobResult:
+    """Run the job to its last delivered output.
+
+    A job whose engine dies under it is queued once more. When the deadline passes, or this task is cancelled, the
+    prompt is cancelled in the engine before the failure goes up.
+
+    Raises `WorkflowRejected`, `NodeFailed`, `PromptInterrupted`, `PromptLost`, `DeadlineExceeded`, `EngineError`,
+    `OutputError`, `StorageError`.
+    """
+    attempt = _Run(job, engine=engine, sink=sink, on_event=on_event, clock=time.monotonic)
+    try:
+        async with asyncio.timeout(job.timeout_s) as deadline:
+            return await attempt.result()
+    except TimeoutError as exc:
+        if job.timeout_s is None or not deadline.expired():
+            raise
+        raise DeadlineExceeded(timeout_s=job.timeout_s, phase=attempt.stopwatch.phase) from exc
+
+
+class _Run:
+    def __init__(
+        self, job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher, clock: Callable[[], float]
+    ) -> None:
+        self._job = job
+        self._engine = engine
+        self._sink = sink
+        self._on_event = on_event
+        self._warnings: list[str] = []
+        self.stopwatch = Stopwatch(clock, on_event)
+
+    async def result(self) -> JobResult:
+        prompt_id, found = await self._executed()
+        self.stopwatch.enter("collect")
+        files, held_back = self._wanted(found)
+        with spool_folder(self._job.spool_parent) as spool:
+            outputs = await collect(files, spool)
+            self.stopwatch.enter("deliver")
+            deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
+        self.stopwatch.stop()
+        if not outputs and not any(found.texts.values()):
+            self._warn(_nothing_left(held_back))
+        return JobResult(
+            job_id=self._job.id,
+            release=self._job.release,
+            prompt_id=prompt_id,
+            deliveries=deliveries,
+            texts=found.texts,
+            warnings=tuple(self._warnings),
+            phase_s=self.stopwatch.phase_s,
+            node_s=self.stopwatch.node_s,
+            held_back=held_back,
+        )
+
+    async def _executed(self) -> tuple[str, PromptOutputs]:
+        """Run the prompt, once more if the engine dies under it."""
+        try:
+            return await self._execute()
+        except EngineCrashed as exc:
+            self._on_event(Requeued(reason=exc.reason))
+            self._warnings.append(f"The engine died ({exc.reason}); the job was run once more.")
+            self.stopwatch.end_of_nodes()
+            self.stopwatch.enter("queue")
+        return await self._execute()
+
+    async def _execute(self) -> tuple[str, PromptOutputs]:
+        prompt_id = str(uuid.uuid4())
+        prompt = Prompt(
+            prompt_id=prompt_id, graph=self._job.graph, inputs=self._job.inputs, extra_data=self._job.extra_data
+        )
+        try:
+            await self._engine.submit(prompt)
+            async with contextlib.aclosing(self._engine.events(prompt_id)) as events:
+                await self._follow(events)
+            return prompt_id, await self._engine.outputs(prompt_id)
+        except (EngineCrashed, PromptError):
+            raise  # nothing of it is left in the engine
+        except BaseException:
+            await self._cancel(prompt_id)
+            raise
+
+    async def _follow(self, events: AsyncGenerator[EngineEvent, None]) -> None:
+        async for event in events:
+            if isinstance(event, Warned):
+                self._warnings.append(event.message)
+            self.stopwatch.hear(event)
+        self.stopwatch.end_of_nodes()
+
+    async def _cancel(self, prompt_id: str) -> None:
+        """Take the prompt back, within a few seconds: the failure that brought us here matters more."""
+        with contextlib.suppress(ComfypinError, TimeoutError):
+            async with asyncio.timeout(_CANCEL_WITHIN_S):
+                await self._engine.cancel(prompt_id)
+
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._on_event(Warned(message=message))
+
+    def _wanted(self, found: PromptOutputs) -> tuple[list[Wanted], int]:
+        """The files to deliver under the names the user chose, and how many temporary ones are held back."""
+        kept = [file for file in found.files if file.folder == "output" or self._job.with_previews]
+        return [self._named(file) for file in kept], len(found.files) - len(kept)
+
+    def _named(self, file: EngineOutput) -> Wanted:
+        return Wanted(found=file, filename=file.filename, subfolder=file.subfolder)
+
+    def _facts(self) -> JobFacts:
+        return JobFacts(job_id=self._job.id, release=self._job.release, inputs=self._job.input_digests)
+
+
+def _nothing_left(held_back: int) -> str:
+    if held_back:
+        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with --previews."
+    return "The workflow left no output: no file and no text."

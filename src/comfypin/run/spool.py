@@ -1,0 +1,141 @@
+"""Outputs brought from the engine to this machine's disk: hashed as they come, measured, never held whole in memory."""
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.digest import CHUNK_BYTES, Digest
+from comfypin.engine.interface import EngineOutput
+from comfypin.errors.output import OutputUnreadable, not_written
+from comfypin.outputs.interface import Output
+from comfypin.outputs.media import HEAD_BYTES, identify, picture_size
+
+_SMALL_BYTES = 1 << 20
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An engine's output, and the name and subfolder under which the user will know it."""
+
+    found: EngineOutput
+    filename: str
+    subfolder: str
+
+
+class Spool:
+    """A folder for outputs that must pass through this machine; made when the first one needs it."""
+
+    def __init__(self, parent: Path | None = None) -> None:
+        self._parent = parent
+        self._folder: Path | None = None
+
+    def place(self, index: int) -> Path:
+        """Where output number `index` is to be written."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="comfypin-", dir=self._parent))
+        return self._folder / str(index)
+
+    def remove(self) -> None:
+        """Remove what was spooled."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def spool_folder(parent: Path | None = None) -> Iterator[Spool]:
+    """A spool that is gone when the block ends, however it ends."""
+    spool = Spool(parent)
+    try:
+        yield spool
+    finally:
+        spool.remove()
+
+
+async def collect(wanted: Sequence[Wanted], spool: Spool) -> tuple[Output, ...]:
+    """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
+    if len(wanted) == 1:
+        return (await _bring(wanted[0], 0, spool),)
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(index: int, item: Wanted) -> Output:
+        async with gate:
+            return await _bring(item, index, spool)
+
+    tasks = [asyncio.ensure_future(one(index, item)) for index, item in enumerate(wanted)]
+    try:
+        return tuple(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _bring(wanted: Wanted, index: int, spool: Spool) -> Output:
+    if wanted.found.path is not None:
+        return await _measure_local(wanted, index, wanted.found.path)
+    try:
+        path = spool.place(index)
+        return await _stream(wanted, index, path)
+    except OSError as exc:
+        folder = Path(tempfile.gettempdir())
+        raise not_written(exc, filename=wanted.filename, folder=folder) from exc
+
+
+async def _measure_local(wanted: Wanted, index: int, path: Path) -> Output:
+    try:
+        # A thread costs more than hashing a small file.
+        if path.stat().st_size <= _SMALL_BYTES:
+            return _measure(wanted, index, path)
+        return await asyncio.to_thread(_measure, wanted, index, path)
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise OutputUnreadable(filename=wanted.filename, node_id=wanted.found.node_id, reason=reason) from exc
+
+
+def _measure(wanted: Wanted, index: int, path: Path) -> Output:
+    hasher = hashlib.sha256()
+    head, size = b"", 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            head = head or chunk[:HEAD_BYTES]
+            size += len(chunk)
+            hasher.update(chunk)
+    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
+
+
+async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
+    hasher = hashlib.sha256()
+    head, size = b"", 0
+    with path.open("wb") as file:
+        async for chunk in wanted.found.read():
+            if len(head) < HEAD_BYTES:
+                head = (head + chunk)[:HEAD_BYTES]
+            size += len(chunk)
+            hasher.update(chunk)
+            file.write(chunk)
+    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
+
+
+def _output(wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: int, sha256: Digest) -> Output:
+    media = identify(wanted.filename, head)
+    width, height = picture_size(path, media, head) or (None, None)
+    return Output(
+        index=index,
+        node_id=wanted.found.node_id,
+        kind=media.kind,
+        filename=wanted.filename,
+        subfolder=wanted.subfolder,
+        media_type=media.media_type,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        path=path,
+        temporary=wanted.found.folder != "output",
+        width=width,
+        height=height,
+    )
