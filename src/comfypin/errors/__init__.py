@@ -44,6 +44,13 @@ class ConfigError(ComfypinError):
     exit_code = 3
 
 
+class LeaseError(ComfypinError):
+    """Another process works on the same files of a shared volume; trying again later may help (EX_TEMPFAIL)."""
+
+    family = "lease"
+    exit_code = 75
+
+
 class LockError(ComfypinError):
     """A lock cannot be found, read, made or trusted."""
 
