@@ -1,0 +1,289 @@
+"""Git as we use it: one commit of one repository, without history, kept once and written out as plain files.
+
+A kept commit is a bare repository of its own (`<cache>/<commit>.git`), made beside its place and renamed into it: two
+processes cannot hurt each other, and a kill leaves no lock file of git behind. Files are written from the objects by
+us, not by `git checkout`, which exits 0 when a blob is missing and lets attributes change bytes.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+from comfypin.errors.tools import (
+    CommitMissing,
+    CommitNotHere,
+    RepoUnreachable,
+    ToolMissing,
+    TreeIncomplete,
+    TreeRefused,
+)
+from comfypin.lease import is_dead, process_token
+from comfypin.tools.process import Finished, run
+
+FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
+FETCH_TIMEOUT_S = 900.0
+_LFS_HEAD = b"version https://git-lfs.github.com/spec/"
+_NOT_THERE = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
+_QUIET = (
+    *("-c", "protocol.version=2"),
+    *("-c", "gc.auto=0"),
+    *("-c", "maintenance.auto=false"),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "advice.detachedHead=false"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeEntry:
+    """One path of a commit: a file (100644, 100755), a link (120000) or a submodule (160000)."""
+
+    mode: str
+    oid: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commits:
+    """Where commits come from: the cache, then a vendor folder's bundles, then their repository."""
+
+    cache: Path
+    bundles: Path | None = None
+    offline: bool = False
+
+    def obtain(self, repo: str, commit: str) -> Path:
+        """A bare repository that has the commit. Raises `RepoUnreachable`, `CommitMissing` or `CommitNotHere`."""
+        kept = self.cache / f"{commit}.git"
+        if kept.is_dir():
+            return kept
+        bundle = self.bundles / f"{commit}.bundle" if self.bundles else None
+        if bundle is not None and not bundle.is_file():
+            bundle = None
+        if bundle is None and self.offline:
+            searched = tuple(str(place) for place in (self.cache, self.bundles) if place)
+            raise CommitNotHere(repo=shown(repo), commit=commit, searched=searched)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        _sweep(self.cache)
+        temporary = self.cache / f".tmp-{process_token()}"
+        try:
+            _git(["init", "--quiet", "--bare", temporary], cwd=self.cache)
+            if bundle is not None:
+                _unbundle(temporary, bundle, repo, commit)
+            else:
+                _fetch(temporary, repo, commit)
+            with contextlib.suppress(OSError):  # somebody else was faster, with the same commit
+                temporary.rename(kept)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return kept
+
+
+def shown(repo: str) -> str:
+    """A repository's address without the user name and token that it may carry."""
+    parts = urlsplit(repo)
+    if not parts.scheme or "@" not in parts.netloc:
+        return repo
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None:
+    """Write all files of a commit, and of its submodules, into a folder that does not exist yet.
+
+    Raises what `Commits.obtain` raises, `TreeIncomplete` and `TreeRefused`.
+    """
+    kept = commits.obtain(repo, commit)
+    entries = list_tree(kept, commit)
+    for entry in entries:
+        _check_path(entry, repo, commit)
+    folder.mkdir(parents=True)
+    links: list[tuple[TreeEntry, bytes]] = []
+    for entry, data in read_blobs(kept, [entry for entry in entries if entry.mode != "160000"], repo, commit):
+        if entry.mode == "120000":
+            links.append((entry, data))
+        else:
+            _write_file(folder / entry.path, entry, data, repo, commit)
+    modules = [entry for entry in entries if entry.mode == "160000"]
+    addresses = _submodule_addresses(kept, commit) if modules else {}
+    for entry in modules:
+        address = addresses.get(entry.path)
+        if address is None:
+            reason = "it is a submodule that .gitmodules does not name"
+            raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+        write_commit(commits, _absolute_address(repo, address), entry.oid, folder / entry.path)
+    # Links last: nothing is ever written through one.
+    for entry, data in links:
+        _write_link(folder, entry, os.fsdecode(data), repo, commit)
+
+
+def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
+    """Every path of a commit, in git's order."""
+    listed = _git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
+    if listed.exit_code:
+        raise TreeIncomplete(repo=str(kept), commit=commit, path="its tree")
+    entries = []
+    for line in listed.stdout.split(b"\0"):
+        if line:
+            head, _, path = line.partition(b"\t")
+            mode, _, oid = head.decode().split(" ")
+            entries.append(TreeEntry(mode=mode, oid=oid, path=os.fsdecode(path)))
+    return tuple(entries)
+
+
+def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str) -> Iterator[tuple[TreeEntry, bytes]]:
+    """The content of the entries, in order, each checked against its object id. Raises `TreeIncomplete`."""
+    process = _popen(["cat-file", "--batch", "--buffer"], cwd=kept)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    wanted = "".join(f"{entry.oid}\n" for entry in entries).encode()
+    writer = threading.Thread(target=_feed, args=(process, wanted), daemon=True)
+    writer.start()
+    try:
+        for entry in entries:
+            head = process.stdout.readline().split()
+            if len(head) != 3 or head[1] != b"blob":
+                raise TreeIncomplete(repo=shown(repo), commit=commit, path=entry.path)
+            data = process.stdout.read(int(head[2]))
+            process.stdout.read(1)
+            if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != entry.oid:
+                raise TreeIncomplete(repo=shown(repo), commit=commit, path=entry.path)
+            yield entry, data
+    finally:
+        process.kill()
+        process.wait()
+        writer.join()
+        process.stdout.close()
+
+
+def apply_patch(folder: Path, patch: str, *, what: str) -> None:
+    """Apply a diff to the files in a folder. Raises `TreeRefused` where it does not fit."""
+    ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
+    done = _git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra=ceiling)
+    if done.exit_code:
+        raise TreeRefused(repo=what, commit="the patch", path="the lock's patch", reason=done.complaint)
+
+
+def _fetch(bare: Path, repo: str, commit: str) -> None:
+    done = _git(["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repo, commit], cwd=bare)
+    if done.exit_code and _NOT_THERE.search(done.stderr):
+        # Old servers give only what a branch or a tag names: take these, with their history.
+        done = _git(["fetch", "--quiet", "--", repo, "+refs/*:refs/comfypin/*"], cwd=bare)
+    if done.exit_code:
+        raise RepoUnreachable(repo=shown(repo), reason=_without_secrets(done.complaint, repo))
+    if not _has(bare, commit):
+        raise CommitMissing(repo=shown(repo), commit=commit, reason="no branch or tag leads to it")
+
+
+def _unbundle(bare: Path, bundle: Path, repo: str, commit: str) -> None:
+    done = _git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
+    if done.exit_code or not _has(bare, commit):
+        raise CommitMissing(repo=shown(repo), commit=commit, reason=f"the bundle {bundle} does not give it")
+
+
+def _has(bare: Path, commit: str) -> bool:
+    return _git(["cat-file", "-e", f"{commit}^{{tree}}"], cwd=bare).exit_code == 0
+
+
+def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
+    if data.startswith(_LFS_HEAD) and len(data) < 1024:
+        reason = "it is a pointer of Git LFS, not the file; add the file to the lock as a model, or use a fork with it"
+        raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = 0o755 if entry.mode == "100755" else 0o644
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        os.fchmod(descriptor, mode)
+
+
+def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: str) -> None:
+    path = folder / entry.path
+    end = os.path.normpath(str(PurePosixPath(entry.path).parent / target))
+    if target.startswith("/") or end == ".." or end.startswith("../"):
+        raise TreeRefused(
+            repo=shown(repo), commit=commit, path=entry.path, reason=f"it is a link that leads out, to {target}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def _submodule_addresses(kept: Path, commit: str) -> dict[str, str]:
+    listed = _git(["config", "--blob", f"{commit}:.gitmodules", "-z", "--list"], cwd=kept)
+    values: dict[str, dict[str, str]] = {}
+    for line in listed.text.split("\0"):
+        key, _, value = line.partition("\n")
+        parts = re.fullmatch(r"submodule\.(.*)\.(path|url)", key, re.S)
+        if parts:
+            values.setdefault(parts[1], {})[parts[2]] = value
+    return {module["path"]: module["url"] for module in values.values() if {"path", "url"} <= module.keys()}
+
+
+def _absolute_address(repo: str, address: str) -> str:
+    if not address.startswith(("./", "../")):
+        return address
+    base = repo.rstrip("/") + "/"
+    if "://" in base:
+        scheme, _, rest = base.partition("://")
+        return f"{scheme}://" + urljoin(f"http://{rest}", address).removeprefix("http://")
+    return os.path.normpath(base + address)
+
+
+def _check_path(entry: TreeEntry, repo: str, commit: str) -> None:
+    parts = entry.path.split("/")
+    if any(part in {"", ".", ".."} or part.lower() == ".git" for part in parts):
+        reason = "its name does not stay inside the folder"
+        raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what fetches that were killed on this machine left behind."""
+    for entry in os.scandir(cache):
+        if entry.name.startswith(".tmp-") and is_dead(entry.name.removeprefix(".tmp-")):
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _without_secrets(text: str, repo: str) -> str:
+    return text.replace(repo, shown(repo))
+
+
+def _git(
+    arguments: Sequence[str | Path], *, cwd: Path, stdin: bytes | None = None, extra: Mapping[str, str] | None = None
+) -> Finished:
+    command: list[str | Path] = ["git", *_QUIET, *arguments]
+    return run(command, cwd=cwd, env={**_environment(), **(extra or {})}, stdin=stdin, timeout_s=FETCH_TIMEOUT_S)
+
+
+def _popen(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            ["git", *_QUIET, *arguments],
+            cwd=cwd,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissing(tool="git", remedy="install it (Debian: apt-get install git)") from error
+
+
+def _feed(process: "subprocess.Popen[bytes]", data: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        process.stdin.write(data)
+        process.stdin.close()
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not _is_repository_variable(name)}
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}
+
+
+def _is_repository_variable(name: str) -> bool:
+    return name in {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}

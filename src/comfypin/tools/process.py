@@ -1,0 +1,72 @@
+"""Child processes that we wait for: output kept, a deadline, and nothing of them left when it passes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.errors.tools import ToolMissing, ToolTimedOut
+
+DEFAULT_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What a program left: its exit code and what it said."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        """Stdout as text."""
+        return self.stdout.decode(errors="replace")
+
+    @property
+    def complaint(self) -> str:
+        """The lines of stderr that matter most, as one line: the last five that are not empty."""
+        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        return " / ".join(lines[-5:])[-800:] or f"exit code {self.exit_code}"
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> Finished:
+    """Run a program to its end, in a process group of its own. A failing exit code is a value, not an error.
+
+    Raises `ToolMissing` and `ToolTimedOut` (its whole group is killed).
+    """
+    tool = Path(command[0]).name
+    try:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissing(
+            tool=tool, remedy=f"install it, or put it on PATH (Debian: apt-get install {tool})"
+        ) from error
+    try:
+        stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise ToolTimedOut(tool=tool, timeout_s=timeout_s, where=str(cwd or Path.cwd())) from error
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    return Finished(exit_code=process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))
