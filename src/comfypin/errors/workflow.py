@@ -1,0 +1,134 @@
+"""Failures of a workflow, or of what a job asks of it: unreadable, wrong, without a file, not fit for the engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from comfypin.errors import WorkflowError
+
+# A hostile graph may have a finding a node; a person reads the first ones, a machine gets the count.
+_SHOWN = 40
+_ALLOWED_SHOWN = 12
+
+
+class WorkflowNotFound(WorkflowError):
+    """There is no such workflow file, or it cannot be read."""
+
+    def __init__(self, *, path: str, reason: str) -> None:
+        super().__init__(
+            f"The workflow {path} cannot be read: {reason}; give a JSON file that ComfyUI saved or exported.",
+            path=path,
+            reason=reason,
+        )
+
+
+class WorkflowUnreadable(WorkflowError):
+    """The bytes are not a workflow."""
+
+    def __init__(self, *, source: str, reason: str) -> None:
+        super().__init__(
+            f"The workflow {source} is not a workflow: {reason}. "
+            "Save it in ComfyUI with Workflow > Save, or export it with Workflow > Export (API).",
+            source=source,
+            reason=reason,
+        )
+
+
+class WorkflowInvalid(WorkflowError):
+    """A workflow was read, and things are wrong with it: all of them are named at once."""
+
+    def __init__(self, *, source: str, problems: Sequence[str], findings: Sequence[Mapping[str, object]]) -> None:
+        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
+        more = f"\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
+        super().__init__(
+            f"The workflow {source} cannot run as it stands; {things} wrong:{lines}{more}",
+            source=source,
+            findings=list(findings[:_SHOWN]),
+            count=len(findings),
+        )
+        self.findings = tuple(findings)
+        self.problems = tuple(problems)
+
+
+class OverrideInvalid(WorkflowError):
+    """A `--set` or `--input` does not say what it changes, or changes what is not there."""
+
+    def __init__(self, *, override: str, reason: str) -> None:
+        super().__init__(f"{override}: {reason}", override=override, reason=reason)
+
+
+class InputFileInvalid(WorkflowError):
+    """A file that a load node names cannot be used."""
+
+    def __init__(self, *, name: str, reason: str) -> None:
+        super().__init__(f"The input file {name!r} cannot be used: {reason}", name=name, reason=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeProblem:
+    """One thing that the engine has against a node: the engine's word for it, the input, what it got and allows.
+
+    `allowed` is a list of names, or `(minimum, maximum)` where `problem` is about a range; None where it is not known.
+    """
+
+    node_id: str
+    class_type: str
+    problem: str
+    message: str
+    input_name: str | None = None
+    received: object = None
+    allowed: tuple[object, ...] | None = None
+
+    def __str__(self) -> str:
+        where = f"node {self.node_id} ({self.class_type})"
+        where += f", input {self.input_name}" if self.input_name else ""
+        return f"{where}: {self.message}{self._received()}{self._allowed()}"
+
+    def to_json(self) -> dict[str, object]:
+        """The problem for machines; what is not known is left out."""
+        facts = {
+            "node": self.node_id,
+            "class_type": self.class_type,
+            "code": self.problem,
+            "message": self.message,
+            "input": self.input_name,
+            "received": self.received,
+            "allowed": None if self.allowed is None else list(self.allowed),
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+    def _received(self) -> str:
+        return "" if self.received is None else f"; it got {str(self.received)[:80]!r}"
+
+    def _allowed(self) -> str:
+        if not self.allowed:
+            return ""
+        if self.problem in ("value_bigger_than_max", "value_smaller_than_min"):
+            return f"; allowed: {' to '.join(str(bound) for bound in self.allowed)}"
+        names = ", ".join(str(value) for value in self.allowed[:_ALLOWED_SHOWN])
+        more = len(self.allowed) - _ALLOWED_SHOWN
+        return f"; allowed: {names}" + (f" and {more} more" if more > 0 else "")
+
+
+class WorkflowRejected(WorkflowError):
+    """The engine refused the workflow: nothing of it runs. Every problem that the engine named is in `problems`."""
+
+    def __init__(self, *, reason: str, problems: Sequence[NodeProblem] = ()) -> None:
+        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
+        more = f"\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        super().__init__(
+            f"The engine refused the workflow: {reason.rstrip('.')}.{lines}{more}",
+            reason=reason,
+            findings=[problem.to_json() for problem in problems[:_SHOWN]],
+            count=len(problems),
+        )
+        self.reason = reason
+        self.problems = tuple(problems)
+
+    @property
+    def node_errors(self) -> dict[str, str]:
+        """What is wrong with each node, in one sentence a node."""
+        sentences: dict[str, list[str]] = {}
+        for problem in self.problems:
+            sentences.setdefault(problem.node_id, []).append(problem.message)
+        return {node_id: "; ".join(messages) for node_id, messages in sentences.items()}

@@ -1,0 +1,124 @@
+"""What /object_info says of node classes, read leniently: third-party nodes put anything into it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from comfypin.digest import JsonValue
+
+Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
+"""/object_info as it stands: class name -> its inputs, outputs, module, and whether it is an output node."""
+
+Category = Literal["required", "optional"]
+
+# Every type name of ComfyUI's newer schema whose inputs are made while the graph is edited begins like this.
+DYNAMIC_PREFIX = "COMFY_"
+
+_UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "animated_image_upload", "upload")
+
+# Load nodes whose definition does not say that their input names a file, because their own scripts add the button.
+_KNOWN_FILE_INPUTS = {
+    "LoadImage": "image",
+    "LoadImageMask": "image",
+    "LoadAudio": "audio",
+    "LoadVideo": "file",
+    "VHS_LoadVideo": "video",
+    "VHS_LoadVideoFFmpeg": "video",
+    "VHS_LoadAudioUpload": "audio",
+    "LoadLatent": "latent",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """One input of a class: its type (`COMBO` for a choice), the choices where they are known, and its options."""
+
+    name: str
+    type: str
+    category: Category
+    choices: Sequence[JsonValue] | None
+    options: Mapping[str, JsonValue]
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether the real inputs behind this one are only known to the engine."""
+        return self.type.startswith(DYNAMIC_PREFIX)
+
+
+def input_specs(definition: Mapping[str, JsonValue]) -> dict[str, InputSpec]:
+    """The inputs of a class by name, required before optional; what is not an input specification is left out."""
+    specs: dict[str, InputSpec] = {}
+    groups = definition.get("input")
+    if not isinstance(groups, Mapping):
+        return specs
+    categories: tuple[Category, ...] = ("required", "optional")
+    for category in categories:
+        group = groups.get(category)
+        if not isinstance(group, Mapping):
+            continue
+        for name in _ordered(group, definition, category):
+            spec = _input_spec(name, group[name], category)
+            if spec is not None:
+                specs[name] = spec
+    return specs
+
+
+def output_types(definition: Mapping[str, JsonValue]) -> list[JsonValue] | None:
+    """The types of a class's outputs; None where the engine did not say."""
+    outputs = definition.get("output")
+    return list(outputs) if isinstance(outputs, list | tuple) else None
+
+
+def is_output(definition: Mapping[str, JsonValue]) -> bool:
+    """Whether nodes of this class make ComfyUI run."""
+    return definition.get("output_node") is True
+
+
+def module_of(definition: Mapping[str, JsonValue]) -> str:
+    """The Python module that brought the class (`nodes`, `comfy_extras.nodes_x`, `custom_nodes.Pack`); may be empty."""
+    module = definition.get("python_module")
+    return module if isinstance(module, str) else ""
+
+
+def is_core(definition: Mapping[str, JsonValue]) -> bool:
+    """Whether ComfyUI itself brings the class, so that its validation is known to us."""
+    module = module_of(definition)
+    return module == "nodes" or module.startswith("comfy_extras.")
+
+
+def names_file(class_type: str, spec: InputSpec) -> bool:
+    """Whether an input names a file of the engine's input folder that a user may bring along."""
+    folder = spec.options.get("image_folder", "input")
+    if folder != "input":
+        return False
+    if any(spec.options.get(key) for key in _UPLOADS):
+        return True
+    return _KNOWN_FILE_INPUTS.get(class_type) == spec.name
+
+
+def known_file_input(class_type: str) -> str | None:
+    """The input of a well-known load node that names a file, for graphs read without a catalogue."""
+    return _KNOWN_FILE_INPUTS.get(class_type)
+
+
+def _ordered(group: Mapping[str, JsonValue], definition: Mapping[str, JsonValue], category: Category) -> Iterator[str]:
+    order = definition.get("input_order")
+    names = order.get(category) if isinstance(order, Mapping) else None
+    listed = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
+    yield from (name for name in dict.fromkeys(listed) if name in group)
+    yield from (name for name in group if name not in set(listed))
+
+
+def _input_spec(name: str, raw: JsonValue, category: Category) -> InputSpec | None:
+    parts: Sequence[JsonValue] = raw if isinstance(raw, list | tuple) else [raw]
+    if not parts:
+        return None
+    options = parts[1] if len(parts) > 1 and isinstance(parts[1], Mapping) else {}
+    kind = parts[0]
+    if isinstance(kind, list | tuple):
+        return InputSpec(name=name, type="COMBO", category=category, choices=kind, options=options)
+    if not isinstance(kind, str):
+        return None
+    listed = options.get("options") if kind == "COMBO" else None
+    choices = listed if isinstance(listed, list | tuple) else None
+    return InputSpec(name=name, type=kind, category=category, choices=choices, options=options)

@@ -1,0 +1,109 @@
+"""A workflow file's JSON: read within limits, taken out of the wrappers people send it in, and told by its format."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from comfypin.digest import JsonValue
+from comfypin.errors.workflow import WorkflowUnreadable
+
+Format = Literal["api", "ui", "empty"]
+
+# What the largest workflows of the field leave far behind, and a machine reads in a second.
+MAX_BYTES = 32 << 20
+MAX_DEPTH = 100
+MAX_NODES = 50_000
+
+# {"prompt": ...} is ComfyUI's POST body, {"input": {"workflow": ...}} a serverless worker's, {"output", "workflow"}
+# what the page's own function returns; where there are both formats, the API one comes first.
+_WRAPPERS = ("prompt", "output", "workflow", "input")
+_MAX_WRAPPERS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A workflow as JSON, without wrappers: `api` (nodes by id), `ui` (what Save writes), or `empty` (`{}`)."""
+
+    source: str
+    format: Format
+    content: Mapping[str, JsonValue]
+
+
+def read_document(data: bytes | str, *, source: str) -> Document:
+    """Read the bytes of a JSON file. Raises `WorkflowUnreadable`.
+
+    NaN and infinities, which Python writes and JSON does not have, become null as in ComfyUI's page.
+    """
+    if len(data) > MAX_BYTES:
+        reason = f"it has {len(data):,} bytes, and {MAX_BYTES:,} is the most a workflow may have"
+        raise WorkflowUnreadable(source=source, reason=reason)
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        value: object = json.loads(text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
+    except UnicodeDecodeError as exc:
+        raise WorkflowUnreadable(source=source, reason=f"it is not UTF-8 text (byte {exc.start})") from exc
+    except json.JSONDecodeError as exc:
+        reason = f"it is not JSON (line {exc.lineno}, column {exc.colno}: {exc.msg})"
+        raise WorkflowUnreadable(source=source, reason=reason) from exc
+    except ValueError as exc:
+        raise WorkflowUnreadable(source=source, reason=f"its JSON holds a number that is too long ({exc})") from exc
+    except RecursionError as exc:
+        raise WorkflowUnreadable(source=source, reason="its JSON is nested too deeply") from exc
+    return to_document(value, source=source)
+
+
+def to_document(value: object, *, source: str) -> Document:
+    """Take a JSON value out of its wrappers and tell its format. Raises `WorkflowUnreadable`."""
+    _check_depth(value, source)
+    for _ in range(_MAX_WRAPPERS):
+        if not isinstance(value, Mapping):
+            raise WorkflowUnreadable(source=source, reason=f"it is JSON, but {_kind(value)}, not an object")
+        if isinstance(value.get("nodes"), list):
+            return Document(source=source, format="ui", content=_limited(value, len(value["nodes"]), source))
+        inner = _unwrapped(value)
+        if inner is None:
+            break
+        value = inner
+    content = cast("Mapping[str, JsonValue]", value)
+    return Document(
+        source=source, format="api" if content else "empty", content=_limited(content, len(content), source)
+    )
+
+
+def _unwrapped(value: Mapping[str, object]) -> Mapping[str, object] | None:
+    if any(isinstance(node, Mapping) and "class_type" in node for node in value.values()):
+        return None
+    for key in _WRAPPERS:
+        inner = value.get(key)
+        if isinstance(inner, Mapping):
+            return inner
+    return None
+
+
+def _limited(content: Mapping[str, JsonValue], nodes: int, source: str) -> Mapping[str, JsonValue]:
+    if nodes > MAX_NODES:
+        reason = f"it has {nodes:,} nodes, and {MAX_NODES:,} is the most a workflow may have"
+        raise WorkflowUnreadable(source=source, reason=reason)
+    return content
+
+
+def _check_depth(value: object, source: str) -> None:
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        deeper: list[object] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                deeper.extend(item.values())
+            elif isinstance(item, list):
+                deeper.extend(item)
+        if not deeper:
+            return
+        level = [item for item in deeper if isinstance(item, Mapping | list)]
+    if level:
+        raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} deep")
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

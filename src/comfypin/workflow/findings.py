@@ -1,0 +1,105 @@
+"""What can be wrong with a workflow, as values: all findings of a step go into one report."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from comfypin.digest import JsonValue
+from comfypin.errors.workflow import WorkflowInvalid
+from comfypin.workflow.graph import NodeId
+
+Severity = Literal["error", "warning"]
+
+# A name longer than this is not misspelt, and comparing it would only cost time.
+_COMPARED_CHARACTERS = 120
+_COMPARED_NAMES = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong: a stable `code`, one sentence, and where.
+
+    `closest` are existing names near to the one that was used; `pin` is the lock's pin that should have brought it.
+    An `error` stops the workflow; a `warning` is what an engine may still accept, or only costs some outputs.
+    """
+
+    code: str
+    message: str
+    node_id: NodeId | None = None
+    title: str | None = None
+    class_type: str | None = None
+    input_name: str | None = None
+    closest: tuple[str, ...] = ()
+    pin: str | None = None
+    severity: Severity = "error"
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The finding for machines; keys without a value are left out."""
+        facts: dict[str, JsonValue] = {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "node": self.node_id,
+            "title": self.title,
+            "class_type": self.class_type,
+            "input": self.input_name,
+            "closest": list(self.closest) or None,
+            "pin": self.pin,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+    def __str__(self) -> str:
+        return f"{self.place}{self.message}"
+
+    @property
+    def place(self) -> str:
+        """`Node 6 (KSampler, "Main"), input seed: `, or nothing where the finding is about the whole workflow."""
+        if self.node_id is None:
+            return ""
+        named = ", ".join(
+            part for part in (self.class_type, f'"{self.title}"' if self.title is not None else None) if part
+        )
+        node = f"node {self.node_id}" + (f" ({named})" if named else "")
+        return f"{node}, input {self.input_name}: " if self.input_name is not None else f"{node}: "
+
+
+def closest(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
+    """The existing names nearest to a word, best first, whatever their case and slashes."""
+    if len(word) > _COMPARED_CHARACTERS:
+        return ()
+    by_key: dict[str, str] = {}
+    for number, name in enumerate(names):
+        if number >= _COMPARED_NAMES:
+            break
+        if len(name) <= _COMPARED_CHARACTERS:
+            by_key.setdefault(_key(name), name)
+    found = difflib.get_close_matches(_key(word), by_key, n=count, cutoff=0.6)
+    same_file = [key for key in by_key if key.rsplit("/", 1)[-1] == _key(word).rsplit("/", 1)[-1]]
+    return tuple(by_key[key] for key in dict.fromkeys([*same_file, *found]))[:count]
+
+
+def did_you_mean(names: tuple[str, ...]) -> str:
+    """`; did you mean "a" or "b"?`, or nothing."""
+    return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""
+
+
+def refuse(source: str, findings: Iterable[Finding]) -> None:
+    """Raise one `WorkflowInvalid` with every error among the findings; warnings alone pass."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise WorkflowInvalid(
+            source=source,
+            problems=[str(finding) for finding in errors],
+            findings=[finding.to_json() for finding in errors],
+        )
+
+
+def shown(value: object, *, width: int = 80) -> str:
+    """A value as it may stand in a sentence: on one line, and cut where it is long."""
+    text = repr(value) if not isinstance(value, Mapping | list) else f"{type(value).__name__} {value!r:.{width}}"
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _key(name: str) -> str:
+    return name.replace("\\", "/").casefold()

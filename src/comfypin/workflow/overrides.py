@@ -1,0 +1,192 @@
+"""Values a job puts in place of the workflow's: `6.text=a cat`, `KSampler.seed=random`."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from comfypin.digest import JsonValue
+from comfypin.errors.workflow import OverrideInvalid
+from comfypin.workflow.catalogue import Catalogue, InputSpec, input_specs
+from comfypin.workflow.findings import closest, did_you_mean, shown
+from comfypin.workflow.graph import Graph, InputValue, Link, Node, NodeId
+from comfypin.workflow.targets import candidates, find_node
+
+RandomInt: TypeAlias = Callable[[int, int], int]
+"""A whole number between two, both included."""
+
+RANDOM = "random"
+# The page draws seeds within these, whatever the input's own range allows.
+SEED_MIN, SEED_MAX = -(1 << 50), 1 << 50
+WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """One value to set: `target` is `NODE.INPUT`. `literal` values are JSON already; others were typed as text."""
+
+    target: str
+    value: JsonValue
+    literal: bool
+
+    def __str__(self) -> str:
+        return f"set {self.target}={shown(self.value)}"
+
+
+def random_between(low: int, high: int) -> int:
+    """A whole number from the machine's own source of randomness."""
+    return low + secrets.randbelow(high - low + 1)
+
+
+def parse_override(text: str) -> Override:
+    """Read `NODE.INPUT=VALUE`. Raises `OverrideInvalid`."""
+    target, equals, value = text.partition("=")
+    if not equals or not target.strip():
+        reason = 'it must be NODE.INPUT=VALUE, as in 6.text="a cat" or KSampler.seed=random'
+        raise OverrideInvalid(override=f"set {text!r}", reason=reason)
+    return Override(target=target.strip(), value=value, literal=False)
+
+
+def overrides_from_json(values: Mapping[str, JsonValue]) -> tuple[Override, ...]:
+    """Read a job's `set`: an object of JSON values by `NODE.INPUT`."""
+    return tuple(Override(target=target, value=value, literal=True) for target, value in values.items())
+
+
+def override(
+    graph: Graph,
+    overrides: Iterable[Override],
+    *,
+    catalogue: Catalogue | None = None,
+    names: Mapping[str, tuple[NodeId, str]] | None = None,
+    randint: RandomInt = random_between,
+) -> Graph:
+    """The graph with the values set, in order. `names` are further targets (those of workflow.inputs.toml).
+
+    Raises `OverrideInvalid` for a target that is unknown or ambiguous, and for a value its input cannot take.
+    """
+    nodes = dict(graph.nodes)
+    for wanted in overrides:
+        node_id, input_name = locate(Graph(nodes=nodes), wanted, catalogue=catalogue, names=names or {})
+        node = nodes[node_id]
+        spec = _specs(node, catalogue).get(input_name)
+        value = _value(wanted, spec, node.inputs.get(input_name), nodes, randint)
+        nodes[node_id] = replace(node, inputs={**node.inputs, input_name: value})
+    return Graph(nodes=nodes)
+
+
+def locate(
+    graph: Graph, wanted: Override, *, catalogue: Catalogue | None, names: Mapping[str, tuple[NodeId, str]]
+) -> tuple[NodeId, str]:
+    """The node and input an override means; titles and inputs may themselves contain dots."""
+    named = names.get(wanted.target)
+    if named is not None and named[0] in graph.nodes:
+        return named
+    parts = wanted.target.split(".")
+    splits = [(".".join(parts[:index]), ".".join(parts[index:])) for index in range(len(parts) - 1, 0, -1)]
+    if not splits or not all(splits[0]):
+        hint = did_you_mean(closest(wanted.target, names))
+        reason = f"it must name a node and its input, as in 6.text or KSampler.seed{hint}"
+        raise OverrideInvalid(override=str(wanted), reason=reason)
+    node_name, input_name = next(((node, name) for node, name in splits if candidates(graph, node)), splits[0])
+    node = find_node(graph, node_name, override=str(wanted))
+    known = dict.fromkeys([*node.inputs, *_specs(node, catalogue)])
+    if input_name not in known:
+        near = did_you_mean(closest(input_name, known)) or f"; it has {', '.join(known) or 'no inputs'}"
+        reason = f"node {node.id} ({node.class_type}) has no input {input_name!r}{near}"
+        raise OverrideInvalid(override=str(wanted), reason=reason)
+    return node.id, input_name
+
+
+def random_seed(spec: InputSpec | None, randint: RandomInt) -> int:
+    """A seed within what the input takes and the page draws from."""
+    low, high = (spec.options.get("min"), spec.options.get("max")) if spec else (0, SEED_MAX)
+    least = max(SEED_MIN, int(low)) if isinstance(low, int | float) else 0
+    most = min(SEED_MAX, int(high)) if isinstance(high, int | float) else SEED_MAX
+    return randint(least, max(least, most))
+
+
+def _specs(node: Node, catalogue: Catalogue | None) -> Mapping[str, InputSpec]:
+    definition = (catalogue or {}).get(node.class_type)
+    return input_specs(definition) if definition is not None else {}
+
+
+def _value(
+    wanted: Override,
+    spec: InputSpec | None,
+    present: InputValue,
+    nodes: Mapping[NodeId, Node],
+    randint: RandomInt,
+) -> InputValue:
+    kind = spec.type if spec else _kind_of(present)
+    value = wanted.value
+    if isinstance(value, str) and value.strip() == RANDOM and kind == "INT":
+        return random_seed(spec, randint)
+    if not wanted.literal and isinstance(value, str):
+        value = _from_text(value, kind, spec)
+    link = _as_link(value, nodes)
+    if link is not None and kind not in WIDGET_TYPES:
+        return link
+    if isinstance(present, Link) and kind not in WIDGET_TYPES and not (spec is None and isinstance(value, str | int)):
+        reason = f"the input takes {kind} from another node ({present.node_id}), not a value; set that node's inputs"
+        raise OverrideInvalid(override=str(wanted), reason=reason)
+    _check_kind(wanted, value, kind)
+    # A bare list would be read as a link to another node.
+    return {"__value__": value} if isinstance(value, list) else value
+
+
+def _from_text(text: str, kind: str, spec: InputSpec | None) -> JsonValue:
+    if kind == "COMBO" and spec is not None and spec.choices is not None and text in spec.choices:
+        return text
+    try:
+        value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return {"true": True, "false": False}.get(text.strip().casefold(), text) if kind == "BOOLEAN" else text
+    match kind:
+        case "STRING":
+            return value if isinstance(value, str) else text
+        case "COMBO":
+            known = spec is not None and spec.choices is not None and value in spec.choices
+            return value if known or isinstance(value, str) else text
+        case _:
+            return value
+
+
+def _check_kind(wanted: Override, value: JsonValue, kind: str) -> None:
+    number = isinstance(value, int | float)
+    fits = {
+        "INT": number and (not isinstance(value, float) or value.is_integer()),
+        "FLOAT": number,
+        "BOOLEAN": isinstance(value, bool) or value in (0, 1),
+        "STRING": isinstance(value, str | int | float),
+    }
+    words = {
+        "INT": 'a whole number, or "random"',
+        "FLOAT": "a number",
+        "BOOLEAN": "true or false",
+        "STRING": "a text",
+    }
+    if not fits.get(kind, True):
+        raise OverrideInvalid(override=str(wanted), reason=f"the input takes {words[kind]}")
+
+
+def _as_link(value: JsonValue, nodes: Mapping[NodeId, Node]) -> Link | None:
+    if isinstance(value, list) and len(value) == 2:
+        node_id, slot = value
+        if isinstance(node_id, str) and node_id in nodes and isinstance(slot, int) and not isinstance(slot, bool):
+            return Link(node_id, slot)
+    return None
+
+
+def _kind_of(present: InputValue) -> str:
+    if isinstance(present, bool):
+        return "BOOLEAN"
+    if isinstance(present, int):
+        return "INT"
+    if isinstance(present, float):
+        return "FLOAT"
+    return "STRING" if isinstance(present, str) else "*"
+
+
+def _refuse_constant(name: str) -> JsonValue:
+    raise ValueError(name)

@@ -1,0 +1,213 @@
+"""A graph against an engine's node list, before anything is queued: everything that is wrong in one report."""
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
+
+from comfypin.digest import JsonValue
+from comfypin.errors.workflow import WorkflowInvalid
+from comfypin.workflow.catalogue import (
+    Catalogue,
+    InputSpec,
+    input_specs,
+    is_core,
+    is_output,
+    names_file,
+    output_types,
+)
+from comfypin.workflow.checks import Refusal, check_link, check_value
+from comfypin.workflow.files import split_annotation
+from comfypin.workflow.findings import Finding, closest, did_you_mean
+from comfypin.workflow.graph import Graph, Link, Node, NodeId
+from comfypin.workflow.pins import LockLike, Suspects, model_pin, suspects
+from comfypin.workflow.walk import Walk
+
+# Looking for near names costs more than all else; a graph with more wrong names than this gets none for the rest.
+_NAMED_CLOSELY = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight:
+    """The findings in the graph's order, and the outputs that would be dropped while others run."""
+
+    findings: tuple[Finding, ...]
+    dropped: tuple[NodeId, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings for which the engine would refuse the prompt."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def refuse(self, source: str) -> None:
+        """Raise `WorkflowInvalid` where the engine would refuse; its message then holds the warnings too."""
+        if self.errors:
+            raise WorkflowInvalid(
+                source=source,
+                problems=[str(finding) for finding in self.findings],
+                findings=[finding.to_json() for finding in self.findings],
+            )
+
+
+def preflight(
+    graph: Graph,
+    catalogue: Catalogue,
+    lock: LockLike | None = None,
+    *,
+    brought: Set[tuple[NodeId, str]] = frozenset(),
+) -> Preflight:
+    """Check a graph. `brought` are the file inputs, as (node id, input name), whose files the job brings along.
+
+    An error is what ComfyUI itself refuses; what costs only some outputs, or what a third-party class may accept by
+    a validation of its own, is a warning.
+    """
+    return _Check(graph, catalogue, lock, brought).report()
+
+
+class _Check:
+    def __init__(
+        self, graph: Graph, catalogue: Catalogue, lock: LockLike | None, brought: Set[tuple[NodeId, str]]
+    ) -> None:
+        self.graph = graph
+        self.catalogue = catalogue
+        self.lock = lock
+        self.brought = brought
+        self.named = 0
+        self.suspects: Suspects | None = None
+        self.specs: dict[str, dict[str, InputSpec]] = {}
+
+    def report(self) -> Preflight:
+        unknown = tuple(self._unknown(node) for node in self.graph.nodes.values() if self._definition(node) is None)
+        outputs = [node.id for node in self.graph.nodes.values() if is_output(self._definition(node) or {})]
+        if not outputs:
+            if unknown:
+                return Preflight(findings=unknown)
+            return Preflight(findings=(self._no_outputs(),))
+        walk = Walk.over(self.graph, outputs, self._checked_links)
+        found: dict[NodeId, list[Finding]] = {}
+        for node_id in walk.reached:
+            if (definition := self._definition(self.graph.nodes[node_id])) is not None:
+                found[node_id] = [*self._check_node(self.graph.nodes[node_id], core=is_core(definition))]
+        for cycle in walk.cycles:
+            found[cycle[0]].append(self._cycle(cycle))
+        wrong = {node_id for node_id, several in found.items() if any(one.severity == "error" for one in several)}
+        tainted = walk.depending_on(wrong)
+        dropped = tuple(node_id for node_id in outputs if node_id in tainted)
+        flat = [finding for node_id in self.graph.nodes for finding in found.get(node_id, ())]
+        if len(dropped) < len(outputs) and not unknown:
+            return Preflight(findings=tuple(self._softened(flat, dropped)), dropped=dropped)
+        return Preflight(findings=(*unknown, *flat))
+
+    def _definition(self, node: Node) -> Mapping[str, JsonValue] | None:
+        return self.catalogue.get(node.class_type)
+
+    def _specs(self, class_type: str) -> dict[str, InputSpec]:
+        if class_type not in self.specs:
+            self.specs[class_type] = input_specs(self.catalogue.get(class_type, {}))
+        return self.specs[class_type]
+
+    def _checked_links(self, node: Node) -> Iterator[NodeId]:
+        specs = self._specs(node.class_type)
+        # The newer schema's dynamic inputs are written `images.image0` where the class says `images`.
+        return (link.node_id for name, link in node.links() if name in specs or name.split(".")[0] in specs)
+
+    def _check_node(self, node: Node, *, core: bool) -> Iterator[Finding]:
+        for spec in self._specs(node.class_type).values():
+            if spec.is_dynamic:
+                continue
+            if spec.name not in node.inputs:
+                if spec.category == "required":
+                    message = f"it needs {spec.type}, and nothing is there"
+                    yield self._finding(node, code="input_missing", message=message, input_name=spec.name)
+                continue
+            value = node.inputs[spec.name]
+            refusal = (
+                self._check_link(value, spec, core=core)
+                if isinstance(value, Link)
+                else self._check_value(node, value, spec, core=core)
+            )
+            if refusal is not None:
+                yield self._refused(node, spec, value, refusal)
+
+    def _check_link(self, link: Link, spec: InputSpec, *, core: bool) -> Refusal | None:
+        source = self.graph.nodes.get(link.node_id)
+        if source is None:
+            message = f"it takes output {link.slot} of node {link.node_id}, and there is no such node"
+            return Refusal(code="bad_link", message=message, certain=True)
+        definition = self._definition(source)
+        if definition is None:
+            return None
+        return check_link(link, output_types(definition), spec, core=core and is_core(definition))
+
+    def _check_value(self, node: Node, value: JsonValue, spec: InputSpec, *, core: bool) -> Refusal | None:
+        if names_file(node.class_type, spec) and isinstance(value, str):
+            name, folder = split_annotation(value)
+            if (node.id, spec.name) in self.brought or folder != "input" or "/" in name:
+                return None
+            if spec.choices is None or name in spec.choices:
+                return None
+            message = f"the file {name!r} is neither brought along nor in the engine's input folder"
+            return Refusal(code="not_in_list", message=message, certain=core)
+        return check_value(value, spec, core=core)
+
+    def _refused(self, node: Node, spec: InputSpec, value: object, refusal: Refusal) -> Finding:
+        finding = self._finding(node, code=refusal.code, message=refusal.message, input_name=spec.name)
+        if refusal.code == "not_in_list" and isinstance(value, str):
+            near = self._closest(value, [choice for choice in spec.choices or () if isinstance(choice, str)])
+            finding = replace(finding, closest=near, message=f"{refusal.message}{did_you_mean(near)}")
+            if not names_file(node.class_type, spec):
+                finding = self._with_model_pin(finding, value)
+        if refusal.certain:
+            return finding
+        doubt = " (the engine has the last word: the node may check this by itself)"
+        return replace(finding, severity="warning", message=finding.message + doubt)
+
+    def _with_model_pin(self, finding: Finding, value: str) -> Finding:
+        if self.lock is None or "." not in value:
+            return finding
+        pin = model_pin(value, self.lock)
+        if pin is None:
+            message = f"{finding.message}; no model pin of the release {self.lock.version_name} brings it"
+            return replace(finding, message=message)
+        advice = f"the model pin {pin.name} ({pin.target_path}) brings it: run comfypin models pull"
+        return replace(finding, pin=pin.name, message=f"{finding.message}; {advice}")
+
+    def _unknown(self, node: Node) -> Finding:
+        near = self._closest(node.class_type, self.catalogue)
+        finding = self._finding(node, code="class_unknown", message="the engine has no such node class")
+        finding = replace(finding, closest=near, message=finding.message + did_you_mean(near))
+        if self.lock is None:
+            return finding
+        if self.suspects is None:
+            self.suspects = suspects(self.catalogue, self.lock)
+        pin, sentence = self.suspects.explain(self.lock.version_name)
+        return replace(finding, pin=pin, message=f"{finding.message}; {sentence}")
+
+    def _no_outputs(self) -> Finding:
+        message = "it has no output node (such as SaveImage or PreviewImage), so there is nothing to run"
+        return Finding(code="no_outputs", message=message)
+
+    def _cycle(self, cycle: tuple[NodeId, ...]) -> Finding:
+        path = " -> ".join([*cycle[:12], *(["..."] if len(cycle) > 12 else []), cycle[0]])
+        message = f"its inputs lead back to itself, so it can never run: {path}"
+        return self._finding(self.graph.nodes[cycle[0]], code="cycle", message=message)
+
+    def _softened(self, findings: list[Finding], dropped: tuple[NodeId, ...]) -> Iterator[Finding]:
+        for finding in findings:
+            if finding.severity == "warning":
+                yield finding
+                continue
+            message = f"{finding.message} (the outputs that need it are left out: {', '.join(dropped)})"
+            yield replace(finding, severity="warning", message=message)
+
+    def _closest(self, word: str, names: Iterable[str]) -> tuple[str, ...]:
+        self.named += 1
+        return closest(word, names) if self.named <= _NAMED_CLOSELY else ()
+
+    def _finding(self, node: Node, *, code: str, message: str, input_name: str | None = None) -> Finding:
+        return Finding(
+            code=code,
+            message=message,
+            node_id=node.id,
+            title=node.title if node.title != node.class_type else None,
+            class_type=node.class_type,
+            input_name=input_name,
+        )

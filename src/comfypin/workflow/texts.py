@@ -1,0 +1,104 @@
+"""The `%date:...%` and `%Node.widget%` texts that ComfyUI's page, and not its server, fills into file names."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from comfypin.digest import JsonValue
+from comfypin.workflow.graph import Graph, Link, Node
+
+# The classes whose filename_prefix the page expands; no others.
+EXPANDED_CLASSES = frozenset(
+    {
+        "SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveWEBM", "SaveAudio", "SaveGLB",
+        "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent",
+    }
+)  # fmt: skip
+EXPANDED_INPUT = "filename_prefix"
+
+_PATTERN = re.compile(r"%([^%]+)%")
+_DATE_PARTS = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
+_NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+
+Lookup = Callable[[str, str], JsonValue | None]
+"""(node name, widget name) -> the widget's value as text is made of it, or None where there is no such widget."""
+
+
+def expand_texts(graph: Graph, now: datetime) -> Graph:
+    """The graph with the page's texts filled in. `now` is in the user's own time zone.
+
+    A name is looked up among the classes first (the page's "Node name for S&R"), then among the titles; what is not
+    found stays as it is, as on the page.
+    """
+
+    def lookup(name: str, widget: str) -> JsonValue | None:
+        nodes = graph.nodes.values()
+        node = next((node for node in nodes if node.class_type == name), None) or next(
+            (node for node in nodes if node.title == name), None
+        )
+        value = node.inputs.get(widget) if node else None
+        return None if isinstance(value, Link) else value
+
+    return Graph(nodes={node_id: _expanded(node, lookup, now) for node_id, node in graph.nodes.items()})
+
+
+def expand_text(text: str, lookup: Lookup, now: datetime) -> str:
+    """Fill one text in; the server's own placeholders (`%width%`, `%year%`, ...) stay for the server."""
+
+    def replacement(match: re.Match[str]) -> str:
+        parts = match[1].split(".")
+        if len(parts) != 2:
+            return format_date(parts[0][5:], now) if parts[0].startswith("date:") else match[0]
+        value = lookup(parts[0], parts[1])
+        return match[0] if value is None else _NOT_IN_FILE_NAMES.sub("_", javascript_text(value))
+
+    return _PATTERN.sub(replacement, text)
+
+
+def format_date(pattern: str, now: datetime) -> str:
+    """A date by the page's letters: d, M, h, m, s once or twice (padded), yy, yyyy; all else is literal."""
+    parts: Mapping[str, int] = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
+
+    def part(match: re.Match[str]) -> str:
+        letters = match[0]
+        if letters == "yyyy":
+            return str(now.year)
+        if letters == "yy":
+            return str(now.year)[2:]
+        value = parts.get(letters[0])
+        return letters if value is None else str(value).rjust(len(letters), "0")
+
+    return _DATE_PARTS.sub(part, pattern)
+
+
+def javascript_text(value: JsonValue) -> str:
+    """A JSON value as JavaScript makes a text of it: 8.0 is `8`, true is `true`, null is the empty text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _javascript_number(value)
+    if isinstance(value, list | tuple):
+        return ",".join(javascript_text(item) for item in value)
+    return "[object Object]" if isinstance(value, Mapping) else str(value)
+
+
+def _javascript_number(value: float) -> str:
+    if value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    text = repr(value)
+    mantissa, _, exponent = text.partition("e")
+    if not exponent:
+        return text
+    if -6 <= int(exponent) < 0:
+        return f"{value:.{len(mantissa.replace('-', '').replace('.', '')) - 1 - int(exponent)}f}"
+    return f"{mantissa}e{int(exponent):+d}"
+
+
+def _expanded(node: Node, lookup: Lookup, now: datetime) -> Node:
+    text = node.inputs.get(EXPANDED_INPUT)
+    if node.class_type not in EXPANDED_CLASSES or not isinstance(text, str) or "%" not in text:
+        return node
+    return replace(node, inputs={**node.inputs, EXPANDED_INPUT: expand_text(text, lookup, now)})
