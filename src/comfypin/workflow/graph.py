@@ -17,7 +17,7 @@ class Link:
     slot: int
 
 
-InputValue: TypeAlias = Link | JsonValue
+InputValue: TypeAlias = "Link | JsonValue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
