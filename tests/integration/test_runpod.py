@@ -1,0 +1,268 @@
+"""plan, apply and destroy against a RunPod that keeps state and checks every request by RunPod's own OpenAPI."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from comfypin.deploy.api import Api
+from comfypin.deploy.apply import apply, destroy, survey, wait_for_workers
+from comfypin.deploy.config import Deployment
+from comfypin.deploy.desired import desired_state
+from comfypin.deploy.facts import ReleaseFacts
+from comfypin.deploy.plan import Step, owned, plan
+from comfypin.digest import Digest
+from comfypin.errors import ConfigError
+from comfypin.errors.deploy import ApiRefused, ApiUnreachable, DeploymentInvalid, NotOurs, WaitedTooLong
+from tests.conftest import shared_path
+from tests.support.runpod_api import KEY, FakeRunPod, Fault
+
+IMAGE = "ghcr.io/me/x@sha256:" + "0" * 64
+FACTS = ReleaseFacts(
+    name="wan22",
+    digest=Digest.of(b"lock"),
+    cuda="12.8",
+    models_bytes=0,
+    largest_model_bytes=0,
+    container_disk_gb=12,
+)
+DOCUMENT: dict[str, Any] = {
+    "name": "shop",
+    "release": "wan22",
+    "image": IMAGE,
+    "env": {"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"},
+    "registry": [{"name": "ghcr", "username_env": "GHCR_USER", "password_env": "GHCR_TOKEN"}],
+    "volume": [{"name": "models", "data_center": "EU-RO-1", "size": 100}],
+    "template": [
+        {"name": "worker", "registry": "ghcr"},
+        {"name": "studio", "kind": "pod", "ports": ["8000/http", "22/tcp"]},
+    ],
+    "endpoint": [{"name": "api", "template": "worker", "gpu_pools": ["ADA_24"], "volumes": ["models"]}],
+    "pod": [{"name": "desk", "template": "studio", "gpu": "NVIDIA GeForce RTX 4090", "volume": "models"}],
+}
+CREDENTIALS = {"GHCR_USER": "me", "GHCR_TOKEN": "a-token"}
+
+
+@pytest.fixture
+def runpod() -> Iterator[FakeRunPod]:
+    with FakeRunPod(shared_path("openapi") / "runpod-rest-v2.openapi.json") as server:
+        yield server
+    assert server.violations == []
+
+
+@pytest.fixture
+def api(runpod: FakeRunPod) -> Api:
+    return Api(key=KEY, base_url=runpod.url, sleep=lambda _s: None)
+
+
+def planned(api: Api, **changes: Any) -> tuple[Step, ...]:
+    deployment = TypeAdapter(Deployment).validate_python({**DOCUMENT, **changes})
+    return plan(deployment.name, desired_state(deployment, FACTS), survey(api))
+
+
+def verbs(steps: tuple[Step, ...]) -> dict[str, str]:
+    return {f"{step.desired.kind} {step.desired.name}": step.verb for step in steps}
+
+
+def applied(api: Api, **changes: Any) -> None:
+    apply(api, planned(api, **changes), variables=CREDENTIALS)
+
+
+def test_an_empty_account_gets_everything_in_order(api: Api, runpod: FakeRunPod) -> None:
+    assert set(verbs(planned(api)).values()) == {"create"}
+    applied(api)
+    kinds = [path for method, path in runpod.log if method == "POST"]
+    assert kinds == [
+        "/v2/registries",
+        "/v2/network-volumes",
+        "/v2/templates",
+        "/v2/templates",
+        "/v2/serverless",
+        "/v2/pods",
+    ]
+    endpoint = runpod.named("endpoints", "comfypin-shop-api")
+    volume = runpod.named("networkVolumes", "comfypin-shop-models")
+    assert endpoint["networkVolumes"] == [volume["id"]]
+    assert endpoint["gpu"]["minCudaVersion"] == "12.8"
+    assert endpoint["env"]["COMFYPIN_LOCK_DIGEST"] == str(FACTS.digest)
+    assert endpoint["registry"] == runpod.named("registries", "comfypin-shop-ghcr")["id"]
+
+
+def test_a_second_apply_sends_no_write(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    runpod.log.clear()
+    assert set(verbs(planned(api)).values()) == {"unchanged"}
+    applied(api)
+    assert runpod.writes == []
+
+
+def test_a_changed_file_changes_only_what_differs_field_by_field(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    endpoint = [{**DOCUMENT["endpoint"][0], "workers": {"max": 7}, "timeout": 1200}]
+    steps = planned(api, endpoint=endpoint)
+    changed = [step for step in steps if step.verb != "unchanged"]
+    assert [step.desired.name for step in changed] == ["api"]
+    assert {(c.path, c.before, c.after) for c in changed[0].changes} == {
+        ("workers.max", 3, 7),
+        ("timeout", 600_000, 1_200_000),
+    }
+    apply(api, steps, variables=CREDENTIALS)
+    assert runpod.named("endpoints", "comfypin-shop-api")["workers"]["max"] == 7
+    assert set(verbs(planned(api, endpoint=endpoint)).values()) == {"unchanged"}
+
+
+def test_drift_in_the_console_is_seen_and_mended(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    endpoint = runpod.named("endpoints", "comfypin-shop-api")
+    endpoint["env"]["EXTRA"] = "typed in the console"
+    endpoint["flashboot"] = "OFF"
+    (step,) = [step for step in planned(api) if step.verb == "change"]
+    assert {change.path for change in step.changes} == {"env.EXTRA", "flashboot"}
+    applied(api)
+    assert "EXTRA" not in runpod.named("endpoints", "comfypin-shop-api")["env"]
+
+
+def test_the_mark_survives_a_change_of_the_environment(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    applied(api, env={"OTHER": "1"})
+    assert runpod.named("templates", "comfypin-shop-worker")["env"]["COMFYPIN_DEPLOYMENT"] == "shop"
+
+
+def test_another_gpu_replaces_the_pod(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    before = runpod.named("pods", "comfypin-shop-desk")["id"]
+    pod = [{**DOCUMENT["pod"][0], "gpu": "NVIDIA L40S"}]
+    assert verbs(planned(api, pod=pod))["pod desk"] == "replace"
+    applied(api, pod=pod)
+    assert len(runpod.state["pods"]) == 1
+    assert runpod.named("pods", "comfypin-shop-desk")["id"] != before
+
+
+def test_a_volume_is_grown_but_never_shrunk_or_moved(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    applied(api, volume=[{**DOCUMENT["volume"][0], "size": 200}])
+    assert runpod.named("networkVolumes", "comfypin-shop-models")["size"] == 200
+    with pytest.raises(DeploymentInvalid, match="only grow"):
+        planned(api)
+    with pytest.raises(DeploymentInvalid, match="another name"):
+        planned(api, volume=[{**DOCUMENT["volume"][0], "data_center": "US-TX-3", "size": 200}])
+
+
+def test_an_existing_volume_is_used_and_never_written(api: Api, runpod: FakeRunPod) -> None:
+    api.create("volume", {"name": "mine", "size": 500, "dataCenter": "EU-RO-1"})
+    runpod.log.clear()
+    changes: dict[str, Any] = {
+        "volume": [{"name": "mine", "data_center": "EU-RO-1", "existing": True}],
+        "endpoint": [{**DOCUMENT["endpoint"][0], "volumes": ["mine"]}],
+        "pod": [],
+    }
+    applied(api, **changes)
+    assert ("POST", "/v2/network-volumes") not in runpod.log
+    assert [str(item["name"]) for kind, item in owned("shop", survey(api)) if kind == "volume"] == []
+
+
+def test_a_name_that_is_not_ours_is_left_alone(api: Api, runpod: FakeRunPod) -> None:
+    body = {"name": "comfypin-shop-api", "image": "x", "type": "QUEUE", "gpu": {"pools": ["ADA_24"]}}
+    api.create("endpoint", {**body, "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4}})
+    with pytest.raises(NotOurs, match="was not made by this deployment"):
+        planned(api)
+
+
+def test_what_failed_half_way_is_resumed(api: Api, runpod: FakeRunPod) -> None:
+    runpod.faults.append(Fault("POST", "/v2/serverless", status=422, times=1))
+    with pytest.raises(ApiRefused, match="as the test wishes"):
+        applied(api)
+    assert len(runpod.state["templates"]) == 2
+    assert verbs(planned(api)) == {
+        "registry ghcr": "unchanged",
+        "volume models": "unchanged",
+        "template worker": "unchanged",
+        "template studio": "unchanged",
+        "endpoint api": "create",
+        "pod desk": "create",
+    }
+    applied(api)
+    assert len(runpod.state["endpoints"]) == len(runpod.state["pods"]) == 1
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_an_answer_lost_after_creating_makes_nothing_twice(api: Api, runpod: FakeRunPod, cut: bool) -> None:
+    runpod.faults.append(Fault("POST", "/v2/network-volumes", status=502, cut=cut, after_acting=True))
+    applied(api)
+    assert len(runpod.state["networkVolumes"]) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_passing_trouble_is_waited_out(api: Api, runpod: FakeRunPod, status: int) -> None:
+    runpod.faults.append(Fault("GET", "/v2/pods", status=status, times=3))
+    assert planned(api)
+
+
+def test_the_wait_is_what_the_server_asks_for(runpod: FakeRunPod) -> None:
+    waits: list[float] = []
+    api = Api(key=KEY, base_url=runpod.url, sleep=waits.append)
+    runpod.faults.append(Fault("GET", "/v2/pods", status=429, headers={"Retry-After": "7"}))
+    runpod.faults.append(
+        Fault("GET", "/v2/pods", status=429, headers={"RateLimit": '"minute";r=0;t=13, "day";r=9;t=99'})
+    )
+    api.everything("pod")
+    assert waits == [7.0, 13.0]
+
+
+def test_trouble_that_stays_is_one_sentence(api: Api, runpod: FakeRunPod) -> None:
+    runpod.faults.append(Fault("GET", "/v2/pods", cut=True, times=99))
+    with pytest.raises(ApiUnreachable, match="did not answer GET /v2/pods"):
+        survey(api)
+
+
+@pytest.mark.parametrize(("status", "advice"), [(401, "Check RUNPOD_API_KEY"), (403, "permission"), (409, "again")])
+def test_a_refusal_says_what_to_do(api: Api, runpod: FakeRunPod, status: int, advice: str) -> None:
+    runpod.faults.append(Fault("GET", "/v2/.*", status=status, times=99))
+    with pytest.raises(ApiRefused, match=advice):
+        survey(api)
+
+
+def test_a_wrong_key_is_refused_and_never_printed(runpod: FakeRunPod) -> None:
+    key = "rpa_SECRETSECRETSECRETSECRETSECRET"
+    api = Api(key=key, base_url=runpod.url, sleep=lambda _s: None)
+    with pytest.raises(ApiRefused) as caught:
+        survey(api)
+    assert caught.value.status == 401
+    assert key not in repr(caught.value) + str(caught.value) + repr(api)
+
+
+def test_a_server_that_is_not_there_is_one_sentence() -> None:
+    api = Api(key=KEY, base_url="http://127.0.0.1:9", sleep=lambda _s: None)
+    with pytest.raises(ApiUnreachable, match="did not answer"):
+        survey(api)
+
+
+def test_missing_registry_credentials_name_the_variable(api: Api) -> None:
+    with pytest.raises(ConfigError, match="GHCR_TOKEN"):
+        apply(api, planned(api), variables={"GHCR_USER": "me"})
+
+
+def test_destroy_takes_only_what_is_ours_users_first(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    api.create("volume", {"name": "somebody-elses", "size": 10, "dataCenter": "EU-RO-1"})
+    applied(api, name="other", pod=[], endpoint=[], volume=[], registry=[], template=[{"name": "worker"}])
+    ours = owned("shop", survey(api))
+    assert [kind for kind, _ in ours] == ["pod", "endpoint", "template", "template", "volume", "registry"]
+    destroy(api, ours)
+    names = [item["name"] for items in runpod.state.values() for item in items.values()]
+    assert names == ["somebody-elses", "comfypin-other-worker"]
+
+
+def test_a_deployment_whose_name_begins_like_ours_is_not_ours(api: Api) -> None:
+    applied(api, name="shop-two", registry=[], volume=[], endpoint=[], pod=[], template=[{"name": "worker"}])
+    assert owned("shop", survey(api)) == []
+
+
+def test_waiting_ends_when_a_worker_is_ready_and_says_what_it_saw_otherwise(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    endpoint = runpod.named("endpoints", "comfypin-shop-api")["id"]
+    wait_for_workers(api, endpoint, wanted=1, timeout_s=1)
+    runpod.worker_states[:] = ["INITIALIZING", "THROTTLED"]
+    with pytest.raises(WaitedTooLong, match="INITIALIZING, THROTTLED"):
+        wait_for_workers(api, endpoint, wanted=1, timeout_s=0)
