@@ -1,6 +1,7 @@
 """The lock as frozen values: every byte that can change a picture, by name.
 
 These are plain dataclasses without a parser: `comfypin.lock.codec` reads schemas 1, 2 and 3 into them and writes 3.
+Each keeps in `extra` the keys of its JSON object that this version of comfypin does not know, for the next rewrite.
 """
 
 from collections.abc import Mapping
@@ -11,20 +12,32 @@ from comfypin.digest import Digest, JsonValue
 
 EngineKind = Literal["comfyui", "remote", "embedded"]
 InstallPolicy = Literal["run", "skip"]
+Extra = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoPin:
-    """A git repository at one commit; `commit` is None where an older schema did not know it."""
+    """A git repository at one commit; `commit` is None where an older schema did not know it.
+
+    A `commit` that is not 40 hex digits is a branch or a tag: `lock check` says so and `realize` refuses it. `patch`
+    is a diff (`git apply`) against the commit, stored by `lock capture --allow-dirty`.
+    """
 
     repo: str | None
     ref: str | None = None
     commit: str | None = None
+    patch: str | None = None
+    extra: Extra = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePin:
-    """A custom node pack: a repository at one commit, and the folder under custom_nodes it goes to."""
+    """A custom node pack: a repository at one commit, or an archive, and its folder under custom_nodes.
+
+    `archive` is the URL of a zip from the node registry, for packs that are not taken from git; then `sha256` is the
+    digest of that zip. With git it is None: the commit already names the tree. `install_script_sha256` is the digest
+    of `install.py`, None where the pack has none.
+    """
 
     name: str
     repo: str | None
@@ -32,7 +45,16 @@ class NodePin:
     commit: str | None = None
     directory: str | None = None
     install_script: InstallPolicy = "skip"
+    install_script_sha256: Digest | None = None
+    archive: str | None = None
     sha256: Digest | None = None
+    patch: str | None = None
+    extra: Extra = field(default_factory=dict, hash=False)
+
+    @property
+    def folder(self) -> str:
+        """The folder under custom_nodes that the pack goes to: one plain name."""
+        return self.directory or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,22 +68,29 @@ class PackagePin:
     index: str | None = None
     marker: str | None = None
     target: str | None = None
+    extra: Extra = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PythonPins:
-    """The interpreter (`3.12`), the platforms the packages were resolved for, and the packages."""
+    """The interpreter (`3.12`), the platforms the packages were resolved for, and the packages.
+
+    `requirements` are what the user asked for beside ComfyUI's and the nodes' own (PEP 508), kept so that a later
+    resolve asks for the same; only `packages` are installed.
+    """
 
     version: str | None = None
     targets: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
     packages: tuple[PackagePin, ...] = ()
+    extra: Extra = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPin:
-    """One file the lock promises: these bytes at this path, from any of these sources.
+    """One file the lock promises: these bytes at this path, from any of these sources, the first one preferred.
 
-    `target_path` may begin with `$MODELS_DIR` or `$COMFY_HOME`. `sha256` and `size_bytes` are None where an older
+    `target_path` begins with `$MODELS_DIR/` or `$COMFY_HOME/`. `sha256` and `size_bytes` are None where an older
     schema did not know them; `allow_pickle` says that a pickle format is wanted all the same.
     """
 
@@ -71,16 +100,22 @@ class ModelPin:
     size_bytes: int | None = None
     sources: tuple[str, ...] = ()
     allow_pickle: bool = False
+    extra: Extra = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """What runs prompts: its kind, its arguments and environment, and a workflow that warms it."""
+    """What runs prompts: its kind, its arguments and environment, and a workflow that warms it.
+
+    `url` is where a `remote` engine answers; a flag may name it instead.
+    """
 
     kind: EngineKind = "comfyui"
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     warmup: Mapping[str, JsonValue] | None = None
+    url: str | None = None
+    extra: Extra = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +129,7 @@ class Lock:
     models: tuple[ModelPin, ...] = ()
     system_packages: tuple[str, ...] = ()
     engine: EngineSpec = field(default_factory=EngineSpec)
+    extra: Extra = field(default_factory=dict)
     read_from_schema: int = 3
 
 

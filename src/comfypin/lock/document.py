@@ -1,0 +1,129 @@
+"""Bytes of a lock file to a JSON tree, with everything refused that JSON readers disagree about.
+
+Duplicate keys, NaN, lone surrogates, absurd depth and absurd numbers are findings with a JSON path, never a traceback:
+a lock is downloaded, mailed and edited by hand.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from comfypin.digest import JsonValue
+from comfypin.errors.lock import Finding, LockInvalid, LockUnreadable
+
+MAX_BYTES = 64 << 20
+MAX_DEPTH = 100
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+class _Object(dict[str, object]):
+    """A JSON object that remembers which keys it was given twice."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        counts = Counter(key for key, _ in pairs)
+        self.repeated = tuple(key for key, count in counts.items() if count > 1)
+
+
+def json_path(location: tuple[str | int, ...]) -> str:
+    """`("models", 0, "sha256")` as `$.models[0].sha256`; keys that are not plain words are quoted."""
+    return "$" + "".join(
+        f"[{part}]"
+        if isinstance(part, int)
+        else f".{part}"
+        if _PLAIN_KEY.fullmatch(part)
+        else f"[{json.dumps(part[:80])}]"
+        for part in location
+    )
+
+
+def describe(value: object) -> str:
+    """What was there, in a few characters that are safe to print on a terminal."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return f"an object with {len(value)} keys" if value else "an empty object"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**20 else "a number of more than 20 digits"
+    if isinstance(value, str):
+        text = json.dumps(value[:81])
+        return text if len(value) <= 80 else f"{text[:78]}..., {len(value)} characters"
+    return str(value)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a lock file. Raises `LockUnreadable` for anything but a readable file of sane size."""
+    try:
+        if path.is_dir():
+            raise LockUnreadable(where=str(path), reason="it is a folder, and a lock is a file")
+        if not path.is_file():
+            reason = "it is not a regular file" if path.exists() else "there is no such file"
+            raise LockUnreadable(where=str(path), reason=reason)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise LockUnreadable(where=str(path), reason=reason) from error
+    if len(data) > MAX_BYTES:
+        raise LockUnreadable(where=str(path), reason=f"it is larger than {MAX_BYTES >> 20} MiB")
+    return data
+
+
+def load(data: bytes, *, where: str) -> dict[str, JsonValue]:
+    """Parse the bytes into one JSON object. Raises `LockUnreadable` or `LockInvalid` with every finding."""
+    try:
+        text = data.decode("utf-8-sig")
+        tree = json.loads(text, object_pairs_hook=_Object)
+    except UnicodeDecodeError as error:
+        raise LockUnreadable(where=where, reason=f"byte {error.start} is not UTF-8, and a lock is UTF-8") from error
+    except json.JSONDecodeError as error:
+        reason = f"line {error.lineno}, column {error.colno} is not JSON ({error.msg})"
+        raise LockUnreadable(where=where, reason=reason) from error
+    except RecursionError as error:
+        raise LockUnreadable(where=where, reason=f"it is nested deeper than {MAX_DEPTH} levels") from error
+    except ValueError as error:  # an integer longer than Python's limit of digits
+        raise LockUnreadable(where=where, reason="it holds a number of thousands of digits") from error
+    if not isinstance(tree, dict):
+        finding = Finding(rule="not-an-object", path="$", found=describe(tree), allowed="a lock is a JSON object")
+        raise LockInvalid(where=where, findings=[finding])
+    if findings := list(_oddities(tree)):
+        raise LockInvalid(where=where, findings=findings)
+    return cast("dict[str, JsonValue]", tree)
+
+
+def _oddities(tree: object) -> Iterator[Finding]:
+    """Everything in the tree that JSON does not have, or that readers of JSON take differently."""
+    waiting: list[tuple[tuple[str | int, ...], object]] = [((), tree)]
+    while waiting:
+        location, value = waiting.pop()
+        if len(location) > MAX_DEPTH:
+            path = json_path(location[:5]) + "..."
+            yield Finding(rule="too-deep", path=path, found="more levels", allowed=f"at most {MAX_DEPTH} levels")
+            continue
+        if isinstance(value, _Object):
+            for key in value.repeated:
+                yield Finding(
+                    rule="repeated-key",
+                    path=json_path((*location, key)),
+                    found="the key more than once",
+                    allowed="each key may be there once",
+                )
+            waiting.extend(((*location, key), item) for key, item in reversed(value.items()))
+        elif isinstance(value, list):
+            waiting.extend(((*location, index), item) for index, item in reversed(list(enumerate(value))))
+        elif isinstance(value, float) and not math.isfinite(value):
+            found = "NaN or a number too large for JSON"
+            yield Finding(rule="not-finite", path=json_path(location), found=found, allowed="a finite number")
+        texts = [value] if isinstance(value, str) else list(value) if isinstance(value, dict) else []
+        for text in texts:
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                allowed = "text that is valid Unicode"
+                yield Finding(
+                    rule="bad-unicode", path=json_path(location), found="half of a surrogate pair", allowed=allowed
+                )

@@ -1,0 +1,61 @@
+"""What a readable lock still lacks."""
+
+import pytest
+
+from comfypin.digest import Digest
+from comfypin.lock.check import check
+from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SHA = Digest("ab" * 32)
+REPO = RepoPin(repo="https://x.org/c", commit=COMMIT)
+PYTHON = PythonPins(version="3.12", packages=(PackagePin(name="a", version="1", sha256=(SHA,)),))
+
+
+def a_lock(**parts: object) -> Lock:
+    return Lock(**{"version_name": "x", "comfyui": REPO, "python": PYTHON, **parts})  # type: ignore[arg-type]
+
+
+def said(**parts: object) -> list[tuple[str, str]]:
+    return [(finding.rule, finding.path) for finding in check(a_lock(**parts))]
+
+
+def test_a_complete_lock_has_no_findings() -> None:
+    model = ModelPin(
+        name="m", target_path="$MODELS_DIR/m.safetensors", sha256=SHA, size_bytes=1, sources=("hf://o/r/m",)
+    )
+    node = NodePin(name="n", repo="https://x.org/n", commit=COMMIT)
+    assert said(models=(model,), custom_nodes=(node,)) == []
+
+
+def test_an_embedded_engine_needs_no_comfyui() -> None:
+    assert check(Lock(version_name="x", engine=EngineSpec(kind="embedded"))) == ()
+
+
+@pytest.mark.parametrize("commit", [None, "main", "v1.0", COMMIT[:39], COMMIT + "0"])
+def test_a_commit_that_is_not_40_hex_digits_is_not_a_pin(commit: str | None) -> None:
+    assert said(comfyui=RepoPin(repo="https://x.org/c", commit=commit)) == [("commit-not-pinned", "$.comfyui.commit")]
+
+
+def test_an_archive_needs_a_checksum_and_no_commit() -> None:
+    node = NodePin(name="n", repo=None, archive="https://x.org/n.zip")
+    assert said(custom_nodes=(node,)) == [("no-checksum", "$.custom_nodes[0].sha256")]
+
+
+def test_a_pickle_is_said_unless_it_is_wanted() -> None:
+    model = {
+        "name": "m",
+        "target_path": "$MODELS_DIR/m.PTH",
+        "sha256": SHA,
+        "size_bytes": 1,
+        "sources": ("hf://o/r/m",),
+    }
+    assert said(models=(ModelPin(**model),)) == [("pickle", "$.models[0].target_path")]  # type: ignore[arg-type]
+    assert said(models=(ModelPin(**model, allow_pickle=True),)) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["https://user:hunter2@x.org/c", "https://x.org/c?token=hunter2"])
+def test_a_secret_is_found_and_not_repeated(url: str) -> None:
+    findings = check(a_lock(comfyui=RepoPin(repo=url, commit=COMMIT), engine=EngineSpec(env={"HF_TOKEN": "hunter2"})))
+    assert [finding.rule for finding in findings] == ["secret", "secret"]
+    assert "hunter2" not in "".join(map(str, findings))
