@@ -145,7 +145,8 @@ class _Check:
             if spec.choices is None or name in spec.choices:
                 return None
             message = f"the file {name!r} is neither brought along nor in the engine's input folder"
-            return Refusal(code="not_in_list", message=message, certain=core)
+            # An empty name is the folder itself, which some load nodes let pass until they run.
+            return Refusal(code="not_in_list", message=message, certain=core and name != "")
         return check_value(value, spec, core=core)
 
     def _refused(self, node: Node, spec: InputSpec, value: object, refusal: Refusal) -> Finding:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.graph import Graph, Link, Node
@@ -21,7 +22,7 @@ _PATTERN = re.compile(r"%([^%]+)%")
 _DATE_PARTS = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
-Lookup = Callable[[str, str], JsonValue | None]
+Lookup: TypeAlias = "Callable[[str, str], JsonValue]"
 """(node name, widget name) -> the widget's value as text is made of it, or None where there is no such widget."""
 
 
@@ -32,7 +33,7 @@ def expand_texts(graph: Graph, now: datetime) -> Graph:
     found stays as it is, as on the page.
     """
 
-    def lookup(name: str, widget: str) -> JsonValue | None:
+    def lookup(name: str, widget: str) -> JsonValue:
         nodes = graph.nodes.values()
         node = next((node for node in nodes if node.class_type == name), None) or next(
             (node for node in nodes if node.title == name), None
