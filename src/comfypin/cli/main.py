@@ -1,15 +1,17 @@
 """The command `comfypin`: finds the noun, imports only its module, and turns failures into one sentence and a code."""
 
 import argparse
+import errno
 import importlib
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from comfypin import __version__
-from comfypin.errors import ComfypinError, UsageError
+from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
 
 # Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`; only the one that is
 # called is imported, so that --help stays fast (bench/overhead).
@@ -17,33 +19,52 @@ NOUNS = {
     "run": "run a workflow on a release, and deliver its outputs",
     "demo": "run the built-in demo, from the package's own data",
     "lock": "make, check, compare and export locks",
+    "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
     "doctor": "say what this machine has and lacks",
 }
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are UsageErrors: one sentence, exit code 64."""
+    """An argument parser whose mistakes are UsageErrors (one sentence, exit code 64) and that guesses no flags."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
+class StdoutUnusable(OutputError):
+    """The result could not be printed."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The result could not be printed on stdout: {reason}. Free some space there.", reason=reason)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; the entry point of `comfypin` and of every door."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    _open_missing_streams()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted; Python must not complain again when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
-        return 130
+        report(Cancelled("Stopped."), arguments)
+        return Cancelled.exit_code
     except ComfypinError as error:
         report(error, arguments)
         return error.exit_code
     except Exception as error:  # the last line of defence: no traceback reaches a user unasked
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            # The reader (`| head`) has what it wanted; Python must not complain again when it closes stdout.
+            _abandon_stdout()
+            return 0
+        if isinstance(error, OSError) and error.errno in _DISK_FULL and error.filename is None:
+            # The adapters name their own files; without a name it is `> file` that could not take more.
+            _abandon_stdout()
+            report(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
+            return StdoutUnusable.exit_code
         if "--verbose" in arguments:
             raise
         print(
@@ -56,37 +77,73 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(error: ComfypinError, arguments: Sequence[str]) -> None:
     """Print a failure: one sentence on stderr, and with --json an object on stdout."""
-    if "--json" in arguments:
-        print(json.dumps({"error": error.to_json()}, default=str))
-    print(f"comfypin: {error.message}", file=sys.stderr)
-    if "--verbose" in arguments and error.__cause__ is not None:
-        print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
+    try:
+        if "--json" in arguments:
+            print(json.dumps({"error": error.to_json()}, default=str), flush=True)
+        print(f"comfypin: {error.message}", file=sys.stderr)
+        if "--verbose" in arguments and error.__cause__ is not None:
+            print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        # Nobody listens; the exit code still tells.
+        _abandon_stdout()
 
 
 def _dispatch(arguments: list[str]) -> int:
     parser = Parser(prog="comfypin", description=_description(), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"comfypin {__version__}")
     parser.add_argument("noun", nargs="?", metavar="COMMAND", help="one of the commands above")
-    head = parser.parse_args(arguments[:1])
-    if head.noun is None:
-        parser.print_help()
-        return 0
-    if head.noun not in NOUNS:
-        raise UsageError(f"There is no command {head.noun!r}; there are {', '.join(NOUNS)}.")
-    module = importlib.import_module(f"comfypin.cli.{head.noun}")
-    noun_parser = Parser(
-        prog=f"comfypin {head.noun}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.configure(noun_parser)
-    return int(module.execute(noun_parser.parse_args(arguments[1:])))
+    try:
+        head = parser.parse_args(arguments[:1])
+        if head.noun is None:
+            parser.print_help()
+            return 0
+        if head.noun not in NOUNS:
+            raise UsageError(f"There is no command {head.noun!r}; there are {', '.join(NOUNS)}.")
+        module = importlib.import_module(f"comfypin.cli.{head.noun}")
+        noun_parser = Parser(
+            prog=f"comfypin {head.noun}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(noun_parser)
+        parsed = noun_parser.parse_args(arguments[1:])
+    except SystemExit as leaving:
+        # --help and --version were printed.
+        return int(leaving.code or 0)
+    return int(module.execute(parsed))
 
 
 def _description() -> str:
     width = max(map(len, NOUNS))
     lines = "\n".join(f"  {noun:<{width}}  {summary}" for noun, summary in NOUNS.items())
     return f"Pin a ComfyUI release, run workflows headless, deliver every output.\n\ncommands:\n{lines}"
+
+
+def _open_missing_streams() -> None:
+    """Give a process that was started with closed streams (`>&-`) ones that swallow what is written."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A C locale must not turn a picture's name into a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads any more; a broken socket elsewhere is another failure."""
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    return any(happened & select.POLLERR for _, happened in poll.poll(0))
+
+
+def _abandon_stdout() -> None:
+    """Let whatever is still buffered for stdout go nowhere when Python closes it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def owned(deployment: str, live: Live) -> list[tuple[Kind, Mapping[str, object]]
         (kind, item)
         for kind in reversed(ORDER)
         for item in live.get(kind, ())
-        if _plain_name(item).startswith(prefix) and (kind in ("registry", "volume") or _mark(item) == deployment)
+        if plain_name(item).startswith(prefix) and (kind in ("registry", "volume") or _mark(item) == deployment)
     ]
 
 
@@ -86,10 +86,11 @@ def resolved(value: object, known: Mapping[tuple[Kind, str], str]) -> object:
 
 
 def _find(item: Desired, candidates: Iterable[Mapping[str, object]]) -> Mapping[str, object] | None:
-    return next((found for found in candidates if _plain_name(found) == item.remote_name), None)
+    return next((found for found in candidates if plain_name(found) == item.remote_name), None)
 
 
-def _plain_name(found: Mapping[str, object]) -> str:
+def plain_name(found: Mapping[str, object]) -> str:
+    """A resource's name as it was given."""
     # RunPod appends " -fb" to the name of an endpoint with FlashBoot.
     return str(found.get("name", "")).removesuffix(" -fb")
 
@@ -144,7 +145,7 @@ def _refuse_volume_loss(item: Desired, changes: Iterable[Change]) -> None:
 
 
 def _no_such_volume(item: Desired, live: Live) -> str:
-    names = ", ".join(sorted(_plain_name(found) for found in live.get("volume", ()))) or "none"
+    names = ", ".join(sorted(plain_name(found) for found in live.get("volume", ()))) or "none"
     return f"existing = true, but the account has no volume of that name; it has {names}"
 
 
