@@ -14,6 +14,7 @@ Format = Literal["api", "ui", "empty"]
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 100
 MAX_NODES = 50_000
+MAX_VALUES = 3_000_000
 
 # {"prompt": ...} is ComfyUI's POST body, {"input": {"workflow": ...}} a serverless worker's, {"output", "workflow"}
 # what the page's own function returns; where there are both formats, the API one comes first.
@@ -55,7 +56,6 @@ def read_document(data: bytes | str, *, source: str) -> Document:
 
 def to_document(value: object, *, source: str) -> Document:
     """Take a JSON value out of its wrappers and tell its format. Raises `WorkflowUnreadable`."""
-    _check_depth(value, source)
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(value, Mapping):
             raise WorkflowUnreadable(source=source, reason=f"it is JSON, but {_kind(value)}, not an object")
@@ -85,11 +85,13 @@ def _limited(content: Mapping[str, JsonValue], nodes: int, source: str) -> Mappi
     if nodes > MAX_NODES:
         reason = f"it has {nodes:,} nodes, and {MAX_NODES:,} is the most a workflow may have"
         raise WorkflowUnreadable(source=source, reason=reason)
+    _check_size(content, source)
     return content
 
 
-def _check_depth(value: object, source: str) -> None:
+def _check_size(value: object, source: str) -> None:
     level: list[object] = [value]
+    count = 0
     for _ in range(MAX_DEPTH):
         deeper: list[object] = []
         for item in level:
@@ -97,6 +99,9 @@ def _check_depth(value: object, source: str) -> None:
                 deeper.extend(item.values())
             elif isinstance(item, list):
                 deeper.extend(item)
+        count += len(deeper)
+        if count > MAX_VALUES:
+            raise WorkflowUnreadable(source=source, reason=f"it holds more than {MAX_VALUES:,} values")
         if not deeper:
             return
         level = [item for item in deeper if isinstance(item, Mapping | list)]

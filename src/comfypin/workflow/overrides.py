@@ -130,7 +130,8 @@ def _value(
     if isinstance(present, Link) and kind not in WIDGET_TYPES and not (spec is None and isinstance(value, str | int)):
         reason = f"the input takes {kind} from another node ({present.node_id}), not a value; set that node's inputs"
         raise OverrideInvalid(override=str(wanted), reason=reason)
-    _check_kind(wanted, value, kind)
+    # Without a definition, a whole number may stand where any number is taken.
+    _check_kind(wanted, value, "FLOAT" if spec is None and kind == "INT" else kind)
     # A bare list would be read as a link to another node.
     return {"__value__": value} if isinstance(value, list) else value
 

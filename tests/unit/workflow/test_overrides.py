@@ -1,0 +1,110 @@
+"""Setting values: who is meant, and what the text becomes."""
+
+import pytest
+
+from comfypin.errors.workflow import OverrideInvalid
+from comfypin.workflow.graph import InputValue, Link
+from comfypin.workflow.overrides import override, overrides_from_json, parse_override
+from comfypin.workflow.parse import parse
+from tests.unit.workflow.catalogue import CATALOGUE
+
+GRAPH = parse(
+    {
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
+        "6": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["4", 0],
+                "seed": 1,
+                "cfg": 8.0,
+                "sampler_name": "euler",
+                "text": "x",
+                "odd.name": 1,
+                "any": None,
+            },
+            "_meta": {"title": "Main v1.5"},
+        },
+        "8": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "a"}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "b"}},
+    }
+)
+
+
+def set_one(text: str, *, catalogue: bool = True) -> dict[str, InputValue]:
+    changed = override(
+        GRAPH, [parse_override(text)], catalogue=CATALOGUE if catalogue else None, randint=lambda low, high: high
+    )
+    (node,) = [node for node in changed.nodes.values() if node != GRAPH.nodes[node.id]] or [GRAPH.nodes["6"]]
+    return {name: value for name, value in node.inputs.items() if value != GRAPH.nodes[node.id].inputs.get(name)}
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("6.text=a cat", {"text": "a cat"}),
+        ('6.text="a cat"', {"text": "a cat"}),
+        ("6.text=12", {"text": "12"}),
+        ("6.text=a = b", {"text": "a = b"}),
+        ("6.text=", {"text": ""}),
+        ("6.text=random", {"text": "random"}),
+        ("Main v1.5.seed=3", {"seed": 3}),
+        ("KSampler.seed=3", {"seed": 3}),
+        ("KSampler.seed=random", {"seed": 1 << 50}),
+        ("KSampler.cfg=7", {"cfg": 7}),
+        ("KSampler.cfg=6.5", {"cfg": 6.5}),
+        ("KSampler.sampler_name=ddim", {"sampler_name": "ddim"}),
+        ("KSampler.add_noise=False", {"add_noise": False}),
+        ("KSampler.odd.name=2.5", {"odd.name": 2.5}),
+        ("KSampler.any=[1, 2]", {"any": {"__value__": [1, 2]}}),
+    ],
+)
+def test_a_value_is_read_as_its_input_takes_it(text: str, changed: dict[str, object]) -> None:
+    assert set_one(text) == changed
+
+
+def test_without_a_node_list_the_present_value_tells_the_type() -> None:
+    assert set_one("6.seed=random", catalogue=False) == {"seed": 1 << 50}
+    assert set_one("6.text=5", catalogue=False) == {"text": "5"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed", "NODE.INPUT=VALUE"),
+        ("seed=1", "name a node and its input"),
+        ("SaveImage.filename_prefix=x", "means 2 nodes (8, 9)"),
+        ("KSamplr.seed=1", "did you mean 'KSampler'"),
+        ("77.seed=1", "it has 4 (CheckpointLoaderSimple)"),
+        ("6.sed=1", "did you mean 'seed'"),
+        ("6.seed=abc", "a whole number"),
+        ("6.seed=1.5", "a whole number"),
+        ("6.cfg=high", "a number"),
+        ("6.add_noise=perhaps", "true or false"),
+        ("6.model=abc", "from another node (4)"),
+    ],
+)
+def test_what_cannot_be_set_says_why(text: str, words: str) -> None:
+    with pytest.raises(OverrideInvalid) as caught:
+        set_one(text)
+    assert words in caught.value.message
+
+
+def test_jobs_give_json_values() -> None:
+    wanted = overrides_from_json({"6.text": "5", "6.seed": "random", "6.cfg": 3})
+    inputs = override(GRAPH, wanted, catalogue=CATALOGUE, randint=lambda low, high: low).nodes["6"].inputs
+    assert (inputs["text"], inputs["seed"], inputs["cfg"]) == ("5", 0, 3)
+
+
+def test_an_object_is_no_text() -> None:
+    with pytest.raises(OverrideInvalid, match="a text"):
+        override(GRAPH, overrides_from_json({"6.text": {"a": 1}}), catalogue=CATALOGUE)
+
+
+def test_a_link_can_be_set_where_the_input_takes_one() -> None:
+    inputs = override(GRAPH, overrides_from_json({"6.model": ["4", 0]}), catalogue=CATALOGUE).nodes["6"].inputs
+    assert inputs["model"] == Link("4", 0)
+
+
+def test_names_of_a_workflow_are_targets() -> None:
+    wanted = [parse_override("prompt=a dog")]
+    assert override(GRAPH, wanted, names={"prompt": ("6", "text")}).nodes["6"].inputs["text"] == "a dog"
