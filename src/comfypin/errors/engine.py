@@ -1,6 +1,28 @@
 """Failures of the engine itself: it does not start, dies, or answers as no ComfyUI does."""
 
-from comfypin.errors import EngineError
+from comfypin.errors import ConfigError, EngineError
+
+
+class EngineUrlInvalid(ConfigError):
+    """What was given as a running engine's address is none."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(
+            f"The engine's address is not a URL that can be used: {reason}. Give one like http://127.0.0.1:8188.",
+            reason=reason,
+        )
+
+
+class EngineNotFound(ConfigError):
+    """There is no ComfyUI, or no Python to run it with, where the env should be."""
+
+    def __init__(self, *, home: str, looked_for: tuple[str, ...]) -> None:
+        super().__init__(
+            f"There is no ComfyUI to start in {home}: looked for {', '.join(looked_for)}. "
+            "Point COMFY_HOME at a ComfyUI with its virtual environment.",
+            home=home,
+            looked_for=list(looked_for),
+        )
 
 
 class EngineUnreachable(EngineError):
@@ -19,7 +41,22 @@ class EngineAnswerInvalid(EngineError):
 
     def __init__(self, *, request: str, status: int, body: str) -> None:
         super().__init__(
-            f"The engine answered {request} with HTTP {status}: {body[:500]}", request=request, status=status
+            f"The engine answered {request} with HTTP {status}, which ComfyUI does not say: "
+            f"{body.strip()[:500] or '(nothing)'}. Check that a ComfyUI is at this address, and look into its log.",
+            request=request,
+            status=status,
+        )
+
+
+class OutputGone(EngineError):
+    """The engine reported a file that it does not have (any more)."""
+
+    def __init__(self, *, node_id: str, filename: str) -> None:
+        super().__init__(
+            f"Node {node_id} reported the output {filename}, and the engine does not have that file: it was moved or "
+            "deleted after it was made. Run the job again.",
+            node_id=node_id,
+            filename=filename,
         )
 
 

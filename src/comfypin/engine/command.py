@@ -1,0 +1,198 @@
+"""How an engine is started as a child: its program, arguments and environment. Looks at folders, starts nothing."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.engine.host import Folders
+from comfypin.errors.engine import EngineNotFound
+from comfypin.lock.model import EngineSpec
+
+# Whoever can read the engine's environment (every custom node can) must not find our keys there.
+_SECRET_PREFIXES = (
+    "AWS_", "AZURE_", "BUCKET_", "CIVITAI", "CLOUDSDK_", "GCLOUD_", "GCP_", "GCS_", "GITHUB_", "GIT_", "GOOGLE_",
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KUBERNETES_", "OBSTORE_", "R2_", "RUNPOD_", "S3_", "SSH_", "UV_", "PIP_",
+)  # fmt: skip
+_SECRET_WORD = re.compile(
+    r"(^|_)(API_?KEYS?|AUTH|AUTHORIZATION|CREDENTIALS?|DSN|JWT|KEYS?|PASS|PASSPHRASE|PASSWD|PASSWORD|PAT|PRIVATE|PWD"
+    r"|SAS|SECRETS?|SIGNATURE|TOKENS?)(_|$)"
+)
+_NOT_SECRET = frozenset({"PWD"})
+_URL_WITH_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+# The child's Python is another one: these would make it load our packages.
+_OUR_PYTHON = frozenset({"PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PYTHONSTARTUP"})
+_REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+# argparse refuses --cpu beside any of these.
+_MEMORY_MODES = frozenset({"--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram"})
+_MODEL_FOLDERS = (
+    "audio_encoders", "checkpoints", "clip_vision", "configs", "controlnet", "diffusion_models", "embeddings",
+    "gligen", "hypernetworks", "loras", "photomaker", "style_models", "text_encoders", "upscale_models", "vae",
+    "vae_approx",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """What is started, but for the port and the folders, which belong to one life of it.
+
+    `options` are the long options that the program knows; None where it takes the five that every engine of ours has.
+    """
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    cwd: Path | None = None
+    options: frozenset[str] | None = None
+    models_dir: Path | None = None
+
+    def command(self, *, port: int, work: "WorkFolder") -> list[str]:
+        """The whole command line. The last word on address and folders is ours, whatever the lock's arguments say."""
+        arguments = {
+            "--listen": "127.0.0.1",
+            "--port": str(port),
+            "--input-directory": str(work.folders.input),
+            "--output-directory": str(work.folders.output),
+            # ComfyUI makes its folder `temp` inside the one that it is given.
+            "--temp-directory": str(work.folders.temp.parent),
+        }
+        if self._takes("--user-directory"):
+            arguments["--user-directory"] = str(work.user)
+        if self._takes("--database-url"):
+            arguments["--database-url"] = f"sqlite:///{work.user / 'comfyui.db'}"
+        if self.models_dir is not None:
+            arguments["--extra-model-paths-config"] = str(work.model_paths)
+        return [*self.argv, *(word for pair in arguments.items() for word in pair), "--disable-auto-launch"]
+
+    def _takes(self, option: str) -> bool:
+        return self.options is not None and option in self.options and option not in self.argv
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """Everything an engine writes: inputs, outputs, its user folder and its log, outside the (read-only) install."""
+
+    root: Path
+
+    @property
+    def folders(self) -> Folders:
+        """The three folders that the API speaks of."""
+        return Folders(input=self.root / "input", output=self.root / "output", temp=self.root / "temp")
+
+    @property
+    def user(self) -> Path:
+        """Settings and the database."""
+        return self.root / "user"
+
+    @property
+    def log(self) -> Path:
+        """What the engine printed."""
+        return self.root / "engine.log"
+
+    @property
+    def model_paths(self) -> Path:
+        """Where models are that are not in the install's own folder."""
+        return self.root / "extra_model_paths.yaml"
+
+    def prepare(self, models_dir: Path | None) -> None:
+        """Make the folders and the file about models."""
+        for folder in (self.folders.input, self.folders.output, self.folders.temp, self.user):
+            folder.mkdir(parents=True, exist_ok=True)
+        if models_dir is not None:
+            self.model_paths.write_text(model_paths(models_dir))
+
+
+def comfyui_child(
+    home: Path,
+    engine: EngineSpec,
+    environ: Mapping[str, str],
+    *,
+    gpu: bool,
+    python: Path | None = None,
+    models_dir: Path | None = None,
+) -> ChildSpec:
+    """A ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`, with its own Python. Raises `EngineNotFound`."""
+    main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
+    roots = dict.fromkeys((home, main.parent))
+    found = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
+    python = _first_file((python,) if python is not None else found, home)
+    flags = main.parent / "comfy" / "cli_args.py"
+    return ChildSpec(
+        argv=(str(python.absolute()), str(main.absolute()), *engine_arguments(engine.args, gpu=gpu)),
+        environ=child_environ(environ, engine.env, same_python=False),
+        cwd=main.parent.absolute(),
+        options=frozenset(re.findall(r"--[a-z][a-z0-9_-]+", flags.read_text())) if flags.is_file() else frozenset(),
+        models_dir=_other_models(models_dir, main.parent),
+    )
+
+
+def embedded_child(engine: EngineSpec, environ: Mapping[str, str]) -> ChildSpec:
+    """The embedded engine, in this Python."""
+    return ChildSpec(
+        argv=(sys.executable, "-m", "comfypin.engine.embedded", *engine.args),
+        environ=child_environ(environ, engine.env, same_python=True),
+    )
+
+
+def engine_arguments(arguments: Iterable[str], *, gpu: bool) -> tuple[str, ...]:
+    """The lock's arguments; on a machine without a GPU with --cpu, and without the options that exclude it."""
+    arguments = tuple(arguments)
+    if gpu or "--cpu" in arguments or "--directml" in arguments:
+        return arguments
+    return (*(argument for argument in arguments if argument not in _MEMORY_MODES), "--cpu")
+
+
+def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:
+    """Our environment without secrets, then what the lock's `engine.env` says.
+
+    A value that is `$NAME` or `${NAME}` hands on that variable of ours, secret or not; unset, it is left out.
+    """
+    environ = {name: value for name, value in ours.items() if not _is_secret(name, value)}
+    if not same_python:
+        environ = {name: value for name, value in environ.items() if name not in _OUR_PYTHON}
+    environ["PYTHONUNBUFFERED"] = "1"
+    for name, value in wanted.items():
+        reference = _REFERENCE.fullmatch(value)
+        given = ours.get(reference[1] or reference[2]) if reference else value
+        if given is not None:
+            environ[name] = given
+    return environ
+
+
+def has_gpu(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
+    """Whether PyTorch could find an accelerator here: NVIDIA, AMD, Intel or WSL devices, or a Mac."""
+    if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or environ.get("NVIDIA_VISIBLE_DEVICES") in ("none", "void"):
+        return False
+    devices = ("dev/nvidia0", "dev/nvidiactl", "proc/driver/nvidia/gpus", "dev/kfd", "dev/dxg")
+    return sys.platform == "darwin" or any((root / device).exists() for device in devices)
+
+
+def model_paths(models_dir: Path) -> str:
+    """ComfyUI's extra_model_paths.yaml for a folder of models: JSON, which is YAML too."""
+    there = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
+    kinds = sorted({*_MODEL_FOLDERS, *(name for name in there if not name.startswith("."))})
+    return json.dumps({"comfypin": {"base_path": str(models_dir.absolute()), **{kind: kind for kind in kinds}}})
+
+
+def _other_models(models_dir: Path | None, install: Path) -> Path | None:
+    if models_dir is None or models_dir.resolve() == (install / "models").resolve():
+        return None
+    return models_dir.absolute()
+
+
+def _first_file(candidates: Iterable[Path], home: Path) -> Path:
+    candidates = list(candidates)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise EngineNotFound(home=str(home), looked_for=tuple(str(candidate) for candidate in candidates))
+
+
+def _is_secret(name: str, value: str) -> bool:
+    upper = name.upper()
+    if upper in _NOT_SECRET:
+        return False
+    secret_url = _URL_WITH_PASSWORD.search(value) is not None and not upper.endswith("_PROXY")
+    return secret_url or upper.startswith(_SECRET_PREFIXES) or _SECRET_WORD.search(upper) is not None

@@ -1,0 +1,154 @@
+"""Runs one command and leaves nothing of it behind: `python guard.py PARENT_PID LIFELINE_FD GRACE_S -- COMMAND...`
+
+A program of its own (standard library only, never imported by the rest), between comfypin and an engine, because
+nobody inside a process that is killed with -9 can clean up after it. The parent holds the other end of the lifeline
+pipe and nothing is ever written to it: when the parent dies, however it dies, the pipe closes, and this program kills
+the command and every process that descends from it. (A parent-death signal on the command itself would fire when the
+*thread* that started it ends.) The command in turn is killed by the kernel should this program be killed.
+
+SIGTERM stops the command: SIGTERM, and SIGKILL after GRACE_S seconds. This program ends as its command did: with its
+exit code, or by its signal.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LOOK_S = 0.5
+_SWEEP_S = 2.0
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command until it ends or has to."""
+    parent, lifeline, grace_s = int(arguments[0]), int(arguments[1]), float(arguments[2])
+    os.set_inheritable(lifeline, False)  # noqa: FBT003
+    control = _process_control()
+    control(_PR_SET_CHILD_SUBREAPER, 1)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+    os.set_blocking(wake_end, False)
+    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    child = _start(arguments[4:], control)
+    status = _mind(child, parent, (lifeline, wake), asked, grace_s)
+    _sweep()
+    _end_as(status)
+
+
+def _mind(child: int, parent: int, pipes: tuple[int, int], asked: list[int], grace_s: float) -> int:
+    """Wait for the child to end by itself, by request, or because nobody is left who wants it."""
+    lifeline, wake = pipes
+    kill_at: float | None = None
+    while True:
+        readable, _, _ = select.select([lifeline, wake], [], [], _LOOK_S)
+        if wake in readable:
+            os.read(wake, 4096)
+        status = _reap(child)
+        if status is not None:
+            return status
+        # The pipe alone would not do: a fork of the parent may hold its end open after the parent has died.
+        if lifeline in readable or os.getppid() != parent or (kill_at is not None and time.monotonic() > kill_at):
+            os.kill(child, signal.SIGKILL)
+            return _wait(child)
+        if asked and kill_at is None:
+            os.kill(child, signal.SIGTERM)
+            kill_at = time.monotonic() + grace_s
+
+
+def _start(command: list[str], control: Callable[[int, int], object]) -> int:
+    guard = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:
+            os._exit(1)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.execv(command[0], command)  # noqa: S606
+    except OSError as exc:
+        os.write(2, f"cannot start {command[0]}: {exc.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _reap(child: int) -> int | None:
+    """Collect the dead, adopted ones too; the child's wait status once it is among them."""
+    status = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == child:
+                status = wait_status
+    return status
+
+
+def _wait(child: int) -> int:
+    return os.waitpid(child, 0)[1]
+
+
+def _sweep() -> None:
+    """Kill what the command has started and left: as their adopted parent we know them all, daemons too."""
+    give_up_at = time.monotonic() + _SWEEP_S
+    while (left := _descendants()) and time.monotonic() < give_up_at:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        _reap(-1)
+        time.sleep(0.01)
+
+
+def _descendants() -> list[int]:
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # `pid (name) state ppid ...`, and a name may hold anything, brackets too.
+            state, ppid = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(ppid), []).append(int(folder.name))
+    found: list[int] = []
+    unseen = [os.getpid()]
+    while unseen:
+        of_one = children.get(unseen.pop(), [])
+        found += of_one
+        unseen += of_one
+    return found
+
+
+def _process_control() -> Callable[[int, int], object]:
+    """Linux' prctl; elsewhere nothing, and the lifeline has to do."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        return lambda option, value: library.prctl(option, value, 0, 0, 0)
+    except (OSError, AttributeError):
+        return lambda *_: None
+
+
+def _end_as(status: int) -> None:
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

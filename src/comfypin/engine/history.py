@@ -1,0 +1,176 @@
+"""What a ComfyUI remembers of a prompt that has ended, read into values. Pure; raises nothing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from comfypin.digest import JsonValue
+from comfypin.engine.interface import Folder
+from comfypin.workflow.graph import NodeId
+
+_DEEPEST_OUTPUT = 4
+_FOLDERS: Mapping[str, Folder] = {"output": "output", "temp": "temp", "input": "input"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedFile:
+    """A file as a node reported it."""
+
+    node_id: NodeId
+    key: str
+    filename: str
+    subfolder: str
+    folder: Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The history says success; or says nothing, as old and cached entries do (`certain` is False then)."""
+
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """A node raised."""
+
+    node_id: NodeId
+    class_type: str
+    exception_type: str
+    message: str
+    traceback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Somebody stopped the prompt, at this node."""
+
+    node_id: NodeId | None = None
+
+
+Verdict: TypeAlias = Succeeded | Raised | Interrupted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """What the engine remembers of a prompt that has ended."""
+
+    verdict: Verdict
+    cached: frozenset[NodeId] = frozenset()
+    files: tuple[ReportedFile, ...] = ()
+    texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
+
+
+def parse_history(body: JsonValue, prompt_id: str) -> HistoryEntry | Literal["unknown"] | None:
+    """Read GET /history/{prompt_id}: an entry, "unknown" where it is `{}`, or None where it is no history at all."""
+    if not isinstance(body, dict):
+        return None
+    entry = body.get(prompt_id)
+    if entry is None:
+        return "unknown"
+    if not isinstance(entry, dict):
+        return None
+    outputs = entry.get("outputs")
+    files, texts = _collect(outputs if isinstance(outputs, dict) else {})
+    messages = tuple(_status_messages(entry.get("status")))
+    return HistoryEntry(
+        verdict=_verdict(entry.get("status"), messages), cached=_cached(messages), files=files, texts=texts
+    )
+
+
+def _status_messages(status: JsonValue) -> Iterator[tuple[str, Mapping[str, JsonValue]]]:
+    messages = status.get("messages") if isinstance(status, dict) else None
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict):
+            yield str(message[0]), message[1]
+
+
+def _cached(messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> frozenset[NodeId]:
+    return frozenset[NodeId]().union(
+        *(_ids(data.get("nodes")) for kind, data in messages if kind == "execution_cached")
+    )
+
+
+def _verdict(status: JsonValue, messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> Verdict:
+    """The last message that ends a prompt decides; `outputs` and `status_str` are filled in for failures as well."""
+    for kind, data in reversed(messages):
+        match kind:
+            case "execution_success":
+                return Succeeded()
+            case "execution_error":
+                return _raised(data)
+            case "execution_interrupted":
+                return Interrupted(_text(data.get("node_id")))
+            case _:
+                continue
+    word = status.get("status_str") if isinstance(status, dict) else None
+    if word in ("cancelled", "canceled", "interrupted"):
+        return Interrupted()
+    if word in ("error", "failed"):
+        return _raised({})
+    return Succeeded(certain=word == "success")
+
+
+def _raised(data: Mapping[str, JsonValue]) -> Raised:
+    """The failure without `current_inputs`: they hold the user's texts, keys among them, and whole tensors."""
+    traceback = data.get("traceback")
+    return Raised(
+        node_id=_text(data.get("node_id")) or "?",
+        class_type=_text(data.get("node_type")) or "unknown class",
+        exception_type=_text(data.get("exception_type")) or "Exception",
+        message=_text(data.get("exception_message")) or "the engine did not say why",
+        traceback=tuple(str(line) for line in traceback) if isinstance(traceback, list) else (),
+    )
+
+
+def _collect(outputs: Mapping[str, JsonValue]) -> tuple[tuple[ReportedFile, ...], dict[NodeId, tuple[str, ...]]]:
+    """Every dict with a `filename` and every text, under whatever key a node reported it; each file once."""
+    files: dict[tuple[str, str, str], ReportedFile] = {}
+    texts: dict[NodeId, tuple[str, ...]] = {}
+    for node_id, reported in outputs.items():
+        found_texts: list[str] = []
+        for key, value in reported.items() if isinstance(reported, dict) else ():
+            for leaf in _leaves(value, _DEEPEST_OUTPUT):
+                if isinstance(leaf, str):
+                    found_texts.append(leaf)
+                else:
+                    file = _reported_file(node_id, key, leaf)
+                    files.setdefault((file.folder, file.subfolder, file.filename), file)
+        if found_texts:
+            texts[node_id] = tuple(found_texts)
+    return tuple(files.values()), texts
+
+
+def _leaves(value: JsonValue, depth: int) -> Iterator[str | Mapping[str, JsonValue]]:
+    if isinstance(value, str):
+        if value:
+            yield value
+    elif isinstance(value, dict):
+        if isinstance(value.get("filename"), str) and value["filename"]:
+            yield value
+        elif depth:
+            for key, child in value.items():
+                # Texts inside a dict are its fields (a camera's, a mesh's), not what the node said.
+                yield from (leaf for leaf in _leaves(child, depth - 1) if key and not isinstance(leaf, str))
+    elif isinstance(value, list) and depth:
+        for child in value:
+            yield from _leaves(child, depth - 1)
+
+
+def _reported_file(node_id: NodeId, key: str, item: Mapping[str, JsonValue]) -> ReportedFile:
+    subfolder = item.get("subfolder")
+    return ReportedFile(
+        node_id=node_id,
+        key=key,
+        filename=str(item["filename"]),
+        subfolder=subfolder.replace("\\", "/").strip("/") if isinstance(subfolder, str) else "",
+        folder=_FOLDERS.get(str(item.get("type", "output")), "output"),
+    )
+
+
+def _ids(nodes: JsonValue) -> frozenset[NodeId]:
+    return frozenset(str(node) for node in nodes) if isinstance(nodes, list) else frozenset()
+
+
+def _text(value: JsonValue) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,40 @@
+"""Where an engine lives: its address, its folders where they are on this machine, and why it does not answer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from yarl import URL
+
+from comfypin.errors import EngineError
+from comfypin.errors.engine import EngineCrashed, EngineUnreachable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """The engine's own folders, on this machine."""
+
+    input: Path
+    output: Path
+    temp: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One life of an engine: after a restart it has another address, and knows nothing of earlier prompts."""
+
+    url: URL
+    folders: Folders | None = None
+
+
+class EngineHost(Protocol):
+    """Brings an engine up and knows how it fares."""
+
+    async def address(self) -> Address:
+        """Where the engine is, started (again) where that is ours to do. Raises `EngineStartFailed`."""
+
+    async def died(self, address: Address) -> EngineCrashed:
+        """Wait until that life of the engine ends without having been asked to, and say why."""
+
+    async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
+        """Why the engine at the address does not answer: dead, or just unreachable."""

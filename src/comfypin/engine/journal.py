@@ -1,0 +1,65 @@
+"""What an engine prints: the last lines in memory, everything in a file that does not grow for ever."""
+
+import asyncio
+import os
+import re
+from collections import deque
+from pathlib import Path
+
+_RING_LINES = 400
+_LINE_CHARACTERS = 2000
+_FILE_BYTES = 32 << 20
+_READ_BYTES = 1 << 16
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_LINE_ENDS = re.compile(r"(\r\n|\n|\r)")
+
+
+class Journal:
+    """The log of one engine, over all its restarts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines: deque[str] = deque(maxlen=_RING_LINES)
+        self._partial = ""
+        self._overwriting = False
+
+    def tail(self, count: int = 20) -> tuple[str, ...]:
+        """The last lines, oldest first, without colours; of a progress bar only its last state."""
+        lines = [*self._lines, self._partial] if self._partial.strip() else [*self._lines]
+        return tuple(lines[-count:])
+
+    def clear(self) -> None:
+        """Forget the lines in memory: another life of the engine begins."""
+        self._lines.clear()
+        self._partial, self._overwriting = "", False
+
+    async def follow(self, descriptor: int) -> None:
+        """Read a pipe until its last writer has closed it; takes the descriptor over."""
+        reader = asyncio.StreamReader(limit=_READ_BYTES)
+        stream = os.fdopen(descriptor, "rb", buffering=0)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), stream
+        )
+        try:
+            while chunk := await reader.read(_READ_BYTES):
+                self._write(chunk)
+                self._remember(chunk.decode(errors="replace"))
+        finally:
+            transport.close()
+
+    def _write(self, chunk: bytes) -> None:
+        """Append to the file; a full one becomes `.1`, and the one before that is dropped."""
+        with self.path.open("ab") as file:
+            file.write(chunk)
+            size_bytes = file.tell()
+        if size_bytes > _FILE_BYTES:
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
+
+    def _remember(self, text: str) -> None:
+        pieces = _LINE_ENDS.split(_COLOURS.sub("", self._partial + text))
+        for line, end in zip(pieces[:-1:2], pieces[1::2], strict=True):
+            if self._overwriting and self._lines:
+                self._lines.pop()
+            self._lines.append(line[:_LINE_CHARACTERS])
+            self._overwriting = end == "\r"
+        self._partial = pieces[-1][-_LINE_CHARACTERS:]

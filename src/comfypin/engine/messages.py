@@ -1,0 +1,166 @@
+"""What a ComfyUI says while it works, read into values: websocket messages and the queue. Pure; raises nothing.
+
+ComfyUI's answers vary with its version and with its custom nodes, so everything here is read by shape: what has the
+shape is taken, what has not is left out, and `None` says that an answer is not one of ComfyUI's at all.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from comfypin.digest import JsonValue
+from comfypin.workflow.graph import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLength:
+    """The engine's queue changed (this one is broadcast: every connected client hears it)."""
+
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class CachedNodes:
+    """The prompt began; these nodes will not run."""
+
+    nodes: frozenset[NodeId]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRuns:
+    """A node began."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStates:
+    """How far each node of the prompt is: (node, value, maximum, state)."""
+
+    nodes: tuple[tuple[NodeId, float, float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnded:
+    """An output node ended."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEnding:
+    """The prompt succeeded, failed or was interrupted; its history may not be written yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptDone:
+    """The last word about a prompt: its history is written."""
+
+
+PromptMessage: TypeAlias = CachedNodes | NodeRuns | NodeStates | NodeEnded | PromptEnding | PromptDone
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """A message about one prompt; `prompt_id` is None in the greeting of a reconnected client."""
+
+    prompt_id: str | None
+    message: PromptMessage
+
+
+def parse_message(text: str) -> Addressed | QueueLength | None:
+    """Read one text message of the websocket; None for those that say nothing to us, and for garbage."""
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(message, dict) or not isinstance(data := message.get("data"), dict):
+        return None
+    kind = message.get("type")
+    if kind == "status":
+        return _queue_length(data)
+    parsed = _prompt_message(kind, data)
+    prompt_id = data.get("prompt_id")
+    return None if parsed is None else Addressed(prompt_id if isinstance(prompt_id, str) else None, parsed)
+
+
+def _queue_length(data: Mapping[str, JsonValue]) -> QueueLength | None:
+    status = data.get("status")
+    info = status.get("exec_info") if isinstance(status, dict) else None
+    remaining = info.get("queue_remaining") if isinstance(info, dict) else None
+    return QueueLength(remaining) if isinstance(remaining, int) else None
+
+
+def _prompt_message(kind: object, data: Mapping[str, JsonValue]) -> PromptMessage | None:
+    match kind:
+        case "execution_cached":
+            return CachedNodes(_node_ids(data.get("nodes")))
+        case "executing":
+            node = data.get("display_node") or data.get("node")
+            return PromptDone() if node is None else NodeRuns(str(node))
+        case "progress":
+            return _one_state(data)
+        case "progress_state":
+            return _all_states(data.get("nodes"))
+        case "executed":
+            node = data.get("display_node") or data.get("node")
+            return None if node is None else NodeEnded(str(node))
+        case "execution_success" | "execution_error" | "execution_interrupted":
+            return PromptEnding()
+        case _:
+            return None
+
+
+def _one_state(data: Mapping[str, JsonValue]) -> NodeStates | None:
+    node, value, maximum = data.get("node"), data.get("value"), data.get("max")
+    if node is None or not isinstance(value, int | float) or not isinstance(maximum, int | float):
+        return None
+    return NodeStates(((str(node), float(value), float(maximum), "running"),))
+
+
+def _all_states(nodes: JsonValue) -> NodeStates | None:
+    if not isinstance(nodes, dict):
+        return None
+    states = []
+    for node_id, state in nodes.items():
+        # A node that a node expanded into is shown, on the page and here, as the one the user placed.
+        if not isinstance(state, dict) or state.get("display_node_id", node_id) != node_id:
+            continue
+        value, maximum = state.get("value"), state.get("max")
+        if isinstance(value, int | float) and isinstance(maximum, int | float):
+            states.append((str(node_id), float(value), float(maximum), str(state.get("state", "running"))))
+    return NodeStates(tuple(states))
+
+
+def _node_ids(nodes: JsonValue) -> frozenset[NodeId]:
+    return frozenset(str(node) for node in nodes) if isinstance(nodes, list) else frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Who runs and who waits, in the order in which they will run."""
+
+    running: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+    def ahead_of(self, prompt_id: str) -> int | None:
+        """How many prompts run before this one; None where it does not wait."""
+        if prompt_id not in self.pending:
+            return None
+        return len(self.running) + self.pending.index(prompt_id)
+
+
+def parse_queue(body: JsonValue) -> Queue | None:
+    """Read GET /queue; None where it is not one. Items are `[number, prompt_id, ...]`, lowest number first."""
+    if not isinstance(body, dict) or "queue_running" not in body:
+        return None
+    return Queue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
+
+
+def _queue_ids(items: JsonValue) -> tuple[str, ...]:
+    found: list[tuple[float, str]] = []
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, list) and len(item) >= 2 and isinstance(item[1], str):
+            found.append((item[0] if isinstance(item[0], int | float) else 0, item[1]))
+    return tuple(prompt_id for _, prompt_id in sorted(found, key=lambda pair: pair[0]))
