@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -14,13 +14,30 @@ OUTPUT_MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the environment says, parsed once. The documented variables are listed in docs/environment.md."""
+    """What the environment says, parsed once. The documented variables are listed in docs/environment.md.
+
+    `environ` is what child processes inherit (without its secrets: `engine.command`); it is never printed.
+    """
 
     comfy_home: Path
-    models_dir: Path
+    named_models_dir: Path | None
     lock_path: Path | None
     version_name: str | None
     output_mode: OutputMode
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def models_dir(self) -> Path:
+        """Where models lie: MODELS_DIR, else `models` in COMFY_HOME."""
+        return self.named_models_dir or self.comfy_home / "models"
+
+    def overridden(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "Settings":
+        """The settings with what flags say in place of the environment."""
+        return replace(
+            self,
+            comfy_home=comfy_home or self.comfy_home,
+            named_models_dir=models_dir or self.named_models_dir,
+        )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -29,14 +46,17 @@ class Settings:
         def text(name: str) -> str | None:
             return environ.get(name, "").strip() or None
 
-        comfy_home = Path(text("COMFY_HOME") or "/opt/comfy")
-        lock_path = text("LOCK_PATH")
+        def path(name: str) -> Path | None:
+            value = text(name)
+            return Path(value) if value else None
+
         return cls(
-            comfy_home=comfy_home,
-            models_dir=Path(text("MODELS_DIR") or comfy_home / "models"),
-            lock_path=Path(lock_path) if lock_path else None,
+            comfy_home=path("COMFY_HOME") or Path("/opt/comfy"),
+            named_models_dir=path("MODELS_DIR"),
+            lock_path=path("LOCK_PATH"),
             version_name=text("COMFY_VERSION_NAME"),
             output_mode=_output_mode(text("OUTPUT_MODE")),
+            environ=dict(environ),
         )
 
 

@@ -1,36 +1,106 @@
 """The only place that names adapters: settings and locks in, engines, stores and sinks out; SDKs imported lazily."""
 
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from comfypin.deploy.api import Api
+    from comfypin.engine.command import ChildSpec
+    from comfypin.engine.interface import Engine
+    from comfypin.lock.model import EngineKind, EngineSpec
     from comfypin.outputs.interface import OutputSink
-    from comfypin.settings import OutputMode, RunpodSettings, Settings
+    from comfypin.settings import OutputMode, Settings
 
 
-def runpod_api() -> "Api":
-    """RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
-    from comfypin.settings import RunpodSettings
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """Which engine runs, as the lock and the flags say, and the settings of this machine."""
 
-    settings = RunpodSettings.from_environment()
-    return _runpod(settings, settings.api_url)
+    spec: "EngineSpec"
+    settings: "Settings"
 
-
-def runpod_jobs_api() -> "Api":
-    """The job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
-    from comfypin.settings import RunpodSettings
-
-    settings = RunpodSettings.from_environment()
-    return _runpod(settings, settings.jobs_url)
+    @property
+    def kind(self) -> "EngineKind":
+        """The engine's kind."""
+        return self.spec.kind
 
 
-def _runpod(settings: "RunpodSettings", base_url: str) -> "Api":
-    from comfypin.deploy.api import Api
-    from comfypin.errors.deploy import ApiKeyMissing
+def choose_engine(
+    spec: "EngineSpec", settings: "Settings", *, kind: "EngineKind | None" = None, url: str | None = None
+) -> EngineChoice:
+    """The lock's engine, or the one that flags name; an engine that nobody named is never fallen back to.
 
-    if settings.api_key is None:
-        raise ApiKeyMissing
-    return Api(key=settings.api_key, base_url=base_url)
+    Raises `UsageError` for flags that contradict each other, `ConfigError` for a remote engine without an address.
+    """
+    if url is not None and kind not in (None, "remote"):
+        raise UsageError(f"--engine-url goes with --engine remote, not with --engine {kind}.")
+    chosen = kind or ("remote" if url is not None else spec.kind)
+    url = url or spec.url
+    if chosen == "remote" and url is None:
+        raise ConfigError("The engine is remote, and neither --engine-url nor the lock's engine.url says where it is.")
+    return EngineChoice(spec=replace(spec, kind=chosen, url=url), settings=settings)
+
+
+@asynccontextmanager
+async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
+    """The engine, started where it is ours to start; stopped, with all that it left, when the block ends.
+
+    Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.
+    """
+    if choice.spec.kind == "remote":
+        from comfypin.engine.remote import open_remote
+
+        async with open_remote(choice.spec.url or "") as engine:
+            yield engine
+        return
+    from comfypin.engine.process import open_child
+
+    child = _child(choice)
+    with tempfile.TemporaryDirectory(prefix="comfypin-engine-", ignore_cleanup_errors=True) as work:
+        async with open_child(child, Path(work)) as engine:
+            yield engine
+
+
+def _child(choice: EngineChoice) -> "ChildSpec":
+    from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
+
+    settings = choice.settings
+    if choice.spec.kind == "embedded":
+        return embedded_child(choice.spec, settings.environ)
+    return comfyui_child(
+        settings.comfy_home,
+        choice.spec,
+        settings.environ,
+        gpu=has_gpu(settings.environ),
+        models_dir=settings.models_dir,
+    )
+
+
+def make_sink(
+    mode: "OutputMode",
+    settings: "Settings",
+    *,
+    out_file: Path | None = None,
+    out_dir: Path | None = None,
+    bucket: str | None = None,
+    prefix: str | None = None,
+) -> "OutputSink":
+    """Where outputs go, checked as far as it can be before a job runs. Raises `ConfigError`, `FolderUnusable`."""
+    if mode == "base64" and out_file is not None:
+        from comfypin.outputs.folder import FileSink
+
+        return FileSink.usable(out_file)
+    if mode == "base64":
+        from comfypin.outputs.inline import InlineSink
+
+        return InlineSink()
+    if mode == "file":
+        from comfypin.outputs.folder import FolderSink
+
+        return FolderSink.usable(out_dir or Path("out"))
+    raise ConfigError("buckets are not wired yet")

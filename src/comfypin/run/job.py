@@ -9,6 +9,7 @@ from comfypin.engine.interface import InputFile
 from comfypin.lock.model import Release
 from comfypin.outputs.interface import Delivery, Output
 from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.prefix import Mark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,18 +18,22 @@ class Job:
 
     `timeout_s` is the deadline from submission to the last delivered output. `extra_data` may hold secrets (a comfy.org
     API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
-    Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's).
+    Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's). `mark` is in
+    the names of the files that the graph saves, and is taken out of the outputs' names again. `warnings` are what was
+    noticed while the job was prepared.
     """
 
     id: str
     release: Release
     graph: Graph
+    mark: Mark | None = None
     inputs: tuple[InputFile, ...] = ()
     timeout_s: float | None = None
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     input_digests: Mapping[str, Digest] = field(default_factory=dict)
     with_previews: bool = False
     spool_parent: Path | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ class _Run:
         self._engine = engine
         self._sink = sink
         self._on_event = on_event
-        self._warnings: list[str] = []
+        self._warnings = list(job.warnings)
         self.stopwatch = Stopwatch(clock, on_event)
 
     async def result(self) -> JobResult:
@@ -126,7 +126,10 @@ class _Run:
         return [self._named(file) for file in kept], len(found.files) - len(kept)
 
     def _named(self, file: EngineOutput) -> Wanted:
-        return Wanted(found=file, filename=file.filename, subfolder=file.subfolder)
+        mark = self._job.mark
+        if mark is None:
+            return Wanted(found=file, filename=file.filename, subfolder=file.subfolder)
+        return Wanted(found=file, filename=mark.taken_from(file.filename), subfolder=mark.taken_from(file.subfolder))
 
     def _facts(self) -> JobFacts:
         return JobFacts(job_id=self._job.id, release=self._job.release, inputs=self._job.input_digests)

@@ -1,0 +1,218 @@
+"""What a person or a machine is told while a command works: a bar on a terminal, lines in a log, JSON where asked.
+
+Everything here goes to stderr; stdout belongs to results.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from comfypin.digest import JsonValue
+from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
+from comfypin.engine.progress import Progress
+from comfypin.run.events import PhaseStarted, Requeued, RunEvent, to_json
+
+if TYPE_CHECKING:
+    import rich.progress
+
+    from comfypin.workflow.graph import Graph, NodeId
+
+_LINE_EVERY_S = 5.0
+_EVENT_EVERY_S = 0.1
+_PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class Teller(Protocol):
+    """Tells of a job's way."""
+
+    def say(self, text: str) -> None:
+        """One sentence on what happens now."""
+
+    def watch(self, graph: "Graph") -> None:
+        """The job's graph is known: from here on its events can be told in its words."""
+
+    def hear(self, event: RunEvent) -> None:
+        """Something happened to the job."""
+
+
+@contextmanager
+def telling(*, as_json: bool) -> Iterator[Teller]:
+    """The teller that fits: JSON where asked for, a bar on a terminal, lines elsewhere."""
+    if as_json:
+        yield JsonTeller(sys.stderr.write)
+    elif sys.stderr.isatty():
+        with _bar() as bar:
+            yield BarTeller(bar)
+    else:
+        yield LineTeller(sys.stderr.write)
+
+
+class _Follower:
+    """What all tellers share: the graph's words, and how far the job is."""
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+        self._progress: Progress | None = None
+
+    def watch(self, graph: "Graph") -> None:
+        self._graph = graph
+        self._progress = Progress(graph)
+
+    def _follow(self, event: RunEvent) -> float | None:
+        """The part of the work that is done, 0 to 1."""
+        if self._progress is None:
+            return None
+        if not isinstance(event, PhaseStarted | Requeued):
+            self._progress.hear(event)
+        return self._progress.fraction
+
+    def _name(self, node_id: "NodeId") -> str:
+        node = self._graph.nodes.get(node_id) if self._graph else None
+        return node_id if node is None else node.title or node.class_type
+
+
+class JsonTeller(_Follower):
+    """One JSON object a line; steps of one node at most ten times a second."""
+
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._write = write
+        self._clock = clock
+        self._quiet_until = 0.0
+
+    def say(self, text: str) -> None:
+        self._line({"event": "note", "message": text})
+
+    def hear(self, event: RunEvent) -> None:
+        fraction = self._follow(event)
+        if isinstance(event, NodeProgress) and event.value < event.maximum:
+            if self._clock() < self._quiet_until:
+                return
+            self._quiet_until = self._clock() + _EVENT_EVERY_S
+        facts = to_json(event)
+        if isinstance(node_id := facts.get("node"), str):
+            facts["name"] = self._name(node_id)
+        if fraction is not None:
+            facts["fraction"] = round(fraction, 4)
+        self._line(facts)
+
+    def _line(self, facts: dict[str, JsonValue]) -> None:
+        self._write(json.dumps(facts, ensure_ascii=False) + "\n")
+
+
+class LineTeller(_Follower):
+    """A line where something changes that a reader of a log wants to know, and now and then how far it is."""
+
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._write = write
+        self._clock = clock
+        self._quiet_until = clock() + _LINE_EVERY_S
+
+    def say(self, text: str) -> None:
+        self._write(f"{text}\n")
+
+    def hear(self, event: RunEvent) -> None:
+        fraction = self._follow(event)
+        if (told := _sentence(event)) is not None:
+            self.say(told)
+        elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
+            self._quiet_until = self._clock() + _LINE_EVERY_S
+            steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
+            self.say(f"{fraction or 0:4.0%}  {self._name(event.node_id)}{steps}")
+
+
+class BarTeller(_Follower):
+    """A bar with the node that runs and the time that has gone by."""
+
+    def __init__(self, bar: "rich.progress.Progress") -> None:
+        super().__init__()
+        self._bar = bar
+        self._task = bar.add_task("", total=None)
+
+    def say(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+
+    def hear(self, event: RunEvent) -> None:
+        fraction = self._follow(event)
+        if (told := _sentence(event)) is not None:
+            keep = isinstance(event, Warned | Requeued)
+            self._bar.console.print(told, markup=False, highlight=False) if keep else self.say(told)
+        elif isinstance(event, NodeStarted | NodeProgress):
+            steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
+            self._bar.update(
+                self._task, total=1.0, completed=fraction or 0.0, description=self._name(event.node_id) + steps
+            )
+
+
+def _sentence(event: RunEvent) -> str | None:
+    match event:
+        case Queued(ahead=ahead) if ahead:
+            return f"Waiting behind {ahead} prompts."
+        case Warned(message=message):
+            return f"Warning: {message}"
+        case Requeued(reason=reason):
+            return f"The engine died ({reason}); the job is queued once more."
+        case PhaseStarted(phase="collect"):
+            return "Collecting outputs."
+        case PhaseStarted(phase="deliver"):
+            return "Delivering outputs."
+        case _:
+            return None
+
+
+@contextmanager
+def _bar() -> "Iterator[rich.progress.Progress]":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    # Titles may hold brackets, which rich would read as styles.
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield progress
+
+
+def configure_logging(*, as_json: bool, verbose: bool) -> None:
+    """Send logs to stderr: warnings, and with `verbose` all that our own modules and the engine say."""
+    handler = _StderrHandler()
+    handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("comfypin").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever stderr is now, so that lines appear above a bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _PLAIN_RECORD}
+
+
+class PlainFormatter(logging.Formatter):
+    """`12:00:00 warning model fetched path=vae/x.safetensors`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%H:%M:%S", time.localtime(record.created))
+        facts = "".join(f" {name}={value}" for name, value in _facts(record).items() if name != "action")
+        text = f"{when} {record.levelname.lower()} {record.getMessage()}{facts}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {"event": "log", "level": record.levelname.lower(), "message": record.getMessage(), **_facts(record)}
+        if record.exc_info:
+            facts["exception"] = self.formatException(record.exc_info)
+        return json.dumps(facts, ensure_ascii=False, default=str)

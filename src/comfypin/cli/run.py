@@ -1,0 +1,288 @@
+"""Run a workflow on a release, and deliver its outputs.
+
+The release is a lock (--lock FILE or NAME, else LOCK_PATH, else COMFY_VERSION_NAME). The workflow is a file in
+ComfyUI's API format; `-` reads it from stdin, and an empty one, {}, is a smoke test of the engine.
+
+stdout holds results only: with --output base64 the outputs as base64, one a line; with file, gcs and s3 the place of
+each, one a line; with --json one JSON object. Progress and logs go to stderr, as JSON lines with --json.
+"""
+
+import argparse
+import json
+import logging
+import math
+import re
+import sys
+import time
+import uuid
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.cli.signals import run_until_stopped
+from comfypin.engine.interface import Warned
+from comfypin.errors import UsageError
+from comfypin.errors.output import NothingToWrite
+from comfypin.settings import OUTPUT_MODES, OutputMode, Settings
+
+if TYPE_CHECKING:
+    from comfypin.cli.console import Teller
+    from comfypin.lock.model import Lock
+    from comfypin.outputs.interface import Output, OutputSink
+    from comfypin.run.job import JobResult
+    from comfypin.run.prepare import Request
+    from comfypin.wiring import EngineChoice
+    from comfypin.workflow.document import Document
+
+log = logging.getLogger(__name__)
+
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `run`; the door `python -m rp_handler.main` has the same."""
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--lock", metavar="FILE|NAME", help="the release: a lock file, or the name of one in ./lockfiles")
+    what.add_argument("--workflow", metavar="FILE", required=True, help="the workflow, in API format; - is stdin")
+    what.add_argument(
+        "--set",
+        metavar="NODE.INPUT=VALUE",
+        action="append",
+        default=[],
+        help='change an input: 6.text="a cat", KSampler.seed=random (by node id, title or unique class); repeatable',
+    )
+    what.add_argument(
+        "--input-dir", metavar="DIR", type=Path, help="where input files lie (default: beside the workflow)"
+    )
+    what.add_argument(
+        "--input", metavar="NODE=FILE", action="append", default=[], help="point a load node at a file; repeatable"
+    )
+    add_engine_flags(parser)
+    add_output_flags(parser)
+    how = parser.add_argument_group("how to run")
+    how.add_argument("--timeout", metavar="S", type=_seconds, help="give up, and cancel the prompt, after S seconds")
+    how.add_argument(
+        "--job-id", metavar="ID", type=_job_id, help="the job's name in results and keys (default: random)"
+    )
+    add_telling_flags(parser)
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that say which engine runs the workflow."""
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        choices=("embedded", "comfyui", "remote"),
+        help="the built-in CPU engine for nodes without models, a ComfyUI that is started, or one that runs already "
+        "(default: what the lock says; remote where --engine-url is given)",
+    )
+    group.add_argument("--engine-url", metavar="URL", help="where a running ComfyUI answers")
+    group.add_argument("--comfy-home", metavar="DIR", type=Path, help="the ComfyUI to start (default: COMFY_HOME)")
+    group.add_argument("--models-dir", metavar="DIR", type=Path, help="where models lie (default: MODELS_DIR)")
+
+
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that say where outputs go."""
+    group = parser.add_argument_group("outputs")
+    group.add_argument(
+        "--output", choices=OUTPUT_MODES, help="where outputs go (default: OUTPUT_MODE, else gcs; file with --out-dir)"
+    )
+    group.add_argument(
+        "--out-file",
+        metavar="FILE",
+        type=Path,
+        help="with base64: write the decoded bytes here instead of printing; further outputs go to FILE-2, FILE-3, ...",
+    )
+    group.add_argument(
+        "--out-dir", metavar="DIR", type=Path, help="with file: the folder (default: out); existing files are kept"
+    )
+    group.add_argument("--gcs-bucket", metavar="BUCKET", help="with gcs: the bucket (default: GCS_BUCKET)")
+    group.add_argument("--gcs-prefix", metavar="PREFIX", help="with gcs: the keys' beginning (default: GCS_PREFIX)")
+    group.add_argument("--previews", action="store_true", help="deliver temporary outputs (PreviewImage) too")
+
+
+def add_telling_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that say what is told, and how."""
+    group = parser.add_argument_group("telling")
+    group.add_argument("--json", action="store_true", help="print the result as JSON; progress as JSON lines on stderr")
+    group.add_argument("--verbose", action="store_true", help="add the engine's log, and tracebacks")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the workflow and print where its outputs are."""
+    from comfypin.cli import console
+
+    console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
+    plan = _plan(arguments, Settings.from_environment())
+    with console.telling(as_json=arguments.json) as teller:
+        result = run_until_stopped(_run(plan, teller))
+    _print_result(result, plan)
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The command line, parsed: all that can be checked without an engine was."""
+
+    request: "Request"
+    lock: "Lock"
+    engine: "EngineChoice"
+    sink: "OutputSink"
+    mode: OutputMode
+    out_file: Path | None
+    as_json: bool
+
+
+def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
+    from comfypin import wiring
+
+    mode = _mode(arguments, settings)
+    sink = wiring.make_sink(
+        mode,
+        settings,
+        out_file=arguments.out_file,
+        out_dir=arguments.out_dir,
+        bucket=arguments.gcs_bucket,
+        prefix=arguments.gcs_prefix,
+    )
+    lock = _read_release(arguments.lock, settings)
+    engine = wiring.choose_engine(
+        lock.engine,
+        settings.overridden(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
+        kind=arguments.engine,
+        url=arguments.engine_url,
+    )
+    return Plan(
+        request=_request(arguments),
+        lock=lock,
+        engine=engine,
+        sink=sink,
+        mode=mode,
+        out_file=arguments.out_file,
+        as_json=arguments.json,
+    )
+
+
+async def _run(plan: Plan, teller: "Teller") -> "JobResult":
+    from comfypin import wiring
+    from comfypin.run.prepare import prepare
+    from comfypin.run.runner import run
+
+    began_s = time.monotonic()
+    teller.say(f"Starting the {plan.engine.kind} engine.")
+    async with wiring.open_engine(plan.engine) as engine:
+        catalogue = await engine.catalogue()
+        ready_s = time.monotonic()
+        job = prepare(plan.request, lock=plan.lock, catalogue=catalogue, now=datetime.now().astimezone())
+        prepared_s = time.monotonic()
+        teller.watch(job.graph)
+        for warning in job.warnings:
+            teller.hear(Warned(message=warning))
+        result = await run(job, engine=engine, sink=plan.sink, on_event=teller.hear)
+    before = {"start": ready_s - began_s, "prepare": prepared_s - ready_s}
+    return replace(result, phase_s={**before, **result.phase_s})
+
+
+def _mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
+    """Where outputs go; flags that only fit one place choose it, and contradict any other that is named."""
+    implied: dict[OutputMode, bool] = {
+        "file": arguments.out_dir is not None,
+        "base64": arguments.out_file is not None,
+        "gcs": arguments.gcs_bucket is not None or arguments.gcs_prefix is not None,
+    }
+    flags = {"file": "--out-dir", "base64": "--out-file", "gcs": "--gcs-bucket and --gcs-prefix"}
+    named: list[OutputMode] = [mode for mode, given in implied.items() if given]
+    chosen: OutputMode = arguments.output or (named[0] if named else settings.output_mode)
+    for mode in named:
+        if mode != chosen:
+            raise UsageError(f"{flags[mode]} go with --output {mode}, not with --output {chosen}; see --help.")
+    return chosen
+
+
+def _read_release(wanted: str | None, settings: Settings) -> "Lock":
+    from comfypin.lock.codec import read_lock
+    from comfypin.lock.find import find_lock
+
+    path = find_lock(wanted, lock_path=settings.lock_path, version_name=settings.version_name)
+    reading = read_lock(path)
+    for warning in reading.warnings:
+        log.warning("%s: %s", path, warning)
+    return reading.lock
+
+
+def _request(arguments: argparse.Namespace) -> "Request":
+    from comfypin.run.prepare import Request, graph_of
+    from comfypin.workflow.overrides import parse_override
+
+    document = read_workflow(arguments.workflow)
+    graph_of(document)  # what is wrong with it by itself is said before an engine is started
+    submission = str(uuid.uuid4())
+    beside = Path() if arguments.workflow == "-" else Path(arguments.workflow).parent
+    if arguments.input_dir is not None and not arguments.input_dir.is_dir():
+        raise UsageError(f"--input-dir {arguments.input_dir} is not a folder.")
+    return Request(
+        document=document,
+        job_id=arguments.job_id or submission,
+        submission=submission,
+        overrides=tuple(parse_override(text) for text in arguments.set),
+        input_files=tuple(arguments.input),
+        input_folder=arguments.input_dir or beside,
+        timeout_s=arguments.timeout,
+        with_previews=arguments.previews,
+    )
+
+
+def read_workflow(path: str) -> "Document":
+    """Read a workflow file, or stdin for `-`. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
+    from comfypin.errors.workflow import WorkflowNotFound
+    from comfypin.workflow.document import MAX_BYTES, read_document
+
+    try:
+        if path == "-":
+            return read_document(sys.stdin.buffer.read(MAX_BYTES + 1), source="on stdin")
+        with Path(path).open("rb") as file:
+            return read_document(file.read(MAX_BYTES + 1), source=path)
+    except (OSError, ValueError) as exc:
+        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
+        raise WorkflowNotFound(path=path, reason=reason) from exc
+
+
+def _print_result(result: "JobResult", plan: Plan) -> None:
+    if plan.out_file is not None and not result.deliveries:
+        raise NothingToWrite(path=plan.out_file, temporary=result.held_back)
+    if plan.as_json:
+        print(json.dumps(result.to_json(), ensure_ascii=False))
+        return
+    for node_id, texts in result.texts.items():
+        for text in texts:
+            print(f"Node {node_id} says: {text}", file=sys.stderr)
+    for delivery in result.deliveries:
+        if delivery.data_base64 is not None:
+            print(delivery.data_base64)
+        elif plan.mode == "base64":
+            print(f"Wrote {delivery.uri} ({_described(delivery.output)}).", file=sys.stderr)
+        else:
+            print(delivery.url or delivery.uri)
+
+
+def _described(output: "Output") -> str:
+    size = f"{output.size_bytes:,} bytes"
+    pixels = f"{output.width}x{output.height} " if output.width else ""
+    return f"{pixels}{output.media_type}, {size}, from node {output.node_id}"
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (0 < seconds < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _job_id(text: str) -> str:
+    if not _JOB_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 100 letters, digits, '.', '_' or '-'")
+    return text

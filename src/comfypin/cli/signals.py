@@ -1,0 +1,51 @@
+"""Runs a command's coroutine so that Ctrl-C, SIGTERM and a hung-up terminal cancel it and let it clean up."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from comfypin.errors import Cancelled
+
+Result = TypeVar("Result")
+
+
+class Terminated(Cancelled):
+    """SIGTERM or SIGHUP asked for the work to stop."""
+
+    exit_code = 143
+
+
+def run_until_stopped(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run to the end. Raises `Cancelled` (Ctrl-C) or `Terminated` once the work has cleaned up after itself.
+
+    A second signal cancels the cleaning up too.
+    """
+    return asyncio.run(_guarded(work))
+
+
+async def _guarded(work: Coroutine[Any, Any, Result]) -> Result:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    heard: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        heard.append(number)
+        task.cancel()
+
+    for number in _heeded():
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except (asyncio.CancelledError, Exception) as exc:
+        if not heard:
+            raise
+        if heard[0] is signal.SIGINT:
+            raise Cancelled("Stopped; the prompt was cancelled and nothing is left running.") from exc
+        raise Terminated(f"Stopped by {heard[0].name}; the prompt was cancelled and nothing is left running.") from exc
+
+
+def _heeded() -> list[signal.Signals]:
+    # A hang-up that `nohup` ignores stays ignored; an interrupt is heeded even where a shell script's `&` ignores it.
+    kept = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if kept else [])]

@@ -1,0 +1,113 @@
+"""From what a caller asks for to a Job that can be submitted: everything wrong is said before anything is queued."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from comfypin.digest import Digest, JsonValue
+from comfypin.engine.interface import Catalogue, InputFile
+from comfypin.errors.workflow import InputFileInvalid
+from comfypin.lock.codec import release_of
+from comfypin.lock.model import Lock
+from comfypin.run.job import Job
+from comfypin.workflow.document import Document
+from comfypin.workflow.files import FoundFile, file_inputs, find_files, missing_files, parse_input_file, point_to_files
+from comfypin.workflow.findings import Finding
+from comfypin.workflow.graph import Graph
+from comfypin.workflow.overrides import Override, override
+from comfypin.workflow.parse import parse_api
+from comfypin.workflow.prefix import Mark, Marked, mark_outputs
+from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.smoke import smoke_graph
+from comfypin.workflow.texts import expand_texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a caller asks for: a workflow, what to change in it, and where its input files lie.
+
+    `input_files` are `NODE=FILE` texts. `job_id` and `submission` are unique texts: the first may come from a platform
+    that repeats a job under it, the second names this attempt's files in the engine.
+    """
+
+    document: Document
+    job_id: str
+    submission: str
+    overrides: tuple[Override, ...] = ()
+    input_files: tuple[str, ...] = ()
+    input_folder: Path = Path()
+    timeout_s: float | None = None
+    with_previews: bool = False
+    extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+def graph_of(document: Document) -> Graph:
+    """The document's graph; an empty workflow is the smoke test. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
+    graph = parse_api(document)
+    return graph if graph.nodes else smoke_graph()
+
+
+def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
+    """The job for a request: files found, overrides made, texts expanded, checked against the engine's catalogue.
+
+    Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
+    """
+    graph = graph_of(request.document)
+    given = tuple(parse_input_file(graph, text, catalogue=catalogue) for text in request.input_files)
+    graph = override(point_to_files(graph, given), request.overrides, catalogue=catalogue)
+    graph = expand_texts(graph, now)
+    found = find_files(file_inputs(graph, catalogue), request.input_folder, given=given)
+    checked = _checked(graph, found, request.input_folder, catalogue=catalogue, lock=lock)
+    checked.refuse(request.document.source)
+    mark = Mark.of(request.submission)
+    marked = mark_outputs(graph, mark, catalogue)
+    return Job(
+        id=request.job_id,
+        release=release_of(lock),
+        graph=marked.graph,
+        mark=mark,
+        inputs=tuple(_input(file) for file in found),
+        timeout_s=request.timeout_s,
+        extra_data=request.extra_data,
+        input_digests={file.path.name: _digest(file) for file in found},
+        with_previews=request.with_previews,
+        warnings=(*(str(finding) for finding in checked.findings), *_unmarked(marked)),
+    )
+
+
+def _checked(
+    graph: Graph, found: tuple[FoundFile, ...], folder: Path, *, catalogue: Catalogue, lock: Lock
+) -> Preflight:
+    """The preflight report, in which a file that is not there is told as the user's to bring."""
+    brought = frozenset((file.node_id, file.input_name) for file in found)
+    report = preflight(graph, catalogue, lock, brought=brought)
+    missing = {
+        (finding.node_id, finding.input_name): finding
+        for finding in missing_files(file_inputs(graph, catalogue), found, folder, graph)
+    }
+
+    def told(finding: Finding) -> Finding:
+        better = missing.get((finding.node_id, finding.input_name)) if finding.code == "not_in_list" else None
+        return finding if better is None else replace(better, severity=finding.severity)
+
+    return replace(report, findings=tuple(told(finding) for finding in report.findings))
+
+
+def _input(file: FoundFile) -> InputFile:
+    return InputFile(node_id=file.node_id, input_name=file.input_name, path=file.path)
+
+
+def _digest(file: FoundFile) -> Digest:
+    try:
+        return Digest.of_file(file.path)
+    except OSError as exc:
+        raise InputFileInvalid(name=str(file.path), reason=f"it cannot be read: {exc.strerror or exc}") from exc
+
+
+def _unmarked(marked: Marked) -> tuple[str, ...]:
+    return tuple(
+        f"The file name of node {node_id} comes over a link and could not be made this job's own; "
+        "a job that runs at the same time may use the same name."
+        for node_id in marked.unmarked
+    )
