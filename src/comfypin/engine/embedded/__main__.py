@@ -1,0 +1,17 @@
+"""`python -m comfypin.engine.embedded`: the embedded engine as a process, started as a ComfyUI is."""
+
+import sys
+
+from comfypin.engine.embedded.arguments import parse
+
+
+def main() -> int:
+    """Serve until a signal comes."""
+    arguments = parse(sys.argv[1:])
+    from comfypin.engine.embedded.server import serve
+
+    return serve(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

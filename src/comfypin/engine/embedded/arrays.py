@@ -1,0 +1,56 @@
+"""Making large arrays without taking the machine down: what cannot fit is refused with ComfyUI's words for it."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.float32]
+
+_FLOAT_BYTES = 4
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def reserve(*shape: int) -> None:
+    """Raise `RuntimeError`, worded as torch words it, where an array of this shape cannot fit into memory.
+
+    Linux grants more than it has and kills the process that uses it, so waiting for a MemoryError is not enough.
+    """
+    wanted = _FLOAT_BYTES
+    for side in shape:
+        wanted *= side
+    if wanted > memory_bytes():
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+            f"you tried to allocate {wanted} bytes. Error code 12 (Cannot allocate memory)"
+        )
+
+
+def memory_bytes() -> int:
+    """Memory that this process may still take: what the machine has available, within its container's limit."""
+    available = 1 << 62
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+        limit = _CGROUP_LIMIT.read_text().strip()
+        return min(available, int(limit)) if limit.isdecimal() else available
+    except OSError:
+        return available
+
+
+def full(shape: tuple[int, ...], value: float) -> Pixels:
+    """An array of one value."""
+    reserve(*shape)
+    return np.full(shape, value, np.float32)
+
+
+def to_bytes(pixels: Pixels) -> npt.NDArray[np.uint8]:
+    """0..1 to 0..255, cut off (not rounded), as ComfyUI saves."""
+    levels: npt.NDArray[np.uint8] = np.clip(np.float32(255.0) * pixels, 0, 255).astype(np.uint8)
+    return levels
+
+
+def from_bytes(values: npt.NDArray[np.uint8]) -> Pixels:
+    """0..255 to 0..1."""
+    return values.astype(np.float32) / np.float32(255.0)

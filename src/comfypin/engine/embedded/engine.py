@@ -1,0 +1,85 @@
+"""The embedded engine without its HTTP: a queue, a worker thread that runs prompts, and who hears about it."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+
+from comfypin.digest import JsonValue
+from comfypin.engine.embedded.arguments import Arguments
+from comfypin.engine.embedded.declare import NodeClass
+from comfypin.engine.embedded.executor import Executor
+from comfypin.engine.embedded.folders import Folders
+from comfypin.engine.embedded.hub import Hub
+from comfypin.engine.embedded.queue import PromptQueue, QueuedPrompt
+from comfypin.engine.embedded.validate import Validator
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedEngine:
+    """Accepts prompts at once and runs them one at a time."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self.arguments = arguments
+        self.folders = Folders(input=arguments.input, output=arguments.output, temp=arguments.temp)
+        self.flags: dict[str, JsonValue] = {
+            "supports_preview_metadata": True,
+            "max_upload_size": arguments.max_upload_bytes,
+        }
+        self.queue = PromptQueue()
+        self.hub = Hub(remaining=self.queue.remaining, flags=self.flags)
+        self.queue.on_change(self.hub.send_status)
+        self._accepted = 0
+
+    def start(self) -> None:
+        """Begin to run prompts. Needs a running event loop. The thread ends with the process."""
+        self.folders.make()
+        self.hub.start()
+        threading.Thread(target=self._work, name="prompts", daemon=True).start()
+
+    @cached_property
+    def classes(self) -> Mapping[str, NodeClass]:
+        """The node classes; NumPy is imported for them, so not before they are asked for."""
+        from comfypin.engine.embedded.nodes.registry import NODE_CLASSES
+
+        return NODE_CLASSES
+
+    @cached_property
+    def executor(self) -> Executor:
+        """What runs prompts."""
+        return Executor(
+            classes=self.classes,
+            folders=self.folders,
+            hub=self.hub,
+            metadata=self.arguments.metadata,
+            caching=self.arguments.caching,
+        )
+
+    @cached_property
+    def validator(self) -> Validator:
+        """What checks prompts."""
+        return Validator(self.classes, self.folders)
+
+    def next_number(self) -> int:
+        """How many prompts were submitted before this one."""
+        number = self._accepted
+        self._accepted += 1
+        return number
+
+    def interrupt(self, prompt_id: str | None) -> None:
+        """Stop the running prompt; where an id is given, only if that one runs."""
+        running = self.queue.running()
+        if running is not None and prompt_id in (None, running.prompt_id):
+            self.executor.interrupt()
+
+    def _work(self) -> None:
+        executor = self.executor
+        while True:
+            task = self.queue.take()
+            if not isinstance(task, QueuedPrompt):
+                executor.forget()
+                continue
+            self.queue.finish(task, executor.run(task))
+            if task.client_id is not None:
+                self.hub.send("executing", {"node": None, "prompt_id": task.prompt_id}, task.client_id)

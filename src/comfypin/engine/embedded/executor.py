@@ -1,0 +1,235 @@
+"""Running one prompt: its nodes in order, each over its lists of values, and telling what happens."""
+
+import logging
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfypin.digest import JsonValue
+from comfypin.engine.embedded.cache import Kept, ResultCache, signatures
+from comfypin.engine.embedded.declare import Call, NodeClass, Shown, Value
+from comfypin.engine.embedded.folders import Folders
+from comfypin.engine.embedded.hub import Hub
+from comfypin.engine.embedded.messages import ProgressState, meta_of, timestamp_ms
+from comfypin.engine.embedded.order import ExecutionOrder, is_link
+from comfypin.engine.embedded.queue import Ended, QueuedPrompt
+from comfypin.engine.embedded.show import show_value
+from comfypin.engine.embedded.validate import full_name
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """The prompt was interrupted."""
+
+
+@dataclass
+class Executor:
+    """Runs prompts one after the other on the caller's thread; `interrupt` may be called from any."""
+
+    classes: Mapping[str, NodeClass]
+    folders: Folders
+    hub: Hub
+    metadata: bool = True
+    caching: bool = True
+    _cache: ResultCache = field(default_factory=ResultCache)
+    _interrupted: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, prompt: QueuedPrompt) -> Ended:
+        """Run a prompt to its end, whatever that is."""
+        self._interrupted.clear()
+        try:
+            return _Run(self, prompt).run()
+        finally:
+            self.hub.executing = None
+
+    def interrupt(self) -> None:
+        """Stop the running prompt at the next node, or sooner in a long one."""
+        self._interrupted.set()
+
+    def check(self) -> None:
+        """Raise `Interrupted` where that was asked for."""
+        if self._interrupted.is_set():
+            self._interrupted.clear()
+            raise Interrupted
+
+    def forget(self) -> None:
+        """Drop every kept result."""
+        self._cache.clear()
+
+    @property
+    def cache(self) -> ResultCache:
+        """What earlier prompts left."""
+        return self._cache
+
+
+class _Run:
+    def __init__(self, executor: Executor, prompt: QueuedPrompt) -> None:
+        self._executor = executor
+        self._prompt = prompt
+        self._graph: Mapping[str, Any] = prompt.graph
+        self._progress = ProgressState(prompt.prompt_id, prompt.client_id, executor.hub.send)
+        self._messages: list[tuple[str, Mapping[str, JsonValue]]] = []
+        self._executed: list[str] = []
+        self._shown: dict[str, Kept] = {}
+        self._signatures: dict[str, str] = {}
+
+    def run(self) -> Ended:
+        self._tell("execution_start", {})
+        self._signatures = signatures(self._graph, self._executor.classes, self._executor.folders)
+        self._executor.cache.keep_only(self._signatures.values() if self._executor.caching else ())
+        cached = [node_id for node_id in self._graph if self._cached(node_id) is not None]
+        self._tell("execution_cached", {"nodes": cached})
+        order = ExecutionOrder(
+            self._graph,
+            self._prompt.outputs,
+            is_cached=lambda node_id: self._cached(node_id) is not None,
+            is_output=lambda node_id: self._class_of(node_id).is_output,
+        )
+        while (node_id := order.take()) is not None:
+            if not self._step(node_id):
+                return self._ended("error")
+            order.done(node_id)
+        self._progress.flush()
+        self._tell("execution_success", {})
+        return self._ended("success")
+
+    def _step(self, node_id: str) -> bool:
+        """Run a node, or take its kept result; False where the prompt ends here."""
+        kept = self._cached(node_id)
+        if kept is not None:
+            self._show(node_id, kept)
+            self._progress.update(node_id, "finished", 1.0, 1.0)
+            return True
+        inputs: dict[str, list[Value]] = {}
+        try:
+            inputs |= self._inputs_of(node_id)
+            self._begin(node_id)
+            self._executor.check()
+            self._finish(node_id, self._call(node_id, inputs))
+        except Interrupted:
+            self._tell("execution_interrupted", self._where(node_id), to_all=True)
+            return False
+        except Exception as problem:
+            log.exception("node failed", extra={"action": "node_failed", "node_id": node_id})
+            self._tell("execution_error", self._failure(node_id, inputs, problem))
+            return False
+        return True
+
+    def _begin(self, node_id: str) -> None:
+        self._progress.update(node_id, "running", 0.0, 1.0)
+        if self._prompt.client_id is not None:
+            self._executor.hub.executing = (self._prompt.client_id, node_id)
+            self._send("executing", {"node": node_id, "display_node": node_id})
+
+    def _finish(self, node_id: str, kept: Kept) -> None:
+        if kept.shown is not None:
+            self._show(node_id, kept)
+        self._executor.cache.put(self._signatures[node_id], kept)
+        self._executed.append(node_id)
+        self._progress.update(node_id, "finished", 1.0, 1.0)
+
+    def _show(self, node_id: str, kept: Kept) -> None:
+        if self._prompt.client_id is not None:
+            self._send("executed", {"node": node_id, "display_node": node_id, "output": kept.shown})
+        if kept.shown is not None:
+            self._shown[node_id] = kept
+
+    def _inputs_of(self, node_id: str) -> dict[str, list[Value]]:
+        given = self._graph[node_id]["inputs"]
+        inputs: dict[str, list[Value]] = {}
+        for each in self._class_of(node_id).inputs:
+            if each.name not in given:
+                continue
+            value = given[each.name]
+            if is_link(value):
+                kept = self._cached(value[0])
+                assert kept is not None, f"node {value[0]} has not run before {node_id}"
+                inputs[each.name] = kept.slots[value[1]]
+            else:
+                inputs[each.name] = [value]
+        return inputs
+
+    def _call(self, node_id: str, inputs: Mapping[str, list[Value]]) -> Kept:
+        kind = self._class_of(node_id)
+        call = self._call_context(node_id)
+        results = []
+        for values in [dict(inputs)] if kind.takes_lists else _slices(inputs):
+            self._executor.check()
+            results.append(kind.run(call, **values))
+        values_of = [result.values if isinstance(result, Shown) else result for result in results]
+        lists = kind.output_lists or (False,) * len(kind.outputs)
+        slots = tuple(_joined([values[slot] for values in values_of], flat) for slot, flat in enumerate(lists))
+        shown = [result.ui for result in results if isinstance(result, Shown)]
+        together = {key: [item for ui in shown for item in ui[key]] for key in shown[0]} if shown else None
+        return Kept(slots=slots, shown=together, meta=meta_of(node_id))
+
+    def _call_context(self, node_id: str) -> Call:
+        executor = self._executor
+        extra = self._prompt.extra_data.get("extra_pnginfo")
+        return Call(
+            folders=executor.folders,
+            node_id=node_id,
+            check=executor.check,
+            progress=lambda value, maximum: self._node_progress(node_id, value, maximum),
+            graph=self._graph,
+            extra_pnginfo=extra if isinstance(extra, dict) else None,
+            metadata=executor.metadata,
+        )
+
+    def _node_progress(self, node_id: str, value: int, maximum: int) -> None:
+        self._executor.check()
+        self._progress.update(node_id, "running", value, maximum)
+        prompt_id, client_id = self._prompt.prompt_id, self._prompt.client_id
+        data: dict[str, JsonValue] = {"value": value, "max": maximum, "prompt_id": prompt_id, "node": node_id}
+        self._executor.hub.send("progress", data, client_id)
+
+    def _cached(self, node_id: str) -> Kept | None:
+        signature = self._signatures.get(node_id)
+        return None if signature is None else self._executor.cache.get(signature)
+
+    def _class_of(self, node_id: str) -> NodeClass:
+        return self._executor.classes[self._graph[node_id]["class_type"]]
+
+    def _where(self, node_id: str) -> dict[str, JsonValue]:
+        kind = self._graph[node_id]["class_type"]
+        return {"node_id": node_id, "node_type": kind, "executed": list(self._executed)}
+
+    def _failure(self, node_id: str, inputs: Mapping[str, list[Value]], problem: Exception) -> dict[str, JsonValue]:
+        return self._where(node_id) | {
+            "exception_message": f"{problem}\n",
+            "exception_type": full_name(problem),
+            "traceback": traceback.format_tb(problem.__traceback__),
+            "current_inputs": {name: [show_value(each) for each in values] for name, values in inputs.items()},
+            "current_outputs": list(self._graph),
+        }
+
+    def _tell(self, event: str, data: Mapping[str, JsonValue], *, to_all: bool = False) -> None:
+        """Note a message for the history, and send it to who submitted the prompt."""
+        message = {"prompt_id": self._prompt.prompt_id, **data, "timestamp": timestamp_ms()}
+        self._messages.append((event, message))
+        if self._prompt.client_id is not None or to_all:
+            self._executor.hub.send(event, message, self._prompt.client_id)
+
+    def _send(self, event: str, data: Mapping[str, JsonValue]) -> None:
+        self._executor.hub.send(event, {**data, "prompt_id": self._prompt.prompt_id}, self._prompt.client_id)
+
+    def _ended(self, status: str) -> Ended:
+        return Ended(
+            status="success" if status == "success" else "error",
+            messages=tuple(self._messages),
+            outputs={node_id: kept.shown for node_id, kept in self._shown.items()},
+            meta={node_id: kept.meta for node_id, kept in self._shown.items()},
+        )
+
+
+def _slices(inputs: Mapping[str, list[Value]]) -> list[dict[str, Value]]:
+    """One set of values for each call: lists side by side, shorter ones repeating their last value."""
+    count = max((len(values) for values in inputs.values()), default=1)
+    return [{name: values[min(index, len(values) - 1)] for name, values in inputs.items()} for index in range(count)]
+
+
+def _joined(values: list[Any], flat: bool) -> list[Value]:  # noqa: FBT001
+    return [item for value in values for item in value] if flat else values

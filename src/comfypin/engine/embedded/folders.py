@@ -1,0 +1,113 @@
+"""The engine's three folders, and every rule that keeps a client's name inside them."""
+
+import mimetypes
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.files import contained_path
+
+_ANNOTATION = re.compile(r"(?P<name>.*) \[(?P<folder>input|output|temp)\]", re.DOTALL)
+
+
+class OutsideFolder(Exception):
+    """A node tried to save outside its folder. ComfyUI raises a bare Exception with this wording."""
+
+    def __init__(self, *, wanted: Path, folder: Path) -> None:
+        super().__init__(
+            "**** ERROR: Saving image outside the output folder is not allowed."
+            f"\n full_output_folder: {wanted}\n         output_dir: {folder}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """Where input files are read, and where outputs and previews are written."""
+
+    input: Path
+    output: Path
+    temp: Path
+
+    def make(self) -> None:
+        """Create what is missing."""
+        for folder in (self.input, self.output, self.temp):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def named(self, name: str) -> Path | None:
+        """The folder of the type `input`, `output` or `temp`; None for any other word."""
+        return {"input": self.input, "output": self.output, "temp": self.temp}.get(name)
+
+    def find(self, annotated: str) -> Path | None:
+        """The file that a load node names (`a/b.png`, `b.png [temp]`), or None where there is none inside."""
+        match = _ANNOTATION.fullmatch(annotated)
+        folder = self.named(match["folder"]) if match else self.input
+        name = match["name"] if match else annotated
+        try:
+            path = contained_path(folder or self.input, os.path.normpath(name))
+            return path if path.is_file() else None
+        except (ValueError, OSError):
+            return None
+
+    def files(self) -> list[str]:
+        """The names of the files directly in the input folder."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.input) if entry.is_file())
+        except FileNotFoundError:
+            return []
+
+    def pictures(self) -> list[str]:
+        """Those of them whose names are a picture's."""
+        return [name for name in self.files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavePlace:
+    """Where a node saves its next files: `folder/stem_00001_`, reported as `subfolder`."""
+
+    folder: Path
+    subfolder: str
+    stem: str
+    counter: int
+
+
+def save_place(folder: Path, prefix: str, *, width: int, height: int) -> SavePlace:
+    """The next free number for `prefix` in a folder; %width%, %year% and the like are filled in.
+
+    Raises `OutsideFolder` where the prefix leads out of the folder.
+    """
+    filled = os.path.normpath(_fill(prefix, width=width, height=height))
+    subfolder, stem = os.path.split(filled)
+    place = Path(os.path.normpath(folder / subfolder))
+    inside = place == folder or place.is_relative_to(folder)
+    if not inside or "\0" in filled or not place.resolve().is_relative_to(folder.resolve()):
+        raise OutsideFolder(wanted=place, folder=folder)
+    place.mkdir(parents=True, exist_ok=True)
+    return SavePlace(folder=place, subfolder=subfolder, stem=stem, counter=_next_number(place, stem))
+
+
+def _fill(prefix: str, *, width: int, height: int) -> str:
+    if "%" not in prefix:
+        return prefix
+    now = time.localtime()
+    values = {
+        "width": str(width),
+        "height": str(height),
+        "year": str(now.tm_year),
+        "month": f"{now.tm_mon:02}",
+        "day": f"{now.tm_mday:02}",
+        "hour": f"{now.tm_hour:02}",
+        "minute": f"{now.tm_min:02}",
+        "second": f"{now.tm_sec:02}",
+    }
+    return re.sub(r"%(width|height|year|month|day|hour|minute|second)%", lambda found: values[found[1]], prefix)
+
+
+def _next_number(folder: Path, stem: str) -> int:
+    highest = 0
+    for name in os.listdir(folder):  # noqa: PTH208, many names, and no need of paths
+        if name.startswith(f"{stem}_"):
+            digits = name[len(stem) + 1 :].split("_")[0]
+            highest = max(highest, int(digits) if digits.isdecimal() else 0)
+    return highest + 1

@@ -1,0 +1,103 @@
+"""The websockets: who listens, and what each of them is still to be sent."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from uuid import uuid4
+
+from aiohttp import WSMsgType, web
+
+from comfypin.digest import JsonValue
+from comfypin.engine.embedded.messages import RawJson
+
+log = logging.getLogger(__name__)
+
+_MOST_UNSENT = 50_000
+"""Messages that a listener who does not read may leave unsent before it is cut off."""
+
+
+class Hub:
+    """Sends events to websockets by client id; `send` may be called from any thread."""
+
+    def __init__(self, *, remaining: Callable[[], int], flags: dict[str, JsonValue]) -> None:
+        self._remaining = remaining
+        self._flags = flags
+        self._listeners: dict[str, asyncio.Queue[str | None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.executing: tuple[str, str] | None = None
+        """The client that submitted the running prompt, and the node that runs."""
+
+    def start(self) -> None:
+        """Remember the loop that the websockets live on."""
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, event: str, data: "JsonValue | RawJson", client_id: str | None = None) -> None:
+        """Send an event to a client, or to all where it is None."""
+        if self._loop is None or (client_id is not None and client_id not in self._listeners):
+            return
+        body = data.text if isinstance(data, RawJson) else json.dumps(data)
+        self._loop.call_soon_threadsafe(self._deliver, f'{{"type": {json.dumps(event)}, "data": {body}}}', client_id)
+
+    def send_status(self) -> None:
+        """Tell all how many prompts have not ended."""
+        self.send("status", {"status": {"exec_info": {"queue_remaining": self._remaining()}}})
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """One websocket, from its first message to its end."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        client_id = request.query.get("clientId") or uuid4().hex
+        unsent: asyncio.Queue[str | None] = asyncio.Queue()
+        self._listeners[client_id] = unsent
+        writer = asyncio.create_task(self._write(socket, unsent))
+        try:
+            status = {"exec_info": {"queue_remaining": self._remaining()}}
+            self._deliver(_text("status", {"status": status, "sid": client_id}), client_id)
+            if self.executing is not None and self.executing[0] == client_id:
+                self._deliver(_text("executing", {"node": self.executing[1]}), client_id)
+            await self._listen(socket, unsent)
+        finally:
+            # As in ComfyUI, whoever else uses this id goes deaf now: https://github.com/comfyanonymous/ComfyUI/issues
+            self._listeners.pop(client_id, None)
+            unsent.put_nowait(None)
+            await asyncio.wait([writer])
+        return socket
+
+    async def _listen(self, socket: web.WebSocketResponse, unsent: asyncio.Queue[str | None]) -> None:
+        first = True
+        async for message in socket:
+            if message.type is not WSMsgType.TEXT:
+                continue
+            if first and _is_flags(message.data):
+                unsent.put_nowait(_text("feature_flags", self._flags))
+            first = False
+
+    async def _write(self, socket: web.WebSocketResponse, unsent: asyncio.Queue[str | None]) -> None:
+        try:
+            while (text := await unsent.get()) is not None:
+                if unsent.qsize() > _MOST_UNSENT:
+                    log.warning("listener cut off", extra={"action": "listener_cut_off", "unsent": unsent.qsize()})
+                    await socket.close()
+                    return
+                await socket.send_str(text)
+        except (ConnectionError, RuntimeError) as problem:
+            log.info("listener left", extra={"action": "listener_left", "why": str(problem)})
+
+    def _deliver(self, text: str, client_id: str | None) -> None:
+        listeners = list(self._listeners.values()) if client_id is None else [self._listeners.get(client_id)]
+        for unsent in listeners:
+            if unsent is not None:
+                unsent.put_nowait(text)
+
+
+def _text(event: str, data: JsonValue) -> str:
+    return json.dumps({"type": event, "data": data})
+
+
+def _is_flags(text: str) -> bool:
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(message, dict) and message.get("type") == "feature_flags"

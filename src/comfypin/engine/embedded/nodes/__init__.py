@@ -1,0 +1,1 @@
+"""The node classes that the embedded engine executes."""

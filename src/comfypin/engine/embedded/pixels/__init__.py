@@ -1,0 +1,1 @@
+"""Picture arithmetic in float32, bit for bit as ComfyUI's tensors do it on a CPU."""

@@ -1,0 +1,252 @@
+"""ComfyUI's HTTP API over the embedded engine."""
+
+import asyncio
+import logging
+import os
+import sys
+from uuid import uuid4
+
+from aiohttp import web
+
+from comfypin.engine.embedded.arguments import Arguments
+from comfypin.engine.embedded.engine import EmbeddedEngine
+from comfypin.engine.embedded.files_api import FilesApi
+from comfypin.engine.embedded.http import Handler, read_json, same_origin, trouble
+from comfypin.engine.embedded.queue import QueuedPrompt
+
+log = logging.getLogger(__name__)
+
+SPEAKS_VERSION = "0.3.64"
+"""The ComfyUI release whose API and nodes these are."""
+
+_MODEL_FOLDERS = (
+    "checkpoints configs loras vae text_encoders diffusion_models clip_vision style_models embeddings diffusers "
+    "vae_approx controlnet gligen upscale_models custom_nodes hypernetworks photomaker classifiers model_patches "
+    "audio_encoders "
+)
+
+
+def serve(arguments: Arguments) -> int:
+    """Listen until a signal ends the process; SIGTERM and SIGINT do so at once, whatever runs."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve(arguments))
+    except OSError as problem:
+        print(f"cannot listen on {arguments.listen}:{arguments.port}: {problem}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _serve(arguments: Arguments) -> None:
+    engine = EmbeddedEngine(arguments)
+    runner = web.AppRunner(make_app(engine), access_log=None, handle_signals=False)
+    await runner.setup()
+    for address in arguments.listen.split(","):
+        await web.TCPSite(runner, address.strip(), arguments.port).start()
+    log.info("embedded engine listens on %s:%s", arguments.listen, arguments.port)
+    await asyncio.Event().wait()
+
+
+def make_app(engine: EmbeddedEngine) -> web.Application:
+    """The routes, each of them under /api too."""
+    app = web.Application(client_max_size=engine.arguments.max_upload_bytes, middlewares=[same_origin])
+    api = Api(engine)
+    files = FilesApi(engine.folders)
+    gets: dict[str, Handler] = {
+        "/prompt": api.prompt_info,
+        "/queue": api.queue_info,
+        "/history": api.history,
+        "/history/{prompt_id}": api.history_of,
+        "/object_info": api.object_info,
+        "/object_info/{name}": api.object_info_of,
+        "/system_stats": api.system_stats,
+        "/features": api.features,
+        "/extensions": api.nothing,
+        "/embeddings": api.nothing,
+        "/models": api.models,
+        "/models/{folder}": api.models_in,
+        "/view": files.view,
+    }
+    posts: dict[str, Handler] = {
+        "/prompt": api.submit,
+        "/queue": api.change_queue,
+        "/history": api.change_history,
+        "/interrupt": api.interrupt,
+        "/free": api.free,
+        "/upload/image": files.upload_image,
+        "/upload/mask": files.upload_mask,
+    }
+    for prefix in ("", "/api"):
+        app.router.add_get(f"{prefix}/ws", engine.hub.serve)
+        for path, handler in gets.items():
+            app.router.add_get(prefix + path, handler)
+        for path, handler in posts.items():
+            app.router.add_post(prefix + path, handler)
+
+    async def start(_: web.Application) -> None:
+        engine.start()
+
+    app.on_startup.append(start)
+    return app
+
+
+class Api:
+    """The routes that deal in JSON."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self._engine = engine
+
+    async def submit(self, request: web.Request) -> web.Response:
+        """Check a graph and queue it, or say what is wrong with it."""
+        body = await read_json(request)
+        with trouble():
+            number = float(body["number"]) if "number" in body else self._engine.next_number()
+            if "number" not in body and body.get("front"):
+                number = -number
+            if "prompt" not in body:
+                return web.json_response(_NO_PROMPT, status=400)
+            targets = body.get("partial_execution_targets")
+            wanted = None if targets is None else frozenset(targets)
+            extra = dict(body.get("extra_data") or {})
+        graph = body["prompt"]
+        with trouble():
+            verdict = self._engine.validator.check(graph, wanted)
+        if verdict.error is not None:
+            log.info("prompt refused", extra={"action": "prompt_refused", "why": verdict.error})
+            return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
+        if "client_id" in body:
+            extra["client_id"] = body["client_id"]
+        prompt_id = str(body.get("prompt_id", uuid4()))
+        self._engine.queue.put(
+            QueuedPrompt(number=number, prompt_id=prompt_id, graph=graph, extra_data=extra, outputs=verdict.outputs)
+        )
+        answer = {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
+        return web.json_response(answer)
+
+    async def prompt_info(self, _: web.Request) -> web.Response:
+        """How many prompts have not ended."""
+        return web.json_response({"exec_info": {"queue_remaining": self._engine.queue.remaining()}})
+
+    async def queue_info(self, _: web.Request) -> web.Response:
+        """What runs and what waits."""
+        running = self._engine.queue.running()
+        return web.json_response(
+            {
+                "queue_running": [running.wire()] if running else [],
+                "queue_pending": [each.wire() for each in self._engine.queue.waiting()],
+            }
+        )
+
+    async def change_queue(self, request: web.Request) -> web.Response:
+        """Forget prompts that wait: all of them, or some ids."""
+        body = await read_json(request)
+        with trouble():
+            if body.get("clear"):
+                self._engine.queue.clear()
+            for prompt_id in body.get("delete", ()):
+                self._engine.queue.delete(prompt_id)
+        return web.Response()
+
+    async def history(self, request: web.Request) -> web.Response:
+        """What ended, oldest first."""
+        with trouble():
+            limit = request.query.get("max_items")
+            max_items = None if limit is None else int(limit)
+            offset = int(request.query.get("offset", -1))
+        return web.json_response(self._engine.queue.history(max_items=max_items, offset=offset))
+
+    async def history_of(self, request: web.Request) -> web.Response:
+        """One prompt that ended, or `{}`."""
+        return web.json_response(self._engine.queue.history_of(request.match_info["prompt_id"]))
+
+    async def change_history(self, request: web.Request) -> web.Response:
+        """Forget prompts that ended: all of them, or some ids."""
+        body = await read_json(request)
+        with trouble():
+            if body.get("clear"):
+                self._engine.queue.clear_history()
+            for prompt_id in body.get("delete", ()):
+                self._engine.queue.delete_history(prompt_id)
+        return web.Response()
+
+    async def object_info(self, _: web.Request) -> web.Response:
+        """The catalogue of node classes."""
+        folders = self._engine.folders
+        return web.json_response({name: each.info(folders) for name, each in self._engine.classes.items()})
+
+    async def object_info_of(self, request: web.Request) -> web.Response:
+        """One class, or `{}`."""
+        name = request.match_info["name"]
+        found = self._engine.classes.get(name)
+        return web.json_response({} if found is None else {name: found.info(self._engine.folders)})
+
+    async def system_stats(self, _: web.Request) -> web.Response:
+        """What this runs on."""
+        from comfypin.engine.embedded.arrays import memory_bytes
+
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = min(total, memory_bytes())
+        system = {
+            "os": os.name,
+            "ram_total": total,
+            "ram_free": free,
+            "comfyui_version": SPEAKS_VERSION,
+            "required_frontend_version": None,
+            "installed_templates_version": None,
+            "required_templates_version": None,
+            "python_version": sys.version,
+            "pytorch_version": "none (comfypin's embedded engine)",
+            "embedded_python": False,
+            "argv": sys.argv,
+        }
+        device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": total, "vram_free": free}
+        device |= {"torch_vram_total": total, "torch_vram_free": free}
+        return web.json_response({"system": system, "devices": [device]})
+
+    async def features(self, _: web.Request) -> web.Response:
+        """What this server can do."""
+        return web.json_response(self._engine.flags)
+
+    async def models(self, _: web.Request) -> web.Response:
+        """The kinds of models there are."""
+        return web.json_response(_MODEL_FOLDERS.split())
+
+    async def models_in(self, request: web.Request) -> web.Response:
+        """The models of a kind: none."""
+        if request.match_info["folder"] not in _MODEL_FOLDERS.split():
+            return web.Response(status=404)
+        return web.json_response([])
+
+    async def nothing(self, _: web.Request) -> web.Response:
+        """An empty list: there are no extensions and no embeddings."""
+        return web.json_response([])
+
+    async def interrupt(self, request: web.Request) -> web.Response:
+        """Stop what runs, or only the prompt that is named."""
+        prompt_id = None
+        if await request.read():
+            body = await read_json(request)
+            prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
+        self._engine.interrupt(prompt_id)
+        return web.Response()
+
+    async def free(self, request: web.Request) -> web.Response:
+        """Drop kept results."""
+        body = await read_json(request)
+        with trouble():
+            if body.get("unload_models") or body.get("free_memory"):
+                self._engine.queue.ask({"free"})
+        return web.Response()
+
+
+_NO_PROMPT = {
+    "error": {
+        "type": "no_prompt",
+        "message": "No prompt provided",
+        "details": "No prompt provided",
+        "extra_info": {},
+    },
+    "node_errors": {},
+}

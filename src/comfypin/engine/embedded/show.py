@@ -1,0 +1,23 @@
+"""Values as failures show them: small ones as they are, arrays cut short in the way torch prints tensors."""
+
+from typing import Any
+
+from comfypin.digest import JsonValue
+from comfypin.engine.embedded.declare import Value
+
+
+def show_value(value: Value) -> JsonValue:
+    """A value that JSON can hold."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value) if isinstance(value, list) else _show_array(value)
+
+
+def _show_array(values: Any) -> str:
+    import numpy as np
+
+    opening = "tensor("
+    body = np.array2string(
+        values, separator=", ", prefix=opening, threshold=1000, edgeitems=3, floatmode="fixed", precision=4
+    )
+    return f"{opening}{body})"
