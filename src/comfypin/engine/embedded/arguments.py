@@ -14,13 +14,13 @@ _DEFAULT_UPLOAD_MB = 100.0
 # ComfyUI's flags that change nothing here, because they are about models, devices, its web page or its log.
 _IGNORED = (
     "auto-launch disable-auto-launch cpu disable-cuda-malloc cuda-malloc force-fp32 force-fp16 fp32-unet "
-    "fp64-unet bf16-unet fp16-unet fp8_e4m3fn-unet fp8_e5m2-unet fp8_e8m0fnu-unet fp16-vae fp32-vae bf16-vae cpu- "
+    "fp64-unet bf16-unet fp16-unet fp8_e4m3fn-unet fp8_e5m2-unet fp8_e8m0fnu-unet fp16-vae fp32-vae bf16-vae cpu-"
     "vae fp8_e4m3fn-text-enc fp8_e5m2-text-enc fp16-text-enc fp32-text-enc bf16-text-enc force-channels-last "
-    "oneapi-device-selector disable-ipex-optimize supports-fp8-compute use-split-cross-attention use-quad-cross- "
-    "attention use-pytorch-cross-attention use-sage-attention use-flash-attention disable-xformers force-upcast- "
+    "oneapi-device-selector disable-ipex-optimize supports-fp8-compute use-split-cross-attention use-quad-cross-"
+    "attention use-pytorch-cross-attention use-sage-attention use-flash-attention disable-xformers force-upcast-"
     "attention dont-upcast-attention gpu-only highvram normalvram lowvram novram async-offload force-non-blocking "
     "disable-smart-memory deterministic mmap-torch-files disable-mmap dont-print-server quick-test-for-ci "
-    "windows-standalone-build disable-all-custom-nodes disable-api-nodes multi-user log-stdout enable-compress- "
+    "windows-standalone-build disable-all-custom-nodes disable-api-nodes multi-user log-stdout enable-compress-"
     "response-body cache-classic "
 )
 _IGNORED_WITH_VALUE = (

@@ -1,8 +1,8 @@
 """Resizing of NHWC float32 pictures with the semantics of torch's `interpolate` (align_corners off, no antialias).
 
 torch's kernels are compiled with fused multiply-add, and ComfyUI cuts off to bytes when it saves, so one wrong last
-bit turns a 51 into a 50. Every product that torch fuses is therefore computed in float64, where it is exact, and rounded to
-float32 once. Definitions: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
+bit turns a 51 into a 50. Every product that torch fuses is therefore computed in float64, where it is exact, and
+rounded to float32 once: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
 """
 
 from collections.abc import Callable
