@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class HttpEngine:
                 raise await self._host.explain(link.address, exc) from exc
             raise
 
-    async def events(self, prompt_id: str) -> AsyncIterator[EngineEvent]:
+    async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
         """What happens to a submitted prompt; see `Engine.events`."""
         ticket, link = self._ticket(prompt_id)
         while not (ticket.settled and ticket.inbox.empty()):
@@ -144,20 +144,26 @@ class HttpEngine:
     async def _post(self, link: Link, prompt: Prompt) -> None:
         ticket = link.track(prompt.prompt_id)
         ticket.has_inputs = bool(prompt.inputs)
+        # From here on `cancel` finds the prompt: if we are stopped while we post, it may be queued all the same.
+        self._remember(prompt.prompt_id, ticket, link)
         try:
             server_id, refusal = await self._queue(link, prompt, ticket.client_id)
+        except Exception:
+            link.posted(ticket, None)
+            del self._tickets[prompt.prompt_id]
+            raise
         except BaseException:
             link.posted(ticket, None)
             raise
         link.posted(ticket, None if refusal else server_id)
         if refusal is not None:
+            del self._tickets[prompt.prompt_id]
             await self._stop(link, server_id)
             dropped = ", ".join(refusal.outputs) or "some"
             raise WorkflowRejected(
                 reason=f"{refusal.reason}; it would have run without the outputs of node {dropped}",
                 problems=refusal.problems,
             )
-        self._remember(prompt.prompt_id, ticket, link)
 
     async def _queue(self, link: Link, prompt: Prompt, client_id: str) -> tuple[str, Refusal | None]:
         """POST /prompt: the server's id for the prompt, and what is wrong with the branches that it dropped."""
