@@ -1,5 +1,7 @@
 """Failures of the tools we call: not installed, out of time, or git and uv saying no."""
 
+from collections.abc import Sequence
+
 from comfypin.errors import EnvError
 
 
@@ -80,3 +82,39 @@ class TreeRefused(EnvError):
             path=path,
             reason=reason,
         )
+
+
+class RefMissing(EnvError):
+    """A repository has no branch or tag of the name that is asked of it."""
+
+    def __init__(self, *, repo: str, ref: str, near: Sequence[str]) -> None:
+        hint = f"did you mean {' or '.join(near)}?" if near else "give a branch, a tag or a commit of 40 hex digits."
+        super().__init__(
+            f"The repository {repo} has no branch or tag {ref!r}; {hint}", repo=repo, ref=ref, near=list(near)
+        )
+
+
+class RefAmbiguous(EnvError):
+    """A repository has a branch and a tag of one name, at different commits."""
+
+    def __init__(self, *, repo: str, ref: str, names: Sequence[str]) -> None:
+        super().__init__(
+            f"In the repository {repo}, {ref!r} is both {' and '.join(names)}, at different commits; give one in full.",
+            repo=repo,
+            ref=ref,
+            names=list(names),
+        )
+
+
+class CheckoutUnreadable(EnvError):
+    """Git cannot say in which state a folder is."""
+
+    def __init__(self, *, folder: str, reason: str) -> None:
+        super().__init__(f"Git cannot read the checkout {folder}: {reason}.", folder=folder, reason=reason)
+
+
+class UvFailed(EnvError):
+    """uv said no, for a reason that is not a conflict of requirements."""
+
+    def __init__(self, *, doing: str, reason: str) -> None:
+        super().__init__(f"uv could not {doing}: {reason}", reason=reason)

@@ -73,7 +73,7 @@ class Commits:
         _sweep(self.cache)
         temporary = self.cache / f".tmp-{process_token()}"
         try:
-            _git(["init", "--quiet", "--bare", temporary], cwd=self.cache)
+            git(["init", "--quiet", "--bare", temporary], cwd=self.cache)
             if bundle is not None:
                 _unbundle(temporary, bundle, repo, commit)
             else:
@@ -122,9 +122,20 @@ def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None
         _write_link(folder, entry, os.fsdecode(data), repo, commit)
 
 
+def rewrite_files(commits: Commits, repo: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
+    """Write some files of a commit again, where something has changed them. Raises what `write_commit` raises."""
+    kept = commits.obtain(repo, commit)
+    wanted = frozenset(paths)
+    entries = [entry for entry in list_tree(kept, commit) if entry.path in wanted and entry.mode.startswith("100")]
+    for entry, data in read_blobs(kept, entries, repo, commit):
+        path = folder / entry.path
+        path.unlink(missing_ok=True)
+        _write_file(path, entry, data, repo, commit)
+
+
 def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
     """Every path of a commit, in git's order."""
-    listed = _git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
+    listed = git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
     if listed.exit_code:
         raise TreeIncomplete(repo=str(kept), commit=commit, path="its tree")
     entries = []
@@ -164,16 +175,16 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
 def apply_patch(folder: Path, patch: str, *, what: str) -> None:
     """Apply a diff to the files in a folder. Raises `TreeRefused` where it does not fit."""
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
-    done = _git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra=ceiling)
+    done = git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra=ceiling)
     if done.exit_code:
         raise TreeRefused(repo=what, commit="the patch", path="the lock's patch", reason=done.complaint)
 
 
 def _fetch(bare: Path, repo: str, commit: str) -> None:
-    done = _git(["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repo, commit], cwd=bare)
+    done = git(["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repo, commit], cwd=bare)
     if done.exit_code and _NOT_THERE.search(done.stderr):
         # Old servers give only what a branch or a tag names: take these, with their history.
-        done = _git(["fetch", "--quiet", "--", repo, "+refs/*:refs/comfypin/*"], cwd=bare)
+        done = git(["fetch", "--quiet", "--", repo, "+refs/*:refs/comfypin/*"], cwd=bare)
     if done.exit_code:
         raise RepoUnreachable(repo=shown(repo), reason=_without_secrets(done.complaint, repo))
     if not _has(bare, commit):
@@ -181,13 +192,13 @@ def _fetch(bare: Path, repo: str, commit: str) -> None:
 
 
 def _unbundle(bare: Path, bundle: Path, repo: str, commit: str) -> None:
-    done = _git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
+    done = git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
     if done.exit_code or not _has(bare, commit):
         raise CommitMissing(repo=shown(repo), commit=commit, reason=f"the bundle {bundle} does not give it")
 
 
 def _has(bare: Path, commit: str) -> bool:
-    return _git(["cat-file", "-e", f"{commit}^{{tree}}"], cwd=bare).exit_code == 0
+    return git(["cat-file", "-e", f"{commit}^{{tree}}"], cwd=bare).exit_code == 0
 
 
 def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
@@ -214,7 +225,7 @@ def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: 
 
 
 def _submodule_addresses(kept: Path, commit: str) -> dict[str, str]:
-    listed = _git(["config", "--blob", f"{commit}:.gitmodules", "-z", "--list"], cwd=kept)
+    listed = git(["config", "--blob", f"{commit}:.gitmodules", "-z", "--list"], cwd=kept)
     values: dict[str, dict[str, str]] = {}
     for line in listed.text.split("\0"):
         key, _, value = line.partition("\n")
@@ -252,11 +263,17 @@ def _without_secrets(text: str, repo: str) -> str:
     return text.replace(repo, shown(repo))
 
 
-def _git(
-    arguments: Sequence[str | Path], *, cwd: Path, stdin: bytes | None = None, extra: Mapping[str, str] | None = None
+def git(
+    arguments: Sequence[str | Path],
+    *,
+    cwd: Path,
+    stdin: bytes | None = None,
+    extra: Mapping[str, str] | None = None,
+    timeout_s: float = FETCH_TIMEOUT_S,
 ) -> Finished:
+    """Run git where no setting of the user's and no prompt can change or stop it; `extra` are variables."""
     command: list[str | Path] = ["git", *_QUIET, *arguments]
-    return run(command, cwd=cwd, env={**_environment(), **(extra or {})}, stdin=stdin, timeout_s=FETCH_TIMEOUT_S)
+    return run(command, cwd=cwd, env={**_environment(), **(extra or {})}, stdin=stdin, timeout_s=timeout_s)
 
 
 def _popen(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]:

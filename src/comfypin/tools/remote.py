@@ -1,0 +1,133 @@
+"""What git knows without fetching: the refs of a remote repository, and the state of a checkout on this machine."""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.errors.tools import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
+from comfypin.tools.git import FULL_COMMIT, git, shown
+
+LS_REMOTE_TIMEOUT_S = 120.0
+_BRANCH, _TAG = "refs/heads/", "refs/tags/"
+
+
+def list_refs(repo: str) -> dict[str, str]:
+    """The refs of a repository and the commits they name; an annotated tag counts as the commit it stands for.
+
+    Raises `RepoUnreachable`.
+    """
+    listed = git(["ls-remote", "--", repo], cwd=Path.cwd(), timeout_s=LS_REMOTE_TIMEOUT_S)
+    if listed.exit_code:
+        raise RepoUnreachable(repo=shown(repo), reason=listed.complaint.replace(repo, shown(repo)))
+    refs: dict[str, str] = {}
+    for line in listed.text.splitlines():
+        oid, _, name = line.partition("\t")
+        if FULL_COMMIT.fullmatch(oid):
+            refs[name.removesuffix("^{}")] = oid  # the peeled line comes after the tag's own
+    return refs
+
+
+def resolve_ref(repo: str, ref: str | None) -> str:
+    """The commit that a branch, a tag or a full ref names; None is the repository's default branch.
+
+    Raises `RepoUnreachable`, `RefMissing` (with names that are near) or `RefAmbiguous`.
+    """
+    if ref is not None and FULL_COMMIT.fullmatch(ref.lower()):
+        return ref.lower()
+    refs = list_refs(repo)
+    if ref is None:
+        if "HEAD" not in refs:
+            raise RefMissing(repo=shown(repo), ref="HEAD", near=())
+        return refs["HEAD"]
+    names = [name for name in (ref, _TAG + ref, _BRANCH + ref) if name in refs]
+    if len({refs[name] for name in names}) > 1:
+        raise RefAmbiguous(repo=shown(repo), ref=ref, names=names)
+    if not names:
+        raise RefMissing(repo=shown(repo), ref=ref, near=_near(ref, refs))
+    return refs[names[0]]
+
+
+def _near(ref: str, refs: Mapping[str, str]) -> tuple[str, ...]:
+    import difflib
+
+    short = [name.removeprefix(_TAG).removeprefix(_BRANCH) for name in refs]
+    if re.fullmatch(r"[0-9a-f]{4,39}", ref):
+        full = [oid for oid in dict.fromkeys(refs.values()) if oid.startswith(ref)]
+        if full:
+            return tuple(full[:3])
+    return tuple(difflib.get_close_matches(ref, short, n=3))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """A working tree: where it came from, the commit it is at, the branch, and its changes as a diff."""
+
+    folder: Path
+    remote: str | None
+    commit: str
+    branch: str | None
+    changed: tuple[str, ...]
+
+
+def read_checkout(folder: Path) -> Checkout | None:
+    """The state of a checkout, None where the folder is no git repository of its own. Raises `CheckoutUnreadable`."""
+    if not (folder / ".git").exists():
+        return None
+    head = _in(folder, "rev-parse", "--verify", "HEAD^{commit}")
+    branch = git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=folder)
+    status = _in(folder, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    return Checkout(
+        folder=folder,
+        remote=_remote(folder, branch.text.strip()),
+        commit=head.strip(),
+        branch=branch.text.strip() or None,
+        changed=tuple(entry[3:] for entry in status.split("\0") if entry),
+    )
+
+
+def tracked_files(folder: Path) -> frozenset[str]:
+    """The paths that git tracks in a checkout."""
+    return frozenset(name for name in _in(folder, "ls-files", "-z").split("\0") if name)
+
+
+def diff_of(folder: Path) -> str:
+    """All changes of a checkout, untracked files too, as a diff that `git apply` takes.
+
+    The checkout is only read: the index and the objects that git needs for it lie in a temporary folder.
+    """
+    objects = Path(_in(folder, "rev-parse", "--git-path", "objects").strip())
+    with tempfile.TemporaryDirectory(prefix="comfypin-diff-") as scratch:
+        (Path(scratch) / "objects").mkdir()
+        places = {
+            "GIT_INDEX_FILE": f"{scratch}/index",
+            "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath((folder / objects).resolve()),
+        }
+        for command in (["read-tree", "HEAD"], ["add", "--all", "."]):
+            done = git(command, cwd=folder, extra=places)
+            if done.exit_code:
+                raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
+        diff = git(["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "HEAD"], cwd=folder, extra=places)
+    try:
+        return diff.stdout.decode()
+    except UnicodeDecodeError as error:
+        reason = "a changed text file is not UTF-8, so its diff cannot be stored in a lock"
+        raise CheckoutUnreadable(folder=str(folder), reason=reason) from error
+
+
+def _remote(folder: Path, branch: str) -> str | None:
+    """The address of the branch's own remote, else of `origin`, else of the only one."""
+    names = git(["remote"], cwd=folder).text.split()
+    tracked = git(["config", f"branch.{branch}.remote"], cwd=folder).text.strip() if branch else ""
+    name = tracked if tracked in names else "origin" if "origin" in names else names[0] if len(names) == 1 else None
+    return None if name is None else git(["remote", "get-url", name], cwd=folder).text.strip() or None
+
+
+def _in(folder: Path, *arguments: str) -> str:
+    done = git(list(arguments), cwd=folder)
+    if done.exit_code:
+        raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
+    return done.stdout.decode(errors="surrogateescape")
