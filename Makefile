@@ -14,7 +14,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml uv.lock
-	$(SYNC) --no-default-groups
+	$(SYNC) --no-default-groups --compile-bytecode
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 from comfypin.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from comfypin.engine.command import ChildSpec
     from comfypin.engine.interface import Engine
+    from comfypin.env.realize import RealizeOptions
+    from comfypin.env.shelf import Shelf
     from comfypin.lock.model import EngineKind, EngineSpec
     from comfypin.outputs.interface import OutputSink
-    from comfypin.settings import OutputMode, Settings
+    from comfypin.settings import EnvSettings, OutputMode, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,4 +107,44 @@ def make_sink(
         from comfypin.outputs.folder import FolderSink
 
         return FolderSink.usable(out_dir or Path("out"))
-    raise ConfigError("buckets are not wired yet")
+    from comfypin.errors.storage import SettingMissing
+
+    variable = "GCS_BUCKET" if mode == "gcs" else "S3_BUCKET"
+    raise SettingMissing(variable=variable, purpose=f"deliver outputs with --output {mode}")
+
+
+def realize_options(
+    settings: "Settings",
+    env: "EnvSettings",
+    *,
+    publish: bool = False,
+    rebuild: bool = False,
+    target: str | None = None,
+    tell: "Callable[[str], None] | None" = None,
+) -> "RealizeOptions":
+    """How this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
+    from comfypin.env.layout import Home
+    from comfypin.env.realize import RealizeOptions, silent
+    from comfypin.env.sources import SourcePlaces
+    from comfypin.tools.vendor import VendorFolder
+
+    if publish and env.packs is None:
+        raise UsageError("--publish needs a place for packs: --packs DIR|BUCKET or COMFYPIN_PACKS.")
+    if env.vendor is not None and not env.vendor.is_dir():
+        raise UsageError(f"The vendor folder {env.vendor} does not exist.")
+    vendor = VendorFolder(root=env.vendor.absolute()) if env.vendor else None
+    return RealizeOptions(
+        home=Home(root=settings.comfy_home.absolute()),
+        models_dir=settings.models_dir.absolute(),
+        places=SourcePlaces(cache=env.cache_dir.absolute(), vendor=vendor, offline=env.offline),
+        shelf=open_shelf(env.packs) if env.packs else None,
+        publish=publish,
+        rebuild=rebuild,
+        target=target,
+        tell=tell or silent,
+    )
+
+
+def open_shelf(address: str) -> "Shelf":
+    """Where env packs are kept: a folder, or a bucket by its address."""
+    raise ConfigError(f"{address} cannot hold env packs.")

@@ -66,9 +66,13 @@ class _Follower:
         """The part of the work that is done, 0 to 1."""
         if self._progress is None:
             return None
-        if not isinstance(event, PhaseStarted | Requeued):
-            self._progress.hear(event)
-        return self._progress.fraction
+        match event:
+            case PhaseStarted(phase="collect"):
+                return self._progress.finish()
+            case PhaseStarted() | Requeued():
+                return self._progress.fraction
+            case _:
+                return self._progress.hear(event)
 
     def _name(self, node_id: "NodeId") -> str:
         node = self._graph.nodes.get(node_id) if self._graph else None

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from comfypin.digest import CHUNK_BYTES, Digest
-from comfypin.errors.output import FolderUnusable, OutputChanged, OutputUnreadable, not_written
+from comfypin.errors.output import FolderUnusable, OutputChanged, OutputNotWritten, OutputUnreadable, not_written
 from comfypin.files import atomic_file, contained_path, fsync_folder
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.outputs.naming import candidates, safe_name
@@ -48,7 +48,7 @@ class FolderSink:
         return tuple(deliveries)
 
     def _write(self, output: Output, taken: set[Path]) -> Path:
-        wanted = contained_path(self._root, safe_name(output.filename, output.subfolder))
+        wanted = self._place_for(output)
         wanted.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_copy(output, wanted) as temporary:
             for name in candidates(PurePosixPath(wanted.name)):
@@ -60,6 +60,18 @@ class FolderSink:
                     fsync_folder(path.parent)
                     return path
         raise AssertionError("candidates never end")
+
+    def _place_for(self, output: Output) -> Path:
+        name = safe_name(output.filename, output.subfolder)
+        try:
+            return contained_path(self._root, name)
+        except ValueError as exc:
+            # A link in the folder that leads elsewhere: whoever made it did not mean our names.
+            reason = "a symbolic link there leads out of the folder"
+            advice = "Remove the link, or choose another --out-dir."
+            raise OutputNotWritten(
+                filename=str(name), folder=self._root, reason=reason, advice=advice, delivered=()
+            ) from exc
 
 
 class FileSink:

@@ -1,0 +1,206 @@
+"""A job runs to its last delivered output, or says why not and leaves nothing running."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from comfypin.digest import Digest
+from comfypin.engine.interface import NodeStarted, Prompt, PromptOutputs
+from comfypin.errors.engine import EngineCrashed, OutputGone
+from comfypin.errors.prompt import DeadlineExceeded, NodeFailed
+from comfypin.errors.workflow import WorkflowRejected
+from comfypin.lock.model import Release
+from comfypin.outputs.folder import FolderSink
+from comfypin.outputs.inline import InlineSink
+from comfypin.outputs.interface import Delivery, JobFacts, Output
+from comfypin.run.events import PhaseStarted, Requeued, RunEvent
+from comfypin.run.job import Job
+from comfypin.run.runner import run
+from comfypin.testing import PIXEL_PNG, FakeEngine, fake_output
+from comfypin.workflow.graph import Graph, Link, Node
+from comfypin.workflow.prefix import Mark
+
+GRAPH = Graph(
+    nodes={
+        "1": Node(id="1", class_type="EmptyImage", inputs={"width": 1, "height": 1, "batch_size": 1, "color": 0}),
+        "2": Node(id="2", class_type="SaveImage", inputs={"images": Link("1", 0), "filename_prefix": "cat"}),
+        "3": Node(id="3", class_type="PreviewImage", inputs={"images": Link("1", 0)}),
+    }
+)
+
+
+def a_job(**changes: object) -> Job:
+    defaults: dict[str, object] = {
+        "id": "job",
+        "release": Release(name="test", digest=Digest.of(b"lock")),
+        "graph": GRAPH,
+    }
+    return Job(**{**defaults, **changes})  # type: ignore[arg-type]
+
+
+class SlowSink:
+    """A sink that never ends."""
+
+    async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
+        await asyncio.Event().wait()
+        return ()
+
+
+async def test_a_result_names_its_outputs_and_release() -> None:
+    result = await run(a_job(), engine=FakeEngine(), sink=InlineSink())
+    (delivery,) = result.deliveries
+    assert delivery.output.filename == "cat_00001_.png"
+    assert delivery.output.sha256 == Digest.of(PIXEL_PNG)
+    assert (delivery.output.width, delivery.output.height) == (1, 1)
+    assert result.release.name == "test"
+
+
+async def test_temporary_outputs_are_held_back_unless_asked_for() -> None:
+    without = await run(a_job(), engine=FakeEngine(), sink=InlineSink())
+    with_them = await run(a_job(with_previews=True), engine=FakeEngine(), sink=InlineSink())
+    assert (len(without.deliveries), without.held_back) == (1, 1)
+    assert [delivery.output.temporary for delivery in with_them.deliveries] == [False, True]
+
+
+async def test_phases_and_nodes_are_timed() -> None:
+    result = await run(a_job(), engine=FakeEngine(), sink=InlineSink())
+    assert set(result.phase_s) == {"queue", "run", "collect", "deliver"}
+    assert set(result.node_s) == {"1", "2", "3"}
+    assert all(seconds >= 0 for seconds in [*result.phase_s.values(), *result.node_s.values()])
+
+
+async def test_the_mark_is_taken_out_of_names_again() -> None:
+    mark = Mark.of("this submission")
+    nodes = {**GRAPH.nodes}
+    nodes["2"] = Node(
+        id="2", class_type="SaveImage", inputs={"images": Link("1", 0), "filename_prefix": mark.put_into("d/cat")}
+    )
+    result = await run(a_job(graph=Graph(nodes=nodes), mark=mark), engine=FakeEngine(), sink=InlineSink())
+    assert result.deliveries[0].output.filename == "cat_00001_.png"
+    assert result.deliveries[0].output.subfolder == "d"
+
+
+async def test_a_rejected_workflow_names_its_nodes() -> None:
+    with pytest.raises(WorkflowRejected) as caught:
+        await run(a_job(), engine=FakeEngine(rejects={"2": "unknown checkpoint"}), sink=InlineSink())
+    assert "unknown checkpoint" in caught.value.message
+
+
+async def test_a_failed_node_is_named() -> None:
+    with pytest.raises(NodeFailed, match=r"Node 1 .*out of luck"):
+        await run(a_job(), engine=FakeEngine(fails={"1": "out of luck"}), sink=InlineSink())
+
+
+async def test_a_job_whose_engine_dies_is_queued_once_more_under_a_new_id() -> None:
+    engine, events = FakeEngine(crashes=1), list[RunEvent]()
+    result = await run(a_job(), engine=engine, sink=InlineSink(), on_event=events.append)
+    assert len(result.deliveries) == 1
+    assert len({prompt.prompt_id for prompt in engine.prompts}) == 2
+    assert [event for event in events if isinstance(event, Requeued)] == [
+        Requeued(reason="killed by SIGKILL (exit code 137)")
+    ]
+    assert "run once more" in result.warnings[0]
+
+
+async def test_a_job_whose_engine_dies_twice_fails() -> None:
+    engine = FakeEngine(crashes=2)
+    with pytest.raises(EngineCrashed):
+        await run(a_job(), engine=engine, sink=InlineSink())
+    assert len(engine.prompts) == 2
+
+
+async def test_a_deadline_cancels_the_prompt_and_names_the_phase() -> None:
+    engine = FakeEngine(holds="2")
+    with pytest.raises(DeadlineExceeded) as caught:
+        await run(a_job(timeout_s=0.05), engine=engine, sink=InlineSink())
+    assert caught.value.facts["phase"] == "run"
+    assert engine.cancelled == [engine.prompts[0].prompt_id]
+
+
+async def test_a_deadline_counts_to_the_last_delivered_output() -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        await run(a_job(timeout_s=0.1), engine=FakeEngine(), sink=SlowSink())
+    assert caught.value.facts["phase"] == "deliver"
+
+
+async def test_a_timeout_inside_a_sink_is_not_the_jobs_deadline() -> None:
+    class Impatient:
+        async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
+            raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        await run(a_job(timeout_s=60), engine=FakeEngine(), sink=Impatient())
+
+
+async def test_a_cancelled_job_cancels_its_prompt() -> None:
+    engine = FakeEngine(holds="1")
+    running = asyncio.Event()
+
+    def watch(event: RunEvent) -> None:
+        if isinstance(event, NodeStarted):
+            running.set()
+
+    task = asyncio.ensure_future(run(a_job(), engine=engine, sink=InlineSink(), on_event=watch))
+    await running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.cancelled == [engine.prompts[0].prompt_id]
+
+
+async def test_phases_are_told_in_order() -> None:
+    events = list[RunEvent]()
+    await run(a_job(), engine=FakeEngine(), sink=InlineSink(), on_event=events.append)
+    phases = [event.phase for event in events if isinstance(event, PhaseStarted)]
+    assert phases == ["queue", "run", "collect", "deliver"]
+
+
+async def test_texts_are_part_of_the_result() -> None:
+    result = await run(a_job(), engine=FakeEngine(texts={"7": ("a caption",)}), sink=InlineSink())
+    assert result.texts == {"7": ("a caption",)}
+
+
+async def test_a_workflow_that_saves_nothing_says_so() -> None:
+    nodes = {node_id: node for node_id, node in GRAPH.nodes.items() if node_id != "2"}
+    result = await run(a_job(graph=Graph(nodes=nodes)), engine=FakeEngine(), sink=InlineSink())
+    assert result.deliveries == ()
+    assert result.warnings == ("The workflow saves no file; its 1 temporary outputs are delivered with --previews.",)
+
+
+class StreamingEngine(FakeEngine):
+    """Has these outputs, and they must be streamed."""
+
+    def __init__(self, *files: object) -> None:
+        super().__init__()
+        self._given = files
+
+    async def outputs(self, prompt_id: str) -> PromptOutputs:
+        return PromptOutputs(files=self._given)  # type: ignore[arg-type]
+
+
+async def test_streamed_outputs_keep_their_order_and_leave_no_spool(tmp_path: Path) -> None:
+    files = [fake_output(bytes([65 + number]) * 10, filename=f"{number}.txt") for number in range(9)]
+    engine = StreamingEngine(*files)
+    (tmp_path / "spool").mkdir()
+    result = await run(a_job(spool_parent=tmp_path / "spool"), engine=engine, sink=FolderSink(tmp_path / "out"))
+    assert [Path(str(delivery.uri)).read_text() for delivery in result.deliveries] == [
+        chr(65 + n) * 10 for n in range(9)
+    ]
+    assert not list((tmp_path / "spool").iterdir())
+
+
+async def test_an_output_that_the_engine_lost_fails_the_job_and_leaves_no_spool(tmp_path: Path) -> None:
+    engine = StreamingEngine(fake_output(b"here", filename="a.png"), fake_output(None, filename="b.png"))
+    with pytest.raises(OutputGone, match=r"b\.png"):
+        await run(a_job(spool_parent=tmp_path), engine=engine, sink=InlineSink())
+    assert not list(tmp_path.iterdir())
+
+
+async def test_secrets_go_to_the_engine_and_into_no_result() -> None:
+    engine = FakeEngine()
+    result = await run(a_job(extra_data={"api_key_comfy_org": "hush"}), engine=engine, sink=InlineSink())
+    (prompt,) = engine.prompts
+    assert isinstance(prompt, Prompt)
+    assert prompt.extra_data == {"api_key_comfy_org": "hush"}
+    assert "hush" not in str(result.to_json())
