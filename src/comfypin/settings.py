@@ -72,6 +72,50 @@ def _output_mode(text: str | None) -> OutputMode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvSettings:
+    """Where realizing finds things beside the lock.
+
+    `cache_dir` is COMFYPIN_CACHE_DIR, else `comfypin` in XDG_CACHE_HOME or ~/.cache; `packs` COMFYPIN_PACKS, a folder
+    or bucket of env packs; `vendor` COMFYPIN_VENDOR; `offline` COMFYPIN_OFFLINE.
+    """
+
+    cache_dir: Path
+    packs: str | None = None
+    vendor: Path | None = None
+    offline: bool = False
+
+    def overridden(
+        self, *, packs: str | None = None, vendor: Path | None = None, offline: bool = False
+    ) -> "EnvSettings":
+        """The settings with what flags say in place of the environment."""
+        return replace(self, packs=packs or self.packs, vendor=vendor or self.vendor, offline=offline or self.offline)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "EnvSettings":
+        """Read the variables; empty ones count as unset. Raises `ConfigError`."""
+
+        def text(name: str) -> str | None:
+            return environ.get(name, "").strip() or None
+
+        caches = Path(text("XDG_CACHE_HOME") or Path(text("HOME") or "/root") / ".cache")
+        vendor = text("COMFYPIN_VENDOR")
+        return cls(
+            cache_dir=Path(text("COMFYPIN_CACHE_DIR") or caches / "comfypin"),
+            packs=text("COMFYPIN_PACKS"),
+            vendor=Path(vendor) if vendor else None,
+            offline=_switch("COMFYPIN_OFFLINE", text("COMFYPIN_OFFLINE")),
+        )
+
+
+def _switch(name: str, text: str | None) -> bool:
+    if text is None or text.lower() in {"0", "false", "no", "off"}:
+        return False
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    raise ConfigError(f"{name} is {text!r}; it must be true or false.", variable=name, value=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunpodSettings:
     """How RunPod is reached. The keys are in no repr, so that no log or traceback shows them.
 

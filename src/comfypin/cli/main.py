@@ -19,6 +19,7 @@ NOUNS = {
     "run": "run a workflow on a release, and deliver its outputs",
     "demo": "run the built-in demo, from the package's own data",
     "lock": "make, check, compare and export locks",
+    "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
     "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
     "doctor": "say what this machine has and lacks",
 }

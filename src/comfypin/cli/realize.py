@@ -1,0 +1,102 @@
+"""Make this machine match a lock: ComfyUI, nodes and packages, proved by a receipt.
+
+A second run changes nothing. Killed anywhere, the next run finishes the job.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfypin.env.plan import Plan
+    from comfypin.env.realize import Realized, RealizeOptions
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("lock", nargs="?", metavar="LOCK", help="a lock file, or a release's name (default: LOCK_PATH)")
+    parser.add_argument("--lock", dest="lock_flag", metavar="LOCK", help="the same, as a flag")
+    add_home(parser)
+    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
+    parser.add_argument("--offline", action="store_true", help="use no network: caches, packs and --vendor only")
+    parser.add_argument("--vendor", type=Path, metavar="DIR", help="a folder made by `comfypin lock vendor`")
+    parser.add_argument("--packs", metavar="DIR|BUCKET", help="where env packs are (default: COMFYPIN_PACKS)")
+    parser.add_argument("--publish", action="store_true", help="store an env that had to be built in --packs")
+    parser.add_argument("--no-models", action="store_true", help="leave the lock's models alone")
+    parser.add_argument("--rebuild", action="store_true", help="build anew even where a whole env is")
+    parser.add_argument("--target", metavar="NAME", help="one of the lock's targets, where several fit this machine")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--verbose", action="store_true", help="say more about failures")
+
+
+def add_home(parser: argparse.ArgumentParser) -> None:
+    """The flag --home, the same for all who need it."""
+    parser.add_argument("--home", type=Path, metavar="DIR", help="where the env goes (default: COMFY_HOME, /opt/comfy)")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Realize, or print the plan."""
+    from comfypin.cli.lock import read_named_lock
+    from comfypin.env.realize import plan_realize, realize
+    from comfypin.errors import UsageError
+
+    if arguments.lock is not None and arguments.lock_flag is not None:
+        raise UsageError("Name the lock once, as LOCK or with --lock.")
+    where, reading = read_named_lock(arguments.lock or arguments.lock_flag)
+    for finding in reading.warnings:
+        print(f"comfypin: {finding}", file=sys.stderr)
+    options = _options(arguments)
+    if arguments.dry_run:
+        _print_plan(plan_realize(reading.lock, options, where=where), as_json=arguments.json)
+        return 0
+    _print_done(realize(reading.lock, options, where=where), as_json=arguments.json)
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> "RealizeOptions":
+    from comfypin.settings import EnvSettings, Settings
+    from comfypin.wiring import realize_options
+
+    settings = Settings.from_environment().overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    return realize_options(
+        settings,
+        EnvSettings.from_environment().overridden(
+            packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline
+        ),
+        publish=arguments.publish,
+        rebuild=arguments.rebuild,
+        target=arguments.target,
+        tell=lambda text: print(f"comfypin: {text}", file=sys.stderr),
+    )
+
+
+def _print_plan(plan: "Plan", *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(plan.to_json(), indent=2, sort_keys=True))
+        return
+    print(f"{plan.recipe.version_name}: {plan.action} ({plan.recipe.key[:16]}, {len(plan.recipe.packages)} packages)")
+    for step in plan.steps:
+        print(f"  {step.name:9} {step.subject}: {step.text}")
+
+
+def _print_done(realized: "Realized", *, as_json: bool) -> None:
+    receipt = realized.receipt
+    if as_json:
+        facts = {
+            "action": realized.action,
+            "folder": str(realized.folder),
+            "seconds": round(realized.seconds, 3),
+            "published": realized.published,
+            "receipt": receipt.to_json(),
+        }
+        print(json.dumps(facts, indent=2, sort_keys=True))
+        return
+    done = {"keep": "was whole already", "rewire": "was whole, and has its Python again"}
+    done |= {"unpack": "was unpacked", "build": "was built"}
+    size = f"{receipt.files} files, {receipt.size_bytes / 1e6:.0f} MB"
+    print(f"{realized.folder}: {done[realized.action]} in {realized.seconds:.1f} s ({size})")
+    if realized.published:
+        print(f"published as {realized.published}")

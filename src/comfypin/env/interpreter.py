@@ -1,0 +1,102 @@
+"""The Python interpreters of this machine: found by uv, asked for what they are, wired into a venv again."""
+
+import json
+import os
+from pathlib import Path
+
+from comfypin.env.layout import VENV, venv_python
+from comfypin.env.packages import Interpreter
+from comfypin.errors.env import PythonMissing
+from comfypin.files import write_atomically
+from comfypin.lease import process_token
+from comfypin.tools.packages import clean_environment, uv
+from comfypin.tools.process import run
+
+# Asked of the interpreter itself: its `sys` decides which wheels fit, not ours.
+_QUESTION = """
+import json, os, platform, sys, sysconfig
+v = sys.version_info
+print(json.dumps({
+  "version": "%d.%d.%d" % v[:3], "cache_tag": sys.implementation.cache_tag,
+  "platform": sysconfig.get_platform(), "machine": platform.machine(),
+  "base": os.path.realpath(sys.executable), "home": sys.base_prefix,
+  "markers": {
+    "implementation_name": sys.implementation.name, "implementation_version": "%d.%d.%d" % v[:3],
+    "os_name": os.name, "platform_machine": platform.machine(), "platform_release": platform.release(),
+    "platform_system": platform.system(), "platform_version": platform.version(),
+    "python_full_version": platform.python_version(),
+    "platform_python_implementation": platform.python_implementation(),
+    "python_version": "%d.%d" % v[:2], "sys_platform": sys.platform, "extra": ""}}))
+"""
+
+
+def find_interpreter(version: str) -> Interpreter:
+    """An interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`."""
+    minor = ".".join(version.split(".")[:2])
+    found = uv(["python", "find", "--no-project", "--system", minor], timeout_s=60)
+    path = Path(found.text.strip())
+    if found.exit_code or not path.is_file():
+        raise PythonMissing(version=minor, reason="uv finds none on PATH or among its own")
+    return describe(path)
+
+
+def describe(path: Path) -> Interpreter:
+    """Ask an interpreter what it is. Raises `PythonMissing` where it does not run."""
+    from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
+
+    asked = run([path, "-I", "-S", "-c", _QUESTION], env=clean_environment(), timeout_s=60)
+    if asked.exit_code:
+        raise PythonMissing(version=path.name, reason=asked.complaint)
+    facts = json.loads(asked.text)
+    major_minor = tuple(int(part) for part in facts["version"].split(".")[:2])
+    # packaging asks this process for platforms; ours and the env's Python run on one machine.
+    platforms = list(platform_tags())
+    short = f"cp{major_minor[0]}{major_minor[1]}"
+    tags: set[Tag] = {*cpython_tags(major_minor, [short], platforms), *compatible_tags(major_minor, short, platforms)}
+    return Interpreter(
+        path=Path(facts["base"]),
+        version=facts["version"],
+        cache_tag=facts["cache_tag"],
+        machine=machine_name(facts["markers"]["platform_system"], facts["machine"]),
+        tags=frozenset(tags),
+        markers=facts["markers"],
+    )
+
+
+def machine_name(system: str, machine: str) -> str:
+    """`linux-x86_64`, as the lock's targets begin."""
+    return f"{system.lower()}-{machine.lower().replace('amd64', 'x86_64').replace('arm64', 'aarch64')}"
+
+
+def rewire(build: Path, interpreter: Interpreter) -> None:
+    """Make the venv of a build run on this interpreter: what in it is absolute is written anew, atomically."""
+    config = build / VENV / "pyvenv.cfg"
+    lines = (
+        f"home = {interpreter.path.parent}",
+        "implementation = CPython",
+        f"version_info = {interpreter.version}",
+        "include-system-site-packages = false",
+        "relocatable = true",
+    )
+    write_atomically(config, ("\n".join(lines) + "\n").encode())
+    python = venv_python(build)
+    python.parent.mkdir(parents=True, exist_ok=True)
+    replace_link(python, str(interpreter.path))
+    for name in ("python3", f"python{interpreter.minor}"):
+        replace_link(python.with_name(name), "python")
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Point a symbolic link somewhere, atomically."""
+    if link.is_symlink() and str(link.readlink()) == target:
+        return
+    temporary = link.with_name(f".{link.name}.{process_token()}.tmp")
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def works(build: Path, minor: str) -> bool:
+    """Whether the venv's interpreter exists and is of the wanted minor version, judged without starting it."""
+    python = venv_python(build)
+    library = build / VENV / "lib" / f"python{minor}"
+    return python.exists() and os.access(python, os.X_OK) and library.is_dir()

@@ -1,0 +1,53 @@
+"""Where a realized env lies under COMFY_HOME; docs/architecture.md, "Env", says why."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RECEIPT = "receipt.json"
+MANIFEST = "manifest.json"
+COMFYUI = "ComfyUI"
+CUSTOM_NODES = "ComfyUI/custom_nodes"
+VENV = "venv"
+LOCK_COPY = "current.lock.json"
+# ComfyUI's own state inside its folder: never part of what a lock says.
+STATE_FOLDERS = ("output", "input", "temp", "user", "models")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """COMFY_HOME: builds by env digest, and links to the one that is current."""
+
+    root: Path
+
+    @property
+    def builds(self) -> Path:
+        """All builds, each whole (with a receipt) or to be thrown away."""
+        return self.root / "builds"
+
+    def build(self, key: str) -> Path:
+        """The folder of one build."""
+        return self.builds / key
+
+    @property
+    def current(self) -> Path:
+        """The link to the build that was realized last."""
+        return self.root / "current"
+
+    def lease(self, key: str) -> Path:
+        """The lease of whoever makes this build."""
+        return self.root / "leases" / f"build-{key}"
+
+    @property
+    def lock_copy(self) -> Path:
+        """The lock that was realized last, so that `env status` needs no other."""
+        return self.root / LOCK_COPY
+
+
+def site_packages(build: Path) -> Path:
+    """The folder the packages of a build are in. Raises `StopIteration` where there is no venv."""
+    return next(iter(sorted((build / VENV / "lib").glob("python3.*/site-packages"))))
+
+
+def venv_python(build: Path) -> Path:
+    """The interpreter of a build."""
+    return build / VENV / "bin" / "python"

@@ -1,0 +1,179 @@
+"""Runs inside a new env, by its own Python: starts ComfyUI as far as its nodes, and says what cannot be imported.
+
+It gets one JSON argument and appends JSON lines to the report it names: `{"begin": S}`, `{"fail": S, "why": W}`,
+`{"folders": {...}}`, and at the end `{"done": true}`. A line that is missing is a crash of what began last.
+Only the standard library may be used here: this is not our interpreter.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import re
+import runpy
+import sys
+import traceback
+from typing import Any, Dict, Iterator, List, Optional  # noqa: UP035  (may run on an older Python than ours)
+
+_CANNOT = re.compile(r"Cannot import (?P<path>.+?) module for custom nodes: (?P<why>.*)", re.S)
+_SKIPPED = re.compile(r"Skip (?P<path>.+?) module for custom nodes due to (?P<why>.*)", re.S)
+_PRESTARTUP = re.compile(r"Failed to execute startup-script: (?P<path>.+?) / (?P<why>.*)", re.S)
+
+
+class Report:
+    """The report file, a line at a time, flushed so that a crash loses nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115, PTH123
+        self.failed: Dict[str, str] = {}  # noqa: UP006
+
+    def say(self, **line: Any) -> None:
+        self._file.write(json.dumps(line) + "\n")
+
+    def fail(self, subject: str, why: str) -> None:
+        if subject not in self.failed:
+            self.failed[subject] = why
+            self.say(fail=subject, why=why)
+
+
+class LogWatch(logging.Handler):
+    """ComfyUI says in its log which nodes it could not import; nothing else of it does."""
+
+    def __init__(self, report: Report, nodes: List[str]) -> None:  # noqa: UP006
+        super().__init__(logging.INFO)
+        self._report = report
+        self._nodes = nodes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        for pattern in (_CANNOT, _SKIPPED, _PRESTARTUP):
+            match = pattern.search(text)
+            subject = self._node_of(match["path"]) if match else None
+            if match and subject:
+                self._report.fail(subject, match["why"].strip())
+
+    def _node_of(self, path: str) -> Optional[str]:  # noqa: UP045
+        parts = path.replace("\\", "/").split("/")
+        return next((f"node {node}" for node in self._nodes if node in parts), None)
+
+
+def main() -> None:
+    request = json.loads(sys.argv[1])
+    report = Report(request["report"])
+    comfyui, nodes = request["comfyui"], request["nodes"]
+    sys.path[0] = comfyui
+    os.chdir(comfyui)
+    for name in request["requirements"]:
+        report.say(begin=f"requirement {name}")
+        check_requirement(report, name)
+    if request["start"]:
+        start_comfyui(report, request, nodes)
+    else:
+        for node in nodes:
+            report.say(begin=f"node {node}")
+            import_node(report, os.path.join(comfyui, "custom_nodes", node), node)  # noqa: PTH118
+    report.say(folders=model_folders())
+    report.say(done=True)
+    # Threads that a node started, and its exit handlers, are not ours to wait for.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def check_requirement(report: Report, name: str) -> None:
+    """Is the distribution there, and can what it brings be imported?"""
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        report.fail(f"requirement {name}", "ComfyUI requires it, and the lock's packages do not have it")
+        return
+    for module in top_level(distribution):
+        try:
+            importlib.import_module(module)
+        except BaseException as error:  # noqa: BLE001  (SystemExit too: whatever it is, it is the finding)
+            report.fail(f"requirement {name}", f"import {module}: {said(error)}")
+
+
+def top_level(distribution: importlib.metadata.Distribution) -> Iterator[str]:
+    """The packages and modules that a distribution puts on the path."""
+    found = set()
+    for file in distribution.files or ():
+        parts = file.parts
+        if len(parts) == 2 and parts[1] == "__init__.py":
+            found.add(parts[0])
+        elif len(parts) == 1 and parts[0].endswith(".py"):
+            found.add(parts[0][:-3])
+    return iter(sorted(name for name in found if name.isidentifier() and not name.startswith("_")))
+
+
+def start_comfyui(report: Report, request: Dict[str, Any], nodes: List[str]) -> None:  # noqa: UP006
+    """Run main.py with its own switch for tests: everything is loaded, nothing is served."""
+    report.say(begin="ComfyUI")
+    sys.argv = ["main.py", *request["arguments"]]
+    logging.getLogger().addHandler(LogWatch(report, nodes))
+    try:
+        runpy.run_path(os.path.join(request["comfyui"], "main.py"), run_name="__main__")  # noqa: PTH118
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            report.fail("ComfyUI", f"its start ended with exit code {end.code}")
+    except BaseException as error:  # noqa: BLE001
+        traceback.print_exc()
+        report.fail("ComfyUI", said(error))
+    loaded = getattr(sys.modules.get("nodes"), "LOADED_MODULE_DIRS", None)
+    if loaded is not None and not report.failed:
+        known = {os.path.basename(path) for path in loaded.values()}  # noqa: PTH119
+        for node in nodes:
+            if node not in known:
+                report.fail(f"node {node}", "ComfyUI did not load it")
+
+
+def import_node(report: Report, path: str, node: str) -> None:
+    """Import one node pack under the name that ComfyUI gives it."""
+    start = os.path.join(path, "__init__.py")  # noqa: PTH118
+    if not os.path.isfile(start):  # noqa: PTH113
+        report.fail(f"node {node}", "it has no __init__.py")
+        return
+    name = path.replace(".", "_x_")
+    spec = importlib.util.spec_from_file_location(name, start)
+    if spec is None or spec.loader is None:
+        report.fail(f"node {node}", "its __init__.py cannot be loaded")
+        return
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:  # noqa: BLE001
+        traceback.print_exc()
+        report.fail(f"node {node}", said(error))
+
+
+def model_folders() -> Dict[str, List[str]]:  # noqa: UP006
+    """The names ComfyUI looks models up by, each with its folders relative to the models folder."""
+    paths = sys.modules.get("folder_paths")
+    root = getattr(paths, "models_dir", None)
+    known = getattr(paths, "folder_names_and_paths", None)
+    found: Dict[str, List[str]] = {}  # noqa: UP006
+    if not isinstance(root, str) or not isinstance(known, dict):
+        return found
+    for name, (folders, _) in sorted(known.items()):
+        if name == "custom_nodes":
+            continue
+        for folder in folders:
+            relative = os.path.relpath(folder, root)
+            if not relative.startswith("..") and relative != "." and relative not in found.get(name, []):
+                found.setdefault(name, []).append(relative)
+    return found
+
+
+def said(error: BaseException) -> str:
+    """An exception as one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

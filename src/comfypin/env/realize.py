@@ -1,0 +1,218 @@
+"""Lock to env: the receipt says it is there, or a pack brings it, or it is built; one process at a time, killable.
+
+A build is made under a temporary name, renamed into its place, and only then gets its receipt. Whatever a killed run
+left has no receipt, so the next run removes it; what was downloaded stays in the caches.
+"""
+
+import errno
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.env.build import Build
+from comfypin.env.interpreter import find_interpreter, machine_name, replace_link, rewire, works
+from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home
+from comfypin.env.model_paths import write_model_paths
+from comfypin.env.plan import Action, Plan, Recipe, Survey, key_of, make_plan, make_recipe, require_pinned
+from comfypin.env.receipt import Receipt, read_receipt, write_receipt
+from comfypin.env.shelf import Shelf
+from comfypin.env.sources import SourcePlaces
+from comfypin.env.space import require_space_to_build
+from comfypin.errors.env import DiskFull, HomeOccupied, HomeUnusable
+from comfypin.files import write_atomically
+from comfypin.lease import Holder, Lease, acquire, process_token
+from comfypin.lock.codec import render
+from comfypin.lock.model import Lock
+from comfypin.tools.packages import uv
+
+Tell = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealizeOptions:
+    """Where to realize, from where things may come, and what was asked for beside.
+
+    `shelf` holds env packs; `publish` stores there what had to be built. `target` names one of the lock's targets.
+    """
+
+    home: Home
+    models_dir: Path
+    places: SourcePlaces
+    shelf: Shelf | None = None
+    publish: bool = False
+    rebuild: bool = False
+    target: str | None = None
+    tell: Tell = silent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realized:
+    """An env that is whole: its folder (what an engine is started from), its receipt, what was done, and how long."""
+
+    folder: Path
+    receipt: Receipt
+    action: Action
+    seconds: float
+    published: str | None = None
+
+
+def plan_realize(lock: Lock, options: RealizeOptions, *, where: str) -> Plan:
+    """What realizing would do; changes nothing. Raises `LockIncomplete`, `NotAnEngine`, `PythonMissing`, ..."""
+    require_pinned(lock, where)
+    _require_free_names(options.home)
+    recipe = make_recipe(lock, find_interpreter(str(lock.python.version)), target=options.target)
+    return make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
+
+
+def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Realized:
+    """Make the home hold the env of the lock, whole. Repeatable, and safe beside others that do the same.
+
+    Raises `EnvError` and `LockError` of many kinds; the home then has what it had before.
+    """
+    started = time.monotonic()
+    require_pinned(lock, where)
+    _require_free_names(options.home)
+    with _disk_errors(options.home.root):
+        receipt = None if options.rebuild else whole_receipt(lock, options)
+        action: Action = "keep"
+        published = None
+        if receipt is None:
+            recipe = make_recipe(lock, find_interpreter(str(lock.python.version)), target=options.target)
+            receipt, action, published = _make(recipe, options)
+        folder = options.home.build(receipt.key)
+        _activate(lock, receipt, options)
+    seconds = time.monotonic() - started
+    return Realized(folder=folder, receipt=receipt, action=action, seconds=seconds, published=published)
+
+
+def whole_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
+    """The receipt of the lock's env where it is whole and runs here; None where there is work to do. Takes ms."""
+    machine = machine_name(platform.system(), platform.machine())
+    key = key_of(lock, machine, options.target)
+    build = options.home.build(key)
+    receipt = read_receipt(build)
+    if receipt is None or receipt.key != key or not receipt.platform.endswith(machine):
+        return None
+    complete = (build / COMFYUI / "main.py").is_file() and works(build, receipt.python)
+    return receipt if complete else None
+
+
+def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, str | None]:
+    """Unpack or build, under the lease of this build."""
+    home = options.home
+
+    def waiting(holder: Holder) -> None:
+        options.tell(f"waiting for {holder}, which makes this env")
+
+    lease = acquire(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
+    with lease:
+        _sweep(home, recipe.key)
+        plan = make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
+        if plan.action == "keep":
+            receipt = read_receipt(home.build(recipe.key))
+            assert receipt is not None, "the plan saw it"
+            return receipt, "keep", None
+        if plan.action == "rewire":
+            rewire(home.build(recipe.key), recipe.interpreter)
+            receipt = read_receipt(home.build(recipe.key))
+            assert receipt is not None, "the plan saw it"
+            return receipt, "rewire", None
+        temporary = home.builds / f".tmp-{recipe.key[:16]}-{process_token()}"
+        temporary.mkdir(parents=True)
+        try:
+            receipt = _fill(temporary, plan, options)
+            _commit(temporary, receipt, home, lease)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        published = None
+        if options.publish and options.shelf is not None and plan.action == "build":
+            options.tell("packing and publishing")
+            published = options.shelf.publish(home.build(recipe.key), recipe.pack_name)
+        return receipt, plan.action, published
+
+
+def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
+    recipe = plan.recipe
+    if plan.action == "unpack" and options.shelf is not None:
+        options.tell(f"unpacking {recipe.pack_name}")
+        receipt = options.shelf.unpack(recipe.pack_name, temporary, key=recipe.key)
+        rewire(temporary, recipe.interpreter)
+        return receipt
+    cache = Path(uv(["cache", "dir"]).text.strip() or options.home.root)
+    require_space_to_build(options.home.root, cache, recipe.packages, offline=options.places.offline)
+    build = Build(folder=temporary, recipe=recipe, places=options.places, tell=options.tell)
+    return build.make()
+
+
+def _commit(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
+    """Rename the build into its place; the receipt is last, so a build without one is never whole."""
+    final = home.build(receipt.key)
+    (temporary / RECEIPT).unlink(missing_ok=True)
+    lease.check()
+    if final.exists():
+        final.rename(home.builds / f".tmp-{receipt.key[:16]}-{process_token()}-old")
+    temporary.rename(final)
+    write_receipt(final, receipt)
+    _sweep(home, receipt.key)
+
+
+def _activate(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
+    """Make this build the home's current one; every link is relative, so the home may be mounted anywhere."""
+    home = options.home
+    replace_link(home.current, f"builds/{receipt.key}")
+    for name in (COMFYUI, VENV):
+        replace_link(home.root / name, f"current/{name}")
+    data = render(lock)
+    if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
+        write_atomically(home.lock_copy, data)
+    write_model_paths(home.build(receipt.key), receipt, lock, options.models_dir)
+
+
+def _survey(recipe: Recipe, options: RealizeOptions) -> Survey:
+    build = options.home.build(recipe.key)
+    receipt = read_receipt(build)
+    pack = None
+    if receipt is None and options.shelf is not None and not options.rebuild:
+        pack = options.shelf.find(recipe.pack_name)
+    kept = options.places.commits.cache
+    return Survey(
+        receipt=receipt,
+        interpreter_works=works(build, recipe.interpreter.minor),
+        pack=pack,
+        commits=frozenset(path.name.removesuffix(".git") for path in kept.glob("*.git")),
+    )
+
+
+def _sweep(home: Home, key: str) -> None:
+    """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it."""
+    for path in home.builds.glob(f".tmp-{key[:16]}-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _require_free_names(home: Home) -> None:
+    for path in (home.current, home.root / COMFYUI, home.root / VENV):
+        if path.exists() and not path.is_symlink():
+            raise HomeOccupied(path=path)
+    if home.root.exists() and not home.root.is_dir():
+        raise HomeUnusable(path=home.root, reason="it is not a folder")
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """What the file system refuses, as one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull(where=root) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise HomeUnusable(path=root, reason=error.strerror or str(error)) from error
+        raise

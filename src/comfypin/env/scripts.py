@@ -1,0 +1,93 @@
+"""Nodes' install.py, by the lock's policy: reviewed by its hash, and never free to move what the lock pins."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from comfypin.digest import Digest
+from comfypin.env.layout import COMFYUI, VENV, site_packages, venv_python
+from comfypin.env.manifest import read_records
+from comfypin.env.packages import normalized
+from comfypin.env.plan import Recipe, folder_of
+from comfypin.errors.env import InstallScriptChanged, InstallScriptFailed
+from comfypin.lock.model import NodePin
+from comfypin.tools.packages import clean_environment, uv_binary
+from comfypin.tools.process import run
+
+SCRIPT_TIMEOUT_S = 1800.0
+# Scripts call `python -m pip install ...`; a locked venv has no pip. uv answers to that name, held to the lock's pins.
+_PIP = """\
+import os, sys
+uv = {uv!r}
+os.execv(uv, [uv, "--no-config", "--no-progress", "pip", *sys.argv[1:]])
+"""
+
+
+def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[str], None]) -> None:
+    """Run the scripts that the lock says are to be run.
+
+    Raises `InstallScriptChanged` (before anything is run) and `InstallScriptFailed`.
+    """
+    wanted = [node for node in recipe.nodes if node.install_script == "run"]
+    scripts = [(node, build / folder_of(node) / "install.py") for node in wanted]
+    present = [(node, path) for node, path in scripts if _check(node, path)]
+    if not present:
+        return
+    before = _distributions(build)
+    with tempfile.TemporaryDirectory(prefix="comfypin-pip-") as folder:
+        shim = Path(folder, "pip")
+        shim.mkdir()
+        (shim / "__init__.py").write_text("", encoding="utf-8")
+        (shim / "__main__.py").write_text(_PIP.format(uv=str(uv_binary())), encoding="utf-8")
+        pins = Path(folder, "pins.txt")
+        lines = [f"{pin.name}=={pin.version}" for pin in recipe.packages]
+        pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for node, path in present:
+            tell(f"running install.py of {node.name}")
+            _run_one(build, node, path, _environment(build, folder, pins, offline=offline))
+            _require_unmoved(node, before, _distributions(build))
+
+
+def _check(node: NodePin, path: Path) -> bool:
+    if not path.is_file():
+        if node.install_script_sha256 is not None:
+            raise InstallScriptChanged(node=node.name, expected=node.install_script_sha256.hex, actual="(no file)")
+        return False
+    actual = Digest.of_file(path)
+    if node.install_script_sha256 is not None and actual != node.install_script_sha256:
+        raise InstallScriptChanged(node=node.name, expected=node.install_script_sha256.hex, actual=actual.hex)
+    return True
+
+
+def _run_one(build: Path, node: NodePin, path: Path, environment: dict[str, str]) -> None:
+    done = run([venv_python(build), path], cwd=path.parent, env=environment, timeout_s=SCRIPT_TIMEOUT_S)
+    if done.exit_code:
+        raise InstallScriptFailed(node=node.name, reason=f"exit code {done.exit_code}: {done.complaint}")
+
+
+def _require_unmoved(node: NodePin, before: dict[str, str], after: dict[str, str]) -> None:
+    moved = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if moved:
+        reason = f"it installed or changed packages that are not in the lock: {', '.join(moved)}; lock them instead"
+        raise InstallScriptFailed(node=node.name, reason=reason)
+
+
+def _distributions(build: Path) -> dict[str, str]:
+    return {normalized(record.name): record.version for record in read_records(site_packages(build))}
+
+
+def _environment(build: Path, shim: str, pins: Path, *, offline: bool) -> dict[str, str]:
+    ours = clean_environment()
+    venv = build / VENV
+    return {
+        **ours,
+        "PATH": f"{venv / 'bin'}:{ours.get('PATH', '')}",
+        "VIRTUAL_ENV": str(venv),
+        "PYTHONPATH": shim,
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "UV_CONSTRAINT": str(pins),
+        "UV_LINK_MODE": "copy",
+        "COMFYUI_PATH": str(build / COMFYUI),
+        **({"UV_OFFLINE": "1"} if offline else {}),
+    }
