@@ -123,7 +123,8 @@ class LineTeller(_Follower):
     def hear(self, event: RunEvent) -> None:
         fraction = self._follow(event)
         if (told := _sentence(event)) is not None:
-            self.say(told)
+            if not isinstance(event, PhaseStarted):
+                self.say(told)
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + _LINE_EVERY_S
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
@@ -206,6 +207,8 @@ class PlainFormatter(logging.Formatter):
     """`12:00:00 warning model fetched path=vae/x.safetensors`."""
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.name == "comfypin.engine.log":
+            return f"engine | {record.getMessage()}"
         when = time.strftime("%H:%M:%S", time.localtime(record.created))
         facts = "".join(f" {name}={value}" for name, value in _facts(record).items() if name != "action")
         text = f"{when} {record.levelname.lower()} {record.getMessage()}{facts}"

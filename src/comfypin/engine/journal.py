@@ -1,10 +1,14 @@
 """What an engine prints: the last lines in memory, everything in a file that does not grow for ever."""
 
 import asyncio
+import logging
 import os
 import re
 from collections import deque
 from pathlib import Path
+
+# What the engine prints, line by line, for those who ask for it with --verbose.
+log = logging.getLogger("comfypin.engine.log")
 
 _RING_LINES = 400
 _LINE_CHARACTERS = 2000
@@ -62,4 +66,6 @@ class Journal:
                 self._lines.pop()
             self._lines.append(line[:_LINE_CHARACTERS])
             self._overwriting = end == "\r"
+            if not self._overwriting and line.strip():
+                log.info("%s", line[:_LINE_CHARACTERS], extra={"action": "engine_said"})
         self._partial = pieces[-1][-_LINE_CHARACTERS:]
