@@ -12,13 +12,14 @@ from comfypin.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from comfypin.deploy.api import Api
     from comfypin.engine.command import ChildSpec
     from comfypin.engine.interface import Engine
     from comfypin.env.realize import RealizeOptions
     from comfypin.env.shelf import Shelf
     from comfypin.lock.model import EngineKind, EngineSpec
     from comfypin.outputs.interface import OutputSink
-    from comfypin.settings import EnvSettings, OutputMode, Settings
+    from comfypin.settings import EnvSettings, OutputMode, RunpodSettings, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,3 +149,28 @@ def realize_options(
 def open_shelf(address: str) -> "Shelf":
     """Where env packs are kept: a folder, or a bucket by its address."""
     raise ConfigError(f"{address} cannot hold env packs.")
+
+
+def runpod_api() -> "Api":
+    """RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
+    from comfypin.settings import RunpodSettings
+
+    settings = RunpodSettings.from_environment()
+    return _runpod(settings, settings.api_url)
+
+
+def runpod_jobs_api() -> "Api":
+    """The job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
+    from comfypin.settings import RunpodSettings
+
+    settings = RunpodSettings.from_environment()
+    return _runpod(settings, settings.jobs_url)
+
+
+def _runpod(settings: "RunpodSettings", base_url: str) -> "Api":
+    from comfypin.deploy.api import Api
+    from comfypin.errors.deploy import ApiKeyMissing
+
+    if settings.api_key is None:
+        raise ApiKeyMissing
+    return Api(key=settings.api_key, base_url=base_url)
