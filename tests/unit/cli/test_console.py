@@ -1,0 +1,90 @@
+"""What is told while a job runs: JSON lines, plain lines, and logs."""
+
+import json
+import logging
+
+from comfypin.cli.console import JsonFormatter, JsonTeller, LineTeller, PlainFormatter
+from comfypin.engine.interface import NodeFinished, NodeProgress, NodeStarted, Queued, Started, Warned
+from comfypin.run.events import PhaseStarted, Requeued
+from comfypin.workflow.graph import Graph, Node
+
+GRAPH = Graph(
+    nodes={
+        "1": Node(id="1", class_type="KSampler", inputs={"steps": 20}, title="Main [red]"),
+        "2": Node(id="2", class_type="SaveImage", inputs={}),
+    }
+)
+
+
+class Clock:
+    """A clock that stands where it is put."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_json_events_have_names_and_a_fraction_that_reaches_one() -> None:
+    lines: list[str] = []
+    teller = JsonTeller(lines.append, Clock())
+    teller.watch(GRAPH)
+    for event in (
+        Started(),
+        NodeStarted(node_id="1", at_s=0),
+        NodeFinished(node_id="1", at_s=1),
+        PhaseStarted(phase="collect"),
+    ):
+        teller.hear(event)
+    told = [json.loads(line) for line in lines]
+    assert told[1] == {"event": "node_started", "node": "1", "name": "Main [red]", "fraction": 0.0}
+    fractions = [line["fraction"] for line in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+def test_json_steps_are_throttled_but_for_the_last() -> None:
+    lines: list[str] = []
+    teller = JsonTeller(lines.append, Clock())
+    for step in range(1, 21):
+        teller.hear(NodeProgress(node_id="1", value=step, maximum=20))
+    assert [json.loads(line)["value"] for line in lines] == [1, 20]
+
+
+def test_plain_lines_tell_what_matters_and_now_and_then_how_far_it_is() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    teller = LineTeller(lines.append, clock)
+    teller.watch(GRAPH)
+    teller.hear(Queued(ahead=3))
+    teller.hear(NodeStarted(node_id="1", at_s=0))
+    clock.now = 10
+    teller.hear(NodeProgress(node_id="1", value=10, maximum=20))
+    teller.hear(NodeProgress(node_id="1", value=11, maximum=20))
+    teller.hear(Warned(message="careful"))
+    teller.hear(Requeued(reason="exit code 1"))
+    assert lines[0] == "Waiting behind 3 prompts.\n"
+    assert "Main [red] 10/20" in lines[1]
+    assert lines[2] == "Warning: careful\n"
+    assert lines[3] == "The engine died (exit code 1); the job is queued once more.\n"
+    assert len(lines) == 4
+
+
+def a_record(name: str = "comfypin.x") -> logging.LogRecord:
+    record = logging.makeLogRecord({"name": name, "levelname": "INFO", "msg": "model fetched"})
+    record.path = "vae/x.safetensors"
+    return record
+
+
+def test_a_log_line_holds_its_facts() -> None:
+    assert PlainFormatter().format(a_record()).endswith("info model fetched path=vae/x.safetensors")
+    assert json.loads(JsonFormatter().format(a_record())) == {
+        "event": "log",
+        "level": "info",
+        "message": "model fetched",
+        "path": "vae/x.safetensors",
+    }
+
+
+def test_the_engines_own_lines_are_told_apart() -> None:
+    assert PlainFormatter().format(a_record("comfypin.engine.log")) == "engine | model fetched"
