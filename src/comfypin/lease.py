@@ -201,13 +201,13 @@ def volume_time_ns(folder: Path) -> int:
 
 def process_token() -> str:
     """A name for something temporary of this process: `is_dead` tells from it alone whether the process has ended."""
-    return f"{_machine()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(6)}"
+    return f"{this_machine()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(6)}"
 
 
 def is_dead(token: str) -> bool:
     """Whether the process that made this token ran on this machine and has ended. Unknown machines: False."""
     machine, pid, started, *_ = [*token.split("-"), "", "", ""]
-    if machine != _machine() or machine == "" or not pid.isdigit() or not started.isdigit():
+    if machine != this_machine() or machine == "" or not pid.isdigit() or not started.isdigit():
         return False
     if _started(int(pid)) == int(started):
         return False
@@ -294,7 +294,7 @@ def _sweep_claims(path: Path) -> None:
 
 
 @functools.cache
-def _machine() -> str:
+def this_machine() -> str:
     """A short name for this machine's boot and process namespace, within which process ids mean something."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

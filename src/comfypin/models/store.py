@@ -1,0 +1,260 @@
+"""The store of blobs: model bytes by sha256, once for all releases, with links from ComfyUI's folders to them.
+
+Below its root (`MODELS_DIR/.comfypin`, or a folder of a volume):
+`blobs/sha256/<2 hex>/<hex>` whole files, read only · `partial/<key>/` unfinished ones · `leases/` who works on which ·
+`aside/` files that were in the way or had wrong bytes · `releases/` which release names which blob · `verified` digests
+that are known. Everything that several processes may do at once is an atomic rename or happens under a lease.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from comfypin.digest import Digest
+from comfypin.errors.model import DiskTooSmall, ModelDiffers
+from comfypin.files import free_bytes, fsync_folder
+from comfypin.lease import Lease, acquire, is_dead, process_token, try_acquire
+from comfypin.models.ledger import Ledger
+from comfypin.models.partial import Partial
+from comfypin.models.releases import Releases
+from comfypin.models.scratch import Scratch
+
+LinkKind = Literal["symlink", "hardlink", "reflink", "copy"]
+
+# Space that is left for others: logs, the engine's own files.
+SPARE_BYTES = 64 << 20
+# https://man7.org/linux/man-pages/man2/FICLONE.2const.html
+_FICLONE = 0x40049409
+_LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "bcachefs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durability:
+    """When bytes are on the disk: `always` waits for it; else only where other machines may read them (network)."""
+
+    always: bool = False
+
+
+class BlobStore:
+    """Blobs below one root, with the ledger of known digests and the records of releases."""
+
+    def __init__(self, root: Path, *, durability: Durability | None = None) -> None:
+        self.root = root
+        self._scratch = Scratch(root / "tmp")
+        self.ledger = Ledger(root / "verified", self._scratch)
+        self.releases = Releases(root / "releases", self._scratch)
+        self._durability = durability or Durability()
+
+    # -- names
+
+    def blob(self, digest: Digest) -> Path:
+        """The path that a blob has, or would have."""
+        return self.root / "blobs" / "sha256" / digest.hex[:2] / digest.hex
+
+    def partial(self, key: str) -> Partial:
+        """The unfinished file of a key: a digest's hex, or something else for a file whose digest is not known."""
+        return Partial(self.root / "partial" / key)
+
+    def lease_path(self, key: str) -> Path:
+        return self.root / "leases" / f"{key}.lease"
+
+    def try_lease(self, key: str) -> Lease | None:
+        """The lease on one key, or None while somebody else has it. Raises `LeaseUnavailable`."""
+        result = try_acquire(self.lease_path(key), purpose=f"bring {key[:12]}")
+        return result if isinstance(result, Lease) else None
+
+    def lease(self, key: str) -> Lease:
+        """Wait for the lease on one key."""
+        return acquire(self.lease_path(key), purpose=f"work on {key[:12]}")
+
+    # -- blobs
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob is there with the bytes that it had when it was verified."""
+        path = self.blob(digest)
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        return self.ledger.digest_of(path, status) == digest
+
+    def check(self, digest: Digest) -> bool:
+        """Like `has`, but a blob that the ledger does not know is hashed. A corrupt one is put aside."""
+        path = self.blob(digest)
+        if not path.is_file():
+            return False
+        if self.digest_of(path) == digest:
+            return True
+        self.put_aside(path)
+        return False
+
+    def digest_of(self, path: Path, *, deep: bool = False) -> Digest:
+        """A file's digest, from the ledger where nothing changed. Raises `OSError`."""
+        before = path.stat()
+        if not deep:
+            known = self.ledger.digest_of(path, before)
+            if known is not None:
+                return known
+        digest = Digest.of_file(path)
+        after = path.stat()
+        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+            self.ledger.record(path, after, digest)
+        return digest
+
+    def publish(self, partial: Partial, digest: Digest) -> Path:
+        """Make an unfinished file a blob. The caller holds its lease and has hashed every byte of it."""
+        path = self.blob(digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        on_disk = self._flush(partial.data)
+        partial.data.chmod(0o444)
+        partial.data.replace(path)
+        if on_disk:
+            fsync_folder(path.parent)
+        self.ledger.record(path, path.stat(), digest, on_disk=on_disk)
+        partial.discard()
+        return path
+
+    def adopt(self, path: Path, digest: Digest) -> Path:
+        """Make a file that was verified where it lies a blob, without copying where the file system can."""
+        blob = self.blob(digest)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        if not blob.exists():
+            try:
+                os.link(path, blob)
+            except FileExistsError:
+                pass
+            except OSError:
+                self._copy_into(path, blob)
+            self.ledger.record(blob, blob.stat(), digest)
+        return blob
+
+    def put_aside(self, path: Path) -> Path:
+        """Move a file out of the way, kept under a name that says when."""
+        aside = self.root / "aside" / f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.{process_token()[-12:]}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.rename(aside)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.move(path, aside)
+        return aside
+
+    # -- places
+
+    def place(self, digest: Digest, target: Path, kind: LinkKind) -> None:
+        """Put a blob at its path in ComfyUI's folders, atomically, replacing a link or file that was there."""
+        blob = self.blob(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._scratch.name_for(target)
+        try:
+            self._make(blob, temporary, target, kind)
+            temporary.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        if not target.exists():
+            raise ModelDiffers(name=target.name, target=str(target), reason="does not lead to its blob after linking")
+        if kind != "symlink":
+            self.ledger.record(target, target.stat(), digest)
+
+    def placed(self, digest: Digest, target: Path) -> bool:
+        """Whether the path leads to the blob by a link, or is another name of the same file."""
+        try:
+            return target.samefile(self.blob(digest))
+        except OSError:
+            return False
+
+    def sweep(self) -> None:
+        """Remove what killed processes left: links half made, leases of the dead, parts of files that are whole."""
+        self._scratch.sweep()
+        for entry in _entries(self.root / "leases"):
+            key = entry.name.removesuffix(".lease")
+            if entry.name.endswith(".lease"):
+                with contextlib.suppress(OSError):
+                    held = self.try_lease(key)
+                    if held is not None:
+                        held.release()
+            elif is_dead(entry.name.removesuffix(".claim").rpartition(".")[2]):
+                shutil.rmtree(entry, ignore_errors=True)
+        for entry in _entries(self.root / "partial"):
+            if len(entry.name) == 64 and self.has(Digest(entry.name)):
+                held = self.try_lease(entry.name)
+                if held is not None:
+                    with held:
+                        self.partial(entry.name).discard()
+
+    def require_space(self, needed_bytes: int) -> None:
+        """Raise `DiskTooSmall` where that many bytes do not fit."""
+        free = free_bytes(self.root)
+        if needed_bytes + SPARE_BYTES > free:
+            raise DiskTooSmall(folder=self.root, needed_bytes=needed_bytes, free_bytes=free)
+
+    # -- inside
+
+    def _make(self, blob: Path, temporary: Path, target: Path, kind: LinkKind) -> None:
+        match kind:
+            case "symlink":
+                # Relative and through real folders: the same volume has another name on the next machine.
+                temporary.symlink_to(os.path.relpath(blob.absolute(), target.parent.resolve()))
+            case "hardlink":
+                os.link(blob, temporary)
+            case "reflink":
+                _clone(blob, temporary)
+            case "copy":
+                self._copy_into(blob, temporary)
+
+    def _copy_into(self, source: Path, destination: Path) -> None:
+        temporary = self._scratch.name_for(destination)
+        try:
+            shutil.copyfile(source, temporary)
+            self._flush(temporary)
+            temporary.replace(destination)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def _flush(self, path: Path) -> bool:
+        """Wait until a file's bytes are on the disk, where that is asked for or other machines may read them."""
+        if not self._durability.always and _file_system(path) in _LOCAL_FILE_SYSTEMS:
+            return False
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _clone(source: Path, destination: Path) -> None:
+    """Share the bytes of one file with another until one is written (btrfs, xfs). Raises `OSError` where impossible."""
+    with source.open("rb") as reading, destination.open("xb") as writing:
+        fcntl.ioctl(writing.fileno(), _FICLONE, reading.fileno())
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that holds a path, from the mount table; empty where it is not known."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 2 and fields[2] == wanted and "-" in fields:
+            return fields[fields.index("-") + 1]
+    return ""
