@@ -307,6 +307,6 @@ async def _download(transport: Transport, file: ReportedFile) -> AsyncIterator[b
         async for chunk in transport.download("/view", query):
             yield chunk
     except EngineAnswerInvalid as exc:
-        if exc.facts.get("status") == 404:
+        if exc.status == 404:
             raise OutputGone(node_id=file.node_id, filename=file.filename) from exc
         raise

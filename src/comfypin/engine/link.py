@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 import uuid
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TypeAlias
 
 import aiohttp
@@ -101,7 +102,7 @@ class Link:
 
     async def open(self) -> None:
         """Begin to listen; returns when the websocket is there, or has failed once (then polls alone must do)."""
-        for work in (self._listen(), self._watch(), self._mourn()):
+        for work in (self._listen, self._watch, self._mourn):
             self._spawn(work)
         await self.listening()
 
@@ -211,7 +212,7 @@ class Link:
     def _hurry(self, ticket: Ticket, message: PromptMessage, now: Clock) -> None:
         if isinstance(message, PromptDone):
             ticket.ending = True
-            self._spawn(self._read_history(ticket))
+            self._spawn(functools.partial(self._read_history, ticket))
         elif isinstance(message, PromptEnding):
             ticket.ending = True
             ticket.look_at = now + _HISTORY_LATE_S[0]
@@ -305,7 +306,7 @@ class Link:
             ticket.tell(
                 [Warned(message="The engine's progress connection was silent: the result was read without it.")]
             )
-            self._spawn(self._socket.close())
+            self._spawn(self._socket.close)
         ticket.settle(entry)
 
     def _miss(self, ticket: Ticket) -> None:
@@ -333,15 +334,15 @@ class Link:
             task.cancel()
         return tasks
 
-    def _spawn(self, work: Coroutine[object, object, object]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[object, object, object]]) -> None:
         task = asyncio.get_running_loop().create_task(_quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _quietly(work: Coroutine[object, object, object]) -> None:
+async def _quietly(work: Callable[[], Coroutine[object, object, object]]) -> None:
     """Run to the end; an engine that does not answer here is noticed by the polls, which have the deadlines."""
     try:
-        await work
+        await work()
     except EngineError as exc:
         log.debug("engine did not answer", extra={"action": "engine_silent", "reason": exc.message})

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -148,7 +149,9 @@ class Transport:
         except TimeoutError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=f"no answer to {path} in time") from exc
         except aiohttp.ClientConnectorError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason=exc.os_error.strerror or str(exc.os_error)) from exc
+            number = exc.os_error.errno
+            reason = os.strerror(number).lower() if number else str(exc.os_error)
+            raise EngineUnreachable(url=self.shown_url, reason=reason) from exc
         except aiohttp.ClientPayloadError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} broke off") from exc
         except (aiohttp.ClientError, ConnectionError) as exc:

@@ -37,15 +37,23 @@ class EngineUnreachable(EngineError):
 
 
 class EngineAnswerInvalid(EngineError):
-    """The engine answered a request with something that ComfyUI does not say."""
+    """The engine answered a request with an error of its own, or with something that ComfyUI does not say."""
 
     def __init__(self, *, request: str, status: int, body: str) -> None:
+        said = " ".join(body.split())[:500] or "(nothing)"
+        what = (
+            "which is an error in the engine; look into its log"
+            if status >= 500
+            else (
+                "which is no answer of ComfyUI's; check that a ComfyUI, and no proxy's error page, is at this address"
+            )
+        )
         super().__init__(
-            f"The engine answered {request} with HTTP {status}, which ComfyUI does not say: "
-            f"{body.strip()[:500] or '(nothing)'}. Check that a ComfyUI is at this address, and look into its log.",
+            f"The engine answered {request} with HTTP {status}, {what}. It said: {said}",
             request=request,
             status=status,
         )
+        self.status = status
 
 
 class OutputGone(EngineError):

@@ -1,0 +1,35 @@
+"""Small workflows that tests run."""
+
+import uuid
+
+from comfypin.digest import JsonValue
+from comfypin.engine.interface import InputFile, Prompt
+from comfypin.workflow.graph import Graph, InputValue, Link, Node
+
+
+def node(node_id: str, class_type: str, **inputs: InputValue) -> Node:
+    return Node(id=node_id, class_type=class_type, inputs=inputs)
+
+
+def graph(*nodes: Node) -> Graph:
+    return Graph(nodes={each.id: each for each in nodes})
+
+
+def picture(*, color: int = 255, prefix: str = "test", size: int = 64, batch: int = 1) -> Graph:
+    """EmptyImage to SaveImage: nodes 1 and 2."""
+    return graph(
+        node("1", "EmptyImage", width=size, height=size, batch_size=batch, color=color),
+        node("2", "SaveImage", images=Link("1", 0), filename_prefix=prefix),
+    )
+
+
+def loaded(*, prefix: str = "test") -> Graph:
+    """LoadImage to SaveImage: nodes 1 and 2."""
+    return graph(
+        node("1", "LoadImage", image="here.png"),
+        node("2", "SaveImage", images=Link("1", 0), filename_prefix=prefix),
+    )
+
+
+def a_prompt(of: Graph | None = None, *inputs: InputFile, **extra: JsonValue) -> Prompt:
+    return Prompt(prompt_id=str(uuid.uuid4()), graph=of or picture(), inputs=inputs, extra_data=extra)
