@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from comfypin.env.realize import RealizeOptions
     from comfypin.env.shelf import Shelf
     from comfypin.lock.model import EngineKind, EngineSpec
+    from comfypin.lock.modelspec import DescribeModel
+    from comfypin.models.interface import ModelSource
     from comfypin.outputs.interface import OutputSink
     from comfypin.settings import EnvSettings, OutputMode, RunpodSettings, Settings
+    from comfypin.tools.git import Commits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,3 +177,39 @@ def _runpod(settings: "RunpodSettings", base_url: str) -> "Api":
     if settings.api_key is None:
         raise ApiKeyMissing
     return Api(key=settings.api_key, base_url=base_url)
+
+
+def commit_source(env: "EnvSettings") -> "Commits":
+    """Where git commits are kept and come from, the same for locking and for realizing."""
+    from comfypin.tools.git import Commits
+
+    return Commits(cache=(env.cache_dir / "git").absolute(), offline=env.offline)
+
+
+def model_describer() -> "DescribeModel":
+    """How `lock create` learns a model's digest and size: from the source's own words, else by reading it once."""
+    from comfypin.lock.modelspec import ModelFacts
+    from comfypin.models.describe import describe
+
+    sources = model_sources()
+
+    def facts_of(source: str) -> ModelFacts:
+        described = describe(source, sources)
+        facts = described.facts
+        return ModelFacts(
+            source=source if source.startswith("file:") else facts.uri,
+            filename=facts.filename,
+            sha256=described.sha256,
+            size_bytes=described.size_bytes,
+            folder=facts.folder,
+        )
+
+    return facts_of
+
+
+def model_sources() -> "list[ModelSource]":
+    """The kinds of places that models come from."""
+    from comfypin.models.http import HttpClient, HttpSource
+    from comfypin.models.local import LocalSource
+
+    return [LocalSource(), HttpSource(HttpClient())]

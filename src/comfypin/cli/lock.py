@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 
+from comfypin.cli.lock_make import configure_create
 from comfypin.errors import UsageError
 from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
 from comfypin.lock.find import find_lock
@@ -29,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--verbose", action="store_true", help="say more about failures")
     show.set_defaults(act=_show)
     check.set_defaults(act=_check)
+    configure_create(verbs.add_parser("create", help="make a lock from repositories, requirements and models"))
     schema = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
     schema.set_defaults(act=_schema)
 

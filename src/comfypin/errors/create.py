@@ -1,0 +1,120 @@
+"""Failures of making a lock: what was asked for does not exist, does not fit together, or cannot be pinned."""
+
+from collections.abc import Sequence
+
+from comfypin.errors import LockError, UsageError
+
+
+class SpecInvalid(UsageError):
+    """A repository, model or package on the command line is not written as one."""
+
+    def __init__(self, *, what: str, spec: str, form: str) -> None:
+        super().__init__(f"{spec!r} is not a {what}; write {form}.", what=what, spec=spec)
+
+
+class RequirementsUnreadable(LockError):
+    """Lines of requirements that no installer could take."""
+
+    def __init__(self, *, lines: Sequence[str]) -> None:
+        shown = "".join(f"\n  {line}" for line in lines[:30])
+        super().__init__(
+            f"These requirements cannot be resolved on another machine; take the node out, use a fork with better "
+            f"requirements, or leave a line out with --drop-requirement:{shown}",
+            lines=list(lines),
+        )
+
+
+class RequirementsConflict(LockError):
+    """No set of versions fits everybody: who wants what of the packages in question, and why nothing fits."""
+
+    def __init__(self, *, target: str, wants: Sequence[str], explanation: str) -> None:
+        shown = "".join(f"\n  {want}" for want in wants)
+        asked = f" Who asks for what:{shown}" if wants else ""
+        super().__init__(
+            f"No versions of the packages fit together for {target}.{asked}\nThe resolver says: {explanation}\n"
+            "Take another version of one of them (--node URL@REF), or overrule a requirement with --override.",
+            target=target,
+            wants=list(wants),
+            explanation=explanation,
+        )
+
+
+class TorchTrioSplit(LockError):
+    """torch, torchvision and torchaudio cannot be had as one release."""
+
+    def __init__(self, *, versions: str, target: str) -> None:
+        super().__init__(
+            f"torch, torchvision and torchaudio do not come from one release for {target}: {versions}. Name versions "
+            "that belong together, such as --package torch==2.8.0 --package torchaudio==2.8.0.",
+            versions=versions,
+            target=target,
+        )
+
+
+class PackagesUnreachable(LockError):
+    """The package index, or a package's own address, cannot be reached."""
+
+    def __init__(self, *, reason: str, hint: str = "") -> None:
+        super().__init__(f"The package index cannot be reached: {reason}.{hint}", reason=reason)
+
+
+class PackageWithoutFile(LockError):
+    """A package was resolved, and there is no file of it that the target can install."""
+
+    def __init__(self, *, packages: Sequence[str], target: str) -> None:
+        super().__init__(
+            f"For {target} there is neither a wheel nor a source archive of {', '.join(packages)}; "
+            "take another version, or another target.",
+            packages=list(packages),
+            target=target,
+        )
+
+
+class ReleaseExists(LockError):
+    """A release of this name is there already, with other pins; releases do not change."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__(
+            f"{path} exists and pins something else; a release does not change: choose another name, or --force.",
+            path=path,
+        )
+
+
+class NotComfyUI(LockError):
+    """A folder or a commit that was named as ComfyUI is none."""
+
+    def __init__(self, *, where: str, lacks: str) -> None:
+        super().__init__(f"{where} is not a ComfyUI: it has no {lacks}.", where=where)
+
+
+class CaptureRefused(LockError):
+    """Things in a living ComfyUI that cannot be pinned, all at once."""
+
+    def __init__(self, *, where: str, reasons: Sequence[str]) -> None:
+        shown = "".join(f"\n  {reason}" for reason in reasons)
+        super().__init__(f"{where} cannot be captured as it stands:{shown}", where=where, reasons=list(reasons))
+
+
+class SnapshotUnreadable(LockError):
+    """A file is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml."""
+
+    def __init__(self, *, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path} is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml: {reason}.", path=path, reason=reason
+        )
+
+
+class ModelUndescribed(LockError):
+    """A model's sha256 or size cannot be learned from its source."""
+
+    def __init__(self, *, source: str, reason: str) -> None:
+        super().__init__(f"The model {source} cannot be pinned: {reason}.", source=source, reason=reason)
+
+
+class NothingToUpgrade(LockError):
+    """An upgrade names something that the lock does not have."""
+
+    def __init__(self, *, names: Sequence[str], there: Sequence[str]) -> None:
+        super().__init__(
+            f"The lock has no {', '.join(names)}; there are {', '.join(there)}.", names=list(names), there=list(there)
+        )

@@ -1,0 +1,201 @@
+"""Requirements to package pins: one joint resolve for each target by uv, with the torch trio held together."""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from comfypin.errors.create import (
+    PackagesUnreachable,
+    RequirementsConflict,
+    RequirementsUnreadable,
+    TorchTrioSplit,
+)
+from comfypin.errors.tools import UvFailed
+from comfypin.lock.model import PackagePin, PythonPins
+from comfypin.lock.needs import Need, Needs
+from comfypin.lock.pylock import PLATFORMS, Platform, read_pylock
+from comfypin.tools.packages import uv
+from comfypin.tools.process import Finished
+
+TRIO = ("torch", "torchvision", "torchaudio")
+_UNREACHABLE = re.compile(r"error sending request|dns error|Failed to fetch|failed to clone|Could not connect", re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be resolved.
+
+    `torch` is the build that is wanted (`cu128`, `cpu`); None takes what the index has. `keep` are pins that stay
+    where they still fit, but for the packages in `move`. `overrides` replace what anybody asks of a package.
+    """
+
+    needs: Needs
+    python: str
+    platforms: tuple[str, ...]
+    torch: str | None = None
+    overrides: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    exclude_newer: str | None = None
+    keep: tuple[PackagePin, ...] = ()
+    move: frozenset[str] = field(default_factory=frozenset)
+
+
+def resolve(question: Question, *, tell: Callable[[str], None]) -> PythonPins:
+    """Resolve for every platform, and say which packages they share.
+
+    Raises `RequirementsUnreadable`, `RequirementsConflict`, `TorchTrioSplit`, `PackagesUnreachable`,
+    `PackageWithoutFile` or `UvFailed`.
+    """
+    if question.needs.unusable:
+        raise RequirementsUnreadable(lines=question.needs.unusable)
+    by_target: dict[str, tuple[PackagePin, ...]] = {}
+    for name in question.platforms:
+        tell(f"resolving {len(question.needs.requirements)} requirements for {name}, Python {question.python}")
+        pins = _resolve_platform(question, PLATFORMS[name])
+        by_target[target_name(name, pins)] = pins
+    return PythonPins(
+        version=question.python,
+        targets={target: {} for target in by_target},
+        packages=merge_targets(by_target),
+    )
+
+
+def _resolve_platform(question: Question, platform: Platform) -> tuple[PackagePin, ...]:
+    """Resolve from the ordinary index, then from PyTorch's own where its build of torch is another one."""
+    pins = _with_trio(question, platform, backend=None)
+    built_for = torch_build(pins)
+    if question.torch is None or built_for is None or built_for == question.torch or not platform.name.startswith("li"):
+        return pins
+    return _with_trio(question, platform, backend=question.torch)
+
+
+def _with_trio(question: Question, platform: Platform, backend: str | None) -> tuple[PackagePin, ...]:
+    """torchaudio does not say which torch it belongs to: where the newest ones differ, one of them is held back."""
+    pins = _compile(question, platform, backend, ())
+    if trio_fits(pins):
+        return pins
+    minors = {pin.name: _minor(pin.version) for pin in pins if pin.name in TRIO}
+    for held in (f"torchaudio=={minors['torch']}.*", f"torch=={minors['torchaudio']}.*"):
+        try:
+            together = _compile(question, platform, backend, (held,))
+        except RequirementsConflict:
+            continue
+        if trio_fits(together):
+            return together
+    if _says_exactly(question.needs.requirements, "torchaudio") and _says_exactly(question.needs.requirements, "torch"):
+        return pins
+    versions = ", ".join(f"{pin.name} {pin.version}" for pin in pins if pin.name in TRIO)
+    raise TorchTrioSplit(versions=versions, target=platform.name)
+
+
+def trio_fits(pins: Iterable[PackagePin]) -> bool:
+    """Whether torch and torchaudio are of one release; torchvision names its torch itself, so the resolve saw to it."""
+    minors = {pin.name: _minor(pin.version) for pin in pins}
+    return "torch" not in minors or minors.get("torchaudio", minors["torch"]) == minors["torch"]
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.partition("+")[0].split(".")[:2])
+
+
+def _says_exactly(needs: Iterable[Need], name: str) -> bool:
+    return any(need.name == name and need.origin.startswith("--") and "==" in need.text for need in needs)
+
+
+def torch_build(pins: Iterable[PackagePin]) -> str | None:
+    """What torch was built for: `cu128`, `cpu`, ..., None without torch or where nothing tells."""
+    versions = {pin.name: pin.version for pin in pins}
+    if "torch" not in versions:
+        return None
+    _, _, local = versions["torch"].partition("+")
+    if local:
+        return local
+    for name, version in versions.items():
+        # torch on PyPI brings its CUDA as packages; their version is the build's.
+        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", name):
+            return "cu" + "".join(version.split(".")[:2])
+    return None
+
+
+def target_name(platform: str, pins: Iterable[PackagePin]) -> str:
+    """`linux-x86_64-cu128`; without torch just the platform."""
+    build = torch_build(pins)
+    return f"{platform}-{build}" if build and platform.startswith("linux") else platform
+
+
+def merge_targets(by_target: Mapping[str, Sequence[PackagePin]]) -> tuple[PackagePin, ...]:
+    """The pins of all targets: those that every target has alike once, the others for their target."""
+    if len(by_target) == 1:
+        return tuple(next(iter(by_target.values())))
+    shared = set.intersection(*(set(pins) for pins in by_target.values()))
+    own = [replace(pin, target=target) for target, pins in by_target.items() for pin in pins if pin not in shared]
+    return (*sorted(shared, key=lambda pin: pin.name), *own)
+
+
+def _compile(
+    question: Question, platform: Platform, backend: str | None, extra: tuple[str, ...]
+) -> tuple[PackagePin, ...]:
+    with tempfile.TemporaryDirectory(prefix="comfypin-resolve-") as name:
+        folder = Path(name)
+        output = folder / "pylock.toml"
+        files = {
+            "requirements.in": sorted({need.text for need in question.needs.requirements}),
+            "constraints.txt": sorted({*(need.text for need in question.needs.constraints), *extra}),
+            "overrides.txt": sorted(question.overrides),
+        }
+        for file, lines in files.items():
+            (folder / file).write_text("".join(f"{line}\n" for line in lines))
+        arguments: list[str | Path] = ["pip", "compile", "requirements.in", "--format", "pylock.toml", "-o", output]
+        arguments += ["--constraint", "constraints.txt", "--override", "overrides.txt"]
+        arguments += ["--python-version", question.python, "--python-platform", platform.uv_name]
+        arguments += [part for index in question.indexes for part in ("--index", index)]
+        arguments += ["--torch-backend", backend] if backend else []
+        arguments += ["--exclude-newer", question.exclude_newer] if question.exclude_newer else []
+        if question.keep:
+            kept = [pin for pin in question.keep if pin.target is None or pin.target.startswith(platform.name)]
+            output.write_text(_preferences(kept))
+            arguments += [part for package in sorted(question.move) for part in ("--upgrade-package", package)]
+        done = uv(arguments, cwd=folder)
+        if done.exit_code:
+            raise _failure(done, question, platform, backend)
+        return read_pylock(output.read_text(), platform=platform, python=question.python)
+
+
+def _preferences(pins: Iterable[PackagePin]) -> str:
+    """A pylock.toml of earlier pins: uv keeps their versions where it can."""
+    tables = [
+        f'[[packages]]\nname = "{pin.name}"\nversion = "{pin.version}"\n'
+        f'wheels = [{{ url = "{pin.url}", hashes = {{ sha256 = "{pin.sha256[0].hex}" }} }}]\n'
+        for pin in pins
+        if pin.url and pin.url.endswith(".whl") and pin.sha256
+    ]
+    return 'lock-version = "1.0"\ncreated-by = "comfypin"\n\n' + "\n".join(tables)
+
+
+def _failure(done: Finished, question: Question, platform: Platform, backend: str | None) -> Exception:
+    """What uv said, as the error that it is."""
+    said = done.stderr.rpartition("error: ")[2].strip() or done.complaint
+    text = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", said))
+    if "No solution found" in said or "unsatisfiable" in said:
+        explanation = text.removeprefix("No solution found when resolving dependencies").strip(" :")
+        target = f"{platform.name}, Python {question.python}"
+        return RequirementsConflict(target=target, wants=_wants(question.needs, text), explanation=explanation)
+    if _UNREACHABLE.search(said):
+        hint = (
+            f" --torch {backend} needs PyTorch's own index, because the torch on PyPI is built for something else; "
+            "leave --torch out to take that one."
+            if backend
+            else " Check the network."
+        )
+        return PackagesUnreachable(reason=text[:600], hint=hint)
+    return UvFailed(doing=f"resolve the packages for {platform.name}", reason=text[:1500])
+
+
+def _wants(needs: Needs, explanation: str) -> list[str]:
+    """Who asks directly for the packages that the resolver talks of."""
+    named = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", explanation.lower()))
+    normalized = {re.sub(r"[-_.]+", "-", name) for name in named}
+    asked = [need for need in (*needs.requirements, *needs.constraints) if need.name in normalized]
+    return list(dict.fromkeys(str(need) for need in sorted(asked, key=lambda need: (need.name or "", need.origin))))
