@@ -195,7 +195,5 @@ def resolve_from_pypi(requirements: Sequence[str]) -> tuple[PackagePin, ...]:
             ranked.append((min((order[tag] for tag in tags if tag in order), default=10**9), wheel["url"], wheel))
         best = min(ranked)[2]
         digest = Digest(best["hashes"]["sha256"])
-        pins.append(
-            PackagePin(name=package["name"], version=package["version"], url=best["url"], sha256=(digest,))
-        )
+        pins.append(PackagePin(name=package["name"], version=package["version"], url=best["url"], sha256=(digest,)))
     return tuple(pins)

@@ -20,6 +20,7 @@ NOUNS = {
     "demo": "run the built-in demo, from the package's own data",
     "lock": "make, check, compare and export locks",
     "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
+    "env": "check, pack and clean up realized environments",
     "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
     "doctor": "say what this machine has and lacks",
 }

@@ -1,0 +1,73 @@
+"""Look after realized envs: is one still what its lock says, pack it for other machines, throw old ones away."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.cli.realize import add_home
+from comfypin.errors import EnvError, UsageError
+
+if TYPE_CHECKING:
+    from comfypin.env.layout import Home
+    from comfypin.lock.model import Lock
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs and their flags."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    status = verbs.add_parser(
+        "status",
+        help="say what differs from the lock",
+        description="Check every file of the current env by sha256, and name what differs: a moved commit, an edited "
+        "file, a package changed by hand, a model. Exit code 40 when anything does.",
+    )
+    status.add_argument("--lock", metavar="FILE|NAME", help="compare with this lock (default: the one realized last)")
+    status.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
+    status.add_argument("--no-models", action="store_true", help="do not look at models")
+    status.set_defaults(act=_status)
+    for verb in (status,):
+        add_home(verb)
+        verb.add_argument("--json", action="store_true", help="print JSON")
+        verb.add_argument("--verbose", action="store_true", help="say more about failures")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    if arguments.verb is None:
+        raise UsageError("Say what to do with envs; see comfypin env --help.")
+    return int(arguments.act(arguments))
+
+
+def _home(arguments: argparse.Namespace) -> "Home":
+    from comfypin.env.layout import Home
+    from comfypin.settings import Settings
+
+    settings = Settings.from_environment().overridden(comfy_home=arguments.home)
+    return Home(root=settings.comfy_home.absolute())
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from comfypin.env.status import env_status
+
+    home = _home(arguments)
+    status = env_status(home, _lock(arguments, home))
+    if arguments.json:
+        print(json.dumps(status.to_json(), indent=2, sort_keys=True))
+    else:
+        for drift in status.drifts:
+            print(f"{drift.kind:18} {drift.text}")
+        files = f"{status.receipt.files} files" if status.receipt else "no receipt"
+        found = f"{len(status.drifts)} differences" if status.drifts else "what its lock says"
+        print(f"{status.folder}: {found} ({files})")
+    return EnvError.exit_code if status.drifts else 0
+
+
+def _lock(arguments: argparse.Namespace, home: "Home") -> "Lock | None":
+    """The lock that was named, else the one that was realized last."""
+    from comfypin.cli.lock import read_named_lock
+    from comfypin.lock.codec import read_lock
+
+    if arguments.lock is not None:
+        return read_named_lock(arguments.lock)[1].lock
+    return read_lock(home.lock_copy).lock if home.lock_copy.is_file() else None
