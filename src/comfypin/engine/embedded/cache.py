@@ -48,11 +48,28 @@ class ResultCache:
         self._kept.clear()
 
 
-def signatures(graph: Mapping[str, Any], classes: Mapping[str, NodeClass], folders: Folders) -> dict[str, str]:
+def fingerprints(graph: Mapping[str, Any], classes: Mapping[str, NodeClass], folders: Folders) -> dict[str, str]:
+    """What tells that a node must run again though its inputs are the same, for nodes that have such a thing.
+
+    A node whose fingerprint fails gets one that nothing else has.
+    """
+    found: dict[str, str] = {}
+    for node_id, node in graph.items():
+        tell = classes[node["class_type"]].fingerprint
+        if tell is None:
+            continue
+        try:
+            found[node_id] = tell(folders, node["inputs"])
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            log.info("no fingerprint", extra={"action": "fingerprint_failed", "why": str(problem)})
+            found[node_id] = secrets.token_hex()
+    return found
+
+
+def signatures(graph: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[str, str]:
     """For each node a digest of its class, its fingerprint, its inputs, and the digests of the nodes above it.
 
-    A node that no signature can be told for (its fingerprint fails, its links lead nowhere or in a circle) gets one
-    that nothing else has.
+    A node that no signature can be told for (its links lead nowhere or in a circle) gets one that nothing else has.
     """
     known: dict[str, str] = {}
     for root in graph:
@@ -67,27 +84,17 @@ def signatures(graph: Mapping[str, Any], classes: Mapping[str, NodeClass], folde
                 stack += missing
                 continue
             else:
-                known[node_id] = _signature(graph[node_id], classes, folders, known)
+                known[node_id] = _signature(graph[node_id], fingerprints.get(node_id), known)
             stack.pop()
     return known
 
 
-def _signature(
-    node: Mapping[str, Any], classes: Mapping[str, NodeClass], folders: Folders, known: Mapping[str, str]
-) -> str:
-    kind = classes[node["class_type"]]
+def _signature(node: Mapping[str, Any], fingerprint: str | None, known: Mapping[str, str]) -> str:
     inputs = node.get("inputs")
     if not isinstance(inputs, dict):
         return secrets.token_hex()
     named = {
         name: [known.get(value[0]), value[1]] if is_link(value) else {"value": value} for name, value in inputs.items()
     }
-    fingerprint = None
-    if kind.fingerprint is not None:
-        try:
-            fingerprint = kind.fingerprint(folders, inputs)
-        except (OSError, ValueError, KeyError) as problem:
-            log.info("no fingerprint", extra={"action": "fingerprint_failed", "why": str(problem)})
-            return secrets.token_hex()
-    text = json.dumps([kind.name, fingerprint, named], sort_keys=True)
+    text = json.dumps([node["class_type"], fingerprint, named], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.cache import Kept, ResultCache, signatures
+from comfypin.engine.embedded.cache import Kept, ResultCache, fingerprints, signatures
 from comfypin.engine.embedded.declare import Call, NodeClass, Shown, Value
 from comfypin.engine.embedded.folders import Folders
 from comfypin.engine.embedded.hub import Hub
@@ -69,7 +69,8 @@ class _Run:
     def __init__(self, executor: Executor, prompt: QueuedPrompt) -> None:
         self._executor = executor
         self._prompt = prompt
-        self._graph: Mapping[str, Any] = prompt.graph
+        self._graph: dict[str, Any] = dict(prompt.graph)
+        self._told_graph = self._graph  # with fingerprints, as ComfyUI writes it into pictures
         self._progress = ProgressState(prompt.prompt_id, prompt.client_id, executor.hub.send)
         self._messages: list[tuple[str, Mapping[str, JsonValue]]] = []
         self._executed: list[str] = []
@@ -78,7 +79,11 @@ class _Run:
 
     def run(self) -> Ended:
         self._tell("execution_start", {})
-        self._signatures = signatures(self._graph, self._executor.classes, self._executor.folders)
+        prints = fingerprints(self._graph, self._executor.classes, self._executor.folders)
+        self._signatures = signatures(self._graph, prints)
+        self._told_graph = self._graph | {
+            node_id: {**self._graph[node_id], "is_changed": [each]} for node_id, each in prints.items()
+        }
         self._executor.cache.keep_only(self._signatures.values() if self._executor.caching else ())
         cached = [node_id for node_id in self._graph if self._cached(node_id) is not None]
         self._tell("execution_cached", {"nodes": cached})
@@ -174,7 +179,7 @@ class _Run:
             node_id=node_id,
             check=executor.check,
             progress=lambda value, maximum: self._node_progress(node_id, value, maximum),
-            graph=self._graph,
+            graph=self._told_graph,
             extra_pnginfo=extra if isinstance(extra, dict) else None,
             metadata=executor.metadata,
         )

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from comfypin.engine.embedded.declare import NodeClass
-from comfypin.engine.embedded.nodes import load, save, scale
+from comfypin.engine.embedded.nodes import effects, load, masks, primitive, save, scale, transform
 
 NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
-    {each.name: each for module in (load, scale, save) for each in module.CLASSES}
+    {each.name: each for module in (load, scale, transform, effects, masks, save, primitive) for each in module.CLASSES}
 )

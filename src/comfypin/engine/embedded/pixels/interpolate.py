@@ -12,9 +12,12 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
+Taps = tuple[Indices, Pixels]
 Check = Callable[[], None]
 
 _ROWS_AT_ONCE = 256
+_SMALL_SIDES = 128
+_FEW_BANDS = 3
 _CUBIC_A = np.float32(-0.75)
 
 
@@ -28,7 +31,14 @@ def nearest_exact(pixels: Pixels, height: int, width: int, check: Check) -> Pixe
 
 def bilinear(pixels: Pixels, height: int, width: int, check: Check) -> Pixels:
     """A weighted mean of the four nearest source pixels."""
-    return _separable(pixels, _linear_taps(pixels.shape[1], height), _linear_taps(pixels.shape[2], width), check)
+    rows, columns = _linear_taps(pixels.shape[1], height), _linear_taps(pixels.shape[2], width)
+    # torch has two kernels that differ in the last bits, and chooses by these:
+    # https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/native/cpu/UpSampleKernel.cpp
+    small = height + width <= _SMALL_SIDES
+    many_bands = pixels.shape[3] > _FEW_BANDS and _is_contiguous(pixels)
+    return (
+        _by_corners(pixels, rows, columns, check) if small or many_bands else _separable(pixels, rows, columns, check)
+    )
 
 
 def bicubic(pixels: Pixels, height: int, width: int, check: Check) -> Pixels:
@@ -53,7 +63,7 @@ def area(pixels: Pixels, height: int, width: int, check: Check) -> Pixels:
     return total / tall / wide
 
 
-def fused(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], c: npt.NDArray[np.float32]) -> Pixels:
+def fused(a: Pixels, b: Pixels | np.float32, c: Pixels | np.float32) -> Pixels:
     """`a * b + c` rounded once, as a fused multiply-add does."""
     return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float32)
 
@@ -68,23 +78,20 @@ def _nearest_indices(source: int, target: int) -> Indices:
     return indices
 
 
-def _linear_taps(source: int, target: int) -> tuple[Indices, Pixels]:
+def _linear_taps(source: int, target: int) -> Taps:
     """Indices and weights, each (2, target)."""
-    if source == target:
-        same = np.arange(target)
-        return np.stack([same, same]), np.stack([np.ones(target, np.float32), np.zeros(target, np.float32)])
     middles = np.arange(target, dtype=np.float32) + np.float32(0.5)
-    places = np.maximum(fused(middles, np.asarray(_scale(source, target)), np.asarray(np.float32(-0.5))), 0)
+    places = np.maximum(fused(middles, _scale(source, target), np.float32(-0.5)), 0)
     first = np.minimum(places.astype(np.int64), source - 1)
     second = np.minimum(first + 1, source - 1)
     share = np.clip(places - first.astype(np.float32), 0, 1).astype(np.float32)
     return np.stack([first, second]), np.stack([np.float32(1) - share, share])
 
 
-def _cubic_taps(source: int, target: int) -> tuple[Indices, Pixels]:
+def _cubic_taps(source: int, target: int) -> Taps:
     """Indices and weights, each (4, target)."""
     middles = np.arange(target, dtype=np.float32) + np.float32(0.5)
-    places = fused(middles, np.asarray(_scale(source, target)), np.asarray(np.float32(-0.5)))
+    places = fused(middles, _scale(source, target), np.float32(-0.5))
     base = np.floor(places)
     t = np.clip(places - base, 0, 1).astype(np.float32)
     indices = np.clip(base.astype(np.int64)[None, :] + np.arange(-1, 3)[:, None], 0, source - 1)
@@ -95,40 +102,65 @@ def _cubic_taps(source: int, target: int) -> tuple[Indices, Pixels]:
 
 def _cubic_near(x: Pixels) -> Pixels:
     """The convolution kernel for |x| <= 1."""
-    a = np.asarray(_CUBIC_A)
-    return fused(fused(a + np.float32(2), x, -(a + np.float32(3))) * x, x, np.asarray(np.float32(1)))
+    a = _CUBIC_A
+    return fused(x, a + np.float32(2), -(a + np.float32(3))) * x * x + np.float32(1)
 
 
 def _cubic_far(x: Pixels) -> Pixels:
     """The convolution kernel for 1 < |x| < 2."""
-    a = np.asarray(_CUBIC_A)
-    inner = fused(a, x, -(np.float32(5) * a))
-    return fused(fused(inner, x, np.float32(8) * a), x, -(np.float32(4) * a))
+    a = _CUBIC_A
+    return fused(fused(x, a, -np.float32(5) * a), x, np.float32(8) * a) * x - np.float32(4) * a
 
 
-def _separable(pixels: Pixels, rows: tuple[Indices, Pixels], columns: tuple[Indices, Pixels], check: Check) -> Pixels:
-    """Interpolate along each source row, then between rows, in torch's order of additions."""
+def _separable(pixels: Pixels, rows: Taps, columns: Taps, check: Check) -> Pixels:
+    """Interpolate along each source row, then between rows."""
     result = np.empty((pixels.shape[0], rows[0].shape[1], columns[0].shape[1], pixels.shape[3]), np.float32)
     for index, picture in enumerate(pixels):
         wide = np.empty((picture.shape[0], columns[0].shape[1], picture.shape[2]), np.float32)
-        for start in range(0, picture.shape[0], _ROWS_AT_ONCE):
+        for part in _parts(picture.shape[0]):
             check()
-            part = slice(start, start + _ROWS_AT_ONCE)
-            wide[part] = _weighted_sum(
-                [picture[part][:, column] for column in columns[0]], columns[1][:, None, :, None]
-            )
-        for start in range(0, result.shape[1], _ROWS_AT_ONCE):
+            taps = [picture[part][:, column] for column in columns[0]]
+            wide[part] = _weighted_sum(taps, list(columns[1][:, None, :, None]))
+        for part in _parts(result.shape[1]):
             check()
-            part = slice(start, start + _ROWS_AT_ONCE)
-            result[index, part] = _weighted_sum([wide[row[part]] for row in rows[0]], rows[1][:, part, None, None])
+            taps = [wide[row[part]] for row in rows[0]]
+            result[index, part] = _weighted_sum(taps, list(rows[1][:, part, None, None]))
     return result
 
 
-def _weighted_sum(taps: list[Pixels], weights: Pixels) -> Pixels:
-    total: Pixels = taps[0] * weights[0]
-    for tap, weight in zip(taps[1:], weights[1:], strict=True):
+def _by_corners(pixels: Pixels, rows: Taps, columns: Taps, check: Check) -> Pixels:
+    """Weigh the four corners around each new pixel by the products of their weights."""
+    result = np.empty((pixels.shape[0], rows[0].shape[1], columns[0].shape[1], pixels.shape[3]), np.float32)
+    corners = [(upper, left) for upper in (0, 1) for left in (0, 1)]
+    for index, picture in enumerate(pixels):
+        for part in _parts(result.shape[1]):
+            check()
+            taps = [picture[rows[0][row, part][:, None], columns[0][column][None, :]] for row, column in corners]
+            weights = [rows[1][row, part, None, None] * columns[1][column, None, :, None] for row, column in corners]
+            result[index, part] = _weighted_sum(taps, weights)
+    return result
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE)]
+
+
+def _weighted_sum(taps: list[Pixels], weights: list[Pixels]) -> Pixels:
+    """The sum of products as the compiler fuses `a*b + c*d + ...`: the first product goes onto the rounded second."""
+    total = fused(taps[0], weights[0], taps[1] * weights[1])
+    for tap, weight in zip(taps[2:], weights[2:], strict=True):
         total = fused(tap, weight, total)
     return total
+
+
+def _is_contiguous(pixels: Pixels) -> bool:
+    """Whether torch calls the strides channels-last: sides of length 1 may have any."""
+    expected = pixels.itemsize
+    for side, stride in zip(reversed(pixels.shape), reversed(pixels.strides), strict=True):
+        if side != 1 and stride != expected:
+            return False
+        expected *= side
+    return True
 
 
 def _area_spans(source: int, target: int) -> tuple[Indices, Indices]:

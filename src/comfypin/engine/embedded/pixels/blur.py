@@ -1,0 +1,114 @@
+"""Gaussian kernels and convolutions, with the roundings of torch's CPU kernels."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from comfypin.engine.embedded.arrays import Pixels, reserve
+from comfypin.engine.embedded.pixels.interpolate import fused
+
+_LANES = 8
+_STREAMS = 4
+_LEVELS = 4
+_ROWS_AT_ONCE = 32
+
+
+def gaussian(size: int, sigma: float) -> Pixels:
+    """A size x size kernel over -1..1 that adds up to 1."""
+    line = _linspace(size)
+    x, y = line[:, None], line[None, :]
+    distance = np.sqrt(x * x + y * y)
+    exponent = -(distance * distance) / np.float32(2.0 * sigma * sigma)
+    kernel = np.exp(exponent.astype(np.float64)).astype(np.float32)
+    return kernel / cascade_sum(kernel)
+
+
+def convolve(pixels: Pixels, kernel: Pixels, check: Callable[[], None]) -> Pixels:
+    """Convolve each band of NHWC pictures with a square kernel; edges mirror without repeating the last pixel."""
+    radius = kernel.shape[0] // 2
+    count, height, width, bands = pixels.shape
+    if radius >= height or radius >= width:
+        dimension = 3 if radius >= width else 2
+        raise RuntimeError(
+            "Argument #4: Padding size should be less than the corresponding input dimension, but got: padding "
+            f"({radius}, {radius}) at dimension {dimension} of input [{count}, {bands}, {height}, {width}]"
+        )
+    reserve(count, height + 2 * radius, width + 2 * radius, bands)
+    around = ((radius, radius), (radius, radius), (0, 0))
+    result = np.empty_like(pixels)
+    for index, picture in enumerate(pixels):
+        padded = np.pad(picture, around, mode="reflect").astype(np.float64)
+        for start in range(0, height, _ROWS_AT_ONCE):
+            rows = min(_ROWS_AT_ONCE, height - start)
+            result[index, start : start + rows] = _convolve_rows(padded, kernel, start, rows, check)
+    return result
+
+
+def _convolve_rows(
+    padded: np.ndarray[tuple[int, int, int], np.dtype[np.float64]],
+    kernel: Pixels,
+    start: int,
+    rows: int,
+    check: Callable[[], None],
+) -> Pixels:
+    """One fused multiply-add a tap, row by row of the kernel, as the depthwise convolution of oneDNN adds them."""
+    width = padded.shape[1] - kernel.shape[1] + 1
+    total = np.zeros((rows, width, padded.shape[2]), np.float32)
+    product = np.empty(total.shape, np.float64)
+    for y, line in enumerate(kernel.astype(np.float64)):
+        check()
+        for x, weight in enumerate(line):
+            np.multiply(padded[start + y : start + y + rows, x : x + width], weight, out=product)
+            np.add(product, total, out=product)
+            total[...] = product
+    return total
+
+
+def cascade_sum(values: Pixels) -> np.float32:
+    """The sum in torch's order: eight lanes, four streams each, in levels; what is left over comes first."""
+    flat = values.ravel()
+    whole = flat.size // _LANES * _LANES
+    total = np.float32(0)
+    for value in (*flat[whole:], *_sum_rows(flat[:whole].reshape(-1, _LANES))):
+        total += value
+    return total
+
+
+def _sum_rows(rows: Pixels) -> Pixels:
+    whole = len(rows) // _STREAMS * _STREAMS
+    streams = _sum_levels(rows[:whole].reshape(-1, _STREAMS, _LANES))
+    for row in rows[whole:]:
+        streams[0] += row
+    for stream in streams[1:]:
+        streams[0] += stream
+    total: Pixels = streams[0]
+    return total
+
+
+def _sum_levels(groups: Pixels) -> Pixels:
+    power = max(4, math.ceil(math.log2(max(1, len(groups)))) // _LEVELS)
+    step, mask = 1 << power, (1 << power) - 1
+    levels = np.zeros((_LEVELS, *groups.shape[1:]), np.float32)
+    for done, group in enumerate(groups, start=1):
+        levels[0] += group
+        if done % step:
+            continue
+        for level in range(1, _LEVELS):
+            levels[level] += levels[level - 1]
+            levels[level - 1] = 0
+            if done & (mask << (level * power)):
+                break
+    for level in levels[1:]:
+        levels[0] += level
+    total: Pixels = levels[0]
+    return total
+
+
+def _linspace(size: int) -> Pixels:
+    """-1..1, each half counted from its own end."""
+    step = np.float32(2) / np.float32(size - 1)
+    places = np.arange(size, dtype=np.float32)
+    up = fused(places, step, np.float32(-1))
+    down = fused(-(np.float32(size - 1) - places), step, np.float32(1))
+    return np.where(places < size // 2, up, down)
