@@ -92,11 +92,6 @@ def describe(folder: Path, receipt: Receipt, changes: Changes) -> list[Drift]:
             found += _source_drifts(folder, subject, by_subject.of(_root(pin, receipt)))
     found += _strange_nodes(folder, receipt)
     found += _package_drifts(folder, receipt, by_subject)
-    rest = by_subject.of(VENV)
-    if paths := (*rest["edited"], *rest["missing"]):
-        found.append(
-            Drift(kind="venv-changed", subject=VENV, text=f"The venv's own files changed: {_few(paths)}.", paths=paths)
-        )
     return found
 
 
@@ -223,10 +218,16 @@ def _content_drifts(
     """Packages of the right version with other files: edited by hand, or through a hard link in uv's cache."""
     owner = {os.path.normpath(prefix + file): normalized(record.name) for record in records for file in record.files}
     by_package: dict[str, list[str]] = {}
+    others: list[str] = []
     for path in (*paths["edited"], *paths["missing"]):
         if path.startswith(prefix) or path in owner:
             name = owner.get(path) or _folder_owner(path.removeprefix(prefix), receipt)
             by_package.setdefault(name, []).append(path)
+        else:
+            others.append(path)
+    if others:
+        text = f"The venv's own files changed: {_few(others)}."
+        yield Drift(kind="venv-changed", subject=VENV, text=text, paths=tuple(others))
     for name, changed in sorted(by_package.items()):
         versions = installed.get(name, [])
         if any(_same_version(receipt.packages.get(name, ""), version) for version in versions):
