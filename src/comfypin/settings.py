@@ -147,3 +147,66 @@ class RunpodSettings:
 def named_variables(names: Iterable[str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that a file names (registry credentials), those that are set. Secrets: never printed."""
     return {name: environ[name] for name in names if environ.get(name)}
+
+
+def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where state that needs a local disk lies (outboxes, job queues): COMFYPIN_STATE_DIR, else as XDG says."""
+    if own := environ.get("COMFYPIN_STATE_DIR", "").strip():
+        return Path(own)
+    base = environ.get("XDG_STATE_HOME", "").strip() or Path(environ.get("HOME") or "/root", ".local", "state")
+    return Path(base, "comfypin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """How models are brought. The tokens are in no repr, so that no log or traceback shows them.
+
+    `store` is COMFYPIN_MODEL_STORE (default: `.comfypin` in MODELS_DIR); `connections` COMFYPIN_CONNECTIONS; `durable`
+    COMFYPIN_DURABLE; the tokens HF_TOKEN (or HUGGING_FACE_HUB_TOKEN) and CIVITAI_TOKEN (or CIVITAI_API_TOKEN,
+    CIVITAI_API_KEY); `hub_caches` are folders laid out as the hub's cache: RunPod's (COMFYPIN_RUNPOD_CACHE), then the
+    hub library's own (HF_HUB_CACHE, HF_HOME).
+    """
+
+    store: Path | None = None
+    connections: int = 16
+    durable: bool = False
+    hub_endpoint: str = "https://huggingface.co"
+    hub_token: str | None = field(default=None, repr=False)
+    hub_caches: tuple[Path, ...] = ()
+    civitai_endpoint: str = "https://civitai.com"
+    civitai_token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "ModelSettings":
+        """Read the variables; empty ones count as unset. Raises `ConfigError`."""
+
+        def text(*names: str) -> str | None:
+            return next((value for name in names if (value := environ.get(name, "").strip())), None)
+
+        store = text("COMFYPIN_MODEL_STORE")
+        home = Path(text("HF_HOME") or Path(text("HOME") or "/root", ".cache", "huggingface"))
+        return cls(
+            store=Path(store) if store else None,
+            connections=_connections(text("COMFYPIN_CONNECTIONS")),
+            durable=_switch("COMFYPIN_DURABLE", text("COMFYPIN_DURABLE")),
+            hub_endpoint=text("HF_ENDPOINT") or "https://huggingface.co",
+            hub_token=text("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
+            hub_caches=(
+                Path(text("COMFYPIN_RUNPOD_CACHE") or "/runpod-volume/huggingface-cache/hub"),
+                Path(text("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") or home / "hub"),
+            ),
+            civitai_endpoint=text("CIVITAI_ENDPOINT") or "https://civitai.com",
+            civitai_token=text("CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY"),
+        )
+
+
+def _connections(text: str | None) -> int:
+    if text is None:
+        return 16
+    if text.isdigit() and 1 <= int(text) <= 128:
+        return int(text)
+    raise ConfigError(
+        f"COMFYPIN_CONNECTIONS is {text!r}; it must be a number from 1 to 128.",
+        variable="COMFYPIN_CONNECTIONS",
+        value=text,
+    )

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from comfypin.lock.model import EngineKind, EngineSpec
     from comfypin.lock.modelspec import DescribeModel
     from comfypin.models.interface import ModelSource
+    from comfypin.models.store import BlobStore
+    from comfypin.objects.interface import ObjectStore
     from comfypin.outputs.interface import OutputSink
-    from comfypin.settings import EnvSettings, OutputMode, RunpodSettings, Settings
+    from comfypin.settings import EnvSettings, ModelSettings, OutputMode, RunpodSettings, Settings
     from comfypin.tools.git import Commits
 
 
@@ -207,9 +210,52 @@ def model_describer() -> "DescribeModel":
     return facts_of
 
 
-def model_sources() -> "list[ModelSource]":
-    """The kinds of places that models come from."""
-    from comfypin.models.http import HttpClient, HttpSource
-    from comfypin.models.local import LocalSource
+def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float = 30.0) -> "list[ModelSource]":
+    """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
+    from urllib.parse import urlsplit
 
-    return [LocalSource(), HttpSource(HttpClient())]
+    from comfypin.models.bucket import BucketSource
+    from comfypin.models.civitai import CivitaiSource
+    from comfypin.models.http import Credentials, HttpClient, HttpSource
+    from comfypin.models.huggingface import HubSource
+    from comfypin.models.local import LocalSource
+    from comfypin.settings import ModelSettings
+
+    settings = settings or ModelSettings.from_environment()
+    owners = ((settings.hub_endpoint, settings.hub_token), (settings.civitai_endpoint, settings.civitai_token))
+    tokens = {urlsplit(endpoint).netloc: token for endpoint, token in owners if token}
+    client = HttpClient(credentials=Credentials(tokens=tokens), timeout_s=timeout_s)
+    return [
+        HttpSource(client),
+        HubSource(client, endpoint=settings.hub_endpoint, caches=settings.hub_caches),
+        CivitaiSource(client, endpoint=settings.civitai_endpoint),
+        BucketSource(_open_bucket),
+        LocalSource(),
+    ]
+
+
+@lru_cache
+def _open_bucket(scheme: str, bucket: str) -> "ObjectStore":
+    """A bucket by its name, with the environment's endpoint and keys, and no prefix."""
+    from comfypin.objects.config import GcsConfig, S3Config
+    from comfypin.settings import Settings
+
+    environ = Settings.from_environment().environ
+    if scheme == "gs":
+        from comfypin.objects.gcs import GcsStore
+
+        return GcsStore(replace(GcsConfig.from_variables(environ), bucket=bucket))
+    from comfypin.objects.s3 import S3Store
+
+    return S3Store(replace(S3Config.from_variables(environ), bucket=bucket))
+
+
+def model_store(models_dir: Path, settings: "ModelSettings | None" = None, *, store: Path | None = None) -> "BlobStore":
+    """The store of a models' folder: the one that is named, else the environment's, else the folder's own."""
+    from comfypin.models.places import STORE_FOLDER
+    from comfypin.models.store import BlobStore, Durability
+    from comfypin.settings import ModelSettings
+
+    settings = settings or ModelSettings.from_environment()
+    root = store or settings.store or models_dir / STORE_FOLDER
+    return BlobStore(root.absolute(), durability=Durability(always=settings.durable))

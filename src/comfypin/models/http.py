@@ -29,6 +29,7 @@ from comfypin.models.network import Connections, Dialler, Names, Place, SystemDi
 
 MAX_REDIRECTS = 10
 MAX_ERROR_BYTES = 64 * 1024
+PART_BYTES = 8 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
@@ -85,12 +86,12 @@ class Answer:
             self._finish()
         return count
 
-    def text(self) -> str:
-        """The beginning of the body as text, for error messages and small JSON."""
+    def text(self, limit_bytes: int = MAX_ERROR_BYTES) -> str:
+        """The beginning of the body as text, for error messages and for JSON."""
         data = bytearray()
         buffer = memoryview(bytearray(MAX_ERROR_BYTES))
         with contextlib.suppress(SourceFailed):
-            while len(data) < MAX_ERROR_BYTES and (count := self.readinto(buffer)):
+            while len(data) < limit_bytes and (count := self.readinto(buffer)):
                 data += buffer[:count]
         self.close()
         return data.decode(errors="replace")
@@ -252,14 +253,18 @@ def unavailable(url: str, error: Exception) -> SourceUnavailable:
 def refusal(answer: Answer, uri: str) -> SourceFailed:
     """The failure that an answer which is not a success means, in words; closes the answer."""
     status = answer.status
+    # The hub says in a header what its statuses mean.
+    code = answer.headers.get("X-Error-Code", "")
     token = "the token was refused" if status == 401 else "the token has no right to it"
     body = answer.text()
     match status:
         case 401 | 403:
             said = _said(body)
-            return SourceRefused(uri=uri, reason=f"HTTP {status}: it needs a token, or {token}{said}", status=status)
+            return SourceRefused(
+                uri=uri, reason=f"HTTP {status}: it needs a token, or {token}{said}", status=status, code=code
+            )
         case 404 | 410:
-            return SourceMissing(uri=uri, reason=f"HTTP {status}: there is no such file", status=status)
+            return SourceMissing(uri=uri, reason=f"HTTP {status}: there is no such file", status=status, code=code)
         case 416:
             return SourceChanged(uri=uri, reason="the file is shorter than it was")
         case _ if status in _TRANSIENT:
@@ -289,6 +294,8 @@ def _retry_after(text: str | None) -> float | None:
 class HttpFile:
     """A file behind an address: the first answer tells its size, its version and whether it can be read in ranges."""
 
+    part_bytes = PART_BYTES
+
     def __init__(self, client: HttpClient, url: str, uri: str, *, start: int, length: int | None) -> None:
         self._client = client
         self._url = url
@@ -313,6 +320,11 @@ class HttpFile:
         if answer.url != self._url:
             self._direct = answer.url
         self.hops = answer.hops
+        self._headers = answer.headers
+
+    def header(self, name: str) -> str | None:
+        """A header of the first answer."""
+        return self._headers.get(name)
 
     @contextlib.contextmanager
     def read(self, start: int, length: int | None) -> Iterator[Reader]:

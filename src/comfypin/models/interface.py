@@ -47,8 +47,11 @@ class RemoteFile(Protocol):
     """One version of one file at a source.
 
     `size_bytes` is None where the source does not say; `ranged` says whether `read` may begin anywhere; `validator`
-    names the version (an ETag) where the source has such a name.
+    names the version (an ETag) where the source has such a name; `part_bytes` is the length of a range that is worth
+    asking for.
     """
+
+    part_bytes: int
 
     @property
     def size_bytes(self) -> int | None: ...

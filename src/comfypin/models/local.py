@@ -38,6 +38,7 @@ class LocalFile:
     """A file of this machine, opened."""
 
     ranged = True
+    part_bytes = 16 << 20
 
     def __init__(self, path: Path, uri: str) -> None:
         self._path = path

@@ -70,22 +70,5 @@ def targets(lock: Lock, places: Places) -> list[tuple[ModelPin, Path]]:
     return [(pin, path) for path, pin in found.items()]
 
 
-def model_paths(lock: Lock, places: Places) -> dict[str, list[str]]:
-    """ComfyUI's folder names (`vae`, `checkpoints`, ...) with the folders the lock's models of that kind are in.
-
-    What an extra_model_paths.yaml is made of: the first part of a path below MODELS_DIR is the folder's name.
-    """
-    folders: dict[str, list[str]] = {}
-    for _, path in targets(lock, places):
-        if path.is_relative_to(places.models_dir):
-            parts = path.relative_to(places.models_dir).parts
-            if len(parts) > 1:
-                folder = str(places.models_dir / parts[0])
-                known = folders.setdefault(parts[0], [])
-                if folder not in known:
-                    known.append(folder)
-    return dict(sorted(folders.items()))
-
-
 def _refused(pin: ModelPin, reason: str) -> TargetRefused:
     return TargetRefused(name=pin.name, target=pin.target_path, reason=reason)

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -106,6 +107,19 @@ class BlobStore:
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
             self.ledger.record(path, after, digest)
         return digest
+
+    def blobs(self) -> Iterator[tuple[Digest, Path]]:
+        """Every blob with its path."""
+        for folder in _entries(self.root / "blobs" / "sha256"):
+            for path in _entries(folder):
+                with contextlib.suppress(ValueError):
+                    yield Digest(path.name), path
+
+    def partials(self) -> Iterator[tuple[str, float]]:
+        """The keys of unfinished files, and when each last changed (seconds since 1970)."""
+        for folder in _entries(self.root / "partial"):
+            times = [path.stat().st_mtime for path in _entries(folder)]
+            yield folder.name, max(times, default=folder.stat().st_mtime)
 
     def publish(self, partial: Partial, digest: Digest) -> Path:
         """Make an unfinished file a blob. The caller holds its lease and has hashed every byte of it."""

@@ -17,7 +17,10 @@ from comfypin.errors.model import SourceChanged, SourceFailed, SourceUnavailable
 from comfypin.models.interface import ModelSource, Reader, RemoteFile, Stop, Wanted, shown
 from comfypin.models.partial import Journal, Partial
 
-PART_BYTES = 8 << 20
+# What is asked for first, before the size is known; a file that is not larger needs no other request.
+FIRST_BYTES = 8 << 20
+# A file up to this size is hashed after it was written, without a thread for it.
+INLINE_BYTES = 8 << 20
 BUFFER_BYTES = 512 << 10
 HASH_BUFFER_BYTES = 256 << 10
 # Below this a connection is worth less than the hope for a better one.
@@ -125,7 +128,7 @@ class Transfer:
         if journal is not None:
             self._lay_out(journal)
             return journal.size_bytes
-        remote = self._open(0, PART_BYTES)
+        remote = self._open(0, FIRST_BYTES)
         size = remote.size_bytes
         self._check_size(size)
         if not remote.ranged or size is None:
@@ -134,9 +137,11 @@ class Transfer:
             self._parts = [_Part(0, 0, size)]
             self._missing = [0]
             return size
-        journal = Journal(size_bytes=size, part_bytes=PART_BYTES, validator=remote.validator, source=shown(self._uri))
+        journal = Journal(
+            size_bytes=size, part_bytes=remote.part_bytes, validator=remote.validator, source=shown(self._uri)
+        )
         self._partial.reset()
-        if size > PART_BYTES:
+        if size > remote.part_bytes:
             self._partial.begin(journal, fresh=True)
         self._lay_out(journal)
         return size
@@ -149,7 +154,7 @@ class Transfer:
             return None
         if self._wanted.sha256 is None:
             # Without a digest only the source can say that it is still the same file.
-            remote = self._open(0, PART_BYTES)
+            remote = self._open(0, FIRST_BYTES)
             same = journal.source == shown(self._uri) and journal.validator and journal.validator == remote.validator
             if not same or remote.size_bytes != journal.size_bytes or not remote.ranged:
                 remote.close()
@@ -194,7 +199,7 @@ class Transfer:
     # -- the bytes
 
     def _fetch_and_hash(self) -> Digest:
-        if len(self._parts) == 1 and (self._parts[0].length or PART_BYTES + 1) <= PART_BYTES:
+        if len(self._parts) == 1 and (self._parts[0].length or INLINE_BYTES + 1) <= INLINE_BYTES:
             if self._missing:
                 self._fetch_all()
             return self._hash_all()
