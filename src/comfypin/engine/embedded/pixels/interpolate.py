@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from comfypin.engine.embedded.pixels.sums import cascade_sum, strided_sum
+
 Pixels = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Taps = tuple[Indices, Pixels]
@@ -48,19 +50,61 @@ def bicubic(pixels: Pixels, height: int, width: int, check: Check) -> Pixels:
 
 def area(pixels: Pixels, height: int, width: int, check: Check) -> Pixels:
     """The mean of the source pixels that each new pixel touches (adaptive average pooling)."""
+    if (height, width) == (1, 1):
+        return _mean(pixels, check)
     starts_y, ends_y = _area_spans(pixels.shape[1], height)
     starts_x, ends_x = _area_spans(pixels.shape[2], width)
+    tall = (ends_y - starts_y).astype(np.float32)[None, :, None, None]
+    wide = (ends_x - starts_x).astype(np.float32)[None, None, :, None]
+    if pixels.shape[0] * height * width < tall.max() * wide.max():
+        total = _sums_by_cell(pixels, (starts_y, ends_y), (starts_x, ends_x), check)
+    else:
+        total = _sums_by_offset(pixels, (starts_y, ends_y), (starts_x, ends_x), check)
+    return total / tall / wide
+
+
+def _sums_by_cell(
+    pixels: Pixels, spans_y: tuple[Indices, Indices], spans_x: tuple[Indices, Indices], check: Check
+) -> Pixels:
+    """One new pixel after the other; a running sum, because torch adds in this order and rounds at each step."""
+    bands = pixels.shape[3]
+    total = np.empty((pixels.shape[0], len(spans_y[0]), len(spans_x[0]), bands), np.float32)
+    for row, (top, bottom) in enumerate(zip(*spans_y, strict=True)):
+        for column, (left, right) in enumerate(zip(*spans_x, strict=True)):
+            check()
+            for index, picture in enumerate(pixels):
+                window = picture[top:bottom, left:right].reshape(-1, bands)
+                total[index, row, column] = np.cumsum(window, axis=0, dtype=np.float32)[-1]
+    return total
+
+
+def _sums_by_offset(
+    pixels: Pixels, spans_y: tuple[Indices, Indices], spans_x: tuple[Indices, Indices], check: Check
+) -> Pixels:
+    """All new pixels at once, in the same order of additions."""
+    (starts_y, ends_y), (starts_x, ends_x) = spans_y, spans_x
+    height, width = len(starts_y), len(starts_x)
     total = np.zeros((pixels.shape[0], height, width, pixels.shape[3]), np.float32)
-    for dy in range(int((ends_y - starts_y).max())):
+    for dy in range(int((ends_y - starts_y).max(initial=0))):
         rows = np.flatnonzero(starts_y + dy < ends_y)
-        for dx in range(int((ends_x - starts_x).max())):
+        for dx in range(int((ends_x - starts_x).max(initial=0))):
             check()
             columns = np.flatnonzero(starts_x + dx < ends_x)
             piece = pixels[:, (starts_y[rows] + dy)[:, None], (starts_x[columns] + dx)[None, :]]
             total[:, rows[:, None], columns[None, :]] += piece
-    tall = (ends_y - starts_y).astype(np.float32)[None, :, None, None]
-    wide = (ends_x - starts_x).astype(np.float32)[None, None, :, None]
-    return total / tall / wide
+    return total
+
+
+def _mean(pixels: Pixels, check: Check) -> Pixels:
+    """The mean of each band: torch takes another way than for other sizes."""
+    bands = pixels.shape[3]
+    add = strided_sum if bands == _FEW_BANDS else cascade_sum
+    means = np.empty((len(pixels), 1, 1, bands), np.float32)
+    for index, picture in enumerate(pixels):
+        check()
+        for band in range(bands):
+            means[index, 0, 0, band] = add(np.ascontiguousarray(picture[..., band])) / np.float32(picture[..., 0].size)
+    return means
 
 
 def fused(a: Pixels, b: Pixels | np.float32, c: Pixels | np.float32) -> Pixels:
