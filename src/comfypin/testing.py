@@ -4,7 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue, canonical_json
 from comfypin.engine.interface import (
@@ -21,6 +21,7 @@ from comfypin.engine.interface import (
 from comfypin.errors.engine import EngineCrashed, OutputGone
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import NodeProblem, WorkflowRejected
+from comfypin.objects.memory import MemoryStore  # noqa: F401 - offered here, with the other fakes
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
 
 PIXEL_PNG = base64.b64decode(
@@ -149,7 +150,7 @@ class FakeEngine:
             yield NodeStarted(node_id=node.id, at_s=time.monotonic())
             await self._execute(submission, node)
             yield NodeFinished(node_id=node.id, at_s=time.monotonic())
-        submission.outputs = known or self._save(graph, cached)
+        submission.outputs = replace(known, cached=cached) if known is not None else self._save(graph)
         self._finished[key] = submission.outputs
 
     async def _execute(self, submission: _Submission, node: Node) -> None:
@@ -184,9 +185,9 @@ class FakeEngine:
                     if name not in node.inputs:
                         yield _problem(node, "required_input_missing", "Required input is missing", name)
 
-    def _save(self, graph: Graph, cached: frozenset[NodeId]) -> PromptOutputs:
+    def _save(self, graph: Graph) -> PromptOutputs:
         files = tuple(self._file(node) for node in graph.nodes.values() if node.class_type in _SAVERS)
-        return PromptOutputs(files=files, texts=self._texts, cached=cached)
+        return PromptOutputs(files=files, texts=self._texts)
 
     def _file(self, node: Node) -> EngineOutput:
         prefix = str(node.inputs.get("filename_prefix", "ComfyUI_temp"))

@@ -1,0 +1,147 @@
+"""Writes the smallest checkpoint that a ComfyUI takes for an SD 1.5: random weights, one UNet level, TAESD.
+
+The text encoder's shape is fixed (124 million weights), so it is stored in 8 bits; the file has some 140 MB.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+_CHANNELS = 320
+_EMBEDDING = 4 * _CHANNELS
+_CONTEXT = 768
+_LAYERS = 12
+_VOCABULARY = 49408
+_POSITIONS = 77
+_AUTOENCODER = 64
+_NORMS = ("norm", "in_layers.0", "out_layers.0", "out.0")
+
+Shapes = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def write_tiny_checkpoint(path: Path, *, seed: int = 0) -> None:
+    """The same seed gives the same bytes."""
+    random = np.random.default_rng(seed)
+    shapes = dict(_checkpoint())
+    header: dict[str, object] = {}
+    offset = 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape)) * (1 if _is_small(name, shape) else 2)
+        dtype = "F8_E4M3" if _is_small(name, shape) else "F16"
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            file.write(_weights(name, shape, random))
+
+
+def _is_small(name: str, shape: tuple[int, ...]) -> bool:
+    return name.startswith("cond_stage_model") and len(shape) > 1
+
+
+def _weights(name: str, shape: tuple[int, ...], random: np.random.Generator) -> bytes:
+    count = int(np.prod(shape))
+    if _is_small(name, shape):
+        # Sign and mantissa at random, exponents from 2^-7 to 2^-6: small numbers, and never NaN.
+        bits = random.integers(0, 256, count, dtype=np.uint8)
+        return ((bits & 0x8F) | 0x08).tobytes()
+    if name.endswith("weight") and (len(shape) == 1 or any(norm in name for norm in _NORMS)):
+        return np.ones(count, np.float16).tobytes()
+    if len(shape) == 1:
+        return np.zeros(count, np.float16).tobytes()
+    spread = (1.0 / int(np.prod(shape[1:]))) ** 0.5
+    return (random.standard_normal(count, dtype=np.float32) * spread).astype(np.float16).tobytes()
+
+
+def _checkpoint() -> Shapes:
+    for prefix, part in (
+        ("model.diffusion_model.", _unet()),
+        ("cond_stage_model.transformer.text_model.", _text_encoder()),
+        ("first_stage_model.", _autoencoder()),
+    ):
+        yield from ((prefix + name, shape) for name, shape in part)
+
+
+def _unet() -> Shapes:
+    yield from _linear("time_embed.0", _CHANNELS, _EMBEDDING)
+    yield from _linear("time_embed.2", _EMBEDDING, _EMBEDDING)
+    yield from _convolution("input_blocks.0.0", 4, _CHANNELS)
+    yield from _residual("input_blocks.1.0", _CHANNELS)
+    yield from _transformer("input_blocks.1.1")
+    yield from _residual("middle_block.0", _CHANNELS)
+    for number in (0, 1):
+        yield from _residual(f"output_blocks.{number}.0", 2 * _CHANNELS)
+    yield from _norm("out.0", _CHANNELS)
+    yield from _convolution("out.2", _CHANNELS, 4)
+
+
+def _residual(name: str, channels: int) -> Shapes:
+    yield from _norm(f"{name}.in_layers.0", channels)
+    yield from _convolution(f"{name}.in_layers.2", channels, _CHANNELS)
+    yield from _linear(f"{name}.emb_layers.1", _EMBEDDING, _CHANNELS)
+    yield from _norm(f"{name}.out_layers.0", _CHANNELS)
+    yield from _convolution(f"{name}.out_layers.3", _CHANNELS, _CHANNELS)
+    if channels != _CHANNELS:
+        yield from _convolution(f"{name}.skip_connection", channels, _CHANNELS, size=1)
+
+
+def _transformer(name: str) -> Shapes:
+    yield from _norm(f"{name}.norm", _CHANNELS)
+    yield from _convolution(f"{name}.proj_in", _CHANNELS, _CHANNELS, size=1)
+    block = f"{name}.transformer_blocks.0"
+    for attention, context in (("attn1", _CHANNELS), ("attn2", _CONTEXT)):
+        yield f"{block}.{attention}.to_q.weight", (_CHANNELS, _CHANNELS)
+        yield f"{block}.{attention}.to_k.weight", (_CHANNELS, context)
+        yield f"{block}.{attention}.to_v.weight", (_CHANNELS, context)
+        yield from _linear(f"{block}.{attention}.to_out.0", _CHANNELS, _CHANNELS)
+    yield from _linear(f"{block}.ff.net.0.proj", _CHANNELS, 8 * _CHANNELS)
+    yield from _linear(f"{block}.ff.net.2", 4 * _CHANNELS, _CHANNELS)
+    for number in (1, 2, 3):
+        yield from _norm(f"{block}.norm{number}", _CHANNELS)
+    yield from _convolution(f"{name}.proj_out", _CHANNELS, _CHANNELS, size=1)
+
+
+def _text_encoder() -> Shapes:
+    yield "embeddings.token_embedding.weight", (_VOCABULARY, _CONTEXT)
+    yield "embeddings.position_embedding.weight", (_POSITIONS, _CONTEXT)
+    for number in range(_LAYERS):
+        layer = f"encoder.layers.{number}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield from _linear(f"{layer}.self_attn.{part}", _CONTEXT, _CONTEXT)
+        yield from _linear(f"{layer}.mlp.fc1", _CONTEXT, 4 * _CONTEXT)
+        yield from _linear(f"{layer}.mlp.fc2", 4 * _CONTEXT, _CONTEXT)
+        yield from _norm(f"{layer}.layer_norm1", _CONTEXT)
+        yield from _norm(f"{layer}.layer_norm2", _CONTEXT)
+    yield from _norm("final_layer_norm", _CONTEXT)
+
+
+def _autoencoder() -> Shapes:
+    """The tiny autoencoder's decoder, by the numbers of its layers; its encoder is not needed to decode."""
+    channels = _AUTOENCODER
+    yield from _convolution("taesd_decoder.1", 4, channels)
+    for block in (3, 4, 5, 8, 9, 10, 13, 14, 15, 18):
+        for number in (0, 2, 4):
+            yield from _convolution(f"taesd_decoder.{block}.conv.{number}", channels, channels)
+    for number in (7, 12, 17):
+        yield f"taesd_decoder.{number}.weight", (channels, channels, 3, 3)
+    yield from _convolution("taesd_decoder.19", channels, 3)
+
+
+def _linear(name: str, inputs: int, outputs: int) -> Shapes:
+    yield f"{name}.weight", (outputs, inputs)
+    yield f"{name}.bias", (outputs,)
+
+
+def _convolution(name: str, inputs: int, outputs: int, *, size: int = 3) -> Shapes:
+    yield f"{name}.weight", (outputs, inputs, size, size)
+    yield f"{name}.bias", (outputs,)
+
+
+def _norm(name: str, channels: int) -> Shapes:
+    yield f"{name}.weight", (channels,)
+    yield f"{name}.bias", (channels,)
