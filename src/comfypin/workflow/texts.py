@@ -22,8 +22,8 @@ _PATTERN = re.compile(r"%([^%]+)%")
 _DATE_PARTS = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
-Lookup: TypeAlias = "Callable[[str, str], JsonValue]"
-"""(node name, widget name) -> the widget's value as text is made of it, or None where there is no such widget."""
+Lookup: TypeAlias = "Callable[[str, str], str | None]"
+"""(node name, widget name) -> the widget's value as `javascript_text`, or None where there is no such widget."""
 
 
 def expand_texts(graph: Graph, now: datetime) -> Graph:
@@ -33,13 +33,15 @@ def expand_texts(graph: Graph, now: datetime) -> Graph:
     found stays as it is, as on the page.
     """
 
-    def lookup(name: str, widget: str) -> JsonValue:
+    def lookup(name: str, widget: str) -> str | None:
         nodes = graph.nodes.values()
         node = next((node for node in nodes if node.class_type == name), None) or next(
             (node for node in nodes if node.title == name), None
         )
-        value = node.inputs.get(widget) if node else None
-        return None if isinstance(value, Link) else value
+        if node is None or widget not in node.inputs:
+            return None
+        value = node.inputs[widget]
+        return None if isinstance(value, Link) else javascript_text(value)
 
     return Graph(nodes={node_id: _expanded(node, lookup, now) for node_id, node in graph.nodes.items()})
 
@@ -52,7 +54,7 @@ def expand_text(text: str, lookup: Lookup, now: datetime) -> str:
         if len(parts) != 2:
             return format_date(parts[0][5:], now) if parts[0].startswith("date:") else match[0]
         value = lookup(parts[0], parts[1])
-        return match[0] if value is None else _NOT_IN_FILE_NAMES.sub("_", javascript_text(value))
+        return match[0] if value is None else _NOT_IN_FILE_NAMES.sub("_", value)
 
     return _PATTERN.sub(replacement, text)
 

@@ -1,0 +1,106 @@
+"""The conversion: every live node of the unfolded workflow, with its values and its wires followed to their ends."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from comfypin.digest import JsonValue
+from comfypin.workflow.catalogue import Catalogue
+from comfypin.workflow.convert.dynamic import Choose
+from comfypin.workflow.convert.order import definition_order
+from comfypin.workflow.convert.shapes import Shapes
+from comfypin.workflow.convert.state import Container, load_values
+from comfypin.workflow.convert.ui import read_ui
+from comfypin.workflow.convert.write import Seed, Written, write
+from comfypin.workflow.findings import Finding, refuse
+from comfypin.workflow.graph import Graph, Node
+from comfypin.workflow.texts import EXPANDED_INPUT, expand_text
+
+_SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A converted workflow: the graph, the seeds in it, and a finding for each class that the engine does not have.
+
+    The graph's file names still hold `%...%` texts, so that values can be set first; `expand` fills them in. A node of
+    an unknown class keeps the class's name in the graph, for preflight to judge.
+    """
+
+    graph: Graph
+    seeds: tuple[Seed, ...]
+    unknown: tuple[Finding, ...]
+    written: Written
+
+    def expand(self, graph: Graph, now: datetime) -> Graph:
+        """This conversion's graph, with values set or not, with the page's texts filled in."""
+
+        def lookup(name: str, widget: str) -> str | None:
+            return self.written.names.lookup(name, widget, graph=graph, converted=self.graph)
+
+        def expanded(node: Node) -> Node:
+            text = node.inputs.get(EXPANDED_INPUT)
+            if node.id not in self.written.prefixes or not isinstance(text, str) or "%" not in text:
+                return node
+            return replace(node, inputs={**node.inputs, EXPANDED_INPUT: expand_text(text, lookup, now)})
+
+        return Graph(nodes={node_id: expanded(node) for node_id, node in graph.nodes.items()})
+
+    def to_api(self, now: datetime) -> Mapping[str, JsonValue]:
+        """What the page sends: texts filled in, and nodes of unknown classes without a class."""
+        unknown = {finding.node_id for finding in self.unknown}
+        wire = self.expand(self.graph, now).to_api()
+        return {node_id: _classless(node) if node_id in unknown else node for node_id, node in wire.items()}
+
+
+def convert(
+    content: Mapping[str, JsonValue], catalogue: Catalogue, *, choose: Choose, source: str = "given"
+) -> Conversion:
+    """Convert a document in UI format. Raises `WorkflowInvalid` with everything that is broken in it.
+
+    `choose` picks one of the choices of a dynamic prompt.
+    """
+    findings: list[Finding] = []
+    workflow = read_ui(content, findings)
+    graphs = {"": workflow.root, **workflow.definitions}
+    order = definition_order(graphs, findings)
+    refuse(source, findings)
+    shapes = Shapes(catalogue, workflow.definitions)
+    containers = {
+        name: Container(graph=graph, shapes={node_id: shapes.of(node) for node_id, node in graph.nodes.items()})
+        for name, graph in graphs.items()
+    }
+    load_values(containers, order)
+    written = write(containers, choose=choose, findings=findings)
+    refuse(source, findings)
+    return _conversion(written)
+
+
+def _conversion(written: Written) -> Conversion:
+    nodes: dict[str, Node] = {}
+    # JavaScript lists an object's keys that are whole numbers first, ascending; ComfyUI runs outputs in that order.
+    for node_id in sorted(written.nodes, key=_place):
+        shape = written.shapes[node_id]
+        nodes[node_id] = Node(id=node_id, class_type=shape.node.type, inputs=written.nodes[node_id], title=shape.title)
+    unknown = tuple(_unknown(node) for node in nodes.values() if written.shapes[node.id].is_unknown)
+    return Conversion(graph=Graph(nodes=nodes), seeds=written.seeds, unknown=unknown, written=written)
+
+
+def _place(key: str) -> tuple[int, int]:
+    return (0, int(key)) if key.isascii() and key.isdecimal() and len(key) <= 10 else (1, 0)
+
+
+def _classless(node: JsonValue) -> JsonValue:
+    if not isinstance(node, Mapping):
+        return node
+    return {"_meta": {}, **{name: value for name, value in node.items() if name != "class_type"}}
+
+
+def _unknown(node: Node) -> Finding:
+    message = "the engine has no such node class"
+    if node.class_type.startswith(("workflow/", "workflow>")):
+        message = "it is a group node of older ComfyUI: convert it to nodes or to a subgraph there, and save again"
+    elif _SUBGRAPH_ID.fullmatch(node.class_type):
+        message = "it is a subgraph that the file does not define: save the workflow again where it works"
+    return Finding(code="class_unknown", message=message, node_id=node.id, title=node.title, class_type=node.class_type)

@@ -1,0 +1,161 @@
+"""Where a wire really comes from: through reroutes, bypassed nodes and the borders of subgraphs, without recursion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from comfypin.workflow.convert.shapes import Shape, bypass_index
+from comfypin.workflow.convert.state import Container
+from comfypin.workflow.convert.ui import BYPASSED, INPUT_NODE, UiLink
+from comfypin.workflow.convert.widgets import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One unfolding of a graph: the root, or a subgraph by the path of instances that leads to it (`6:5:`)."""
+
+    container: Container
+    prefix: str = ""
+    parent: "Scope | None" = None
+    instance: Shape | None = None
+
+    def shape(self, node_id: str) -> Shape | None:
+        """The node with this id of the file, or None."""
+        return self.container.shapes.get(node_id)
+
+    def path_of(self, node_id: str) -> str:
+        """The node's id in the prompt."""
+        return f"{self.prefix}{node_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class FromNode:
+    """The wire comes from this output of a node of the prompt (which may be muted, and then is not in it)."""
+
+    node_id: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class FromWidget:
+    """The wire comes from a widget of a subgraph instance: `instance_id` is its node id in the prompt's notation."""
+
+    value: Value
+    scope: Scope
+    instance: Shape
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The wire cannot be followed; ComfyUI's page would fail here."""
+
+    reason: str
+
+
+Resolved: TypeAlias = "FromNode | FromWidget | Broken | None"
+Scopes: TypeAlias = "Mapping[tuple[str, str], Scope]"
+"""The scope inside an instance, by the prefix of the scope the instance is in and the instance's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class _AtInput:
+    scope: Scope
+    shape: Shape
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class _AtOutput:
+    scope: Scope
+    shape: Shape
+    slot: int
+
+
+_Place: TypeAlias = "_AtInput | _AtOutput"
+
+
+def resolve_input(scope: Scope, shape: Shape, index: int, scopes: Scopes) -> Resolved:
+    """Follow the wire at one input of a node to its end; None where nothing is connected."""
+    wanted = shape.inputs[index].type
+    place: _Place | Resolved = _AtInput(scope, shape, index)
+    seen: set[tuple[bool, str, str, int]] = set()
+    while isinstance(place, _AtInput | _AtOutput):
+        at_input = isinstance(place, _AtInput)
+        number = place.index if isinstance(place, _AtInput) else place.slot
+        key = (at_input, place.scope.prefix, place.shape.node.id, number)
+        if key in seen:
+            return Broken("the wire leads back to itself through bypassed nodes or reroutes")
+        seen.add(key)
+        place = _before_input(place) if isinstance(place, _AtInput) else _before_output(place, wanted, scopes)
+    return place
+
+
+def _before_input(place: _AtInput) -> "_Place | Resolved":
+    scope, shape = place.scope, place.shape
+    if not 0 <= place.index < len(shape.inputs):
+        return Broken(f"{_named(shape)} has no input number {place.index}")
+    slot = shape.inputs[place.index]
+    if slot.link is None:
+        return None
+    link = scope.container.graph.links.get(slot.link)
+    if link is None:
+        return Broken(
+            f"input {slot.name} of {_named(shape)} is wired by link {slot.link}, which the file does not hold"
+        )
+    if link.origin_id == INPUT_NODE and scope.parent is not None and scope.instance is not None:
+        return _outside(scope, link)
+    origin = scope.shape(link.origin_id)
+    if origin is None:
+        return Broken(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
+    return _AtOutput(scope, origin, link.origin_slot)
+
+
+def _outside(scope: Scope, link: UiLink) -> "_Place | Resolved":
+    """From a subgraph's input to what is wired to the instance, or to the value that stands in its place."""
+    parent, instance = scope.parent, scope.instance
+    if parent is None or instance is None or not 0 <= link.origin_slot < len(instance.inputs):
+        return Broken(f"link {link.id} comes from input {link.origin_slot} of a subgraph that has none such")
+    slot = instance.inputs[link.origin_slot]
+    if slot.link is not None:
+        return _AtInput(parent, instance, link.origin_slot)
+    values = parent.container.values.get(instance.node.id, {})
+    if slot.name not in values:
+        return None
+    return FromWidget(values[slot.name], parent, instance, slot.name)
+
+
+def _before_output(place: _AtOutput, wanted: str, scopes: Scopes) -> "_Place | Resolved":
+    scope, shape, slot = place.scope, place.shape, place.slot
+    if shape.node.mode == BYPASSED:
+        index = bypass_index(shape, slot, wanted)
+        return None if index is None else _AtInput(scope, shape, index)
+    if shape.subgraph is not None:
+        return _inside(scopes[scope.prefix, shape.node.id], shape, slot)
+    if shape.is_virtual:
+        return _AtInput(scope, shape, slot) if 0 <= slot < len(shape.inputs) else None
+    if not 0 <= slot < shape.output_count:
+        return Broken(f"{_named(shape)} has no output number {slot}")
+    return FromNode(scope.path_of(shape.node.id), slot)
+
+
+def _inside(scope: Scope, instance: Shape, slot: int) -> "_Place | Resolved":
+    """From an instance's output to the node inside that gives it."""
+    outputs = scope.container.graph.outputs
+    if not 0 <= slot < len(outputs):
+        return Broken(f"{_named(instance)} has no output number {slot}")
+    if not outputs[slot].links:
+        return None
+    link = scope.container.graph.links.get(outputs[slot].links[0])
+    if link is None:
+        return None
+    if link.origin_id == INPUT_NODE:
+        return _outside(scope, link)
+    origin = scope.shape(link.origin_id)
+    if origin is None:
+        return Broken(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
+    return _AtOutput(scope, origin, link.origin_slot)
+
+
+def _named(shape: Shape) -> str:
+    return f"node {shape.node.id} ({shape.title or shape.node.type})"

@@ -1,0 +1,161 @@
+"""The prompt's nodes, written one by one: values as the page sends them, wires followed to their ends."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from comfypin.workflow.convert.dynamic import Choose, TooMuchText, expand_dynamic
+from comfypin.workflow.convert.names import Names, name_nodes
+from comfypin.workflow.convert.resolve import Broken, FromNode, FromWidget, Resolved, Scope, resolve_input
+from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
+from comfypin.workflow.convert.state import Container
+from comfypin.workflow.convert.ui import BYPASSED, MUTED
+from comfypin.workflow.convert.widgets import UNSET, Value, control_of, is_controlled
+from comfypin.workflow.findings import Finding
+from comfypin.workflow.graph import InputValue, Link
+from comfypin.workflow.texts import EXPANDED_CLASSES, EXPANDED_INPUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """A value that the page changes after a run: how (`control`), and who shares it (the same `group`)."""
+
+    node_id: str
+    input_name: str
+    control: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The inputs of every node of the prompt, what each node is in the file, the seeds, and the texts to be filled in.
+
+    `prefixes` are the nodes whose file name is a text of their own in which the page fills `%...%` in; `names` are the
+    nodes such a text may name.
+    """
+
+    nodes: Mapping[str, Mapping[str, InputValue]]
+    shapes: Mapping[str, Shape]
+    seeds: tuple[Seed, ...]
+    prefixes: frozenset[str]
+    names: Names
+
+
+def write(containers: Mapping[str, Container], *, choose: Choose, findings: list[Finding]) -> Written:
+    """Write every node that is neither virtual, muted nor bypassed; broken wires are added to the findings."""
+    scopes = list(unfold(containers))
+    inside = {
+        (scope.parent.prefix, scope.instance.node.id): scope for scope in scopes if scope.parent and scope.instance
+    }
+    writer = _Writer(choose=choose, inside=inside, findings=findings)
+    for scope in scopes:
+        for shape in scope.container.shapes.values():
+            if not shape.is_virtual and shape.node.mode not in (MUTED, BYPASSED):
+                writer.write(scope, shape)
+    return Written(
+        nodes={node_id: _without_dead_links(inputs, writer.nodes) for node_id, inputs in writer.nodes.items()},
+        shapes=writer.shapes,
+        seeds=tuple(writer.seeds),
+        prefixes=frozenset(writer.prefixes),
+        names=name_nodes(containers, scopes),
+    )
+
+
+def unfold(containers: Mapping[str, Container]) -> Iterator[Scope]:
+    """The root and the inside of every instance, each instance of its own; order.py has bounded how many."""
+    waiting = [Scope(containers[""])]
+    while waiting:
+        scope = waiting.pop()
+        yield scope
+        for shape in reversed(list(scope.container.shapes.values())):
+            if shape.subgraph is not None:
+                prefix = f"{scope.prefix}{shape.node.id}:"
+                waiting.append(Scope(containers[shape.subgraph], prefix, scope, shape))
+
+
+@dataclass(slots=True)
+class _Writer:
+    choose: Choose
+    inside: Mapping[tuple[str, str], Scope]
+    findings: list[Finding]
+    nodes: dict[str, dict[str, InputValue]] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    seeds: list[Seed] = field(default_factory=list)
+    prefixes: set[str] = field(default_factory=set)
+
+    def write(self, scope: Scope, shape: Shape) -> None:
+        node_id = scope.path_of(shape.node.id)
+        inputs: dict[str, InputValue] = {}
+        values = scope.container.values[shape.node.id]
+        silent = {widget.name for widget in shape.known.widgets if not widget.sent} if shape.known else set()
+        for name, value in values.items():
+            if name not in silent:
+                _put(inputs, name, self._sent(node_id, shape, name, value))
+        for index, slot in enumerate(shape.inputs):
+            source = resolve_input(scope, shape, index, self.inside)
+            match source:
+                case Broken(reason):
+                    self.findings.append(_finding(node_id, shape, "broken_link", reason, slot.name))
+                case FromNode(origin, output):
+                    inputs[slot.name] = Link(origin, output)
+                case FromWidget(value=value):
+                    _put(inputs, slot.name, value)
+            if source is None and slot.name == EXPANDED_INPUT and shape.node.type in EXPANDED_CLASSES:
+                self.prefixes.add(node_id)
+            self._note_seed(scope, shape, index, source)
+        self.nodes[node_id] = inputs
+        self.shapes[node_id] = shape
+
+    def _sent(self, node_id: str, shape: Shape, name: str, value: Value) -> Value:
+        spec = shape.known.specs.get(name) if shape.known else None
+        if spec is None or not spec.options.get("dynamicPrompts") or not isinstance(value, str):
+            return value
+        try:
+            return expand_dynamic(value, self.choose)
+        except TooMuchText:
+            message = "the braces of its dynamic prompt are nested too deeply to be read"
+            self.findings.append(_finding(node_id, shape, "dynamic_prompt", message, name))
+            return value
+
+    def _note_seed(self, scope: Scope, shape: Shape, index: int, source: Resolved) -> None:
+        slot = shape.inputs[index]
+        spec = shape.known.specs.get(slot.name) if shape.known else None
+        if spec is None or spec.type != "INT" or isinstance(source, FromNode | Broken):
+            return
+        node_id = scope.path_of(shape.node.id)
+        link = scope.container.graph.links.get(slot.link) if slot.link is not None else None
+        origin = scope.shape(link.origin_id) if link else None
+        group = f"{node_id}.{slot.name}"
+        control: Value = None
+        if origin is not None and origin.node.type == PRIMITIVE:
+            stored = origin.node.values
+            control = stored[1] if isinstance(stored, list) and len(stored) > 1 else None
+            group = scope.path_of(origin.node.id)
+        elif is_controlled(spec):
+            control = scope.container.values[shape.node.id].get(control_of(slot.name))
+            if isinstance(source, FromWidget):
+                group = f"{source.scope.path_of(source.instance.node.id)}.{source.name}"
+        control = {True: "randomize", False: "fixed"}.get(control, control) if isinstance(control, bool) else control
+        if isinstance(control, str):
+            self.seeds.append(Seed(node_id=node_id, input_name=slot.name, control=control, group=group))
+
+
+def _without_dead_links(inputs: Mapping[str, InputValue], alive: Mapping[str, object]) -> Mapping[str, InputValue]:
+    return {name: value for name, value in inputs.items() if not isinstance(value, Link) or value.node_id in alive}
+
+
+def _put(inputs: dict[str, InputValue], name: str, value: Value) -> None:
+    if value is UNSET:
+        return
+    # A bare list would be read as a link.
+    inputs[name] = {"__value__": value} if isinstance(value, list) else value
+
+
+def _finding(node_id: str, shape: Shape, code: str, message: str, input_name: str) -> Finding:
+    return Finding(
+        code=code,
+        message=message,
+        node_id=node_id,
+        title=shape.node.title,
+        class_type=shape.node.type,
+        input_name=input_name,
+    )

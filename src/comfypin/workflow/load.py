@@ -1,0 +1,61 @@
+"""A document of either format as one graph that values can be set in, texts filled in, and seeds changed."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from comfypin.workflow.catalogue import Catalogue, input_specs
+from comfypin.workflow.convert.dynamic import Choose
+from comfypin.workflow.convert.graph import Conversion, convert
+from comfypin.workflow.convert.widgets import is_controlled
+from comfypin.workflow.convert.write import Seed
+from comfypin.workflow.document import Document
+from comfypin.workflow.graph import Graph
+from comfypin.workflow.parse import parse_api
+from comfypin.workflow.smoke import smoke_graph
+from comfypin.workflow.texts import expand_texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """A workflow ready for a job: its graph, and the seeds that may change between jobs."""
+
+    source: str
+    graph: Graph
+    seeds: tuple[Seed, ...]
+    conversion: Conversion | None = None
+
+    def expand(self, graph: Graph, now: datetime) -> Graph:
+        """This workflow's graph, with values set or not, with the page's texts filled in (`now` in the user's zone)."""
+        return self.conversion.expand(graph, now) if self.conversion else expand_texts(graph, now)
+
+
+def choose_at_random(options: Sequence[str]) -> str:
+    """One of the choices of a dynamic prompt."""
+    return secrets.choice(options)
+
+
+def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = choose_at_random) -> Workflow:
+    """Read a document: API format as it is, UI format converted, an empty one as the smoke test.
+
+    Raises `WorkflowInvalid` with every finding.
+    """
+    if document.format == "ui":
+        conversion = convert(document.content, catalogue, choose=choose, source=document.source)
+        return Workflow(source=document.source, graph=conversion.graph, seeds=conversion.seeds, conversion=conversion)
+    graph = parse_api(document) if document.format == "api" else smoke_graph()
+    return Workflow(source=document.source, graph=graph, seeds=_seeds(graph, catalogue))
+
+
+def _seeds(graph: Graph, catalogue: Catalogue) -> tuple[Seed, ...]:
+    """The seeds of an API graph: it does not hold how the page would change them, and new ones are random there."""
+    found: list[Seed] = []
+    for node in graph.nodes.values():
+        definition = catalogue.get(node.class_type)
+        for spec in input_specs(definition).values() if definition is not None else ():
+            value = node.inputs.get(spec.name)
+            if spec.type == "INT" and is_controlled(spec) and isinstance(value, int | float):
+                group = f"{node.id}.{spec.name}"
+                found.append(Seed(node_id=node.id, input_name=spec.name, control="randomize", group=group))
+    return tuple(found)

@@ -1,0 +1,15 @@
+"""A workflow from the bytes of any file that holds one."""
+
+from comfypin.workflow.document import Document, read_document
+from comfypin.workflow.pictures import is_json_text, read_saved_file
+
+# A picture or a video is larger than the workflow in it.
+MAX_FILE_BYTES = 512 << 20
+
+
+def read_workflow_bytes(data: bytes, *, source: str) -> Document:
+    """Read JSON (API or UI format, wrapped or not), or a picture or other file that ComfyUI saved.
+
+    Raises `WorkflowUnreadable`.
+    """
+    return read_document(data, source=source) if is_json_text(data) else read_saved_file(data, source=source)
