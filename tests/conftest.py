@@ -2,10 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.support.object_servers import GcsServer, S3Server, gcs_server, moto_server, rclone_server
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -79,3 +82,24 @@ def shared_path(name: str) -> Path:
         reason = f"needs the recordings in ../shared/{name}, which only the developers' checkouts have"
         pytest.fail(reason, pytrace=False) if REQUIRE_ALL else pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    """An S3 server of this worker's own; every test makes its own bucket."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Another S3 server, which checks signatures."""
+    with rclone_server(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[GcsServer]:
+    """A GCS server of this worker's own; every test makes its own bucket."""
+    with gcs_server() as server:
+        yield server

@@ -1,6 +1,6 @@
 """Bytes by key: what every store of objects does, in four methods (synchronous; callers bring the threads)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,13 +10,17 @@ from comfypin.digest import Digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A local file to be stored: its path, size and digest (known before the upload), type and metadata."""
+    """A local file to be stored: its path, size and digest (known before the upload), type and metadata.
+
+    `pace`, where there is one, is told of each piece of bytes before it is sent, and may sleep to bound the rate.
+    """
 
     path: Path
     size_bytes: int
     sha256: Digest
     media_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    pace: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

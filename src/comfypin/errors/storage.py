@@ -1,0 +1,211 @@
+"""Failures of buckets and stores: each names the bucket or key, what the server said, and what to do about it.
+
+No message holds a query string, a header or a body: signatures, session tokens and upload sessions live there.
+"""
+
+from collections.abc import Sequence
+
+from comfypin.errors import ConfigError, OutputError, StorageError
+
+
+class SettingMissing(ConfigError):
+    """A store was asked for, and a variable that it needs is not set."""
+
+    def __init__(self, *, variable: str, purpose: str, also: Sequence[str] = ()) -> None:
+        alternatives = "".join(f" (or {name})" for name in also)
+        super().__init__(
+            f"{variable} is not set{alternatives}: it is needed to {purpose}.", variable=variable, purpose=purpose
+        )
+
+
+class SettingInvalid(ConfigError):
+    """A variable holds what it cannot mean."""
+
+    def __init__(self, *, variable: str, value: str, expected: str) -> None:
+        super().__init__(
+            f"{variable} is {value!r}, which is not {expected}.", variable=variable, value=value, expected=expected
+        )
+
+
+class SettingsConflict(ConfigError):
+    """Two settings, or a setting and what the store can do, exclude each other."""
+
+    def __init__(self, *, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}.", reason=reason)
+
+
+class SdkMissing(ConfigError):
+    """The client library of a store is not installed."""
+
+    def __init__(self, *, store: str, extra: str) -> None:
+        super().__init__(
+            f"Delivery to {store} needs its client library: install comfypin[{extra}].", store=store, extra=extra
+        )
+
+
+class Transient(StorageError):
+    """A failure that may pass: the only kind that is tried again."""
+
+
+class StoreUnreachable(Transient):
+    """Nothing, or nothing whole, came back from the store."""
+
+    def __init__(self, *, store: str, reason: str) -> None:
+        super().__init__(
+            f"{store} could not be reached ({reason}); check the endpoint and this machine's network.",
+            store=store,
+            reason=reason,
+        )
+
+
+class StoreBusy(Transient):
+    """The store answered that it cannot serve now."""
+
+    def __init__(self, *, store: str, status: int, code: str = "") -> None:
+        named = f" {code}" if code else ""
+        super().__init__(
+            f"{store} cannot serve now (HTTP {status}{named}); try again later, or allow more retries.",
+            store=store,
+            status=status,
+            code=code,
+        )
+
+
+class ChecksumMismatch(Transient):
+    """The store holds, or says that it holds, other bytes than were sent."""
+
+    def __init__(self, *, uri: str, kind: str, expected: str, actual: str) -> None:
+        super().__init__(
+            f"{uri} arrived damaged: its {kind} is {actual}, {expected} was sent; the upload does not count.",
+            uri=uri,
+            kind=kind,
+            expected=expected,
+            actual=actual,
+        )
+
+
+class CredentialsMissing(StorageError):
+    """No credentials were found where the platform usually has them."""
+
+    def __init__(self, *, store: str, remedy: str) -> None:
+        super().__init__(f"There are no credentials for {store}: {remedy}.", store=store)
+
+
+class CredentialsRefused(StorageError):
+    """The store knows no such credentials, or they have expired."""
+
+    def __init__(self, *, store: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{store} refused the credentials ({reason}): {remedy}.", store=store, reason=reason)
+
+
+class ClockSkewed(StorageError):
+    """This machine's clock and the store's differ too much for signatures to be valid."""
+
+    def __init__(self, *, store: str) -> None:
+        super().__init__(
+            f"{store} refused a request because this machine's clock is wrong; set the clock (for example with NTP).",
+            store=store,
+        )
+
+
+class BucketMissing(StorageError):
+    """The bucket does not exist where it was looked for."""
+
+    def __init__(self, *, store: str, variable: str) -> None:
+        super().__init__(
+            f"{store} does not exist at this endpoint; check {variable}, the endpoint and the region.", store=store
+        )
+
+
+class PermissionMissing(StorageError):
+    """The credentials are good, and not for this."""
+
+    def __init__(self, *, store: str, action: str, remedy: str) -> None:
+        super().__init__(f"The credentials may not {action} in {store}: {remedy}.", store=store, action=action)
+
+
+class WrongRegion(StorageError):
+    """The bucket lives elsewhere."""
+
+    def __init__(self, *, store: str, region: str, expected: str | None = None) -> None:
+        where = f"it is in {expected}; set S3_REGION={expected}" if expected else "set S3_REGION to the bucket's region"
+        super().__init__(f"{store} is not in region {region}: {where}.", store=store, region=region, expected=expected)
+
+
+class PublicAccessImpossible(StorageError):
+    """GCS_PUBLIC asks for what the bucket's access settings exclude."""
+
+    def __init__(self, *, store: str, reason: str) -> None:
+        super().__init__(
+            f"GCS_PUBLIC cannot work on {store}: {reason}. Unset GCS_PUBLIC and either grant allUsers the role "
+            "Storage Object Viewer on the bucket, or use GCS_SIGNED_URL_TTL.",
+            store=store,
+            reason=reason,
+        )
+
+
+class SigningImpossible(StorageError):
+    """These credentials, or this store, cannot sign URLs."""
+
+    def __init__(self, *, store: str, reason: str) -> None:
+        super().__init__(f"URLs of {store} cannot be signed: {reason}.", store=store, reason=reason)
+
+
+class ObjectMissing(StorageError):
+    """There is nothing under the key."""
+
+    def __init__(self, *, uri: str) -> None:
+        super().__init__(f"There is no object {uri}.", uri=uri)
+
+
+class KeyInvalid(StorageError):
+    """A key would leave the store, or is one that stores do not take."""
+
+    def __init__(self, *, key: str, reason: str) -> None:
+        super().__init__(f"{key!r} is no key for an object: {reason}.", key=key, reason=reason)
+
+
+class PayloadUnreadable(StorageError):
+    """The file to be uploaded went away, changed, or cannot be read."""
+
+    def __init__(self, *, path: str, reason: str) -> None:
+        super().__init__(f"{path} cannot be uploaded: {reason}.", path=path, reason=reason)
+
+
+class StoreFull(StorageError):
+    """The folder that stands for a bucket cannot be written to."""
+
+    def __init__(self, *, uri: str, reason: str) -> None:
+        super().__init__(f"{uri} cannot be written: {reason}.", uri=uri, reason=reason)
+
+
+class StoreRefused(StorageError):
+    """The store refused for a reason that has no sentence of its own."""
+
+    def __init__(self, *, store: str, action: str, status: int, code: str, reason: str) -> None:
+        said = ": ".join(part for part in (code, reason) if part)
+        super().__init__(
+            f"{store} refused to {action} (HTTP {status}{': ' + said if said else ''}).",
+            store=store,
+            action=action,
+            status=status,
+            code=code,
+        )
+
+
+class InlineTooBig(OutputError):
+    """The outputs as base64 would not fit into the result, and there is no bucket to take them."""
+
+    def __init__(self, *, limit_bytes: int, needed_bytes: int, sizes: Sequence[tuple[str, int]]) -> None:
+        listed = ", ".join(f"{name} ({size} bytes)" for name, size in sizes)
+        super().__init__(
+            f"The outputs take {needed_bytes} bytes as base64, and INLINE_MAX_BYTES is {limit_bytes}: {listed}. "
+            "Set GCS_BUCKET or S3_BUCKET to have such outputs delivered there, or deliver them with --output file.",
+            limit_bytes=limit_bytes,
+            needed_bytes=needed_bytes,
+            sizes=dict(sizes),
+        )
+
+
+class ProviderSaid(Exception):
+    """What a provider's library said, without the parts that may hold secrets."""

@@ -1,0 +1,328 @@
+"""What the variables say of buckets, as frozen values: names, defaults and precedence in one place."""
+
+import configparser
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
+
+from comfypin.errors.storage import SettingInvalid, SettingsConflict
+from comfypin.objects.keys import clean_prefix
+
+DEFAULT_PREFIX = "comfy/outputs"
+DEFAULT_RETRIES = 3
+DEFAULT_BASE_SLEEP_S = 0.5
+LONGEST_SIGNED_URL_S = 7 * 24 * 3600  # of both GCS and S3
+
+Addressing = Literal["auto", "path", "virtual"]
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+class Variables:
+    """Environment variables by name; empty ones count as unset; every mistake names its variable."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, *names: str) -> str | None:
+        """The first of these variables that is set."""
+        return next((value for name in names if (value := self._environ.get(name, "").strip())), None)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false. Raises `SettingInvalid`."""
+        value = self.text(name)
+        if value is None:
+            return default
+        if value.lower() not in _TRUE | _FALSE:
+            raise SettingInvalid(variable=name, value=value, expected="true or false")
+        return value.lower() in _TRUE
+
+    def count(self, name: str, *, default: int, maximum: int | None = None) -> int:
+        """A whole number from 0. Raises `SettingInvalid`."""
+        value = self.text(name)
+        if value is None:
+            return default
+        if not re.fullmatch(r"[0-9]{1,15}", value) or (maximum is not None and int(value) > maximum):
+            limit = f"a whole number from 0{f' to {maximum}' if maximum is not None else ''}"
+            raise SettingInvalid(variable=name, value=value, expected=limit)
+        return int(value)
+
+    def seconds(self, name: str, *, default: float) -> float:
+        """A number of seconds from 0. Raises `SettingInvalid`."""
+        value = self.text(name)
+        if value is None:
+            return default
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", value):
+            raise SettingInvalid(variable=name, value=value, expected="a number of seconds")
+        return float(value)
+
+    def prefix(self, name: str) -> str:
+        """A prefix for keys; `/` alone means none."""
+        return clean_prefix(self.text(name) or DEFAULT_PREFIX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcsConfig:
+    """Google Cloud Storage, as the `GCS_*` variables describe it."""
+
+    bucket: str | None = None
+    prefix: str = DEFAULT_PREFIX
+    project: str | None = None
+    credentials_file: Path | None = None
+    retries: int = DEFAULT_RETRIES
+    retry_base_sleep_s: float = DEFAULT_BASE_SLEEP_S
+    public: bool = False
+    signed_url_ttl_s: int = 0
+    validate: bool = True
+    endpoint: str | None = None
+
+    @classmethod
+    def from_variables(cls, environ: Mapping[str, str]) -> "GcsConfig":
+        """Read the variables. Raises `SettingInvalid`, `KeyInvalid`."""
+        env = Variables(environ)
+        bucket = env.text("GCS_BUCKET")
+        credentials = env.text("GOOGLE_APPLICATION_CREDENTIALS")
+        endpoint = env.text("STORAGE_EMULATOR_HOST")
+        if endpoint and "://" not in endpoint:
+            endpoint = f"http://{endpoint}"
+        return cls(
+            bucket=bucket.removeprefix("gs://").strip("/") if bucket else None,
+            prefix=env.prefix("GCS_PREFIX"),
+            project=env.text("GOOGLE_CLOUD_PROJECT", "GCS_PROJECT"),
+            credentials_file=Path(credentials).expanduser() if credentials else None,
+            retries=env.count("GCS_RETRIES", default=DEFAULT_RETRIES),
+            retry_base_sleep_s=env.seconds("GCS_RETRY_BASE_SLEEP", default=DEFAULT_BASE_SLEEP_S),
+            public=env.flag("GCS_PUBLIC", default=False),
+            signed_url_ttl_s=env.count("GCS_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
+            validate=env.flag("GCS_VALIDATE", default=True),
+            endpoint=endpoint.rstrip("/") if endpoint else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Credentials:
+    """A key pair and its session token; none of it is ever shown."""
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Config:
+    """A bucket behind the S3 protocol: AWS, R2, MinIO, RunPod volumes, ...
+
+    `endpoint` never holds the bucket; None means AWS. Without `credentials` the platform's own are looked for, where
+    `platform_credentials` says that there may be any (a role's token, a container's address, an instance's).
+    """
+
+    bucket: str | None = None
+    prefix: str = DEFAULT_PREFIX
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    addressing: Addressing = "auto"
+    credentials: S3Credentials | None = None
+    platform_credentials: bool = False
+    retries: int = DEFAULT_RETRIES
+    signed_url_ttl_s: int = 0
+    public_base_url: str | None = None
+
+    @classmethod
+    def from_variables(cls, environ: Mapping[str, str]) -> "S3Config":
+        """Read the variables; ours before AWS's before RunPod's. Raises `SettingInvalid`, `KeyInvalid`."""
+        env = Variables(environ)
+        account = env.text("R2_ACCOUNT_ID")
+        if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
+            raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
+        # A user who names their account means R2, whatever RunPod's template still says.
+        url = env.text("S3_ENDPOINT_URL") or (
+            f"https://{account}.r2.cloudflarestorage.com"
+            if account
+            else env.text("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL")
+        )
+        bucket = env.text("S3_BUCKET", "BUCKET_NAME")
+        place = Place.parse(url, bucket=bucket.removeprefix("s3://").strip("/") if bucket else None)
+        base_url = env.text("S3_PUBLIC_BASE_URL")
+        return cls(
+            bucket=place.bucket,
+            prefix=env.prefix("S3_PREFIX"),
+            endpoint=place.endpoint,
+            # An endpoint that names its region knows better than AWS's general variables.
+            region=env.text("S3_REGION") or place.region or env.text("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1",
+            addressing=_addressing(env),
+            credentials=_credentials(env, runpods_first=place.runpods(env)),
+            platform_credentials=_platform_may_have_some(env),
+            retries=env.count("S3_RETRIES", default=DEFAULT_RETRIES),
+            signed_url_ttl_s=env.count("S3_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
+            public_base_url=base_url.rstrip("/") if base_url else None,
+        )
+
+    def for_job(self, s3_config: Mapping[str, object]) -> "S3Config":
+        """The same with a RunPod job's own `s3Config`: bucket, endpoint and keys are the job's, all of them or none.
+
+        Raises `SettingInvalid` naming the field; the values are never shown.
+        """
+
+        def text(name: str) -> str:
+            value = s3_config.get(name)
+            if not isinstance(value, str) or not value.strip():
+                raise SettingInvalid(variable=f"s3Config.{name}", value="", expected="a text that is not empty")
+            return value.strip()
+
+        place = Place.parse(text("endpointUrl"), bucket=text("bucketName"))
+        return replace(
+            self,
+            bucket=place.bucket,
+            endpoint=place.endpoint,
+            region=place.region or "us-east-1",
+            addressing="auto",
+            credentials=S3Credentials(access_key_id=text("accessId"), secret_access_key=text("accessSecret")),
+            public_base_url=None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a bucket is, read from the many ways in which people write an endpoint."""
+
+    endpoint: str | None
+    bucket: str | None
+    region: str | None
+    given: str | None = None
+
+    @classmethod
+    def parse(cls, url: str | None, *, bucket: str | None) -> "Place":
+        """Split an endpoint URL into the service's address, the bucket (in host or path), and the region.
+
+        `https://b.s3.eu-west-1.amazonaws.com`, `https://s3.eu-west-1.amazonaws.com/b`,
+        `https://<account>.r2.cloudflarestorage.com/b`, `https://b.fra1.digitaloceanspaces.com`,
+        `https://s3api-eu-ro-1.runpod.io`, `http://localhost:9000`. Raises `SettingInvalid`.
+        """
+        if url is None:
+            return cls(endpoint=None, bucket=bucket, region=None)
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        host = _checked_host(parts)
+        in_path = parts.path.strip("/").split("/")[0] or None
+        bucket = bucket or in_path
+        host, in_host = _without_bucket(host, bucket)
+        port = f":{parts.port}" if parts.port else ""
+        return cls(
+            endpoint=f"{parts.scheme}://{host}{port}",
+            bucket=bucket or in_host,
+            region=_region_of(host),
+            given=url,
+        )
+
+    def runpods(self, env: Variables) -> bool:
+        """Whether the endpoint is the one of RunPod's variables, so that RunPod's keys belong to it."""
+        return self.given is not None and self.given == env.text("BUCKET_ENDPOINT_URL")
+
+
+_HOSTS_WITH_BUCKET = (
+    r"(?P<bucket>.+)\.(?P<rest>s3[.-](?:dualstack\.)?[a-z0-9-]+\.amazonaws\.com(?:\.cn)?|s3\.amazonaws\.com)",
+    r"(?P<bucket>[^.]+)\.(?P<rest>[a-z0-9]+\.digitaloceanspaces\.com)",
+    r"(?P<bucket>[^.]+)\.(?P<rest>s3\.[a-z0-9-]+\.(?:backblazeb2|wasabisys|scw)\.(?:com|cloud))",
+    r"(?P<bucket>[^.]+)\.(?P<rest>[0-9a-f]{32}\.(?:eu\.|fedramp\.)?r2\.cloudflarestorage\.com)",
+)
+_REGIONS = (
+    r"s3[.-](?:dualstack\.)?(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?",
+    r"(?P<region>[a-z0-9]+)\.digitaloceanspaces\.com",
+    r"s3\.(?P<region>[a-z0-9-]+)\.(?:backblazeb2|wasabisys|scw)\.(?:com|cloud)",
+    r"s3api-(?P<region>[a-z0-9-]+)\.runpod\.io",
+)
+
+
+def _checked_host(parts: SplitResult) -> str:
+    try:
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable or "@" in parts.netloc:
+        # Not shown as it stands: it may hold a user and a password.
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        raise SettingInvalid(variable="S3_ENDPOINT_URL", value=shown, expected="an address like https://host")
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host
+
+
+def _without_bucket(host: str, bucket: str | None) -> tuple[str, str | None]:
+    if bucket and host.startswith(f"{bucket}."):
+        return host.removeprefix(f"{bucket}."), bucket
+    for pattern in _HOSTS_WITH_BUCKET:
+        if found := re.fullmatch(pattern, host):
+            return found["rest"], found["bucket"]
+    return host, None
+
+
+def _region_of(host: str) -> str | None:
+    if host.endswith(".r2.cloudflarestorage.com"):
+        return "auto"
+    for pattern in _REGIONS:
+        if found := re.fullmatch(pattern, host):
+            return found["region"]
+    return None
+
+
+def _addressing(env: Variables) -> Addressing:
+    value = (env.text("S3_ADDRESSING_STYLE") or "auto").lower()
+    match value:
+        case "auto" | "path" | "virtual":
+            return value
+        case _:
+            raise SettingInvalid(variable="S3_ADDRESSING_STYLE", value=value, expected="auto, path or virtual")
+
+
+def _credentials(env: Variables, *, runpods_first: bool) -> S3Credentials | None:
+    """The first complete key pair; a pair is never mixed from two sources, nor a session token added from another."""
+    runpods = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
+    aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    for key_name, secret_name, token_name in (runpods, aws) if runpods_first else (aws, runpods):
+        key, secret = env.text(key_name), env.text(secret_name)
+        if (key is None) != (secret is None):
+            raise SettingsConflict(
+                reason=f"Of {key_name} and {secret_name} only one is set", remedy="set both or neither"
+            )
+        if key and secret:
+            token = env.text(token_name) if token_name else None
+            return S3Credentials(access_key_id=key, secret_access_key=secret, session_token=token)
+    return _credentials_of_profile(env)
+
+
+def _credentials_of_profile(env: Variables) -> S3Credentials | None:
+    """The key pair that `aws configure` wrote, under AWS_PROFILE or `default`."""
+    home = env.text("HOME")
+    path = env.text("AWS_SHARED_CREDENTIALS_FILE") or (f"{home}/.aws/credentials" if home else None)
+    profile = env.text("AWS_PROFILE")
+    parser = configparser.RawConfigParser()
+    try:
+        found = parser.read(Path(path).expanduser(), encoding="utf-8") if path else []
+    except (OSError, UnicodeDecodeError, configparser.Error) as exc:
+        raise SettingsConflict(
+            reason=f"{path} cannot be read as AWS credentials", remedy="repair the file, or set AWS_ACCESS_KEY_ID"
+        ) from exc
+    section = profile or "default"
+    if not found or not parser.has_option(section, "aws_access_key_id"):
+        if profile:
+            raise SettingsConflict(
+                reason=f"AWS_PROFILE is {profile!r}, and {path or 'no credentials file'} has no keys for it",
+                remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose another profile",
+            )
+        return None
+    return S3Credentials(
+        access_key_id=parser.get(section, "aws_access_key_id"),
+        secret_access_key=parser.get(section, "aws_secret_access_key", fallback=""),
+        session_token=parser.get(section, "aws_session_token", fallback=None),
+    )
+
+
+def _platform_may_have_some(env: Variables) -> bool:
+    return (
+        env.text(
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        )
+        is not None
+    )

@@ -1,0 +1,32 @@
+"""Keys of objects: relative, with slashes, inside their store."""
+
+from comfypin.errors.storage import KeyInvalid
+
+LONGEST_KEY_BYTES = 1024  # the limit of S3 and of GCS
+
+
+def checked_key(key: str) -> str:
+    """The key as it stands, if every store takes it and it cannot leave its prefix. Raises `KeyInvalid`."""
+    if not key:
+        raise KeyInvalid(key=key, reason="it is empty")
+    if key.startswith("/") or key.endswith("/") or "//" in key:
+        raise KeyInvalid(key=key, reason="a part of it is empty")
+    if any(part in {".", ".."} for part in key.split("/")):
+        raise KeyInvalid(key=key, reason="it holds a '.' or '..' part, which would leave the store")
+    if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in key):
+        raise KeyInvalid(key=key, reason="it holds control characters")
+    if len(key.encode()) > LONGEST_KEY_BYTES:
+        raise KeyInvalid(key=key, reason=f"it is longer than {LONGEST_KEY_BYTES} bytes")
+    return key
+
+
+def joined_key(prefix: str, key: str) -> str:
+    """A store's prefix and a key below it, checked. Raises `KeyInvalid`."""
+    checked_key(key)
+    return checked_key(f"{prefix}/{key}" if prefix else key)
+
+
+def clean_prefix(text: str) -> str:
+    """A prefix as users write it (`/a/b/`), as keys begin (`a/b`). Raises `KeyInvalid`."""
+    prefix = text.strip().strip("/")
+    return checked_key(prefix) if prefix else ""
