@@ -6,31 +6,55 @@ A lock is one JSON file that pins a ComfyUI release: docs/locks.md says what is 
 import argparse
 import json
 import sys
+from pathlib import Path
 
-from comfypin.cli.lock_make import configure_create
+from comfypin.cli import lock_make
 from comfypin.errors import UsageError
 from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
 from comfypin.lock.find import find_lock
 from comfypin.settings import Settings
 
+_CHECK = """Say everything that keeps a lock from being realized as it stands: a branch instead of a commit, no
+checksum, no package pins. Exit code 10 when there is anything."""
+_EXPORT = """Print a lock in another tool's format: a requirements file with hashes (pip, uv), a pylock.toml (PEP 751),
+or a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages."""
+_VENDOR = """Gather everything that a lock needs beside its models in one folder: wheels, git bundles (submodules too)
+and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, whatever becomes of the upstreams."""
+_DIFF = "Say what differs between two locks, pin by pin: + came, - went, ~ is another one."
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    make = {
+        "create": ("make a lock from repositories, requirements and models", lock_make.configure_create),
+        "upgrade": ("make a lock from another one, moving only what is named", lock_make.configure_upgrade),
+        "migrate": ("write a lock of schema 1 or 2 as schema 3", lock_make.configure_migrate),
+    }
+    for name, (summary, configure_verb) in make.items():
+        configure_verb(verbs.add_parser(name, help=summary))
     show = verbs.add_parser("show", help="print what a lock pins", description="Print what a lock pins.")
-    check = verbs.add_parser(
-        "check",
-        help="say what keeps a lock from being realized",
-        description="Say everything that keeps a lock from being realized as it stands (a branch instead of a commit, "
-        "no checksum, no package pins). Exit code 10 when there is anything.",
-    )
-    for verb in (show, check):
+    show.set_defaults(act=_show)
+    check = verbs.add_parser("check", help="say what keeps a lock from being realized", description=_CHECK)
+    check.set_defaults(act=_check)
+    export = verbs.add_parser("export", help="print a lock in another tool's format", description=_EXPORT)
+    export.add_argument("--format", required=True, choices=("requirements", "pylock", "cyclonedx"), help="the format")
+    export.add_argument("--target", metavar="T", help="whose packages, where the lock has several targets")
+    export.add_argument("--out", metavar="FILE", type=Path, help="write a file instead of stdout")
+    export.set_defaults(act=_export)
+    vendor = verbs.add_parser("vendor", help="gather all that a lock needs in a folder", description=_VENDOR)
+    vendor.add_argument("folder", metavar="DIR", type=Path, help="the folder; what it has already is kept")
+    vendor.set_defaults(act=_vendor)
+    for verb in (show, check, export, vendor):
         verb.add_argument("--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)")
+    difference = verbs.add_parser("diff", help="say what differs between two locks", description=_DIFF)
+    difference.add_argument("before", metavar="A", help="a lock file, or a release's name")
+    difference.add_argument("after", metavar="B", help="the other one")
+    difference.add_argument("--exit-code", action="store_true", help="exit with 1 where they differ")
+    difference.set_defaults(act=_diff)
+    for verb in (show, check, export, vendor, difference):
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--verbose", action="store_true", help="say more about failures")
-    show.set_defaults(act=_show)
-    check.set_defaults(act=_check)
-    configure_create(verbs.add_parser("create", help="make a lock from repositories, requirements and models"))
     schema = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
     schema.set_defaults(act=_schema)
 
@@ -95,6 +119,60 @@ def _check(arguments: argparse.Namespace) -> int:
         summary = f"{errors} errors, {len(findings) - errors} warnings" if findings else "complete"
         print(f"{where}: {reading.lock.version_name}: {summary}")
     return LockError.exit_code if errors else 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from comfypin.lock.diff import diff, lines
+
+    (_, before), (_, after) = read_named_lock(arguments.before), read_named_lock(arguments.after)
+    changes = diff(before.lock, after.lock)
+    if arguments.json:
+        _print_json(
+            {
+                "before": {"release": before.lock.version_name, "lock_digest": str(lock_digest(before.lock))},
+                "after": {"release": after.lock.version_name, "lock_digest": str(lock_digest(after.lock))},
+                "same_env": env_digest(before.lock) == env_digest(after.lock),
+                "changes": [change.to_json() for change in changes],
+            }
+        )
+    elif changes:
+        print("\n".join(lines(changes)))
+    else:
+        print("No pin differs.", file=sys.stderr)
+    return 1 if changes and arguments.exit_code else 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from comfypin.files import write_atomically
+    from comfypin.lock.export import export
+
+    _, reading = read_named_lock(arguments.lock)
+    text = export(reading.lock, arguments.format, arguments.target)
+    if arguments.out is None:
+        sys.stdout.write(text)
+        return 0
+    write_atomically(arguments.out, text.encode())
+    if arguments.json:
+        _print_json({"path": str(arguments.out), "format": arguments.format})
+    else:
+        print(arguments.out)
+    return 0
+
+
+def _vendor(arguments: argparse.Namespace) -> int:
+    from comfypin.lock.vendor import vendor
+    from comfypin.tools.vendor import VendorFolder
+
+    _, reading = read_named_lock(arguments.lock)
+    folder = VendorFolder(root=arguments.folder.absolute())
+    gathered = vendor(reading.lock, folder, commits=lock_make.commits(), tell=lock_make.tell)
+    if arguments.json:
+        facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
+        _print_json({"folder": str(folder.root), **facts})
+    else:
+        size = f"{gathered.size_bytes / 1e6:.1f} MB"
+        print(f"{folder.root}: {len(gathered.files)} files, {size}, {gathered.fetched} of them new")
+    return 0
 
 
 def _schema(arguments: argparse.Namespace) -> int:

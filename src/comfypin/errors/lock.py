@@ -89,7 +89,7 @@ class LockIncomplete(LockError):
         more = f"\n  and {len(findings) - 20} more (comfypin lock check)" if len(findings) > 20 else ""
         super().__init__(
             f"The lock {where} cannot be realized as it stands; make its pins complete with "
-            f"`comfypin lock migrate`:{shown}{more}",
+            f"`comfypin lock migrate --complete`:{shown}{more}",
             where=where,
             findings=[finding.to_json() for finding in findings],
         )

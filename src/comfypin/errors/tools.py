@@ -118,3 +118,23 @@ class UvFailed(EnvError):
 
     def __init__(self, *, doing: str, reason: str) -> None:
         super().__init__(f"uv could not {doing}: {reason}", reason=reason)
+
+
+class DownloadFailed(EnvError):
+    """A file cannot be downloaded."""
+
+    def __init__(self, *, url: str, reason: str) -> None:
+        super().__init__(f"{url} cannot be downloaded: {reason}.", url=url, reason=reason)
+
+
+class DownloadWrong(EnvError):
+    """A file was downloaded, and is not the one that is meant."""
+
+    def __init__(self, *, url: str, expected: str, actual: str) -> None:
+        super().__init__(
+            f"{url} has sha256 {actual}, and {expected} is wanted; nothing of it was kept. It was replaced at its "
+            "source, or damaged on its way.",
+            url=url,
+            expected=expected,
+            actual=actual,
+        )

@@ -133,6 +133,40 @@ def rewrite_files(commits: Commits, repo: str, commit: str, folder: Path, paths:
         _write_file(path, entry, data, repo, commit)
 
 
+def submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...]:
+    """The repositories and commits of the submodules of a commit. Raises `TreeRefused`."""
+    modules = [entry for entry in list_tree(kept, commit) if entry.mode == "160000"]
+    addresses = _submodule_addresses(kept, commit) if modules else {}
+    for entry in modules:
+        if entry.path not in addresses:
+            reason = "it is a submodule that .gitmodules does not name"
+            raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+    return tuple((_absolute_address(repo, addresses[entry.path]), entry.oid) for entry in modules)
+
+
+def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
+    """Write one commit as a bundle: what `Commits` takes from a vendor folder. Raises `TreeIncomplete`."""
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    scratch = bundle.parent / f".tmp-{process_token()}"
+    try:
+        # A bundle needs a ref. It is made in a repository that only borrows the kept one's objects: a kill must not
+        # leave a lock file of git in the cache.
+        git(["init", "--quiet", "--bare", scratch], cwd=bundle.parent)
+        (scratch / "objects" / "info" / "alternates").write_text(f"{(kept / 'objects').resolve()}\n")
+        if (kept / "shallow").is_file():
+            shutil.copyfile(kept / "shallow", scratch / "shallow")
+        done = git(["update-ref", "refs/heads/comfypin", commit], cwd=scratch)
+        if not done.exit_code:
+            # One thread: how a commit is packed must not depend on how many cores there are.
+            arguments = ["-c", "pack.threads=1", "bundle", "create", "whole.bundle", "refs/heads/comfypin"]
+            done = git(arguments, cwd=scratch)
+        if done.exit_code:
+            raise TreeIncomplete(repo=shown(repo), commit=commit, path=f"its files ({done.complaint})")
+        (scratch / "whole.bundle").replace(bundle)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
     """Every path of a commit, in git's order."""
     listed = git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)

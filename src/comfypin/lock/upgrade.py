@@ -1,0 +1,251 @@
+"""Locks from locks: an upgrade that moves only what is asked for, and the completing of older schemas."""
+
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from comfypin.errors import UsageError
+from comfypin.errors.create import NothingToUpgrade
+from comfypin.errors.lock import Finding, LockIncomplete
+from comfypin.lock.check import check
+from comfypin.lock.create import WORKERS, Made, Part, node_pin, own_needs, package_notes, read_part, ref_of
+from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
+from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
+from comfypin.lock.needs import Need, Needs, parse_need
+from comfypin.lock.refs import RepoSpec
+from comfypin.lock.resolve import Question, resolve
+from comfypin.tools.git import Commits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves:
+    """What an upgrade may change: refs by folder (None: the newest of the ref it has), packages, models."""
+
+    name: str
+    comfyui: str | None = None
+    move_comfyui: bool = False
+    nodes: dict[str, str | None] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    question: Question | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not (self.move_comfyui or self.nodes or self.packages or self.models or self.question)
+
+
+def upgrade(
+    lock: Lock, moves: Moves, *, commits: Commits, describe_model: DescribeModel, tell: Callable[[str], None]
+) -> Made:
+    """A new lock where what is asked for has moved, and other packages only where they had to.
+
+    Raises `NothingToUpgrade`, `LockIncomplete`, and what `create` raises.
+    """
+    _check_names(lock, moves)
+    _check_pinned(lock)
+    assert lock.comfyui is not None
+    assert lock.comfyui.repo is not None
+    ref = (moves.comfyui or lock.comfyui.ref) if moves.move_comfyui else lock.comfyui.commit
+    specs = [(RepoSpec(repo=lock.comfyui.repo, ref=ref), "ComfyUI")]
+    for node in lock.custom_nodes:
+        if node.repo is None:
+            continue
+        ref = (moves.nodes[node.folder] or node.ref) if node.folder in moves.nodes else node.commit
+        specs.append((RepoSpec(repo=node.repo, ref=ref, folder=node.folder), f"the node {node.folder}"))
+    tell(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
+    parts = _read_parts(specs, commits)
+    comfyui = replace(lock.comfyui, commit=parts["ComfyUI"].commit)
+    if moves.move_comfyui:
+        comfyui = replace(comfyui, ref=ref_of(parts["ComfyUI"].spec), patch=None)
+    nodes = tuple(_moved_node(node, parts.get(f"the node {node.folder}"), moves) for node in lock.custom_nodes)
+    python = _resolve_again(lock, moves, parts.values(), tell) if _packages_move(moves) else lock.python
+    models = _merge_models(lock.models, pin_models(moves.models, describe_model, tell=tell))
+    made = replace(lock, version_name=moves.name, comfyui=comfyui, custom_nodes=nodes, python=python, models=models)
+    return Made(lock=replace(made, read_from_schema=3), notes=tuple(package_notes(python)))
+
+
+def _packages_move(moves: Moves) -> bool:
+    return bool(moves.move_comfyui or moves.nodes or moves.packages or moves.question)
+
+
+def _check_names(lock: Lock, moves: Moves) -> None:
+    folders = [node.folder for node in lock.custom_nodes]
+    if unknown := [f"node {name}" for name in moves.nodes if name not in folders]:
+        raise NothingToUpgrade(names=unknown, there=[f"node {name}" for name in folders] or ["no nodes"])
+    if moves.empty:
+        raise UsageError("Name what is to move: --comfyui, --node FOLDER, --package P, --model, --torch or --python.")
+
+
+def _check_pinned(lock: Lock) -> None:
+    findings: list[Finding] = [
+        finding
+        for finding in check(lock)
+        if finding.rule in {"commit-not-pinned", "no-repository", "no-comfyui", "no-packages"}
+    ]
+    if findings:
+        raise LockIncomplete(where=lock.version_name, findings=findings)
+
+
+def _read_parts(specs: Iterable[tuple[RepoSpec, str]], commits: Commits) -> dict[str, Part]:
+    listed = list(specs)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        parts = list(pool.map(lambda item: read_part(item[0], origin=item[1], commits=commits), listed))
+    return {origin: part for (_, origin), part in zip(listed, parts, strict=True)}
+
+
+def _moved_node(node: NodePin, part: Part | None, moves: Moves) -> NodePin:
+    if part is None or node.folder not in moves.nodes:
+        return node
+    runs = frozenset({node.folder} if node.install_script == "run" else ())
+    fresh = node_pin(part, runs)
+    return replace(
+        node,
+        commit=fresh.commit,
+        ref=fresh.ref,
+        patch=None,
+        install_script=fresh.install_script,
+        install_script_sha256=fresh.install_script_sha256,
+    )
+
+
+def _resolve_again(lock: Lock, moves: Moves, parts: Iterable[Part], tell: Callable[[str], None]) -> PythonPins:
+    asked = {need.name: need for text in moves.packages if (need := parse_need(text, "--package")) and need.name}
+    bad = [text for text in moves.packages if parse_need(text, "--package") is None]
+    if bad:
+        raise NothingToUpgrade(names=bad, there=["packages such as idna or idna==3.7"])
+    kept = own_needs(lock.python.requirements, (), frozenset())
+    own = [need for need in kept.requirements if need.name not in asked]
+    # A bare name asks for the newest that fits; with a version it becomes a requirement of the lock's own.
+    told = [need for need in asked.values() if need.text.lower() != need.name or _was_asked(need, kept)]
+    needs = sum((part.needs for part in parts), Needs(requirements=(*own, *told)))
+    question = moves.question or question_of(lock)
+    python = resolve(replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked)), tell=tell)
+    return replace(python, requirements=tuple(need.text for need in (*own, *told)), extra=lock.python.extra)
+
+
+def _was_asked(need: Need, kept: Needs) -> bool:
+    return any(other.name == need.name for other in kept.requirements)
+
+
+def question_of(lock: Lock) -> Question:
+    """How the packages of a lock were resolved, as far as it says: its Python, platforms and build of torch."""
+    platforms = tuple(dict.fromkeys("-".join(target.split("-")[:2]) for target in lock.python.targets))
+    builds = [parts[2] for target in lock.python.targets if len(parts := target.split("-")) > 2]
+    return Question(
+        needs=Needs(),
+        python=lock.python.version or "3.12",
+        platforms=platforms or ("linux-x86_64",),
+        torch=builds[0] if builds else None,
+    )
+
+
+def _merge_models(old: Iterable[ModelPin], new: Iterable[ModelPin]) -> tuple[ModelPin, ...]:
+    merged = {pin.target_path: pin for pin in old}
+    merged.update({pin.target_path: pin for pin in new})
+    return tuple(merged.values())
+
+
+def migrate(lock: Lock) -> Made:
+    """A lock of schema 1 or 2 as schema 3, nothing learned anew: pins that claim one place become one.
+
+    Two entries of one model stay as two sources of one pin; `complete` finds out whether they are the same file.
+    """
+    notes: list[str] = []
+    models: dict[str, ModelPin] = {}
+    for pin in lock.models:
+        earlier = models.get(pin.target_path)
+        if earlier is None:
+            models[pin.target_path] = pin
+            continue
+        notes.append(f"{pin.target_path} was there more than once; its entries are one pin with all their sources now")
+        sources = tuple(dict.fromkeys((*earlier.sources, *pin.sources)))
+        models[pin.target_path] = replace(
+            earlier,
+            sources=sources,
+            sha256=earlier.sha256 or pin.sha256,
+            size_bytes=earlier.size_bytes or pin.size_bytes,
+        )
+    nodes = {node.folder: node for node in reversed(lock.custom_nodes)}
+    if len(nodes) != len(lock.custom_nodes):
+        notes.append("nodes that claimed one folder are one node now, the first of them")
+    packages: dict[tuple[str, str | None], PackagePin] = {}
+    for package in lock.python.packages:
+        packages.setdefault((re.sub(r"[-_.]+", "-", package.name).lower(), package.target), package)
+    made = replace(
+        lock,
+        models=tuple(models.values()),
+        custom_nodes=tuple(nodes.values()),
+        python=replace(lock.python, packages=tuple(packages.values())),
+        read_from_schema=3,
+    )
+    return Made(lock=made, notes=tuple(notes))
+
+
+def complete(
+    lock: Lock, question: Question, *, commits: Commits, describe_model: DescribeModel, tell: Callable[[str], None]
+) -> Made:
+    """Pin what a lock does not: refs become commits, packages are resolved again within the versions that it names,
+    models get digests and sizes.
+
+    Raises `LockIncomplete` where a repository or a source is not even named, and what `create` raises.
+    """
+    hopeless = [finding for finding in check(lock) if finding.rule in {"no-repository", "no-source", "no-comfyui"}]
+    if hopeless:
+        raise LockIncomplete(where=lock.version_name, findings=hopeless)
+    assert lock.comfyui is not None
+    specs = [(_spec(lock.comfyui), "ComfyUI")]
+    specs += [(replace(_spec(node), folder=node.folder), f"the node {node.folder}") for node in lock.custom_nodes]
+    tell(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
+    parts = _read_parts(specs, commits)
+    python = lock.python
+    if any(not pin.sha256 for pin in python.packages) or not python.packages:
+        own = own_needs(python.requirements, (), frozenset())
+        held = tuple(
+            Need(text=f"{pin.name}=={pin.version}", name=pin.name.lower(), origin="the lock")
+            for pin in python.packages
+            if not pin.url
+        )
+        needs = sum((part.needs for part in parts.values()), own + Needs(constraints=held))
+        resolved = resolve(replace(question, needs=needs), tell=tell)
+        python = replace(resolved, requirements=python.requirements, extra=python.extra)
+    nodes = tuple(_completed_node(node, parts[f"the node {node.folder}"]) for node in lock.custom_nodes)
+    comfyui = parts["ComfyUI"]
+    made = replace(
+        lock,
+        comfyui=replace(lock.comfyui, commit=comfyui.commit, ref=ref_of(comfyui.spec) or lock.comfyui.ref),
+        custom_nodes=nodes,
+        python=python,
+        models=_complete_models(lock.models, describe_model, tell),
+        read_from_schema=3,
+    )
+    return Made(lock=made, notes=tuple(package_notes(python)))
+
+
+def _spec(pin: RepoPin | NodePin) -> RepoSpec:
+    return RepoSpec(repo=str(pin.repo), ref=pin.commit or pin.ref)
+
+
+def _completed_node(node: NodePin, part: Part) -> NodePin:
+    fresh = node_pin(part, frozenset({node.folder} if node.install_script == "run" else ()))
+    return replace(
+        node,
+        commit=fresh.commit,
+        ref=fresh.ref or node.ref,
+        install_script=fresh.install_script,
+        install_script_sha256=fresh.install_script_sha256,
+    )
+
+
+def _complete_models(
+    pins: Iterable[ModelPin], describe_model: DescribeModel, tell: Callable[[str], None]
+) -> tuple[ModelPin, ...]:
+    known = [pin for pin in pins if pin.sha256 and pin.size_bytes is not None]
+    specs = [
+        ModelSpec(
+            sources=pin.sources, target=pin.target_path, allow_pickle=pin.allow_pickle, sha256=pin.sha256, name=pin.name
+        )
+        for pin in pins
+        if pin not in known
+    ]
+    return (*known, *pin_models(specs, describe_model, tell=tell))

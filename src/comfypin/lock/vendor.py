@@ -1,0 +1,107 @@
+"""Everything a lock needs beside its models, gathered in one folder that no upstream can take away."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.digest import Digest
+from comfypin.errors.lock import Finding, LockIncomplete
+from comfypin.lock.check import check, is_commit
+from comfypin.lock.model import Lock
+from comfypin.lock.pylock import file_name
+from comfypin.tools.download import download
+from comfypin.tools.git import Commits, submodules, write_bundle
+from comfypin.tools.vendor import VendorFolder
+
+WORKERS = 8
+_NEEDED = frozenset({"commit-not-pinned", "no-repository", "package-without-hash", "no-packages"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What a vendor folder has now: the files by their paths in it, how many were fetched, and their size."""
+
+    files: tuple[str, ...]
+    fetched: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Download:
+    """One file of a vendor folder: where it goes, where it comes from, and the digests that it may have."""
+
+    path: Path
+    url: str
+    digests: tuple[Digest, ...]
+
+    def is_there(self) -> bool:
+        return self.path.is_file() and Digest.of_file(self.path) in self.digests
+
+
+def vendor(lock: Lock, folder: VendorFolder, *, commits: Commits, tell: Callable[[str], None]) -> Gathered:
+    """Fill a vendor folder; what it has already, by digest, is left. Killed anywhere, the next call goes on.
+
+    Raises `LockIncomplete` for a lock that is not pinned, and the errors of git and downloads.
+    """
+    require_sources(lock)
+    wanted = [*_wheels(lock, folder), *_archives(lock, folder)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        there = list(pool.map(_Download.is_there, wanted))
+        absent = [item for item, is_there in zip(wanted, there, strict=True) if not is_there]
+        tell(f"{len(wanted)} packages and archives, {len(absent)} of them to download")
+        list(pool.map(lambda item: download(item.url, item.path, item.digests), absent))
+    bundles, made = _bundles(lock, folder, commits, tell)
+    files = sorted({*(item.path for item in wanted), *bundles})
+    return Gathered(
+        files=tuple(str(path.relative_to(folder.root)) for path in files),
+        fetched=len(absent) + made,
+        size_bytes=sum(path.stat().st_size for path in files),
+    )
+
+
+def require_sources(lock: Lock) -> None:
+    """Refuse a lock whose commits and packages are not all pinned. Raises `LockIncomplete`."""
+    findings: list[Finding] = [finding for finding in check(lock) if finding.rule in _NEEDED]
+    findings = [finding for finding in findings if finding.severity == "error"]
+    for index, pin in enumerate(lock.python.packages):
+        if pin.url is None:
+            path = f"$.python.packages[{index}].url"
+            allowed = "a URL; without it nobody can say which file is meant"
+            findings.append(Finding(rule="package-without-url", path=path, found="nothing", allowed=allowed))
+    if findings:
+        raise LockIncomplete(where=lock.version_name, findings=findings)
+
+
+def _wheels(lock: Lock, folder: VendorFolder) -> Iterator[_Download]:
+    for pin in {pin.url: pin for pin in lock.python.packages}.values():
+        if pin.url and not pin.url.startswith("git+"):
+            yield _Download(path=folder.wheels / file_name(pin.url), url=pin.url, digests=pin.sha256)
+
+
+def _archives(lock: Lock, folder: VendorFolder) -> Iterator[_Download]:
+    for node in lock.custom_nodes:
+        if node.archive and node.sha256:
+            yield _Download(path=folder.archive(node.sha256), url=node.archive, digests=(node.sha256,))
+
+
+def _bundles(lock: Lock, folder: VendorFolder, commits: Commits, tell: Callable[[str], None]) -> tuple[list[Path], int]:
+    """A bundle for every commit, submodules too."""
+    waiting = [(pin.repo, pin.commit) for pin in (lock.comfyui, *lock.custom_nodes) if pin and pin.repo and pin.commit]
+    seen: set[str] = set()
+    paths: list[Path] = []
+    made = 0
+    while waiting:
+        repo, commit = waiting.pop()
+        if commit in seen or not is_commit(commit):
+            continue
+        seen.add(commit)
+        path = folder.bundle(commit)
+        kept = commits.obtain(repo, commit)
+        if not path.is_file():
+            tell(f"bundling {repo} at {commit[:12]}")
+            write_bundle(kept, repo, commit, path)
+            made += 1
+        paths.append(path)
+        waiting += submodules(kept, repo, commit)
+    return paths, made
