@@ -1,0 +1,67 @@
+"""Which debt is paid next: small files never wait behind large ones, failed ones wait for their time. Pure."""
+
+import heapq
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+LARGE_BYTES = 64 << 20
+
+
+@dataclass(slots=True)
+class Lanes:
+    """Paths that are owed, in two lanes. Large files may hold at most half of the `places`, small ones all of them."""
+
+    places: int
+    _small: list[tuple[float, int, str]] = field(default_factory=list)
+    _large: list[tuple[float, int, str]] = field(default_factory=list)
+    _busy: dict[str, bool] = field(default_factory=dict)
+    _order: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def add(self, path: str, size: int, *, due_s: float) -> None:
+        """A debt that may be paid from `due_s` (monotonic seconds) on."""
+        lane = self._large if size >= LARGE_BYTES else self._small
+        heapq.heappush(lane, (due_s, next(self._order), path))
+
+    def take(self, now_s: float) -> str | None:
+        """The next path to upload, or None while there is no place or nothing is due."""
+        if len(self._busy) >= self.places:
+            return None
+        large_busy = sum(self._busy.values())
+        lanes = [(self._small, False)]
+        if large_busy < max(1, self.places // 2):
+            lanes.append((self._large, True))
+        for lane, is_large in lanes:
+            if lane and lane[0][0] <= now_s:
+                path = heapq.heappop(lane)[2]
+                self._busy[path] = is_large
+                return path
+        return None
+
+    def release(self, path: str) -> None:
+        """The upload ended, one way or the other."""
+        del self._busy[path]
+
+    def is_busy(self, path: str) -> bool:
+        """Whether the path is being uploaded now."""
+        return path in self._busy
+
+    def reordered(self, paths: Iterable[str], *, due_s: float) -> "Lanes":
+        """The same uploads under way, and these debts in this order, whatever their size, for the last minutes."""
+        lanes = Lanes(self.places, _busy=self._busy)
+        for path in paths:
+            if path not in self._busy:
+                lanes.add(path, 0, due_s=due_s)
+        return lanes
+
+    @property
+    def busy(self) -> int:
+        """How many uploads run."""
+        return len(self._busy)
+
+    def next_due_s(self) -> float | None:
+        """When the next waiting debt may be paid (monotonic seconds), or None."""
+        return min((lane[0][0] for lane in (self._small, self._large) if lane), default=None)
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._large)

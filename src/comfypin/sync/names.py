@@ -1,0 +1,67 @@
+"""Names: which files are taken, and the key each one gets. Pure."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from comfypin.digest import Digest
+
+LONGEST_BYTES = 900  # keys have 1,024 bytes, and the destination's prefix comes before them
+
+# What programs write beside a file before they rename it into place; never outputs.
+UNFINISHED = ("*.tmp", "*.part", "*.partial", "*.crdownload", "*.swp", "*~", ".nfs*", ".comfypin*", ".~*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which files are taken: one of `include` (all, when empty), none of `exclude`.
+
+    A pattern with a slash is matched against the path under the folder, one without against the name.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, relative: str) -> bool:
+        """Whether the file at this relative path is to be synced."""
+        if _any(relative, UNFINISHED) or _any(relative, self.exclude):
+            return False
+        return not self.include or _any(relative, self.include)
+
+
+def key_of(relative: str) -> str:
+    """The object's key for a path under the folder: the path itself, wherever stores take it as a key.
+
+    Control characters and bytes that are not UTF-8 become %XX, and in such a name % becomes %25, so that no two names
+    meet in one key. A name that is longer than keys may be keeps its beginning and ends in its digest.
+    """
+    key = "".join(map(_escaped, relative)) if any(map(_is_refused, relative)) else relative
+    encoded = key.encode()
+    if len(encoded) <= LONGEST_BYTES:
+        return key
+    suffix = PurePosixPath(key).suffix[:20]
+    return f"{encoded[: LONGEST_BYTES - 60].decode(errors='ignore')}~{Digest.of(encoded).hex[:32]}{suffix}"
+
+
+def revision_key(key: str, revision: int) -> str:
+    """The key of a later revision of a file: `a/b.png` -> `a/b.r2.png`; the first keeps its name."""
+    if revision <= 1:
+        return key
+    path = PurePosixPath(key)
+    return str(path.with_name(f"{path.stem}.r{revision}{path.suffix}"))
+
+
+def _any(relative: str, patterns: tuple[str, ...]) -> bool:
+    name = relative.rpartition("/")[2]
+    return any(fnmatchcase(relative if "/" in pattern else name, pattern) for pattern in patterns)
+
+
+def _is_refused(character: str) -> bool:
+    # Bytes that are not UTF-8 arrive as \udc80 to \udcff (PEP 383).
+    return character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff"
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"%{ord(character) - 0xDC00:02X}"
+    return f"%{ord(character):02X}" if character == "%" or _is_refused(character) else character

@@ -1,0 +1,174 @@
+"""The outbox: durable rows of uploads owed, in SQLite on the local disk; committed before anything is sent.
+
+One thread owns it. Paths are stored as bytes, because names need not be text. WAL with full synchronisation: what a
+commit returned from survives a power cut. (WAL does not work on network file systems: `sync/snapshot.py` carries the
+outbox from pod to pod instead.)
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from comfypin.digest import Digest
+from comfypin.errors.sync import OutboxUnusable
+from comfypin.sync.row import Row, State, Tally
+from comfypin.sync.scan import Fingerprint
+from comfypin.sync.snapshot import Snapshot, load
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, key TEXT NOT NULL UNIQUE, revision INTEGER NOT NULL, size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 TEXT NOT NULL, state TEXT NOT NULL,
+    doubtful INTEGER NOT NULL, failures INTEGER NOT NULL DEFAULT 0, reason TEXT,
+    owed_at REAL NOT NULL, done_at REAL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_state ON files (state, done_at);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_COLUMNS = "path, key, revision, size, mtime_ns, inode, sha256, state, doubtful, failures, reason, owed_at, done_at"
+_UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", ")[1:])
+
+
+class Outbox:
+    """The rows of one folder and one destination. Raises `OutboxUnusable` where the file cannot be used."""
+
+    def __init__(self, path: Path, *, copy: Path | None = None, read_only: bool = False) -> None:
+        """Open or make it. `copy` is its copy on a volume: read where the outbox is new, kept up to date after."""
+        self.path = path
+        self.is_new = not path.exists()
+        self._copy = Snapshot(copy) if copy is not None else None
+        try:
+            if read_only:
+                self._base = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(path, isolation_level=None)
+            self._base.execute("PRAGMA journal_mode = WAL")
+            self._base.execute("PRAGMA synchronous = FULL")
+            self._base.execute("PRAGMA cache_size = -4000")
+            self._base.executescript(_SCHEMA)
+        except (sqlite3.Error, OSError) as exc:
+            raise OutboxUnusable(path=str(path), reason=str(exc)) from exc
+        if self.is_new and copy is not None and (rows := load(copy)):
+            self.save(rows)
+            self.is_new = False
+
+    def row(self, path: str) -> Row | None:
+        """The file's row, or None where it was never seen."""
+        cursor = self._base.execute(f"SELECT {_COLUMNS} FROM files WHERE path = ?", (os.fsencode(path),))
+        found = cursor.fetchone()
+        return None if found is None else _row(found)
+
+    def known(self, path: str) -> Fingerprint | None:
+        """The fingerprint last recorded for a path; for scans, which ask for every file."""
+        cursor = self._base.execute("SELECT size, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(path),))
+        found = cursor.fetchone()
+        return None if found is None else Fingerprint(*found)
+
+    def holder(self, key: str) -> str | None:
+        """The path that has this key."""
+        found = self._base.execute("SELECT path FROM files WHERE key = ?", (key,)).fetchone()
+        return None if found is None else os.fsdecode(found[0])
+
+    def save(self, rows: Iterable[Row]) -> None:
+        """Record rows durably, all or none; a path's older row is replaced."""
+        places = ", ".join("?" * (_COLUMNS.count(",") + 1))
+        with self._transaction():
+            # Only the same path is replaced: two paths never share a key, whatever was asked.
+            self._base.executemany(
+                f"INSERT INTO files VALUES ({places}) ON CONFLICT (path) DO UPDATE SET {_UPDATES}", map(_values, rows)
+            )
+        if self._copy is not None:
+            self._copy.note_change()
+
+    def refresh_copy(self, *, now: bool = False) -> float | None:
+        """Bring the copy up to date if its time has come, or now; returns when it will be due, or None."""
+        return None if self._copy is None else self._copy.refresh(self.everything, now=now)
+
+    def owed(self) -> Iterator[Row]:
+        """Every row that is owed, the oldest debt first."""
+        cursor = self._base.execute(f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' ORDER BY owed_at")
+        return map(_row, cursor)
+
+    def everything(self) -> Iterator[Row]:
+        """Every row, by path."""
+        return map(_row, self._base.execute(f"SELECT {_COLUMNS} FROM files ORDER BY path"))
+
+    def failing(self, limit: int) -> Sequence[Row]:
+        """Rows whose last try failed, the most failed first."""
+        query = f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' AND failures > 0 ORDER BY failures DESC LIMIT ?"
+        return [_row(found) for found in self._base.execute(query, (limit,))]
+
+    def tally(self) -> Tally:
+        """The counts of `sync status`."""
+        now = time.time()
+        owed = self._base.execute(
+            "SELECT COUNT(*), COALESCE(SUM(size), 0), COALESCE(SUM(failures > 0), 0), MIN(owed_at) "
+            "FROM files WHERE state = 'owed'"
+        ).fetchone()
+        recent = self._base.execute(
+            "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM files WHERE state = 'done' AND done_at > ?", (now - 300,)
+        ).fetchone()
+        ended = dict(self._base.execute("SELECT state, COUNT(*) FROM files WHERE state != 'owed' GROUP BY state"))
+        return Tally(
+            owed=owed[0],
+            owed_bytes=owed[1],
+            failing=owed[2],
+            oldest_owed_at=owed[3],
+            done=ended.get("done", 0),
+            gone=ended.get("gone", 0),
+            recent_files=recent[0],
+            recent_bytes=recent[1],
+        )
+
+    def fact(self, name: str) -> str | None:
+        """A recorded fact (the folder, the destination), or None."""
+        found = self._base.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def record(self, **facts: str) -> None:
+        """Record facts about the outbox itself."""
+        with self._transaction():
+            self._base.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+
+    def close(self) -> None:
+        """Bring the copy up to date, fold the log into the file, close it."""
+        self.refresh_copy(now=True)
+        self._base.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._base.execute("BEGIN IMMEDIATE")
+            yield
+            self._base.execute("COMMIT")
+        except sqlite3.Error as exc:
+            if self._base.in_transaction:
+                self._base.execute("ROLLBACK")
+            raise OutboxUnusable(path=str(self.path), reason=str(exc)) from exc
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    mark = row.fingerprint
+    identity = (os.fsencode(row.path), row.key, row.revision, mark.size, mark.mtime_ns, mark.inode, row.sha256.hex)
+    return (*identity, row.state, row.doubtful, row.failures, row.reason, row.owed_at, row.done_at)
+
+
+def _row(found: tuple[bytes, str, int, int, int, int, str, State, int, int, str | None, float, float | None]) -> Row:
+    path, key, revision, size, mtime_ns, inode, sha256, state, doubtful, failures, reason, owed_at, done_at = found
+    return Row(
+        path=os.fsdecode(path),
+        key=key,
+        revision=revision,
+        fingerprint=Fingerprint(size, mtime_ns, inode),
+        sha256=Digest(sha256),
+        state=state,
+        doubtful=bool(doubtful),
+        failures=failures,
+        reason=reason,
+        owed_at=owed_at,
+        done_at=done_at,
+    )

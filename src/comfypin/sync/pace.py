@@ -1,0 +1,34 @@
+"""A bound on bytes a second, shared by all uploads: a bucket that fills with time and is emptied by bytes."""
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Pace:
+    """Lets `bytes_per_s` through, with up to a tenth of a second of it at once; None lets everything through."""
+
+    def __init__(
+        self,
+        bytes_per_s: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rate = bytes_per_s
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._free_at = clock()
+
+    def __call__(self, count: int) -> None:
+        """Account for `count` bytes, sleeping until they fit."""
+        if self._rate is None:
+            return
+        with self._lock:
+            now = self._clock()
+            start = max(self._free_at, now - 0.1)
+            self._free_at = start + count / self._rate
+            wait = self._free_at - now
+        if wait > 0:
+            self._sleep(wait)

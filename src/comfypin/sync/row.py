@@ -1,0 +1,44 @@
+"""One file's row in the outbox, and what a status is made of."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from comfypin.digest import Digest
+from comfypin.sync.scan import Fingerprint
+
+State = Literal["owed", "done", "gone"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One file's latest revision: what it is, where it goes, and whether it is there.
+
+    `doubtful` rows may be in the bucket already (the outbox that knew was lost): one HEAD decides. Times are seconds
+    of the wall clock, for people; nothing is decided by them.
+    """
+
+    path: str
+    key: str
+    revision: int
+    fingerprint: Fingerprint
+    sha256: Digest
+    state: State = "owed"
+    doubtful: bool = False
+    failures: int = 0
+    reason: str | None = None
+    owed_at: float = 0.0
+    done_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What `sync status` tells: counts, bytes owed, the oldest debt's age and the last five minutes' rate."""
+
+    owed: int
+    owed_bytes: int
+    failing: int
+    done: int
+    gone: int
+    oldest_owed_at: float | None
+    recent_files: int
+    recent_bytes: int

@@ -1,0 +1,102 @@
+"""What lies in a folder now: regular files with their fingerprints, folders; links are not followed."""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# File systems on which every writer is on this machine, so that events and leases tell the truth.
+_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "f2fs", "bcachefs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What changes when a file does: size in bytes, mtime in nanoseconds, inode."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Fingerprint":
+        """The fingerprint in a stat."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def fingerprint(root: str, relative: str) -> Fingerprint | None:
+    """The fingerprint of a regular file that no link leads to, or None where there is none."""
+    try:
+        status = os.lstat(os.path.join(root, relative))
+    except OSError:
+        return None
+    return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def folders_below(root: str, relative: str = "") -> Iterator[str]:
+    """The folder itself and all below it, parents first, as paths relative to the root."""
+    pending = [relative]
+    while pending:
+        folder = pending.pop()
+        yield folder
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                pending += [_join(folder, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # deleted or closed to us meanwhile; what is in it comes back with the next scan
+
+
+def files_in(root: str, folder: str) -> Iterator[tuple[str, Fingerprint]]:
+    """The regular files of one folder (not below it), with their fingerprints."""
+    try:
+        with os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    try:
+                        yield _join(folder, entry.name), Fingerprint.of(entry.stat(follow_symlinks=False))
+                    except OSError:
+                        continue
+    except OSError:
+        return
+
+
+def is_being_written(root: str, relative: str) -> bool:
+    """Whether somebody on this machine has the file open for writing, as far as the kernel can tell.
+
+    A read lease is granted only where nobody has. SIGURG, which is ignored by default, stands in for SIGIO, whose
+    default would end us if a writer came in that very moment. Source: fcntl(2), "Leases".
+    """
+    try:
+        descriptor = os.open(os.path.join(root, relative), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        import signal
+
+        fcntl.fcntl(descriptor, 10, signal.SIGURG)  # F_SETSIG, which the fcntl module does not name
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # not our file, or a file system without leases: the settle time decides
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_local(folder: Path) -> bool:
+    """Whether the folder lies on a file system of this machine alone (False for network volumes and FUSE)."""
+    device = folder.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    kinds = [line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == wanted]
+    return bool(kinds) and kinds[-1] in _LOCAL
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

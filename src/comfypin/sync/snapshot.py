@@ -1,0 +1,100 @@
+"""The outbox on a volume: a copy that is replaced whole by a rename, so that the next pod knows what is done and owed.
+
+SQLite itself must not lie on a network file system (its write-ahead log needs shared memory, its locks need flock).
+The copy may be a little older than the outbox: what it does not know yet is hashed again, and sent again at worst.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from comfypin.digest import Digest
+from comfypin.errors.sync import OutboxUnusable
+from comfypin.files import atomic_file
+from comfypin.sync.row import Row
+from comfypin.sync.scan import Fingerprint
+
+_AT_LEAST_EVERY_S = 5.0
+_COST_SHARE = 100  # a copy that takes t seconds is made every 100 t at most
+
+
+class Snapshot:
+    """Keeps the copy at `path` up to date; `refresh` is cheap to call and writes only when it is time."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._next_s = 0.0
+        self._changed = False
+
+    def note_change(self) -> None:
+        """Something was recorded; the copy is stale."""
+        self._changed = True
+
+    def refresh(self, rows: Callable[[], Iterable[Row]], *, now: bool = False) -> float | None:
+        """Write the copy if it is stale and its time has come, or now. Returns when it is due (monotonic seconds),
+        None while it is up to date. Raises `OutboxUnusable`."""
+        start = self._clock()
+        if not self._changed:
+            return None
+        if start < self._next_s and not now:
+            return self._next_s
+        try:
+            with atomic_file(self._path) as file:
+                for row in rows():
+                    file.write(_line(row))
+        except OSError as exc:
+            raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
+        self._changed = False
+        end = self._clock()
+        self._next_s = end + max(_AT_LEAST_EVERY_S, (end - start) * _COST_SHARE)
+        return None
+
+
+def load(path: Path) -> list[Row]:
+    """The rows of a copy; none where there is no copy yet. Raises `OutboxUnusable`."""
+    try:
+        with path.open("rb") as file:
+            return [_row(line) for line in file]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise OutboxUnusable(path=str(path), reason=f"it is not a copy of an outbox ({exc})") from exc
+
+
+def _line(row: Row) -> bytes:
+    mark = row.fingerprint
+    values = {
+        "path": row.path,
+        "key": row.key,
+        "revision": row.revision,
+        "mark": [mark.size, mark.mtime_ns, mark.inode],
+        "sha256": row.sha256.hex,
+        "state": row.state,
+        "failures": row.failures,
+        "reason": row.reason,
+        "owed_at": row.owed_at,
+        "done_at": row.done_at,
+    }
+    # ASCII keeps the bytes of names that are no text, as \udcXX escapes.
+    return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _row(line: bytes) -> Row:
+    values = json.loads(line)
+    size, mtime_ns, inode = values["mark"]
+    return Row(
+        path=values["path"],
+        key=values["key"],
+        revision=values["revision"],
+        fingerprint=Fingerprint(size, mtime_ns, inode),
+        sha256=Digest(values["sha256"]),
+        state=values["state"],
+        # What was owed may have been delivered after the copy was made.
+        doubtful=values["state"] == "owed",
+        failures=values["failures"],
+        reason=values["reason"],
+        owed_at=values["owed_at"],
+        done_at=values["done_at"],
+    )

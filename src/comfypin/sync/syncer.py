@@ -1,0 +1,400 @@
+"""The syncer: a file that is complete is hashed, owed in the outbox, uploaded, and done when the server agrees.
+
+One thread (the one that calls `run`) decides and owns the outbox; a watching thread, a few that hash and a few that
+upload send it messages. All messages that wait are taken together and recorded in one transaction, so that thousands
+of small files cost a few commits, and nothing is sent before the commit that owes it.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from comfypin.digest import Digest
+from comfypin.errors import ComfypinError
+from comfypin.errors.sync import FolderMissing
+from comfypin.objects.interface import ObjectStore, Payload
+from comfypin.sync.backoff import LONGEST_S, wait_s
+from comfypin.sync.lanes import Lanes
+from comfypin.sync.names import Filter, key_of, revision_key
+from comfypin.sync.outbox import Outbox
+from comfypin.sync.pace import Pace
+from comfypin.sync.remove import remove_unchanged
+from comfypin.sync.row import Row
+from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
+from comfypin.sync.settle import Settling
+from comfypin.sync.watch import Closed, Found, Notice, Scanned, Sighting, Watch
+
+OnChange = Literal["overwrite", "version", "ignore"]
+_PROBES = 16  # HEADs in a row that find nothing, before a folder without an outbox is taken for a first sync
+_HASHERS = 2
+_MOST_AT_ONCE = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a folder is synced. Times in seconds, `bytes_per_s` for all uploads together."""
+
+    filter: Filter = field(default_factory=Filter)
+    settle_s: float = 2.0
+    on_change: OnChange = "overwrite"
+    delete_after: bool = False
+    once: bool = False
+    workers: int = 8
+    bytes_per_s: float | None = None
+    grace_s: float = 10.0
+    poll_s: float = 5.0
+    longest_wait_s: float = LONGEST_S
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A file is in the store; `sent` is False where it was there already."""
+
+    row: Row
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An upload failed and will be tried again in `wait_s` seconds."""
+
+    row: Row
+    wait_s: float
+
+
+SyncEvent = Delivered | Failed | Notice
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    path: str
+    mark: Fingerprint
+    digest: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Uploaded:
+    row: Row
+    sent: bool
+    failure: ComfypinError | None
+
+
+class _Stop:
+    """Somebody asked the syncer to stop."""
+
+
+_Message = Closed | Found | Scanned | Notice | _Hashed | _Uploaded | _Stop
+
+
+class Syncer:
+    """Syncs one folder into one store until `stop`, or once. `on_event` hears of every delivery and failure."""
+
+    def __init__(
+        self,
+        root: Path,
+        store: ObjectStore,
+        outbox: Outbox,
+        options: Options,
+        *,
+        media_type: Callable[[str], str],
+        on_event: Callable[[SyncEvent], None] = lambda _event: None,
+    ) -> None:
+        if not root.is_dir():
+            raise FolderMissing(folder=str(root))
+        self._root = str(root)
+        self._store = store
+        self._outbox = outbox
+        self._options = options
+        self._media_type = media_type
+        self._on_event = on_event
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._settling = Settling(settle_s=options.settle_s)
+        self._lanes = Lanes(options.workers)
+        self._pace = Pace(options.bytes_per_s)
+        self._hashing: dict[str, bool] = {}
+        self._doubted: frozenset[str] = frozenset()
+        self._absent_in_a_row = 0
+        self._scanned = False
+        self._deadline: float | None = None
+        self._watch = Watch(root, self._inbox.put, poll_s=options.poll_s)
+        self._hashers = ThreadPoolExecutor(_HASHERS, thread_name_prefix="hash")
+        self._uploaders = ThreadPoolExecutor(options.workers, thread_name_prefix="upload")
+
+    def stop(self) -> None:
+        """Ask for the end: what is known is delivered within the grace time, smallest first. From any thread."""
+        self._inbox.put(_Stop())
+
+    def run(self) -> list[Row]:
+        """Sync until stopped (or, once, until all that is there is delivered); returns what is still owed."""
+        for row in self._outbox.owed():
+            self._lanes.add(row.path, row.fingerprint.size, due_s=0.0)
+        self._watch.start()
+        try:
+            while not self._is_finished():
+                self._take(self._wait())
+                self._advance()
+            self._watch.stop()
+            self._take(self._pending())
+            return list(self._outbox.owed())
+        finally:
+            self._hashers.shutdown(cancel_futures=True)
+            # An upload that hangs must not hold us beyond the grace time; its debt is on the disk.
+            self._uploaders.shutdown(wait=self._deadline is None, cancel_futures=True)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def _is_finished(self) -> bool:
+        is_quiet = not (self._hashing or self._lanes.busy or len(self._lanes) or len(self._settling))
+        if self._deadline is not None:
+            return time.monotonic() >= self._deadline or is_quiet
+        return self._options.once and self._scanned and is_quiet
+
+    def _wait(self) -> list[_Message]:
+        """All messages that are there, after waiting for the first until something of our own is due."""
+        now = time.monotonic()
+        dues = [self._settling.next_due_s(), self._deadline, self._outbox.refresh_copy()]
+        if self._lanes.busy < self._options.workers:
+            dues.append(self._lanes.next_due_s())
+        due = min((item for item in dues if item is not None), default=None)
+        try:
+            first = self._inbox.get(timeout=None if due is None else max(0.0, due - now))
+        except queue.Empty:
+            return []
+        return [first, *self._pending()]
+
+    def _pending(self) -> list[_Message]:
+        messages: list[_Message] = []
+        while len(messages) < _MOST_AT_ONCE and not self._inbox.empty():
+            messages.append(self._inbox.get_nowait())
+        return messages
+
+    def _take(self, messages: Iterable[_Message]) -> None:
+        """Hear all messages, record what they come to in one transaction, and only then act on it."""
+        rows: dict[str, Row] = {}
+        after: list[Callable[[], None]] = []
+        for message in messages:
+            match message:
+                case _Hashed():
+                    self._hear_hashed(message, rows, after)
+                case _Uploaded():
+                    self._hear_uploaded(message, rows, after)
+                case _Stop():
+                    if self._deadline is None:
+                        self._deadline = time.monotonic() + self._options.grace_s
+                        self._hurry()
+                case Closed() | Found() | Scanned() | Notice():
+                    self._hear_sighting(message)
+        if rows:
+            self._outbox.save(rows.values())
+        for act in after:
+            act()
+
+    def _advance(self) -> None:
+        """Start whatever is due: files that have settled are hashed, debts are paid while there are places."""
+        now = time.monotonic()
+        for path in self._settling.due(now):
+            self._consider(path, now)
+        while (taken := self._lanes.take(now)) is not None:
+            row = self._outbox.row(taken)
+            if row is None or row.state != "owed":
+                self._lanes.release(taken)
+                continue
+            self._uploaders.submit(self._upload, row)
+
+    def _hurry(self) -> None:
+        """Smallest first, and no more waiting for back-off: there may be no next time."""
+        smallest_first = sorted(self._outbox.owed(), key=lambda row: row.fingerprint.size)
+        self._lanes = self._lanes.reordered([row.path for row in smallest_first], due_s=time.monotonic())
+        self._settling.hurry(time.monotonic())
+
+    # -- sightings -----------------------------------------------------------------------------------------------------
+
+    def _hear_sighting(self, sighting: Sighting) -> None:
+        now = time.monotonic()
+        match sighting:
+            case Closed(path):
+                if self._options.filter.takes(path):
+                    self._settling.closed(path, now)
+            case Found(path, mark):
+                if self._options.filter.takes(path) and self._outbox.known(path) != mark:
+                    self._settling.found(path, mark, now)
+            case Scanned(first):
+                self._scanned = True
+                if first and self._outbox.is_new:
+                    # Without an outbox, what lies here may be in the store already; what comes from now on is not.
+                    self._doubted = frozenset(self._settling.paths())
+            case Notice():
+                self._on_event(sighting)
+
+    def _consider(self, path: str, now: float) -> None:
+        """A file's time has come: hash it, unless it is gone, still changing, or being hashed."""
+        mark = fingerprint(self._root, path)
+        if mark is None or self._outbox.known(path) == mark:
+            self._settling.forget(path)
+        elif path in self._hashing:
+            self._hashing[path] = True
+            self._settling.forget(path)
+        elif not self._settling.has_settled(path, mark, now) or is_being_written(self._root, path):
+            self._settling.wait_longer(path, mark, now)
+        else:
+            self._settling.forget(path)
+            self._hashing[path] = False
+            self._hashers.submit(self._hash, path, mark)
+
+    def _hash(self, path: str, mark: Fingerprint) -> None:
+        digest: Digest | None = None
+        try:
+            digest = Digest.of_file(Path(self._root, path))
+        except OSError:
+            pass  # gone, or closed to us; the next scan sees what is there then
+        self._inbox.put(_Hashed(path, mark, digest if fingerprint(self._root, path) == mark else None))
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def _hear_hashed(self, hashed: _Hashed, rows: dict[str, Row], after: list[Callable[[], None]]) -> None:
+        path = hashed.path
+        seen_again = self._hashing.pop(path)
+        if hashed.digest is None or seen_again:
+            # It changed while it was read: its time begins anew.
+            if (mark := fingerprint(self._root, path)) is not None:
+                self._settling.found(path, mark, time.monotonic())
+            return
+        previous = rows.get(path) or self._outbox.row(path)
+        row = self._revision(path, hashed.mark, hashed.digest, previous, rows)
+        rows[path] = row
+        if row.state == "owed":
+            after.append(lambda: self._owe(row))
+        elif self._options.delete_after:
+            after.append(lambda: self._delete(row))
+
+    def _revision(
+        self, path: str, mark: Fingerprint, digest: Digest, previous: Row | None, rows: dict[str, Row]
+    ) -> Row:
+        if previous is None:
+            return Row(
+                path=path,
+                key=self._free_key(key_of(path), path, digest, rows),
+                revision=1,
+                fingerprint=mark,
+                sha256=digest,
+                doubtful=path in self._doubted,
+                owed_at=time.time(),
+            )
+        if previous.sha256 == digest and previous.state != "gone":
+            return replace(previous, fingerprint=mark)  # touched, not changed
+        if self._options.on_change == "ignore" and previous.state == "done":
+            return replace(previous, fingerprint=mark)
+        # One that is on its way may arrive: what comes after it is a revision of its own too.
+        revision = previous.revision + (previous.state == "done" or self._lanes.is_busy(path))
+        key = previous.key
+        if self._options.on_change == "version":
+            key = self._free_key(revision_key(key_of(path), revision), path, digest, rows)
+        return replace(
+            previous,
+            key=key,
+            revision=revision,
+            fingerprint=mark,
+            sha256=digest,
+            state="owed",
+            failures=0,
+            reason=None,
+            owed_at=time.time(),
+            done_at=None,
+        )
+
+    def _free_key(self, key: str, path: str, digest: Digest, rows: dict[str, Row]) -> str:
+        """The key, unless another path has it (a file named like a revision, names that are no text): then marked."""
+        holder = next((row.path for row in rows.values() if row.key == key), None) or self._outbox.holder(key)
+        return key if holder in (None, path) else f"{key}~{digest.hex[:12]}"
+
+    def _owe(self, row: Row) -> None:
+        # While an older revision is on its way this one waits; the end of that upload brings it up.
+        if not self._lanes.is_busy(row.path):
+            self._lanes.add(row.path, row.fingerprint.size, due_s=time.monotonic())
+
+    def _upload(self, row: Row) -> None:
+        """In a thread of its own: the object is in the store, or there is a reason why not."""
+        failure: ComfypinError | None = None
+        sent = False
+        try:
+            if not (row.doubtful and self._absent_in_a_row < _PROBES and self._is_there(row)):
+                sent = True
+                self._store.put(row.key, self._payload(row))
+        except ComfypinError as exc:
+            failure = exc
+        except OSError as exc:
+            failure = ComfypinError(f"{row.path} cannot be read: {exc.strerror or exc}")
+        except BaseException as exc:
+            failure = ComfypinError(f"unexpected {type(exc).__name__}: {exc}")
+            self._inbox.put(_Uploaded(row, sent, failure))
+            raise
+        self._inbox.put(_Uploaded(row, sent, failure))
+
+    def _is_there(self, row: Row) -> bool:
+        found = self._store.head(row.key)
+        is_same = (
+            found is not None
+            and found.size_bytes == row.fingerprint.size
+            and found.metadata.get("sha256") == row.sha256.hex
+        )
+        self._absent_in_a_row = 0 if found is not None else self._absent_in_a_row + 1
+        return is_same
+
+    def _payload(self, row: Row) -> Payload:
+        return Payload(
+            path=Path(self._root, row.path),
+            size_bytes=row.fingerprint.size,
+            sha256=row.sha256,
+            media_type=self._media_type(row.path),
+            metadata={"sha256": row.sha256.hex},
+            pace=self._pace,
+        )
+
+    def _hear_uploaded(self, uploaded: _Uploaded, rows: dict[str, Row], after: list[Callable[[], None]]) -> None:
+        row = uploaded.row
+        self._lanes.release(row.path)
+        current = rows.get(row.path) or self._outbox.row(row.path)
+        if current is None or current.sha256 != row.sha256 or current.revision != row.revision:
+            # A newer revision is owed; it was held back while this one was on its way.
+            if current is not None and current.state == "owed":
+                after.append(lambda: self._owe(current))
+            return
+        now_there = fingerprint(self._root, row.path)
+        if uploaded.failure is None and (not uploaded.sent or now_there in (row.fingerprint, None)):
+            done = replace(current, state="done", doubtful=False, reason=None, done_at=time.time())
+            rows[row.path] = done
+            after.append(lambda: self._on_event(Delivered(done, uploaded.sent)))
+            if self._options.delete_after:
+                after.append(lambda: self._delete(done))
+        elif now_there is None:
+            # The file is gone: nobody can deliver it any more.
+            rows[row.path] = replace(row, state="gone", reason="deleted before it was delivered")
+            after.append(lambda: self._on_event(Notice(f"{row.path} was deleted before it was delivered.")))
+        else:
+            self._retry(row, uploaded.failure, now_there, rows, after)
+
+    def _retry(
+        self,
+        row: Row,
+        failure: ComfypinError | None,
+        now_there: Fingerprint,
+        rows: dict[str, Row],
+        after: list[Callable[[], None]],
+    ) -> None:
+        if now_there != row.fingerprint:
+            self._settling.found(row.path, now_there, time.monotonic())
+        reason = failure.message if failure is not None else "it changed while it was uploaded"
+        failed = replace(row, failures=row.failures + 1, reason=reason)
+        rows[row.path] = failed
+        delay_s = wait_s(failed.failures, longest_s=self._options.longest_wait_s)
+        due_s = time.monotonic() + delay_s
+        after.append(lambda: self._lanes.add(row.path, row.fingerprint.size, due_s=due_s))
+        after.append(lambda: self._on_event(Failed(failed, delay_s)))
+
+    def _delete(self, row: Row) -> None:
+        if (reason := remove_unchanged(self._root, row.path, row.fingerprint)) is not None:
+            self._on_event(Notice(f"{row.path} is delivered and was kept here: {reason}."))
