@@ -9,8 +9,8 @@ import comfypin
 
 DOCS = Path(__file__).parents[3] / "docs"
 VARIABLE = re.compile(r"""["']((?:[A-Z][A-Z0-9]*_)+[A-Z0-9]+)["']""")
-# The folder of the user's caches and home is the system's to document.
-SYSTEM = {"XDG_CACHE_HOME"}
+# The folders of the user's caches and state are the system's to document.
+SYSTEM = {"XDG_CACHE_HOME", "XDG_STATE_HOME"}
 
 
 @pytest.mark.parametrize("page", ["environment.md", "ru/environment.md"])
