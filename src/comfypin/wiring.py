@@ -235,8 +235,8 @@ def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float =
 
 
 @lru_cache
-def _open_bucket(scheme: str, bucket: str) -> "ObjectStore":
-    """A bucket by its name, with the environment's endpoint and keys, and no prefix."""
+def _open_bucket(scheme: str, bucket: str, prefix: str = "") -> "ObjectStore":
+    """A bucket by its name, or the part of it below a prefix, with the environment's endpoint and keys."""
     from comfypin.objects.config import GcsConfig, S3Config
     from comfypin.settings import Settings
 
@@ -244,10 +244,27 @@ def _open_bucket(scheme: str, bucket: str) -> "ObjectStore":
     if scheme == "gs":
         from comfypin.objects.gcs import GcsStore
 
-        return GcsStore(replace(GcsConfig.from_variables(environ), bucket=bucket))
+        return GcsStore(replace(GcsConfig.from_variables(environ), bucket=bucket), prefix=prefix)
     from comfypin.objects.s3 import S3Store
 
-    return S3Store(replace(S3Config.from_variables(environ), bucket=bucket))
+    return S3Store(replace(S3Config.from_variables(environ), bucket=bucket), prefix=prefix)
+
+
+def open_store(address: str) -> "ObjectStore":
+    """A store by its address: `gs://bucket/prefix`, `s3://bucket/prefix`, or a folder. Raises `UsageError`."""
+    from comfypin.objects.keys import clean_prefix
+
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme == "file":
+        from comfypin.objects.directory import DirectoryStore
+
+        return DirectoryStore(Path(rest if separator else address).absolute(), sidecars=False)
+    bucket, _, prefix = rest.partition("/")
+    if scheme not in ("gs", "s3") or not bucket:
+        raise UsageError(
+            f"{address} is no place for objects; write gs://bucket/prefix, s3://bucket/prefix or DIR."
+        )
+    return _open_bucket(scheme, bucket, clean_prefix(prefix))
 
 
 def model_store(models_dir: Path, settings: "ModelSettings | None" = None, *, store: Path | None = None) -> "BlobStore":

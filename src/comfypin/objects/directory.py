@@ -27,18 +27,24 @@ SIDECARS = ".comfypin-metadata"
 
 
 class DirectoryStore:
-    """Objects as files below a root. Bytes and metadata appear by rename; a reader never sees half of an object."""
+    """Objects as files below a root. Bytes and metadata appear by rename; a reader never sees half of an object.
 
-    def __init__(self, root: Path) -> None:
+    Without `sidecars` the folder holds the objects and nothing else: their only metadata is the sha256 of their bytes,
+    read from the bytes themselves.
+    """
+
+    def __init__(self, root: Path, *, sidecars: bool = True) -> None:
         self._root = root
+        self._has_sidecars = sidecars
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Copy the file to its place, hashed on the way."""
         path = self._path(key)
         with self._failures_named(key):
             # The object is the promise: it comes after its metadata, so that no object is ever without them.
-            sidecar = {"media_type": payload.media_type, "metadata": dict(payload.metadata)}
-            write_atomically(self._sidecar(key), json.dumps(sidecar, sort_keys=True).encode())
+            if self._has_sidecars:
+                sidecar = {"media_type": payload.media_type, "metadata": dict(payload.metadata)}
+                write_atomically(self._sidecar(key), json.dumps(sidecar, sort_keys=True).encode())
             with atomic_file(path) as file:
                 digest = copy_hashed(payload, file)
                 if digest != payload.sha256:
@@ -84,6 +90,8 @@ class DirectoryStore:
         return self._root / SIDECARS / f"{Digest.of(key.encode()).hex}.json"
 
     def _metadata(self, key: str) -> dict[str, str]:
+        if not self._has_sidecars:
+            return {"sha256": Digest.of_file(self._path(key)).hex}
         try:
             sidecar = json.loads(self._sidecar(key).read_bytes())
         except FileNotFoundError:

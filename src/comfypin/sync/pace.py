@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 class Pace:
-    """Lets `bytes_per_s` through, with up to a tenth of a second of it at once; None lets everything through."""
+    """Lets `bytes_per_s` through, with up to a tenth of a second of it at once."""
 
     def __init__(
         self,
-        bytes_per_s: float | None,
+        bytes_per_s: float,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -23,8 +23,6 @@ class Pace:
 
     def __call__(self, count: int) -> None:
         """Account for `count` bytes, sleeping until they fit."""
-        if self._rate is None:
-            return
         with self._lock:
             now = self._clock()
             start = max(self._free_at, now - 0.1)

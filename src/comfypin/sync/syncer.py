@@ -114,7 +114,7 @@ class Syncer:
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._settling = Settling(settle_s=options.settle_s)
         self._lanes = Lanes(options.workers)
-        self._pace = Pace(options.bytes_per_s)
+        self._pace = Pace(options.bytes_per_s) if options.bytes_per_s else None
         self._hashing: dict[str, bool] = {}
         self._doubted: frozenset[str] = frozenset()
         self._absent_in_a_row = 0
