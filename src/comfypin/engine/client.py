@@ -13,7 +13,7 @@ import aiohttp
 from comfypin.digest import CHUNK_BYTES, JsonValue
 from comfypin.engine.feed import Feeder
 from comfypin.engine.history import HistoryEntry, Interrupted, Raised, ReportedFile, Succeeded
-from comfypin.engine.host import EngineHost, Folders
+from comfypin.engine.host import Address, EngineHost, Folders
 from comfypin.engine.interface import Catalogue, EngineEvent, EngineOutput, Prompt, PromptOutputs, Warned
 from comfypin.engine.link import Link, Ticket
 from comfypin.engine.refusal import Refusal, parse_refusal
@@ -53,6 +53,10 @@ class HttpEngine:
         """End the connection; open prompts fail, what runs in the engine goes on there."""
         if self._link is not None:
             await self._link.close()
+
+    async def address(self) -> Address:
+        """Where the engine is, started where that is ours to do. Raises `EngineStartFailed`."""
+        return await self._host.address()
 
     async def catalogue(self) -> Catalogue:
         """The node classes, asked for again when the last answer is half a minute old."""
