@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from comfypin.digest import Digest
+from comfypin.digest import Digest, JsonValue
 from comfypin.errors import ComfypinError, ModelError
 from comfypin.errors.model import (
     DiskTooSmall,
@@ -54,6 +54,20 @@ class Outcome:
     source: str | None = None
     failed_sources: tuple[str, ...] = ()
     aside: Path | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """What `--json` prints of it."""
+        return {
+            "model": self.pin.name,
+            "path": str(self.path),
+            "state": self.state,
+            "sha256": self.digest.hex,
+            "size_bytes": self.size_bytes,
+            "pinned": self.pin.sha256 is not None,
+            "source": self.source,
+            "failed_sources": list(self.failed_sources),
+            "aside": str(self.aside) if self.aside else None,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

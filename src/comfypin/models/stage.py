@@ -21,7 +21,7 @@ def stageable(
         if not path.is_relative_to(models_dir) or not path.exists() or (left is not None and size > left):
             continue
         left = None if left is None else left - size
-        staged = replace(pin, size_bytes=size, sources=(str(path.resolve()),), allow_pickle=True)
+        staged = replace(pin, size_bytes=size, sources=(str(path.resolve()),))
         chosen.append((staged, to / path.relative_to(models_dir)))
     return chosen
 

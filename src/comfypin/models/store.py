@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from comfypin.digest import Digest
 from comfypin.errors.model import DiskTooSmall, ModelDiffers
 from comfypin.files import free_bytes, fsync_folder
 from comfypin.lease import Lease, acquire, is_dead, process_token, try_acquire
+from comfypin.lock.model import ModelPin
 from comfypin.models.ledger import Ledger
 from comfypin.models.partial import Partial
 from comfypin.models.releases import Releases
@@ -184,6 +185,19 @@ class BlobStore:
             return target.samefile(self.blob(digest))
         except OSError:
             return False
+
+    def remember_release(self, name: str, models: Iterable[ModelPin], *, create: bool = True) -> None:
+        """Record that a release uses its models' blobs now; with `create` False only where the store is there already.
+
+        Written before anything is fetched, so that a collection that runs meanwhile knows of it.
+        """
+        blobs: dict[Digest, tuple[str, ...]] = {}
+        for pin in models:
+            if pin.sha256 is not None:
+                blobs[pin.sha256] = (*blobs.get(pin.sha256, ()), pin.target_path)
+        if create or self.root.is_dir():
+            with contextlib.suppress(PermissionError):
+                self.releases.record(name, blobs)
 
     def sweep(self) -> None:
         """Remove what killed processes left: links half made, leases of the dead, parts of files that are whole."""
