@@ -9,8 +9,9 @@ import numpy.typing as npt
 from comfypin.engine.embedded.arrays import Pixels, from_bytes
 from comfypin.engine.embedded.declare import Call, NodeClass, Result, choice, image, number, whole
 from comfypin.engine.embedded.nodes.bands import match_bands
-from comfypin.engine.embedded.pixels.blur import cascade_sum, convolve, gaussian
+from comfypin.engine.embedded.pixels.blur import convolve, gaussian
 from comfypin.engine.embedded.pixels.resize import resize
+from comfypin.engine.embedded.pixels.sums import cascade_sum
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,7 +89,7 @@ def _quantize(picture: "Image.Image", colors: int, dither: str) -> "Image.Image"
 
     palette = picture.quantize(colors)
     if dither == "none":
-        return picture.quantize(colors, dither=Image.Dither.NONE)
+        return picture.quantize(colors, palette=palette, dither=Image.Dither.NONE)
     if dither == "floyd-steinberg":
         return picture.quantize(colors, palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
     used = len(palette.getpalette() or ()) // _PALETTE_BANDS

@@ -65,7 +65,10 @@ def mask_to_image(call: Call, *, mask: Pixels) -> Result:
 def image_to_mask(call: Call, *, image: Pixels, channel: str) -> Result:
     """A channel as a mask."""
     call.check()
-    return (image[..., _CHANNELS.index(channel)],)
+    band, bands = _CHANNELS.index(channel), image.shape[3]
+    if band >= bands:
+        raise IndexError(f"index {band} is out of bounds for dimension 3 with size {bands}")
+    return (image[..., band],)
 
 
 def image_color_to_mask(call: Call, *, image: Pixels, color: int) -> Result:

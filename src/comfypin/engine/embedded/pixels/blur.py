@@ -1,16 +1,13 @@
 """Gaussian kernels and convolutions, with the roundings of torch's CPU kernels."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
 from comfypin.engine.embedded.arrays import Pixels, reserve
 from comfypin.engine.embedded.pixels.interpolate import fused
+from comfypin.engine.embedded.pixels.sums import cascade_sum
 
-_LANES = 8
-_STREAMS = 4
-_LEVELS = 4
 _ROWS_AT_ONCE = 32
 
 
@@ -62,46 +59,6 @@ def _convolve_rows(
             np.multiply(padded[start + y : start + y + rows, x : x + width], weight, out=product)
             np.add(product, total, out=product)
             total[...] = product
-    return total
-
-
-def cascade_sum(values: Pixels) -> np.float32:
-    """The sum in torch's order: eight lanes, four streams each, in levels; what is left over comes first."""
-    flat = values.ravel()
-    whole = flat.size // _LANES * _LANES
-    total = np.float32(0)
-    for value in (*flat[whole:], *_sum_rows(flat[:whole].reshape(-1, _LANES))):
-        total += value
-    return total
-
-
-def _sum_rows(rows: Pixels) -> Pixels:
-    whole = len(rows) // _STREAMS * _STREAMS
-    streams = _sum_levels(rows[:whole].reshape(-1, _STREAMS, _LANES))
-    for row in rows[whole:]:
-        streams[0] += row
-    for stream in streams[1:]:
-        streams[0] += stream
-    total: Pixels = streams[0]
-    return total
-
-
-def _sum_levels(groups: Pixels) -> Pixels:
-    power = max(4, math.ceil(math.log2(max(1, len(groups)))) // _LEVELS)
-    step, mask = 1 << power, (1 << power) - 1
-    levels = np.zeros((_LEVELS, *groups.shape[1:]), np.float32)
-    for done, group in enumerate(groups, start=1):
-        levels[0] += group
-        if done % step:
-            continue
-        for level in range(1, _LEVELS):
-            levels[level] += levels[level - 1]
-            levels[level - 1] = 0
-            if done & (mask << (level * power)):
-                break
-    for level in levels[1:]:
-        levels[0] += level
-    total: Pixels = levels[0]
     return total
 
 

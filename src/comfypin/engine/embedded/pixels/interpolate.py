@@ -56,7 +56,7 @@ def area(pixels: Pixels, height: int, width: int, check: Check) -> Pixels:
     starts_x, ends_x = _area_spans(pixels.shape[2], width)
     tall = (ends_y - starts_y).astype(np.float32)[None, :, None, None]
     wide = (ends_x - starts_x).astype(np.float32)[None, None, :, None]
-    if pixels.shape[0] * height * width < tall.max() * wide.max():
+    if 0 < pixels.shape[0] * height * width < tall.max(initial=0) * wide.max(initial=0):
         total = _sums_by_cell(pixels, (starts_y, ends_y), (starts_x, ends_x), check)
     else:
         total = _sums_by_offset(pixels, (starts_y, ends_y), (starts_x, ends_x), check)

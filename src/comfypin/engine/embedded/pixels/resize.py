@@ -7,6 +7,7 @@ import numpy as np
 from comfypin.engine.embedded.arrays import Pixels, from_bytes, reserve, to_bytes
 from comfypin.engine.embedded.pixels import interpolate
 
+_NEEDS_SIZE = ("nearest-exact", "bilinear", "bicubic")
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 
 
@@ -15,6 +16,12 @@ def resize(pixels: Pixels, *, width: int, height: int, method: str, crop: str, c
     if crop == "center":
         pixels = _centre(pixels, width=width, height=height)
     reserve(pixels.shape[0], pixels.shape[3], height, width)
+    if method in _NEEDS_SIZE and min(width, height) < 1:
+        old_height, old_width = pixels.shape[1:3]
+        raise RuntimeError(
+            "Input and output sizes should be greater than 0, but got input "
+            f"(H: {old_height}, W: {old_width}) output (H: {height}, W: {width})"
+        )
     match method:
         case "nearest-exact":
             return interpolate.nearest_exact(pixels, height, width, check)
