@@ -1,7 +1,8 @@
 """Run a workflow on a release, and deliver its outputs.
 
-The release is a lock (--lock FILE or NAME, else LOCK_PATH, else COMFY_VERSION_NAME). The workflow is a file in
-ComfyUI's API format; `-` reads it from stdin, and an empty one, {}, is a smoke test of the engine.
+The release is a lock (--lock FILE or NAME, else LOCK_PATH, else COMFY_VERSION_NAME). The workflow is a file as
+ComfyUI saves it (UI format), exports it (API format), or a picture that ComfyUI saved; `-` reads it from stdin, and an
+empty one, {}, is a smoke test of the engine.
 
 stdout holds results only: with --output base64 the outputs as base64, one a line; with file, gcs and s3 the place of
 each, one a line; with --json one JSON object. Progress and logs go to stderr, as JSON lines with --json.
@@ -44,13 +45,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `run`; the door `python -m rp_handler.main` has the same."""
     what = parser.add_argument_group("what to run")
     what.add_argument("--lock", metavar="FILE|NAME", help="the release: a lock file, or the name of one in ./lockfiles")
-    what.add_argument("--workflow", metavar="FILE", required=True, help="the workflow, in API format; - is stdin")
+    what.add_argument("--workflow", metavar="FILE", required=True, help="the workflow; - is stdin")
     what.add_argument(
         "--set",
         metavar="NODE.INPUT=VALUE",
         action="append",
         default=[],
         help='change an input: 6.text="a cat", KSampler.seed=random (by node id, title or unique class); repeatable',
+    )
+    what.add_argument(
+        "--randomize-seeds",
+        action="store_true",
+        help="change the seeds as ComfyUI's page does between runs (fixed ones stay; --set has the last word)",
     )
     what.add_argument(
         "--input-dir", metavar="DIR", type=Path, help="where input files lie (default: beside the workflow)"
@@ -216,7 +222,8 @@ def _request(arguments: argparse.Namespace) -> "Request":
     from comfypin.workflow.overrides import parse_override
 
     document = read_workflow(arguments.workflow)
-    graph_of(document)  # what is wrong with it by itself is said before an engine is started
+    if document.format != "ui":
+        graph_of(document)  # what is wrong with it by itself is said before an engine is started
     submission = str(uuid.uuid4())
     beside = Path() if arguments.workflow == "-" else Path(arguments.workflow).parent
     if arguments.input_dir is not None and not arguments.input_dir.is_dir():
@@ -230,19 +237,20 @@ def _request(arguments: argparse.Namespace) -> "Request":
         input_folder=arguments.input_dir or beside,
         timeout_s=arguments.timeout,
         with_previews=arguments.previews,
+        randomize_seeds=arguments.randomize_seeds,
     )
 
 
 def read_workflow(path: str) -> "Document":
-    """Read a workflow file, or stdin for `-`. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
+    """Read a workflow file of any format, or stdin for `-`. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
     from comfypin.errors.workflow import WorkflowNotFound
-    from comfypin.workflow.document import MAX_BYTES, read_document
+    from comfypin.workflow.read import MAX_FILE_BYTES, read_workflow_bytes
 
     try:
         if path == "-":
-            return read_document(sys.stdin.buffer.read(MAX_BYTES + 1), source="on stdin")
+            return read_workflow_bytes(sys.stdin.buffer.read(MAX_FILE_BYTES), source="on stdin")
         with Path(path).open("rb") as file:
-            return read_document(file.read(MAX_BYTES + 1), source=path)
+            return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=path)
     except (OSError, ValueError) as exc:
         reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
         raise WorkflowNotFound(path=path, reason=reason) from exc

@@ -132,3 +132,11 @@ class WorkflowRejected(WorkflowError):
         for problem in self.problems:
             sentences.setdefault(problem.node_id, []).append(problem.message)
         return {node_id: "; ".join(messages) for node_id, messages in sentences.items()}
+
+
+class InputsFileInvalid(WorkflowError):
+    """The file that names a workflow's inputs is wrong: all mistakes are named at once."""
+
+    def __init__(self, *, source: str, problems: Sequence[str]) -> None:
+        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
+        super().__init__(f"The inputs file {source} cannot be used:{lines}", source=source, problems=list(problems))

@@ -11,16 +11,18 @@ from comfypin.errors.workflow import InputFileInvalid
 from comfypin.lock.codec import release_of
 from comfypin.lock.model import Lock
 from comfypin.run.job import Job
+from comfypin.workflow.describe import describe_inputs, input_names
 from comfypin.workflow.document import Document
 from comfypin.workflow.files import FoundFile, file_inputs, find_files, missing_files, parse_input_file, point_to_files
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import Graph
+from comfypin.workflow.load import load_workflow
 from comfypin.workflow.overrides import Override, override
 from comfypin.workflow.parse import parse_api
 from comfypin.workflow.prefix import Mark, Marked, mark_outputs
 from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.smoke import smoke_graph
-from comfypin.workflow.texts import expand_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Request:
     input_folder: Path = Path()
     timeout_s: float | None = None
     with_previews: bool = False
+    randomize_seeds: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
@@ -53,10 +56,14 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
 
     Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
     """
-    graph = graph_of(request.document)
+    workflow = load_workflow(request.document, catalogue)
+    graph = workflow.graph
+    if request.randomize_seeds:
+        graph = change_seeds(graph, workflow.seeds, catalogue)
     given = tuple(parse_input_file(graph, text, catalogue=catalogue) for text in request.input_files)
-    graph = override(point_to_files(graph, given), request.overrides, catalogue=catalogue)
-    graph = expand_texts(graph, now)
+    names = input_names(describe_inputs(graph, catalogue)) if request.overrides else {}
+    graph = override(point_to_files(graph, given), request.overrides, catalogue=catalogue, names=names)
+    graph = workflow.expand(graph, now)
     found = find_files(file_inputs(graph, catalogue), request.input_folder, given=given)
     checked = _checked(graph, found, request.input_folder, catalogue=catalogue, lock=lock)
     checked.refuse(request.document.source)
@@ -69,11 +76,18 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
         mark=mark,
         inputs=tuple(_input(file) for file in found),
         timeout_s=request.timeout_s,
-        extra_data=request.extra_data,
+        extra_data=_extra_data(request),
         input_digests={file.path.name: _digest(file) for file in found},
         with_previews=request.with_previews,
         warnings=(*(str(finding) for finding in checked.findings), *_unmarked(marked)),
     )
+
+
+def _extra_data(request: Request) -> Mapping[str, JsonValue]:
+    """What goes beside the graph: a converted workflow too, so that saved pictures open in ComfyUI as from its page."""
+    if request.document.format != "ui":
+        return request.extra_data
+    return {"extra_pnginfo": {"workflow": request.document.content}, **request.extra_data}
 
 
 def _checked(

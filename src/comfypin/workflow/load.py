@@ -13,6 +13,7 @@ from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
 from comfypin.workflow.graph import Graph
 from comfypin.workflow.parse import parse_api
+from comfypin.workflow.prefix import without_marks
 from comfypin.workflow.smoke import smoke_graph
 from comfypin.workflow.texts import expand_texts
 
@@ -44,7 +45,7 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
     if document.format == "ui":
         conversion = convert(document.content, catalogue, choose=choose, source=document.source)
         return Workflow(source=document.source, graph=conversion.graph, seeds=conversion.seeds, conversion=conversion)
-    graph = parse_api(document) if document.format == "api" else smoke_graph()
+    graph = without_marks(parse_api(document)) if document.format == "api" else smoke_graph()
     return Workflow(source=document.source, graph=graph, seeds=_seeds(graph, catalogue))
 
 

@@ -7,6 +7,7 @@ so that folders in it stay what they are and a node that makes no folders still 
 
 import hashlib
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,10 @@ from comfypin.workflow.graph import Graph, InputValue, Link, Node, NodeId
 PREFIX_INPUT = "filename_prefix"
 _SERVER_DEFAULT = "ComfyUI"
 _CONCATENATE = "StringConcatenate"
+_MARK = re.compile(r"cp[0-9a-f]{16}_")
+_JOINT = re.compile(rf"{_MARK.pattern}\d+")
+# Where the engine's client puts a job's input files.
+_JOB_FOLDER = re.compile(r"^comfypin/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,31 @@ def mark_outputs(graph: Graph, mark: Mark, catalogue: Catalogue) -> Marked:
         else:
             unmarked.append(node_id)
     return Marked(graph=Graph(nodes=nodes), unmarked=tuple(unmarked))
+
+
+def without_marks(graph: Graph) -> Graph:
+    """The graph as the user made it, where it was read from a file that one of our jobs saved."""
+    joints = {
+        node.id: node.inputs["string_b"]
+        for node in graph.nodes.values()
+        if node.class_type == _CONCATENATE and _JOINT.fullmatch(node.id) and "string_b" in node.inputs
+    }
+    nodes: dict[NodeId, Node] = {}
+    for node_id, node in graph.nodes.items():
+        if node_id in joints:
+            continue
+        inputs = {
+            name: joints.get(value.node_id, value) if isinstance(value, Link) else _without_mark(name, value)
+            for name, value in node.inputs.items()
+        }
+        nodes[node_id] = replace(node, inputs=inputs)
+    return Graph(nodes=nodes)
+
+
+def _without_mark(name: str, value: InputValue) -> InputValue:
+    if not isinstance(value, str):
+        return value
+    return _MARK.sub("", value, count=1) if name == PREFIX_INPUT else _JOB_FOLDER.sub("", value, count=1)
 
 
 def _prefix_of(node: Node, catalogue: Catalogue) -> str | Link | None:

@@ -110,6 +110,12 @@ class _Check:
         return (link.node_id for name, link in node.links() if name in specs or name.split(".")[0] in specs)
 
     def _check_node(self, node: Node, *, core: bool) -> Iterator[Finding]:
+        for name, link in node.links():
+            if link.node_id not in self.graph.nodes and name not in self._specs(node.class_type):
+                # ComfyUI's validation does not look at inputs that the class does not have, and its executor then
+                # waits for ever for the node that is not there.
+                message = f"it takes output {link.slot} of node {link.node_id}, and there is no such node"
+                yield self._finding(node, code="bad_link", message=message, input_name=name)
         for spec in self._specs(node.class_type).values():
             if spec.is_dynamic:
                 continue
