@@ -1,0 +1,82 @@
+"""What tests of models share: files of known bytes, pins of them, and a puller over a store."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.digest import Digest
+from comfypin.lock.model import ModelPin
+from comfypin.models.http import Credentials, HttpClient, HttpSource
+from comfypin.models.interface import ModelSource, Watcher
+from comfypin.models.local import LocalSource
+from comfypin.models.network import Dialler
+from comfypin.models.places import Places
+from comfypin.models.pull import Puller, PullOptions, PullReport
+from comfypin.models.store import BlobStore
+from comfypin.models.transfer import Budget, Effort
+
+FAST = Effort(attempts=4, first_pause_s=0.01, stall_s=5.0)
+
+
+def some_bytes(count: int, *, seed: int = 1) -> bytes:
+    """The same bytes for the same seed, that do not repeat."""
+    return random.Random(seed).randbytes(count)
+
+
+def safetensors(data: bytes) -> bytes:
+    """A valid safetensors file with one tensor of these bytes."""
+    header = json.dumps({"t": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def pin_of(data: bytes, *sources: str, target: str = "$MODELS_DIR/vae/x.safetensors", **more: object) -> ModelPin:
+    """A pin of these bytes."""
+    facts: dict[str, object] = {"sha256": Digest(hashlib.sha256(data).hexdigest()), "size_bytes": len(data), **more}
+    return ModelPin(name=target.rpartition("/")[2], target_path=target, sources=sources, **facts)  # type: ignore[arg-type]
+
+
+@dataclass
+class Home:
+    """A models' folder with its store."""
+
+    models_dir: Path
+
+    @property
+    def places(self) -> Places:
+        return Places(models_dir=self.models_dir, comfy_home=self.models_dir.parent / "comfy")
+
+    @property
+    def store(self) -> BlobStore:
+        return BlobStore(self.models_dir / ".comfypin")
+
+    def path(self, pin: ModelPin) -> Path:
+        return self.places.target(pin)
+
+    def pull(
+        self,
+        *pins: ModelPin,
+        sources: Sequence[ModelSource] | None = None,
+        options: PullOptions | None = None,
+        watcher: Watcher | None = None,
+        connections: int = 4,
+    ) -> PullReport:
+        """One process's pull."""
+        puller = Puller(
+            self.store,
+            sources or sources_over(),
+            Budget(connections),
+            options=options or PullOptions(effort=FAST),
+            watcher=watcher,
+        )
+        return puller.pull([(pin, self.path(pin)) for pin in pins])
+
+
+def sources_over(
+    *, dialler: Dialler | None = None, tokens: dict[str, str] | None = None, timeout_s: float = 5.0
+) -> list[ModelSource]:
+    """HTTP and local sources, over a dialler of the test's."""
+    client = HttpClient(credentials=Credentials(tokens=tokens or {}), dialler=dialler, timeout_s=timeout_s)
+    return [HttpSource(client), LocalSource()]
