@@ -18,6 +18,7 @@ from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
 NOUNS = {
     "run": "run a workflow on a release, and deliver its outputs",
     "demo": "run the built-in demo, from the package's own data",
+    "workflow": "convert and check workflows, list what can be set in them",
     "lock": "make, check, compare and export locks",
     "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
     "env": "check, pack and clean up realized environments",
