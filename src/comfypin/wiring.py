@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from comfypin.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Literal
 
     from comfypin.deploy.api import Api
     from comfypin.engine.command import ChildSpec
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from comfypin.env.shelf import Shelf
     from comfypin.lock.model import EngineKind, EngineSpec
     from comfypin.lock.modelspec import DescribeModel
+    from comfypin.lock.parts import Places
     from comfypin.models.interface import ModelSource
     from comfypin.models.store import BlobStore
+    from comfypin.objects.config import GcsConfig, S3Config
     from comfypin.objects.interface import ObjectStore
+    from comfypin.outputs.bucket import BucketSink
+    from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.interface import OutputSink
     from comfypin.settings import EnvSettings, ModelSettings, OutputMode, RunpodSettings, Settings
-    from comfypin.tools.git import Commits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,23 +105,96 @@ def make_sink(
     bucket: str | None = None,
     prefix: str | None = None,
 ) -> "OutputSink":
-    """Where outputs go, checked as far as it can be before a job runs. Raises `ConfigError`, `FolderUnusable`."""
+    """Where outputs go, checked as far as it can be before a job runs.
+
+    Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE is
+    false.
+    """
+    from comfypin.outputs.config import OutputConfig
+    from comfypin.outputs.convert import ConvertingSink
+
+    outputs = OutputConfig.from_variables(settings.environ)
+    sink: OutputSink
     if mode == "base64" and out_file is not None:
         from comfypin.outputs.folder import FileSink
 
-        return FileSink.usable(out_file)
-    if mode == "base64":
+        sink = FileSink.usable(out_file)
+    elif mode == "base64":
         from comfypin.outputs.inline import InlineSink
 
-        return InlineSink()
-    if mode == "file":
+        sink = InlineSink(max_bytes=outputs.inline_max_bytes, overflow=_overflow(settings, outputs))
+    elif mode == "file":
         from comfypin.outputs.folder import FolderSink
 
-        return FolderSink.usable(out_dir or Path("out"))
-    from comfypin.errors.storage import SettingMissing
+        sink = FolderSink.usable(out_dir or Path("out"))
+    else:
+        sink = _bucket_sink(mode, settings, outputs, bucket=bucket, prefix=prefix)
+    return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
 
-    variable = "GCS_BUCKET" if mode == "gcs" else "S3_BUCKET"
-    raise SettingMissing(variable=variable, purpose=f"deliver outputs with --output {mode}")
+
+def make_job_sink(settings: "Settings", s3_config: "Mapping[str, object]") -> "OutputSink":
+    """The sink of one RunPod job that brought its own `s3Config`. Raises `ConfigError`, `StorageError`."""
+    from comfypin.objects.config import S3Config
+    from comfypin.outputs.config import OutputConfig
+    from comfypin.outputs.convert import ConvertingSink
+
+    outputs = OutputConfig.from_variables(settings.environ)
+    sink = _s3_sink(S3Config.from_variables(settings.environ).for_job(s3_config), outputs)
+    return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
+
+
+def _overflow(settings: "Settings", outputs: "OutputConfig") -> "Callable[[], OutputSink] | None":
+    """What takes outputs that are too big for a result: the bucket that is configured, opened when it is needed."""
+    from comfypin.objects.config import GcsConfig, S3Config
+
+    if GcsConfig.from_variables(settings.environ).bucket:
+        return lambda: _bucket_sink("gcs", settings, outputs)
+    if S3Config.from_variables(settings.environ).bucket:
+        return lambda: _bucket_sink("s3", settings, outputs)
+    return None
+
+
+def _bucket_sink(
+    mode: "Literal['gcs', 's3']",
+    settings: "Settings",
+    outputs: "OutputConfig",
+    *,
+    bucket: str | None = None,
+    prefix: str | None = None,
+) -> "BucketSink":
+    from comfypin.objects.config import GcsConfig, S3Config
+    from comfypin.objects.keys import clean_prefix
+
+    if mode == "gcs":
+        gcs = GcsConfig.from_variables(settings.environ)
+        named = bucket.removeprefix("gs://").strip("/") if bucket else gcs.bucket
+        return _gcs_sink(
+            replace(gcs, bucket=named, prefix=gcs.prefix if prefix is None else clean_prefix(prefix)), outputs
+        )
+    return _s3_sink(S3Config.from_variables(settings.environ), outputs)
+
+
+def _gcs_sink(config: "GcsConfig", outputs: "OutputConfig") -> "BucketSink":
+    from comfypin.objects.gcs import GcsStore
+    from comfypin.outputs.bucket import BucketSink, Links, Naming
+
+    store = GcsStore(config)
+    if config.validate:
+        store.validate()
+    public = f"https://storage.googleapis.com/{config.bucket}" if config.public else None
+    links = Links(signed_ttl_s=config.signed_url_ttl_s, public_base_url=public)
+    links.require_signing(store)
+    return BucketSink(store, Naming(prefix=config.prefix, template=outputs.template), links=links)
+
+
+def _s3_sink(config: "S3Config", outputs: "OutputConfig") -> "BucketSink":
+    from comfypin.objects.s3 import S3Store
+    from comfypin.outputs.bucket import BucketSink, Links, Naming
+
+    store = S3Store(config)
+    links = Links(signed_ttl_s=config.signed_url_ttl_s, public_base_url=config.public_base_url)
+    links.require_signing(store)
+    return BucketSink(store, Naming(prefix=config.prefix, template=outputs.template), links=links)
 
 
 def realize_options(
@@ -182,11 +259,18 @@ def _runpod(settings: "RunpodSettings", base_url: str) -> "Api":
     return Api(key=settings.api_key, base_url=base_url)
 
 
-def commit_source(env: "EnvSettings") -> "Commits":
-    """Where git commits are kept and come from, the same for locking and for realizing."""
+def lock_places(env: "EnvSettings") -> "Places":
+    """Where the parts of a lock come from, with the caches that realizing uses too."""
+    from comfypin.lock.parts import Places
+    from comfypin.lock.registry import Registry
     from comfypin.tools.git import Commits
 
-    return Commits(cache=(env.cache_dir / "git").absolute(), offline=env.offline)
+    cache = env.cache_dir.absolute()
+    return Places(
+        commits=Commits(cache=cache / "git", offline=env.offline),
+        registry=Registry(url=env.registry_url),
+        archives=cache / "archives",
+    )
 
 
 def model_describer() -> "DescribeModel":
@@ -261,9 +345,7 @@ def open_store(address: str) -> "ObjectStore":
         return DirectoryStore(Path(rest if separator else address).absolute(), sidecars=False)
     bucket, _, prefix = rest.partition("/")
     if scheme not in ("gs", "s3") or not bucket:
-        raise UsageError(
-            f"{address} is no place for objects; write gs://bucket/prefix, s3://bucket/prefix or DIR."
-        )
+        raise UsageError(f"{address} is no place for objects; write gs://bucket/prefix, s3://bucket/prefix or DIR.")
     return _open_bucket(scheme, bucket, clean_prefix(prefix))
 
 

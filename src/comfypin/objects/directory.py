@@ -127,14 +127,21 @@ def copy_hashed(payload: Payload, file: BinaryIO) -> Digest:
 
 @contextmanager
 def open_payload(payload: Payload) -> Iterator[BinaryIO]:
-    """Open a payload's file, which must have the size it was promised with. Raises `PayloadUnreadable`."""
+    """Open a payload's file, which must have the size it was promised with, and not change meanwhile.
+
+    Raises `PayloadUnreadable`.
+    """
     try:
         file = payload.path.open("rb", buffering=0)
     except OSError as exc:
         raise PayloadUnreadable(path=str(payload.path), reason=(exc.strerror or str(exc)).lower()) from exc
     with file:
-        size = os.fstat(file.fileno()).st_size
+        before = os.fstat(file.fileno())
+        size = before.st_size
         if size != payload.size_bytes:
             reason = f"it has {size} bytes, {payload.size_bytes} were expected"
             raise PayloadUnreadable(path=str(payload.path), reason=reason)
         yield file
+        after = os.fstat(file.fileno())
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise PayloadUnreadable(path=str(payload.path), reason="it changed while it was uploaded")

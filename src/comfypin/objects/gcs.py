@@ -124,10 +124,6 @@ class GcsStore:
             )
         return url
 
-    def public_url(self, key: str) -> str:
-        """The address under which everybody reads an object that is public."""
-        return f"https://storage.googleapis.com/{self._name}/{quote(joined_key(self._prefix, key))}"
-
     def validate(self) -> None:
         """Make sure that the bucket is there, takes objects, and can have public ones if it must.
 

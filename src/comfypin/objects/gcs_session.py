@@ -78,9 +78,7 @@ class SessionUpload:
     def _send(self, url: str) -> dict[str, str]:
         start, size = self.received, self._size_bytes
         headers = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
-        body: Any = _Rest(
-            self._file, start, size, pace=self._pace
-        )  # wider than the annotations of requests
+        body: Any = _Rest(self._file, start, size, pace=self._pace)  # wider than the annotations of requests
         response = self._http.put(url, data=body, headers=headers, timeout=TIMEOUT_S)
         if response.status_code not in {200, 201}:
             if response.status_code in _LOST:

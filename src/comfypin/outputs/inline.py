@@ -1,21 +1,42 @@
-"""Outputs as base64 in the result itself."""
+"""Outputs as base64 in the result itself, as far as a result may grow."""
 
 import asyncio
 import base64
+from collections.abc import Callable
 from pathlib import Path
 
 from comfypin.errors.output import OutputUnreadable
-from comfypin.outputs.interface import Delivery, JobFacts, Output
+from comfypin.errors.storage import InlineTooBig
+from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 
 _SMALL_BYTES = 1 << 20
 _CHUNK_BYTES = 3 << 18  # a multiple of 3, so that the chunks' base64 can be joined
 
 
+# What a result says of an output beside its bytes, rounded up.
+_FACTS_BYTES = 1024
+
+
 class InlineSink:
-    """Gives every output's bytes back as base64 text."""
+    """Gives every output's bytes back as base64 text, all of them or none.
+
+    Outputs whose text would exceed `max_bytes` together go to the sink that `overflow` opens, where there is one:
+    platforms drop results that are too big, and say that the job is complete.
+    """
+
+    def __init__(self, *, max_bytes: int | None = None, overflow: Callable[[], OutputSink] | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._overflow = overflow
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
-        """The outputs with their bytes. Raises `OutputUnreadable`."""
+        """The outputs with their bytes. Raises `OutputUnreadable`, `InlineTooBig`, and what the overflow raises."""
+        needed = encoded_bytes(outputs)
+        if self._max_bytes is not None and needed > self._max_bytes:
+            if self._overflow is not None:
+                sink = await asyncio.to_thread(self._overflow)
+                return await sink.deliver(job, outputs)
+            sizes = [(output.filename, output.size_bytes) for output in outputs]
+            raise InlineTooBig(limit_bytes=self._max_bytes, needed_bytes=needed, sizes=sizes)
         deliveries = []
         for output in outputs:
             # A thread costs more than encoding a small file.
@@ -23,6 +44,11 @@ class InlineSink:
             data = _encode(output) if small else await asyncio.to_thread(_encode, output)
             deliveries.append(Delivery(output=output, data_base64=data))
         return tuple(deliveries)
+
+
+def encoded_bytes(outputs: tuple[Output, ...]) -> int:
+    """How much of a result these outputs take."""
+    return sum(-(-output.size_bytes // 3) * 4 + _FACTS_BYTES for output in outputs)
 
 
 def _encode(output: Output) -> str:

@@ -46,11 +46,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What a sink may write into names and manifests: the job's id and release."""
+    """What a sink may write into names and manifests: the job's id, release, inputs, and seconds of its phases."""
 
     job_id: str
     release: Release
     inputs: Mapping[str, Digest] = field(default_factory=dict)
+    phase_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class OutputSink(Protocol):

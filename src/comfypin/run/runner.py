@@ -132,7 +132,12 @@ class _Run:
         return Wanted(found=file, filename=mark.taken_from(file.filename), subfolder=mark.taken_from(file.subfolder))
 
     def _facts(self) -> JobFacts:
-        return JobFacts(job_id=self._job.id, release=self._job.release, inputs=self._job.input_digests)
+        return JobFacts(
+            job_id=self._job.id,
+            release=self._job.release,
+            inputs=self._job.input_digests,
+            phase_s=dict(self.stopwatch.phase_s),
+        )
 
 
 def _nothing_left(held_back: int) -> str:

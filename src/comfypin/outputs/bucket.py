@@ -1,0 +1,209 @@
+"""Outputs as objects: several at once, each confirmed by the store, and last a manifest that proves all are there."""
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+from urllib.parse import quote
+
+from comfypin.digest import Digest, canonical_json
+from comfypin.errors import Cancelled
+from comfypin.objects.interface import ObjectStore, Payload, StoredObject
+from comfypin.outputs.interface import Delivery, JobFacts, Output
+from comfypin.outputs.manifest import Stored, manifest_of
+from comfypin.outputs.template import KeyTemplate
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadStarted:
+    """An output begins to go up to its key."""
+
+    key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadMoved:
+    """So many more bytes of it were sent; after a failure some are sent again."""
+
+    key: str
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadFinished:
+    """The store has confirmed it."""
+
+    key: str
+
+
+UploadEvent: TypeAlias = UploadStarted | UploadMoved | UploadFinished
+UploadWatcher: TypeAlias = Callable[[UploadEvent], None]
+"""Called from the threads that upload; must be quick."""
+
+
+class _Stop:
+    """Whether a delivery was given up, so that its threads end at their next piece."""
+
+    def __init__(self) -> None:
+        self.now = False
+
+    def check(self) -> None:
+        """Raises `Cancelled` where it was."""
+        if self.now:
+            raise Cancelled("The delivery was given up.")
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """Where keys lie: a prefix, a template below it, and who knows the day."""
+
+    prefix: str
+    template: KeyTemplate = field(default_factory=KeyTemplate.parse)
+    today: Callable[[], date] = _today
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """What browsers can open: signed URLs for so many seconds, else addresses below a public base, else none."""
+
+    signed_ttl_s: int = 0
+    public_base_url: str | None = None
+
+    def to(self, store: ObjectStore, key: str) -> str | None:
+        """The URL of an object. Raises `StorageError` where signing fails."""
+        if self.signed_ttl_s:
+            return store.signed_url(key, ttl_s=self.signed_ttl_s)
+        return f"{self.public_base_url}/{quote(key)}" if self.public_base_url else None
+
+    def require_signing(self, store: ObjectStore) -> None:
+        """Sign something, where URLs are to be signed: a job must not run for nothing. Raises `StorageError`."""
+        if self.signed_ttl_s:
+            store.signed_url("comfypin", ttl_s=self.signed_ttl_s)
+
+
+class BucketSink:
+    """Delivers jobs into a store, any number of them at once; they share the threads that upload.
+
+    `watcher`, where somebody sets one, hears of every upload.
+    """
+
+    def __init__(
+        self, store: ObjectStore, naming: Naming, *, links: Links | None = None, at_once: int = AT_ONCE
+    ) -> None:
+        self._store = store
+        self._naming = naming
+        self._links = links or Links()
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="comfypin-upload")
+        self.watcher: UploadWatcher | None = None
+
+    async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
+        """Upload all outputs, then the manifest. What fails leaves no manifest. Raises `StorageError`."""
+        keys = self._naming.template.keys(job, outputs, prefix=self._naming.prefix, day=self._naming.today())
+        began_s = time.monotonic()
+        stopped = _Stop()
+        try:
+            stored = await self._upload_all(job, outputs, keys.outputs, stopped)
+            upload_s = time.monotonic() - began_s
+            document = canonical_json(manifest_of(job, stored, upload_s=upload_s))
+            await self._in_thread(partial(self._put_manifest, keys.manifest, document, job))
+            urls = [await self._in_thread(partial(self._links.to, self._store, item.object.key)) for item in stored]
+        except BaseException:
+            stopped.now = True
+            raise
+        log.info(
+            "job delivered",
+            extra={
+                "action": "job_delivered",
+                "job_id": job.job_id,
+                "outputs": len(stored),
+                "seconds": round(upload_s, 3),
+            },
+        )
+        return tuple(
+            Delivery(output=item.output, uri=item.object.uri, url=url) for item, url in zip(stored, urls, strict=True)
+        )
+
+    async def _upload_all(
+        self, job: JobFacts, outputs: tuple[Output, ...], keys: tuple[str, ...], stopped: _Stop
+    ) -> list[Stored]:
+        """All outputs, in order; after the first failure none is begun any more, and those begun are waited for."""
+        tasks = [
+            asyncio.ensure_future(self._in_thread(partial(self._upload, job, output, key, stopped)))
+            for output, key in zip(outputs, keys, strict=True)
+        ]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            stopped.now = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    def _upload(self, job: JobFacts, output: Output, key: str, stopped: _Stop) -> Stored:
+        stopped.check()
+        began_s = time.monotonic()
+        self._tell(UploadStarted(key=key, size_bytes=output.size_bytes))
+        payload = Payload(
+            path=output.path,
+            size_bytes=output.size_bytes,
+            sha256=output.sha256,
+            media_type=output.media_type,
+            metadata={"release": job.release.name, "job-id": job.job_id, "sha256": output.sha256.hex},
+            pace=partial(self._moved, key, stopped) if self.watcher is not None else None,
+        )
+        stored = self._store.put(key, payload)
+        self._tell(UploadFinished(key=key))
+        seconds = time.monotonic() - began_s
+        log.info(
+            "output delivered",
+            extra={
+                "action": "output_delivered",
+                "job_id": job.job_id,
+                "uri": stored.uri,
+                "size_bytes": output.size_bytes,
+                "seconds": round(seconds, 3),
+            },
+        )
+        return Stored(output=output, object=stored, seconds=seconds)
+
+    def _put_manifest(self, key: str, document: bytes, job: JobFacts) -> StoredObject:
+        with tempfile.NamedTemporaryFile(prefix="comfypin-manifest-") as file:
+            file.write(document)
+            file.flush()
+            payload = Payload(
+                path=Path(file.name),
+                size_bytes=len(document),
+                sha256=Digest.of(document),
+                media_type="application/json",
+                metadata={"release": job.release.name, "job-id": job.job_id},
+            )
+            return self._store.put(key, payload)
+
+    def _moved(self, key: str, stopped: _Stop, count: int) -> None:
+        stopped.check()
+        self._tell(UploadMoved(key=key, sent_bytes=count))
+
+    def _tell(self, event: UploadEvent) -> None:
+        if self.watcher is not None:
+            self.watcher(event)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)

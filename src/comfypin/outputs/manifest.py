@@ -1,0 +1,53 @@
+"""The manifest of a delivered job: what ran, what came out, where it lies. Its presence proves that all is there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from comfypin.digest import JsonValue
+from comfypin.objects.interface import StoredObject
+from comfypin.outputs.interface import JobFacts, Output
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An output, the object it became, and the seconds that took."""
+
+    output: Output
+    object: StoredObject
+    seconds: float
+
+
+def manifest_of(job: JobFacts, stored: Sequence[Stored], *, upload_s: float) -> Mapping[str, JsonValue]:
+    """The manifest as JSON."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "job_id": job.job_id,
+        "release": job.release.name,
+        "release_digest": str(job.release.digest),
+        "inputs": {name: str(digest) for name, digest in job.inputs.items()},
+        "outputs": [_entry(item) for item in stored],
+        "seconds": {
+            **{name: round(seconds, 3) for name, seconds in job.phase_s.items()},
+            "upload": round(upload_s, 3),
+        },
+    }
+
+
+def _entry(item: Stored) -> Mapping[str, JsonValue]:
+    output = item.output
+    measures = {"width": output.width, "height": output.height}
+    return {
+        "key": item.object.key,
+        "uri": item.object.uri,
+        "sha256": output.sha256.hex,
+        "size_bytes": item.object.size_bytes,
+        "media_type": output.media_type,
+        "node": output.node_id,
+        "kind": output.kind,
+        "filename": output.filename,
+        "subfolder": output.subfolder,
+        "seconds": round(item.seconds, 3),
+        **{name: value for name, value in measures.items() if value is not None},
+    }
