@@ -165,7 +165,7 @@ class HttpClient:
             answer.text()
             if len(hops) > MAX_REDIRECTS:
                 raise RedirectRefused(uri=shown(url), reason=f"more than {MAX_REDIRECTS} redirects")
-            target = urllib.parse.urljoin(url, location)
+            target = _joined(url, location)
             place = self._place(target, url)
             _check_redirect(shown(url), first, place)
             url = target
@@ -214,6 +214,13 @@ class HttpClient:
                 raise unavailable(url, error) from error
             answer.lend_to(self._connections)
             return answer
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urllib.parse.urljoin(url, location)
+    except ValueError:
+        return location
 
 
 def _quoted(target: str) -> str:

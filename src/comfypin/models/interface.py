@@ -32,7 +32,10 @@ def shown(uri: str) -> str:
     """An address without what may be secret in it: credentials, query, fragment."""
     if "://" not in uri:
         return uri
-    parts = urllib.parse.urlsplit(uri)
+    try:
+        parts = urllib.parse.urlsplit(uri)
+    except ValueError:
+        return uri.partition("?")[0]
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -1,0 +1,101 @@
+"""Formats: a safetensors file is checked by its header and size; a pickle is found under any name."""
+
+import io
+import json
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from comfypin.errors.model import NotSafetensors, PickleRefused
+from comfypin.models.formats import format_problem, pickle_by_name, safetensors_problem
+from tests.support.models import pin_of, safetensors
+
+
+def written(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    return path
+
+
+def torch_zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
+        archive.writestr("archive/data/0", b"0" * 100)
+    return file.getvalue()
+
+
+def torch_tar() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo("pickle")
+        entry.size = 3
+        archive.addfile(entry, io.BytesIO(b"abc"))
+    return file.getvalue()
+
+
+def header_of(value: object, data: bytes = b"") -> bytes:
+    header = json.dumps(value).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def test_a_good_file_has_no_problem(tmp_path: Path) -> None:
+    assert format_problem(written(tmp_path, safetensors(b"abc")), pin_of(b"")) is None
+
+
+def test_metadata_is_no_tensor(tmp_path: Path) -> None:
+    assert safetensors_problem(written(tmp_path, header_of({"__metadata__": {"a": "b"}}))) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "only 0 bytes"),
+        (b"<!doctype html><html>log in</html>", "web page"),
+        (safetensors(b"abcdef")[:-1], "where its header says"),
+        (safetensors(b"abcdef") + b"x", "where its header says"),
+        ((200_000_000).to_bytes(8, "little") + b"{}", "header would be"),
+        ((4).to_bytes(8, "little") + b"nope", "not JSON"),
+        ((2).to_bytes(8, "little") + b"[]", "not an object"),
+        (header_of({"t": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"0000"), "do not fit its shape"),
+        (header_of({"t": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]}}, b"0"), "shape of 't'"),
+        (header_of({"t": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"00"), "one after the other"),
+        (header_of({"t": 1}), "describes 't' wrongly"),
+    ],
+)
+def test_what_is_wrong_with_a_safetensors_file_is_said(tmp_path: Path, data: bytes, says: str) -> None:
+    problem = format_problem(written(tmp_path, data), pin_of(data))
+    assert isinstance(problem, NotSafetensors)
+    assert says in problem.message
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_in_disguise_is_refused(tmp_path: Path, protocol: int) -> None:
+    path = written(tmp_path, pickle.dumps({"state_dict": [1, 2, 3]}, protocol=protocol))
+    assert isinstance(format_problem(path, pin_of(b"")), PickleRefused)
+
+
+@pytest.mark.parametrize("data", [torch_zip(), torch_tar()])
+@pytest.mark.parametrize("name", ["x.safetensors", "x.gguf", "x"])
+def test_an_archive_around_a_pickle_is_refused(tmp_path: Path, data: bytes, name: str) -> None:
+    pin = pin_of(data, target=f"$MODELS_DIR/vae/{name}")
+    assert isinstance(format_problem(written(tmp_path, data), pin), PickleRefused)
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "pt", "pth", "bin", "PTH"])
+def test_a_pickle_is_refused_by_its_name_before_it_is_fetched(suffix: str) -> None:
+    refusal = pickle_by_name(pin_of(b"", target=f"$MODELS_DIR/a/x.{suffix}"))
+    assert refusal is not None
+    assert "allow_pickle" in refusal.message
+
+
+def test_a_pin_may_allow_its_pickle(tmp_path: Path) -> None:
+    pin = pin_of(b"", target="$MODELS_DIR/a/x.pth", allow_pickle=True)
+    assert format_problem(written(tmp_path, torch_zip()), pin) is None
+
+
+def test_allowing_a_pickle_does_not_make_it_a_safetensors_file(tmp_path: Path) -> None:
+    assert isinstance(format_problem(written(tmp_path, torch_zip()), pin_of(b"", allow_pickle=True)), NotSafetensors)

@@ -1,0 +1,110 @@
+"""Which addresses may be dialled, and that it is the checked address that is dialled."""
+
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from comfypin.models.network import is_link_local, is_public
+from tests.support.faulty_server import Reply, Request, faulty_server, ranged
+from tests.support.models import Home, pin_of, safetensors, sources_over
+
+DATA = safetensors(b"weights")
+
+
+class FakeInternet:
+    """Names with addresses of the test's choice; every connection ends at one local server."""
+
+    def __init__(self, names: dict[str, str], port: int) -> None:
+        self.names = names
+        self.port = port
+        self.dialled: list[str] = []
+        self.asked: list[str] = []
+
+    def resolve(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append(host)
+        return [self.names[host]] if host in self.names else [host]
+
+    def connect(self, address: str, port: int, timeout_s: float) -> socket.socket:
+        self.dialled.append(address)
+        return socket.create_connection(("127.0.0.1", self.port), timeout_s)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.0.0.1", "127.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "fe80::1",
+     "fc00::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1"],
+)  # fmt: skip
+def test_private_addresses_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34"])
+def test_public_addresses_are(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "64:ff9b::a9fe:a9fe"])
+def test_metadata_addresses_are_seen_in_every_dress(address: str) -> None:
+    assert is_link_local(address)
+
+
+def pulled(tmp_path, names: dict[str, str], url: str, location: str | None = None):
+    """What pulling `url` gives, where the server redirects to `location`; the network that was dialled."""
+
+    def script(request: Request) -> Reply:
+        if location is not None and request.path == "/from":
+            return Reply(status=302, headers={"Location": location})
+        return ranged(DATA, request)
+
+    with faulty_server(script) as server:
+        internet = FakeInternet(names, server.port)
+        report = Home(tmp_path / "models").pull(pin_of(DATA, url), sources=sources_over(dialler=internet))
+    return report, internet
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://169.254.169.254/latest/meta-data/", "http://10.1.2.3/x", "http://127.0.0.1:8188/x", "http://inside.example/",
+     "http://[::ffff:169.254.169.254]/x", "http://2852039166/x"],
+)  # fmt: skip
+def test_a_redirect_from_a_public_host_to_a_private_address_is_refused(tmp_path, location: str) -> None:
+    names = {"public.example": "93.184.216.34", "inside.example": "192.168.7.7", "2852039166": "169.254.169.254"}
+    report, internet = pulled(tmp_path, names, "http://public.example/from", location)
+    assert "private address" in report.failures[0].message or "link-local" in report.failures[0].message
+    assert internet.dialled == ["93.184.216.34"]
+
+
+def test_a_redirect_to_another_public_host_is_followed(tmp_path) -> None:
+    names = {"public.example": "93.184.216.34", "cdn.example": "93.184.216.35"}
+    report, internet = pulled(tmp_path, names, "http://public.example/from", "http://cdn.example/x")
+    assert report.failures == ()
+    assert internet.dialled == ["93.184.216.34", "93.184.216.35"]
+
+
+def test_a_private_host_that_the_lock_names_is_fine(tmp_path) -> None:
+    report, internet = pulled(tmp_path, {"nas.local": "192.168.1.5"}, "http://nas.local/x")
+    assert report.failures == ()
+    assert internet.dialled == ["192.168.1.5"]
+
+
+def test_a_private_host_may_lead_to_another_one(tmp_path) -> None:
+    names = {"nas.local": "192.168.1.5", "disk.local": "192.168.1.6"}
+    assert pulled(tmp_path, names, "http://nas.local/from", "http://disk.local/x")[0].failures == ()
+
+
+def test_not_even_a_private_host_may_lead_to_the_metadata_address(tmp_path) -> None:
+    report, _ = pulled(tmp_path, {"nas.local": "192.168.1.5"}, "http://nas.local/from", "http://169.254.169.254/x")
+    assert "link-local" in report.failures[0].message
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "gopher://x/", "http://[::1", "http://x:99999999/"])
+def test_a_redirect_to_something_else_is_refused(tmp_path, location: str) -> None:
+    report, _ = pulled(tmp_path, {"public.example": "93.184.216.34"}, "http://public.example/from", location)
+    assert "public.example/from: it leads to" in report.failures[0].message
+
+
+def test_a_name_is_resolved_once_so_that_it_cannot_move_after_the_check(tmp_path) -> None:
+    names = {"public.example": "93.184.216.34"}
+    _, internet = pulled(tmp_path, names, "http://public.example/from", "http://public.example/x")
+    assert internet.asked.count("public.example") == 1
