@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from comfypin.errors import ConfigError
 
 OutputMode: TypeAlias = Literal["base64", "gcs", "s3", "file"]
+NODE_REGISTRY = "https://api.comfy.org"
 OUTPUT_MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 
 
@@ -76,13 +77,15 @@ class EnvSettings:
     """Where realizing finds things beside the lock.
 
     `cache_dir` is COMFYPIN_CACHE_DIR, else `comfypin` in XDG_CACHE_HOME or ~/.cache; `packs` COMFYPIN_PACKS, a folder
-    or bucket of env packs; `vendor` COMFYPIN_VENDOR; `offline` COMFYPIN_OFFLINE.
+    or bucket of env packs; `vendor` COMFYPIN_VENDOR; `offline` COMFYPIN_OFFLINE; `registry_url`
+    COMFYPIN_REGISTRY_URL, the node registry that locks are made with.
     """
 
     cache_dir: Path
     packs: str | None = None
     vendor: Path | None = None
     offline: bool = False
+    registry_url: str = NODE_REGISTRY
 
     def overridden(
         self, *, packs: str | None = None, vendor: Path | None = None, offline: bool = False
@@ -104,6 +107,7 @@ class EnvSettings:
             packs=text("COMFYPIN_PACKS"),
             vendor=Path(vendor) if vendor else None,
             offline=_switch("COMFYPIN_OFFLINE", text("COMFYPIN_OFFLINE")),
+            registry_url=text("COMFYPIN_REGISTRY_URL") or NODE_REGISTRY,
         )
 
 

@@ -19,7 +19,7 @@ checksum, no package pins. Exit code 10 when there is anything."""
 _EXPORT = """Print a lock in another tool's format: a requirements file with hashes (pip, uv), a pylock.toml (PEP 751),
 or a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages."""
 _VENDOR = """Gather everything that a lock needs beside its models in one folder: wheels, git bundles (submodules too)
-and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, whatever becomes of the upstreams."""
+and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, whatever becomes of upstreams."""
 _DIFF = "Say what differs between two locks, pin by pin: + came, - went, ~ is another one."
 
 
@@ -28,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     make = {
         "create": ("make a lock from repositories, requirements and models", lock_make.configure_create),
+        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", lock_make.configure_capture),
         "upgrade": ("make a lock from another one, moving only what is named", lock_make.configure_upgrade),
         "migrate": ("write a lock of schema 1 or 2 as schema 3", lock_make.configure_migrate),
     }
@@ -165,7 +166,7 @@ def _vendor(arguments: argparse.Namespace) -> int:
 
     _, reading = read_named_lock(arguments.lock)
     folder = VendorFolder(root=arguments.folder.absolute())
-    gathered = vendor(reading.lock, folder, commits=lock_make.commits(), tell=lock_make.tell)
+    gathered = vendor(reading.lock, folder, commits=lock_make.places().commits, tell=lock_make.tell)
     if arguments.json:
         facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
         _print_json({"folder": str(folder.root), **facts})

@@ -13,8 +13,8 @@ from comfypin.errors.lock import LockInvalid
 
 if TYPE_CHECKING:
     from comfypin.lock.create import Made
+    from comfypin.lock.parts import Places
     from comfypin.lock.resolve import Question
-    from comfypin.tools.git import Commits
 
 DEFAULT_PYTHON = "3.12"
 _CREATE = """Make a lock: every ref becomes a commit, one resolve of all requirements becomes wheels with their sha256,
@@ -130,12 +130,12 @@ def _question_from(arguments: argparse.Namespace) -> "Question":
     )
 
 
-def commits() -> "Commits":
-    """The cache of git commits that realize uses too."""
+def places() -> "Places":
+    """Where repositories and archives come from; the caches are those of realize."""
     from comfypin.settings import EnvSettings
-    from comfypin.wiring import commit_source
+    from comfypin.wiring import lock_places
 
-    return commit_source(EnvSettings.from_environment())
+    return lock_places(EnvSettings.from_environment())
 
 
 def tell(text: str) -> None:
@@ -233,7 +233,7 @@ def _create(arguments: argparse.Namespace) -> int:
         engine=EngineSpec(args=tuple(arguments.engine_arg)),
         question=_question_from(arguments),
     )
-    return write_lock(create(wishes, commits=commits(), describe_model=model_describer(), tell=tell), arguments)
+    return write_lock(create(wishes, places=places(), describe_model=model_describer(), tell=tell), arguments)
 
 
 _UPGRADE = """Make a new release from another one, in which only what is named here moves: ComfyUI, nodes, packages,
@@ -290,7 +290,7 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         models=tuple(parse_model_spec(text) for text in arguments.model),
         question=question,
     )
-    made = upgrade(reading.lock, moves, commits=commits(), describe_model=model_describer(), tell=tell)
+    made = upgrade(reading.lock, moves, places=places(), describe_model=model_describer(), tell=tell)
     if not arguments.json:
         from comfypin.lock.diff import diff, lines
 
@@ -335,7 +335,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
         version = arguments.python or ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
         asked = replace(_question_from(arguments), python=version)
         completed = complete(
-            replace(lock, python=python), asked, commits=commits(), describe_model=model_describer(), tell=tell
+            replace(lock, python=python), asked, places=places(), describe_model=model_describer(), tell=tell
         )
         lock, notes = completed.lock, (*notes, *completed.notes)
     return write_lock(Made(lock=lock, notes=notes), arguments)
@@ -346,3 +346,88 @@ def _requirement_lines(arguments: argparse.Namespace) -> tuple[str, ...]:
 
     needs = own_needs(arguments.package, arguments.requirements, frozenset(arguments.drop_requirement))
     return tuple(need.text for need in needs.requirements)
+
+
+_CAPTURE = """Make a lock of what is there: a ComfyUI that lives (its commit, its nodes, the packages of its venv, its
+models with their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. Nothing there is changed."""
+
+
+def configure_capture(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lock capture`."""
+    parser.description = _CAPTURE
+    parser.add_argument("name", metavar="NAME", help="the release's name")
+    parser.add_argument("--from", dest="origin", metavar="DIR|FILE", type=Path, required=True, help="what to capture")
+    parser.add_argument("--allow-dirty", action="store_true", help="store changes of checkouts as diffs in the lock")
+    parser.add_argument(
+        "--leave-out", metavar="NAME", action="append", default=[], help="a node's folder or a package; repeatable"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not ask the remotes whether they have the commits")
+    parser.add_argument("--venv", metavar="DIR", type=Path, help="the venv (default: .venv or venv in or beside DIR)")
+    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="where the models are (default: DIR/models)")
+    parser.add_argument("--no-models", action="store_true", help="leave the models out")
+    parser.add_argument(
+        "--comfyui", metavar="URL", help="ComfyUI's repository, for a snapshot (default: the one on GitHub)"
+    )
+    parser.add_argument("--python", metavar="X.Y", help=f"the Python of a snapshot (default: {DEFAULT_PYTHON})")
+    parser.add_argument("--platform", metavar="OS-MACHINE", action="append", default=[], help="default: linux-x86_64")
+    add_output_flags(parser)
+    parser.set_defaults(act=_capture, torch=None)
+
+
+def _capture(arguments: argparse.Namespace) -> int:
+    from comfypin.errors.create import NotComfyUI
+
+    check_name(arguments.name)
+    if arguments.origin.is_dir():
+        return _capture_folder(arguments)
+    if arguments.origin.is_file():
+        return _capture_snapshot(arguments)
+    raise NotComfyUI(where=str(arguments.origin), lacks="such folder or file")
+
+
+def _capture_folder(arguments: argparse.Namespace) -> int:
+    from comfypin.lock.capture import CaptureWishes, capture
+    from comfypin.lock.digests import DigestCache
+    from comfypin.settings import EnvSettings
+
+    venv = arguments.venv
+    wishes = CaptureWishes(
+        name=arguments.name,
+        folder=arguments.origin.absolute(),
+        interpreter=None if venv is None else venv / "bin" / "python" if venv.is_dir() else venv,
+        models_dir=arguments.models_dir.absolute() if arguments.models_dir else None,
+        allow_dirty=arguments.allow_dirty,
+        verify=not arguments.no_verify,
+        with_models=not arguments.no_models,
+        left_out=frozenset(arguments.leave_out),
+        platform=_question_from(arguments).platforms[0],
+    )
+    digests = DigestCache(EnvSettings.from_environment().cache_dir / "digests.json")
+    return write_lock(capture(wishes, places=places(), digests=digests, tell=tell), arguments)
+
+
+def _capture_snapshot(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from comfypin.errors.create import CaptureRefused
+    from comfypin.lock.create import Wishes, create
+    from comfypin.lock.refs import parse_repo_spec
+    from comfypin.lock.snapshot import read_snapshot
+    from comfypin.wiring import model_describer
+
+    comfyui = parse_repo_spec(arguments.comfyui).repo if arguments.comfyui else None
+    snapshot = read_snapshot(arguments.origin, comfyui)
+    unpinnable = [reason for reason in snapshot.unpinnable if not any(f" {n}" in reason for n in arguments.leave_out)]
+    if unpinnable:
+        raise CaptureRefused(where=str(arguments.origin), reasons=unpinnable)
+    left_out = frozenset(arguments.leave_out)
+    wishes = Wishes(
+        name=arguments.name,
+        comfyui=snapshot.comfyui,
+        nodes=tuple(node for node in snapshot.nodes if node.name not in left_out),
+        models=() if arguments.no_models else snapshot.models,
+        installed=tuple(line for line in snapshot.packages if line.split("=")[0] not in left_out) or None,
+        question=_question_from(arguments),
+    )
+    made = create(wishes, places=places(), describe_model=model_describer(), tell=tell)
+    return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)

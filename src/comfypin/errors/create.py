@@ -118,3 +118,29 @@ class NothingToUpgrade(LockError):
         super().__init__(
             f"The lock has no {', '.join(names)}; there are {', '.join(there)}.", names=list(names), there=list(there)
         )
+
+
+class RegistryAnswerInvalid(LockError):
+    """The node registry answered with something that is not what it documents."""
+
+    def __init__(self, *, url: str, lacks: str) -> None:
+        super().__init__(f"The node registry answered {url} without {lacks}; try again later.", url=url)
+
+
+class ArchiveUnreadable(LockError):
+    """The archive of a node pack is not a zip that can be read."""
+
+    def __init__(self, *, url: str, reason: str) -> None:
+        super().__init__(f"The archive {url} of a node cannot be read: {reason}.", url=url, reason=reason)
+
+
+class PackagesNowhere(LockError):
+    """Installed packages that no package index has, so that no other machine could install them."""
+
+    def __init__(self, *, packages: Sequence[str]) -> None:
+        shown = ", ".join(packages[:20]) + (f" and {len(packages) - 20} more" if len(packages) > 20 else "")
+        super().__init__(
+            f"No package index has {shown}; install versions that can be had, or leave them out with "
+            "--leave-out NAME.",
+            packages=list(packages),
+        )

@@ -6,16 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from comfypin.digest import Digest
 from comfypin.errors import ConfigError
-from comfypin.errors.create import NotComfyUI, SpecInvalid
+from comfypin.errors.create import NotComfyUI, PackagesNowhere, SpecInvalid
 from comfypin.lock.model import EngineSpec, Lock, NodePin, PythonPins, RepoPin
 from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.needs import Needs, parse_need, read_needs
+from comfypin.lock.parts import Part, Places, node_pin, read_part, ref_of
 from comfypin.lock.refs import RepoSpec
-from comfypin.lock.resolve import Question, resolve
-from comfypin.tools.git import FULL_COMMIT, Commits, list_tree, read_blobs
-from comfypin.tools.remote import resolve_ref
+from comfypin.lock.resolve import Question, pin_installed, resolve
 
 WORKERS = 8
 TORCH = re.compile(r"cpu|cu\d{2,4}|rocm\d+(\.\d+)*|xpu")
@@ -26,7 +24,8 @@ class Wishes:
     """What a release is to be made of, as the user says it.
 
     `install_scripts` are the folders of nodes whose install.py is to run ("all": every one); `dropped` are lines or
-    names of requirements that are left out; `question` holds how packages are resolved, without the needs.
+    names of requirements that are left out; `installed` are exactly the packages (`name==version`) where they are
+    known and nothing is to be resolved; `question` holds how packages are resolved, without the needs.
     """
 
     name: str
@@ -38,6 +37,7 @@ class Wishes:
     system_packages: tuple[str, ...] = ()
     install_scripts: frozenset[str] = frozenset()
     dropped: frozenset[str] = frozenset()
+    installed: tuple[str, ...] | None = None
     engine: EngineSpec = field(default_factory=EngineSpec)
     question: Question = field(
         default_factory=lambda: Question(needs=Needs(), python="3.12", platforms=("linux-x86_64",))
@@ -52,29 +52,22 @@ class Made:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A repository at its commit, as much of it as a lock needs to know."""
-
-    spec: RepoSpec
-    commit: str
-    needs: Needs
-    install_script: bytes | None = None
-
-
-def create(wishes: Wishes, *, commits: Commits, describe_model: DescribeModel, tell: Callable[[str], None]) -> Made:
+def create(wishes: Wishes, *, places: Places, describe_model: DescribeModel, tell: Callable[[str], None]) -> Made:
     """Make a lock. Raises errors of git (`comfypin.errors.tools`), `comfypin.errors.create` and models."""
     _check_folders(wishes.nodes)
     tell(f"fetching ComfyUI and {len(wishes.nodes)} nodes")
     with ThreadPoolExecutor(WORKERS) as pool:
         parts = list(
             pool.map(
-                lambda spec: _read_part(spec, spec is wishes.comfyui, wishes, commits), (wishes.comfyui, *wishes.nodes)
+                lambda spec: _read_part(spec, spec is wishes.comfyui, wishes, places), (wishes.comfyui, *wishes.nodes)
             )
         )
     own = own_needs(wishes.packages, wishes.requirement_files, wishes.dropped)
     needs = sum((part.needs for part in parts), own)
-    python = resolve(replace(wishes.question, needs=needs), tell=tell)
+    if wishes.installed is None:
+        python = resolve(replace(wishes.question, needs=needs), tell=tell)
+    else:
+        python = pin_all(wishes.installed, wishes.question, tell)
     models = pin_models(wishes.models, describe_model, tell=tell)
     comfyui, nodes = parts[0], parts[1:]
     lock = Lock(
@@ -89,49 +82,12 @@ def create(wishes: Wishes, *, commits: Commits, describe_model: DescribeModel, t
     return Made(lock=lock, notes=(*_notes(needs, nodes, lock.custom_nodes), *package_notes(lock.python)))
 
 
-def read_part(spec: RepoSpec, *, origin: str, commits: Commits, dropped: frozenset[str] = frozenset()) -> Part:
-    """Fetch a repository at its ref, and read what it requires and its install script."""
-    commit = resolve_ref(spec.repo, spec.ref)
-    kept = commits.obtain(spec.repo, commit)
-    entries = {entry.path: entry for entry in list_tree(kept, commit) if entry.mode.startswith("100")}
-
-    def read(path: str) -> bytes | None:
-        if path not in entries:
-            return None
-        return next(data for _, data in read_blobs(kept, [entries[path]], spec.repo, commit))
-
-    def read_text(path: str) -> str | None:
-        data = read(path)
-        return None if data is None else data.decode("utf-8-sig", errors="replace")
-
-    if "requirements.txt" in entries:
-        needs = read_needs("requirements.txt", origin=origin, read=read_text, dropped=dropped)
-    else:
-        needs = _project_needs(read_text("pyproject.toml"), origin, dropped)
-    return Part(spec=spec, commit=commit, needs=needs, install_script=read("install.py"))
-
-
-def _read_part(spec: RepoSpec, is_comfyui: bool, wishes: Wishes, commits: Commits) -> Part:  # noqa: FBT001
+def _read_part(spec: RepoSpec, is_comfyui: bool, wishes: Wishes, places: Places) -> Part:  # noqa: FBT001
     origin = "ComfyUI" if is_comfyui else f"the node {spec.name}"
-    part = read_part(spec, origin=origin, commits=commits, dropped=wishes.dropped)
-    if is_comfyui:
-        kept = commits.obtain(spec.repo, part.commit)
-        if not any(entry.path == "main.py" for entry in list_tree(kept, part.commit)):
-            raise NotComfyUI(where=f"{spec.repo} at {part.commit[:12]}", lacks="main.py")
+    part = read_part(spec, origin=origin, places=places, dropped=wishes.dropped)
+    if is_comfyui and not part.has_main:
+        raise NotComfyUI(where=f"{spec.repo} at {str(part.commit)[:12]}", lacks="main.py")
     return part
-
-
-def _project_needs(text: str | None, origin: str, dropped: frozenset[str]) -> Needs:
-    """The dependencies of a pyproject.toml, for nodes that have no requirements.txt."""
-    import tomllib
-
-    try:
-        project = tomllib.loads(text or "").get("project", {})
-        lines = project.get("dependencies", []) if isinstance(project, dict) else []
-    except tomllib.TOMLDecodeError as error:
-        return Needs(unusable=(f"{origin}: pyproject.toml is not TOML ({error})",))
-    listed = "\n".join(str(line) for line in lines) if isinstance(lines, list) else ""
-    return read_needs("pyproject.toml", origin=origin, read=lambda _: listed, dropped=dropped)
 
 
 def own_needs(packages: Iterable[str], files: Iterable[Path], dropped: frozenset[str]) -> Needs:
@@ -158,23 +114,12 @@ def _reader(folder: Path) -> Callable[[str], str | None]:
     return read
 
 
-def ref_of(spec: RepoSpec) -> str | None:
-    """The name that was asked for, where it is one: a commit is its own name."""
-    return None if spec.ref is None or FULL_COMMIT.fullmatch(spec.ref.lower()) else spec.ref
-
-
-def node_pin(part: Part, install_scripts: frozenset[str]) -> NodePin:
-    """The pin of a node: its commit, its folder, and its install script with what is to be done about it."""
-    script = part.install_script
-    runs = script is not None and ("all" in install_scripts or part.spec.name in install_scripts)
-    return NodePin(
-        name=part.spec.name,
-        repo=part.spec.repo,
-        ref=ref_of(part.spec),
-        commit=part.commit,
-        install_script="run" if runs else "skip",
-        install_script_sha256=None if script is None else Digest.of(script),
-    )
+def pin_all(installed: Sequence[str], question: Question, tell: Callable[[str], None]) -> PythonPins:
+    """Pins for exactly these packages. Raises `PackagesNowhere` naming all that no index has."""
+    pins, missing = pin_installed(installed, python=question.python, platform_name=question.platforms[0], tell=tell)
+    if missing:
+        raise PackagesNowhere(packages=missing)
+    return pins
 
 
 def _check_folders(nodes: Sequence[RepoSpec]) -> None:

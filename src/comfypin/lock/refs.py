@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.errors.create import SpecInvalid
 
-_REPO_FORM = "[FOLDER=]URL[@REF], such as https://host/org/repo@v1.2"
+_REPO_FORM = "[FOLDER=]URL[@REF], such as https://host/org/repo@v1.2 or registry://PACK@1.0.0"
 _FOLDER = re.compile(r"([^/\\:@=\s][^/\\:@=]*)=(.*)", re.S)
 
 
@@ -30,7 +30,9 @@ def parse_repo_spec(text: str) -> RepoSpec:
     folder, rest = (match[1], match[2]) if match else (None, text)
     if not rest.strip() or rest.startswith("-") or any(character.isspace() for character in rest):
         raise SpecInvalid(what="repository", spec=text, form=_REPO_FORM)
-    if "://" in rest:
+    if rest.startswith("registry://"):
+        repo, _, ref = rest.partition("@")
+    elif "://" in rest:
         scheme, _, tail = rest.partition("://")
         host, slash, path = tail.partition("/")
         path, _, ref = path.partition("@")

@@ -137,30 +137,84 @@ def merge_targets(by_target: Mapping[str, Sequence[PackagePin]]) -> tuple[Packag
 def _compile(
     question: Question, platform: Platform, backend: str | None, extra: tuple[str, ...]
 ) -> tuple[PackagePin, ...]:
+    arguments = ["--torch-backend", backend] if backend else []
+    arguments += ["--exclude-newer", question.exclude_newer] if question.exclude_newer else []
+    arguments += [part for index in question.indexes for part in ("--index", index)]
+    if question.keep:
+        arguments += [part for package in sorted(question.move) for part in ("--upgrade-package", package)]
+    kept = [pin for pin in question.keep if pin.target is None or pin.target.startswith(platform.name)]
+    done, text = _run(
+        {
+            "requirements.in": {need.text for need in question.needs.requirements},
+            "constraints.txt": {*(need.text for need in question.needs.constraints), *extra},
+            "overrides.txt": set(question.overrides),
+        },
+        [*arguments, "--python-version", question.python, "--python-platform", platform.uv_name],
+        earlier=_preferences(kept) if kept else None,
+    )
+    if done.exit_code:
+        raise _failure(done, question, platform, backend)
+    return read_pylock(text, platform=platform, python=question.python)
+
+
+def _run(files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str | None = None) -> tuple[Finished, str]:
+    """Run `uv pip compile` on these files, and give what it said and the pylock.toml that it wrote."""
     with tempfile.TemporaryDirectory(prefix="comfypin-resolve-") as name:
         folder = Path(name)
-        output = folder / "pylock.toml"
-        files = {
-            "requirements.in": sorted({need.text for need in question.needs.requirements}),
-            "constraints.txt": sorted({*(need.text for need in question.needs.constraints), *extra}),
-            "overrides.txt": sorted(question.overrides),
-        }
         for file, lines in files.items():
-            (folder / file).write_text("".join(f"{line}\n" for line in lines))
-        arguments: list[str | Path] = ["pip", "compile", "requirements.in", "--format", "pylock.toml", "-o", output]
-        arguments += ["--constraint", "constraints.txt", "--override", "overrides.txt"]
-        arguments += ["--python-version", question.python, "--python-platform", platform.uv_name]
-        arguments += [part for index in question.indexes for part in ("--index", index)]
-        arguments += ["--torch-backend", backend] if backend else []
-        arguments += ["--exclude-newer", question.exclude_newer] if question.exclude_newer else []
-        if question.keep:
-            kept = [pin for pin in question.keep if pin.target is None or pin.target.startswith(platform.name)]
-            output.write_text(_preferences(kept))
-            arguments += [part for package in sorted(question.move) for part in ("--upgrade-package", package)]
-        done = uv(arguments, cwd=folder)
-        if done.exit_code:
-            raise _failure(done, question, platform, backend)
-        return read_pylock(output.read_text(), platform=platform, python=question.python)
+            (folder / file).write_text("".join(f"{line}\n" for line in sorted(lines)))
+        output = folder / "pylock.toml"
+        if earlier is not None:
+            output.write_text(earlier)
+        command = ["pip", "compile", "requirements.in", "--format", "pylock.toml", "-o", str(output)]
+        command += ["--constraint", "constraints.txt"] if "constraints.txt" in files else []
+        command += ["--override", "overrides.txt"] if "overrides.txt" in files else []
+        done = uv([*command, *arguments], cwd=folder)
+        return done, "" if done.exit_code else output.read_text()
+
+
+def pin_installed(
+    requirements: Sequence[str], *, python: str, platform_name: str, tell: Callable[[str], None]
+) -> tuple[PythonPins, tuple[str, ...]]:
+    """Pins for exactly these (`name==version`, `name @ url`), nothing added, and those that no index has.
+
+    Raises `PackagesUnreachable`, `PackageWithoutFile` or `UvFailed`.
+    """
+    platform = PLATFORMS[platform_name]
+    wanted = sorted(set(requirements))
+    local = next((line.partition("+")[2] for line in wanted if re.match(r"torch==[^+]+\+", line)), None)
+    missing: list[str] = []
+    pins: tuple[PackagePin, ...] = ()
+    tell(f"looking up the files of {len(wanted)} packages")
+    while wanted:
+        arguments = ["--no-deps", "--python-version", python, "--python-platform", platform.uv_name]
+        arguments += ["--torch-backend", local] if local else []
+        done, text = _run({"requirements.in": set(wanted)}, arguments)
+        if not done.exit_code:
+            pins = read_pylock(text, platform=platform, python=python)
+            break
+        if local and _UNREACHABLE.search(done.stderr):
+            # Without PyTorch's own index only its builds cannot be had; the rest is looked up all the same.
+            local = None
+            continue
+        absent = _absent(done.stderr, wanted)
+        if not absent:
+            raise _failure(done, Question(needs=Needs(), python=python, platforms=(platform.name,)), platform, None)
+        missing += absent
+        wanted = [line for line in wanted if line not in absent]
+    target = target_name(platform_name, pins)
+    return PythonPins(version=python, targets={target: {}}, packages=pins), tuple(missing)
+
+
+def _absent(said: str, wanted: Sequence[str]) -> list[str]:
+    """Which of the wanted requirements uv could not find."""
+    text = re.sub(r"\s+", " ", said)
+    if "No solution found" not in text:
+        return []
+    named = set(re.findall(r"([a-zA-Z0-9._-]+)==[^\s,]+", text))
+    named |= set(re.findall(r"([a-zA-Z0-9._-]+) was not found in the", text))
+    plain = {re.sub(r"[-_.]+", "-", name).lower() for name in named}
+    return [line for line in wanted if re.sub(r"[-_.]+", "-", re.split(r"[=@ ]", line)[0]).lower() in plain]
 
 
 def _preferences(pins: Iterable[PackagePin]) -> str:

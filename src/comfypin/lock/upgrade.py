@@ -1,7 +1,7 @@
 """Locks from locks: an upgrade that moves only what is asked for, and the completing of older schemas."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -9,13 +9,14 @@ from comfypin.errors import UsageError
 from comfypin.errors.create import NothingToUpgrade
 from comfypin.errors.lock import Finding, LockIncomplete
 from comfypin.lock.check import check
-from comfypin.lock.create import WORKERS, Made, Part, node_pin, own_needs, package_notes, read_part, ref_of
-from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
+from comfypin.lock.create import WORKERS, Made, own_needs, package_notes
+from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, PythonPins
 from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.needs import Need, Needs, parse_need
+from comfypin.lock.parts import Part, Places, node_pin, read_part, ref_of, reread_part
 from comfypin.lock.refs import RepoSpec
+from comfypin.lock.registry import SCHEME
 from comfypin.lock.resolve import Question, resolve
-from comfypin.tools.git import Commits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Moves:
 
 
 def upgrade(
-    lock: Lock, moves: Moves, *, commits: Commits, describe_model: DescribeModel, tell: Callable[[str], None]
+    lock: Lock, moves: Moves, *, places: Places, describe_model: DescribeModel, tell: Callable[[str], None]
 ) -> Made:
     """A new lock where what is asked for has moved, and other packages only where they had to.
 
@@ -45,16 +46,11 @@ def upgrade(
     _check_names(lock, moves)
     _check_pinned(lock)
     assert lock.comfyui is not None
-    assert lock.comfyui.repo is not None
-    ref = (moves.comfyui or lock.comfyui.ref) if moves.move_comfyui else lock.comfyui.commit
-    specs = [(RepoSpec(repo=lock.comfyui.repo, ref=ref), "ComfyUI")]
-    for node in lock.custom_nodes:
-        if node.repo is None:
-            continue
-        ref = (moves.nodes[node.folder] or node.ref) if node.folder in moves.nodes else node.commit
-        specs.append((RepoSpec(repo=node.repo, ref=ref, folder=node.folder), f"the node {node.folder}"))
+    comfyui_spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit)
+    if moves.move_comfyui:
+        comfyui_spec = replace(comfyui_spec, ref=moves.comfyui or lock.comfyui.ref)
     tell(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
-    parts = _read_parts(specs, commits)
+    parts = _read_parts(lock, comfyui_spec, moves.nodes, places)
     comfyui = replace(lock.comfyui, commit=parts["ComfyUI"].commit)
     if moves.move_comfyui:
         comfyui = replace(comfyui, ref=ref_of(parts["ComfyUI"].spec), patch=None)
@@ -87,11 +83,25 @@ def _check_pinned(lock: Lock) -> None:
         raise LockIncomplete(where=lock.version_name, findings=findings)
 
 
-def _read_parts(specs: Iterable[tuple[RepoSpec, str]], commits: Commits) -> dict[str, Part]:
-    listed = list(specs)
+def _read_parts(lock: Lock, comfyui: RepoSpec, moved: Mapping[str, str | None], places: Places) -> dict[str, Part]:
+    """ComfyUI and all nodes by origin; those that move at their new refs."""
+
+    def read(node: NodePin) -> Part:
+        origin = f"the node {node.folder}"
+        if node.folder not in moved:
+            return reread_part(node, origin=origin, places=places)
+        if node.repo is None:
+            spec = RepoSpec(repo=f"{SCHEME}{node.name}", ref=moved[node.folder], folder=node.folder)
+        else:
+            spec = RepoSpec(repo=node.repo, ref=moved[node.folder] or node.ref, folder=node.folder)
+        return read_part(spec, origin=origin, places=places)
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        parts = list(pool.map(lambda item: read_part(item[0], origin=item[1], commits=commits), listed))
-    return {origin: part for (_, origin), part in zip(listed, parts, strict=True)}
+        first = pool.submit(read_part, comfyui, origin="ComfyUI", places=places)
+        nodes = list(pool.map(read, lock.custom_nodes))
+    return {"ComfyUI": first.result()} | {
+        f"the node {node.folder}": part for node, part in zip(lock.custom_nodes, nodes, strict=True)
+    }
 
 
 def _moved_node(node: NodePin, part: Part | None, moves: Moves) -> NodePin:
@@ -103,6 +113,8 @@ def _moved_node(node: NodePin, part: Part | None, moves: Moves) -> NodePin:
         node,
         commit=fresh.commit,
         ref=fresh.ref,
+        archive=fresh.archive,
+        sha256=fresh.sha256,
         patch=None,
         install_script=fresh.install_script,
         install_script_sha256=fresh.install_script_sha256,
@@ -183,7 +195,7 @@ def migrate(lock: Lock) -> Made:
 
 
 def complete(
-    lock: Lock, question: Question, *, commits: Commits, describe_model: DescribeModel, tell: Callable[[str], None]
+    lock: Lock, question: Question, *, places: Places, describe_model: DescribeModel, tell: Callable[[str], None]
 ) -> Made:
     """Pin what a lock does not: refs become commits, packages are resolved again within the versions that it names,
     models get digests and sizes.
@@ -194,10 +206,9 @@ def complete(
     if hopeless:
         raise LockIncomplete(where=lock.version_name, findings=hopeless)
     assert lock.comfyui is not None
-    specs = [(_spec(lock.comfyui), "ComfyUI")]
-    specs += [(replace(_spec(node), folder=node.folder), f"the node {node.folder}") for node in lock.custom_nodes]
     tell(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
-    parts = _read_parts(specs, commits)
+    spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit or lock.comfyui.ref)
+    parts = _read_parts(lock, spec, {}, places)
     python = lock.python
     if any(not pin.sha256 for pin in python.packages) or not python.packages:
         own = own_needs(python.requirements, (), frozenset())
@@ -222,16 +233,13 @@ def complete(
     return Made(lock=made, notes=tuple(package_notes(python)))
 
 
-def _spec(pin: RepoPin | NodePin) -> RepoSpec:
-    return RepoSpec(repo=str(pin.repo), ref=pin.commit or pin.ref)
-
-
 def _completed_node(node: NodePin, part: Part) -> NodePin:
     fresh = node_pin(part, frozenset({node.folder} if node.install_script == "run" else ()))
     return replace(
         node,
         commit=fresh.commit,
         ref=fresh.ref or node.ref,
+        sha256=fresh.sha256,
         install_script=fresh.install_script,
         install_script_sha256=fresh.install_script_sha256,
     )

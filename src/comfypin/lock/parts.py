@@ -1,0 +1,144 @@
+"""ComfyUI and nodes as a lock sees them: a commit or an archive, what it requires, its install script."""
+
+import io
+import tomllib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from comfypin.digest import Digest
+from comfypin.errors.create import ArchiveUnreadable
+from comfypin.lease import process_token
+from comfypin.lock.model import NodePin
+from comfypin.lock.needs import Needs, read_needs
+from comfypin.lock.refs import RepoSpec
+from comfypin.lock.registry import SCHEME, Registry
+from comfypin.tools.download import download
+from comfypin.tools.git import FULL_COMMIT, Commits, list_tree, read_blobs
+from comfypin.tools.remote import resolve_ref
+
+MAX_TEXT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where parts come from: git commits, the node registry, and the folder that keeps its archives by digest."""
+
+    commits: Commits
+    registry: Registry
+    archives: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A repository at its commit, or an archive, as much of it as a lock needs to know."""
+
+    spec: RepoSpec
+    needs: Needs
+    commit: str | None = None
+    archive: str | None = None
+    sha256: Digest | None = None
+    install_script: bytes | None = None
+    has_main: bool = False
+
+
+def read_part(spec: RepoSpec, *, origin: str, places: Places, dropped: frozenset[str] = frozenset()) -> Part:
+    """Fetch a part at its ref (a registry's pack at its version), and read what it requires.
+
+    Raises the errors of git, of downloads and of the registry.
+    """
+    if spec.repo.startswith(SCHEME):
+        found = places.registry.version(spec.repo.removeprefix(SCHEME), spec.ref)
+        spec = RepoSpec(repo=spec.repo, ref=found.version, folder=spec.name)
+        return _read_archive(spec, found.archive, None, places=places, origin=origin, dropped=dropped)
+    commit = resolve_ref(spec.repo, spec.ref)
+    kept = places.commits.obtain(spec.repo, commit)
+    entries = {entry.path: entry for entry in list_tree(kept, commit) if entry.mode.startswith("100")}
+
+    def read(path: str) -> bytes | None:
+        if path not in entries:
+            return None
+        return next(data for _, data in read_blobs(kept, [entries[path]], spec.repo, commit))
+
+    needs, script = _needs_of(read, origin, dropped), read("install.py")
+    return Part(spec=spec, commit=commit, needs=needs, install_script=script, has_main="main.py" in entries)
+
+
+def reread_part(node: NodePin, *, origin: str, places: Places) -> Part:
+    """The part that a pin already names: the same commit, the same archive."""
+    if node.archive is None:
+        spec = RepoSpec(repo=str(node.repo), ref=node.commit or node.ref, folder=node.folder)
+        return read_part(spec, origin=origin, places=places)
+    spec = RepoSpec(repo=f"{SCHEME}{node.name}", ref=node.ref, folder=node.folder)
+    return _read_archive(spec, node.archive, node.sha256, places=places, origin=origin)
+
+
+def _read_archive(
+    spec: RepoSpec,
+    url: str,
+    known: Digest | None,
+    *,
+    places: Places,
+    origin: str,
+    dropped: frozenset[str] = frozenset(),
+) -> Part:
+    kept = places.archives / f"{known.hex}.zip" if known else None
+    if kept is None or not kept.is_file():
+        arriving = places.archives / f".tmp-{process_token()}.zip"
+        digest = download(url, arriving, (known,) if known else ())
+        kept = arriving.replace(places.archives / f"{digest.hex}.zip")
+    digest = Digest.of_file(kept)
+    try:
+        with zipfile.ZipFile(io.BytesIO(kept.read_bytes())) as archive:
+            sizes = {item.filename: item.file_size for item in archive.infolist()}
+
+            def read(path: str) -> bytes | None:
+                return archive.read(path) if sizes.get(path, MAX_TEXT_BYTES) < MAX_TEXT_BYTES else None
+
+            needs, script = _needs_of(read, origin, dropped), read("install.py")
+    except (zipfile.BadZipFile, RuntimeError, OSError, NotImplementedError) as error:
+        raise ArchiveUnreadable(url=url, reason=str(error)) from error
+    return Part(spec=spec, archive=url, sha256=digest, needs=needs, install_script=script)
+
+
+def _needs_of(read: Callable[[str], bytes | None], origin: str, dropped: frozenset[str]) -> Needs:
+    """The requirements.txt of a part, else the dependencies of its pyproject.toml."""
+
+    def text(path: str) -> str | None:
+        data = read(str(PurePosixPath(path)))
+        return None if data is None else data.decode("utf-8-sig", errors="replace")
+
+    if text("requirements.txt") is not None:
+        return read_needs("requirements.txt", origin=origin, read=text, dropped=dropped)
+    try:
+        project = tomllib.loads(text("pyproject.toml") or "").get("project", {})
+        lines = project.get("dependencies", []) if isinstance(project, dict) else []
+    except tomllib.TOMLDecodeError as error:
+        return Needs(unusable=(f"{origin}: pyproject.toml is not TOML ({error})",))
+    listed = "\n".join(str(line) for line in lines) if isinstance(lines, list) else ""
+    return read_needs("pyproject.toml", origin=origin, read=lambda _: listed, dropped=dropped)
+
+
+def ref_of(spec: RepoSpec) -> str | None:
+    """The name that was asked for, where it is one: a commit is its own name."""
+    return None if spec.ref is None or FULL_COMMIT.fullmatch(spec.ref.lower()) else spec.ref
+
+
+def node_pin(part: Part, install_scripts: frozenset[str]) -> NodePin:
+    """The pin of a node: its commit or archive, its folder, its install script and what is to be done about it."""
+    script, folder = part.install_script, part.spec.name
+    from_registry = part.archive is not None
+    name = part.spec.repo.removeprefix(SCHEME) if from_registry else folder
+    runs = script is not None and ("all" in install_scripts or folder in install_scripts)
+    return NodePin(
+        name=name,
+        directory=folder if folder != name else None,
+        repo=None if from_registry else part.spec.repo,
+        ref=ref_of(part.spec),
+        commit=part.commit,
+        archive=part.archive,
+        sha256=part.sha256,
+        install_script="run" if runs else "skip",
+        install_script_sha256=None if script is None else Digest.of(script),
+    )
