@@ -1,5 +1,7 @@
 """The syncer on a real folder with real events: nothing is lost, nothing is sent twice, nothing half."""
 
+import hashlib
+import json
 import os
 import threading
 import time
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from comfypin.sync.manifest import Manifest
 from comfypin.sync.names import Filter
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.row import Row
@@ -355,3 +358,15 @@ def test_every_delivery_is_told_once(bench: Bench) -> None:
     bench.once()
     told = [event.row.path for event in bench.events if isinstance(event, Delivered)]
     assert len(told) == len(set(told)) == 40
+
+
+def test_the_manifest_names_every_delivery_one_line_a_batch(bench: Bench, tmp_path: Path) -> None:
+    files = write_tree(bench.folder, 40)
+    manifest = Manifest(tmp_path / "manifest.jsonl", ".comfypin/manifest.jsonl")
+    bench.once(manifest=manifest)
+    lines = bench.delivered()[".comfypin/manifest.jsonl"].decode().splitlines()
+    told = [file for line in lines for file in json.loads(line)["files"]]
+    assert {file["key"]: file["sha256"] for file in told} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in files.items()
+    }
+    assert len(lines) < 40

@@ -50,6 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grace", type=_seconds, default=10.0, metavar="S", help="on SIGTERM go on for S seconds (10)")
     parser.add_argument("--outbox", type=Path, metavar="FILE", help="the outbox, on a local disk")
     parser.add_argument("--outbox-copy", type=Path, metavar="FILE", help="a copy of it on a volume, for the next pod")
+    parser.add_argument(
+        "--manifest", action="store_true", help="keep a list of what was delivered at the destination (.comfypin/)"
+    )
     parser.add_argument("--metrics", action="store_true", help="with status: print Prometheus text")
     parser.add_argument("--json", action="store_true", help="events and results as JSON lines")
     parser.add_argument("--verbose", action="store_true", help="say every file")
@@ -80,7 +83,7 @@ def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
             folder,
             open_store(destination),
             outbox,
-            _options(arguments),
+            _options(arguments, path),
             media_type=lambda path: identify(path, b"").media_type,
             on_event=hear,
         )
@@ -118,7 +121,8 @@ def _status(arguments: argparse.Namespace, folder: str, destination: str) -> int
     return 0
 
 
-def _options(arguments: argparse.Namespace) -> "Options":
+def _options(arguments: argparse.Namespace, outbox: Path) -> "Options":
+    from comfypin.sync.manifest import Manifest
     from comfypin.sync.names import Filter
     from comfypin.sync.syncer import Options
 
@@ -132,6 +136,9 @@ def _options(arguments: argparse.Namespace) -> "Options":
         bytes_per_s=arguments.limit,
         grace_s=arguments.grace,
         poll_s=arguments.poll,
+        manifest=Manifest(outbox.with_suffix(".jsonl"), f".comfypin/manifest-{outbox.stem}.jsonl")
+        if arguments.manifest
+        else None,
     )
 
 

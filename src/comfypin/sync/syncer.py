@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin.digest import Digest
-from comfypin.errors import ComfypinError
+from comfypin.errors import ComfypinError, StorageError
 from comfypin.errors.sync import FolderMissing
+from comfypin.files import free_bytes
 from comfypin.objects.interface import ObjectStore, Payload
 from comfypin.sync.backoff import LONGEST_S, wait_s
 from comfypin.sync.lanes import Lanes
+from comfypin.sync.manifest import Manifest
 from comfypin.sync.names import Filter, key_of, revision_key
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.pace import Pace
@@ -32,6 +34,7 @@ OnChange = Literal["overwrite", "version", "ignore"]
 _PROBES = 16  # HEADs in a row that find nothing, before a folder without an outbox is taken for a first sync
 _HASHERS = 2
 _MOST_AT_ONCE = 5000
+_NEARLY_FULL_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class Options:
     grace_s: float = 10.0
     poll_s: float = 5.0
     longest_wait_s: float = LONGEST_S
+    manifest: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class Syncer:
         self._doubted: frozenset[str] = frozenset()
         self._absent_in_a_row = 0
         self._scanned = False
+        self._told_full = False
         self._deadline: float | None = None
         self._watch = Watch(root, self._inbox.put, poll_s=options.poll_s)
         self._hashers = ThreadPoolExecutor(_HASHERS, thread_name_prefix="hash")
@@ -139,6 +144,7 @@ class Syncer:
                 self._advance()
             self._watch.stop()
             self._take(self._pending())
+            self._copy_manifest(now=True)
             return list(self._outbox.owed())
         finally:
             self._hashers.shutdown(cancel_futures=True)
@@ -156,7 +162,7 @@ class Syncer:
     def _wait(self) -> list[_Message]:
         """All messages that are there, after waiting for the first until something of our own is due."""
         now = time.monotonic()
-        dues = [self._settling.next_due_s(), self._deadline, self._outbox.refresh_copy()]
+        dues = [self._settling.next_due_s(), self._deadline, self._outbox.refresh_copy(), self._copy_manifest()]
         if self._lanes.busy < self._options.workers:
             dues.append(self._lanes.next_due_s())
         due = min((item for item in dues if item is not None), default=None)
@@ -190,8 +196,30 @@ class Syncer:
                     self._hear_sighting(message)
         if rows:
             self._outbox.save(rows.values())
+            self._record(rows.values())
         for act in after:
             act()
+
+    def _record(self, rows: Iterable[Row]) -> None:
+        delivered = [row for row in rows if row.state == "done"]
+        if self._options.manifest is not None and delivered:
+            self._options.manifest.add(delivered)
+        if not self._told_full and free_bytes(Path(self._root)) < _NEARLY_FULL_BYTES:
+            self._told_full = True
+            self._on_event(
+                Notice(f"The disk of {self._root} is nearly full (less than 1 GB); --delete-after makes room.")
+            )
+
+    def _copy_manifest(self, *, now: bool = False) -> float | None:
+        """Copy the manifest when it is time; a failure is told, and tried again with the next batch."""
+        manifest = self._options.manifest
+        if manifest is None:
+            return None
+        try:
+            manifest.copy(self._store, now=now)
+        except StorageError as exc:
+            self._on_event(Notice(f"The manifest could not be copied: {exc.message}"))
+        return manifest.due_s()
 
     def _advance(self) -> None:
         """Start whatever is due: files that have settled are hashed, debts are paid while there are places."""
