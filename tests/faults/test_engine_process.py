@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from comfypin.engine.command import ChildSpec, WorkFolder, embedded_child
+from comfypin.engine.command import ChildSpec, WorkFolder, comfyui_child, embedded_child, has_gpu
 from comfypin.engine.process import ChildHost, Supervision, open_child
 from comfypin.engine.transport import Patience
 from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
@@ -310,6 +310,26 @@ async def test_an_engine_killed_while_it_runs_a_prompt_fails_it_at_once_and_runs
         with pytest.raises(EngineCrashed, match="SIGKILL"):
             async with asyncio.timeout(4):
                 [event async for event in events]
+        again = a_prompt(picture())
+        await engine.submit(again)
+        assert [event async for event in engine.events(again.prompt_id)]
+    assert in_work(tmp_path) == []
+
+
+@pytest.mark.comfyui
+@pytest.mark.skipif(not os.environ.get("COMFYUI_DIR"), reason="starts a ComfyUI of its own: set COMFYUI_DIR")
+async def test_a_comfyui_killed_while_it_runs_a_prompt_is_started_again_and_leaves_nothing(tmp_path: Path) -> None:
+    engine_spec = EngineSpec(args=("--disable-api-nodes",))
+    spec = comfyui_child(Path(os.environ["COMFYUI_DIR"]), engine_spec, os.environ, gpu=has_gpu(os.environ))
+    async with open_child(spec, tmp_path, limits=Supervision(ready_s=150)) as engine:
+        prompt = a_prompt(slow())
+        await engine.submit(prompt)
+        events = engine.events(prompt.prompt_id)
+        await anext(events)
+        [pid] = [pid for pid in in_work(tmp_path) if b"guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(EngineCrashed, match=r"SIGKILL \(exit code 137\)(.|\n)*got prompt"):
+            [event async for event in events]
         again = a_prompt(picture())
         await engine.submit(again)
         assert [event async for event in engine.events(again.prompt_id)]

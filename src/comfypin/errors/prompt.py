@@ -16,7 +16,8 @@ class NodeFailed(PromptError):
         traceback: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
-            f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}",
+            f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}"
+            f"{_advice(exception_type, message)}",
             node_id=node_id,
             class_type=class_type,
             exception_type=exception_type,
@@ -57,3 +58,13 @@ class DeadlineExceeded(PromptError):
             timeout_s=timeout_s,
             phase=phase,
         )
+
+
+_OUT_OF_MEMORY = ("outofmemory", "out of memory", "can't allocate memory", "cannot allocate memory", "memoryerror")
+
+
+def _advice(exception_type: str, message: str) -> str:
+    said = f"{exception_type} {message}".lower()
+    if any(sign in said for sign in _OUT_OF_MEMORY):
+        return "\nThe memory did not suffice: make the picture or the batch smaller, or give the engine --lowvram."
+    return ""
