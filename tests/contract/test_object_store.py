@@ -147,6 +147,14 @@ def test_a_file_of_another_size_is_refused(store: ObjectStore, tmp_path: Path) -
     assert store.head("a") is None
 
 
+def test_a_file_that_changed_since_it_was_hashed_is_refused(store: ObjectStore, tmp_path: Path) -> None:
+    payload = payload_of(tmp_path / "f", b"as it was")
+    payload.path.write_bytes(b"as it is.")
+    with pytest.raises(PayloadUnreadable, match="changed"):
+        store.put("a", payload)
+    assert store.head("a") is None
+
+
 def test_a_signed_url_reads_the_object_or_is_refused(store: ObjectStore, tmp_path: Path) -> None:
     store.put("a b.png", payload_of(tmp_path / "f", b"picture"))
     try:

@@ -62,7 +62,9 @@ class GcsServer:
         return GcsConfig.from_variables(environ)
 
     def new_bucket(self, name: str, **facts: Any) -> str:
-        self._ask("POST", "/storage/v1/b?project=test", {"name": name, **facts})
+        self._ask("POST", "/storage/v1/b?project=test", {"name": name})
+        if facts:
+            self._ask("PATCH", f"/storage/v1/b/{name}", facts)
         return name
 
     def facts(self, bucket: str) -> dict[str, Mapping[str, Any]]:

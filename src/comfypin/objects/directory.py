@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 from comfypin.digest import CHUNK_BYTES, Digest
 from comfypin.errors.storage import (
-    ChecksumMismatch,
     KeyInvalid,
     ObjectMissing,
     PayloadUnreadable,
@@ -46,11 +45,8 @@ class DirectoryStore:
                 sidecar = {"media_type": payload.media_type, "metadata": dict(payload.metadata)}
                 write_atomically(self._sidecar(key), json.dumps(sidecar, sort_keys=True).encode())
             with atomic_file(path) as file:
-                digest = copy_hashed(payload, file)
-                if digest != payload.sha256:
-                    raise ChecksumMismatch(
-                        uri=self._uri(key), kind="sha256", expected=payload.sha256.hex, actual=digest.hex
-                    )
+                if copy_hashed(payload, file) != payload.sha256:
+                    raise changed(payload)
         return self._described(key, payload.size_bytes, dict(payload.metadata))
 
     def head(self, key: str) -> StoredObject | None:
@@ -123,6 +119,20 @@ def copy_hashed(payload: Payload, file: BinaryIO) -> Digest:
             hasher.update(chunk)
             file.write(chunk)
     return Digest(hasher.hexdigest())
+
+
+def read_whole(payload: Payload, file: BinaryIO) -> bytes:
+    """A small payload's bytes, which must be those that were hashed. Raises `PayloadUnreadable`."""
+    file.seek(0)
+    data = file.read()
+    if Digest.of(data) != payload.sha256:
+        raise changed(payload)
+    return data
+
+
+def changed(payload: Payload) -> PayloadUnreadable:
+    """The file is not the one that was hashed."""
+    return PayloadUnreadable(path=str(payload.path), reason="it changed since it was hashed")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ crc32c of the file, so that the server refuses other bytes, and the server's ans
 """
 
 import base64
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from comfypin.errors.storage import (
     SigningImpossible,
 )
 from comfypin.objects.config import GcsConfig
-from comfypin.objects.directory import open_payload
+from comfypin.objects.directory import open_payload, read_whole
 from comfypin.objects.gate import ByteGate
 from comfypin.objects.gcs_errors import RefusedRequest, explained
 from comfypin.objects.gcs_session import TIMEOUT_S, SessionUpload, upload_adapter
@@ -67,14 +68,10 @@ class GcsStore:
         """Upload the file, and compare size and crc32c as the server has them."""
         full = joined_key(self._prefix, key)
         with open_payload(payload) as file:
-            crc32c = crc32c_of(file)
             if payload.size_bytes <= WHOLE_BYTES:
-                with self._gate.hold(payload.size_bytes):
-                    facts = self._retry.call(
-                        lambda: self._upload_whole(full, payload, file, crc32c), what=self._uri(full)
-                    )
+                facts = self._put_whole(full, payload, file)
             else:
-                facts = self._upload_in_session(full, payload, file, crc32c)
+                facts = self._put_in_session(full, payload, file)
         return StoredObject(
             key=key,
             size_bytes=payload.size_bytes,
@@ -162,18 +159,24 @@ class GcsStore:
         if bucket.iam_configuration.public_access_prevention == "enforced":
             raise PublicAccessImpossible(store=f"gs://{self._name}", reason="it enforces public access prevention")
 
-    def _upload_whole(self, full: str, payload: Payload, file: BinaryIO, crc32c: str) -> dict[str, str]:
-        blob = self._blob(full, payload, crc32c)
-        file.seek(0)
+    def _put_whole(self, full: str, payload: Payload, file: BinaryIO) -> dict[str, str]:
+        with self._gate.hold(payload.size_bytes):
+            data = io.BytesIO(read_whole(payload, file))
+            crc32c = crc32c_of(data)
+            return self._retry.call(lambda: self._upload_whole(full, payload, data, crc32c), what=self._uri(full))
+
+    def _upload_whole(self, full: str, payload: Payload, data: io.BytesIO, crc32c: str) -> dict[str, str]:
         if payload.pace is not None:
             payload.pace(payload.size_bytes)
+        blob = self._blob(full, payload, crc32c)
+        data.seek(0)
         with self._failures_named("write", full):
             blob.upload_from_file(
-                file,
+                data,
                 size=payload.size_bytes,
                 content_type=payload.media_type,
                 predefined_acl=self._acl,
-                checksum=None,  # `crc32c` above already is what the server checks
+                checksum=None,  # `crc32c` already is what the server checks
                 timeout=TIMEOUT_S,
                 retry=None,
             )
@@ -181,7 +184,9 @@ class GcsStore:
         self._confirm(full, payload, crc32c, facts)
         return facts
 
-    def _upload_in_session(self, full: str, payload: Payload, file: BinaryIO, crc32c: str) -> dict[str, str]:
+    def _put_in_session(self, full: str, payload: Payload, file: BinaryIO) -> dict[str, str]:
+        crc32c = crc32c_of(file)
+
         def open_session() -> str:
             with self._failures_named("write", full):
                 url: str = self._blob(full, payload, crc32c).create_resumable_upload_session(

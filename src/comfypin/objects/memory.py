@@ -4,9 +4,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from comfypin.digest import CHUNK_BYTES, Digest
-from comfypin.errors.storage import ChecksumMismatch, ObjectMissing
-from comfypin.objects.directory import open_payload
+from comfypin.digest import CHUNK_BYTES
+from comfypin.errors.storage import ObjectMissing
+from comfypin.objects.directory import open_payload, read_whole
 from comfypin.objects.interface import Payload, StoredObject
 from comfypin.objects.keys import checked_key
 
@@ -30,14 +30,11 @@ class MemoryStore:
         """Keep the file's bytes."""
         uri = self._uri(checked_key(key))
         with open_payload(payload) as file:
-            data = file.read()
+            data = read_whole(payload, file)
         if payload.pace is not None:
             payload.pace(len(data))
-        digest = Digest.of(data)
-        if digest != payload.sha256:
-            raise ChecksumMismatch(uri=uri, kind="sha256", expected=payload.sha256.hex, actual=digest.hex)
         stored = StoredObject(
-            key=key, size_bytes=len(data), uri=uri, metadata=dict(payload.metadata), etag=digest.hex[:32]
+            key=key, size_bytes=len(data), uri=uri, metadata=dict(payload.metadata), etag=payload.sha256.hex[:32]
         )
         with self._lock:
             self._held[key] = _Held(data=data, media_type=payload.media_type, stored=stored)

@@ -27,7 +27,7 @@ from comfypin.errors.storage import (
     SigningImpossible,
 )
 from comfypin.objects.config import S3Config
-from comfypin.objects.directory import open_payload
+from comfypin.objects.directory import open_payload, read_whole
 from comfypin.objects.gate import ByteGate
 from comfypin.objects.interface import Payload, StoredObject
 from comfypin.objects.keys import joined_key
@@ -142,7 +142,7 @@ class S3Store:
         import obstore
 
         with open_payload(payload) as file:
-            data = file.read()
+            data = read_whole(payload, file)
         if payload.pace is not None:
             payload.pace(len(data))
         with self._failures_named("write", full):
