@@ -60,6 +60,18 @@ def contained_path(root: Path, relative: str | PurePosixPath) -> Path:
     return path
 
 
+def link_stays_inside(path: str, target: str) -> bool:
+    """Whether a link at the relative `path` leads to a place inside the same tree, judged by names alone.
+
+    `..` may only stand at the beginning of the target: after a name it could climb out of where another link led.
+    """
+    parts = target.split("/")
+    climbing = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+    if not target or target.startswith("/") or "\0" in target or ".." in parts[climbing:]:
+        return False
+    return climbing <= path.count("/")
+
+
 def free_bytes(path: Path) -> int:
     """Free space, in bytes, for this user on the file system that holds `path` or its nearest existing parent."""
     while not path.exists():

@@ -92,7 +92,8 @@ def _child(choice: EngineChoice) -> "ChildSpec":
         choice.spec,
         settings.environ,
         gpu=has_gpu(settings.environ),
-        models_dir=settings.models_dir,
+        # A default that is not there would only be listed in the engine's log, folder by folder.
+        models_dir=settings.models_dir if settings.named_models_dir or settings.models_dir.is_dir() else None,
     )
 
 
@@ -104,9 +105,11 @@ def make_sink(
     out_dir: Path | None = None,
     bucket: str | None = None,
     prefix: str | None = None,
+    result_max_bytes: int | None = None,
 ) -> "OutputSink":
     """Where outputs go, checked as far as it can be before a job runs.
 
+    `result_max_bytes` is what the platform that takes the result can hold, where INLINE_MAX_BYTES does not say.
     Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE is
     false.
     """
@@ -122,7 +125,8 @@ def make_sink(
     elif mode == "base64":
         from comfypin.outputs.inline import InlineSink
 
-        sink = InlineSink(max_bytes=outputs.inline_max_bytes, overflow=_overflow(settings, outputs))
+        limit = result_max_bytes if outputs.inline_max_bytes is None else outputs.inline_max_bytes
+        sink = InlineSink(max_bytes=limit, overflow=_overflow(settings, outputs))
     elif mode == "file":
         from comfypin.outputs.folder import FolderSink
 
@@ -230,8 +234,13 @@ def realize_options(
 
 
 def open_shelf(address: str) -> "Shelf":
-    """Where env packs are kept: a folder, or a bucket by its address."""
-    raise ConfigError(f"{address} cannot hold env packs.")
+    """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
+    from comfypin.env.shelf import BucketShelf, FolderShelf
+
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme == "file":
+        return FolderShelf(Path(rest if separator else address).absolute())
+    return BucketShelf(open_store(address))
 
 
 def runpod_api() -> "Api":

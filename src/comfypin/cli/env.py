@@ -26,7 +26,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
     status.add_argument("--no-models", action="store_true", help="do not look at models")
     status.set_defaults(act=_status)
-    for verb in (status,):
+    pack = verbs.add_parser(
+        "pack",
+        help="write the env as one file",
+        description="Write the current env, with byte-code, as one file that is named by what is in it, for other "
+        "machines to unpack in seconds: comfypin realize --packs PLACE finds it.",
+    )
+    pack.add_argument("place", metavar="DIR|BUCKET", help="a folder, a volume's folder, gs://... or s3://...")
+    pack.set_defaults(act=_pack)
+    for verb in (status, pack):
         add_home(verb)
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--verbose", action="store_true", help="say more about failures")
@@ -61,6 +69,22 @@ def _status(arguments: argparse.Namespace) -> int:
         found = f"{len(status.drifts)} differences" if status.drifts else "what its lock says"
         print(f"{status.folder}: {found} ({files})")
     return EnvError.exit_code if status.drifts else 0
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from comfypin.env.plan import pack_name
+    from comfypin.env.receipt import read_receipt
+    from comfypin.errors.env import NothingRealized
+    from comfypin.wiring import open_shelf
+
+    home = _home(arguments)
+    receipt = read_receipt(home.current)
+    if receipt is None:
+        raise NothingRealized(home=home.root)
+    build = home.build(receipt.key)
+    address = open_shelf(arguments.place).publish(build, pack_name(receipt.key, receipt.platform))
+    print(json.dumps({"pack": address}) if arguments.json else address)
+    return 0
 
 
 def _lock(arguments: argparse.Namespace, home: "Home") -> "Lock | None":

@@ -37,8 +37,8 @@ class Recipe:
 
     @property
     def pack_name(self) -> str:
-        """The name of the env pack: by env digest, target and what its byte-code needs."""
-        return f"{self.key}.{self.interpreter.platform}.envpack"
+        """The name of the env's pack."""
+        return pack_name(self.key, self.interpreter.platform)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +116,11 @@ def key_of(lock: Lock, machine: str, target: str | None = None) -> str:
     chosen = choose_target(lock, machine, target)
     suffix = f"-{re.sub(r'[^A-Za-z0-9._-]', '_', chosen)}" if chosen and len(lock.python.targets) > 1 else ""
     return env_digest(lock).hex + suffix
+
+
+def pack_name(key: str, platform: str) -> str:
+    """The name of an env's pack: env digest, target, and what its wheels and byte-code need."""
+    return f"{key}.{platform}.envpack"
 
 
 def make_plan(recipe: Recipe, survey: Survey, *, rebuild: bool = False) -> Plan:

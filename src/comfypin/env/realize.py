@@ -22,7 +22,7 @@ from comfypin.env.receipt import Receipt, read_receipt, write_receipt
 from comfypin.env.shelf import Shelf
 from comfypin.env.sources import SourcePlaces
 from comfypin.env.space import require_space_to_build
-from comfypin.errors.env import DiskFull, HomeOccupied, HomeUnusable
+from comfypin.errors.env import DiskFull, HomeOccupied, HomeUnusable, PackDamaged, PackUnfit
 from comfypin.files import write_atomically
 from comfypin.lease import Holder, Lease, acquire, process_token
 from comfypin.lock.codec import render
@@ -112,31 +112,41 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, str
     def waiting(holder: Holder) -> None:
         options.tell(f"waiting for {holder}, which makes this env")
 
+    damaged = False
     lease = acquire(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
     with lease:
         _sweep(home, recipe.key)
         plan = make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
-        if plan.action == "keep":
-            receipt = read_receipt(home.build(recipe.key))
-            assert receipt is not None, "the plan saw it"
-            return receipt, "keep", None
-        if plan.action == "rewire":
-            rewire(home.build(recipe.key), recipe.interpreter)
-            receipt = read_receipt(home.build(recipe.key))
-            assert receipt is not None, "the plan saw it"
-            return receipt, "rewire", None
-        temporary = home.builds / f".tmp-{recipe.key[:16]}-{process_token()}"
-        temporary.mkdir(parents=True)
+        if plan.action in {"keep", "rewire"}:
+            found = read_receipt(home.build(recipe.key))
+            assert found is not None, "the plan saw it"
+            if plan.action == "rewire":
+                rewire(home.build(recipe.key), recipe.interpreter)
+            return found, plan.action, None
         try:
-            receipt = _fill(temporary, plan, options)
-            _commit(temporary, receipt, home, lease)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            receipt = _put_in_place(plan, options, lease)
+        except (PackDamaged, PackUnfit) as error:
+            options.tell(f"{error.message} Building instead.")
+            plan = make_plan(recipe, Survey())
+            receipt = _put_in_place(plan, options, lease)
+            damaged = True
         published = None
         if options.publish and options.shelf is not None and plan.action == "build":
             options.tell("packing and publishing")
-            published = options.shelf.publish(home.build(recipe.key), recipe.pack_name)
+            published = options.shelf.publish(home.build(recipe.key), recipe.pack_name, replace=damaged)
         return receipt, plan.action, published
+
+
+def _put_in_place(plan: Plan, options: RealizeOptions, lease: Lease) -> Receipt:
+    """Make the build under a temporary name, and rename it; nothing is left where that fails."""
+    temporary = options.home.builds / f".tmp-{plan.recipe.key[:16]}-{process_token()}"
+    temporary.mkdir(parents=True)
+    try:
+        receipt = _fill(temporary, plan, options)
+        _commit(temporary, receipt, options.home, lease)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return receipt
 
 
 def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:

@@ -1,9 +1,18 @@
-"""Where env packs are kept: a folder, a volume or a bucket, each pack by a name that is its content's address."""
+"""Where env packs are kept: a folder, a volume or a bucket, each pack under a name made of what is in it."""
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from comfypin.digest import Digest
+from comfypin.env.pack import write_pack
 from comfypin.env.receipt import Receipt
+from comfypin.env.unpack import open_pack, unpack
+from comfypin.objects.interface import ObjectStore, Payload
+
+# A bucket answers a range in tens of milliseconds; several readers hide that.
+BUCKET_READERS = 12
 
 
 class Shelf(Protocol):
@@ -13,7 +22,78 @@ class Shelf(Protocol):
         """The address of the pack of this name, or None. Raises `StorageError`."""
 
     def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
-        """Unpack into an empty folder, verified; the receipt it carries, not written. Raises `PackDamaged`."""
+        """Unpack into an empty folder, verified; the receipt it carries, not written.
 
-    def publish(self, build: Path, name: str) -> str:
-        """Pack a build and store it, unless it is there; its address. Raises `StorageError`."""
+        Raises `PackDamaged`, `PackUnfit`, `DiskTooSmall`, `StorageError`.
+        """
+
+    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
+        """Pack a build and store it, unless it is there; its address. Raises `StorageError`, `BuildChanged`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderShelf:
+    """Packs as files of a folder, which may be on a volume that others use too."""
+
+    root: Path
+
+    def find(self, name: str) -> str | None:
+        path = self.root / name
+        return str(path) if path.is_file() else None
+
+    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
+        with open_pack(self.root / name) as source:
+            return unpack(source, folder, key=key)
+
+    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
+        path = self.root / name
+        if replace or not path.is_file():
+            # Written beside its place and renamed: of two that publish at once, both succeed with a whole pack.
+            write_pack(build, path)
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A pack in a bucket, read by ranges."""
+
+    store: ObjectStore
+    key: str
+    where: str
+    size_bytes: int
+    readers: int = BUCKET_READERS
+
+    def read(self, offset: int, size: int) -> bytes:
+        parts, left = [], size
+        for chunk in self.store.read(self.key, offset=offset):
+            parts.append(chunk[:left])
+            left -= len(parts[-1])
+            if left <= 0:
+                break
+        return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketShelf:
+    """Packs as objects of a bucket."""
+
+    store: ObjectStore
+
+    def find(self, name: str) -> str | None:
+        found = self.store.head(name)
+        return found.uri if found else None
+
+    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
+        found = self.store.head(name)
+        size = found.size_bytes if found else 0
+        return unpack(_Object(self.store, name, found.uri if found else name, size), folder, key=key)
+
+    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
+        found = None if replace else self.store.head(name)
+        if found is not None:
+            return found.uri
+        with tempfile.TemporaryDirectory(prefix="comfypin-pack-", dir=build.parent) as scratch:
+            path = Path(scratch, "pack")
+            write_pack(build, path)
+            payload = Payload(path=path, size_bytes=path.stat().st_size, sha256=Digest.of_file(path))
+            return self.store.put(name, payload).uri

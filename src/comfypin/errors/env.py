@@ -187,6 +187,17 @@ class NothingRealized(EnvError):
         )
 
 
+class BuildChanged(EnvError):
+    """A build that is to be packed is not what its receipt says."""
+
+    def __init__(self, *, path: Path) -> None:
+        super().__init__(
+            f"{path} was changed since the env was realized, so it is not packed; `comfypin env status` names all that "
+            "differs, `comfypin realize --rebuild` makes the env anew.",
+            path=str(path),
+        )
+
+
 class PackDamaged(EnvError):
     """An env pack is not what its own table says; nothing of it was used."""
 

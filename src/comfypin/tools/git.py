@@ -14,7 +14,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from comfypin.errors.tools import (
@@ -25,6 +25,7 @@ from comfypin.errors.tools import (
     TreeIncomplete,
     TreeRefused,
 )
+from comfypin.files import link_stays_inside
 from comfypin.lease import is_dead, process_token
 from comfypin.tools.process import Finished, run
 
@@ -249,8 +250,7 @@ def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: st
 
 def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: str) -> None:
     path = folder / entry.path
-    end = os.path.normpath(str(PurePosixPath(entry.path).parent / target))
-    if target.startswith("/") or end == ".." or end.startswith("../"):
+    if not link_stays_inside(entry.path, target):
         raise TreeRefused(
             repo=shown(repo), commit=commit, path=entry.path, reason=f"it is a link that leads out, to {target}"
         )

@@ -1,0 +1,155 @@
+"""Unpacks an env pack into an empty folder: frames are fetched, verified and written by all cores, in any order."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from comfypin.env.packformat import MAGIC, MAX_INDEX_BYTES, TRAILER, Frame, Index, decode_index
+from comfypin.env.receipt import Receipt, receipt_from_json
+from comfypin.env.space import require_space
+from comfypin.errors.env import PackDamaged, PackUnfit
+
+MARGIN_PER_FILE = 4096
+
+
+class PackSource(Protocol):
+    """The bytes of a pack, wherever it is."""
+
+    @property
+    def where(self) -> str:
+        """Its address, for messages."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def readers(self) -> int:
+        """How many threads should read it at once."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """These bytes, fewer only where the pack ends. Raises `StorageError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackFile:
+    """A pack as a file of a disk or volume."""
+
+    where: str
+    size_bytes: int
+    descriptor: int
+
+    @property
+    def readers(self) -> int:
+        """One a core."""
+        return os.cpu_count() or 2
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.descriptor, size, offset)
+
+
+@contextlib.contextmanager
+def open_pack(path: Path) -> Iterator[PackFile]:
+    """Open a pack that lies in a folder."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield PackFile(str(path), os.fstat(descriptor).st_size, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_index(source: PackSource) -> Index:
+    """The index of a pack, verified. Raises `PackDamaged`."""
+    import zstandard
+
+    end = _exactly(source, source.size_bytes - TRAILER.size, TRAILER.size)
+    offset, size, digest, magic = TRAILER.unpack(end)
+    if magic != MAGIC or _exactly(source, 0, len(MAGIC)) != MAGIC:
+        raise PackDamaged(where=source.where, reason="it is not an env pack, or a part of one")
+    if offset + size + TRAILER.size != source.size_bytes:
+        raise PackDamaged(where=source.where, reason="its index is not where it says")
+    packed = _exactly(source, offset, size)
+    if hashlib.sha256(packed).digest() != digest:
+        raise PackDamaged(where=source.where, reason="its index has another sha256")
+    try:
+        index = decode_index(zstandard.ZstdDecompressor().decompress(packed, max_output_size=MAX_INDEX_BYTES))
+    except (zstandard.ZstdError, ValueError) as error:
+        raise PackDamaged(where=source.where, reason=str(error)) from error
+    last = index.frames[-1] if index.frames else None
+    if offset != (last.offset + last.packed_size if last else len(MAGIC)):
+        raise PackDamaged(where=source.where, reason="its frames do not fill it")
+    return index
+
+
+def unpack(source: PackSource, folder: Path, *, key: str) -> Receipt:
+    """Unpack into an empty folder, and return the receipt that the pack carries (it is not written).
+
+    Raises `PackDamaged`, `PackUnfit` where it is a pack of another env than `key`, `DiskTooSmall`.
+    """
+    index = read_index(source)
+    try:
+        receipt = receipt_from_json(index.receipt)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackDamaged(where=source.where, reason="its receipt is not one") from error
+    if receipt.key != key:
+        raise PackUnfit(where=source.where, reason=f"it is of env {receipt.key[:16]}, and {key[:16]} is wanted")
+    need = index.size_bytes + MARGIN_PER_FILE * len(index.files)
+    require_space(folder, need, what=f"Unpacking {source.where}")
+    for name in sorted(index.folders):
+        os.mkdir(f"{folder}/{name}")  # noqa: PTH102  (thousands of them: strings are faster)
+    with ThreadPoolExecutor(max_workers=source.readers, thread_name_prefix="unpack") as pool:
+        writing = [pool.submit(_write_frame, source, index, frame, str(folder)) for frame in index.frames]
+        try:
+            for done in writing:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    # Links last: nothing is ever written through one.
+    for name, target in index.links:
+        Path(folder, name).symlink_to(target)
+    return receipt
+
+
+def _write_frame(source: PackSource, index: Index, frame: Frame, folder: str) -> None:
+    import zstandard
+
+    packed = _exactly(source, frame.offset, frame.packed_size)
+    if hashlib.sha256(packed).hexdigest() != frame.sha256:
+        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another sha256")
+    try:
+        data = memoryview(zstandard.ZstdDecompressor().decompress(packed, max_output_size=frame.size))
+    except zstandard.ZstdError as error:
+        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset}: {error}") from error
+    if len(data) != frame.size:
+        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another size")
+    at = 0
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    for segment in frame.segments:
+        path, size, executable = index.files[segment.file]
+        whole = segment.size == size
+        mode = 0o755 if executable else 0o644
+        descriptor = os.open(f"{folder}/{path}", flags | os.O_EXCL if whole else flags, mode)
+        try:
+            _write_all(descriptor, data[at : at + segment.size], segment.offset)
+        finally:
+            os.close(descriptor)
+        at += segment.size
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _exactly(source: PackSource, offset: int, size: int) -> bytes:
+    data = source.read(offset, size) if offset >= 0 and 0 <= size <= source.size_bytes else b""
+    if len(data) != size:
+        raise PackDamaged(where=source.where, reason="it ends early")
+    return data

@@ -1,0 +1,166 @@
+"""Env packs: the same env from one file, in a folder or a bucket; verified, and never written outside its root."""
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from comfypin.cli.main import main
+from comfypin.env.layout import Home, site_packages, venv_python
+from comfypin.env.manifest import survey
+from comfypin.env.pack import write_pack
+from comfypin.env.realize import Realized, RealizeOptions, realize
+from comfypin.env.shelf import BucketShelf, FolderShelf
+from comfypin.env.sources import SourcePlaces
+from comfypin.env.status import env_status
+from comfypin.env.unpack import open_pack, unpack
+from comfypin.errors.env import BuildChanged, PackDamaged, PackUnfit
+from comfypin.objects.directory import DirectoryStore
+from tests.support.releases import SmallRelease, small_release
+
+
+def options(root: Path, name: str, **changes: object) -> RealizeOptions:
+    places = SourcePlaces(cache=root / "cache")
+    home = Home(root=root / name)
+    given = RealizeOptions(home=home, models_dir=home.root / "models", places=places, shelf=FolderShelf(root / "packs"))
+    return replace(given, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> SmallRelease:
+    return small_release(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="module")
+def built(release: SmallRelease) -> Realized:
+    return realize(release.lock, options(release.root, "built", publish=True))
+
+
+@pytest.fixture
+def pack(release: SmallRelease, built: Realized) -> Path:
+    return Path(str(built.published))
+
+
+def test_what_was_built_is_published_under_its_digest(built: Realized, pack: Path) -> None:
+    assert pack.name == f"{built.receipt.env_digest.hex}.cpython-311-linux-x86_64.envpack"
+
+
+def test_a_pack_gives_the_same_env_as_building(release: SmallRelease, built: Realized) -> None:
+    unpacked = realize(release.lock, options(release.root, "unpacked"))
+    assert unpacked.action == "unpack"
+    assert unpacked.receipt == built.receipt
+    assert survey(unpacked.folder) == survey(built.folder)
+    assert env_status(Home(root=release.root / "unpacked"), release.lock).drifts == ()
+
+
+def test_its_byte_code_is_used_as_it_is_in_another_place(release: SmallRelease, built: Realized) -> None:
+    unpacked = realize(release.lock, options(release.root, "elsewhere/deep"))
+    loud = [venv_python(unpacked.folder), "-v", "-c", "import alpha.more, beta, gamma"]
+    said = subprocess.run(loud, capture_output=True, text=True, check=True).stderr
+    for module in ("alpha", "alpha.more", "beta", "gamma"):
+        folder = site_packages(unpacked.folder)
+        assert f"# {folder}" in said
+        assert f"wrote '{folder}/{module.replace('.', '/')}" not in said
+    assert said.count("# code object from") >= 4
+    assert "# wrote" not in said
+
+
+def test_an_edit_of_a_node_counts_in_spite_of_byte_code(release: SmallRelease, built: Realized) -> None:
+    unpacked = realize(release.lock, options(release.root, "edited"))
+    helper = unpacked.folder / "ComfyUI/custom_nodes/node-one/lib/helper.py"
+    helper.write_text("def f():\n    return 'edited'\n")
+    asked = [venv_python(unpacked.folder), "-c", "import helper; print(helper.f())"]
+    done = subprocess.run(asked, cwd=helper.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "edited"
+
+
+def test_a_bucket_holds_packs_too(release: SmallRelease, tmp_path: Path) -> None:
+    shelf = BucketShelf(DirectoryStore(tmp_path / "bucket"))
+    first = realize(release.lock, options(release.root, "to-bucket", shelf=shelf, publish=True))
+    second = realize(release.lock, options(release.root, "from-bucket", shelf=shelf))
+    assert (first.action, second.action) == ("build", "unpack")
+    assert survey(second.folder) == survey(first.folder)
+
+
+def test_the_command_packs(release: SmallRelease, built: Realized, tmp_path: Path) -> None:
+    home = str(release.root / "built")
+    assert main(["env", "pack", str(tmp_path / "volume"), "--home", home]) == 0
+    assert len(list((tmp_path / "volume").iterdir())) == 1
+
+
+def test_what_was_added_by_hand_is_not_packed(release: SmallRelease, tmp_path: Path) -> None:
+    realized = realize(release.lock, options(release.root, "with-extras", shelf=None))
+    (realized.folder / "ComfyUI/user").mkdir()
+    (realized.folder / "ComfyUI/user/secret.json").write_text("{}")
+    (realized.folder / "ComfyUI/stray.py").write_text("")
+    write_pack(realized.folder, tmp_path / "pack")
+    (tmp_path / "out").mkdir()
+    with open_pack(tmp_path / "pack") as source:
+        unpack(source, tmp_path / "out", key=realized.receipt.key)
+    assert not (tmp_path / "out/ComfyUI/user").exists()
+    assert not (tmp_path / "out/ComfyUI/stray.py").exists()
+
+
+def test_an_env_that_drifted_is_not_packed(release: SmallRelease, tmp_path: Path) -> None:
+    realized = realize(release.lock, options(release.root, "drifted", shelf=None))
+    (realized.folder / "ComfyUI/main.py").write_text("changed")
+    with pytest.raises(BuildChanged, match=r"main\.py"):
+        write_pack(realized.folder, tmp_path / "pack")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- damage
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut in the middle": lambda data: data[: len(data) // 2],
+    "cut by one byte": lambda data: data[:-1],
+    "longer by one byte": lambda data: data + b"\0",
+    "a bit of a frame": lambda data: flip(data, 100),
+    "a bit of the index": lambda data: flip(data, len(data) - 200),
+    "a bit of the trailer": lambda data: flip(data, len(data) - 60),
+    "empty": lambda _: b"",
+    "something else": lambda _: b"<html>404</html>" * 100,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_pack_is_refused(name: str, pack: Path, built: Realized, tmp_path: Path) -> None:
+    (tmp_path / "pack").write_bytes(DAMAGES[name](pack.read_bytes()))
+    (tmp_path / "out").mkdir()
+    with open_pack(tmp_path / "pack") as source, pytest.raises(PackDamaged):
+        unpack(source, tmp_path / "out", key=built.receipt.key)
+
+
+def test_every_bit_of_a_pack_matters(pack: Path, built: Realized, tmp_path: Path) -> None:
+    data = pack.read_bytes()
+    for number in range(40):
+        (tmp_path / "pack").write_bytes(flip(data, (number * 7919 * 13) % len(data)))
+        out = tmp_path / f"out{number}"
+        out.mkdir()
+        with open_pack(tmp_path / "pack") as source, pytest.raises(PackDamaged):
+            unpack(source, out, key=built.receipt.key)
+
+
+def test_a_pack_of_another_env_is_refused(pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with open_pack(pack) as source, pytest.raises(PackUnfit):
+        unpack(source, tmp_path / "out", key="f" * 64)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_damaged_pack_is_built_around_and_replaced(release: SmallRelease, pack: Path, tmp_path: Path) -> None:
+    shelf = FolderShelf(tmp_path / "packs")
+    shelf.root.mkdir()
+    (shelf.root / pack.name).write_bytes(flip(pack.read_bytes(), 100))
+    said: list[str] = []
+    first = realize(release.lock, options(tmp_path, "one", shelf=shelf, publish=True, tell=said.append))
+    assert first.action == "build"
+    assert any("damaged" in line for line in said)
+    assert realize(release.lock, options(tmp_path, "two", shelf=shelf)).action == "unpack"
