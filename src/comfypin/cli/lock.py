@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from comfypin.cli import lock_make
+from comfypin.cli import lock_capture, lock_change, lock_make
 from comfypin.errors import UsageError
 from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
 from comfypin.lock.find import find_lock
@@ -28,9 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     make = {
         "create": ("make a lock from repositories, requirements and models", lock_make.configure_create),
-        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", lock_make.configure_capture),
-        "upgrade": ("make a lock from another one, moving only what is named", lock_make.configure_upgrade),
-        "migrate": ("write a lock of schema 1 or 2 as schema 3", lock_make.configure_migrate),
+        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", lock_capture.configure_capture),
+        "from-workflow": ("say what workflows need, and make a lock of it", lock_capture.configure_from_workflow),
+        "upgrade": ("make a lock from another one, moving only what is named", lock_change.configure_upgrade),
+        "migrate": ("write a lock of schema 1 or 2 as schema 3", lock_change.configure_migrate),
     }
     for name, (summary, configure_verb) in make.items():
         configure_verb(verbs.add_parser(name, help=summary))

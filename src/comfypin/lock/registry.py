@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from comfypin.errors.create import RegistryAnswerInvalid
+from comfypin.errors.tools import DownloadFailed
 from comfypin.tools.download import read_url
 
 SCHEME = "registry://"
@@ -53,7 +54,12 @@ class Registry:
 
     def packs_of(self, class_name: str) -> tuple[Pack, ...]:
         """The packs that have a node class; none where no pack does. Raises `DownloadFailed`."""
-        answer = self._get(f"/comfy-nodes?comfy_node_name={quote(class_name, safe='')}&limit=10")
+        try:
+            answer = self._get(f"/comfy-nodes?comfy_node_name={quote(class_name, safe='')}&limit=10")
+        except DownloadFailed as error:
+            if error.facts.get("reason") == "HTTP 404":
+                return ()
+            raise
         listed = answer.get("comfy_nodes") or answer.get("nodes") or []
         packs: dict[str, Pack] = {}
         for item in listed if isinstance(listed, list) else []:
