@@ -16,7 +16,7 @@ from typing import Literal
 from comfypin import __version__
 from comfypin.errors import ComfypinError
 from comfypin.files import free_bytes
-from comfypin.settings import Settings
+from comfypin.settings import OutputMode, Settings
 
 Verdict = Literal["good", "absent", "bad"]
 _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
@@ -151,15 +151,19 @@ def _is_installed(module: str) -> bool:
 
 def _outputs(settings: Settings) -> Iterator[Check]:
     from comfypin import wiring
+    from comfypin.errors.storage import SettingMissing
 
-    for mode in ("gcs", "s3"):
+    modes: tuple[OutputMode, ...] = ("gcs", "s3")
+    for mode in modes:
         try:
             wiring.make_sink(mode, settings)
-        except ComfypinError as error:
+        except SettingMissing as error:
             verdict: Verdict = "bad" if settings.output_mode == mode and "OUTPUT_MODE" in settings.environ else "absent"
             yield Check(name=mode, verdict=verdict, found=error.message)
+        except ComfypinError as error:
+            yield Check(name=mode, verdict="bad", found=error.message)
         else:
-            yield Check(name=mode, verdict="good", found="configured (not contacted)")
+            yield Check(name=mode, verdict="good", found="configured; the bucket answers")
 
 
 def _disk(name: str, path: Path) -> Check:

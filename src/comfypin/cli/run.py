@@ -269,9 +269,10 @@ def _print_result(result: "JobResult", plan: Plan) -> None:
         if delivery.data_base64 is not None:
             print(delivery.data_base64)
         elif plan.mode == "base64":
+            # A file, or what was too big for INLINE_MAX_BYTES: stdout is for base64 alone.
             print(f"Wrote {delivery.uri} ({_described(delivery.output)}).", file=sys.stderr)
         else:
-            print(delivery.url or delivery.uri)
+            print(delivery.uri)
 
 
 def _described(output: "Output") -> str:

@@ -8,18 +8,22 @@ from comfypin.objects.config import Variables
 from comfypin.outputs.convert import Conversion, PictureFormat
 from comfypin.outputs.template import DEFAULT_TEMPLATE, VARIABLE, KeyTemplate
 
-# RunPod takes results of 10 MB from jobs of /run; the rest of a result needs a little of that.
-INLINE_MAX_BYTES = 10_000_000 - 64_000
+# RunPod takes results of 10 MB from jobs of /run; the rest of a result needs a little of that. Its worker passes this to
+# `wiring.make_sink`; a pipe or a file takes any size.
+RUNPOD_RESULT_BYTES = 10_000_000 - 64_000
 _FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputConfig:
-    """`OUTPUT_KEY_TEMPLATE`, `OUTPUT_FORMAT`, `OUTPUT_QUALITY`, `OUTPUT_KEEP_WORKFLOW` and `INLINE_MAX_BYTES`."""
+    """`OUTPUT_KEY_TEMPLATE`, `OUTPUT_FORMAT`, `OUTPUT_QUALITY`, `OUTPUT_KEEP_WORKFLOW` and `INLINE_MAX_BYTES`.
+
+    `inline_max_bytes` is None where nobody set a limit.
+    """
 
     template: KeyTemplate = field(default_factory=KeyTemplate.parse)
     conversion: Conversion = field(default_factory=Conversion)
-    inline_max_bytes: int = INLINE_MAX_BYTES
+    inline_max_bytes: int | None = None
 
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "OutputConfig":
@@ -38,5 +42,5 @@ class OutputConfig:
                 quality=quality,
                 keep_workflow=env.flag("OUTPUT_KEEP_WORKFLOW", default=True),
             ),
-            inline_max_bytes=env.count("INLINE_MAX_BYTES", default=INLINE_MAX_BYTES),
+            inline_max_bytes=env.count("INLINE_MAX_BYTES", default=0) if env.text("INLINE_MAX_BYTES") else None,
         )
