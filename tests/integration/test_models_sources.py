@@ -1,0 +1,225 @@
+"""The kinds of sources: the hub, Civitai, buckets, files of this machine."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from comfypin.errors.model import SourceFailed
+from comfypin.models.bucket import BucketSource
+from comfypin.models.civitai import CivitaiSource
+from comfypin.models.describe import describe
+from comfypin.models.http import Credentials, HttpClient
+from comfypin.models.huggingface import HubFile, HubSource
+from comfypin.objects.gcs import GcsStore
+from comfypin.objects.interface import ObjectStore
+from comfypin.objects.memory import MemoryStore
+from comfypin.objects.s3 import S3Store
+from tests.support.faulty_server import FaultyServer, faulty_server
+from tests.support.model_hubs import COMMIT, HubRepo, civitai, hub
+from tests.support.models import Home, pin_of, safetensors, some_bytes, sources_over
+from tests.support.object_servers import gcs_server, moto_server
+from tests.support.payloads import payload_of
+
+DATA = safetensors(some_bytes(9 << 20))
+OTHER = safetensors(some_bytes(1000, seed=5))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "models")
+
+
+def client_for(server: FaultyServer, token: str | None) -> HttpClient:
+    tokens = {f"127.0.0.1:{server.port}": token} if token else {}
+    return HttpClient(credentials=Credentials(tokens=tokens), timeout_s=5)
+
+
+def hub_source(server: FaultyServer, *, token: str | None = None, caches: tuple[Path, ...] = ()) -> HubSource:
+    return HubSource(client_for(server, token), endpoint=server.url, caches=caches)
+
+
+# -- the hub
+
+
+def test_a_file_of_the_hub_is_pulled_through_its_redirect(home: Home) -> None:
+    with hub(HubRepo(name="org/repo", path="vae/x.safetensors", data=DATA)) as server:
+        pin = pin_of(DATA, f"hf://org/repo@{COMMIT}/vae/x.safetensors")
+        home.pull(pin, sources=[hub_source(server)]).raise_failures()
+        assert server.requests[0].path == f"/org/repo/resolve/{COMMIT}/vae/x.safetensors"
+    assert home.path(pin).read_bytes() == DATA
+
+
+def test_the_hubs_token_does_not_reach_its_content_servers(home: Home) -> None:
+    repo = HubRepo(name="org/repo", path="x.safetensors", data=DATA, gated=True)
+    with hub(repo) as cdn, hub(repo, cdn=f"http://localhost:{cdn.port}") as server:
+        pin = pin_of(DATA, "hf://org/repo/x.safetensors")
+        home.pull(pin, sources=[hub_source(server, token="hf_good")]).raise_failures()
+        assert {"authorization" in request.headers for request in server.requests} == {True}
+        assert {"authorization" in request.headers for request in cdn.requests} == {False}
+
+
+@pytest.mark.parametrize(
+    ("uri", "token", "says"),
+    [
+        ("hf://org/gated/x.safetensors", None, "the repository is gated: accept its terms at"),
+        ("hf://org/gated/x.safetensors", "hf_bad", "with the account of HF_TOKEN"),
+        ("hf://org/private/x.safetensors", None, "set HF_TOKEN"),
+        ("hf://org/nothing/x.safetensors", "hf_good", "does not exist, or HF_TOKEN may not read it"),
+        ("hf://org/gated@v9/x.safetensors", "hf_good", "has no revision v9"),
+        ("hf://org/gated/y.safetensors", "hf_good", "has no file y.safetensors at main"),
+        ("hf://org/x.safetensors", None, "it is not hf://org/repo"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_plainly(home: Home, uri: str, token: str | None, says: str) -> None:
+    gated = HubRepo(name="org/gated", path="x.safetensors", data=DATA, gated=True)
+    private = HubRepo(name="org/private", path="x.safetensors", data=DATA, private=True)
+    with hub(gated, private) as server:
+        report = home.pull(pin_of(DATA, uri), sources=[hub_source(server, token=token)])
+    assert says in report.failures[0].message
+    assert "hf_bad" not in report.failures[0].message
+
+
+def test_other_bytes_on_the_hub_are_known_before_they_are_fetched(home: Home) -> None:
+    with hub(HubRepo(name="org/repo", path="x.safetensors", data=OTHER)) as server:
+        report = home.pull(pin_of(DATA, "hf://org/repo/x.safetensors", size_bytes=None), sources=[hub_source(server)])
+    assert hashlib.sha256(OTHER).hexdigest() in report.failures[0].message
+
+
+def test_a_model_that_the_platform_has_cached_comes_from_there(home: Home, tmp_path: Path) -> None:
+    cached = tmp_path / "hub/models--org--repo/snapshots" / COMMIT / "vae/x.safetensors"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(DATA)
+    with hub() as server:
+        pin = pin_of(DATA, f"hf://org/repo@{COMMIT}/vae/x.safetensors")
+        (outcome,) = home.pull(pin, sources=[hub_source(server, caches=(tmp_path / "hub",))]).outcomes
+        assert server.requests == []
+    assert outcome.state == "fetched"
+    assert home.path(pin).read_bytes() == DATA
+
+
+def test_the_hub_says_commit_digest_and_size_without_giving_the_file() -> None:
+    with hub(HubRepo(name="org/repo", path="x.safetensors", data=DATA)) as server:
+        facts = hub_source(server).facts("hf://org/repo/x.safetensors")
+    assert (facts.uri, facts.size_bytes) == (f"hf://org/repo@{COMMIT}/x.safetensors", len(DATA))
+    assert facts.sha256 is not None
+    assert facts.sha256.hex == hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("uri", "url"),
+    [
+        ("hf://a/b/c", "e/a/b/resolve/main/c"),
+        ("hf://a/b@v1/c/d", "e/a/b/resolve/v1/c/d"),
+        ("hf://a/b/c?rev=v2", "e/a/b/resolve/v2/c"),
+        ("hf://a/b@refs%2Fpr%2F3/c", "e/a/b/resolve/refs%2Fpr%2F3/c"),
+        ("hf://datasets/a/b/c d", "e/datasets/a/b/resolve/main/c%20d"),
+    ],
+)
+def test_addresses_of_the_hub_are_read(uri: str, url: str) -> None:
+    assert HubFile.parse(uri).url("e") == url
+
+
+# -- Civitai
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["civitai://7", "civitai://version/7", "civitai://7/2", f"civitai://sha256/{hashlib.sha256(DATA).hexdigest()}",
+     f"civitai://sha256:{hashlib.sha256(DATA).hexdigest().upper()}"],
+)  # fmt: skip
+def test_civitai_is_asked_by_version_file_and_digest(home: Home, uri: str) -> None:
+    with civitai({1: OTHER, 2: DATA}) as server:
+        pin = pin_of(DATA, uri)
+        source = CivitaiSource(client_for(server, None), endpoint=server.url)
+        home.pull(pin, sources=[source]).raise_failures()
+    assert home.path(pin).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("uri", "token", "says"),
+    [
+        ("civitai://7", None, "set CIVITAI_TOKEN"),
+        ("civitai://7", "bad", "refuses the token"),
+        ("civitai://8", "good", "HTTP 404"),
+        ("civitai://7/9", "good", "has no file 9"),
+        ("civitai://x", "good", "it is not civitai://<version id>"),
+    ],
+)
+def test_what_civitai_refuses_is_said_plainly(home: Home, uri: str, token: str | None, says: str) -> None:
+    with civitai({1: DATA}, token="good") as server:
+        source = CivitaiSource(client_for(server, token), endpoint=server.url)
+        report = home.pull(pin_of(DATA, uri), sources=[source])
+    assert says in report.failures[0].message
+
+
+def test_civitai_says_digest_size_and_folder_without_giving_the_file() -> None:
+    with civitai({1: DATA}) as server:
+        facts = CivitaiSource(client_for(server, None), endpoint=server.url).facts("civitai://7")
+    assert (facts.uri, facts.folder, facts.size_bytes) == ("civitai://7/1", "vae", len(DATA))
+
+
+# -- buckets
+
+
+@pytest.fixture(scope="module")
+def buckets() -> Iterator[dict[str, ObjectStore]]:
+    with moto_server() as s3, gcs_server() as gcs:
+        s3.new_bucket("models")
+        gcs.new_bucket("models")
+        yield {"s3": S3Store(s3.config("models")), "gs": GcsStore(gcs.config("models"))}
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_an_object_of_a_bucket_is_pulled(
+    home: Home, buckets: dict[str, ObjectStore], tmp_path: Path, scheme: str
+) -> None:
+    buckets[scheme].put("vae/x.safetensors", payload_of(tmp_path / "x", DATA))
+    pin = pin_of(DATA, f"{scheme}://models/vae/x.safetensors")
+    home.pull(pin, sources=[BucketSource(lambda asked, bucket: buckets[asked])]).raise_failures()
+    assert home.path(pin).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"), [("s3://models/none", "no such object"), ("s3://models/", "it is not s3://bucket/key")]
+)
+def test_what_a_bucket_has_not_is_said(home: Home, uri: str, says: str) -> None:
+    report = home.pull(pin_of(DATA, uri), sources=[BucketSource(lambda scheme, bucket: MemoryStore())])
+    assert says in report.failures[0].message
+
+
+# -- files of this machine
+
+
+@pytest.mark.parametrize("form", ["{path}", "file://{path}", "file://localhost{path}"])
+def test_a_file_of_this_machine_is_a_source(home: Home, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a model.safetensors"
+    path.write_bytes(DATA)
+    text = str(path) if form == "{path}" else str(path).replace(" ", "%20")
+    pin = pin_of(DATA, form.format(path=text))
+    home.pull(pin).raise_failures()
+    assert home.path(pin).read_bytes() == DATA
+
+
+def test_a_folder_is_no_model(home: Home, tmp_path: Path) -> None:
+    assert "it is not a file" in home.pull(pin_of(DATA, str(tmp_path))).failures[0].message
+
+
+def test_another_machines_file_is_not_read_here(home: Home) -> None:
+    assert "names another machine" in home.pull(pin_of(DATA, "file://nas/x")).failures[0].message
+
+
+# -- describing
+
+
+def test_a_source_without_digest_is_read_once_to_describe_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(DATA)
+    described = describe(str(path), sources_over())
+    assert (described.sha256.hex, described.size_bytes) == (hashlib.sha256(DATA).hexdigest(), len(DATA))
+
+
+def test_what_cannot_be_described_says_why() -> None:
+    with faulty_server(lambda request: pytest.fail("not asked")), pytest.raises(SourceFailed, match="no such file"):
+        describe("/nowhere/x", sources_over())
