@@ -11,7 +11,7 @@ from comfypin.engine.embedded.declare import NodeClass
 from comfypin.engine.embedded.executor import Executor
 from comfypin.engine.embedded.folders import Folders
 from comfypin.engine.embedded.hub import Hub
-from comfypin.engine.embedded.queue import PromptQueue, QueuedPrompt
+from comfypin.engine.embedded.queue import Ended, PromptQueue, QueuedPrompt
 from comfypin.engine.embedded.validate import Validator
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,14 @@ class EmbeddedEngine:
             if not isinstance(task, QueuedPrompt):
                 executor.forget()
                 continue
-            self.queue.finish(task, executor.run(task))
+            self.queue.finish(task, self._run(task))
             if task.client_id is not None:
                 self.hub.send("executing", {"node": None, "prompt_id": task.prompt_id}, task.client_id)
+
+    def _run(self, prompt: QueuedPrompt) -> Ended:
+        """Run a prompt; the thread outlives even one whose graph cannot be walked."""
+        try:
+            return self.executor.run(prompt)
+        except Exception:
+            log.exception("prompt failed", extra={"action": "prompt_failed", "prompt_id": prompt.prompt_id})
+            return Ended(status="error", messages=())

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from comfypin.digest import Digest
-from comfypin.engine.embedded.folders import Folders
+from comfypin.engine.embedded.folders import Folders, split_annotation
 from comfypin.engine.embedded.http import trouble
 from comfypin.files import contained_path, write_atomically
 
@@ -36,11 +36,11 @@ class FilesApi:
     async def view(self, request: web.Request) -> web.StreamResponse:
         """A file, or a picture's preview or one of its channels."""
         query = request.query
-        name = query.get("filename")
-        if not name:
+        if "filename" not in query:
             return web.Response(status=404)
-        folder = self._folders.named(query.get("type", "output"))
-        if name.startswith("/") or ".." in name or folder is None:
+        name, annotated = split_annotation(query["filename"])
+        folder = self._folders.named(annotated or query.get("type", "output"))
+        if not name or name.startswith("/") or ".." in name or folder is None:
             return web.Response(status=400)
         try:
             place = _inside(folder, query.get("subfolder", ""), Path(name).name)

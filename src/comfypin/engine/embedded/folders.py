@@ -13,12 +13,13 @@ _ANNOTATION = re.compile(r"(?P<name>.*) \[(?P<folder>input|output|temp)\]", re.D
 
 
 class OutsideFolder(Exception):
-    """A node tried to save outside its folder. ComfyUI raises a bare Exception with this wording."""
+    """A node tried to save outside its folder. ComfyUI's words are kept, because clients know them."""
 
     def __init__(self, *, wanted: Path, folder: Path) -> None:
         super().__init__(
             "**** ERROR: Saving image outside the output folder is not allowed."
             f"\n full_output_folder: {wanted}\n         output_dir: {folder}"
+            f"\n         commonpath: {os.path.commonpath([wanted, folder])}"
         )
 
 
@@ -41,11 +42,9 @@ class Folders:
 
     def find(self, annotated: str) -> Path | None:
         """The file that a load node names (`a/b.png`, `b.png [temp]`), or None where there is none inside."""
-        match = _ANNOTATION.fullmatch(annotated)
-        folder = self.named(match["folder"]) if match else self.input
-        name = match["name"] if match else annotated
+        name, folder = split_annotation(annotated)
         try:
-            path = contained_path(folder or self.input, os.path.normpath(name))
+            path = contained_path(self.named(folder or "input") or self.input, os.path.normpath(name))
             return path if path.is_file() else None
         except (ValueError, OSError):
             return None
@@ -60,6 +59,12 @@ class Folders:
     def pictures(self) -> list[str]:
         """Those of them whose names are a picture's."""
         return [name for name in self.files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
+
+
+def split_annotation(name: str) -> tuple[str, str | None]:
+    """`b.png [temp]` as `b.png` and `temp`; None where no folder is named."""
+    match = _ANNOTATION.fullmatch(name)
+    return (match["name"], match["folder"]) if match else (name, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,11 @@ async def read_json(request: web.Request) -> Any:
         return json.loads(body)
 
 
+def given(body: Any, name: str) -> Any:
+    """A field of a body, or None; a list without it is as good as an object without it, as in ComfyUI."""
+    return body[name] if name in body else None  # noqa: SIM401, a list has no get
+
+
 @contextlib.contextmanager
 def trouble() -> Iterator[None]:
     """Answer a request of the wrong shape with 500 in aiohttp's words, which is what ComfyUI's clients see."""

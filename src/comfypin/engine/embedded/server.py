@@ -11,7 +11,7 @@ from aiohttp import web
 from comfypin.engine.embedded.arguments import Arguments
 from comfypin.engine.embedded.engine import EmbeddedEngine
 from comfypin.engine.embedded.files_api import FilesApi
-from comfypin.engine.embedded.http import Handler, read_json, same_origin, trouble
+from comfypin.engine.embedded.http import Handler, given, read_json, same_origin, trouble
 from comfypin.engine.embedded.queue import QueuedPrompt
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
             app.router.add_get(prefix + path, handler)
         for path, handler in posts.items():
             app.router.add_post(prefix + path, handler)
+    app.router.add_get("/{path:.*}", api.unknown)
 
     async def start(_: web.Application) -> None:
         engine.start()
@@ -103,15 +104,13 @@ class Api:
         body = await read_json(request)
         with trouble():
             number = float(body["number"]) if "number" in body else self._engine.next_number()
-            if "number" not in body and body.get("front"):
+            if "number" not in body and given(body, "front"):
                 number = -number
             if "prompt" not in body:
                 return web.json_response(_NO_PROMPT, status=400)
-            targets = body.get("partial_execution_targets")
+            graph, targets = body["prompt"], body.get("partial_execution_targets")
             wanted = None if targets is None else frozenset(targets)
-            extra = dict(body.get("extra_data") or {})
-        graph = body["prompt"]
-        with trouble():
+            extra = {} if body.get("extra_data") is None else {**body["extra_data"]}
             verdict = self._engine.validator.check(graph, wanted)
         if verdict.error is not None:
             log.info("prompt refused", extra={"action": "prompt_refused", "why": verdict.error})
@@ -143,9 +142,9 @@ class Api:
         """Forget prompts that wait: all of them, or some ids."""
         body = await read_json(request)
         with trouble():
-            if body.get("clear"):
+            if given(body, "clear"):
                 self._engine.queue.clear()
-            for prompt_id in body.get("delete", ()):
+            for prompt_id in given(body, "delete") or ():
                 self._engine.queue.delete(prompt_id)
         return web.Response()
 
@@ -165,9 +164,9 @@ class Api:
         """Forget prompts that ended: all of them, or some ids."""
         body = await read_json(request)
         with trouble():
-            if body.get("clear"):
+            if given(body, "clear"):
                 self._engine.queue.clear_history()
-            for prompt_id in body.get("delete", ()):
+            for prompt_id in given(body, "delete") or ():
                 self._engine.queue.delete_history(prompt_id)
         return web.Response()
 
@@ -223,12 +222,17 @@ class Api:
         """An empty list: there are no extensions and no embeddings."""
         return web.json_response([])
 
+    async def unknown(self, _: web.Request) -> web.Response:
+        """No such page; there is no web page here at all."""
+        return web.Response(status=404)
+
     async def interrupt(self, request: web.Request) -> web.Response:
         """Stop what runs, or only the prompt that is named."""
         prompt_id = None
         if await request.read():
             body = await read_json(request)
-            prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
+            with trouble():
+                prompt_id = body.get("prompt_id")
         self._engine.interrupt(prompt_id)
         return web.Response()
 

@@ -17,7 +17,7 @@ def _show_array(values: Any) -> str:
     import numpy as np
 
     opening = "tensor("
-    body = np.array2string(
-        values, separator=", ", prefix=opening, threshold=1000, edgeitems=3, floatmode="fixed", precision=4
-    )
-    return f"{opening}{body})"
+    whole = bool(np.all(values == np.trunc(values)))  # torch writes 0. then, not 0.0000
+    options: dict[str, Any] = {"separator": ", ", "prefix": opening, "threshold": 1000, "edgeitems": 3}
+    body = np.array2string(values, precision=4, floatmode="unique" if whole else "fixed", **options)
+    return f"{opening}{body})".replace(", ...,", ",  ...,")

@@ -122,9 +122,9 @@ def _file_digest(folders: Folders, inputs: Mapping[str, Value]) -> str:
 
 
 def _missing_file(folders: Folders, value: Value) -> str | None:
-    if isinstance(value, str) and folders.find(value) is None:
-        return f"Invalid image file: {value}"
-    return None
+    if not isinstance(value, str):  # a file name of another type crashes the validation of ComfyUI, in these words
+        raise AttributeError(f"'{type(value).__name__}' object has no attribute 'endswith'")
+    return f"Invalid image file: {value}" if folders.find(value) is None else None
 
 
 _UPLOAD = {"image_upload": True}
