@@ -237,3 +237,31 @@ async def test_a_path_in_front_of_the_api_is_kept() -> None:
         with pytest.raises(EngineAnswerInvalid):
             await engine.catalogue()
         assert fake.requests[-1][0] == "GET /behind/a/proxy/object_info"
+
+
+async def test_a_name_that_no_server_has_is_said() -> None:
+    async with open_remote("http://no-such-host.invalid:8188", patience=QUICK) as engine:
+        with pytest.raises(EngineUnreachable, match="no such host name"):
+            await engine.submit(a_prompt())
+
+
+async def test_a_server_that_drops_every_websocket_is_not_asked_without_end() -> None:
+    async with engine_at(held={"1"}) as (fake, engine):
+        prompt = a_prompt()
+        await engine.submit(prompt)
+        for _ in range(20):
+            await fake.cut_websockets()
+            await asyncio.sleep(0.02)
+        assert fake.connections < 10
+        fake.release()
+        assert [event async for event in engine.events(prompt.prompt_id)]
+
+
+async def test_a_long_silence_is_not_polled_away() -> None:
+    async with engine_at(held={"1"}) as (fake, engine):
+        prompt = a_prompt()
+        await engine.submit(prompt)
+        await asyncio.sleep(1.0)
+        assert len(fake.asked("GET /queue")) <= 8
+        fake.release()
+        assert [event async for event in engine.events(prompt.prompt_id)]

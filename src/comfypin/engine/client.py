@@ -253,9 +253,9 @@ class HttpEngine:
         await link.transport.post("/queue", {"delete": [server_id]})
         give_up_at = time.monotonic() + self._patience.cancel_s
         pause_s = 0.05
+        targeted = await self._version(link) >= _TARGETED_INTERRUPT
         # An interrupt that comes before the first node is forgotten by the engine, so look, and say it again.
         while server_id in (await link.queue()).running and time.monotonic() < give_up_at:
-            targeted = await self._version(link) >= _TARGETED_INTERRUPT
             await link.transport.post("/interrupt", {"prompt_id": server_id} if targeted else {})
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.5)

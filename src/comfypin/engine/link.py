@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 _RECONNECT_S = (0.0, 0.2, 1.0, 3.0, 10.0)
 _HISTORY_LATE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _UNCLAIMED = 2000
+_QUIETEST = 5
+_STEADY_S = 5.0
+_OVERTAKEN_S = 0.05
 
 Clock: TypeAlias = float
 
@@ -56,6 +59,7 @@ class Ticket:
         self.heard = False
         self.missing_since: Clock | None = None
         self.looks = 0
+        self.quiet = 0
 
     @property
     def settled(self) -> bool:
@@ -140,10 +144,6 @@ class Link:
             self._dispatch(addressed)
         self._wake.set()
 
-    def forget(self, ticket: Ticket) -> None:
-        """Follow the prompt no longer."""
-        self._open.pop(ticket.server_id, None)
-
     def fail_all(self, failure: EngineError) -> None:
         """The engine is gone, and every prompt with it."""
         for ticket in list(self._open.values()):
@@ -158,20 +158,23 @@ class Link:
             client_id = uuid.uuid4().hex
             try:
                 async with self.transport.websocket(client_id) as socket:
-                    self.client_id, self._socket, attempt = client_id, socket, 0
+                    self.client_id, self._socket = client_id, socket
+                    began_at = time.monotonic()
                     self._attempted.set()
                     async for message in socket:
                         if message.type is aiohttp.WSMsgType.TEXT:
                             self._hear(message.data)
+                # Something that takes every connection and drops it at once is not asked without end.
+                attempt = 0 if time.monotonic() - began_at > _STEADY_S else attempt
             except EngineUnreachable as exc:
                 log.debug("websocket failed", extra={"action": "websocket_failed", "reason": exc.message})
             self._socket = None
             self._attempted.set()
             self._orphan(client_id)
             await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
-            attempt += 1
-            if attempt == 1:
+            if attempt == 0:
                 self._attempted.clear()
+            attempt += 1
 
     def _orphan(self, client_id: str) -> None:
         """Events are never replayed, nor sent to another client: these prompts are followed by polls from now on."""
@@ -205,6 +208,7 @@ class Link:
             return
         now = time.monotonic()
         ticket.heard = True
+        ticket.quiet = 0
         ticket.look_at = now + self._patience.poll_s
         ticket.tell(ticket.narrator.hear(addressed.message, now))
         self._hurry(ticket, addressed.message, now)
@@ -256,7 +260,9 @@ class Link:
         queue = await self.queue() if any(not ticket.ending for ticket in due) else Queue()
         now = time.monotonic()
         for ticket in due:
-            ticket.look_at = now + self._patience.poll_s
+            # The queue's answer holds every graph in it: a node that takes minutes need not be asked for each second.
+            ticket.quiet = min(ticket.quiet + 1, _QUIETEST)
+            ticket.look_at = now + self._patience.poll_s * ticket.quiet
             ahead = queue.ahead_of(ticket.server_id)
             if ahead is not None:
                 ticket.missing_since = None
@@ -290,6 +296,9 @@ class Link:
         if entry is None:
             self._miss(ticket)
         else:
+            if not ticket.heard:
+                # The history may have overtaken what the websocket brings: let it arrive before we call it silent.
+                await asyncio.sleep(_OVERTAKEN_S)
             self._settle(ticket, entry)
 
     async def history(self, server_id: str) -> HistoryEntry | None:

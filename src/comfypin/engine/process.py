@@ -249,7 +249,8 @@ async def open_child(
     """
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         host = ChildHost(spec, WorkFolder(work.absolute()), session, limits or Supervision())
-        engine = HttpEngine(host, session, patience)
+        # A child that dies is noticed at once; one that is only deaf may be loading a large model from a slow disk.
+        engine = HttpEngine(host, session, patience or Patience(unreachable_s=600.0))
         try:
             await host.address()
             yield engine

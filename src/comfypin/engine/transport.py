@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -148,12 +149,18 @@ class Transport:
             yield
         except TimeoutError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=f"no answer to {path} in time") from exc
+        except aiohttp.ClientConnectorDNSError as exc:
+            raise EngineUnreachable(url=self.shown_url, reason="no such host name") from exc
         except aiohttp.ClientConnectorError as exc:
-            number = exc.os_error.errno
-            reason = os.strerror(number).lower() if number else str(exc.os_error)
-            raise EngineUnreachable(url=self.shown_url, reason=reason) from exc
+            raise EngineUnreachable(url=self.shown_url, reason=_why(exc.os_error)) from exc
         except aiohttp.ClientPayloadError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} broke off") from exc
         except (aiohttp.ClientError, ConnectionError) as exc:
             reason = f"{path}: {exc}" if str(exc) else f"{path}: {type(exc).__name__}"
             raise EngineUnreachable(url=self.shown_url, reason=reason) from exc
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"no trusted TLS connection: {error.reason or error}"
+    return os.strerror(error.errno).lower() if error.errno else str(error)
