@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from comfypin.engine.interface import Engine
     from comfypin.env.realize import RealizeOptions
     from comfypin.env.shelf import Shelf
-    from comfypin.lock.model import EngineKind, EngineSpec
+    from comfypin.lock.model import EngineKind, EngineSpec, Lock, ModelPin
     from comfypin.lock.modelspec import DescribeModel
     from comfypin.lock.parts import Places
-    from comfypin.models.interface import ModelSource
+    from comfypin.models.interface import ModelSource, Watcher
     from comfypin.models.store import BlobStore
+    from comfypin.models.verify import Finding as ModelFinding
     from comfypin.objects.config import GcsConfig, S3Config
     from comfypin.objects.interface import ObjectStore
     from comfypin.outputs.bucket import BucketSink
@@ -231,6 +232,74 @@ def realize_options(
         target=target,
         tell=tell or silent,
     )
+
+
+def ensure_env(
+    lock: "Lock", choice: EngineChoice, *, env: "EnvSettings", tell: "Callable[[str], None]"
+) -> EngineChoice:
+    """The choice with the home that holds the lock's env, realized and its models brought where that was needed.
+
+    Other engines than `comfyui` need none. A ComfyUI in the home that somebody else made is used as it is, and said so.
+    Raises `EnvError`, `LockError`, `ModelError`.
+    """
+    from comfypin.env.realize import realize
+
+    settings = choice.settings
+    if choice.kind != "comfyui" or lock.engine.kind != "comfyui":
+        return choice
+    home = settings.comfy_home
+    if not (home / "current").is_symlink() and any((home / path).is_file() for path in _FOREIGN):
+        tell(f"{home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
+        return choice
+    realized = realize(lock, realize_options(settings, env, tell=tell))
+    bring_models(lock, settings, offline=env.offline)
+    moved = settings.overridden(comfy_home=realized.folder, models_dir=settings.models_dir.absolute())
+    return replace(choice, settings=moved)
+
+
+_FOREIGN = ("ComfyUI/main.py", "main.py")
+
+
+def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: "Watcher | None" = None) -> int:
+    """Bring those of the lock's models that are not in their places as pinned, and say how many they were.
+
+    Raises `ModelError`; offline, for the first one that would have to be fetched.
+    """
+    if not lock.models:
+        return 0
+    from comfypin.errors.model import ModelsFailed
+    from comfypin.models.places import Places, targets
+    from comfypin.models.pull import Puller
+    from comfypin.models.transfer import Budget
+    from comfypin.models.verify import Present, failure, inspect_all
+    from comfypin.settings import ModelSettings
+
+    models_dir = settings.models_dir.absolute()
+    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.comfy_home.absolute()))
+    configured = ModelSettings.from_environment(settings.environ)
+    store = model_store(models_dir, configured)
+    findings = list(zip(models, inspect_all(models, store), strict=True))
+    wrong = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
+    if wrong and offline:
+        problems = [problem for (pin, _), finding in wrong if (problem := failure(pin, finding)) is not None]
+        raise ModelsFailed(failures=problems, total=len(models))
+    if wrong:
+        store.remember_release(lock.version_name, lock.models)
+        puller = Puller(store, model_sources(configured), Budget(configured.connections), watcher=watcher)
+        puller.pull([model for model, _ in wrong]).raise_failures()
+    return len(wrong)
+
+
+def model_findings(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
+    """Each of the lock's models and what is in its place, every byte read where anything changed."""
+    from comfypin.models.places import Places, targets
+    from comfypin.models.verify import inspect_all
+    from comfypin.settings import ModelSettings
+
+    models_dir = settings.models_dir.absolute()
+    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.comfy_home.absolute()))
+    store = model_store(models_dir, ModelSettings.from_environment(settings.environ))
+    return [(pin, finding) for (pin, _), finding in zip(models, inspect_all(models, store), strict=True)]
 
 
 def open_shelf(address: str) -> "Shelf":

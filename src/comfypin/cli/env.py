@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from comfypin.errors import EnvError, UsageError
 
 if TYPE_CHECKING:
     from comfypin.env.layout import Home
+    from comfypin.env.status import Drift
     from comfypin.lock.model import Lock
 
 
@@ -59,16 +61,36 @@ def _status(arguments: argparse.Namespace) -> int:
     from comfypin.env.status import env_status
 
     home = _home(arguments)
-    status = env_status(home, _lock(arguments, home))
+    lock = _lock(arguments, home)
+    status = env_status(home, lock)
+    if lock is not None and not arguments.no_models:
+        status = replace(status, drifts=(*status.drifts, *_model_drifts(lock, arguments)))
     if arguments.json:
         print(json.dumps(status.to_json(), indent=2, sort_keys=True))
     else:
         for drift in status.drifts:
             print(f"{drift.kind:18} {drift.text}")
         files = f"{status.receipt.files} files" if status.receipt else "no receipt"
-        found = f"{len(status.drifts)} differences" if status.drifts else "what its lock says"
+        count = len(status.drifts)
+        found = f"{count} difference{'s' if count > 1 else ''}" if count else "what its lock says"
         print(f"{status.folder}: {found} ({files})")
     return EnvError.exit_code if status.drifts else 0
+
+
+def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
+    from comfypin.env.status import Drift
+    from comfypin.models.verify import Missing, Present, describe
+    from comfypin.settings import Settings
+    from comfypin.wiring import model_findings
+
+    settings = Settings.from_environment().overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    found = []
+    for pin, finding in model_findings(lock, settings):
+        if not isinstance(finding, Present):
+            kind = "model-missing" if isinstance(finding, Missing) else "model-changed"
+            text = f"Model {pin.name} ({pin.target_path}) {describe(finding)}."
+            found.append(Drift(kind=kind, subject=f"model {pin.name}", text=text, paths=(pin.target_path,)))
+    return found
 
 
 def _pack(arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from comfypin.env.plan import Plan
     from comfypin.env.realize import Realized, RealizeOptions
+    from comfypin.lock.model import Lock
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +53,21 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _print_plan(plan_realize(reading.lock, options, where=where), as_json=arguments.json)
         return 0
-    _print_done(realize(reading.lock, options, where=where), as_json=arguments.json)
+    realized = realize(reading.lock, options, where=where)
+    if not arguments.no_models:
+        _bring_models(arguments, reading.lock, offline=options.places.offline)
+    _print_done(realized, as_json=arguments.json)
     return 0
+
+
+def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool) -> None:
+    from comfypin.cli.model_progress import watching
+    from comfypin.settings import Settings
+    from comfypin.wiring import bring_models
+
+    settings = Settings.from_environment().overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    with watching(as_json=arguments.json, quiet=not lock.models) as watcher:
+        bring_models(lock, settings, offline=offline, watcher=watcher)
 
 
 def _options(arguments: argparse.Namespace) -> "RealizeOptions":

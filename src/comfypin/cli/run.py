@@ -122,6 +122,7 @@ def execute(arguments: argparse.Namespace) -> int:
     console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
     plan = _plan(arguments, Settings.from_environment())
     with console.telling(as_json=arguments.json) as teller:
+        plan = _realized(plan, teller)
         result = run_until_stopped(_run(plan, teller))
     _print_result(result, plan)
     return 0
@@ -168,6 +169,15 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
         out_file=arguments.out_file,
         as_json=arguments.json,
     )
+
+
+def _realized(plan: Plan, teller: "Teller") -> Plan:
+    """The plan with an engine whose env is what the lock says; made now, where it is not there yet."""
+    from comfypin import wiring
+    from comfypin.settings import EnvSettings
+
+    engine = wiring.ensure_env(plan.lock, plan.engine, env=EnvSettings.from_environment(), tell=teller.say)
+    return replace(plan, engine=engine)
 
 
 async def _run(plan: Plan, teller: "Teller") -> "JobResult":
