@@ -21,6 +21,7 @@ REQUIRE_ALL = os.environ.get("COMFYPIN_REQUIRE_ALL") == "1"
 # Tool -> the command that brings it; `needs("nginx")` on a test refers to these.
 TOOLS = {
     "nginx": "apt-get install nginx-light",
+    "unshare": "apt-get install util-linux",
     "dockerd": "apt-get install docker.io",
     "docker-registry": "apt-get install docker-registry",
     "mmdebstrap": "apt-get install mmdebstrap",

@@ -1,0 +1,106 @@
+"""A run that is stopped or killed leaves nothing running; one whose engine is killed is run once more."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.door import DEMO_LOCK
+from tests.support.running import descendants, running_door, wait_until_gone
+
+NODES = 12
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """A run that takes a few seconds: pictures scaled one after the other."""
+    graph: dict[str, object] = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}
+    }
+    for number in range(2, NODES):
+        inputs = {
+            "image": [str(number - 1), 0],
+            "upscale_method": "bicubic",
+            "width": 1200 + number,
+            "height": 1200,
+            "crop": "disabled",
+        }
+        graph[str(number)] = {"class_type": "ImageScale", "inputs": inputs}
+    graph[str(NODES)] = {
+        "class_type": "SaveImage",
+        "inputs": {"images": [str(NODES - 1), 0], "filename_prefix": "slow"},
+    }
+    (tmp_path / "slow.json").write_text(json.dumps(graph))
+    out = ["--output", "file", "--out-dir", str(tmp_path / "out")]
+    return ["--lock", str(DEMO_LOCK), "--workflow", str(tmp_path / "slow.json"), *out]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+def test_a_stopped_run_ends_with_its_code_and_leaves_no_engine(
+    words: list[str], number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    with running_door(*words) as door:
+        door.wait_for("node_started")
+        door.signal(number)
+        returncode, said, stderr = door.end()
+    assert returncode == code
+    assert said["error"]["family"] == "cancelled"
+    assert "Traceback" not in stderr
+    assert wait_until_gone(door.engine_pids) == set()
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_run_that_is_killed_leaves_no_engine(words: list[str]) -> None:
+    with running_door(*words) as door:
+        door.wait_for("node_started")
+        door.signal(signal.SIGKILL)
+        door.process.wait()
+    assert door.engine_pids
+    assert wait_until_gone(door.engine_pids) == set()
+
+
+def test_a_run_that_is_stopped_while_its_engine_starts_leaves_no_engine(words: list[str]) -> None:
+    with running_door(*words) as door:
+        door.wait_for("note")
+        while not door.engine_pids:
+            door.engine_pids |= set(descendants(door.process.pid))
+        door.signal(signal.SIGTERM)
+        returncode, _, stderr = door.end()
+    assert returncode == 143
+    assert "Traceback" not in stderr
+    assert wait_until_gone(door.engine_pids) == set()
+
+
+def test_a_job_whose_engine_is_killed_is_run_once_more(words: list[str]) -> None:
+    with running_door(*words) as door:
+        door.wait_for("node_started")
+        os.kill(door.engine(), signal.SIGKILL)
+        door.wait_for("requeued")
+        returncode, result, _ = door.end()
+    assert returncode == 0
+    assert len(result["outputs"]) == 1
+    assert Path(result["outputs"][0]["uri"]).stat().st_size == result["outputs"][0]["size_bytes"]
+
+
+def test_a_job_whose_engine_is_killed_twice_fails_with_the_reason(words: list[str]) -> None:
+    with running_door(*words) as door:
+        door.wait_for("node_started")
+        os.kill(door.engine(), signal.SIGKILL)
+        door.wait_for("requeued")
+        door.wait_for("node_started")
+        os.kill(door.engine(), signal.SIGKILL)
+        returncode, said, stderr = door.end()
+    assert returncode == 20
+    assert "SIGKILL" in said["error"]["message"]
+    assert "Traceback" not in stderr
+
+
+def test_a_deadline_ends_the_run_with_its_code(words: list[str]) -> None:
+    with running_door(*words, "--timeout", "0.5") as door:
+        door.wait_for("node_started")
+        returncode, said, _ = door.end()
+    assert returncode == 22
+    assert "0.5 s" in said["error"]["message"]
+    assert wait_until_gone(door.engine_pids) == set()
