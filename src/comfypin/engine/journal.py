@@ -10,6 +10,9 @@ from pathlib import Path
 # What the engine prints, line by line, for those who ask for it with --verbose.
 log = logging.getLogger("comfypin.engine.log")
 
+# Every line that an engine prints; shown to people who ask for more than results.
+lines_log = logging.getLogger("comfypin.engine.log")
+
 _RING_LINES = 400
 _LINE_CHARACTERS = 2000
 _FILE_BYTES = 32 << 20
@@ -66,6 +69,8 @@ class Journal:
                 self._lines.pop()
             self._lines.append(line[:_LINE_CHARACTERS])
             self._overwriting = end == "\r"
+            if line.strip() and not self._overwriting:
+                lines_log.info("%s", line[:_LINE_CHARACTERS], extra={"action": "engine_said"})
             if not self._overwriting and line.strip():
                 log.info("%s", line[:_LINE_CHARACTERS], extra={"action": "engine_said"})
         self._partial = pieces[-1][-_LINE_CHARACTERS:]

@@ -1,6 +1,7 @@
 """The engine's log: last lines in memory, all in a file."""
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 
@@ -49,3 +50,13 @@ async def test_memory_and_file_have_an_end(tmp_path: Path, monkeypatch: pytest.M
     journal = await kept(tmp_path / "log", *[b"x" * 99 + b"\n"] * 500)
     assert len(journal.tail(10_000)) == 400
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 500 * 100
+
+
+async def test_lines_are_logged_for_those_who_want_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="comfypin.engine.log"):
+        await kept(tmp_path / "log", b"one\n10%\r20%\n\ntwo\n")
+    assert [record.getMessage() for record in caplog.records if record.name == "comfypin.engine.log"] == [
+        "one",
+        "20%",
+        "two",
+    ]
