@@ -103,10 +103,11 @@ def _check(arguments: argparse.Namespace) -> int:
     document = read_workflow(arguments.workflow)
     lock = _lock(arguments)
     catalogue = _catalogue(arguments, lock)
-    graph = load_workflow(document, catalogue).graph
+    workflow = load_workflow(document, catalogue)
+    graph = workflow.graph
     folder = arguments.input_dir or _beside(arguments.workflow)
     found = find_files(file_inputs(graph, catalogue), folder)
-    report = survey(graph, catalogue, lock, brought=frozenset((file.node_id, file.input_name) for file in found))
+    report = survey(workflow, catalogue, lock, brought=frozenset((file.node_id, file.input_name) for file in found))
     if arguments.json:
         facts = {"workflow": document.source, "format": document.format, "nodes": len(graph.nodes)}
         print(json.dumps({**facts, **_survey_json(report)}, indent=2, ensure_ascii=False))

@@ -15,7 +15,7 @@ from comfypin.workflow.describe import describe_inputs, input_names
 from comfypin.workflow.document import Document
 from comfypin.workflow.files import FoundFile, file_inputs, find_files, missing_files, parse_input_file, point_to_files
 from comfypin.workflow.findings import Finding
-from comfypin.workflow.graph import Graph
+from comfypin.workflow.graph import Graph, NodeId
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.overrides import Override, override
 from comfypin.workflow.parse import parse_api
@@ -65,7 +65,7 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     graph = override(point_to_files(graph, given), request.overrides, catalogue=catalogue, names=names)
     graph = workflow.expand(graph, now)
     found = find_files(file_inputs(graph, catalogue), request.input_folder, given=given)
-    checked = _checked(graph, found, request.input_folder, catalogue=catalogue, lock=lock)
+    checked = _checked(graph, found, request.input_folder, catalogue=catalogue, lock=lock, packs=workflow.packs)
     checked.refuse(request.document.source)
     mark = Mark.of(request.submission)
     marked = mark_outputs(graph, mark, catalogue)
@@ -91,11 +91,17 @@ def _extra_data(request: Request) -> Mapping[str, JsonValue]:
 
 
 def _checked(
-    graph: Graph, found: tuple[FoundFile, ...], folder: Path, *, catalogue: Catalogue, lock: Lock
+    graph: Graph,
+    found: tuple[FoundFile, ...],
+    folder: Path,
+    *,
+    catalogue: Catalogue,
+    lock: Lock,
+    packs: Mapping[NodeId, str],
 ) -> Preflight:
     """The preflight report, in which a file that is not there is told as the user's to bring."""
     brought = frozenset((file.node_id, file.input_name) for file in found)
-    report = preflight(graph, catalogue, lock, brought=brought)
+    report = preflight(graph, catalogue, lock, brought=brought, packs=packs)
     missing = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(file_inputs(graph, catalogue), found, folder, graph)

@@ -13,7 +13,7 @@ Format = Literal["api", "ui", "empty"]
 # What the largest workflows of the field leave far behind, and a machine reads in a second.
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 100
-MAX_NODES = 50_000
+MAX_NODES = 20_000
 MAX_VALUES = 3_000_000
 
 # {"prompt": ...} is ComfyUI's POST body, {"input": {"workflow": ...}} a serverless worker's, {"output", "workflow"}
@@ -95,7 +95,7 @@ def _check_size(value: object, source: str) -> None:
     for _ in range(MAX_DEPTH):
         deeper: list[object] = []
         for item in level:
-            if isinstance(item, Mapping):
+            if isinstance(item, dict):
                 deeper.extend(item.values())
             elif isinstance(item, list):
                 deeper.extend(item)
@@ -104,7 +104,7 @@ def _check_size(value: object, source: str) -> None:
             raise WorkflowUnreadable(source=source, reason=f"it holds more than {MAX_VALUES:,} values")
         if not deeper:
             return
-        level = [item for item in deeper if isinstance(item, Mapping | list)]
+        level = [item for item in deeper if isinstance(item, dict | list)]
     if level:
         raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} deep")
 

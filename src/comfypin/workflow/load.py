@@ -1,17 +1,18 @@
 """A document of either format as one graph that values can be set in, texts filled in, and seeds changed."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import Catalogue, input_specs
 from comfypin.workflow.convert.dynamic import Choose
 from comfypin.workflow.convert.graph import Conversion, convert
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
-from comfypin.workflow.graph import Graph
+from comfypin.workflow.graph import Graph, NodeId
 from comfypin.workflow.parse import parse_api
 from comfypin.workflow.prefix import without_marks
 from comfypin.workflow.smoke import smoke_graph
@@ -27,9 +28,25 @@ class Workflow:
     seeds: tuple[Seed, ...]
     conversion: Conversion | None = None
 
+    @property
+    def packs(self) -> Mapping[NodeId, str]:
+        """The node pack that each node of the file says it is from; API format does not say."""
+        shapes = self.conversion.written.shapes if self.conversion else {}
+        named = {node_id: pack_of(shape.node.properties) for node_id, shape in shapes.items()}
+        return {node_id: pack for node_id, pack in named.items() if pack is not None}
+
     def expand(self, graph: Graph, now: datetime) -> Graph:
         """This workflow's graph, with values set or not, with the page's texts filled in (`now` in the user's zone)."""
         return self.conversion.expand(graph, now) if self.conversion else expand_texts(graph, now)
+
+
+def pack_of(properties: Mapping[str, JsonValue]) -> str | None:
+    """The pack a saved node names: by its id in the registry, else its repository; None for ComfyUI's own."""
+    for key in ("cnr_id", "aux_id"):
+        pack = properties.get(key)
+        if isinstance(pack, str) and pack and pack != "comfy-core":
+            return pack
+    return None
 
 
 def choose_at_random(options: Sequence[str]) -> str:

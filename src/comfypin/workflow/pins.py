@@ -57,6 +57,12 @@ class Suspects:
                 return None, f"one of these pins of the release {release} should have brought it: {listed}"
 
 
+def pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
+    """The node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
+    wanted = _plain(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    return next((pin for pin in lock.custom_nodes if wanted in _folders(pin)), None)
+
+
 def suspects(catalogue: Catalogue, lock: LockLike) -> Suspects:
     """The node pins that the engine loaded nothing of."""
     loaded = {

@@ -18,7 +18,7 @@ from comfypin.workflow.checks import Refusal, check_link, check_value
 from comfypin.workflow.files import split_annotation
 from comfypin.workflow.findings import Finding, closest, did_you_mean
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
-from comfypin.workflow.pins import LockLike, Suspects, model_pin, suspects
+from comfypin.workflow.pins import LockLike, Suspects, model_pin, pack_pin, suspects
 from comfypin.workflow.walk import Walk
 
 # Looking for near names costs more than all else; a graph with more wrong names than this gets none for the rest.
@@ -53,19 +53,27 @@ def preflight(
     lock: LockLike | None = None,
     *,
     brought: Set[tuple[NodeId, str]] = frozenset(),
+    packs: Mapping[NodeId, str] | None = None,
 ) -> Preflight:
     """Check a graph. `brought` are the file inputs, as (node id, input name), whose files the job brings along.
+    `packs` names the node pack of each node, where the workflow says it.
 
     An error is what ComfyUI itself refuses; what costs only some outputs, or what a third-party class may accept by
     a validation of its own, is a warning.
     """
-    return _Check(graph, catalogue, lock, brought).report()
+    return _Check(graph, catalogue, lock, brought, packs or {}).report()
 
 
 class _Check:
     def __init__(
-        self, graph: Graph, catalogue: Catalogue, lock: LockLike | None, brought: Set[tuple[NodeId, str]]
+        self,
+        graph: Graph,
+        catalogue: Catalogue,
+        lock: LockLike | None,
+        brought: Set[tuple[NodeId, str]],
+        packs: Mapping[NodeId, str],
     ) -> None:
+        self.packs = packs
         self.graph = graph
         self.catalogue = catalogue
         self.lock = lock
@@ -157,15 +165,14 @@ class _Check:
 
     def _refused(self, node: Node, spec: InputSpec, value: object, refusal: Refusal) -> Finding:
         finding = self._finding(node, code=refusal.code, message=refusal.message, input_name=spec.name)
-        if refusal.code == "not_in_list" and isinstance(value, str):
-            near = self._closest(value, [choice for choice in spec.choices or () if isinstance(choice, str)])
-            finding = replace(finding, closest=near, message=f"{refusal.message}{did_you_mean(near)}")
-            if not names_file(node.class_type, spec):
-                finding = self._with_model_pin(finding, value)
-        if refusal.certain:
+        if not refusal.certain:
+            doubt = " (the engine has the last word: the node may check this by itself)"
+            finding = replace(finding, severity="warning", message=finding.message + doubt)
+        if refusal.code != "not_in_list" or not isinstance(value, str):
             return finding
-        doubt = " (the engine has the last word: the node may check this by itself)"
-        return replace(finding, severity="warning", message=finding.message + doubt)
+        if not names_file(node.class_type, spec):
+            finding = self._with_model_pin(finding, value)
+        return self._with_closest(finding, value, [choice for choice in spec.choices or () if isinstance(choice, str)])
 
     def _with_model_pin(self, finding: Finding, value: str) -> Finding:
         if self.lock is None or "." not in value:
@@ -178,15 +185,29 @@ class _Check:
         return replace(finding, pin=pin.name, message=f"{finding.message}; {advice}")
 
     def _unknown(self, node: Node) -> Finding:
-        near = self._closest(node.class_type, self.catalogue)
         finding = self._finding(node, code="class_unknown", message="the engine has no such node class")
-        finding = replace(finding, closest=near, message=finding.message + did_you_mean(near))
-        if self.lock is None:
-            return finding
+        pack = self.packs.get(node.id)
+        if pack is not None:
+            finding = replace(finding, message=f"{finding.message}; its pack is {pack}")
+        if self.lock is not None:
+            pin, sentence = self._explained(pack, self.lock)
+            finding = replace(finding, pin=pin, message=f"{finding.message}; {sentence}")
+        return self._with_closest(finding, node.class_type, self.catalogue)
+
+    def _explained(self, pack: str | None, lock: LockLike) -> tuple[str | None, str]:
+        """The pin that should have brought a class, where it can be told, and a sentence for people."""
+        if pack is not None:
+            pin = pack_pin(pack, lock)
+            if pin is None:
+                return None, f"no node pin of the release {lock.version_name} brings it"
+            return pin.name, f"the pin {pin.name} of the release {lock.version_name} brings it, and did not load"
         if self.suspects is None:
-            self.suspects = suspects(self.catalogue, self.lock)
-        pin, sentence = self.suspects.explain(self.lock.version_name)
-        return replace(finding, pin=pin, message=f"{finding.message}; {sentence}")
+            self.suspects = suspects(self.catalogue, lock)
+        return self.suspects.explain(lock.version_name)
+
+    def _with_closest(self, finding: Finding, word: str, names: Iterable[str]) -> Finding:
+        near = self._closest(word, names)
+        return replace(finding, closest=near, message=f"{finding.message}{did_you_mean(near)}")
 
     def _no_outputs(self) -> Finding:
         message = "it has no output node (such as SaveImage or PreviewImage), so there is nothing to run"

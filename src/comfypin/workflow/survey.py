@@ -7,7 +7,8 @@ from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.describe import describe_inputs
 from comfypin.workflow.files import FileInput, file_inputs
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.graph import NodeId
+from comfypin.workflow.load import Workflow
 from comfypin.workflow.pins import LockLike, model_pin
 from comfypin.workflow.preflight import Preflight, preflight
 
@@ -50,10 +51,11 @@ class Survey:
 
 
 def survey(
-    graph: Graph, catalogue: Catalogue, lock: LockLike | None, *, brought: Set[tuple[NodeId, str]] = frozenset()
+    workflow: Workflow, catalogue: Catalogue, lock: LockLike | None, *, brought: Set[tuple[NodeId, str]] = frozenset()
 ) -> Survey:
-    """Check a graph and list what it needs. `brought` are the inputs (node id, name) whose files were found."""
-    report = preflight(graph, catalogue, lock, brought=brought)
+    """Check a workflow and list what it needs. `brought` are the inputs (node id, name) whose files were found."""
+    graph = workflow.graph
+    report = preflight(graph, catalogue, lock, brought=brought, packs=workflow.packs)
     models = tuple(
         _use(one.node_id, one.input_name, str(one.default), one.choices or (), lock)
         for one in describe_inputs(graph, catalogue)

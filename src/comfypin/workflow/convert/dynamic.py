@@ -9,12 +9,26 @@ Choose: TypeAlias = Callable[[Sequence[str]], str]
 
 _LINE_ENDS = re.compile("[\n\r\u2028\u2029]")
 _ESCAPED = re.compile(r"\\([{}|])")
-# A text of the field is a few kilobytes and two or three levels; each level of braces reads its text again.
-MAX_READ_CHARACTERS = 20_000_000
 
 
 class TooMuchText(Exception):
     """The braces of a text are nested so deeply that reading them would take for ever."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many more characters may be read between braces, in all texts of a workflow together.
+
+    A text of the field is a few kilobytes and two or three levels deep; each level reads what is inside it again.
+    """
+
+    characters: int = 5_000_000
+
+    def spend(self, count: int) -> None:
+        """Raises `TooMuchText` when nothing is left."""
+        self.characters -= count
+        if self.characters < 0:
+            raise TooMuchText
 
 
 @dataclass(slots=True)
@@ -24,9 +38,8 @@ class _Level:
     done: list[str] = field(default_factory=list)
 
 
-def expand_dynamic(text: str, choose: Choose) -> str:
+def expand_dynamic(text: str, choose: Choose, budget: Budget) -> str:
     """The text with comments removed and choices made. Raises `TooMuchText` for hostile nesting."""
-    read = 0
     levels = [_Level(without_comments(text))]
     while True:
         level = levels[-1]
@@ -39,9 +52,7 @@ def expand_dynamic(text: str, choose: Choose) -> str:
             levels[-1].done.append(finished)
             continue
         options, level.at = _options(level.text, start + 1)
-        read += level.at - start
-        if read > MAX_READ_CHARACTERS:
-            raise TooMuchText
+        budget.spend(level.at - start)
         levels.append(_Level(without_comments(choose(options))))
 
 

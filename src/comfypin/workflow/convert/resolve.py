@@ -75,20 +75,32 @@ class _AtOutput:
 _Place: TypeAlias = "_AtInput | _AtOutput"
 
 
-def resolve_input(scope: Scope, shape: Shape, index: int, scopes: Scopes) -> Resolved:
-    """Follow the wire at one input of a node to its end; None where nothing is connected."""
-    wanted = shape.inputs[index].type
-    place: _Place | Resolved = _AtInput(scope, shape, index)
-    seen: set[tuple[bool, str, str, int]] = set()
-    while isinstance(place, _AtInput | _AtOutput):
-        at_input = isinstance(place, _AtInput)
-        number = place.index if isinstance(place, _AtInput) else place.slot
-        key = (at_input, place.scope.prefix, place.shape.node.id, number)
-        if key in seen:
-            return Broken("the wire leads back to itself through bypassed nodes or reroutes")
-        seen.add(key)
-        place = _before_input(place) if isinstance(place, _AtInput) else _before_output(place, wanted, scopes)
-    return place
+class Resolver:
+    """Follows wires; what was found on the way is kept, so that many wires over one long way cost it once."""
+
+    def __init__(self, inside: Scopes) -> None:
+        self._inside = inside
+        self._known: dict[tuple[bool, str, str, int, str], Resolved] = {}
+
+    def resolve_input(self, scope: Scope, shape: Shape, index: int) -> Resolved:
+        """Follow the wire at one input of a node to its end; None where nothing is connected."""
+        wanted = shape.inputs[index].type
+        place: _Place | Resolved = _AtInput(scope, shape, index)
+        way: dict[tuple[bool, str, str, int, str], None] = {}
+        while isinstance(place, _AtInput | _AtOutput):
+            at_input = isinstance(place, _AtInput)
+            number = place.index if isinstance(place, _AtInput) else place.slot
+            key = (at_input, place.scope.prefix, place.shape.node.id, number, wanted)
+            if key in self._known:
+                place = self._known[key]
+                break
+            if key in way:
+                place = Broken("the wire leads back to itself through bypassed nodes or reroutes")
+                break
+            way[key] = None
+            place = _before_input(place) if isinstance(place, _AtInput) else _before_output(place, wanted, self._inside)
+        self._known.update(dict.fromkeys(way, place))
+        return place
 
 
 def _before_input(place: _AtInput) -> "_Place | Resolved":

@@ -42,9 +42,7 @@ def load_values(containers: Mapping[str, Container], order: list[str]) -> None:
             early = name != "" and shape.subgraph is not None and places[shape.subgraph] > places[name]
             container.values[node_id] = _initial(shape, promoted, containers, stored=not early)
     for name in order:
-        for shape in containers[name].shapes.values():
-            if shape.node.type == PRIMITIVE:
-                apply_primitive(containers[name], shape)
+        apply_primitives(containers[name])
     # Saving the graph, which the page does first, writes each instance's values into the nodes inside: the root's
     # instances, then those of the definitions in the file's order.
     for name in ["", *(name for name in containers if name)]:
@@ -56,24 +54,21 @@ def load_values(containers: Mapping[str, Container], order: list[str]) -> None:
                         inside.values[node_id][widget] = containers[name].values[shape.node.id][port]
 
 
-def apply_primitive(container: Container, primitive: Shape) -> None:
-    """Copy a PrimitiveNode's value into the widgets that it is wired to, muted or not."""
-    targets = list(primitive_targets(container, primitive))
-    stored = primitive.node.values
-    if not targets or not isinstance(stored, list) or not stored:
-        return
-    value = _in_common_range(stored[0], targets) if len(targets) > 1 else stored[0]
-    for shape, widget in targets:
-        container.values[shape.node.id][widget] = value
-
-
-def primitive_targets(container: Container, primitive: Shape) -> Iterator[tuple[Shape, str]]:
-    """(node, widget) for each widget that is wired to a PrimitiveNode."""
+def apply_primitives(container: Container) -> None:
+    """Copy every PrimitiveNode's value into the widgets that it is wired to, muted or not."""
+    targets: dict[str, list[tuple[Shape, str]]] = {}
     for link_id, shape, index in container.consumers():
         link = container.graph.links.get(link_id)
         name = shape.inputs[index].name
-        if link is not None and link.origin_id == primitive.node.id and name in container.values[shape.node.id]:
-            yield shape, name
+        if link is not None and name in container.values[shape.node.id]:
+            targets.setdefault(link.origin_id, []).append((shape, name))
+    for primitive in container.shapes.values():
+        stored, wired = primitive.node.values, targets.get(primitive.node.id, [])
+        if primitive.node.type != PRIMITIVE or not wired or not isinstance(stored, list) or not stored:
+            continue
+        value = _in_common_range(stored[0], wired) if len(wired) > 1 else stored[0]
+        for shape, widget in wired:
+            container.values[shape.node.id][widget] = value
 
 
 def _promotions(container: Container, containers: Mapping[str, Container]) -> dict[str, list[tuple[str, str]]]:

@@ -159,7 +159,7 @@ def _read_slot(raw: JsonValue) -> UiSlot:
         name=name if isinstance(name, str) else "",
         type=type_text(slot.get("type")),
         link=_id(slot.get("link")),
-        widget=isinstance(slot.get("widget"), Mapping),
+        widget=isinstance(slot.get("widget"), dict),
     )
 
 
@@ -212,11 +212,11 @@ def _number(raw: JsonValue) -> int:
 
 
 def _list(raw: JsonValue) -> Sequence[JsonValue]:
-    if isinstance(raw, Mapping):
+    if isinstance(raw, dict):
         # Some files hold `links` as an object by id.
         return list(raw.values())
     return raw if isinstance(raw, list) else []
 
 
 def _mapping(raw: JsonValue) -> Mapping[str, JsonValue]:
-    return raw if isinstance(raw, Mapping) else {}
+    return raw if isinstance(raw, dict) else {}

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from comfypin.workflow.convert.dynamic import Choose, TooMuchText, expand_dynamic
+from comfypin.workflow.convert.dynamic import Budget, Choose, TooMuchText, expand_dynamic
 from comfypin.workflow.convert.names import Names, name_nodes
-from comfypin.workflow.convert.resolve import Broken, FromNode, FromWidget, Resolved, Scope, resolve_input
+from comfypin.workflow.convert.resolve import Broken, FromNode, FromWidget, Resolved, Resolver, Scope
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.state import Container
 from comfypin.workflow.convert.ui import BYPASSED, MUTED
@@ -46,7 +46,7 @@ def write(containers: Mapping[str, Container], *, choose: Choose, findings: list
     inside = {
         (scope.parent.prefix, scope.instance.node.id): scope for scope in scopes if scope.parent and scope.instance
     }
-    writer = _Writer(choose=choose, inside=inside, findings=findings)
+    writer = _Writer(choose=choose, resolver=Resolver(inside), findings=findings)
     for scope in scopes:
         for shape in scope.container.shapes.values():
             if not shape.is_virtual and shape.node.mode not in (MUTED, BYPASSED):
@@ -75,12 +75,13 @@ def unfold(containers: Mapping[str, Container]) -> Iterator[Scope]:
 @dataclass(slots=True)
 class _Writer:
     choose: Choose
-    inside: Mapping[tuple[str, str], Scope]
+    resolver: Resolver
     findings: list[Finding]
     nodes: dict[str, dict[str, InputValue]] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     seeds: list[Seed] = field(default_factory=list)
     prefixes: set[str] = field(default_factory=set)
+    budget: Budget = field(default_factory=Budget)
 
     def write(self, scope: Scope, shape: Shape) -> None:
         node_id = scope.path_of(shape.node.id)
@@ -91,7 +92,7 @@ class _Writer:
             if name not in silent:
                 _put(inputs, name, self._sent(node_id, shape, name, value))
         for index, slot in enumerate(shape.inputs):
-            source = resolve_input(scope, shape, index, self.inside)
+            source = self.resolver.resolve_input(scope, shape, index)
             match source:
                 case Broken(reason):
                     self.findings.append(_finding(node_id, shape, "broken_link", reason, slot.name))
@@ -110,7 +111,7 @@ class _Writer:
         if spec is None or not spec.options.get("dynamicPrompts") or not isinstance(value, str):
             return value
         try:
-            return expand_dynamic(value, self.choose)
+            return expand_dynamic(value, self.choose, self.budget)
         except TooMuchText:
             message = "the braces of its dynamic prompt are nested too deeply to be read"
             self.findings.append(_finding(node_id, shape, "dynamic_prompt", message, name))
