@@ -10,9 +10,6 @@ from pathlib import Path
 # What the engine prints, line by line, for those who ask for it with --verbose.
 log = logging.getLogger("comfypin.engine.log")
 
-# Every line that an engine prints; shown to people who ask for more than results.
-lines_log = logging.getLogger("comfypin.engine.log")
-
 _RING_LINES = 400
 _LINE_CHARACTERS = 2000
 _FILE_BYTES = 32 << 20
@@ -29,6 +26,7 @@ class Journal:
         self._lines: deque[str] = deque(maxlen=_RING_LINES)
         self._partial = ""
         self._overwriting = False
+        self._unwritable = False
 
     def tail(self, count: int = 20) -> tuple[str, ...]:
         """The last lines, oldest first, without colours; of a progress bar only its last state."""
@@ -55,12 +53,20 @@ class Journal:
             transport.close()
 
     def _write(self, chunk: bytes) -> None:
-        """Append to the file; a full one becomes `.1`, and the one before that is dropped."""
-        with self.path.open("ab") as file:
-            file.write(chunk)
-            size_bytes = file.tell()
-        if size_bytes > _FILE_BYTES:
-            self.path.replace(self.path.with_name(self.path.name + ".1"))
+        """Append to the file; a full one becomes `.1`, and the one before that is dropped.
+
+        A disk that is full must not stop the reading: an engine that cannot print any more would die of it.
+        """
+        try:
+            with self.path.open("ab") as file:
+                file.write(chunk)
+                size_bytes = file.tell()
+            if size_bytes > _FILE_BYTES:
+                self.path.replace(self.path.with_name(self.path.name + ".1"))
+        except OSError as exc:
+            if not self._unwritable:
+                self._unwritable = True
+                log.warning("the engine's log cannot be written to %s: %s", self.path, exc.strerror)
 
     def _remember(self, text: str) -> None:
         pieces = _LINE_ENDS.split(_COLOURS.sub("", self._partial + text))
@@ -69,8 +75,6 @@ class Journal:
                 self._lines.pop()
             self._lines.append(line[:_LINE_CHARACTERS])
             self._overwriting = end == "\r"
-            if line.strip() and not self._overwriting:
-                lines_log.info("%s", line[:_LINE_CHARACTERS], extra={"action": "engine_said"})
             if not self._overwriting and line.strip():
                 log.info("%s", line[:_LINE_CHARACTERS], extra={"action": "engine_said"})
         self._partial = pieces[-1][-_LINE_CHARACTERS:]

@@ -60,3 +60,7 @@ async def test_lines_are_logged_for_those_who_want_them(tmp_path: Path, caplog: 
         "20%",
         "two",
     ]
+
+
+async def test_a_disk_that_takes_nothing_does_not_stop_the_reading() -> None:
+    assert (await kept(Path("/dev/full"), b"one\n", b"two\n")).tail() == ("one", "two")
