@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import traceback
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -11,8 +12,9 @@ from comfypin.engine.embedded.declare import NodeClass
 from comfypin.engine.embedded.executor import Executor
 from comfypin.engine.embedded.folders import Folders
 from comfypin.engine.embedded.hub import Hub
+from comfypin.engine.embedded.messages import timestamp_ms
 from comfypin.engine.embedded.queue import Ended, PromptQueue, QueuedPrompt
-from comfypin.engine.embedded.validate import Validator
+from comfypin.engine.embedded.validate import Validator, full_name
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,11 @@ class EmbeddedEngine:
         self.folders.make()
         self.hub.start()
         threading.Thread(target=self._work, name="prompts", daemon=True).start()
+
+    def stop(self) -> None:
+        """Interrupt what runs and have the thread end before the next prompt."""
+        self.executor.interrupt()
+        self.queue.ask({"stop"})
 
     @cached_property
     def classes(self) -> Mapping[str, NodeClass]:
@@ -77,17 +84,34 @@ class EmbeddedEngine:
         executor = self.executor
         while True:
             task = self.queue.take()
-            if not isinstance(task, QueuedPrompt):
+            if isinstance(task, QueuedPrompt):
+                self._finish(task)
+            elif "stop" in task:
+                return
+            else:
                 executor.forget()
-                continue
-            self.queue.finish(task, self._run(task))
-            if task.client_id is not None:
-                self.hub.send("executing", {"node": None, "prompt_id": task.prompt_id}, task.client_id)
+
+    def _finish(self, task: QueuedPrompt) -> None:
+        self.queue.finish(task, self._run(task))
+        if task.client_id is not None:
+            self.hub.send("executing", {"node": None, "prompt_id": task.prompt_id}, task.client_id)
 
     def _run(self, prompt: QueuedPrompt) -> Ended:
         """Run a prompt; the thread outlives even one whose graph cannot be walked."""
         try:
             return self.executor.run(prompt)
-        except Exception:
+        except Exception as problem:
             log.exception("prompt failed", extra={"action": "prompt_failed", "prompt_id": prompt.prompt_id})
-            return Ended(status="error", messages=())
+            failure: dict[str, JsonValue] = {
+                "prompt_id": prompt.prompt_id,
+                "node_id": "",
+                "node_type": "",
+                "executed": [],
+                "exception_message": str(problem),
+                "exception_type": full_name(problem),
+                "traceback": traceback.format_tb(problem.__traceback__),
+                "current_inputs": {},
+                "current_outputs": [],
+                "timestamp": timestamp_ms(),
+            }
+            return Ended(status="error", messages=(("execution_error", failure),))

@@ -89,7 +89,11 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
     async def start(_: web.Application) -> None:
         engine.start()
 
+    async def stop(_: web.Application) -> None:
+        engine.stop()
+
     app.on_startup.append(start)
+    app.on_cleanup.append(stop)
     return app
 
 
