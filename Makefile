@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 SYNC := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --quiet --inexact
 
-.PHONY: demo test lint check-types check-imports test-comfyui test-soak clean
+.PHONY: demo test test-pythons lint check-types check-imports test-comfyui test-soak clean
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "comfypin needs Python 3.11 or newer with venv and pip (Debian: apt-get install python3-venv)"; exit 1; }
@@ -39,6 +39,15 @@ check-types: $(VENV)/.dev
 
 check-imports: $(VENV)/.dev
 	$(BIN)/lint-imports
+
+# The unit tests on every Python that comfypin supports and this machine has.
+test-pythons: $(VENV)/.made
+	@for version in 3.11 3.12 3.13; do \
+	    python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || { echo "Python $$version is not on this machine"; continue; }; \
+	    echo "Python $$version: $$python"; \
+	    UV_PROJECT_ENVIRONMENT=$(VENV)-$$version $(BIN)/uv sync --frozen --quiet --group dev --python $$python && \
+	    $(VENV)-$$version/bin/pytest -q -n auto tests/unit $(PYTEST_ARGS) || exit 1; \
+	done
 
 test-comfyui: $(VENV)/.dev
 	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/pytest -m comfyui -n 0 -rA $(PYTEST_ARGS)
