@@ -214,10 +214,12 @@ def _tell(event: "SyncEvent", *, verbose: bool) -> None:
 
 
 def _line(event: "SyncEvent", *, verbose: bool) -> str | None:
-    from comfypin.sync.syncer import Delivered, Failed
+    from comfypin.sync.syncer import Delivered, Failed, Watching
     from comfypin.sync.watch import Notice
 
     match event:
+        case Watching(found):
+            return f"watching, {found} files to look at" if verbose else None
         case Delivered(row, sent):
             return f"{'delivered' if sent else 'there already'} {_shown(row.path)}" if verbose else None
         case Failed(row, wait_s):
@@ -227,10 +229,12 @@ def _line(event: "SyncEvent", *, verbose: bool) -> str | None:
 
 
 def _event_to_json(event: "SyncEvent") -> dict[str, object]:
-    from comfypin.sync.syncer import Delivered, Failed
+    from comfypin.sync.syncer import Delivered, Failed, Watching
     from comfypin.sync.watch import Notice
 
     match event:
+        case Watching(found):
+            return {"event": "watching", "found": found}
         case Delivered(row, sent):
             facts = {"key": row.key, "size_bytes": row.fingerprint.size, "sha256": row.sha256.hex}
             return {"event": "delivered", "path": _shown(row.path), "sent": sent, "revision": row.revision, **facts}

@@ -141,8 +141,11 @@ class HttpClient:
         credentials: Credentials | None = None,
         dialler: Dialler | None = None,
         timeout_s: float = 30.0,
+        public_only: bool = False,
     ) -> None:
+        """With `public_only` no private address is asked, even where the URL itself names it: for strangers' URLs."""
         self._credentials = credentials or Credentials()
+        self._public_only = public_only
         dialler = dialler or SystemDialler()
         self._names = Names(dialler)
         self._connections = Connections(dialler, timeout_s=timeout_s)
@@ -193,7 +196,11 @@ class HttpClient:
                 uri=shown(asked),
                 reason=f"it leads to the link-local address of {parts.hostname}, where clouds keep keys",
             )
-        return Place(scheme=parts.scheme, host=parts.hostname, port=port, addresses=addresses)
+        place = Place(scheme=parts.scheme, host=parts.hostname, port=port, addresses=addresses)
+        if self._public_only and not place.public:
+            reason = f"it leads to the private address of {parts.hostname}, which jobs may not ask"
+            raise RedirectRefused(uri=shown(asked), reason=reason)
+        return place
 
     def _ask(self, url: str, place: Place, headers: Mapping[str, str]) -> Answer:
         parts = urllib.parse.urlsplit(url)

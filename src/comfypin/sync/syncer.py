@@ -70,7 +70,14 @@ class Failed:
     wait_s: float
 
 
-SyncEvent = Delivered | Failed | Notice
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """The first scan has ended; from here on nothing is missed, whatever happens in the folder."""
+
+    found: int
+
+
+SyncEvent = Delivered | Failed | Notice | Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +259,8 @@ class Syncer:
                     self._settling.found(path, mark, now)
             case Scanned(first):
                 self._scanned = True
+                if first:
+                    self._on_event(Watching(len(self._settling)))
                 if first and self._outbox.is_new:
                     # Without an outbox, what lies here may be in the store already; what comes from now on is not.
                     self._doubted = frozenset(self._settling.paths())

@@ -1,0 +1,147 @@
+"""Brings a job's input files into a folder of its own: from base64, data URIs, https, s3 and gs, within limits.
+
+Addresses come from strangers: a name is resolved once, private addresses are refused unless allowed, redirects follow
+the same rules (`comfypin.models.network`), and every file has a size, a time and a count that it may not exceed.
+"""
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from comfypin.errors import ComfypinError
+from comfypin.errors.serve import InputUnusable
+from comfypin.files import contained_path
+from comfypin.models.http import HttpClient
+from comfypin.objects.interface import ObjectStore
+from comfypin.serve.wire import JobInput
+
+_CHUNK_BYTES = 1 << 18
+OpenBucket = Callable[[str, str], ObjectStore]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a job's inputs may take: bytes of one file and of all, seconds for all."""
+
+    file_bytes: int = 512 << 20
+    total_bytes: int = 1 << 30
+    seconds: float = 300.0
+
+
+class Fetcher:
+    """Brings inputs. `open_bucket(scheme, name)` gives the store of an s3:// or gs:// address."""
+
+    def __init__(self, *, client: HttpClient, open_bucket: OpenBucket, limits: Limits) -> None:
+        self._client = client
+        self._open_bucket = open_bucket
+        self._limits = limits
+
+    def bring(self, job: JobInput, folder: Path) -> tuple[str, ...]:
+        """Write every input of the job into the folder; returns `NODE=FILE` texts for those that point a node.
+
+        Blocks; meant for a thread. Raises `InputUnusable`.
+        """
+        budget = _Budget(self._limits)
+        pointed = []
+        for image in job.images:
+            self._write(folder, image.name, _decoded(image.name, image.image, budget), budget)
+        for item in job.inputs:
+            source = item.data if item.data is not None else str(item.url)
+            chunks = _decoded(item.name, source, budget) if item.data is not None else self._fetched(item.name, source)
+            path = self._write(folder, item.name, chunks, budget)
+            if item.node is not None:
+                pointed.append(f"{item.node}={path}")
+        return tuple(pointed)
+
+    def _write(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_Budget") -> Path:
+        try:
+            path = contained_path(folder, name)
+        except ValueError as exc:
+            raise InputUnusable(name=name, reason="the name leaves the input folder") from exc
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file, budget.one_file(name):
+                for chunk in chunks:
+                    budget.spend(name, len(chunk))
+                    file.write(chunk)
+        except OSError as exc:
+            raise InputUnusable(name=name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
+        except InputUnusable:
+            raise
+        except ComfypinError as exc:
+            raise InputUnusable(name=name, reason=exc.message.rstrip(".")) from exc
+        return path
+
+    def _fetched(self, name: str, url: str) -> Iterator[bytes]:
+        scheme = urlsplit(url).scheme
+        if scheme in ("s3", "gs"):
+            bucket, _, key = url.partition("://")[2].partition("/")
+            yield from self._open_bucket(scheme, bucket).read(key)
+            return
+        with closing(self._client.get(url)) as answer:
+            if answer.status != 200:
+                raise InputUnusable(name=name, reason=f"its server answered {answer.status}")
+            buffer = memoryview(bytearray(_CHUNK_BYTES))
+            while count := answer.readinto(buffer):
+                yield bytes(buffer[:count])
+
+
+class _Budget:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.seconds
+        self._total = 0
+        self._file = 0
+
+    def one_file(self, name: str) -> "_Budget":
+        self._file = 0
+        return self
+
+    def __enter__(self) -> "_Budget":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._file = 0
+
+    def check_base64(self, name: str, length: int) -> None:
+        if length // 4 * 3 > self._limits.file_bytes + 3:
+            self._too_big(name)
+
+    def spend(self, name: str, count: int) -> None:
+        self._file += count
+        self._total += count
+        if self._file > self._limits.file_bytes:
+            self._too_big(name)
+        if self._total > self._limits.total_bytes:
+            raise InputUnusable(name=name, reason=f"all inputs together exceed {_mb(self._limits.total_bytes)}")
+        if time.monotonic() > self._deadline:
+            raise InputUnusable(name=name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
+
+    def _too_big(self, name: str) -> None:
+        raise InputUnusable(name=name, reason=f"it is larger than {_mb(self._limits.file_bytes)}")
+
+
+def _decoded(name: str, text: str, budget: _Budget) -> Iterator[bytes]:
+    """The bytes of base64 or of a data URI (RFC 2397), in pieces."""
+    if text[:5].lower() == "data:":
+        head, separator, text = text.partition(",")
+        if not separator:
+            raise InputUnusable(name=name, reason="the data URI has no comma")
+        if not head.lower().endswith(";base64"):
+            yield unquote_to_bytes(text)
+            return
+    budget.check_base64(name, len(text))
+    try:
+        data = base64.b64decode("".join(text.split()) if any(map(str.isspace, text[:200])) else text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise InputUnusable(name=name, reason=f"it is not base64 ({exc})") from exc
+    yield data
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
