@@ -22,7 +22,7 @@ class Budget:
     A text of the field is a few kilobytes and two or three levels deep; each level reads what is inside it again.
     """
 
-    characters: int = 5_000_000
+    characters: int = 1_000_000
 
     def spend(self, count: int) -> None:
         """Raises `TooMuchText` when nothing is left."""
