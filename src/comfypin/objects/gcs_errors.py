@@ -1,5 +1,6 @@
 """What Google Cloud Storage said, as one of our errors."""
 
+import re
 from typing import TYPE_CHECKING
 
 from comfypin.errors import StorageError
@@ -63,7 +64,6 @@ def explained(exc: Exception, *, bucket: str, action: str, uri: str) -> tuple[St
 
 
 def _answered(status: int, reason: str, *, store: str, action: str, uri: str) -> StorageError:
-    said = redacted(reason).partition("?")[0][:300] if "http" in reason else reason[:300]
     lowered = reason.lower()
     if status in _PASSING_STATUS:
         return StoreBusy(store=store, status=status)
@@ -82,7 +82,14 @@ def _answered(status: int, reason: str, *, store: str, action: str, uri: str) ->
         return ObjectMissing(uri=uri)
     if status == 404:
         return BucketMissing(store=store, variable="GCS_BUCKET")
-    return StoreRefused(store=store, action=f"{action} {uri}", status=status, code="", reason=said)
+    return StoreRefused(store=store, action=f"{action} {uri}", status=status, code="", reason=_words(reason))
+
+
+def _words(text: str) -> str:
+    """Google's own words in a message that begins with the request's address."""
+    if found := re.search(r'"message":\s*"([^"]{1,300})"', text):
+        return found[1]
+    return re.sub(r"^[A-Z]+ \S+: ", "", redacted(text))[:300]
 
 
 def _without_token(text: str, store: str) -> StorageError:

@@ -1,0 +1,203 @@
+"""The variables of buckets: names, defaults, precedence, and endpoints in all the ways people write them."""
+
+from pathlib import Path
+
+import pytest
+
+from comfypin.errors import ConfigError
+from comfypin.errors.storage import SettingInvalid, SettingsConflict
+from comfypin.objects.config import GcsConfig, Place, S3Config, S3Credentials
+from comfypin.objects.s3 import _address
+
+
+def test_the_documented_defaults_of_gcs() -> None:
+    assert GcsConfig.from_variables({}) == GcsConfig(
+        bucket=None,
+        prefix="comfy/outputs",
+        project=None,
+        credentials_file=None,
+        retries=3,
+        retry_base_sleep_s=0.5,
+        public=False,
+        signed_url_ttl_s=0,
+        validate=True,
+    )
+
+
+def test_every_variable_of_gcs_is_read() -> None:
+    environ = {
+        "GCS_BUCKET": "gs://pictures/",
+        "GCS_PREFIX": "/mine/",
+        "GCS_PROJECT": "p2",
+        "GOOGLE_CLOUD_PROJECT": "p1",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/key.json",
+        "GCS_RETRIES": "0",
+        "GCS_RETRY_BASE_SLEEP": "1.5",
+        "GCS_PUBLIC": "TRUE",
+        "GCS_SIGNED_URL_TTL": "3600",
+        "GCS_VALIDATE": "false",
+    }
+    assert GcsConfig.from_variables(environ) == GcsConfig(
+        bucket="pictures",
+        prefix="mine",
+        project="p1",
+        credentials_file=Path("/key.json"),
+        retries=0,
+        retry_base_sleep_s=1.5,
+        public=True,
+        signed_url_ttl_s=3600,
+        validate=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GCS_RETRIES", "many"),
+        ("GCS_RETRIES", "-1"),
+        ("GCS_RETRY_BASE_SLEEP", "nan"),
+        ("GCS_PUBLIC", "maybe"),
+        ("GCS_SIGNED_URL_TTL", "604801"),
+        ("GCS_PREFIX", "../up"),
+    ],
+)
+def test_a_wrong_value_is_refused(name: str, value: str) -> None:
+    with pytest.raises(Exception, match=r"\.\.|" + name):
+        GcsConfig.from_variables({name: value})
+
+
+@pytest.mark.parametrize("name", ["S3_RETRIES", "S3_SIGNED_URL_TTL", "S3_ADDRESSING_STYLE", "S3_ENDPOINT_URL"])
+def test_a_wrong_value_of_s3_names_its_variable(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        S3Config.from_variables({name: "://wrong"})
+
+
+def test_an_account_alone_makes_r2s_endpoint_and_region() -> None:
+    account = "0123456789abcdef0123456789abcdef"
+    config = S3Config.from_variables({"R2_ACCOUNT_ID": account, "S3_BUCKET": "b", "AWS_REGION": "eu-west-1"})
+    assert (config.endpoint, config.region) == (f"https://{account}.r2.cloudflarestorage.com", "auto")
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "expected"),
+    [
+        ("https://pics.s3.eu-west-1.amazonaws.com", None, ("https://s3.eu-west-1.amazonaws.com", "pics", "eu-west-1")),
+        ("https://s3.eu-west-1.amazonaws.com/pics", None, ("https://s3.eu-west-1.amazonaws.com", "pics", "eu-west-1")),
+        ("https://a.b.s3.us-east-2.amazonaws.com/", None, ("https://s3.us-east-2.amazonaws.com", "a.b", "us-east-2")),
+        (
+            "https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com/pics",
+            None,
+            ("https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com", "pics", "auto"),
+        ),
+        ("https://pics.fra1.digitaloceanspaces.com", None, ("https://fra1.digitaloceanspaces.com", "pics", "fra1")),
+        ("https://fra1.digitaloceanspaces.com", "pics", ("https://fra1.digitaloceanspaces.com", "pics", "fra1")),
+        ("https://s3api-eu-ro-1.runpod.io", "vol", ("https://s3api-eu-ro-1.runpod.io", "vol", "eu-ro-1")),
+        ("https://pics.minio.example:9000", "pics", ("https://minio.example:9000", "pics", None)),
+        ("http://localhost:9000", "pics", ("http://localhost:9000", "pics", None)),
+        ("http://[::1]:9000", "pics", ("http://[::1]:9000", "pics", None)),
+        ("minio.example", "pics", ("https://minio.example", "pics", None)),
+        (None, "pics", (None, "pics", None)),
+    ],
+)
+def test_an_endpoint_is_understood(url: str | None, bucket: str | None, expected: tuple[str, str, str]) -> None:
+    place = Place.parse(url, bucket=bucket)
+    assert (place.endpoint, place.bucket, place.region) == expected
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "https://", "https://user:secret@host", "http://host:99999"])
+def test_what_is_no_endpoint_is_refused_without_showing_secrets(url: str) -> None:
+    with pytest.raises(SettingInvalid) as caught:
+        Place.parse(url, bucket="b")
+    assert "secret" not in str(caught.value)
+
+
+def test_runpods_variables_are_understood() -> None:
+    config = S3Config.from_variables(
+        {
+            "BUCKET_ENDPOINT_URL": "https://pics.s3.eu-west-1.amazonaws.com",
+            "BUCKET_ACCESS_KEY_ID": "k",
+            "BUCKET_SECRET_ACCESS_KEY": "s",
+        }
+    )
+    assert (config.bucket, config.region) == ("pics", "eu-west-1")
+    assert config.credentials == S3Credentials(access_key_id="k", secret_access_key="s")
+
+
+def test_keys_belong_to_their_endpoint_and_are_never_mixed() -> None:
+    both = {
+        "S3_BUCKET": "b",
+        "AWS_ACCESS_KEY_ID": "aws",
+        "AWS_SECRET_ACCESS_KEY": "aws-secret",
+        "AWS_SESSION_TOKEN": "aws-token",
+        "BUCKET_ACCESS_KEY_ID": "runpod",
+        "BUCKET_SECRET_ACCESS_KEY": "runpod-secret",
+        "BUCKET_ENDPOINT_URL": "https://runpods.example",
+    }
+    assert S3Config.from_variables(both).credentials == S3Credentials(
+        access_key_id="runpod", secret_access_key="runpod-secret"
+    )
+    assert S3Config.from_variables({**both, "S3_ENDPOINT_URL": "https://mine.example"}).credentials == S3Credentials(
+        access_key_id="aws", secret_access_key="aws-secret", session_token="aws-token"
+    )
+
+
+def test_half_a_key_pair_is_refused() -> None:
+    with pytest.raises(SettingsConflict, match="AWS_SECRET_ACCESS_KEY"):
+        S3Config.from_variables({"AWS_ACCESS_KEY_ID": "k"})
+
+
+def test_a_profile_gives_the_keys(tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = d\naws_secret_access_key = ds\n"
+        "[work]\naws_access_key_id = w\naws_secret_access_key = ws%\naws_session_token = wt\n"
+    )
+    environ = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")}
+    assert S3Config.from_variables(environ).credentials == S3Credentials(access_key_id="d", secret_access_key="ds")
+    assert S3Config.from_variables({**environ, "AWS_PROFILE": "work"}).credentials == S3Credentials(
+        access_key_id="w", secret_access_key="ws%", session_token="wt"
+    )
+    with pytest.raises(SettingsConflict, match="AWS_PROFILE"):
+        S3Config.from_variables({**environ, "AWS_PROFILE": "other"})
+
+
+def test_a_job_brings_all_of_its_own_s3_config() -> None:
+    config = S3Config.from_variables(
+        {"S3_BUCKET": "ours", "S3_PREFIX": "p", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    ).for_job(
+        {
+            "accessId": "jk",
+            "accessSecret": "js",
+            "bucketName": "theirs",
+            "endpointUrl": "https://s3.eu-west-3.amazonaws.com",
+        }
+    )
+    assert (config.bucket, config.region, config.prefix) == ("theirs", "eu-west-3", "p")
+    assert config.credentials == S3Credentials(access_key_id="jk", secret_access_key="js")
+
+
+@pytest.mark.parametrize("missing", ["accessId", "accessSecret", "bucketName", "endpointUrl"])
+def test_a_jobs_s3_config_is_whole_or_refused(missing: str) -> None:
+    whole = {"accessId": "jk", "accessSecret": "hush", "bucketName": "b", "endpointUrl": "https://h"}
+    with pytest.raises(SettingInvalid, match=missing) as caught:
+        S3Config().for_job({**whole, missing: ""})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, {"virtual_hosted_style_request": True}),
+        ({"S3_BUCKET": "with.dots"}, {"virtual_hosted_style_request": False}),
+        ({"S3_ADDRESSING_STYLE": "path"}, {"virtual_hosted_style_request": False}),
+        (
+            {"S3_ENDPOINT_URL": "https://minio.example"},
+            {"virtual_hosted_style_request": False, "aws_endpoint_url_s3": "https://minio.example"},
+        ),
+        (
+            {"S3_ENDPOINT_URL": "https://oss.example:444", "S3_ADDRESSING_STYLE": "virtual"},
+            {"virtual_hosted_style_request": True, "aws_endpoint_url_s3": "https://pics.oss.example:444"},
+        ),
+    ],
+)
+def test_the_bucket_is_in_the_host_or_in_the_path(environ: dict[str, str], expected: dict[str, object]) -> None:
+    assert _address(S3Config.from_variables({"S3_BUCKET": "pics", **environ})) == expected
