@@ -18,6 +18,8 @@ from comfypin.engine.embedded.validate import Validator, full_name
 
 log = logging.getLogger(__name__)
 
+_STOP_S = 5.0
+
 
 class EmbeddedEngine:
     """Accepts prompts at once and runs them one at a time."""
@@ -33,17 +35,19 @@ class EmbeddedEngine:
         self.hub = Hub(remaining=self.queue.remaining, flags=self.flags)
         self.queue.on_change(self.hub.send_status)
         self._accepted = 0
+        self._thread = threading.Thread(target=self._work, name="prompts", daemon=True)
 
     def start(self) -> None:
         """Begin to run prompts. Needs a running event loop. The thread ends with the process."""
         self.folders.make()
         self.hub.start()
-        threading.Thread(target=self._work, name="prompts", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """Interrupt what runs and have the thread end before the next prompt."""
+        """Interrupt what runs, and wait a while for the thread to end."""
         self.executor.interrupt()
         self.queue.ask({"stop"})
+        self._thread.join(_STOP_S)
 
     @cached_property
     def classes(self) -> Mapping[str, NodeClass]:

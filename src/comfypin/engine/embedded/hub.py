@@ -1,6 +1,7 @@
 """The websockets: who listens, and what each of them is still to be sent."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -37,7 +38,9 @@ class Hub:
         if self._loop is None or (client_id is not None and client_id not in self._listeners):
             return
         body = data.text if isinstance(data, RawJson) else json.dumps(data)
-        self._loop.call_soon_threadsafe(self._deliver, f'{{"type": {json.dumps(event)}, "data": {body}}}', client_id)
+        text = f'{{"type": {json.dumps(event)}, "data": {body}}}'
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._deliver, text, client_id)
 
     def send_status(self) -> None:
         """Tell all how many prompts have not ended."""

@@ -90,7 +90,7 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
         engine.start()
 
     async def stop(_: web.Application) -> None:
-        engine.stop()
+        await asyncio.to_thread(engine.stop)
 
     app.on_startup.append(start)
     app.on_cleanup.append(stop)
