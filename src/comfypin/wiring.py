@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from comfypin.models.verify import Finding as ModelFinding
     from comfypin.objects.config import GcsConfig, S3Config
     from comfypin.objects.interface import ObjectStore
-    from comfypin.outputs.bucket import BucketSink
+    from comfypin.outputs.bucket import BucketSink, UploadWatcher
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.interface import OutputSink
     from comfypin.settings import EnvSettings, ModelSettings, OutputMode, RunpodSettings, Settings
@@ -135,6 +135,16 @@ def make_sink(
     else:
         sink = _bucket_sink(mode, settings, outputs, bucket=bucket, prefix=prefix)
     return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
+
+
+def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
+    """Have the watcher told of all that goes up to a bucket, where the sink delivers into one."""
+    from comfypin.outputs.bucket import BucketSink
+    from comfypin.outputs.convert import ConvertingSink
+
+    inner = sink.sink if isinstance(sink, ConvertingSink) else sink
+    if isinstance(inner, BucketSink):
+        inner.watcher = watcher
 
 
 def make_job_sink(settings: "Settings", s3_config: "Mapping[str, object]") -> "OutputSink":

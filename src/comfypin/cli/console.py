@@ -19,6 +19,7 @@ from comfypin.run.events import PhaseStarted, Requeued, RunEvent, to_json
 if TYPE_CHECKING:
     import rich.progress
 
+    from comfypin.outputs.bucket import UploadEvent, UploadWatcher
     from comfypin.workflow.graph import Graph, NodeId
 
 _LINE_EVERY_S = 5.0
@@ -27,7 +28,11 @@ _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 class Teller(Protocol):
-    """Tells of a job's way."""
+    """Tells of a job's way. `hear_upload`, where there is one, wants to know of every piece that goes up."""
+
+    @property
+    def hear_upload(self) -> "UploadWatcher | None":
+        """Something happened to an upload; called from any thread."""
 
     def say(self, text: str) -> None:
         """One sentence on what happens now."""
@@ -52,7 +57,9 @@ def telling(*, as_json: bool) -> Iterator[Teller]:
 
 
 class _Follower:
-    """What all tellers share: the graph's words, and how far the job is."""
+    """What all tellers share: the graph's words, and how far the job is. Uploads are told of by the log."""
+
+    hear_upload: "UploadWatcher | None" = None
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
@@ -138,6 +145,8 @@ class BarTeller(_Follower):
         super().__init__()
         self._bar = bar
         self._task = bar.add_task("", total=None)
+        self._uploads: dict[str, rich.progress.TaskID] = {}
+        self.hear_upload = self._show_upload
 
     def say(self, text: str) -> None:
         self._bar.update(self._task, description=text)
@@ -152,6 +161,17 @@ class BarTeller(_Follower):
             self._bar.update(
                 self._task, total=1.0, completed=fraction or 0.0, description=self._name(event.node_id) + steps
             )
+
+    def _show_upload(self, event: "UploadEvent") -> None:
+        from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
+
+        match event:
+            case UploadStarted(key=key, size_bytes=size):
+                self._uploads[key] = self._bar.add_task(key, total=size)
+            case UploadMoved(key=key, sent_bytes=count):
+                self._bar.advance(self._uploads[key], count)
+            case UploadFinished(key=key):
+                self._bar.remove_task(self._uploads.pop(key))
 
 
 def _sentence(event: RunEvent) -> str | None:

@@ -47,14 +47,14 @@ class ConvertingSink:
     """Converts PNG outputs, then has them delivered; other outputs pass as they are."""
 
     def __init__(self, sink: OutputSink, conversion: Conversion) -> None:
-        self._sink = sink
+        self.sink = sink
         self._conversion = conversion
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
         """Deliver the converted outputs; they are what the deliveries name. Raises `OutputUnreadable`."""
         with tempfile.TemporaryDirectory(prefix="comfypin-convert-", ignore_cleanup_errors=True) as folder:
             converted = [await asyncio.to_thread(convert, output, self._conversion, Path(folder)) for output in outputs]
-            return await self._sink.deliver(job, tuple(converted))
+            return await self.sink.deliver(job, tuple(converted))
 
 
 def convert(output: Output, conversion: Conversion, folder: Path) -> Output:
