@@ -107,8 +107,8 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
     return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
 
 
-_FROM_WORKFLOW = """Say what workflows need (node packs, models), and with --name make a lock of it. What they do not say
-themselves is asked of the node registry; what is ambiguous or unknown is listed, never guessed: settle it with
+_FROM_WORKFLOW = """Say what workflows need (node packs, models), and with --name make a lock of it. What is not said
+is asked of the node registry; what is ambiguous or unknown is listed, never guessed: settle it with
 --node, --model or --unneeded. Exit code 10 while anything is open."""
 
 
