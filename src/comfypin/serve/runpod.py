@@ -1,0 +1,103 @@
+"""RunPod Serverless as a source of jobs: the SDK's worker loop in the main thread, our engine in a loop of its own.
+
+The SDK owns its event loop and the signals; the handler it calls hands each job to our loop and waits. Cancelling there
+cancels here, so a cancelled job's prompt leaves the engine at once. Requires runpod >= 1.10.1: earlier ones send nearly
+all jobs of an endpoint with a network volume to one worker (runpod-python issue 432).
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from comfypin.digest import JsonValue
+from comfypin.serve.interface import Handle, Outcome
+from comfypin.serve.progress import Reporter
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+CONCURRENCY = 2
+"""One job in the engine, and one whose inputs are fetched or whose outputs are delivered."""
+
+
+class RunpodWorker:
+    """Serves an endpoint's jobs with `handle`, whose coroutines run on `loop` (another thread's)."""
+
+    def __init__(self, handle: Handle, loop: asyncio.AbstractEventLoop, *, concurrency: int = CONCURRENCY) -> None:
+        self._handle = handle
+        self._loop = loop
+        self._concurrency = concurrency
+
+    def serve(self, *, fitness: Mapping[str, Callable[[], None]]) -> None:
+        """Take jobs until SIGTERM; returns when every job that was taken has its answer.
+
+        `fitness` are checks by name, run by the SDK before the first job; one that raises ends the worker.
+        """
+        # Its default, DEBUG, prints every job's output.
+        os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
+        import runpod
+
+        for name, check in fitness.items():
+            check.__name__ = name
+            runpod.serverless.register_fitness_check(check)
+        runpod.serverless.start({"handler": self.handler, "concurrency_modifier": lambda _current: self._concurrency})
+
+    async def handler(self, job: dict[str, Any]) -> dict[str, JsonValue]:
+        """One job as the SDK gives it, and its answer as the SDK wants it."""
+        from runpod.http_client import AsyncClientSession
+
+        async with AsyncClientSession() as session:
+            reporter = Reporter(lambda progress: _send_progress(session, job, progress))
+            here = asyncio.get_running_loop()
+
+            def tell(progress: Mapping[str, JsonValue]) -> None:
+                here.call_soon_threadsafe(reporter, progress)
+
+            try:
+                work = self._handle(str(job["id"]), _input_of(job), progress=tell)
+                outcome = await self._elsewhere(work)
+            finally:
+                await reporter.close()
+        return self._answer(outcome)
+
+    async def _elsewhere(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run on our loop; a cancellation waits until the prompt is out of the engine."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.cancel()
+            await asyncio.get_running_loop().run_in_executor(None, _await_end, future)
+            raise
+
+    def _answer(self, outcome: Outcome) -> dict[str, JsonValue]:
+        answer = dict(outcome.output)
+        if outcome.replace_worker:
+            log.error("engine keeps dying; the worker is given back", extra={"action": "worker_given_back"})
+            # `refresh_worker` has the platform stop this pod, but the SDK's loop would go on taking jobs meanwhile;
+            # on SIGTERM it takes none, and still sends the answers of those that run.
+            answer["refresh_worker"] = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+
+def _input_of(job: Mapping[str, Any]) -> object:
+    """The job's input; `s3Config`, which RunPod puts beside it, goes into it."""
+    document = job.get("input")
+    if isinstance(document, dict) and "s3Config" in job and "s3Config" not in document:
+        return {**document, "s3Config": job["s3Config"]}
+    return document
+
+
+async def _send_progress(session: Any, job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
+    from runpod.serverless.modules.rp_http import send_result
+
+    await send_result(session, {"status": "IN_PROGRESS", "output": dict(progress)}, job)
+
+
+def _await_end(future: "concurrent.futures.Future[Any]") -> None:
+    concurrent.futures.wait([future], timeout=10)
