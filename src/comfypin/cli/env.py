@@ -36,7 +36,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     pack.add_argument("place", metavar="DIR|BUCKET", help="a folder, a volume's folder, gs://... or s3://...")
     pack.set_defaults(act=_pack)
-    for verb in (status, pack):
+    gc = verbs.add_parser(
+        "gc",
+        help="remove envs that no kept lock needs",
+        description="Print what no kept lock needs and how much it is; remove it with --yes. The current env is always "
+        "kept; models are `comfypin models gc`.",
+    )
+    gc.add_argument("--keep", metavar="LOCK", action="append", default=[], help="a lock whose env stays; repeatable")
+    gc.add_argument("--yes", action="store_true", help="remove it")
+    gc.set_defaults(act=_gc)
+    for verb in (status, pack, gc):
         add_home(verb)
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--verbose", action="store_true", help="say more about failures")
@@ -106,6 +115,26 @@ def _pack(arguments: argparse.Namespace) -> int:
     build = home.build(receipt.key)
     address = open_shelf(arguments.place).publish(build, pack_name(receipt.key, receipt.platform))
     print(json.dumps({"pack": address}) if arguments.json else address)
+    return 0
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    from comfypin.cli.lock import read_named_lock
+    from comfypin.env.gc import collect, find_garbage
+
+    home = _home(arguments)
+    kept = [read_named_lock(name)[1].lock for name in arguments.keep]
+    garbage = find_garbage(home, kept)
+    total = sum(item.size_bytes for item in garbage)
+    freed = collect(home, garbage) if arguments.yes else None
+    if arguments.json:
+        facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total, "freed_bytes": freed}
+        print(json.dumps(facts, indent=2, sort_keys=True))
+        return 0
+    for item in garbage:
+        print(f"{item.size_bytes / 1e6:10.1f} MB  {item.path}: {item.what}")
+    done = "removed" if arguments.yes else "would go; --yes removes it"
+    print(f"{total / 1e6:10.1f} MB  {len(garbage)} things {done}" if garbage else "Nothing is to be removed.")
     return 0
 
 
