@@ -56,5 +56,5 @@ class Reporter:
             return
         try:
             await self._send(newest)
-        except Exception as exc:  # the platform's client raises what it likes; progress is never worth a job
+        except Exception as exc:  # noqa: BLE001 - the platform's client raises what it likes; progress is not worth a job
             log.warning("progress not sent", extra={"action": "progress_not_sent", "reason": type(exc).__name__})

@@ -6,10 +6,10 @@ all jobs of an endpoint with a network volume to one worker (runpod-python issue
 """
 
 import asyncio
-import concurrent.futures
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from comfypin.serve.progress import Reporter
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+_CLEAN_UP_WITHIN_S = 10.0
 CONCURRENCY = 2
 """One job in the engine, and one whose inputs are fetched or whose outputs are delivered."""
 
@@ -48,9 +49,10 @@ class RunpodWorker:
 
     async def handler(self, job: dict[str, Any]) -> dict[str, JsonValue]:
         """One job as the SDK gives it, and its answer as the SDK wants it."""
-        from runpod.http_client import AsyncClientSession
+        from runpod import http_client
 
-        async with AsyncClientSession() as session:
+        open_session: Any = http_client.AsyncClientSession
+        async with open_session() as session:
             reporter = Reporter(lambda progress: _send_progress(session, job, progress))
             here = asyncio.get_running_loop()
 
@@ -66,12 +68,21 @@ class RunpodWorker:
 
     async def _elsewhere(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run on our loop; a cancellation waits until the prompt is out of the engine."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        ended = threading.Event()
+
+        async def guarded() -> Result:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(guarded(), self._loop)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
+            # A cancelled future counts as done at once, long before the coroutine has cleaned up.
             future.cancel()
-            await asyncio.get_running_loop().run_in_executor(None, _await_end, future)
+            await asyncio.get_running_loop().run_in_executor(None, ended.wait, _CLEAN_UP_WITHIN_S)
             raise
 
     def _answer(self, outcome: Outcome) -> dict[str, JsonValue]:
@@ -94,10 +105,7 @@ def _input_of(job: Mapping[str, Any]) -> object:
 
 
 async def _send_progress(session: Any, job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
-    from runpod.serverless.modules.rp_http import send_result
+    from runpod.serverless.modules import rp_http
 
-    await send_result(session, {"status": "IN_PROGRESS", "output": dict(progress)}, job)
-
-
-def _await_end(future: "concurrent.futures.Future[Any]") -> None:
-    concurrent.futures.wait([future], timeout=10)
+    send: Any = rp_http.send_result
+    await send(session, {"status": "IN_PROGRESS", "output": dict(progress)}, job)
