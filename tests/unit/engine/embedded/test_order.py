@@ -1,0 +1,37 @@
+from typing import Any
+
+from comfypin.engine.embedded.order import ExecutionOrder
+
+
+def graph(**links: list[str]) -> dict[str, Any]:
+    return {name: {"inputs": {f"i{n}": [source, 0] for n, source in enumerate(of)}} for name, of in links.items()}
+
+
+def run_order(nodes: dict[str, Any], outputs: list[str], cached: frozenset[str] = frozenset()) -> list[str]:
+    order = ExecutionOrder(nodes, outputs, is_cached=cached.__contains__, is_output=lambda name: name.startswith("out"))
+    taken = []
+    while (name := order.take()) is not None:
+        taken.append(name)
+        order.done(name)
+    return taken
+
+
+def test_what_no_output_needs_does_not_run() -> None:
+    assert run_order(graph(a=[], b=[], out=["a"]), ["out"]) == ["a", "out"]
+
+
+def test_a_cached_node_and_what_it_alone_needs_do_not_run() -> None:
+    assert run_order(graph(a=[], b=["a"], out=["b"]), ["out"], frozenset({"b"})) == ["out"]
+
+
+def test_a_node_linked_twice_runs_once() -> None:
+    assert run_order(graph(a=[], b=["a", "a"], out=["b", "a"]), ["out"]) == ["a", "b", "out"]
+
+
+def test_an_output_runs_as_soon_as_it_can() -> None:
+    nodes = graph(a=[], b=[], c=["b"], d=["c"], out1=["a"], out2=["d", "a"])
+    assert run_order(nodes, ["out2", "out1"]) == ["a", "out1", "b", "c", "d", "out2"]
+
+
+def test_of_equally_urgent_nodes_the_last_linked_input_runs_first() -> None:
+    assert run_order(graph(a=[], b=[], mix=["a", "b"], out=["mix"]), ["out"]) == ["b", "a", "mix", "out"]
