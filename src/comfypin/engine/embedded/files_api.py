@@ -85,7 +85,8 @@ class FilesApi:
             return web.Response(status=400)
         except OSError as problem:
             raise web.HTTPInternalServerError(text=f"cannot store {image.filename!r}: {problem.strerror}") from problem
-        return web.json_response({"name": stored.name, "subfolder": subfolder, "type": kind})
+        name = str(Path(image.filename).with_name(stored.name))
+        return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
 
     def _with_alpha(self, data: bytes, reference: str) -> bytes:
         from PIL import Image, PngImagePlugin
