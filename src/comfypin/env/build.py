@@ -83,8 +83,8 @@ class Build:
         done = uv([*arguments, "-"], cwd=self.folder, stdin=lines.encode(), offline=self.places.offline)
         if done.exit_code:
             raise explain(done, self.recipe, self.places, self.folder)
-        for record in self._site.glob("*.dist-info/direct_url.json"):
-            forget_address(record.parent)
+        for info in self._site.glob("*.dist-info"):
+            forget_origin(info)
 
     @property
     def _site(self) -> Path:
@@ -146,13 +146,17 @@ def vendored_wheels(places: SourcePlaces) -> dict[str, Path]:
     return {path.name: path for path in places.vendor.wheels.iterdir() if path.is_file()}
 
 
-def forget_address(dist_info: Path) -> None:
-    """Drop the note of where a wheel came from: the same lock gives the same bytes, from any mirror or folder."""
-    (dist_info / "direct_url.json").unlink()
+def forget_origin(dist_info: Path) -> None:
+    """Drop the notes of where a wheel came from: the same lock gives the same bytes, from any mirror or folder."""
+    notes = [dist_info / name for name in ("direct_url.json", "uv_cache.json")]
+    if not any(note.exists() for note in notes):
+        return
+    for note in notes:
+        note.unlink(missing_ok=True)
     record = dist_info / "RECORD"
     lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(f"{dist_info.name}/direct_url.json,")]
-    record.write_text("".join(kept), encoding="utf-8")
+    beginnings = tuple(f"{dist_info.name}/{note.name}," for note in notes)
+    record.write_text("".join(line for line in lines if not line.startswith(beginnings)), encoding="utf-8")
 
 
 def explain(done: Finished, recipe: Recipe, places: SourcePlaces, where: Path) -> Exception:
