@@ -12,14 +12,18 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import aiohttp
 import pytest
 
+from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder, comfyui_child, embedded_child, has_gpu
+from comfypin.engine.interface import Prompt
 from comfypin.engine.process import ChildHost, Supervision, open_child
 from comfypin.engine.transport import Patience
 from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
+from comfypin.errors.prompt import PromptInterrupted
 from comfypin.lock.model import EngineSpec
 from comfypin.workflow.graph import Graph, Link
 from tests.support.graphs import a_prompt, graph, node, picture
@@ -314,6 +318,39 @@ async def test_an_engine_killed_while_it_runs_a_prompt_fails_it_at_once_and_runs
         await engine.submit(again)
         assert [event async for event in engine.events(again.prompt_id)]
     assert in_work(tmp_path) == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)  # ever longer pauses between the restarts are part of it
+async def test_an_engine_killed_at_any_moment_always_comes_back(tmp_path: Path) -> None:
+    random = Random(7)
+    spec = embedded_child(EngineSpec(kind="embedded"), os.environ)
+    async with open_child(spec, tmp_path) as engine:
+        for _ in range(9):
+            prompt = a_prompt(slow())
+            running = asyncio.create_task(_outcome(engine, prompt))
+            await asyncio.sleep(random.uniform(0, 0.3))
+            for pid in in_work(tmp_path):
+                if random.random() < 0.5:
+                    os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(120):
+                while not running.done():
+                    await engine.cancel(prompt.prompt_id)
+                    await asyncio.sleep(0.2)
+            assert await running in ("ended", "crashed", "interrupted")
+    assert in_work(tmp_path) == []
+
+
+async def _outcome(engine: HttpEngine, prompt: Prompt) -> str:
+    try:
+        await engine.submit(prompt)
+        async for _ in engine.events(prompt.prompt_id):
+            pass
+    except EngineCrashed:
+        return "crashed"
+    except PromptInterrupted:
+        return "interrupted"
+    return "ended"
 
 
 @pytest.mark.comfyui
