@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.cli.main import main
+from tests.support.repositories import commit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -68,3 +69,60 @@ def test_the_environment_names_a_lock(
 
 def test_a_verb_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lock"]) == 64
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the repository of a ComfyUI, made the current one."""
+    commit(tmp_path / "ComfyUI", {"main.py": "", "requirements.txt": "iniconfig\n"}, tag="v1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFYPIN_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_create_writes_a_release_that_is_found_by_name(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "m.safetensors").write_bytes(b"model")
+    command = ["lock", "create", "rel", "--comfyui", "./ComfyUI@v1", "--model", "vae/=./m.safetensors"]
+    assert main([*command, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["path"], made["state"]) == ("lockfiles/comfy-rel.lock.json", "written")
+    assert made["lock"]["models"][0]["size_bytes"] == 5
+    assert main(["lock", "check", "--lock", "rel"]) == 0
+    assert main(command) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert main(["lock", "create", "rel", "--comfyui", "./ComfyUI@v1"]) == 10
+    assert "a release does not change" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["create", "../x", "--comfyui", "./ComfyUI"], 64),
+        (["create", "x", "--comfyui", "org/repo"], 64),
+        (["create", "x", "--comfyui", "./ComfyUI", "--torch", "cuda12"], 64),
+        (["create", "x", "--comfyui", "./ComfyUI", "--python", "2.7"], 64),
+        (["create", "x", "--comfyui", "./ComfyUI", "--platform", "windows"], 64),
+        (["create", "x", "--comfyui", "./ComfyUI", "--package", "a b"], 64),
+        (["create", "x", "--comfyui", "./ComfyUI", "--requirements", "absent.txt"], 3),
+        (["create", "x", "--comfyui", "./ComfyUI@v9"], 40),
+        (["capture", "x", "--from", "absent"], 10),
+        (["diff", "absent", "absent"], 10),
+        (["from-workflow", "absent.json"], 11),
+        (["from-workflow", "w.json", "--name", "x"], 64),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_and_its_code(
+    arguments: list[str], code: int, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lock", *arguments]) == code
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (project / "lockfiles").exists()
+
+
+def test_a_secret_does_not_get_into_a_lock(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {"models": [{"name": "m", "source": "https://x.org/m?token=hunter2", "target_path": "vae/m"}]}
+    (project / "old.json").write_text(json.dumps(document))
+    assert main(["lock", "migrate", "--lock", "old.json"]) == 10
+    assert "hunter2" not in "".join(capsys.readouterr())
