@@ -68,6 +68,9 @@ class BucketFile:
             if close is not None:
                 close()
 
+    def abort(self) -> None:
+        """Reads end by themselves soon enough."""
+
     def close(self) -> None:
         """Nothing is held between reads."""
 

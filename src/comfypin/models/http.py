@@ -5,7 +5,9 @@ import email.utils
 import http.client
 import io
 import re
+import socket
 import ssl
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -51,7 +53,13 @@ class Answer:
     """One answer of a server, its headers read and its body not yet."""
 
     def __init__(
-        self, url: str, raw: http.client.HTTPResponse, place: Place, connection: http.client.HTTPConnection
+        self,
+        url: str,
+        raw: http.client.HTTPResponse,
+        place: Place,
+        connection: http.client.HTTPConnection,
+        *,
+        dialled: socket.socket,
     ) -> None:
         self.url = url
         self.status = raw.status
@@ -60,6 +68,8 @@ class Answer:
         self._raw = raw
         self._place = place
         self._connection = connection
+        # An answer after which the server closes takes the socket away from its connection.
+        self._socket = dialled
         self._pool: Connections | None = None
         self._open = True
 
@@ -95,6 +105,11 @@ class Answer:
                 data += buffer[:count]
         self.close()
         return data.decode(errors="replace")
+
+    def abort(self) -> None:
+        """Wake whoever waits for bytes, from another thread, with a broken connection."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Drop the connection unless the body was read to its end. Repeatable."""
@@ -213,7 +228,8 @@ class HttpClient:
             connection, used_before = self._connections.take(place)
             try:
                 connection.request("GET", _quoted(target), headers=sent)
-                answer = Answer(url, connection.getresponse(), place, connection)
+                dialled = connection.sock
+                answer = Answer(url, connection.getresponse(), place, connection, dialled=dialled)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 connection.close()
                 if used_before and not isinstance(error, TimeoutError):
@@ -316,6 +332,8 @@ class HttpFile:
         self._uri = uri
         self._direct: str | None = None
         self.validator: str | None = None
+        self._reading: set[Answer] = set()
+        self._lock = threading.Lock()
         answer = self._request(start, length)
         try:
             self._learn(answer, start)
@@ -343,10 +361,21 @@ class HttpFile:
     @contextlib.contextmanager
     def read(self, start: int, length: int | None) -> Iterator[Reader]:
         answer = self._answer_for(start, length)
+        with self._lock:
+            self._reading.add(answer)
         try:
             yield answer
         finally:
+            with self._lock:
+                self._reading.discard(answer)
             answer.close()
+
+    def abort(self) -> None:
+        """End every read that is going on."""
+        with self._lock:
+            reading = list(self._reading)
+        for answer in reading:
+            answer.abort()
 
     def close(self) -> None:
         """Drop the first answer if nobody read it."""

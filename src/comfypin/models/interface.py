@@ -68,6 +68,9 @@ class RemoteFile(Protocol):
     def read(self, start: int, length: int | None) -> AbstractContextManager[Reader]:
         """The bytes from `start`; `length` None means to the end. Raises `SourceFailed`."""
 
+    def abort(self) -> None:
+        """End every read that is going on, from another thread: they fail at once instead of waiting for bytes."""
+
     def close(self) -> None:
         """Give back what opening took (a connection with an answer that nobody read). Repeatable."""
 

@@ -66,6 +66,9 @@ class LocalFile:
         finally:
             os.close(descriptor)
 
+    def abort(self) -> None:
+        """Reads end by themselves soon enough."""
+
     def close(self) -> None:
         """Nothing is held between reads."""
 

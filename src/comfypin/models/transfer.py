@@ -213,6 +213,8 @@ class Transfer:
             with self._changed:
                 self._done = True
                 self._changed.notify_all()
+            if self._remote is not None:
+                self._remote.abort()
             for fetcher in fetchers:
                 fetcher.join()
 
