@@ -1,14 +1,13 @@
 """Making large arrays without taking the machine down: what cannot fit is refused with ComfyUI's words for it."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
+
+from comfypin.engine.embedded.memory import memory_bytes
 
 Pixels = npt.NDArray[np.float32]
 
 _FLOAT_BYTES = 4
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def reserve(*shape: int) -> None:
@@ -24,19 +23,6 @@ def reserve(*shape: int) -> None:
             "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
             f"you tried to allocate {wanted} bytes. Error code 12 (Cannot allocate memory)"
         )
-
-
-def memory_bytes() -> int:
-    """Memory that this process may still take: what the machine has available, within its container's limit."""
-    available = 1 << 62
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-        limit = _CGROUP_LIMIT.read_text().strip()
-        return min(available, int(limit)) if limit.isdecimal() else available
-    except OSError:
-        return available
 
 
 def full(shape: tuple[int, ...], value: float) -> Pixels:

@@ -72,6 +72,10 @@ class EmbeddedEngine:
         """What checks prompts."""
         return Validator(self.classes, self.folders)
 
+    def warm(self) -> None:
+        """Import what prompts need, beside whatever else is done: the first prompt need not wait for it."""
+        self.queue.ask({"warm"})
+
     def next_number(self) -> int:
         """How many prompts were submitted before this one."""
         number = self._accepted
@@ -85,15 +89,16 @@ class EmbeddedEngine:
             self.executor.interrupt()
 
     def _work(self) -> None:
-        executor = self.executor
         while True:
             task = self.queue.take()
             if isinstance(task, QueuedPrompt):
                 self._finish(task)
             elif "stop" in task:
                 return
+            elif "free" in task:
+                self.executor.forget()
             else:
-                executor.forget()
+                log.debug("node classes ready", extra={"action": "warmed", "count": len(self.classes)})
 
     def _finish(self, task: QueuedPrompt) -> None:
         self.queue.finish(task, self._run(task))

@@ -12,6 +12,7 @@ from comfypin.engine.embedded.arguments import Arguments
 from comfypin.engine.embedded.engine import EmbeddedEngine
 from comfypin.engine.embedded.files_api import FilesApi
 from comfypin.engine.embedded.http import Handler, given, read_json, same_origin, trouble
+from comfypin.engine.embedded.memory import memory_bytes
 from comfypin.engine.embedded.queue import QueuedPrompt
 
 log = logging.getLogger(__name__)
@@ -187,8 +188,6 @@ class Api:
 
     async def system_stats(self, _: web.Request) -> web.Response:
         """What this runs on."""
-        from comfypin.engine.embedded.arrays import memory_bytes
-
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         free = min(total, memory_bytes())
         system = {
@@ -206,6 +205,7 @@ class Api:
         }
         device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": total, "vram_free": free}
         device |= {"torch_vram_total": total, "torch_vram_free": free}
+        self._engine.warm()
         return web.json_response({"system": system, "devices": [device]})
 
     async def features(self, _: web.Request) -> web.Response:

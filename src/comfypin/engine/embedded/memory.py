@@ -1,0 +1,18 @@
+"""How much memory there is to take."""
+
+from pathlib import Path
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def memory_bytes() -> int:
+    """Memory that this process may still take: what the machine has available, within its container's limit."""
+    available = 1 << 62
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+        limit = _CGROUP_LIMIT.read_text().strip()
+        return min(available, int(limit)) if limit.isdecimal() else available
+    except OSError:
+        return available
