@@ -40,12 +40,16 @@ check-types: $(VENV)/.dev
 check-imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-# The unit tests on every Python that comfypin supports and this machine has.
+# The unit tests on every Python that comfypin supports and this machine has, on the PATH or with pyenv.
 test-pythons: $(VENV)/.made
 	@for version in 3.11 3.12 3.13; do \
-	    python=$$($(BIN)/uv python find --no-python-downloads --no-project --system $$version 2>/dev/null) || { echo "Python $$version is not on this machine"; continue; }; \
-	    echo "Python $$version: $$python"; \
-	    UV_PROJECT_ENVIRONMENT=$(VENV)-$$version $(BIN)/uv sync --frozen --quiet --group dev --python $$python && \
+	    found=; \
+	    for python in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+	        $$python -c "import sys; assert sys.version.startswith('$$version.')" 2>/dev/null && found=$$python && break; \
+	    done; \
+	    test -n "$$found" || { echo "Python $$version is not on this machine"; continue; }; \
+	    echo "Python $$version: $$found"; \
+	    UV_PROJECT_ENVIRONMENT=$(VENV)-$$version $(BIN)/uv sync --frozen --quiet --group dev --python $$found && \
 	    $(VENV)-$$version/bin/pytest -q -n auto tests/unit $(PYTEST_ARGS) || exit 1; \
 	done
 
