@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from comfypin.outputs.bucket import BucketSink, UploadWatcher
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.interface import OutputSink
+    from comfypin.serve.handler import Service, SinkFor
+    from comfypin.serve.wire import OutputWish, S3Wish
     from comfypin.settings import EnvSettings, ModelSettings, OutputMode, RunpodSettings, Settings
 
 
@@ -446,3 +448,80 @@ def model_store(models_dir: Path, settings: "ModelSettings | None" = None, *, st
     settings = settings or ModelSettings.from_environment()
     root = store or settings.store or models_dir / STORE_FOLDER
     return BlobStore(root.absolute(), durability=Durability(always=settings.durable))
+
+
+def open_service(lock: "Lock", engine: "Engine", settings: "Settings", *, private_inputs: bool = False) -> "Service":
+    """What the jobs of a worker or server share. `private_inputs` lets jobs fetch from private addresses."""
+    from comfypin.models.http import HttpClient
+    from comfypin.serve.fetch import Fetcher, Limits
+    from comfypin.serve.handler import Service
+    from comfypin.serve.workflows import WorkflowFolder
+
+    client = HttpClient(public_only=not private_inputs)
+    return Service(
+        lock=lock,
+        engine=engine,
+        fetcher=Fetcher(client=client, open_bucket=_open_bucket, limits=Limits()),
+        sink_for=_sink_for(settings),
+        workflows=WorkflowFolder(),
+    )
+
+
+def _sink_for(settings: "Settings") -> "SinkFor":
+    """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
+    from comfypin.outputs.config import RUNPOD_RESULT_BYTES
+
+    @lru_cache(maxsize=32)
+    def shared(mode: "OutputMode", changes: "tuple[tuple[str, str], ...]") -> "OutputSink":
+        changed = replace(settings, environ={**settings.environ, **dict(changes)})
+        return make_sink(mode, changed, result_max_bytes=RUNPOD_RESULT_BYTES)
+
+    def sink_for(wish: "OutputWish", s3: "S3Wish | None") -> "OutputSink":
+        changes = _wished(wish)
+        if s3 is not None and wish.mode in (None, "s3"):
+            changed = replace(settings, environ={**settings.environ, **changes})
+            return make_job_sink(changed, s3.model_dump())
+        return shared(wish.mode or _job_mode(settings), tuple(sorted(changes.items())))
+
+    return sink_for
+
+
+def _job_mode(settings: "Settings") -> "OutputMode":
+    """Where jobs' outputs go when neither they nor OUTPUT_MODE say: the bucket that is configured, else the result."""
+    from comfypin.objects.config import GcsConfig, S3Config
+
+    if settings.environ.get("OUTPUT_MODE", "").strip():
+        return settings.output_mode
+    if GcsConfig.from_variables(settings.environ).bucket:
+        return "gcs"
+    return "s3" if S3Config.from_variables(settings.environ).bucket else "base64"
+
+
+def _wished(wish: "OutputWish") -> dict[str, str]:
+    """A job's wishes for its outputs as the variables that they stand in for."""
+    wishes = {
+        "OUTPUT_KEY_TEMPLATE": wish.template,
+        "OUTPUT_FORMAT": wish.format,
+        "OUTPUT_QUALITY": None if wish.quality is None else str(wish.quality),
+        "OUTPUT_KEEP_WORKFLOW": None if wish.keep_workflow is None else str(wish.keep_workflow).lower(),
+    }
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
+    """Why this machine could not do the lock's jobs."""
+    from comfypin.lock.cuda import cuda_floor
+    from comfypin.models.verify import Present
+    from comfypin.serve.fitness import checks
+
+    def missing() -> list[str]:
+        if lock.engine.kind != "comfyui":
+            return []
+        return [pin.name for pin, finding in model_findings(lock, settings) if not isinstance(finding, Present)]
+
+    return checks(
+        lock,
+        cuda_needed=cuda_floor(lock.python.packages),
+        models_missing=missing,
+        scratch=Path(tempfile.gettempdir()),
+    )

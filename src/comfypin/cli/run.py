@@ -153,7 +153,7 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
         bucket=arguments.gcs_bucket,
         prefix=arguments.gcs_prefix,
     )
-    lock = _read_release(arguments.lock, settings)
+    lock = read_release(arguments.lock, settings)
     engine = wiring.choose_engine(
         lock.engine,
         settings.overridden(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
@@ -218,7 +218,8 @@ def _mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
     return chosen
 
 
-def _read_release(wanted: str | None, settings: Settings) -> "Lock":
+def read_release(wanted: str | None, settings: Settings) -> "Lock":
+    """The lock that a flag or the environment names; what is odd in it is logged. Raises `LockError`."""
     from comfypin.lock.codec import read_lock
     from comfypin.lock.find import find_lock
 

@@ -31,28 +31,28 @@ from comfypin.serve.fetch import Fetcher
 from comfypin.serve.interface import Outcome, Progress, nobody
 from comfypin.serve.result import failure_to_json, result_to_json
 from comfypin.serve.wire import JobInput, OutputWish, S3Wish, parse_input
-from comfypin.workflow.document import Document, to_document
+from comfypin.serve.workflows import WorkflowFolder
+from comfypin.workflow.document import to_document
 from comfypin.workflow.overrides import overrides_from_json
 
 log = logging.getLogger(__name__)
 
 CRASHES_BEFORE_REPLACEMENT = 3
 SinkFor = Callable[[OutputWish, S3Wish | None], OutputSink]
-FindWorkflow = Callable[[str], Document]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """What all jobs of a worker share. `sink_for` opens (and may keep) the sink that a job wishes for.
 
-    `find_workflow` reads a workflow of the image by its name. `default_timeout_s` bounds jobs that set no time.
+    `workflows` are those of the image. `default_timeout_s` bounds jobs that set no time.
     """
 
     lock: Lock
     engine: Engine
     fetcher: Fetcher
     sink_for: SinkFor
-    find_workflow: FindWorkflow
+    workflows: WorkflowFolder
     default_timeout_s: float | None = None
 
 
@@ -99,7 +99,8 @@ class Handler:
     async def _prepared(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
         catalogue = await self._service.engine.catalogue()
         if wish.workflow_name is not None:
-            document = await asyncio.to_thread(self._service.find_workflow, wish.workflow_name)
+            document = await asyncio.to_thread(self._service.workflows.read, wish.workflow_name)
+            await asyncio.to_thread(self._service.workflows.bring_companions, wish.workflow_name, folder)
         else:
             document = to_document(wish.workflow, source="in the job")
         key = wish.comfy_org_api_key

@@ -6,9 +6,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from comfypin.deploy.config import Deployment
-from comfypin.deploy.facts import ReleaseFacts, cuda_floor, release_facts
+from comfypin.deploy.facts import ReleaseFacts, release_facts
 from comfypin.deploy.rules import findings, gpu_findings
 from comfypin.digest import Digest
+from comfypin.lock.cuda import cuda_floor
 from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins
 
 DIGEST = Digest.of(b"lock")

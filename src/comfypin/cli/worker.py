@@ -1,0 +1,57 @@
+"""Serve the jobs of a RunPod Serverless endpoint: the env is realized, the engine started and warmed, then jobs taken.
+
+The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go where OUTPUT_MODE says, else
+to the bucket that is configured, else into the result as base64, as far as RunPod lets a result grow.
+"""
+
+import argparse
+import logging
+import time
+
+from comfypin.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags; on RunPod the variables say everything."""
+    parser.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
+    parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="jobs at once, one in the engine (2)")
+    parser.add_argument("--allow-private-inputs", action="store_true", help="let jobs fetch from private addresses")
+    parser.add_argument("--json", action="store_true", help="logs as JSON lines")
+    parser.add_argument("--verbose", action="store_true", help="add the engine's log")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM."""
+    from comfypin import wiring
+    from comfypin.cli import console
+    from comfypin.cli.run import read_release
+    from comfypin.serve.handler import Handler
+    from comfypin.serve.hosting import LoopThread
+    from comfypin.serve.runpod import RunpodWorker
+    from comfypin.serve.warmup import warm
+    from comfypin.settings import EnvSettings
+
+    console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
+    settings = Settings.from_environment()
+    lock = read_release(arguments.lock, settings)
+    choice = wiring.choose_engine(lock.engine, settings)
+    choice = wiring.ensure_env(lock, choice, env=EnvSettings.from_environment(), tell=log.info)
+    began_s = time.monotonic()
+    with LoopThread() as thread:
+        engine = thread.enter(wiring.open_engine(choice))
+        service = wiring.open_service(lock, engine, settings, private_inputs=arguments.allow_private_inputs)
+        handler = Handler(service)
+        thread.run(warm(handler, lock))
+        log.info(
+            "worker ready",
+            extra={
+                "action": "worker_ready",
+                "release": lock.version_name,
+                "seconds": round(time.monotonic() - began_s, 2),
+            },
+        )
+        worker = RunpodWorker(handler, thread.loop, concurrency=arguments.concurrency)
+        worker.serve(fitness=wiring.fitness_checks(lock, choice.settings))
+    return 0
