@@ -24,7 +24,7 @@ http {{
   sendfile on; keepalive_requests 100000; default_type application/octet-stream;
   {http}
   server {{
-    listen 127.0.0.1:{port} backlog=512;
+    listen 127.0.0.1:{port} {tls} backlog=512;
     root {root};
     {server}
   }}
@@ -50,7 +50,9 @@ class Nginx:
 
 
 @contextmanager
-def nginx(root: Path, work: Path, *, server: str = "", http: str = "", workers: int = 1) -> Iterator[Nginx]:
+def nginx(
+    root: Path, work: Path, *, server: str = "", http: str = "", workers: int = 1, tls: bool = False
+) -> Iterator[Nginx]:
     """Serve `root` on a free port; `server` and `http` are directives for those blocks."""
     work.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -58,7 +60,16 @@ def nginx(root: Path, work: Path, *, server: str = "", http: str = "", workers: 
     user = "user root;" if work.owner() == "root" else ""
     config = work / "nginx.conf"
     config.write_text(
-        _CONFIG.format(work=work, root=root, port=port, server=server, http=http, workers=workers, user=user)
+        _CONFIG.format(
+            work=work,
+            root=root,
+            port=port,
+            server=server,
+            http=http,
+            workers=workers,
+            user=user,
+            tls="ssl" if tls else "",
+        )
     )
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     with subprocess.Popen(
