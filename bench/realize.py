@@ -1,0 +1,242 @@
+"""How fast a lock becomes an env, beside plain uv and plain pip of the same pins, and an env pack beside zstd | tar.
+
+    python -m bench.realize [--rounds 3] [--cases build,pack] [--folder DIR] [--other DIR] [--skip-pip]
+
+`build`: a release of about 40 packages, realized with empty caches and with warm ones; uv pip sync and pip install of
+the same pins, likewise, turn by turn. What realizing does beyond installing (every file verified, ComfyUI started once)
+is also given by itself. `pack`: the env unpacked, with byte-code, from --folder to --other; against uv from a warm
+cache with --compile-bytecode, and against `zstd -dc | tar x` of the same files. The machine should be quiet; read the
+ratios. CPU seconds (all cores, children too) are printed beside the seconds: they bear a busy machine better.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from comfypin.env import build as build_module
+from comfypin.env.layout import Home
+from comfypin.env.pack import write_pack
+from comfypin.env.packages import requirement_lines
+from comfypin.env.probe import Probed
+from comfypin.env.realize import RealizeOptions, realize
+from comfypin.env.sources import SourcePlaces
+from comfypin.env.unpack import open_pack, unpack
+from comfypin.lock.model import Lock, PythonPins
+from comfypin.tools.packages import uv_binary
+from tests.support.releases import PYTHON, Repo, comfyui_files, resolve_from_pypi, small_release
+
+REQUIREMENTS = (
+    *(
+        "aiohttp",
+        "pillow",
+        "numpy",
+        "scipy",
+        "pydantic-settings",
+        "transformers<5",
+        "sqlalchemy",
+        "alembic",
+        "requests",
+    ),
+    *("safetensors", "tqdm", "psutil", "einops", "sentencepiece", "kornia-rs"),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The release, and the folders that are used and emptied."""
+
+    root: Path
+    other: Path
+    lock: Lock
+    rounds: int
+
+    @property
+    def uv_cache(self) -> Path:
+        return self.root / "uv"
+
+    def requirements(self) -> Path:
+        path = self.root / "requirements.txt"
+        path.write_text(requirement_lines(self.lock.python.packages, {}))
+        return path
+
+    def fresh(self, name: str, *, where: Path | None = None) -> Path:
+        path = (where or self.root) / name
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def options(self, name: str) -> RealizeOptions:
+        home = Home(root=self.fresh(name))
+        return RealizeOptions(home=home, models_dir=home.root / "models", places=SourcePlaces(cache=self.root / "git"))
+
+
+@dataclass(frozen=True, order=True)
+class Cost:
+    """Seconds by the clock, and of all cores together."""
+
+    wall: float
+    cpu: float
+
+
+def timed(act: Callable[[], object]) -> Cost:
+    began, spent = time.perf_counter(), sum(os.times()[:4])
+    act()
+    return Cost(time.perf_counter() - began, sum(os.times()[:4]) - spent)
+
+
+def sh(*command: object, **environ: str) -> None:
+    subprocess.run(
+        [str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **environ}
+    )
+
+
+def plain_uv(bench: Bench, *flags: str, where: Path | None = None) -> None:
+    venv = bench.fresh("plain-uv", where=where)
+    sh(uv_binary(), "venv", "--quiet", "--no-project", "--python", PYTHON, venv)
+    arguments = ("pip", "sync", "--quiet", "--no-config", "--require-hashes", "--python", venv / "bin/python", *flags)
+    sh(uv_binary(), *arguments, bench.requirements(), UV_CACHE_DIR=str(bench.uv_cache))
+
+
+def plain_pip(bench: Bench) -> None:
+    venv = bench.fresh("plain-pip")
+    sh(sys.executable, "-m", "venv", venv)
+    install = ("-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", bench.requirements())
+    environ = {"PIP_CACHE_DIR": str(bench.root / "pip"), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+    sh(venv / "bin/python", *install, **environ)
+
+
+def ours(bench: Bench, *, probe: bool = True) -> None:
+    if probe:
+        realize(bench.lock, bench.options("home"))
+        return
+    kept = build_module.probe
+    build_module.probe = lambda *_: Probed()  # type: ignore[assignment]
+    try:
+        realize(bench.lock, bench.options("home"))
+    finally:
+        build_module.probe = kept
+
+
+def compare(
+    cases: dict[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
+) -> dict[str, Cost]:
+    """Medians, every case once a round, in turn."""
+    taken: dict[str, list[Cost]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, act in cases.items():
+            before()
+            taken[name].append(timed(act))
+    return {
+        name: Cost(statistics.median(one.wall for one in costs), statistics.median(one.cpu for one in costs))
+        for name, costs in taken.items()
+    }
+
+
+def report(title: str, medians: dict[str, Cost], *, base: str) -> None:
+    print(f"\n{title:46} {'seconds':>9} {'ratio':>8} {'CPU':>8} {'ratio':>8}")
+    for name, cost in medians.items():
+        wall, cpu = cost.wall / medians[base].wall, cost.cpu / medians[base].cpu
+        print(f"  {name:44} {cost.wall:9.2f} {wall:8.2f} {cost.cpu:8.2f} {cpu:8.2f}", flush=True)
+
+
+def bench_build(bench: Bench, *, with_pip: bool) -> dict[str, dict[str, Cost]]:
+    cases: dict[str, Callable[[], object]] = {
+        "uv pip sync": lambda: plain_uv(bench),
+        "uv pip sync, as copies": lambda: plain_uv(bench, "--link-mode", "copy"),
+        "comfypin realize": lambda: ours(bench),
+        "comfypin realize, without starting ComfyUI": lambda: ours(bench, probe=False),
+    }
+    if with_pip:
+        cases["pip install"] = lambda: plain_pip(bench)
+
+    def forget() -> None:
+        for name in ("uv", "pip", "git"):
+            bench.fresh(name)
+
+    cold = compare(cases, bench.rounds, forget)
+    report("nothing cached", cold, base="uv pip sync")
+    for act in cases.values():
+        act()
+    warm = compare(cases, bench.rounds)
+    report("everything cached", warm, base="uv pip sync")
+    return {"cold": cold, "warm": warm}
+
+
+def bench_pack(bench: Bench) -> dict[str, dict[str, Cost]]:
+    realized = realize(bench.lock, bench.options("home"))
+    pack = bench.root / "env.envpack"
+    packing = timed(lambda: write_pack(realized.folder, pack))
+    archive = bench.root / "env.tar.zst"
+
+    def unpack_ours() -> None:
+        folder = bench.fresh("unpacked", where=bench.other)
+        folder.mkdir(parents=True)
+        with open_pack(pack) as source:
+            unpack(source, folder, key=realized.receipt.key)
+
+    def unpack_tar() -> None:
+        folder = bench.fresh("untarred", where=bench.other)
+        folder.mkdir(parents=True)
+        sh("sh", "-c", f"zstd -dc {archive} | tar x -C {folder}")
+
+    unpack_ours()
+    sh("sh", "-c", f"tar -C {bench.other / 'unpacked'} -cf - . | zstd -q -T0 -f -o {archive}")
+    plain_uv(bench)
+    size = sum(path.stat().st_size for path in (bench.other / "unpacked").rglob("*") if path.is_file())
+    print(f"\nthe env: {size / 1e6:.0f} MB; pack {pack.stat().st_size / 1e6:.0f} MB, made in {packing.wall:.1f} s")
+    compiled = ("--compile-bytecode", "--link-mode", "copy")
+    medians = compare(
+        {
+            "comfypin pack": unpack_ours,
+            "zstd -dc | tar x": unpack_tar,
+            "uv pip sync --compile-bytecode, warm": lambda: plain_uv(bench, *compiled, where=bench.other),
+        },
+        bench.rounds,
+    )
+    report("the env with byte-code, on the other file system", medians, base="comfypin pack")
+    return {"pack": medians}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", default="build,pack")
+    parser.add_argument("--folder", type=Path, default=None, help="where caches and the pack lie")
+    parser.add_argument("--other", type=Path, default=Path("/dev/shm"), help="where packs are unpacked to")
+    parser.add_argument("--skip-pip", action="store_true")
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-realize-", dir=arguments.folder) as root,
+        tempfile.TemporaryDirectory(prefix="bench-realize-", dir=arguments.other) as other,
+    ):
+        os.environ["UV_CACHE_DIR"] = str(Path(root) / "uv")
+        small = small_release(Path(root))
+        commit = Repo(Path(root) / "ComfyUI").commit(comfyui_files("aiohttp\nnumpy\npillow\n"))
+        lock = replace(
+            small.lock,
+            comfyui=replace(small.lock.comfyui, commit=commit),  # type: ignore[type-var]
+            custom_nodes=(),
+            python=PythonPins(version=PYTHON, packages=resolve_from_pypi(REQUIREMENTS)),
+        )
+        bench = Bench(root=Path(root), other=Path(other), lock=lock, rounds=arguments.rounds)
+        print(f"{len(lock.python.packages)} packages; medians of {bench.rounds}; load {os.getloadavg()[0]:.1f}")
+        results: dict[str, dict[str, Cost]] = {}
+        if "build" in arguments.cases:
+            results |= bench_build(bench, with_pip=not arguments.skip_pip)
+        if "pack" in arguments.cases:
+            results |= bench_pack(bench)
+        print(
+            json.dumps({case: {name: asdict(cost) for name, cost in costs.items()} for case, costs in results.items()})
+        )
+
+
+if __name__ == "__main__":
+    main()
