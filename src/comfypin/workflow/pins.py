@@ -49,7 +49,8 @@ class Suspects:
         """The pin where it can be told, and a sentence for people."""
         match self.names:
             case ():
-                return None, f"no node pin of the release {release} brings it: add the pack that has it to the lock"
+                reason = "a pack is missing in the lock, or the workflow is newer than its ComfyUI"
+                return None, f"no node pin of the release {release} brings it ({reason})"
             case (name,):
                 return name, f"the pin {name} of the release {release} should have brought it, and did not load"
             case names:
