@@ -259,8 +259,8 @@ def _check_redirect(asked: str, first: Place, target: Place) -> None:
     )
 
 
-def unavailable(url: str, error: Exception) -> SourceUnavailable:
-    """Say in words what a foreign network error means."""
+def unavailable(url: str, error: Exception) -> SourceFailed:
+    """Say in words what a foreign network error means; one that will not pass by itself is not tried again."""
     reason: str
     match error:
         case TimeoutError():
@@ -268,7 +268,7 @@ def unavailable(url: str, error: Exception) -> SourceUnavailable:
         case http.client.IncompleteRead():
             reason = f"it closed the connection {error.expected} bytes before the end"
         case ssl.SSLCertVerificationError():
-            reason = f"its certificate is not trusted ({error.verify_message})"
+            return SourceFailed(uri=shown(url), reason=f"its certificate is not trusted ({error.verify_message})")
         case http.client.RemoteDisconnected() | ConnectionResetError() | BrokenPipeError():
             reason = "it closed the connection"
         case http.client.HTTPException():
