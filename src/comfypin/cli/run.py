@@ -233,6 +233,7 @@ def read_release(wanted: str | None, settings: Settings) -> "Lock":
 def _request(arguments: argparse.Namespace) -> "Request":
     from comfypin.run.prepare import Request, graph_of
     from comfypin.workflow.overrides import parse_override
+    from comfypin.workflow.sidecar import read_inputs_file
 
     document = read_workflow(arguments.workflow)
     if document.format != "ui":
@@ -251,6 +252,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
         timeout_s=arguments.timeout,
         with_previews=arguments.previews,
         randomize_seeds=arguments.randomize_seeds,
+        inputs_file=None if arguments.workflow == "-" else read_inputs_file(Path(arguments.workflow)),
     )
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from comfypin.workflow.catalogue import Catalogue
     from comfypin.workflow.describe import WorkflowInput
     from comfypin.workflow.graph import Graph
-    from comfypin.workflow.sidecar import InputsFile
     from comfypin.workflow.survey import Survey
 
 _CONVERT = """Convert a workflow into the API format, exactly as ComfyUI's page does it when it queues a prompt, and
@@ -120,12 +119,12 @@ def _inputs(arguments: argparse.Namespace) -> int:
     from comfypin.cli.run import read_workflow
     from comfypin.workflow.describe import MAIN_KINDS, describe_inputs, input_schema
     from comfypin.workflow.load import load_workflow
-    from comfypin.workflow.sidecar import named_inputs
+    from comfypin.workflow.sidecar import named_inputs, read_inputs_file
 
     document = read_workflow(arguments.workflow)
     catalogue = _catalogue(arguments, _lock(arguments))
     graph = load_workflow(document, catalogue).graph
-    file = _inputs_file(arguments.workflow)
+    file = None if arguments.workflow == "-" else read_inputs_file(Path(arguments.workflow))
     if file is not None:
         inputs: Sequence[WorkflowInput] = named_inputs(graph, catalogue, file)
     else:
@@ -185,20 +184,6 @@ def _read_object_info(path: Path) -> "Catalogue":
     if not isinstance(value, dict) or not all(isinstance(one, dict) and "input" in one for one in value.values()):
         raise UsageError(f"--object-info {path} is not an answer of /object_info: an object of node classes by name.")
     return value
-
-
-def _inputs_file(workflow: str) -> "InputsFile | None":
-    from comfypin.workflow.sidecar import inputs_file_beside, load_inputs_file
-
-    if workflow == "-":
-        return None
-    path = inputs_file_beside(Path(workflow))
-    try:
-        return load_inputs_file(path.read_text(encoding="utf-8"), source=str(path))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"The inputs file {path} cannot be read: {exc}.") from exc
 
 
 def _survey_json(report: "Survey") -> "Mapping[str, JsonValue]":

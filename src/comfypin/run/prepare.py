@@ -22,6 +22,7 @@ from comfypin.workflow.parse import parse_api
 from comfypin.workflow.prefix import Mark, Marked, mark_outputs
 from comfypin.workflow.preflight import Preflight, preflight
 from comfypin.workflow.seeds import change_seeds
+from comfypin.workflow.sidecar import InputsFile, check_limits, named_inputs, value_of
 from comfypin.workflow.smoke import smoke_graph
 
 
@@ -42,6 +43,7 @@ class Request:
     timeout_s: float | None = None
     with_previews: bool = False
     randomize_seeds: bool = False
+    inputs_file: InputsFile | None = None
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
@@ -61,8 +63,7 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given = tuple(parse_input_file(graph, text, catalogue=catalogue) for text in request.input_files)
-    names = input_names(describe_inputs(graph, catalogue)) if request.overrides else {}
-    graph = override(point_to_files(graph, given), request.overrides, catalogue=catalogue, names=names)
+    graph = _overridden(point_to_files(graph, given), request, catalogue)
     graph = workflow.expand(graph, now)
     found = find_files(file_inputs(graph, catalogue), request.input_folder, given=given)
     checked = _checked(graph, found, request.input_folder, catalogue=catalogue, lock=lock, packs=workflow.packs)
@@ -81,6 +82,19 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
         with_previews=request.with_previews,
         warnings=(*(str(finding) for finding in checked.findings), *_unmarked(marked)),
     )
+
+
+def _overridden(graph: Graph, request: Request, catalogue: Catalogue) -> Graph:
+    """The graph with what the request sets, within the limits of the workflow's inputs file."""
+    named = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
+    if not request.overrides:
+        return graph
+    names = {**input_names(describe_inputs(graph, catalogue)), **input_names(named)}
+    graph = override(graph, request.overrides, catalogue=catalogue, names=names)
+    targets = {wanted.target for wanted in request.overrides}
+    limited = [one for one in named if one.name in targets or one.target in targets]
+    check_limits({one.name: value_of(graph, one) for one in limited}, limited)
+    return graph
 
 
 def _extra_data(request: Request) -> Mapping[str, JsonValue]:

@@ -10,7 +10,7 @@ from comfypin.errors.workflow import InputsFileInvalid, OverrideInvalid
 from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.describe import WorkflowInput, describe_inputs
 from comfypin.workflow.findings import closest, did_you_mean, shown
-from comfypin.workflow.graph import Graph
+from comfypin.workflow.graph import Graph, Link
 from comfypin.workflow.overrides import RANDOM, Override, locate
 
 _KEYS = ("target", "description", "default", "minimum", "maximum", "choices", "max_length", "required")
@@ -132,6 +132,23 @@ def check_limits(values: Mapping[str, JsonValue], inputs: Iterable[WorkflowInput
         reason = _beyond(value, one)
         if reason is not None:
             raise OverrideInvalid(override=f"set {one.name}={shown(value)}", reason=reason)
+
+
+def value_of(graph: Graph, one: WorkflowInput) -> JsonValue:
+    """What a graph says for an input now; None where it is wired."""
+    value = graph.nodes[one.node_id].inputs.get(one.input_name)
+    return None if isinstance(value, Link) else value
+
+
+def read_inputs_file(workflow: Path) -> InputsFile | None:
+    """The inputs file beside a workflow, where there is one. Raises `InputsFileInvalid`."""
+    path = inputs_file_beside(workflow)
+    try:
+        return load_inputs_file(path.read_text(encoding="utf-8"), source=str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputsFileInvalid(source=str(path), problems=[f"it cannot be read: {exc}"]) from exc
 
 
 def _beyond(value: JsonValue, one: WorkflowInput) -> str | None:
