@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from comfypin.cli import lock_capture, lock_change, lock_make
+from comfypin.cli import lock_capture, lock_change, lock_make, lock_reproduce
 from comfypin.errors import UsageError
 from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
 from comfypin.lock.find import find_lock
@@ -57,6 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for verb in (show, check, export, vendor, difference):
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--verbose", action="store_true", help="say more about failures")
+    reproduce = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
+    lock_reproduce.configure_reproduce(reproduce)
     schema = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
     schema.set_defaults(act=_schema)
 

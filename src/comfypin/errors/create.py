@@ -140,7 +140,18 @@ class PackagesNowhere(LockError):
     def __init__(self, *, packages: Sequence[str]) -> None:
         shown = ", ".join(packages[:20]) + (f" and {len(packages) - 20} more" if len(packages) > 20 else "")
         super().__init__(
-            f"No package index has {shown}; install versions that can be had, or leave them out with "
-            "--leave-out NAME.",
+            f"No package index has {shown}; install versions that can be had, or leave them out with --leave-out NAME.",
             packages=list(packages),
+        )
+
+
+class TrialFailed(LockError):
+    """A lock could not be realized, or its workflow not run, while its reproduction was checked."""
+
+    def __init__(self, *, command: str, place: str, reason: str, exit_code: int) -> None:
+        super().__init__(
+            f"`comfypin {command}` in {place} failed (exit code {exit_code}): {reason}",
+            command=command,
+            reason=reason,
+            exit_code=exit_code,
         )

@@ -126,3 +126,26 @@ def test_a_secret_does_not_get_into_a_lock(
     (project / "old.json").write_text(json.dumps(document))
     assert main(["lock", "migrate", "--lock", "old.json"]) == 10
     assert "hunter2" not in "".join(capsys.readouterr())
+
+
+def test_a_lock_is_reproduced_in_two_places(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    workflow = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 255}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "w.json").write_text(json.dumps(workflow))
+    (tmp_path / "l.json").write_text('{"schema_version": 3, "version_name": "e", "engine": {"kind": "embedded"}}')
+    command = [
+        "lock",
+        "reproduce",
+        "--lock",
+        str(tmp_path / "l.json"),
+        "--workflow",
+        str(tmp_path / "w.json"),
+        "--json",
+    ]
+    assert main(command) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert (result["same"], list(result["outputs"])) == (True, ["node 2, output 1"])
+    assert main([*command[:-2], str(tmp_path / "absent.json"), "--json"]) == 10
+    assert "absent.json" in capfd.readouterr().err
