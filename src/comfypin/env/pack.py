@@ -14,7 +14,7 @@ from comfypin.digest import Digest
 from comfypin.env.bytecode import compile_modules
 from comfypin.env.layout import MANIFEST
 from comfypin.env.manifest import FileFact, Manifest, read_manifest
-from comfypin.env.packformat import FRAME_BYTES, MAGIC, TRAILER, Frame, Index, Segment, encode_index
+from comfypin.env.packformat import FRAME_BYTES, MAGIC, TRAILER, Index, PackedFrame, encode_index
 from comfypin.env.receipt import Receipt, read_receipt
 from comfypin.errors.env import BuildChanged, NothingRealized
 from comfypin.files import atomic_file
@@ -67,61 +67,49 @@ def _members(build: Path, manifest: Manifest, bytecode: Mapping[str, Path]) -> l
     return sorted(found, key=lambda one: one.path)
 
 
-def _plan_frames(members: Sequence[_Member]) -> Iterator[tuple[Segment, ...]]:
-    """Cut the files, in order, into frames of about `FRAME_BYTES` (pure)."""
-    segments: list[Segment] = []
+def _raw_frames(members: Sequence[_Member]) -> Iterator[bytes]:
+    """The files' bytes, one after the other, cut into frames. Raises `BuildChanged`."""
+    parts: list[bytes] = []
     filled = 0
-    for number, member in enumerate(members):
-        offset = 0
-        while True:
-            size = min(member.size - offset, FRAME_BYTES - filled)
-            segments.append(Segment(number, offset, size))
-            offset, filled = offset + size, filled + size
-            if filled >= FRAME_BYTES:
-                yield tuple(segments)
-                segments, filled = [], 0
-            if offset >= member.size:
-                break
-    if segments:
-        yield tuple(segments)
+    for member in members:
+        for chunk in _chunks(member, FRAME_BYTES - filled):
+            parts.append(chunk)
+            filled += len(chunk)
+            if filled == FRAME_BYTES:
+                yield b"".join(parts)
+                parts, filled = [], 0
+    if parts:
+        yield b"".join(parts)
 
 
-def _write_frames(file: BinaryIO, members: Sequence[_Member]) -> Iterator[Frame]:
+def _chunks(member: _Member, first_size: int) -> Iterator[bytes]:
+    """A file's bytes, cut where frames end, found to be what the manifest says while they are read."""
+    hasher = hashlib.sha256()
+    left, size = member.size, first_size
+    with member.source.open("rb", buffering=0) as file:
+        while left:
+            chunk = file.read(min(size, left))
+            if not chunk:
+                raise BuildChanged(path=member.source)
+            hasher.update(chunk)
+            left -= len(chunk)
+            size = size - len(chunk) or FRAME_BYTES
+            yield chunk
+        if file.read(1) or member.sha256 not in {None, hasher.hexdigest()}:
+            raise BuildChanged(path=member.source)
+
+
+def _write_frames(file: BinaryIO, members: Sequence[_Member]) -> Iterator[PackedFrame]:
     """Compress on all cores, write in order."""
     cores = os.cpu_count() or 2
-    waiting: deque[tuple[tuple[Segment, ...], Future[tuple[bytes, int]]]] = deque()
-    checks = _Checks(members)
+    waiting: deque[Future[tuple[bytes, int]]] = deque()
     with ThreadPoolExecutor(max_workers=cores, thread_name_prefix="pack") as pool:
-        for segments in _plan_frames(members):
-            waiting.append((segments, pool.submit(_compress, checks.read(segments))))
+        for raw in _raw_frames(members):
+            waiting.append(pool.submit(_compress, raw))
             if len(waiting) > 2 * cores:
-                yield _put(file, *waiting.popleft())
+                yield _put(file, waiting.popleft())
         while waiting:
-            yield _put(file, *waiting.popleft())
-
-
-class _Checks:
-    """Reads members in order, and finds out when one is not what the manifest says."""
-
-    def __init__(self, members: Sequence[_Member]) -> None:
-        self._members = members
-        self._hasher = hashlib.sha256()
-
-    def read(self, segments: Sequence[Segment]) -> bytes:
-        """The bytes of a frame. Raises `BuildChanged`."""
-        parts = []
-        for segment in segments:
-            member = self._members[segment.file]
-            with member.source.open("rb") as file:
-                file.seek(segment.offset)
-                data = file.read(segment.size)
-            self._hasher.update(data)
-            parts.append(data)
-            if segment.offset + segment.size == member.size:
-                if len(data) != segment.size or member.sha256 not in (None, self._hasher.hexdigest()):
-                    raise BuildChanged(path=member.source)
-                self._hasher = hashlib.sha256()
-        return b"".join(parts)
+            yield _put(file, waiting.popleft())
 
 
 def _compress(data: bytes) -> tuple[bytes, int]:
@@ -130,14 +118,13 @@ def _compress(data: bytes) -> tuple[bytes, int]:
     return zstandard.ZstdCompressor(level=LEVEL).compress(data), len(data)
 
 
-def _put(file: BinaryIO, segments: tuple[Segment, ...], made: "Future[tuple[bytes, int]]") -> Frame:
+def _put(file: BinaryIO, made: "Future[tuple[bytes, int]]") -> PackedFrame:
     packed, size = made.result()
-    offset = file.tell()
     file.write(packed)
-    return Frame(offset, len(packed), size, hashlib.sha256(packed).hexdigest(), segments)
+    return PackedFrame(len(packed), size, hashlib.sha256(packed).hexdigest())
 
 
-def _index(members: Sequence[_Member], manifest: Manifest, frames: tuple[Frame, ...], receipt: Receipt) -> Index:
+def _index(members: Sequence[_Member], manifest: Manifest, frames: tuple[PackedFrame, ...], receipt: Receipt) -> Index:
     names = [*(member.path for member in members), *manifest.links]
     return Index(
         folders=tuple(sorted({folder for name in names for folder in _parents(name)})),

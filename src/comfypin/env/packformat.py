@@ -2,13 +2,15 @@
 
 `MAGIC | frame ... | index | index offset (8) | index size (8) | sha256 of the index (32) | MAGIC`
 
-Frames are independent, so they are made, fetched, verified and written in parallel and in any order; a file that is
-larger than a frame spans several. The index lists folders, files (path, executable), links and, for each frame, which
-bytes of which file it holds. Nothing in a pack has an owner, a time, or an absolute path. (pure)
+The files stand one after the other, in the index's order, and are cut into frames of equal size wherever that falls. So
+frames are independent: they are made, fetched, verified and written in parallel and in any order, and every byte of
+every file is in exactly one of them. Nothing in a pack has an owner, a time, or an absolute path. (pure)
 """
 
 import json
+import re
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest
@@ -19,36 +21,42 @@ TRAILER = struct.Struct(f"<QQ32s{len(MAGIC)}s")
 FRAME_BYTES = 4 << 20
 MAX_FRAME_BYTES = 64 << 20
 MAX_INDEX_BYTES = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Bytes of a file: which file, from which offset, how many."""
-
-    file: int
-    offset: int
-    size: int
+# An empty part, `.`, `..` or a NUL: such a name does not stay inside, or has a second spelling.
+_UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame: where it is in the pack, its compressed and raw sizes, its sha256 (compressed), and what it holds."""
+    """A frame: where it is in the pack, its compressed and raw sizes, its sha256 (compressed).
+
+    It begins with byte `file_offset` of file number `first_file`.
+    """
 
     offset: int
     packed_size: int
     size: int
     sha256: str
-    segments: tuple[Segment, ...]
+    first_file: int
+    file_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFrame:
+    """What the index says of a frame; the rest follows from the order."""
+
+    packed_size: int
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """All of a pack but its bytes. `receipt` is the JSON of the env's receipt."""
+    """All of a pack but its bytes. `files` are path, size, executable; `receipt` is the JSON of the env's receipt."""
 
     folders: tuple[str, ...]
     files: tuple[tuple[str, int, bool], ...]
     links: tuple[tuple[str, str], ...]
-    frames: tuple[Frame, ...]
+    frames: tuple[PackedFrame, ...]
     receipt: dict[str, object]
 
     @property
@@ -56,24 +64,36 @@ class Index:
         """The size of all files when they are unpacked."""
         return sum(size for _, size, _ in self.files)
 
+    def placed_frames(self) -> Iterator[Frame]:
+        """The frames with their places in the pack, and in the files."""
+        offset, number, within = len(MAGIC), 0, 0
+        for frame in self.frames:
+            yield Frame(offset, frame.packed_size, frame.size, frame.sha256, number, within)
+            offset += frame.packed_size
+            within += frame.size
+            while number < len(self.files) and within >= self.files[number][1]:
+                within -= self.files[number][1]
+                number += 1
+
+
+def segments(files: Sequence[tuple[str, int, bool]], frame: Frame) -> Iterator[tuple[int, int, int]]:
+    """The parts of files that a frame holds, in order: file number, offset in the file, size. Empty files are none."""
+    number, offset, left = frame.first_file, frame.file_offset, frame.size
+    while left:
+        size = min(files[number][1] - offset, left)
+        if size:
+            yield number, offset, size
+        left -= size
+        number, offset = number + 1, 0
+
 
 def encode_index(index: Index) -> bytes:
     """The index as JSON; the caller compresses it."""
-    frames = [
-        [
-            frame.offset,
-            frame.packed_size,
-            frame.size,
-            frame.sha256,
-            [[s.file, s.offset, s.size] for s in frame.segments],
-        ]
-        for frame in index.frames
-    ]
     tree = {
         "folders": index.folders,
         "files": index.files,
         "links": index.links,
-        "frames": frames,
+        "frames": [(frame.packed_size, frame.size, frame.sha256) for frame in index.frames],
         "receipt": index.receipt,
     }
     return json.dumps(tree, separators=(",", ":")).encode()
@@ -83,23 +103,19 @@ def decode_index(data: bytes) -> Index:
     """Parse an index and check all of it. Raises `ValueError` saying what is wrong."""
     try:
         tree = json.loads(data)
-        frames = tuple(
-            Frame(
-                int(at), int(packed), int(size), Digest(str(sha256)).hex, tuple(Segment(*map(int, s)) for s in segments)
-            )
-            for at, packed, size, sha256, segments in tree["frames"]
-        )
         index = Index(
-            folders=tuple(str(folder) for folder in tree["folders"]),
+            folders=tuple(map(str, tree["folders"])),
             files=tuple((str(path), int(size), bool(executable)) for path, size, executable in tree["files"]),
             links=tuple((str(path), str(target)) for path, target in tree["links"]),
-            frames=frames,
+            frames=tuple(
+                PackedFrame(int(packed), int(size), Digest(str(sha256)).hex) for packed, size, sha256 in tree["frames"]
+            ),
             receipt=dict(tree["receipt"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"its index is not one ({error})") from error
     _check_names(index)
-    _check_frames(index)
+    _check_sizes(index)
     return index
 
 
@@ -110,7 +126,7 @@ def _check_names(index: Index) -> None:
     if len(set(names)) != len(names):
         raise ValueError("a name is there twice")
     for name in names:
-        if not name or name.startswith("/") or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        if _UNSAFE.search(name):
             raise ValueError(f"the name {name!r} does not stay inside")
         parent = name.rpartition("/")[0]
         if parent and parent not in folders:
@@ -120,26 +136,11 @@ def _check_names(index: Index) -> None:
             raise ValueError(f"the link {path!r} leads out")
 
 
-def _check_frames(index: Index) -> None:
-    """Frames follow each other, and together hold every byte of every file exactly once."""
-    at = len(MAGIC)
-    wanted = [size for _, size, _ in index.files]
-    held: dict[int, list[tuple[int, int]]] = {}
-    for frame in index.frames:
-        if frame.offset != at or frame.packed_size <= 0 or not 0 <= frame.size <= MAX_FRAME_BYTES:
-            raise ValueError("its frames do not follow each other")
-        at += frame.packed_size
-        if sum(segment.size for segment in frame.segments) != frame.size:
-            raise ValueError("a frame holds more or less than its files need")
-        for segment in frame.segments:
-            if not 0 <= segment.file < len(wanted) or segment.offset < 0 or segment.size < 0:
-                raise ValueError("a frame holds bytes of no file")
-            held.setdefault(segment.file, []).append((segment.offset, segment.size))
-    for number, size in enumerate(wanted):
-        end = 0
-        for offset, length in sorted(held.get(number, [])):
-            if offset != end:
-                raise ValueError("a file's bytes are not all there")
-            end += length
-        if end != size or size < 0 or (size == 0 and number not in held):
-            raise ValueError("a file's bytes are not all there")
+def _check_sizes(index: Index) -> None:
+    """The frames hold as many bytes as the files have."""
+    if any(size < 0 for _, size, _ in index.files):
+        raise ValueError("a file has less than no bytes")
+    if any(frame.packed_size <= 0 or not 0 < frame.size <= MAX_FRAME_BYTES for frame in index.frames):
+        raise ValueError("a frame has an impossible size")
+    if sum(frame.size for frame in index.frames) != index.size_bytes:
+        raise ValueError("its frames hold more or less than its files need")

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from comfypin.env.packformat import MAGIC, MAX_INDEX_BYTES, TRAILER, Frame, Index, decode_index
+from comfypin.env.packformat import MAGIC, MAX_INDEX_BYTES, TRAILER, Frame, Index, decode_index, segments
 from comfypin.env.receipt import Receipt, receipt_from_json
 from comfypin.env.space import require_space
 from comfypin.errors.env import PackDamaged, PackUnfit
 
 MARGIN_PER_FILE = 4096
+_PART = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = _PART | os.O_EXCL
 
 
 class PackSource(Protocol):
@@ -80,8 +82,7 @@ def read_index(source: PackSource) -> Index:
         index = decode_index(zstandard.ZstdDecompressor().decompress(packed, max_output_size=MAX_INDEX_BYTES))
     except (zstandard.ZstdError, ValueError) as error:
         raise PackDamaged(where=source.where, reason=str(error)) from error
-    last = index.frames[-1] if index.frames else None
-    if offset != (last.offset + last.packed_size if last else len(MAGIC)):
+    if offset != len(MAGIC) + sum(frame.packed_size for frame in index.frames):
         raise PackDamaged(where=source.where, reason="its frames do not fill it")
     return index
 
@@ -103,13 +104,17 @@ def unpack(source: PackSource, folder: Path, *, key: str) -> Receipt:
     for name in sorted(index.folders):
         os.mkdir(f"{folder}/{name}")  # noqa: PTH102  (thousands of them: strings are faster)
     with ThreadPoolExecutor(max_workers=source.readers, thread_name_prefix="unpack") as pool:
-        writing = [pool.submit(_write_frame, source, index, frame, str(folder)) for frame in index.frames]
+        frames = index.placed_frames()
+        writing = [pool.submit(_write_frame, source, index, frame, str(folder)) for frame in frames]
         try:
             for done in writing:
                 done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    for name, size, executable in index.files:
+        if size == 0:
+            os.close(os.open(f"{folder}/{name}", _NEW, 0o755 if executable else 0o644))
     # Links last: nothing is ever written through one.
     for name, target in index.links:
         Path(folder, name).symlink_to(target)
@@ -129,17 +134,15 @@ def _write_frame(source: PackSource, index: Index, frame: Frame, folder: str) ->
     if len(data) != frame.size:
         raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another size")
     at = 0
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    for segment in frame.segments:
-        path, size, executable = index.files[segment.file]
-        whole = segment.size == size
-        mode = 0o755 if executable else 0o644
-        descriptor = os.open(f"{folder}/{path}", flags | os.O_EXCL if whole else flags, mode)
+    files = index.files
+    for number, offset, size in segments(files, frame):
+        path, whole_size, executable = files[number]
+        descriptor = os.open(f"{folder}/{path}", _NEW if size == whole_size else _PART, 0o755 if executable else 0o644)
         try:
-            _write_all(descriptor, data[at : at + segment.size], segment.offset)
+            _write_all(descriptor, data[at : at + size], offset)
         finally:
             os.close(descriptor)
-        at += segment.size
+        at += size
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:

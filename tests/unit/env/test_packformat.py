@@ -6,18 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfypin.env.packformat import MAGIC, Frame, Index, Segment, decode_index, encode_index
-
-START = len(MAGIC)
+from comfypin.env.packformat import Index, PackedFrame, decode_index, encode_index, segments
 
 
 def an_index(**changes: object) -> Index:
-    frame = Frame(START, 5, 3, "0" * 64, (Segment(0, 0, 3),))
     values: dict[str, object] = {
         "folders": ("a",),
         "files": (("a/b", 3, False),),
         "links": (("a/l", "b"),),
-        "frames": (frame,),
+        "frames": (PackedFrame(5, 3, "0" * 64),),
         "receipt": {},
     }
     return Index(**{**values, **changes})  # type: ignore[arg-type]
@@ -50,20 +47,26 @@ def test_a_link_cannot_take_the_place_of_a_folder() -> None:
         decode_index(encode_index(an_index(links=(("a", "b"),))))
 
 
-@pytest.mark.parametrize(
-    "segments",
-    [
-        (Segment(0, 0, 2), Segment(0, 1, 1)),
-        (Segment(0, 0, 2),),
-        (Segment(1, 0, 3),),
-        (Segment(0, 1, 3),),
-        (Segment(0, -3, 3),),
-        (),
-    ],
-)
-def test_every_byte_of_a_file_is_there_once(segments: tuple[Segment, ...]) -> None:
-    with pytest.raises(ValueError, match=r"bytes|frame"):
-        decode_index(encode_index(an_index(frames=(Frame(START, 5, 3, "0" * 64, segments),))))
+@pytest.mark.parametrize("sizes", [(2,), (4,), (1, 1), (3, 0), (-1, 4), ()])
+def test_frames_hold_as_many_bytes_as_the_files(sizes: tuple[int, ...]) -> None:
+    frames = tuple(PackedFrame(5, size, "0" * 64) for size in sizes)
+    with pytest.raises(ValueError, match=r"frame"):
+        decode_index(encode_index(an_index(frames=frames)))
+
+
+@given(st.lists(st.integers(0, 30), max_size=20), st.integers(1, 17))
+def test_every_byte_of_every_file_is_in_one_frame(sizes: list[int], frame_bytes: int) -> None:
+    total = sum(sizes)
+    cuts = [min(frame_bytes, total - start) for start in range(0, total, frame_bytes)]
+    files = tuple((f"f{number}", size, False) for number, size in enumerate(sizes))
+    index = an_index(files=files, folders=(), links=(), frames=tuple(PackedFrame(5, cut, "0" * 64) for cut in cuts))
+    found = [
+        (number, byte)
+        for frame in decode_index(encode_index(index)).placed_frames()
+        for number, offset, size in segments(files, frame)
+        for byte in range(offset, offset + size)
+    ]
+    assert found == [(number, byte) for number, size in enumerate(sizes) for byte in range(size)]
 
 
 @given(st.binary(max_size=200))
