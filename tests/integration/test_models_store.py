@@ -60,6 +60,33 @@ def test_a_model_may_have_to_be_a_file(home: Home, source: str, kind: str) -> No
     assert home.path(pin).read_bytes() == DATA
 
 
+def test_a_copy_that_is_there_is_not_made_again(home: Home, source: str) -> None:
+    pin, options = pin_of(DATA, source), PullOptions(link="copy", effort=FAST)
+    home.pull(pin, options=options)
+    before = home.path(pin).stat().st_ino
+    assert [outcome.state for outcome in home.pull(pin, options=options).outcomes] == ["present"]
+    assert home.path(pin).stat().st_ino == before
+
+
+def test_what_another_process_hashed_is_not_hashed_again(home: Home, source: str) -> None:
+    store, pin = home.store, pin_of(DATA, source)
+    assert not store.has(pin.sha256)
+    home.pull(pin)
+    assert store.has(pin.sha256)
+
+
+def test_a_store_that_is_full_of_models_may_be_read_only(home: Home, source: str) -> None:
+    pin = pin_of(DATA, source)
+    home.pull(pin)
+    store = home.store
+    store.remember_release("x", [pin])
+    store.root.chmod(0o555)
+    try:
+        assert [outcome.state for outcome in home.pull(pin).outcomes] == ["present"]
+    finally:
+        store.root.chmod(0o755)
+
+
 def test_a_reflink_is_made_or_its_absence_said(home: Home, source: str) -> None:
     pin = pin_of(DATA, source)
     report = home.pull(pin, options=PullOptions(link="reflink", effort=FAST))

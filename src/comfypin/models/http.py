@@ -1,5 +1,6 @@
 """Files over HTTP: ranges, redirects that are checked, tokens that stay with their host, and answers said plainly."""
 
+import base64
 import contextlib
 import email.utils
 import http.client
@@ -212,7 +213,7 @@ class HttpClient:
                 reason=f"it leads to the link-local address of {parts.hostname}, where clouds keep keys",
             )
         place = Place(scheme=parts.scheme, host=parts.hostname, port=port, addresses=addresses)
-        if self._public_only and not place.public:
+        if self._public_only and not place.wholly_public:
             reason = f"it leads to the private address of {parts.hostname}, which jobs may not ask"
             raise RedirectRefused(uri=shown(asked), reason=reason)
         return place
@@ -222,7 +223,10 @@ class HttpClient:
         target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         sent = {"User-Agent": f"comfypin/{__version__}", "Accept-Encoding": "identity", **headers}
         token = self._credentials.for_url(parts)
-        if token:
+        if parts.username is not None:
+            pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+            sent["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        elif token:
             sent["Authorization"] = f"Bearer {token}"
         while True:
             connection, used_before = self._connections.take(place)
@@ -252,7 +256,8 @@ def _quoted(target: str) -> str:
 
 def _check_redirect(asked: str, first: Place, target: Place) -> None:
     """A server on the public internet has no business in a private network, nor may one make us its messenger."""
-    if target.public or not first.public:
+    # A name with a public and a private address is a public one that wants to be taken for private.
+    if target.wholly_public or not first.partly_public:
         return
     raise RedirectRefused(
         uri=asked, reason=f"it redirects from the public host {first.host} to the private address of {target.host}"
@@ -407,8 +412,8 @@ class HttpFile:
         if self._direct and answer.status in {400, 401, 403, 404, 410}:
             # Signed addresses that a hub redirects to expire; the hub gives a new one.
             answer.close()
-            self._direct = None
             answer = self._client.get(self._url, headers)
+            self._direct = answer.url if answer.url != self._url else None
         if answer.status == 416 and start == 0:
             answer.text()
             answer = self._client.get(self._url, {})

@@ -35,14 +35,19 @@ class Ledger:
         self._path = path
         self._root = path.parent
         self._scratch = scratch
-        self._known: dict[str, Known] | None = None
+        self._known: dict[str, Known] = {}
         self._lines = 0
+        self._read: tuple[int, int] = (0, 0)
         self._lock = threading.Lock()
 
     def digest_of(self, path: Path, status: os.stat_result) -> Digest | None:
         """The digest of a file that has not changed since it was hashed, or None."""
+        key = self._key(path)
         with self._lock:
-            known = self._load().get(self._key(path))
+            known = self._known.get(key)
+            if known is None or (known.size_bytes, known.mtime_ns, known.inode) != _identity(status):
+                # Another process may have hashed it meanwhile.
+                known = self._refreshed().get(key)
         if known is None or (known.size_bytes, known.mtime_ns, known.inode) != _identity(status):
             return None
         if known.machine is not None and known.machine != this_machine():
@@ -54,7 +59,7 @@ class Ledger:
         known = Known(*_identity(status), digest, None if on_disk else this_machine())
         key = self._key(path)
         with self._lock:
-            table = self._load()
+            table = self._refreshed()
             if table.get(key) == known:
                 return
             table[key] = known
@@ -82,22 +87,33 @@ class Ledger:
 
     def _compact(self, table: dict[str, Known]) -> None:
         live = {key: known for key, known in table.items() if (self._root / key).exists()}
-        self._known, self._lines = live, len(live)
+        self._known, self._lines, self._read = live, len(live), (0, 0)
         self._scratch.write(self._path, b"\n".join(_line(key, known) for key, known in live.items()))
 
-    def _load(self) -> dict[str, Known]:
-        if self._known is None:
-            self._known = {}
-            try:
-                lines = self._path.read_bytes().split(b"\n")
-            except OSError:
-                lines = []
-            self._lines = len(lines)
-            for line in lines:
-                parsed = _parse(line)
-                if parsed is not None:
-                    self._known[parsed[0]] = parsed[1]
+    def _refreshed(self) -> dict[str, Known]:
+        """What is known, with the lines that any process has added since the last look."""
+        try:
+            status = self._path.stat()
+            inode, offset = self._read
+            if status.st_ino != inode or status.st_size < offset:
+                offset, self._known, self._lines = 0, {}, 0
+            if status.st_size > offset:
+                with self._path.open("rb") as file:
+                    file.seek(offset)
+                    self._take(file.read())
+                    offset = file.tell()
+            self._read = (status.st_ino, offset)
+        except OSError:
+            # There is none yet, or it cannot be read: files are hashed instead.
+            pass
         return self._known
+
+    def _take(self, lines: bytes) -> None:
+        for line in lines.split(b"\n"):
+            self._lines += 1
+            parsed = _parse(line)
+            if parsed is not None:
+                self._known[parsed[0]] = parsed[1]
 
     def _key(self, path: Path) -> str:
         # Relative, because one volume has two names: /workspace on a pod, /runpod-volume on serverless.

@@ -73,8 +73,12 @@ class Place:
     addresses: tuple[str, ...]
 
     @property
-    def public(self) -> bool:
+    def wholly_public(self) -> bool:
         return all(is_public(address) for address in self.addresses)
+
+    @property
+    def partly_public(self) -> bool:
+        return any(is_public(address) for address in self.addresses)
 
 
 class Names:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin.digest import Digest, JsonValue
-from comfypin.errors import ComfypinError, ModelError
+from comfypin.errors import ComfypinError, LeaseError, ModelError
 from comfypin.errors.model import (
     DiskTooSmall,
     ModelsFailed,
@@ -18,6 +18,7 @@ from comfypin.errors.model import (
     StoreFailed,
     UnknownSource,
 )
+from comfypin.files import free_bytes
 from comfypin.lease import Lease, acquire
 from comfypin.lock.model import ModelPin
 from comfypin.models.formats import format_problem, pickle_by_name
@@ -205,14 +206,18 @@ class Puller:
             if pin.sha256 is None:
                 return self._bring_unpinned(pin, path, lease)
             return self._bring_pinned(pin, pin.sha256, path, lease)
+        except LeaseError as error:
+            raise StoreFailed(path=str(path), reason=error.message) from error
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise DiskTooSmall(folder=self._store.root, needed_bytes=pin.size_bytes or 0, free_bytes=0) from error
+                root = self._store.root
+                free = free_bytes(root)
+                raise DiskTooSmall(folder=root, needed_bytes=pin.size_bytes or free, free_bytes=free) from error
             raise StoreFailed(path=str(error.filename or path), reason=error.strerror or str(error)) from error
 
     def _bring_pinned(self, pin: ModelPin, digest: Digest, path: Path, lease: Callable[[str], Lease]) -> Outcome:
         store = self._store
-        if store.placed(digest, path) and store.has(digest):
+        if store.has(digest) and self._in_place(digest, path):
             return self._present(pin, path, digest)
         with lease(digest.hex) as held:
             state: State = "linked"
@@ -226,7 +231,7 @@ class Puller:
                 else:
                     source, failed = self._fetch(pin, digest, held)
                     state = "fetched"
-            elif store.placed(digest, path):
+            elif self._in_place(digest, path):
                 return self._present(pin, path, digest)
             _raise(format_problem(store.blob(digest), pin))
             held.check()
@@ -307,6 +312,13 @@ class Puller:
             aside = store.put_aside(path)
         store.place(digest, path, self._options.link)
         return aside
+
+    def _in_place(self, digest: Digest, path: Path) -> bool:
+        """Whether the path has the blob's bytes in the way that was asked for."""
+        if self._store.placed(digest, path):
+            return self._options.link not in {"copy", "reflink"} or path.is_symlink() is False
+        own_file = self._options.link in {"copy", "reflink"} and path.is_file() and not path.is_symlink()
+        return own_file and self._store.digest_of(path) == digest
 
     def _present(self, pin: ModelPin, path: Path, digest: Digest) -> Outcome:
         _raise(format_problem(path, pin))

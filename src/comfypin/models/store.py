@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin.digest import Digest
+from comfypin.errors import LeaseError
 from comfypin.errors.model import DiskTooSmall, ModelDiffers
 from comfypin.files import free_bytes, fsync_folder
 from comfypin.lease import Lease, acquire, is_dead, process_token, try_acquire
@@ -196,7 +197,8 @@ class BlobStore:
             if pin.sha256 is not None:
                 blobs[pin.sha256] = (*blobs.get(pin.sha256, ()), pin.target_path)
         if create or self.root.is_dir():
-            with contextlib.suppress(PermissionError):
+            # A store that is read only can serve; only its collector would want to know.
+            with contextlib.suppress(OSError):
                 self.releases.record(name, blobs)
 
     def sweep(self) -> None:
@@ -205,7 +207,7 @@ class BlobStore:
         for entry in _entries(self.root / "leases"):
             key = entry.name.removesuffix(".lease")
             if entry.name.endswith(".lease"):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(LeaseError):
                     held = self.try_lease(key)
                     if held is not None:
                         held.release()
@@ -213,10 +215,11 @@ class BlobStore:
                 shutil.rmtree(entry, ignore_errors=True)
         for entry in _entries(self.root / "partial"):
             if len(entry.name) == 64 and self.has(Digest(entry.name)):
-                held = self.try_lease(entry.name)
-                if held is not None:
-                    with held:
-                        self.partial(entry.name).discard()
+                with contextlib.suppress(LeaseError):
+                    held = self.try_lease(entry.name)
+                    if held is not None:
+                        with held:
+                            self.partial(entry.name).discard()
 
     def require_space(self, needed_bytes: int) -> None:
         """Raise `DiskTooSmall` where that many bytes do not fit."""

@@ -108,3 +108,25 @@ def test_a_name_is_resolved_once_so_that_it_cannot_move_after_the_check(tmp_path
     names = {"public.example": "93.184.216.34"}
     _, internet = pulled(tmp_path, names, "http://public.example/from", "http://public.example/x")
     assert internet.asked.count("public.example") == 1
+
+
+def test_a_name_with_a_private_address_beside_its_public_one_is_a_public_host(tmp_path) -> None:
+    class TwoFaced(FakeInternet):
+        def resolve(self, host: str, port: int) -> Sequence[str]:
+            return ["93.184.216.34", "127.0.0.1"] if host == "two.example" else [host]
+
+    def script(request: Request) -> Reply:
+        return Reply(status=302, headers={"Location": "http://10.0.0.1/x"})
+
+    with faulty_server(script) as server:
+        sources = sources_over(dialler=TwoFaced({}, server.port))
+        report = Home(tmp_path / "models").pull(pin_of(DATA, "http://two.example/x"), sources=sources)
+    assert "private address of 10.0.0.1" in report.failures[0].message
+
+
+def test_a_password_in_an_address_is_used_and_not_shown(tmp_path) -> None:
+    with faulty_server(lambda request: Reply(status=403)) as server:
+        url = server.url.replace("http://", "http://me:s3cret@") + "/x"
+        report = Home(tmp_path / "models").pull(pin_of(DATA, url))
+    assert server.requests[0].headers["authorization"] == "Basic bWU6czNjcmV0"
+    assert "s3cret" not in report.failures[0].message
