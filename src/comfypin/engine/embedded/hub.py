@@ -61,7 +61,7 @@ class Hub:
                 self._deliver(_text("executing", {"node": self.executing[1]}), client_id)
             await self._listen(socket, unsent)
         finally:
-            # As in ComfyUI, whoever else uses this id goes deaf now: https://github.com/comfyanonymous/ComfyUI/issues
+            # As in ComfyUI, whoever else uses this id goes deaf now.
             self._listeners.pop(client_id, None)
             unsent.put_nowait(None)
             await asyncio.wait([writer])
