@@ -1,9 +1,8 @@
 """Nodes that bring pictures in: from files, or made of one colour."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from comfypin.engine.embedded.folders import Folders
 
 if TYPE_CHECKING:
     from PIL import Image
-
-T = TypeVar("T")
 
 _NO_MASK = (64, 64)
 _SIXTEEN_BIT = "I"
@@ -73,12 +70,8 @@ def _opened(folders: Folders, name: str) -> "Iterator[Image.Image]":
     path = folders.find(name)
     if path is None:
         raise FileNotFoundError(f"[Errno 2] No such file or directory: {name!r}")
-    with _forgiving(Image.open, path) as opened:
+    with Image.open(path) as opened:
         yield opened
-
-
-def _forgiving(action: Callable[[Path], T], argument: Path) -> T:
-    return action(argument)
 
 
 def _frames(opened: "Image.Image") -> "Iterator[Image.Image]":
