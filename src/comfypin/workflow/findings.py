@@ -21,7 +21,7 @@ class Finding:
     """One thing that is wrong: a stable `code`, one sentence, and where.
 
     `closest` are existing names near to the one that was used; `pin` is the lock's pin that should have brought it.
-    An `error` stops the workflow; a `warning` is what an engine may still accept, or only costs some outputs.
+    An `error` stops the workflow; a `warning` is what an engine may still accept.
     """
 
     code: str

@@ -27,14 +27,17 @@ _NAMED_CLOSELY = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """The findings in the graph's order, and the outputs that would be dropped while others run."""
+    """The findings in the graph's order, and the outputs that ComfyUI would leave out while it runs others.
+
+    Leaving some out is refused like all else, here and when the engine answers so: half a result is none.
+    """
 
     findings: tuple[Finding, ...]
     dropped: tuple[NodeId, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings for which the engine would refuse the prompt."""
+        """The findings for which the prompt would be refused."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def refuse(self, source: str) -> None:
@@ -58,8 +61,8 @@ def preflight(
     """Check a graph. `brought` are the file inputs, as (node id, input name), whose files the job brings along.
     `packs` names the node pack of each node, where the workflow says it.
 
-    An error is what ComfyUI itself refuses; what costs only some outputs, or what a third-party class may accept by
-    a validation of its own, is a warning.
+    An error is what ComfyUI itself refuses, for all outputs or for some; what a third-party class may accept by a
+    validation of its own is a warning.
     """
     return _Check(graph, catalogue, lock, brought, packs or {}).report()
 
@@ -101,7 +104,7 @@ class _Check:
         dropped = tuple(node_id for node_id in outputs if node_id in tainted)
         flat = [finding for node_id in self.graph.nodes for finding in found.get(node_id, ())]
         if len(dropped) < len(outputs) and not unknown:
-            return Preflight(findings=tuple(self._softened(flat, dropped)), dropped=dropped)
+            return Preflight(findings=tuple(self._with_dropped(flat, dropped)), dropped=dropped)
         return Preflight(findings=(*unknown, *flat))
 
     def _definition(self, node: Node) -> Mapping[str, JsonValue] | None:
@@ -218,13 +221,10 @@ class _Check:
         message = f"its inputs lead back to itself, so it can never run: {path}"
         return self._finding(self.graph.nodes[cycle[0]], code="cycle", message=message)
 
-    def _softened(self, findings: list[Finding], dropped: tuple[NodeId, ...]) -> Iterator[Finding]:
+    def _with_dropped(self, findings: list[Finding], dropped: tuple[NodeId, ...]) -> Iterator[Finding]:
+        rest = f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
         for finding in findings:
-            if finding.severity == "warning":
-                yield finding
-                continue
-            message = f"{finding.message} (the outputs that need it are left out: {', '.join(dropped)})"
-            yield replace(finding, severity="warning", message=message)
+            yield replace(finding, message=finding.message + rest) if finding.severity == "error" else finding
 
     def _closest(self, word: str, names: Iterable[str]) -> tuple[str, ...]:
         self.named += 1

@@ -81,12 +81,10 @@ def test_everything_is_found_at_once() -> None:
     assert "did you mean 'EmptyImage'" in caught.value.message
 
 
-def test_a_branch_that_fails_beside_one_that_runs_is_a_warning_naming_the_dropped_output() -> None:
-    report = check({"1": EMPTY, "2": SAVE, "9": {"class_type": "SaveImage", "inputs": {}}})
-    assert report.errors == ()
+def test_a_branch_that_fails_beside_one_that_runs_is_refused_naming_the_output_it_costs() -> None:
+    report = check({"1": EMPTY, "2": SAVE, "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}})
     assert report.dropped == ("9",)
-    assert {finding.severity for finding in report.findings} == {"warning"}
-    report.refuse("w.json")
+    assert "leave out the outputs of node 9" in report.errors[0].message
 
 
 def test_nodes_that_no_output_needs_are_not_checked() -> None:
@@ -221,7 +219,7 @@ def test_the_verdict_is_the_recorded_servers(name: str, captures: Path) -> None:
     catalogue = json.loads((captures / "http" / "object_info.json").read_text())
     recorded = json.loads((captures / "http" / f"prompt_err_{name}.json").read_text())
     report = preflight(parse(RECORDED[name]), catalogue)
-    assert bool(report.errors) == (recorded["status"] == 400)
     refused = recorded["body"]["node_errors"]
+    assert bool(report.errors) == (recorded["status"] == 400 or bool(refused))
     assert set(refused) <= {finding.node_id for finding in report.findings}
     assert bool(report.dropped) == (recorded["status"] == 200 and bool(refused))
