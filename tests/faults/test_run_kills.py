@@ -1,8 +1,15 @@
 """A run that is stopped or killed leaves nothing running; one whose engine is killed is run once more."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,3 +111,43 @@ def test_a_deadline_ends_the_run_with_its_code(words: list[str]) -> None:
     assert returncode == 22
     assert "0.5 s" in said["error"]["message"]
     assert wait_until_gone(door.engine_pids) == set()
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[str]:
+    """An engine that is not ours to stop, by its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folders = ["--base-directory", str(tmp_path / "remote")]
+    words = [sys.executable, "-m", "comfypin.engine.embedded", "--listen", "127.0.0.1", "--port", str(port), *folders]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while server.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{url}/system_stats", timeout=5).close()
+                break
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_stopped_run_takes_its_prompt_back_from_an_engine_that_goes_on(words: list[str], remote: str) -> None:
+    with running_door(*words, "--engine-url", remote) as door:
+        door.wait_for("node_started")
+        door.signal(signal.SIGINT)
+        returncode, _, _ = door.end()
+    assert returncode == 130
+    with urllib.request.urlopen(f"{remote}/queue", timeout=30) as answer:
+        queue = json.load(answer)
+    assert queue["queue_pending"] == []
+    for _ in range(200):
+        with urllib.request.urlopen(f"{remote}/history", timeout=30) as answer:
+            history = json.load(answer)
+        if history:
+            break
+        time.sleep(0.05)
+    (entry,) = history.values()
+    assert entry["status"]["messages"][-1][0] == "execution_interrupted"
