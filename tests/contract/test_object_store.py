@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from comfypin.digest import Digest
+from comfypin.errors import Cancelled
 from comfypin.errors.storage import (
     KeyInvalid,
     ObjectMissing,
@@ -174,6 +175,19 @@ def test_the_pace_is_told_of_every_byte(store: ObjectStore, tmp_path: Path, size
     store.put("a", payload)
     assert sum(told) == size
     assert Digest.of(b"".join(store.read("a"))) == payload.sha256
+
+
+@pytest.mark.parametrize("size", [1000, LARGE], ids=["small", "large"])
+def test_a_pace_that_raises_stops_the_upload(store: ObjectStore, tmp_path: Path, size: int) -> None:
+    told: list[int] = []
+
+    def stop(count: int) -> None:
+        told.append(count)
+        raise Cancelled("Enough.")
+
+    with pytest.raises(Cancelled, match="Enough"):
+        store.put("a", replace(payload_of(tmp_path / "f", noise(size)), pace=stop))
+    assert store.head("a") is None
 
 
 def test_many_threads_may_put_at_once(store: ObjectStore, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import quote, unquote
 
 from comfypin.digest import CHUNK_BYTES
+from comfypin.errors import StorageError
 from comfypin.errors.storage import (
     ChecksumMismatch,
     CredentialsMissing,
@@ -154,25 +155,37 @@ class S3Store:
         return etag
 
     def _upload_parts(self, full: str, payload: Payload) -> str | None:
+        part_bytes = part_size(payload.size_bytes)
+        with open_payload(payload) as file:
+            if payload.pace is None:
+                etag = self._send_parts(full, payload, payload.path, part_bytes)  # read without Python
+            else:
+                paced = Paced(file, payload.pace)
+                try:
+                    etag = self._send_parts(full, payload, cast("BinaryIO", paced), part_bytes)
+                except StorageError:
+                    if paced.failure is not None:
+                        raise paced.failure from None
+                    raise
+        self._confirm_size(full, payload)
+        if self._etags.compared and payload.size_bytes <= ETAG_CHECKED_BYTES:
+            self._confirm(full, payload, etag, etag_of_parts(payload.path, part_bytes))
+        return etag
+
+    def _send_parts(self, full: str, payload: Payload, source: Path | BinaryIO, part_bytes: int) -> str | None:
         import obstore
 
-        part_bytes = part_size(payload.size_bytes)
-        with open_payload(payload) as file, self._failures_named("write", full):
+        with self._failures_named("write", full):
             result = obstore.put(
                 self._parts,
                 full,
-                # A path is read without Python; only whoever wants to hear of the pieces pays for them.
-                payload.path if payload.pace is None else cast("BinaryIO", Paced(file, payload.pace)),
+                source,
                 use_multipart=True,
                 chunk_size=part_bytes,
                 max_concurrency=PARTS_AT_ONCE,
                 attributes=_attributes(payload),
             )
-        etag = _bare(result["e_tag"])
-        self._confirm_size(full, payload)
-        if self._etags.compared and payload.size_bytes <= ETAG_CHECKED_BYTES:
-            self._confirm(full, payload, etag, etag_of_parts(payload.path, part_bytes))
-        return etag
+        return _bare(result["e_tag"])
 
     def _confirm_size(self, full: str, payload: Payload) -> None:
         """Ask the server for the size of what it joined: the one request beyond those that carry the bytes."""

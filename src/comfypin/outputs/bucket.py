@@ -167,7 +167,7 @@ class BucketSink:
             sha256=output.sha256,
             media_type=output.media_type,
             metadata={"release": job.release.name, "job-id": job.job_id, "sha256": output.sha256.hex},
-            pace=partial(self._moved, key, stopped) if self.watcher is not None else None,
+            pace=partial(self._moved, key, stopped),
         )
         stored = self._store.put(key, payload)
         self._tell(UploadFinished(key=key))
