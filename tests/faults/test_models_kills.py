@@ -104,6 +104,7 @@ def leftovers(models_dir: Path) -> list[str]:
 
 
 def kill(folder: Path, kills: int, seed: int) -> None:
+    print(f"seed {seed}")
     dice = random.Random(seed)
 
     def script(request: Request) -> Reply:

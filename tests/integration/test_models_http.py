@@ -258,6 +258,29 @@ def test_bytes_that_rotted_between_two_pulls_are_fetched_again_and_only_they(hom
     assert home.path(pin).read_bytes() == BIG
 
 
+def test_another_source_that_cannot_go_on_begins_again(home: Home) -> None:
+    with faulty_server(lambda r: Reply(status=404) if r.range and r.range[0] >= 16 * MIB else ranged(BIG, r)) as server:
+        home.pull(weights(BIG, f"{server.url}/x"), connections=1)
+    with faulty_server(lambda request: Reply(body=BIG)) as server:
+        pin = weights(BIG, f"{server.url}/x")
+        home.pull(pin, connections=1).raise_failures()
+    assert home.path(pin).read_bytes() == BIG
+
+
+def test_a_part_that_is_refused_ends_the_others_that_wait(home: Home) -> None:
+    def script(request: Request) -> Reply:
+        match request.range:
+            case (start, _) if start == 16 * MIB:
+                return Reply(status=410)
+            case (0, _):
+                return ranged(BIG, request)
+        return ranged(BIG, request, silent_after=10)
+
+    with faulty_server(script) as server:
+        report = home.pull(weights(BIG, f"{server.url}/x"), sources=sources_over(timeout_s=100))
+    assert "HTTP 410" in report.failures[0].message
+
+
 def test_a_half_written_journal_line_does_no_harm(home: Home) -> None:
     pin = weights(BIG)
     with faulty_server(lambda r: Reply(status=404) if r.range and r.range[0] >= 16 * MIB else ranged(BIG, r)) as server:

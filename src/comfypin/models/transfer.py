@@ -96,10 +96,13 @@ class Transfer:
         self._changed = threading.Condition()
         self._failure: Exception | None = None
         self._done = False
+        self._descriptor = -1
         self._remote: RemoteFile | None = None
         self._opening = threading.Lock()
         self._advanced: Callable[[int], None] = lambda count: None
         self._stop = Stop()
+        self._size: int | None = None
+        self._prefixes: dict[int, str] = {}
         self.resumed_bytes = 0
         self.fetched_bytes = 0
 
@@ -111,8 +114,8 @@ class Transfer:
         """
         self._stop, self._advanced = stop, advanced
         try:
-            size = self._prepare()
-            begun(size, self.resumed_bytes)
+            self._size = self._prepare()
+            begun(self._size, self.resumed_bytes)
             digest = self._fetch_and_hash()
         finally:
             if self._remote is not None:
@@ -199,6 +202,8 @@ class Transfer:
     # -- the bytes
 
     def _fetch_and_hash(self) -> Digest:
+        # Opened before there are threads that would each open it.
+        self._descriptor = self._partial.descriptor
         if len(self._parts) == 1 and (self._parts[0].length or INLINE_BYTES + 1) <= INLINE_BYTES:
             if self._missing:
                 self._fetch_all()
@@ -261,6 +266,8 @@ class Transfer:
         position = part.start + part.written
         remote = self._remote or self._open(position, length)
         self._check_size(remote.size_bytes)
+        if position and (not remote.ranged or remote.size_bytes != self._size):
+            raise SourceChanged(uri=shown(self._uri), reason="it cannot go on with what an earlier pull has fetched")
         with self._budget.buffer() as buffer, remote.read(position, length) as reader:
             self._copy(part, reader, buffer)
         if part.length is None:
@@ -268,7 +275,6 @@ class Transfer:
         self._announce(part, 0)
 
     def _copy(self, part: _Part, reader: Reader, buffer: memoryview) -> None:
-        descriptor = self._partial.descriptor
         pace = Pace(self._effort.stall_s)
         while count := reader.readinto(buffer):
             if part.length is not None and part.written + count > part.length:
@@ -276,7 +282,7 @@ class Transfer:
             offset = part.start + part.written
             done = 0
             while done < count:
-                done += os.pwrite(descriptor, buffer[done:count], offset + done)
+                done += os.pwrite(self._descriptor, buffer[done:count], offset + done)
             self._announce(part, count)
             if self._stop.is_set() or self._failure is not None or self._done:
                 raise SourceFailed(uri=shown(self._uri), reason="the pull was stopped")
@@ -298,8 +304,10 @@ class Transfer:
     def _pause(self, trouble: "_Trouble", error: SourceUnavailable) -> None:
         if trouble.stuck >= self._effort.attempts:
             raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {trouble.stuck} times)") from error
-        self._stop.wait(self._effort.pause_s(trouble.own, error.retry_after_s))
-        self._raise_failure()
+        until = time.monotonic() + self._effort.pause_s(trouble.own, error.retry_after_s)
+        while (left := until - time.monotonic()) > 0 and not self._done:
+            self._stop.wait(min(0.2, left))
+            self._raise_failure()
 
     # -- the hash
 
@@ -316,7 +324,7 @@ class Transfer:
         position = 0
         while (available := self._wait_for(part, position)) > position:
             wanted = min(len(buffer), available - position)
-            count = os.preadv(self._partial.descriptor, [buffer[:wanted]], part.start + position)
+            count = os.preadv(self._descriptor, [buffer[:wanted]], part.start + position)
             if count == 0:
                 break
             hasher.update(buffer[:count])
