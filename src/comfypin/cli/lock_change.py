@@ -107,10 +107,9 @@ def _migrate(arguments: argparse.Namespace) -> int:
     if arguments.name:
         lock = replace(lock, version_name=check_name(arguments.name))
     if arguments.complete:
-        python = replace(
-            lock.python, requirements=(*lock.python.requirements, *_requirement_lines(arguments)), version=None
-        )
         version = arguments.python or ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
+        requirements = (*lock.python.requirements, *_requirement_lines(arguments))
+        python = replace(lock.python, requirements=requirements, version=version)
         asked = replace(question_from(arguments), python=version)
         completed = complete(
             replace(lock, python=python), asked, places=places(), describe_model=model_describer(), tell=tell

@@ -234,7 +234,11 @@ def _installed(wishes: CaptureWishes, survey: _Survey) -> tuple[str, list[str]]:
     if asked.exit_code:
         survey.reasons.append(f"{interpreter} cannot say its packages: {asked.complaint}")
         return "3.12", []
-    facts = json.loads(asked.text)
+    try:
+        facts = json.loads(asked.text.strip().rpartition("\n")[2])
+    except ValueError:
+        survey.reasons.append(f"{interpreter} does not answer as Python does: {asked.text[:200]!r}")
+        return "3.12", []
     lines: dict[str, str] = {}
     for package in facts["packages"]:
         name = str(package["name"])

@@ -82,6 +82,10 @@ def _check_packages(packages: Iterable[PackagePin]) -> Iterator[Finding]:
         location = ("python", "packages", index)
         if not package.sha256:
             allowed = "at least one sha256"
+            if package.url is not None and package.url.startswith("git+"):
+                allowed = (
+                    "a release of it with a sha256: what is built from git cannot be verified (lock create --override)"
+                )
             yield _finding("package-without-hash", (*location, "sha256"), f"nothing for {package.name}", allowed)
         if package.url is not None and package.url.startswith("file:"):
             allowed = "a URL that other machines reach too"
@@ -113,7 +117,9 @@ def has_secret(url: str) -> bool:
         names = [name for name, _ in parse_qsl(parts.query)]
     except ValueError:
         return False
-    return parts.password is not None or any(_SECRET_QUERY.search(name) for name in names)
+    # Over HTTP a user's name alone is a token too, as on GitHub.
+    named = parts.username is not None and parts.scheme.rpartition("+")[2] in ("http", "https")
+    return named or parts.password is not None or any(_SECRET_QUERY.search(name) for name in names)
 
 
 def _check_secrets(lock: Lock) -> Iterator[Finding]:

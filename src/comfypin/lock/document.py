@@ -17,6 +17,7 @@ from comfypin.errors.lock import Finding, LockInvalid, LockUnreadable
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 100
+_SECRET = re.compile(r"//[^/@\s]*:[^/@\s]*@")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -52,6 +53,7 @@ def describe(value: object) -> str:
     if isinstance(value, int):
         return str(value) if abs(value) < 10**20 else "a number of more than 20 digits"
     if isinstance(value, str):
+        value = _SECRET.sub("//***@", value)
         text = json.dumps(value[:81])
         return text if len(value) <= 80 else f"{text[:78]}..., {len(value)} characters"
     return str(value)

@@ -113,8 +113,9 @@ def _rank(wheel: Mapping[str, object], ranks: Mapping["Tag", int]) -> int | None
 
 
 def file_name(url: str) -> str:
-    """The name of the file that a URL leads to."""
-    return unquote(urlsplit(url).path.rpartition("/")[2])
+    """The name of the file that a URL leads to: one plain name, empty where there is none (`..`, an encoded slash)."""
+    name = unquote(urlsplit(url).path.rpartition("/")[2])
+    return "" if name in (".", "..") or set(name) & set("/\\\0") else name
 
 
 def _version_of(url: str) -> str:

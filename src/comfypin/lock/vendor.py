@@ -8,6 +8,7 @@ from pathlib import Path
 from comfypin.digest import Digest
 from comfypin.errors.lock import Finding, LockIncomplete
 from comfypin.lock.check import check, is_commit
+from comfypin.lock.document import describe
 from comfypin.lock.model import Lock
 from comfypin.lock.pylock import file_name
 from comfypin.tools.download import download
@@ -65,10 +66,10 @@ def require_sources(lock: Lock) -> None:
     findings: list[Finding] = [finding for finding in check(lock) if finding.rule in _NEEDED]
     findings = [finding for finding in findings if finding.severity == "error"]
     for index, pin in enumerate(lock.python.packages):
-        if pin.url is None:
+        if pin.url is None or not (file_name(pin.url) or pin.url.startswith("git+")):
             path = f"$.python.packages[{index}].url"
-            allowed = "a URL; without it nobody can say which file is meant"
-            findings.append(Finding(rule="package-without-url", path=path, found="nothing", allowed=allowed))
+            allowed = "a URL that ends in a file's name; without it nobody can say which file is meant"
+            findings.append(Finding(rule="package-without-url", path=path, found=describe(pin.url), allowed=allowed))
     if findings:
         raise LockIncomplete(where=lock.version_name, findings=findings)
 

@@ -54,7 +54,9 @@ def test_a_pickle_is_said_unless_it_is_wanted() -> None:
     assert said(models=(ModelPin(**model, allow_pickle=True),)) == []  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("url", ["https://user:hunter2@x.org/c", "https://x.org/c?token=hunter2"])
+@pytest.mark.parametrize(
+    "url", ["https://user:hunter2@x.org/c", "https://x.org/c?token=hunter2", "https://hunter2@x.org/c"]
+)
 def test_a_secret_is_found_and_not_repeated(url: str) -> None:
     findings = check(a_lock(comfyui=RepoPin(repo=url, commit=COMMIT), engine=EngineSpec(env={"HF_TOKEN": "hunter2"})))
     assert [finding.rule for finding in findings] == ["secret", "secret"]

@@ -295,3 +295,12 @@ def test_models_are_read_from_lines_and_from_json(text: str, tmp_path: Path) -> 
     (tmp_path / "models").write_text(text)
     (spec,) = read_model_file(tmp_path / "models")
     assert (spec.sources, str(spec.target).removeprefix("$MODELS_DIR/")) == (("https://h/x",), "vae/x")
+
+
+@pytest.mark.parametrize("name", ["%2e%2e%2f%2e%2e%2fescaped.whl", "..", "a%5Cb.whl", ""])
+def test_a_url_cannot_lead_out_of_a_vendor_folder(name: str, lock: Lock, places: Places, tmp_path: Path) -> None:
+    pin = replace(lock.python.packages[0], url=f"https://x.org/{name}")
+    hostile = replace(lock, python=replace(lock.python, packages=(pin,)))
+    with pytest.raises(LockIncomplete, match="url"):
+        vendor(hostile, VendorFolder(root=tmp_path / "deep" / "v"), commits=places.commits, tell=silent)
+    assert list(tmp_path.iterdir()) == []

@@ -150,6 +150,7 @@ def test_torch_torchvision_and_torchaudio_are_of_one_release() -> None:
     assert list(python.targets) == ["linux-x86_64-cu128"]
 
 
+@pytest.mark.soak
 def test_without_a_torch_of_the_newest_torchaudio_torch_is_held_back() -> None:
     found = versions(resolve(a_question(needs("torch", "torchaudio")), tell=silent).packages)
     assert found["torch"].split(".")[:2] == found["torchaudio"].split(".")[:2]
