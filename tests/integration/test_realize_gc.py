@@ -42,7 +42,7 @@ def test_an_env_of_a_kept_lock_stays(two: tuple[Home, Lock, Lock]) -> None:
 
 def test_what_a_killed_run_left_goes(two: tuple[Home, Lock, Lock]) -> None:
     home, first, _ = two
-    left = home.builds / ".tmp-0123456789abcdef-elsewhere-1-1-x"
+    left = home.builds / f".tmp-{'0' * 64}@elsewhere-1-1-x"
     left.mkdir()
     (left / "file").write_text("half")
     assert [item.path for item in find_garbage(home, [first])] == [left]

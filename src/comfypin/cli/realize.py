@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from comfypin.env.plan import Plan
     from comfypin.env.realize import Realized, RealizeOptions
     from comfypin.lock.model import Lock
@@ -40,6 +42,7 @@ def add_home(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Realize, or print the plan."""
+    from comfypin.cli.console import telling
     from comfypin.cli.lock import read_named_lock
     from comfypin.env.realize import plan_realize, realize
     from comfypin.errors import UsageError
@@ -49,11 +52,12 @@ def execute(arguments: argparse.Namespace) -> int:
     where, reading = read_named_lock(arguments.lock or arguments.lock_flag)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
-    options = _options(arguments)
     if arguments.dry_run:
-        _print_plan(plan_realize(reading.lock, options, where=where), as_json=arguments.json)
+        _print_plan(plan_realize(reading.lock, _options(arguments), where=where), as_json=arguments.json)
         return 0
-    realized = realize(reading.lock, options, where=where)
+    with telling(as_json=arguments.json) as teller:
+        options = _options(arguments, teller.say)
+        realized = realize(reading.lock, options, where=where)
     if not arguments.no_models:
         _bring_models(arguments, reading.lock, offline=options.places.offline)
     _print_done(realized, as_json=arguments.json)
@@ -70,7 +74,7 @@ def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool)
         bring_models(lock, settings, offline=offline, watcher=watcher)
 
 
-def _options(arguments: argparse.Namespace) -> "RealizeOptions":
+def _options(arguments: argparse.Namespace, tell: "Callable[[str], None] | None" = None) -> "RealizeOptions":
     from comfypin.settings import EnvSettings, Settings
     from comfypin.wiring import realize_options
 
@@ -83,7 +87,7 @@ def _options(arguments: argparse.Namespace) -> "RealizeOptions":
         publish=arguments.publish,
         rebuild=arguments.rebuild,
         target=arguments.target,
-        tell=lambda text: print(f"comfypin: {text}", file=sys.stderr),
+        tell=tell,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import JsonValue
-from comfypin.env.layout import Home
+from comfypin.env.layout import RECEIPT, TEMPORARY, Home
 from comfypin.lease import Lease, holder_of, is_dead, try_acquire
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
@@ -31,7 +31,7 @@ def find_garbage(home: Home, kept: Iterable[Lock]) -> list[Garbage]:
     current = home.current.readlink().name if home.current.is_symlink() else None
     found = []
     for path in sorted(home.builds.iterdir()) if home.builds.is_dir() else ():
-        if path.name.startswith(".tmp-"):
+        if path.name.startswith(TEMPORARY):
             if _abandoned(home, path.name):
                 found.append(Garbage(path=path, what="left by a run that was killed", size_bytes=_size(path)))
         elif path.name != current and path.name[:64] not in needed:
@@ -44,7 +44,7 @@ def collect(home: Home, garbage: Iterable[Garbage]) -> int:
     freed = 0
     for item in garbage:
         key = item.path.name
-        if key.startswith(".tmp-"):
+        if key.startswith(TEMPORARY):
             shutil.rmtree(item.path, ignore_errors=True)
             freed += item.size_bytes
             continue
@@ -52,7 +52,7 @@ def collect(home: Home, garbage: Iterable[Garbage]) -> int:
         if isinstance(held, Lease):
             with held:
                 # The receipt goes first: killed here, what is left is not taken for whole.
-                (item.path / "receipt.json").unlink(missing_ok=True)
+                (item.path / RECEIPT).unlink(missing_ok=True)
                 shutil.rmtree(item.path, ignore_errors=True)
             freed += item.size_bytes
     return freed
@@ -60,13 +60,8 @@ def collect(home: Home, garbage: Iterable[Garbage]) -> int:
 
 def _abandoned(home: Home, name: str) -> bool:
     """Whether the run that made a temporary build is over: it died here, or nobody holds a lease of its key."""
-    token = name.removeprefix(".tmp-").partition("-")[2].removesuffix("-old")
-    key = name.removeprefix(".tmp-").partition("-")[0]
-    if is_dead(token):
-        return True
-    leases = home.root / "leases"
-    names = list(leases.glob(f"build-{key}*")) if leases.is_dir() else []
-    return all(holder_of(path) is None for path in names)
+    key, _, token = name.removeprefix(TEMPORARY).partition("@")
+    return is_dead(token) or holder_of(home.lease(key)) is None
 
 
 def _size(folder: Path) -> int:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfypin.lease import process_token
+
+TEMPORARY = ".tmp-"
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 COMFYUI = "ComfyUI"
@@ -27,6 +30,14 @@ class Home:
     def build(self, key: str) -> Path:
         """The folder of one build."""
         return self.builds / key
+
+    def temporary(self, key: str) -> Path:
+        """A new name for a build in the making: it says for which key, and which process makes it."""
+        return self.builds / f"{TEMPORARY}{key}@{process_token()}"
+
+    def temporaries(self, key: str) -> list[Path]:
+        """What this and other runs for the key have begun."""
+        return sorted(self.builds.glob(f"{TEMPORARY}{key}@*"))
 
     @property
     def current(self) -> Path:

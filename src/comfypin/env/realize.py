@@ -24,7 +24,7 @@ from comfypin.env.sources import SourcePlaces
 from comfypin.env.space import require_space_to_build
 from comfypin.errors.env import DiskFull, HomeOccupied, HomeUnusable, PackDamaged, PackUnfit
 from comfypin.files import write_atomically
-from comfypin.lease import Holder, Lease, acquire, process_token
+from comfypin.lease import Holder, Lease, acquire
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock
 from comfypin.tools.packages import uv
@@ -139,7 +139,7 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, str
 
 def _put_in_place(plan: Plan, options: RealizeOptions, lease: Lease) -> Receipt:
     """Make the build under a temporary name, and rename it; nothing is left where that fails."""
-    temporary = options.home.builds / f".tmp-{plan.recipe.key[:16]}-{process_token()}"
+    temporary = options.home.temporary(plan.recipe.key)
     temporary.mkdir(parents=True)
     try:
         receipt = _fill(temporary, plan, options)
@@ -168,7 +168,7 @@ def _commit(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None
     (temporary / RECEIPT).unlink(missing_ok=True)
     lease.check()
     if final.exists():
-        final.rename(home.builds / f".tmp-{receipt.key[:16]}-{process_token()}-old")
+        final.rename(home.temporary(receipt.key))
     temporary.rename(final)
     write_receipt(final, receipt)
     _sweep(home, receipt.key)
@@ -203,7 +203,7 @@ def _survey(recipe: Recipe, options: RealizeOptions) -> Survey:
 
 def _sweep(home: Home, key: str) -> None:
     """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it."""
-    for path in home.builds.glob(f".tmp-{key[:16]}-*"):
+    for path in home.temporaries(key):
         shutil.rmtree(path, ignore_errors=True)
 
 

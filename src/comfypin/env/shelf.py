@@ -1,6 +1,7 @@
 """Where env packs are kept: a folder, a volume or a bucket, each pack under a name made of what is in it."""
 
 import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,11 +66,14 @@ class _Object:
 
     def read(self, offset: int, size: int) -> bytes:
         parts, left = [], size
-        for chunk in self.store.read(self.key, offset=offset):
+        chunks = self.store.read(self.key, offset=offset)
+        for chunk in chunks:
             parts.append(chunk[:left])
             left -= len(parts[-1])
             if left <= 0:
                 break
+        if isinstance(chunks, Generator):
+            chunks.close()  # the connection is given back now, not when memory is tidied up
         return b"".join(parts)
 
 

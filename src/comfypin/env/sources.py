@@ -1,7 +1,6 @@
 """ComfyUI and the nodes as files: by commit from git, or from an archive of the node registry."""
 
 import io
-import os
 import shutil
 import stat
 import zipfile
@@ -13,13 +12,11 @@ from comfypin.digest import Digest
 from comfypin.env.layout import COMFYUI
 from comfypin.env.plan import Recipe, folder_of
 from comfypin.errors.env import ArchiveUnusable
-from comfypin.files import contained_path, write_atomically
+from comfypin.files import contained_path
 from comfypin.lock.model import NodePin, RepoPin
+from comfypin.tools.download import download
 from comfypin.tools.git import Commits, apply_patch, rewrite_files, write_commit
 from comfypin.tools.vendor import VendorFolder
-
-ARCHIVE_TIMEOUT_S = 120.0
-MAX_ARCHIVE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,43 +99,9 @@ def _archive_bytes(node: NodePin, places: SourcePlaces) -> bytes:
     kept = places.cache / "archives" / f"{node.sha256.hex}.zip"
     vendored = places.vendor.archive(node.sha256) if places.vendor else kept
     for path in (kept, vendored):
-        if path.is_file():
-            data = path.read_bytes()
-            if Digest.of(data) == node.sha256:
-                return data
+        if path.is_file() and Digest.of(data := path.read_bytes()) == node.sha256:
+            return data
     if places.offline:
         raise ArchiveUnusable(node=node.name, url=str(node.archive), reason="it is not here, and this is offline")
-    data = _download(node)
-    if Digest.of(data) != node.sha256:
-        reason = f"its sha256 is {Digest.of(data).hex}, and the lock says {node.sha256.hex}"
-        raise ArchiveUnusable(node=node.name, url=str(node.archive), reason=reason)
-    write_atomically(kept, data)
-    return data
-
-
-def _download(node: NodePin) -> bytes:
-    import urllib3
-
-    url = str(node.archive)
-    if url.startswith("file://"):
-        try:
-            return Path(os.fsdecode(url.removeprefix("file://"))).read_bytes()
-        except OSError as error:
-            raise ArchiveUnusable(node=node.name, url=url, reason=error.strerror or str(error)) from error
-    try:
-        with urllib3.PoolManager(cert_reqs="CERT_REQUIRED", ca_certs=_certificates()) as pool:
-            answer = pool.request("GET", url, timeout=ARCHIVE_TIMEOUT_S, retries=3, preload_content=False)
-            if answer.status != 200:
-                raise ArchiveUnusable(node=node.name, url=url, reason=f"HTTP {answer.status}")
-            data = answer.read(MAX_ARCHIVE_BYTES + 1)
-    except urllib3.exceptions.HTTPError as error:
-        raise ArchiveUnusable(node=node.name, url=url, reason=str(error)) from error
-    if len(data) > MAX_ARCHIVE_BYTES:
-        raise ArchiveUnusable(node=node.name, url=url, reason="it is larger than 4 GB")
-    return data
-
-
-def _certificates() -> str | None:
-    import ssl
-
-    return ssl.get_default_verify_paths().cafile
+    download(str(node.archive), kept, (node.sha256,))
+    return kept.read_bytes()
