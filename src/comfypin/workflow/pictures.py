@@ -54,7 +54,8 @@ def _png_texts(data: bytes, source: str) -> Iterator[tuple[str, str]]:
         (length,) = struct.unpack_from(">I", data, at)
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
         at += 12 + length
-        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
+        # In animated pictures ComfyUI writes a chunk of its own kind, which reads like tEXt.
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"comf"):
             continue
         keyword, _, rest = body.partition(b"\0")
         key = keyword.decode("latin-1").casefold()
@@ -63,7 +64,7 @@ def _png_texts(data: bytes, source: str) -> Iterator[tuple[str, str]]:
 
 
 def _png_text(kind: bytes, rest: bytes, source: str) -> str:
-    if kind == b"tEXt":
+    if kind in (b"tEXt", b"comf"):
         return _decoded(rest)
     if kind == b"zTXt":
         return _decoded(_inflated(rest[1:], source))

@@ -104,6 +104,10 @@ def safetensors(metadata: dict[str, str]) -> bytes:
     return struct.pack("<Q", len(header)) + header
 
 
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 UI = ui([node(1, "EmptyImage", [8, 8, 1, 0], title="}" * 300)])
 
 
@@ -113,6 +117,7 @@ UI = ui([node(1, "EmptyImage", [8, 8, 1, 0], title="}" * 300)])
         (png(prompt=json.dumps(API), workflow=json.dumps(UI)), "api"),
         (png(workflow=json.dumps(UI)), "ui"),
         (png(prompt=json.dumps({**API, "pad": {"class_type": "x" * 300}})), "api"),
+        (b"\x89PNG\r\n\x1a\n" + _chunk(b"comf", b"workflow\0" + json.dumps(UI).encode()), "ui"),
         (webp("prompt:" + json.dumps(API), "workflow:" + json.dumps(UI)), "api"),
         (webp("workflow:" + json.dumps(UI)), "ui"),
         (safetensors({"prompt": json.dumps(API)}), "api"),
@@ -126,10 +131,6 @@ def test_a_workflow_is_read_out_of_what_comfyui_saved(data: bytes, kind: str) ->
     document = read_workflow_bytes(data, source="f")
     assert document.format == kind
     assert load_workflow(document, CATALOGUE).graph.nodes
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 @pytest.mark.parametrize(
