@@ -1,0 +1,56 @@
+"""What a pull tells while it goes."""
+
+import io
+import json
+
+from rich.console import Console
+from rich.progress import Progress
+
+from comfypin.cli.model_progress import BarWatcher, LineWatcher
+
+
+def test_a_log_gets_rate_and_time_left_now_and_then() -> None:
+    now, lines = 0.0, []
+    watcher = LineWatcher(lines.append, as_json=False, clock=lambda: now)
+    watcher.started("x", 100_000_000, 0)
+    watcher.advanced("x", 1_000_000)
+    now = 10.0
+    watcher.advanced("x", 49_000_000)
+    watcher.ended("x", "fetched")
+    assert lines == ["50.0 MB of 100.0 MB, 5.0 MB/s, 10 s left\n", "x: fetched\n"]
+
+
+def test_json_lines_say_the_same() -> None:
+    now, lines = 0.0, []
+    watcher = LineWatcher(lines.append, as_json=True, clock=lambda: now)
+    watcher.started("x", 100, 40)
+    now = 10.0
+    watcher.advanced("x", 10)
+    assert [json.loads(line)["event"] for line in lines] == ["resumed", "progress"]
+    assert json.loads(lines[1])["seconds_left"] == 50
+
+
+def test_a_file_that_was_there_is_not_worth_a_line() -> None:
+    lines: list[str] = []
+    LineWatcher(lines.append, as_json=False).ended("x", "present")
+    assert lines == []
+
+
+def test_a_bar_for_each_file_and_one_for_the_whole() -> None:
+    bars = Progress(console=Console(file=io.StringIO()), disable=True)
+    watcher = BarWatcher(bars)
+    watcher.started("$MODELS_DIR/a", 100, 0)
+    watcher.started("$MODELS_DIR/b", 300, 100)
+    watcher.advanced("$MODELS_DIR/b", 50)
+    tasks = {task.description: (task.completed, task.total) for task in bars.tasks}
+    assert tasks == {"all": (150, 400), "a": (0, 100), "b": (150, 300)}
+
+
+def test_a_file_that_begins_again_counts_once() -> None:
+    bars = Progress(console=Console(file=io.StringIO()), disable=True)
+    watcher = BarWatcher(bars)
+    watcher.started("a", 100, 0)
+    watcher.advanced("a", 60)
+    watcher.started("a", 100, 0)
+    watcher.advanced("a", 10)
+    assert {task.description: task.completed for task in bars.tasks} == {"all": 10, "a": 10}
