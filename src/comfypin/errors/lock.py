@@ -85,8 +85,8 @@ class LockIncomplete(LockError):
     """A lock is readable, and something in it is not pinned, so that it cannot be realized as it stands."""
 
     def __init__(self, *, where: str, findings: Sequence[Finding]) -> None:
-        shown = "".join(f"\n  {finding}" for finding in findings[:20])
-        more = f"\n  and {len(findings) - 20} more (comfypin lock check)" if len(findings) > 20 else ""
+        shown = "".join(f"\n  {finding}" for finding in findings[:8])
+        more = f"\n  and {len(findings) - 8} more (comfypin lock check)" if len(findings) > 8 else ""
         super().__init__(
             f"The lock {where} cannot be realized as it stands; make its pins complete with "
             f"`comfypin lock migrate --complete`:{shown}{more}",

@@ -1,6 +1,7 @@
 """A lock in other tools' words: a requirements file, a pylock.toml (PEP 751), a CycloneDX bill of materials (pure)."""
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
@@ -48,6 +49,12 @@ def _requirements(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
 
 
 def _pylock(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
+    loose = [pin.name for pin in packages if not pin.url or not (pin.sha256 or pin.url.startswith("git+"))]
+    if loose:
+        named = ", ".join(loose[:5]) + (f" and {len(loose) - 5} more" if len(loose) > 5 else "")
+        raise UsageError(
+            f"A pylock.toml needs a file and a sha256 of every package, and {named} have none in the lock."
+        )
     python = lock.python.version
     head = ['lock-version = "1.0"', 'created-by = "comfypin"']
     head += [f'requires-python = "=={".".join(python.split(".")[:2])}.*"'] if python else []
@@ -55,7 +62,8 @@ def _pylock(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
 
 
 def _pylock_package(pin: PackagePin) -> str:
-    lines = ["[[packages]]", f"name = {_toml(pin.name)}", f"version = {_toml(pin.version)}"]
+    name = re.sub(r"[-_.]+", "-", pin.name).lower()
+    lines = ["[[packages]]", f"name = {_toml(name)}", f"version = {_toml(pin.version)}"]
     lines += [f"marker = {_toml(pin.marker)}"] if pin.marker else []
     lines += [f"index = {_toml(pin.index)}"] if pin.index else []
     if pin.url and pin.url.startswith("git+"):

@@ -304,3 +304,9 @@ def test_a_url_cannot_lead_out_of_a_vendor_folder(name: str, lock: Lock, places:
     with pytest.raises(LockIncomplete, match="url"):
         vendor(hostile, VendorFolder(root=tmp_path / "deep" / "v"), commits=places.commits, tell=silent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pylock_of_packages_without_files_is_refused(lock: Lock) -> None:
+    pin = replace(lock.python.packages[0], url=None)
+    with pytest.raises(UsageError, match=pin.name):
+        export(replace(lock, python=replace(lock.python, packages=(pin,))), "pylock")
