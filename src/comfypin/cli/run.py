@@ -186,7 +186,8 @@ async def _run(plan: Plan, teller: "Teller") -> "JobResult":
     from comfypin.run.runner import run
 
     began_s = time.monotonic()
-    teller.say(f"Starting the {plan.engine.kind} engine.")
+    remote = plan.engine.kind == "remote"
+    teller.say("Asking the running engine." if remote else f"Starting the {plan.engine.kind} engine.")
     async with wiring.open_engine(plan.engine) as engine:
         catalogue = await engine.catalogue()
         ready_s = time.monotonic()
@@ -214,7 +215,9 @@ def _mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
     chosen: OutputMode = arguments.output or (named[0] if named else settings.output_mode)
     for mode in named:
         if mode != chosen:
-            raise UsageError(f"{flags[mode]} go with --output {mode}, not with --output {chosen}; see --help.")
+            raise UsageError(
+                f"With --output {chosen} there is no use for {flags[mode]} (meant for {mode}); see --help."
+            )
     return chosen
 
 
