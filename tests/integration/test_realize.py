@@ -98,6 +98,16 @@ def test_a_python_that_went_away_is_wired_anew(release: SmallRelease, realized: 
     subprocess.run([python, "-c", "import beta"], check=True)
 
 
+@pytest.mark.parametrize("half", ["ComfyUI", "venv", "receipt.json"])
+def test_an_env_that_lost_a_part_is_not_taken_for_whole(half: str, release: SmallRelease, realized: Realized) -> None:
+    path = realized.folder / half
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    again = realize(release.lock, options(release))
+    assert again.action == "build"
+    assert again.receipt == realized.receipt
+    assert env_status(Home(root=release.root / "home"), None).drifts == ()
+
+
 def test_comfyui_is_told_every_model_folder(release: SmallRelease) -> None:
     models = release.root / "home/models"
     (models / "ultralytics").mkdir(parents=True)

@@ -76,6 +76,13 @@ def test_an_edit_of_a_node_counts_in_spite_of_byte_code(release: SmallRelease, b
     assert done.stdout.strip() == "edited"
 
 
+def test_an_env_that_is_there_already_is_published_too(release: SmallRelease, built: Realized, tmp_path: Path) -> None:
+    again = options(release.root, "built", shelf=FolderShelf(tmp_path / "packs"), publish=True)
+    realized = realize(release.lock, again)
+    assert realized.action == "keep"
+    assert Path(str(realized.published)).is_file()
+
+
 def test_a_bucket_holds_packs_too(release: SmallRelease, tmp_path: Path) -> None:
     shelf = BucketShelf(DirectoryStore(tmp_path / "bucket"))
     first = realize(release.lock, options(release.root, "to-bucket", shelf=shelf, publish=True))

@@ -49,9 +49,9 @@ class Build:
             self._install()
             sources.result()
         run_scripts(self.folder, self.recipe, offline=self.places.offline, tell=self.tell)
-        self.tell("verifying every file")
+        self.tell("Verifying every file.")
         manifest = self._verified()
-        self.tell("starting ComfyUI to import every node")
+        self.tell("Starting ComfyUI to import every node.")
         nodes = [node.folder for node in self.recipe.nodes]
         before = stamps(self.folder)
         probed = probe(self.folder, nodes, self.recipe.interpreter.markers)
@@ -71,7 +71,7 @@ class Build:
         packages = self.recipe.packages
         if not packages:
             return
-        self.tell(f"installing {len(packages)} packages")
+        self.tell(f"Installing {len(packages)} packages.")
         wheels = vendored_wheels(self.places)
         lines = requirement_lines(packages, wheels)
         arguments: list[str | Path] = ["pip", "sync", "--quiet", "--require-hashes", "--link-mode", "copy"]
@@ -97,7 +97,7 @@ class Build:
         if not wrong:
             return manifest
         names = sorted(normalized(folder.removesuffix(".dist-info").rpartition("-")[0]) for folder in wrong)
-        self.tell(f"uv's cache was changed by hand, downloading again: {', '.join(names)}")
+        self.tell(f"uv's cache was changed by hand; downloading again: {', '.join(names)}.")
         uv(["cache", "clean", "--quiet", *names])
         example = next(f"{folder}: {paths[0]}" for folder, paths in sorted(wrong.items()))
         try:

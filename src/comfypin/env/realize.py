@@ -17,7 +17,7 @@ from comfypin.env.build import Build
 from comfypin.env.interpreter import find_interpreter, machine_name, replace_link, rewire, works
 from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home
 from comfypin.env.model_paths import write_model_paths
-from comfypin.env.plan import Action, Plan, Recipe, Survey, key_of, make_plan, make_recipe, require_pinned
+from comfypin.env.plan import Action, Plan, Recipe, Survey, key_of, make_plan, make_recipe, pack_name, require_pinned
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
 from comfypin.env.shelf import Shelf
 from comfypin.env.sources import SourcePlaces
@@ -83,12 +83,13 @@ def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Rea
     with _disk_errors(options.home.root):
         receipt = None if options.rebuild else whole_receipt(lock, options)
         action: Action = "keep"
-        published = None
+        damaged_pack = False
         if receipt is None:
             recipe = make_recipe(lock, find_interpreter(str(lock.python.version)), target=options.target)
-            receipt, action, published = _make(recipe, options)
+            receipt, action, damaged_pack = _make(recipe, options)
         folder = options.home.build(receipt.key)
         _activate(lock, receipt, options)
+        published = _publish(receipt, options, replace=damaged_pack) if action != "unpack" else None
     seconds = time.monotonic() - started
     return Realized(folder=folder, receipt=receipt, action=action, seconds=seconds, published=published)
 
@@ -98,19 +99,38 @@ def whole_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
     machine = machine_name(platform.system(), platform.machine())
     key = key_of(lock, machine, options.target)
     build = options.home.build(key)
+    receipt = _intact(build, key, machine)
+    return receipt if receipt is not None and works(build, receipt.python) else None
+
+
+def _intact(build: Path, key: str, machine: str) -> Receipt | None:
+    """The receipt of a build that was finished, for this kind of machine, and still has its two halves."""
     receipt = read_receipt(build)
     if receipt is None or receipt.key != key or not receipt.platform.endswith(machine):
         return None
-    complete = (build / COMFYUI / "main.py").is_file() and works(build, receipt.python)
-    return receipt if complete else None
+    halves = (build / COMFYUI, build / VENV / "lib" / f"python{receipt.python}")
+    return receipt if all(half.is_dir() for half in halves) else None
 
 
-def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, str | None]:
-    """Unpack or build, under the lease of this build."""
+def _publish(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str | None:
+    """Store the env's pack where that was asked for and it is not there yet; one process at a time makes it."""
+    if not options.publish or options.shelf is None:
+        return None
+    name = pack_name(receipt.key, receipt.platform)
+    found = options.shelf.find(name) if not replace else None
+    if found is not None:
+        return found
+    with acquire(options.home.lease(receipt.key), purpose="pack an env"):
+        options.tell("Packing and publishing.")
+        return options.shelf.publish(options.home.build(receipt.key), name, replace=replace)
+
+
+def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
+    """Unpack or build, under the lease of this build; also whether a pack was found damaged."""
     home = options.home
 
     def waiting(holder: Holder) -> None:
-        options.tell(f"waiting for {holder}, which makes this env")
+        options.tell(f"Waiting for {holder}, which makes this env.")
 
     damaged = False
     lease = acquire(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
@@ -122,7 +142,7 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, str
             assert found is not None, "the plan saw it"
             if plan.action == "rewire":
                 rewire(home.build(recipe.key), recipe.interpreter)
-            return found, plan.action, None
+            return found, plan.action, False
         try:
             receipt = _put_in_place(plan, options, lease)
         except (PackDamaged, PackUnfit) as error:
@@ -130,11 +150,7 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, str
             plan = make_plan(recipe, Survey())
             receipt = _put_in_place(plan, options, lease)
             damaged = True
-        published = None
-        if options.publish and options.shelf is not None and plan.action == "build":
-            options.tell("packing and publishing")
-            published = options.shelf.publish(home.build(recipe.key), recipe.pack_name, replace=damaged)
-        return receipt, plan.action, published
+        return receipt, plan.action, damaged
 
 
 def _put_in_place(plan: Plan, options: RealizeOptions, lease: Lease) -> Receipt:
@@ -152,7 +168,7 @@ def _put_in_place(plan: Plan, options: RealizeOptions, lease: Lease) -> Receipt:
 def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
     recipe = plan.recipe
     if plan.action == "unpack" and options.shelf is not None:
-        options.tell(f"unpacking {recipe.pack_name}")
+        options.tell(f"Unpacking {recipe.pack_name}.")
         receipt = options.shelf.unpack(recipe.pack_name, temporary, key=recipe.key)
         rewire(temporary, recipe.interpreter)
         return receipt
@@ -188,7 +204,7 @@ def _activate(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
 
 def _survey(recipe: Recipe, options: RealizeOptions) -> Survey:
     build = options.home.build(recipe.key)
-    receipt = read_receipt(build)
+    receipt = _intact(build, recipe.key, recipe.interpreter.machine)
     pack = None
     if receipt is None and options.shelf is not None and not options.rebuild:
         pack = options.shelf.find(recipe.pack_name)

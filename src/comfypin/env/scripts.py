@@ -43,7 +43,7 @@ def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[s
         lines = [f"{pin.name}=={pin.version}" for pin in recipe.packages]
         pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
         for node, path in present:
-            tell(f"running install.py of {node.name}")
+            tell(f"Running install.py of {node.name}.")
             _run_one(build, node, path, _environment(build, folder, pins, offline=offline))
             _require_unmoved(node, before, _distributions(build))
 
