@@ -1,6 +1,7 @@
 """What can be wrong with a workflow, as values: all findings of a step go into one report."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,8 @@ from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.graph import NodeId
 
 Severity = Literal["error", "warning"]
+
+_SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # A name longer than this is not misspelt, and comparing it would only cost time.
 _COMPARED_CHARACTERS = 120
@@ -82,6 +85,15 @@ def closest(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ..
 def did_you_mean(names: tuple[str, ...]) -> str:
     """`; did you mean "a" or "b"?`, or nothing."""
     return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""
+
+
+def unknown_class(class_type: str) -> str:
+    """What to say of a node whose class the engine does not have."""
+    if class_type.startswith(("workflow/", "workflow>")):
+        return "it is a group node of older ComfyUI: convert it to nodes or to a subgraph there, and save again"
+    if _SUBGRAPH_ID.fullmatch(class_type):
+        return "it is a subgraph that the file does not define: save the workflow again where it works"
+    return "the engine has no such node class"
 
 
 def refuse(source: str, findings: Iterable[Finding]) -> None:

@@ -122,7 +122,7 @@ def _value(
     value = wanted.value
     if isinstance(value, str) and value.strip() == RANDOM and kind == "INT":
         return random_seed(spec, randint)
-    if not wanted.literal and isinstance(value, str):
+    if isinstance(value, str) and (not wanted.literal or kind in ("INT", "FLOAT", "BOOLEAN")):
         value = _from_text(value, kind, spec)
     link = _as_link(value, nodes)
     if link is not None and kind not in WIDGET_TYPES:

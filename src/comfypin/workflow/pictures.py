@@ -98,7 +98,7 @@ def _is_safetensors(data: bytes) -> bool:
     if len(data) < 9:
         return False
     (length,) = struct.unpack_from("<Q", data)
-    return bool(2 <= length <= len(data) - 8 and data[8:9] == b"{")
+    return bool(2 <= length <= min(len(data) - 8, MAX_BYTES) and data[8:9] == b"{")
 
 
 def _safetensors_texts(data: bytes) -> Texts:

@@ -16,7 +16,7 @@ from comfypin.workflow.catalogue import (
 )
 from comfypin.workflow.checks import Refusal, check_link, check_value
 from comfypin.workflow.files import split_annotation
-from comfypin.workflow.findings import Finding, closest, did_you_mean
+from comfypin.workflow.findings import Finding, closest, did_you_mean, unknown_class
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
 from comfypin.workflow.pins import LockLike, Suspects, model_pin, pack_pin, suspects
 from comfypin.workflow.walk import Walk
@@ -188,7 +188,7 @@ class _Check:
         return replace(finding, pin=pin.name, message=f"{finding.message}; {advice}")
 
     def _unknown(self, node: Node) -> Finding:
-        finding = self._finding(node, code="class_unknown", message="the engine has no such node class")
+        finding = self._finding(node, code="class_unknown", message=unknown_class(node.class_type))
         pack = self.packs.get(node.id)
         if pack is not None:
             finding = replace(finding, message=f"{finding.message}; its pack is {pack}")

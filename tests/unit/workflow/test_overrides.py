@@ -90,7 +90,7 @@ def test_what_cannot_be_set_says_why(text: str, words: str) -> None:
 
 
 def test_jobs_give_json_values() -> None:
-    wanted = overrides_from_json({"6.text": "5", "6.seed": "random", "6.cfg": 3})
+    wanted = overrides_from_json({"6.text": "5", "6.seed": "random", "6.cfg": "3"})
     inputs = override(GRAPH, wanted, catalogue=CATALOGUE, randint=lambda low, high: low).nodes["6"].inputs
     assert (inputs["text"], inputs["seed"], inputs["cfg"]) == ("5", 0, 3)
 

@@ -1,6 +1,5 @@
 """The conversion: every live node of the unfolded workflow, with its values and its wires followed to their ends."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,11 +12,9 @@ from comfypin.workflow.convert.shapes import Shapes
 from comfypin.workflow.convert.state import Container, load_values
 from comfypin.workflow.convert.ui import read_ui
 from comfypin.workflow.convert.write import Seed, Written, write
-from comfypin.workflow.findings import Finding, refuse
+from comfypin.workflow.findings import Finding, refuse, unknown_class
 from comfypin.workflow.graph import Graph, Node
-from comfypin.workflow.texts import EXPANDED_INPUT, expand_text
-
-_SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+from comfypin.workflow.texts import expand_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +36,13 @@ class Conversion:
         def lookup(name: str, widget: str) -> str | None:
             return self.written.names.lookup(name, widget, graph=graph, converted=self.graph)
 
-        def expanded(node: Node) -> Node:
-            text = node.inputs.get(EXPANDED_INPUT)
-            if node.id not in self.written.prefixes or not isinstance(text, str) or "%" not in text:
-                return node
-            return replace(node, inputs={**node.inputs, EXPANDED_INPUT: expand_text(text, lookup, now)})
-
-        return Graph(nodes={node_id: expanded(node) for node_id, node in graph.nodes.items()})
+        nodes = dict(graph.nodes)
+        for node_id, name in self.written.texts:
+            text = nodes[node_id].inputs.get(name) if node_id in nodes else None
+            if isinstance(text, str) and "%" in text:
+                filled = {**nodes[node_id].inputs, name: expand_text(text, lookup, now)}
+                nodes[node_id] = replace(nodes[node_id], inputs=filled)
+        return Graph(nodes=nodes)
 
     def to_api(self, now: datetime) -> Mapping[str, JsonValue]:
         """What the page sends: texts filled in, and nodes of unknown classes without a class."""
@@ -98,9 +95,10 @@ def _classless(node: JsonValue) -> JsonValue:
 
 
 def _unknown(node: Node) -> Finding:
-    message = "the engine has no such node class"
-    if node.class_type.startswith(("workflow/", "workflow>")):
-        message = "it is a group node of older ComfyUI: convert it to nodes or to a subgraph there, and save again"
-    elif _SUBGRAPH_ID.fullmatch(node.class_type):
-        message = "it is a subgraph that the file does not define: save the workflow again where it works"
-    return Finding(code="class_unknown", message=message, node_id=node.id, title=node.title, class_type=node.class_type)
+    return Finding(
+        code="class_unknown",
+        message=unknown_class(node.class_type),
+        node_id=node.id,
+        title=node.title,
+        class_type=node.class_type,
+    )

@@ -8,7 +8,7 @@ from comfypin.workflow.convert.names import Names, name_nodes
 from comfypin.workflow.convert.resolve import Broken, FromNode, FromWidget, Resolved, Resolver, Scope
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.state import Container
-from comfypin.workflow.convert.ui import BYPASSED, MUTED
+from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiSlot
 from comfypin.workflow.convert.widgets import UNSET, Value, control_of, is_controlled
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import InputValue, Link
@@ -29,14 +29,14 @@ class Seed:
 class Written:
     """The inputs of every node of the prompt, what each node is in the file, the seeds, and the texts to be filled in.
 
-    `prefixes` are the nodes whose file name is a text of their own in which the page fills `%...%` in; `names` are the
-    nodes such a text may name.
+    `texts` are the inputs, as (node id, input name), in whose own text the page fills `%...%` in; `names` are the nodes
+    that such a text may name.
     """
 
     nodes: Mapping[str, Mapping[str, InputValue]]
     shapes: Mapping[str, Shape]
     seeds: tuple[Seed, ...]
-    prefixes: frozenset[str]
+    texts: frozenset[tuple[str, str]]
     names: Names
 
 
@@ -55,7 +55,7 @@ def write(containers: Mapping[str, Container], *, choose: Choose, findings: list
         nodes={node_id: _without_dead_links(inputs, writer.nodes) for node_id, inputs in writer.nodes.items()},
         shapes=writer.shapes,
         seeds=tuple(writer.seeds),
-        prefixes=frozenset(writer.prefixes),
+        texts=frozenset(writer.texts),
         names=name_nodes(containers, scopes),
     )
 
@@ -80,7 +80,7 @@ class _Writer:
     nodes: dict[str, dict[str, InputValue]] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     seeds: list[Seed] = field(default_factory=list)
-    prefixes: set[str] = field(default_factory=set)
+    texts: set[tuple[str, str]] = field(default_factory=set)
     budget: Budget = field(default_factory=Budget)
 
     def write(self, scope: Scope, shape: Shape) -> None:
@@ -100,8 +100,8 @@ class _Writer:
                     inputs[slot.name] = Link(origin, output)
                 case FromWidget(value=value):
                     _put(inputs, slot.name, value)
-            if source is None and slot.name == EXPANDED_INPUT and shape.node.type in EXPANDED_CLASSES:
-                self.prefixes.add(node_id)
+            if source is None and _is_filled_in(scope, shape, index):
+                self.texts.add((node_id, slot.name))
             self._note_seed(scope, shape, index, source)
         self.nodes[node_id] = inputs
         self.shapes[node_id] = shape
@@ -123,8 +123,7 @@ class _Writer:
         if spec is None or spec.type != "INT" or isinstance(source, FromNode | Broken):
             return
         node_id = scope.path_of(shape.node.id)
-        link = scope.container.graph.links.get(slot.link) if slot.link is not None else None
-        origin = scope.shape(link.origin_id) if link else None
+        origin = _origin(scope, slot)
         group = f"{node_id}.{slot.name}"
         control: Value = None
         if origin is not None and origin.node.type == PRIMITIVE:
@@ -138,6 +137,25 @@ class _Writer:
         control = {True: "randomize", False: "fixed"}.get(control, control) if isinstance(control, bool) else control
         if isinstance(control, str):
             self.seeds.append(Seed(node_id=node_id, input_name=slot.name, control=control, group=group))
+
+
+def _is_filled_in(scope: Scope, shape: Shape, index: int) -> bool:
+    """Whether the page fills `%...%` texts in: in file names, and in what a primitive gives that was told to."""
+    slot = shape.inputs[index]
+    if slot.name == EXPANDED_INPUT and shape.node.type in EXPANDED_CLASSES:
+        return True
+    origin = _origin(scope, slot)
+    return (
+        origin is not None
+        and origin.node.type == PRIMITIVE
+        and bool(origin.node.properties.get("Run widget replace on values"))
+    )
+
+
+def _origin(scope: Scope, slot: UiSlot) -> Shape | None:
+    """The node that an input is wired to directly."""
+    link = scope.container.graph.links.get(slot.link) if slot.link is not None else None
+    return scope.shape(link.origin_id) if link else None
 
 
 def _without_dead_links(inputs: Mapping[str, InputValue], alive: Mapping[str, object]) -> Mapping[str, InputValue]:

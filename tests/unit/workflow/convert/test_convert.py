@@ -122,6 +122,19 @@ def test_values_that_are_set_are_in_the_file_names_texts() -> None:
     assert conversion.expand(graph, NOW).nodes["2"].inputs["filename_prefix"] == "64_2025"
 
 
+@pytest.mark.parametrize(("told", "text"), [(True, "in 2025"), (False, "in %date:yyyy%")])
+def test_a_primitive_fills_texts_in_where_it_was_told_to(told: bool, text: str) -> None:
+    content = ui(
+        [
+            node(1, "PrimitiveNode", ["in %date:yyyy%"], properties={"Run widget replace on values": told}),
+            node(2, "Prompt", ["own"], wires={"text": 1}),
+        ],
+        [[1, 1, 0, 2, 0, "STRING"]],
+    )
+    conversion = converted(content)
+    assert conversion.expand(conversion.graph, NOW).nodes["2"].inputs["text"] == text
+
+
 @pytest.mark.parametrize(
     ("text", "expanded"),
     [
