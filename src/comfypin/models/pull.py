@@ -207,7 +207,7 @@ class Puller:
                 return self._bring_unpinned(pin, path, lease)
             return self._bring_pinned(pin, pin.sha256, path, lease)
         except LeaseError as error:
-            raise StoreFailed(path=str(path), reason=error.message) from error
+            raise StoreFailed(path=str(path), reason=error.message.rstrip(".")) from error
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 root = self._store.root
