@@ -153,9 +153,10 @@ class BarTeller(_Follower):
 
     def hear(self, event: RunEvent) -> None:
         fraction = self._follow(event)
-        if (told := _sentence(event)) is not None:
-            keep = isinstance(event, Warned | Requeued)
-            self._bar.console.print(told, markup=False, highlight=False) if keep else self.say(told)
+        if isinstance(event, Warned | Requeued):
+            self._bar.console.print(_sentence(event), markup=False, highlight=False)
+        elif (told := _sentence(event)) is not None:
+            self._bar.update(self._task, description=told, completed=fraction)
         elif isinstance(event, NodeStarted | NodeProgress):
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
             self._bar.update(
