@@ -8,8 +8,8 @@ import jsonschema
 import pytest
 
 from comfypin.cli.main import main
-from tests.unit.workflow.catalogue import CATALOGUE
-from tests.unit.workflow.convert.graphs import node, ui
+from tests.support.node_list import CATALOGUE
+from tests.support.ui_graphs import node, ui
 
 CONTENT = ui(
     [

@@ -8,7 +8,7 @@ from comfypin.workflow.describe import describe_inputs, input_names, input_schem
 from comfypin.workflow.overrides import override
 from comfypin.workflow.parse import parse
 from comfypin.workflow.sidecar import load_inputs_file, named_inputs, overrides_by_name
-from tests.unit.workflow.catalogue import CATALOGUE
+from tests.support.node_list import CATALOGUE
 
 GRAPH = parse(
     {

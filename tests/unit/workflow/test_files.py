@@ -8,7 +8,7 @@ from comfypin.errors.workflow import InputFileInvalid, OverrideInvalid
 from comfypin.workflow.files import file_inputs, find_files, missing_files, parse_input_file, point_to_files
 from comfypin.workflow.graph import Graph
 from comfypin.workflow.parse import parse
-from tests.unit.workflow.catalogue import CATALOGUE
+from tests.support.node_list import CATALOGUE
 
 
 def loading(*names: object) -> Graph:

@@ -16,8 +16,8 @@ from comfypin.workflow.parse import parse
 from comfypin.workflow.prefix import Mark, mark_outputs, without_marks
 from comfypin.workflow.read import read_workflow_bytes
 from comfypin.workflow.seeds import change_seeds
-from tests.unit.workflow.catalogue import CATALOGUE
-from tests.unit.workflow.convert.graphs import node, ui
+from tests.support.node_list import CATALOGUE
+from tests.support.ui_graphs import node, ui
 
 API = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}}
 SAMPLER = [7, "euler"]

@@ -6,7 +6,7 @@ from comfypin.errors.workflow import OverrideInvalid
 from comfypin.workflow.graph import InputValue, Link
 from comfypin.workflow.overrides import override, overrides_from_json, parse_override
 from comfypin.workflow.parse import parse
-from tests.unit.workflow.catalogue import CATALOGUE
+from tests.support.node_list import CATALOGUE
 
 GRAPH = parse(
     {

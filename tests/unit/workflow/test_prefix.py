@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from comfypin.workflow.graph import Link
 from comfypin.workflow.parse import parse
 from comfypin.workflow.prefix import Mark, mark_outputs
-from tests.unit.workflow.catalogue import CATALOGUE
+from tests.support.node_list import CATALOGUE
 
 MARK = Mark.of("7e8a")
 

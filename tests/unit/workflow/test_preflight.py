@@ -11,7 +11,7 @@ from comfypin.lock.model import Lock, ModelPin, NodePin
 from comfypin.workflow.parse import parse
 from comfypin.workflow.preflight import Preflight, preflight
 from comfypin.workflow.smoke import smoke_graph
-from tests.unit.workflow.catalogue import CATALOGUE
+from tests.support.node_list import CATALOGUE
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}

@@ -8,7 +8,7 @@ import pytest
 from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.convert.dynamic import Budget, TooMuchText, expand_dynamic, without_comments
 from comfypin.workflow.overrides import override, parse_override
-from tests.unit.workflow.convert.graphs import CLASSES, converted, inputs, node, ui
+from tests.support.ui_graphs import CLASSES, converted, inputs, node, ui
 
 NOW = datetime(2025, 3, 4, 5, 6, 7)
 

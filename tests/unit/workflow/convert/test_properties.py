@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from comfypin.errors import ComfypinError
 from comfypin.workflow.document import to_document
 from comfypin.workflow.load import load_workflow
-from tests.unit.workflow.convert.graphs import CLASSES, converted, node, ui
+from tests.support.ui_graphs import CLASSES, converted, node, ui
 
 LIVE, MUTED, BYPASSED = 0, 2, 4
 KINDS = ("Blend", "Reroute")

@@ -6,7 +6,7 @@ from typing import Any
 from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.graph import Conversion, convert
-from tests.unit.workflow.catalogue import CATALOGUE, definition
+from tests.support.node_list import CATALOGUE, definition
 
 CLASSES: Catalogue = {
     **CATALOGUE,
