@@ -22,7 +22,7 @@ from comfypin.workflow.parse import parse_api
 from comfypin.workflow.prefix import Mark, Marked, mark_outputs
 from comfypin.workflow.preflight import Preflight, preflight
 from comfypin.workflow.seeds import change_seeds
-from comfypin.workflow.sidecar import InputsFile, check_limits, named_inputs, value_of
+from comfypin.workflow.sidecar import InputsFile, check_limits, named_inputs, overrides_by_name, value_of
 from comfypin.workflow.smoke import smoke_graph
 
 
@@ -31,7 +31,8 @@ class Request:
     """What a caller asks for: a workflow, what to change in it, and where its input files lie.
 
     `input_files` are `NODE=FILE` texts. `job_id` and `submission` are unique texts: the first may come from a platform
-    that repeats a job under it, the second names this attempt's files in the engine.
+    that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only the names
+    of `inputs_file` can be set, its required ones must be, and its defaults count.
     """
 
     document: Document
@@ -44,6 +45,7 @@ class Request:
     with_previews: bool = False
     randomize_seeds: bool = False
     inputs_file: InputsFile | None = None
+    only_named: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
@@ -87,6 +89,11 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
 def _overridden(graph: Graph, request: Request, catalogue: Catalogue) -> Graph:
     """The graph with what the request sets, within the limits of the workflow's inputs file."""
     named = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
+    if request.only_named:
+        wished = {wanted.target: wanted.value for wanted in request.overrides}
+        graph = override(graph, overrides_by_name(wished, named), catalogue=catalogue)
+        check_limits({one.name: value_of(graph, one) for one in named if one.name in wished}, named)
+        return graph
     if not request.overrides:
         return graph
     names = {**input_names(describe_inputs(graph, catalogue)), **input_names(named)}
