@@ -457,11 +457,12 @@ def open_service(lock: "Lock", engine: "Engine", settings: "Settings", *, privat
     from comfypin.serve.handler import Service
     from comfypin.serve.workflows import WorkflowFolder
 
-    client = HttpClient(public_only=not private_inputs)
     return Service(
         lock=lock,
         engine=engine,
-        fetcher=Fetcher(client=client, open_bucket=_open_bucket, limits=Limits()),
+        fetcher=Fetcher(
+            open_client=lambda: HttpClient(public_only=not private_inputs), open_bucket=_open_bucket, limits=Limits()
+        ),
         sink_for=_sink_for(settings),
         workflows=WorkflowFolder(),
     )

@@ -19,11 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="jobs at once, one in the engine (2)")
     parser.add_argument("--allow-private-inputs", action="store_true", help="let jobs fetch from private addresses")
     parser.add_argument("--json", action="store_true", help="logs as JSON lines")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
+    if arguments.schema:
+        return _print_schema()
     from comfypin import wiring
     from comfypin.cli import console
     from comfypin.cli.run import read_release
@@ -54,4 +57,13 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         worker = RunpodWorker(handler, thread.loop, concurrency=arguments.concurrency)
         worker.serve(fitness=wiring.fitness_checks(lock, choice.settings))
+    return 0
+
+
+def _print_schema() -> int:
+    import json
+
+    from comfypin.serve.wire import job_schema
+
+    print(json.dumps(job_schema(), indent=2))
     return 0

@@ -61,6 +61,7 @@ class _Run:
             outputs = await collect(files, spool)
             self.stopwatch.enter("deliver")
             deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
+        self._remove_own(found)
         self.stopwatch.stop()
         if not outputs and not any(found.texts.values()):
             self._warn(_nothing_left(held_back))
@@ -115,6 +116,17 @@ class _Run:
         with contextlib.suppress(ComfypinError, TimeoutError):
             async with asyncio.timeout(_CANCEL_WITHIN_S):
                 await self._engine.cancel(prompt_id)
+
+    def _remove_own(self, found: PromptOutputs) -> None:
+        """Remove what was delivered from an engine's folder on this machine: workers that stay would fill the disk.
+
+        Only files that bear this submission's mark: others may be what the engine's cache will report again.
+        """
+        mark = self._job.mark
+        for file in found.files if mark is not None else ():
+            if mark is not None and file.path is not None and mark.text in file.filename:
+                with contextlib.suppress(OSError):
+                    file.path.unlink()
 
     def _warn(self, message: str) -> None:
         self._warnings.append(message)

@@ -22,6 +22,7 @@ from comfypin.serve.wire import JobInput
 
 _CHUNK_BYTES = 1 << 18
 OpenBucket = Callable[[str, str], ObjectStore]
+OpenClient = Callable[[], HttpClient]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +35,13 @@ class Limits:
 
 
 class Fetcher:
-    """Brings inputs. `open_bucket(scheme, name)` gives the store of an s3:// or gs:// address."""
+    """Brings inputs. `open_bucket(scheme, name)` gives the store of an s3:// or gs:// address.
 
-    def __init__(self, *, client: HttpClient, open_bucket: OpenBucket, limits: Limits) -> None:
-        self._client = client
+    `open_client` makes the client of one job: a client resolves each name once, which must not outlive a job.
+    """
+
+    def __init__(self, *, open_client: OpenClient, open_bucket: OpenBucket, limits: Limits) -> None:
+        self._open_client = open_client
         self._open_bucket = open_bucket
         self._limits = limits
 
@@ -83,7 +87,7 @@ class Fetcher:
             bucket, _, key = url.partition("://")[2].partition("/")
             yield from self._open_bucket(scheme, bucket).read(key)
             return
-        with closing(self._client.get(url)) as answer:
+        with closing(self._open_client()) as client, closing(client.get(url)) as answer:
             if answer.status != 200:
                 raise InputUnusable(name=name, reason=f"its server answered {answer.status}")
             buffer = memoryview(bytearray(_CHUNK_BYTES))

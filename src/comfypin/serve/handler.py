@@ -19,7 +19,7 @@ from comfypin.engine.interface import Engine
 from comfypin.engine.progress import Progress as Fraction
 from comfypin.errors import ComfypinError
 from comfypin.errors.engine import EngineCrashed
-from comfypin.errors.serve import ReleaseUnavailable
+from comfypin.errors.serve import JobBroken, ReleaseUnavailable
 from comfypin.lock.codec import release_of
 from comfypin.lock.model import Lock
 from comfypin.outputs.interface import OutputSink
@@ -38,6 +38,7 @@ from comfypin.workflow.overrides import overrides_from_json
 log = logging.getLogger(__name__)
 
 CRASHES_BEFORE_REPLACEMENT = 3
+_SAME_CRASH_S = 0.5
 SinkFor = Callable[[OutputWish, S3Wish | None], OutputSink]
 
 
@@ -59,8 +60,10 @@ class Service:
 class Handler:
     """Runs jobs; counts the engine's crashes in a row, after the third of which the worker is worn out."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._service = service
+        self._clock = clock
+        self._crashed_at_s = -_SAME_CRASH_S - 1
         self._release = release_of(service.lock)
         self.crashes_in_a_row = 0
         self.crashes = 0
@@ -73,6 +76,9 @@ class Handler:
             result = await self._run(job_id, wish, progress)
         except ComfypinError as failure:
             return self._failed(job_id, failure, warnings)
+        except Exception as exc:  # the last line of defence: a mistake of ours ends one job, not the worker
+            log.exception("job failed unexpectedly", extra={"action": "job_broken", "job_id": job_id})
+            return self._failed(job_id, JobBroken(cause=exc), warnings)
         self.crashes_in_a_row = 0
         return Outcome(output=result_to_json(result, warnings=warnings))
 
@@ -98,8 +104,10 @@ class Handler:
 
     async def _prepared(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
         catalogue = await self._service.engine.catalogue()
+        inputs_file = None
         if wish.workflow_name is not None:
             document = await asyncio.to_thread(self._service.workflows.read, wish.workflow_name)
+            inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, wish.workflow_name)
             await asyncio.to_thread(self._service.workflows.bring_companions, wish.workflow_name, folder)
         else:
             document = to_document(wish.workflow, source="in the job")
@@ -114,6 +122,7 @@ class Handler:
             timeout_s=wish.timeout_s or self._service.default_timeout_s,
             with_previews=wish.output.previews,
             randomize_seeds=wish.randomize_seeds,
+            inputs_file=inputs_file,
             extra_data={"api_key_comfy_org": key} if key else {},
         )
         return prepare(request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
@@ -123,8 +132,12 @@ class Handler:
             raise ReleaseUnavailable(wanted=str(wanted), running=self._release.name)
 
     def _crashed(self) -> None:
-        self.crashes += 1
-        self.crashes_in_a_row += 1
+        """Count a crash; the jobs that one crash hits together count it once."""
+        now_s = self._clock()
+        if now_s - self._crashed_at_s > _SAME_CRASH_S:
+            self.crashes += 1
+            self.crashes_in_a_row += 1
+        self._crashed_at_s = now_s
 
     def _failed(self, job_id: str, failure: ComfypinError, warnings: list[str]) -> Outcome:
         if isinstance(failure, EngineCrashed):

@@ -8,6 +8,7 @@ from comfypin.errors.workflow import WorkflowNotFound
 from comfypin.workflow.document import Document
 from comfypin.workflow.findings import closest, did_you_mean
 from comfypin.workflow.read import MAX_FILE_BYTES, read_workflow_bytes
+from comfypin.workflow.sidecar import InputsFile, read_inputs_file
 
 FOLDERS = (Path("/app/workflows"), Path("workflows"))
 _SUFFIXES = (".json", ".png", ".webp")
@@ -44,6 +45,10 @@ class WorkflowFolder:
                 return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=str(path))
         except OSError as exc:
             raise WorkflowNotFound(path=str(path), reason=(exc.strerror or str(exc)).lower()) from exc
+
+    def inputs_file(self, name: str) -> InputsFile | None:
+        """What others may set in the workflow, by name, where that was said. Raises `InputsFileInvalid`."""
+        return read_inputs_file(self.path(name))
 
     def bring_companions(self, name: str, folder: Path) -> None:
         """Put the files beside a workflow (its pictures) into a job's folder, beneath what the job itself brought."""

@@ -1,0 +1,193 @@
+"""`comfypin worker` under the real SDK's loop, on a queue of our own and the embedded engine."""
+
+import base64
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support.runpod_queue import RunpodQueue, worker
+
+PNG = (ROOT / "workflows" / "demo.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def queue() -> Iterator[RunpodQueue]:
+    with RunpodQueue().running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def running(queue: RunpodQueue) -> Iterator["subprocess.Popen[bytes]"]:
+    with worker(queue) as process:
+        yield process
+
+
+def picture(color: int, *, size: int = 64, prefix: str = "out") -> dict[str, Any]:
+    empty = {"width": size, "height": size, "batch_size": 1, "color": color}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": empty},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
+    }
+
+
+def slow(blurs: int) -> dict[str, Any]:
+    """A workflow that works for a while, node by node, and can be stopped after each."""
+    graph = picture(5, size=512, prefix=f"slow{blurs}")
+    last = ["1", 0]
+    for index in range(blurs):
+        node = str(100 + index)
+        values = {"image": last, "blur_radius": 31, "sigma": 10.0}
+        graph[node] = {"class_type": "ImageBlur", "inputs": values}
+        last = [node, 0]
+    graph["2"]["inputs"]["images"] = last
+    return graph
+
+
+def load(name: str) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "ComfyUI"}},
+    }
+
+
+def test_a_job_in_worker_comfyuis_format_gets_an_answer_in_its_shape(queue: RunpodQueue, running: object) -> None:
+    data = base64.b64encode(PNG).decode()
+    queue.put("images-1", {"workflow": load("in.png"), "images": [{"name": "in.png", "image": data}]})
+    answer = queue.wait("images-1")
+    assert "error" not in answer
+    (image,) = answer["output"]["images"]
+    assert image["type"] == "base64"
+    assert image["filename"].startswith("ComfyUI")
+    assert base64.b64decode(image["data"]).startswith(b"\x89PNG")
+    assert (image["width"], image["height"]) == (768, 512)
+    assert answer["output"]["errors"] == []
+    assert answer["output"]["release"] == "demo"
+
+
+def test_a_data_uri_is_taken_too(queue: RunpodQueue, running: object) -> None:
+    data = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    queue.put("uri-1", {"workflow": load("in.png"), "images": [{"name": "in.png", "image": data}]})
+    assert len(queue.wait("uri-1")["output"]["images"]) == 1
+
+
+def test_overrides_and_the_smoke_test(queue: RunpodQueue, running: object) -> None:
+    queue.put("set-1", {"workflow": picture(1), "set": {"1.width": 96, "EmptyImage.height": 32}})
+    queue.put("smoke-1", {"workflow": {}})
+    (image,) = queue.wait("set-1")["output"]["images"]
+    assert (image["width"], image["height"]) == (96, 32)
+    assert len(queue.wait("smoke-1")["output"]["images"]) == 1
+
+
+def test_a_workflow_of_the_image_runs_by_its_name(queue: RunpodQueue, running: object) -> None:
+    queue.put("named-1", {"workflow_name": "demo"})
+    (image,) = queue.wait("named-1")["output"]["images"]
+    assert (image["width"], image["height"]) == (1280, 800)
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ({}, "give either `workflow` or `workflow_name`"),
+        ("no json", "it is a text that is not JSON"),
+        ([], "it is a list"),
+        ({"workflow": {"1": {"class_type": "Nope", "inputs": {}}}}, "Nope"),
+        ({"workflow": {}, "release": "other"}, "This worker runs the release demo"),
+        ({"workflow": {}, "timeout_s": -1}, "timeout_s"),
+        ({"workflow": load("a.png"), "images": [{"name": "a.png", "image": "%%%"}]}, "is not base64"),
+        ({"workflow": load("a.png"), "images": [{"name": "../a.png", "image": "AAAA"}]}, "leaves the input folder"),
+        ({"workflow": {}, "inputs": [{"name": "a", "url": "http://169.254.169.254/latest"}]}, "link-local"),
+        ({"workflow": {}, "inputs": [{"name": "a", "url": "http://127.0.0.1:1/x"}]}, "private address"),
+        ({"workflow_name": "demmo"}, "demo"),
+        ({"workflow": {}, "output": {"mode": "gcs"}}, "GCS_BUCKET"),
+    ],
+)
+def test_what_cannot_be_done_is_an_error_that_says_why(
+    queue: RunpodQueue, running: object, job: object, words: str, request: pytest.FixtureRequest
+) -> None:
+    job_id = f"bad-{abs(hash(request.node.name))}"
+    queue.put(job_id, job)
+    answer = queue.wait(job_id)
+    assert words in answer["error"], answer
+    assert "Traceback" not in json.dumps(answer)
+
+
+def test_unknown_fields_are_warned_of(queue: RunpodQueue, running: object) -> None:
+    queue.put("warn-1", {"workflow": {}, "colour": 1, "output": {"modus": "x"}})
+    warnings = queue.wait("warn-1")["output"]["warnings"]
+    assert "The field colour is not known and was ignored." in warnings
+    assert "The field output.modus is not known and was ignored." in warnings
+
+
+def test_progress_comes_in_order_and_before_the_result(queue: RunpodQueue, running: object) -> None:
+    queue.put("progress-1", {"workflow": slow(blurs=20)})
+    queue.wait("progress-1")
+    time.sleep(1.5)  # whatever would come late has come by now
+    posts = queue.posts["progress-1"]
+    assert posts[-1].get("status") != "IN_PROGRESS"
+    fractions = [post["output"]["progress"] for post in posts[:-1]]
+    assert fractions == sorted(fractions)
+    assert len(fractions) >= 2
+
+
+def test_a_cancelled_job_leaves_the_engine_free(queue: RunpodQueue, running: object) -> None:
+    queue.put("cancel-1", {"workflow": slow(blurs=400)})
+    deadline = time.monotonic() + 20
+    while not queue.posts["cancel-1"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    queue.cancel("cancel-1")
+    queue.put("after-cancel", {"workflow": picture(77)})
+    queue.wait("after-cancel", within_s=30)
+    assert queue.final("cancel-1") is None
+
+
+def test_jobs_that_come_together_are_taken_in_a_batch_and_all_answered(queue: RunpodQueue, running: object) -> None:
+    for index in range(100):
+        queue.put(f"many-{index}", {"workflow": picture(1000 + index)})
+    for index in range(100):
+        (image,) = queue.wait(f"many-{index}")["output"]["images"]
+        assert image["filename"].startswith("out")
+    assert any("job-take-batch" in take for take in queue.takes)
+    assert all(len(queue.posts[f"many-{index}"]) >= 1 for index in range(100))
+
+
+def test_a_result_too_big_for_the_platform_is_an_error_with_sizes(queue: RunpodQueue, running: object) -> None:
+    data = base64.b64encode(PNG).decode()
+    graph = load("in.png")
+    graph["3"] = {
+        "class_type": "ImageScale",
+        "inputs": {"image": ["1", 0], "upscale_method": "bicubic", "width": 4608, "height": 3072, "crop": "disabled"},
+    }
+    graph["2"]["inputs"]["images"] = ["3", 0]
+    queue.put("big-1", {"workflow": graph, "images": [{"name": "in.png", "image": data}]})
+    answer = queue.wait("big-1", within_s=120)
+    assert "MB" in answer["error"]
+
+
+def test_sigterm_finishes_the_running_job_and_takes_no_more(queue: RunpodQueue) -> None:
+    with RunpodQueue().running() as own, worker(own) as process:
+        own.put("last", {"workflow": slow(blurs=30)})
+        deadline = time.monotonic() + 40
+        while not own.posts["last"]:
+            assert time.monotonic() < deadline, Path(process.log).read_text()  # type: ignore[attr-defined]
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert "output" in (own.final("last") or {})
+
+
+def test_a_worker_without_its_release_says_so_in_one_line() -> None:
+    with RunpodQueue().running() as own, worker(own, environ={"COMFY_VERSION_NAME": ""}) as process:
+        pass
+    with RunpodQueue().running() as own, worker(own, "--lock", "nowhere") as process:
+        assert process.wait(30) == 10
+        text = Path(process.log).read_text()  # type: ignore[attr-defined]
+        assert "nowhere" in text
+        assert "Traceback" not in text

@@ -1,0 +1,38 @@
+"""What jobs share in tests: the demo lock, a fake engine, sinks in memory."""
+
+from pathlib import Path
+
+from comfypin.lock.codec import read_lock
+from comfypin.models.http import HttpClient
+from comfypin.objects.interface import ObjectStore
+from comfypin.objects.memory import MemoryStore
+from comfypin.outputs.inline import InlineSink
+from comfypin.outputs.interface import OutputSink
+from comfypin.serve.fetch import Fetcher, Limits
+from comfypin.serve.handler import Service
+from comfypin.serve.wire import OutputWish, S3Wish
+from comfypin.serve.workflows import WorkflowFolder
+from comfypin.testing import FakeEngine
+from tests.conftest import ROOT
+
+LOCK = read_lock(ROOT / "lockfiles" / "comfy-demo.lock.json").lock
+
+
+def a_fetcher(*, limits: Limits | None = None, stores: dict[str, MemoryStore] | None = None) -> Fetcher:
+    def open_bucket(scheme: str, name: str) -> ObjectStore:
+        return (stores or {})[f"{scheme}://{name}"]
+
+    return Fetcher(open_client=lambda: HttpClient(public_only=True), open_bucket=open_bucket, limits=limits or Limits())
+
+
+def a_service(engine: FakeEngine | None = None, *, sink: OutputSink | None = None, folder: Path = ROOT) -> Service:
+    def sink_for(_wish: OutputWish, _s3: S3Wish | None) -> OutputSink:
+        return sink or InlineSink()
+
+    return Service(
+        lock=LOCK,
+        engine=engine or FakeEngine(),
+        fetcher=a_fetcher(),
+        sink_for=sink_for,
+        workflows=WorkflowFolder([folder]),
+    )

@@ -1,0 +1,76 @@
+"""A job's input files: their bytes as they were sent, within limits."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfypin.digest import Digest
+from comfypin.errors.serve import InputUnusable
+from comfypin.objects.interface import Payload
+from comfypin.serve.fetch import Limits
+from comfypin.serve.wire import parse_input
+from comfypin.testing import MemoryStore
+from tests.support.services import a_fetcher
+
+
+def bring(folder: Path, job: dict[str, Any], **more: Any) -> tuple[str, ...]:
+    return a_fetcher(**more).bring(parse_input({"workflow": {}, **job})[0], folder)
+
+
+def test_base64_and_data_uris_give_their_bytes(tmp_path: Path) -> None:
+    data = base64.b64encode(b"hello").decode()
+    items = [
+        {"name": "a", "data": data},
+        {"name": "b", "data": f"data:text/plain;base64,{data}"},
+        {"name": "c", "data": "data:,he%6Clo"},
+        {"name": "d/e", "data": f"{data[:3]}\n{data[3:]}"},
+    ]
+    bring(tmp_path, {"inputs": items})
+    assert {(tmp_path / name).read_bytes() for name in ("a", "b", "c", "d/e")} == {b"hello"}
+
+
+def test_an_input_may_point_a_node_at_its_file(tmp_path: Path) -> None:
+    assert bring(tmp_path, {"inputs": [{"name": "a", "data": "AAAA", "node": "7"}]}) == (f"7={tmp_path / 'a'}",)
+
+
+def test_buckets_are_read(tmp_path: Path) -> None:
+    store = MemoryStore()
+    file = tmp_path / "source"
+    file.write_bytes(b"pixels")
+    store.put("some/key.png", Payload(path=file, size_bytes=6, sha256=Digest.of(b"pixels")))
+    bring(tmp_path, {"inputs": [{"name": "a", "url": "gs://pictures/some/key.png"}]}, stores={"gs://pictures": store})
+    assert (tmp_path / "a").read_bytes() == b"pixels"
+
+
+@pytest.mark.parametrize("data", ["%%%", "AAA", "data:image/png;base64", "data:;base64,%%"])
+def test_what_is_not_base64_is_refused(tmp_path: Path, data: str) -> None:
+    with pytest.raises(InputUnusable, match="'a'"):
+        bring(tmp_path, {"inputs": [{"name": "a", "data": data}]})
+
+
+def test_a_file_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(InputUnusable, match="larger than"):
+        bring(tmp_path, {"images": [{"name": "a", "image": "A" * 400}]}, limits=Limits(file_bytes=100))
+
+
+def test_all_files_together_may_not_be_larger_than_theirs(tmp_path: Path) -> None:
+    images = [{"name": name, "image": "AAAA"} for name in "ab"]
+    with pytest.raises(InputUnusable, match="all inputs together"):
+        bring(tmp_path, {"images": images}, limits=Limits(total_bytes=5))
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/a", "a/../../b"])
+def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputUnusable, match="leaves the input folder"):
+        bring(tmp_path / "in", {"images": [{"name": name, "image": "AAAA"}]})
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "169.254.169.254", "[::1]", "10.0.0.1", "localhost", "2130706433", "[::ffff:10.0.0.1]"]
+)
+def test_private_addresses_are_refused(tmp_path: Path, host: str) -> None:
+    with pytest.raises(InputUnusable):
+        bring(tmp_path, {"inputs": [{"name": "a", "url": f"http://{host}:9/x"}]})

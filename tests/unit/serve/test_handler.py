@@ -1,0 +1,140 @@
+"""The handler: a job from its wire form to its outcome."""
+
+import asyncio
+import base64
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfypin.serve.handler import Handler
+from comfypin.testing import PIXEL_PNG, FakeEngine
+from tests.support.graphs import loaded, picture
+from tests.support.services import a_service
+
+JOB: dict[str, Any] = {"workflow": picture().to_api()}
+
+
+def a_handler(engine: FakeEngine | None = None, *, folder: Path | None = None) -> Handler:
+    """A handler whose clock goes on by a minute each time that it is looked at."""
+    service = a_service(engine, folder=folder) if folder else a_service(engine)
+    ticks = itertools.count(0, 60)
+    return Handler(service, clock=lambda: float(next(ticks)))
+
+
+async def test_a_job_gives_worker_comfyuis_answer_and_more() -> None:
+    outcome = await a_handler()("job-1", JOB)
+    (image,) = outcome.output["images"]  # type: ignore[misc]
+    assert image["filename"] == "test_00001_.png"  # type: ignore[index,call-overload]
+    assert image["type"] == "base64"  # type: ignore[index,call-overload]
+    assert base64.b64decode(image["data"]) == PIXEL_PNG  # type: ignore[index,call-overload,arg-type]
+    assert outcome.output["errors"] == []
+    assert outcome.output["release"] == "demo"
+    assert outcome.failure is None
+
+
+async def test_inputs_reach_the_engine() -> None:
+    engine = FakeEngine()
+    image = {"name": "here.png", "image": base64.b64encode(PIXEL_PNG).decode()}
+    await a_handler(engine)("job-1", {"workflow": loaded().to_api(), "images": [image]})
+    (file,) = engine.prompts[0].inputs
+    assert file.path.name == "here.png"
+    assert not file.path.exists(), "a job's files go with it"
+
+
+async def test_a_node_that_fails_is_named() -> None:
+    outcome = await a_handler(FakeEngine(fails={"1": "out of memory"}))("job-1", JOB)
+    assert "out of memory" in str(outcome.output["error"])
+    assert outcome.output["error_type"] == "NodeFailed"
+    assert not outcome.replace_worker
+
+
+async def test_a_crash_is_survived_by_running_the_job_once_more() -> None:
+    outcome = await a_handler(FakeEngine(crashes=1))("job-1", JOB)
+    assert outcome.failure is None
+    assert "run once more" in str(outcome.output["warnings"])
+
+
+async def test_a_job_that_always_kills_the_engine_fails_alone() -> None:
+    handler = a_handler(FakeEngine(crashes=2))
+    killer = await handler("killer", JOB)
+    assert killer.output["error_type"] == "EngineCrashed"
+    assert "the last line" in str(killer.output["error"])
+    assert not killer.replace_worker
+    assert (await handler("next", JOB)).failure is None
+    assert handler.crashes_in_a_row == 0
+
+
+async def test_the_third_crash_in_a_row_gives_the_worker_back() -> None:
+    handler = a_handler(FakeEngine(crashes=4))
+    assert not (await handler("one", JOB)).replace_worker
+    outcome = await handler("two", JOB)
+    assert outcome.replace_worker
+    assert "the last line" in str(outcome.output["error"])
+
+
+async def test_one_crash_that_hits_two_jobs_is_one() -> None:
+    handler = Handler(a_service(FakeEngine(crashes=4)), clock=lambda: 5.0)
+    outcomes = [await handler(name, JOB) for name in ("one", "two")]
+    assert handler.crashes == 1
+    assert not any(outcome.replace_worker for outcome in outcomes)
+
+
+async def test_a_cancelled_job_takes_its_prompt_back() -> None:
+    engine = FakeEngine(holds="1")
+    task = asyncio.ensure_future(a_handler(engine)("job-1", JOB))
+    while not engine.prompts:  # noqa: ASYNC110, a fake tells nobody
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.cancelled == [engine.prompts[0].prompt_id]
+
+
+async def test_progress_never_goes_back() -> None:
+    told: list[Any] = []
+    await a_handler()("job-1", JOB, progress=told.append)
+    fractions = [progress["progress"] for progress in told]
+    assert fractions == sorted(fractions)
+    assert {"node_started", "phase_started"} <= {progress["event"] for progress in told}
+
+
+async def test_the_releases_digest_is_as_good_as_its_name() -> None:
+    handler = a_handler()
+    first = await handler("one", {**JOB, "release": "demo"})
+    again = await handler("two", {**JOB, "release": first.output["release_digest"]})
+    assert again.failure is None
+    assert (await handler("three", {**JOB, "release": "other"})).output["error_type"] == "ReleaseUnavailable"
+
+
+async def test_a_secret_is_in_no_answer() -> None:
+    wish = {**JOB, "comfy_org_api_key": "sesame", "timeout_s": "sesame"}
+    assert "sesame" not in str((await a_handler()("job-1", wish)).output)
+    engine = FakeEngine()
+    outcome = await a_handler(engine)("job-2", {**JOB, "comfy_org_api_key": "sesame"})
+    assert "sesame" not in str(outcome.output)
+    assert engine.prompts[0].extra_data == {"api_key_comfy_org": "sesame"}
+
+
+async def test_names_and_limits_beside_a_workflow_hold(tmp_path: Path) -> None:
+    (tmp_path / "cat.json").write_text(json.dumps(picture().to_api()))
+    (tmp_path / "cat.inputs.toml").write_text('[inputs.size]\ntarget = "1.width"\nmaximum = 100\n')
+    engine = FakeEngine()
+    handler = a_handler(engine, folder=tmp_path)
+    assert (await handler("one", {"workflow_name": "cat", "set": {"size": 80}})).failure is None
+    assert engine.prompts[0].graph.nodes["1"].inputs["width"] == 80
+    refused = await handler("two", {"workflow_name": "cat", "set": {"size": 120}})
+    assert "greatest value is 100" in str(refused.output["error"])
+
+
+async def test_a_mistake_of_ours_ends_the_job_alone() -> None:
+    class Broken(FakeEngine):
+        async def catalogue(self) -> Any:
+            raise KeyError("ours")
+
+    outcome = await a_handler(Broken())("job-1", JOB)
+    assert outcome.output["error_type"] == "JobBroken"
+    assert "Traceback" not in str(outcome.output)
