@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from comfypin.deploy.api import Api
+    from comfypin.deploy.volume_bucket import VolumeBucket
     from comfypin.engine.command import ChildSpec
     from comfypin.engine.interface import Engine
     from comfypin.env.realize import RealizeOptions
     from comfypin.env.shelf import Shelf
+    from comfypin.image.interface import ContainerBuilder
     from comfypin.lock.model import EngineKind, EngineSpec, Lock, ModelPin
     from comfypin.lock.modelspec import DescribeModel
     from comfypin.lock.parts import Places
@@ -324,6 +326,24 @@ def open_shelf(address: str) -> "Shelf":
     return BucketShelf(open_store(address))
 
 
+def open_builder(wanted: str) -> "ContainerBuilder":
+    """What builds images here: `docker`, `buildah`, or with `auto` whichever works. Raises `NoBuilder`."""
+    from comfypin.errors.image import NoBuilder
+    from comfypin.image.buildah import Buildah, buildah_answers
+    from comfypin.image.docker import Docker, docker_answers
+
+    tried = []
+    if wanted in {"docker", "auto"}:
+        if (reason := docker_answers()) is None:
+            return Docker()
+        tried.append(reason)
+    if wanted in {"buildah", "auto"}:
+        if (reason := buildah_answers()) is None:
+            return Buildah()
+        tried.append(reason)
+    raise NoBuilder(tried=tried)
+
+
 def runpod_api() -> "Api":
     """RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
     from comfypin.settings import RunpodSettings
@@ -347,6 +367,44 @@ def _runpod(settings: "RunpodSettings", base_url: str) -> "Api":
     if settings.api_key is None:
         raise ApiKeyMissing
     return Api(key=settings.api_key, base_url=base_url)
+
+
+def volume_bucket(volume_id: str, data_center: str) -> "VolumeBucket":
+    """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
+    from comfypin.deploy.sigv4 import S3Keys
+    from comfypin.deploy.volume_bucket import VolumeBucket
+    from comfypin.errors.deploy import VolumeKeysMissing
+    from comfypin.objects.s3_errors import S3Place
+    from comfypin.settings import RunpodSettings
+
+    settings = RunpodSettings.from_environment()
+    if settings.s3_access_key is None or settings.s3_secret_key is None:
+        raise VolumeKeysMissing
+    keys = S3Keys(access_key_id=settings.s3_access_key, secret_access_key=settings.s3_secret_key)
+    endpoint = settings.volumes_url.replace("{dc}", data_center.lower())
+    return VolumeBucket(S3Place(bucket=volume_id, endpoint=endpoint, region=data_center), keys)
+
+
+def env_pack(lock: "Lock", settings: "Settings", env: "EnvSettings", *, tell: "Callable[[str], None]") -> Path:
+    """The pack of the lock's env as a file of this machine, realized and packed where that was not done before.
+
+    Raises `EnvError`, `LockError`.
+    """
+    from comfypin.env.plan import pack_name
+    from comfypin.env.realize import realize
+    from comfypin.env.shelf import FolderShelf
+
+    realized = realize(lock, realize_options(settings, env, tell=tell))
+    name = pack_name(realized.receipt.key, realized.receipt.platform)
+    shelves = [FolderShelf(env.cache_dir.absolute() / "packs")]
+    if env.packs is not None and isinstance(named := open_shelf(env.packs), FolderShelf):
+        shelves.insert(0, named)
+    found = next((path for shelf in shelves if (path := shelf.find(name)) is not None), None)
+    if found is None:
+        tell("Packing the env.")
+        shelves[-1].root.mkdir(parents=True, exist_ok=True)
+        found = shelves[-1].publish(realized.folder, name)
+    return Path(found)
 
 
 def lock_places(env: "EnvSettings") -> "Places":
@@ -450,8 +508,18 @@ def model_store(models_dir: Path, settings: "ModelSettings | None" = None, *, st
     return BlobStore(root.absolute(), durability=Durability(always=settings.durable))
 
 
-def open_service(lock: "Lock", engine: "Engine", settings: "Settings", *, private_inputs: bool = False) -> "Service":
-    """What the jobs of a worker or server share. `private_inputs` lets jobs fetch from private addresses."""
+def open_service(
+    lock: "Lock",
+    engine: "Engine",
+    settings: "Settings",
+    *,
+    private_inputs: bool = False,
+    folder: "OutputSink | None" = None,
+) -> "Service":
+    """What the jobs of a worker or server share. `private_inputs` lets jobs fetch from private addresses.
+
+    `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker.
+    """
     from comfypin.models.http import HttpClient
     from comfypin.serve.fetch import Fetcher, Limits
     from comfypin.serve.handler import Service
@@ -463,39 +531,62 @@ def open_service(lock: "Lock", engine: "Engine", settings: "Settings", *, privat
         fetcher=Fetcher(
             open_client=lambda: HttpClient(public_only=not private_inputs), open_bucket=_open_bucket, limits=Limits()
         ),
-        sink_for=_sink_for(settings),
+        sink_for=_sink_for(settings, folder),
         workflows=WorkflowFolder(),
     )
 
 
-def _sink_for(settings: "Settings") -> "SinkFor":
+def _sink_for(settings: "Settings", folder: "OutputSink | None") -> "SinkFor":
     """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
-    from comfypin.outputs.config import RUNPOD_RESULT_BYTES
+    from comfypin.outputs.config import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES
+
+    result_max_bytes = RUNPOD_RESULT_BYTES if folder is None else SERVER_RESULT_BYTES
 
     @lru_cache(maxsize=32)
     def shared(mode: "OutputMode", changes: "tuple[tuple[str, str], ...]") -> "OutputSink":
         changed = replace(settings, environ={**settings.environ, **dict(changes)})
-        return make_sink(mode, changed, result_max_bytes=RUNPOD_RESULT_BYTES)
+        if mode == "file":
+            return _folder_sink(changed, folder)
+        return make_sink(mode, changed, result_max_bytes=result_max_bytes)
 
     def sink_for(wish: "OutputWish", s3: "S3Wish | None") -> "OutputSink":
         changes = _wished(wish)
         if s3 is not None and wish.mode in (None, "s3"):
             changed = replace(settings, environ={**settings.environ, **changes})
             return make_job_sink(changed, s3.model_dump())
-        return shared(wish.mode or _job_mode(settings), tuple(sorted(changes.items())))
+        return shared(wish.mode or _job_mode(settings, folder), tuple(sorted(changes.items())))
 
     return sink_for
 
 
-def _job_mode(settings: "Settings") -> "OutputMode":
-    """Where jobs' outputs go when neither they nor OUTPUT_MODE say: the bucket that is configured, else the result."""
+def _folder_sink(settings: "Settings", folder: "OutputSink | None") -> "OutputSink":
+    from comfypin.outputs.config import OutputConfig
+    from comfypin.outputs.convert import ConvertingSink
+
+    if folder is None:
+        raise ConfigError(
+            "Outputs on a worker's own disk go with the worker; deliver them as base64 or to a bucket "
+            "(output.mode, OUTPUT_MODE).",
+            variable="OUTPUT_MODE",
+        )
+    conversion = OutputConfig.from_variables(settings.environ).conversion
+    return folder if conversion.is_nothing else ConvertingSink(folder, conversion)
+
+
+def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode":
+    """Where jobs' outputs go when neither they nor OUTPUT_MODE say: the bucket that is configured, else what is here.
+
+    That is the server's folder, or a worker's result.
+    """
     from comfypin.objects.config import GcsConfig, S3Config
 
     if settings.environ.get("OUTPUT_MODE", "").strip():
         return settings.output_mode
     if GcsConfig.from_variables(settings.environ).bucket:
         return "gcs"
-    return "s3" if S3Config.from_variables(settings.environ).bucket else "base64"
+    if S3Config.from_variables(settings.environ).bucket:
+        return "s3"
+    return "base64" if folder is None else "file"
 
 
 def _wished(wish: "OutputWish") -> dict[str, str]:

@@ -92,7 +92,7 @@ def moto_server() -> Iterator[S3Server]:
     port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with _running(command, port) as url:
-        yield S3Server(url, _boto(url))
+        yield S3Server(url, boto_client(url))
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def rclone_server(folder: Path) -> Iterator[S3Server]:
     keys = f"{ACCESS_KEY},{SECRET_KEY}"
     command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys, str(folder)]
     with _running(command, port) as url:
-        yield S3Server(url, _boto(url))
+        yield S3Server(url, boto_client(url))
 
 
 @contextmanager
@@ -150,7 +150,8 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _boto(url: str) -> Any:
+def boto_client(url: str) -> Any:
+    """A client of another make than ours."""
     import boto3
     from botocore.config import Config
 

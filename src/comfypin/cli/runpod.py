@@ -6,6 +6,7 @@ comfypin runpod apply [--wait]           make it so; --wait also runs the smoke 
 comfypin runpod status                   what exists, and whether its workers are ready
 comfypin runpod destroy [--volumes]      list what carries this deployment's mark, ask, remove it
 comfypin runpod run W --endpoint NAME    send a job, follow it, save its outputs
+comfypin runpod volume push|ls|verify|gc fill a network volume with a release, without a pod
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli import runpod_volume
 from comfypin.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="override an input")
     run.add_argument("--out-dir", type=Path, default=Path("out"), help="where outputs are saved (out)")
     run.add_argument("--timeout", type=float, default=600, metavar="S", help="cancel after S seconds (600)")
+    runpod_volume.configure(actions.add_parser("volume", help="a release's models and env on network volumes"))
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -69,6 +72,7 @@ def execute(arguments: argparse.Namespace) -> int:
         "status": _status,
         "destroy": _destroy,
         "run": _run,
+        "volume": runpod_volume.execute,
     }
     return actions[arguments.action](arguments)
 

@@ -83,6 +83,101 @@ class WaitedTooLong(DeployError):
         )
 
 
+class VolumeUnknown(DeployError):
+    """No network volume of the account is what was asked for."""
+
+    def __init__(self, *, wanted: str, centers: Sequence[str], known: Sequence[str]) -> None:
+        where = f" in {', '.join(centers)}" if centers else ""
+        there = ", ".join(known) or "none"
+        super().__init__(
+            f"The account has no network volume {wanted!r}{where}; it has {there}. "
+            "Name one of them or its id, or make it: a [[volume]] in runpod.toml and `comfypin runpod apply`.",
+            wanted=wanted,
+            known=list(known),
+        )
+
+
+class VolumeKeysMissing(DeployError):
+    """No keys for the volumes' S3 API are configured; RunPod's API key is not one."""
+
+    exit_code = 3
+
+    def __init__(self) -> None:
+        super().__init__(
+            "RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY are not set; make an S3 API key in RunPod's console "
+            "(Settings, S3 API Keys) and export both. It is not the same as RUNPOD_API_KEY."
+        )
+
+
+class VolumeTooSmall(DeployError):
+    """What is to be pushed does not fit on the volume."""
+
+    def __init__(self, *, volume: str, needed_bytes: int, used_bytes: int, size_gb: int) -> None:
+        super().__init__(
+            f"Volume {volume} has {size_gb} GB, {used_bytes / 1e9:.1f} GB of it used by releases, and "
+            f"{needed_bytes / 1e9:.1f} GB more are to go there; grow it (`size` in runpod.toml, then "
+            "`comfypin runpod apply`), or remove releases: `comfypin runpod volume gc`.",
+            volume=volume,
+            needed_bytes=needed_bytes,
+            used_bytes=used_bytes,
+            size_gb=size_gb,
+        )
+
+
+class VolumePathTaken(DeployError):
+    """Another release's file is where a file of this one has to be."""
+
+    def __init__(self, *, volume: str, key: str, owner: str) -> None:
+        super().__init__(
+            f"On volume {volume}, {key} has other bytes, of {owner}; give the model another target_path in the lock, "
+            "or push with --overwrite.",
+            volume=volume,
+            key=key,
+            owner=owner,
+        )
+
+
+class VolumePushFailed(DeployError):
+    """Some volumes could not be brought up to date; the others were."""
+
+    def __init__(self, *, failures: Sequence[tuple[str, str]], total: int) -> None:
+        lines = "".join(f"\n  - {volume}: {reason}" for volume, reason in failures)
+        super().__init__(
+            f"{len(failures)} of {total} volumes failed; push again to go on where it stopped:{lines}",
+            failures=[{"volume": volume, "reason": reason} for volume, reason in failures],
+        )
+
+
+class VolumeDiffers(DeployError):
+    """A volume does not hold what was recorded when a release was pushed to it."""
+
+    def __init__(self, *, volume: str, findings: Sequence[str]) -> None:
+        lines = "".join(f"\n  - {finding}" for finding in findings)
+        super().__init__(
+            f"Volume {volume} is not what was pushed; `comfypin runpod volume push` mends it:{lines}",
+            volume=volume,
+            findings=list(findings),
+        )
+
+
+class UploadGone(DeployError):
+    """An upload in parts was ended or given up meanwhile, by another process."""
+
+    def __init__(self, *, uri: str) -> None:
+        super().__init__(f"The upload of {uri} in parts is no longer there; push again.", uri=uri)
+
+
+class PlatformUnfit(DeployError):
+    """An env that is made on this machine would not run on RunPod's."""
+
+    def __init__(self, *, platform: str) -> None:
+        super().__init__(
+            f"RunPod's machines are linux-x86_64 and this one is {platform}, so its env pack would not run there; push "
+            "from Linux, or push the models only with --no-env (an image holds its own env).",
+            platform=platform,
+        )
+
+
 def _advice(status: int) -> str:
     return {
         401: " Check RUNPOD_API_KEY.",

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,7 @@ class Releases:
     def record(self, name: str, blobs: dict[Digest, tuple[str, ...]]) -> None:
         """Say that a release uses these blobs, now."""
         path = self._path(name)
-        data = canonical_json(
-            {"name": name, "blobs": {digest.hex: sorted(paths) for digest, paths in sorted(blobs.items())}}
-        )
+        data = release_record(name, blobs)
         try:
             if path.read_bytes() == data:
                 os.utime(path)
@@ -56,5 +55,17 @@ class Releases:
         self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:80]
-        return self._folder / f"{safe}.{Digest.of(name.encode()).hex[:8]}.json"
+        return self._folder / record_name(name)
+
+
+def release_record(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
+    """The bytes of a release's record."""
+    return canonical_json(
+        {"name": name, "blobs": {digest.hex: sorted(paths) for digest, paths in sorted(blobs.items())}}
+    )
+
+
+def record_name(name: str) -> str:
+    """The file name of a release's record."""
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:80]
+    return f"{safe}.{Digest.of(name.encode()).hex[:8]}.json"

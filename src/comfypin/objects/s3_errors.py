@@ -76,9 +76,15 @@ def explained(exc: Exception, *, place: S3Place, action: str, uri: str) -> tuple
         status, code = 301, "PermanentRedirect"
     if status == 0 and not code:
         return _without_answer(text, place), cause
+    return answered(status, text, code=code, place=place, action=action, uri=uri), cause
+
+
+def answered(status: int, text: str, *, place: S3Place, action: str, uri: str, code: str | None = None) -> StorageError:
+    """The error that an answer of this status and body is."""
+    code = _tag("Code", text) if code is None else code
     if code in _PASSING or status in _PASSING_STATUS:
-        return StoreBusy(store=place.name, status=status, code=code), cause
-    return _answered(status, code, said, text, place=place, action=action, uri=uri), cause
+        return StoreBusy(store=place.name, status=status, code=code)
+    return _answered(status, code, _tag("Message", text), text, place=place, action=action, uri=uri)
 
 
 def _answered(status: int, code: str, said: str, text: str, *, place: S3Place, action: str, uri: str) -> StorageError:
