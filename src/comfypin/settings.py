@@ -148,6 +148,107 @@ class RunpodSettings:
         return cls(**{name: value for name, value in read.items() if value})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """How a server is reached. The token and secret are in no repr.
+
+    `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else RunPod's
+    proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH where a load balancer asks another one.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    webhook_secret: str | None = field(default=None, repr=False)
+    public_url: str | None = None
+    pod_id: str | None = None
+    port: int | None = None
+    health_port: int | None = None
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def mapped(self, port: int) -> int:
+        """The port to listen on: RunPod gives symmetrical ports (above 65535) in RUNPOD_TCP_PORT_<number>.
+
+        Raises `ConfigError`.
+        """
+        name = f"RUNPOD_TCP_PORT_{port}"
+        given = self.environ.get(name, "").strip()
+        if given and port > 65_535:
+            return _port(name, given)
+        if not 0 <= port <= 65_535:
+            raise ConfigError(
+                f"{port} is no port, and {name} does not say which one RunPod gave for it.", variable=name
+            )
+        return port
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "ServeSettings":
+        """Read the variables; empty ones count as unset. Raises `ConfigError`."""
+
+        def text(name: str) -> str | None:
+            return environ.get(name, "").strip() or None
+
+        def port(name: str) -> int | None:
+            value = text(name)
+            return None if value is None else _port(name, value)
+
+        url = text("COMFYPIN_PUBLIC_URL")
+        return cls(
+            token=text("COMFYPIN_TOKEN"),
+            webhook_secret=text("COMFYPIN_WEBHOOK_SECRET"),
+            public_url=url.rstrip("/") if url else None,
+            pod_id=text("RUNPOD_POD_ID"),
+            port=port("PORT"),
+            health_port=port("PORT_HEALTH"),
+            environ=environ,
+        )
+
+
+def _port(name: str, text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 999_999:
+        return int(text)
+    raise ConfigError(f"{name} is {text!r}; it must be the number of a port.", variable=name, value=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntrySettings:
+    """What a container is to do when no command is given; the variables are listed in docs/images.md.
+
+    `mode` is COMFYPIN_MODE; `serverless` whether RunPod Serverless started the container; `sync_to` COMFYPIN_SYNC_TO;
+    `output_dir` COMFYPIN_OUTPUT_DIR; `page_listen` COMFYPIN_PAGE_LISTEN (`off`: no page); `grace_s` COMFYPIN_GRACE.
+    """
+
+    mode: str | None = None
+    serverless: bool = False
+    sync_to: str | None = None
+    output_dir: Path | None = None
+    page_listen: str = "127.0.0.1"
+    grace_s: float = 25.0
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "EntrySettings":
+        """Read the variables; empty ones count as unset. Raises `ConfigError`."""
+
+        def text(name: str) -> str | None:
+            return environ.get(name, "").strip() or None
+
+        mode = text("COMFYPIN_MODE")
+        if mode not in (None, "worker", "pod"):
+            raise ConfigError(f"COMFYPIN_MODE is {mode!r}; it must be worker or pod.", variable="COMFYPIN_MODE")
+        grace = text("COMFYPIN_GRACE") or "25"
+        if not (grace.isascii() and grace.isdigit() and int(grace) <= 3600):
+            raise ConfigError(
+                f"COMFYPIN_GRACE is {grace!r}; it must be seconds, 0 to 3600.", variable="COMFYPIN_GRACE", value=grace
+            )
+        output = text("COMFYPIN_OUTPUT_DIR")
+        return cls(
+            mode=mode,
+            serverless=any(text(name) for name in ("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB")),
+            sync_to=text("COMFYPIN_SYNC_TO"),
+            output_dir=Path(output) if output else None,
+            page_listen=text("COMFYPIN_PAGE_LISTEN") or "127.0.0.1",
+            grace_s=float(grace),
+        )
+
+
 def named_variables(names: Iterable[str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that a file names (registry credentials), those that are set. Secrets: never printed."""
     return {name: environ[name] for name in names if environ.get(name)}

@@ -39,7 +39,7 @@ def picture(color: int, *, size: int = 64, prefix: str = "out") -> dict[str, Any
 
 def slow(blurs: int) -> dict[str, Any]:
     """A workflow that works for a while, node by node, and can be stopped after each."""
-    graph = picture(5, size=512, prefix=f"slow{blurs}")
+    graph = picture(5, size=160, prefix=f"slow{blurs}")
     last = ["1", 0]
     for index in range(blurs):
         node = str(100 + index)
@@ -168,7 +168,8 @@ def test_a_result_too_big_for_the_platform_is_an_error_with_sizes(queue: RunpodQ
     graph["2"]["inputs"]["images"] = ["3", 0]
     queue.put("big-1", {"workflow": graph, "images": [{"name": "in.png", "image": data}]})
     answer = queue.wait("big-1", within_s=120)
-    assert "MB" in answer["error"]
+    assert "10050572 bytes as base64" in answer["error"]
+    assert "9936000" in answer["error"]
 
 
 def test_sigterm_finishes_the_running_job_and_takes_no_more(queue: RunpodQueue) -> None:

@@ -212,6 +212,12 @@ def configure_logging(*, as_json: bool, verbose: bool) -> None:
     logging.getLogger("comfypin").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
+def configure_service_logging(*, as_json: bool, verbose: bool) -> None:
+    """As `configure_logging`, for what runs for days: it tells what it does; `verbose` adds the engine's log."""
+    configure_logging(as_json=as_json, verbose=True)
+    logging.getLogger("comfypin.engine.log").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
 class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to whatever stderr is now, so that lines appear above a bar."""
 

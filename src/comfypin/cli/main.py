@@ -23,8 +23,10 @@ NOUNS = {
     "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
     "env": "check, pack and clean up realized environments",
     "models": "bring models to their places, verify, list, stage and collect them",
+    "serve": "serve jobs over HTTP, as RunPod's endpoints do, on this machine",
     "worker": "serve the jobs of a RunPod Serverless endpoint",
     "sync": "sync a folder to a bucket, losing nothing",
+    "image": "build a release's container image, and push it",
     "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
     "doctor": "say what this machine has and lacks",
 }

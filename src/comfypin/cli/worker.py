@@ -6,6 +6,7 @@ to the bucket that is configured, else into the result as base64, as far as RunP
 
 import argparse
 import logging
+import sys
 import time
 
 from comfypin.settings import Settings
@@ -36,7 +37,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.serve.warmup import warm
     from comfypin.settings import EnvSettings
 
-    console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
+    console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings = Settings.from_environment()
     lock = read_release(arguments.lock, settings)
     choice = wiring.choose_engine(lock.engine, settings)

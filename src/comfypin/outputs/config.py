@@ -11,6 +11,8 @@ from comfypin.outputs.template import DEFAULT_TEMPLATE, VARIABLE, KeyTemplate
 # RunPod takes results of 10 MB from jobs of /run; the rest of a result needs a little of that. Its worker passes this
 # to `wiring.make_sink`; a pipe or a file takes any size.
 RUNPOD_RESULT_BYTES = 10_000_000 - 64_000
+# A server of one's own keeps results in a database.
+SERVER_RESULT_BYTES = 64_000_000
 _FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
 
 

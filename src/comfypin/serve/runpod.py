@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from comfypin.digest import JsonValue
 from comfypin.serve.interface import Handle, Outcome
 from comfypin.serve.progress import Reporter
+from comfypin.serve.wire import job_of
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class RunpodWorker:
                 here.call_soon_threadsafe(reporter, progress)
 
             try:
-                work = self._handle(str(job["id"]), _input_of(job), progress=tell)
+                work = self._handle(str(job["id"]), job_of(job), progress=tell)
                 outcome = await self._elsewhere(work)
             finally:
                 await reporter.close()
@@ -94,14 +95,6 @@ class RunpodWorker:
             answer["refresh_worker"] = True
             os.kill(os.getpid(), signal.SIGTERM)
         return answer
-
-
-def _input_of(job: Mapping[str, Any]) -> object:
-    """The job's input; `s3Config`, which RunPod puts beside it, goes into it."""
-    document = job.get("input")
-    if isinstance(document, dict) and "s3Config" in job and "s3Config" not in document:
-        return {**document, "s3Config": job["s3Config"]}
-    return document
 
 
 async def _send_progress(session: Any, job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:

@@ -4,6 +4,7 @@ A superset of worker-comfyui's input (`workflow`, `images`), so that what its us
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
@@ -41,7 +42,9 @@ class MediaInput(_Part):
 class OutputWish(_Part):
     """Where the job's outputs go and how they are named."""
 
-    mode: Literal["base64", "gcs", "s3"] | None = None
+    mode: Annotated[
+        Literal["base64", "gcs", "s3", "file"] | None, Field(description="file: the disk of comfypin serve.")
+    ] = None
     template: Annotated[
         str | None, Field(max_length=500, description="The key template, as OUTPUT_KEY_TEMPLATE (docs/storage.md).")
     ] = None
@@ -81,7 +84,9 @@ class JobInput(_Part):
     output: OutputWish = OutputWish()
     timeout_s: Annotated[float | None, Field(gt=0, le=604_800)] = None
     s3_config: Annotated[S3Wish | None, Field(validation_alias=AliasChoices("s3Config", "s3_config"))] = None
-    comfy_org_api_key: Annotated[str | None, Field(description="For ComfyUI's API nodes; it is never stored.")] = None
+    comfy_org_api_key: Annotated[str | None, Field(description="For ComfyUI's API nodes; in no log and no result.")] = (
+        None
+    )
 
 
 def parse_input(document: object) -> tuple[JobInput, list[str]]:
@@ -101,6 +106,14 @@ def parse_input(document: object) -> tuple[JobInput, list[str]]:
     if findings:
         raise JobInvalid(findings=findings)
     return job, list(_unknown(job, ""))
+
+
+def job_of(body: Mapping[str, Any]) -> object:
+    """The input of a platform's job; `s3Config`, which RunPod puts beside it, goes into it."""
+    document = body.get("input")
+    if isinstance(document, dict) and "s3Config" in body and "s3Config" not in document:
+        return {**document, "s3Config": body["s3Config"]}
+    return document
 
 
 def job_schema() -> dict[str, Any]:

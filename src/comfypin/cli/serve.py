@@ -1,0 +1,216 @@
+"""Serve jobs over HTTP: RunPod's endpoint API on this machine, and every workflow of the release as an endpoint.
+
+Jobs are on the disk before they are accepted, and survive restarts. On a pod the server listens on all addresses and
+wants a token (COMFYPIN_TOKEN, else one is made and printed at the first start). Outputs go where OUTPUT_MODE says, else
+to the bucket that is configured, else into --output-dir, served at /outputs/.
+"""
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.errors import UsageError
+from comfypin.settings import ServeSettings, Settings, state_folder
+
+if TYPE_CHECKING:
+    from comfypin.lock.model import Lock
+    from comfypin.outputs.interface import OutputSink
+    from comfypin.serve.handler import Service
+    from comfypin.serve.queue import QueueLimits
+    from comfypin.serve.server import OpenService
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 8000
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    where = parser.add_argument_group("where")
+    where.add_argument("--host", metavar="ADDRESS", help="listen here (default: 127.0.0.1; on a pod 0.0.0.0)")
+    where.add_argument(
+        "--port", type=int, metavar="N", help=f"listen on this port (default: PORT, else {DEFAULT_PORT})"
+    )
+    where.add_argument("--no-auth", action="store_true", help="ask for no token; on loopback addresses only")
+    what = parser.add_argument_group("what")
+    what.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
+    what.add_argument("--output-dir", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
+    what.add_argument("--sync", metavar="DEST", help="sync the output folder there: gs://..., s3://... or a folder")
+    what.add_argument(
+        "--allow-private-inputs", action="store_true", help="let inputs and webhooks be private addresses"
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--concurrency", type=_count, default=2, metavar="N", help="jobs at once, one in the engine (2)"
+    )
+    limits.add_argument("--queue", type=_count, default=1000, metavar="N", help="jobs that may wait (1000)")
+    limits.add_argument("--max-body-mb", type=_count, default=64, metavar="N", help="the largest request (64)")
+    limits.add_argument("--keep-hours", type=_count, default=24, metavar="N", help="how long results are kept (24)")
+    limits.add_argument("--keep-mb", type=_count, default=1024, metavar="N", help="how much results may take (1024)")
+    limits.add_argument(
+        "--grace", type=_count, default=20, metavar="S", help="seconds for running jobs at the end (20)"
+    )
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where jobs are kept, on a local disk")
+    parser.add_argument("--json", action="store_true", help="logs as JSON lines (the default but on a terminal)")
+    parser.add_argument("--verbose", action="store_true", help="add the engine's log")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM."""
+    import asyncio
+
+    from comfypin.cli import console
+    from comfypin.cli.run import read_release
+
+    _require_extra()
+    console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
+    settings, serving = Settings.from_environment(), ServeSettings.from_environment()
+    lock = read_release(arguments.lock, settings)
+    asyncio.run(_serve(arguments, lock, settings, serving))
+    return 0
+
+
+async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings, serving: ServeSettings) -> None:
+    from comfypin.errors.serve import AlreadyServing
+    from comfypin.lease import Lease, try_acquire
+    from comfypin.serve.app import make_app
+    from comfypin.serve.folder import ServedFolder
+    from comfypin.serve.gate import Rules
+    from comfypin.serve.jobs import JobStore
+    from comfypin.serve.queue import JobQueue
+    from comfypin.serve.server import Hosting, host, listen
+    from comfypin.serve.site import Site
+    from comfypin.serve.webhook import Webhooks
+
+    address = arguments.host or ("0.0.0.0" if serving.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
+    state = _state_folder(arguments.state_dir)
+    token = _token(arguments, serving, state, address)
+    outputs = _output_folder(arguments.output_dir)
+    port = serving.mapped(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
+    sockets = listen(address, [port, *([serving.mapped(serving.health_port)] if serving.health_port else [])])
+    bound = sockets[0].getsockname()[1]
+    lease = try_acquire(state / "jobs.lease", purpose="serve")
+    if not isinstance(lease, Lease):
+        raise AlreadyServing(path=str(state), holder=str(lease))
+    with lease:
+        store = JobStore(state / "jobs.sqlite")
+        webhooks = Webhooks(secret=serving.webhook_secret, allow_private=arguments.allow_private_inputs)
+        queue = JobQueue(store, webhooks, _limits(arguments), worker_id=serving.pod_id or "local")
+        site = Site(queue, outputs)
+        app = make_app(site, Rules(token=token, max_body_bytes=arguments.max_body_mb * 1_000_000))
+        folder = ServedFolder(outputs, base_url=_base_url(serving, address, bound))
+        log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound}"})
+        hosting = Hosting(
+            sockets=sockets,
+            grace_s=arguments.grace,
+            sync=(outputs, arguments.sync) if arguments.sync else None,
+        )
+        try:
+            await host(app, site, queue, _opener(arguments, lock, settings, folder), hosting)
+        finally:
+            store.close()
+
+
+def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, folder: "OutputSink") -> "OpenService":
+    @asynccontextmanager
+    async def open_service() -> "AsyncIterator[Service]":
+        import asyncio
+
+        from comfypin import wiring
+        from comfypin.settings import EnvSettings
+
+        choice = wiring.choose_engine(lock.engine, settings)
+        env = EnvSettings.from_environment()
+        choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, env=env, tell=log.info)
+        async with wiring.open_engine(choice) as engine:
+            yield wiring.open_service(
+                lock, engine, settings, private_inputs=arguments.allow_private_inputs, folder=folder
+            )
+
+    return open_service
+
+
+def _limits(arguments: argparse.Namespace) -> "QueueLimits":
+    from comfypin.serve.queue import QueueLimits
+
+    return QueueLimits(
+        waiting=arguments.queue,
+        running=arguments.concurrency,
+        keep_s=arguments.keep_hours * 3600.0,
+        keep_bytes=arguments.keep_mb * 1_000_000,
+    )
+
+
+def _state_folder(named: Path | None) -> Path:
+    from comfypin.errors.serve import JobsUnusable
+
+    folder = (named or state_folder() / "serve").absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        raise JobsUnusable(path=str(folder), reason=(exc.strerror or str(exc)).lower()) from exc
+    return folder
+
+
+def _output_folder(named: Path) -> Path:
+    from comfypin.outputs.folder import FolderSink
+
+    FolderSink.usable(named)
+    return named.resolve()
+
+
+def _token(arguments: argparse.Namespace, serving: ServeSettings, state: Path, address: str) -> str | None:
+    """The token that clients must show: COMFYPIN_TOKEN, else the one that was made at the first start."""
+    from comfypin.errors.serve import ServerUnsafe
+
+    if arguments.no_auth:
+        if address not in _LOOPBACK:
+            raise ServerUnsafe(
+                f"--no-auth would open {address} to everybody who can reach it; leave it out, or use --host 127.0.0.1."
+            )
+        return None
+    if serving.token is not None:
+        return serving.token
+    path = state / "token"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        kept = path.read_text(encoding="utf-8").strip()
+        if not kept:
+            raise ServerUnsafe(f"{path} holds no token; remove it to have one made, or set COMFYPIN_TOKEN.") from None
+        return kept
+    token = secrets.token_urlsafe(32)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(token + "\n")
+    print(f"Token (made now, kept in {path}): {token}", file=sys.stderr, flush=True)
+    return token
+
+
+def _base_url(serving: ServeSettings, address: str, port: int) -> str:
+    if serving.public_url:
+        return serving.public_url
+    if serving.pod_id:
+        return f"https://{serving.pod_id}-{port}.proxy.runpod.net"
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}"
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
+    return int(text)
+
+
+def _require_extra() -> None:
+    """Say which extra is missing. Raises `UsageError`."""
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as exc:
+        raise UsageError("comfypin serve needs its extra: pip install 'comfypin[serve]'.") from exc

@@ -1,0 +1,23 @@
+"""What a server answers: JSON in ASCII (any text of a job can be told), and failures by their status."""
+
+import json
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from comfypin.digest import JsonValue
+
+
+class Json(Response):
+    """JSON from a value, or from bytes that are JSON already."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        """The body."""
+        return content if isinstance(content, bytes) else json.dumps(content).encode()
+
+
+def failure(status: int, message: str, *, headers: Mapping[str, str] | None = None, **facts: JsonValue) -> Json:
+    """A failure: `{"error": "..."}` and its facts."""
+    return Json({"error": message, **facts}, status_code=status, headers=dict(headers or {}))

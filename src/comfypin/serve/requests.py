@@ -1,0 +1,120 @@
+"""What a client sends, read at the edge: RunPod's body of a job, and the inputs of a workflow by name."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from comfypin.digest import JsonValue
+from comfypin.errors.serve import RequestInvalid
+from comfypin.serve.wire import job_of
+from comfypin.workflow.describe import WorkflowInput
+from comfypin.workflow.sidecar import overrides_by_name
+
+_LONGEST_MS = 7 * 86_400_000
+_ADDRESS = re.compile(r"^(https?|s3|gs)://")
+_DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """A job as /run takes it. Times in seconds."""
+
+    input: object
+    webhook: str | None = None
+    timeout_s: float | None = None
+    ttl_s: float | None = None
+
+
+def parse_json(body: bytes) -> object:
+    """Read a body. Raises `RequestInvalid`; numbers that JSON does not have are refused."""
+    try:
+        return json.loads(body, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError) as exc:
+        raise RequestInvalid("its body is not JSON") from exc
+
+
+def parse_job(document: object) -> JobRequest:
+    """Read RunPod's body of a job: `input`, `webhook`, `policy`, `s3Config`. Raises `RequestInvalid`."""
+    if not isinstance(document, dict):
+        raise RequestInvalid("its body must be an object with `input`")
+    if document.get("input") is None:
+        raise RequestInvalid("its body has no `input`")
+    webhook = document.get("webhook")
+    if webhook is not None and not _is_address(webhook):
+        raise RequestInvalid("`webhook` must be an http:// or https:// address")
+    policy = document.get("policy")
+    if policy is not None and not isinstance(policy, dict):
+        raise RequestInvalid("`policy` must be an object")
+    return JobRequest(
+        input=job_of(document),
+        webhook=webhook,
+        timeout_s=_seconds(policy or {}, "executionTimeout"),
+        ttl_s=_seconds(policy or {}, "ttl"),
+    )
+
+
+def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
+    """The job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
+
+    A file is an address, a data URI, or the name of a file beside the workflow.
+    """
+    if not isinstance(values, dict):
+        raise RequestInvalid("its body must be an object of the workflow's inputs")
+    overrides = overrides_by_name(values, inputs)
+    files = {one.target: one for one in inputs if one.kind == "file"}
+    media: list[JsonValue] = []
+    changes: dict[str, JsonValue] = {}
+    for wanted in overrides:
+        file = files.get(wanted.target)
+        sent = _media(file, wanted.value) if file is not None else None
+        if sent is None:
+            changes[wanted.target] = wanted.value
+        else:
+            media.append(sent)
+    return {"workflow_name": name, "set": changes, **({"inputs": media} if media else {})}
+
+
+def _media(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
+    if not isinstance(value, str):
+        return None
+    name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', f'{one.node_id}-{one.input_name}')}"
+    if found := _DATA.match(value):
+        return {"name": f"{name}.{found[1].lower()}", "data": value, "node": one.node_id}
+    if _ADDRESS.match(value):
+        suffix = PurePosixPath(urlsplit(value).path).suffix
+        return {"name": f"{name}{suffix}", "url": value, "node": one.node_id}
+    return None
+
+
+def _is_address(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _seconds(policy: Mapping[str, Any], name: str) -> float | None:
+    value = policy.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_MS:
+        raise RequestInvalid(f"`policy.{name}` must be milliseconds, up to 7 days")
+    return value / 1000
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return value
+
+
+def _refuse(name: str) -> object:
+    raise ValueError(name)

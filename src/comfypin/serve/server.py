@@ -1,0 +1,119 @@
+"""A server from its first socket to its last job: it answers at once, and runs jobs when the engine is warm."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from comfypin.errors.serve import PortUnusable
+from comfypin.lock.model import Lock
+from comfypin.serve.handler import Handler, Service
+from comfypin.serve.queue import JobQueue
+from comfypin.serve.site import Site
+from comfypin.serve.warmup import warm
+
+log = logging.getLogger(__name__)
+
+OpenService = Callable[[], AbstractAsyncContextManager[Service]]
+"""Opens the engine and what its jobs share; may take minutes."""
+
+_CLOSE_WITHIN_S = 3
+_SYNC_AGAIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosting:
+    """How a server is hosted: its sockets, how long running jobs may take at its end, where outputs are synced to."""
+
+    sockets: Sequence[socket.socket]
+    grace_s: float
+    sync: tuple[Path, str] | None = None
+
+
+async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenService, hosting: Hosting) -> None:
+    """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_CLOSE_WITHIN_S))
+    await queue.recover()
+    serving = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
+    working = asyncio.create_task(_work(site, queue, open_service))
+    stopped = asyncio.create_task(stop.wait())
+    syncing = asyncio.create_task(_sync(*hosting.sync)) if hosting.sync else None
+    try:
+        await asyncio.wait({serving, working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        site.close()
+        await queue.stop(hosting.grace_s)
+        server.should_exit = True
+        await serving
+    finally:
+        for task in (working, stopped, syncing):
+            if task is not None:
+                task.cancel()
+        ended = await asyncio.gather(working, return_exceptions=True)
+        await asyncio.gather(stopped, *([syncing] if syncing else []), return_exceptions=True)
+    if isinstance(ended[0], Exception):
+        raise ended[0]
+
+
+async def _work(site: Site, queue: JobQueue, open_service: OpenService) -> None:
+    """Open the engine, warm it, run jobs until cancelled."""
+    async with open_service() as service:
+        handler = Handler(service)
+        lock: Lock = service.lock
+        await warm(handler, lock)
+        site.open(service, handler)
+        log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
+        await queue.run(handler)
+
+
+async def _sync(folder: Path, destination: str) -> None:
+    """`comfypin sync` of the outputs, started again if it ends; what it owes is on the disk."""
+    command = [sys.executable, "-m", "comfypin.cli.main", "sync", str(folder), destination]
+    while True:
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+        log.error("sync ended", extra={"action": "sync_ended", "exit_code": code, "again_in_s": _SYNC_AGAIN_S})
+        await asyncio.sleep(_SYNC_AGAIN_S)
+
+
+def listen(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
+    """Sockets that listen. Raises `PortUnusable`."""
+    sockets: list[socket.socket] = []
+    for port in dict.fromkeys(ports):
+        try:
+            family = socket.AF_INET6 if ":" in host_name else socket.AF_INET
+            opened = socket.create_server((host_name, port), family=family, backlog=2048)
+        except (OSError, OverflowError) as exc:
+            for other in sockets:
+                other.close()
+            raise PortUnusable(
+                address=f"{host_name}:{port}", reason=getattr(exc, "strerror", None) or str(exc)
+            ) from exc
+        opened.set_inheritable(False)
+        sockets.append(opened)
+    return sockets
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: jobs end before connections do."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
