@@ -1,0 +1,115 @@
+"""The entry of the image: a RunPod Serverless worker, a pod's services, or the command given.
+
+Not a command of its own: the image starts it as process 1 (`python -m comfypin.cli.entry [COMMAND...]`).
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.errors import ComfypinError
+
+if TYPE_CHECKING:
+    from comfypin.image.entry import Service
+    from comfypin.settings import EntrySettings, Settings
+
+COMFYPIN = (sys.executable, "-m", "comfypin.cli.main")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as process 1, or with `--health` say whether the container is well."""
+    from comfypin.cli.main import report
+
+    try:
+        return _health() if list(arguments) == ["--health"] else _enter(arguments)
+    except ComfypinError as error:
+        report(error, arguments)
+        return error.exit_code
+
+
+def _enter(command: Sequence[str]) -> int:
+    from comfypin.image.entry import VOLUMES
+    from comfypin.image.init import Init
+    from comfypin.image.user import become, choose_user, survey_volumes
+    from comfypin.settings import EntrySettings, Settings
+
+    settings = Settings.from_environment()
+    entry = EntrySettings.from_environment()
+    named = [path for path in (settings.named_models_dir, entry.output_dir) if path is not None]
+    volumes = survey_volumes([*VOLUMES, settings.models_dir, settings.comfy_home, *named])
+    choice = choose_user(volumes)
+    why_not = become(choice)
+    if why_not is not None:
+        print(f"comfypin: {why_not}.", file=sys.stderr, flush=True)
+    services = _services(command, entry, settings, [volume.path for volume in volumes])
+    return Init(services, _environment(settings), entry.grace_s, _say).run()
+
+
+def _services(
+    command: Sequence[str], entry: "EntrySettings", settings: "Settings", mounted: Sequence[Path]
+) -> "tuple[Service, ...]":
+    from comfypin.image.entry import Service, choose_mode, output_folder, pod_services
+
+    match choose_mode(command, entry):
+        case "command":
+            return (Service(name=command[0], argv=tuple(command), main=True),)
+        case "worker":
+            return (Service(name="worker", argv=(*COMFYPIN, "worker"), main=True),)
+        case "pod":
+            from comfypin.cli.run import read_release
+
+            lock = read_release(None, settings)
+            output = output_folder(entry, settings.comfy_home, mounted)
+            for folder in (output, output.with_name("input"), output.with_name("user")):
+                folder.mkdir(parents=True, exist_ok=True)
+            services = pod_services(lock, entry, comfypin=COMFYPIN, home=settings.comfy_home, output=output)
+            if any(service.name == "comfyui" for service in services):
+                _realize(settings)
+            return services
+
+
+def _realize(settings: "Settings") -> None:
+    """Bring the env where the image has none; what is baked is only looked at."""
+    from comfypin.cli.run import read_release
+    from comfypin.settings import EnvSettings
+    from comfypin.wiring import choose_engine, ensure_env
+
+    lock = read_release(None, settings)
+    ensure_env(lock, choose_engine(lock.engine, settings), env=EnvSettings.from_environment(), tell=_say)
+
+
+def _say(text: str) -> None:
+    print(f"comfypin: {text}", file=sys.stderr, flush=True)
+
+
+def _environment(settings: "Settings") -> dict[str, str]:
+    """The children's environment: their home is that of whom they run as."""
+    home = "/root" if os.geteuid() == 0 else "/home/comfy"
+    return {**settings.environ, "HOME": home if os.access(home, os.W_OK) else "/tmp"}  # noqa: S108
+
+
+def _health() -> int:
+    """Whether a pod's HTTP API answers; a worker or a command is well while it runs."""
+    import http.client
+
+    from comfypin.image.entry import choose_mode
+    from comfypin.settings import EntrySettings, ServeSettings
+
+    command = Path("/proc/1/cmdline").read_bytes().split(b"\0")[:-1]
+    given = [word.decode(errors="replace") for word in command[command.index(b"comfypin.cli.entry") + 1 :]]
+    if choose_mode(given, EntrySettings.from_environment()) != "pod":
+        return 0
+    port = ServeSettings.from_environment().port or 8000
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/ping")
+        return 0 if connection.getresponse().status < 300 else 1
+    except OSError as error:
+        print(f"comfypin: the HTTP API does not answer on port {port}: {error}.", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

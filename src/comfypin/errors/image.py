@@ -1,0 +1,98 @@
+"""Failures of building and pushing images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from comfypin.errors import ImageError
+
+
+class NoBuilder(ImageError):
+    """Neither docker nor buildah can build here."""
+
+    def __init__(self, *, tried: Sequence[str]) -> None:
+        super().__init__(
+            f"Nothing here can build an image ({'; '.join(tried)}). Install Docker "
+            "(https://docs.docker.com/engine/install) or buildah (Debian: apt-get install buildah), or let CI "
+            "build it: docs/images.md has a workflow.",
+            tried=list(tried),
+        )
+
+
+class BuildFailed(ImageError):
+    """A builder gave up; `log` are the last lines of what it said."""
+
+    def __init__(self, *, builder: str, tag: str, log: str) -> None:
+        super().__init__(
+            f"{builder} could not build {tag}; the last it said:\n{log}\nRun again with --verbose to see all of it.",
+            builder=builder,
+            tag=tag,
+        )
+
+
+class NoSuchImage(ImageError):
+    """An image that is to be pushed is not on this machine."""
+
+    def __init__(self, *, tag: str, builder: str) -> None:
+        super().__init__(f"{builder} has no image {tag}; build it first: comfypin image build --tag {tag}.", tag=tag)
+
+
+class LoginRefused(ImageError):
+    """A registry does not take the credential; `source` says which variable or file it came from."""
+
+    exit_code = 3
+
+    def __init__(self, *, registry: str, source: str) -> None:
+        super().__init__(
+            f"The registry {registry} refuses the credential from {source}. Check that it is current and may write "
+            "packages; docs/images.md has a line for every registry.",
+            registry=registry,
+            source=source,
+        )
+
+
+class PushFailed(ImageError):
+    """A push did not come through, after all tries."""
+
+    def __init__(self, *, reference: str, reason: str, tries: int) -> None:
+        super().__init__(
+            f"{reference} could not be pushed ({tries} tries): {reason}. Try again; layers that arrived stay there.",
+            reference=reference,
+            tries=tries,
+        )
+
+
+class ReleaseUnfitForImage(ImageError):
+    """A lock cannot become an image as it was asked for."""
+
+    def __init__(self, *, release: str, reason: str, remedy: str) -> None:
+        super().__init__(f"The release {release} cannot become this image: {reason}; {remedy}.", release=release)
+
+
+class TagInvalid(ImageError):
+    """A tag is not an image's name."""
+
+    exit_code = 64
+
+    def __init__(self, *, tag: str) -> None:
+        super().__init__(
+            f"{tag!r} is not an image's name; give one such as ghcr.io/you/wan22:1.0 (lower case, no blanks).", tag=tag
+        )
+
+
+class NoRoomToBuild(ImageError):
+    """The disk cannot hold what the build will need."""
+
+    def __init__(self, *, where: Path, need_bytes: int, free_bytes: int) -> None:
+        super().__init__(
+            f"The build needs about {need_bytes / 1e9:.1f} GB and {where} has {free_bytes / 1e9:.1f} GB free; free "
+            "some space, bake less (--bake nothing), or build elsewhere.",
+            need_bytes=need_bytes,
+            free_bytes=free_bytes,
+        )
+
+
+class OwnFilesMissing(ImageError):
+    """comfypin does not find its own Dockerfile, or cannot pack itself."""
+
+    def __init__(self, *, what: str, reason: str) -> None:
+        super().__init__(f"comfypin cannot provide {what} for the build: {reason}. Install it anew.", what=what)

@@ -1,0 +1,84 @@
+"""buildah, as a builder: it needs no daemon."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
+from comfypin.image.interface import BuildRequest, Built, Hear, command_words
+from comfypin.image.programs import speak
+from comfypin.tools.process import run
+
+
+@dataclass(frozen=True, slots=True)
+class Buildah:
+    """The program `buildah`; its store and isolation are what its own variables say."""
+
+    program: str = "buildah"
+    name: str = field(default="buildah", init=False)
+
+    def build(self, request: BuildRequest, hear: Hear) -> Built:
+        spoken = speak(self._build_command(request), hear)
+        if spoken.exit_code:
+            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
+        return self.inspect(request.tags[0])
+
+    def inspect(self, tag: str) -> Built:
+        done = run([self.program, "inspect", "--type", "image", tag], timeout_s=60)
+        if done.exit_code:
+            raise NoSuchImage(tag=tag, builder=self.name)
+        facts = json.loads(done.stdout)
+        layers = tuple(facts["OCIv1"]["rootfs"]["diff_ids"])
+        sizes = run([self.program, "images", "--json", tag], timeout_s=60)
+        return Built(image_id=f"sha256:{facts['FromImageID']}", layers=layers, size_bytes=_size(sizes.stdout))
+
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+        self.inspect(tag)
+        auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
+        # As docker does: registries on this machine itself may speak plain HTTP.
+        plain = ["--tls-verify=false"] if is_local(reference) else []
+        with tempfile.TemporaryDirectory(prefix="comfypin-push-") as scratch:
+            digest = Path(scratch, "digest")
+            words = [self.program, "push", *auth, *plain, "--digestfile", str(digest), tag, f"docker://{reference}"]
+            spoken = speak(words, hear)
+            if spoken.exit_code or not digest.is_file():
+                raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
+            return digest.read_text(encoding="utf-8").strip()
+
+    def _build_command(self, request: BuildRequest) -> Sequence[str]:
+        # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made.
+        words = [self.program, "bud", "--format", "docker", "--layers"]
+        words += command_words({"--platform": request.platform, "--network": request.network})
+        words += ["--no-cache"] if request.fresh else []
+        for tag in request.tags:
+            words += ["--tag", tag]
+        for name, value in request.arguments.items():
+            words += ["--build-arg", f"{name}={value}"]
+        for secret in request.secrets:
+            words += ["--secret", secret]
+        return [*words, "--file", str(request.context / "Dockerfile"), str(request.context)]
+
+
+def buildah_answers(program: str = "buildah") -> str | None:
+    """Why buildah cannot build here, None where it can."""
+    if shutil.which(program) is None:
+        return "buildah is not installed"
+    done = run([program, "images", "--quiet"], timeout_s=30)
+    return f"buildah does not work here ({done.complaint})" if done.exit_code else None
+
+
+def is_local(reference: str) -> bool:
+    """Whether a reference's registry is on this machine."""
+    host = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
+    return host in {"localhost", "127.0.0.1", "[::1]"}
+
+
+def _size(listing: bytes) -> int:
+    listed = json.loads(listing or b"[]")
+    text = str(listed[0].get("size", "0")) if listed else "0"
+    number, _, unit = text.partition(" ")
+    factor = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}.get(unit.upper(), 1)
+    return int(float(number or 0) * factor)

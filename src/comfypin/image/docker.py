@@ -1,0 +1,72 @@
+"""Docker with BuildKit, as a builder."""
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
+from comfypin.image.interface import BuildRequest, Built, Hear, command_words
+from comfypin.image.programs import speak
+from comfypin.tools.process import run
+
+_DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Docker:
+    """The program `docker`, talking to the daemon that its environment names."""
+
+    program: str = "docker"
+    name: str = field(default="docker", init=False)
+
+    def build(self, request: BuildRequest, hear: Hear) -> Built:
+        spoken = speak(self._build_command(request), hear, env={"DOCKER_BUILDKIT": "1"})
+        if spoken.exit_code:
+            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
+        return self.inspect(request.tags[0])
+
+    def inspect(self, tag: str) -> Built:
+        done = run([self.program, "image", "inspect", tag], timeout_s=60)
+        if done.exit_code:
+            raise NoSuchImage(tag=tag, builder=self.name)
+        facts = json.loads(done.stdout)[0]
+        return Built(image_id=facts["Id"], layers=tuple(facts["RootFS"]["Layers"]), size_bytes=int(facts["Size"]))
+
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+        tagged = run([self.program, "tag", tag, reference], timeout_s=60)
+        if tagged.exit_code:
+            raise NoSuchImage(tag=tag, builder=self.name)
+        config = ["--config", str(credentials)] if credentials is not None else []
+        spoken = speak([self.program, *config, "push", reference], hear)
+        found = next((match[1] for line in reversed(spoken.last) if (match := _DIGEST.search(line))), None)
+        if spoken.exit_code or found is None:
+            raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
+        return found
+
+    def _build_command(self, request: BuildRequest) -> Sequence[str]:
+        words = [self.program, "build", "--progress", "plain"]
+        words += command_words({"--platform": request.platform, "--network": request.network})
+        words += ["--no-cache"] if request.fresh else []
+        for tag in request.tags:
+            words += ["--tag", tag]
+        for name, value in request.arguments.items():
+            words += ["--build-arg", f"{name}={value}"]
+        for secret in request.secrets:
+            words += ["--secret", secret]
+        return [*words, str(request.context)]
+
+
+def docker_answers(program: str = "docker") -> str | None:
+    """Why docker cannot build here, None where it can."""
+    import shutil
+
+    if shutil.which(program) is None:
+        return "docker is not installed"
+    began_s = time.monotonic()
+    done = run([program, "version", "--format", "{{.Server.Version}}"], timeout_s=30)
+    if done.exit_code:
+        return f"docker's daemon does not answer ({done.complaint}, {time.monotonic() - began_s:.0f} s)"
+    return None

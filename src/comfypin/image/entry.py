@@ -1,0 +1,70 @@
+"""What a container does: the command it was given, a Serverless worker, or a pod's services (pure)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from comfypin.lock.model import Lock
+from comfypin.settings import EntrySettings
+
+Mode: TypeAlias = Literal["command", "worker", "pod"]
+PAGE_PORT = 8188
+VOLUMES = (Path("/workspace"), Path("/runpod-volume"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One process of a container. The container ends with a `main` one; others are started again.
+
+    `waits_for` is a port on this machine that must take connections before the service is started.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    main: bool = False
+    waits_for: int | None = None
+
+
+def choose_mode(command: Sequence[str], settings: EntrySettings) -> Mode:
+    """A command wins; then COMFYPIN_MODE; then what RunPod says of itself."""
+    if command:
+        return "command"
+    if settings.mode is not None:
+        return "worker" if settings.mode == "worker" else "pod"
+    return "worker" if settings.serverless else "pod"
+
+
+def pod_services(
+    lock: Lock, settings: EntrySettings, *, comfypin: Sequence[str], home: Path, output: Path
+) -> tuple[Service, ...]:
+    """The services of a pod: the HTTP API, ComfyUI's own page where the release has one, and the syncer."""
+    page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
+    services = []
+    serve = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
+    if page:
+        services.append(Service(name="comfyui", argv=_page_command(lock, settings, home, output)))
+        # One ComfyUI for the page and the API: two would not fit on one GPU.
+        serve += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}"]
+    services.append(Service(name="serve", argv=tuple(serve), main=True, waits_for=PAGE_PORT if page else None))
+    if settings.sync_to is not None:
+        services.append(Service(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
+    return tuple(services)
+
+
+def output_folder(settings: EntrySettings, home: Path, mounted: Sequence[Path]) -> Path:
+    """Where a pod's outputs lie: as named, else on the volume, else in the home."""
+    if settings.output_dir is not None:
+        return settings.output_dir
+    return next((volume / "output" for volume in VOLUMES if volume in mounted), home / "output")
+
+
+def _page_command(lock: Lock, settings: EntrySettings, home: Path, output: Path) -> tuple[str, ...]:
+    return (
+        *(str(home / "venv" / "bin" / "python"), str(home / "ComfyUI" / "main.py")),
+        *lock.engine.args,
+        *("--listen", settings.page_listen, "--port", str(PAGE_PORT)),
+        *("--output-directory", str(output), "--input-directory", str(output.with_name("input"))),
+        *("--user-directory", str(output.with_name("user")), "--temp-directory", "/tmp"),  # noqa: S108
+        "--disable-auto-launch",
+    )

@@ -1,0 +1,59 @@
+"""What builds and pushes images: the seam, and the values that cross it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+Bake: TypeAlias = Literal["env", "env+models", "nothing"]
+Hear: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """One image to build from a context that lies in a folder.
+
+    `secrets` are builders' own words (`id=ca,src=/path`, `id=HF_TOKEN,env=HF_TOKEN`): they never enter a layer.
+    """
+
+    context: Path
+    tags: tuple[str, ...]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    platform: str | None = None
+    network: str | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An image on this machine: its id, its layers' digests from the base up, its size in bytes."""
+
+    image_id: str
+    layers: tuple[str, ...]
+    size_bytes: int
+
+
+class ContainerBuilder(Protocol):
+    """Builds images and pushes them."""
+
+    @property
+    def name(self) -> str:
+        """How people call it."""
+
+    def build(self, request: BuildRequest, hear: Hear) -> Built:
+        """Build, telling every line. Raises `BuildFailed`."""
+
+    def inspect(self, tag: str) -> Built:
+        """What is on this machine under a tag. Raises `NoSuchImage`."""
+
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+        """Push an image under a reference and return its digest; once, without trying again.
+
+        `credentials` is a folder with a `config.json` as docker writes it. Raises `PushRefused`, `PushFailed`.
+        """
+
+
+def command_words(options: Mapping[str, str | None]) -> Sequence[str]:
+    """Flags of a program with their values, without those that are None."""
+    return [word for flag, value in options.items() if value is not None for word in (flag, value)]

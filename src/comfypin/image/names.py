@@ -1,0 +1,43 @@
+"""Names of images: what a tag may be, and which registry it goes to (pure)."""
+
+import re
+from collections.abc import Sequence
+
+from comfypin.errors.image import TagInvalid
+
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:(?P<host>(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|\[[0-9a-f:]+\]|[A-Za-z0-9-]+(?=:))(?::[0-9]+)?)/)?"
+    rf"(?P<path>{_PART}(?:/{_PART})*)(?::(?P<tag>\w[\w.-]{{0,127}}))?",
+    re.ASCII,
+)
+
+
+def require_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """The tags, each with `:latest` where it has none. Raises `TagInvalid`."""
+    whole = []
+    for tag in tags:
+        match = _REFERENCE.fullmatch(tag)
+        if match is None:
+            raise TagInvalid(tag=tag)
+        whole.append(tag if match["tag"] else f"{tag}:latest")
+    return tuple(whole)
+
+
+def registry_of(reference: str) -> str:
+    """The registry that a reference is pushed to. Raises `TagInvalid`."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise TagInvalid(tag=reference)
+    return match["host"] or "docker.io"
+
+
+def on_registry(tag: str, registry: str | None) -> str:
+    """The reference of an image on a registry, `ghcr.io/you`; its tag as it stands without one. Raises `TagInvalid`."""
+    (whole,) = require_tags([tag])
+    if registry is None:
+        return whole
+    match = _REFERENCE.fullmatch(whole)
+    assert match is not None, "it was just checked"
+    name = match["path"].rpartition("/")[2] if match["host"] else match["path"]
+    return require_tags([f"{registry.rstrip('/')}/{name}:{match['tag']}"])[0]

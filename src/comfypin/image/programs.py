@@ -1,0 +1,52 @@
+"""Programs that talk while they work: every line is told, and the last ones are kept for the error."""
+
+import os
+import subprocess
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.image.interface import Hear
+
+KEPT_LINES = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """How a program ended, and the last it said."""
+
+    exit_code: int
+    last: tuple[str, ...]
+
+    @property
+    def log(self) -> str:
+        """The last lines that are not empty."""
+        return "\n".join(f"  {line}" for line in self.last if line.strip())
+
+    @property
+    def complaint(self) -> str:
+        """The last thing it said, as one line."""
+        return " / ".join(line.strip() for line in self.last[-3:] if line.strip())[-600:] or f"exit {self.exit_code}"
+
+
+def speak(command: Sequence[str | Path], hear: Hear, *, env: Mapping[str, str] | None = None) -> Spoken:
+    """Run a program to its end and tell its lines, stdout and stderr as one."""
+    last: deque[str] = deque(maxlen=KEPT_LINES)
+    with subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **env} if env else None,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip()
+                last.append(line)
+                hear(line)
+        except BaseException:
+            process.terminate()
+            raise
+    return Spoken(exit_code=process.returncode, last=tuple(last))
