@@ -11,14 +11,15 @@ from comfypin.deploy.apply import apply, destroy, survey, wait_for_workers
 from comfypin.deploy.config import Deployment
 from comfypin.deploy.desired import desired_state
 from comfypin.deploy.facts import ReleaseFacts
-from comfypin.deploy.plan import Step, owned, plan
+from comfypin.deploy.jobs import run_job
+from comfypin.deploy.plan import Step, left_over, owned, plan
 from comfypin.digest import Digest
 from comfypin.errors import ConfigError
 from comfypin.errors.deploy import ApiRefused, ApiUnreachable, DeploymentInvalid, NotOurs, WaitedTooLong
 from tests.conftest import shared_path
 from tests.support.runpod_api import KEY, FakeRunPod, Fault
 
-IMAGE = "ghcr.io/me/x@sha256:" + "0" * 64
+IMAGE = "ghcr.io/me/x@sha256:" + "1" * 64
 FACTS = ReleaseFacts(
     name="wan22",
     digest=Digest.of(b"lock"),
@@ -266,3 +267,58 @@ def test_waiting_ends_when_a_worker_is_ready_and_says_what_it_saw_otherwise(api:
     runpod.worker_states[:] = ["INITIALIZING", "THROTTLED"]
     with pytest.raises(WaitedTooLong, match="INITIALIZING, THROTTLED"):
         wait_for_workers(api, endpoint, wanted=1, timeout_s=0)
+
+
+def test_a_lost_answer_makes_no_second_endpoint_though_flashboot_changes_its_name(api: Api, runpod: FakeRunPod) -> None:
+    runpod.faults.append(Fault("POST", "/v2/serverless", cut=True, after_acting=True))
+    applied(api)
+    (endpoint,) = runpod.state["endpoints"].values()
+    assert endpoint["name"] == "comfypin-shop-api -fb"
+
+
+def test_a_job_whose_answer_was_lost_is_not_sent_twice(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    endpoint = runpod.named("endpoints", "comfypin-shop-api")["id"]
+    jobs = Api(key=KEY, base_url=f"{runpod.url}/job", sleep=lambda _s: None)
+    runpod.faults.append(Fault("POST", "/job/.*/run", cut=True, after_acting=True))
+    with pytest.raises(ApiUnreachable):
+        run_job(jobs, endpoint, {"workflow": {}}, timeout_s=5)
+    assert len(runpod.jobs) == 1
+
+
+def test_a_job_is_sent_again_when_it_was_told_to_wait(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    endpoint = runpod.named("endpoints", "comfypin-shop-api")["id"]
+    jobs = Api(key=KEY, base_url=f"{runpod.url}/job", sleep=lambda _s: None)
+    runpod.faults.append(Fault("POST", "/job/.*/run", status=429))
+    assert run_job(jobs, endpoint, {"workflow": {}}, timeout_s=5) == {}
+    assert len(runpod.jobs) == 1
+
+
+def test_a_window_that_is_used_up_holds_the_next_request(runpod: FakeRunPod) -> None:
+    waits: list[float] = []
+    api = Api(key=KEY, base_url=runpod.url, sleep=waits.append)
+    api.quota.hear({"RateLimit": '"minute";r=0;t=9, "day";r=100;t=999'})
+    api.everything("pod")
+    api.everything("pod")
+    assert [round(seconds) for seconds in waits] == [9]
+
+
+def test_workers_and_pods_look_for_models_on_their_volume(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    endpoint, pod = runpod.named("endpoints", "comfypin-shop-api"), runpod.named("pods", "comfypin-shop-desk")
+    assert endpoint["env"]["MODELS_DIR"] == "/runpod-volume/models"
+    assert endpoint["env"]["COMFYPIN_PACKS"] == "/runpod-volume/packs"
+    assert pod["env"]["MODELS_DIR"] == "/workspace/models"
+    applied(api, env={"MODELS_DIR": "/elsewhere"})
+    assert runpod.named("endpoints", "comfypin-shop-api")["env"]["MODELS_DIR"] == "/elsewhere"
+
+
+def test_what_is_not_in_the_file_any_more_is_told_and_left_alone(api: Api, runpod: FakeRunPod) -> None:
+    applied(api)
+    steps = planned(api, pod=[])
+    assert [(kind, item["name"]) for kind, item in left_over("shop", steps, survey(api))] == [
+        ("pod", "comfypin-shop-desk")
+    ]
+    apply(api, steps, variables=CREDENTIALS)
+    assert len(runpod.state["pods"]) == 1

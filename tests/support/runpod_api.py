@@ -112,7 +112,7 @@ class FakeRunPod:
         self._thread.join()
 
     def named(self, collection: str, name: str) -> dict[str, Any]:
-        return next(item for item in self.state[collection].values() if item["name"] == name)
+        return next(item for item in self.state[collection].values() if item["name"].removesuffix(" -fb") == name)
 
     # -- the API ---------------------------------------------------------------------------------------------------
 
@@ -159,6 +159,8 @@ class FakeRunPod:
         item["id"] = f"{collection[:3]}{next(self._ids)}"
         if collection == "registries":
             item = {"id": item["id"], "name": item["name"]}
+        if collection == "endpoints" and "FLASHBOOT" in item["flashboot"]:
+            item["name"] += " -fb"
         if collection == "endpoints" and isinstance(item.get("gpu"), dict):
             item["gpu"] = {"allowedCudaVersions": [], "minCudaVersion": None, "excludedTypes": [], **item["gpu"]}
         if collection == "pods":

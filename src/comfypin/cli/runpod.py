@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli import runpod_volume
+from comfypin.cli import runpod_run, runpod_volume
 from comfypin.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     init = actions.add_parser("init", parents=[common], help="write a commented runpod.toml")
     init.add_argument("--file", type=Path, default=Path("runpod.toml"), help="where to write it (runpod.toml)")
     init.add_argument("--release", default="demo", help="the release it deploys (demo)")
+    init.add_argument("--image", help="its image, NAME@sha256:..., as `comfypin image push` prints it")
     actions.add_parser("schema", parents=[common], help="print the JSON Schema of runpod.toml")
     plan = actions.add_parser("plan", parents=[with_file], help="show what apply would do; exit code 2 if anything")
     plan.add_argument("--offline", action="store_true", help="only check the file, ask RunPod nothing")
@@ -53,12 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     destroy = actions.add_parser("destroy", parents=[with_file], help="remove what carries this deployment's mark")
     destroy.add_argument("--volumes", action="store_true", help="remove its network volumes and their data too")
     destroy.add_argument("--yes", action="store_true", help="do not ask")
-    run = actions.add_parser("run", parents=[with_file], help="run a workflow on an endpoint and save its outputs")
-    run.add_argument("workflow", help="a workflow in API format, or - for stdin")
-    run.add_argument("--endpoint", required=True, help="its name in runpod.toml, or its id on RunPod")
-    run.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="override an input")
-    run.add_argument("--out-dir", type=Path, default=Path("out"), help="where outputs are saved (out)")
-    run.add_argument("--timeout", type=float, default=600, metavar="S", help="cancel after S seconds (600)")
+    runpod_run.configure(actions.add_parser("run", help="run a workflow on an endpoint and save its outputs"))
     runpod_volume.configure(actions.add_parser("volume", help="a release's models and env on network volumes"))
 
 
@@ -71,7 +67,7 @@ def execute(arguments: argparse.Namespace) -> int:
         "apply": _apply,
         "status": _status,
         "destroy": _destroy,
-        "run": _run,
+        "run": runpod_run.execute,
         "volume": runpod_volume.execute,
     }
     return actions[arguments.action](arguments)
@@ -83,7 +79,7 @@ def _init(arguments: argparse.Namespace) -> int:
 
     if arguments.file.exists():
         raise UsageError(f"{arguments.file} exists; remove it first, or name another with --file.")
-    write_atomically(arguments.file, commented_file(arguments.release).encode())
+    write_atomically(arguments.file, commented_file(arguments.release, arguments.image).encode())
     print(json.dumps({"file": str(arguments.file)}) if arguments.json else arguments.file)
     return 0
 
@@ -96,16 +92,27 @@ def _schema(_arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from comfypin.deploy.plan import left_over
+
     deployment, release = _read(arguments)
     if arguments.offline:
         _say(arguments, {"checked": str(arguments.file)}, f"{arguments.file}: nothing RunPod's rules forbid")
         return 0
     api = _api()
-    _live, steps, costs = _survey_and_plan(api, deployment, release)
+    live, steps, costs = _survey_and_plan(api, deployment, release)
+    spare = left_over(deployment.name, steps, live)
     if arguments.json:
-        print(json.dumps({"steps": [_step_to_json(step) for step in steps], "cost_per_hour": _costs_to_json(costs)}))
+        document = {
+            "steps": [_step_to_json(step) for step in steps],
+            "left_over": [{"kind": kind, "remote_name": item["name"], "id": item["id"]} for kind, item in spare],
+            "cost_per_hour": _costs_to_json(costs),
+        }
+        print(json.dumps(document))
     else:
-        print("\n".join([*_plan_lines(steps), *_cost_lines(costs)]))
+        lines = [
+            f"? {kind} {item['name']} ({item['id']}): not in the file any more, left alone" for kind, item in spare
+        ]
+        print("\n".join([*_plan_lines(steps), *lines, *_cost_lines(costs)]))
     return DIFFERENT if any(step.verb != "unchanged" for step in steps) else 0
 
 
@@ -155,7 +162,7 @@ def _wait_and_smoke(
         if config.type == "queue":
             _tell(f"smoke job through {config.name}")
             job = {"workflow": {}, "output": {"mode": "base64"}}
-            run_job(_jobs_api(), identifier, job, timeout_s=arguments.timeout, on_progress=_tell_progress)
+            run_job(_jobs_api(), identifier, job, timeout_s=arguments.timeout, on_progress=runpod_run.tell_progress)
             results[config.name] = "COMPLETED"
     return results
 
@@ -164,7 +171,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from comfypin.deploy.apply import survey
     from comfypin.deploy.plan import owned
 
-    deployment, _release = _read(arguments)
+    deployment = _read_file(arguments)
     api = _api()
     rows = []
     for kind, item in reversed(owned(deployment.name, survey(api))):
@@ -193,7 +200,7 @@ def _destroy(arguments: argparse.Namespace) -> int:
     from comfypin.deploy.apply import destroy, survey
     from comfypin.deploy.plan import owned
 
-    deployment, _release = _read(arguments)
+    deployment = _read_file(arguments)
     api = _api()
     marked = owned(deployment.name, survey(api))
     doomed = [(kind, item) for kind, item in marked if arguments.volumes or kind != "volume"]
@@ -210,63 +217,11 @@ def _destroy(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from comfypin.deploy.jobs import run_job, save_outputs
-
-    document = _workflow_document(arguments.workflow)
-    job: dict[str, object] = {"workflow": document}
-    if arguments.set:
-        job["set"] = dict(_override(text) for text in arguments.set)
-    identifier = _endpoint_id(arguments)
-    output = run_job(_jobs_api(), identifier, job, timeout_s=arguments.timeout, on_progress=_tell_progress)
-    saved = save_outputs(output, arguments.out_dir)
-    for warning in _strings(output.get("warnings")) + _strings(output.get("errors")):
-        _tell(f"warning: {warning}")
-    if arguments.json:
-        files = [{"filename": s.filename, "path": str(s.path) if s.path else None, "uri": s.uri} for s in saved]
-        print(json.dumps({"saved": files}))
-    else:
-        print("\n".join(str(item.path or item.uri) for item in saved))
-    return 0
-
-
-def _endpoint_id(arguments: argparse.Namespace) -> str:
-    """The endpoint's id: looked up by its name in runpod.toml when there is such a file, else taken as it is."""
+def _read_file(arguments: argparse.Namespace) -> "Deployment":
+    """The file alone: what exists can be looked at and removed though its lock is gone or a rule is broken."""
     from comfypin.deploy.config import read_deployment
-    from comfypin.deploy.desired import remote_name
-    from comfypin.deploy.plan import plain_name
 
-    name = str(arguments.endpoint)
-    if not arguments.file.exists():
-        return name
-    deployment = read_deployment(arguments.file).deployment
-    if name not in [item.name for item in deployment.endpoint]:
-        return name
-    wanted = remote_name(deployment.name, name)
-    for item in _api().everything("endpoint"):
-        if plain_name(item) == wanted:
-            return str(item["id"])
-    raise UsageError(f"Endpoint {name!r} does not exist on RunPod yet; run `comfypin runpod apply` first.")
-
-
-def _workflow_document(source: str) -> object:
-    try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        return json.loads(text)
-    except OSError as exc:
-        raise UsageError(f"The workflow {source} cannot be read: {exc.strerror or exc}.") from exc
-    except ValueError as exc:
-        raise UsageError(f"The workflow {source} is not JSON: {exc}.") from exc
-
-
-def _override(text: str) -> tuple[str, object]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"--set takes NODE.INPUT=VALUE, not {text!r}.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return read_deployment(arguments.file).deployment
 
 
 def _read(arguments: argparse.Namespace) -> "tuple[Deployment, ReleaseFacts]":
@@ -367,19 +322,9 @@ def _workers_text(summary: object) -> str:
     return ", ".join(f"{count} {state}" for state, count in summary.items() if count and state != "total")
 
 
-def _strings(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
-
-
 def _say(arguments: argparse.Namespace, machine: object, people: str) -> None:
     print(json.dumps(machine) if arguments.json else people)
 
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _tell_progress(status: str, progress: object) -> None:
-    _tell(
-        status if progress is None else f"{status}: {progress if isinstance(progress, str) else json.dumps(progress)}"
-    )

@@ -10,10 +10,11 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 import urllib3
 
-from comfypin.deploy.desired import Kind
+from comfypin.deploy.desired import Kind, plain_name
 from comfypin.errors.deploy import ApiRefused, ApiUnreachable
 
 BASE_URL = "https://api.runpod.io"
@@ -39,6 +40,24 @@ _MAX_BODY_BYTES = 64 << 20
 Record = dict[str, object]
 
 
+class Quota:
+    """What the answers say is left of the account's requests: when a window is used up, the next request waits."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._not_before = 0.0
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Note the RateLimit header of an answer, where a window has nothing left."""
+        if (seconds := _spent_window_s(headers)) is not None:
+            self._not_before = self._clock() + seconds
+
+    def pause_s(self) -> float:
+        """Seconds to wait before the next request. A pause is asked for once."""
+        pause_s, self._not_before = self._not_before - self._clock(), 0.0
+        return pause_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
     """The management API. `sleep` is the clock's, so that tests need not wait."""
@@ -46,6 +65,7 @@ class Api:
     key: str = field(repr=False)
     base_url: str = BASE_URL
     sleep: Callable[[float], None] = time.sleep
+    quota: Quota = field(default_factory=Quota)
     pool: urllib3.PoolManager = field(
         default_factory=lambda: urllib3.PoolManager(timeout=urllib3.Timeout(connect=10, read=60), retries=False)
     )
@@ -91,6 +111,20 @@ class Api:
             raise ApiUnreachable(request="GET /v2/catalog/gpus", reason="the answer holds no list 'gpus'")
         return items
 
+    def submit(self, path: str, body: Mapping[str, object]) -> object:
+        """A POST that would count twice: it is tried again only where it surely did not arrive.
+
+        Raises `ApiRefused`, and `ApiUnreachable` where nobody knows whether it was done.
+        """
+        for attempt in range(_TRIES):
+            try:
+                return self._once("POST", path, body)
+            except _Again as again:
+                if attempt == _TRIES - 1 or again.may_have_happened:
+                    raise again.failure from again.__cause__
+                self._wait(attempt, again.wait_s)
+        raise AssertionError("the loop above returns or raises")
+
     def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
         """One repeatable request, tried again on 429, 5xx and cut answers. Returns the JSON, or None for an empty 204.
 
@@ -106,7 +140,7 @@ class Api:
         raise AssertionError("the loop above returns or raises")
 
     def _named(self, kind: Kind, name: str) -> Record | None:
-        return next((item for item in self.everything(kind) if item.get("name") == name), None)
+        return next((item for item in self.everything(kind) if plain_name(item) == name), None)
 
     def _wait(self, attempt: int, asked_s: float | None) -> None:
         backoff_s = random.uniform(0.5, 1.0) * 2**attempt  # noqa: S311 - jitter, not a secret
@@ -116,6 +150,8 @@ class Api:
         request = f"{method} {path}"
         headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
         data = None
+        if (pause_s := self.quota.pause_s()) > 0:
+            self.sleep(min(_LONGEST_WAIT_S, pause_s))
         if body is not None:
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
@@ -124,6 +160,8 @@ class Api:
         except urllib3.exceptions.HTTPError as exc:
             sent = not isinstance(exc, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
             raise _Again(ApiUnreachable(request=request, reason=_reason(exc)), may_have_happened=sent) from exc
+        if answer.status < 300:
+            self.quota.hear(answer.headers)
         if answer.status in _RETRIED:
             raise _Again(
                 _refusal(request, answer),
@@ -183,6 +221,14 @@ def _asked_wait_s(headers: Mapping[str, str]) -> float | None:
     retry_after = headers.get("Retry-After", "")
     if re.fullmatch(r"\d+(\.\d+)?", retry_after):
         return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return _spent_window_s(headers)
+
+
+def _spent_window_s(headers: Mapping[str, str]) -> float | None:
+    # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
     spent = re.findall(r";r=0\b[^,]*?;t=(\d+)", headers.get("RateLimit", ""))
     return max((float(seconds) for seconds in spent), default=None)
 

@@ -6,6 +6,7 @@ and keeps no link to it, so only what is on the resource itself can be compared 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from comfypin.deploy.config import Deployment, EndpointConfig, PodConfig, TemplateConfig
@@ -15,6 +16,9 @@ Kind = Literal["registry", "volume", "template", "endpoint", "pod"]
 ORDER: tuple[Kind, ...] = ("registry", "volume", "template", "endpoint", "pod")
 MARK = "COMFYPIN_DEPLOYMENT"
 SERVE_PORT = 8000
+SERVERLESS_MOUNT = "/runpod-volume"
+POD_MOUNT = "/workspace"
+_NOWHERE: Mapping[str, str] = MappingProxyType({})
 _FLASHBOOT = {"off": "OFF", "on": "FLASHBOOT", "priority": "PRIORITY_FLASHBOOT"}
 
 
@@ -59,6 +63,12 @@ def remote_name(deployment: str, name: str) -> str:
     return f"comfypin-{deployment}-{name}"
 
 
+def plain_name(found: Mapping[str, object]) -> str:
+    """A resource's name as it was given."""
+    # RunPod appends " -fb" to the name of an endpoint with FlashBoot.
+    return str(found.get("name", "")).removesuffix(" -fb")
+
+
 def _registries(deployment: Deployment) -> list[Desired]:
     return [
         Desired(
@@ -93,8 +103,16 @@ def _volumes(deployment: Deployment) -> list[Desired]:
     return made
 
 
-def _variables(deployment: Deployment, release: ReleaseFacts, own: Mapping[str, str]) -> dict[str, str]:
+def _volume_places(mount: str) -> dict[str, str]:
+    """Where `comfypin runpod volume push` puts a release's models and env pack, as the engine's side reads it."""
+    return {"MODELS_DIR": f"{mount}/models", "COMFYPIN_PACKS": f"{mount}/packs"}
+
+
+def _variables(
+    deployment: Deployment, release: ReleaseFacts, own: Mapping[str, str], places: Mapping[str, str] = _NOWHERE
+) -> dict[str, str]:
     return {
+        **places,
         **deployment.env,
         **deployment.storage,
         **own,
@@ -128,14 +146,16 @@ def _template(deployment: Deployment, release: ReleaseFacts, template: TemplateC
         "startSsh": template.kind == "pod" and "22/tcp" in (template.ports or ()),
     }
     if template.volume_disk is not None:
-        body["mounts"] = {"persistent": {"size": template.volume_disk, "path": "/workspace"}}
+        body["mounts"] = {"persistent": {"size": template.volume_disk, "path": POD_MOUNT}}
     return Desired(kind="template", name=template.name, remote_name=str(body["name"]), body=body, immutable=frozenset())
 
 
 def _endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointConfig) -> Desired:
     template = next(item for item in deployment.template if item.name == endpoint.template)
     container = _container(deployment, release, template)
-    container["env"] = {**_variables(deployment, release, template.env), **endpoint.env, **_serving(endpoint)}
+    places = _volume_places(SERVERLESS_MOUNT) if endpoint.volumes else {}
+    own = {**template.env, **endpoint.env}
+    container["env"] = {**_variables(deployment, release, own, places), **_serving(endpoint)}
     gpu: dict[str, object] = {
         "pools": list(endpoint.gpu_pools),
         "excludedTypes": list(endpoint.excluded_gpus),
@@ -181,12 +201,13 @@ def _centers(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
 def _pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> Desired:
     template = next(item for item in deployment.template if item.name == pod.template)
     container = _container(deployment, release, template)
-    container["env"] = {**_variables(deployment, release, template.env), **pod.env}
+    places = _volume_places(POD_MOUNT) if pod.volume is not None else {}
+    container["env"] = _variables(deployment, release, {**template.env, **pod.env}, places)
     mounts: dict[str, object] = {}
     if pod.volume is not None:
-        mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": "/workspace"}]
+        mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
     elif template.volume_disk is not None:
-        mounts["persistent"] = {"size": template.volume_disk, "path": "/workspace"}
+        mounts["persistent"] = {"size": template.volume_disk, "path": POD_MOUNT}
     name = remote_name(deployment.name, pod.name)
     body: dict[str, object] = {
         "name": name,

@@ -5,6 +5,7 @@ The endpoint API is https://api.runpod.ai/v2/<endpoint>; a server of `comfypin s
 
 import base64
 import binascii
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import urllib3
 
 from comfypin.deploy.api import Api
 from comfypin.errors import OutputError
-from comfypin.errors.deploy import ApiRefused, ApiUnreachable, EndpointJobFailed, WaitedTooLong
+from comfypin.errors.deploy import ApiRefused, ApiUnreachable, EndpointJobFailed, JobTooLarge, WaitedTooLong
 from comfypin.files import atomic_file, contained_path, write_atomically
 
 JOBS_URL = "https://api.runpod.ai/v2"
@@ -44,7 +45,10 @@ def run_job(
 
     `api.base_url` is the jobs' address. Raises `EndpointJobFailed`, `WaitedTooLong`, `ApiRefused`, `ApiUnreachable`.
     """
-    started = api.request("POST", f"/{endpoint_id}/run", {"input": dict(job_input)})
+    body = {"input": dict(job_input)}
+    if (size := len(json.dumps(body))) > MAX_REQUEST_BYTES:
+        raise JobTooLarge(size_bytes=size, limit_bytes=MAX_REQUEST_BYTES)
+    started = api.submit(f"/{endpoint_id}/run", body)
     if not isinstance(started, dict) or "id" not in started:
         raise ApiUnreachable(request="POST /run", reason="the answer holds no job id")
     job_id = str(started["id"])
@@ -87,10 +91,11 @@ def save_outputs(output: Mapping[str, object], folder: Path, *, pool: urllib3.Po
     saved: list[Saved] = []
     for item in _items(output):
         filename = str(item.get("filename") or f"output-{len(saved) + 1}")
-        data, url = item.get("data"), item.get("url")
-        if item.get("type") in ("s3_url", "url") and url is None:
-            data, url = None, data
-        uri = item.get("uri")
+        data, url, uri = item.get("data"), item.get("url"), item.get("uri")
+        if item.get("type", "base64") != "base64":
+            # `data` is an address then: one to fetch from, or one that only says where the output was delivered.
+            fetchable = isinstance(data, str) and data.startswith(("https://", "http://"))
+            data, url, uri = None, url or (data if fetchable else None), uri or data
         if isinstance(data, str):
             saved.append(Saved(filename=filename, path=_write_base64(folder, filename, data)))
         elif isinstance(url, str) and url.startswith(("https://", "http://")):
@@ -106,7 +111,7 @@ def _items(output: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
         items = output.get(key)
         for item in items if isinstance(items, list) else ():
             if isinstance(item, Mapping):
-                identity = (item.get("filename"), item.get("node"), item.get("sha256"), str(item.get("data"))[:64])
+                identity = json.dumps([item.get(name) for name in ("filename", "node", "sha256", "data")], default=str)
                 if identity not in seen:
                     seen.add(identity)
                     yield item

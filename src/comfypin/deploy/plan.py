@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from comfypin.deploy.desired import MARK, ORDER, Desired, Kind, Reference
+from comfypin.deploy.desired import MARK, ORDER, Desired, Kind, Reference, plain_name
 from comfypin.errors.deploy import DeploymentInvalid, NotOurs
 
 Verb = Literal["create", "change", "replace", "unchanged"]
@@ -72,6 +72,12 @@ def owned(deployment: str, live: Live) -> list[tuple[Kind, Mapping[str, object]]
     ]
 
 
+def left_over(deployment: str, steps: Iterable[Step], live: Live) -> list[tuple[Kind, Mapping[str, object]]]:
+    """What carries the deployment's mark and is not in the file any more: apply leaves it alone."""
+    named = {(step.desired.kind, step.identifier) for step in steps}
+    return [(kind, item) for kind, item in owned(deployment, live) if (kind, str(item["id"])) not in named]
+
+
 def resolved(value: object, known: Mapping[tuple[Kind, str], str]) -> object:
     """The value with every reference replaced by its id, or by `UNKNOWN` where there is none yet."""
     match value:
@@ -87,12 +93,6 @@ def resolved(value: object, known: Mapping[tuple[Kind, str], str]) -> object:
 
 def _find(item: Desired, candidates: Iterable[Mapping[str, object]]) -> Mapping[str, object] | None:
     return next((found for found in candidates if plain_name(found) == item.remote_name), None)
-
-
-def plain_name(found: Mapping[str, object]) -> str:
-    """A resource's name as it was given."""
-    # RunPod appends " -fb" to the name of an endpoint with FlashBoot.
-    return str(found.get("name", "")).removesuffix(" -fb")
 
 
 def _mark(found: Mapping[str, object]) -> str | None:

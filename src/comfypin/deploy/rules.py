@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from comfypin.deploy.config import Deployment, EndpointConfig, PodConfig, TemplateConfig
+from comfypin.deploy.desired import MARK
 from comfypin.deploy.facts import ReleaseFacts, gigabytes
 
 MAX_HTTP_PORTS = 10
 MAX_VARIABLES = 50
-_PLATFORM_VARIABLES = 5  # what desired.py adds: the release, its digest, the mark, and the lock's and model's places
+# What desired.py adds at most: the release, its digest, the mark, the places of models and packs, two ports.
+_PLATFORM_VARIABLES = 7
 SECRET_REFERENCE = re.compile(r"\{\{\s*RUNPOD_SECRET_[A-Za-z0-9_.-]+\s*\}\}")
 _SECRET_NAME = re.compile(
     r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY_ID|AUTH)(_|$)", re.IGNORECASE
@@ -22,6 +24,7 @@ _SECRET_VALUE = re.compile(
 _PORT = re.compile(r"(\d{1,6})/(http|tcp)")
 # Settings whose names look like secrets and whose values are plain facts.
 _NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
+_OURS = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK}
 
 
 def findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
@@ -132,6 +135,11 @@ def _images(deployment: Deployment) -> Iterator[str]:
                 f"{where}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
                 "which `comfypin image push` prints (a tag can change under running workers)"
             )
+        elif image.endswith("0" * 64) or "/YOU/" in image:
+            yield (
+                f"{where}: image is still the placeholder of `comfypin runpod init`; "
+                "write the one that `comfypin image push` printed, or run init with --image"
+            )
 
 
 def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
@@ -139,6 +147,7 @@ def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
         where = f"template {template.name!r}"
         merged = {**deployment.env, **deployment.storage, **template.env}
         yield from variable_findings(where, merged)
+        yield from _too_many(where, deployment, template.name, {})
         yield from _ports(where, template)
         if template.disk is not None and template.disk < release.container_disk_gb:
             yield (
@@ -150,12 +159,12 @@ def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
 
 
 def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]:
-    """Plain secrets, names that no shell takes, and more variables than RunPod allows."""
-    if len(variables) + _PLATFORM_VARIABLES > MAX_VARIABLES:
-        yield f"{where}: {len(variables)} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
+    """Plain secrets, names that no shell takes, and names that are ours."""
     for name, value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             yield f"{where}: {name!r} is no variable name; use letters, digits and _"
+        if name in _OURS:
+            yield f"{where}: {name} is set from the release in `release`; leave it out"
         looks_secret = (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value)
         if looks_secret and value and not SECRET_REFERENCE.fullmatch(value.strip()):
             yield (
@@ -163,6 +172,14 @@ def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]
                 f"(console, Secrets, Create Secret, name {name.lower()}) and write "
                 f'{name} = "{{{{ RUNPOD_SECRET_{name.lower()} }}}}"'
             )
+
+
+def _too_many(where: str, deployment: Deployment, template: str, own: Mapping[str, str]) -> Iterator[str]:
+    """More variables than RunPod allows, of all the places that a worker's or pod's variables come from."""
+    shared = next((item.env for item in deployment.template if item.name == template), {})
+    count = len({**deployment.env, **deployment.storage, **shared, **own})
+    if count + _PLATFORM_VARIABLES > MAX_VARIABLES:
+        yield f"{where}: {count} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
 
 
 def _ports(where: str, template: TemplateConfig) -> Iterator[str]:
@@ -189,6 +206,7 @@ def _endpoints(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
         where = f"endpoint {endpoint.name!r}"
         workers, scaling = endpoint.workers, endpoint.scaling
         yield from variable_findings(where, endpoint.env)
+        yield from _too_many(where, deployment, endpoint.template, endpoint.env)
         if workers.min > workers.max:
             yield f"{where}: workers.min = {workers.min} is more than workers.max = {workers.max}"
         if scaling.queue_delay is not None and scaling.request_count is not None:
@@ -206,6 +224,7 @@ def _pods(deployment: Deployment) -> Iterator[str]:
     for pod in deployment.pod:
         where = f"pod {pod.name!r}"
         yield from variable_findings(where, pod.env)
+        yield from _too_many(where, deployment, pod.template, pod.env)
         template = next((item for item in deployment.template if item.name == pod.template), None)
         if pod.volume and template is not None and template.volume_disk is not None:
             yield f"{where}: a network volume and the template's volume_disk exclude each other; keep one"

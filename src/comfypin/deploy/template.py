@@ -9,7 +9,7 @@ name = "{name}"       # marks everything that belongs to this deployment
 release = "{name}"    # a release by name (lockfiles/comfy-{name}.lock.json) or a lock's path
 
 # The image, by digest: `comfypin image push` prints it.
-image = "ghcr.io/YOU/comfypin-{name}@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+image = "{image}"
 
 # Environment of every worker and pod. Secrets only by reference: make them in RunPod's console, Secrets.
 [env]
@@ -71,6 +71,6 @@ queue_delay = 4
 """
 
 
-def commented_file(release: str) -> str:
-    """The file's text for a release's name."""
-    return _FILE.format(name=release)
+def commented_file(release: str, image: str | None = None) -> str:
+    """The file's text for a release's name and its image, or a placeholder that no plan takes."""
+    return _FILE.format(name=release, image=image or f"ghcr.io/YOU/comfypin-{release}@sha256:{'0' * 64}")

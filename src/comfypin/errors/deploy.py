@@ -69,6 +69,20 @@ class EndpointJobFailed(DeployError):
         super().__init__(f"Job {job_id} ended as {status}: {error}", job_id=job_id, status=status, error=error)
 
 
+class JobTooLarge(DeployError):
+    """A job's workflow and input files are more than an endpoint takes."""
+
+    exit_code = 64
+
+    def __init__(self, *, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"The job has {size_bytes} bytes and RunPod takes {limit_bytes}; put large inputs into a bucket and name "
+            "them by address: --input NODE=https://... (or s3://, gs://).",
+            size_bytes=size_bytes,
+            limit_bytes=limit_bytes,
+        )
+
+
 class WaitedTooLong(DeployError):
     """Something on RunPod did not become ready in the time allowed."""
 

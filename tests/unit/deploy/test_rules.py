@@ -13,7 +13,7 @@ from comfypin.lock.cuda import cuda_floor
 from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins
 
 DIGEST = Digest.of(b"lock")
-IMAGE = "ghcr.io/me/x@sha256:" + "0" * 64
+IMAGE = "ghcr.io/me/x@sha256:" + "1" * 64
 
 
 def facts(**changes: Any) -> ReleaseFacts:
@@ -50,6 +50,8 @@ def test_a_sound_deployment_has_no_findings() -> None:
     [
         ({"image": "ghcr.io/me/x:latest"}, "not pinned by digest"),
         ({"image": None}, "no image"),
+        ({"image": "ghcr.io/YOU/comfypin-demo@sha256:" + "0" * 64}, "placeholder"),
+        ({"env": {"COMFY_VERSION_NAME": "other"}}, "is set from the release"),
         ({"env": {f"V{index}": "x" for index in range(46)}}, "RunPod allows 50"),
         ({"env": {"HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz"}}, "RUNPOD_SECRET_hf_token"),
         ({"storage": {"S3_URL": "https://user:pass@host/"}}, "looks like a secret"),
@@ -166,3 +168,19 @@ def test_facts_of_a_lock() -> None:
     python = PythonPins(packages=(PackagePin(name="torch", version="2.8.0+cu128"),))
     read = release_facts(Lock(version_name="r", models=models, python=python), DIGEST)
     assert (read.models_bytes, read.largest_model_bytes, read.cuda) == (12, 7, "12.8")
+
+
+def test_variables_of_all_places_are_counted_together() -> None:
+    changes = {
+        "env": {f"A{index}": "x" for index in range(30)},
+        "endpoint": [
+            {
+                "name": "api",
+                "template": "worker",
+                "gpu_pools": ["ADA_24"],
+                "env": {f"B{index}": "x" for index in range(20)},
+            }
+        ],
+    }
+    (finding,) = findings(deployment(**changes), facts())
+    assert finding == "endpoint 'api': 50 variables and 7 of ours; RunPod allows 50"
