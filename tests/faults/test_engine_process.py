@@ -215,8 +215,9 @@ async def test_a_crash_takes_its_children_along(tmp_path: Path) -> None:
 
 
 OURS = """
-import asyncio, os, sys, threading
+import asyncio, os, signal, sys, threading
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and so would we
 from comfypin.engine.command import ChildSpec
 from comfypin.engine.process import open_child
 
