@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import urllib3
 from pydantic import TypeAdapter
 
 from comfypin.deploy.api import Api
@@ -322,3 +323,13 @@ def test_what_is_not_in_the_file_any_more_is_told_and_left_alone(api: Api, runpo
     ]
     apply(api, steps, variables=CREDENTIALS)
     assert len(runpod.state["pods"]) == 1
+
+
+def test_a_slow_answer_is_given_up_and_asked_for_again(runpod: FakeRunPod) -> None:
+    pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=10, read=0.3), retries=False)
+    api = Api(key=KEY, base_url=runpod.url, sleep=lambda _s: None, pool=pool)
+    runpod.faults.append(Fault("GET", "/v2/pods", delay_s=1))
+    assert api.everything("pod") == []
+    runpod.faults.append(Fault("GET", "/v2/pods", delay_s=1, times=99))
+    with pytest.raises(ApiUnreachable, match="it took too long"):
+        api.everything("pod")

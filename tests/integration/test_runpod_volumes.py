@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -172,6 +173,23 @@ def test_a_push_killed_in_the_middle_goes_on_and_sends_no_part_twice(desk: Desk,
     assert len(desk.gate.parts) == 5
     assert files_of(desk.s3, bucket) == {"models/unet/large.safetensors": LARGE}
     assert desk.s3.unfinished_uploads(bucket) == []
+
+
+def test_an_interrupted_push_ends_soon_and_goes_on_later(desk: Desk) -> None:
+    bucket = desk.volume()
+    lock = desk.lock(desk.pin(LARGE, "unet/large.safetensors"))
+    desk.gate.hold_after = 2
+    command = [sys.executable, "-m", "comfypin.cli.main", "runpod", "volume", "push", lock]
+    process = subprocess.Popen([*command, "--volume", "models", "--part-size", "5"], env=os.environ)
+    assert desk.gate.held.wait(120)
+    process.send_signal(signal.SIGINT)
+    desk.gate.hold_after = None
+    desk.gate.released.set()
+    assert process.wait(60) == 130
+    assert files_of(desk.s3, bucket) == {}
+    (volume,) = desk.pushed(lock)
+    assert volume["pushed"][0]["state"] == "resumed"
+    assert files_of(desk.s3, bucket) == {"models/unet/large.safetensors": LARGE}
 
 
 def bucket_is_empty(s3: S3Server, bucket: str) -> bool:

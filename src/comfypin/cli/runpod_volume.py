@@ -135,6 +135,9 @@ def _local_models(
     needed = replace(lock, models=tuple(item.pin for item in wanted.values()))
     bring_models(needed, settings, offline=EnvSettings.from_environment().offline, watcher=watcher)
     store = model_store(settings.models_dir.absolute(), ModelSettings.from_environment(settings.environ))
+    if wanted:
+        # Bringing a part of the release has noted that part alone.
+        store.remember_release(lock.version_name, lock.models, create=False)
     files = {}
     for key, item in wanted.items():
         path = item.path.resolve()

@@ -12,6 +12,7 @@ from typing import Literal
 from comfypin.deploy.volume_bucket import Stored, VolumeBucket, same_part
 from comfypin.deploy.volume_release import LocalFile, Owed, Record, RecordedFile, blob_key, read_records, recorded
 from comfypin.digest import Digest
+from comfypin.errors import Cancelled
 from comfypin.errors.deploy import UploadGone, VolumePathTaken
 from comfypin.errors.storage import ChecksumMismatch, ObjectMissing, PayloadUnreadable, Transient
 from comfypin.files import write_atomically
@@ -70,6 +71,11 @@ class Pusher:
         self._earlier = recorded(records)
         # What an older push of this release recorded is believed, and forgotten where the lock no longer names it.
         self._record = replace(record, complete=False, files={})
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Begin nothing more: what is being sent fails with `Cancelled` after the parts that are on their way."""
+        self._stopped.set()
 
     @property
     def bucket(self) -> VolumeBucket:
@@ -115,12 +121,13 @@ class Pusher:
 
     def send(self, file: LocalFile) -> Pushed:
         """Bring one file, unless it is there, and record it. Raises `StorageError`, `VolumePathTaken`."""
+        self._require_going()
         found = self._bucket.head(file.key)
         if found is not None and self._holds(file, found):
             known = self._earlier.get(file.key)
             outcome: Outcome = "present" if known is not None and known.etag == found.etag else "recognized"
             sent = 0
-        elif (blob := self._as_blob(file)) is not None:
+        elif found is None and (blob := self._as_blob(file)) is not None:
             found, outcome, sent = blob, "present", 0
         else:
             if found is not None:
@@ -209,6 +216,7 @@ class Pusher:
         sent = _Count()
 
         def carry(number: int) -> None:
+            self._require_going()
             body = _slice(file, offsets[number], min(size, file.size_bytes - offsets[number]))
             part = there.get(number)
             if part is not None and same_part(part, body):
@@ -251,6 +259,10 @@ class Pusher:
                 raise
         if (note := self._note_path(file.key)) is not None:
             note.unlink(missing_ok=True)
+
+    def _require_going(self) -> None:
+        if self._stopped.is_set():
+            raise Cancelled("Stopped.")
 
     # -- the record
 

@@ -71,8 +71,13 @@ def find_volumes(
     return list(found.values())
 
 
-def on_all(items: Sequence[Result], work: Callable[[Result], object]) -> list[tuple[Result, ComfypinError]]:
-    """Do something with all at once; those that failed, and why. Others than our own failures go up."""
+def on_all(
+    items: Sequence[Result], work: Callable[[Result], object], *, abandon: Callable[[], None]
+) -> list[tuple[Result, ComfypinError]]:
+    """Do something with all at once; those that failed, and why.
+
+    Others than our own failures (an interrupt) go up, after `abandon` has told the work to end.
+    """
     failed = []
     pool = ThreadPoolExecutor(max(1, len(items)), thread_name_prefix="volume")
     futures = [pool.submit(work, item) for item in items]
@@ -82,6 +87,9 @@ def on_all(items: Sequence[Result], work: Callable[[Result], object]) -> list[tu
                 future.result()
             except ComfypinError as error:
                 failed.append((item, error))
+    except BaseException:
+        abandon()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return failed
@@ -120,7 +128,11 @@ def send_all(
             pushed.append(destination.pusher.send(file))
         finish(destination)
 
-    failed = on_all(owed, push)
+    def stop() -> None:
+        for destination, _ in owed:
+            destination.pusher.stop()
+
+    failed = on_all(owed, push, abandon=stop)
     if failed and len(owed) == 1:
         raise failed[0][1]
     if failed:
