@@ -7,12 +7,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.support.runpod_queue import RunpodQueue, worker
+from tests.support.workflows import load, picture, slow
 
 PNG = (ROOT / "workflows" / "demo.png").read_bytes()
 
@@ -27,34 +27,6 @@ def queue() -> Iterator[RunpodQueue]:
 def running(queue: RunpodQueue) -> Iterator["subprocess.Popen[bytes]"]:
     with worker(queue) as process:
         yield process
-
-
-def picture(color: int, *, size: int = 64, prefix: str = "out") -> dict[str, Any]:
-    empty = {"width": size, "height": size, "batch_size": 1, "color": color}
-    return {
-        "1": {"class_type": "EmptyImage", "inputs": empty},
-        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
-    }
-
-
-def slow(blurs: int) -> dict[str, Any]:
-    """A workflow that works for a while, node by node, and can be stopped after each."""
-    graph = picture(5, size=160, prefix=f"slow{blurs}")
-    last = ["1", 0]
-    for index in range(blurs):
-        node = str(100 + index)
-        values = {"image": last, "blur_radius": 31, "sigma": 10.0}
-        graph[node] = {"class_type": "ImageBlur", "inputs": values}
-        last = [node, 0]
-    graph["2"]["inputs"]["images"] = last
-    return graph
-
-
-def load(name: str) -> dict[str, Any]:
-    return {
-        "1": {"class_type": "LoadImage", "inputs": {"image": name}},
-        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "ComfyUI"}},
-    }
 
 
 def test_a_job_in_worker_comfyuis_format_gets_an_answer_in_its_shape(queue: RunpodQueue, running: object) -> None:
@@ -126,7 +98,7 @@ def test_unknown_fields_are_warned_of(queue: RunpodQueue, running: object) -> No
 
 
 def test_progress_comes_in_order_and_before_the_result(queue: RunpodQueue, running: object) -> None:
-    queue.put("progress-1", {"workflow": slow(blurs=20)})
+    queue.put("progress-1", {"workflow": slow(120)})
     queue.wait("progress-1")
     time.sleep(1.5)  # whatever would come late has come by now
     posts = queue.posts["progress-1"]
@@ -137,7 +109,7 @@ def test_progress_comes_in_order_and_before_the_result(queue: RunpodQueue, runni
 
 
 def test_a_cancelled_job_leaves_the_engine_free(queue: RunpodQueue, running: object) -> None:
-    queue.put("cancel-1", {"workflow": slow(blurs=400)})
+    queue.put("cancel-1", {"workflow": slow(1000)})
     deadline = time.monotonic() + 20
     while not queue.posts["cancel-1"]:
         assert time.monotonic() < deadline
@@ -174,7 +146,7 @@ def test_a_result_too_big_for_the_platform_is_an_error_with_sizes(queue: RunpodQ
 
 def test_sigterm_finishes_the_running_job_and_takes_no_more(queue: RunpodQueue) -> None:
     with RunpodQueue().running() as own, worker(own) as process:
-        own.put("last", {"workflow": slow(blurs=30)})
+        own.put("last", {"workflow": slow(120)})
         deadline = time.monotonic() + 40
         while not own.posts["last"]:
             assert time.monotonic() < deadline, Path(process.log).read_text()  # type: ignore[attr-defined]

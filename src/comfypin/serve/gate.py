@@ -5,13 +5,12 @@ import binascii
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comfypin.errors import ComfypinError
-from comfypin.serve.answers import failure
+from comfypin.serve.answers import Json, failure
 
 OPEN_PATHS = frozenset({"/ping"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -50,11 +49,13 @@ class Gate:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refused = self._refusal(scope["method"], scope["path"], headers)
         if refused is not None:
+            if refused.status_code == 413:
+                await self._drain(receive)
             await refused(scope, receive, send)
             return
         await self._app(scope, self._limited(receive), send)
 
-    def _refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Any:
+    def _refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Json | None:
         if not self._may_enter(method, path, headers):
             challenge = {"WWW-Authenticate": 'Bearer realm="comfypin", Basic realm="comfypin"'}
             return failure(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
@@ -87,6 +88,15 @@ class Gate:
         if origin is not None and urlsplit(origin).netloc != host:
             return True
         return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
+
+    async def _drain(self, receive: Receive) -> None:
+        """Let a body that is a little too big arrive, and drop it: most clients read no answer before they have sent."""
+        left = 4 * self._rules.max_body_bytes
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body"):
+                return
 
     def _limited(self, receive: Receive) -> Receive:
         taken = 0

@@ -214,7 +214,7 @@ class JobStore:
             for statement, values in changes:
                 self._base.execute(statement, values)
             self._base.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeError) as exc:
             if self._base.in_transaction:
                 self._base.execute("ROLLBACK")
             raise JobsUnusable(path=str(self._path), reason=str(exc)) from exc

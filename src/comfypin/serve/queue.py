@@ -275,7 +275,9 @@ class JobQueue:
         at = time.time()
         error = output.get("error") if output is not None else None
         text = None if output is None else await _dumped(output)
-        change = jobs.ended(live.row.id, state, at, output=text, error=None if error is None else str(error))
+        # Not every text of a job can be stored: a lone half of a surrogate pair is told by its number.
+        told = None if error is None else str(error).encode(errors="backslashreplace").decode()
+        change = jobs.ended(live.row.id, state, at, output=text, error=told)
         # A cancellation that comes now is too late: the end is on its way to the disk.
         await asyncio.shield(self._store.write(change))
         live.row = replace(live.row, state=state, ended_at=at)
