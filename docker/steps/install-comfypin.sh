@@ -5,7 +5,8 @@ site=$(/opt/comfypin/bin/python -c 'import sysconfig; print(sysconfig.get_path("
 what=$(ls /build/comfypin/*.whl 2>/dev/null || cat /build/comfypin/requirement.txt)
 python3 -m pip --disable-pip-version-check --no-input --quiet --python /opt/comfypin/bin/python install \
     --no-deps --no-compile "$what"
-rm -f "$site"/comfypin-*.dist-info/direct_url.json
+# Images are not built inside images.
+rm -rf "$site/comfypin/data/project" "$site"/comfypin-*.dist-info/direct_url.json
 /opt/comfypin/bin/python -m compileall -q --invalidation-mode unchecked-hash "$site/comfypin" "$site/rp_handler"
 layer=/layers/comfypin
 mkdir -p "$layer$site" "$layer/opt/comfypin/bin"

@@ -7,14 +7,17 @@ python3 -m pip --disable-pip-version-check --no-input --quiet install --require-
     --target /build/installer --requirement /build/requirements/installer.txt
 /build/installer/bin/uv --no-config --no-progress --quiet pip install --python /opt/comfypin/bin/python \
     --require-hashes --no-deps --link-mode copy --requirement /build/requirements/all.txt
-apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null
+if ! command -v strip >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null
+fi
 cd /opt/comfypin
-find lib -type d \( -name tests -o -name sboms -o -path '*/numpy/f2py' \) -prune -exec rm -rf {} +
+rm -f bin/[Aa]ctivate* bin/uvx
+find lib -type d \( -name tests -o -name sboms -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \) -prune -exec rm -rf {} +
 find lib -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' -o -name '*.a' \) -delete
 # Half of some wheels is debugging symbols. The libraries in *.libs were moved there by tools that strip cannot follow.
-find lib -type f -name '*.so' ! -path '*.libs/*' -exec strip --strip-debug {} +
+find lib -type f -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneeded {} +
 # This imports all that is used, so a library that was hurt by it fails the build, not a job.
-bin/python -B /media/compile_used.py
+bin/python /media/compile_used.py
 mkdir -p /layers/dependencies/opt
 cp -a /opt/comfypin /layers/dependencies/opt/

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
-    from comfypin.image.interface import Hear
+    from collections.abc import Mapping
+
+    from comfypin.digest import Digest
+    from comfypin.image.context import Context, Wish
+    from comfypin.image.interface import ContainerBuilder, Hear
+    from comfypin.image.plan import ImagePlan
     from comfypin.lock.model import Lock
 
 _BUILDERS = ("auto", "docker", "buildah")
@@ -50,7 +55,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--dry-run", action="store_true", help="print the plan and build nothing")
     build.add_argument("--context-dir", type=Path, metavar="DIR", help="write the build context here and keep it")
     build.set_defaults(act=_build)
-    for verb in (build,):
+    push = verbs.add_parser(
+        "push",
+        help="push an image, and write its digest beside the lock",
+        description="Push an image and print its reference by digest, which is also written beside the lock. Logs in "
+        "with the variables that docs/images.md lists, else as docker is configured.",
+    )
+    push.add_argument("tag", metavar="TAG", help="the image, as it was built")
+    push.add_argument("--registry", metavar="HOST/PATH", help="push it there, such as ghcr.io/you (default: as in TAG)")
+    push.add_argument("--release", metavar="NAME|FILE", help="the lock it is written beside (default: as in the image)")
+    push.add_argument(
+        "--scan", action="store_true", help="first look for known holes with trivy, and stop at grave ones"
+    )
+    push.add_argument("--sign", action="store_true", help="then sign it, and its list of contents, with cosign")
+    push.set_defaults(act=_push)
+    for verb in (build, push):
         verb.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds (what is here)")
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--verbose", action="store_true", help="show all that the builder says")
@@ -68,6 +87,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from comfypin.image.interface import BuildRequest
     from comfypin.image.names import require_tags
     from comfypin.image.parts import own_files, write_context
+    from comfypin.image.plan import inputs_label
     from comfypin.wiring import open_builder
 
     tags = require_tags(arguments.tag)
@@ -78,12 +98,17 @@ def _build(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="comfypin-image-") as scratch:
         context = compute_context(lock, own_files(Path(scratch)), wish)
         builder = open_builder(arguments.builder)
+        plan = _plan(lock, wish, context, builder, tags[0])
+        _show(plan, arguments)
+        if arguments.dry_run:
+            return 0
+        _require_room(plan, builder)
         folder = arguments.context_dir or Path(scratch, "context")
         write_context(context, folder)
         request = BuildRequest(
             context=folder,
             tags=tags,
-            arguments=context.arguments,
+            arguments={**context.arguments, "INPUTS": inputs_label(plan)},
             secrets=tuple(arguments.secret),
             platform=arguments.platform,
             network=arguments.network,
@@ -93,10 +118,101 @@ def _build(arguments: argparse.Namespace) -> int:
             built = builder.build(request, hear)
     facts = {"image": built.image_id, "tags": list(tags), "size_bytes": built.size_bytes, "layers": list(built.layers)}
     if arguments.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({**facts, "plan": plan.to_json()}, indent=2))
     else:
         print(f"{tags[0]}  {built.image_id}  {built.size_bytes / 1e6:.0f} MB in {len(built.layers)} layers")
     return 0
+
+
+def _plan(lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBuilder", tag: str) -> "ImagePlan":
+    from comfypin.env.space import wheel_sizes
+    from comfypin.errors.image import NoSuchImage
+    from comfypin.image.context import bakes_an_env
+    from comfypin.image.plan import LABEL, make_plan, read_label
+
+    try:
+        known = read_label(builder.inspect(tag).labels.get(LABEL, ""))
+    except NoSuchImage:
+        known = {}
+    packages = lock.python.packages if bakes_an_env(lock, wish.bake) else ()
+    sizes = dict(zip(packages, wheel_sizes(packages, offline=wish.vendor is not None), strict=True))
+    target = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
+    return make_plan(lock, wish, context, target=target, size_of=lambda pin: sizes[pin], known=known)
+
+
+def _show(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        if arguments.dry_run:
+            print(json.dumps(plan.to_json(), indent=2))
+        return
+    out = sys.stdout if arguments.dry_run else sys.stderr
+    print(f"{plan.release} on {plan.base}, about {_megabytes(plan.size_bytes)} over it:", file=out)
+    for layer in plan.layers:
+        size = _megabytes(layer.size_bytes) if layer.size_bytes else ""
+        print(f"  {layer.name:<10} {size:>9}  {'(as it is) ' if layer.cached else ''}{layer.text}", file=out)
+    print(f"The build takes about {_megabytes(plan.disk_bytes)} of disk.", *plan.remarks, sep="\n", file=out)
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+
+
+def _require_room(plan: "ImagePlan", builder: "ContainerBuilder") -> None:
+    from comfypin.errors.image import NoRoomToBuild
+
+    free = builder.free_bytes()
+    if free is not None and free < plan.disk_bytes:
+        raise NoRoomToBuild(builder=builder.name, need_bytes=plan.disk_bytes, free_bytes=free)
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from comfypin.image.names import on_registry, registry_of, require_tags
+    from comfypin.image.record import Pushed, record_beside
+    from comfypin.image.registry import VARIABLES, find_credential, push
+    from comfypin.image.supply import require_tools, scan, sign
+    from comfypin.settings import named_variables
+    from comfypin.wiring import open_builder
+
+    require_tools(wants_scan=arguments.scan, wants_sign=arguments.sign)
+    (tag,) = require_tags([arguments.tag])
+    reference = on_registry(tag, arguments.registry)
+    builder = open_builder(arguments.builder)
+    labels = builder.inspect(tag).labels
+    path, lock = _lock_of(arguments.release, labels)
+    with _hearing(verbose=arguments.verbose, what=f"Pushing {reference}") as hear:
+        if arguments.scan:
+            scan(tag, hear)
+        credential = find_credential(registry_of(reference), named_variables(VARIABLES))
+        digest = push(builder, tag, reference, credential=credential, hear=hear)
+        pushed = Pushed(reference=reference, digest=digest, release=lock.version_name, lock=str(lock_digest_of(lock)))
+        if arguments.sign:
+            sign(pushed.by_digest, lock, hear)
+    written = record_beside(path, pushed, lock)
+    if arguments.json:
+        print(json.dumps({**pushed.to_json(), "written": [str(file) for file in written]}, indent=2))
+    else:
+        print(pushed.by_digest)
+        print(f"Written: {', '.join(str(file) for file in written)}", file=sys.stderr)
+    return 0
+
+
+def lock_digest_of(lock: "Lock") -> "Digest":
+    """The lock's digest, imported only where it is needed."""
+    from comfypin.lock.codec import lock_digest
+
+    return lock_digest(lock)
+
+
+def _lock_of(wanted: str | None, labels: "Mapping[str, str]") -> "tuple[Path, Lock]":
+    """The lock that an image was built from, by its labels; another one is not written beside."""
+    from comfypin.cli.lock import read_named_lock
+    from comfypin.errors.image import NotThisRelease
+
+    where, reading = read_named_lock(wanted or labels.get("com.comfypin.release"))
+    said = labels.get("com.comfypin.lock")
+    if said != str(lock_digest_of(reading.lock)):
+        raise NotThisRelease(lock=str(where), said=said)
+    return Path(where), reading.lock
 
 
 def _release(wanted: str | None) -> "Lock":

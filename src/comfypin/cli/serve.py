@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--no-auth", action="store_true", help="ask for no token; on loopback addresses only")
     what = parser.add_argument_group("what")
     what.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
+    what.add_argument("--engine-url", metavar="URL", help="use a ComfyUI that is running already")
     what.add_argument("--output-dir", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
     what.add_argument("--sync", metavar="DEST", help="sync the output folder there: gs://..., s3://... or a folder")
     what.add_argument(
@@ -126,7 +127,7 @@ def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, fol
         from comfypin import wiring
         from comfypin.settings import EnvSettings
 
-        choice = wiring.choose_engine(lock.engine, settings)
+        choice = wiring.choose_engine(lock.engine, settings, url=arguments.engine_url)
         env = EnvSettings.from_environment()
         choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, env=env, tell=log.info)
         async with wiring.open_engine(choice) as engine:

@@ -6,7 +6,6 @@ so that what two releases share has the same path in both; `builds/<key>` links 
 """
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,11 +16,10 @@ from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, RECEIPT, VENV, 
 from comfypin.env.manifest import read_records
 from comfypin.env.receipt import read_receipt
 from comfypin.errors.env import NothingRealized
+from comfypin.lock.torchfamily import of_torch
 
 FOLDER = "image"
 OWNER = 1000
-# The packages that are most of an env's size, and change together, with torch.
-_HEAVY = re.compile(r"(torch|torchvision|torchaudio|triton|pytorch[-_]triton|xformers|nvidia[-_].*|cuda[-_].*)", re.I)
 
 
 def lay_out(home: Home, layers: Path, *, owner: int | None = OWNER) -> None:
@@ -65,7 +63,7 @@ def _heavy_files(build: Path) -> Iterator[Path]:
     """The files of torch and what comes with it, by their RECORDs, with their byte-code; relative to the build."""
     site = site_packages(build)
     for record in read_records(site):
-        if not _HEAVY.fullmatch(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
+        if not of_torch(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
             continue
         named = {Path(os.path.normpath(site / row)) for row in record.files}
         cached = {code for path in named if path.suffix == ".py" for code in _bytecode_of(path)}

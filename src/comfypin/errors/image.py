@@ -1,7 +1,6 @@
 """Failures of building and pushing images."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from comfypin.errors import ImageError
 
@@ -59,6 +58,7 @@ class PushFailed(ImageError):
             reference=reference,
             tries=tries,
         )
+        self.reason = reason
 
 
 class ReleaseUnfitForImage(ImageError):
@@ -82,10 +82,10 @@ class TagInvalid(ImageError):
 class NoRoomToBuild(ImageError):
     """The disk cannot hold what the build will need."""
 
-    def __init__(self, *, where: Path, need_bytes: int, free_bytes: int) -> None:
+    def __init__(self, *, builder: str, need_bytes: int, free_bytes: int) -> None:
         super().__init__(
-            f"The build needs about {need_bytes / 1e9:.1f} GB and {where} has {free_bytes / 1e9:.1f} GB free; free "
-            "some space, bake less (--bake nothing), or build elsewhere.",
+            f"The build needs about {need_bytes / 1e9:.1f} GB and {builder} has {free_bytes / 1e9:.1f} GB free; free "
+            f"some space ({builder} system prune), bake less (--bake nothing), or build elsewhere.",
             need_bytes=need_bytes,
             free_bytes=free_bytes,
         )
@@ -96,3 +96,41 @@ class OwnFilesMissing(ImageError):
 
     def __init__(self, *, what: str, reason: str) -> None:
         super().__init__(f"comfypin cannot provide {what} for the build: {reason}. Install it anew.", what=what)
+
+
+class NotThisRelease(ImageError):
+    """An image was built from another lock than the one its digest would be written beside."""
+
+    def __init__(self, *, lock: str, said: str | None) -> None:
+        of = f"from the lock {said}" if said else "by something else than comfypin image build"
+        super().__init__(
+            f"The image was built {of}, and {lock} is another one; name its lock with --release, or build it again.",
+            lock=lock,
+        )
+
+
+class ScanFailed(ImageError):
+    """A scanner found grave holes in an image."""
+
+    def __init__(self, *, tag: str, log: str) -> None:
+        super().__init__(f"trivy found grave holes in {tag}, and it was not pushed:\n{log}", tag=tag)
+
+
+class SignFailed(ImageError):
+    """An image was pushed and could not be signed."""
+
+    def __init__(self, *, reference: str, reason: str) -> None:
+        super().__init__(
+            f"{reference} was pushed, and cosign could not sign it: {reason}. Sign it later: cosign sign {reference}",
+            reference=reference,
+        )
+
+
+class SupplyToolMissing(ImageError):
+    """A scanner or signer that was asked for is not installed."""
+
+    def __init__(self, *, flag: str, tool: str, address: str) -> None:
+        super().__init__(
+            f"{flag} needs {tool}, which is not installed here ({address}); install it, or push without {flag}.",
+            tool=tool,
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
+from comfypin.files import free_bytes
 from comfypin.image.interface import BuildRequest, Built, Hear, command_words
 from comfypin.image.programs import speak
 from comfypin.tools.process import run
@@ -32,8 +33,16 @@ class Buildah:
             raise NoSuchImage(tag=tag, builder=self.name)
         facts = json.loads(done.stdout)
         layers = tuple(facts["OCIv1"]["rootfs"]["diff_ids"])
+        labels = facts["OCIv1"].get("config", {}).get("Labels") or {}
         sizes = run([self.program, "images", "--json", tag], timeout_s=60)
-        return Built(image_id=f"sha256:{facts['FromImageID']}", layers=layers, size_bytes=_size(sizes.stdout))
+        return Built(
+            image_id=f"sha256:{facts['FromImageID']}", layers=layers, size_bytes=_size(sizes.stdout), labels=labels
+        )
+
+    def free_bytes(self) -> int | None:
+        done = run([self.program, "info"], timeout_s=60)
+        root = Path(json.loads(done.stdout or b"{}").get("store", {}).get("GraphRoot", "/nowhere"))
+        return free_bytes(root) if root.is_dir() else None
 
     def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
         self.inspect(tag)

@@ -8,6 +8,7 @@ from pathlib import Path
 from comfypin.errors.image import ReleaseUnfitForImage
 from comfypin.image.interface import Bake
 from comfypin.lock.codec import lock_digest, render
+from comfypin.lock.export import export
 from comfypin.lock.model import Lock, PythonPins
 
 DEFAULT_PYTHON = "3.12"
@@ -64,6 +65,8 @@ def compute_context(lock: Lock, own: OwnFiles, wish: Wish) -> Context:
         # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
         "env/lock.json": render(env) if bakes_env else b"{}\n",
         "vendor/README": b"`comfypin image build --vendor DIR` puts a vendor folder here.\n",
+        # What is in the image, in words that scanners read.
+        f"release/app/sbom/comfy-{lock.version_name}.cdx.json": export(lock, "cyclonedx").encode(),
         f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render(lock),
         **{f"release/app/workflows/{name}": data for name, data in wish.workflows.items()},
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
+from comfypin.files import free_bytes
 from comfypin.image.interface import BuildRequest, Built, Hear, command_words
 from comfypin.image.programs import speak
 from comfypin.tools.process import run
@@ -33,7 +34,17 @@ class Docker:
         if done.exit_code:
             raise NoSuchImage(tag=tag, builder=self.name)
         facts = json.loads(done.stdout)[0]
-        return Built(image_id=facts["Id"], layers=tuple(facts["RootFS"]["Layers"]), size_bytes=int(facts["Size"]))
+        return Built(
+            image_id=facts["Id"],
+            layers=tuple(facts["RootFS"]["Layers"]),
+            size_bytes=int(facts["Size"]),
+            labels=facts["Config"].get("Labels") or {},
+        )
+
+    def free_bytes(self) -> int | None:
+        done = run([self.program, "info", "--format", "{{.DockerRootDir}}"], timeout_s=60)
+        root = Path(done.text.strip() or "/nowhere")
+        return free_bytes(root) if root.is_dir() else None
 
     def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
         tagged = run([self.program, "tag", tag, reference], timeout_s=60)

@@ -27,11 +27,12 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """An image on this machine: its id, its layers' digests from the base up, its size in bytes."""
+    """An image on this machine: its id, its layers' digests from the base up, its size in bytes, its labels."""
 
     image_id: str
     layers: tuple[str, ...]
     size_bytes: int
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class ContainerBuilder(Protocol):
@@ -47,10 +48,13 @@ class ContainerBuilder(Protocol):
     def inspect(self, tag: str) -> Built:
         """What is on this machine under a tag. Raises `NoSuchImage`."""
 
+    def free_bytes(self) -> int | None:
+        """The room where images are built, None where that is not on this machine."""
+
     def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
         """Push an image under a reference and return its digest; once, without trying again.
 
-        `credentials` is a folder with a `config.json` as docker writes it. Raises `PushRefused`, `PushFailed`.
+        `credentials` is a folder with a `config.json` as docker writes it. Raises `NoSuchImage`, `PushFailed`.
         """
 
 

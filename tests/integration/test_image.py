@@ -1,0 +1,283 @@
+"""Images for real: a Docker daemon of our own builds the demo release, and its containers do what is promised."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.support.containers import BASE, Containers, containers, registry
+from tests.support.nginx import free_port
+from tests.support.releases import SmallRelease, small_release
+from tests.support.runpod_queue import RunpodQueue
+
+pytestmark = [
+    pytest.mark.needs("dockerd"),
+    pytest.mark.needs("docker-registry"),
+    pytest.mark.needs("mmdebstrap"),
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("containers"),
+]
+
+DOOR = ("python", "-m", "rp_handler.main", "--lock", "lockfiles/comfy-demo.lock.json", "--output", "base64")
+HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")
+SECRET = "hf_a-token-that-must-stay-outside"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    with containers(tmp_path_factory.mktemp("docker") / "d") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def demo(daemon: Containers) -> dict[str, Any]:
+    """What building the demo release's image says; its tag is `demo:1`."""
+    secret = ("--secret", "id=HF_TOKEN,env=HF_TOKEN")
+    words = ("--release", "demo", "--tag", "demo:1", "--base", BASE, *secret)
+    return dict(daemon.build(*words, environ={"HF_TOKEN": SECRET}))
+
+
+def picture(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text.strip().splitlines()[-1])))
+
+
+def test_the_documented_smoke_test_prints_a_picture(daemon: Containers, demo: object) -> None:
+    command = "echo '{}' > /tmp/empty.json; " + " ".join((*DOOR, "--workflow", "/tmp/empty.json"))
+    assert picture(daemon.run("demo:1", "sh", "-c", command).stdout).size == (64, 64)
+
+
+def test_it_runs_read_only_without_capabilities_and_as_any_user(daemon: Containers, demo: object) -> None:
+    done = daemon.run(*HARDENED, "--user", "4321:4321", "demo:1", *DOOR, "--workflow", "workflows/demo.json")
+    assert picture(done.stdout).size == (1280, 800)
+
+
+def test_a_command_does_not_run_as_root(daemon: Containers, demo: object) -> None:
+    assert daemon.run("demo:1", "id", "-u").stdout.strip() == "1000"
+
+
+def test_an_empty_volume_is_writable(daemon: Containers, demo: object, tmp_path: Path) -> None:
+    done = daemon.run("-v", f"{tmp_path}:/workspace", "demo:1", "sh", "-c", "id -u; touch /workspace/file")
+    assert done.stdout.strip() == "1000"
+    assert (tmp_path / "file").exists()
+
+
+def test_a_volume_with_content_decides_whom_it_runs_as(daemon: Containers, demo: object, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for path in (tmp_path, tmp_path / "models"):
+        os.chown(path, 2345, 2345)
+    done = daemon.run("-v", f"{tmp_path}:/runpod-volume", "demo:1", "sh", "-c", "id -u; touch /runpod-volume/models/x")
+    assert done.stdout.strip() == "2345"
+
+
+def test_a_commands_exit_code_is_the_containers(daemon: Containers, demo: object) -> None:
+    assert daemon.run("demo:1", "sh", "-c", "exit 7", check=False).returncode == 7
+
+
+def test_an_unknown_command_is_127(daemon: Containers, demo: object) -> None:
+    done = daemon.run("demo:1", "no-such-command", check=False)
+    assert done.returncode == 127
+    assert "no-such-command cannot be started" in done.stderr
+
+
+def test_orphans_are_reaped(daemon: Containers, demo: object) -> None:
+    script = "(sleep 0.1 &) ; (sh -c 'sleep 0.2 &') ; sleep 1; cat /proc/[0-9]*/stat | grep -c ' Z ' || true"
+    assert daemon.run("demo:1", "sh", "-c", script).stdout.strip() == "0"
+
+
+def test_stopping_reaches_the_command(daemon: Containers, demo: object) -> None:
+    script = "trap 'echo stopped; exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    name = daemon.docker("run", "--detach", "--network=none", "demo:1", "sh", "-c", script).strip()
+    try:
+        wait_for_log(daemon, name, "ready")
+        daemon.docker("stop", "--time", "20", name)
+        assert "stopped" in daemon.docker("logs", name)
+        assert daemon.inspect(name)["State"]["ExitCode"] == 3  # type: ignore[index]
+    finally:
+        daemon.docker("rm", "--force", name)
+
+
+def test_a_pod_serves_http_from_outside_is_healthy_and_stops_in_time(daemon: Containers, demo: object) -> None:
+    port = free_port()
+    words = ["run", "--detach", "--network=host", *HARDENED, "--user", "1000", "--health-interval=1s"]
+    words += ["--env", "COMFYPIN_TOKEN=token-of-the-test", "--env", f"PORT={port}", "--env", "OUTPUT_MODE=base64"]
+    name = daemon.docker(*words, "demo:1").strip()
+    try:
+        wait_until_ready(daemon, name, port)
+        answer = post(f"http://127.0.0.1:{port}/runsync?wait=60000", {"input": {"workflow": SMOKE_GRAPH}})
+        assert answer["status"] == "COMPLETED", answer
+        deadline = time.monotonic() + 60
+        while daemon.inspect(name)["State"]["Health"]["Status"] != "healthy":  # type: ignore[index]
+            assert time.monotonic() < deadline, daemon.inspect(name)["State"]
+            time.sleep(0.5)
+        daemon.docker("stop", "--time", "30", name)
+        assert daemon.inspect(name)["State"]["ExitCode"] in {0, 143}  # type: ignore[index]
+    finally:
+        daemon.docker("rm", "--force", name)
+
+
+def test_on_serverless_it_takes_a_job(daemon: Containers, demo: object) -> None:
+    with RunpodQueue().running() as queue:
+        variables = {
+            "RUNPOD_WEBHOOK_GET_JOB": f"{queue.url}/v2/ep/job-take/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{queue.url}/v2/ep/job-done/$RUNPOD_POD_ID/$ID",
+            "RUNPOD_WEBHOOK_POST_STREAM": f"{queue.url}/v2/ep/job-stream/$RUNPOD_POD_ID/$ID",
+            "RUNPOD_WEBHOOK_PING": f"{queue.url}/v2/ep/ping/$RUNPOD_POD_ID",
+            "RUNPOD_AI_API_KEY": "test",
+            "RUNPOD_POD_ID": "pod1",
+            "RUNPOD_ENDPOINT_ID": "ep",
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+            "RUNPOD_SKIP_GPU_CHECK": "true",
+        }
+        flags = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+        queue.put("job-1", {"workflow": SMOKE_GRAPH})
+        name = daemon.docker("run", "--detach", "--network=host", *flags, "demo:1").strip()
+        try:
+            answer = queue.wait("job-1", within_s=90)
+            assert answer["output"]["images"][0]["filename"].endswith(".png"), answer
+            daemon.docker("stop", "--time", "30", name)
+            assert daemon.inspect(name)["State"]["ExitCode"] in {0, 143}  # type: ignore[index]
+        finally:
+            daemon.docker("rm", "--force", name)
+
+
+def test_it_is_less_than_200_mb_over_its_base(daemon: Containers, demo: dict[str, Any]) -> None:
+    base = daemon.inspect(BASE)["Size"]
+    assert demo["size_bytes"] - base < 200_000_000  # type: ignore[operator]
+
+
+def test_no_layer_and_no_history_holds_a_secret(daemon: Containers, demo: object, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.tar"
+    daemon.docker("save", "--output", str(saved), "demo:1")
+    with tarfile.open(saved) as outer:
+        for member in outer:
+            data = outer.extractfile(member).read() if member.isfile() else b""  # type: ignore[union-attr]
+            assert SECRET.encode() not in data, member.name
+            if member.name.endswith("layer.tar"):
+                with tarfile.open(fileobj=io.BytesIO(data)) as layer:
+                    names = layer.getnames()
+                assert not [name for name in names if name.startswith("run/secrets")]
+                assert not [name for name in names if "root/.cache" in name]
+
+
+def test_building_again_from_nothing_gives_the_same_layers(daemon: Containers, demo: dict[str, Any]) -> None:
+    again = daemon.build("--release", "demo", "--tag", "demo:again", "--base", BASE, "--no-cache")
+    assert again["layers"] == demo["layers"]
+
+
+def test_the_door_plans_before_it_builds(daemon: Containers, demo: object) -> None:
+    door = [str(ROOT / "scripts" / "build_docker.sh"), "--version", "demo", "--tag", "demo:1", "--base", BASE]
+    done = subprocess.run(
+        [*door, "--dry-run", "--json"],
+        capture_output=True,
+        text=True,
+        env=dict(daemon.environ),
+        timeout=120,
+        check=True,
+    )
+    layers = {layer["layer"]: layer for layer in json.loads(done.stdout)["layers"]}
+    assert layers["comfypin"]["about_bytes"] > 0
+    assert layers["system"]["cached"]
+    assert layers["lock"]["cached"]
+
+
+def test_pushed_and_pulled_by_digest_it_runs_again(daemon: Containers, demo: object, tmp_path: Path) -> None:
+    lock = tmp_path / "comfy-demo.lock.json"
+    lock.write_bytes((ROOT / "lockfiles" / "comfy-demo.lock.json").read_bytes())
+    with registry(tmp_path / "registry") as address:
+        words = ("image", "push", "demo:1", "--registry", f"{address}/me", "--release", str(lock))
+        by_digest = daemon.comfypin(*words).stdout.strip()
+        assert json.loads((tmp_path / "comfy-demo.image.json").read_text())["image"] == by_digest
+        assert json.loads((tmp_path / "comfy-demo.cdx.json").read_text())["bomFormat"] == "CycloneDX"
+        daemon.docker("rmi", f"{address}/me/demo:1")
+        daemon.docker("pull", by_digest)
+        assert picture(daemon.run(by_digest, *DOOR, "--workflow", "workflows/demo.json").stdout).format == "PNG"
+
+
+def test_a_wrong_credential_names_its_variable(daemon: Containers, demo: object, tmp_path: Path) -> None:
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+    with registry(tmp_path / "registry", htpasswd=f"me:{hashed}") as address:
+        words = ("image", "push", "demo:1", "--registry", f"{address}/me", "--release", "demo", "--json")
+        wrong = {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "wrong-password"}
+        done = daemon.comfypin(*words, environ=wrong, check=False)
+        assert done.returncode == 3
+        assert "REGISTRY_PASSWORD" in json.loads(done.stdout)["error"]["message"]
+        assert "wrong-password" not in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> SmallRelease:
+    """A release with a ComfyUI of our own making, two nodes and three packages."""
+    return small_release(tmp_path_factory.mktemp("small"))
+
+
+def test_a_changed_node_changes_its_layer_and_later_ones_only(
+    daemon: Containers, demo: object, small: SmallRelease, tmp_path: Path
+) -> None:
+    before = build_small(daemon, small, tmp_path / "before", tag="small:1")
+    node = small.nodes["node-one"]
+    commit = node.commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\nCHANGED = True\n"})
+    pins = tuple(
+        type(pin)(name=pin.name, repo=pin.repo, commit=commit if pin.name == "node-one" else pin.commit)
+        for pin in small.lock.custom_nodes
+    )
+    after = build_small(daemon, small.changed(custom_nodes=pins), tmp_path / "after", tag="small:2")
+    same = [one == other for one, other in zip(before["layers"], after["layers"], strict=True)]
+    # The base, the user, torch, packages and ComfyUI; then the nodes. What follows but does not depend on nodes stays.
+    assert same[:5] == [True] * 5
+    assert not same[5]
+    done = daemon.run(*HARDENED, "small:2", "comfypin", "env", "status", "--no-models")
+    assert "what its lock says" in done.stdout
+
+
+def build_small(daemon: Containers, release: SmallRelease, folder: Path, *, tag: str) -> dict[str, Any]:
+    """Its image, built from a vendor folder: a build cannot see this machine's files."""
+    folder.mkdir()
+    lock = release.write_lock()
+    daemon.comfypin("lock", "vendor", "--lock", str(lock), str(folder / "vendor"), cwd=folder)
+    words = ("--release", str(lock), "--tag", tag, "--base", BASE, "--vendor", str(folder / "vendor"))
+    return dict(daemon.build(*words, cwd=folder))
+
+
+SMOKE_GRAPH = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out"}},
+}
+
+
+def post(url: str, body: object) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer token-of-the-test"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=90) as answer:
+        return dict(json.load(answer))
+
+
+def wait_for_log(daemon: Containers, name: str, text: str, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while text not in daemon.docker("logs", name):
+        assert time.monotonic() < deadline, daemon.docker("logs", name)
+        time.sleep(0.1)
+
+
+def wait_until_ready(daemon: Containers, name: str, port: int, within_s: float = 90) -> None:
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, daemon.docker("logs", name)
+        time.sleep(0.2)

@@ -1,0 +1,144 @@
+"""A Docker daemon of the tests' own, with a base image made here, and a registry: nothing outside is asked."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.support.nginx import free_port
+
+BASE = "python:3.11-slim-bookworm"
+_PACKAGES = "python3,python3-venv,python3-pip,python-is-python3,ca-certificates,git,binutils"
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@dataclass(frozen=True)
+class Containers:
+    """The daemon's clients, and comfypin beside them."""
+
+    folder: Path
+    environ: Mapping[str, str] = field(repr=False)
+
+    def docker(self, *words: str, timeout_s: float = 120, check: bool = True) -> str:
+        return self._run(["/usr/bin/docker", *words], self.environ, timeout_s, check=check).stdout
+
+    def run(self, *words: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`docker run --rm --network=none` with these words."""
+        command = ["/usr/bin/docker", "run", "--rm", "--network=none", *words]
+        return self._run(command, self.environ, timeout_s, check=check)
+
+    def comfypin(
+        self, *words: str, environ: Mapping[str, str] | None = None, cwd: Path = ROOT, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "comfypin.cli.main", *words]
+        return self._run(command, {**self.environ, **(environ or {})}, 400, check=check, cwd=cwd)
+
+    def build(self, *words: str, environ: Mapping[str, str] | None = None, cwd: Path = ROOT) -> dict[str, object]:
+        """`comfypin image build --json` here: on the host's network, and with its certificates for the build alone."""
+        secret = ["--secret", f"id=ca,src={_CERTIFICATES}"] if _CERTIFICATES.is_file() else []
+        here = ["--network", "host", *secret, "--json"]
+        done = self.comfypin("image", "build", *words, *here, environ=environ, cwd=cwd)
+        return dict(json.loads(done.stdout))
+
+    def inspect(self, what: str) -> dict[str, object]:
+        return dict(json.loads(self.docker("inspect", what))[0])
+
+    def _run(
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        timeout_s: float,
+        *,
+        check: bool,
+        cwd: Path = ROOT,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=dict(environ), timeout=timeout_s, check=False, cwd=cwd
+        )
+        assert not check or done.returncode == 0, done.stderr[-4000:]
+        return done
+
+
+@contextlib.contextmanager
+def containers(folder: Path) -> Iterator[Containers]:
+    """Start the daemon, and bring the base image; all of it is gone afterwards."""
+    folder.mkdir(parents=True)
+    socket = f"unix://{folder}/d.sock"
+    where = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
+    dockerd = shutil.which("dockerd") or "/usr/sbin/dockerd"
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [dockerd, "--host", socket, *where, "--iptables=false", "--bridge=none"],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        home = folder / "home"
+        home.mkdir()
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER", "RUNPOD"))}
+        path = f"/usr/sbin:/usr/bin:{outside['PATH']}"
+        client = Containers(folder, {**outside, "DOCKER_HOST": socket, "DOCKER_CONFIG": str(home), "PATH": path})
+        _await(lambda: client._run(["/usr/bin/docker", "version"], client.environ, 30, check=False).returncode == 0)
+        _bring_base(client)
+        yield client
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bring_base(client: Containers) -> None:
+    """Debian with Python, under the name of the real base image, which cannot be fetched here."""
+    tar = client.folder / "base.tar"
+    words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(tar)]
+    client._run(words, client.environ, 400, check=True)
+    client.docker("import", "--change", 'CMD ["bash"]', str(tar), BASE)
+    tar.unlink()
+
+
+@contextlib.contextmanager
+def registry(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]:
+    """A registry on loopback: `127.0.0.1:<port>`."""
+    folder.mkdir(parents=True)
+    address = f"127.0.0.1:{free_port()}"
+    auth = ""
+    if htpasswd is not None:
+        (folder / "htpasswd").write_text(f"{htpasswd}\n")
+        auth = f"auth:\n  htpasswd:\n    realm: here\n    path: {folder}/htpasswd\n"
+    config = folder / "config.yml"
+    config.write_text(
+        f"version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {folder}/data\n"
+        f"http:\n  addr: {address}\n{auth}"
+    )
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    try:
+        _await(lambda: _listens(address))
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(address: str) -> bool:
+    import socket
+
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def _await(is_so: "object", within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it never came up"
+        time.sleep(0.1)
