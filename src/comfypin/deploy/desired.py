@@ -4,13 +4,14 @@ Container settings are written out on every endpoint and pod, not only on the te
 and keeps no link to it, so only what is on the resource itself can be compared later.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from comfypin.deploy.config import Deployment, EndpointConfig, PodConfig, TemplateConfig
-from comfypin.deploy.facts import ReleaseFacts
+from comfypin.deploy.facts import ReleaseFacts, gigabytes
 
 Kind = Literal["registry", "volume", "template", "endpoint", "pod"]
 ORDER: tuple[Kind, ...] = ("registry", "volume", "template", "endpoint", "pod")
@@ -129,11 +130,21 @@ def _container(deployment: Deployment, release: ReleaseFacts, template: Template
     return {
         "image": template.image or deployment.image or "",
         "args": template.args,
-        "disk": template.disk or release.container_disk_gb,
+        "disk": template.disk or disk_gb(deployment, release, template),
         "ports": list(ports),
         "env": _variables(deployment, release, template.env),
         "registry": Reference(kind="registry", name=template.registry) if template.registry else None,
     }
+
+
+def disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
+    """The container disk that a template needs: what an env writes, and the models where no volume holds them."""
+    users = [
+        *(bool(item.volumes) for item in deployment.endpoint if item.template == template.name),
+        *(item.volume is not None for item in deployment.pod if item.template == template.name),
+    ]
+    on_volumes = all(users) or template.volume_disk is not None
+    return release.container_disk_gb + (0 if on_volumes else math.ceil(gigabytes(release.models_bytes)))
 
 
 def _template(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> Desired:

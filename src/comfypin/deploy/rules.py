@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from comfypin.deploy.config import Deployment, EndpointConfig, PodConfig, TemplateConfig
-from comfypin.deploy.desired import MARK
+from comfypin.deploy.desired import MARK, disk_gb
 from comfypin.deploy.facts import ReleaseFacts, gigabytes
 
 MAX_HTTP_PORTS = 10
@@ -33,6 +33,7 @@ def findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
         *_names(deployment),
         *_references(deployment),
         *_images(deployment),
+        *_volumes(deployment, release),
         *_templates(deployment, release),
         *_endpoints(deployment, release),
         *_pods(deployment),
@@ -142,6 +143,15 @@ def _images(deployment: Deployment) -> Iterator[str]:
             )
 
 
+def _volumes(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+    for volume in deployment.volume:
+        if not volume.existing and volume.size < gigabytes(release.models_bytes):
+            yield (
+                f"volume {volume.name!r}: size = {volume.size} GB is less than the release's models "
+                f"({gigabytes(release.models_bytes):.1f} GB)"
+            )
+
+
 def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
         where = f"template {template.name!r}"
@@ -149,10 +159,11 @@ def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
         yield from variable_findings(where, merged)
         yield from _too_many(where, deployment, template.name, {})
         yield from _ports(where, template)
-        if template.disk is not None and template.disk < release.container_disk_gb:
+        needed = disk_gb(deployment, release, template)
+        if template.disk is not None and template.disk < needed:
             yield (
-                f"{where}: disk = {template.disk} GB is less than the {release.container_disk_gb} GB that the "
-                "release's container writes; leave it out to have it derived"
+                f"{where}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
+                "(its models too, where no volume holds them); leave it out to have it derived"
             )
         if template.kind == "serverless" and template.volume_disk is not None:
             yield f"{where}: volume_disk belongs to pods; a serverless worker has a container disk only"

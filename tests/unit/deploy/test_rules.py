@@ -6,6 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from comfypin.deploy.config import Deployment
+from comfypin.deploy.desired import disk_gb
 from comfypin.deploy.facts import ReleaseFacts, release_facts
 from comfypin.deploy.rules import findings, gpu_findings
 from comfypin.digest import Digest
@@ -184,3 +185,18 @@ def test_variables_of_all_places_are_counted_together() -> None:
     }
     (finding,) = findings(deployment(**changes), facts())
     assert finding == "endpoint 'api': 50 variables and 7 of ours; RunPod allows 50"
+
+
+def test_the_disk_holds_the_models_where_no_volume_does() -> None:
+    big = facts(models_bytes=30_000_000_000)
+    bare = [{"name": "api", "template": "worker", "gpu_pools": ["ADA_24"]}]
+    template = deployment().template[0]
+    assert disk_gb(deployment(), big, template) == 12
+    assert disk_gb(deployment(endpoint=bare), big, template) == 42
+    (finding,) = findings(deployment(endpoint=bare, template=[{"name": "worker", "disk": 20}], pod=[]), big)
+    assert "less than the 42 GB" in finding
+
+
+def test_a_volume_smaller_than_the_models_is_named() -> None:
+    (finding,) = findings(deployment(), facts(models_bytes=130_000_000_000))
+    assert finding == "volume 'models': size = 100 GB is less than the release's models (130.0 GB)"
