@@ -175,6 +175,25 @@ def test_a_push_killed_in_the_middle_goes_on_and_sends_no_part_twice(desk: Desk,
     assert desk.s3.unfinished_uploads(bucket) == []
 
 
+@pytest.mark.soak
+def test_a_push_killed_after_every_part_gets_there_and_sends_no_part_twice(desk: Desk) -> None:
+    bucket = desk.volume()
+    lock = desk.lock(desk.pin(LARGE, "unet/large.safetensors"))
+    command = [sys.executable, "-m", "comfypin.cli.main", "runpod", "volume", "push", lock]
+    for sent in range(1, 5):
+        desk.gate.hold_after = sent
+        desk.gate.held.clear()
+        process = subprocess.Popen([*command, "--volume", "models", "--part-size", "5"], env=os.environ)
+        assert desk.gate.held.wait(120)
+        process.kill()
+        process.wait()
+        assert len(desk.gate.parts) == sent
+    desk.gate.hold_after = None
+    assert desk.push(lock)[0] == 0
+    assert set(desk.gate.parts.values()) == {1}
+    assert files_of(desk.s3, bucket) == {"models/unet/large.safetensors": LARGE}
+
+
 def test_an_interrupted_push_ends_soon_and_goes_on_later(desk: Desk) -> None:
     bucket = desk.volume()
     lock = desk.lock(desk.pin(LARGE, "unet/large.safetensors"))
@@ -252,7 +271,7 @@ def test_volumes_in_several_data_centres_are_pushed_at_once(desk: Desk) -> None:
     lock = desk.lock(desk.pin(SMALL))
     code, out, err = desk.run("push", lock, "--volume", "eu", "--volume", "us")
     assert code == 0, err
-    assert out.count("1 files there") == 2
+    assert out.count("1 file there (1 model)") == 2
     assert [files_of(desk.s3, bucket) for bucket in buckets] == [{"models/vae/x.safetensors": SMALL}] * 2
 
 

@@ -224,7 +224,7 @@ def _print_pushed(
             {"volume": volume.identifier, "data_center": volume.data_center, "sent_bytes": sent, "pushed": files}
         )
         if not as_json:
-            there = f"{total} files there ({models} models)"
+            there = f"{_count(total, 'file')} there ({_count(models, 'model')})"
             print(f"{volume}: {there}, {_size(sent)} sent in {seconds:.1f} s")
     if as_json:
         print(json.dumps({"volumes": rows, "seconds": round(seconds, 3)}, indent=2, sort_keys=True))
@@ -262,7 +262,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             )
         checked += sum(len(record.files) for record in records)
     how = "every byte read" if arguments.deep else "by size and etag; --deep reads every byte"
-    people = f"{checked} files as they were pushed ({how})"
+    people = f"{_count(checked, 'file')} as pushed ({how})" if checked else "No release was pushed there yet."
     print(json.dumps({"files": checked, "deep": arguments.deep}) if arguments.json else people)
     return 0
 
@@ -353,6 +353,10 @@ def _part_bytes(text: str) -> int:
     if not SMALLEST_PART_BYTES <= size <= LARGEST_PART_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is no size of parts; give MB from 5 to 450")
     return size
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _size(count: int) -> str:
