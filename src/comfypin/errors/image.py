@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from comfypin.errors import ImageError
+from comfypin.errors import ConfigError, ImageError, UsageError
 
 
 class NoBuilder(ImageError):
@@ -35,10 +35,8 @@ class NoSuchImage(ImageError):
         super().__init__(f"{builder} has no image {tag}; build it first: comfypin image build --tag {tag}.", tag=tag)
 
 
-class LoginRefused(ImageError):
+class LoginRefused(ConfigError):
     """A registry does not take the credential; `source` says which variable or file it came from."""
-
-    exit_code = 3
 
     def __init__(self, *, registry: str, source: str) -> None:
         super().__init__(
@@ -68,10 +66,8 @@ class ReleaseUnfitForImage(ImageError):
         super().__init__(f"The release {release} cannot become this image: {reason}; {remedy}.", release=release)
 
 
-class TagInvalid(ImageError):
+class TagInvalid(UsageError):
     """A tag is not an image's name."""
-
-    exit_code = 64
 
     def __init__(self, *, tag: str) -> None:
         super().__init__(
