@@ -30,6 +30,7 @@ class VolumeGate:
         self.lose_answers_of: list[str] = []
         self.lists_uploads = True
         self.lock = threading.Lock()
+        self.waiting = self.on_their_way = 0
         gate = self
 
         class Handler(_Handler):
@@ -55,6 +56,11 @@ class VolumeGate:
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def tell_if_held(self) -> None:
+        """Say that parts wait, once those before them are stored: nothing is on its way that a kill could overtake."""
+        if self.waiting and not self.on_their_way:
+            self.held.set()
 
     def refusal(self, method: str, query: dict[str, list[str]], headers: dict[str, str], body: bytes) -> str | None:
         """The S3 error code that RunPod's gateway would answer, or None."""
@@ -90,10 +96,13 @@ class _Handler(BaseHTTPRequestHandler):
             gate.log.append((self.command, parts.path, tuple(sorted(query))))
             is_part = self.command == "PUT" and "partNumber" in query
             hold = is_part and gate.hold_after is not None and gate.parts.total() >= gate.hold_after
-            if is_part and not hold:
+            if hold:
+                gate.waiting += 1
+            elif is_part:
                 gate.parts[parts.path, query["partNumber"][0]] += 1
+                gate.on_their_way += 1
+            gate.tell_if_held()
         if hold:
-            gate.held.set()
             gate.released.wait()
             self.close_connection = True
             return
@@ -104,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, {}, f"<Error><Code>{code}</Code><Message>not here</Message></Error>".encode())
             return
         status, answered, data = self._forward(body)
+        if is_part:
+            with gate.lock:
+                gate.on_their_way -= 1
+                gate.tell_if_held()
         for what in gate.lose_answers_of:
             if re.search(what, f"{self.command} {self.path}"):
                 gate.lose_answers_of.remove(what)
