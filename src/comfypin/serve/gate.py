@@ -90,7 +90,7 @@ class Gate:
         return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
 
     async def _drain(self, receive: Receive) -> None:
-        """Let a body that is a little too big arrive, and drop it: most clients read no answer before they have sent."""
+        """Let a body that is a little too big arrive, and drop it: clients read answers last."""
         left = 4 * self._rules.max_body_bytes
         while left > 0:
             message = await receive()
