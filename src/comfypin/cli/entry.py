@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.errors import ComfypinError
+from comfypin.errors import ComfypinError, ConfigError
 
 if TYPE_CHECKING:
     from comfypin.image.entry import Service
     from comfypin.settings import EntrySettings, Settings
 
+TEMPORARY = Path("/tmp/comfy/output")  # noqa: S108 - a container's own
 COMFYPIN = (sys.executable, "-m", "comfypin.cli.main")
 
 
@@ -61,13 +62,26 @@ def _services(
             from comfypin.cli.run import read_release
 
             lock = read_release(None, settings)
-            output = output_folder(entry, settings.comfy_home, mounted)
-            for folder in (output, output.with_name("input"), output.with_name("user")):
-                folder.mkdir(parents=True, exist_ok=True)
+            output = _writable(output_folder(entry, settings.comfy_home, mounted), named=entry.output_dir is not None)
             services = pod_services(lock, entry, comfypin=COMFYPIN, home=settings.comfy_home, output=output)
             if any(service.name == "comfyui" for service in services):
                 _realize(settings)
             return services
+
+
+def _writable(output: Path, *, named: bool) -> Path:
+    """The folder of outputs, made with those beside it; in a read-only container the temporary folder takes them."""
+    try:
+        for folder in (output, output.with_name("input"), output.with_name("user")):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if named:
+            raise ConfigError(
+                f"COMFYPIN_OUTPUT_DIR is {output}, which cannot be made ({error.strerror}); name a folder on a volume.",
+                variable="COMFYPIN_OUTPUT_DIR",
+            ) from error
+        return _writable(TEMPORARY, named=True)
+    return output
 
 
 def _realize(settings: "Settings") -> None:
