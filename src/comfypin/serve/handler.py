@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 CRASHES_BEFORE_REPLACEMENT = 3
 _SAME_CRASH_S = 0.5
+_FETCHERS = 16
 SinkFor = Callable[[OutputWish, S3Wish | None], OutputSink]
 
 
@@ -64,6 +66,8 @@ class Handler:
         self._service = service
         self._clock = clock
         self._crashed_at_s = -_SAME_CRASH_S - 1
+        # Of their own: addresses that hang, of jobs that were given up too, must not keep deliveries waiting.
+        self._fetching = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="inputs")
         self._release = release_of(service.lock)
         self.crashes_in_a_row = 0
         self.crashes = 0
@@ -100,7 +104,8 @@ class Handler:
     async def _inputs(self, wish: JobInput, folder: Path) -> tuple[str, ...]:
         if not (wish.images or wish.inputs):
             return ()
-        return await asyncio.to_thread(self._service.fetcher.bring, wish, folder)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._fetching, self._service.fetcher.bring, wish, folder)
 
     async def _prepared(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
         catalogue = await self._service.engine.catalogue()

@@ -1,0 +1,137 @@
+"""The queue: durable, bounded, each job ended once."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfypin.errors.prompt import PromptLost
+from comfypin.errors.serve import JobUnknown, QueueFull, RetryRefused
+from comfypin.serve.interface import Outcome, Progress, nobody
+from comfypin.serve.jobs import JobStore, State
+from comfypin.serve.queue import JobQueue, QueueLimits
+from comfypin.serve.webhook import Webhooks
+
+
+class Work:
+    """A handler that does what the job's input says: `hold`, `fail`, or nothing."""
+
+    def __init__(self) -> None:
+        self.ran: list[Any] = []
+        self.release = asyncio.Event()
+
+    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+        self.ran.append(document)
+        progress({"progress": 0.5})
+        if document == "hold":
+            await self.release.wait()
+        if document == "fail":
+            return Outcome(output={"error": "it failed"}, failure=PromptLost(prompt_id=job_id))
+        return Outcome(output={"done": True})
+
+
+@contextlib.asynccontextmanager
+async def a_queue(folder: Path, work: Work, **limits: Any) -> AsyncIterator[JobQueue]:
+    store = JobStore(folder / "jobs.sqlite")
+    webhooks = Webhooks(secret=None, allow_private=True)
+    queue = JobQueue(store, webhooks, QueueLimits(**limits), worker_id="test")
+    await queue.recover()
+    running = asyncio.create_task(queue.run(work))
+    try:
+        yield queue
+    finally:
+        await queue.stop(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        store.close()
+
+
+async def send(queue: JobQueue, job_input: object, **more: Any) -> str:
+    policy: Mapping[str, Any] = {"webhook": None, "timeout_s": None, "ttl_s": None, **more}
+    return (await queue.accept(job_input, **policy)).row.id
+
+
+async def state(queue: JobQueue, job_id: str) -> State:
+    return (await queue.wait(job_id, 5)).row.state
+
+
+async def test_jobs_end_as_their_work_does(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        assert await state(queue, await send(queue, "ok")) == "COMPLETED"
+        failed = await queue.wait(await send(queue, "fail"), 5)
+        assert (failed.row.state, failed.error) == ("FAILED", "it failed")
+
+
+async def test_what_ran_when_the_server_ended_runs_again_and_what_ended_does_not(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        done = await send(queue, "ok")
+        await state(queue, done)
+        held = await send(queue, "hold")
+        waiting = [await send(queue, "hold") for _ in range(3)]
+    again = Work()
+    again.release.set()
+    async with a_queue(tmp_path, again) as queue:
+        assert {await state(queue, job_id) for job_id in (held, *waiting)} == {"COMPLETED"}
+        assert await state(queue, done) == "COMPLETED"
+    assert again.ran == ["hold"] * 4
+
+
+async def test_a_full_queue_takes_no_more(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work(), waiting=1, running=1) as queue:
+        first = await send(queue, "hold")
+        while queue.waiting:  # noqa: ASYNC110, it is a matter of one turn of the loop
+            await asyncio.sleep(0.001)
+        await send(queue, "hold")
+        with pytest.raises(QueueFull):
+            await send(queue, "hold")
+        assert await queue.cancel(first) == "CANCELLED"
+
+
+async def test_a_job_that_waits_is_cancelled_without_being_run(tmp_path: Path) -> None:
+    work = Work()
+    async with a_queue(tmp_path, work, running=1) as queue:
+        await send(queue, "hold")
+        second = await send(queue, "never")
+        assert await queue.cancel(second) == "CANCELLED"
+        assert "never" not in work.ran
+        assert await queue.purge() == 0
+
+
+@pytest.mark.parametrize("policy", [{"timeout_s": 0.05}, {"ttl_s": 0.05}])
+async def test_policies_bound_a_job(tmp_path: Path, policy: dict[str, float]) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        assert await state(queue, await send(queue, "hold", **policy)) == "TIMED_OUT"
+
+
+async def test_a_failed_job_may_run_again_and_others_may_not(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        failed, done = await send(queue, "fail"), await send(queue, "ok")
+        assert {await state(queue, failed), await state(queue, done)} == {"FAILED", "COMPLETED"}
+        await queue.retry(failed)
+        assert await state(queue, failed) == "FAILED"
+        with pytest.raises(RetryRefused):
+            await queue.retry(done)
+        with pytest.raises(JobUnknown):
+            await queue.retry("nobody")
+
+
+async def test_a_job_that_had_secrets_cannot_run_again(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        job_id = await send(queue, {"workflow": {}, "comfy_org_api_key": "sesame"}, timeout_s=0.0)
+        assert await state(queue, job_id) == "TIMED_OUT"
+        with pytest.raises(RetryRefused, match="secrets"):
+            await queue.retry(job_id)
+
+
+async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite")
+    queue = JobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
+    jobs = [await send(queue, "x" * 1000) for _ in range(4)]
+    for job_id in jobs:
+        await queue.cancel(job_id)
+    assert await store.prune(older_than_s=60, max_bytes=2500) == 2
+    assert await store.prune(older_than_s=0, max_bytes=1 << 30) == 2
+    store.close()
