@@ -5,10 +5,12 @@ to the bucket that is configured, else into the result as base64, as far as RunP
 """
 
 import argparse
+import importlib.util
 import logging
 import sys
 import time
 
+from comfypin.errors import UsageError
 from comfypin.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ def execute(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
     if arguments.schema:
         return _print_schema()
+    if importlib.util.find_spec("runpod") is None:
+        raise UsageError("comfypin worker needs its extra: pip install 'comfypin[worker]'.")
     from comfypin import wiring
     from comfypin.cli import console
     from comfypin.cli.run import read_release
