@@ -1,6 +1,8 @@
 """The build context of a release, computed from its lock (pure): files by path, and the Dockerfile's arguments."""
 
+import io
 import re
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +14,8 @@ from comfypin.lock.export import export
 from comfypin.lock.model import Lock, PythonPins
 
 DEFAULT_PYTHON = "3.12"
+# 2020-01-01, the time of every file in a layer; docker/steps/settle.sh has it too.
+FIXED_TIME_S = 1577836800
 # What comfypin itself runs on; see pyproject.toml.
 OLDEST_PYTHON = (3, 11)
 _MODEL_BLOCK = re.compile(r"^# \[model\].*?\n(.*?)^# \[/model\]\n", re.MULTILINE | re.DOTALL)
@@ -60,6 +64,7 @@ def compute_context(lock: Lock, own: OwnFiles, wish: Wish) -> Context:
     files: dict[str, bytes] = {
         "Dockerfile": dockerfile_for(own.dockerfile, len(models)).encode(),
         **{f"steps/{name}": data for name, data in own.steps.items()},
+        "mounts.tar": _mount_points(),
         "requirements/all.txt": own.requirements,
         "requirements/installer.txt": own.installer,
         # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
@@ -115,6 +120,21 @@ def system_packages(lock: Lock, bake: Bake) -> tuple[str, ...]:
     """The OS packages of the image; git too, where the env is realized only when a container starts."""
     late = lock.engine.kind == "comfyui" and not bakes_an_env(lock, bake)
     return tuple(sorted({*lock.system_packages, *(["git"] if late else [])}))
+
+
+def _mount_points() -> bytes:
+    """Empty /etc/hosts and /etc/resolv.conf as an archive: unpacking one sets the folder's time too."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, kind, mode in (
+            ("etc", tarfile.DIRTYPE, 0o755),
+            ("etc/hosts", tarfile.REGTYPE, 0o644),
+            ("etc/resolv.conf", tarfile.REGTYPE, 0o644),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.mtime = kind, mode, FIXED_TIME_S
+            archive.addfile(member)
+    return buffer.getvalue()
 
 
 def _arguments(lock: Lock, wish: Wish) -> dict[str, str]:
