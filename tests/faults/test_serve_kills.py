@@ -54,11 +54,11 @@ class Clients:
                 if status != 429:
                     self.unexpected.append((status, answer))
                     return
-                time.sleep(0.1)
+                time.sleep(2)  # a full queue; asking again at once would only keep the server busy
 
 
 def load_and_kill(tmp_path: Path, *, clients: int, jobs: int, kills: int, within_s: float) -> None:
-    with serving(tmp_path, "--queue", "300") as server:
+    with serving(tmp_path, "--queue", "1000") as server:
         load = Clients(server, clients=clients, jobs=jobs)
         load.start()
         for kill in range(1, kills + 1):
