@@ -370,3 +370,16 @@ def test_the_manifest_names_every_delivery_one_line_a_batch(bench: Bench, tmp_pa
         name: hashlib.sha256(data).hexdigest() for name, data in files.items()
     }
     assert len(lines) < 40
+
+
+@pytest.mark.parametrize("mtime_s", [0, 4_000_000_000], ids=["1970", "2096"])
+def test_a_clock_that_jumps_loses_nothing_and_sends_nothing_twice(bench: Bench, mtime_s: int) -> None:
+    with bench.running():
+        (bench.folder / "a.bin").write_bytes(b"a")
+        os.utime(bench.folder / "a.bin", (mtime_s, mtime_s))
+        eventually(lambda: "a.bin" in bench.delivered())
+        (bench.folder / "b.bin").write_bytes(b"b")
+        eventually(lambda: "b.bin" in bench.delivered())
+    bench.once()
+    assert bench.store.requests["put"] == 2
+    assert bench.delivered() == {"a.bin": b"a", "b.bin": b"b"}

@@ -193,3 +193,19 @@ def test_the_limit_bounds_the_rate(tmp_path: Path) -> None:
     subprocess.run(command(folder, tmp_path / "bucket", *flags), env=environment(tmp_path), check=True)
     # 2 MB at 1 MB/s; a lower bound, which a slow machine cannot break.
     assert time.monotonic() - started > 1.7
+
+
+def test_a_read_only_folder_is_delivered_and_what_cannot_be_removed_is_said(tmp_path: Path) -> None:
+    folder, bucket = tmp_path / "outputs", tmp_path / "bucket"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"a")
+    sync = " ".join(command(folder, bucket, "--once", "--settle", "0.1", "--delete-after"))
+    # Read-only in a mount namespace of its own: even root may not write there.
+    shell = f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder} && exec {sync}"
+    run = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", shell], env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert files_below(bucket) == {"a.bin": b"a"}
+    assert (folder / "a.bin").exists()
+    assert "a.bin is delivered and was kept here: Read-only file system" in run.stderr
