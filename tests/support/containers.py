@@ -92,6 +92,8 @@ def containers(folder: Path) -> Iterator[Containers]:
     finally:
         daemon.terminate()
         daemon.wait(60)
+        # The daemon leaves its host network's namespace mounted, and nothing below a mount can be removed.
+        subprocess.run(["umount", f"{folder}/exec/netns/default"], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
