@@ -150,6 +150,8 @@ def test_an_overflow_of_the_kernels_queue_loses_nothing(tmp_path: Path) -> None:
         (["."], 64, "takes a folder and a destination"),
         ([".", "ftp://x/y"], 64, "is no place for objects"),
         ([".", "s3://"], 64, "is no place for objects"),
+        ([".", "./backup"], 64, "synced into itself"),
+        ([".", "."], 64, "synced into itself"),
         ([".", "s3://b", "--limit", "fast"], 64, "is no rate"),
         ([".", "s3://b", "--workers", "0"], 64, "from 1 to 64"),
         (["status", ".", "s3://never-synced"], 64, "Nothing was synced"),

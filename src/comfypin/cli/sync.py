@@ -77,6 +77,7 @@ def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
 
     if not folder.is_dir():
         raise FolderMissing(folder=str(folder))
+    _refuse_itself(folder, destination)
     path = _outbox_path(arguments, folder, destination)
     with _open_outbox(path, arguments.outbox_copy, folder, destination) as outbox, _telling(arguments, outbox) as hear:
         syncer = Syncer(
@@ -101,6 +102,15 @@ def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
     print(f"comfypin: {error.message}", file=sys.stderr, flush=True)
     # An upload that hangs would keep the interpreter from ending; its debt is on the disk.
     os._exit(error.exit_code)
+
+
+def _refuse_itself(folder: Path, destination: str) -> None:
+    """A folder synced into itself would be copied deeper and deeper without end."""
+    scheme, separator, rest = destination.partition("://")
+    if separator and scheme != "file":
+        return
+    if Path(rest if separator else destination).resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{destination} lies in {folder}, which would be synced into itself; name a place outside it.")
 
 
 def _status(arguments: argparse.Namespace, folder: str, destination: str) -> int:
