@@ -25,7 +25,10 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 
 MIB = 1 << 20
 LIMIT = "50m"
-HUB_HEADERS = "add_header X-Repo-Commit 0123456789abcdef0123456789abcdef01234567 always;"
+# The ETag differs by name, as the hub's do: its client keeps one blob for each.
+HUB_HEADERS = (
+    "add_header X-Repo-Commit 0123456789abcdef0123456789abcdef01234567 always; add_header X-Linked-Etag $1 always;"
+)
 HUB_GET = """
 import sys, hashlib
 from huggingface_hub import hf_hub_download

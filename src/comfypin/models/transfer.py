@@ -22,7 +22,9 @@ FIRST_BYTES = 8 << 20
 # A file up to this size is hashed after it was written, without a thread for it.
 INLINE_BYTES = 8 << 20
 BUFFER_BYTES = 512 << 10
-HASH_BUFFER_BYTES = 256 << 10
+HASH_BUFFER_BYTES = 512 << 10
+# The hasher is woken for this much at once: waking it for every read of a socket costs more than the hash itself.
+HASH_STEP_BYTES = 2 << 20
 # Below this a connection is worth less than the hope for a better one.
 STALL_BYTES_PER_S = 2_000
 LEAST_PROGRESS_BYTES = 64 << 10
@@ -94,6 +96,8 @@ class Transfer:
         self._parts: list[_Part] = []
         self._missing: list[int] = []
         self._changed = threading.Condition()
+        self._awaited: _Part | None = None
+        self._awaited_bytes = 0
         self._failure: Exception | None = None
         self._done = False
         self._descriptor = -1
@@ -298,7 +302,8 @@ class Transfer:
         with self._changed:
             part.written += count
             self.fetched_bytes += count
-            self._changed.notify_all()
+            if part is self._awaited and (part.whole or part.written >= self._awaited_bytes):
+                self._changed.notify_all()
         self._advanced(count)
 
     def _pause(self, trouble: "_Trouble", error: SourceUnavailable) -> None:
@@ -341,11 +346,13 @@ class Transfer:
         return hasher
 
     def _wait_for(self, part: _Part, position: int) -> int:
-        """How much of the part is written, once that is more than `position` or all there will be."""
+        """How much of the part is written, once that is worth a look beyond `position`, or all there will be."""
         with self._changed:
-            while part.written <= position and not (part.length is not None and part.written >= part.length):
+            self._awaited, self._awaited_bytes = part, position + HASH_STEP_BYTES
+            while part.written < self._awaited_bytes and not part.whole:
                 self._raise_failure()
                 self._changed.wait(0.5)
+            self._awaited = None
             return part.written
 
     def _refetch(self, part: _Part) -> None:
