@@ -1,11 +1,13 @@
 """`comfypin worker` under the real SDK's loop, on a queue of our own and the embedded engine."""
 
 import base64
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,60 @@ def test_sigterm_finishes_the_running_job_and_takes_no_more(queue: RunpodQueue) 
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert "output" in (own.final("last") or {})
+
+
+def test_sigterm_gives_back_what_is_not_done_within_the_grace() -> None:
+    with RunpodQueue().running() as own, worker(own, "--grace", "1") as process:
+        own.put("endless", {"workflow": slow(2_000)})
+        _wait_for(lambda: bool(own.posts["endless"]), process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert own.final("endless") is None, "an answer would end the job; without one another worker gets it"
+        text = Path(process.log).read_text()  # type: ignore[attr-defined]
+        assert "unfinished jobs go back" in text
+        assert "Traceback" not in text
+
+
+def test_the_third_crash_in_a_row_gives_the_worker_back() -> None:
+    with RunpodQueue().running() as own, worker(own, "--concurrency", "1") as process:
+        dead: set[int] = set()
+        for number in (1, 2):
+            own.put(f"job-{number}", {"workflow": slow(1_000 + number)})
+            for _ in range(2):
+                _wait_for(lambda: _engines(process.pid) - dead != set(), process)
+                _wait_for(_told_since(own, f"job-{number}"), process)
+                (engine,) = _engines(process.pid) - dead
+                dead.add(engine)
+                os.kill(engine, signal.SIGKILL)
+            final = own.wait(f"job-{number}")
+            assert "EngineCrashed" in json.dumps(final)
+            assert final.get("stopPod", False) is (number == 2)
+        assert process.wait(60) == 0, "nothing more is taken"
+
+
+def _told_since(queue: RunpodQueue, job_id: str) -> Callable[[], bool]:
+    """Whether a node of the job has begun since now."""
+    seen = len(queue.posts[job_id])
+    return lambda: any("node" in json.dumps(post) for post in queue.posts[job_id][seen:])
+
+
+def _engines(worker_pid: int) -> set[int]:
+    """The processes of the embedded engine that the worker has started."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"comfypin.engine.embedded" in command and parent == worker_pid:
+                found.add(int(folder.name))
+    return found
+
+
+def _wait_for(there: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < deadline, Path(process.log).read_text()  # type: ignore[attr-defined]
+        time.sleep(0.02)
 
 
 def test_a_worker_without_its_release_says_so_in_one_line() -> None:

@@ -51,13 +51,13 @@ def _enter(command: Sequence[str]) -> int:
 def _services(
     command: Sequence[str], entry: "EntrySettings", settings: "Settings", mounted: Sequence[Path]
 ) -> "tuple[Service, ...]":
-    from comfypin.image.entry import Service, choose_mode, output_folder, pod_services
+    from comfypin.image.entry import Service, choose_mode, jobs_grace, output_folder, pod_services
 
     match choose_mode(command, entry):
         case "command":
             return (Service(name=command[0], argv=tuple(command), main=True),)
         case "worker":
-            return (Service(name="worker", argv=(*COMFYPIN, "worker"), main=True),)
+            return (Service(name="worker", argv=(*COMFYPIN, "worker", *jobs_grace(entry)), main=True),)
         case "pod":
             from comfypin.cli.run import read_release
 

@@ -20,6 +20,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags; on RunPod the variables say everything."""
     parser.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
     parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="jobs at once, one in the engine (2)")
+    parser.add_argument(
+        "--grace",
+        type=int,
+        default=20,
+        metavar="S",
+        help="seconds for running jobs after SIGTERM (20); what is not done then goes back to the platform",
+    )
     parser.add_argument("--allow-private-inputs", action="store_true", help="let jobs fetch from private addresses")
     parser.add_argument("--json", action="store_true", help="logs as JSON lines")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
@@ -60,7 +67,7 @@ def execute(arguments: argparse.Namespace) -> int:
                 "seconds": round(time.monotonic() - began_s, 2),
             },
         )
-        worker = RunpodWorker(handler, thread.loop, concurrency=arguments.concurrency)
+        worker = RunpodWorker(handler, thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
         worker.serve(fitness=wiring.fitness_checks(lock, choice.settings))
     return 0
 

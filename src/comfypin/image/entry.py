@@ -10,6 +10,7 @@ from comfypin.settings import EntrySettings
 
 Mode: TypeAlias = Literal["command", "worker", "pod"]
 PAGE_PORT = 8188
+_TO_CLOSE_S = 5
 VOLUMES = (Path("/workspace"), Path("/runpod-volume"))
 
 
@@ -42,6 +43,7 @@ def pod_services(
     page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
     services = []
     serve = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
+    serve += jobs_grace(settings)
     if page:
         services.append(Service(name="comfyui", argv=_page_command(lock, settings, home, output)))
         # One ComfyUI for the page and the API: two would not fit on one GPU.
@@ -50,6 +52,11 @@ def pod_services(
     if settings.sync_to is not None:
         services.append(Service(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
     return tuple(services)
+
+
+def jobs_grace(settings: EntrySettings) -> tuple[str, str]:
+    """The flag that ends running jobs before the container's own grace does, with time to say so and to close."""
+    return "--grace", str(max(1, int(settings.grace_s - _TO_CLOSE_S)))
 
 
 def output_folder(settings: EntrySettings, home: Path, mounted: Sequence[Path]) -> Path:

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from types import FrameType
 from typing import Any, TypeVar
 
 from comfypin.digest import JsonValue
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 _CLEAN_UP_WITHIN_S = 10.0
+_BRINGS_DOWN = (signal.SIGTERM, signal.SIGINT)
 CONCURRENCY = 2
 """One job in the engine, and one whose inputs are fetched or whose outputs are delivered."""
 
@@ -29,14 +31,20 @@ CONCURRENCY = 2
 class RunpodWorker:
     """Serves an endpoint's jobs with `handle`, whose coroutines run on `loop` (another thread's)."""
 
-    def __init__(self, handle: Handle, loop: asyncio.AbstractEventLoop, *, concurrency: int = CONCURRENCY) -> None:
+    def __init__(
+        self, handle: Handle, loop: asyncio.AbstractEventLoop, *, grace_s: float, concurrency: int = CONCURRENCY
+    ) -> None:
+        """`grace_s`: how long the jobs that run at SIGTERM may go on."""
         self._handle = handle
         self._loop = loop
+        self._grace_s = grace_s
         self._concurrency = concurrency
+        self._bounded = False
 
     def serve(self, *, fitness: Mapping[str, Callable[[], None]]) -> None:
-        """Take jobs until SIGTERM; returns when every job that was taken has its answer.
+        """Take jobs until SIGTERM; returns when every job that was taken has its answer, or the grace is over.
 
+        A job that is cut off then gets no answer: the platform misses its worker and gives it to another one.
         `fitness` are checks by name, run by the SDK before the first job; one that raises ends the worker.
         """
         # Its default, DEBUG, prints every job's output.
@@ -46,7 +54,19 @@ class RunpodWorker:
         for name, check in fitness.items():
             check.__name__ = name
             runpod.serverless.register_fitness_check(check)
-        runpod.serverless.start({"handler": self.handler, "concurrency_modifier": lambda _current: self._concurrency})
+        try:
+            runpod.serverless.start({"handler": self.handler, "concurrency_modifier": self._scale})
+        except asyncio.CancelledError:
+            log.warning("grace time over; unfinished jobs go back to the platform", extra={"action": "worker_cut_off"})
+
+    def _scale(self, _current: int) -> int:
+        """Jobs at once. The SDK asks it in its loop, after it has taken the signals: the first place of ours to be."""
+        if not self._bounded:
+            self._bounded = True
+            here = asyncio.get_running_loop()
+            for number in _BRINGS_DOWN:
+                _then(number, lambda: here.call_soon_threadsafe(here.call_later, self._grace_s, _cancel_all, here))
+        return self._concurrency
 
     async def handler(self, job: dict[str, Any]) -> dict[str, JsonValue]:
         """One job as the SDK gives it, and its answer as the SDK wants it."""
@@ -95,6 +115,24 @@ class RunpodWorker:
             answer["refresh_worker"] = True
             os.kill(os.getpid(), signal.SIGTERM)
         return answer
+
+
+def _then(number: signal.Signals, after: Callable[[], object]) -> None:
+    """Do `after` each time the signal has been dealt with by whoever has it now."""
+    before = signal.getsignal(number)
+
+    def both(received: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(received, frame)
+        after()
+
+    signal.signal(number, both)
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    # The jobs, whose prompts leave the engine then, and the SDK's own polls, which last up to 90 s.
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 async def _send_progress(session: Any, job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
