@@ -17,6 +17,7 @@ OUTPUT_MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 class Settings:
     """What the environment says, parsed once. The documented variables are listed in docs/environment.md.
 
+    `fast_models_dir` is COMFYPIN_FAST_MODELS, where models are staged; the engine looks there first.
     `environ` is what child processes inherit (without its secrets: `engine.command`); it is never printed.
     """
 
@@ -25,6 +26,7 @@ class Settings:
     lock_path: Path | None
     version_name: str | None
     output_mode: OutputMode
+    fast_models_dir: Path | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -57,6 +59,7 @@ class Settings:
             lock_path=path("LOCK_PATH"),
             version_name=text("COMFY_VERSION_NAME"),
             output_mode=_output_mode(text("OUTPUT_MODE")),
+            fast_models_dir=path("COMFYPIN_FAST_MODELS"),
             environ=dict(environ),
         )
 

@@ -99,6 +99,7 @@ def _child(choice: EngineChoice) -> "ChildSpec":
         gpu=has_gpu(settings.environ),
         # A default that is not there would only be listed in the engine's log, folder by folder.
         models_dir=settings.models_dir if settings.named_models_dir or settings.models_dir.is_dir() else None,
+        fast_models_dir=settings.fast_models_dir,
     )
 
 

@@ -47,6 +47,7 @@ class ChildSpec:
     cwd: Path | None = None
     options: frozenset[str] | None = None
     models_dir: Path | None = None
+    fast_models_dir: Path | None = None
 
     def command(self, *, port: int, work: "WorkFolder") -> list[str]:
         """The whole command line. The last word on address and folders is ours, whatever the lock's arguments say."""
@@ -62,7 +63,7 @@ class ChildSpec:
             arguments["--user-directory"] = str(work.user)
         if self._takes("--database-url"):
             arguments["--database-url"] = f"sqlite:///{work.user / 'comfyui.db'}"
-        if self.models_dir is not None:
+        if self.models_dir is not None or self.fast_models_dir is not None:
             arguments["--extra-model-paths-config"] = str(work.model_paths)
         return [*self.argv, *(word for pair in arguments.items() for word in pair), "--disable-auto-launch"]
 
@@ -96,12 +97,12 @@ class WorkFolder:
         """Where models are that are not in the install's own folder."""
         return self.root / "extra_model_paths.yaml"
 
-    def prepare(self, models_dir: Path | None) -> None:
+    def prepare(self, models_dir: Path | None, fast_models_dir: Path | None = None) -> None:
         """Make the folders and the file about models."""
         for folder in (self.folders.input, self.folders.output, self.folders.temp, self.user):
             folder.mkdir(parents=True, exist_ok=True)
-        if models_dir is not None:
-            self.model_paths.write_text(model_paths(models_dir))
+        if models_dir is not None or fast_models_dir is not None:
+            self.model_paths.write_text(model_paths(models_dir, fast_models_dir))
 
 
 def comfyui_child(
@@ -112,6 +113,7 @@ def comfyui_child(
     gpu: bool,
     python: Path | None = None,
     models_dir: Path | None = None,
+    fast_models_dir: Path | None = None,
 ) -> ChildSpec:
     """A ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`, with its own Python. Raises `EngineNotFound`."""
     main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
@@ -125,6 +127,7 @@ def comfyui_child(
         cwd=main.parent.absolute(),
         options=frozenset(re.findall(r"--[a-z][a-z0-9_-]+", flags.read_text())) if flags.is_file() else frozenset(),
         models_dir=_other_models(models_dir, main.parent),
+        fast_models_dir=fast_models_dir.absolute() if fast_models_dir is not None else None,
     )
 
 
@@ -169,11 +172,21 @@ def has_gpu(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
     return sys.platform == "darwin" or any((root / device).exists() for device in devices)
 
 
-def model_paths(models_dir: Path) -> str:
-    """ComfyUI's extra_model_paths.yaml for a folder of models: JSON, which is YAML too."""
+def model_paths(models_dir: Path | None, fast_models_dir: Path | None = None) -> str:
+    """ComfyUI's extra_model_paths.yaml for folders of models, the fast one first: JSON, which is YAML too."""
+    sections: dict[str, dict[str, str | bool]] = {}
+    if models_dir is not None:
+        sections["comfypin"] = {**_section(models_dir)}
+    if fast_models_dir is not None:
+        # A default is put before every folder that ComfyUI has or is told of, its own too.
+        sections["comfypin_fast"] = {**_section(fast_models_dir), "is_default": True}
+    return json.dumps(sections)
+
+
+def _section(models_dir: Path) -> dict[str, str]:
     there = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
     kinds = sorted({*_MODEL_FOLDERS, *(name for name in there if not name.startswith("."))})
-    return json.dumps({"comfypin": {"base_path": str(models_dir.absolute()), **{kind: kind for kind in kinds}}})
+    return {"base_path": str(models_dir.absolute()), **{kind: kind for kind in kinds}}
 
 
 def _other_models(models_dir: Path | None, install: Path) -> Path | None:

@@ -117,7 +117,7 @@ class ChildHost:
     # -- Start ----------------------------------------------------------------------------------------------------
 
     async def _start(self) -> _Life:
-        await asyncio.to_thread(self._work.prepare, self._spec.models_dir)
+        await asyncio.to_thread(self._work.prepare, self._spec.models_dir, self._spec.fast_models_dir)
         for _ in range(_PORT_TRIES):
             self.journal.clear()
             life = await self._launch(_free_port())

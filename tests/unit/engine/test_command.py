@@ -203,3 +203,13 @@ def test_a_gpu_is_known_by_its_device(device: str, environ: dict[str, str], expe
     (tmp_path / device).parent.mkdir(parents=True)
     (tmp_path / device).touch()
     assert has_gpu(environ, tmp_path) is expected
+
+
+def test_staged_models_are_looked_for_first(tmp_path: Path) -> None:
+    (tmp_path / "nvme" / "mine").mkdir(parents=True)
+    told = json.loads(model_paths(None, tmp_path / "nvme"))
+    assert list(told) == ["comfypin_fast"]
+    assert told["comfypin_fast"]["base_path"] == str(tmp_path / "nvme")
+    assert told["comfypin_fast"]["is_default"] is True
+    assert told["comfypin_fast"]["mine"] == "mine"
+    assert list(json.loads(model_paths(tmp_path / "volume", tmp_path / "nvme"))) == ["comfypin", "comfypin_fast"]
