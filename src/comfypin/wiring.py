@@ -152,14 +152,23 @@ def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
         inner.watcher = watcher
 
 
-def make_job_sink(settings: "Settings", s3_config: "Mapping[str, object]") -> "OutputSink":
-    """The sink of one RunPod job that brought its own `s3Config`. Raises `ConfigError`, `StorageError`."""
+def make_job_sink(
+    settings: "Settings", s3_config: "Mapping[str, object]", *, private_buckets: bool = False
+) -> "OutputSink":
+    """The sink of one RunPod job that brought its own `s3Config`. Raises `JobInvalid`, `ConfigError`, `StorageError`.
+
+    `private_buckets` lets the job name a bucket at a private address.
+    """
     from comfypin.objects.config import S3Config
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.convert import ConvertingSink
+    from comfypin.serve.addresses import require_public
 
     outputs = OutputConfig.from_variables(settings.environ)
-    sink = _s3_sink(S3Config.from_variables(settings.environ).for_job(s3_config), outputs)
+    config = S3Config.from_variables(settings.environ).for_job(s3_config)
+    if not private_buckets:
+        require_public(config)
+    sink = _s3_sink(config, outputs)
     return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
 
 
@@ -517,7 +526,7 @@ def open_service(
     private_inputs: bool = False,
     folder: "OutputSink | None" = None,
 ) -> "Service":
-    """What the jobs of a worker or server share. `private_inputs` lets jobs fetch from private addresses.
+    """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
 
     `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker.
     """
@@ -532,12 +541,12 @@ def open_service(
         fetcher=Fetcher(
             open_client=lambda: HttpClient(public_only=not private_inputs), open_bucket=_open_bucket, limits=Limits()
         ),
-        sink_for=_sink_for(settings, folder),
+        sink_for=_sink_for(settings, folder, private_buckets=private_inputs),
         workflows=WorkflowFolder(),
     )
 
 
-def _sink_for(settings: "Settings", folder: "OutputSink | None") -> "SinkFor":
+def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
     """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
     from comfypin.outputs.config import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES
 
@@ -554,7 +563,7 @@ def _sink_for(settings: "Settings", folder: "OutputSink | None") -> "SinkFor":
         changes = _wished(wish)
         if s3 is not None and wish.mode in (None, "s3"):
             changed = replace(settings, environ={**settings.environ, **changes})
-            return make_job_sink(changed, s3.model_dump())
+            return make_job_sink(changed, s3.model_dump(), private_buckets=private_buckets)
         return shared(wish.mode or _job_mode(settings, folder), tuple(sorted(changes.items())))
 
     return sink_for

@@ -17,6 +17,7 @@ from tests.support.runpod_queue import RunpodQueue, worker
 from tests.support.workflows import load, picture, slow
 
 PNG = (ROOT / "workflows" / "demo.png").read_bytes()
+BUCKET = {"accessId": "id", "accessSecret": "secret", "bucketName": "bucket"}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,8 @@ def test_a_workflow_of_the_image_runs_by_its_name(queue: RunpodQueue, running: o
         ({"workflow": load("a.png"), "images": [{"name": "../a.png", "image": "AAAA"}]}, "leaves the input folder"),
         ({"workflow": {}, "inputs": [{"name": "a", "url": "http://169.254.169.254/latest"}]}, "link-local"),
         ({"workflow": {}, "inputs": [{"name": "a", "url": "http://127.0.0.1:1/x"}]}, "private address"),
+        ({"workflow": {}, "s3Config": {**BUCKET, "endpointUrl": "http://169.254.169.254"}}, "private address"),
+        ({"workflow": {}, "s3Config": {**BUCKET, "endpointUrl": "http://localhost:9000"}}, "private address"),
         ({"workflow_name": "demmo"}, "demo"),
         ({"workflow": {}, "output": {"mode": "gcs"}}, "GCS_BUCKET"),
     ],
@@ -185,6 +188,30 @@ def test_the_third_crash_in_a_row_gives_the_worker_back() -> None:
             assert "EngineCrashed" in json.dumps(final)
             assert final.get("stopPod", False) is (number == 2)
         assert process.wait(60) == 0, "nothing more is taken"
+
+
+def test_a_job_that_kills_the_engine_fails_alone_while_others_wait_behind_it() -> None:
+    with RunpodQueue().running() as own, worker(own, "--concurrency", "3") as process:
+        dead: set[int] = set()
+        own.put("killer", {"workflow": slow(2_000)})
+        _wait_for(_told_since(own, "killer"), process)
+        for name in ("bystander-1", "bystander-2"):
+            own.put(name, {"workflow": picture(len(name) + int(name[-1]))})
+        _wait_for(lambda: all(_waiting_told(own, name) for name in ("bystander-1", "bystander-2")), process)
+        for _ in range(2):
+            _wait_for(lambda: _engines(process.pid) - dead != set(), process)
+            _wait_for(_told_since(own, "killer"), process)
+            (engine,) = _engines(process.pid) - dead
+            dead.add(engine)
+            os.kill(engine, signal.SIGKILL)
+        assert "EngineCrashed" in json.dumps(own.wait("killer"))
+        for name in ("bystander-1", "bystander-2"):
+            assert len(own.wait(name)["output"]["images"]) == 1
+
+
+def _waiting_told(queue: RunpodQueue, job_id: str) -> bool:
+    """Whether the platform was told that the job waits in the engine's queue."""
+    return any("queued" in json.dumps(post) for post in queue.posts[job_id])
 
 
 def _told_since(queue: RunpodQueue, job_id: str) -> Callable[[], bool]:

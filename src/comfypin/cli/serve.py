@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--output-dir", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
     what.add_argument("--sync", metavar="DEST", help="sync the output folder there: gs://..., s3://... or a folder")
     what.add_argument(
-        "--allow-private-inputs", action="store_true", help="let inputs and webhooks be private addresses"
+        "--allow-private-inputs", action="store_true", help="let inputs, webhooks and s3Config name private addresses"
     )
     limits = parser.add_argument_group("limits")
     limits.add_argument(

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for running jobs after SIGTERM (20); what is not done then goes back to the platform",
     )
-    parser.add_argument("--allow-private-inputs", action="store_true", help="let jobs fetch from private addresses")
+    parser.add_argument("--allow-private-inputs", action="store_true", help="let jobs name private addresses")
     parser.add_argument("--json", action="store_true", help="logs as JSON lines")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")

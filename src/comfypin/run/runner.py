@@ -6,7 +6,17 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 
-from comfypin.engine.interface import Engine, EngineEvent, EngineOutput, Prompt, PromptOutputs, Warned
+from comfypin.engine.interface import (
+    Engine,
+    EngineEvent,
+    EngineOutput,
+    NodeStarted,
+    Prompt,
+    PromptOutputs,
+    Queued,
+    Started,
+    Warned,
+)
 from comfypin.errors import ComfypinError, PromptError
 from comfypin.errors.engine import EngineCrashed
 from comfypin.errors.prompt import DeadlineExceeded
@@ -17,6 +27,8 @@ from comfypin.run.spool import Wanted, collect, spool_folder
 from comfypin.run.timing import Stopwatch
 
 _CANCEL_WITHIN_S = 5.0
+_DEATHS_OF_OTHERS = 3
+"""How often a job that only waited in an engine that died is queued again: whatever killed it was not that job."""
 
 
 def _nobody(event: RunEvent) -> None:
@@ -26,8 +38,8 @@ def _nobody(event: RunEvent) -> None:
 async def run(job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher = _nobody) -> JobResult:
     """Run the job to its last delivered output.
 
-    A job whose engine dies under it is queued once more. When the deadline passes, or this task is cancelled, the
-    prompt is cancelled in the engine before the failure goes up.
+    A job whose engine dies under it is queued once more; one that only waited behind another, a few times. When the
+    deadline passes, or this task is cancelled, the prompt is cancelled in the engine before the failure goes up.
 
     Raises `WorkflowRejected`, `NodeFailed`, `PromptInterrupted`, `PromptLost`, `DeadlineExceeded`, `EngineError`,
     `OutputError`, `StorageError`.
@@ -51,6 +63,7 @@ class _Run:
         self._sink = sink
         self._on_event = on_event
         self._warnings = list(job.warnings)
+        self._waits = False
         self.stopwatch = Stopwatch(clock, on_event)
 
     async def result(self) -> JobResult:
@@ -78,18 +91,23 @@ class _Run:
         )
 
     async def _executed(self) -> tuple[str, PromptOutputs]:
-        """Run the prompt, once more if the engine dies under it."""
-        try:
-            return await self._execute()
-        except EngineCrashed as exc:
-            self._on_event(Requeued(reason=exc.reason))
-            self._warnings.append(f"The engine died ({exc.reason}); the job was run once more.")
-            self.stopwatch.end_of_nodes()
-            self.stopwatch.enter("queue")
-        return await self._execute()
+        """Run the prompt; once more if the engine dies under it, and again where it died under another job's."""
+        own = others = 0
+        while True:
+            try:
+                return await self._execute()
+            except EngineCrashed as exc:
+                own, others = (own, others + 1) if self._waits else (own + 1, others)
+                if own > 1 or others > _DEATHS_OF_OTHERS:
+                    raise
+                self._on_event(Requeued(reason=exc.reason))
+                under = "another job, behind which this one waited" if self._waits else "it"
+                self._warnings.append(f"The engine died under {under} ({exc.reason}); the job was run once more.")
+                self.stopwatch.end_of_nodes()
+                self.stopwatch.enter("queue")
 
     async def _execute(self) -> tuple[str, PromptOutputs]:
-        prompt_id = str(uuid.uuid4())
+        prompt_id, self._waits = str(uuid.uuid4()), False
         prompt = Prompt(
             prompt_id=prompt_id, graph=self._job.graph, inputs=self._job.inputs, extra_data=self._job.extra_data
         )
@@ -106,8 +124,13 @@ class _Run:
 
     async def _follow(self, events: AsyncGenerator[EngineEvent, None]) -> None:
         async for event in events:
-            if isinstance(event, Warned):
-                self._warnings.append(event.message)
+            match event:
+                case Warned(message=message):
+                    self._warnings.append(message)
+                case Queued(ahead=ahead):
+                    self._waits = ahead > 0
+                case Started() | NodeStarted():
+                    self._waits = False
             self.stopwatch.hear(event)
         self.stopwatch.end_of_nodes()
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from comfypin.errors.serve import JobInvalid
 
@@ -87,6 +87,14 @@ class JobInput(_Part):
     comfy_org_api_key: Annotated[str | None, Field(description="For ComfyUI's API nodes; in no log and no result.")] = (
         None
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, document: Any) -> Any:
+        """Clients write `"images": null` for what they do not send, as worker-comfyui lets them."""
+        if not isinstance(document, dict):
+            return document
+        return {name: value for name, value in document.items() if value is not None}
 
 
 def parse_input(document: object) -> tuple[JobInput, list[str]]:

@@ -1,12 +1,13 @@
 """A job runs to its last delivered output, or says why not and leaves nothing running."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.engine.interface import NodeStarted, Prompt, PromptOutputs
+from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued
 from comfypin.errors.engine import EngineCrashed, OutputGone
 from comfypin.errors.prompt import DeadlineExceeded, NodeFailed
 from comfypin.errors.workflow import WorkflowRejected
@@ -108,6 +109,35 @@ async def test_a_job_whose_engine_dies_twice_fails() -> None:
     with pytest.raises(EngineCrashed):
         await run(a_job(), engine=engine, sink=InlineSink())
     assert len(engine.prompts) == 2
+
+
+class CrowdedEngine(FakeEngine):
+    """Dies under other jobs, so many times, while ours waits behind them."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__()
+        self._deaths = deaths
+
+    async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
+        if self._deaths > 0:
+            self._deaths -= 1
+            yield Queued(ahead=1)
+            raise EngineCrashed(reason="killed by SIGKILL (exit code 137)", log_tail=())
+        async for event in super().events(prompt_id):
+            yield event
+
+
+async def test_a_job_that_waited_while_another_killed_the_engine_is_not_blamed() -> None:
+    result = await run(a_job(), engine=CrowdedEngine(deaths=3), sink=InlineSink())
+    assert len(result.deliveries) == 1
+    assert "under another job" in result.warnings[0]
+
+
+async def test_a_job_does_not_wait_for_ever_for_an_engine_that_dies_under_others() -> None:
+    engine = CrowdedEngine(deaths=100)
+    with pytest.raises(EngineCrashed):
+        await run(a_job(), engine=engine, sink=InlineSink())
+    assert len(engine.prompts) == 4
 
 
 async def test_a_deadline_cancels_the_prompt_and_names_the_phase() -> None:

@@ -41,6 +41,11 @@ def test_a_text_that_is_json_is_read() -> None:
     assert job.release == "demo"
 
 
+def test_a_null_stands_for_what_is_not_sent() -> None:
+    nothing = ("images", "inputs", "set", "output", "release", "timeout_s", "s3Config", "comfy_org_api_key")
+    assert parse_input({"workflow": {}, **dict.fromkeys(nothing)}) == parse_input({"workflow": {}})
+
+
 def test_every_mistake_is_named_at_once_and_no_value_is_repeated() -> None:
     with pytest.raises(JobInvalid) as caught:
         parse_input({"workflow": {}, "timeout_s": -1, "images": [{"name": "a\0b", "image": "secret"}]})
