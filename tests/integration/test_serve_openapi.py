@@ -37,4 +37,4 @@ def test_no_request_ends_in_a_server_error(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_ten_thousand_requests_end_in_no_server_error(tmp_path: Path) -> None:
-    fuzz(tmp_path, phases="examples,fuzzing", per_operation=1200, at_least=10_000, timeout_s=3500)
+    fuzz(tmp_path, phases="examples,fuzzing", per_operation=1400, at_least=10_000, timeout_s=3500)
