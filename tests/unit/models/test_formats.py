@@ -85,6 +85,56 @@ def test_an_archive_around_a_pickle_is_refused(tmp_path: Path, data: bytes, name
     assert isinstance(format_problem(written(tmp_path, data), pin), PickleRefused)
 
 
+class Calls:
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("run",)
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+@pytest.mark.parametrize("value", [Calls(), {"a": Calls()}, [1.5, None, {"state_dict": list(range(2000))}]])
+@pytest.mark.parametrize("name", ["x.safetensors", "x.gguf", "x"])
+def test_old_protocols_have_no_mark_and_are_found_too(tmp_path: Path, protocol: int, value: object, name: str) -> None:
+    path = written(tmp_path, pickle.dumps(value, protocol=protocol))
+    assert isinstance(format_problem(path, pin_of(b"", target=f"$MODELS_DIR/vae/{name}")), PickleRefused)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"N0cos\nsystem\n(S'id'\ntR.", b"]0}0)0(1cposix\nsystem\n(Vid\ntR.", b"(S'id'\nios\nsystem\n.",
+     b"(cos\nsystem\nS'id'\no."],
+)  # fmt: skip
+def test_a_pickle_that_begins_harmlessly_is_found(tmp_path: Path, data: bytes) -> None:
+    path = written(tmp_path, data + bytes(5000))
+    assert isinstance(format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")), PickleRefused)
+
+
+def test_a_pickle_at_the_end_of_an_archive_is_found(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data/0", b"0" * 100_000)
+        archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
+    path = written(tmp_path, file.getvalue())
+    assert isinstance(format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")), PickleRefused)
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 66_176])
+def test_a_header_whose_length_looks_like_the_start_of_a_pickle_is_no_pickle(tmp_path: Path, length: int) -> None:
+    tensor = {"t": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}
+    header = json.dumps(tensor).encode().ljust(length)
+    path = written(tmp_path, length.to_bytes(8, "little") + header + b"abc")
+    assert format_problem(path, pin_of(b"")) is None
+    assert format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.sft2")) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GGUF\x03\x00\x00\x00" + bytes(100), b"\x08\x07\x12\x07pytorch", b"(c) 2024 Somebody\nAll rights reserved\n",
+     b"None\n", b'{"a": 1}', b"I am text\n", b"RIFF\x00\x00\x00\x00", b"\x89HDF\r\n\x1a\n", b"", b"."],
+)  # fmt: skip
+def test_other_files_are_no_pickles(tmp_path: Path, data: bytes) -> None:
+    assert format_problem(written(tmp_path, data), pin_of(b"", target="$MODELS_DIR/vae/x.dat")) is None
+
+
 @pytest.mark.parametrize("suffix", ["ckpt", "pt", "pth", "bin", "PTH"])
 def test_a_pickle_is_refused_by_its_name_before_it_is_fetched(suffix: str) -> None:
     refusal = pickle_by_name(pin_of(b"", target=f"$MODELS_DIR/a/x.{suffix}"))
