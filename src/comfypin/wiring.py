@@ -458,7 +458,8 @@ def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float =
 
     from comfypin.models.bucket import BucketSource
     from comfypin.models.civitai import CivitaiSource
-    from comfypin.models.http import Credentials, HttpClient, HttpSource
+    from comfypin.models.http import Credentials, HttpClient
+    from comfypin.models.httpfile import HttpSource
     from comfypin.models.huggingface import HubSource
     from comfypin.models.local import LocalSource
     from comfypin.settings import ModelSettings

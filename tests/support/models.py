@@ -9,7 +9,8 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.lock.model import ModelPin
-from comfypin.models.http import Credentials, HttpClient, HttpSource
+from comfypin.models.http import Credentials, HttpClient
+from comfypin.models.httpfile import HttpSource
 from comfypin.models.interface import ModelSource, Watcher
 from comfypin.models.local import LocalSource
 from comfypin.models.network import Dialler

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from comfypin.digest import Digest
 from comfypin.errors.model import SourceFailed, SourceMissing, SourceRefused, UnknownSource, WrongDigest
-from comfypin.models.http import HttpClient, HttpFile, refusal
+from comfypin.models.answer import refusal
+from comfypin.models.http import HttpClient
+from comfypin.models.httpfile import HttpFile
 from comfypin.models.interface import SourceFacts, Wanted
 
 _BY_VERSION = re.compile(r"civitai://(?:version/)?(\d+)(?:(?:/|/file/|\?file=)(\d+))?/?")
