@@ -292,9 +292,9 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     if not lock.models:
         return 0
     from comfypin.errors.model import ModelsFailed
+    from comfypin.models.effort import Budget
     from comfypin.models.places import Places, targets
     from comfypin.models.pull import Puller
-    from comfypin.models.transfer import Budget
     from comfypin.models.verify import Present, failure, inspect_all
     from comfypin.settings import ModelSettings
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors.model import ModelsFailed, ModelUnavailable
+from comfypin.models.effort import Effort
 from comfypin.models.partial import Partial
 from comfypin.models.pull import PullOptions
-from comfypin.models.transfer import Effort
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import FAST, Home, pin_of, some_bytes, sources_over
 

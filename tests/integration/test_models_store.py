@@ -106,8 +106,8 @@ def test_a_second_release_fetches_nothing(home: Home, source: str) -> None:
 
 
 def test_a_store_on_a_volume_serves_another_models_folder(tmp_path: Path, source: str) -> None:
+    from comfypin.models.effort import Budget
     from comfypin.models.pull import Puller
-    from comfypin.models.transfer import Budget
     from tests.support.models import sources_over
 
     target = tmp_path / "container" / "models" / "vae" / "x.safetensors"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.lock.model import ModelPin
+from comfypin.models.effort import Budget, Effort
 from comfypin.models.http import Credentials, HttpClient
 from comfypin.models.httpfile import HttpSource
 from comfypin.models.interface import ModelSource, Watcher
@@ -17,7 +18,6 @@ from comfypin.models.network import Dialler
 from comfypin.models.places import Places
 from comfypin.models.pull import Puller, PullOptions, PullReport
 from comfypin.models.store import BlobStore
-from comfypin.models.transfer import Budget, Effort
 
 FAST = Effort(attempts=4, first_pause_s=0.01, stall_s=5.0)
 

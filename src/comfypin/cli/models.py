@@ -136,8 +136,8 @@ def _bring(
     arguments: argparse.Namespace, work: _Work, models: "list[tuple[ModelPin, Path]]", *, overwrite: bool = False
 ) -> "PullReport":
     from comfypin.cli.model_progress import watching
+    from comfypin.models.effort import Budget, Effort
     from comfypin.models.pull import Puller, PullOptions
-    from comfypin.models.transfer import Budget, Effort
     from comfypin.settings import ModelSettings
     from comfypin.wiring import model_sources
 
@@ -232,9 +232,9 @@ def _stage(arguments: argparse.Namespace) -> int:
 
 def _copy_to(arguments: argparse.Namespace, work: _Work, to: Path) -> "PullReport":
     from comfypin.cli.model_progress import watching
+    from comfypin.models.effort import Budget
     from comfypin.models.pull import Puller
     from comfypin.models.stage import stageable
-    from comfypin.models.transfer import Budget
     from comfypin.wiring import model_sources, model_store
 
     to = to.absolute()

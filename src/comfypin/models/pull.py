@@ -21,11 +21,12 @@ from comfypin.errors.model import (
 from comfypin.files import free_bytes
 from comfypin.lease import Lease, acquire
 from comfypin.lock.model import ModelPin
+from comfypin.models.effort import Budget, Effort
 from comfypin.models.formats import format_problem, pickle_by_name
 from comfypin.models.interface import ModelSource, Stop, Unwatched, Wanted, Watcher, shown
 from comfypin.models.partial import Partial
 from comfypin.models.store import BlobStore, LinkKind
-from comfypin.models.transfer import Budget, Effort, fetch
+from comfypin.models.transfer import fetch
 
 State = Literal["present", "linked", "adopted", "fetched"]
 

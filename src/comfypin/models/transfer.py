@@ -1,84 +1,30 @@
 """One file on its way: parts come over many connections, go where they belong, and are hashed in order meanwhile."""
 
-import contextlib
 import hashlib
-import heapq
 import os
-import queue
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError
 from comfypin.errors.model import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
+from comfypin.models.effort import Budget, Effort, Pace, Trouble
 from comfypin.models.interface import ModelSource, Reader, RemoteFile, Stop, Wanted, shown
 from comfypin.models.partial import Journal, Partial
+from comfypin.models.parts import Part, Parts
 
 # What is asked for first, before the size is known; a file that is not larger needs no other request.
 FIRST_BYTES = 8 << 20
 # A file up to this size is hashed after it was written, without a thread for it.
 INLINE_BYTES = 8 << 20
-BUFFER_BYTES = 512 << 10
 HASH_BUFFER_BYTES = 512 << 10
-# The hasher is woken for this much at once: waking it for every read of a socket costs more than the hash itself.
-HASH_STEP_BYTES = 2 << 20
-# Below this a connection is worth less than the hope for a better one.
-STALL_BYTES_PER_S = 2_000
-LEAST_PROGRESS_BYTES = 64 << 10
-LONGEST_WAIT_S = 20.0
-
-
-class Budget:
-    """The connections of a pull and their memory: whoever has a buffer may have a connection open."""
-
-    def __init__(self, connections: int, *, buffer_bytes: int = BUFFER_BYTES) -> None:
-        self.connections = connections
-        self._buffers: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
-        self._buffer_bytes = buffer_bytes
-        for _ in range(connections):
-            self._buffers.put(None)
-
-    @contextlib.contextmanager
-    def buffer(self) -> Iterator[memoryview]:
-        """Wait for one of the connections; yields the memory that goes with it."""
-        buffer = self._buffers.get()
-        try:
-            if buffer is None:
-                buffer = memoryview(bytearray(self._buffer_bytes))
-            yield buffer
-        finally:
-            self._buffers.put(buffer)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How hard to try: failures in a row without progress, the first pause, and how long silence is borne."""
-
-    attempts: int = 6
-    first_pause_s: float = 0.5
-    stall_s: float = 30.0
-
-    def pause_s(self, failures: int, asked_s: float | None) -> float:
-        """How long to wait after that many failures in a row, with what the server asked for as the least."""
-        backoff: float = min(LONGEST_WAIT_S, self.first_pause_s * 2 ** (failures - 1))
-        backoff *= 0.5 + secrets.randbelow(500) / 1000
-        return min(max(backoff, asked_s or 0.0), 120.0)
-
-
-@dataclass(slots=True)
-class _Part:
-    index: int
-    start: int
-    length: int | None
-    written: int = 0
-    resumed: bool = False
-
-    @property
-    def whole(self) -> bool:
-        return self.length is not None and self.written >= self.length
+# More connections than the network can fill only take turns at the processor, so a file begins with few, and has more
+# whenever its hasher waits this long for bytes.
+FIRST_CONNECTIONS = 2
+PATIENCE_S = 0.02
+# What has arrived is written when the buffer is full, or when it is this old: TLS gives 16 KiB at a time.
+FLUSH_AFTER_S = 0.5
 
 
 class Transfer:
@@ -93,13 +39,8 @@ class Transfer:
         self._wanted = wanted
         self._budget = budget
         self._effort = effort
-        self._parts: list[_Part] = []
-        self._missing: list[int] = []
-        self._changed = threading.Condition()
-        self._awaited: _Part | None = None
-        self._awaited_bytes = 0
-        self._failure: Exception | None = None
-        self._done = False
+        self._parts = Parts()
+        self._fetchers: list[threading.Thread] = []
         self._descriptor = -1
         self._remote: RemoteFile | None = None
         self._opening = threading.Lock()
@@ -108,7 +49,6 @@ class Transfer:
         self._size: int | None = None
         self._prefixes: dict[int, str] = {}
         self.resumed_bytes = 0
-        self.fetched_bytes = 0
 
     def run(self, *, stop: Stop, begun: Callable[[int | None, int], None], advanced: Callable[[int], None]) -> Digest:
         """Fetch what is missing; the digest of the whole. `begun` hears the size and what was there already.
@@ -141,8 +81,7 @@ class Transfer:
         if not remote.ranged or size is None:
             # A server without ranges: one stream, from the beginning, and nothing to go on with after a kill.
             self._partial.reset()
-            self._parts = [_Part(0, 0, size)]
-            self._missing = [0]
+            self._parts.add(0, size)
             return size
         journal = Journal(
             size_bytes=size, part_bytes=remote.part_bytes, validator=remote.validator, source=shown(self._uri)
@@ -174,27 +113,21 @@ class Transfer:
         size, step = journal.size_bytes, journal.part_bytes
         self._prefixes = journal.prefixes
         for index, start in enumerate(range(0, size, step)):
-            part = _Part(index, start, min(step, size - start))
-            if index in journal.written:
-                part.written, part.resumed = part.length or 0, True
-                self.resumed_bytes += part.written
-            else:
-                self._missing.append(index)
-            self._parts.append(part)
+            part = self._parts.add(start, min(step, size - start), there=index in journal.written)
+            self.resumed_bytes += part.written
         if not size:
-            self._parts.append(_Part(0, 0, 0))
-        heapq.heapify(self._missing)
+            self._parts.add(0, 0, there=True)
 
     def _open(self, start: int, length: int | None) -> RemoteFile:
         """The source's file, opened once by whoever needs it first; failures that may pass are tried again."""
         with self._opening:
-            trouble = _Trouble()
+            trouble = Trouble()
             while self._remote is None:
                 try:
                     with self._budget.buffer():
                         self._remote = self._source.open(self._uri, self._wanted, start=start, length=length)
                 except SourceUnavailable as error:
-                    trouble.add(self.fetched_bytes)
+                    trouble.add(self._parts.fetched_bytes)
                     self._pause(trouble, error)
             return self._remote
 
@@ -208,64 +141,54 @@ class Transfer:
     def _fetch_and_hash(self) -> Digest:
         # Opened before there are threads that would each open it.
         self._descriptor = self._partial.descriptor
-        if len(self._parts) == 1 and (self._parts[0].length or INLINE_BYTES + 1) <= INLINE_BYTES:
-            if self._missing:
+        (first, *others) = self._parts.all
+        if not others and first.length is not None and first.length <= INLINE_BYTES:
+            if self._parts.missing:
                 self._fetch_all()
             return self._hash_all()
-        count = min(self._budget.connections, max(1, len(self._missing)))
-        fetchers = [threading.Thread(target=self._fetch_all, name=f"fetch-{n}", daemon=True) for n in range(count)]
-        for fetcher in fetchers:
-            fetcher.start()
+        self._hire(FIRST_CONNECTIONS)
         try:
             return self._hash_all()
         finally:
-            with self._changed:
-                self._done = True
-                self._changed.notify_all()
+            self._parts.end()
             if self._remote is not None:
                 self._remote.abort()
-            for fetcher in fetchers:
+            for fetcher in self._fetchers:
                 fetcher.join()
+
+    def _hire(self, count: int) -> None:
+        """Start more fetchers, up to one for each missing part and each connection of the budget."""
+        for _ in range(min(count, self._parts.missing, self._budget.connections - len(self._fetchers))):
+            fetcher = threading.Thread(target=self._fetch_all, name=f"fetch-{len(self._fetchers)}", daemon=True)
+            self._fetchers.append(fetcher)
+            fetcher.start()
 
     def _fetch_all(self) -> None:
         """A fetcher: take the first missing part, bring it, until all is done or something failed."""
-        trouble = _Trouble()
+        trouble = Trouble()
         try:
-            while (part := self._take()) is not None:
+            while not self._stop.is_set() and (part := self._parts.take()) is not None:
                 try:
                     self._stream(part)
                 except SourceUnavailable as error:
                     self._put_back(part, error)
-                    trouble.add(self.fetched_bytes)
+                    trouble.add(self._parts.fetched_bytes)
                     self._pause(trouble, error)
                     continue
                 trouble.own = 0
-                if len(self._parts) == 1:
+                if len(self._parts.all) == 1:
                     return
                 self._partial.wrote(part.index)
         except (ComfypinError, OSError) as error:
-            with self._changed:
-                self._failure = self._failure or error
-                self._changed.notify_all()
+            self._parts.fail(error)
 
-    def _take(self) -> _Part | None:
-        with self._changed:
-            while True:
-                if self._done or self._failure is not None or self._stop.is_set():
-                    return None
-                if self._missing:
-                    return self._parts[heapq.heappop(self._missing)]
-                self._changed.wait(0.5)
-
-    def _put_back(self, part: _Part, error: SourceUnavailable) -> None:
+    def _put_back(self, part: Part, error: SourceUnavailable) -> None:
         """Let anybody go on with the part where it broke off. A stream without ranges has to begin again instead."""
         if self._remote is not None and not self._remote.ranged and part.written:
             raise StreamBroke(uri=error.uri, reason=error.reason) from error
-        with self._changed:
-            heapq.heappush(self._missing, part.index)
-            self._changed.notify_all()
+        self._parts.put_back(part)
 
-    def _stream(self, part: _Part) -> None:
+    def _stream(self, part: Part) -> None:
         length = None if part.length is None else part.length - part.written
         position = part.start + part.written
         remote = self._remote or self._open(position, length)
@@ -275,42 +198,47 @@ class Transfer:
         with self._budget.buffer() as buffer, remote.read(position, length) as reader:
             self._copy(part, reader, buffer)
         if part.length is None:
-            part.length = part.written
-        self._announce(part, 0)
+            self._parts.ended(part)
 
-    def _copy(self, part: _Part, reader: Reader, buffer: memoryview) -> None:
+    def _copy(self, part: Part, reader: Reader, buffer: memoryview) -> None:
         pace = Pace(self._effort.stall_s)
-        while count := reader.readinto(buffer):
-            if part.length is not None and part.written + count > part.length:
-                raise SourceChanged(uri=shown(self._uri), reason="it sends more bytes than it said")
-            offset = part.start + part.written
-            done = 0
-            while done < count:
-                done += os.pwrite(self._descriptor, buffer[done:count], offset + done)
-            self._announce(part, count)
-            if self._stop.is_set() or self._failure is not None or self._done:
-                raise SourceFailed(uri=shown(self._uri), reason="the pull was stopped")
-            if pace.too_slow(count):
-                raise SourceUnavailable(uri=shown(self._uri), reason=f"it stalled ({pace.rate():.0f} bytes a second)")
+        filled, began = 0, time.monotonic()
+        try:
+            while count := reader.readinto(buffer[filled:]):
+                filled += count
+                if part.length is not None and part.written + filled > part.length:
+                    filled = 0
+                    raise SourceChanged(uri=shown(self._uri), reason="it sends more bytes than it said")
+                if filled == len(buffer) or time.monotonic() - began > FLUSH_AFTER_S:
+                    self._write(part, buffer[:filled])
+                    filled, began = 0, time.monotonic()
+                if self._stop.is_set() or self._parts.failure is not None or self._parts.over:
+                    raise SourceFailed(uri=shown(self._uri), reason="the pull was stopped")
+                if pace.too_slow(count):
+                    reason = f"it stalled ({pace.rate():.0f} bytes a second)"
+                    raise SourceUnavailable(uri=shown(self._uri), reason=reason)
+        finally:
+            self._write(part, buffer[:filled])
         if part.length is not None and part.written < part.length:
             raise SourceUnavailable(
                 uri=shown(self._uri),
                 reason=f"it closed the connection {part.length - part.written} bytes before the end",
             )
 
-    def _announce(self, part: _Part, count: int) -> None:
-        with self._changed:
-            part.written += count
-            self.fetched_bytes += count
-            if part is self._awaited and (part.whole or part.written >= self._awaited_bytes):
-                self._changed.notify_all()
-        self._advanced(count)
+    def _write(self, part: Part, data: memoryview) -> None:
+        offset = part.start + part.written
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._descriptor, data[done:], offset + done)
+        if done:
+            self._parts.wrote(part, done)
+            self._advanced(done)
 
-    def _pause(self, trouble: "_Trouble", error: SourceUnavailable) -> None:
+    def _pause(self, trouble: Trouble, error: SourceUnavailable) -> None:
         if trouble.stuck >= self._effort.attempts:
             raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {trouble.stuck} times)") from error
         until = time.monotonic() + self._effort.pause_s(trouble.own, error.retry_after_s)
-        while (left := until - time.monotonic()) > 0 and not self._done:
+        while (left := until - time.monotonic()) > 0 and not self._parts.over:
             self._stop.wait(min(0.2, left))
             self._raise_failure()
 
@@ -319,12 +247,12 @@ class Transfer:
     def _hash_all(self) -> Digest:
         hasher = hashlib.sha256()
         buffer = memoryview(bytearray(HASH_BUFFER_BYTES))
-        for part in self._parts:
+        for part in self._parts.all:
             hasher = self._hash_part(part, hasher, buffer)
         self._raise_failure()
         return Digest(hasher.hexdigest())
 
-    def _hash_part(self, part: _Part, hasher: "hashlib._Hash", buffer: memoryview) -> "hashlib._Hash":
+    def _hash_part(self, part: Part, hasher: "hashlib._Hash", buffer: memoryview) -> "hashlib._Hash":
         before = hasher.copy()
         position = 0
         while (available := self._wait_for(part, position)) > position:
@@ -334,59 +262,34 @@ class Transfer:
                 break
             hasher.update(buffer[:count])
             position += count
-        if len(self._parts) == 1:
+        if len(self._parts.all) == 1:
             return hasher
         prefix = hasher.hexdigest()
         end = part.start + position
         if part.resumed and self._prefixes.get(end, prefix) != prefix:
-            self._refetch(part)
+            self.resumed_bytes -= part.written
+            self._parts.fetch_again(part)
             return self._hash_part(part, before, buffer)
         if end not in self._prefixes or not part.resumed:
             self._partial.hashed(end, prefix)
         return hasher
 
-    def _wait_for(self, part: _Part, position: int) -> int:
-        """How much of the part is written, once that is worth a look beyond `position`, or all there will be."""
-        with self._changed:
-            self._awaited, self._awaited_bytes = part, position + HASH_STEP_BYTES
-            while part.written < self._awaited_bytes and not part.whole:
-                self._raise_failure()
-                self._changed.wait(0.5)
-            self._awaited = None
-            return part.written
-
-    def _refetch(self, part: _Part) -> None:
-        """The bytes on the disk are not those that had arrived: only this part is fetched again."""
-        with self._changed:
-            self.resumed_bytes -= part.written
-            part.written, part.resumed = 0, False
-            heapq.heappush(self._missing, part.index)
-            self._changed.notify_all()
+    def _wait_for(self, part: Part, position: int) -> int:
+        """How much of the part is written, once that is worth a look; more fetchers are hired while nothing comes."""
+        while (written := self._parts.arrived(part, position, wait_s=PATIENCE_S)) is None:
+            self._raise_failure()
+            self._hire(len(self._fetchers))
+        return written
 
     def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self._parts.failure is not None:
+            raise self._parts.failure
         if self._stop.is_set():
             raise SourceFailed(uri=shown(self._uri), reason="the pull was stopped")
 
 
 class StreamBroke(SourceFailed):
     """A stream that cannot be gone on with has to be begun again."""
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """One fetcher's failures in a row: its own decide how long it rests, those without any progress when to give up."""
-
-    own: int = 0
-    stuck: int = 0
-    _seen: int = 0
-
-    def add(self, fetched_bytes: int) -> None:
-        self.own += 1
-        # A server that serves four connections and refuses the others is slow, not broken: the file gets on.
-        self.stuck = 1 if fetched_bytes - self._seen >= LEAST_PROGRESS_BYTES else self.stuck + 1
-        self._seen = fetched_bytes
 
 
 def fetch(
@@ -422,27 +325,3 @@ def fetch(
                 raise
         finally:
             partial.close()
-
-
-class Pace:
-    """Notices a connection that still gives bytes, but hardly any."""
-
-    def __init__(self, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._window_s = window_s
-        self._clock = clock
-        self._since = clock()
-        self._count = 0
-
-    def too_slow(self, count: int) -> bool:
-        """Tell it what arrived; True when a whole window went by below the least rate."""
-        self._count += count
-        if self._clock() - self._since < self._window_s:
-            return False
-        if self.rate() < STALL_BYTES_PER_S:
-            return True
-        self._since, self._count = self._clock(), 0
-        return False
-
-    def rate(self) -> float:
-        """Bytes a second in the present window."""
-        return self._count / max(1e-9, self._clock() - self._since)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.models import ledger as ledger_module
+from comfypin.models.effort import Effort, Pace
 from comfypin.models.ledger import Ledger
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.scratch import Scratch
-from comfypin.models.transfer import Effort, Pace
 
 A, B = Digest.of(b"a"), Digest.of(b"b")
 

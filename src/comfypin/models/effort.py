@@ -1,0 +1,91 @@
+"""How much a pull may use and how hard it tries: connections and their memory, pauses, and what counts as stalled."""
+
+import contextlib
+import queue
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+BUFFER_BYTES = 512 << 10
+# Below this a connection is worth less than the hope for a better one.
+STALL_BYTES_PER_S = 2_000
+LEAST_PROGRESS_BYTES = 64 << 10
+LONGEST_WAIT_S = 20.0
+
+
+class Budget:
+    """The connections of a pull and their memory: whoever has a buffer may have a connection open."""
+
+    def __init__(self, connections: int, *, buffer_bytes: int = BUFFER_BYTES) -> None:
+        self.connections = connections
+        self._buffers: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
+        self._buffer_bytes = buffer_bytes
+        for _ in range(connections):
+            self._buffers.put(None)
+
+    @contextlib.contextmanager
+    def buffer(self) -> Iterator[memoryview]:
+        """Wait for one of the connections; yields the memory that goes with it."""
+        buffer = self._buffers.get()
+        try:
+            if buffer is None:
+                buffer = memoryview(bytearray(self._buffer_bytes))
+            yield buffer
+        finally:
+            self._buffers.put(buffer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How hard to try: failures in a row without progress, the first pause, and how long silence is borne."""
+
+    attempts: int = 6
+    first_pause_s: float = 0.5
+    stall_s: float = 30.0
+
+    def pause_s(self, failures: int, asked_s: float | None) -> float:
+        """How long to wait after that many failures in a row, with what the server asked for as the least."""
+        backoff: float = min(LONGEST_WAIT_S, self.first_pause_s * 2 ** (failures - 1))
+        backoff *= 0.5 + secrets.randbelow(500) / 1000
+        return min(max(backoff, asked_s or 0.0), 120.0)
+
+
+@dataclass(slots=True)
+class Trouble:
+    """One fetcher's failures in a row: its own decide how long it rests, those without any progress when to give up."""
+
+    own: int = 0
+    stuck: int = 0
+    _seen: int = 0
+
+    def add(self, fetched_bytes: int) -> None:
+        """Count a failure, with what the whole file has got by now."""
+        self.own += 1
+        # A server that serves four connections and refuses the others is slow, not broken: the file gets on.
+        self.stuck = 1 if fetched_bytes - self._seen >= LEAST_PROGRESS_BYTES else self.stuck + 1
+        self._seen = fetched_bytes
+
+
+class Pace:
+    """Notices a connection that still gives bytes, but hardly any."""
+
+    def __init__(self, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window_s = window_s
+        self._clock = clock
+        self._since = clock()
+        self._count = 0
+
+    def too_slow(self, count: int) -> bool:
+        """Tell it what arrived; True when a whole window went by below the least rate."""
+        self._count += count
+        if self._clock() - self._since < self._window_s:
+            return False
+        if self.rate() < STALL_BYTES_PER_S:
+            return True
+        self._since, self._count = self._clock(), 0
+        return False
+
+    def rate(self) -> float:
+        """Bytes a second in the present window."""
+        return self._count / max(1e-9, self._clock() - self._since)
