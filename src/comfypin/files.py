@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -37,6 +38,30 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
     """Write the whole content of a file, or leave what was there."""
     with atomic_file(path, durable=durable, mode=mode) as file:
         file.write(data)
+
+
+_SETTLED_NS = 100_000_000  # file systems round times, to 10 ms or so where they are local
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What changes when a file's bytes do: so that they need not be read again to know that they are the same."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> "FileStamp":
+        """The stamp of an open file."""
+        facts = os.fstat(descriptor)
+        return cls(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+    def settled(self, now_ns: int) -> bool:
+        """Whether a change at `now_ns` or later would show: one right after another may leave the same times."""
+        return max(self.mtime_ns, self.ctime_ns) + _SETTLED_NS < now_ns
 
 
 def fsync_folder(folder: Path) -> None:

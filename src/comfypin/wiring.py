@@ -116,8 +116,8 @@ def make_sink(
     """Where outputs go, checked as far as it can be before a job runs.
 
     `result_max_bytes` is what the platform that takes the result can hold, where INLINE_MAX_BYTES does not say.
-    Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE is
-    false.
+    Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE or
+    S3_VALIDATE is false.
     """
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.convert import ConvertingSink
@@ -223,6 +223,8 @@ def _s3_sink(config: "S3Config", outputs: "OutputConfig") -> "BucketSink":
     store = S3Store(config)
     links = Links(signed_ttl_s=config.signed_url_ttl_s, public_base_url=config.public_base_url)
     links.require_signing(store)
+    if config.validate:
+        store.validate(below=config.prefix)
     return BucketSink(store, Naming(prefix=config.prefix, template=outputs.template), links=links)
 
 
@@ -381,16 +383,16 @@ def _runpod(settings: "RunpodSettings", base_url: str) -> "Api":
 
 def volume_bucket(volume_id: str, data_center: str) -> "VolumeBucket":
     """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
-    from comfypin.deploy.sigv4 import S3Keys
     from comfypin.deploy.volume_bucket import VolumeBucket
     from comfypin.errors.deploy import VolumeKeysMissing
+    from comfypin.objects.config import S3Credentials
     from comfypin.objects.s3_errors import S3Place
     from comfypin.settings import RunpodSettings
 
     settings = RunpodSettings.from_environment()
     if settings.s3_access_key is None or settings.s3_secret_key is None:
         raise VolumeKeysMissing
-    keys = S3Keys(access_key_id=settings.s3_access_key, secret_access_key=settings.s3_secret_key)
+    keys = S3Credentials(access_key_id=settings.s3_access_key, secret_access_key=settings.s3_secret_key)
     endpoint = settings.volumes_url.replace("{dc}", data_center.lower())
     return VolumeBucket(S3Place(bucket=volume_id, endpoint=endpoint, region=data_center), keys)
 

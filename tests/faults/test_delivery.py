@@ -19,7 +19,8 @@ from comfypin.lock.model import Release
 from comfypin.objects.gcs import WHOLE_BYTES, GcsStore
 from comfypin.objects.interface import ObjectStore
 from comfypin.objects.retry import Retry
-from comfypin.objects.s3 import PART_BYTES, S3Store
+from comfypin.objects.s3 import S3Store
+from comfypin.objects.s3_parts import PART_BYTES
 from comfypin.outputs.bucket import BucketSink, Naming
 from comfypin.outputs.interface import JobFacts
 from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, Seen, at_random, fault_proxy, first

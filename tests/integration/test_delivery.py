@@ -18,6 +18,7 @@ from comfypin import wiring
 from comfypin.digest import Digest
 from comfypin.errors.storage import (
     BucketMissing,
+    CredentialsRefused,
     InlineTooBig,
     PayloadUnreadable,
     PublicAccessImpossible,
@@ -161,7 +162,9 @@ async def test_content_type_release_and_digest_are_on_the_object_of_gcs(tmp_path
 async def test_every_output_costs_one_put_and_nothing_else(tmp_path: Path, moto: S3Server) -> None:
     bucket = S3Bucket(moto)
     with fault_proxy(moto.url) as proxy:
-        await sink_for(bucket, S3_ENDPOINT_URL=proxy.url).deliver(a_job(), pictures(tmp_path, 3))
+        sink = sink_for(bucket, S3_ENDPOINT_URL=proxy.url)
+        proxy.seen.clear()
+        await sink.deliver(a_job(), pictures(tmp_path, 3))
     assert [seen.method for seen in proxy.seen] == ["PUT"] * 4
     assert proxy.seen[-1].path.endswith("/manifest.json")
 
@@ -211,6 +214,30 @@ def test_a_bucket_that_is_not_there_is_found_before_the_job(gcs: GcsServer) -> N
     with pytest.raises(BucketMissing, match="GCS_BUCKET"):
         wiring.make_sink("gcs", Settings.from_environment(environ))
     wiring.make_sink("gcs", Settings.from_environment({**environ, "GCS_VALIDATE": "false"}))
+
+
+def test_an_s3_bucket_that_is_not_there_is_found_before_the_job(moto: S3Server) -> None:
+    environ = {**S3Bucket(moto).environ, "S3_BUCKET": "nowhere"}
+    with pytest.raises(BucketMissing, match="S3_BUCKET"):
+        wiring.make_sink("s3", Settings.from_environment(environ))
+    wiring.make_sink("s3", Settings.from_environment({**environ, "S3_VALIDATE": "false"}))
+
+
+def test_keys_that_s3_does_not_take_are_found_before_the_job(rclone: S3Server) -> None:
+    environ = {**S3Bucket(rclone).environ, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    with pytest.raises(CredentialsRefused, match="secret key"):
+        wiring.make_sink("s3", Settings.from_environment(environ))
+
+
+def test_asking_an_s3_bucket_leaves_nothing_in_it(moto: S3Server) -> None:
+    bucket = S3Bucket(moto)
+    with fault_proxy(moto.url) as proxy:
+        sink_for(bucket, S3_ENDPOINT_URL=proxy.url)
+    assert [(seen.method, seen.path) for seen in proxy.seen] == [
+        ("PUT", f"/{bucket.name}/comfy/outputs/.comfypin-write-check"),
+        ("DELETE", f"/{bucket.name}/comfy/outputs/.comfypin-write-check"),
+    ]
+    assert not bucket.objects()
 
 
 @pytest.mark.parametrize(("mode", "variable"), [("gcs", "GCS_BUCKET"), ("s3", "S3_BUCKET")])

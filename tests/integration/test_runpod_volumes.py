@@ -16,7 +16,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from comfypin.cli.main import main
-from comfypin.deploy.sigv4 import S3Keys
 from comfypin.deploy.volume_bucket import VolumeBucket
 from comfypin.deploy.volume_push import Pusher
 from comfypin.deploy.volume_release import LocalFile, Record
@@ -26,6 +25,7 @@ from comfypin.errors import StorageError
 from comfypin.errors.deploy import VolumeTooSmall
 from comfypin.lock.codec import render
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
+from comfypin.objects.config import S3Credentials
 from comfypin.objects.s3_errors import S3Place
 from comfypin.wiring import volume_bucket
 from tests.conftest import shared_path
@@ -298,14 +298,14 @@ def test_what_does_not_fit_is_refused_before_it_is_sent(desk: Desk) -> None:
 def test_signatures_are_those_that_a_server_computes(rclone: S3Server, tmp_path: Path) -> None:
     name = rclone.new_bucket("signed")
     place = S3Place(bucket=name, endpoint=rclone.url, region="EU-RO-1")
-    bucket = VolumeBucket(place, S3Keys(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY))
+    bucket = VolumeBucket(place, S3Credentials(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY))
     key = "models/a folder/x=1+2 ~(ä).safetensors"
     bucket.put(key, b"bytes")
     assert [item.key for item in bucket.objects("models/a folder/")] == [key]
     assert bucket.get(key) == b"bytes"
     bucket.delete(key)
     assert bucket.head(key) is None
-    wrong = VolumeBucket(place, S3Keys(access_key_id=ACCESS_KEY, secret_access_key="wrong"))
+    wrong = VolumeBucket(place, S3Credentials(access_key_id=ACCESS_KEY, secret_access_key="wrong"))
     with pytest.raises(StorageError, match="RUNPOD_S3_SECRET_KEY"):
         wrong.put(key, b"bytes")
 

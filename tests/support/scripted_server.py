@@ -1,13 +1,27 @@
 """An HTTP server that gives one answer to everything: what a store says when it refuses."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
 def answering(status: int, body: str = "", headers: Mapping[str, str] | None = None) -> Iterator[str]:
+    def always(handler: BaseHTTPRequestHandler) -> tuple[int, str]:
+        handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        return status, body
+
+    with answering_by(always, headers) as url:
+        yield url
+
+
+@contextmanager
+def answering_by(
+    decide: Callable[[BaseHTTPRequestHandler], tuple[int, str]], headers: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """An HTTP server whose status and body are what `decide`, which reads the request's body, makes of a request."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -15,7 +29,7 @@ def answering(status: int, body: str = "", headers: Mapping[str, str] | None = N
             pass
 
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, body = decide(self)
             data = body.encode()
             self.send_response(status)
             for name, value in (headers or {}).items():

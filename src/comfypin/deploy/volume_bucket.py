@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import urllib3
 
-from comfypin.deploy.sigv4 import S3Keys, S3Request, encoded_key, signed_headers
 from comfypin.errors.deploy import UploadGone
 from comfypin.errors.storage import (
     BucketMissing,
@@ -23,8 +22,10 @@ from comfypin.errors.storage import (
     StoreRefused,
     StoreUnreachable,
 )
+from comfypin.objects.config import S3Credentials
 from comfypin.objects.retry import Retry
 from comfypin.objects.s3_errors import S3Place, answered
+from comfypin.objects.sigv4 import S3Request, encoded_key, signed_headers
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # Joining the parts of a large object takes RunPod's gateway minutes.
@@ -55,7 +56,12 @@ class VolumeBucket:
     """One volume. Safe for threads."""
 
     def __init__(
-        self, place: S3Place, keys: S3Keys, *, retry: Retry | None = None, pool: urllib3.PoolManager | None = None
+        self,
+        place: S3Place,
+        keys: S3Credentials,
+        *,
+        retry: Retry | None = None,
+        pool: urllib3.PoolManager | None = None,
     ) -> None:
         self._place = place
         self._endpoint = str(place.endpoint).rstrip("/")
@@ -91,7 +97,7 @@ class VolumeBucket:
 
         def read() -> str:
             hasher = hashlib.sha256()
-            answer = self._send(self._request("GET", key), preload=False)
+            answer = self._send(self._request("GET", key), b"", preload=False)
             try:
                 self._refuse(answer, "read", key, answer.data.decode(errors="replace") if answer.status >= 300 else "")
                 for chunk in answer.stream(_CHUNK_BYTES):
@@ -211,7 +217,7 @@ class VolumeBucket:
         timeout_s: float = _TIMEOUT_S,
     ) -> urllib3.BaseHTTPResponse:
         def once() -> urllib3.BaseHTTPResponse:
-            answer = self._send(self._request(method, key, query or {}, body), timeout_s=timeout_s)
+            answer = self._send(self._request(method, key, query or {}, body), body, timeout_s=timeout_s)
             self._refuse(answer, action, key, answer.data[:4096].decode(errors="replace"))
             return answer
 
@@ -223,18 +229,23 @@ class VolumeBucket:
         if body:
             headers["Content-MD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         return S3Request(
-            method=method, endpoint=self._endpoint, path=path, query=query or {}, headers=headers, body=body
+            method=method,
+            endpoint=self._endpoint,
+            path=path,
+            query=query or {},
+            headers=headers,
+            body_sha256=hashlib.sha256(body).hexdigest(),
         )
 
     def _send(
-        self, request: S3Request, *, preload: bool = True, timeout_s: float = _TIMEOUT_S
+        self, request: S3Request, body: bytes, *, preload: bool = True, timeout_s: float = _TIMEOUT_S
     ) -> urllib3.BaseHTTPResponse:
         headers = signed_headers(request, self._keys, region=self._place.region)
         try:
             return self._pool.request(
                 request.method,
                 request.url,
-                body=request.body if request.method in ("PUT", "POST") else None,
+                body=body if request.method in ("PUT", "POST") else None,
                 headers=headers,
                 redirect=False,
                 preload_content=preload,

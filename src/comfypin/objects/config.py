@@ -111,11 +111,43 @@ class S3Credentials:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformKeys:
+    """Where a platform lends keys: for a role against the token in a file, or at a container's address."""
+
+    token_file: Path | None = None
+    role_arn: str | None = None
+    session_name: str = "comfypin"
+    sts_url: str = ""
+    container_url: str | None = None
+    container_token: str | None = field(default=None, repr=False)
+    container_token_file: Path | None = None
+
+    @classmethod
+    def from_variables(cls, env: Variables, *, region: str) -> "PlatformKeys | None":
+        """The variables that platforms set, as AWS's own clients read them; None where they set none."""
+        token_file = env.text("AWS_WEB_IDENTITY_TOKEN_FILE")
+        relative = env.text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+        container = f"http://169.254.170.2{relative}" if relative else env.text("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+        if token_file is None and container is None:
+            return None
+        authorization = env.text("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+        return cls(
+            token_file=Path(token_file) if token_file else None,
+            role_arn=env.text("AWS_ROLE_ARN"),
+            session_name=env.text("AWS_ROLE_SESSION_NAME") or "comfypin",
+            sts_url=(env.text("AWS_ENDPOINT_URL_STS") or f"https://sts.{region}.amazonaws.com").rstrip("/"),
+            container_url=container,
+            container_token=env.text("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+            container_token_file=Path(authorization) if authorization else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class S3Config:
     """A bucket behind the S3 protocol: AWS, R2, MinIO, RunPod volumes, ...
 
-    `endpoint` never holds the bucket; None means AWS. Without `credentials` the platform's own are looked for, where
-    `platform_credentials` says that there may be any (a role's token, a container's address, an instance's).
+    `endpoint` never holds the bucket; None means AWS. Without `credentials` those of the `platform` are used, or of the
+    instance this runs on. `ca_bundle` is a file of certificates to trust instead of the system's.
     """
 
     bucket: str | None = None
@@ -124,7 +156,9 @@ class S3Config:
     region: str = "us-east-1"
     addressing: Addressing = "auto"
     credentials: S3Credentials | None = None
-    platform_credentials: bool = False
+    platform: "PlatformKeys | None" = None
+    ca_bundle: str | None = None
+    validate: bool = True
     retries: int = DEFAULT_RETRIES
     signed_url_ttl_s: int = 0
     public_base_url: str | None = None
@@ -145,15 +179,18 @@ class S3Config:
         bucket = env.text("S3_BUCKET", "BUCKET_NAME")
         place = Place.parse(url, bucket=bucket.removeprefix("s3://").strip("/") if bucket else None)
         base_url = env.text("S3_PUBLIC_BASE_URL")
+        # An endpoint that names its region knows better than AWS's general variables.
+        region = env.text("S3_REGION") or place.region or env.text("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
         return cls(
             bucket=place.bucket,
             prefix=env.prefix("S3_PREFIX"),
             endpoint=place.endpoint,
-            # An endpoint that names its region knows better than AWS's general variables.
-            region=env.text("S3_REGION") or place.region or env.text("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1",
+            region=region,
             addressing=_addressing(env),
             credentials=_credentials(env, runpods_first=place.runpods(env)),
-            platform_credentials=_platform_may_have_some(env),
+            platform=PlatformKeys.from_variables(env, region=region),
+            ca_bundle=env.text("AWS_CA_BUNDLE"),
+            validate=env.flag("S3_VALIDATE", default=True),
             retries=env.count("S3_RETRIES", default=DEFAULT_RETRIES),
             signed_url_ttl_s=env.count("S3_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
             public_base_url=base_url.rstrip("/") if base_url else None,
@@ -314,15 +351,4 @@ def _credentials_of_profile(env: Variables) -> S3Credentials | None:
         access_key_id=parser.get(section, "aws_access_key_id"),
         secret_access_key=parser.get(section, "aws_secret_access_key", fallback=""),
         session_token=parser.get(section, "aws_session_token", fallback=None),
-    )
-
-
-def _platform_may_have_some(env: Variables) -> bool:
-    return (
-        env.text(
-            "AWS_WEB_IDENTITY_TOKEN_FILE",
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        )
-        is not None
     )

@@ -17,7 +17,7 @@ from comfypin.errors.storage import (
     SigningImpossible,
     StoreFull,
 )
-from comfypin.files import atomic_file, contained_path, write_atomically
+from comfypin.files import FileStamp, atomic_file, contained_path, write_atomically
 from comfypin.objects.interface import Payload, StoredObject
 from comfypin.objects.keys import checked_key
 
@@ -125,9 +125,27 @@ def read_whole(payload: Payload, file: BinaryIO) -> bytes:
     """A small payload's bytes, which must be those that were hashed. Raises `PayloadUnreadable`."""
     file.seek(0)
     data = file.read()
-    if Digest.of(data) != payload.sha256:
+    same = Digest.of(data) == payload.sha256 if payload.stamp is None else FileStamp.of(file.fileno()) == payload.stamp
+    if not same:
         raise changed(payload)
     return data
+
+
+def require_as_hashed(payload: Payload, file: BinaryIO) -> None:
+    """Make sure that the file still is what was hashed: by its stamp, else by hashing it again.
+
+    Raises `PayloadUnreadable`.
+    """
+    if payload.stamp is not None:
+        if FileStamp.of(file.fileno()) != payload.stamp:
+            raise changed(payload)
+        return
+    hasher = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(CHUNK_BYTES):
+        hasher.update(chunk)
+    if hasher.hexdigest() != payload.sha256.hex:
+        raise changed(payload)
 
 
 def changed(payload: Payload) -> PayloadUnreadable:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Protocol
 
 from comfypin.digest import Digest
+from comfypin.files import FileStamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
     """A local file to be stored: its path, size and digest (known before the upload), type and metadata.
 
+    `stamp`, where there is one, is the file's as it was hashed: while the file has it, its bytes are not read twice.
     `pace`, where there is one, is told of each piece of bytes before it is sent, and may sleep to bound the rate.
     """
 
@@ -20,6 +22,7 @@ class Payload:
     sha256: Digest
     media_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    stamp: FileStamp | None = None
     pace: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
 

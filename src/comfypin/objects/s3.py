@@ -1,57 +1,40 @@
 """Objects in a bucket behind the S3 protocol: AWS, Cloudflare R2, MinIO, RunPod volumes.
 
-The bytes are carried by obstore's synchronous calls (its async ones abort the interpreter at exit). Requests are
-counted because they cost money: one PUT an object, no listing, no HEAD before a PUT. Every body is signed with its
-sha256, which servers check; the checksum headers of newer AWS clients are not sent, because R2 and others refuse them.
+Requests are counted because they cost money: one PUT an object, no listing, no HEAD before a PUT. The checksum headers
+of newer AWS clients are not sent, because R2 and others refuse them: what arrives is proved by the signed digest of the
+body, by TLS, and by the ETag.
 """
 
 import hashlib
+import http.client
 import logging
 import re
-import socket
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import StorageError
-from comfypin.errors.storage import (
-    ChecksumMismatch,
-    CredentialsMissing,
-    ObjectMissing,
-    SdkMissing,
-    SettingMissing,
-    SigningImpossible,
-)
+from comfypin.errors.storage import ChecksumMismatch, SettingMissing, SigningImpossible
 from comfypin.objects.config import S3Config
-from comfypin.objects.directory import open_payload, read_whole
-from comfypin.objects.gate import ByteGate
+from comfypin.objects.directory import open_payload, require_as_hashed
 from comfypin.objects.interface import Payload, StoredObject
 from comfypin.objects.keys import joined_key
-from comfypin.objects.paced import Paced
 from comfypin.objects.retry import Retry
-from comfypin.objects.s3_errors import S3Place, explained
-
-if TYPE_CHECKING:
-    from obstore import GetResult
-    from obstore.store import S3Config as ClientConfig
-    from obstore.store import S3Store as Client
+from comfypin.objects.s3_errors import S3Place
+from comfypin.objects.s3_http import Answer, FilePart, S3Http, Text
+from comfypin.objects.s3_keys import KeySource
+from comfypin.objects.s3_parts import PART_BYTES, PartsUpload
+from comfypin.objects.s3_proof import Proof
 
 log = logging.getLogger(__name__)
 
-MIB = 1 << 20
-PART_BYTES = 16 * MIB  # one PUT up to here; above, equal parts of this size (R2 takes only equal ones)
-PARTS_AT_ONCE = 3
-MOST_PARTS = 10_000
-# md5 costs 1.9 s a GiB, more than the upload itself; above this size the sha256 that signs each part must do.
-ETAG_CHECKED_BYTES = 256 * MIB
-IN_FLIGHT_BYTES = PARTS_AT_ONCE * PART_BYTES
-_OPAQUE_AFTER = 3
-_METADATA_SERVICE = ("169.254.169.254", 80)
+# md5 costs more than twice what sha256 does, and more than the upload; above this size TLS or signatures must do.
+ETAG_CHECKED_BYTES = 256 << 20
+PROBE = ".comfypin-write-check"
+_PROBE_BODY = b"comfypin asks whether it may write here"
+_OTHER_BODY = b"comfypin asks whether digests are checked"
+_REFUSES_OTHER_BYTES = {"XAmzContentSHA256Mismatch", "BadDigest", "XAmzContentChecksumMismatch"}
 
 
 class S3Store:
@@ -60,141 +43,128 @@ class S3Store:
     def __init__(self, config: S3Config, *, prefix: str = "", retry: Retry | None = None) -> None:
         if config.bucket is None:
             raise SettingMissing(variable="S3_BUCKET", purpose="deliver to S3 or R2")
-        self._bucket = config.bucket
         self._prefix = prefix
-        self._config = config
         self._place = S3Place(bucket=config.bucket, endpoint=config.endpoint, region=config.region)
         self._retry = retry or Retry(retries=config.retries)
-        self._gate = ByteGate(IN_FLIGHT_BYTES)
-        self._etags = _EtagTrust()
-        self._once, self._parts = _clients(config, self._retry)
+        self._http = S3Http(config, self._place, KeySource(config))
+        self._proof = Proof(self._place.name)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Upload the file: one request, or equal parts where it is large. Verified as the module says."""
         full = joined_key(self._prefix, key)
-        upload = self._upload_parts if payload.size_bytes > PART_BYTES else self._upload_whole
-
-        def attempt() -> str | None:
-            with self._gate.hold(min(payload.size_bytes, IN_FLIGHT_BYTES)):
-                return upload(full, payload)
-
-        etag = self._retry.call(attempt, what=self._uri(full))
+        upload = self._put_parts if payload.size_bytes > PART_BYTES else self._put_whole
+        with open_payload(payload) as file:
+            etag = upload(full, payload, file)
         return StoredObject(
-            key=key, size_bytes=payload.size_bytes, uri=self._uri(full), metadata=dict(payload.metadata), etag=etag
+            key=key, size_bytes=payload.size_bytes, uri=self._http.uri(full), metadata=dict(payload.metadata), etag=etag
         )
 
     def head(self, key: str) -> StoredObject | None:
         """Size and metadata, in one HEAD."""
-        import obstore
-
         full = joined_key(self._prefix, key)
-
-        def ask() -> StoredObject | None:
-            try:
-                with self._failures_named("read", full):
-                    found = obstore.get(self._once, full, options={"head": True})
-            except ObjectMissing:
-                return None
-            return StoredObject(
-                key=key,
-                size_bytes=found.meta["size"],
-                uri=self._uri(full),
-                metadata=_decoded(found.attributes),
-                etag=_bare(found.meta.get("e_tag")),
-            )
-
-        return self._retry.call(ask, what=self._uri(full))
+        answer = self._retry.call(lambda: self._facts(full), what=self._http.uri(full))
+        if answer is None:
+            return None
+        return StoredObject(
+            key=key,
+            size_bytes=int(answer.headers.get("content-length") or 0),
+            uri=self._http.uri(full),
+            metadata=_metadata(answer.headers),
+            etag=bare(answer.headers.get("etag")),
+        )
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The object's bytes, as they come, in chunks of at least 1 MiB."""
+        """The object's bytes, as they come, in chunks of up to 1 MiB."""
         full = joined_key(self._prefix, key)
-        with self._failures_named("read", full):
-            found, skip = self._open_at(full, offset)
-            for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
-                if len(chunk) > skip:
-                    yield bytes(chunk)[skip:]
-                skip = max(0, skip - len(chunk))
-
-    def _open_at(self, full: str, offset: int) -> tuple["GetResult", int]:
-        """The object from the offset, or from its beginning where the server has no ranges; the bytes to skip."""
-        import obstore
-        from obstore.exceptions import GenericError
-
-        if offset:
-            try:
-                return obstore.get(self._once, full, options={"range": {"offset": offset}}), 0
-            except GenericError as exc:
-                # `rclone serve s3` answers 200 to a range, which obstore does not take.
-                if "non-partial response" not in str(exc):
-                    raise
-        return obstore.get(self._once, full), offset
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        skip = 0
+        for ranged, chunk in self._http.stream(full, headers=headers, chunk_bytes=CHUNK_BYTES):
+            if not chunk:
+                skip = 0 if ranged else offset  # some servers have no ranges
+                continue
+            if len(chunk) > skip:
+                yield chunk[skip:]
+            skip = max(0, skip - len(chunk))
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """A presigned GET (signature version 4)."""
-        import obstore
-
         if self._place.is_runpod_volume:
             raise SigningImpossible(store=self._place.name, reason="RunPod's volumes have no presigned URLs")
-        full = joined_key(self._prefix, key)
-        with self._failures_named("sign for", full):
-            return obstore.sign(self._once, "GET", full, timedelta(seconds=ttl_s))
+        return self._http.signed_url(joined_key(self._prefix, key), ttl_s=ttl_s)
 
-    def _upload_whole(self, full: str, payload: Payload) -> str | None:
-        import obstore
+    def validate(self, *, below: str = "") -> None:
+        """Make sure that the bucket is there and takes objects below a prefix.
 
-        with open_payload(payload) as file:
-            data = read_whole(payload, file)
-        if payload.pace is not None:
-            payload.pace(len(data))
-        with self._failures_named("write", full):
-            result = obstore.put(self._once, full, data, use_multipart=False, attributes=_attributes(payload))
-        etag = _bare(result["e_tag"])
-        if self._etags.compared:
-            expected = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            self._confirm(full, payload, etag, expected)
-        return etag
+        Sends one small object whose bytes are not those of its signed digest: a server that checks digests refuses it
+        and stores nothing, and its ETags need not be asked later. One that takes it has it removed again. Raises as
+        `put` does.
+        """
+        full = joined_key(self._prefix, f"{below}/{PROBE}" if below else PROBE)
+        other = Text(data=_OTHER_BODY[: len(_PROBE_BODY)], sha256=Text.of(_PROBE_BODY).sha256)
+        answer = self._retry.call(lambda: self._probed(full, other), what=self._http.uri(full))
+        if answer.status < 300:
+            self._remove_probe(full)
+        elif any(f"<Code>{code}<" in answer.text for code in _REFUSES_OTHER_BYTES):
+            self._proof.digests_are_checked = True
+        else:
+            # Some servers have other words for it: the right bytes decide.
+            right = Text.of(_PROBE_BODY)
+            self._retry.call(lambda: self._http.ask("PUT", full, action="write", body=right), what=self._http.uri(full))
+            self._remove_probe(full)
 
-    def _upload_parts(self, full: str, payload: Payload) -> str | None:
-        part_bytes = part_size(payload.size_bytes)
-        with open_payload(payload) as file:
-            if payload.pace is None:
-                etag = self._send_parts(full, payload, payload.path, part_bytes)  # read without Python
-            else:
-                paced = Paced(file, payload.pace)
-                try:
-                    etag = self._send_parts(full, payload, cast("BinaryIO", paced), part_bytes)
-                except StorageError:
-                    if paced.failure is not None:
-                        raise paced.failure from None
-                    raise
-        self._confirm_size(full, payload)
-        if self._etags.compared and payload.size_bytes <= ETAG_CHECKED_BYTES:
-            self._confirm(full, payload, etag, etag_of_parts(payload.path, part_bytes))
-        return etag
+    def _probed(self, full: str, body: Text) -> Answer:
+        answer = self._http.exchange("PUT", full, body=body)
+        if answer.status >= 429:
+            self._http.require_success(answer, full, action="write")
+        return answer
 
-    def _send_parts(self, full: str, payload: Payload, source: Path | BinaryIO, part_bytes: int) -> str | None:
-        import obstore
-
-        with self._failures_named("write", full):
-            result = obstore.put(
-                self._parts,
-                full,
-                source,
-                use_multipart=True,
-                chunk_size=part_bytes,
-                max_concurrency=PARTS_AT_ONCE,
-                attributes=_attributes(payload),
+    def _remove_probe(self, full: str) -> None:
+        try:
+            self._http.ask("DELETE", full, action="delete")
+        except StorageError as exc:
+            log.info(
+                "probe left behind", extra={"action": "probe_left", "uri": self._http.uri(full), "reason": exc.message}
             )
-        return _bare(result["e_tag"])
 
-    def _confirm_size(self, full: str, payload: Payload) -> None:
+    def _put_whole(self, full: str, payload: Payload, file: BinaryIO) -> str | None:
+        require_as_hashed(payload, file)
+        body = FilePart(file.fileno(), offset=0, size_bytes=payload.size_bytes, path=str(payload.path))
+        body.pace = payload.pace
+        body.sha256 = payload.sha256.hex
+
+        def attempt() -> str | None:
+            body.wants_md5 = self._proof.wants_etag and not self._proof.digests_are_checked
+            answer = self._http.ask("PUT", full, action="write", headers=_attributes(payload), body=body)
+            etag = bare(answer.headers.get("etag"))
+            if body.wants_md5:
+                self._confirm(full, payload, etag, body.md5)
+            return etag
+
+        return self._retry.call(attempt, what=self._http.uri(full))
+
+    def _put_parts(self, full: str, payload: Payload, file: BinaryIO) -> str | None:
+        upload = PartsUpload(self._http, self._retry, full, payload, file)
+        upload.headers = _attributes(payload)
+
+        def attempt() -> str | None:
+            signed = self._proof.digests_are_checked and not self._http.is_encrypted
+            compared = self._proof.wants_etag and not signed and payload.size_bytes <= ETAG_CHECKED_BYTES
+            etag = upload.send(with_md5=compared)
+            self._confirm_joined(full, payload)
+            if compared:
+                self._confirm(full, payload, etag, upload.expected_etag)
+            return etag
+
+        return self._retry.call(attempt, what=self._http.uri(full))
+
+    def _confirm_joined(self, full: str, payload: Payload) -> None:
         """Ask the server for the size of what it joined: the one request beyond those that carry the bytes."""
-        import obstore
-
-        with self._failures_named("read", full):
-            size = obstore.head(self._once, full)["size"]
-        if size != payload.size_bytes:
-            raise ChecksumMismatch(uri=self._uri(full), kind="size", expected=str(payload.size_bytes), actual=str(size))
+        answer = self._retry.call(lambda: self._http.ask("HEAD", full, action="read"), what=self._http.uri(full))
+        size = answer.headers.get("content-length")
+        if size != str(payload.size_bytes):
+            raise ChecksumMismatch(
+                uri=self._http.uri(full), kind="size", expected=str(payload.size_bytes), actual=str(size)
+            )
 
     def _confirm(self, full: str, payload: Payload, etag: str | None, expected: str) -> None:
         """Compare the ETag with the md5 it usually is; where it differs, the bytes themselves decide.
@@ -202,165 +172,46 @@ class S3Store:
         An ETag is no md5 on buckets with KMS keys, and on some servers never.
         """
         if etag == expected:
-            self._etags.agreed()
+            self._proof.etag_agreed()
             return
         actual = self._digest_as_stored(full)
         if actual != payload.sha256.hex:
-            raise ChecksumMismatch(uri=self._uri(full), kind="sha256", expected=payload.sha256.hex, actual=actual)
-        self._etags.differed(self._place.name)
+            raise ChecksumMismatch(uri=self._http.uri(full), kind="sha256", expected=payload.sha256.hex, actual=actual)
+        self._proof.etag_differed()
 
     def _digest_as_stored(self, full: str) -> str:
-        import obstore
-
         hasher = hashlib.sha256()
-        with self._failures_named("read back", full):
-            for chunk in obstore.get(self._once, full).stream(min_chunk_size=CHUNK_BYTES):
-                hasher.update(memoryview(chunk))
+        for _, chunk in self._http.stream(full, headers={}, chunk_bytes=CHUNK_BYTES, action="read back"):
+            hasher.update(chunk)
         return hasher.hexdigest()
 
-    def _uri(self, full: str) -> str:
-        return f"s3://{self._bucket}/{full}"
-
-    @contextmanager
-    def _failures_named(self, action: str, full: str) -> Iterator[None]:
-        from obstore.exceptions import BaseError
-
-        try:
-            yield
-        except (BaseError, FileNotFoundError, ValueError, OSError) as exc:
-            error, cause = explained(exc, place=self._place, action=action, uri=self._uri(full))
-            # The original text may quote a signed request; its cleaned words are the cause.
-            raise error from cause
+    def _facts(self, full: str) -> Answer | None:
+        answer = self._http.exchange("HEAD", full)
+        if answer.status == http.client.NOT_FOUND:
+            return None
+        self._http.require_success(answer, full, action="read")
+        return answer
 
 
-class _EtagTrust:
-    """Whether this server's ETags are md5 sums: no longer asked when several differed and none ever agreed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._seen_agreeing = False
-        self._differing = 0
-
-    @property
-    def compared(self) -> bool:
-        return self._seen_agreeing or self._differing < _OPAQUE_AFTER
-
-    def agreed(self) -> None:
-        self._seen_agreeing = True
-
-    def differed(self, store: str) -> None:
-        with self._lock:
-            self._differing += 1
-            if self._differing == _OPAQUE_AFTER and not self._seen_agreeing:
-                log.info("etags are no checksums here", extra={"action": "etags_opaque", "store": store})
-
-
-def part_size(size_bytes: int) -> int:
-    """The size of all parts but the last one: 16 MiB, or more where 10,000 of them would not do."""
-    wanted = max(PART_BYTES, -(-size_bytes // MOST_PARTS))
-    return -(-wanted // MIB) * MIB
-
-
-def etag_of_parts(path: Path, part_bytes: int) -> str:
-    """The ETag that S3 gives an object of such parts: the md5 of the parts' md5 sums, and their number."""
-    whole = hashlib.md5(usedforsecurity=False)
-    count = 0
-    with path.open("rb", buffering=0) as file:
-        part, left = hashlib.md5(usedforsecurity=False), part_bytes
-        while chunk := file.read(min(CHUNK_BYTES, left)):
-            part.update(chunk)
-            left -= len(chunk)
-            if left == 0:
-                whole.update(part.digest())
-                count += 1
-                part, left = hashlib.md5(usedforsecurity=False), part_bytes
-        if left < part_bytes:
-            whole.update(part.digest())
-            count += 1
-    return f"{whole.hexdigest()}-{count}"
-
-
-def _clients(config: S3Config, retry: Retry) -> tuple["Client", "Client"]:
-    """Two clients: for single requests, which `Retry` repeats, and for parts, each of which obstore repeats itself."""
-    try:
-        from obstore.store import S3Store as Client
-    except ImportError as exc:
-        raise SdkMissing(store="S3", extra="s3") from exc
-
-    settings, provider = _address(config), _provider(config)
-    base = timedelta(seconds=max(retry.base_sleep_s, 0.001))
-
-    def client(retries: int) -> "Client":
-        return Client(
-            config.bucket,
-            config={**settings, "region": config.region},
-            credential_provider=provider,
-            # A part of 16 MiB must pass on a slow line too; the default of 30 s for a whole request is too short.
-            client_options={"timeout": "300s", "connect_timeout": "10s", "allow_http": _is_plain(config)},
-            retry_config={
-                "max_retries": retries,
-                "retry_timeout": timedelta(minutes=15),
-                "backoff": {"init_backoff": base, "max_backoff": timedelta(seconds=60), "base": 2},
-            },
-        )
-
-    return client(0), client(retry.retries)
-
-
-def _is_plain(config: S3Config) -> bool:
-    return config.endpoint is not None and config.endpoint.startswith("http://")
-
-
-def _address(config: S3Config) -> "ClientConfig":
-    bucket = str(config.bucket)
-    # AWS wants virtual hosts, except where dots in the bucket's name would break TLS; others know paths best.
-    on_aws = config.endpoint is None
-    virtual = config.addressing == "virtual" or (config.addressing == "auto" and on_aws and "." not in bucket)
-    address: ClientConfig = {"virtual_hosted_style_request": virtual}
-    if config.endpoint is not None:
-        scheme, _, host = config.endpoint.partition("://")
-        # This setting, because a variable of the same meaning would win over plain `endpoint`.
-        address["aws_endpoint_url_s3"] = f"{scheme}://{bucket}.{host}" if virtual else config.endpoint
-    return address
-
-
-def _provider(config: S3Config):  # type: ignore[no-untyped-def]  # obstore's Protocol exists for type checkers only
-    """Hand the keys over as a whole: obstore would mix a session token from the environment into others' keys."""
-    keys = config.credentials
-    if keys is None:
-        if not config.platform_credentials and not (config.endpoint is None and _instance_answers()):
-            raise CredentialsMissing(
-                store=f"s3://{config.bucket}",
-                remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or RunPod's "
-                "BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY",
-            )
-        return None
-    return lambda: {
-        "access_key_id": keys.access_key_id,
-        "secret_access_key": keys.secret_access_key,
-        "token": keys.session_token,
-        "expires_at": None,
-    }
-
-
-def _instance_answers() -> bool:
-    """Whether there is a metadata service to ask for a role's keys: asking in vain takes obstore three minutes."""
-    try:
-        socket.create_connection(_METADATA_SERVICE, timeout=1).close()
-    except OSError:
-        return False
-    return True
+def bare(etag: str | None) -> str | None:
+    """An ETag without its quotes."""
+    return etag.strip().removeprefix("W/").strip('"') if etag else None
 
 
 def _attributes(payload: Payload) -> dict[str, str]:
-    # Headers are ASCII; other characters travel as percent codes, and come back as what they were.
-    encoded = {name: quote(value, safe=" !#$&'()*+,/:;=?@[]^_`{|}~\"<>\\") for name, value in payload.metadata.items()}
-    return {**encoded, "Content-Type": payload.media_type}
+    return {
+        "Content-Type": payload.media_type,
+        **{f"x-amz-meta-{name}": _header(value) for name, value in payload.metadata.items()},
+    }
 
 
-def _decoded(attributes: Mapping[str, str]) -> dict[str, str]:
-    return {name: unquote(value) for name, value in attributes.items() if not re.match(r"[A-Z]", name)}
+def _header(value: str) -> str:
+    """Headers are ASCII; other characters travel as percent codes, and come back as what they were."""
+    # Signatures are of headers with single spaces between words.
+    spaces = "" if "  " in value or value != value.strip() else " "
+    return quote(value, safe=f"{spaces}!#$&'()*+,/:;=?@[]^_`{{|}}~\"<>\\")
 
 
-def _bare(etag: str | None) -> str | None:
-    return etag.removeprefix("W/").strip('"') if etag else None
+def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    found = ((re.fullmatch(r"x-amz-meta-(.+)", name.lower()), value) for name, value in headers.items())
+    return {match[1]: unquote(value) for match, value in found if match}

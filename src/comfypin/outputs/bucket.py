@@ -167,6 +167,7 @@ class BucketSink:
             sha256=output.sha256,
             media_type=output.media_type,
             metadata={"release": job.release.name, "job-id": job.job_id, "sha256": output.sha256.hex},
+            stamp=output.stamp,
             pace=partial(self._moved, key, stopped),
         )
         stored = self._store.put(key, payload)

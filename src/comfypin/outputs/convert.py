@@ -78,6 +78,7 @@ def convert(output: Output, conversion: Conversion, folder: Path) -> Output:
         media_type=f"image/{conversion.format}",
         size_bytes=path.stat().st_size,
         sha256=Digest.of_file(path),
+        stamp=None,
     )
 
 

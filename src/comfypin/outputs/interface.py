@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from comfypin.digest import Digest
+from comfypin.files import FileStamp
 from comfypin.lock.model import Release
 from comfypin.workflow.graph import NodeId
 
@@ -17,7 +18,8 @@ class Output:
     """A file that a prompt produced, spooled on this machine and hashed.
 
     `filename` is the name the user chose, without our per-job prefix; `subfolder` likewise, relative, with `/`.
-    `width` and `height` are pixels, for pictures. `index` counts the job's outputs from 0.
+    `width` and `height` are pixels, for pictures; `index` counts the job's outputs from 0. `stamp` is the file's as it
+    was hashed, where one can be relied on.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Output:
     temporary: bool = False
     width: int | None = None
     height: int | None = None
+    stamp: FileStamp | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,15 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comfypin.digest import CHUNK_BYTES, Digest
 from comfypin.engine.interface import EngineOutput
 from comfypin.errors.output import OutputUnreadable, not_written
+from comfypin.files import FileStamp
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media import HEAD_BYTES, identify, picture_size
 
@@ -102,11 +104,14 @@ def _measure(wanted: Wanted, index: int, path: Path) -> Output:
     hasher = hashlib.sha256()
     head, size = b"", 0
     with path.open("rb", buffering=0) as file:
+        stamp = FileStamp.of(file.fileno())
+        settled = stamp.settled(time.time_ns())
         while chunk := file.read(CHUNK_BYTES):
             head = head or chunk[:HEAD_BYTES]
             size += len(chunk)
             hasher.update(chunk)
-    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
+    output = _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
+    return replace(output, stamp=stamp if settled else None)
 
 
 async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
@@ -119,7 +124,10 @@ async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
             size += len(chunk)
             hasher.update(chunk)
             file.write(chunk)
-    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
+        file.flush()
+        stamp = FileStamp.of(file.fileno())  # nobody else writes here
+    output = _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
+    return replace(output, stamp=stamp)
 
 
 def _output(wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: int, sha256: Digest) -> Output:

@@ -7,7 +7,7 @@ import pytest
 from comfypin.errors import ConfigError
 from comfypin.errors.storage import SettingInvalid, SettingsConflict
 from comfypin.objects.config import GcsConfig, Place, S3Config, S3Credentials
-from comfypin.objects.s3 import _address
+from comfypin.objects.s3_http import address_of
 
 
 def test_the_documented_defaults_of_gcs() -> None:
@@ -186,18 +186,16 @@ def test_a_jobs_s3_config_is_whole_or_refused(missing: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, {"virtual_hosted_style_request": True}),
-        ({"S3_BUCKET": "with.dots"}, {"virtual_hosted_style_request": False}),
-        ({"S3_ADDRESSING_STYLE": "path"}, {"virtual_hosted_style_request": False}),
-        (
-            {"S3_ENDPOINT_URL": "https://minio.example"},
-            {"virtual_hosted_style_request": False, "aws_endpoint_url_s3": "https://minio.example"},
-        ),
+        ({}, ("https://pics.s3.us-east-1.amazonaws.com", "")),
+        ({"S3_REGION": "cn-north-1"}, ("https://pics.s3.cn-north-1.amazonaws.com.cn", "")),
+        ({"S3_BUCKET": "with.dots"}, ("https://s3.us-east-1.amazonaws.com", "/with.dots")),
+        ({"S3_ADDRESSING_STYLE": "path"}, ("https://s3.us-east-1.amazonaws.com", "/pics")),
+        ({"S3_ENDPOINT_URL": "https://minio.example"}, ("https://minio.example", "/pics")),
         (
             {"S3_ENDPOINT_URL": "https://oss.example:444", "S3_ADDRESSING_STYLE": "virtual"},
-            {"virtual_hosted_style_request": True, "aws_endpoint_url_s3": "https://pics.oss.example:444"},
+            ("https://pics.oss.example:444", ""),
         ),
     ],
 )
-def test_the_bucket_is_in_the_host_or_in_the_path(environ: dict[str, str], expected: dict[str, object]) -> None:
-    assert _address(S3Config.from_variables({"S3_BUCKET": "pics", **environ})) == expected
+def test_the_bucket_is_in_the_host_or_in_the_path(environ: dict[str, str], expected: tuple[str, str]) -> None:
+    assert address_of(S3Config.from_variables({"S3_BUCKET": "pics", **environ})) == expected

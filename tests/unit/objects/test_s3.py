@@ -1,18 +1,31 @@
 """What goes over the wire to S3 servers, and how far their ETags are believed."""
 
+import contextlib
+import hashlib
+import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from comfypin.errors.storage import ChecksumMismatch, PayloadUnreadable, PermissionMissing, StoreUnreachable
+from comfypin.files import FileStamp
 from comfypin.objects.config import S3Config
+from comfypin.objects.interface import Payload
 from comfypin.objects.retry import Retry
-from comfypin.objects.s3 import MIB, MOST_PARTS, PART_BYTES, S3Store, part_size
+from comfypin.objects.s3 import S3Store
+from comfypin.objects.s3_parts import MIB, MOST_PARTS, PART_BYTES, part_size
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.object_servers import S3Server
 from tests.support.payloads import noise, payload_of
+from tests.support.scripted_server import answering_by
 
 _KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
 
@@ -92,6 +105,133 @@ def test_variables_of_the_process_do_not_leak_into_a_jobs_own_bucket(monkeypatch
     url = S3Store(config).signed_url("a", ttl_s=60)
     assert url.startswith("https://mine.example/b/a?")
     assert "Security-Token" not in url
+
+
+class DigestServer:
+    """Answers PUTs as servers do that check the signed digest of a body; gives ETags that say nothing."""
+
+    def __init__(self, *, words: str = "XAmzContentSHA256Mismatch", allowed: bool = True) -> None:
+        self.asked: list[str] = []
+        self.kept: dict[str, bytes] = {}
+        self.words, self.allowed = words, allowed
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, str]:
+        data = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        self.asked.append(handler.command)
+        if not self.allowed:
+            return 403, "<Error><Code>AccessDenied</Code></Error>"
+        if handler.command == "DELETE":
+            self.kept.pop(handler.path, None)
+            return 204, ""
+        if hashlib.sha256(data).hexdigest() != handler.headers["x-amz-content-sha256"]:
+            return 400, f"<Error><Code>{self.words}</Code></Error>"
+        self.kept[handler.path] = data
+        return 200, ""
+
+
+def a_payload(folder: Path) -> Payload:
+    return payload_of(folder / "f", noise(1000))
+
+
+def test_a_server_that_refuses_other_bytes_stores_nothing_and_is_believed(tmp_path: Path) -> None:
+    server = DigestServer()
+    with answering_by(server.answer) as url:
+        store = plain_store(url)
+        store.validate(below="p")
+        assert server.asked == ["PUT"]
+        store.put("a", a_payload(tmp_path))
+    # No GET: the ETag, which is none here, was not asked.
+    assert server.asked == ["PUT", "PUT"]
+    assert list(server.kept) == ["/b/a"]
+
+
+def test_a_server_with_other_words_for_it_is_asked_with_the_right_bytes() -> None:
+    server = DigestServer(words="SignatureDoesNotMatch")
+    with answering_by(server.answer) as url:
+        plain_store(url).validate()
+    assert server.asked == ["PUT", "PUT", "DELETE"]
+    assert not server.kept
+
+
+def test_keys_that_may_not_write_are_refused_before_the_job() -> None:
+    server = DigestServer(allowed=False)
+    with answering_by(server.answer) as url, pytest.raises(PermissionMissing, match=r"grant s3:PutObject on b/\*"):
+        plain_store(url).validate()
+
+
+def test_keys_that_may_not_delete_are_good_enough(moto: S3Server, proxy: FaultProxy) -> None:
+    store = a_store(moto, proxy, "no-delete")
+    proxy.rule = lambda seen: "500" if seen.method == "DELETE" else None
+    store.validate()
+
+
+def test_a_server_that_checks_no_digest_is_held_to_its_etags(moto: S3Server, proxy: FaultProxy, tmp_path: Path) -> None:
+    store = a_store(moto, proxy, "unchecked")
+    store.validate()
+    proxy.rule = lambda seen: "corrupt" if seen.method == "PUT" else None
+    with pytest.raises(ChecksumMismatch):
+        store.put("a", a_payload(tmp_path))
+
+
+def stamped(payload: Payload) -> Payload:
+    with payload.path.open("rb") as file:
+        return replace(payload, stamp=FileStamp.of(file.fileno()))
+
+
+def test_a_file_with_its_stamp_is_not_hashed_again_and_a_changed_one_is_refused(
+    moto: S3Server, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    store = a_store(moto, proxy, "stamped")
+    payload = stamped(a_payload(tmp_path))
+    store.put("a", payload)
+    os.utime(payload.path, ns=(1, 1))
+    with pytest.raises(PayloadUnreadable, match="changed"):
+        store.put("b", payload)
+    assert [seen.path for seen in proxy.seen] == ["/stamped/a"]
+
+
+def test_an_answer_before_the_end_of_the_body_is_heard(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse_at_once() -> None:
+            connection, _ = listener.accept()
+            connection.recv(2000)
+            body = b"<Error><Code>AccessDenied</Code></Error>"
+            head = b"HTTP/1.1 403 No\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+            connection.sendall(head + body)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 20):
+                pass
+            connection.close()
+
+        thread = threading.Thread(target=refuse_at_once, daemon=True)
+        thread.start()
+        store = plain_store(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(PermissionMissing):
+            store.put("a", payload_of(tmp_path / "f", bytes(15 * MIB)))
+        thread.join()
+
+
+def test_a_kept_connection_that_the_server_closed_is_not_used(moto: S3Server, tmp_path: Path) -> None:
+    closed: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> tuple[int, str]:
+        handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        handler.close_connection = True  # without saying so
+        closed.append(handler.path)
+        return 200, ""
+
+    with answering_by(answer) as url:
+        store = plain_store(url)
+        for key in "abc":
+            with contextlib.suppress(ChecksumMismatch, StoreUnreachable):
+                store.head(key)
+            time.sleep(0.05)
+    assert closed == ["/b/a", "/b/b", "/b/c"]
+
+
+def plain_store(url: str) -> S3Store:
+    return S3Store(S3Config.from_variables({"S3_BUCKET": "b", "S3_ENDPOINT_URL": url, **_KEYS}), retry=Retry(retries=0))
 
 
 @pytest.mark.parametrize("size", [PART_BYTES + 1, 4 << 30, 200 << 30, 5 << 40])
