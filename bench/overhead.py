@@ -39,7 +39,7 @@ QUEUED = 50
 MOST_OVERHEAD_S = 0.005
 LEAST_THROUGHPUT = 0.95
 MOST_HELP_S = 0.100
-SDKS = ("google", "boto3", "obstore", "runpod", "fastapi", "aiohttp", "pydantic", "numpy", "PIL", "rich", "torch")
+SDKS = ("google", "boto3", "runpod", "fastapi", "aiohttp", "pydantic", "numpy", "PIL", "rich", "torch")
 LOCK = Lock(version_name="bench")
 
 

@@ -9,7 +9,7 @@ from importlib.util import source_hash
 from pathlib import Path
 
 USED = (
-    *("aiohttp.web", "google.cloud.storage", "google.oauth2.service_account", "numpy", "obstore", "obstore.store"),
+    *("aiohttp.web", "google.cloud.storage", "google.oauth2.service_account", "numpy"),
     *("packaging.markers", "packaging.tags", "packaging.utils", "PIL.Image", "PIL.PngImagePlugin", "pydantic", "yaml"),
     *("rich.console", "rich.progress", "rich.table", "urllib3", "uv", "zstandard", "fastapi", "fastapi.responses"),
     *("uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),

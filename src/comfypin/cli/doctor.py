@@ -24,7 +24,6 @@ _ENOUGH_FREE_BYTES = 1 << 30
 _PROGRAM_TIMEOUT_S = 10
 _EXTRAS = {
     "gcs": ("google.cloud.storage", "delivery to Google Cloud Storage"),
-    "s3": ("obstore", "delivery to S3 and R2"),
     "serve": ("fastapi", "the HTTP API"),
     "worker": ("runpod", "RunPod Serverless"),
 }

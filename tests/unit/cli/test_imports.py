@@ -12,7 +12,6 @@ HEAVY = {
     "pydantic",
     "rich",
     "google.cloud.storage",
-    "obstore",
     "runpod",
     "fastapi",
     "uvicorn",
