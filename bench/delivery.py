@@ -1,11 +1,12 @@
 """How fast outputs go up, against the tools that people use: one file of 1 GiB, and 1,000 files of 200 KiB.
 
-    python bench/delivery.py [--rounds 3] [--size-mib 1024] [--count 1000] [--cases s3-one,s3-many,gcs-one,gcs-many]
+    python bench/delivery.py [--rounds 3] [--size-mib 1024] [--count 1000] [--cases s3-one,s3-many,tls-one,...]
 
-A sink on loopback reads everything, gives the checksums that clients compare, and keeps nothing, so that the clients
-are what is measured. Every case runs all peers in turn, `--rounds` times, each in a process of its own from its start
-to its end; medians are printed, and the ratio of ours to each peer. On our side the sha256 of every file, its name and
-the manifest are included. Peers that are not installed (group `bench`) are left out by name.
+A sink on loopback reads everything, checks the digests that single requests are signed with, sums up for GCS what its
+clients compare, and keeps nothing, so that the clients are what is measured. `tls` is S3 over TLS, as real buckets are.
+Every case runs all peers in turn, `--rounds` times, each in a process of its own from its start to its end; medians are
+printed, and the ratio of ours to each peer. On our side measuring every file as the spool does (its sha256, its kind),
+asking the bucket, names and the manifest are included. Peers that are not installed (group `bench`) are left out.
 """
 
 import argparse
@@ -17,16 +18,22 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfypin.engine.interface import EngineOutput
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "src")]
 
@@ -48,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--cases", default="s3-one,s3-many,gcs-one,gcs-many")
+    parser.add_argument("--cases", default="s3-one,s3-many,tls-one,tls-many,gcs-one,gcs-many")
     parser.add_argument("--json", action="store_true", help="print the medians as JSON too")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -59,11 +66,11 @@ def main() -> None:
     if arguments.peer:
         PEERS[arguments.peer](arguments.folder, arguments.url)
         return
-    with tempfile.TemporaryDirectory(prefix="bench-delivery-") as work, Sink() as url:
+    with tempfile.TemporaryDirectory(prefix="bench-delivery-") as work, Sink(Path(work)) as urls:
         folders = _files(Path(work), arguments.size_mib, arguments.count)
         results = {}
         for case in arguments.cases.split(","):
-            results[case] = _case(case, folders[case.split("-")[1]], url, arguments.rounds)
+            results[case] = _case(case, folders[case.split("-")[1]], urls, arguments.rounds)
     if arguments.json:
         print(json.dumps({case: {peer: vars(cost) for peer, cost in costs.items()} for case, costs in results.items()}))
 
@@ -73,16 +80,19 @@ def _files(work: Path, size_mib: int, count: int) -> dict[str, Path]:
     one.mkdir()
     many.mkdir()
     block = os.urandom(MIB)
+    # As a picture of 1024 x 1024 begins, so that measuring it costs what it costs.
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 1024, 1024)
     with (one / "video.mp4").open("wb") as file:
         for _ in range(size_mib):
             file.write(block)
     for number in range(count):
-        (many / f"{number:05}.png").write_bytes(number.to_bytes(4) + block[: 200 * KIB - 4])
+        (many / f"{number:05}.png").write_bytes(head + number.to_bytes(4) + block[: 200 * KIB - len(head) - 4])
     return {"one": one, "many": many}
 
 
-def _case(case: str, folder: Path, url: str, rounds: int) -> dict[str, Cost]:
-    kind = case.split("-", maxsplit=1)[0]
+def _case(case: str, folder: Path, urls: tuple[str, str], rounds: int) -> dict[str, Cost]:
+    scheme = case.split("-", maxsplit=1)[0]
+    kind, url = ("s3", urls[1]) if scheme == "tls" else (scheme, urls[0])
     peers = [peer for peer in PEERS if peer.startswith(kind) and _installed(peer)]
     runs: dict[str, list[Cost]] = {peer: [] for peer in peers}
     for _ in range(rounds):
@@ -125,6 +135,9 @@ def _run(peer: str, folder: Path, url: str) -> Cost:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",
         "STORAGE_EMULATOR_HOST": url,
+        # All three clients take one of these.
+        "SSL_CERT_FILE": str(folder.parent / "certificate.pem"),
+        "AWS_CA_BUNDLE": str(folder.parent / "certificate.pem"),
     }
     command = [sys.executable, __file__, "--peer", peer, "--folder", str(folder), "--url", url]
     if peer == "s3-s5cmd":
@@ -144,43 +157,49 @@ def _ours(mode: str) -> Callable[[Path, str], None]:
         from comfypin import wiring
         from comfypin.digest import Digest
         from comfypin.lock.model import Release
-        from comfypin.outputs.interface import JobFacts, Output
+        from comfypin.outputs.interface import JobFacts
+        from comfypin.run.spool import Spool, Wanted, collect
         from comfypin.settings import Settings
-
-        def measured(item: tuple[int, Path]) -> Output:
-            index, path = item
-            return Output(
-                index=index,
-                node_id="9",
-                kind="image",
-                filename=path.name,
-                subfolder="",
-                media_type="image/png",
-                size_bytes=path.stat().st_size,
-                sha256=Digest.of_file(path),
-                path=path,
-            )
 
         environ = {**os.environ, "GCS_BUCKET": "bench", "S3_BUCKET": "bench", "S3_ENDPOINT_URL": url}
         sink = wiring.make_sink("gcs" if mode == "gcs" else "s3", Settings.from_environment(environ))
-        with ThreadPoolExecutor(2) as pool:
-            outputs = tuple(pool.map(measured, enumerate(sorted(folder.iterdir()))))
         job = JobFacts(job_id="bench", release=Release(name="bench", digest=Digest.of(b"")))
-        asyncio.run(sink.deliver(job, outputs))
+
+        async def run() -> None:
+            found = [_engine_output(path) for path in sorted(folder.iterdir())]
+            wanted = [Wanted(found=file, filename=file.filename, subfolder="") for file in found]
+            await sink.deliver(job, await collect(wanted, Spool()))
+
+        asyncio.run(run())
 
     return deliver
+
+
+def _engine_output(path: Path) -> "EngineOutput":
+    """A file as an engine on this machine reports it."""
+    from comfypin.engine.interface import EngineOutput
+
+    async def read() -> AsyncIterator[bytes]:
+        raise AssertionError("it is on this machine")
+        yield b""
+
+    return EngineOutput(
+        node_id="9", key="images", filename=path.name, subfolder="", folder="output", read=read, path=path
+    )
 
 
 def _boto3(folder: Path, url: str) -> None:
     import boto3
     from boto3.s3.transfer import TransferConfig
+    from botocore.config import Config
 
-    client = boto3.client("s3", endpoint_url=url)
-    config = TransferConfig(multipart_chunksize=CHUNK)
+    # Its default checksums cost it more, and many servers refuse them.
+    client = boto3.client("s3", endpoint_url=url, config=Config(request_checksum_calculation="when_required"))
+    transfer = TransferConfig(multipart_chunksize=CHUNK)
     with ThreadPoolExecutor(10) as pool:
         list(
             pool.map(
-                lambda path: client.upload_file(str(path), "bench", f"p/{path.name}", Config=config), folder.iterdir()
+                lambda path: client.upload_file(str(path), "bench", f"p/{path.name}", Config=transfer), folder.iterdir()
             )
         )
 
@@ -212,18 +231,34 @@ PEERS: dict[str, Callable[[Path, str], None]] = {
 
 
 class Sink:
-    """An S3 and GCS server, in a process of its own, that reads all and keeps nothing."""
+    """An S3 and GCS server in a process of its own that reads all and keeps nothing: its plain and TLS addresses."""
 
-    def __enter__(self) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        program = f"import runpy, sys; sys.argv = ['x']; runpy.run_path({__file__!r})['serve']({port})"
-        self._process = subprocess.Popen([sys.executable, "-c", program])
+    def __init__(self, work: Path) -> None:
+        self._work = work
+
+    def __enter__(self) -> tuple[str, str]:
+        self._make_certificate()
+        ports = []
+        for _ in range(2):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                ports.append(probe.getsockname()[1])
+        call = f"runpy.run_path({__file__!r})['serve']({ports[0]}, {ports[1]}, {str(self._work)!r})"
+        self._process = subprocess.Popen([sys.executable, "-c", f"import runpy, sys; sys.argv = ['x']; {call}"])
+        for port in ports:
+            self._await(port)
+        return f"http://127.0.0.1:{ports[0]}", f"https://127.0.0.1:{ports[1]}"
+
+    def _make_certificate(self) -> None:
+        options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+        files = ["-keyout", str(self._work / "key.pem"), "-out", str(self._work / "certificate.pem")]
+        subprocess.run(["openssl", *options.split(), *files], check=True, stderr=subprocess.DEVNULL)
+
+    def _await(self, port: int) -> None:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
-                return f"http://127.0.0.1:{port}"
+                return
             except OSError:
                 time.sleep(0.05)
 
@@ -232,13 +267,32 @@ class Sink:
         self._process.wait()
 
 
-def serve(port: int) -> None:
-    listener = socket.create_server(("127.0.0.1", port), backlog=256)
+def serve(plain_port: int, tls_port: int, work: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(work) / "certificate.pem", Path(work) / "key.pem")
     sessions: dict[str, _Upload] = {}
     parts: dict[str, int] = {}
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=_Connection(connection, sessions, parts).serve, daemon=True).start()
+
+    def listen(port: int, tls: ssl.SSLContext | None) -> None:
+        listener = socket.create_server(("127.0.0.1", port), backlog=256)
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=_greet, args=(connection, tls, sessions, parts), daemon=True).start()
+
+    threading.Thread(target=listen, args=(plain_port, None), daemon=True).start()
+    listen(tls_port, context)
+
+
+def _greet(
+    connection: socket.socket, tls: ssl.SSLContext | None, sessions: "dict[str, _Upload]", parts: dict[str, int]
+) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        if tls is not None:
+            connection = tls.wrap_socket(connection, server_side=True)
+        _Connection(connection, sessions, parts).serve()
+    except OSError:
+        connection.close()
 
 
 _LOCK = threading.Lock()
@@ -253,7 +307,7 @@ class _Upload:
         self.crc32c = google_crc32c.Checksum()
         self.size = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         self.crc32c.update(data)
         self.size += len(data)
 
@@ -265,7 +319,6 @@ class _Upload:
 class _Connection:
     def __init__(self, connection: socket.socket, sessions: dict[str, _Upload], parts: dict[str, int]) -> None:
         self._connection = connection
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = connection.makefile("rb", buffering=256 * KIB)
         self._sessions = sessions
         self._parts = parts
@@ -298,7 +351,7 @@ class _Connection:
             self._s3(method, path, headers, length)
 
     def _s3(self, method: str, path: str, headers: dict[str, str], length: int) -> None:
-        chunked = headers.get("x-amz-content-sha256", "").startswith("STREAMING") or "trailer" in " ".join(headers)
+        signed = headers.get("x-amz-content-sha256", "")
         if method == "PUT" and "partNumber" in path:
             self._read(length)
             with _LOCK:
@@ -306,9 +359,7 @@ class _Connection:
                 self._parts[key] = self._parts.get(key, 0) + length
             self._say(200, b"", ETag='"part"')
         elif method == "PUT":
-            hasher = hashlib.md5(usedforsecurity=False)
-            self._read(length, hasher.update)
-            self._say(200, b"", ETag="" if chunked else f'"{hasher.hexdigest()}"')
+            self._put(length, signed if len(signed) == 64 else None)
         elif method == "POST" and path.endswith(("?uploads", "?uploads=")):
             self._read(length)
             self._say(200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
@@ -319,6 +370,15 @@ class _Connection:
             self._say(200, b"", length=self._parts.pop(path, 0))
         else:
             self._say(200, b"<ListBucketResult></ListBucketResult>")
+
+    def _put(self, length: int, signed: str | None) -> None:
+        hasher = hashlib.sha256()
+        self._read(length, hasher.update if signed else None)
+        if signed and hasher.hexdigest() != signed:
+            self._say(400, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>")
+        else:
+            # Opaque, as on buckets with KMS keys: a sum of md5 here would cost more than the clients do.
+            self._say(200, b"", ETag='"opaque"')
 
     def _gcs(self, path: str, headers: dict[str, str], length: int) -> None:
         if "upload_id=" in path:
@@ -342,7 +402,7 @@ class _Connection:
             upload.add(content)
             self._say(200, upload.described())
 
-    def _read(self, length: int, take: Callable[[bytes], object] | None = None) -> None:
+    def _read(self, length: int, take: Callable[[memoryview], object] | None = None) -> None:
         buffer = memoryview(bytearray(min(length, 256 * KIB)))
         while length:
             count = self._file.readinto(buffer[: min(length, len(buffer))])
@@ -350,7 +410,7 @@ class _Connection:
                 raise OSError("the client went away")
             length -= count
             if take is not None:
-                take(bytes(buffer[:count]))
+                take(buffer[:count])
 
     def _say(self, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
         lines = [f"{name}: {value}" for name, value in headers.items() if value]

@@ -266,7 +266,7 @@ async def test_a_jobs_own_s3_config_is_where_it_goes(tmp_path: Path, moto: S3Ser
         "bucketName": bucket.name,
         "endpointUrl": moto.url,
     }
-    sink = wiring.make_job_sink(Settings.from_environment({}), s3_config)
+    sink = wiring.make_job_sink(Settings.from_environment({}), s3_config, private_buckets=True)
     await sink.deliver(a_job(), pictures(tmp_path, 1))
     assert len(bucket.objects()) == 2
 

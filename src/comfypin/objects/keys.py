@@ -1,7 +1,10 @@
 """Keys of objects: relative, with slashes, inside their store."""
 
+import re
+
 from comfypin.errors.storage import KeyInvalid
 
+_UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 LONGEST_KEY_BYTES = 1024  # the limit of S3 and of GCS
 
 
@@ -13,7 +16,7 @@ def checked_key(key: str) -> str:
         raise KeyInvalid(key=key, reason="a part of it is empty")
     if any(part in {".", ".."} for part in key.split("/")):
         raise KeyInvalid(key=key, reason="it holds a '.' or '..' part, which would leave the store")
-    if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in key):
+    if _UNWANTED.search(key):
         raise KeyInvalid(key=key, reason="it holds control characters")
     if len(key.encode()) > LONGEST_KEY_BYTES:
         raise KeyInvalid(key=key, reason=f"it is longer than {LONGEST_KEY_BYTES} bytes")

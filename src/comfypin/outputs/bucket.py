@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
-from comfypin.digest import Digest, canonical_json
+from comfypin.digest import Digest
 from comfypin.errors import Cancelled
 from comfypin.objects.interface import ObjectStore, Payload, StoredObject
 from comfypin.outputs.interface import Delivery, JobFacts, Output
@@ -110,6 +111,7 @@ class BucketSink:
         self._store = store
         self._naming = naming
         self._links = links or Links()
+        self._at_once = at_once
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="comfypin-upload")
         self.watcher: UploadWatcher | None = None
 
@@ -121,9 +123,9 @@ class BucketSink:
         try:
             stored = await self._upload_all(job, outputs, keys.outputs, stopped)
             upload_s = time.monotonic() - began_s
-            document = canonical_json(manifest_of(job, stored, upload_s=upload_s))
+            document = manifest_of(job, stored, upload_s=upload_s)
             await self._in_thread(partial(self._put_manifest, keys.manifest, document, job))
-            urls = [await self._in_thread(partial(self._links.to, self._store, item.object.key)) for item in stored]
+            urls = await self._in_thread(lambda: [self._links.to(self._store, item.object.key) for item in stored])
         except BaseException:
             stopped.now = True
             raise
@@ -144,12 +146,25 @@ class BucketSink:
         self, job: JobFacts, outputs: tuple[Output, ...], keys: tuple[str, ...], stopped: _Stop
     ) -> list[Stored]:
         """All outputs, in order; after the first failure none is begun any more, and those begun are waited for."""
-        tasks = [
-            asyncio.ensure_future(self._in_thread(partial(self._upload, job, output, key, stopped)))
-            for output, key in zip(outputs, keys, strict=True)
-        ]
+        stored: dict[int, Stored] = {}
+        waiting = iter([(index, *pair) for index, pair in enumerate(zip(outputs, keys, strict=True))])
+        taking = threading.Lock()
+
+        def upload_some() -> None:
+            """One thread's share: whatever is next. A hop to the loop for each would cost what a small one costs."""
+            while True:
+                with taking:
+                    item = next(waiting, None)
+                if item is None:
+                    return
+                index, output, key = item
+                stored[index] = self._upload(job, output, key, stopped)
+
+        threads = min(self._at_once, len(outputs))
+        tasks = [asyncio.ensure_future(self._in_thread(upload_some)) for _ in range(threads)]
         try:
-            return list(await asyncio.gather(*tasks))
+            await asyncio.gather(*tasks)
+            return [stored[index] for index in range(len(outputs))]
         except BaseException:
             stopped.now = True
             for task in tasks:

@@ -106,10 +106,12 @@ def _measure(wanted: Wanted, index: int, path: Path) -> Output:
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
         settled = stamp.settled(time.time_ns())
-        while chunk := file.read(CHUNK_BYTES):
-            head = head or chunk[:HEAD_BYTES]
-            size += len(chunk)
-            hasher.update(chunk)
+        # One buffer for all of it: a new one for each read costs more than the hashing.
+        buffer = memoryview(bytearray(min(stamp.size_bytes + 1, CHUNK_BYTES)))
+        while count := file.readinto(buffer):
+            head = head or bytes(buffer[: min(count, HEAD_BYTES)])
+            size += count
+            hasher.update(buffer[:count])
     output = _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
     return replace(output, stamp=stamp if settled else None)
 
