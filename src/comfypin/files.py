@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -38,6 +39,21 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
     """Write the whole content of a file, or leave what was there."""
     with atomic_file(path, durable=durable, mode=mode) as file:
         file.write(data)
+
+
+_BLOCK_BYTES = 256 * 1024
+_OF_THREAD = threading.local()
+
+
+def reading_buffer() -> memoryview:
+    """This thread's one buffer for reading files: whoever has it must be done before the thread reads another file.
+
+    A buffer for each file would be mapped, zeroed and unmapped each time, which costs more than hashing a picture.
+    """
+    buffer: memoryview | None = getattr(_OF_THREAD, "buffer", None)
+    if buffer is None:
+        buffer = _OF_THREAD.buffer = memoryview(bytearray(_BLOCK_BYTES))
+    return buffer
 
 
 _SETTLED_NS = 100_000_000  # file systems round times, to 10 ms or so where they are local

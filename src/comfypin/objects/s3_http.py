@@ -17,11 +17,11 @@ from typing import NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from comfypin.errors.storage import PayloadUnreadable, ProviderSaid, StoreUnreachable
+from comfypin.files import reading_buffer
 from comfypin.objects.config import S3Config, S3Credentials
 from comfypin.objects.s3_errors import S3Place, answered
 from comfypin.objects.sigv4 import SHA256_OF_NOTHING, S3Request, encoded_key, presigned_url, signed_headers
 
-_BLOCK_BYTES = 256 * 1024
 _CONNECT_TIMEOUT_S = 10.0
 _TIMEOUT_S = 300.0  # joining the parts of a large object takes some servers minutes
 _MOST_IDLE = 32
@@ -73,7 +73,7 @@ class FilePart:
         self.md5 = ""
 
     def pieces(self) -> Iterator[memoryview]:
-        """The bytes, each piece valid until the next is asked for."""
+        """The bytes, each piece valid until this thread reads on."""
         summed = hashlib.md5(usedforsecurity=False) if self.wants_md5 else None
         for piece in self._read():
             if self.pace is not None:
@@ -91,7 +91,7 @@ class FilePart:
         return hasher.hexdigest()
 
     def _read(self) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(self.size_bytes, _BLOCK_BYTES)))
+        buffer = reading_buffer()
         at, end = self._offset, self._offset + self.size_bytes
         while at < end:
             try:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from comfypin.digest import CHUNK_BYTES, Digest
+from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
 from comfypin.errors.output import OutputUnreadable, not_written
-from comfypin.files import FileStamp
+from comfypin.files import FileStamp, reading_buffer
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media import HEAD_BYTES, identify, picture_size
 
@@ -106,8 +106,7 @@ def _measure(wanted: Wanted, index: int, path: Path) -> Output:
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
         settled = stamp.settled(time.time_ns())
-        # One buffer for all of it: a new one for each read costs more than the hashing.
-        buffer = memoryview(bytearray(min(stamp.size_bytes + 1, CHUNK_BYTES)))
+        buffer = reading_buffer()
         while count := file.readinto(buffer):
             head = head or bytes(buffer[: min(count, HEAD_BYTES)])
             size += count
