@@ -1,5 +1,6 @@
 # Install comfypin itself, from the wheel in the context or by its version, and lay it out as a layer.
 set -eu
+export PYTHONHASHSEED=0
 . /media/certificates.sh
 site=$(/opt/comfypin/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 what=$(ls /build/comfypin/*.whl 2>/dev/null || cat /build/comfypin/requirement.txt)

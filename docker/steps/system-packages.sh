@@ -7,7 +7,7 @@ if [ $# -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 fi
 groupadd --gid 1000 comfy
-SOURCE_DATE_EPOCH=1577836800 useradd --uid 1000 --gid 1000 --no-log-init --home-dir /home/comfy --shell /bin/sh comfy
+useradd --uid 1000 --gid 1000 --no-log-init --home-dir /home/comfy --shell /bin/sh comfy
 mkdir -p /home/comfy /opt/comfy/models /app/lockfiles /app/workflows
 chown -R comfy:comfy /home/comfy /opt/comfy
 settle
