@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from comfypin.image.context import Context, Wish
     from comfypin.image.interface import ContainerBuilder, Hear
     from comfypin.image.plan import ImagePlan
+    from comfypin.image.record import Pushed
+    from comfypin.image.registry import Credential
     from comfypin.lock.model import Lock
 
 _BUILDERS = ("auto", "docker", "buildah")
@@ -185,15 +187,34 @@ def _push(arguments: argparse.Namespace) -> int:
         credential = find_credential(registry_of(reference), named_variables(VARIABLES))
         digest = push(builder, tag, reference, credential=credential, hear=hear)
         pushed = Pushed(reference=reference, digest=digest, release=lock.version_name, lock=str(lock_digest_of(lock)))
+        written = record_beside(path, pushed, lock)
+        contents = _attach_contents(pushed, lock, credential)
         if arguments.sign:
             sign(pushed.by_digest, lock, hear)
-    written = record_beside(path, pushed, lock)
     if arguments.json:
-        print(json.dumps({**pushed.to_json(), "written": [str(file) for file in written]}, indent=2))
+        facts = {**pushed.to_json(), "sbom": contents, "written": [str(file) for file in written]}
+        print(json.dumps(facts, indent=2))
     else:
         print(pushed.by_digest)
         print(f"Written: {', '.join(str(file) for file in written)}", file=sys.stderr)
+        print(f"Attached: its list of contents, {contents}", file=sys.stderr)
     return 0
+
+
+def _attach_contents(pushed: "Pushed", lock: "Lock", credential: "Credential | None") -> str:
+    """Put the list of contents beside the image in its registry; its digest there."""
+    from comfypin.image.attach import CYCLONEDX, attach
+    from comfypin.image.logins import VARIABLES, stored_credential
+    from comfypin.image.names import registry_of
+    from comfypin.image.oci import Repository
+    from comfypin.lock.export import export
+    from comfypin.settings import named_variables
+
+    if credential is None:
+        credential = stored_credential(registry_of(pushed.reference), named_variables(VARIABLES))
+    repository = Repository(reference=pushed.reference, credential=credential)
+    data, title = export(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
+    return attach(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)
 
 
 def lock_digest_of(lock: "Lock") -> "Digest":

@@ -59,6 +59,17 @@ class PushFailed(ImageError):
         self.reason = reason
 
 
+class AttachFailed(ImageError):
+    """An image is pushed, and what belongs beside it is not."""
+
+    def __init__(self, *, reference: str, reason: str) -> None:
+        super().__init__(
+            f"{reference} is pushed, but its list of contents (SBOM) could not be attached: {reason}. Push again; what "
+            "has arrived is not sent twice.",
+            reference=reference,
+        )
+
+
 class ReleaseUnfitForImage(ImageError):
     """A lock cannot become an image as it was asked for."""
 

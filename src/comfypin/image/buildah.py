@@ -9,7 +9,9 @@ from pathlib import Path
 
 from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
 from comfypin.files import free_bytes
+from comfypin.image.context import FIXED_TIME_S
 from comfypin.image.interface import BuildRequest, Built, Hear, command_words
+from comfypin.image.names import is_local
 from comfypin.image.programs import speak
 from comfypin.tools.process import run
 
@@ -59,7 +61,8 @@ class Buildah:
 
     def _build_command(self, request: BuildRequest) -> Sequence[str]:
         # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made.
-        words = [self.program, "bud", "--format", "docker", "--layers"]
+        # What it mounts into a step leaves traces with the time of the build, so it sets every time itself.
+        words = [self.program, "bud", "--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
         words += command_words({"--platform": request.platform, "--network": request.network})
         words += ["--no-cache"] if request.fresh else []
         for tag in request.tags:
@@ -77,12 +80,6 @@ def buildah_answers(program: str = "buildah") -> str | None:
         return "buildah is not installed"
     done = run([program, "images", "--quiet"], timeout_s=30)
     return f"buildah does not work here ({done.complaint})" if done.exit_code else None
-
-
-def is_local(reference: str) -> bool:
-    """Whether a reference's registry is on this machine."""
-    host = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
-    return host in {"localhost", "127.0.0.1", "[::1]"}
 
 
 def _size(listing: bytes) -> int:

@@ -32,6 +32,21 @@ def registry_of(reference: str) -> str:
     return match["host"] or "docker.io"
 
 
+def path_of(reference: str) -> str:
+    """The repository of a reference inside its registry, `you/wan22`. Raises `TagInvalid`."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise TagInvalid(tag=reference)
+    # Docker Hub's own images lie there without a name before them.
+    return match["path"] if match["host"] or "/" in match["path"] else f"library/{match['path']}"
+
+
+def is_local(reference: str) -> bool:
+    """Whether a reference's registry is on this machine."""
+    host = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
+    return host in {"localhost", "127.0.0.1", "[::1]"}
+
+
 def on_registry(tag: str, registry: str | None) -> str:
     """The reference of an image on a registry, `ghcr.io/you`; its tag as it stands without one. Raises `TagInvalid`."""
     (whole,) = require_tags([tag])
