@@ -8,7 +8,6 @@ import subprocess
 import tarfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.support.containers import BASE, Containers, containers, registry
+from tests.support.containers import BASE, HARDENED, SECRET, Containers, registry
 from tests.support.nginx import free_port
-from tests.support.releases import SmallRelease, small_release
 from tests.support.runpod_queue import RunpodQueue
 
 pytestmark = [
@@ -31,22 +29,6 @@ pytestmark = [
 ]
 
 DOOR = ("python", "-m", "rp_handler.main", "--lock", "lockfiles/comfy-demo.lock.json", "--output", "base64")
-HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")
-SECRET = "hf_a-token-that-must-stay-outside"
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    with containers(tmp_path_factory.mktemp("docker") / "d") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def demo(daemon: Containers) -> dict[str, Any]:
-    """What building the demo release's image says; its tag is `demo:1`."""
-    secret = ("--secret", "id=HF_TOKEN,env=HF_TOKEN")
-    words = ("--release", "demo", "--tag", "demo:1", "--base", BASE, *secret)
-    return dict(daemon.build(*words, environ={"HF_TOKEN": SECRET}))
 
 
 def picture(text: str) -> Image.Image:
@@ -172,12 +154,6 @@ def test_no_layer_and_no_history_holds_a_secret(daemon: Containers, demo: object
                 assert not [name for name in names if "root/.cache" in name]
 
 
-@pytest.mark.xfail(reason="the layers of OS packages and dependencies still differ after --no-cache", strict=False)
-def test_building_again_from_nothing_gives_the_same_layers(daemon: Containers, demo: dict[str, Any]) -> None:
-    again = daemon.build("--release", "demo", "--tag", "demo:again", "--base", BASE, "--no-cache")
-    assert again["layers"] == demo["layers"]
-
-
 def test_the_door_plans_before_it_builds(daemon: Containers, demo: object) -> None:
     door = [str(ROOT / "scripts" / "build_docker.sh"), "--version", "demo", "--tag", "demo:1", "--base", BASE]
     done = subprocess.run(
@@ -215,40 +191,6 @@ def test_a_wrong_credential_names_its_variable(daemon: Containers, demo: object,
         assert done.returncode == 3
         assert "REGISTRY_PASSWORD" in json.loads(done.stdout)["error"]["message"]
         assert "wrong-password" not in done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> SmallRelease:
-    """A release with a ComfyUI of our own making, two nodes and three packages."""
-    return small_release(tmp_path_factory.mktemp("small"))
-
-
-def test_a_changed_node_changes_its_layer_and_later_ones_only(
-    daemon: Containers, demo: object, small: SmallRelease, tmp_path: Path
-) -> None:
-    before = build_small(daemon, small, tmp_path / "before", tag="small:1")
-    node = small.nodes["node-one"]
-    commit = node.commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\nCHANGED = True\n"})
-    pins = tuple(
-        type(pin)(name=pin.name, repo=pin.repo, commit=commit if pin.name == "node-one" else pin.commit)
-        for pin in small.lock.custom_nodes
-    )
-    after = build_small(daemon, small.changed(custom_nodes=pins), tmp_path / "after", tag="small:2")
-    same = [one == other for one, other in zip(before["layers"], after["layers"], strict=True)]
-    # The base, its mount points, the user, torch, packages and ComfyUI; then the nodes.
-    assert same[:6] == [True] * 6
-    assert not same[6]
-    done = daemon.run(*HARDENED, "small:2", "comfypin", "env", "status", "--no-models")
-    assert "what its lock says" in done.stdout
-
-
-def build_small(daemon: Containers, release: SmallRelease, folder: Path, *, tag: str) -> dict[str, Any]:
-    """Its image, built from a vendor folder: a build cannot see this machine's files."""
-    folder.mkdir()
-    lock = release.write_lock()
-    daemon.comfypin("lock", "vendor", "--lock", str(lock), str(folder / "vendor"), cwd=folder)
-    words = ("--release", str(lock), "--tag", tag, "--base", BASE, "--vendor", str(folder / "vendor"))
-    return dict(daemon.build(*words, cwd=folder))
 
 
 SMOKE_GRAPH = {

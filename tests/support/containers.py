@@ -1,11 +1,14 @@
 """A Docker daemon of the tests' own, with a base image made here, and a registry: nothing outside is asked."""
 
 import contextlib
+import functools
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +18,9 @@ from tests.conftest import ROOT
 from tests.support.nginx import free_port
 
 BASE = "python:3.11-slim-bookworm"
+HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")
+# Given to a build, and looked for in what must not hold it.
+SECRET = "hf_a-token-that-must-stay-outside"
 _PACKAGES = "python3,python3-venv,python3-pip,python-is-python3,ca-certificates,git,binutils"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -33,6 +39,10 @@ class Containers:
         """`docker run --rm --network=none` with these words."""
         command = ["/usr/bin/docker", "run", "--rm", "--network=none", *words]
         return self._run(command, self.environ, timeout_s, check=check)
+
+    def program(self, *command: str) -> str:
+        """What another program that works with containers says."""
+        return self._run(command, self.environ, 300, check=True).stdout
 
     def comfypin(
         self, *words: str, environ: Mapping[str, str] | None = None, cwd: Path = ROOT, check: bool = True
@@ -104,6 +114,41 @@ def _bring_base(client: Containers) -> None:
     client._run(words, client.environ, 400, check=True)
     client.docker("import", "--change", 'CMD ["bash"]', str(tar), BASE)
     tar.unlink()
+
+
+@contextlib.contextmanager
+def buildah(client: Containers, folder: Path) -> Iterator[Containers]:
+    """A machine that has buildah and no docker that answers, with the same base image."""
+    folder.mkdir(parents=True)
+    config, base = folder / "storage.conf", folder / "base.tar"
+    config.write_text(f'[storage]\ndriver = "overlay"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/data"\n')
+    outside = {name: value for name, value in client.environ.items() if not name.startswith("DOCKER")}
+    where = {"CONTAINERS_STORAGE_CONF": str(config), "BUILDAH_ISOLATION": "chroot", "DOCKER_HOST": "unix:///nowhere"}
+    other = Containers(folder, {**outside, **where})
+    client.docker("save", "--output", str(base), BASE)
+    try:
+        other.program("buildah", "pull", "--quiet", f"docker-archive:{base}")
+        base.unlink()
+        yield other
+    finally:
+        other.program("buildah", "rm", "--all")
+        for mounted in ("data/overlay", "run"):
+            subprocess.run(["umount", "--quiet", folder / mounted], capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def files_over_http(folder: Path) -> Iterator[str]:
+    """A plain server of a folder's files: its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager
