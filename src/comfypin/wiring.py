@@ -339,19 +339,21 @@ def open_shelf(address: str) -> "Shelf":
 
 
 def open_builder(wanted: str) -> "ContainerBuilder":
-    """What builds images here: `docker`, `buildah`, or with `auto` whichever works. Raises `NoBuilder`."""
+    """What builds images here: the one that is named, or with `auto` the first that works. Raises `NoBuilder`."""
     from comfypin.errors.image import NoBuilder
-    from comfypin.image.buildah import Buildah, buildah_answers
+    from comfypin.image.buildah import Buildah, store_answers
     from comfypin.image.docker import Docker, docker_answers
+    from comfypin.image.podman import Podman
 
+    builders: dict[str, tuple[Callable[[], str | None], Callable[[], ContainerBuilder]]] = {
+        "docker": (docker_answers, Docker),
+        "buildah": (lambda: store_answers("buildah"), Buildah),
+        "podman": (lambda: store_answers("podman"), Podman),
+    }
     tried = []
-    if wanted in {"docker", "auto"}:
-        if (reason := docker_answers()) is None:
-            return Docker()
-        tried.append(reason)
-    if wanted in {"buildah", "auto"}:
-        if (reason := buildah_answers()) is None:
-            return Buildah()
+    for why_not, make in [builders[wanted]] if wanted != "auto" else builders.values():
+        if (reason := why_not()) is None:
+            return make()
         tried.append(reason)
     raise NoBuilder(tried=tried)
 

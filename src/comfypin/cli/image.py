@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from comfypin.image.registry import Credential
     from comfypin.lock.model import Lock
 
-_BUILDERS = ("auto", "docker", "buildah")
+_BUILDERS = ("auto", "docker", "buildah", "podman")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +183,7 @@ def _push(arguments: argparse.Namespace) -> int:
     path, lock = _lock_of(arguments.release, labels)
     with _hearing(verbose=arguments.verbose, what=f"Pushing {reference}") as hear:
         if arguments.scan:
-            scan(tag, hear)
+            scan(builder, tag, hear)
         credential = find_credential(registry_of(reference), named_variables(VARIABLES))
         digest = push(builder, tag, reference, credential=credential, hear=hear)
         pushed = Pushed(reference=reference, digest=digest, release=lock.version_name, lock=str(lock_digest_of(lock)))

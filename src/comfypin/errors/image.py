@@ -6,12 +6,12 @@ from comfypin.errors import ConfigError, ImageError, UsageError
 
 
 class NoBuilder(ImageError):
-    """Neither docker nor buildah can build here."""
+    """Neither docker nor buildah nor podman can build here."""
 
     def __init__(self, *, tried: Sequence[str]) -> None:
         super().__init__(
             f"Nothing here can build an image ({'; '.join(tried)}). Install Docker "
-            "(https://docs.docker.com/engine/install) or buildah (Debian: apt-get install buildah), or let CI "
+            "(https://docs.docker.com/engine/install), buildah or podman (Debian: apt-get install buildah), or let CI "
             "build it: docs/images.md has a workflow.",
             tried=list(tried),
         )

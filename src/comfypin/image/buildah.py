@@ -24,7 +24,7 @@ class Buildah:
     name: str = field(default="buildah", init=False)
 
     def build(self, request: BuildRequest, hear: Hear) -> Built:
-        spoken = speak(self._build_command(request), hear)
+        spoken = speak([self.program, "bud", *build_words(request)], hear)
         if spoken.exit_code:
             raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
         return self.inspect(request.tags[0])
@@ -48,38 +48,54 @@ class Buildah:
 
     def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
         self.inspect(tag)
-        auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
-        # As docker does: registries on this machine itself may speak plain HTTP.
-        plain = ["--tls-verify=false"] if is_local(reference) else []
-        with tempfile.TemporaryDirectory(prefix="comfypin-push-") as scratch:
-            digest = Path(scratch, "digest")
-            words = [self.program, "push", *auth, *plain, "--digestfile", str(digest), tag, f"docker://{reference}"]
-            spoken = speak(words, hear)
-            if spoken.exit_code or not digest.is_file():
-                raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
-            return digest.read_text(encoding="utf-8").strip()
+        return push_as_buildah(self.program, tag, reference, credentials, hear)
 
-    def _build_command(self, request: BuildRequest) -> Sequence[str]:
-        # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made.
-        # What it mounts into a step leaves traces with the time of the build, so it sets every time itself.
-        words = [self.program, "bud", "--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
-        words += command_words({"--platform": request.platform, "--network": request.network})
-        words += ["--no-cache"] if request.fresh else []
-        for tag in request.tags:
-            words += ["--tag", tag]
-        for name, value in request.arguments.items():
-            words += ["--build-arg", f"{name}={value}"]
-        for secret in request.secrets:
-            words += ["--secret", secret]
-        return [*words, "--file", str(request.context / "Dockerfile"), str(request.context)]
+    def save(self, tag: str, archive: Path) -> None:
+        save_as_buildah(self.program, tag, archive)
 
 
-def buildah_answers(program: str = "buildah") -> str | None:
-    """Why buildah cannot build here, None where it can."""
+def build_words(request: BuildRequest) -> Sequence[str]:
+    """A build's flags, for buildah and podman."""
+    # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made. What
+    # buildah mounts into a step leaves traces with the time of the build, so it sets every time itself.
+    words = ["--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
+    words += command_words({"--platform": request.platform, "--network": request.network})
+    words += ["--no-cache"] if request.fresh else []
+    for tag in request.tags:
+        words += ["--tag", tag]
+    for name, value in request.arguments.items():
+        words += ["--build-arg", f"{name}={value}"]
+    for secret in request.secrets:
+        words += ["--secret", secret]
+    return [*words, "--file", str(request.context / "Dockerfile"), str(request.context)]
+
+
+def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+    """Push in the words that buildah and podman share; the digest. Raises `PushFailed`."""
+    auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
+    # As docker does: registries on this machine itself may speak plain HTTP.
+    plain = ["--tls-verify=false"] if is_local(reference) else []
+    with tempfile.TemporaryDirectory(prefix="comfypin-push-") as scratch:
+        digest = Path(scratch, "digest")
+        words = [program, "push", *auth, *plain, "--digestfile", str(digest), tag, f"docker://{reference}"]
+        spoken = speak(words, hear)
+        if spoken.exit_code or not digest.is_file():
+            raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
+        return digest.read_text(encoding="utf-8").strip()
+
+
+def save_as_buildah(program: str, tag: str, archive: Path) -> None:
+    """Write an image as docker writes archives. Raises `NoSuchImage`."""
+    if run([program, "push", "--quiet", tag, f"docker-archive:{archive}:{tag}"]).exit_code:
+        raise NoSuchImage(tag=tag, builder=program)
+
+
+def store_answers(program: str) -> str | None:
+    """Why buildah, or podman, cannot build here; None where it can."""
     if shutil.which(program) is None:
-        return "buildah is not installed"
+        return f"{program} is not installed"
     done = run([program, "images", "--quiet"], timeout_s=30)
-    return f"buildah does not work here ({done.complaint})" if done.exit_code else None
+    return f"{program} does not work here ({done.complaint})" if done.exit_code else None
 
 
 def _size(listing: bytes) -> int:

@@ -57,6 +57,10 @@ class Docker:
             raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
         return found
 
+    def save(self, tag: str, archive: Path) -> None:
+        if run([self.program, "save", "--output", str(archive), tag]).exit_code:
+            raise NoSuchImage(tag=tag, builder=self.name)
+
     def _build_command(self, request: BuildRequest) -> Sequence[str]:
         words = [self.program, "build", "--progress", "plain"]
         words += command_words({"--platform": request.platform, "--network": request.network})

@@ -57,6 +57,9 @@ class ContainerBuilder(Protocol):
         `credentials` is a folder with a `config.json` as docker writes it. Raises `NoSuchImage`, `PushFailed`.
         """
 
+    def save(self, tag: str, archive: Path) -> None:
+        """Write an image to a file, as `docker save` does. Raises `NoSuchImage`."""
+
 
 def command_words(options: Mapping[str, str | None]) -> Sequence[str]:
     """Flags of a program with their values, without those that are None."""

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from comfypin.errors.image import ScanFailed, SignFailed, SupplyToolMissing
-from comfypin.image.interface import Hear
+from comfypin.image.interface import ContainerBuilder, Hear
 from comfypin.image.programs import speak
 from comfypin.lock.export import export
 from comfypin.lock.model import Lock
@@ -22,10 +22,14 @@ def require_tools(*, wants_scan: bool, wants_sign: bool) -> None:
         raise SupplyToolMissing(flag="--sign", tool="cosign", address=_COSIGN)
 
 
-def scan(tag: str, hear: Hear) -> None:
+def scan(builder: ContainerBuilder, tag: str, hear: Hear) -> None:
     """Look for known holes. Raises `ScanFailed` at one that is grave and has a fix."""
-    words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed", tag]
-    spoken = speak(words, hear)
+    words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
+    # As a file, because trivy does not see into the stores of all builders.
+    with tempfile.TemporaryDirectory(prefix="comfypin-scan-") as scratch:
+        archive = Path(scratch, "image.tar")
+        builder.save(tag, archive)
+        spoken = speak([*words, "--input", archive], hear)
     if spoken.exit_code:
         raise ScanFailed(tag=tag, log=spoken.log)
 

@@ -30,6 +30,9 @@ class FakeBuilder:
     def free_bytes(self) -> int | None:
         return None
 
+    def save(self, tag: str, archive: Path) -> None:
+        raise NotImplementedError
+
     def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
         self.pushes += 1
         if self.reasons:

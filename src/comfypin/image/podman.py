@@ -1,0 +1,50 @@
+"""podman, as a builder: buildah's own code behind docker's words."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from comfypin.errors.image import BuildFailed, NoSuchImage
+from comfypin.files import free_bytes
+from comfypin.image.buildah import build_words, push_as_buildah, save_as_buildah
+from comfypin.image.interface import BuildRequest, Built, Hear
+from comfypin.image.programs import speak
+from comfypin.tools.process import run
+
+
+@dataclass(frozen=True, slots=True)
+class Podman:
+    """The program `podman`; its store is buildah's."""
+
+    program: str = "podman"
+    name: str = field(default="podman", init=False)
+
+    def build(self, request: BuildRequest, hear: Hear) -> Built:
+        spoken = speak([self.program, "build", *build_words(request)], hear)
+        if spoken.exit_code:
+            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
+        return self.inspect(request.tags[0])
+
+    def inspect(self, tag: str) -> Built:
+        done = run([self.program, "image", "inspect", tag], timeout_s=60)
+        if done.exit_code:
+            raise NoSuchImage(tag=tag, builder=self.name)
+        facts = json.loads(done.stdout)[0]
+        return Built(
+            image_id=f"sha256:{facts['Id']}",
+            layers=tuple(facts["RootFS"]["Layers"]),
+            size_bytes=int(facts["Size"]),
+            labels=facts.get("Labels") or {},
+        )
+
+    def free_bytes(self) -> int | None:
+        done = run([self.program, "info", "--format", "json"], timeout_s=60)
+        root = Path(json.loads(done.stdout or b"{}").get("store", {}).get("graphRoot", "/nowhere"))
+        return free_bytes(root) if root.is_dir() else None
+
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+        self.inspect(tag)
+        return push_as_buildah(self.program, tag, reference, credentials, hear)
+
+    def save(self, tag: str, archive: Path) -> None:
+        save_as_buildah(self.program, tag, archive)
