@@ -12,6 +12,7 @@ from comfypin.digest import Digest
 from comfypin.lock.codec import render
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, PythonPins
 from tests.support.containers import BASE, HARDENED, Containers, buildah, files_over_http
+from tests.support.models import safetensors
 from tests.support.releases import SmallRelease, make_wheel, small_release
 
 pytestmark = [
@@ -84,7 +85,7 @@ def build(daemon: Containers, release: SmallRelease, folder: Path, *words: str, 
 @pytest.fixture
 def models(tmp_path: Path) -> Iterator[Lock]:
     """A release of two models that a server here has, and no env."""
-    contents = {"one.safetensors": b"1" * 300_000, "two.safetensors": b"2" * 200_000}
+    contents = {"one.safetensors": safetensors(b"1" * 300_000), "two.safetensors": safetensors(b"2" * 200_000)}
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     with files_over_http(tmp_path) as address:

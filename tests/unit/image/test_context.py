@@ -49,8 +49,9 @@ def test_a_model_changes_nothing_that_the_env_is_made_from() -> None:
 
 def test_each_baked_model_is_one_step_with_a_lock_of_its_own() -> None:
     context = compute_context(a_lock(), own(), Wish(bake="env+models"))
-    steps = re.findall(rb"source=models/(\d+),", context.files["Dockerfile"])
-    assert steps == [b"1", b"2"]
+    dockerfile = context.files["Dockerfile"]
+    assert re.findall(rb"COPY models/(\d+) ", dockerfile) == [b"1", b"2"]
+    assert re.findall(rb"from=model-(\d+),", dockerfile) == [b"1", b"2"]
     names = [json.loads(context.files[f"models/{n}/lock.json"])["models"][0]["name"] for n in (1, 2)]
     assert names == ["one", "two"]
 
