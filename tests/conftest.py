@@ -26,6 +26,8 @@ TOOLS = {
     "docker-registry": "apt-get install docker-registry",
     "mmdebstrap": "apt-get install mmdebstrap",
     "buildah": "apt-get install buildah",
+    "podman": "apt-get install podman",
+    "skopeo": "apt-get install skopeo",
     "chromium": "apt-get install chromium",
 }
 

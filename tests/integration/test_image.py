@@ -1,6 +1,7 @@
 """Images for real: a Docker daemon of our own builds the demo release, and its containers do what is promised."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -24,6 +25,7 @@ pytestmark = [
     pytest.mark.needs("dockerd"),
     pytest.mark.needs("docker-registry"),
     pytest.mark.needs("mmdebstrap"),
+    pytest.mark.needs("skopeo"),
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("containers"),
 ]
@@ -177,9 +179,66 @@ def test_pushed_and_pulled_by_digest_it_runs_again(daemon: Containers, demo: obj
         by_digest = daemon.comfypin(*words).stdout.strip()
         assert json.loads((tmp_path / "comfy-demo.image.json").read_text())["image"] == by_digest
         assert json.loads((tmp_path / "comfy-demo.cdx.json").read_text())["bomFormat"] == "CycloneDX"
+        contents_are_found_from(
+            daemon, by_digest, (tmp_path / "comfy-demo.cdx.json").read_bytes(), tmp_path / "contents"
+        )
         daemon.docker("rmi", f"{address}/me/demo:1")
         daemon.docker("pull", by_digest)
         assert picture(daemon.run(by_digest, *DOOR, "--workflow", "workflows/demo.json").stdout).format == "PNG"
+
+
+def contents_are_found_from(daemon: Containers, by_digest: str, contents: bytes, folder: Path) -> None:
+    """As a stranger to comfypin finds them, by what the specification says of a registry without lists of its own."""
+    name, _, digest = by_digest.partition("@")
+    plain = ("--tls-verify=false", "--raw")
+    listed = json.loads(daemon.program("skopeo", "inspect", *plain, f"docker://{name}:{digest.replace(':', '-')}"))
+    (entry,) = [one for one in listed["manifests"] if one["artifactType"] == "application/vnd.cyclonedx+json"]
+    artifact = f"docker://{name}@{entry['digest']}"
+    assert json.loads(daemon.program("skopeo", "inspect", *plain, artifact))["subject"]["digest"] == digest
+    daemon.program("skopeo", "copy", "--src-tls-verify=false", artifact, f"dir:{folder}")
+    assert (folder / hashlib.sha256(contents).hexdigest()).read_bytes() == contents
+
+
+def test_scanning_comes_before_the_push_and_signing_after_it(daemon: Containers, demo: object, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    programs = stand_ins(tmp_path, log)
+    lock = tmp_path / "comfy-demo.lock.json"
+    lock.write_bytes((ROOT / "lockfiles" / "comfy-demo.lock.json").read_bytes())
+    path = {"PATH": f"{programs}:{daemon.environ['PATH']}"}
+    with registry(tmp_path / "registry") as address:
+        words = ("image", "push", "demo:1", "--registry", f"{address}/me", "--release", str(lock), "--scan", "--sign")
+        refused = daemon.comfypin(*words, environ={**path, "HOLES": "1"}, check=False)
+        assert refused.returncode == 60
+        assert "CVE-1" in refused.stderr
+        assert not (tmp_path / "comfy-demo.image.json").exists(), "it was pushed with a known hole"
+        log.unlink()
+        by_digest = daemon.comfypin(*words, environ=path).stdout.strip()
+    scanned, signed, attested = log.read_text().splitlines()
+    assert scanned.startswith("trivy image ")
+    assert scanned.endswith("image.tar: a tar archive with manifest.json")
+    assert signed == f"cosign sign --yes {by_digest}"
+    assert attested.startswith("cosign attest --yes --type cyclonedx --predicate ")
+    assert attested.endswith(f"{by_digest}: CycloneDX")
+    lacking = daemon.comfypin(*words, check=False)
+    assert lacking.returncode == 60
+    assert "needs trivy, which is not installed" in lacking.stderr
+
+
+def stand_ins(folder: Path, log: Path) -> Path:
+    """A trivy and a cosign that write down what they were asked for, and look at the file that they were given."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "trivy").write_text(
+        '#!/bin/sh\nfor file; do :; done\n[ -z "$HOLES" ] || { echo "CVE-1 in libhole"; exit 1; }\n'
+        f'tar tf "$file" | grep -qx manifest.json && echo "trivy $*: a tar archive with manifest.json" >>{log}\n'
+    )
+    (programs / "cosign").write_text(
+        '#!/bin/sh\nwhat=; while [ "$1" ]; do said="$said $1"; [ "$1" != --predicate ] || what=$2; shift; done\n'
+        f'[ -z "$what" ] || said="$said: $(grep -o CycloneDX "$what")"\necho "cosign$said" >>{log}\n'
+    )
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    return programs
 
 
 def test_a_wrong_credential_names_its_variable(daemon: Containers, demo: object, tmp_path: Path) -> None:

@@ -141,12 +141,15 @@ def test_with_nothing_baked_it_takes_its_env_from_a_pack(
 
 
 @pytest.mark.needs("buildah")
+@pytest.mark.needs("podman")
 def test_buildah_builds_the_same_dockerfile(daemon: Containers, demo: dict[str, Any], tmp_path: Path) -> None:
     with buildah(daemon, tmp_path / "b") as other:
         made = other.build("--release", "demo", "--tag", "demo:b", "--base", BASE)
         assert len(made["layers"]) == len(demo["layers"]) - 1  # type: ignore[arg-type] - it has none for no files
         words = ("run", "--isolation=chroot", "--user", "1000")
         workflow = "cd /app && python -m rp_handler.main --lock demo --output base64 --workflow workflows/demo.json"
+        words_of_podman = ("--release", "demo", "--tag", "demo:b", "--base", BASE, "--builder", "podman")
+        assert other.build(*words_of_podman)["layers"] == made["layers"]
         name = other.program("buildah", "from", "demo:b").strip()
         picture = other.program("buildah", *words, name, "--", "sh", "-c", workflow)
         assert picture.startswith("iVBORw0KGgo"), picture[:100]
