@@ -47,6 +47,17 @@ class LoginRefused(ConfigError):
         )
 
 
+class LoginUnreadable(ConfigError):
+    """The file of a credential cannot be read."""
+
+    def __init__(self, *, variable: str, path: str, reason: str) -> None:
+        super().__init__(
+            f"{variable} names {path}, which cannot be read ({reason}); name the key file of a service account.",
+            variable=variable,
+            path=path,
+        )
+
+
 class PushFailed(ImageError):
     """A push did not come through, after all tries."""
 

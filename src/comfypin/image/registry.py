@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.errors.image import LoginRefused, PushFailed
+from comfypin.errors.image import LoginRefused, LoginUnreadable, PushFailed
 from comfypin.image.interface import ContainerBuilder, Hear
 from comfypin.image.names import registry_of
 
@@ -19,9 +19,10 @@ _REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic aut
 _GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
 _AMAZON = re.compile(r".*\.dkr\.ecr\..*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
 
+_KEY_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 VARIABLES = (
     *("REGISTRY_USERNAME", "REGISTRY_PASSWORD", "GHCR_TOKEN", "GITHUB_TOKEN", "GITHUB_ACTOR", "DOCKERHUB_USERNAME"),
-    *("DOCKERHUB_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "ECR_PASSWORD"),
+    *("DOCKERHUB_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN", _KEY_VARIABLE, "ECR_PASSWORD"),
     *("HARBOR_USERNAME", "HARBOR_PASSWORD"),
 )
 
@@ -38,7 +39,7 @@ class Credential:
 def find_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
     """The credential that the environment has for a registry; None: what docker's own configuration says.
 
-    Raises `OSError` where GOOGLE_APPLICATION_CREDENTIALS names no file.
+    Raises `LoginUnreadable` where GOOGLE_APPLICATION_CREDENTIALS names no file that can be read.
     """
     if "REGISTRY_PASSWORD" in variables:
         return Credential(
@@ -55,15 +56,23 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
         if "GOOGLE_OAUTH_ACCESS_TOKEN" in variables:
             token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
             return Credential("oauth2accesstoken", token, "GOOGLE_OAUTH_ACCESS_TOKEN")
-        if "GOOGLE_APPLICATION_CREDENTIALS" in variables:
-            key = Path(variables["GOOGLE_APPLICATION_CREDENTIALS"]).read_text(encoding="utf-8")
-            return Credential("_json_key", key, "GOOGLE_APPLICATION_CREDENTIALS")
+        if _KEY_VARIABLE in variables:
+            return Credential("_json_key", _key_file(variables), _KEY_VARIABLE)
     elif _AMAZON.fullmatch(registry):
         if "ECR_PASSWORD" in variables:
             return Credential("AWS", variables["ECR_PASSWORD"], "ECR_PASSWORD")
     elif {"HARBOR_USERNAME", "HARBOR_PASSWORD"} <= variables.keys():
         return Credential(variables["HARBOR_USERNAME"], variables["HARBOR_PASSWORD"], "HARBOR_PASSWORD")
     return None
+
+
+def _key_file(variables: Mapping[str, str]) -> str:
+    path = Path(variables[_KEY_VARIABLE])
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise LoginUnreadable(variable=_KEY_VARIABLE, path=str(path), reason=reason) from error
 
 
 def advice(registry: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.image import LoginRefused, PushFailed, TagInvalid
+from comfypin.errors.image import LoginRefused, LoginUnreadable, PushFailed, TagInvalid
 from comfypin.image.interface import BuildRequest, Built, Hear
 from comfypin.image.names import on_registry, registry_of, require_tags
 from comfypin.image.registry import Credential, docker_config, find_credential, push
@@ -83,6 +83,16 @@ def test_a_registry_is_put_before_the_name() -> None:
 def test_each_registry_has_its_variables(registry: str, variables: dict[str, str], username: str, source: str) -> None:
     found = find_credential(registry, variables)
     assert found == Credential(username, "t", source)
+
+
+def test_a_key_file_that_is_not_there_is_named_with_its_variable(tmp_path: Path) -> None:
+    variables = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json")}
+    with pytest.raises(LoginUnreadable, match=r"GOOGLE_APPLICATION_CREDENTIALS names .*key\.json"):
+        find_credential("europe-docker.pkg.dev", variables)
+    (tmp_path / "key.json").write_text("{}")
+    assert find_credential("europe-docker.pkg.dev", variables) == Credential(
+        "_json_key", "{}", "GOOGLE_APPLICATION_CREDENTIALS"
+    )
 
 
 def test_one_registrys_token_goes_to_no_other() -> None:
