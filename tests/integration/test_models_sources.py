@@ -16,7 +16,7 @@ from comfypin.objects.gcs import GcsStore
 from comfypin.objects.interface import ObjectStore
 from comfypin.objects.memory import MemoryStore
 from comfypin.objects.s3 import S3Store
-from tests.support.faulty_server import FaultyServer, faulty_server
+from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged
 from tests.support.model_hubs import COMMIT, HubRepo, civitai, hub
 from tests.support.models import Home, pin_of, safetensors, some_bytes, sources_over
 from tests.support.object_servers import gcs_server, moto_server
@@ -85,6 +85,41 @@ def test_other_bytes_on_the_hub_are_known_before_they_are_fetched(home: Home) ->
     with hub(HubRepo(name="org/repo", path="x.safetensors", data=OTHER)) as server:
         report = home.pull(pin_of(DATA, "hf://org/repo/x.safetensors", size_bytes=None), sources=[hub_source(server)])
     assert hashlib.sha256(OTHER).hexdigest() in report.failures[0].message
+
+
+def test_a_source_with_other_bytes_costs_nothing_of_what_had_arrived(home: Home) -> None:
+    big = some_bytes(20 << 20)
+
+    def until(request: Request) -> Reply:
+        return Reply(status=404) if request.range and request.range[0] >= 16 << 20 else ranged(big, request)
+
+    target = "$MODELS_DIR/unet/x.gguf"
+    with faulty_server(until) as server:
+        home.pull(pin_of(big, f"{server.url}/x", target=target), connections=1)
+    other = hub(HubRepo(name="org/repo", path="x.gguf", data=some_bytes(len(big), seed=4)))
+    with other as wrong, faulty_server(lambda request: ranged(big, request)) as server:
+        pin = pin_of(big, "hf://org/repo/x.gguf", f"{server.url}/x", target=target)
+        home.pull(pin, sources=[hub_source(wrong), *sources_over()], connections=1).raise_failures()
+        assert [request.range[0] for request in server.requests if request.range] == [16 << 20]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hf://a/b/%2e%2e/%2e%2e/%2e%2e/secret",
+        "hf://a/b/../c",
+        "hf://a/b@../c",
+        "hf://a/b@%2e%2e%2fx/c",
+        "hf://a/b/%2Fx",
+    ],
+)
+def test_addresses_of_the_hub_stay_in_its_cache(home: Home, tmp_path: Path, uri: str) -> None:
+    (tmp_path / "hub/models--a--b/snapshots/main").mkdir(parents=True)
+    (tmp_path / "hub/secret").write_bytes(DATA)
+    with hub() as server:
+        source = hub_source(server, caches=(tmp_path / "hub",))
+        report = home.pull(pin_of(DATA, uri, sha256=None, size_bytes=None), sources=[source])
+    assert "it is not hf://org/repo" in report.failures[0].message
 
 
 def test_a_model_that_the_platform_has_cached_comes_from_there(home: Home, tmp_path: Path) -> None:

@@ -60,14 +60,14 @@ class CivitaiSource:
         if wanted.sha256 is not None and found.sha256 is not None and found.sha256 != wanted.sha256:
             raise WrongDigest(uri=uri, expected=wanted.sha256.hex, actual=found.sha256.hex)
         try:
-            return HttpFile(self._client, found.url, uri, start=start, length=length)
+            return HttpFile(self._client, found.url, uri, start=start, length=length, led_by=self._endpoint)
         except SourceRefused as error:
             raise self._explained(uri) from error
 
     def facts(self, uri: str) -> SourceFacts:
         found = self._find(uri, None)
         try:
-            opened = HttpFile(self._client, found.url, uri, start=0, length=1)
+            opened = HttpFile(self._client, found.url, uri, start=0, length=1, led_by=self._endpoint)
         except SourceRefused as error:
             raise self._explained(uri) from error
         opened.close()

@@ -50,10 +50,16 @@ class HttpClient:
         """Whether a token would be sent to this address."""
         return self._credentials.for_url(urllib.parse.urlsplit(url)) is not None
 
-    def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """Ask, and follow redirects; the caller reads or closes the answer. Raises `SourceFailed`."""
+    def get(self, url: str, headers: Mapping[str, str] | None = None, *, led_by: str | None = None) -> Answer:
+        """Ask, and follow redirects; the caller reads or closes the answer. Raises `SourceFailed`.
+
+        `led_by` is the address of a server that named this one, in an answer that was no redirect but means the same.
+        """
         hops: list[tuple[int, Mapping[str, str]]] = []
-        first = place = self._place(url, url)
+        place = self._place(url, url)
+        public_host = None
+        if led_by is not None:
+            public_host = _checked(shown(url), self._place(led_by, led_by), place, None)
         while True:
             answer = self._ask(url, place, headers or {})
             answer.hops = hops
@@ -65,8 +71,8 @@ class HttpClient:
             if len(hops) > MAX_REDIRECTS:
                 raise RedirectRefused(uri=shown(url), reason=f"more than {MAX_REDIRECTS} redirects")
             target = _joined(url, location)
-            place = self._place(target, url)
-            _check_redirect(shown(url), first, place)
+            leading, place = place, self._place(target, url)
+            public_host = _checked(shown(url), leading, place, public_host)
             url = target
 
     def close(self) -> None:
@@ -134,11 +140,14 @@ def _quoted(target: str) -> str:
     return urllib.parse.quote(target, safe="/?&=%:@!$'()*+,;~[]#-._")
 
 
-def _check_redirect(asked: str, first: Place, target: Place) -> None:
-    """A server on the public internet has no business in a private network, nor may one make us its messenger."""
+def _checked(asked: str, leading: Place, target: Place, public_host: str | None) -> str | None:
+    """The public host on the way so far. Raises `RedirectRefused` where one leads to a private address.
+
+    A server on the public internet has no business in a private network, nor may one make us its messenger.
+    """
     # A name with a public and a private address is a public one that wants to be taken for private.
-    if target.wholly_public or not first.partly_public:
-        return
-    raise RedirectRefused(
-        uri=asked, reason=f"it redirects from the public host {first.host} to the private address of {target.host}"
-    )
+    public_host = public_host or (leading.host if leading.partly_public else None)
+    if public_host is not None and not target.wholly_public:
+        reason = f"it redirects from the public host {public_host} to the private address of {target.host}"
+        raise RedirectRefused(uri=asked, reason=reason)
+    return public_host

@@ -22,9 +22,20 @@ class HttpFile:
 
     part_bytes = PART_BYTES
 
-    def __init__(self, client: HttpClient, url: str, uri: str, *, start: int, length: int | None) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        url: str,
+        uri: str,
+        *,
+        start: int,
+        length: int | None,
+        led_by: str | None = None,
+    ) -> None:
+        """`led_by` is the address of the server that named `url`, where the lock itself did not."""
         self._client = client
         self._url = url
+        self._led_by = led_by
         self._uri = uri
         self._direct: str | None = None
         self.validator: str | None = None
@@ -99,15 +110,15 @@ class HttpFile:
         headers = {"Range": f"bytes={start}-{end}"}
         if self.validator:
             headers["If-Range"] = self.validator
-        answer = self._client.get(self._direct or self._url, headers)
+        answer = self._client.get(self._direct or self._url, headers, led_by=self._led_by)
         if self._direct and answer.status in {400, 401, 403, 404, 410}:
             # Signed addresses that a hub redirects to expire; the hub gives a new one.
             answer.close()
-            answer = self._client.get(self._url, headers)
+            answer = self._client.get(self._url, headers, led_by=self._led_by)
             self._direct = answer.url if answer.url != self._url else None
         if answer.status == 416 and start == 0:
             answer.text()
-            answer = self._client.get(self._url, {})
+            answer = self._client.get(self._url, {}, led_by=self._led_by)
         if answer.status not in {200, 206}:
             raise refusal(answer, self._uri)
         encoding = answer.headers.get("Content-Encoding", "identity")

@@ -33,14 +33,15 @@ class HubFile:
         kind = ""
         if parts[0] in _KINDS:
             kind = f"{parts.pop(0)}/"
-        if len(parts) < 3 or not all(parts) or ".." in parts:
-            raise UnknownSource(uri=uri, reason="it is not hf://org/repo[@revision]/path")
-        name, _, revision = parts[1].partition("@")
+        name, _, revision = (parts[1] if len(parts) > 2 else "").partition("@")
         asked = urllib.parse.parse_qs(query).get("rev", [])
         revision = urllib.parse.unquote(revision or (asked[0] if asked else "main"))
-        return cls(
-            kind=kind, repo=f"{parts[0]}/{name}", revision=revision, path=urllib.parse.unquote("/".join(parts[2:]))
-        )
+        path = urllib.parse.unquote("/".join(parts[2:]))
+        # Checked after unquoting: in a cache they are folders of this machine.
+        steps = [parts[0], name, *revision.split("/"), *path.split("/")]
+        if not all(steps) or ".." in steps:
+            raise UnknownSource(uri=uri, reason="it is not hf://org/repo[@revision]/path")
+        return cls(kind=kind, repo=f"{parts[0]}/{name}", revision=revision, path=path)
 
     def url(self, endpoint: str) -> str:
         """The address that gives the file."""

@@ -12,8 +12,11 @@ from typing import Protocol, TypeAlias
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# https://www.rfc-editor.org/rfc/rfc6052: an IPv6 address that stands for the IPv4 one in its last 32 bits.
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# IPv6 addresses that stand for the IPv4 one in their last 32 bits: RFC 6052 (NAT64), RFC 2765 (SIIT), and the
+# IPv4-compatible ones of RFC 4291, 2.5.5.1.
+_DRESSED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+# Not on the public internet, although Python's list does not say so: a network's own NAT64, site-local, documentation.
+_PRIVATE = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "3fff::/20")))
 
 
 class Dialler(Protocol):
@@ -47,7 +50,8 @@ def true_address(text: str) -> IpAddress:
             return address.ipv4_mapped
         if address.sixtofour is not None:
             return address.sixtofour
-        if address in _NAT64:
+        # `::` and `::1` are themselves.
+        if int(address) > 1 and any(address in network for network in _DRESSED):
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
@@ -55,7 +59,7 @@ def true_address(text: str) -> IpAddress:
 def is_public(text: str) -> bool:
     """Whether an address is on the public internet."""
     address = true_address(text)
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not any(address in network for network in _PRIVATE)
 
 
 def is_link_local(text: str) -> bool:

@@ -65,7 +65,7 @@ class Transfer:
             if self._remote is not None:
                 self._remote.close()
         if self._wanted.sha256 is not None and digest != self._wanted.sha256:
-            raise WrongDigest(uri=shown(self._uri), expected=self._wanted.sha256.hex, actual=digest.hex)
+            raise BytesDiffer(uri=shown(self._uri), expected=self._wanted.sha256.hex, actual=digest.hex)
         return digest
 
     # -- before the bytes
@@ -288,6 +288,10 @@ class Transfer:
             raise SourceFailed(uri=shown(self._uri), reason="the pull was stopped")
 
 
+class BytesDiffer(WrongDigest):
+    """What arrived has another digest; a source that only says so beforehand raises `WrongDigest`."""
+
+
 class StreamBroke(SourceFailed):
     """A stream that cannot be gone on with has to be begun again."""
 
@@ -313,10 +317,10 @@ def fetch(
         transfer = Transfer(source, uri, partial, wanted=wanted, budget=budget, effort=effort)
         try:
             return transfer.run(stop=stop, begun=begun, advanced=advanced)
-        except (StreamBroke, SourceChanged, WrongDigest) as error:
+        except (StreamBroke, SourceChanged, BytesDiffer) as error:
             partial.reset()
             # Whole and wrong, with nothing of an earlier process in it: the source has other bytes.
-            if isinstance(error, WrongDigest) and not transfer.resumed_bytes:
+            if isinstance(error, BytesDiffer) and not transfer.resumed_bytes:
                 raise
             again += 1
             if again >= (effort.attempts if isinstance(error, StreamBroke) else 3):

@@ -1,10 +1,13 @@
 """Which addresses may be dialled, and that it is the checked address that is dialled."""
 
+import json
 import socket
 from collections.abc import Sequence
 
 import pytest
 
+from comfypin.models.civitai import CivitaiSource
+from comfypin.models.http import HttpClient
 from comfypin.models.network import is_link_local, is_public
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import Home, pin_of, safetensors, sources_over
@@ -33,7 +36,8 @@ class FakeInternet:
 @pytest.mark.parametrize(
     "address",
     ["10.0.0.1", "127.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "fe80::1",
-     "fc00::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1"],
+     "fc00::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1",
+     "::10.0.0.1", "64:ff9b:1::a00:1", "::ffff:0:10.0.0.1", "fec0::1", "2001:0:53aa:64c::1", "3fff::1"],
 )  # fmt: skip
 def test_private_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
@@ -44,7 +48,9 @@ def test_public_addresses_are(address: str) -> None:
     assert is_public(address)
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "64:ff9b::a9fe:a9fe"])
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "64:ff9b::a9fe:a9fe", "::169.254.169.254"]
+)
 def test_metadata_addresses_are_seen_in_every_dress(address: str) -> None:
     assert is_link_local(address)
 
@@ -96,6 +102,36 @@ def test_a_private_host_may_lead_to_another_one(tmp_path) -> None:
 def test_not_even_a_private_host_may_lead_to_the_metadata_address(tmp_path) -> None:
     report, _ = pulled(tmp_path, {"nas.local": "192.168.1.5"}, "http://nas.local/from", "http://169.254.169.254/x")
     assert "link-local" in report.failures[0].message
+
+
+def test_a_public_host_on_the_way_may_not_lead_back_into_a_private_network(tmp_path) -> None:
+    names = {"nas.local": "192.168.1.5", "public.example": "93.184.216.34"}
+
+    def script(request: Request) -> Reply:
+        leads = {"/from": "http://public.example/on", "/on": "http://10.0.0.1/x"}
+        return Reply(status=302, headers={"Location": leads[request.path]})
+
+    with faulty_server(script) as server:
+        internet = FakeInternet(names, server.port)
+        pin = pin_of(DATA, "http://nas.local/from")
+        report = Home(tmp_path / "models").pull(pin, sources=sources_over(dialler=internet))
+    assert "from the public host public.example to the private address of 10.0.0.1" in report.failures[0].message
+    assert internet.dialled == ["192.168.1.5", "93.184.216.34"]
+
+
+def test_an_address_that_a_public_api_names_may_not_be_private(tmp_path) -> None:
+    names = {"civitai.example": "93.184.216.34"}
+    found = {"id": 7, "files": [{"id": 1, "name": "x", "downloadUrl": "http://10.0.0.1/x"}]}
+
+    def script(request: Request) -> Reply:
+        return Reply(body=json.dumps(found).encode(), headers={"Content-Type": "application/json"})
+
+    with faulty_server(script) as server:
+        internet = FakeInternet(names, server.port)
+        source = CivitaiSource(HttpClient(dialler=internet), endpoint="http://civitai.example")
+        report = Home(tmp_path / "models").pull(pin_of(DATA, "civitai://7"), sources=[source])
+    assert "from the public host civitai.example to the private address of 10.0.0.1" in report.failures[0].message
+    assert internet.dialled == ["93.184.216.34"]
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "gopher://x/", "http://[::1", "http://x:99999999/"])
