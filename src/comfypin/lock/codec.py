@@ -197,11 +197,13 @@ def _schema_of(document: Mapping[str, JsonValue], where: str) -> int:
 
 
 def _wire(document: dict[str, JsonValue], schema: int, default_name: str | None) -> "WireLock":
-    from comfypin.lock.legacy import Lock1, Lock2
     from comfypin.lock.schema3 import Lock3
 
     if schema == 3:
         return Lock3.model_validate(document)
+    # Their pydantic models take longer to build than a lock of today takes to read.
+    from comfypin.lock.legacy import Lock1, Lock2
+
     name_key = "version_name" if schema == 1 else "version_id"
     document = {"schema_version": schema, **document}
     if schema == 2 and name_key not in document and "id" in document:
