@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_a_file_that_is_replaced_on_the_server_meanwhile_is_noticed(home: Home, 
     first = threading.Event()
 
     class Watching:
+        def planned(self, sizes: Mapping[str, int | None]) -> None: ...
+
         def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
 
         def advanced(self, name: str, count: int) -> None:

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -344,6 +345,8 @@ def test_a_pull_that_is_interrupted_stops_its_threads(home: Home) -> None:
     big = some_bytes(30 << 20)
 
     class Interrupting:
+        def planned(self, sizes: Mapping[str, int | None]) -> None: ...
+
         def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
             raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 import threading
 import urllib.parse
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -94,6 +95,9 @@ class ModelSource(Protocol):
 class Watcher(Protocol):
     """Who is told how a pull goes; called from many threads."""
 
+    def planned(self, sizes: Mapping[str, int | None]) -> None:
+        """The files that will be looked at, with their sizes where those are known, before the first is started."""
+
     def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
 
     def advanced(self, name: str, count: int) -> None: ...
@@ -103,6 +107,9 @@ class Watcher(Protocol):
 
 class Unwatched:
     """A watcher for when nobody looks."""
+
+    def planned(self, sizes: Mapping[str, int | None]) -> None:
+        """Nothing to do."""
 
     def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         """Nothing to do."""

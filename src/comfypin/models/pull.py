@@ -113,6 +113,7 @@ class Puller:
     def pull(self, models: Sequence[tuple[ModelPin, Path]]) -> PullReport:
         """Bring every model; one that fails does not keep the others. Raises `DiskTooSmall` before it fetches."""
         self._require_space(models)
+        self._watcher.planned({pin.target_path: pin.size_bytes for pin, _ in models})
         outcomes: list[Outcome] = []
         failures: list[ModelError] = []
         try:

@@ -20,6 +20,35 @@ def test_a_log_gets_rate_and_time_left_now_and_then() -> None:
     assert lines == ["50.0 MB of 100.0 MB, 5.0 MB/s, 10 s left\n", "x: fetched\n"]
 
 
+def test_each_file_has_its_rate_and_time_left_and_the_whole_knows_what_has_not_begun() -> None:
+    now, lines = 0.0, []
+    watcher = LineWatcher(lines.append, as_json=False, clock=lambda: now)
+    watcher.planned({"a": 100_000_000, "b": 300_000_000, "there": 900_000_000, "later": 100_000_000})
+    watcher.ended("there", "present")
+    watcher.started("a", 100_000_000, 0)
+    now = 5.0
+    watcher.started("b", 300_000_000, 50_000_000)
+    watcher.advanced("a", 50_000_000)
+    now = 10.0
+    watcher.advanced("b", 50_000_000)
+    assert lines[1:] == [
+        "a: 50.0 MB of 100.0 MB, 5.0 MB/s, 10 s left\n",
+        "b: 100.0 MB of 300.0 MB, 10.0 MB/s, 20 s left\n",
+        "150.0 MB of 500.0 MB, 10.0 MB/s, 35 s left\n",
+    ]
+
+
+def test_the_bar_of_the_whole_knows_what_has_not_begun() -> None:
+    bars = Progress(console=Console(file=io.StringIO()), disable=True)
+    watcher = BarWatcher(bars)
+    watcher.planned({"a": 100, "b": 300, "there": 50})
+    watcher.started("a", 100, 0)
+    watcher.advanced("a", 100)
+    watcher.ended("a", "fetched")
+    watcher.ended("there", "present")
+    assert {task.description: (task.completed, task.total) for task in bars.tasks} == {"all": (100, 400)}
+
+
 def test_json_lines_say_the_same() -> None:
     now, lines = 0.0, []
     watcher = LineWatcher(lines.append, as_json=True, clock=lambda: now)
