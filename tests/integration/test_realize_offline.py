@@ -1,5 +1,8 @@
 """No network: a vendor folder brings everything, and a cache that somebody changed is not believed."""
 
+import base64
+import hashlib
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +14,11 @@ from comfypin.env.layout import Home, site_packages
 from comfypin.env.realize import RealizeOptions, realize
 from comfypin.env.sources import SourcePlaces
 from comfypin.env.space import require_space, wheel_sizes
+from comfypin.env.status import env_status
 from comfypin.errors.env import DiskTooSmall, PackageDamaged, PackageHashMismatch, PackagesUnavailable
 from comfypin.lock.model import PythonPins
 from comfypin.tools.vendor import VendorFolder
-from tests.support.releases import PYTHON, SmallRelease, resolve_from_pypi, small_release
+from tests.support.releases import PYTHON, SmallRelease, make_wheel, resolve_from_pypi, small_release
 
 
 @pytest.fixture
@@ -87,10 +91,38 @@ def test_a_changed_cache_without_a_network_is_one_error(release: SmallRelease) -
     assert not (release.root / "second/current").is_symlink()
 
 
-def test_an_env_shares_no_file_with_the_cache(release: SmallRelease) -> None:
+def test_an_edit_in_one_env_does_not_get_into_the_next(release: SmallRelease) -> None:
+    """Envs share their packages' files: the edit is named where it is, and kept out of what is made later."""
     release = from_registry(release)
-    folder = site_packages(realize(release.lock, options(release, "first")).folder)
-    assert {path.stat().st_nlink for path in folder.rglob("*.py")} == {1}
+    first = realize(release.lock, options(release, "first"))
+    site = site_packages(first.folder)
+    changed, listing = site / "tqdm/std.py", next(site.glob("tqdm-*.dist-info")) / "RECORD"
+    before = changed.read_bytes()
+    wrong = before.replace(b"import", b"export", 1)
+    digests = [base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=") for data in (before, wrong)]
+    times = changed.stat()
+    changed.write_bytes(wrong)
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    listing.write_bytes(listing.read_bytes().replace(digests[0], digests[1]))
+    named = [(drift.kind, drift.subject) for drift in env_status(Home(root=release.root / "first"), None).drifts]
+    assert named == [("package-edited", "tqdm")]
+    second = realize(release.lock, options(release, "second"))
+    assert (site_packages(second.folder) / "tqdm/std.py").read_bytes() == before
+    assert second.receipt == first.receipt
+
+
+def test_a_file_that_two_packages_fight_for_is_the_same_every_time(release: SmallRelease) -> None:
+    wheels = release.root / "wheels"
+    rivals = tuple(
+        make_wheel(wheels, name, "1.0", {"shared/__init__.py": f"WHO = {name!r}\n", f"{name}.py": ""})
+        for name in ("rival_a", "rival_b")
+    )
+    pins = replace(release.lock.python, packages=(*release.lock.python.packages, *rivals))
+    lock = replace(release.lock, python=pins)
+    made = [realize(lock, options(release, name)) for name in ("first", "second")]
+    assert made[0].receipt == made[1].receipt
+    assert "rival_b" in (site_packages(made[0].folder) / "shared/__init__.py").read_text()
+    assert env_status(Home(root=release.root / "second"), None).drifts == ()
 
 
 def test_too_little_space_is_said_before_in_gb(tmp_path: Path) -> None:

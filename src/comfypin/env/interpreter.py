@@ -1,8 +1,12 @@
 """The Python interpreters of this machine: found by uv, asked for what they are, wired into a venv again."""
 
+import contextlib
 import json
 import os
+import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from comfypin.env.layout import VENV, venv_python
 from comfypin.env.packages import Interpreter
@@ -30,24 +34,53 @@ print(json.dumps({
 """
 
 
-def find_interpreter(version: str) -> Interpreter:
-    """An interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`."""
+def find_interpreter(version: str, *, notes: Path | None = None) -> Interpreter:
+    """An interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`.
+
+    `notes` is a folder that remembers what an interpreter said, which lasts until its file or PATH changes.
+    """
     minor = ".".join(version.split(".")[:2])
+    note = notes / f"{minor}.json" if notes else None
+    if note is not None and (facts := _noted(note)) is not None:
+        return _interpreter(facts)
     found = uv(["python", "find", "--no-project", "--system", minor], timeout_s=60)
     path = Path(found.text.strip())
     if found.exit_code or not path.is_file():
         raise PythonMissing(version=minor, reason="uv finds none on PATH or among its own")
-    return describe(path)
+    facts = _ask(path)
+    if note is not None:
+        with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+            write_atomically(note, json.dumps({**facts, **_seen(facts)}).encode(), durable=False)
+    return _interpreter(facts)
 
 
-def describe(path: Path) -> Interpreter:
+def _noted(note: Path) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(note.read_bytes())
+        return facts if isinstance(facts, dict) and _seen(facts).items() <= facts.items() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _seen(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not have changed for a note to hold."""
+    status = Path(facts["base"]).stat()
+    kernel = platform.release()
+    return {"mtime_ns": status.st_mtime_ns, "size": status.st_size, "path": os.environ.get("PATH"), "kernel": kernel}
+
+
+def _ask(path: Path) -> dict[str, Any]:
     """Ask an interpreter what it is. Raises `PythonMissing` where it does not run."""
-    from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
-
     asked = run([path, "-I", "-S", "-c", _QUESTION], env=clean_environment(), timeout_s=60)
     if asked.exit_code:
         raise PythonMissing(version=path.name, reason=asked.complaint)
-    facts = json.loads(asked.text)
+    facts: dict[str, Any] = json.loads(asked.text)
+    return facts
+
+
+def _interpreter(facts: Mapping[str, Any]) -> Interpreter:
+    from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
+
     major_minor = tuple(int(part) for part in facts["version"].split(".")[:2])
     # packaging asks this process for platforms; ours and the env's Python run on one machine.
     platforms = list(platform_tags())

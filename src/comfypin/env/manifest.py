@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,22 +186,39 @@ def read_records(site: Path) -> tuple[Record, ...]:
     )
 
 
-def record_mismatches(records: Iterable[Record], site: str, manifest: Manifest) -> dict[str, list[str]]:
+def record_mismatches(records: Sequence[Record], site: str, manifest: Manifest) -> dict[str, list[str]]:
     """Files that are not what their RECORD says, by distribution (pure).
 
     This is what catches a file that was edited through a hard link in uv's cache: hashes guard uv's downloads, nothing
     guards what it has unpacked. `site` is the site-packages folder relative to the build.
     """
     wrong: dict[str, list[str]] = {}
+    fought = contested(records)
     for record in records:
         for path, sha256 in record.files.items():
-            full = os.path.normpath(f"{site}/{path}")
-            if sha256 is None or "/__pycache__/" in full:
+            if sha256 is None or "__pycache__/" in path or path in fought:
                 continue
-            fact = manifest.files.get(full)
+            fact = manifest.files.get(os.path.normpath(f"{site}/{path}") if ".." in path else f"{site}/{path}")
             if fact is None or fact.sha256 != sha256:
                 wrong.setdefault(record.folder, []).append(path)
+    for path in sorted(fought):
+        claims = [(record.folder, record.files[path]) for record in records if path in record.files]
+        fact = manifest.files.get(os.path.normpath(f"{site}/{path}"))
+        if fact is None or fact.sha256 not in {sha256 for _, sha256 in claims}:
+            for folder, _ in claims:
+                wrong.setdefault(folder, []).append(path)
     return wrong
+
+
+def contested(records: Iterable[Record]) -> frozenset[str]:
+    """The files that several packages say are theirs, with different content: one of them is there (pure)."""
+    claims: dict[str, str | None] = {}
+    found = set()
+    for record in records:
+        for path, sha256 in record.files.items():
+            if claims.setdefault(path, sha256) != sha256:
+                found.add(path)
+    return frozenset(found)
 
 
 def _record_rows(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -226,10 +243,20 @@ def _record_digest(text: str) -> str | None:
 
 def _hash_batch(build: Path, batch: list[tuple[str, int, bool]]) -> list[tuple[str, FileFact]]:
     facts = []
+    root = str(build)
     for path, size, executable in batch:
         if size > SMALL_BYTES:
             facts.append((path, FileFact(size, Digest.of_file(build / path).hex, executable)))
         else:
-            data = (build / path).read_bytes()
+            data = _read_small(f"{root}/{path}", size)
             facts.append((path, FileFact(len(data), hashlib.sha256(data).hexdigest(), executable)))
     return facts
+
+
+def _read_small(path: str, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # One byte more than it had: a file that grew meanwhile has another digest, whatever it begins with.
+        return os.read(descriptor, size + 1)
+    finally:
+        os.close(descriptor)

@@ -17,6 +17,7 @@ from comfypin.env.build import Build
 from comfypin.env.interpreter import find_interpreter, machine_name, replace_link, rewire, works
 from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home
 from comfypin.env.model_paths import write_model_paths
+from comfypin.env.packages import Interpreter
 from comfypin.env.plan import Action, Plan, Recipe, Survey, key_of, make_plan, make_recipe, pack_name, require_pinned
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
 from comfypin.env.shelf import Shelf
@@ -27,7 +28,6 @@ from comfypin.files import write_atomically
 from comfypin.lease import Holder, Lease, acquire
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock
-from comfypin.tools.packages import uv
 
 Tell = Callable[[str], None]
 
@@ -68,7 +68,7 @@ def plan_realize(lock: Lock, options: RealizeOptions, *, where: str) -> Plan:
     """What realizing would do; changes nothing. Raises `LockIncomplete`, `NotAnEngine`, `PythonMissing`, ..."""
     require_pinned(lock, where)
     _require_free_names(options.home)
-    recipe = make_recipe(lock, find_interpreter(str(lock.python.version)), target=options.target)
+    recipe = make_recipe(lock, _interpreter(lock, options), target=options.target)
     return make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
 
 
@@ -85,7 +85,7 @@ def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Rea
         action: Action = "keep"
         damaged_pack = False
         if receipt is None:
-            recipe = make_recipe(lock, find_interpreter(str(lock.python.version)), target=options.target)
+            recipe = make_recipe(lock, _interpreter(lock, options), target=options.target)
             receipt, action, damaged_pack = _make(recipe, options)
         folder = options.home.build(receipt.key)
         _activate(lock, receipt, options)
@@ -101,6 +101,10 @@ def whole_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
     build = options.home.build(key)
     receipt = _intact(build, key, machine)
     return receipt if receipt is not None and works(build, receipt.python) else None
+
+
+def _interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
+    return find_interpreter(str(lock.python.version), notes=options.places.cache / "interpreters")
 
 
 def _intact(build: Path, key: str, machine: str) -> Receipt | None:
@@ -172,9 +176,9 @@ def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
         receipt = options.shelf.unpack(recipe.pack_name, temporary, key=recipe.key)
         rewire(temporary, recipe.interpreter)
         return receipt
-    cache = Path(uv(["cache", "dir"]).text.strip() or options.home.root)
-    require_space_to_build(options.home.root, cache, recipe.packages, offline=options.places.offline)
-    build = Build(folder=temporary, recipe=recipe, places=options.places, tell=options.tell)
+    places = options.places
+    require_space_to_build(options.home.root, places.uv_cache, recipe.packages, offline=places.offline)
+    build = Build(folder=temporary, recipe=recipe, places=places, tell=options.tell)
     return build.make()
 
 

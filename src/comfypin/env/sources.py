@@ -16,6 +16,7 @@ from comfypin.files import contained_path
 from comfypin.lock.model import NodePin, RepoPin
 from comfypin.tools.download import download
 from comfypin.tools.git import Commits, apply_patch, rewrite_files, write_commit
+from comfypin.tools.packages import uv_cache_from_environment
 from comfypin.tools.vendor import VendorFolder
 
 
@@ -26,6 +27,11 @@ class SourcePlaces:
     cache: Path
     vendor: VendorFolder | None = None
     offline: bool = False
+
+    @property
+    def uv_cache(self) -> Path:
+        """uv's cache: UV_CACHE_DIR where that is set, else one of our own, which no other venv shares files with."""
+        return uv_cache_from_environment() or (self.cache / "uv").absolute()
 
     @property
     def commits(self) -> Commits:

@@ -31,15 +31,25 @@ def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     }
 
 
+def uv_cache_from_environment() -> Path | None:
+    """The cache folder that the user chose for uv with UV_CACHE_DIR, or None."""
+    chosen = os.environ.get("UV_CACHE_DIR")
+    return Path(chosen).absolute() if chosen else None
+
+
 def uv(
     arguments: Sequence[str | Path],
     *,
     cwd: Path | None = None,
     offline: bool = False,
     stdin: bytes | None = None,
+    cache: Path | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> Finished:
-    """Run uv without its configuration files, without Python downloads and without progress bars."""
+    """Run uv without its configuration files, without Python downloads and without progress bars.
+
+    `cache` is its cache folder, else UV_CACHE_DIR or its own choice.
+    """
     command: list[str | Path] = [
         uv_binary(),
         "--no-config",
@@ -50,4 +60,6 @@ def uv(
     ]
     if offline:
         command.append("--offline")
+    if cache is not None:
+        command += ["--cache-dir", cache]
     return run([*command, *arguments], cwd=cwd, env=clean_environment(), stdin=stdin, timeout_s=timeout_s)
