@@ -308,7 +308,7 @@ class _Upload:
         self.size = 0
 
     def add(self, data: bytes | memoryview) -> None:
-        self.crc32c.update(data)
+        self.crc32c.update(bytes(data))
         self.size += len(data)
 
     def described(self) -> bytes:
