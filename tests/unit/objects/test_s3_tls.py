@@ -79,8 +79,6 @@ class TlsServer:
         if method == "PUT" and "partNumber=" in path:
             number = int(path.split("partNumber=")[1].split("&", maxsplit=1)[0])
             self.parts[number] = b"x" + data[1:] if self.damaged else data
-                b"x" + data[1:] if self.damaged else data
-            )
         elif method == "POST":
             return "", "<r><UploadId>u</UploadId></r>" if "uploads" in path else f"<r><ETag>{joined}</ETag></r>", None
         elif method == "HEAD":
