@@ -19,10 +19,9 @@ FIRST_BYTES = 8 << 20
 # A file up to this size is hashed after it was written, without a thread for it.
 INLINE_BYTES = 8 << 20
 HASH_BUFFER_BYTES = 512 << 10
-# More connections than the network can fill only take turns at the processor, so a file begins with few, and has more
-# whenever its hasher waits this long for bytes.
-FIRST_CONNECTIONS = 2
-PATIENCE_S = 0.02
+# More connections than the network can fill only take turns at the processor, so a file begins with one, and has twice
+# as many whenever its hasher waits this long for bytes.
+PATIENCE_S = 0.05
 # What has arrived is written when the buffer is full, or when it is this old: TLS gives 16 KiB at a time.
 FLUSH_AFTER_S = 0.5
 
@@ -146,7 +145,7 @@ class Transfer:
             if self._parts.missing:
                 self._fetch_all()
             return self._hash_all()
-        self._hire(FIRST_CONNECTIONS)
+        self._hire(1)
         try:
             return self._hash_all()
         finally:
