@@ -35,6 +35,15 @@ def test_an_env_that_no_kept_lock_needs_goes(two: tuple[Home, Lock, Lock]) -> No
     assert [path.name for path in home.builds.iterdir()] == [home.current.readlink().name]
 
 
+def test_what_is_shared_with_the_cache_does_not_count(two: tuple[Home, Lock, Lock]) -> None:
+    home, _, _ = two
+    (item,) = find_garbage(home, [])
+    shared = sum(path.lstat().st_size for path in item.path.rglob("gamma/__init__.py"))
+    whole = sum(path.lstat().st_size for path in item.path.rglob("*") if not path.is_dir() or path.is_symlink())
+    assert shared > 0
+    assert item.size_bytes <= whole - shared
+
+
 def test_an_env_of_a_kept_lock_stays(two: tuple[Home, Lock, Lock]) -> None:
     home, first, _ = two
     assert find_garbage(home, [first]) == []

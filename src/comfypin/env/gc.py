@@ -65,9 +65,10 @@ def _abandoned(home: Home, name: str) -> bool:
 
 
 def _size(folder: Path) -> int:
+    """What removing the folder frees: files that a cache or another env shares stay, and count nothing."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
             status = Path(parent, name).lstat()
-            total += status.st_size
+            total += status.st_size if status.st_nlink == 1 else 0
     return total

@@ -127,6 +127,7 @@ def _resolve_again(lock: Lock, moves: Moves, parts: Iterable[Part], tell: Callab
     if bad:
         raise NothingToUpgrade(names=bad, there=["packages such as idna or idna==3.7"])
     kept = own_needs(lock.python.requirements, (), frozenset())
+    _check_packages(lock, asked.values(), kept)
     own = [need for need in kept.requirements if need.name not in asked]
     # A bare name asks for the newest that fits; with a version it becomes a requirement of the lock's own.
     told = [need for need in asked.values() if need.text.lower() != need.name or _was_asked(need, kept)]
@@ -134,6 +135,14 @@ def _resolve_again(lock: Lock, moves: Moves, parts: Iterable[Part], tell: Callab
     question = moves.question or question_of(lock)
     python = resolve(replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked)), tell=tell)
     return replace(python, requirements=tuple(need.text for need in (*own, *told)), extra=lock.python.extra)
+
+
+def _check_packages(lock: Lock, asked: Iterable[Need], kept: Needs) -> None:
+    """A bare name moves a package that is there; only a version makes a new one a requirement."""
+    there = {re.sub(r"[-_.]+", "-", pin.name).lower() for pin in lock.python.packages}
+    bare = [need.name for need in asked if need.text.lower() == need.name and not _was_asked(need, kept)]
+    if unknown := [f"package {name}" for name in bare if name not in there]:
+        raise NothingToUpgrade(names=unknown, there=[f"package {name}" for name in sorted(there)] or ["no packages"])
 
 
 def _was_asked(need: Need, kept: Needs) -> bool:

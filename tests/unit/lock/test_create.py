@@ -160,6 +160,9 @@ def test_an_upgrade_of_something_that_is_not_there_is_refused(lock: Lock, places
         upgrade(lock, Moves(name="x", nodes={"gamma": None}), places=places, describe_model=describe, tell=silent)
     with pytest.raises(UsageError):
         upgrade(lock, Moves(name="x"), places=places, describe_model=describe, tell=silent)
+    moves = Moves(name="x", packages=("not-locked",))
+    with pytest.raises(NothingToUpgrade, match="package not-locked"):
+        upgrade(lock, moves, places=places, describe_model=describe, tell=silent)
 
 
 def test_completing_an_old_lock_pins_what_it_did_not(places: Places, wishes: Wishes) -> None:
