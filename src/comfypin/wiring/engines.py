@@ -1,0 +1,82 @@
+"""Engines: which one a lock and the flags name, and how it is opened."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from comfypin.engine.command import ChildSpec
+    from comfypin.engine.interface import Engine
+    from comfypin.lock.model import EngineKind, EngineSpec
+    from comfypin.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """Which engine runs, as the lock and the flags say, and the settings of this machine."""
+
+    spec: "EngineSpec"
+    settings: "Settings"
+
+    @property
+    def kind(self) -> "EngineKind":
+        """The engine's kind."""
+        return self.spec.kind
+
+
+def choose_engine(
+    spec: "EngineSpec", settings: "Settings", *, kind: "EngineKind | None" = None, url: str | None = None
+) -> EngineChoice:
+    """The lock's engine, or the one that flags name; an engine that nobody named is never fallen back to.
+
+    Raises `UsageError` for flags that contradict each other, `ConfigError` for a remote engine without an address.
+    """
+    if url is not None and kind not in (None, "remote"):
+        raise UsageError(f"--engine-url goes with --engine remote, not with --engine {kind}.")
+    chosen = kind or ("remote" if url is not None else spec.kind)
+    url = url or spec.url
+    if chosen == "remote" and url is None:
+        raise ConfigError("The engine is remote, and neither --engine-url nor the lock's engine.url says where it is.")
+    return EngineChoice(spec=replace(spec, kind=chosen, url=url), settings=settings)
+
+
+@asynccontextmanager
+async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
+    """The engine, started where it is ours to start; stopped, with all that it left, when the block ends.
+
+    Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.
+    """
+    if choice.spec.kind == "remote":
+        from comfypin.engine.remote import open_remote
+
+        async with open_remote(choice.spec.url or "") as engine:
+            yield engine
+        return
+    from comfypin.engine.process import open_child
+
+    child = _child(choice)
+    with tempfile.TemporaryDirectory(prefix="comfypin-engine-", ignore_cleanup_errors=True) as work:
+        async with open_child(child, Path(work)) as engine:
+            yield engine
+
+
+def _child(choice: EngineChoice) -> "ChildSpec":
+    from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
+
+    settings = choice.settings
+    if choice.spec.kind == "embedded":
+        return embedded_child(choice.spec, settings.environ)
+    return comfyui_child(
+        settings.comfy_home,
+        choice.spec,
+        settings.environ,
+        gpu=has_gpu(settings.environ),
+        # A default that is not there would only be listed in the engine's log, folder by folder.
+        models_dir=settings.models_dir if settings.named_models_dir or settings.models_dir.is_dir() else None,
+        fast_models_dir=settings.fast_models_dir,
+    )

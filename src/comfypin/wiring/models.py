@@ -1,0 +1,113 @@
+"""Model files: their sources, their store, what is missing of a lock."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.wiring.stores import open_bucket
+
+if TYPE_CHECKING:
+    from comfypin.lock.model import Lock, ModelPin
+    from comfypin.lock.modelspec import DescribeModel
+    from comfypin.models.interface import ModelSource, Watcher
+    from comfypin.models.store import BlobStore
+    from comfypin.models.verify import Finding as ModelFinding
+    from comfypin.settings import ModelSettings, Settings
+
+
+def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: "Watcher | None" = None) -> int:
+    """Bring those of the lock's models that are not in their places as pinned, and say how many they were.
+
+    Raises `ModelError`; offline, for the first one that would have to be fetched.
+    """
+    if not lock.models:
+        return 0
+    from comfypin.errors.model import ModelsFailed
+    from comfypin.models.effort import Budget
+    from comfypin.models.places import Places, targets
+    from comfypin.models.pull import Puller
+    from comfypin.models.verify import Present, failure, inspect_all
+    from comfypin.settings import ModelSettings
+
+    models_dir = settings.models_dir.absolute()
+    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.comfy_home.absolute()))
+    configured = ModelSettings.from_environment(settings.environ)
+    store = model_store(models_dir, configured)
+    findings = list(zip(models, inspect_all(models, store), strict=True))
+    wrong = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
+    if wrong and offline:
+        problems = [problem for (pin, _), finding in wrong if (problem := failure(pin, finding)) is not None]
+        raise ModelsFailed(failures=problems, total=len(models))
+    if wrong:
+        store.remember_release(lock.version_name, lock.models)
+        puller = Puller(store, model_sources(configured), Budget(configured.connections), watcher=watcher)
+        puller.pull([model for model, _ in wrong]).raise_failures()
+    return len(wrong)
+
+
+def model_findings(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
+    """Each of the lock's models and what is in its place, every byte read where anything changed."""
+    from comfypin.models.places import Places, targets
+    from comfypin.models.verify import inspect_all
+    from comfypin.settings import ModelSettings
+
+    models_dir = settings.models_dir.absolute()
+    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.comfy_home.absolute()))
+    store = model_store(models_dir, ModelSettings.from_environment(settings.environ))
+    return [(pin, finding) for (pin, _), finding in zip(models, inspect_all(models, store), strict=True)]
+
+
+def model_describer() -> "DescribeModel":
+    """How `lock create` learns a model's digest and size: from the source's own words, else by reading it once."""
+    from comfypin.lock.modelspec import ModelFacts
+    from comfypin.models.describe import describe
+
+    sources = model_sources()
+
+    def facts_of(source: str) -> ModelFacts:
+        described = describe(source, sources)
+        facts = described.facts
+        return ModelFacts(
+            source=source if source.startswith("file:") else facts.uri,
+            filename=facts.filename,
+            sha256=described.sha256,
+            size_bytes=described.size_bytes,
+            folder=facts.folder,
+        )
+
+    return facts_of
+
+
+def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float = 30.0) -> "list[ModelSource]":
+    """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
+    from urllib.parse import urlsplit
+
+    from comfypin.models.bucket import BucketSource
+    from comfypin.models.civitai import CivitaiSource
+    from comfypin.models.http import Credentials, HttpClient
+    from comfypin.models.httpfile import HttpSource
+    from comfypin.models.huggingface import HubSource
+    from comfypin.models.local import LocalSource
+    from comfypin.settings import ModelSettings
+
+    settings = settings or ModelSettings.from_environment()
+    owners = ((settings.hub_endpoint, settings.hub_token), (settings.civitai_endpoint, settings.civitai_token))
+    tokens = {urlsplit(endpoint).netloc: token for endpoint, token in owners if token}
+    client = HttpClient(credentials=Credentials(tokens=tokens), timeout_s=timeout_s)
+    return [
+        HttpSource(client),
+        HubSource(client, endpoint=settings.hub_endpoint, caches=settings.hub_caches),
+        CivitaiSource(client, endpoint=settings.civitai_endpoint),
+        BucketSource(open_bucket),
+        LocalSource(),
+    ]
+
+
+def model_store(models_dir: Path, settings: "ModelSettings | None" = None, *, store: Path | None = None) -> "BlobStore":
+    """The store of a models' folder: the one that is named, else the environment's, else the folder's own."""
+    from comfypin.models.places import STORE_FOLDER
+    from comfypin.models.store import BlobStore, Durability
+    from comfypin.settings import ModelSettings
+
+    settings = settings or ModelSettings.from_environment()
+    root = store or settings.store or models_dir / STORE_FOLDER
+    return BlobStore(root.absolute(), durability=Durability(always=settings.durable))

@@ -1,0 +1,133 @@
+"""What the jobs of a worker or server share, and what makes a machine unfit for them."""
+
+import tempfile
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.errors import ConfigError
+from comfypin.wiring.models import model_findings
+from comfypin.wiring.sinks import make_job_sink, make_sink
+from comfypin.wiring.stores import open_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from comfypin.engine.interface import Engine
+    from comfypin.lock.model import Lock
+    from comfypin.outputs.interface import OutputSink
+    from comfypin.serve.handler import Service, SinkFor
+    from comfypin.serve.wire import OutputWish, S3Wish
+    from comfypin.settings import OutputMode, Settings
+
+
+def open_service(
+    lock: "Lock",
+    engine: "Engine",
+    settings: "Settings",
+    *,
+    private_inputs: bool = False,
+    folder: "OutputSink | None" = None,
+) -> "Service":
+    """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
+
+    `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker.
+    """
+    from comfypin.models.http import HttpClient
+    from comfypin.serve.fetch import Fetcher, Limits
+    from comfypin.serve.handler import Service
+    from comfypin.serve.workflows import WorkflowFolder
+
+    return Service(
+        lock=lock,
+        engine=engine,
+        fetcher=Fetcher(
+            open_client=lambda: HttpClient(public_only=not private_inputs), open_bucket=open_bucket, limits=Limits()
+        ),
+        sink_for=_sink_for(settings, folder, private_buckets=private_inputs),
+        workflows=WorkflowFolder(),
+    )
+
+
+def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
+    """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
+    from comfypin.outputs.config import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES
+
+    result_max_bytes = RUNPOD_RESULT_BYTES if folder is None else SERVER_RESULT_BYTES
+
+    @lru_cache(maxsize=32)
+    def shared(mode: "OutputMode", changes: "tuple[tuple[str, str], ...]") -> "OutputSink":
+        changed = replace(settings, environ={**settings.environ, **dict(changes)})
+        if mode == "file":
+            return _folder_sink(changed, folder)
+        return make_sink(mode, changed, result_max_bytes=result_max_bytes)
+
+    def sink_for(wish: "OutputWish", s3: "S3Wish | None") -> "OutputSink":
+        changes = _wished(wish)
+        if s3 is not None and wish.mode in (None, "s3"):
+            changed = replace(settings, environ={**settings.environ, **changes})
+            return make_job_sink(changed, s3.model_dump(), private_buckets=private_buckets)
+        return shared(wish.mode or _job_mode(settings, folder), tuple(sorted(changes.items())))
+
+    return sink_for
+
+
+def _folder_sink(settings: "Settings", folder: "OutputSink | None") -> "OutputSink":
+    from comfypin.outputs.config import OutputConfig
+    from comfypin.outputs.convert import ConvertingSink
+
+    if folder is None:
+        raise ConfigError(
+            "Outputs on a worker's own disk go with the worker; deliver them as base64 or to a bucket "
+            "(output.mode, OUTPUT_MODE).",
+            variable="OUTPUT_MODE",
+        )
+    conversion = OutputConfig.from_variables(settings.environ).conversion
+    return folder if conversion.is_nothing else ConvertingSink(folder, conversion)
+
+
+def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode":
+    """Where jobs' outputs go when neither they nor OUTPUT_MODE say: the bucket that is configured, else what is here.
+
+    That is the server's folder, or a worker's result.
+    """
+    from comfypin.objects.config import GcsConfig, S3Config
+
+    if settings.environ.get("OUTPUT_MODE", "").strip():
+        return settings.output_mode
+    if GcsConfig.from_variables(settings.environ).bucket:
+        return "gcs"
+    if S3Config.from_variables(settings.environ).bucket:
+        return "s3"
+    return "base64" if folder is None else "file"
+
+
+def _wished(wish: "OutputWish") -> dict[str, str]:
+    """A job's wishes for its outputs as the variables that they stand in for."""
+    wishes = {
+        "OUTPUT_KEY_TEMPLATE": wish.template,
+        "OUTPUT_FORMAT": wish.format,
+        "OUTPUT_QUALITY": None if wish.quality is None else str(wish.quality),
+        "OUTPUT_KEEP_WORKFLOW": None if wish.keep_workflow is None else str(wish.keep_workflow).lower(),
+    }
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
+    """Why this machine could not do the lock's jobs."""
+    from comfypin.lock.cuda import cuda_floor
+    from comfypin.models.verify import Present
+    from comfypin.serve.fitness import checks
+
+    def missing() -> list[str]:
+        if lock.engine.kind != "comfyui":
+            return []
+        return [pin.name for pin, finding in model_findings(lock, settings) if not isinstance(finding, Present)]
+
+    return checks(
+        lock,
+        cuda_needed=cuda_floor(lock.python.packages),
+        models_missing=missing,
+        scratch=Path(tempfile.gettempdir()),
+    )
