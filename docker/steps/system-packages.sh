@@ -2,6 +2,11 @@
 set -eu
 . /media/settle.sh
 begin
+for package; do
+    # What the base has is left as it is: an upgrade of the day would change the layer.
+    shift
+    dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || set -- "$@" "$package"
+done
 if [ $# -gt 0 ]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import tarfile
 import time
 import urllib.request
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.support.containers import BASE, HARDENED, SECRET, Containers, registry
+from tests.support.containers import BASE, HARDENED, Containers, assert_no_secret, registry
 from tests.support.nginx import free_port
 from tests.support.runpod_queue import RunpodQueue
 
@@ -142,18 +141,7 @@ def test_it_is_less_than_200_mb_over_its_base(daemon: Containers, demo: dict[str
 
 
 def test_no_layer_and_no_history_holds_a_secret(daemon: Containers, demo: object, tmp_path: Path) -> None:
-    saved = tmp_path / "saved.tar"
-    daemon.docker("save", "--output", str(saved), "demo:1")
-    with tarfile.open(saved) as outer:
-        for member in outer:
-            data = outer.extractfile(member).read() if member.isfile() else b""  # type: ignore[union-attr]
-            assert SECRET.encode() not in data, member.name
-            # A layer that stands twice is a link the second time.
-            if member.isfile() and member.name.endswith("layer.tar"):
-                with tarfile.open(fileobj=io.BytesIO(data)) as layer:
-                    names = layer.getnames()
-                assert not [name for name in names if name.startswith("run/secrets")]
-                assert not [name for name in names if "root/.cache" in name]
+    assert_no_secret(daemon, "demo:1", tmp_path / "saved.tar")
 
 
 def test_the_door_plans_before_it_builds(daemon: Containers, demo: object) -> None:
@@ -171,20 +159,39 @@ def test_the_door_plans_before_it_builds(daemon: Containers, demo: object) -> No
     assert layers["system"]["cached"]
 
 
-def test_pushed_and_pulled_by_digest_it_runs_again(daemon: Containers, demo: object, tmp_path: Path) -> None:
-    lock = tmp_path / "comfy-demo.lock.json"
+def test_scanned_pushed_and_signed_it_is_pulled_by_digest_and_runs_again(
+    daemon: Containers, demo: object, tmp_path: Path
+) -> None:
+    log, lock = tmp_path / "log", tmp_path / "comfy-demo.lock.json"
+    path = {"PATH": f"{stand_ins(tmp_path, log)}:{daemon.environ['PATH']}"}
     lock.write_bytes((ROOT / "lockfiles" / "comfy-demo.lock.json").read_bytes())
     with registry(tmp_path / "registry") as address:
-        words = ("image", "push", "demo:1", "--registry", f"{address}/me", "--release", str(lock))
-        by_digest = daemon.comfypin(*words).stdout.strip()
+        words = ("image", "push", "demo:1", "--registry", f"{address}/me", "--release", str(lock), "--scan", "--sign")
+        refused = daemon.comfypin(*words, environ={**path, "HOLES": "1"}, check=False)
+        assert refused.returncode == 60
+        assert "CVE-1" in refused.stderr
+        assert not (tmp_path / "comfy-demo.image.json").exists(), "it was pushed with a known hole"
+
+        by_digest = daemon.comfypin(*words, environ=path).stdout.strip()
         assert json.loads((tmp_path / "comfy-demo.image.json").read_text())["image"] == by_digest
-        assert json.loads((tmp_path / "comfy-demo.cdx.json").read_text())["bomFormat"] == "CycloneDX"
-        contents_are_found_from(
-            daemon, by_digest, (tmp_path / "comfy-demo.cdx.json").read_bytes(), tmp_path / "contents"
-        )
+        contents = (tmp_path / "comfy-demo.cdx.json").read_bytes()
+        assert json.loads(contents)["bomFormat"] == "CycloneDX"
+        contents_are_found_from(daemon, by_digest, contents, tmp_path / "contents")
         daemon.docker("rmi", f"{address}/me/demo:1")
         daemon.docker("pull", by_digest)
         assert picture(daemon.run(by_digest, *DOOR, "--workflow", "workflows/demo.json").stdout).format == "PNG"
+    scanned, signed, attested = log.read_text().splitlines()
+    assert scanned.startswith("trivy image ")
+    assert scanned.endswith("image.tar: a tar archive with manifest.json")
+    assert signed == f"cosign sign --yes {by_digest}"
+    assert attested.startswith("cosign attest --yes --type cyclonedx --predicate ")
+    assert attested.endswith(f"{by_digest}: CycloneDX")
+
+
+def test_a_scanner_that_is_not_installed_is_told(daemon: Containers, demo: object) -> None:
+    done = daemon.comfypin("image", "push", "demo:1", "--release", "demo", "--scan", check=False)
+    assert done.returncode == 60
+    assert "needs trivy, which is not installed" in done.stderr
 
 
 def contents_are_found_from(daemon: Containers, by_digest: str, contents: bytes, folder: Path) -> None:
@@ -197,30 +204,6 @@ def contents_are_found_from(daemon: Containers, by_digest: str, contents: bytes,
     assert json.loads(daemon.program("skopeo", "inspect", *plain, artifact))["subject"]["digest"] == digest
     daemon.program("skopeo", "copy", "--src-tls-verify=false", artifact, f"dir:{folder}")
     assert (folder / hashlib.sha256(contents).hexdigest()).read_bytes() == contents
-
-
-def test_scanning_comes_before_the_push_and_signing_after_it(daemon: Containers, demo: object, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    programs = stand_ins(tmp_path, log)
-    lock = tmp_path / "comfy-demo.lock.json"
-    lock.write_bytes((ROOT / "lockfiles" / "comfy-demo.lock.json").read_bytes())
-    path = {"PATH": f"{programs}:{daemon.environ['PATH']}"}
-    with registry(tmp_path / "registry") as address:
-        words = ("image", "push", "demo:1", "--registry", f"{address}/me", "--release", str(lock), "--scan", "--sign")
-        refused = daemon.comfypin(*words, environ={**path, "HOLES": "1"}, check=False)
-        assert refused.returncode == 60
-        assert "CVE-1" in refused.stderr
-        assert not (tmp_path / "comfy-demo.image.json").exists(), "it was pushed with a known hole"
-        by_digest = daemon.comfypin(*words, environ=path).stdout.strip()
-    scanned, signed, attested = log.read_text().splitlines()
-    assert scanned.startswith("trivy image ")
-    assert scanned.endswith("image.tar: a tar archive with manifest.json")
-    assert signed == f"cosign sign --yes {by_digest}"
-    assert attested.startswith("cosign attest --yes --type cyclonedx --predicate ")
-    assert attested.endswith(f"{by_digest}: CycloneDX")
-    lacking = daemon.comfypin(*words, check=False)
-    assert lacking.returncode == 60
-    assert "needs trivy, which is not installed" in lacking.stderr
 
 
 def stand_ins(folder: Path, log: Path) -> Path:

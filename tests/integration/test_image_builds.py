@@ -11,7 +11,7 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.lock.codec import render
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, PythonPins
-from tests.support.containers import BASE, HARDENED, Containers, buildah, files_over_http
+from tests.support.containers import BASE, HARDENED, SECRET, Containers, assert_no_secret, buildah, files_over_http
 from tests.support.models import safetensors
 from tests.support.releases import SmallRelease, make_wheel, small_release
 
@@ -110,13 +110,17 @@ def test_each_baked_model_is_a_layer_of_its_own(
     lock = tmp_path / "comfy-models.lock.json"
     words = ("--release", str(lock), "--base", BASE, "--bake", "env+models")
     lock.write_bytes(render(models))
-    both = list(daemon.build(*words, "--tag", "models:2", cwd=tmp_path)["layers"])  # type: ignore[call-overload]
+    secret = ("--secret", "id=HF_TOKEN,env=HF_TOKEN")
+    made = daemon.build(*words, *secret, "--tag", "models:2", environ={"HF_TOKEN": SECRET}, cwd=tmp_path)
+    both = list(made["layers"])  # type: ignore[call-overload]
     assert len(both) == len(demo["layers"]) + 2
     assert changed(demo["layers"], [*both[:7], *both[9:]]) == {"lock"}
     verify = ("comfypin", "models", "verify", "--json")
     said = json.loads(daemon.run(*HARDENED, "--user", "1000", "models:2", *verify).stdout)
     assert "two.safetensors" in json.dumps(said), said
     assert daemon.run("models:2", "stat", "-c", "%U", "/opt/comfy/models/vae/one.safetensors").stdout == "comfy\n"
+
+    assert_no_secret(daemon, "models:2", tmp_path / "saved.tar")
 
     lock.write_bytes(render(replace(models, models=models.models[:1])))
     one = list(daemon.build(*words, "--tag", "models:1", cwd=tmp_path)["layers"])  # type: ignore[call-overload]

@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import http.server
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +76,22 @@ class Containers:
         )
         assert not check or done.returncode == 0, done.stderr[-4000:]
         return done
+
+
+def assert_no_secret(daemon: Containers, tag: str, saved: Path) -> None:
+    """What `docker save` writes holds the secret nowhere, in no layer and no history, and no trace of its mounts."""
+    daemon.docker("save", "--output", str(saved), tag)
+    with tarfile.open(saved) as outer:
+        for member in outer:
+            data = outer.extractfile(member).read() if member.isfile() else b""  # type: ignore[union-attr]
+            assert SECRET.encode() not in data, member.name
+            # A layer that stands twice is a link the second time.
+            if member.isfile() and member.name.endswith("layer.tar"):
+                with tarfile.open(fileobj=io.BytesIO(data)) as layer:
+                    names = layer.getnames()
+                assert not [name for name in names if name.startswith("run/secrets")]
+                assert not [name for name in names if "root/.cache" in name]
+    saved.unlink()
 
 
 @contextlib.contextmanager
