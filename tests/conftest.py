@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,10 @@ TOOLS = {
     "skopeo": "apt-get install skopeo",
     "chromium": "apt-get install chromium",
 }
+
+
+# A shell's nohup leaves this ignored for all its children; tests of what it does to ours need it as it comes.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

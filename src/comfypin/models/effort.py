@@ -1,6 +1,7 @@
 """How much a pull may use and how hard it tries: connections and their memory, pauses, and what counts as stalled."""
 
 import contextlib
+import os
 import queue
 import secrets
 import time
@@ -89,3 +90,42 @@ class Pace:
     def rate(self) -> float:
         """Bytes a second in the present window."""
         return self._count / max(1e-9, self._clock() - self._since)
+
+
+class Hunger:
+    """Says when a file's hasher wants more connections: it waited most of a window, and not for the processors.
+
+    A wait by itself tells little: one connection at 50 MB/s keeps every single wait short and the hasher idle, and on a
+    machine whose processors are full more connections only take turns at them.
+    """
+
+    WINDOW_S = 0.05
+    MOST_WAITING = 0.7
+    MOST_BUSY = 0.6
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        processor_s: Callable[[], float] = time.process_time,
+        processors: int | None = None,
+    ) -> None:
+        self._clock = clock
+        self._processor_s = processor_s
+        self._processors = processors or len(os.sched_getaffinity(0))
+        self._waited_s = 0.0
+        self._since: tuple[float, float] | None = None
+
+    def is_felt(self, waited_s: float) -> bool:
+        """Tell it how long the hasher has just waited, from the first byte on; True when a window says so."""
+        now, spent = self._clock(), self._processor_s()
+        if self._since is None:
+            self._since = now, spent
+            return False
+        self._waited_s += waited_s
+        window_s, spent_s = now - self._since[0], spent - self._since[1]
+        if window_s < self.WINDOW_S:
+            return False
+        waiting, busy = self._waited_s / window_s, spent_s / (window_s * self._processors)
+        self._since, self._waited_s = (now, spent), 0.0
+        return waiting > self.MOST_WAITING and busy < self.MOST_BUSY

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError
 from comfypin.errors.model import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
-from comfypin.models.effort import Budget, Effort, Pace, Trouble
+from comfypin.models.effort import Budget, Effort, Hunger, Pace, Trouble
 from comfypin.models.interface import ModelSource, Reader, RemoteFile, Stop, Wanted, shown
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.parts import Part, Parts
@@ -19,8 +19,8 @@ FIRST_BYTES = 8 << 20
 # A file up to this size is hashed after it was written, without a thread for it.
 INLINE_BYTES = 8 << 20
 HASH_BUFFER_BYTES = 512 << 10
-# More connections than the network can fill only take turns at the processor, so a file begins with one, and has twice
-# as many whenever its hasher waits this long for bytes.
+# How often whoever waits for bytes looks up. A file begins with one connection, and has twice as many whenever its
+# hasher is hungry: more than the network can fill only take turns at the processor.
 PATIENCE_S = 0.05
 # What has arrived is written when the buffer is full, or when it is this old: TLS gives 16 KiB at a time.
 FLUSH_AFTER_S = 0.5
@@ -39,6 +39,7 @@ class Transfer:
         self._budget = budget
         self._effort = effort
         self._parts = Parts()
+        self._hunger = Hunger()
         self._fetchers: list[threading.Thread] = []
         self._descriptor = -1
         self._remote: RemoteFile | None = None
@@ -274,11 +275,15 @@ class Transfer:
         return hasher
 
     def _wait_for(self, part: Part, position: int) -> int:
-        """How much of the part is written, once that is worth a look; more fetchers are hired while nothing comes."""
-        while (written := self._parts.arrived(part, position, wait_s=PATIENCE_S)) is None:
+        """How much of the part is written, once that is worth a look; more fetchers are hired for a hungry hasher."""
+        while True:
+            began = time.monotonic()
+            written = self._parts.arrived(part, position, wait_s=PATIENCE_S)
+            if self._parts.fetched_bytes and self._hunger.is_felt(time.monotonic() - began):
+                self._hire(len(self._fetchers))
+            if written is not None:
+                return written
             self._raise_failure()
-            self._hire(len(self._fetchers))
-        return written
 
     def _raise_failure(self) -> None:
         if self._parts.failure is not None:
