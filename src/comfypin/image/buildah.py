@@ -10,7 +10,7 @@ from pathlib import Path
 from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
 from comfypin.files import free_bytes
 from comfypin.image.context import FIXED_TIME_S
-from comfypin.image.interface import BuildRequest, Built, Hear, command_words
+from comfypin.image.interface import BuildRequest, Built, Hear, request_words
 from comfypin.image.names import is_local
 from comfypin.image.programs import speak
 from comfypin.tools.process import run
@@ -59,15 +59,7 @@ def build_words(request: BuildRequest) -> Sequence[str]:
     # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made. What
     # buildah mounts into a step leaves traces with the time of the build, so it sets every time itself.
     words = ["--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
-    words += command_words({"--platform": request.platform, "--network": request.network})
-    words += ["--no-cache"] if request.fresh else []
-    for tag in request.tags:
-        words += ["--tag", tag]
-    for name, value in request.arguments.items():
-        words += ["--build-arg", f"{name}={value}"]
-    for secret in request.secrets:
-        words += ["--secret", secret]
-    return [*words, "--file", str(request.context / "Dockerfile"), str(request.context)]
+    return [*words, *request_words(request), "--file", str(request.context / "Dockerfile"), str(request.context)]
 
 
 def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:

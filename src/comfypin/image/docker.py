@@ -9,7 +9,7 @@ from pathlib import Path
 
 from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
 from comfypin.files import free_bytes
-from comfypin.image.interface import BuildRequest, Built, Hear, command_words
+from comfypin.image.interface import BuildRequest, Built, Hear, request_words
 from comfypin.image.programs import speak
 from comfypin.tools.process import run
 
@@ -62,16 +62,7 @@ class Docker:
             raise NoSuchImage(tag=tag, builder=self.name)
 
     def _build_command(self, request: BuildRequest) -> Sequence[str]:
-        words = [self.program, "build", "--progress", "plain"]
-        words += command_words({"--platform": request.platform, "--network": request.network})
-        words += ["--no-cache"] if request.fresh else []
-        for tag in request.tags:
-            words += ["--tag", tag]
-        for name, value in request.arguments.items():
-            words += ["--build-arg", f"{name}={value}"]
-        for secret in request.secrets:
-            words += ["--secret", secret]
-        return [*words, str(request.context)]
+        return [self.program, "build", "--progress", "plain", *request_words(request), str(request.context)]
 
 
 def docker_answers(program: str = "docker") -> str | None:

@@ -1,6 +1,6 @@
 """What builds and pushes images: the seam, and the values that cross it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -61,6 +61,15 @@ class ContainerBuilder(Protocol):
         """Write an image to a file, as `docker save` does. Raises `NoSuchImage`."""
 
 
-def command_words(options: Mapping[str, str | None]) -> Sequence[str]:
-    """Flags of a program with their values, without those that are None."""
-    return [word for flag, value in options.items() if value is not None for word in (flag, value)]
+def request_words(request: BuildRequest) -> list[str]:
+    """The flags of a build that docker, buildah and podman share."""
+    options = {"--platform": request.platform, "--network": request.network}
+    words = [word for flag, value in options.items() if value is not None for word in (flag, value)]
+    words += ["--no-cache"] if request.fresh else []
+    for tag in request.tags:
+        words += ["--tag", tag]
+    for name, value in request.arguments.items():
+        words += ["--build-arg", f"{name}={value}"]
+    for secret in request.secrets:
+        words += ["--secret", secret]
+    return words
