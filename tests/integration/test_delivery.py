@@ -8,8 +8,10 @@ import json
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -33,6 +35,7 @@ from tests.support.fault_proxy import fault_proxy
 from tests.support.google_key import service_account
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, GcsServer, S3Server
 from tests.support.outputs import an_output
+from tests.support.scripted_server import answering_by
 
 _BUCKETS = (f"delivery-{number}" for number in itertools.count())
 
@@ -148,6 +151,8 @@ async def test_content_type_release_and_digest_are_on_the_object(tmp_path: Path,
     head = moto.boto.head_object(Bucket=bucket.name, Key="comfy/outputs/job-1/v.mp4")
     assert head["ContentType"] == "video/mp4"
     assert head["Metadata"] == {"release": "wan22", "sha256": video.sha256.hex, "job-id": "job-1"}
+    manifest = moto.boto.get_object(Bucket=bucket.name, Key="comfy/outputs/job-1/manifest.json")
+    assert manifest["Metadata"]["sha256"] == Digest.of(manifest["Body"].read()).hex
 
 
 async def test_content_type_release_and_digest_are_on_the_object_of_gcs(tmp_path: Path, gcs: GcsServer) -> None:
@@ -201,12 +206,32 @@ async def test_public_objects_have_their_public_address(tmp_path: Path, gcs: Gcs
     assert all("predefinedAcl=publicRead" in seen.path for seen in uploads)
 
 
-def test_public_objects_in_a_uniform_bucket_are_refused_before_the_job(gcs: GcsServer) -> None:
+@pytest.mark.parametrize("validate", ["true", "false"])
+def test_public_objects_in_a_uniform_bucket_are_refused_before_the_job(validate: str, gcs: GcsServer) -> None:
     uniform = {"iamConfiguration": {"uniformBucketLevelAccess": {"enabled": True}}}
     name = gcs.new_bucket(next(_BUCKETS), **uniform)
-    environ = {"GCS_BUCKET": name, "STORAGE_EMULATOR_HOST": gcs.url, "GCS_PUBLIC": "true"}
+    environ = {
+        "GCS_BUCKET": name,
+        "STORAGE_EMULATOR_HOST": gcs.url,
+        "GCS_PUBLIC": "true",
+        "GCS_VALIDATE": validate,
+    }
     with pytest.raises(PublicAccessImpossible, match="uniform bucket-level access"):
         wiring.make_sink("gcs", Settings.from_environment(environ))
+
+
+def test_keys_that_may_write_and_not_look_at_the_bucket_may_make_objects_public(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def decide(request: BaseHTTPRequestHandler) -> tuple[int, str]:
+        asked = urlsplit(request.path).path.endswith("/testPermissions")
+        granted = {"permissions": ["storage.objects.create", "storage.objects.delete"]}
+        return (200, json.dumps(granted)) if asked else (403, json.dumps({"error": {"message": "storage.buckets.get"}}))
+
+    with answering_by(decide, {"Content-Type": "application/json"}) as url:
+        environ = {"GCS_BUCKET": "b", "STORAGE_EMULATOR_HOST": url, "GCS_PUBLIC": "true"}
+        wiring.make_sink("gcs", Settings.from_environment(environ))
+    assert "storage.buckets.get" in caplog.text
 
 
 def test_a_bucket_that_is_not_there_is_found_before_the_job(gcs: GcsServer) -> None:

@@ -6,6 +6,7 @@ Everything here goes to stderr; stdout belongs to results.
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 5.0
 _EVENT_EVERY_S = 0.1
+_UPLOAD_EVENT_EVERY_S = 1.0
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class Teller(Protocol):
-    """Tells of a job's way. `hear_upload`, where there is one, wants to know of every piece that goes up."""
+    """Tells of a job's way, and of every piece that goes up at its end."""
 
     @property
-    def hear_upload(self) -> "UploadWatcher | None":
+    def hear_upload(self) -> "UploadWatcher":
         """Something happened to an upload; called from any thread."""
 
     def say(self, text: str) -> None:
@@ -57,9 +59,7 @@ def telling(*, as_json: bool) -> Iterator[Teller]:
 
 
 class _Follower:
-    """What all tellers share: the graph's words, and how far the job is. Uploads are told of by the log."""
-
-    hear_upload: "UploadWatcher | None" = None
+    """What all tellers share: the graph's words, and how far the job is."""
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
@@ -86,14 +86,41 @@ class _Follower:
         return node_id if node is None else node.title or node.class_type
 
 
+class _Uploads:
+    """How far each upload is, and whether it is time to say so. Safe for threads."""
+
+    def __init__(self, clock: Callable[[], float], *, every_s: float) -> None:
+        self._clock = clock
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._sizes: dict[str, int] = {}
+        self._sent: dict[str, int] = {}
+        self._quiet_until: dict[str, float] = {}
+
+    def begin(self, key: str, size_bytes: int) -> None:
+        with self._lock:
+            self._sizes[key], self._sent[key] = size_bytes, 0
+            self._quiet_until[key] = self._clock() + self._every_s
+
+    def move(self, key: str, count: int) -> tuple[int, int] | None:
+        """Bytes sent and all bytes, where they are to be told now; what is sent once more does not count."""
+        with self._lock:
+            self._sent[key] = min(self._sent[key] + count, self._sizes[key])
+            if self._clock() < self._quiet_until[key]:
+                return None
+            self._quiet_until[key] = self._clock() + self._every_s
+            return self._sent[key], self._sizes[key]
+
+
 class JsonTeller(_Follower):
-    """One JSON object a line; steps of one node at most ten times a second."""
+    """One JSON object a line; steps of one node at most ten times a second, bytes of one upload once."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._write = write
         self._clock = clock
         self._quiet_until = 0.0
+        self._uploads = _Uploads(clock, every_s=_UPLOAD_EVENT_EVERY_S)
 
     def say(self, text: str) -> None:
         self._line({"event": "note", "message": text})
@@ -111,6 +138,19 @@ class JsonTeller(_Follower):
             facts["fraction"] = round(fraction, 4)
         self._line(facts)
 
+    def hear_upload(self, event: "UploadEvent") -> None:
+        from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
+
+        match event:
+            case UploadStarted(key=key, size_bytes=size):
+                self._uploads.begin(key, size)
+                self._line({"event": "upload_started", "key": key, "size_bytes": size})
+            case UploadMoved(key=key, sent_bytes=count):
+                if (told := self._uploads.move(key, count)) is not None:
+                    self._line({"event": "upload_moved", "key": key, "sent_bytes": told[0], "size_bytes": told[1]})
+            case UploadFinished(key=key):
+                self._line({"event": "upload_finished", "key": key})
+
     def _line(self, facts: dict[str, JsonValue]) -> None:
         self._write(json.dumps(facts, ensure_ascii=False) + "\n")
 
@@ -123,6 +163,7 @@ class LineTeller(_Follower):
         self._write = write
         self._clock = clock
         self._quiet_until = clock() + _LINE_EVERY_S
+        self._uploads = _Uploads(clock, every_s=_LINE_EVERY_S)
 
     def say(self, text: str) -> None:
         self._write(f"{text}\n")
@@ -137,6 +178,16 @@ class LineTeller(_Follower):
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
             self.say(f"{fraction or 0:4.0%}  {self._name(event.node_id)}{steps}")
 
+    def hear_upload(self, event: "UploadEvent") -> None:
+        from comfypin.outputs.bucket import UploadMoved, UploadStarted
+
+        match event:
+            case UploadStarted(key=key, size_bytes=size):
+                self._uploads.begin(key, size)
+            case UploadMoved(key=key, sent_bytes=count):
+                if (told := self._uploads.move(key, count)) is not None:
+                    self.say(f"Uploading {key}: {told[0] / 1e6:.1f} of {told[1] / 1e6:.1f} MB")
+
 
 class BarTeller(_Follower):
     """A bar with the node that runs and the time that has gone by."""
@@ -146,7 +197,6 @@ class BarTeller(_Follower):
         self._bar = bar
         self._task = bar.add_task("", total=None)
         self._uploads: dict[str, rich.progress.TaskID] = {}
-        self.hear_upload = self._show_upload
 
     def say(self, text: str) -> None:
         self._bar.update(self._task, description=text)
@@ -163,7 +213,7 @@ class BarTeller(_Follower):
                 self._task, total=1.0, completed=fraction or 0.0, description=self._name(event.node_id) + steps
             )
 
-    def _show_upload(self, event: "UploadEvent") -> None:
+    def hear_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
 
         match event:

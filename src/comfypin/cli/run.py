@@ -196,8 +196,7 @@ async def _run(plan: Plan, teller: "Teller") -> "JobResult":
         teller.watch(job.graph)
         for warning in job.warnings:
             teller.hear(Warned(message=warning))
-        if teller.hear_upload is not None:
-            wiring.watch_uploads(plan.sink, teller.hear_upload)
+        wiring.watch_uploads(plan.sink, teller.hear_upload)
         result = await run(job, engine=engine, sink=plan.sink, on_event=teller.hear)
     before = {"start": ready_s - began_s, "prepare": prepared_s - ready_s}
     return replace(result, phase_s={**before, **result.phase_s})

@@ -22,7 +22,7 @@ from comfypin.errors.storage import (
     StoreRefused,
     StoreUnreachable,
 )
-from comfypin.objects.config import S3Credentials
+from comfypin.objects.aws_profile import S3Credentials
 from comfypin.objects.retry import Retry
 from comfypin.objects.s3_errors import S3Place, answered
 from comfypin.objects.sigv4 import S3Request, encoded_key, signed_headers

@@ -117,6 +117,18 @@ class BucketMissing(StorageError):
         )
 
 
+class NotAStore(StorageError):
+    """What answers at the endpoint is something else."""
+
+    def __init__(self, *, store: str, status: int, said: str, variable: str) -> None:
+        super().__init__(
+            f"What answers for {store} {said} (HTTP {status}), as no such store does; check {variable}, and whether "
+            "something stands before the store.",
+            store=store,
+            status=status,
+        )
+
+
 class PermissionMissing(StorageError):
     """The credentials are good, and not for this."""
 

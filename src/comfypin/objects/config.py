@@ -1,6 +1,5 @@
 """What the variables say of buckets, as frozen values: names, defaults and precedence in one place."""
 
-import configparser
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-from comfypin.errors.storage import SettingInvalid, SettingsConflict
+from comfypin.errors.storage import KeyInvalid, SettingInvalid, SettingsConflict
+from comfypin.objects.aws_profile import AwsProfile, S3Credentials
 from comfypin.objects.keys import clean_prefix
 
 DEFAULT_PREFIX = "comfy/outputs"
@@ -59,8 +59,12 @@ class Variables:
         return float(value)
 
     def prefix(self, name: str) -> str:
-        """A prefix for keys; `/` alone means none."""
-        return clean_prefix(self.text(name) or DEFAULT_PREFIX)
+        """A prefix for keys; `/` alone means none. Raises `SettingInvalid`."""
+        value = self.text(name) or DEFAULT_PREFIX
+        try:
+            return clean_prefix(value)
+        except KeyInvalid as exc:
+            raise SettingInvalid(variable=name, value=value, expected="a beginning of keys like a/b") from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ class GcsConfig:
 
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "GcsConfig":
-        """Read the variables. Raises `SettingInvalid`, `KeyInvalid`."""
+        """Read the variables. Raises `SettingInvalid`."""
         env = Variables(environ)
         bucket = env.text("GCS_BUCKET")
         credentials = env.text("GOOGLE_APPLICATION_CREDENTIALS")
@@ -99,15 +103,6 @@ class GcsConfig:
             validate=env.flag("GCS_VALIDATE", default=True),
             endpoint=endpoint.rstrip("/") if endpoint else None,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class S3Credentials:
-    """A key pair and its session token; none of it is ever shown."""
-
-    access_key_id: str = field(repr=False)
-    secret_access_key: str = field(repr=False)
-    session_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,29 +160,31 @@ class S3Config:
 
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "S3Config":
-        """Read the variables; ours before AWS's before RunPod's. Raises `SettingInvalid`, `KeyInvalid`."""
+        """Read the variables; ours before AWS's before RunPod's. Raises `ConfigError`."""
         env = Variables(environ)
         account = env.text("R2_ACCOUNT_ID")
         if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
             raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
         # A user who names their account means R2, whatever RunPod's template still says.
+        profile = _profile(env)
         url = env.text("S3_ENDPOINT_URL") or (
             f"https://{account}.r2.cloudflarestorage.com"
             if account
-            else env.text("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL")
+            else env.text("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL") or profile.endpoint
         )
         bucket = env.text("S3_BUCKET", "BUCKET_NAME")
         place = Place.parse(url, bucket=bucket.removeprefix("s3://").strip("/") if bucket else None)
         base_url = env.text("S3_PUBLIC_BASE_URL")
         # An endpoint that names its region knows better than AWS's general variables.
-        region = env.text("S3_REGION") or place.region or env.text("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
+        usual = env.text("AWS_REGION", "AWS_DEFAULT_REGION") or profile.region
+        region = env.text("S3_REGION") or place.region or usual or "us-east-1"
         return cls(
             bucket=place.bucket,
             prefix=env.prefix("S3_PREFIX"),
             endpoint=place.endpoint,
             region=region,
             addressing=_addressing(env),
-            credentials=_credentials(env, runpods_first=place.runpods(env)),
+            credentials=_credentials(env, profile, runpods_first=place.runpods(env)),
             platform=PlatformKeys.from_variables(env, region=region),
             ca_bundle=env.text("AWS_CA_BUNDLE"),
             validate=env.flag("S3_VALIDATE", default=True),
@@ -311,7 +308,7 @@ def _addressing(env: Variables) -> Addressing:
             raise SettingInvalid(variable="S3_ADDRESSING_STYLE", value=value, expected="auto, path or virtual")
 
 
-def _credentials(env: Variables, *, runpods_first: bool) -> S3Credentials | None:
+def _credentials(env: Variables, profile: AwsProfile, *, runpods_first: bool) -> S3Credentials | None:
     """The first complete key pair; a pair is never mixed from two sources, nor a session token added from another."""
     runpods = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
     aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -324,31 +321,25 @@ def _credentials(env: Variables, *, runpods_first: bool) -> S3Credentials | None
         if key and secret:
             token = env.text(token_name) if token_name else None
             return S3Credentials(access_key_id=key, secret_access_key=secret, session_token=token)
-    return _credentials_of_profile(env)
-
-
-def _credentials_of_profile(env: Variables) -> S3Credentials | None:
-    """The key pair that `aws configure` wrote, under AWS_PROFILE or `default`."""
-    home = env.text("HOME")
-    path = env.text("AWS_SHARED_CREDENTIALS_FILE") or (f"{home}/.aws/credentials" if home else None)
-    profile = env.text("AWS_PROFILE")
-    parser = configparser.RawConfigParser()
-    try:
-        found = parser.read(Path(path).expanduser(), encoding="utf-8") if path else []
-    except (OSError, UnicodeDecodeError, configparser.Error) as exc:
+    if profile.credentials is None and (name := env.text("AWS_PROFILE")):
         raise SettingsConflict(
-            reason=f"{path} cannot be read as AWS credentials", remedy="repair the file, or set AWS_ACCESS_KEY_ID"
-        ) from exc
-    section = profile or "default"
-    if not found or not parser.has_option(section, "aws_access_key_id"):
-        if profile:
-            raise SettingsConflict(
-                reason=f"AWS_PROFILE is {profile!r}, and {path or 'no credentials file'} has no keys for it",
-                remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose another profile",
-            )
-        return None
-    return S3Credentials(
-        access_key_id=parser.get(section, "aws_access_key_id"),
-        secret_access_key=parser.get(section, "aws_secret_access_key", fallback=""),
-        session_token=parser.get(section, "aws_session_token", fallback=None),
+            reason=f"AWS_PROFILE is {name!r}, and AWS's files have no keys for it",
+            remedy="choose another profile, or, where its keys come by SSO or a role, run "
+            f'eval "$(aws configure export-credentials --profile {name} --format env)"',
+        )
+    return profile.credentials
+
+
+def _profile(env: Variables) -> AwsProfile:
+    """What AWS_PROFILE, or `default`, says in the files of `aws configure`."""
+    home = env.text("HOME")
+
+    def path(variable: str, usual: str) -> Path | None:
+        text = env.text(variable) or (f"{home}/.aws/{usual}" if home else None)
+        return Path(text).expanduser() if text else None
+
+    return AwsProfile.read(
+        env.text("AWS_PROFILE"),
+        credentials_file=path("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+        config_file=path("AWS_CONFIG_FILE", "config"),
     )

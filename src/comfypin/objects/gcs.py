@@ -146,11 +146,22 @@ class GcsStore:
                 extra={"action": "gcs_not_replaceable", "bucket": self._name},
             )
         if self._config.public:
-            self._require_public_possible()
+            self.require_public_possible()
 
-    def _require_public_possible(self) -> None:
-        with self._failures_named("read the access settings of", ""):
-            bucket = self._client.get_bucket(self._name, timeout=TIMEOUT_S, retry=None)
+    def require_public_possible(self) -> None:
+        """Make sure that single objects can be public here. Raises `PublicAccessImpossible`, `StorageError`.
+
+        Only a warning where these credentials may write and not look at the bucket: many roles that can are such.
+        """
+        try:
+            with self._failures_named("read the access settings of", ""):
+                bucket = self._client.get_bucket(self._name, timeout=TIMEOUT_S, retry=None)
+        except PermissionMissing:
+            log.warning(
+                "whether objects can be public shows at the first upload only (storage.buckets.get is not granted)",
+                extra={"action": "gcs_public_unknown", "bucket": self._name},
+            )
+            return
         if bucket.iam_configuration.uniform_bucket_level_access_enabled:
             raise PublicAccessImpossible(
                 store=f"gs://{self._name}",

@@ -50,13 +50,16 @@ def explained(exc: Exception, *, bucket: str, action: str, uri: str) -> tuple[St
 
     cause = ProviderSaid(f"{type(exc).__name__}: {redacted(str(exc))[:500]}")
     store = f"gs://{bucket}"
+    token_service_down = StoreUnreachable(store="Google's token service", reason="no token could be had")
     match exc:
         case RefusedRequest():
             return _answered(exc.status, exc.reason, store=store, action=action, uri=uri), cause
         case GoogleAPICallError():
             return _answered(int(exc.code or 0), str(exc.message), store=store, action=action, uri=uri), cause
         case TransportError():
-            return StoreUnreachable(store="Google's token service", reason="no token could be had"), cause
+            return token_service_down, cause
+        case GoogleAuthError() if exc.retryable:
+            return token_service_down, cause
         case GoogleAuthError():
             return _without_token(str(exc), store), cause
         case _:

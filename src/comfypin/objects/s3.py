@@ -114,7 +114,7 @@ class S3Store:
 
     def _probed(self, full: str, body: Text) -> Answer:
         answer = self._http.exchange("PUT", full, body=body)
-        if answer.status >= 429:
+        if answer.status >= 429 or answer.status < 300:
             self._http.require_success(answer, full, action="write")
         return answer
 

@@ -9,6 +9,7 @@ from comfypin.errors.storage import (
     BucketMissing,
     ClockSkewed,
     CredentialsRefused,
+    NotAStore,
     ObjectMissing,
     PermissionMissing,
     StoreBusy,
@@ -32,6 +33,9 @@ _PASSING = {
     "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "OperationAborted", "BadDigest",
     "XAmzContentSHA256Mismatch", "IncompleteBody", "NoSuchUpload", "InvalidPart", "TooManyRequests", "Throttling",
 }  # fmt: skip
+# Pages with other statuses tell more than that they are pages: 413 of a proxy, 5xx of a gateway.
+_PAGES_STATUS = {*range(200, 300), 302, 303, 308, 400, 401, 403, 404, 405}
+_DENIED = {"", "AccessDenied", "Forbidden"}
 _PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 
 
@@ -60,6 +64,8 @@ def answered(
 ) -> StorageError:
     """The error that an answer of this status and body is; `region` is the one that the answer's headers name."""
     code = _tag("Code", text)
+    if not code and (said := _no_store(status, text)):
+        return NotAStore(store=place.name, status=status, said=said, variable="S3_ENDPOINT_URL")
     if code in _PASSING or status in _PASSING_STATUS:
         return StoreBusy(store=place.name, status=status, code=code)
     if code in _ELSEWHERE or status in {301, 307}:
@@ -79,11 +85,23 @@ def _answered(status: int, code: str, said: str, *, place: S3Place, action: str,
         return BucketMissing(store=place.name, variable="S3_BUCKET")
     if status == 404:
         return ObjectMissing(uri=uri)
-    if status == 403:
+    if status == 403 and code in _DENIED:
         grant = "s3:PutObject" if action == "write" else "s3:GetObject"
         remedy = f"grant {grant} on {place.bucket}/* (on R2: a token with Object Read & Write for this bucket)"
         return PermissionMissing(store=place.name, action=f"{action} objects", remedy=remedy)
     return StoreRefused(store=place.name, action=f"{action} {uri}", status=status, code=code, reason=said)
+
+
+def _no_store(status: int, text: str) -> str | None:
+    """What an answer is that no S3 service gives, if it is one."""
+    if status in {302, 303, 308}:
+        return "leads elsewhere"
+    return "sends a web page" if status in _PAGES_STATUS and is_page(text) else None
+
+
+def is_page(text: str) -> bool:
+    """Whether a body is a web page."""
+    return text.lstrip()[:15].lower().startswith(("<html", "<!doctype html"))
 
 
 def _tag(name: str, text: str) -> str:

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 from comfypin.errors.storage import PayloadUnreadable, ProviderSaid, StoreUnreachable
 from comfypin.files import reading_buffer
-from comfypin.objects.config import S3Config, S3Credentials
-from comfypin.objects.s3_errors import S3Place, answered
+from comfypin.objects.aws_profile import S3Credentials
+from comfypin.objects.config import S3Config
+from comfypin.objects.s3_errors import S3Place, answered, is_page
 from comfypin.objects.sigv4 import SHA256_OF_NOTHING, S3Request, encoded_key, presigned_url, signed_headers
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -189,13 +190,13 @@ class S3Http:
 
     def require_success(self, answer: Answer, key: str, *, action: str) -> None:
         """Raises the error that the answer is, if it is one."""
-        if answer.status >= 300:
+        if answer.status >= 300 or is_page(answer.text[:200]):
             self.refuse(answer, key, action=action)
 
     def refuse(self, answer: Answer, key: str, *, action: str) -> NoReturn:
         """Raises the error that the answer is."""
         # S3 may begin with 200 and end with an error.
-        status = answer.status if answer.status >= 300 else 500
+        status = answer.status if answer.status >= 300 or is_page(answer.text) else 500
         region = answer.headers.get("x-amz-bucket-region")
         raise answered(status, answer.text, place=self._place, action=action, uri=self.uri(key), region=region)
 
@@ -328,6 +329,8 @@ def _reason(exc: Exception) -> str:
             return "the connection was refused"
         case ssl.SSLCertVerificationError():
             return "its TLS certificate is not accepted"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST" | "RECORD_LAYER_FAILURE"):
+            return "it does not speak TLS: is it http:// instead of https://?"
         case TimeoutError():
             return "it did not answer in time"
         case _:

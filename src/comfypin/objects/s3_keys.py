@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 from comfypin.errors.storage import CredentialsMissing
-from comfypin.objects.config import PlatformKeys, S3Config, S3Credentials
+from comfypin.objects.aws_profile import S3Credentials
+from comfypin.objects.config import PlatformKeys, S3Config
 
 _METADATA_SERVICE = "http://169.254.169.254"
 _RENEWED_BEFORE = timedelta(minutes=5)

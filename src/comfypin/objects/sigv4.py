@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-from comfypin.objects.config import S3Credentials
+from comfypin.objects.aws_profile import S3Credentials
 
 UNSIGNED = "UNSIGNED-PAYLOAD"  # for bodies that TLS protects
 SHA256_OF_NOTHING = hashlib.sha256().hexdigest()

@@ -201,15 +201,16 @@ class BucketSink:
         return Stored(output=output, object=stored, seconds=seconds)
 
     def _put_manifest(self, key: str, document: bytes, job: JobFacts) -> StoredObject:
+        digest = Digest.of(document)
         with tempfile.NamedTemporaryFile(prefix="comfypin-manifest-") as file:
             file.write(document)
             file.flush()
             payload = Payload(
                 path=Path(file.name),
                 size_bytes=len(document),
-                sha256=Digest.of(document),
+                sha256=digest,
                 media_type="application/json",
-                metadata={"release": job.release.name, "job-id": job.job_id},
+                metadata={"release": job.release.name, "job-id": job.job_id, "sha256": digest.hex},
             )
             return self._store.put(key, payload)
 

@@ -122,6 +122,8 @@ def _gcs_sink(config: "GcsConfig", outputs: "OutputConfig") -> "BucketSink":
     store = GcsStore(config)
     if config.validate:
         store.validate()
+    elif config.public:
+        store.require_public_possible()
     public = f"https://storage.googleapis.com/{config.bucket}" if config.public else None
     links = Links(signed_ttl_s=config.signed_url_ttl_s, public_base_url=public)
     links.require_signing(store)

@@ -5,6 +5,7 @@ import logging
 
 from comfypin.cli.console import JsonFormatter, JsonTeller, LineTeller, PlainFormatter
 from comfypin.engine.interface import NodeFinished, NodeProgress, NodeStarted, Queued, Started, Warned
+from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
 from comfypin.run.events import PhaseStarted, Requeued
 from comfypin.workflow.graph import Graph, Node
 
@@ -68,6 +69,37 @@ def test_plain_lines_tell_what_matters_and_now_and_then_how_far_it_is() -> None:
     assert lines[2] == "Warning: careful\n"
     assert lines[3] == "The engine died (exit code 1); the job is queued once more.\n"
     assert len(lines) == 4
+
+
+def test_json_tells_of_uploads_at_most_once_a_second_each() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    teller = JsonTeller(lines.append, clock)
+    teller.hear_upload(UploadStarted(key="a.mp4", size_bytes=10))
+    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=4))
+    clock.now = 1.5
+    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=4))
+    clock.now = 3
+    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=4))  # some of it for the second time
+    teller.hear_upload(UploadFinished(key="a.mp4"))
+    assert [json.loads(line) for line in lines] == [
+        {"event": "upload_started", "key": "a.mp4", "size_bytes": 10},
+        {"event": "upload_moved", "key": "a.mp4", "sent_bytes": 8, "size_bytes": 10},
+        {"event": "upload_moved", "key": "a.mp4", "sent_bytes": 10, "size_bytes": 10},
+        {"event": "upload_finished", "key": "a.mp4"},
+    ]
+
+
+def test_plain_lines_tell_of_uploads_that_last() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    teller = LineTeller(lines.append, clock)
+    teller.hear_upload(UploadStarted(key="a.mp4", size_bytes=4_000_000))
+    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
+    clock.now = 6
+    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
+    teller.hear_upload(UploadFinished(key="a.mp4"))
+    assert lines == ["Uploading a.mp4: 2.0 of 4.0 MB\n"]
 
 
 def a_record(name: str = "comfypin.x") -> logging.LogRecord:

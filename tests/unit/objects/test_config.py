@@ -6,7 +6,8 @@ import pytest
 
 from comfypin.errors import ConfigError
 from comfypin.errors.storage import SettingInvalid, SettingsConflict
-from comfypin.objects.config import GcsConfig, Place, S3Config, S3Credentials
+from comfypin.objects.aws_profile import S3Credentials
+from comfypin.objects.config import GcsConfig, Place, S3Config
 from comfypin.objects.s3_http import address_of
 
 
@@ -158,6 +159,32 @@ def test_a_profile_gives_the_keys(tmp_path: Path) -> None:
     )
     with pytest.raises(SettingsConflict, match="AWS_PROFILE"):
         S3Config.from_variables({**environ, "AWS_PROFILE": "other"})
+
+
+def test_a_profile_of_the_config_file_gives_region_endpoint_and_keys(tmp_path: Path) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text(
+        "[default]\nregion = eu-north-1\n"
+        "[profile minio]\naws_access_key_id = m\naws_secret_access_key = ms\nendpoint_url = http://minio:9000\n"
+        "[profile sso]\nsso_session = corporation\n"
+    )
+    (tmp_path / ".aws/credentials").write_text("[default]\naws_access_key_id = d\naws_secret_access_key = ds\n")
+    home = {"HOME": str(tmp_path), "S3_BUCKET": "b"}
+    default = S3Config.from_variables(home)
+    assert (default.region, default.endpoint) == ("eu-north-1", None)
+    assert default.credentials == S3Credentials(access_key_id="d", secret_access_key="ds")
+    assert S3Config.from_variables({**home, "AWS_REGION": "eu-west-1"}).region == "eu-west-1"
+    minio = S3Config.from_variables({**home, "AWS_PROFILE": "minio"})
+    assert minio.endpoint == "http://minio:9000"
+    assert minio.credentials == S3Credentials(access_key_id="m", secret_access_key="ms")
+    with pytest.raises(SettingsConflict, match="aws configure export-credentials --profile sso"):
+        S3Config.from_variables({**home, "AWS_PROFILE": "sso"})
+
+
+def test_half_a_key_pair_of_a_profile_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = d\n")
+    with pytest.raises(SettingsConflict, match="aws_secret_access_key"):
+        S3Config.from_variables({"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")})
 
 
 def test_a_job_brings_all_of_its_own_s3_config() -> None:

@@ -14,6 +14,7 @@ from comfypin.errors.storage import (
     ClockSkewed,
     CredentialsMissing,
     CredentialsRefused,
+    NotAStore,
     ObjectMissing,
     PermissionMissing,
     PublicAccessImpossible,
@@ -60,8 +61,14 @@ def xml(code: str, **tags: str) -> str:
     ("status", "body", "error", "words"),
     [
         (404, xml("NoSuchBucket"), BucketMissing, "S3_BUCKET"),
-        (404, "<html>not here</html>", BucketMissing, "endpoint"),
+        (404, "", BucketMissing, "endpoint"),
+        (404, "<html>not here</html>", NotAStore, "web page.*S3_ENDPOINT_URL"),
+        (403, "<!DOCTYPE html><title>Sign in</title>", NotAStore, "web page"),
+        (200, "\n <HTML>Welcome</HTML>", NotAStore, "web page"),
+        (302, "", NotAStore, "leads elsewhere.*S3_ENDPOINT_URL"),
+        (413, "<html>too large</html>", StoreRefused, "HTTP 413"),
         (403, xml("AccessDenied"), PermissionMissing, r"grant s3:PutObject on b/\*"),
+        (403, xml("QuotaExceeded"), StoreRefused, "HTTP 403: QuotaExceeded: No"),
         (403, xml("InvalidAccessKeyId"), CredentialsRefused, "AWS_ACCESS_KEY_ID"),
         (403, xml("SignatureDoesNotMatch"), CredentialsRefused, "secret key"),
         (400, xml("ExpiredToken"), CredentialsRefused, "expired.*renew"),
@@ -130,6 +137,25 @@ def test_a_token_that_google_refuses_is_explained(
             GcsConfig.from_variables({"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)}), retry=ONCE
         )
         assert type(failure_of(store, tmp_path)) is error
+
+
+def test_a_token_service_that_cannot_serve_is_no_fault_of_the_credentials(tmp_path: Path) -> None:
+    with answering(500, "{}", {"Content-Type": "application/json"}) as url:
+        key_file = service_account(tmp_path / "key.json", token_uri=f"{url}/token")
+        environ = {"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)}
+        failure = failure_of(GcsStore(GcsConfig.from_variables(environ), retry=ONCE), tmp_path)
+    assert isinstance(failure, StoreUnreachable)
+
+
+def test_a_web_site_is_found_out_before_the_job() -> None:
+    with answering(200, "<html>Welcome</html>") as url, pytest.raises(NotAStore, match="S3_ENDPOINT_URL"):
+        s3_store(url).validate()
+
+
+def test_an_endpoint_without_tls_is_said(tmp_path: Path) -> None:
+    with answering(200, "") as url:
+        failure = failure_of(s3_store(url.replace("http://", "https://")), tmp_path)
+    assert "does not speak TLS" in failure.message
 
 
 def test_an_endpoint_whose_name_is_not_known_is_said(tmp_path: Path) -> None:

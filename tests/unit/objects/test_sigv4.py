@@ -9,7 +9,7 @@ from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from comfypin.objects.config import S3Credentials
+from comfypin.objects.aws_profile import S3Credentials
 from comfypin.objects.s3 import _header
 from comfypin.objects.sigv4 import S3Request, encoded_key, presigned_url, signed_headers
 
