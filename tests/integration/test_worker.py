@@ -6,14 +6,17 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.support.runpod_queue import RunpodQueue, worker
+from tests.support.scripted_server import answering_by
 from tests.support.workflows import load, picture, slow
 
 PNG = (ROOT / "workflows" / "demo.png").read_bytes()
@@ -147,6 +150,33 @@ def test_a_result_too_big_for_the_platform_is_an_error_with_sizes(queue: RunpodQ
     answer = queue.wait("big-1", within_s=120)
     assert "10050572 bytes as base64" in answer["error"]
     assert "9936000" in answer["error"]
+
+
+def test_outputs_go_up_while_the_next_job_runs() -> None:
+    let_go = threading.Event()
+    puts: list[str] = []
+
+    def bucket(request: BaseHTTPRequestHandler) -> tuple[int, str]:
+        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        if request.path.endswith("write-check"):
+            return 400, "<Error><Code>XAmzContentSHA256Mismatch</Code></Error>"
+        puts.append(request.path)
+        if "/first/" in request.path:
+            let_go.wait(60)
+        return 200, ""
+
+    with answering_by(bucket) as url, RunpodQueue().running() as own:
+        keys = {"BUCKET_ACCESS_KEY_ID": "id", "BUCKET_SECRET_ACCESS_KEY": "secret"}
+        with worker(own, environ={"BUCKET_ENDPOINT_URL": f"{url}/pictures", **keys}) as process:
+            own.put("first", {"workflow": picture(1)})
+            _wait_for(lambda: any("/first/" in path for path in puts), process)
+            own.put("second", {"workflow": picture(2)})
+            own.wait("second")
+            assert own.final("first") is None
+            let_go.set()
+            (image,) = own.wait("first")["output"]["images"]
+            assert image["data"].startswith("s3://pictures/comfy/outputs/first/")
+    assert [path.rpartition("/")[2] for path in puts if "/first/" in path][-1] == "manifest.json"
 
 
 def test_sigterm_finishes_the_running_job_and_takes_no_more(queue: RunpodQueue) -> None:
