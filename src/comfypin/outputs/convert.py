@@ -4,6 +4,7 @@ import asyncio
 import logging
 import struct
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,8 +26,10 @@ _EMBEDDED = ("prompt", "workflow")
 # Where ComfyUI's own nodes for WebP put them, and its page looks for them: Model and Make, as `name:json`.
 _EXIF_TAGS = {"prompt": 0x0110, "workflow": 0x010F}
 _JPEG_EXIF_BYTES = 65_533 - 6
+_LONGEST_SIDE: dict[PictureFormat, int] = {"jpeg": 65_500, "webp": 16_383}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf"}
+# `comf` is where ComfyUI's node for animated PNGs writes.
+_TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"comf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +65,13 @@ def convert(output: Output, conversion: Conversion, folder: Path) -> Output:
     if output.media_type != "image/png" or conversion.is_nothing:
         return output
     path = folder / str(output.index)
+    format_ = conversion.format
     try:
-        if conversion.format == "png":
+        if format_ == "png" or not _encode(output.path, path, conversion):
+            if conversion.keep_workflow:
+                return output
             _drop_texts(output.path, path)
-        elif not _encode(output.path, path, conversion):
-            return output
+            format_ = "png"
     except (OSError, ValueError, SyntaxError, struct.error) as exc:
         reason = f"it could not be converted to {conversion.format} ({exc})"
         raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=reason) from exc
@@ -74,8 +79,8 @@ def convert(output: Output, conversion: Conversion, folder: Path) -> Output:
     return replace(
         output,
         path=path,
-        filename=str(name.with_suffix(_SUFFIXES[conversion.format])),
-        media_type=f"image/{conversion.format}",
+        filename=str(name.with_suffix(_SUFFIXES[format_])),
+        media_type=f"image/{format_}",
         size_bytes=path.stat().st_size,
         sha256=Digest.of_file(path),
         stamp=None,
@@ -83,21 +88,28 @@ def convert(output: Output, conversion: Conversion, folder: Path) -> Output:
 
 
 def _encode(source: Path, target: Path, conversion: Conversion) -> bool:
-    """Write the picture; False, and nothing written, where its workflow does not fit into the format."""
+    """Write the picture; False, and nothing written, where the format cannot hold it or its workflow."""
     from PIL import Image
 
-    with Image.open(source) as picture:
+    try:
+        # It warns of pictures that are half as large as those it refuses; this one was asked for.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(source)
+    except Image.DecompressionBombError:
+        return _stays(source, "it has too many pixels to be opened")
+    with picture:
+        if getattr(picture, "is_animated", False):
+            return _stays(source, "it is animated")
+        if max(picture.size) > _LONGEST_SIDE[conversion.format]:
+            return _stays(source, f"it is too large for {conversion.format}")
         texts = {name: str(picture.info[name]) for name in _EMBEDDED if name in picture.info}
         exif = Image.Exif()
         if conversion.keep_workflow:
             for name, text in texts.items():
                 exif[_EXIF_TAGS[name]] = f"{name}:{text}"
         if conversion.format == "jpeg" and len(exif.tobytes()) > _JPEG_EXIF_BYTES:
-            log.warning(
-                "kept as PNG: the workflow is too long for a JPEG (OUTPUT_KEEP_WORKFLOW=false drops it)",
-                extra={"action": "not_converted", "path": str(source)},
-            )
-            return False
+            return _stays(source, "the workflow is too long for a JPEG (OUTPUT_KEEP_WORKFLOW=false drops it)")
         exif_bytes = exif.tobytes() if texts and conversion.keep_workflow else b""
         profile = picture.info.get("icc_profile")
         if conversion.format == "jpeg":
@@ -111,6 +123,11 @@ def _encode(source: Path, target: Path, conversion: Conversion) -> bool:
                 target, "WEBP", quality=conversion.quality, lossless=lossless, exif=exif_bytes, icc_profile=profile
             )
     return True
+
+
+def _stays(source: Path, reason: str) -> bool:
+    log.warning("kept as PNG: %s", reason, extra={"action": "not_converted", "path": str(source)})
+    return False
 
 
 def _flattened(picture: "Image.Image") -> "Image.Image":

@@ -92,6 +92,45 @@ def test_a_workflow_too_long_for_a_jpeg_fits_into_webp(tmp_path: Path) -> None:
     assert len(Image.open(output.path).getexif()[0x010F]) == len("workflow:") + 70_000
 
 
+def an_animation() -> bytes:
+    """As ComfyUI's SaveAnimatedPNG writes it: the workflow in chunks of its own, behind the pictures."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"comf", b"workflow\0" + WORKFLOW.encode("latin-1"), after_idat=True)
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 100, 200)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "PNG", pnginfo=info, save_all=True, append_images=frames[1:], duration=100)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "webp"])
+def test_an_animation_keeps_its_frames(tmp_path: Path, format_: PictureFormat) -> None:
+    data = an_animation()
+    output = converted(tmp_path, data, format=format_)
+    assert (output.filename, output.path.read_bytes()) == ("cat.png", data)
+
+
+@pytest.mark.parametrize("format_", ["png", "webp"])
+def test_the_workflow_of_an_animation_is_dropped_too(tmp_path: Path, format_: PictureFormat) -> None:
+    output = converted(tmp_path, an_animation(), format=format_, keep_workflow=False)
+    assert output.filename == "cat.png"
+    assert b"workflow" not in output.path.read_bytes()
+    assert Image.open(output.path).n_frames == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("format_", "width"), [("jpeg", 65_501), ("webp", 16_384)])
+def test_a_picture_too_wide_for_the_format_stays_a_png(tmp_path: Path, format_: PictureFormat, width: int) -> None:
+    data = a_png(Image.new("L", (width, 1)))
+    assert converted(tmp_path, data, format=format_).path.read_bytes() == data
+
+
+def test_a_picture_of_more_pixels_than_can_be_opened_stays_a_png(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = a_png()
+    assert converted(tmp_path, data, format="webp").path.read_bytes() == data
+
+
 def test_transparency_becomes_white_in_jpeg_and_stays_in_webp(tmp_path: Path) -> None:
     clear = a_png(Image.new("RGBA", (8, 8), (255, 0, 0, 0)))
     (tmp_path / "jpeg").mkdir()
