@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.env.install import Installer
+from comfypin.env.install import Found, Installer
 from comfypin.env.interpreter import rewire
 from comfypin.env.layout import COMFYUI, VENV
-from comfypin.env.manifest import Manifest, stamps, write_manifest
+from comfypin.env.manifest import Manifest, Stamp, stamps, write_manifest
 from comfypin.env.packages import normalized
 from comfypin.env.plan import Recipe
-from comfypin.env.probe import probe
+from comfypin.env.probe import Probed, probe
+from comfypin.env.probed import ProbeNotes
 from comfypin.env.receipt import Receipt, SourcePin
 from comfypin.env.scripts import run_scripts
 from comfypin.env.sources import SourcePlaces, restore_sources, write_sources
@@ -23,12 +24,16 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """One build in the making: where, of what, from where, and whom to tell."""
+    """One build in the making: where, of what, from where, and whom to tell.
+
+    `anew` starts ComfyUI also where exactly these bytes have started on this machine before.
+    """
 
     folder: Path
     recipe: Recipe
     places: SourcePlaces
     tell: Tell
+    anew: bool = False
 
     def make(self) -> Receipt:
         """Do everything but the rename. Returns the receipt, which is not yet written; the manifest is.
@@ -39,27 +44,40 @@ class Build:
             sources = pool.submit(write_sources, self.folder, self.recipe, self.places)
             self._make_venv()
             installer = Installer(folder=self.folder, recipe=self.recipe, places=self.places, tell=self.tell)
-            linked = installer.install()
+            installed = installer.install()
             sources.result()
         run_scripts(self.folder, self.recipe, offline=self.places.offline, tell=self.tell)
         self.tell("Verifying every file.")
-        manifest = installer.verified(linked)
-        self.tell("Starting ComfyUI to import every node.")
-        nodes = [node.folder for node in self.recipe.nodes]
-        before = stamps(self.folder)
-        probed = probe(self.folder, nodes, self.recipe.interpreter.markers)
-        self._undo_imports(before)
-        write_manifest(self.folder, manifest)
-        return receipt_of(self.recipe, manifest, probed.model_folders)
+        found = installer.verified(installed)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") as pool:
+            kept = pool.submit(installer.keep, found, installed)
+            probed = self._probed(found)
+            write_manifest(self.folder, found.manifest)
+            kept.result()
+        return receipt_of(self.recipe, found.manifest, probed.model_folders)
 
     def _make_venv(self) -> None:
         python = self.recipe.interpreter.path
-        made = uv(["venv", "--quiet", "--relocatable", "--no-project", "--python", python, self.folder / VENV])
+        made = uv(
+            ["venv", "--quiet", "--relocatable", "--no-project", "--python", python, self.folder / VENV],
+            cache=self.places.uv_cache,
+        )
         if made.exit_code:
             raise PackagesUnavailable(reason=made.complaint)
         rewire(self.folder, self.recipe.interpreter)
 
-    def _undo_imports(self, before: Mapping[str, tuple[int, int]]) -> None:
+    def _probed(self, found: Found) -> Probed:
+        """What starting ComfyUI tells, or told when the same bytes were started here before."""
+        notes, python = ProbeNotes(folder=self.places.cache / "probes"), self.recipe.interpreter
+        if not self.anew and (known := notes.find(found.manifest, python)) is not None:
+            return known
+        self.tell("Starting ComfyUI to import every node.")
+        probed = probe(self.folder, [node.folder for node in self.recipe.nodes], python.markers)
+        self._undo_imports(found.stamps)
+        notes.write(found.manifest, python, probed)
+        return probed
+
+    def _undo_imports(self, before: Mapping[str, Stamp]) -> None:
         """Take back what importing nodes has written: files that are new go, files that changed are written again."""
         after = stamps(self.folder)
         for path in after.keys() - before.keys():

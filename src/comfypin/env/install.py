@@ -1,13 +1,25 @@
 """Puts a lock's packages into a build's venv: linked where they are kept already, by uv where not, then verified."""
 
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from comfypin.env.ahead import Ahead
 from comfypin.env.layout import VENV, site_packages, venv_python
-from comfypin.env.manifest import Manifest, Record, contested, read_records, record_mismatches, survey
-from comfypin.env.package_cache import PackageCache
+from comfypin.env.manifest import (
+    Hashed,
+    Inode,
+    Manifest,
+    Record,
+    Stamp,
+    contested,
+    read_records,
+    record_mismatches,
+    survey_and_stamp,
+)
+from comfypin.env.package_cache import Faults, PackageCache
 from comfypin.env.packages import file_name, indexes, normalized, requirement_lines
 from comfypin.env.plan import Recipe
 from comfypin.env.sources import SourcePlaces
@@ -28,6 +40,24 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What was linked (each RECORD's sha256 by normalized name), and what was hashed while uv installed the rest."""
+
+    linked: Mapping[str, str] = field(default_factory=dict)
+    hashed: Mapping[Inode, Hashed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Every file of a build, the packages' RECORDs, and by dist-info folder the files that differ from them."""
+
+    manifest: Manifest
+    stamps: Mapping[str, Stamp]
+    records: tuple[Record, ...]
+    wrong: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Installer:
     """The packages of one build in the making."""
 
@@ -36,24 +66,36 @@ class Installer:
     places: SourcePlaces
     tell: Tell
 
-    def install(self) -> Mapping[str, str]:
-        """Install all packages. Returns what was linked, for `verified`. Raises what `explain` makes of uv's words."""
+    def install(self) -> Installed:
+        """Install all packages. Raises what `explain` makes of uv's words."""
         packages = self.recipe.packages
         if not packages:
-            return {}
+            return Installed()
         self.tell(f"Installing {len(packages)} packages.")
         linked = self._cache.link(packages, self.folder / VENV)
-        self._by_uv([pin for pin in packages if normalized(pin.name) not in linked])
-        return linked
+        others = [pin for pin in packages if normalized(pin.name) not in linked]
+        with Ahead(self.places.uv_cache) as ahead:
+            self._by_uv(others)
+        return Installed(linked=linked, hashed=ahead.hashed)
 
-    def verified(self, linked: Mapping[str, str]) -> Manifest:
-        """The manifest, with every installed file equal to its RECORD; what a cache has wrong is downloaded, once."""
-        manifest = survey(self.folder)
-        wrong = self._wrong(manifest, linked)
-        if wrong:
-            manifest = self._repaired(wrong)
-        self._keep(manifest, linked)
-        return manifest
+    def verified(self, installed: Installed) -> Found:
+        """All files, every installed one equal to its RECORD; what a cache has wrong is downloaded again, once."""
+        found = self._found(installed.hashed)
+        wrong = self._wrong(found, installed.linked)
+        return self._repaired(wrong) if wrong else found
+
+    def keep(self, found: Found, installed: Installed) -> None:
+        """Keep what uv installed, and what is exactly what its RECORD says, for the next env."""
+        pins = {
+            normalized(pin.name): pin for pin in self.recipe.packages if normalized(pin.name) not in installed.linked
+        }
+        fought = contested(found.records)
+        sound = [
+            (pins[normalized(record.name)], record)
+            for record in found.records
+            if normalized(record.name) in pins and record.folder not in found.wrong and not fought & record.files.keys()
+        ]
+        self._cache.keep(sound, self._site, self.folder / VENV)
 
     @property
     def _site(self) -> Path:
@@ -96,22 +138,30 @@ class Installer:
         for info in self._site.glob("*.dist-info"):
             forget_origin(info)
 
-    def _wrong(self, manifest: Manifest, linked: Mapping[str, str]) -> dict[str, str]:
-        """An example of what is not what its RECORD says, by normalized name."""
-        prefix = str(self._site.relative_to(self.folder))
+    def _found(self, hashed: Mapping[Inode, Hashed] | None = None) -> Found:
+        manifest, stamps = survey_and_stamp(self.folder, hashed or {})
         records = read_records(self._site)
-        found = record_mismatches(records, prefix, manifest)
-        for record in records:
-            # A linked RECORD may itself have been changed, through a link of another env.
-            fact = manifest.files.get(f"{prefix}/{record.folder}/RECORD")
-            wanted = linked.get(normalized(record.name))
-            if wanted is not None and (fact is None or fact.sha256 != wanted):
-                found.setdefault(record.folder, [f"{record.folder}/RECORD"])
-        wrong = {_name(folder): f"{folder}: {paths[0]}" for folder, paths in found.items()}
-        gone = linked.keys() - {normalized(record.name) for record in records}
-        return {**wrong, **{name: f"{name}: its dist-info folder" for name in gone}}
+        wrong = record_mismatches(records, self._prefix, manifest)
+        return Found(manifest=manifest, stamps=stamps, records=records, wrong=wrong)
 
-    def _repaired(self, wrong: Mapping[str, str]) -> Manifest:
+    @property
+    def _prefix(self) -> str:
+        return str(self._site.relative_to(self.folder))
+
+    def _wrong(self, found: Found, linked: Mapping[str, str]) -> dict[str, str]:
+        """An example of what is not what its RECORD says, by normalized name."""
+        wrong = {_name(folder): f"{folder}: {paths[0]}" for folder, paths in found.wrong.items()}
+        for record in found.records:
+            # A linked RECORD may itself have been changed, through a link of another env.
+            name = normalized(record.name)
+            if name in linked and self._sha256(found, f"{record.folder}/RECORD") != linked[name]:
+                wrong.setdefault(name, f"{record.folder}/RECORD")
+        for name in linked.keys() - {normalized(record.name) for record in found.records}:
+            wrong[name] = f"{name}: its dist-info folder"
+        known = self._faults(found)
+        return {name: example for name, example in wrong.items() if name not in known}
+
+    def _repaired(self, wrong: Mapping[str, str]) -> Found:
         names = sorted(wrong)
         self.tell(f"Cached packages were changed by hand; downloading again: {', '.join(names)}.")
         pins = [pin for pin in self.recipe.packages if normalized(pin.name) in wrong]
@@ -121,25 +171,33 @@ class Installer:
             self._by_uv(pins, again=True)
         except (PackagesUnavailable, VendorIncomplete) as error:
             raise PackageDamaged(packages=names, example=wrong[names[0]]) from error
-        # What still differs now came from a wheel with the locked sha256: then its RECORD is what is wrong.
-        return survey(self.folder)
+        found = self._found()
+        # What still differs now came from a wheel with the locked sha256: then its RECORD is what is wrong, for good.
+        for pin in pins:
+            if (faults := self._faults_of(pin, found)) is not None:
+                self._cache.note_faults(pin, faults)
+        return found
 
-    def _keep(self, manifest: Manifest, linked: Mapping[str, str]) -> None:
-        """Keep what uv installed, and what is exactly what its RECORD says, for the next env."""
-        missing = {normalized(pin.name): pin for pin in self.recipe.packages if normalized(pin.name) not in linked}
-        if not missing:
-            return
-        records = read_records(self._site)
-        fought = contested(records)
-        wrong = record_mismatches(records, str(self._site.relative_to(self.folder)), manifest)
-        for record in _sound(records, fought, wrong):
-            pin = missing.get(normalized(record.name))
-            if pin is not None:
-                self._cache.keep(pin, record, self._site, self.folder / VENV)
+    def _faults(self, found: Found) -> frozenset[str]:
+        """The packages that differ from their RECORD exactly as their wheel does, by normalized name."""
+        return frozenset(
+            normalized(pin.name)
+            for pin in self.recipe.packages
+            if (faults := self._faults_of(pin, found)) is not None and faults == self._cache.noted_faults(pin)
+        )
 
+    def _faults_of(self, pin: PackagePin, found: Found) -> Faults | None:
+        """The files of a package that are not what its RECORD says, as they are, and that RECORD."""
+        for record in found.records:
+            if record.folder in found.wrong and normalized(record.name) == normalized(pin.name):
+                files = (f"{record.folder}/RECORD", *found.wrong[record.folder])
+                return {path: self._sha256(found, path) for path in files}
+        return None
 
-def _sound(records: Iterable[Record], fought: frozenset[str], wrong: Mapping[str, object]) -> list[Record]:
-    return [record for record in records if record.folder not in wrong and not fought & record.files.keys()]
+    def _sha256(self, found: Found, path: str) -> str | None:
+        """The digest that a file has, by its path in RECORDs; None where there is none."""
+        fact = found.manifest.files.get(os.path.normpath(f"{self._prefix}/{path}"))
+        return fact.sha256 if fact else None
 
 
 def _name(dist_info: str) -> str:

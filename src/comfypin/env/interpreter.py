@@ -34,16 +34,17 @@ print(json.dumps({
 """
 
 
-def find_interpreter(version: str, *, notes: Path | None = None) -> Interpreter:
+def find_interpreter(version: str, *, notes: Path | None = None, uv_cache: Path | None = None) -> Interpreter:
     """An interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`.
 
-    `notes` is a folder that remembers what an interpreter said, which lasts until its file or PATH changes.
+    `notes` is a folder that remembers what an interpreter said, which lasts until its file or PATH changes; `uv_cache`
+    is where uv remembers it.
     """
     minor = ".".join(version.split(".")[:2])
     note = notes / f"{minor}.json" if notes else None
     if note is not None and (facts := _noted(note)) is not None:
         return _interpreter(facts)
-    found = uv(["python", "find", "--no-project", "--system", minor], timeout_s=60)
+    found = uv(["python", "find", "--no-project", "--system", minor], cache=uv_cache, timeout_s=60)
     path = Path(found.text.strip())
     if found.exit_code or not path.is_file():
         raise PythonMissing(version=minor, reason="uv finds none on PATH or among its own")

@@ -13,11 +13,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from comfypin.digest import Digest
 from comfypin.env.layout import COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
-from comfypin.files import write_atomically
+from comfypin.files import reading_buffer, write_atomically
 
 SMALL_BYTES = 1 << 20
 _LEFT_OUT_FOLDERS = frozenset({"__pycache__"})
@@ -36,7 +38,7 @@ class FileFact:
     executable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The files and links of a build, by path relative to it, with `/`."""
 
@@ -46,21 +48,22 @@ class Manifest:
     @property
     def digest(self) -> Digest:
         """One digest of all of it."""
-        return Digest.of(self.to_bytes())
+        return Digest.of(self.data)
 
     @property
     def size_bytes(self) -> int:
         """The size of all files together."""
         return sum(fact.size_bytes for fact in self.files.values())
 
-    def to_bytes(self) -> bytes:
-        """Canonical and compact: there can be 40,000 files."""
+    @cached_property
+    def data(self) -> bytes:
+        """As it is stored, canonical and compact: there can be 40,000 files."""
         files = {path: [fact.size_bytes, fact.sha256, int(fact.executable)] for path, fact in self.files.items()}
         return json.dumps({"files": files, "links": dict(self.links)}, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """Read what `to_bytes` wrote. Raises `ValueError` for anything else."""
+        """Read `data`. Raises `ValueError` for anything else."""
         try:
             tree = json.loads(data)
             files = {
@@ -73,18 +76,47 @@ class Manifest:
         return cls(files=files, links=links)
 
 
+# Device and inode; size in bytes and time of change in ns.
+Inode = tuple[int, int]
+Stamp = tuple[int, int]
+
+
+class Hashed(NamedTuple):
+    """What a file was when it was hashed: its size in bytes, its time of change, and the sha256 as hex."""
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
 def survey(build: Path) -> Manifest:
     """Hash every file of a build, with as many threads as there are cores."""
+    return survey_and_stamp(build, {})[0]
+
+
+def survey_and_stamp(build: Path, hashed: Mapping[Inode, Hashed]) -> tuple[Manifest, dict[str, Stamp]]:
+    """Hash every file of a build, and say how each stood then, as `stamps` does.
+
+    `hashed` are files, by device and inode, that were hashed a moment ago: they are not read again where they are the
+    same still.
+    """
+    files: dict[str, FileFact] = {}
+    seen: dict[str, Stamp] = {}
     small: list[list[tuple[str, int, bool]]] = [[]]
     large: list[list[tuple[str, int, bool]]] = []
     links: dict[str, str] = {}
     batch_bytes = 0
     for path, entry in walk(build):
+        status = entry.stat(follow_symlinks=False)
+        seen[path] = (status.st_size, status.st_mtime_ns)
         if entry.is_symlink():
             links[path] = os.readlink(entry.path)  # noqa: PTH115  (a DirEntry, tens of thousands of them)
             continue
-        status = entry.stat(follow_symlinks=False)
         item = (path, status.st_size, bool(status.st_mode & 0o100))
+        known = hashed.get((status.st_dev, status.st_ino))
+        if known is not None and known[:2] == seen[path]:
+            files[path] = FileFact(known.size_bytes, known.sha256, item[2])
+            continue
         if status.st_size > SMALL_BYTES:
             large.append([item])
             continue
@@ -95,12 +127,12 @@ def survey(build: Path) -> Manifest:
         batch_bytes += status.st_size
     large.sort(key=lambda batch: -batch[0][1])
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="hash") as pool:
-        hashed = pool.map(lambda batch: _hash_batch(build, batch), [*large, *small])
-        files = {path: fact for batch in hashed for path, fact in batch}
-    return Manifest(files=files, links=links)
+        for batch in pool.map(lambda batch: _hash_batch(build, batch), [*large, *small]):
+            files.update(batch)
+    return Manifest(files=files, links=links), seen
 
 
-def stamps(build: Path) -> dict[str, tuple[int, int]]:
+def stamps(build: Path) -> dict[str, Stamp]:
     """Size and mtime (ns) of every file that a manifest lists: enough to see who wrote since a moment ago."""
     found = {}
     for path, entry in walk(build):
@@ -157,7 +189,7 @@ def read_manifest(build: Path) -> Manifest | None:
 
 def write_manifest(build: Path, manifest: Manifest) -> None:
     """Store a manifest in its build."""
-    write_atomically(build / MANIFEST, manifest.to_bytes())
+    write_atomically(build / MANIFEST, manifest.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,18 +277,20 @@ def _hash_batch(build: Path, batch: list[tuple[str, int, bool]]) -> list[tuple[s
     facts = []
     root = str(build)
     for path, size, executable in batch:
-        if size > SMALL_BYTES:
-            facts.append((path, FileFact(size, Digest.of_file(build / path).hex, executable)))
-        else:
-            data = _read_small(f"{root}/{path}", size)
-            facts.append((path, FileFact(len(data), hashlib.sha256(data).hexdigest(), executable)))
+        descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            facts.append((path, FileFact(size, hash_open(descriptor, size), executable)))
+        finally:
+            os.close(descriptor)
     return facts
 
 
-def _read_small(path: str, size: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+def hash_open(descriptor: int, size_bytes: int) -> str:
+    """The sha256, as hex, of an open file that had this size a moment ago."""
+    if size_bytes <= SMALL_BYTES:
         # One byte more than it had: a file that grew meanwhile has another digest, whatever it begins with.
-        return os.read(descriptor, size + 1)
-    finally:
-        os.close(descriptor)
+        return hashlib.sha256(os.read(descriptor, size_bytes + 1)).hexdigest()
+    hasher, buffer = hashlib.sha256(), reading_buffer()
+    while count := os.readv(descriptor, [buffer]):
+        hasher.update(buffer[:count])
+    return hasher.hexdigest()

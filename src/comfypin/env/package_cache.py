@@ -7,9 +7,10 @@ with the RECORD, and the RECORD with the name of its folder.
 
 import contextlib
 import errno
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ from pathlib import Path
 from comfypin.digest import Digest
 from comfypin.env.manifest import Record
 from comfypin.env.packages import file_name, normalized
+from comfypin.files import write_atomically
 from comfypin.lease import is_dead, process_token
 from comfypin.lock.model import PackagePin
 
+# Files whose content a RECORD has wrong, with the sha256 that they do have, and that RECORD's own.
+Faults = Mapping[str, str | None]
 _TEMPORARY = ".tmp-"
 # Where the cache is on another file system, where links are not allowed, or a file has too many.
 _NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
@@ -42,19 +46,25 @@ class PackageCache:
             linked = pool.map(lambda folder: _link_all(folder, venv), kept.values())
             return {name: folder.name for (name, folder), whole in zip(kept.items(), linked, strict=True) if whole}
 
-    def keep(self, pin: PackagePin, record: Record, site: Path, venv: Path) -> None:
-        """Keep a package that was installed and verified; nothing happens where the cache cannot share files with it.
+    def keep(self, packages: Iterable[tuple[PackagePin, Record]], site: Path, venv: Path) -> None:
+        """Keep packages that were installed and verified; nothing happens where the cache cannot share files with them.
 
         `site` is the site-packages folder of the venv.
         """
+        missing = [(pin, record) for pin, record in packages if not self._folder(pin).is_dir()]
+        if missing:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+        for pin, record in missing:
+            self._keep(pin, record, site, venv)
+
+    def _keep(self, pin: PackagePin, record: Record, site: Path, venv: Path) -> None:
         place = self._folder(pin)
         # Only what a RECORD vouches for can be verified when it is linked again.
         names = [name for name, sha256 in record.files.items() if sha256 is not None and "__pycache__/" not in name]
         listing = f"{record.folder}/RECORD"
-        if place.is_dir() or any(sha is None and name != listing for name, sha in record.files.items()):
+        if any(sha is None and name != listing for name, sha in record.files.items()):
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._sweep()
         temporary = self.root / f"{_TEMPORARY}{process_token()}"
         files = temporary / Digest.of_file(site / listing).hex
         inside = f"{site}/".removeprefix(f"{venv}/")
@@ -66,8 +76,9 @@ class PackageCache:
                 _link_into(f"{site}/{name}", f"{files}/{relative}")
             temporary.rename(place)
         except OSError as error:
-            # Somebody else kept it meanwhile, or links are not possible here: then uv brings it the next time too.
-            if error.errno not in _NO_LINKS | {errno.ENOTEMPTY, errno.EEXIST}:
+            # Somebody else kept it meanwhile, links are not possible here, or a node that is being imported removed a
+            # file: then uv brings it the next time too.
+            if error.errno not in _NO_LINKS | {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -76,6 +87,19 @@ class PackageCache:
         """Forget packages whose files are not what they were."""
         for pin in packages:
             shutil.rmtree(self._folder(pin), ignore_errors=True)
+            self._note(pin).unlink(missing_ok=True)
+
+    def noted_faults(self, pin: PackagePin) -> Faults | None:
+        """What a wheel's own RECORD has wrong, as it was seen right after a download."""
+        try:
+            faults = json.loads(self._note(pin).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return faults if isinstance(faults, dict) else None
+
+    def note_faults(self, pin: PackagePin, faults: Faults) -> None:
+        """Remember what a wheel's own RECORD has wrong, so that it is not downloaded for that again."""
+        write_atomically(self._note(pin), json.dumps(faults, sort_keys=True).encode(), durable=False)
 
     def _kept(self, pin: PackagePin) -> Path | None:
         try:
@@ -86,6 +110,9 @@ class PackageCache:
 
     def _folder(self, pin: PackagePin) -> Path:
         return self.root / key_of(pin, self.platform)
+
+    def _note(self, pin: PackagePin) -> Path:
+        return self.root / f"{key_of(pin, self.platform)}.json"
 
     def _sweep(self) -> None:
         """Remove what runs that were killed on this machine left behind."""

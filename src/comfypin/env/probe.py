@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from comfypin.digest import Digest
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, VENV, venv_python
 from comfypin.env.packages import normalized
 from comfypin.errors.env import ProbeFailed
@@ -59,6 +60,11 @@ def probe(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> Prob
             timeout_s=PROBE_TIMEOUT_S,
         )
         return _judge(report.read_text(encoding="utf-8") if report.exists() else "", done)
+
+
+def way_of_probing() -> Digest:
+    """One digest of all that we do to probe: a probe of another kind may find other things."""
+    return Digest.of(_SCRIPT.read_bytes() + Path(__file__).read_bytes())
 
 
 def start_arguments(comfyui: Path, scratch: str) -> list[str]:

@@ -104,7 +104,8 @@ def whole_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
 
 
 def _interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
-    return find_interpreter(str(lock.python.version), notes=options.places.cache / "interpreters")
+    places = options.places
+    return find_interpreter(str(lock.python.version), notes=places.cache / "interpreters", uv_cache=places.uv_cache)
 
 
 def _intact(build: Path, key: str, machine: str) -> Receipt | None:
@@ -178,7 +179,7 @@ def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
         return receipt
     places = options.places
     require_space_to_build(options.home.root, places.uv_cache, recipe.packages, offline=places.offline)
-    build = Build(folder=temporary, recipe=recipe, places=places, tell=options.tell)
+    build = Build(folder=temporary, recipe=recipe, places=places, tell=options.tell, anew=options.rebuild)
     return build.make()
 
 

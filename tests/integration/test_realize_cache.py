@@ -1,0 +1,154 @@
+"""What the caches save a later build: a start of ComfyUI, downloads, second readings; and that none of it is blind."""
+
+import http.server
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from comfypin.digest import Digest
+from comfypin.env.layout import Home, site_packages
+from comfypin.env.realize import RealizeOptions, realize
+from comfypin.env.sources import SourcePlaces
+from comfypin.errors.env import ProbeFailed
+from comfypin.lock.model import PackagePin
+from tests.support.releases import SmallRelease, make_wheel, small_release
+
+
+def options(release: SmallRelease, name: str, **changes: object) -> RealizeOptions:
+    home = Home(root=release.root / name)
+    given = RealizeOptions(
+        home=home, models_dir=release.root / "models", places=SourcePlaces(cache=release.root / "cache")
+    )
+    return replace(given, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRelease:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    return small_release(tmp_path)
+
+
+def with_node(release: SmallRelease, code: str) -> SmallRelease:
+    """The release with other code in its first node."""
+    pin = release.lock.custom_nodes[0]
+    commit = release.nodes[pin.name].commit({"__init__.py": code})
+    nodes = (replace(pin, commit=commit), *release.lock.custom_nodes[1:])
+    return release.changed(custom_nodes=nodes)
+
+
+# -- ComfyUI is started once for the same bytes
+
+
+def counting(release: SmallRelease) -> tuple[SmallRelease, Path]:
+    """A release whose node notes each import in a file outside."""
+    starts = release.root / "starts"
+    return with_node(release, f"open({str(starts)!r}, 'a').write('.')\nNODE_CLASS_MAPPINGS = {{}}\n"), starts
+
+
+def test_the_same_bytes_are_started_once_on_a_machine(release: SmallRelease) -> None:
+    release, starts = counting(release)
+    made = [realize(release.lock, options(release, name)) for name in ("first", "second")]
+    assert starts.read_text() == "."
+    assert made[0].receipt == made[1].receipt
+
+
+def test_a_rebuild_starts_them_again(release: SmallRelease) -> None:
+    release, starts = counting(release)
+    realize(release.lock, options(release, "home"))
+    realize(release.lock, options(release, "home", rebuild=True))
+    assert starts.read_text() == ".."
+
+
+def test_other_libraries_of_the_machine_start_them_again(
+    release: SmallRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, starts = counting(release)
+    realize(release.lock, options(release, "first"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(release.root))
+    realize(release.lock, options(release, "second"))
+    assert starts.read_text() == ".."
+
+
+def test_a_start_that_failed_is_not_remembered(release: SmallRelease) -> None:
+    wall = release.root / "wall"
+    wall.touch()
+    release = with_node(release, f"import os\nassert not os.path.exists({str(wall)!r}), 'a wall'\n")
+    with pytest.raises(ProbeFailed, match="a wall"):
+        realize(release.lock, options(release, "home"))
+    wall.unlink()
+    assert realize(release.lock, options(release, "home")).action == "build"
+
+
+# -- a wheel whose own RECORD is wrong
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder by HTTP, and the paths whose content was asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def lying_wheel(folder: Path) -> PackagePin:
+    """A wheel with another file than its RECORD says."""
+    pin = make_wheel(folder, "liar", "1.0", {"liar/__init__.py": "TRUTH = 1\n", "liar/more.py": ""})
+    path = folder / "liar-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["liar/__init__.py"] = b"TRUTH = 2\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return replace(pin, sha256=(Digest.of_file(path),))
+
+
+def test_a_wheel_whose_record_is_wrong_is_not_downloaded_for_each_env(release: SmallRelease) -> None:
+    pin = lying_wheel(release.root / "served")
+    with served(release.root / "served") as (address, asked):
+        pin = replace(pin, url=f"{address}/liar-1.0-py3-none-any.whl")
+        pins = replace(release.lock.python, packages=(*release.lock.python.packages, pin))
+        release = release.changed(python=pins)
+        first = realize(release.lock, options(release, "first"))
+        asked.clear()
+        second = realize(release.lock, options(release, "second"))
+        assert asked == []
+        # An edit is told from the wheel's own fault.
+        module = site_packages(second.folder) / "liar/__init__.py"
+        assert module.read_text() == "TRUTH = 2\n"
+        module.write_text("TRUTH = 3\n")
+        third = realize(release.lock, options(release, "third"))
+        assert (site_packages(third.folder) / "liar/__init__.py").read_text() == "TRUTH = 2\n"
+        assert first.receipt == second.receipt == third.receipt
+
+
+# -- hashing ahead
+
+
+def test_uv_links_an_env_to_what_it_unpacked(release: SmallRelease) -> None:
+    """What hashing ahead relies on: without it nothing breaks, but everything is read once more."""
+    realized = realize(release.lock, options(release, "home"))
+    inode = (site_packages(realized.folder) / "alpha/__init__.py").stat().st_ino
+    assert inode in {path.stat().st_ino for path in (release.root / "uv/archive-v0").rglob("__init__.py")}
