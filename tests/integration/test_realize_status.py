@@ -91,8 +91,13 @@ def install(home: Home, what: str) -> None:
     assert done.exit_code == 0, done.stderr
 
 
-def edit(path: Path) -> None:
-    path.write_text(path.read_text() + "\n# edited\n")
+def edit(path: Path, line: str = "# edited") -> None:
+    path.write_text(f"{path.read_text()}\n{line}\n")
+
+
+def put_link(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
 
 
 def edit_through_a_hard_link(home: Home, template: SmallRelease) -> None:
@@ -143,6 +148,26 @@ BREAKAGES: dict[str, tuple[Breakage, str, str]] = {
         "interpreter-missing",
         "python",
     ),
+    "a program in Python's place": (
+        lambda home, _: put_link(venv_python(home.root / "current"), "/bin/true"),
+        "interpreter-changed",
+        "python",
+    ),
+    "the system's packages let in": (
+        lambda home, _: edit(home.root / "current/venv/pyvenv.cfg", "include-system-site-packages = true"),
+        "venv-changed",
+        "venv",
+    ),
+    "a program beside the packages' own": (
+        lambda home, _: (home.root / "current/venv/bin/ffmpeg").write_text("#!/bin/sh\n"),
+        "venv-added",
+        "venv",
+    ),
+    "a pipe in a file's place": (
+        lambda home, _: [path.unlink() or os.mkfifo(path) for path in (nodes(home) / "third/__init__.py",)],
+        "file-edited",
+        "node third",
+    ),
     "a receipt that went away": (
         lambda home, _: (home.root / "current/receipt.json").unlink(),
         "env-incomplete",
@@ -167,10 +192,12 @@ def test_what_was_broken_is_named_and_nothing_else(name: str, home: Home, templa
 
 
 def test_all_ways_at_once_are_all_named(home: Home, template: SmallRelease) -> None:
-    left_out = {"a deleted file", "a receipt that went away"}  # the node is deleted whole; nothing is known without it
+    # Their node is deleted whole; nothing is known without a receipt; Python goes away last.
+    left_out = {"a deleted file", "a pipe in a file's place", "a receipt that went away", "a Python that went away"}
+    left_out |= {"a program in Python's place"}
     wanted = set()
     for name, (break_it, kind, subject) in reversed(BREAKAGES.items()):
-        if name not in left_out and name not in {"a Python that went away"}:
+        if name not in left_out:
             break_it(home, template)
             wanted.add((kind, subject))
     venv_python(home.root / "current").unlink()
@@ -191,6 +218,13 @@ def test_what_an_engine_writes_is_no_drift(home: Home, template: SmallRelease) -
         (home.root / path).write_text("{}")
     subprocess.run([venv_python(home.root / "current"), "-c", "import aiohttp"], check=True)
     assert env_status(home, template.lock).drifts == ()
+
+
+def test_realizing_again_brings_python_and_its_settings_back(home: Home, template: SmallRelease) -> None:
+    for name in ("a program in Python's place", "the system's packages let in"):
+        BREAKAGES[name][0](home, template)
+        assert realize(template.lock, options(home.root, template.root)).action == "rewire"
+        assert env_status(home, template.lock).drifts == ()
 
 
 def test_a_rebuild_repairs_everything(home: Home, template: SmallRelease) -> None:

@@ -34,6 +34,11 @@ print(json.dumps({
 """
 
 
+_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3] if sys.implementation.name == 'cpython' else '')"
+CONFIG = "pyvenv.cfg"
+_SETTINGS = ("implementation = CPython", "include-system-site-packages = false", "relocatable = true")
+
+
 def find_interpreter(version: str, *, notes: Path | None = None, uv_cache: Path | None = None) -> Interpreter:
     """An interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`.
 
@@ -104,20 +109,33 @@ def machine_name(system: str, machine: str) -> str:
 
 def rewire(build: Path, interpreter: Interpreter) -> None:
     """Make the venv of a build run on this interpreter: what in it is absolute is written anew, atomically."""
-    config = build / VENV / "pyvenv.cfg"
-    lines = (
-        f"home = {interpreter.path.parent}",
-        "implementation = CPython",
-        f"version_info = {interpreter.version}",
-        "include-system-site-packages = false",
-        "relocatable = true",
-    )
-    write_atomically(config, ("\n".join(lines) + "\n").encode())
+    lines = (f"home = {interpreter.path.parent}", f"version_info = {interpreter.version}", *_SETTINGS)
+    write_atomically(build / VENV / CONFIG, ("\n".join(lines) + "\n").encode())
     python = venv_python(build)
     python.parent.mkdir(parents=True, exist_ok=True)
     replace_link(python, str(interpreter.path))
     for name in ("python3", f"python{interpreter.minor}"):
         replace_link(python.with_name(name), "python")
+
+
+def is_wired(build: Path) -> bool:
+    """Whether the venv's settings are those that we write: one line more could let in the packages of the system."""
+    lines = [line for line in _config(build) if not line.startswith(("home = ", "version_info = "))]
+    return lines == list(_SETTINGS)
+
+
+def _config(build: Path) -> list[str]:
+    try:
+        return (build / VENV / CONFIG).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def runs(build: Path, minor: str) -> str | None:
+    """The version (`3.12.4`) that the venv's interpreter says of itself; None where it is no Python of this minor."""
+    asked = run([venv_python(build), "-I", "-S", "-c", _VERSION], env=clean_environment(), timeout_s=60)
+    said = asked.text.strip()
+    return said if not asked.exit_code and said.startswith(f"{minor}.") else None
 
 
 def replace_link(link: Path, target: str) -> None:
@@ -130,7 +148,8 @@ def replace_link(link: Path, target: str) -> None:
 
 
 def works(build: Path, minor: str) -> bool:
-    """Whether the venv's interpreter exists and is of the wanted minor version, judged without starting it."""
+    """Whether the venv is wired, by us, to an interpreter of the wanted minor version, judged without starting it."""
     python = venv_python(build)
     library = build / VENV / "lib" / f"python{minor}"
-    return python.exists() and os.access(python, os.X_OK) and library.is_dir()
+    there = python.is_symlink() and os.access(python, os.X_OK) and library.is_dir()
+    return there and is_wired(build) and f"home = {python.readlink().parent}" in _config(build)

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from comfypin.env.layout import COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
 from comfypin.files import reading_buffer, write_atomically
 
 SMALL_BYTES = 1 << 20
+# How a pipe, a socket or a device is listed: as a link that leads nowhere. Opening one could wait for ever.
+NO_FILE = "/dev/null/not-a-file"
 _LEFT_OUT_FOLDERS = frozenset({"__pycache__"})
 _STATE = frozenset(f"{COMFYUI}/{folder}" for folder in STATE_FOLDERS)
 _LEFT_OUT_FILES = frozenset(
@@ -111,6 +114,9 @@ def survey_and_stamp(build: Path, hashed: Mapping[Inode, Hashed]) -> tuple[Manif
         seen[path] = (status.st_size, status.st_mtime_ns)
         if entry.is_symlink():
             links[path] = os.readlink(entry.path)  # noqa: PTH115  (a DirEntry, tens of thousands of them)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            links[path] = NO_FILE
             continue
         item = (path, status.st_size, bool(status.st_mode & 0o100))
         known = hashed.get((status.st_dev, status.st_ino))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.digest import JsonValue
-from comfypin.env.interpreter import works
+from comfypin.env.interpreter import is_wired, runs
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, VENV, Home, site_packages, venv_python
 from comfypin.env.manifest import Changes, Record, compare, read_manifest, read_records, survey
 from comfypin.env.packages import normalized
@@ -240,6 +240,11 @@ def _content_drifts(
     if added:
         text = f"Code that belongs to no package lies in site-packages: {_few(added)}."
         yield Drift(kind="site-added", subject="site-packages", text=text, paths=added)
+    # What lies in bin is found before the system's own programs of that name.
+    programs = tuple(path for path in paths["added"] if path.startswith(f"{VENV}/bin/") and path not in known)
+    if programs:
+        text = f"Programs that belong to no package lie in the venv: {_few(programs)}."
+        yield Drift(kind="venv-added", subject=VENV, text=text, paths=programs)
 
 
 def _folder_owner(path: str, receipt: Receipt) -> str:
@@ -286,9 +291,16 @@ def _links(home: Home) -> Iterator[Drift]:
 
 
 def _interpreter(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    if not works(folder, receipt.python):
-        text = f"{venv_python(folder)} does not lead to a Python {receipt.python} here; run comfypin realize."
+    python = venv_python(folder)
+    if not python.exists():
+        text = f"{python} does not lead to a Python {receipt.python} here; run comfypin realize."
         yield Drift(kind="interpreter-missing", subject="python", text=text)
+    elif runs(folder, receipt.python) is None:
+        text = f"{python} leads to {python.resolve()}, which is no Python {receipt.python}; run comfypin realize."
+        yield Drift(kind="interpreter-changed", subject="python", text=text)
+    if (folder / VENV).is_dir() and not is_wired(folder):
+        text = f"{VENV}/pyvenv.cfg has other settings than a locked env; run comfypin realize."
+        yield Drift(kind="venv-changed", subject=VENV, text=text, paths=(f"{VENV}/pyvenv.cfg",))
 
 
 def _root(pin: SourcePin, receipt: Receipt) -> str:

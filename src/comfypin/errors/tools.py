@@ -85,21 +85,23 @@ class TreeRefused(EnvError):
 
 
 class RefMissing(EnvError):
-    """A repository has no branch or tag of the name that is asked of it."""
+    """A repository has no branch, tag or commit of the name that is asked of it."""
 
     def __init__(self, *, repo: str, ref: str, near: Sequence[str]) -> None:
-        hint = f"did you mean {' or '.join(near)}?" if near else "give a branch, a tag or a commit of 40 hex digits."
+        hint = (
+            f"did you mean {' or '.join(near)}?" if near else "give a branch, a tag or a commit (7 to 40 hex digits)."
+        )
         super().__init__(
-            f"The repository {repo} has no branch or tag {ref!r}; {hint}", repo=repo, ref=ref, near=list(near)
+            f"The repository {repo} has no branch, tag or commit {ref!r}; {hint}", repo=repo, ref=ref, near=list(near)
         )
 
 
 class RefAmbiguous(EnvError):
-    """A repository has a branch and a tag of one name, at different commits."""
+    """A repository has a branch and a tag of one name, or several commits that begin alike."""
 
     def __init__(self, *, repo: str, ref: str, names: Sequence[str]) -> None:
         super().__init__(
-            f"In the repository {repo}, {ref!r} is both {' and '.join(names)}, at different commits; give one in full.",
+            f"In the repository {repo}, {ref!r} is both {' and '.join(names)}; give one in full.",
             repo=repo,
             ref=ref,
             names=list(names),

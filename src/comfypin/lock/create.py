@@ -10,7 +10,7 @@ from comfypin.errors import ConfigError
 from comfypin.errors.create import NotComfyUI, PackagesNowhere, SpecInvalid
 from comfypin.lock.model import EngineSpec, Lock, NodePin, PythonPins, RepoPin
 from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
-from comfypin.lock.needs import Needs, parse_need, read_needs
+from comfypin.lock.needs import Needs, decoded, parse_need, plain_name, read_needs
 from comfypin.lock.parts import Part, Places, node_pin, read_part, ref_of
 from comfypin.lock.refs import RepoSpec
 from comfypin.lock.resolve import Question, pin_installed, resolve
@@ -62,6 +62,7 @@ def create(wishes: Wishes, *, places: Places, describe_model: DescribeModel, tel
                 lambda spec: _read_part(spec, spec is wishes.comfyui, wishes, places), (wishes.comfyui, *wishes.nodes)
             )
         )
+    _check_names(wishes, parts[1:])
     own = own_needs(wishes.packages, wishes.requirement_files, wishes.dropped)
     needs = sum((part.needs for part in parts), own)
     if wishes.installed is None:
@@ -72,14 +73,15 @@ def create(wishes: Wishes, *, places: Places, describe_model: DescribeModel, tel
     comfyui, nodes = parts[0], parts[1:]
     lock = Lock(
         version_name=wishes.name,
-        comfyui=RepoPin(repo=comfyui.spec.repo, ref=ref_of(comfyui.spec), commit=comfyui.commit),
+        comfyui=RepoPin(repo=comfyui.spec.repo, ref=ref_of(comfyui), commit=comfyui.commit),
         custom_nodes=tuple(node_pin(part, wishes.install_scripts) for part in nodes),
         python=replace(python, requirements=tuple(need.text for need in own.requirements)),
         models=models,
         system_packages=wishes.system_packages,
         engine=wishes.engine,
     )
-    return Made(lock=lock, notes=(*_notes(needs, nodes, lock.custom_nodes), *package_notes(lock.python)))
+    notes = (*_notes(needs, nodes, lock.custom_nodes), *_unheard(wishes, needs, python), *package_notes(python))
+    return Made(lock=lock, notes=notes)
 
 
 def _read_part(spec: RepoSpec, is_comfyui: bool, wishes: Wishes, places: Places) -> Part:  # noqa: FBT001
@@ -109,7 +111,7 @@ def own_needs(packages: Iterable[str], files: Iterable[Path], dropped: frozenset
 def _reader(folder: Path) -> Callable[[str], str | None]:
     def read(name: str) -> str | None:
         path = folder / name
-        return path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else None
+        return decoded(path.read_bytes()) if path.is_file() else None
 
     return read
 
@@ -131,12 +133,32 @@ def _check_folders(nodes: Sequence[RepoSpec]) -> None:
         seen[node.name] = node
 
 
+def _check_names(wishes: Wishes, nodes: Sequence[Part]) -> None:
+    """A name that nothing has is a slip of the pen, and would change the release without a word."""
+    there = [node.spec.name for node in nodes if node.install_script is not None]
+    for name in sorted(wishes.install_scripts - {"all", *there}):
+        raise SpecInvalid(
+            what="node with an install.py", spec=name, form=f"one of: {', '.join(there)}" if there else "no such flag"
+        )
+
+
 def _notes(needs: Needs, nodes: Sequence[Part], pins: Sequence[NodePin]) -> list[str]:
     skipped = [pin.folder for pin in pins if pin.install_script_sha256 and pin.install_script == "skip"]
     notes = [f"not obeyed: {line}" for line in needs.ignored]
     if skipped:
         named = " ".join(f"--install-script {name}" for name in skipped)
         notes.append(f"install.py of {', '.join(skipped)} will be skipped; to have it run: {named}")
+    return notes
+
+
+def _unheard(wishes: Wishes, needs: Needs, python: PythonPins) -> list[str]:
+    """What was asked for, and there was nothing to do it to."""
+    ignored = {line.partition(": ")[2] for line in needs.ignored}
+    names = {need.name for line in ignored if (need := parse_need(line, ""))}
+    idle = sorted(name for name in wishes.dropped - ignored if plain_name(name) not in names)
+    notes = [f"nobody asks for {name}, so nothing was dropped" for name in idle]
+    if wishes.question.torch and not any(pin.name == "torch" for pin in python.packages):
+        notes.append(f"nobody asks for torch, so --torch {wishes.question.torch} changes nothing")
     return notes
 
 

@@ -4,10 +4,12 @@ A file is read as pip reads it, but nothing in it may choose where packages come
 and left out, local paths are refused.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)?(.+)")
 _PER_REQUIREMENT = re.compile(r"\s+--(?:hash|config-settings?|global-option|install-option)[ =].*$")
@@ -95,7 +97,7 @@ def read_needs(
     path: str, *, origin: str, read: Callable[[str], str | None], dropped: frozenset[str] = frozenset()
 ) -> Needs:
     """The needs of a requirement file. `read` gives a file's text by its path; `dropped` are lines or names to skip."""
-    reader = _Reader(origin=origin, read=read, dropped=dropped)
+    reader = _Reader(origin=origin, read=read, dropped=dropped | {plain_name(name) for name in dropped})
     reader.file(path, reader.requirements)
     return Needs(
         requirements=tuple(reader.requirements),
@@ -103,6 +105,14 @@ def read_needs(
         ignored=tuple(reader.ignored),
         unusable=tuple(reader.unusable),
     )
+
+
+def decoded(data: bytes) -> str:
+    """The text of a requirement file, which pip reads by its byte order mark too: PowerShell writes UTF-16."""
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return data.decode(name, errors="replace")
+    return data.decode(errors="replace")
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -122,7 +132,6 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
 def parse_need(line: str, origin: str) -> Need | None:
     """One requirement line, None where it is none that another machine could resolve."""
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
 
     if _BARE_URL.fullmatch(line):
         return Need(text=line, name=_egg(line), origin=origin)
@@ -132,12 +141,17 @@ def parse_need(line: str, origin: str) -> Need | None:
         return None
     if parsed.url is not None and not _URL.fullmatch(parsed.url):
         return None
-    return Need(text=str(parsed), name=canonicalize_name(parsed.name), origin=origin)
+    return Need(text=str(parsed), name=plain_name(parsed.name), origin=origin)
 
 
 def _egg(url: str) -> str | None:
     match = re.search(r"[#&]egg=([A-Za-z0-9._-]+)", url)
-    return re.sub(r"[-_.]+", "-", match[1]).lower() if match else None
+    return plain_name(match[1]) if match else None
+
+
+def plain_name(name: str) -> str:
+    """A package's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _joined(folder: str, path: str) -> str | None:

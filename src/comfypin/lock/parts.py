@@ -11,11 +11,11 @@ from comfypin.digest import Digest
 from comfypin.errors.create import ArchiveUnreadable
 from comfypin.lease import process_token
 from comfypin.lock.model import NodePin
-from comfypin.lock.needs import Needs, read_needs
+from comfypin.lock.needs import Needs, decoded, read_needs
 from comfypin.lock.refs import RepoSpec
 from comfypin.lock.registry import SCHEME, Registry
 from comfypin.tools.download import download
-from comfypin.tools.git import FULL_COMMIT, Commits, list_tree, read_blobs
+from comfypin.tools.git import Commits, list_tree, read_blobs, require_whole_files
 from comfypin.tools.remote import resolve_ref
 
 MAX_TEXT_BYTES = 4 << 20
@@ -54,6 +54,7 @@ def read_part(spec: RepoSpec, *, origin: str, places: Places, dropped: frozenset
         return _read_archive(spec, found.archive, None, places=places, origin=origin, dropped=dropped)
     commit = resolve_ref(spec.repo, spec.ref)
     kept = places.commits.obtain(spec.repo, commit)
+    require_whole_files(kept, spec.repo, commit)
     entries = {entry.path: entry for entry in list_tree(kept, commit) if entry.mode.startswith("100")}
 
     def read(path: str) -> bytes | None:
@@ -107,7 +108,7 @@ def _needs_of(read: Callable[[str], bytes | None], origin: str, dropped: frozens
 
     def text(path: str) -> str | None:
         data = read(str(PurePosixPath(path)))
-        return None if data is None else data.decode("utf-8-sig", errors="replace")
+        return None if data is None else decoded(data)
 
     if text("requirements.txt") is not None:
         return read_needs("requirements.txt", origin=origin, read=text, dropped=dropped)
@@ -120,9 +121,11 @@ def _needs_of(read: Callable[[str], bytes | None], origin: str, dropped: frozens
     return read_needs("pyproject.toml", origin=origin, read=lambda _: listed, dropped=dropped)
 
 
-def ref_of(spec: RepoSpec) -> str | None:
-    """The name that was asked for, where it is one: a commit is its own name."""
-    return None if spec.ref is None or FULL_COMMIT.fullmatch(spec.ref.lower()) else spec.ref
+def ref_of(part: Part) -> str | None:
+    """The name that was asked for, where it is one: a commit, in full or by its first digits, is its own name."""
+    ref = part.spec.ref
+    is_commit = ref is not None and len(ref) >= 7 and str(part.commit).startswith(ref.lower())
+    return None if is_commit else ref
 
 
 def node_pin(part: Part, install_scripts: frozenset[str]) -> NodePin:
@@ -135,7 +138,7 @@ def node_pin(part: Part, install_scripts: frozenset[str]) -> NodePin:
         name=name,
         directory=folder if folder != name else None,
         repo=None if from_registry else part.spec.repo,
-        ref=ref_of(part.spec),
+        ref=ref_of(part),
         commit=part.commit,
         archive=part.archive,
         sha256=part.sha256,

@@ -53,7 +53,7 @@ def upgrade(
     parts = _read_parts(lock, comfyui_spec, moves.nodes, places)
     comfyui = replace(lock.comfyui, commit=parts["ComfyUI"].commit)
     if moves.move_comfyui:
-        comfyui = replace(comfyui, ref=ref_of(parts["ComfyUI"].spec), patch=None)
+        comfyui = replace(comfyui, ref=ref_of(parts["ComfyUI"]), patch=None)
     nodes = tuple(_moved_node(node, parts.get(f"the node {node.folder}"), moves) for node in lock.custom_nodes)
     python = _resolve_again(lock, moves, parts.values(), tell) if _packages_move(moves) else lock.python
     models = _merge_models(lock.models, pin_models(moves.models, describe_model, tell=tell))
@@ -233,7 +233,7 @@ def complete(
     comfyui = parts["ComfyUI"]
     made = replace(
         lock,
-        comfyui=replace(lock.comfyui, commit=comfyui.commit, ref=ref_of(comfyui.spec) or lock.comfyui.ref),
+        comfyui=replace(lock.comfyui, commit=comfyui.commit, ref=ref_of(comfyui) or lock.comfyui.ref),
         custom_nodes=nodes,
         python=python,
         models=_complete_models(lock.models, describe_model, tell),

@@ -32,6 +32,7 @@ from comfypin.tools.process import Finished, run
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 FETCH_TIMEOUT_S = 900.0
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
+_LFS_POINTER_BYTES = 1024
 _NOT_THERE = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
 _QUIET = (
     *("-c", "protocol.version=2"),
@@ -168,6 +169,19 @@ def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def require_whole_files(kept: Path, repo: str, commit: str) -> None:
+    """Refuse a commit with pointers of Git LFS, which nobody could make an env of. Raises `TreeRefused`."""
+    listed = git(["ls-tree", "-r", "-l", "-z", "--full-tree", commit], cwd=kept)
+    entries = []
+    for line in listed.stdout.split(b"\0"):
+        head, _, path = line.partition(b"\t")
+        mode, _, oid, size = head.decode().split() or ("",) * 4
+        if mode.startswith("100") and size.isdigit() and len(_LFS_HEAD) < int(size) < _LFS_POINTER_BYTES:
+            entries.append(TreeEntry(mode=mode, oid=oid, path=os.fsdecode(path)))
+    for entry, data in read_blobs(kept, entries, repo, commit):
+        _refuse_pointer(entry, data, repo, commit)
+
+
 def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
     """Every path of a commit, in git's order."""
     listed = git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
@@ -237,15 +251,19 @@ def _has(bare: Path, commit: str) -> bool:
 
 
 def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
-    if data.startswith(_LFS_HEAD) and len(data) < 1024:
-        reason = "it is a pointer of Git LFS, not the file; add the file to the lock as a model, or use a fork with it"
-        raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+    _refuse_pointer(entry, data, repo, commit)
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = 0o755 if entry.mode == "100755" else 0o644
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         os.fchmod(descriptor, mode)
+
+
+def _refuse_pointer(entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
+    if data.startswith(_LFS_HEAD) and len(data) < _LFS_POINTER_BYTES:
+        reason = "it is a pointer of Git LFS, not the file; take a fork or a version that has the file itself"
+        raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
 
 
 def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: str) -> None:

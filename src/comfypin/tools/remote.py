@@ -12,6 +12,7 @@ from comfypin.tools.git import FULL_COMMIT, git, shown
 
 LS_REMOTE_TIMEOUT_S = 120.0
 _BRANCH, _TAG = "refs/heads/", "refs/tags/"
+_SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
 def list_refs(repo: str) -> dict[str, str]:
@@ -31,7 +32,7 @@ def list_refs(repo: str) -> dict[str, str]:
 
 
 def resolve_ref(repo: str, ref: str | None) -> str:
-    """The commit that a branch, a tag or a full ref names; None is the repository's default branch.
+    """The commit that a branch, a tag, a full ref or a commit's first digits name; None is the default branch.
 
     Raises `RepoUnreachable`, `RefMissing` (with names that are near) or `RefAmbiguous`.
     """
@@ -45,19 +46,37 @@ def resolve_ref(repo: str, ref: str | None) -> str:
     names = [name for name in (ref, _TAG + ref, _BRANCH + ref) if name in refs]
     if len({refs[name] for name in names}) > 1:
         raise RefAmbiguous(repo=shown(repo), ref=ref, names=names)
+    if not names and _SHORT_COMMIT.fullmatch(ref.lower()):
+        return _whole_commit(repo, ref.lower())
     if not names:
         raise RefMissing(repo=shown(repo), ref=ref, near=_near(ref, refs))
     return refs[names[0]]
+
+
+def _whole_commit(repo: str, digits: str) -> str:
+    """The one commit on a branch or a tag that begins so. A remote cannot be asked for it: its history is fetched,
+    without trees and files where the server can leave them out.
+    """
+    with tempfile.TemporaryDirectory(prefix="comfypin-commits-") as scratch:
+        folder = Path(scratch)
+        git(["init", "--quiet", "--bare", "."], cwd=folder)
+        wanted = [f"+{kind}*:{kind}*" for kind in (_BRANCH, _TAG)]
+        fetched = git(["fetch", "--quiet", "--filter=tree:0", "--no-tags", "--", repo, *wanted], cwd=folder)
+        if fetched.exit_code:
+            raise RepoUnreachable(repo=shown(repo), reason=fetched.complaint.replace(repo, shown(repo)))
+        listed = git(["rev-list", "--all"], cwd=folder).text.split()
+    found = [commit for commit in listed if commit.startswith(digits)]
+    if len(found) > 1:
+        raise RefAmbiguous(repo=shown(repo), ref=digits, names=found[:3])
+    if not found:
+        raise RefMissing(repo=shown(repo), ref=digits, near=())
+    return found[0]
 
 
 def _near(ref: str, refs: Mapping[str, str]) -> tuple[str, ...]:
     import difflib
 
     short = [name.removeprefix(_TAG).removeprefix(_BRANCH) for name in refs]
-    if re.fullmatch(r"[0-9a-f]{4,39}", ref):
-        full = [oid for oid in dict.fromkeys(refs.values()) if oid.startswith(ref)]
-        if full:
-            return tuple(full[:3])
     return tuple(difflib.get_close_matches(ref, short, n=3))
 
 

@@ -11,7 +11,7 @@ from comfypin.digest import Digest
 from comfypin.errors import UsageError
 from comfypin.errors.create import ModelUndescribed, NotComfyUI, NothingToUpgrade, SpecInvalid
 from comfypin.errors.lock import LockIncomplete
-from comfypin.errors.tools import RefMissing
+from comfypin.errors.tools import RefMissing, TreeRefused
 from comfypin.lock.check import check
 from comfypin.lock.codec import parse_lock, render
 from comfypin.lock.create import Made, Wishes, create
@@ -136,6 +136,28 @@ def test_a_missing_ref_is_refused(wishes: Wishes, places: Places) -> None:
 def test_two_nodes_cannot_have_one_folder(wishes: Wishes, places: Places) -> None:
     with pytest.raises(SpecInvalid, match="alpha"):
         make(replace(wishes, nodes=(wishes.nodes[1], wishes.nodes[1])), places)
+
+
+def test_an_install_script_that_no_node_has_is_refused(wishes: Wishes, places: Places) -> None:
+    with pytest.raises(SpecInvalid, match=r"'aplha' is not a node with an install\.py; write one of: alpha"):
+        make(replace(wishes, install_scripts=frozenset({"aplha"})), places)
+
+
+def test_flags_that_change_nothing_are_noted(wishes: Wishes, places: Places) -> None:
+    question = replace(wishes.question, torch="cu128")
+    asked = replace(wishes, dropped=frozenset({"Iniconfig", "nosuch"}), question=question)
+    made = create(asked, places=places, describe_model=describe, tell=silent)
+    assert "iniconfig" not in versions(made.lock)
+    assert "nobody asks for nosuch, so nothing was dropped" in made.notes
+    assert "nobody asks for torch, so --torch cu128 changes nothing" in made.notes
+    assert not any("Iniconfig, so nothing" in note for note in made.notes)
+
+
+def test_a_pointer_of_git_lfs_is_refused_before_anything_is_locked(wishes: Wishes, places: Places, root: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
+    commit(root / "lfs", {"weights/x.bin": pointer})
+    with pytest.raises(TreeRefused, match=r"weights/x\.bin .* pointer of Git LFS"):
+        make(replace(wishes, nodes=(parse_repo_spec((root / "lfs").as_uri()),)), places)
 
 
 def test_an_upgrade_moves_only_the_node_that_is_named(lock: Lock, places: Places, root: Path) -> None:

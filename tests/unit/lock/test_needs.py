@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfypin.lock.needs import Needs, parse_need, read_needs
+from comfypin.lock.needs import Needs, decoded, parse_need, read_needs
 
 
 def needs(text: str, dropped: frozenset[str] = frozenset(), **files: str) -> Needs:
@@ -66,3 +66,13 @@ def test_requirements_can_be_dropped_by_name_or_line() -> None:
 )
 def test_urls_are_requirements(line: str) -> None:
     assert parse_need(line, "x") is not None
+
+
+def test_a_package_is_dropped_however_its_name_is_written() -> None:
+    assert needs("pillow>9\nA.B_c\n", frozenset({"Pillow", "a-b.C"})).requirements == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_says_how_a_file_is_written(encoding: str) -> None:
+    text = "six>=1  # Größe\r\nidna\r\n"
+    assert [need.text for need in needs(decoded(text.encode(encoding))).requirements] == ["six>=1", "idna"]

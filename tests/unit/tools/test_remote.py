@@ -36,10 +36,16 @@ def test_an_unknown_ref_names_near_ones(origin: Path) -> None:
         resolve_ref(origin.as_uri(), "v11")
 
 
-def test_a_short_commit_is_refused_with_the_full_one(origin: Path) -> None:
-    head = git(origin, "rev-parse", "main")
-    with pytest.raises(RefMissing, match=head):
-        resolve_ref(origin.as_uri(), head[:8])
+def test_the_first_digits_of_a_commit_name_it_wherever_it_is_in_the_history(origin: Path) -> None:
+    older = git(origin, "rev-parse", "v1^{commit}")
+    git(origin, "tag", "--delete", "v1")
+    assert resolve_ref(origin.as_uri(), older[:8]) == older
+    assert resolve_ref(origin.as_uri(), older[:12].upper()) == older
+
+
+def test_digits_that_no_commit_begins_with_are_refused(origin: Path) -> None:
+    with pytest.raises(RefMissing, match="no branch, tag or commit '00000000'"):
+        resolve_ref(origin.as_uri(), "00000000")
 
 
 def test_a_branch_and_a_tag_of_one_name_are_ambiguous(origin: Path) -> None:
