@@ -44,6 +44,9 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--python", metavar="X.Y", help=f"the Python of a snapshot (default: {DEFAULT_PYTHON})")
     parser.add_argument("--platform", metavar="OS-MACHINE", action="append", default=[], help="default: linux-x86_64")
+    parser.add_argument(
+        "--index", metavar="URL", action="append", default=[], help="another package index, asked first"
+    )
     add_output_flags(parser)
     parser.set_defaults(act=_capture, torch=None)
 
@@ -74,7 +77,7 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         verify=not arguments.no_verify,
         with_models=not arguments.no_models,
         left_out=frozenset(arguments.leave_out),
-        platform=question_from(arguments).platforms[0],
+        question=question_from(arguments),
     )
     digests = DigestCache(EnvSettings.from_environment().cache_dir / "digests.json")
     return write_lock(capture(wishes, places=places(), digests=digests, tell=tell), arguments)
@@ -100,11 +103,17 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
         comfyui=snapshot.comfyui,
         nodes=tuple(node for node in snapshot.nodes if node.name not in left_out),
         models=() if arguments.no_models else snapshot.models,
-        installed=tuple(line for line in snapshot.packages if line.split("=")[0] not in left_out) or None,
+        installed=tuple(line for line in snapshot.packages if _package_of(line) not in left_out) or None,
         question=question_from(arguments),
     )
     made = create(wishes, places=places(), describe_model=model_describer(), tell=tell)
     return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
+
+
+def _package_of(line: str) -> str:
+    import re
+
+    return re.split(r"[\s=@<>!~;\[]", line, maxsplit=1)[0]
 
 
 _FROM_WORKFLOW = """Say what workflows need (node packs, models), and with --name make a lock of it. What is not said

@@ -7,6 +7,7 @@ from comfypin.cli.lock_make import (
     DEFAULT_PYTHON,
     add_output_flags,
     add_package_flags,
+    add_resolve_flags,
     check_name,
     places,
     question_from,
@@ -37,6 +38,7 @@ def configure_upgrade(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--torch", metavar="BUILD", help="another build of torch")
     parser.add_argument("--python", metavar="X.Y", help="another Python")
+    add_resolve_flags(parser)
     add_output_flags(parser)
     parser.set_defaults(act=_upgrade)
 
@@ -50,15 +52,15 @@ def _upgrade(arguments: argparse.Namespace) -> int:
     from comfypin.wiring import model_describer
 
     _, reading = read_named_lock(arguments.lock)
-    question = None
-    if arguments.torch or arguments.python:
-        asked = question_from(arguments)
-        question = question_of(reading.lock)
-        question = replace(
-            question,
-            torch=asked.torch if arguments.torch else question.torch,
-            python=asked.python if arguments.python else question.python,
-        )
+    asked, known = question_from(arguments), question_of(reading.lock)
+    question = replace(
+        known,
+        torch=arguments.torch or known.torch,
+        python=arguments.python or known.python,
+        overrides=(*known.overrides, *asked.overrides),
+        indexes=tuple(dict.fromkeys((*asked.indexes, *known.indexes))),
+        exclude_newer=asked.exclude_newer,
+    )
     moves = Moves(
         name=check_name(arguments.name),
         comfyui=arguments.comfyui or None,
@@ -66,7 +68,8 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         nodes={folder: ref or None for folder, _, ref in (text.partition("@") for text in arguments.node)},
         packages=tuple(arguments.package),
         models=tuple(parse_model_spec(text) for text in arguments.model),
-        question=question,
+        dropped=frozenset(arguments.drop_requirement),
+        question=question if question != known else None,
     )
     made = upgrade(reading.lock, moves, places=places(), describe_model=model_describer(), tell=tell)
     if not arguments.json:
@@ -109,7 +112,8 @@ def _migrate(arguments: argparse.Namespace) -> int:
     if arguments.complete:
         version = arguments.python or ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
         requirements = (*lock.python.requirements, *_requirement_lines(arguments))
-        python = replace(lock.python, requirements=requirements, version=version)
+        dropped = (*lock.python.dropped, *arguments.drop_requirement)
+        python = replace(lock.python, requirements=requirements, version=version, dropped=dropped)
         asked = replace(question_from(arguments), python=version)
         completed = complete(
             replace(lock, python=python), asked, places=places(), describe_model=model_describer(), tell=tell

@@ -77,6 +77,11 @@ def add_package_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="linux-x86_64 (default), linux-aarch64 or darwin-aarch64; repeatable, for one lock that fits several",
     )
+    add_resolve_flags(group)
+
+
+def add_resolve_flags(group: argparse._ActionsContainer) -> None:
+    """The flags that overrule what is asked for, and where packages come from."""
     group.add_argument("--override", metavar="P", action="append", default=[], help="overrule what anybody asks of P")
     group.add_argument(
         "--drop-requirement", metavar="LINE|NAME", action="append", default=[], help="leave a requirement out"

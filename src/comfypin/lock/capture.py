@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from comfypin.errors import EnvError
 from comfypin.errors.create import CaptureRefused, NotComfyUI
 from comfypin.lock.create import Made, package_notes, pin_all
 from comfypin.lock.digests import DigestCache
+from comfypin.lock.live_models import find_models
 from comfypin.lock.model import Lock, ModelPin, NodePin, RepoPin
 from comfypin.lock.needs import Needs
 from comfypin.lock.parts import Places, node_pin, read_part
@@ -25,19 +26,6 @@ from comfypin.tools.process import run
 from comfypin.tools.remote import Checkout, diff_of, read_checkout, tracked_files
 
 WORKERS = 8
-# Beside models lie notes, previews and half downloads; none of them is a model.
-_NO_MODEL = (
-    ".md",
-    ".txt",
-    ".part",
-    ".partial",
-    ".tmp",
-    ".aria2",
-    ".incomplete",
-    ".crdownload",
-    ".lock",
-    ".preview.png",
-)
 _LIST_PACKAGES = """
 import importlib.metadata as m, json, sys
 found = []
@@ -66,7 +54,9 @@ class CaptureWishes:
     verify: bool = True
     with_models: bool = True
     left_out: frozenset[str] = frozenset()
-    platform: str = "linux-x86_64"
+    question: Question = field(
+        default_factory=lambda: Question(needs=Needs(), python="3.12", platforms=("linux-x86_64",))
+    )
 
 
 @dataclass(slots=True)
@@ -91,9 +81,8 @@ def capture(wishes: CaptureWishes, *, places: Places, digests: DigestCache, tell
     python, requirements = _installed(wishes, survey)
     if survey.reasons:
         raise CaptureRefused(where=str(folder), reasons=survey.reasons)
-    question = Question(needs=Needs(), python=python, platforms=(wishes.platform,))
-    pins = pin_all(requirements, question, tell)
-    models = _models(wishes, digests, tell) if wishes.with_models else ()
+    pins = pin_all(requirements, replace(wishes.question, python=python), tell)
+    models = _models(wishes, digests, survey, tell) if wishes.with_models else ()
     digests.save()
     lock = Lock(
         version_name=wishes.name,
@@ -161,6 +150,7 @@ def _nodes(wishes: CaptureWishes, survey: _Survey, places: Places) -> None:
     own = {name.split("/")[1] for name in _tracked(wishes.folder) if name.startswith("custom_nodes/")}
     entries = sorted(root.iterdir()) if root.is_dir() else []
     wanted = [entry for entry in entries if _is_node(entry, own, wishes)]
+    survey.notes += [f"the node {name} is disabled there, so it is left out" for name in _disabled(root)]
 
     def read(entry: Path) -> tuple[NodePin | None, _Survey]:
         part = _Survey()
@@ -186,6 +176,16 @@ def _is_node(entry: Path, own: set[str], wishes: CaptureWishes) -> bool:
         and entry.name not in wishes.left_out
         and (entry.is_dir() or entry.suffix == ".py")
     )
+
+
+def _disabled(root: Path) -> Iterator[str]:
+    """Nodes that ComfyUI-Manager has put aside, in its older and its newer way."""
+    for folder, pattern in ((root, "*.disabled"), (root / ".disabled", "*")):
+        yield from sorted(
+            path.name.removesuffix(".disabled")
+            for path in folder.glob(pattern)
+            if path.is_dir() and path.name != ".disabled"
+        )
 
 
 def _node(entry: Path, wishes: CaptureWishes, survey: _Survey, places: Places) -> NodePin | None:
@@ -277,38 +277,19 @@ def _requirement(name: str, version: str, direct: object) -> str | None:
     return None
 
 
-def _models(wishes: CaptureWishes, digests: DigestCache, tell: Callable[[str], None]) -> tuple[ModelPin, ...]:
+def _models(
+    wishes: CaptureWishes, digests: DigestCache, survey: _Survey, tell: Callable[[str], None]
+) -> tuple[ModelPin, ...]:
     """The models, hashed in parallel. Nobody knows where they came from: their sources are to be added."""
-    root = wishes.models_dir or wishes.folder / "models"
     own = {wishes.folder / name for name in _tracked(wishes.folder) if name.startswith("models/")}
-    paths = [path for path in _files(root) if path not in own]
-    if paths:
-        total = sum(path.stat().st_size for path in paths)
-        tell(f"hashing {len(paths)} models, {total / 1e9:.2f} GB")
+    found = find_models(wishes.folder, wishes.models_dir or wishes.folder / "models", left_out=own)
+    survey.notes += found.notes
+    if found.files:
+        total = sum(path.stat().st_size for path in found.files.values())
+        tell(f"hashing {len(found.files)} models, {total / 1e9:.2f} GB")
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        hashed = list(pool.map(digests.digest_of, paths))
+        hashed = list(pool.map(digests.digest_of, found.files.values()))
     return tuple(
-        ModelPin(
-            name=path.name,
-            target_path=f"$MODELS_DIR/{path.relative_to(root).as_posix()}",
-            sha256=digest,
-            size_bytes=path.stat().st_size,
-        )
-        for path, digest in zip(paths, hashed, strict=True)
+        ModelPin(name=path.name, target_path=f"$MODELS_DIR/{target}", sha256=digest, size_bytes=path.stat().st_size)
+        for (target, path), digest in zip(found.files.items(), hashed, strict=True)
     )
-
-
-def _files(root: Path) -> Iterator[Path]:
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            hidden = name.startswith(("put_", ".")) or name.lower().endswith(_NO_MODEL)
-            if not hidden and path.is_file():
-                yield path

@@ -128,6 +128,7 @@ def _check_secrets(lock: Lock) -> Iterator[Finding]:
         (("comfyui", "repo"), lock.comfyui.repo if lock.comfyui else None),
         *((("custom_nodes", index, "repo"), node.repo) for index, node in enumerate(lock.custom_nodes)),
         *((("python", "packages", index, "url"), package.url) for index, package in enumerate(lock.python.packages)),
+        *((("python", "indexes", number), url) for number, url in enumerate(lock.python.indexes)),
     ]
     for index, model in enumerate(lock.models):
         urls += [(("models", index, "sources", number), source) for number, source in enumerate(model.sources)]

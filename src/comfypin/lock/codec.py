@@ -68,7 +68,8 @@ def lock_digest(lock: Lock) -> Digest:
 def env_digest(lock: Lock) -> Digest:
     """The sha256 of what the env is made of: ComfyUI, nodes and packages; not names, refs, models or the engine."""
     python = python_to_json(lock.python)
-    python.pop("requirements", None)
+    for wish in ("requirements", "overrides", "dropped", "indexes"):
+        python.pop(wish, None)
     parts: dict[str, JsonValue] = {
         "comfyui": None if lock.comfyui is None else _without(repo_to_json(lock.comfyui), "ref"),
         "custom_nodes": [
@@ -123,7 +124,14 @@ def node_to_json(pin: NodePin) -> dict[str, JsonValue]:
 def python_to_json(pins: PythonPins) -> dict[str, JsonValue]:
     packages = sorted(pins.packages, key=_package_order)
     return {
-        **_said(pins.extra, version=pins.version, requirements=sorted(set(pins.requirements)) or None),
+        **_said(
+            pins.extra,
+            version=pins.version,
+            requirements=sorted(set(pins.requirements)) or None,
+            overrides=sorted(set(pins.overrides)) or None,
+            dropped=sorted(set(pins.dropped)) or None,
+            indexes=list(pins.indexes) or None,  # in the order that they are asked in
+        ),
         "targets": {name: dict(facts) for name, facts in pins.targets.items()},
         "packages": [package_to_json(package) for package in packages],
     }

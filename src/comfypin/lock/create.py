@@ -14,6 +14,7 @@ from comfypin.lock.needs import Needs, decoded, parse_need, plain_name, read_nee
 from comfypin.lock.parts import Part, Places, node_pin, read_part, ref_of
 from comfypin.lock.refs import RepoSpec
 from comfypin.lock.resolve import Question, pin_installed, resolve
+from comfypin.tools.git import shown
 
 WORKERS = 8
 TORCH = re.compile(r"cpu|cu\d{2,4}|rocm\d+(\.\d+)*|xpu")
@@ -75,7 +76,13 @@ def create(wishes: Wishes, *, places: Places, describe_model: DescribeModel, tel
         version_name=wishes.name,
         comfyui=RepoPin(repo=comfyui.spec.repo, ref=ref_of(comfyui), commit=comfyui.commit),
         custom_nodes=tuple(node_pin(part, wishes.install_scripts) for part in nodes),
-        python=replace(python, requirements=tuple(need.text for need in own.requirements)),
+        python=replace(
+            python,
+            requirements=tuple(need.text for need in own.requirements),
+            overrides=wishes.question.overrides,
+            dropped=tuple(sorted(wishes.dropped)),
+            indexes=tuple(map(shown, wishes.question.indexes)),
+        ),
         models=models,
         system_packages=wishes.system_packages,
         engine=wishes.engine,
@@ -118,10 +125,10 @@ def _reader(folder: Path) -> Callable[[str], str | None]:
 
 def pin_all(installed: Sequence[str], question: Question, tell: Callable[[str], None]) -> PythonPins:
     """Pins for exactly these packages. Raises `PackagesNowhere` naming all that no index has."""
-    pins, missing = pin_installed(installed, python=question.python, platform_name=question.platforms[0], tell=tell)
+    pins, missing = pin_installed(installed, question, tell=tell)
     if missing:
         raise PackagesNowhere(packages=missing)
-    return pins
+    return replace(pins, indexes=tuple(map(shown, question.indexes)))
 
 
 def _check_folders(nodes: Sequence[RepoSpec]) -> None:

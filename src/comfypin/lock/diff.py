@@ -98,7 +98,15 @@ def _sections(lock: Lock) -> dict[str, Things]:
     return {
         "comfyui": {"ComfyUI": codec.repo_to_json(lock.comfyui)} if lock.comfyui else {},
         "node": {pin.folder: codec.node_to_json(pin) for pin in lock.custom_nodes},
-        "python": _values({"version": lock.python.version, "targets": sorted(lock.python.targets)}),
+        "python": _values(
+            {
+                "version": lock.python.version,
+                "targets": sorted(lock.python.targets),
+                "overrides": sorted(lock.python.overrides),
+                "dropped": sorted(lock.python.dropped),
+                "indexes": list(lock.python.indexes),
+            }
+        ),
         "requirement": {text: {} for text in lock.python.requirements},
         "package": packages,
         "model": {pin.target_path: codec.model_to_json(pin) for pin in lock.models},

@@ -75,13 +75,17 @@ class PackagePin:
 class PythonPins:
     """The interpreter (`3.12`), the platforms the packages were resolved for, and the packages.
 
-    `requirements` are what the user asked for beside ComfyUI's and the nodes' own (PEP 508), kept so that a later
-    resolve asks for the same; only `packages` are installed.
+    `requirements` are what the user asked for beside ComfyUI's and the nodes' own (PEP 508), `overrides` what overrules
+    anybody's wish, `dropped` the lines or names that are left out, `indexes` the package indexes asked before PyPI:
+    kept so that a later resolve asks for the same. Only `packages` are installed.
     """
 
     version: str | None = None
     targets: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
     requirements: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
     packages: tuple[PackagePin, ...] = ()
     extra: Extra = field(default_factory=dict, hash=False)
 

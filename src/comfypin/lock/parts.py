@@ -66,13 +66,13 @@ def read_part(spec: RepoSpec, *, origin: str, places: Places, dropped: frozenset
     return Part(spec=spec, commit=commit, needs=needs, install_script=script, has_main="main.py" in entries)
 
 
-def reread_part(node: NodePin, *, origin: str, places: Places) -> Part:
+def reread_part(node: NodePin, *, origin: str, places: Places, dropped: frozenset[str] = frozenset()) -> Part:
     """The part that a pin already names: the same commit, the same archive."""
     if node.archive is None:
         spec = RepoSpec(repo=str(node.repo), ref=node.commit or node.ref, folder=node.folder)
-        return read_part(spec, origin=origin, places=places)
+        return read_part(spec, origin=origin, places=places, dropped=dropped)
     spec = RepoSpec(repo=f"{SCHEME}{node.name}", ref=node.ref, folder=node.folder)
-    return _read_archive(spec, node.archive, node.sha256, places=places, origin=origin)
+    return _read_archive(spec, node.archive, node.sha256, places=places, origin=origin, dropped=dropped)
 
 
 def _read_archive(

@@ -174,12 +174,13 @@ def _run(files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str |
 
 
 def pin_installed(
-    requirements: Sequence[str], *, python: str, platform_name: str, tell: Callable[[str], None]
+    requirements: Sequence[str], question: Question, *, tell: Callable[[str], None]
 ) -> tuple[PythonPins, tuple[str, ...]]:
     """Pins for exactly these (`name==version`, `name @ url`), nothing added, and those that no index has.
 
     Raises `PackagesUnreachable`, `PackageWithoutFile` or `UvFailed`.
     """
+    python, platform_name = question.python, question.platforms[0]
     platform = PLATFORMS[platform_name]
     wanted = sorted(set(requirements))
     local = next((line.partition("+")[2] for line in wanted if re.match(r"torch==[^+]+\+", line)), None)
@@ -189,6 +190,7 @@ def pin_installed(
     while wanted:
         arguments = ["--no-deps", "--python-version", python, "--python-platform", platform.uv_name]
         arguments += ["--torch-backend", local] if local else []
+        arguments += [part for index in question.indexes for part in ("--index", index)]
         done, text = _run({"requirements.in": set(wanted)}, arguments)
         if not done.exit_code:
             pins = read_pylock(text, platform=platform, python=python)
@@ -199,7 +201,7 @@ def pin_installed(
             continue
         absent = _absent(done.stderr, wanted)
         if not absent:
-            raise _failure(done, Question(needs=Needs(), python=python, platforms=(platform.name,)), platform, None)
+            raise _failure(done, question, platform, None)
         missing += absent
         wanted = [line for line in wanted if line not in absent]
     target = target_name(platform_name, pins)

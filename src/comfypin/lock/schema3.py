@@ -119,6 +119,9 @@ class Python(Wire):
     version: f.PythonVersion | None = None
     targets: Annotated[dict[f.TargetName, JsonObject], Field(default_factory=dict)]
     requirements: Annotated[list[f.Line], Field(default_factory=list)]
+    overrides: Annotated[list[f.Line], Field(default_factory=list)]
+    dropped: Annotated[list[f.Line], Field(default_factory=list)]
+    indexes: Annotated[list[f.Url], Field(default_factory=list)]
     packages: Annotated[list[Package], Field(default_factory=list)]
 
     def pins(self) -> PythonPins:
@@ -126,6 +129,9 @@ class Python(Wire):
             version=self.version,
             targets={name: cast("dict[str, Json]", plain(facts)) for name, facts in self.targets.items()},
             requirements=tuple(self.requirements),
+            overrides=tuple(self.overrides),
+            dropped=tuple(self.dropped),
+            indexes=tuple(self.indexes),
             packages=tuple(package.pin() for package in self.packages),
             extra=self.extras(),
         )

@@ -1,27 +1,30 @@
 """Locks from locks: an upgrade that moves only what is asked for, and the completing of older schemas."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from comfypin.errors import UsageError
-from comfypin.errors.create import NothingToUpgrade
+from comfypin.errors.create import NothingToUpgrade, RequirementsConflict
 from comfypin.errors.lock import Finding, LockIncomplete
 from comfypin.lock.check import check
 from comfypin.lock.create import WORKERS, Made, own_needs, package_notes
 from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, PythonPins
 from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
-from comfypin.lock.needs import Need, Needs, parse_need
+from comfypin.lock.needs import Need, Needs, parse_need, plain_name
 from comfypin.lock.parts import Part, Places, node_pin, read_part, ref_of, reread_part
 from comfypin.lock.refs import RepoSpec
 from comfypin.lock.registry import SCHEME
 from comfypin.lock.resolve import Question, resolve
+from comfypin.tools.git import shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moves:
-    """What an upgrade may change: refs by folder (None: the newest of the ref it has), packages, models."""
+    """What an upgrade may change: refs by folder (None: the newest of the ref it has), packages, models.
+
+    `dropped` are lines or names of requirements that are left out from now on.
+    """
 
     name: str
     comfyui: str | None = None
@@ -29,11 +32,12 @@ class Moves:
     nodes: dict[str, str | None] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     models: tuple[ModelSpec, ...] = ()
+    dropped: frozenset[str] = frozenset()
     question: Question | None = None
 
     @property
     def empty(self) -> bool:
-        return not (self.move_comfyui or self.nodes or self.packages or self.models or self.question)
+        return not (self.move_comfyui or self.nodes or self.packages or self.models or self.dropped or self.question)
 
 
 def upgrade(
@@ -50,19 +54,20 @@ def upgrade(
     if moves.move_comfyui:
         comfyui_spec = replace(comfyui_spec, ref=moves.comfyui or lock.comfyui.ref)
     tell(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
-    parts = _read_parts(lock, comfyui_spec, moves.nodes, places)
+    dropped = frozenset(lock.python.dropped) | moves.dropped
+    parts = _read_parts(lock, comfyui_spec, moves.nodes, places, dropped)
     comfyui = replace(lock.comfyui, commit=parts["ComfyUI"].commit)
     if moves.move_comfyui:
         comfyui = replace(comfyui, ref=ref_of(parts["ComfyUI"]), patch=None)
     nodes = tuple(_moved_node(node, parts.get(f"the node {node.folder}"), moves) for node in lock.custom_nodes)
-    python = _resolve_again(lock, moves, parts.values(), tell) if _packages_move(moves) else lock.python
+    python = _resolve_again(lock, moves, parts.values(), places, tell) if _packages_move(moves) else lock.python
     models = _merge_models(lock.models, pin_models(moves.models, describe_model, tell=tell))
     made = replace(lock, version_name=moves.name, comfyui=comfyui, custom_nodes=nodes, python=python, models=models)
     return Made(lock=replace(made, read_from_schema=3), notes=tuple(package_notes(python)))
 
 
 def _packages_move(moves: Moves) -> bool:
-    return bool(moves.move_comfyui or moves.nodes or moves.packages or moves.question)
+    return bool(moves.move_comfyui or moves.nodes or moves.packages or moves.dropped or moves.question)
 
 
 def _check_names(lock: Lock, moves: Moves) -> None:
@@ -83,21 +88,23 @@ def _check_pinned(lock: Lock) -> None:
         raise LockIncomplete(where=lock.version_name, findings=findings)
 
 
-def _read_parts(lock: Lock, comfyui: RepoSpec, moved: Mapping[str, str | None], places: Places) -> dict[str, Part]:
+def _read_parts(
+    lock: Lock, comfyui: RepoSpec, moved: Mapping[str, str | None], places: Places, dropped: frozenset[str]
+) -> dict[str, Part]:
     """ComfyUI and all nodes by origin; those that move at their new refs."""
 
     def read(node: NodePin) -> Part:
         origin = f"the node {node.folder}"
         if node.folder not in moved:
-            return reread_part(node, origin=origin, places=places)
+            return reread_part(node, origin=origin, places=places, dropped=dropped)
         if node.repo is None:
             spec = RepoSpec(repo=f"{SCHEME}{node.name}", ref=moved[node.folder], folder=node.folder)
         else:
             spec = RepoSpec(repo=node.repo, ref=moved[node.folder] or node.ref, folder=node.folder)
-        return read_part(spec, origin=origin, places=places)
+        return read_part(spec, origin=origin, places=places, dropped=dropped)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        first = pool.submit(read_part, comfyui, origin="ComfyUI", places=places)
+        first = pool.submit(read_part, comfyui, origin="ComfyUI", places=places, dropped=dropped)
         nodes = list(pool.map(read, lock.custom_nodes))
     return {"ComfyUI": first.result()} | {
         f"the node {node.folder}": part for node, part in zip(lock.custom_nodes, nodes, strict=True)
@@ -121,7 +128,9 @@ def _moved_node(node: NodePin, part: Part | None, moves: Moves) -> NodePin:
     )
 
 
-def _resolve_again(lock: Lock, moves: Moves, parts: Iterable[Part], tell: Callable[[str], None]) -> PythonPins:
+def _resolve_again(
+    lock: Lock, moves: Moves, parts: Iterable[Part], places: Places, tell: Callable[[str], None]
+) -> PythonPins:
     asked = {need.name: need for text in moves.packages if (need := parse_need(text, "--package")) and need.name}
     bad = [text for text in moves.packages if parse_need(text, "--package") is None]
     if bad:
@@ -133,13 +142,56 @@ def _resolve_again(lock: Lock, moves: Moves, parts: Iterable[Part], tell: Callab
     told = [need for need in asked.values() if need.text.lower() != need.name or _was_asked(need, kept)]
     needs = sum((part.needs for part in parts), Needs(requirements=(*own, *told)))
     question = moves.question or question_of(lock)
-    python = resolve(replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked)), tell=tell)
-    return replace(python, requirements=tuple(need.text for need in (*own, *told)), extra=lock.python.extra)
+    dropped = frozenset(lock.python.dropped) | moves.dropped
+    question = replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked))
+    python = resolve(question, tell=tell)
+    strays = _strays(lock, python, dropped, places, tell)
+    if strays:
+        python = resolve(replace(question, needs=needs + Needs(requirements=strays)), tell=tell)
+    return replace(
+        python,
+        requirements=tuple(need.text for need in (*own, *told, *strays)),
+        overrides=question.overrides,
+        dropped=tuple(sorted(dropped)),
+        indexes=tuple(map(shown, question.indexes)),
+        extra=lock.python.extra,
+    )
+
+
+def _strays(
+    lock: Lock, found: PythonPins, dropped: frozenset[str], places: Places, tell: Callable[[str], None]
+) -> tuple[Need, ...]:
+    """Packages that nothing in the lock asks for, such as those that somebody once installed by hand: they stay.
+
+    What the old requirements brought and the new ones do not goes.
+    """
+    left = {plain_name(name) for name in dropped} | {plain_name(pin.name) for pin in found.packages}
+    lost = [pin for pin in lock.python.packages if plain_name(pin.name) not in left]
+    if not lost:
+        return ()
+    assert lock.comfyui is not None
+    spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit)
+    before = _read_parts(lock, spec, {}, places, frozenset(lock.python.dropped)).values()
+    needs = sum((part.needs for part in before), own_needs(lock.python.requirements, (), frozenset()))
+    try:
+        asked = resolve(replace(question_of(lock), needs=needs, keep=lock.python.packages), tell=tell).packages
+    except RequirementsConflict:
+        asked = ()  # what was installed by hand does not fit together, so nobody can say who asked for what
+    names = {plain_name(pin.name) for pin in asked}
+    kept = {plain_name(pin.name): pin for pin in lost if plain_name(pin.name) not in names}
+    return tuple(
+        Need(
+            text=f"{pin.name} @ {pin.url}" if str(pin.url).startswith("git+") else pin.name,
+            name=name,
+            origin="the lock",
+        )
+        for name, pin in sorted(kept.items())
+    )
 
 
 def _check_packages(lock: Lock, asked: Iterable[Need], kept: Needs) -> None:
     """A bare name moves a package that is there; only a version makes a new one a requirement."""
-    there = {re.sub(r"[-_.]+", "-", pin.name).lower() for pin in lock.python.packages}
+    there = {plain_name(pin.name) for pin in lock.python.packages}
     bare = [need.name for need in asked if need.text.lower() == need.name and not _was_asked(need, kept)]
     if unknown := [f"package {name}" for name in bare if name not in there]:
         raise NothingToUpgrade(names=unknown, there=[f"package {name}" for name in sorted(there)] or ["no packages"])
@@ -158,6 +210,8 @@ def question_of(lock: Lock) -> Question:
         python=lock.python.version or "3.12",
         platforms=platforms or ("linux-x86_64",),
         torch=builds[0] if builds else None,
+        overrides=lock.python.overrides,
+        indexes=lock.python.indexes,
     )
 
 
@@ -192,7 +246,7 @@ def migrate(lock: Lock) -> Made:
         notes.append("nodes that claimed one folder are one node now, the first of them")
     packages: dict[tuple[str, str | None], PackagePin] = {}
     for package in lock.python.packages:
-        packages.setdefault((re.sub(r"[-_.]+", "-", package.name).lower(), package.target), package)
+        packages.setdefault((plain_name(package.name), package.target), package)
     made = replace(
         lock,
         models=tuple(models.values()),
@@ -217,18 +271,10 @@ def complete(
     assert lock.comfyui is not None
     tell(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
     spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit or lock.comfyui.ref)
-    parts = _read_parts(lock, spec, {}, places)
+    parts = _read_parts(lock, spec, {}, places, frozenset(lock.python.dropped))
     python = lock.python
     if any(not pin.sha256 for pin in python.packages) or not python.packages:
-        own = own_needs(python.requirements, (), frozenset())
-        held = tuple(
-            Need(text=f"{pin.name}=={pin.version}", name=pin.name.lower(), origin="the lock")
-            for pin in python.packages
-            if not pin.url
-        )
-        needs = sum((part.needs for part in parts.values()), own + Needs(constraints=held))
-        resolved = resolve(replace(question, needs=needs), tell=tell)
-        python = replace(resolved, requirements=python.requirements, extra=python.extra)
+        python = _complete_packages(python, question, parts.values(), tell)
     nodes = tuple(_completed_node(node, parts[f"the node {node.folder}"]) for node in lock.custom_nodes)
     comfyui = parts["ComfyUI"]
     made = replace(
@@ -240,6 +286,40 @@ def complete(
         read_from_schema=3,
     )
     return Made(lock=made, notes=tuple(package_notes(python)))
+
+
+def _complete_packages(
+    python: PythonPins, question: Question, parts: Iterable[Part], tell: Callable[[str], None]
+) -> PythonPins:
+    """Every package that the lock names, at its version, and what these need. Those that nobody asks for were
+    installed by hand once; they become requirements of the lock's own.
+    """
+    own = own_needs(python.requirements, (), frozenset(python.dropped))
+    held = [_as_need(pin) for pin in python.packages]
+    files = tuple(need for need in held if need.name is None or " @ " in need.text)
+    unusable = tuple(need.text for need in files if parse_need(need.text, "") is None)
+    needs = sum((part.needs for part in parts), own + Needs(requirements=files, constraints=(), unusable=unusable))
+    needs += Needs(constraints=tuple(need for need in held if need not in files))
+    resolved = resolve(replace(question, needs=needs), tell=tell)
+    found = {plain_name(pin.name) for pin in resolved.packages} | {plain_name(name) for name in python.dropped}
+    lost = tuple(need for need in held if need.name not in found and need.name != "pip")
+    if lost:
+        resolved = resolve(replace(question, needs=needs + Needs(requirements=lost)), tell=tell)
+    names = [need.text if need in files else str(need.name) for need in (*files, *lost)]
+    return replace(
+        python,
+        version=resolved.version,
+        targets=resolved.targets,
+        packages=resolved.packages,
+        requirements=tuple(dict.fromkeys((*python.requirements, *names))),
+        overrides=question.overrides,
+        indexes=tuple(map(shown, question.indexes)),
+    )
+
+
+def _as_need(pin: PackagePin) -> Need:
+    text = f"{pin.name} @ {pin.url}" if pin.url else f"{pin.name}=={pin.version}"
+    return Need(text=text, name=plain_name(pin.name), origin="the lock")
 
 
 def _completed_node(node: NodePin, part: Part) -> NodePin:

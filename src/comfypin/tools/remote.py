@@ -129,12 +129,14 @@ def diff_of(folder: Path) -> str:
             done = git(command, cwd=folder, extra=places)
             if done.exit_code:
                 raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
-        diff = git(["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "HEAD"], cwd=folder, extra=places)
-    try:
-        return diff.stdout.decode()
-    except UnicodeDecodeError as error:
-        reason = "a changed text file is not UTF-8, so its diff cannot be stored in a lock"
-        raise CheckoutUnreadable(folder=str(folder), reason=reason) from error
+        diff = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "HEAD"]
+        try:
+            return git(diff, cwd=folder, extra=places).stdout.decode()
+        except UnicodeDecodeError:
+            # A text in another encoding cannot lie in a lock as it is; as binary changes, which are ASCII, it can.
+            attributes = Path(scratch) / "attributes"
+            attributes.write_text("* -text -diff\n")
+            return git(["-c", f"core.attributesFile={attributes}", *diff], cwd=folder, extra=places).text
 
 
 def _remote(folder: Path, branch: str) -> str | None:

@@ -82,6 +82,38 @@ def test_a_living_comfyui_is_captured_as_it_is(home: Path, origin: Path) -> None
     assert (model.target_path, model.sha256) == ("$MODELS_DIR/vae/x.safetensors", Digest.of(b"model"))
 
 
+def test_models_in_other_folders_are_captured_as_comfyui_sees_them(home: Path, origin: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    for name, content in (("sd/a.safetensors", "a"), ("own/sub/b.safetensors", "b"), ("vaes/x.safetensors", "other")):
+        (more / name).parent.mkdir(parents=True, exist_ok=True)
+        (more / name).write_text(content)
+    text = f"here:\n  base_path: {more}\n  is_default: true\n  checkpoints: |\n    sd\n    gone\n  vae: vaes/\n"
+    text += "there:\n  loras: ../more/own\n  custom_nodes: nodes\n  vae: models/vae\nnothing:\n"
+    (home / "extra_model_paths.yaml").write_text(text)
+    made = captured(home, origin, allow_dirty=True)
+    assert {pin.target_path: pin.sha256 for pin in made.lock.models} == {
+        "$MODELS_DIR/checkpoints/a.safetensors": Digest.of(b"a"),
+        "$MODELS_DIR/loras/sub/b.safetensors": Digest.of(b"b"),
+        "$MODELS_DIR/vae/x.safetensors": Digest.of(b"model"),
+    }
+    assert any("vae/x.safetensors is in two folders" in note for note in made.notes)
+    assert any("names the nodes in" in note for note in made.notes)
+
+
+def test_model_paths_that_cannot_be_read_are_said(home: Path, origin: Path) -> None:
+    (home / "extra_model_paths.yaml").write_text("a: [\n")
+    assert any("cannot be read" in note for note in captured(home, origin, allow_dirty=True).notes)
+
+
+def test_nodes_that_are_disabled_are_left_out_and_said(home: Path, origin: Path) -> None:
+    (home / "custom_nodes/.disabled/older").mkdir(parents=True)
+    notes = captured(home, origin, with_models=False).notes
+    assert [name for name in ("off", "older") if any(f"node {name} is disabled" in note for note in notes)] == [
+        "off",
+        "older",
+    ]
+
+
 def test_changes_are_refused_all_at_once(home: Path, origin: Path) -> None:
     (home / "nodes.py").write_text("2\n")
     (home / "custom_nodes" / "pack" / "new.py").write_text("x")

@@ -177,6 +177,28 @@ def test_an_upgrade_moves_only_the_package_that_is_named(wishes: Wishes, places:
     assert versions(newer)["packaging"] == versions(old)["packaging"]
 
 
+def test_an_upgrade_keeps_packages_that_nobody_asks_for(wishes: Wishes, places: Places, root: Path) -> None:
+    old = make(replace(wishes, packages=("packaging", "six==1.15.0")), places)
+    old = replace(old, python=replace(old.python, requirements=("packaging",)))
+    commit(root / "alpha", {"requirements.txt": ""}, tag="v3")
+    newer = upgrade(old, Moves(name="b", nodes={"alpha": "v3"}), places=places, describe_model=describe, tell=silent)
+    assert versions(newer.lock)["six"] == "1.15.0"
+    assert set(newer.lock.python.requirements) == {"packaging", "six"}
+    assert "iniconfig" not in versions(newer.lock), "nobody asks for it any more"
+
+
+def test_an_upgrade_asks_as_the_lock_was_asked_for(wishes: Wishes, places: Places, root: Path) -> None:
+    question = replace(wishes.question, overrides=("idna==3.5",), indexes=("https://user:hunter2@pypi.org/simple",))
+    old = make(replace(wishes, dropped=frozenset({"iniconfig"}), question=question), places)
+    old = parse_lock(render(old), where="made").lock
+    commit(root / "beta", {"more.py": ""}, tag="v3")
+    newer = upgrade(old, Moves(name="b", nodes={"beta": "v3"}), places=places, describe_model=describe, tell=silent)
+    assert [(change.section, change.name) for change in diff(old, newer.lock)] == [("node", "beta")]
+    assert versions(newer.lock)["idna"] == "3.5"
+    assert newer.lock.python.dropped == ("iniconfig",)
+    assert newer.lock.python.indexes == ("https://pypi.org/simple",), "without a user's password"
+
+
 def test_an_upgrade_of_something_that_is_not_there_is_refused(lock: Lock, places: Places) -> None:
     with pytest.raises(NothingToUpgrade, match="node gamma"):
         upgrade(lock, Moves(name="x", nodes={"gamma": None}), places=places, describe_model=describe, tell=silent)
@@ -188,12 +210,16 @@ def test_an_upgrade_of_something_that_is_not_there_is_refused(lock: Lock, places
 
 
 def test_completing_an_old_lock_pins_what_it_did_not(places: Places, wishes: Wishes) -> None:
+    old_packages = (("idna", "3.2"), ("pip", "23.0"), ("Six", "1.15.0"))
     document = {
         "schema_version": 1,
         "version_name": "old",
         "comfyui": {"repo": wishes.comfyui.repo, "commit": "main"},
         "custom_nodes": [{"name": "beta", "repo": wishes.nodes[0].repo, "commit": None}],
-        "python": {"version": "3.11.9", "packages": [{"name": "idna", "version": "3.2", "url": None}]},
+        "python": {
+            "version": "3.11.9",
+            "packages": [{"name": name, "version": version, "url": None} for name, version in old_packages],
+        },
         "models": [{"name": "v", "source": "https://x.org/v.bin", "target_path": "$MODELS_DIR/v.bin"}],
     }
     old = migrate(parse_lock(json.dumps(document).encode(), where="old").lock).lock
@@ -202,6 +228,8 @@ def test_completing_an_old_lock_pins_what_it_did_not(places: Places, wishes: Wis
     whole = complete(old, question, places=places, describe_model=describe, tell=silent).lock
     assert {finding.rule for finding in check(whole)} == {"machine-path", "pickle"}
     assert versions(whole)["idna"] == "3.2"
+    assert versions(whole)["six"] == "1.15.0", "installed by hand, and needed all the same"
+    assert whole.python.requirements == ("six",)
 
 
 def test_migrating_merges_entries_of_one_model() -> None:

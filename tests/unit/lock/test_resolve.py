@@ -173,6 +173,8 @@ def test_several_platforms_share_what_they_have_alike() -> None:
 
 def test_installed_packages_are_pinned_as_they_are_and_absent_ones_named() -> None:
     lines = ["idna==3.7", "comfypin-no-such-package==1", "iniconfig==99"]
-    python, missing = pin_installed(lines, python="3.12", platform_name="linux-x86_64", tell=silent)
+    python, missing = pin_installed(
+        lines, Question(needs=Needs(), python="3.12", platforms=("linux-x86_64",)), tell=silent
+    )
     assert versions(python.packages) == {"idna": "3.7"}
     assert sorted(missing) == ["comfypin-no-such-package==1", "iniconfig==99"]

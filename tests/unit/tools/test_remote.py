@@ -83,6 +83,7 @@ def test_a_diff_brings_all_changes_elsewhere_and_changes_nothing_here(origin: Pa
     copy = tmp_path / "copy"
     (copy / "a.txt").write_text("changed\n")
     (copy / "bytes.bin").write_bytes(bytes(range(256)))
+    (copy / "latin.txt").write_bytes("Größe\r\n".encode("latin-1"))
     before = git(copy, "status", "--porcelain"), git(copy, "count-objects")
     patch = diff_of(copy)
     assert (git(copy, "status", "--porcelain"), git(copy, "count-objects")) == before
@@ -91,6 +92,7 @@ def test_a_diff_brings_all_changes_elsewhere_and_changes_nothing_here(origin: Pa
     apply_patch(elsewhere, patch, what="a patch")
     assert (elsewhere / "a.txt").read_text() == "changed\n"
     assert (elsewhere / "bytes.bin").read_bytes() == bytes(range(256))
+    assert (elsewhere / "latin.txt").read_bytes() == "Größe\r\n".encode("latin-1")
 
 
 def test_a_bundle_brings_a_commit_without_its_repository(origin: Path, tmp_path: Path) -> None:
