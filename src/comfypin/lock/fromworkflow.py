@@ -1,7 +1,7 @@
 """From what workflows need to what a lock can be made of; what is ambiguous or unknown is listed, never guessed."""
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import JsonValue
@@ -207,13 +207,25 @@ def class_names(source: bytes) -> set[str]:
         return set()
     names: set[str] = set()
     for node in ast.walk(tree):
-        value: ast.expr | None = None
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(target, ast.Name) and target.id == "NODE_CLASS_MAPPINGS" for target in targets):
-                value = node.value
-        if isinstance(value, ast.Dict):
-            names |= {key.value for key in value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-        if isinstance(node, ast.keyword) and node.arg == "node_id" and isinstance(node.value, ast.Constant):
-            names |= {node.value.value} if isinstance(node.value.value, str) else set()
+        names.update(_registered(node))
     return names
+
+
+def _registered(node: ast.AST) -> Iterator[str]:
+    """The names that one statement registers, in the ways that packs do it: a dict, `[...] =`, `|=`, `.update(...)`."""
+    match node:
+        case ast.Assign(
+            targets=[ast.Subscript(value=ast.Name(id="NODE_CLASS_MAPPINGS"), slice=ast.Constant(value=str(name)))]
+        ):
+            yield name
+        case (
+            ast.Assign(targets=[ast.Name(id="NODE_CLASS_MAPPINGS")], value=ast.Dict(keys=keys))
+            | ast.AnnAssign(target=ast.Name(id="NODE_CLASS_MAPPINGS"), value=ast.Dict(keys=keys))
+            | ast.AugAssign(target=ast.Name(id="NODE_CLASS_MAPPINGS"), value=ast.Dict(keys=keys))
+            | ast.Call(
+                func=ast.Attribute(value=ast.Name(id="NODE_CLASS_MAPPINGS"), attr="update"), args=[ast.Dict(keys=keys)]
+            )
+        ):
+            yield from (key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
+        case ast.keyword(arg="node_id", value=ast.Constant(value=str(name))):
+            yield name

@@ -55,7 +55,10 @@ def read_snapshot(path: Path, comfyui: str | None = None) -> Snapshot:
     gathered = _Gathered()
     _git_nodes(document.get("git_custom_nodes"), gathered, path)
     for node_id, version in _mapping(document.get("cnr_custom_nodes"), "cnr_custom_nodes", path).items():
-        gathered.nodes.append(RepoSpec(repo=f"{SCHEME}{node_id}", ref=str(version), folder=node_id))
+        if str(version or "unknown").lower() in ("unknown", "nightly", "latest"):
+            gathered.unpinnable.append(f"the node {node_id} has no version of the registry, only {version!r}")
+        else:
+            gathered.nodes.append(RepoSpec(repo=f"{SCHEME}{node_id}", ref=str(version), folder=node_id))
     _file_nodes(document.get("file_custom_nodes"), gathered, path)
     return Snapshot(
         comfyui=RepoSpec(repo=comfyui or COMFYUI, ref=commit.strip()),

@@ -213,9 +213,10 @@ def test_what_a_snapshot_cannot_bring_elsewhere_is_named(tmp_path: Path) -> None
     path = a_snapshot(
         tmp_path,
         file_custom_nodes=[{"filename": "a.py", "disabled": False}],
+        cnr_custom_nodes={"pack": "nightly", "other": None},
         pips={"mine @ file:///home/me/mine": "", "-e git+https://x": ""},
     )
-    assert len(read_snapshot(path).unpinnable) == 3
+    assert len(read_snapshot(path).unpinnable) == 5
 
 
 def test_a_comfy_lock_yaml_is_read_with_its_models(tmp_path: Path) -> None:

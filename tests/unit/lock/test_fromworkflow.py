@@ -203,6 +203,11 @@ def test_odd_workflows_are_read_as_far_as_they_make_sense(content: dict[str, obj
 def test_the_classes_of_sources_are_read_without_running_them(tmp_path: Path) -> None:
     source = b'NODE_CLASS_MAPPINGS = {"A": 1, "B": 2}\nx = Schema(node_id="C")\nOTHER = {"D": 1}\n'
     assert class_names(source) == {"A", "B", "C"}
+    more = b'NODE_CLASS_MAPPINGS["F"] = 1\nNODE_CLASS_MAPPINGS.update({"G": 1})\nOTHER["J"] = 1\n'
+    more += (
+        b'NODE_CLASS_MAPPINGS |= {"H": 1, **x, 3: 4}\nNODE_CLASS_MAPPINGS: dict = {"I": 1}\nf(NODE_CLASS_MAPPINGS)\n'
+    )
+    assert class_names(more) == set("FGHI")
     assert class_names(b"not python (") == set()
     commit(tmp_path / "c", {"nodes.py": source, "comfy_extras/x.py": 'NODE_CLASS_MAPPINGS = {"E": 1}', "y.py": "Z"})
     places = Places(
