@@ -17,9 +17,10 @@ BIG = some_bytes(20 * MIB)
 SMALL = some_bytes(300_000)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "models")
+@pytest.fixture(params=[1, 16], ids=["one-processor", "many-processors"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
+    """With one processor whoever fetches hashes as well, with many another thread does."""
+    return Home(tmp_path / "models", processors=request.param)
 
 
 def weights(data: bytes, *sources: str, name: str = "x", **more: object):

@@ -41,9 +41,10 @@ def pin_of(data: bytes, *sources: str, target: str = "$MODELS_DIR/vae/x.safetens
 
 @dataclass
 class Home:
-    """A models' folder with its store."""
+    """A models' folder with its store, on a machine of so many processors (None: of this one's)."""
 
     models_dir: Path
+    processors: int | None = None
 
     @property
     def places(self) -> Places:
@@ -68,7 +69,7 @@ class Home:
         puller = Puller(
             self.store,
             sources or sources_over(),
-            Budget(connections),
+            Budget(connections, processors=self.processors),
             options=options or PullOptions(effort=FAST),
             watcher=watcher,
         )

@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,22 @@ LEAST_PROGRESS_BYTES = 64 << 10
 LONGEST_WAIT_S = 20.0
 
 
-class Budget:
-    """The connections of a pull and their memory: whoever has a buffer may have a connection open."""
+def available_cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0))
 
-    def __init__(self, connections: int, *, buffer_bytes: int = BUFFER_BYTES) -> None:
+
+class Budget:
+    """The connections of a pull and their memory, and the processors that its files share.
+
+    Whoever has a buffer may have a connection open.
+    """
+
+    def __init__(self, connections: int, *, buffer_bytes: int = BUFFER_BYTES, processors: int | None = None) -> None:
         self.connections = connections
+        self._processors = processors or available_cores()
+        self._files = 0
+        self._counting = threading.Lock()
         self._buffers: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
         self._buffer_bytes = buffer_bytes
         for _ in range(connections):
@@ -35,6 +47,22 @@ class Budget:
             yield buffer
         finally:
             self._buffers.put(buffer)
+
+    @contextlib.contextmanager
+    def file(self) -> Iterator[None]:
+        """Count a file as one that comes now."""
+        with self._counting:
+            self._files += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._files -= 1
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are files enough that each processor has one of its own."""
+        return self._files >= self._processors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +140,7 @@ class Hunger:
     ) -> None:
         self._clock = clock
         self._processor_s = processor_s
-        self._processors = processors or len(os.sched_getaffinity(0))
+        self._processors = processors or available_cores()
         self._waited_s = 0.0
         self._since: tuple[float, float] | None = None
 

@@ -10,12 +10,16 @@ HASH_STEP_BYTES = 2 << 20
 
 @dataclass(slots=True)
 class Part:
-    """One range of the file; `length` is None where nobody knows it. `resumed` ones were there before this run."""
+    """One range of the file, and how much of it is written and hashed; `length` is None where nobody knows it.
+
+    `resumed` ones were there before this run.
+    """
 
     index: int
     start: int
     length: int | None
     written: int = 0
+    hashed: int = 0
     resumed: bool = False
 
     @property
@@ -36,7 +40,7 @@ class Parts:
         self._arrived = threading.Condition(self._lock)
         self._offered = threading.Condition(self._lock)
         self._awaited: Part | None = None
-        self._awaited_bytes = 0
+        self._lent = False
 
     @property
     def missing(self) -> int:
@@ -70,12 +74,26 @@ class Parts:
             heapq.heappush(self._missing, part.index)
             self._offered.notify()
 
-    def wrote(self, part: Part, count: int) -> None:
-        """Say that the next bytes of a part are in the file."""
+    def lend_hash(self, part: Part) -> bool:
+        """Whether the next bytes of a part are the next ones of the hash, and the fetcher may hash them.
+
+        The hasher waits for them then; it has the hash back when they are said to be written.
+        """
+        with self._lock:
+            if part is not self._awaited or part.hashed != part.written:
+                return False
+            self._lent = True
+            return True
+
+    def wrote(self, part: Part, count: int, *, hashed: bool) -> None:
+        """Say that the next bytes of a part are in the file; `hashed` gives back a hash that was lent."""
         with self._lock:
             part.written += count
             self.fetched_bytes += count
-            if part is self._awaited and (part.whole or part.written >= self._awaited_bytes):
+            if hashed:
+                part.hashed += count
+                self._lent = False
+            if part is self._awaited and self._ready(part):
                 self._arrived.notify()
 
     def ended(self, part: Part) -> None:
@@ -93,25 +111,25 @@ class Parts:
 
     # -- for the hasher
 
-    def arrived(self, part: Part, position: int, *, wait_s: float) -> int | None:
-        """How much of a part is written, once that is worth a look beyond `position` or all there will be.
+    def arrived(self, part: Part, *, wait_s: float) -> bool:
+        """Whether more of a part is written, once that is worth a look or is all there will be.
 
-        None where that did not come to be within `wait_s`, or something failed.
+        Not within `wait_s`, or something failed: False.
         """
         with self._lock:
-            self._awaited, self._awaited_bytes = part, position + HASH_STEP_BYTES
+            self._awaited = part
             self._arrived.wait_for(lambda: self.failure is not None or self._ready(part), wait_s)
             self._awaited = None
             # What has arrived is hashed even after a failure, so that the next run can tell whether it is still right.
-            return part.written if self._ready(part) else None
+            return self._ready(part)
 
     def _ready(self, part: Part) -> bool:
-        return part.whole or part.written >= self._awaited_bytes
+        return not self._lent and (part.whole or part.written - part.hashed >= HASH_STEP_BYTES)
 
     def fetch_again(self, part: Part) -> None:
         """The bytes on the disk are not those that had arrived: only this part is fetched again."""
         with self._lock:
-            part.written, part.resumed = 0, False
+            part.written, part.hashed, part.resumed = 0, 0, False
             heapq.heappush(self._missing, part.index)
             self._offered.notify()
 

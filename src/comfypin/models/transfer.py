@@ -1,5 +1,6 @@
 """One file on its way: parts come over many connections, go where they belong, and are hashed in order meanwhile."""
 
+import errno
 import hashlib
 import os
 import threading
@@ -40,6 +41,7 @@ class Transfer:
         self._effort = effort
         self._parts = Parts()
         self._hunger = Hunger()
+        self._hasher = hashlib.sha256()
         self._fetchers: list[threading.Thread] = []
         self._descriptor = -1
         self._remote: RemoteFile | None = None
@@ -60,7 +62,8 @@ class Transfer:
         try:
             self._size = self._prepare()
             begun(self._size, self.resumed_bytes)
-            digest = self._fetch_and_hash()
+            with self._budget.file():
+                digest = self._fetch_and_hash()
         finally:
             if self._remote is not None:
                 self._remote.close()
@@ -230,9 +233,14 @@ class Transfer:
         done = 0
         while done < len(data):
             done += os.pwrite(self._descriptor, data[done:], offset + done)
-        if done:
-            self._parts.wrote(part, done)
-            self._advanced(done)
+        if not done:
+            return
+        # Hashed where they are at hand, as long as there are other files for the other processors.
+        hashed = self._budget.crowded and self._parts.lend_hash(part)
+        if hashed:
+            self._hasher.update(data)
+        self._parts.wrote(part, done, hashed=hashed)
+        self._advanced(done)
 
     def _pause(self, trouble: Trouble, error: SourceUnavailable) -> None:
         if trouble.stuck >= self._effort.attempts:
@@ -245,44 +253,43 @@ class Transfer:
     # -- the hash
 
     def _hash_all(self) -> Digest:
-        hasher = hashlib.sha256()
         buffer = memoryview(bytearray(HASH_BUFFER_BYTES))
         for part in self._parts.all:
-            hasher = self._hash_part(part, hasher, buffer)
+            self._hash_part(part, buffer)
         self._raise_failure()
-        return Digest(hasher.hexdigest())
+        return Digest(self._hasher.hexdigest())
 
-    def _hash_part(self, part: Part, hasher: "hashlib._Hash", buffer: memoryview) -> "hashlib._Hash":
-        before = hasher.copy()
-        position = 0
-        while (available := self._wait_for(part, position)) > position:
-            wanted = min(len(buffer), available - position)
-            count = os.preadv(self._descriptor, [buffer[:wanted]], part.start + position)
-            if count == 0:
-                break
-            hasher.update(buffer[:count])
-            position += count
+    def _hash_part(self, part: Part, buffer: memoryview) -> None:
+        before = self._hasher.copy()
+        while self._wait_for(part):
+            # All that is there, so that the fetcher may have the hash for what comes next.
+            while left := part.written - part.hashed:
+                count = os.preadv(self._descriptor, [buffer[: min(left, len(buffer))]], part.start + part.hashed)
+                if count == 0:
+                    raise OSError(errno.EIO, "somebody else made it shorter", str(self._partial.data))
+                self._hasher.update(buffer[:count])
+                part.hashed += count
         if len(self._parts.all) == 1:
-            return hasher
-        prefix = hasher.hexdigest()
-        end = part.start + position
+            return
+        prefix = self._hasher.hexdigest()
+        end = part.start + part.hashed
         if part.resumed and self._prefixes.get(end, prefix) != prefix:
             self.resumed_bytes -= part.written
+            self._hasher = before
             self._parts.fetch_again(part)
-            return self._hash_part(part, before, buffer)
-        if end not in self._prefixes or not part.resumed:
+            self._hash_part(part, buffer)
+        elif end not in self._prefixes or not part.resumed:
             self._partial.hashed(end, prefix)
-        return hasher
 
-    def _wait_for(self, part: Part, position: int) -> int:
-        """How much of the part is written, once that is worth a look; more fetchers are hired for a hungry hasher."""
+    def _wait_for(self, part: Part) -> bool:
+        """Wait for more of a part, once that is worth a look; False when all of it is hashed. A hungry hasher hires."""
         while True:
             began = time.monotonic()
-            written = self._parts.arrived(part, position, wait_s=PATIENCE_S)
+            arrived = self._parts.arrived(part, wait_s=PATIENCE_S)
             if self._parts.fetched_bytes and self._hunger.is_felt(time.monotonic() - began):
                 self._hire(len(self._fetchers))
-            if written is not None:
-                return written
+            if arrived:
+                return part.written > part.hashed
             self._raise_failure()
 
     def _raise_failure(self) -> None:

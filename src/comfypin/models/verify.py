@@ -1,6 +1,5 @@
 """Whether the files are what the lock says: findings as values, cheap where nothing changed, all cores where asked."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from comfypin.digest import Digest
 from comfypin.errors import ModelError
 from comfypin.errors.model import ModelDiffers, StoreFailed
 from comfypin.lock.model import ModelPin
+from comfypin.models.effort import available_cores
 from comfypin.models.formats import format_problem
 from comfypin.models.store import BlobStore
 
@@ -106,11 +106,6 @@ def inspect_all(
             return list(pool.map(one, range(len(models))))
         found = dict(zip(order, pool.map(one, order), strict=True))
     return [found[index] for index in range(len(models))]
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def failure(pin: ModelPin, finding: Finding) -> ModelError | None:
