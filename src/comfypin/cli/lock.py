@@ -8,7 +8,6 @@ import json
 import sys
 from pathlib import Path
 
-from comfypin.cli import lock_capture, lock_change, lock_make, lock_reproduce
 from comfypin.errors import UsageError
 from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
 from comfypin.lock.find import find_lock
@@ -25,6 +24,9 @@ _DIFF = "Say what differs between two locks, pin by pin: + came, - went, ~ is an
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
+    # Other commands only read locks.
+    from comfypin.cli import lock_capture, lock_change, lock_make, lock_reproduce
+
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     make = {
         "create": ("make a lock from repositories, requirements and models", lock_make.configure_create),
@@ -164,6 +166,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _vendor(arguments: argparse.Namespace) -> int:
+    from comfypin.cli import lock_make
     from comfypin.lock.vendor import vendor
     from comfypin.tools.vendor import VendorFolder
 

@@ -1,7 +1,9 @@
 """The command `comfypin`: finds the noun, imports only its module, and turns failures into one sentence and a code."""
 
 import argparse
+import atexit
 import errno
+import gc
 import importlib
 import json
 import os
@@ -30,6 +32,8 @@ NOUNS = {
     "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
     "doctor": "say what this machine has and lacks",
 }
+# What is left at the end goes with the process; looking through it for garbage takes as long as a short command.
+atexit.register(gc.freeze)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
