@@ -38,9 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pack.set_defaults(act=_pack)
     gc = verbs.add_parser(
         "gc",
-        help="remove envs that no kept lock needs",
-        description="Print what no kept lock needs and how much it is; remove it with --yes. The current env is always "
-        "kept; models are `comfypin models gc`.",
+        help="remove envs and cached packages that no kept lock needs",
+        description="Print what no kept lock needs and how much becomes free; remove it with --yes. The current env "
+        "and what it needs are always kept, and so are cached packages that any env on this disk shares. Models are "
+        "`comfypin models gc`.",
     )
     gc.add_argument("--keep", metavar="LOCK", action="append", default=[], help="a lock whose env stays; repeatable")
     gc.add_argument("--yes", action="store_true", help="remove it")
@@ -121,12 +122,18 @@ def _pack(arguments: argparse.Namespace) -> int:
 def _gc(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
     from comfypin.env.gc import collect, find_garbage
+    from comfypin.env.sources import SourcePlaces
+    from comfypin.lock.codec import read_lock
+    from comfypin.settings import EnvSettings
 
     home = _home(arguments)
+    places = SourcePlaces(cache=EnvSettings.from_environment().cache_dir.absolute())
     kept = [read_named_lock(name)[1].lock for name in arguments.keep]
-    garbage = find_garbage(home, kept)
+    if home.lock_copy.is_file():
+        kept.append(read_lock(home.lock_copy).lock)
+    garbage = find_garbage(home, kept, places)
     total = sum(item.size_bytes for item in garbage)
-    freed = collect(home, garbage) if arguments.yes else None
+    freed = collect(home, garbage, places) if arguments.yes else None
     if arguments.json:
         facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total, "freed_bytes": freed}
         print(json.dumps(facts, indent=2, sort_keys=True))

@@ -154,7 +154,7 @@ def _local_pack(
 
     from comfypin.deploy.volume_release import PACKS, LocalFile
     from comfypin.digest import Digest
-    from comfypin.env.interpreter import machine_name
+    from comfypin.env.packages import machine_name
     from comfypin.env.plan import key_of
     from comfypin.errors.deploy import PlatformUnfit
     from comfypin.settings import EnvSettings

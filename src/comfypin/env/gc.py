@@ -1,74 +1,100 @@
-"""What of a home nobody needs any more: builds that no kept lock means, and what killed runs left. Plans, then acts."""
+"""What nobody needs any more: builds that no kept lock means, what killed runs left, and what the caches keep for them.
 
-import os
+Plans, then acts.
+"""
+
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from comfypin.digest import JsonValue
+from comfypin.env.cache_gc import Links, find_unneeded, remove_from_uv
 from comfypin.env.layout import RECEIPT, TEMPORARY, Home
+from comfypin.env.package_cache import remove_folder
+from comfypin.env.sources import SourcePlaces
 from comfypin.lease import Lease, holder_of, is_dead, try_acquire
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 
+Kind = Literal["left-over", "env", "package", "download"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """One thing that would go: where it is, what it is, and its size in bytes."""
+    """One thing that would go: where it is, what it is, and how many bytes that frees, in the order of a list of them.
+
+    `name` is that of a package, for a `download` in uv's cache.
+    """
 
     path: Path
+    kind: Kind
     what: str
     size_bytes: int
+    name: str = ""
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {"path": str(self.path), "what": self.what, "size_bytes": self.size_bytes}
+        return {"path": str(self.path), "kind": self.kind, "what": self.what, "size_bytes": self.size_bytes}
 
 
-def find_garbage(home: Home, kept: Iterable[Lock]) -> list[Garbage]:
-    """Builds that neither a kept lock nor the link `current` means, and what unfinished runs left. Changes nothing."""
+def find_garbage(home: Home, kept: Sequence[Lock], places: SourcePlaces) -> list[Garbage]:
+    """Builds that neither a kept lock nor the link `current` means, what unfinished runs left, and cached packages that
+    neither a kept lock pins nor a remaining env shares. Changes nothing.
+    """
     needed = {env_digest(lock).hex for lock in kept}
     current = home.current.readlink().name if home.current.is_symlink() else None
-    found = []
+    found, links = [], Links()
     for path in sorted(home.builds.iterdir()) if home.builds.is_dir() else ():
         if path.name.startswith(TEMPORARY):
             if _abandoned(home, path.name):
-                found.append(Garbage(path=path, what="left by a run that was killed", size_bytes=_size(path)))
+                freed = links.freed_by(path)
+                found.append(Garbage(path=path, kind="left-over", what="left by a killed run", size_bytes=freed))
         elif path.name != current and path.name[:64] not in needed:
-            found.append(Garbage(path=path, what="an env of no kept lock", size_bytes=_size(path)))
+            freed = links.freed_by(path)
+            found.append(Garbage(path=path, kind="env", what="an env of no kept lock", size_bytes=freed))
+    unneeded = find_unneeded(places, kept, links)
+    for path in unneeded.installed:
+        freed = links.freed_by(path)
+        found.append(Garbage(path=path, kind="package", what="a package of no kept lock", size_bytes=freed))
+    for name, folders in unneeded.in_uv.items():
+        freed = sum(links.freed_by(folder) for folder in folders)
+        what = f"{name}, which uv downloaded for no kept lock"
+        found.append(Garbage(path=places.uv_cache, kind="download", what=what, size_bytes=freed, name=name))
     return found
 
 
-def collect(home: Home, garbage: Iterable[Garbage]) -> int:
+def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int:
     """Remove what was found, and say how many bytes went; a build that somebody works on now is left."""
     freed = 0
+    downloads = []
     for item in garbage:
-        key = item.path.name
-        if key.startswith(TEMPORARY):
-            shutil.rmtree(item.path, ignore_errors=True)
-            freed += item.size_bytes
+        if item.kind == "env" and not _remove_build(home, item.path):
             continue
-        held = try_acquire(home.lease(key), purpose="remove an env")
-        if isinstance(held, Lease):
-            with held:
-                # The receipt goes first: killed here, what is left is not taken for whole.
-                (item.path / RECEIPT).unlink(missing_ok=True)
-                shutil.rmtree(item.path, ignore_errors=True)
-            freed += item.size_bytes
+        if item.kind == "left-over":
+            shutil.rmtree(item.path, ignore_errors=True)
+        elif item.kind == "package":
+            remove_folder(item.path)
+        elif item.kind == "download":
+            downloads.append(item.name)
+        freed += item.size_bytes
+    if downloads:
+        remove_from_uv(places, downloads)
     return freed
+
+
+def _remove_build(home: Home, build: Path) -> bool:
+    held = try_acquire(home.lease(build.name), purpose="remove an env")
+    if not isinstance(held, Lease):
+        return False
+    with held:
+        # The receipt goes first: killed here, what is left is not taken for whole.
+        (build / RECEIPT).unlink(missing_ok=True)
+        shutil.rmtree(build, ignore_errors=True)
+    return True
 
 
 def _abandoned(home: Home, name: str) -> bool:
     """Whether the run that made a temporary build is over: it died here, or nobody holds a lease of its key."""
     key, _, token = name.removeprefix(TEMPORARY).partition("@")
     return is_dead(token) or holder_of(home.lease(key)) is None
-
-
-def _size(folder: Path) -> int:
-    """What removing the folder frees: files that a cache or another env shares stay, and count nothing."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            status = Path(parent, name).lstat()
-            total += status.st_size if status.st_nlink == 1 else 0
-    return total

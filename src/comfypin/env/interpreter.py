@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from comfypin.env.layout import VENV, venv_python
-from comfypin.env.packages import Interpreter
+from comfypin.env.packages import Interpreter, machine_name
 from comfypin.errors.env import PythonMissing
 from comfypin.files import write_atomically
 from comfypin.lease import process_token
@@ -100,11 +100,6 @@ def _interpreter(facts: Mapping[str, Any]) -> Interpreter:
         tags=frozenset(tags),
         markers=facts["markers"],
     )
-
-
-def machine_name(system: str, machine: str) -> str:
-    """`linux-x86_64`, as the lock's targets begin."""
-    return f"{system.lower()}-{machine.lower().replace('amd64', 'x86_64').replace('arm64', 'aarch64')}"
 
 
 def rewire(build: Path, interpreter: Interpreter) -> None:

@@ -86,8 +86,7 @@ class PackageCache:
     def drop(self, packages: Iterable[PackagePin]) -> None:
         """Forget packages whose files are not what they were."""
         for pin in packages:
-            shutil.rmtree(self._folder(pin), ignore_errors=True)
-            self._note(pin).unlink(missing_ok=True)
+            remove_folder(self._folder(pin))
 
     def noted_faults(self, pin: PackagePin) -> Faults | None:
         """What a wheel's own RECORD has wrong, as it was seen right after a download."""
@@ -119,6 +118,20 @@ class PackageCache:
         for entry in os.scandir(self.root):
             if entry.name.startswith(_TEMPORARY) and is_dead(entry.name.removeprefix(_TEMPORARY)):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def cached_folders(root: Path) -> list[Path]:
+    """The folders of all packages that are kept below `root`, for whatever kind of Python."""
+    return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(_TEMPORARY))
+
+
+def remove_folder(folder: Path) -> None:
+    """Forget one kept package and its note: out of its place at once, so that nobody links half of it."""
+    folder.with_name(f"{folder.name}.json").unlink(missing_ok=True)
+    aside = folder.with_name(f"{_TEMPORARY}{process_token()}")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def key_of(pin: PackagePin, platform: str) -> str:

@@ -1,5 +1,6 @@
 """What of a lock's packages belongs on this machine, as the lines that uv installs from (pure)."""
 
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,17 @@ class Interpreter:
     def platform(self) -> str:
         """What byte-code and wheels depend on, as a part of a file name: `cpython-312-linux-x86_64`."""
         return f"{self.cache_tag}-{self.machine}"
+
+
+def platform_of(python: str) -> str:
+    """`Interpreter.platform` of a CPython of this version (`3.12` or `3.12.4`) on this machine."""
+    tag = "".join(python.split(".")[:2])
+    return f"cpython-{tag}-{machine_name(platform.system(), platform.machine())}"
+
+
+def machine_name(system: str, machine: str) -> str:
+    """`linux-x86_64`, as the lock's targets begin."""
+    return f"{system.lower()}-{machine.lower().replace('amd64', 'x86_64').replace('arm64', 'aarch64')}"
 
 
 def choose_target(lock: Lock, machine: str, wanted: str | None) -> str | None:

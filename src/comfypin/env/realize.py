@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.env.build import Build
-from comfypin.env.interpreter import find_interpreter, machine_name, replace_link, rewire, works
+from comfypin.env.interpreter import find_interpreter, replace_link, rewire, works
 from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home
 from comfypin.env.model_paths import write_model_paths
-from comfypin.env.packages import Interpreter
+from comfypin.env.packages import Interpreter, machine_name
 from comfypin.env.plan import Action, Plan, Recipe, Survey, key_of, make_plan, make_recipe, pack_name, require_pinned
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
 from comfypin.env.shelf import Shelf
