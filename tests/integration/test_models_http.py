@@ -1,6 +1,7 @@
 """Pulling over HTTP, from a server that errs in every way that servers err."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_a_server_that_says_no_length_gives_it_too(home: Home) -> None:
     assert home.path(pin).read_bytes() == BIG
 
 
+def test_a_stream_that_does_not_end_where_the_pin_does_is_left(home: Home) -> None:
+    with faulty_server(lambda request: Reply(body=BIG + b"x", chunked=True)) as server:
+        report = home.pull(weights(BIG, f"{server.url}/x"))
+        assert len(server.requests) == 1
+    assert f"more than the {len(BIG)} bytes that the lock says" in report.failures[0].message
+
+
 def test_a_stream_without_ranges_that_breaks_begins_again(home: Home) -> None:
     def script(request: Request) -> Reply:
         return Reply(body=BIG, cut_after=9 * MIB if request.number == 0 else None)
@@ -112,6 +120,19 @@ def test_a_busy_server_is_asked_again(home: Home, status: int) -> None:
     with faulty_server(script) as server:
         home.pull(weights(SMALL, f"{server.url}/x")).raise_failures()
         assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("later", ["86400", "Wed, 21 Oct 2099 07:28:00 GMT", "9" * 400])
+def test_a_server_that_asks_to_come_back_tomorrow_is_left_for_the_next_source(home: Home, later: str) -> None:
+    def script(request: Request) -> Reply:
+        busy = request.path == "/busy"
+        return Reply(status=429, headers={"Retry-After": later}) if busy else ranged(SMALL, request)
+
+    with faulty_server(script) as server:
+        report = home.pull(weights(SMALL, f"{server.url}/busy", f"{server.url}/x"))
+        assert len(server.requests) == 2
+    report.raise_failures()
+    assert "come back in" in report.outcomes[0].failed_sources[0]
 
 
 def test_a_server_that_serves_few_connections_is_slow_not_broken(home: Home) -> None:
@@ -208,6 +229,19 @@ def test_a_file_that_changes_between_ranges_is_fetched_again_as_a_whole(home: Ho
 
     def script(request: Request) -> Reply:
         return ranged(old, request, etag='"old"') if request.number == 0 else ranged(BIG, request, etag='"new"')
+
+    with faulty_server(script) as server:
+        pin = weights(BIG, f"{server.url}/x")
+        home.pull(pin, connections=1).raise_failures()
+    assert home.path(pin).read_bytes() == BIG
+
+
+def test_a_file_that_changes_is_noticed_though_the_server_knows_no_if_range(home: Home) -> None:
+    old = some_bytes(len(BIG), seed=3)
+
+    def script(request: Request) -> Reply:
+        plain = replace(request, headers={name: text for name, text in request.headers.items() if name != "if-range"})
+        return ranged(old, plain, etag='"old"') if request.number == 0 else ranged(BIG, plain, etag='"new"')
 
     with faulty_server(script) as server:
         pin = weights(BIG, f"{server.url}/x")

@@ -4,6 +4,7 @@ import contextlib
 import email.utils
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
@@ -123,7 +124,8 @@ def unavailable(url: str, error: Exception) -> SourceFailed:
         case TimeoutError():
             reason = "it sent nothing for too long"
         case http.client.IncompleteRead():
-            reason = f"it closed the connection {error.expected} bytes before the end"
+            missing = "" if error.expected is None else f" {error.expected} bytes"
+            reason = f"it closed the connection{missing} before the end"
         case ssl.SSLCertVerificationError():
             return SourceFailed(uri=shown(url), reason=f"its certificate is not trusted ({error.verify_message})")
         case http.client.RemoteDisconnected() | ConnectionResetError() | BrokenPipeError():
@@ -171,8 +173,8 @@ def _said(body: str) -> str:
 def _retry_after(text: str | None) -> float | None:
     if not text:
         return None
-    if text.strip().isdigit():
-        return float(text)
-    with contextlib.suppress(ValueError, TypeError):
+    if re.fullmatch(r"\s*[0-9]+\s*", text):
+        return float(text[:20])
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     return None

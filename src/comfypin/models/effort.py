@@ -14,6 +14,8 @@ BUFFER_BYTES = 512 << 10
 STALL_BYTES_PER_S = 2_000
 LEAST_PROGRESS_BYTES = 64 << 10
 LONGEST_WAIT_S = 20.0
+# Whoever asks for more is no server to wait for; the hub's limits count in windows of five minutes.
+LONGEST_ASKED_S = 600.0
 
 
 def available_cores() -> int:
@@ -77,7 +79,7 @@ class Effort:
         """How long to wait after that many failures in a row, with what the server asked for as the least."""
         backoff: float = min(LONGEST_WAIT_S, self.first_pause_s * 2 ** (failures - 1))
         backoff *= 0.5 + secrets.randbelow(500) / 1000
-        return min(max(backoff, asked_s or 0.0), 120.0)
+        return max(backoff, min(asked_s or 0.0, LONGEST_ASKED_S))
 
 
 @dataclass(slots=True)

@@ -51,9 +51,7 @@ class HttpFile:
 
     def _learn(self, answer: Answer, start: int) -> None:
         _refuse_pages(answer, self._uri)
-        etag = answer.headers.get("ETag", "")
-        # A weak ETag does not promise the same bytes, and If-Range may not be asked with one (RFC 9110, 13.1.5).
-        self.validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
+        self.validator = _version(answer)
         self.ranged = answer.status == 206
         self.size_bytes = _total(answer, start, self._uri) if self.ranged else answer.size_bytes
         if answer.url != self._url:
@@ -97,10 +95,16 @@ class HttpFile:
                 return waiting[2]
             waiting[2].close()
         answer = self._request(start, length)
-        if self.ranged and (answer.status != 206 or _total(answer, start, self._uri) != self.size_bytes):
+        if self.ranged and not self._is_same_file(answer, start):
             answer.close()
             raise SourceChanged(uri=self._uri, reason="the file changed while it was read")
         return answer
+
+    def _is_same_file(self, answer: Answer, start: int) -> bool:
+        if answer.status != 206 or _total(answer, start, self._uri) != self.size_bytes:
+            return False
+        # Not every server knows If-Range.
+        return self.validator is None or _version(answer) in {None, self.validator}
 
     def _to_the_end(self, waiting: tuple[int, int | None, Answer]) -> bool:
         return self.size_bytes is not None and waiting[2].size_bytes == self.size_bytes - waiting[0]
@@ -126,6 +130,13 @@ class HttpFile:
             answer.close()
             raise SourceFailed(uri=self._uri, reason=f"it sends the file packed as {encoding}, which nobody asked for")
         return answer
+
+
+def _version(answer: Answer) -> str | None:
+    """What tells this version of the file from others."""
+    etag = answer.headers.get("ETag", "")
+    # A weak ETag does not promise the same bytes, and If-Range may not be asked with one (RFC 9110, 13.1.5).
+    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
 
 
 def _total(answer: Answer, start: int, uri: str) -> int | None:

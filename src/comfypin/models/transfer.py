@@ -10,7 +10,7 @@ from collections.abc import Callable
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError
 from comfypin.errors.model import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
-from comfypin.models.effort import Budget, Effort, Hunger, Pace, Trouble
+from comfypin.models.effort import LONGEST_ASKED_S, Budget, Effort, Hunger, Pace, Trouble
 from comfypin.models.interface import ModelSource, Reader, RemoteFile, Stop, Wanted, shown
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.parts import Part, Parts
@@ -212,6 +212,9 @@ class Transfer:
                 if part.length is not None and part.written + filled > part.length:
                     filled = 0
                     raise SourceChanged(uri=shown(self._uri), reason="it sends more bytes than it said")
+                if self._wanted.size_bytes is not None and part.start + part.written + filled > self._wanted.size_bytes:
+                    reason = f"it sends more than the {self._wanted.size_bytes} bytes that the lock says"
+                    raise SourceFailed(uri=shown(self._uri), reason=reason)
                 if filled == len(buffer) or time.monotonic() - began > FLUSH_AFTER_S:
                     self._write(part, buffer[:filled])
                     filled, began = 0, time.monotonic()
@@ -245,6 +248,9 @@ class Transfer:
     def _pause(self, trouble: Trouble, error: SourceUnavailable) -> None:
         if trouble.stuck >= self._effort.attempts:
             raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {trouble.stuck} times)") from error
+        if (error.retry_after_s or 0.0) > LONGEST_ASKED_S:
+            reason = f"{error.reason}, and asks to come back in {error.retry_after_s:.0f} seconds"
+            raise SourceFailed(uri=error.uri, reason=reason) from error
         until = time.monotonic() + self._effort.pause_s(trouble.own, error.retry_after_s)
         while (left := until - time.monotonic()) > 0 and not self._parts.over:
             self._stop.wait(min(0.2, left))
