@@ -1,12 +1,7 @@
 """What the caches save a later build: a start of ComfyUI, downloads, second readings; and that none of it is blind."""
 
-import http.server
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +13,7 @@ from comfypin.env.sources import SourcePlaces
 from comfypin.errors.env import ProbeFailed
 from comfypin.lock.model import PackagePin
 from tests.support.releases import SmallRelease, make_wheel, small_release
+from tests.support.served import served
 
 
 def options(release: SmallRelease, name: str, **changes: object) -> RealizeOptions:
@@ -86,30 +82,6 @@ def test_a_start_that_failed_is_not_remembered(release: SmallRelease) -> None:
 
 
 # -- a wheel whose own RECORD is wrong
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """A folder by HTTP, and the paths whose content was asked for."""
-    asked: list[str] = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def lying_wheel(folder: Path) -> PackagePin:

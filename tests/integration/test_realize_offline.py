@@ -13,9 +13,8 @@ from comfypin.cli.main import main
 from comfypin.env.layout import Home, site_packages
 from comfypin.env.realize import RealizeOptions, realize
 from comfypin.env.sources import SourcePlaces
-from comfypin.env.space import require_space, wheel_sizes
 from comfypin.env.status import env_status
-from comfypin.errors.env import DiskTooSmall, PackageDamaged, PackageHashMismatch, PackagesUnavailable
+from comfypin.errors.env import PackageDamaged, PackageHashMismatch, PackagesUnavailable
 from comfypin.lock.model import PythonPins
 from comfypin.tools.vendor import VendorFolder
 from tests.support.releases import PYTHON, SmallRelease, make_wheel, resolve_from_pypi, small_release
@@ -123,15 +122,3 @@ def test_a_file_that_two_packages_fight_for_is_the_same_every_time(release: Smal
     assert made[0].receipt == made[1].receipt
     assert "rival_b" in (site_packages(made[0].folder) / "shared/__init__.py").read_text()
     assert env_status(Home(root=release.root / "second"), None).drifts == ()
-
-
-def test_too_little_space_is_said_before_in_gb(tmp_path: Path) -> None:
-    with pytest.raises(
-        DiskTooSmall, match=r"needs 1000000\.00 GB in .*, and \d+\.\d\d GB are free; nothing was started"
-    ):
-        require_space(tmp_path, 10**15, what="Realizing this lock")
-
-
-def test_the_need_is_known_from_the_registry(release: SmallRelease) -> None:
-    pins = from_registry(release).lock.python.packages
-    assert all(size > 0 for size in wheel_sizes(pins, offline=False))

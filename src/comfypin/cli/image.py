@@ -127,7 +127,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _plan(lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBuilder", tag: str) -> "ImagePlan":
-    from comfypin.env.space import wheel_sizes
+    from comfypin.env.wheel_size import unpacked_sizes
     from comfypin.errors.image import NoSuchImage
     from comfypin.image.context import bakes_an_env
     from comfypin.image.plan import LABEL, make_plan, read_label
@@ -137,7 +137,7 @@ def _plan(lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBui
     except NoSuchImage:
         known = {}
     packages = lock.python.packages if bakes_an_env(lock, wish.bake) else ()
-    sizes = dict(zip(packages, wheel_sizes(packages, offline=wish.vendor is not None), strict=True))
+    sizes = dict(zip(packages, unpacked_sizes(packages, offline=wish.vendor is not None), strict=True))
     target = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
     return make_plan(lock, wish, context, target=target, size_of=lambda pin: sizes[pin], known=known)
 

@@ -53,7 +53,7 @@ class Unneeded:
 
 def find_unneeded(places: SourcePlaces, kept: Sequence[Lock], links: Links) -> Unneeded:
     """Look through the caches; `links` knows what goes beside. Changes nothing."""
-    folders = cached_folders(places.cache / "packages")
+    folders = cached_folders(places.packages)
     needed = {key_of(pin, platform_of(str(lock.python.version))): pin for lock in kept for pin in lock.python.packages}
     candidates = [path for path in folders if path.name not in needed]
     # What a kept lock pins and is not among the installed ones would have to be downloaded again.

@@ -103,7 +103,7 @@ class Installer:
 
     @property
     def _cache(self) -> PackageCache:
-        return PackageCache(root=self.places.cache / "packages", platform=self.recipe.interpreter.platform)
+        return PackageCache(root=self.places.packages, platform=self.recipe.interpreter.platform)
 
     def _by_uv(self, packages: Sequence[PackagePin], *, again: bool = False) -> None:
         """Install some packages with uv, one file two packages fight for going to the last of them by name."""

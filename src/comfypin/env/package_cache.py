@@ -41,7 +41,7 @@ class PackageCache:
 
         A package of which a file is there already, from another package, is left out.
         """
-        kept = {normalized(pin.name): folder for pin in packages if (folder := self._kept(pin)) is not None}
+        kept = {normalized(pin.name): folder for pin in packages if (folder := self._kept_in(pin)) is not None}
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="link") as pool:
             linked = pool.map(lambda folder: _link_all(folder, venv), kept.values())
             return {name: folder.name for (name, folder), whole in zip(kept.items(), linked, strict=True) if whole}
@@ -83,6 +83,10 @@ class PackageCache:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def holds(self, pin: PackagePin) -> bool:
+        """Whether a package is kept."""
+        return self._kept_in(pin) is not None
+
     def drop(self, packages: Iterable[PackagePin]) -> None:
         """Forget packages whose files are not what they were."""
         for pin in packages:
@@ -100,7 +104,7 @@ class PackageCache:
         """Remember what a wheel's own RECORD has wrong, so that it is not downloaded for that again."""
         write_atomically(self._note(pin), json.dumps(faults, sort_keys=True).encode(), durable=False)
 
-    def _kept(self, pin: PackagePin) -> Path | None:
+    def _kept_in(self, pin: PackagePin) -> Path | None:
         try:
             folders = list(self._folder(pin).iterdir())
         except OSError:

@@ -16,9 +16,6 @@ from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock, NodePin, PackagePin, RepoPin
 
 Action = Literal["keep", "rewire", "unpack", "build"]
-# A package's wheel, unpacked in uv's cache and copied into the env, by experience with 42 packages.
-UNPACKED_PER_WHEEL = 3.5
-SOURCE_BYTES = 300_000_000
 _PLAIN_FOLDER = re.compile(r"[^/\0]+")
 
 

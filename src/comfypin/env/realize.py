@@ -10,24 +10,26 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comfypin.env.build import Build
+from comfypin.env.install import vendored_wheels
 from comfypin.env.interpreter import find_interpreter, replace_link, rewire, works
 from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home
 from comfypin.env.model_paths import write_model_paths
-from comfypin.env.packages import Interpreter, machine_name
+from comfypin.env.package_cache import PackageCache
+from comfypin.env.packages import Interpreter, file_name, machine_name
 from comfypin.env.plan import Action, Plan, Recipe, Survey, key_of, make_plan, make_recipe, pack_name, require_pinned
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
 from comfypin.env.shelf import Shelf
 from comfypin.env.sources import SourcePlaces
-from comfypin.env.space import require_space_to_build
+from comfypin.env.space import device, require_space_to_build
 from comfypin.errors.env import DiskFull, HomeOccupied, HomeUnusable, PackDamaged, PackUnfit
 from comfypin.files import write_atomically
 from comfypin.lease import Holder, Lease, acquire
 from comfypin.lock.codec import render
-from comfypin.lock.model import Lock
+from comfypin.lock.model import Lock, PackagePin
 
 Tell = Callable[[str], None]
 
@@ -178,9 +180,22 @@ def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
         rewire(temporary, recipe.interpreter)
         return receipt
     places = options.places
-    require_space_to_build(options.home.root, places.uv_cache, recipe.packages, offline=places.offline)
+    new = _new_packages(recipe, options)
+    require_space_to_build(options.home.root, places.uv_cache, new, offline=places.offline)
     build = Build(folder=temporary, recipe=recipe, places=places, tell=options.tell, anew=options.rebuild)
     return build.make()
+
+
+def _new_packages(recipe: Recipe, options: RealizeOptions) -> list[PackagePin]:
+    """The packages that will not be links to what this file system has already, with the files that they come from."""
+    cache = PackageCache(root=options.places.packages, platform=recipe.interpreter.platform)
+    links = device(cache.root) == device(options.home.root)
+    wheels = vendored_wheels(options.places)
+    return [
+        replace(pin, url=wheels[name].absolute().as_uri()) if (name := file_name(pin)) in wheels else pin
+        for pin in recipe.packages
+        if not (links and cache.holds(pin))
+    ]
 
 
 def _commit(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None:

@@ -34,6 +34,11 @@ class SourcePlaces:
         return uv_cache_from_environment() or (self.cache / "uv").absolute()
 
     @property
+    def packages(self) -> Path:
+        """The cache of installed packages."""
+        return self.cache / "packages"
+
+    @property
     def commits(self) -> Commits:
         """The git side of it."""
         bundles = self.vendor.bundles if self.vendor else None

@@ -1,19 +1,19 @@
 """How much disk an env will need, asked before anything is made."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from comfypin.env.plan import SOURCE_BYTES, UNPACKED_PER_WHEEL
+from comfypin.env.wheel_size import unpacked_sizes
 from comfypin.errors.env import DiskTooSmall
 from comfypin.files import free_bytes
 from comfypin.lock.model import PackagePin
 
-# With this much free nobody asks sixty servers for the sizes of their wheels.
+# With this much free nobody asks sixty servers about their wheels.
 PLENTY_BYTES = 60_000_000_000
+# ComfyUI, nodes, and the byte-code of what is imported to try the env.
+SOURCE_BYTES = 300_000_000
 MARGIN_BYTES = 50_000_000
-_HEAD_TIMEOUT_S = 10.0
 
 
 def require_space(folder: Path, need_bytes: int, *, what: str) -> None:
@@ -23,40 +23,37 @@ def require_space(folder: Path, need_bytes: int, *, what: str) -> None:
         raise DiskTooSmall(where=folder, need_bytes=need_bytes, free_bytes=free, what=what)
 
 
-def require_space_to_build(home: Path, cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> None:
-    """Raise `DiskTooSmall` where the home cannot hold the env, or uv's cache cannot hold its packages."""
-    if min(free_bytes(home), free_bytes(cache)) >= PLENTY_BYTES:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """So many bytes in a folder, and for what."""
+
+    folder: Path
+    size_bytes: int
+    what: str
+
+
+def require_space_to_build(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> None:
+    """Raise `DiskTooSmall` where `needs` are not met."""
+    if min(free_bytes(home), free_bytes(uv_cache)) >= PLENTY_BYTES:
         return
-    unpacked = int(sum(wheel_sizes(packages, offline=offline)) * UNPACKED_PER_WHEEL)
-    shared = _device(home) == _device(cache)
-    require_space(home, SOURCE_BYTES + unpacked * (2 if shared else 1), what="Realizing this lock")
-    if not shared:
-        require_space(cache, MARGIN_BYTES + unpacked, what="uv's cache for this lock")
+    for need in needs(home, uv_cache, packages, offline=offline):
+        require_space(need.folder, need.size_bytes, what=need.what)
 
 
-def wheel_sizes(packages: Sequence[PackagePin], *, offline: bool) -> list[int]:
-    """The sizes of the packages' files in bytes: from the disk, or asked of their servers; 0 where nobody says."""
-    import urllib3
+def needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> list[Need]:
+    """What the home must hold of an env, and uv's cache of what it has to unpack: the packages that are not there yet.
 
-    def size(pin: PackagePin) -> int:
-        parts = urlsplit(pin.url or "")
-        if parts.scheme == "file":
-            path = Path(unquote(parts.path))
-            return path.stat().st_size if path.is_file() else 0
-        if offline or parts.scheme not in {"http", "https"}:
-            return 0
-        try:
-            answer = pool.request("HEAD", pin.url or "", timeout=_HEAD_TIMEOUT_S, retries=1)
-        except urllib3.exceptions.HTTPError:
-            return 0
-        length = answer.headers.get("Content-Length", "")
-        return int(length) if answer.status == 200 and length.isdigit() else 0
-
-    with urllib3.PoolManager(maxsize=16) as pool, ThreadPoolExecutor(max_workers=16) as threads:
-        return list(threads.map(size, packages))
+    On one file system a package that uv unpacks is linked into the env, so it is there once.
+    """
+    unpacked = sum(unpacked_sizes(packages, offline=offline))
+    found = [Need(folder=home, size_bytes=SOURCE_BYTES + unpacked, what="Realizing this lock")]
+    if device(home) != device(uv_cache):
+        found.append(Need(folder=uv_cache, size_bytes=MARGIN_BYTES + unpacked, what="uv's cache for this lock"))
+    return found
 
 
-def _device(path: Path) -> int:
+def device(path: Path) -> int:
+    """The file system that holds a path, or would."""
     while not path.exists():
         path = path.parent
     return path.stat().st_dev

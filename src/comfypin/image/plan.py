@@ -9,7 +9,6 @@ from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo
 from comfypin.lock.model import Lock, PackagePin
 from comfypin.lock.torchfamily import of_torch
 
-UNPACKED_PER_WHEEL = 2.5
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
 # What RunPod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
 RUNPOD_BUILD_BYTES = 80_000_000_000
@@ -91,7 +90,7 @@ def make_plan(
     size_of: Callable[[PackagePin], int] = lambda pin: 0,
     known: Mapping[str, str] | None = None,
 ) -> ImagePlan:
-    """The plan of a build; `size_of` says how large a package's wheel is, `known` what an image here was made from."""
+    """The plan of a build; `size_of` says how large a package is, `known` what an image here was made from."""
     base = context.arguments["BASE"]
     system = context.arguments["SYSTEM_PACKAGES"].split()
     layers = [_layer("system", _named("OS package", system), SYSTEM_PACKAGE_BYTES * len(system), [base, *system])]
@@ -101,7 +100,7 @@ def make_plan(
             ("torch", [pin for pin in packages if of_torch(pin.name)]),
             ("packages", [pin for pin in packages if not of_torch(pin.name)]),
         ):
-            size = int(sum(map(size_of, pins)) * UNPACKED_PER_WHEEL)
+            size = sum(map(size_of, pins))
             layers.append(
                 _layer(name, _named("package", [p.name for p in pins]), size, [base, *map(package_to_json, pins)])
             )
