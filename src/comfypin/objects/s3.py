@@ -6,26 +6,28 @@ body, by TLS, and by the ETag.
 """
 
 import hashlib
-import http.client
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import StorageError
 from comfypin.errors.storage import ChecksumMismatch, SettingMissing, SigningImpossible
+from comfypin.objects.body import FilePart, Text
 from comfypin.objects.config import S3Config
 from comfypin.objects.directory import open_payload, require_as_hashed
 from comfypin.objects.interface import Payload, StoredObject
 from comfypin.objects.keys import joined_key
 from comfypin.objects.retry import Retry
 from comfypin.objects.s3_errors import S3Place
-from comfypin.objects.s3_http import Answer, FilePart, S3Http, Text
+from comfypin.objects.s3_http import S3Http
 from comfypin.objects.s3_keys import KeySource
 from comfypin.objects.s3_parts import PART_BYTES, PartsUpload
 from comfypin.objects.s3_proof import Proof
+from comfypin.objects.wire import Answer
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +189,7 @@ class S3Store:
 
     def _facts(self, full: str) -> Answer | None:
         answer = self._http.exchange("HEAD", full)
-        if answer.status == http.client.NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND:
             return None
         self._http.require_success(answer, full, action="read")
         return answer

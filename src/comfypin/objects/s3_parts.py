@@ -15,9 +15,10 @@ from typing import BinaryIO
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import Cancelled, StorageError
 from comfypin.errors.storage import StoreBusy, StoreRefused
+from comfypin.objects.body import FilePart, Text
 from comfypin.objects.interface import Payload
 from comfypin.objects.retry import Retry
-from comfypin.objects.s3_http import FilePart, S3Http, Text
+from comfypin.objects.s3_http import S3Http
 from comfypin.objects.sigv4 import UNSIGNED
 
 MIB = 1 << 20

@@ -9,12 +9,13 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 from comfypin.objects.aws_profile import S3Credentials
+from comfypin.objects.body import SHA256_OF_NOTHING
 
 UNSIGNED = "UNSIGNED-PAYLOAD"  # for bodies that TLS protects
-SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
@@ -126,7 +127,13 @@ def _signature(
     )
     scope = _scope(when, region)
     to_sign = "\n".join([_ALGORITHM, when, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-    key = f"AWS4{keys.secret_access_key}".encode()
+    return hmac.digest(_signing_key(keys.secret_access_key, scope), to_sign.encode(), "sha256").hex()
+
+
+@lru_cache(maxsize=8)
+def _signing_key(secret: str, scope: str) -> bytes:
+    """The key of a day, region and service."""
+    key = f"AWS4{secret}".encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
-    return hmac.digest(key, to_sign.encode(), "sha256").hex()
+    return key

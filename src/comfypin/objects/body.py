@@ -1,0 +1,138 @@
+"""What requests carry: a few bytes in memory, or a part of a file, which is never read whole."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from comfypin.errors.storage import PayloadUnreadable
+from comfypin.files import reading_buffer
+
+SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
+_SLICE_BYTES = 1 << 20
+# File systems whose files the kernel cannot send by itself.
+_NO_SENDFILE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+class Channel(Protocol):
+    """Where a body goes. `descriptor` is that of the socket, where the kernel may write files to it."""
+
+    @property
+    def descriptor(self) -> int | None: ...
+    def write(self, piece: bytes | memoryview) -> None: ...
+
+
+class Body(Protocol):
+    """What a request sends; `go_out` may be called again when it is sent again."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+    def go_out(self, channel: Channel) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A few bytes in memory."""
+
+    data: bytes = field(default=b"", repr=False)
+    sha256: str = SHA256_OF_NOTHING
+
+    @classmethod
+    def of(cls, data: bytes) -> "Text":
+        """The bytes with their digest."""
+        return cls(data=data, sha256=hashlib.sha256(data).hexdigest())
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes."""
+        return len(self.data)
+
+    def go_out(self, channel: Channel) -> None:
+        """All of them, if any."""
+        if self.data:
+            channel.write(self.data)
+
+
+class FilePart:
+    """A part of an open file. `md5` is that of the bytes that were last sent, where it is wanted."""
+
+    def __init__(self, descriptor: int, *, offset: int, size_bytes: int, path: str) -> None:
+        self._descriptor = descriptor
+        self._offset = offset
+        self._path = path
+        self.size_bytes = size_bytes
+        self.sha256 = SHA256_OF_NOTHING
+        self.pace: Callable[[int], None] | None = None
+        self.wants_md5 = False
+        self.md5 = ""
+
+    def go_out(self, channel: Channel) -> None:
+        """By the kernel alone, where it can and nobody wants to see the bytes; else through one small buffer."""
+        self.md5 = ""
+        sent = 0
+        if channel.descriptor is not None and not self.wants_md5:
+            sent = self._by_kernel(channel.descriptor)
+        summed = hashlib.md5(usedforsecurity=False) if self.wants_md5 else None
+        for piece in self._read(sent):
+            if self.pace is not None:
+                self.pace(len(piece))
+            if summed is not None:
+                summed.update(piece)
+            channel.write(piece)
+        self.md5 = summed.hexdigest() if summed else ""
+
+    def digest(self) -> str:
+        """The sha256 of the bytes, read now."""
+        hasher = hashlib.sha256()
+        for piece in self._read(0):
+            hasher.update(piece)
+        return hasher.hexdigest()
+
+    def _by_kernel(self, target: int) -> int:
+        """Send all, or nothing where the file system has no such thing; how much was sent."""
+        sent = told = 0
+        while sent < self.size_bytes:
+            if sent == told:
+                step = min(_SLICE_BYTES, self.size_bytes - sent)
+                told += step
+                if self.pace is not None:
+                    self.pace(step)
+            try:
+                count = os.sendfile(target, self._descriptor, self._offset + sent, told - sent)
+            except OSError as exc:
+                if exc.errno in _NO_SENDFILE and not sent:
+                    return 0
+                if exc.errno == errno.EIO:
+                    raise self._unreadable(exc) from exc
+                raise
+            if not count:
+                raise self._shorter()
+            sent += count
+        return sent
+
+    def _read(self, skip: int) -> Iterator[memoryview]:
+        """The bytes, each piece valid until this thread reads on."""
+        buffer = reading_buffer()
+        at, end = self._offset + skip, self._offset + self.size_bytes
+        while at < end:
+            try:
+                count = os.preadv(self._descriptor, [buffer[: min(len(buffer), end - at)]], at)
+            except OSError as exc:
+                raise self._unreadable(exc) from exc
+            if not count:
+                raise self._shorter()
+            yield buffer[:count]
+            at += count
+
+    def _unreadable(self, exc: OSError) -> PayloadUnreadable:
+        return PayloadUnreadable(path=self._path, reason=(exc.strerror or str(exc)).lower())
+
+    def _shorter(self) -> PayloadUnreadable:
+        return PayloadUnreadable(path=self._path, reason="it became shorter while it was uploaded")
+
+
+NOTHING = Text()

@@ -1,0 +1,309 @@
+"""HTTP/1.1 to one server, over connections that stay open and with as few steps as uploads need.
+
+Ours, because a small upload costs the standard library's client more than all else does: its answers go through a
+parser of e-mail, and its bodies through memory, where the kernel can send a file by itself.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from comfypin.objects.body import NOTHING, Body
+
+_CONNECT_TIMEOUT_S = 10.0
+_TIMEOUT_S = 300  # joining the parts of a large object takes some servers minutes
+_MOST_IDLE = 32
+_MOST_HEAD_BYTES = 256 * 1024
+_BLOCK_BYTES = 64 * 1024
+_HEAD_ENDS = b"\r\n\r\n"
+_WITH_BODY = {"PUT", "POST"}
+
+
+class AnswerBroken(ConnectionError):
+    """What came is no answer, or not all of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer; its headers by their names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes = field(default=b"", repr=False)
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.data.decode(errors="replace")
+
+
+class Wire:
+    """A server's connections. Safe for threads: each request has a connection to itself."""
+
+    def __init__(self, endpoint: str, *, ca_bundle: str | None = None) -> None:
+        address = urlsplit(endpoint)
+        self.host = address.netloc
+        self.is_encrypted = address.scheme == "https"
+        self._place = (str(address.hostname), address.port or (443 if self.is_encrypted else 80))
+        self._ca_bundle = ca_bundle
+        self._tls: ssl.SSLContext | None = None
+        self._idle: list[_Connection] = []
+        self._lock = threading.Lock()
+
+    def exchange(self, method: str, target: str, headers: Mapping[str, str], body: Body = NOTHING) -> Answer:
+        """Send a request and have the whole answer, whatever it is. Raises `OSError`."""
+        with self.sent(method, target, headers, body) as answer:
+            return Answer(status=answer.status, headers=answer.headers, data=b"".join(answer.chunks(_BLOCK_BYTES)))
+
+    @contextmanager
+    def sent(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body = NOTHING
+    ) -> Iterator["ComingAnswer"]:
+        """Send a request and have the answer's beginning. Its connection is kept if all of it was read.
+
+        `Host` is among the headers, the length is not. Raises `OSError`.
+        """
+        head = _head_of(method, target, headers, body)
+        connection: _Connection | None = None
+        try:
+            connection = self._connection()
+            connection.send(head, body)
+            answer = connection.answer(method)
+            yield answer
+            if answer.is_over and answer.keeps_open:
+                self._keep(connection)
+                connection = None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _connection(self) -> "_Connection":
+        """One that was kept and still lives, else a new one."""
+        while True:
+            with self._lock:
+                kept = self._idle.pop() if self._idle else None
+            if kept is None:
+                return self._connect()
+            if not kept.has_ended():
+                return kept
+            kept.close()
+
+    def _keep(self, connection: "_Connection") -> None:
+        with self._lock:
+            if len(self._idle) < _MOST_IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _connect(self) -> "_Connection":
+        plain = socket.create_connection(self._place, timeout=_CONNECT_TIMEOUT_S)
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.is_encrypted:
+                encrypted = self._context().wrap_socket(plain, server_hostname=self._place[0])
+                encrypted.settimeout(_TIMEOUT_S)
+                return _Connection(encrypted)
+            # The kernel's own time limits: with Python's, every call is preceded by another one that waits.
+            plain.settimeout(None)
+            for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                plain.setsockopt(socket.SOL_SOCKET, limit, struct.pack("@ll", _TIMEOUT_S, 0))
+            return _Connection(plain)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context(cafile=self._ca_bundle)
+                self._tls.set_alpn_protocols(["http/1.1"])
+            return self._tls
+
+
+class _Connection:
+    """One connection: a request, its answer, the next request."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._came = b""
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
+        # Under TLS the bytes must pass through memory.
+        self.descriptor = None if isinstance(sock, ssl.SSLSocket) else sock.fileno()
+
+    def close(self) -> None:
+        """Close it, whatever state it is in."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def has_ended(self) -> bool:
+        """Whether a connection that nobody uses has something to say: that it was closed."""
+        return bool(self._poller.poll(0))
+
+    def send(self, head: bytes, body: Body) -> None:
+        """Send a request."""
+        try:
+            with _time_limit_named():
+                if body.size_bytes and self.descriptor is not None:
+                    socket.socket.send(self._socket, head, socket.MSG_MORE)
+                else:
+                    self._socket.sendall(head)
+                body.go_out(self)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that refuses a request may answer, and close, before it has read all of it.
+            if not self._poller.poll(200):
+                raise
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Send some bytes of a body."""
+        self._socket.sendall(piece)
+
+    def answer(self, method: str) -> "ComingAnswer":
+        """The beginning of the answer."""
+        while True:
+            head = self._head()
+            status, headers, keeps_open = _parsed(head)
+            if status >= 200:
+                return ComingAnswer(self, method, status, headers, keeps_open=keeps_open)
+
+    def _head(self) -> bytes:
+        came = self._came
+        while _HEAD_ENDS not in came:
+            more = self.receive(_BLOCK_BYTES)
+            if not more or len(came) > _MOST_HEAD_BYTES:
+                raise AnswerBroken("no answer came")
+            came += more
+        head, _, self._came = came.partition(_HEAD_ENDS)
+        return head
+
+    def receive(self, count: int) -> bytes:
+        """Up to so many bytes; none at the end."""
+        if self._came:
+            came, self._came = self._came[:count], self._came[count:]
+            return came
+        with _time_limit_named():
+            return self._socket.recv(count)
+
+    def line(self) -> bytes:
+        """A line, without its end."""
+        came = b""
+        while b"\r\n" not in came:
+            more = self.receive(_BLOCK_BYTES)
+            if not more or len(came) > _MOST_HEAD_BYTES:
+                raise AnswerBroken("the answer was cut off")
+            came += more
+        line, _, rest = came.partition(b"\r\n")
+        self._came = rest + self._came
+        return line
+
+
+class ComingAnswer:
+    """An answer whose head is there. `is_over` when all of its body was read."""
+
+    def __init__(
+        self, connection: _Connection, method: str, status: int, headers: Mapping[str, str], *, keeps_open: bool
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._connection = connection
+        self._chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
+        length = headers.get("content-length", "")
+        if not self._chunked and length and not length.isdecimal():
+            raise AnswerBroken("the answer's length is no number")
+        self._length = int(length) if length and not self._chunked else None
+        bodiless = method == "HEAD" or status in {204, 304} or self._length == 0
+        self.is_over = bodiless
+        # Without a length, the end of the connection is the end of the answer.
+        self.keeps_open = keeps_open and (bodiless or self._chunked or self._length is not None)
+
+    def chunks(self, most_bytes: int) -> Iterator[bytes]:
+        """The body, as it comes. Raises `AnswerBroken` where it is cut off."""
+        if self.is_over:
+            return
+        if self._chunked:
+            while length := _chunk_length(self._connection.line()):
+                yield from self._exactly(length, most_bytes)
+                self._connection.line()
+            while self._connection.line():
+                pass
+        elif self._length is not None:
+            yield from self._exactly(self._length, most_bytes)
+        else:
+            while chunk := self._connection.receive(most_bytes):
+                yield chunk
+        self.is_over = True
+
+    def _exactly(self, length: int, most_bytes: int) -> Iterator[bytes]:
+        while length:
+            chunk = self._connection.receive(min(length, most_bytes))
+            if not chunk:
+                raise AnswerBroken("the answer was cut off")
+            length -= len(chunk)
+            yield chunk
+
+
+def _head_of(method: str, target: str, headers: Mapping[str, str], body: Body) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if body.size_bytes or method in _WITH_BODY:
+        lines.append(f"Content-Length: {body.size_bytes}")
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+        raise ValueError("a header holds a line break")
+    return f"{head}\r\n\r\n".encode()
+
+
+def _parsed(head: bytes) -> tuple[int, dict[str, str], bool]:
+    """Status, headers, and whether the server keeps the connection open."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, _, rest = first.partition(" ")
+    if not version.startswith("HTTP/1.") or not rest[:3].isdecimal():
+        raise AnswerBroken("this is no answer of HTTP/1.1")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise AnswerBroken("a header has no name")
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    said = headers.get("connection", "").lower()
+    return int(rest[:3]), headers, "close" not in said and (version == "HTTP/1.1" or "keep-alive" in said)
+
+
+def _chunk_length(line: bytes) -> int:
+    try:
+        return int(line.partition(b";")[0], 16)
+    except ValueError as exc:
+        raise AnswerBroken("a chunk has no length") from exc
+
+
+@contextmanager
+def _time_limit_named() -> Iterator[None]:
+    """The kernel says `EAGAIN` where its time limit is over."""
+    try:
+        yield
+    except BlockingIOError as exc:
+        raise TimeoutError("the server did not answer in time") from exc
+
+
+def reason_of(exc: OSError) -> str:
+    """Why a server could not be spoken to, in words without anything of the request."""
+    match exc:
+        case socket.gaierror():
+            return "its name is not known"
+        case ConnectionRefusedError():
+            return "the connection was refused"
+        case ssl.SSLCertVerificationError():
+            return "its TLS certificate is not accepted"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST" | "RECORD_LAYER_FAILURE"):
+            return "it does not speak TLS: is it http:// instead of https://?"
+        case TimeoutError():
+            return "it did not answer in time"
+        case _:
+            return "the connection broke"
