@@ -24,7 +24,7 @@ from comfypin.objects.s3_parts import PART_BYTES
 from comfypin.outputs.bucket import BucketSink, Naming
 from comfypin.outputs.interface import JobFacts
 from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, Seen, at_random, fault_proxy, first
-from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, GcsServer, S3Server
+from tests.support.object_servers import ACCESS_KEY, MULTIPART_BYTES, SECRET_KEY, GcsServer, S3Server
 from tests.support.outputs import an_output
 from tests.support.payloads import noise, payload_of
 
@@ -66,7 +66,8 @@ class Target:
         if self.kind == "gcs":
             return {"GCS_BUCKET": self.bucket, "STORAGE_EMULATOR_HOST": url}
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-        return {"S3_BUCKET": self.bucket, "S3_ENDPOINT_URL": url, **keys}
+        bucket = {"S3_BUCKET": self.bucket, "S3_ENDPOINT_URL": url, "S3_MULTIPART_BYTES": MULTIPART_BYTES}
+        return {**bucket, **keys}
 
     @property
     def mode(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from comfypin.objects.config import GcsConfig, S3Config
 
 ACCESS_KEY = "AKTESTACCESSKEYID000"
+MULTIPART_BYTES = str(16 << 20)  # as over TLS, so that tests need no large files
 SECRET_KEY = "testSecretAccessKey0123456789abcdefghijk"
 
 
@@ -34,6 +35,7 @@ class S3Server:
             "S3_ENDPOINT_URL": changes.pop("url", self.url),
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "S3_MULTIPART_BYTES": MULTIPART_BYTES,
             **changes,
         }
         return S3Config.from_variables(environ)

@@ -17,6 +17,7 @@ DEFAULT_BASE_SLEEP_S = 0.5
 LONGEST_SIGNED_URL_S = 7 * 24 * 3600  # of both GCS and S3
 
 Addressing = Literal["auto", "path", "virtual"]
+MOST_WHOLE_BYTES = 5 << 30  # what S3 takes in one request
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -155,6 +156,7 @@ class S3Config:
     ca_bundle: str | None = None
     validate: bool = True
     retries: int = DEFAULT_RETRIES
+    multipart_bytes: int | None = None
     signed_url_ttl_s: int = 0
     public_base_url: str | None = None
 
@@ -189,6 +191,7 @@ class S3Config:
             ca_bundle=env.text("AWS_CA_BUNDLE"),
             validate=env.flag("S3_VALIDATE", default=True),
             retries=env.count("S3_RETRIES", default=DEFAULT_RETRIES),
+            multipart_bytes=env.count("S3_MULTIPART_BYTES", default=0, maximum=MOST_WHOLE_BYTES) or None,
             signed_url_ttl_s=env.count("S3_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
             public_base_url=base_url.rstrip("/") if base_url else None,
         )

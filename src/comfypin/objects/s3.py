@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # md5 costs more than twice what sha256 does, and more than the upload; above this size TLS or signatures must do.
 ETAG_CHECKED_BYTES = 256 << 20
+# One request up to here, where the endpoint is plain http: parts would have to be hashed, each once more.
+PLAIN_WHOLE_BYTES = 1 << 30
 PROBE = ".comfypin-write-check"
 _PROBE_BODY = b"comfypin asks whether it may write here"
 _OTHER_BODY = b"comfypin asks whether digests are checked"
@@ -49,12 +51,13 @@ class S3Store:
         self._place = S3Place(bucket=config.bucket, endpoint=config.endpoint, region=config.region)
         self._retry = retry or Retry(retries=config.retries)
         self._http = S3Http(config, self._place, KeySource(config))
+        self._whole_bytes = config.multipart_bytes or (PART_BYTES if self._http.is_encrypted else PLAIN_WHOLE_BYTES)
         self._proof = Proof(self._place.name)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Upload the file: one request, or equal parts where it is large. Verified as the module says."""
         full = joined_key(self._prefix, key)
-        upload = self._put_parts if payload.size_bytes > PART_BYTES else self._put_whole
+        upload = self._put_parts if payload.size_bytes > self._whole_bytes else self._put_whole
         with open_payload(payload) as file:
             etag = upload(full, payload, file)
         return StoredObject(
@@ -135,7 +138,8 @@ class S3Store:
         body.sha256 = payload.sha256.hex
 
         def attempt() -> str | None:
-            body.wants_md5 = self._proof.wants_etag and not self._proof.digests_are_checked
+            unproven = self._proof.wants_etag and not self._proof.digests_are_checked
+            body.wants_md5 = unproven and payload.size_bytes <= ETAG_CHECKED_BYTES
             answer = self._http.ask("PUT", full, action="write", headers=_attributes(payload), body=body)
             etag = bare(answer.headers.get("etag"))
             if body.wants_md5:

@@ -15,8 +15,8 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
 from comfypin.digest import Digest
-from comfypin.errors import Cancelled
 from comfypin.objects.interface import ObjectStore, Payload, StoredObject
+from comfypin.outputs.crew import Crew
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.outputs.manifest import Stored, manifest_of
 from comfypin.outputs.template import KeyTemplate
@@ -53,18 +53,6 @@ class UploadFinished:
 UploadEvent: TypeAlias = UploadStarted | UploadMoved | UploadFinished
 UploadWatcher: TypeAlias = Callable[[UploadEvent], None]
 """Called from the threads that upload; must be quick."""
-
-
-class _Stop:
-    """Whether a delivery was given up, so that its threads end at their next piece."""
-
-    def __init__(self) -> None:
-        self.now = False
-
-    def check(self) -> None:
-        """Raises `Cancelled` where it was."""
-        if self.now:
-            raise Cancelled("The delivery was given up.")
 
 
 def _today() -> date:
@@ -119,16 +107,11 @@ class BucketSink:
         """Upload all outputs, then the manifest. What fails leaves no manifest. Raises `StorageError`."""
         keys = self._naming.template.keys(job, outputs, prefix=self._naming.prefix, day=self._naming.today())
         began_s = time.monotonic()
-        stopped = _Stop()
-        try:
-            stored = await self._upload_all(job, outputs, keys.outputs, stopped)
-            upload_s = time.monotonic() - began_s
-            document = manifest_of(job, stored, upload_s=upload_s)
-            await self._in_thread(partial(self._put_manifest, keys.manifest, document, job))
-            urls = await self._in_thread(lambda: [self._links.to(self._store, item.object.key) for item in stored])
-        except BaseException:
-            stopped.now = True
-            raise
+        stored = await self._upload_all(job, outputs, keys.outputs)
+        upload_s = time.monotonic() - began_s
+        document = manifest_of(job, stored, upload_s=upload_s)
+        await self._in_thread(partial(self._put_manifest, keys.manifest, document, job))
+        urls = await self._in_thread(lambda: [self._links.to(self._store, item.object.key) for item in stored])
         log.info(
             "job delivered",
             extra={
@@ -142,10 +125,9 @@ class BucketSink:
             Delivery(output=item.output, uri=item.object.uri, url=url) for item, url in zip(stored, urls, strict=True)
         )
 
-    async def _upload_all(
-        self, job: JobFacts, outputs: tuple[Output, ...], keys: tuple[str, ...], stopped: _Stop
-    ) -> list[Stored]:
-        """All outputs, in order; after the first failure none is begun any more, and those begun are waited for."""
+    async def _upload_all(self, job: JobFacts, outputs: tuple[Output, ...], keys: tuple[str, ...]) -> list[Stored]:
+        """All outputs, in order; after the first failure none is begun any more."""
+        crew = Crew(self._pool)
         stored: dict[int, Stored] = {}
         waiting = iter([(index, *pair) for index, pair in enumerate(zip(outputs, keys, strict=True))])
         taking = threading.Lock()
@@ -158,22 +140,14 @@ class BucketSink:
                 if item is None:
                     return
                 index, output, key = item
-                stored[index] = self._upload(job, output, key, stopped)
+                stored[index] = self._upload(job, output, key, crew)
 
-        threads = min(self._at_once, len(outputs))
-        tasks = [asyncio.ensure_future(self._in_thread(upload_some)) for _ in range(threads)]
-        try:
-            await asyncio.gather(*tasks)
-            return [stored[index] for index in range(len(outputs))]
-        except BaseException:
-            stopped.now = True
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        if outputs:
+            await crew.share(upload_some, most=min(self._at_once, len(outputs)))
+        return [stored[index] for index in range(len(outputs))]
 
-    def _upload(self, job: JobFacts, output: Output, key: str, stopped: _Stop) -> Stored:
-        stopped.check()
+    def _upload(self, job: JobFacts, output: Output, key: str, crew: Crew) -> Stored:
+        crew.still_working()
         began_s = time.monotonic()
         self._tell(UploadStarted(key=key, size_bytes=output.size_bytes))
         payload = Payload(
@@ -183,7 +157,7 @@ class BucketSink:
             media_type=output.media_type,
             metadata={"release": job.release.name, "job-id": job.job_id, "sha256": output.sha256.hex},
             stamp=output.stamp,
-            pace=partial(self._moved, key, stopped),
+            pace=partial(self._moved, key, crew),
         )
         stored = self._store.put(key, payload)
         self._tell(UploadFinished(key=key))
@@ -214,8 +188,8 @@ class BucketSink:
             )
             return self._store.put(key, payload)
 
-    def _moved(self, key: str, stopped: _Stop, count: int) -> None:
-        stopped.check()
+    def _moved(self, key: str, crew: Crew, count: int) -> None:
+        crew.still_working()
         self._tell(UploadMoved(key=key, sent_bytes=count))
 
     def _tell(self, event: UploadEvent) -> None:

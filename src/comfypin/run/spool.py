@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import Digest
@@ -61,21 +61,23 @@ def spool_folder(parent: Path | None = None) -> Iterator[Spool]:
 
 async def collect(wanted: Sequence[Wanted], spool: Spool) -> tuple[Output, ...]:
     """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
-    if len(wanted) == 1:
-        return (await _bring(wanted[0], 0, spool),)
-    gate = asyncio.Semaphore(_AT_ONCE)
+    outputs: dict[int, Output] = {}
+    waiting = iter(enumerate(wanted))
 
-    async def one(index: int, item: Wanted) -> Output:
-        async with gate:
-            return await _bring(item, index, spool)
+    async def bring_some() -> None:
+        """Whatever is next; a task for each would cost a tenth of hashing a picture."""
+        for index, item in waiting:
+            outputs[index] = await _bring(item, index, spool)
+            await asyncio.sleep(0)  # small files are hashed on the loop, which others use too
 
-    tasks = [asyncio.ensure_future(one(index, item)) for index, item in enumerate(wanted)]
+    tasks = [asyncio.ensure_future(bring_some()) for _ in range(min(_AT_ONCE, len(wanted)))]
     try:
-        return tuple(await asyncio.gather(*tasks))
+        await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    return tuple(outputs[index] for index in range(len(wanted)))
 
 
 async def _bring(wanted: Wanted, index: int, spool: Spool) -> Output:
@@ -111,8 +113,8 @@ def _measure(wanted: Wanted, index: int, path: Path) -> Output:
             head = head or bytes(buffer[: min(count, HEAD_BYTES)])
             size += count
             hasher.update(buffer[:count])
-    output = _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
-    return replace(output, stamp=stamp if settled else None)
+    known = stamp if settled else None
+    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=known)
 
 
 async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
@@ -127,11 +129,12 @@ async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
             file.write(chunk)
         file.flush()
         stamp = FileStamp.of(file.fileno())  # nobody else writes here
-    output = _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()))
-    return replace(output, stamp=stamp)
+    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=stamp)
 
 
-def _output(wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: int, sha256: Digest) -> Output:
+def _output(
+    wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: int, sha256: Digest, stamp: FileStamp | None
+) -> Output:
     media = identify(wanted.filename, head)
     width, height = picture_size(path, media, head) or (None, None)
     return Output(
@@ -147,4 +150,5 @@ def _output(wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: 
         temporary=wanted.found.folder != "output",
         width=width,
         height=height,
+        stamp=stamp,
     )
