@@ -7,15 +7,17 @@ import contextlib
 import hashlib
 import html
 import re
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 from comfypin.digest import CHUNK_BYTES
-from comfypin.errors import Cancelled, StorageError
+from comfypin.errors import StorageError
 from comfypin.errors.storage import StoreBusy, StoreRefused
 from comfypin.objects.body import FilePart, Text
+from comfypin.objects.crew import Crew
 from comfypin.objects.interface import Payload
 from comfypin.objects.retry import Retry
 from comfypin.objects.s3_http import S3Http
@@ -37,13 +39,11 @@ class PartsUpload:
         self._uri = http.uri(key)
         self._payload = payload
         self._file = file
-        self._given_up = False
         self.headers: Mapping[str, str] = {}
         self.expected_etag = ""
 
     def send(self, *, with_md5: bool) -> str | None:
         """Send all parts and have them joined; the object's ETag. `expected_etag` is then what md5 sums make of it."""
-        self._given_up = False
         upload_id = self._begin()
         try:
             sent = self._send_all(upload_id, with_md5=with_md5)
@@ -70,18 +70,25 @@ class PartsUpload:
         """The ETag and md5 of every part, in order. After a failure no part is begun any more."""
         size, step = self._payload.size_bytes, part_size(self._payload.size_bytes)
         sizes = [min(step, size - offset) for offset in range(0, size, step)]
+        sent: dict[int, tuple[str, str]] = {}
+        waiting = iter(enumerate(sizes))
+        taking = threading.Lock()
+
+        def send_some() -> None:
+            """One thread's share: whatever is next."""
+            while True:
+                with taking:
+                    index, length = next(waiting, (-1, 0))
+                if index < 0:
+                    return
+                part = self._part(index * step, length, with_md5=with_md5)
+                etag = self._send(upload_id, index + 1, part)
+                sent[index] = etag, part.md5
+
         with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="comfypin-part") as pool:
-            parts = [self._part(index * step, length, with_md5=with_md5) for index, length in enumerate(sizes)]
-            futures = [pool.submit(self._send, upload_id, number, part) for number, part in enumerate(parts, 1)]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                self._given_up = True
-                for future in futures:
-                    future.cancel()
-                raise
-            return [(future.result(), part.md5) for future, part in zip(futures, parts, strict=True)]
+            self._crew = Crew(pool)
+            self._crew.share(send_some, most=min(PARTS_AT_ONCE, len(sizes)))
+        return [sent[index] for index in range(len(sizes))]
 
     def _part(self, offset: int, size_bytes: int, *, with_md5: bool) -> FilePart:
         part = FilePart(self._file.fileno(), offset=offset, size_bytes=size_bytes, path=str(self._payload.path))
@@ -90,22 +97,18 @@ class PartsUpload:
         return part
 
     def _pace(self, count: int) -> None:
-        self._go_on()
+        self._crew.go_on()
         if self._payload.pace is not None:
             self._payload.pace(count)
 
-    def _go_on(self) -> None:
-        if self._given_up:
-            raise Cancelled("The upload was given up.")
-
     def _send(self, upload_id: str, number: int, part: FilePart) -> str:
-        self._go_on()
+        self._crew.go_on()
         # TLS notices every change on the way, and a second digest would cost as much as the sending.
         part.sha256 = UNSIGNED if self._http.is_encrypted else part.digest()
         query = {"partNumber": str(number), "uploadId": upload_id}
 
         def ask() -> str:
-            self._go_on()
+            self._crew.go_on()
             answer = self._http.ask("PUT", self._key, action="write", query=query, body=part)
             return answer.headers.get("etag") or ""
 

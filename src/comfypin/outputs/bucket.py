@@ -15,8 +15,8 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
 from comfypin.digest import Digest
+from comfypin.objects.crew import Crew
 from comfypin.objects.interface import ObjectStore, Payload, StoredObject
-from comfypin.outputs.crew import Crew
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.outputs.manifest import Stored, manifest_of
 from comfypin.outputs.template import KeyTemplate
@@ -142,12 +142,15 @@ class BucketSink:
                 index, output, key = item
                 stored[index] = self._upload(job, output, key, crew)
 
-        if outputs:
-            await crew.share(upload_some, most=min(self._at_once, len(outputs)))
+        try:
+            await asyncio.to_thread(crew.share, upload_some, most=min(self._at_once, len(outputs)))
+        except BaseException:
+            crew.give_up()
+            raise
         return [stored[index] for index in range(len(outputs))]
 
     def _upload(self, job: JobFacts, output: Output, key: str, crew: Crew) -> Stored:
-        crew.still_working()
+        crew.go_on()
         began_s = time.monotonic()
         self._tell(UploadStarted(key=key, size_bytes=output.size_bytes))
         payload = Payload(
@@ -189,7 +192,7 @@ class BucketSink:
             return self._store.put(key, payload)
 
     def _moved(self, key: str, crew: Crew, count: int) -> None:
-        crew.still_working()
+        crew.go_on()
         self._tell(UploadMoved(key=key, sent_bytes=count))
 
     def _tell(self, event: UploadEvent) -> None:
