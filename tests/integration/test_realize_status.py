@@ -108,6 +108,15 @@ def edit_through_a_hard_link(home: Home, template: SmallRelease) -> None:
     edit(elsewhere)
 
 
+def another_name_of(python: Path) -> str:
+    """The same program, from another place."""
+    other = python.parents[4] / "elsewhere" / "python3"
+    other.parent.mkdir(exist_ok=True)
+    other.unlink(missing_ok=True)
+    other.symlink_to(python.resolve())
+    return str(other)
+
+
 def add_a_package(home: Home, template: SmallRelease) -> None:
     make_wheel(template.root / "wheels", "omega", "1.0", {"omega.py": ""})
     install(home, str(template.root / "wheels/omega-1.0-py3-none-any.whl"))
@@ -153,6 +162,13 @@ BREAKAGES: dict[str, tuple[Breakage, str, str]] = {
         "interpreter-changed",
         "python",
     ),
+    "another Python": (
+        lambda home, _: put_link(
+            venv_python(home.root / "current"), another_name_of(venv_python(home.root / "current"))
+        ),
+        "interpreter-changed",
+        "python",
+    ),
     "the system's packages let in": (
         lambda home, _: edit(home.root / "current/venv/pyvenv.cfg", "include-system-site-packages = true"),
         "venv-changed",
@@ -194,7 +210,7 @@ def test_what_was_broken_is_named_and_nothing_else(name: str, home: Home, templa
 def test_all_ways_at_once_are_all_named(home: Home, template: SmallRelease) -> None:
     # Their node is deleted whole; nothing is known without a receipt; Python goes away last.
     left_out = {"a deleted file", "a pipe in a file's place", "a receipt that went away", "a Python that went away"}
-    left_out |= {"a program in Python's place"}
+    left_out |= {"a program in Python's place", "another Python"}
     wanted = set()
     for name, (break_it, kind, subject) in reversed(BREAKAGES.items()):
         if name not in left_out:
@@ -221,7 +237,7 @@ def test_what_an_engine_writes_is_no_drift(home: Home, template: SmallRelease) -
 
 
 def test_realizing_again_brings_python_and_its_settings_back(home: Home, template: SmallRelease) -> None:
-    for name in ("a program in Python's place", "the system's packages let in"):
+    for name in ("a program in Python's place", "another Python", "the system's packages let in"):
         BREAKAGES[name][0](home, template)
         assert realize(template.lock, options(home.root, template.root)).action == "rewire"
         assert env_status(home, template.lock).drifts == ()

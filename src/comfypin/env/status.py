@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.digest import JsonValue
-from comfypin.env.interpreter import is_wired, runs
+from comfypin.env.interpreter import is_wired, runs, works
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, VENV, Home, site_packages, venv_python
 from comfypin.env.manifest import Changes, Record, compare, read_manifest, read_records, survey
 from comfypin.env.packages import normalized
@@ -291,14 +291,17 @@ def _links(home: Home) -> Iterator[Drift]:
 
 
 def _interpreter(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    python = venv_python(folder)
+    python, wired = venv_python(folder), is_wired(folder)
     if not python.exists():
         text = f"{python} does not lead to a Python {receipt.python} here; run comfypin realize."
         yield Drift(kind="interpreter-missing", subject="python", text=text)
     elif runs(folder, receipt.python) is None:
         text = f"{python} leads to {python.resolve()}, which is no Python {receipt.python}; run comfypin realize."
         yield Drift(kind="interpreter-changed", subject="python", text=text)
-    if (folder / VENV).is_dir() and not is_wired(folder):
+    elif wired and not works(folder, receipt.python):
+        text = f"{python} leads to {python.resolve()}, which is not the Python it was made for; run comfypin realize."
+        yield Drift(kind="interpreter-changed", subject="python", text=text)
+    if (folder / VENV).is_dir() and not wired:
         text = f"{VENV}/pyvenv.cfg has other settings than a locked env; run comfypin realize."
         yield Drift(kind="venv-changed", subject=VENV, text=text, paths=(f"{VENV}/pyvenv.cfg",))
 
