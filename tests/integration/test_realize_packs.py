@@ -67,6 +67,15 @@ def test_its_byte_code_is_used_as_it_is_in_another_place(release: SmallRelease, 
     assert "# wrote" not in said
 
 
+def test_byte_code_that_is_not_what_the_pack_brought_is_named(release: SmallRelease, built: Realized) -> None:
+    unpacked = realize(release.lock, options(release.root, "tampered"))
+    (compiled,) = (site_packages(unpacked.folder) / "alpha/__pycache__").glob("more.*.pyc")
+    compiled.write_bytes(flip(compiled.read_bytes(), compiled.stat().st_size - 3))
+    (site_packages(unpacked.folder) / "gamma/__pycache__").rename(release.root / "removed")
+    (drift,) = env_status(Home(root=release.root / "tampered"), release.lock).drifts
+    assert (drift.kind, drift.paths) == ("bytecode-changed", (str(compiled.relative_to(unpacked.folder)),))
+
+
 def test_an_edit_of_a_node_counts_in_spite_of_byte_code(release: SmallRelease, built: Realized) -> None:
     unpacked = realize(release.lock, options(release.root, "edited"))
     helper = unpacked.folder / "ComfyUI/custom_nodes/node-one/lib/helper.py"

@@ -1,8 +1,16 @@
-"""Byte-code for every module of a build, compiled once, beside the build: it may be in use."""
+"""Byte-code for every module of a build, compiled once, beside the build: it may be in use.
 
+A pack brings a list of its packages' byte-code by sha256: Python runs it without a look at the source, so that an edit
+of it would be seen by nobody else.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from comfypin.env.layout import COMFYUI, site_packages, venv_python
+from comfypin.env.layout import BYTECODE, COMFYUI, VENV, site_packages, venv_python
 from comfypin.tools.packages import clean_environment
 from comfypin.tools.process import run
 
@@ -28,3 +36,38 @@ def compile_modules(build: Path, scratch: Path) -> dict[str, Path]:
         relative = path.relative_to(root)
         found[str(relative.parent / "__pycache__" / relative.name)] = path
     return found
+
+
+def list_bytecode(modules: Mapping[str, Path]) -> bytes:
+    """The packages' byte-code among these by sha256, as a pack brings it (JSON)."""
+    names = sorted(name for name in modules if name.startswith(f"{VENV}/"))
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(lambda name: hashlib.sha256(modules[name].read_bytes()).hexdigest(), names)
+        return json.dumps(dict(zip(names, digests, strict=True)), separators=(",", ":")).encode()
+
+
+def changed_bytecode(build: Path) -> tuple[str, ...]:
+    """The packages' byte-code that is not what the env's pack brought; what was removed is made anew by Python.
+
+    Empty for an env that was built here: its byte-code is Python's own, which compares it with the source.
+    """
+    try:
+        listed = json.loads((build / BYTECODE).read_bytes())
+        expected = {str(name): str(digest) for name, digest in listed.items()}
+    except (OSError, ValueError, AttributeError):
+        return ()
+    with ThreadPoolExecutor() as pool:
+        return tuple(
+            name
+            for name, same in zip(
+                expected, pool.map(_is_same, (build / name for name in expected), expected.values()), strict=True
+            )
+            if not same
+        )
+
+
+def _is_same(path: Path, digest: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except FileNotFoundError:
+        return True

@@ -7,6 +7,7 @@ from comfypin.lease import process_token
 
 TEMPORARY = ".tmp-"
 RECEIPT = "receipt.json"
+BYTECODE = "bytecode.json"
 MANIFEST = "manifest.json"
 COMFYUI = "ComfyUI"
 CUSTOM_NODES = "ComfyUI/custom_nodes"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from comfypin.digest import Digest
-from comfypin.env.layout import COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
+from comfypin.env.layout import BYTECODE, COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
 from comfypin.files import reading_buffer, write_atomically
 
 SMALL_BYTES = 1 << 20
@@ -28,7 +28,7 @@ NO_FILE = "/dev/null/not-a-file"
 _LEFT_OUT_FOLDERS = frozenset({"__pycache__"})
 _STATE = frozenset(f"{COMFYUI}/{folder}" for folder in STATE_FOLDERS)
 _LEFT_OUT_FILES = frozenset(
-    {RECEIPT, MANIFEST, f"{VENV}/pyvenv.cfg", f"{VENV}/.lock", f"{COMFYUI}/extra_model_paths.yaml"}
+    {RECEIPT, MANIFEST, BYTECODE, f"{VENV}/pyvenv.cfg", f"{VENV}/.lock", f"{COMFYUI}/extra_model_paths.yaml"}
 )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from comfypin.digest import Digest
-from comfypin.env.bytecode import compile_modules
-from comfypin.env.layout import MANIFEST
+from comfypin.env.bytecode import compile_modules, list_bytecode
+from comfypin.env.layout import BYTECODE, MANIFEST
 from comfypin.env.manifest import FileFact, Manifest, read_manifest
 from comfypin.env.packformat import FRAME_BYTES, MAGIC, TRAILER, Index, PackedFrame, encode_index
 from comfypin.env.receipt import Receipt, read_receipt
@@ -43,14 +43,14 @@ def write_pack(build: Path, path: Path) -> None:
     if receipt is None or manifest is None:
         raise NothingRealized(home=build)
     with tempfile.TemporaryDirectory(prefix="comfypin-bytecode-") as scratch:
-        members = _members(build, manifest, compile_modules(build, Path(scratch)))
+        members = _members(build, manifest, compile_modules(build, Path(scratch)), Path(scratch))
         with atomic_file(path) as file:
             file.write(MAGIC)
             frames = tuple(_write_frames(file, members))
             _write_index(file, _index(members, manifest, frames, receipt))
 
 
-def _members(build: Path, manifest: Manifest, bytecode: Mapping[str, Path]) -> list[_Member]:
+def _members(build: Path, manifest: Manifest, modules: Mapping[str, Path], scratch: Path) -> list[_Member]:
     """All files by name. What is not in the manifest (somebody added it) is not packed."""
 
     def member(name: str, fact: FileFact) -> _Member:
@@ -59,11 +59,11 @@ def _members(build: Path, manifest: Manifest, bytecode: Mapping[str, Path]) -> l
     found = [member(name, fact) for name, fact in manifest.files.items()]
     found.append(_Member(MANIFEST, build / MANIFEST, (build / MANIFEST).stat().st_size))
     sources = {name.rpartition("/")[0] for name in manifest.files}
-    found += [
-        _Member(name, source, source.stat().st_size)
-        for name, source in bytecode.items()
-        if name.rpartition("/__pycache__/")[0] in sources
-    ]
+    bytecode = {name: path for name, path in modules.items() if name.rpartition("/__pycache__/")[0] in sources}
+    listed = scratch / BYTECODE
+    listed.write_bytes(list_bytecode(bytecode))
+    bytecode[BYTECODE] = listed
+    found += [_Member(name, source, source.stat().st_size) for name, source in bytecode.items()]
     return sorted(found, key=lambda one: one.path)
 
 

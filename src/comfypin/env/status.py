@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.digest import JsonValue
+from comfypin.env.bytecode import changed_bytecode
 from comfypin.env.interpreter import is_wired, runs, works
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, VENV, Home, site_packages, venv_python
 from comfypin.env.manifest import Changes, Record, compare, read_manifest, read_records, survey
@@ -74,6 +75,7 @@ def env_status(home: Home, lock: Lock | None) -> Status:
         drifts.append(Drift(kind="manifest-changed", subject="env", text=text))
     if manifest is not None:
         drifts += describe(folder, receipt, compare(manifest, survey(folder)))
+    drifts += _bytecode(folder)
     return Status(home=home.root, folder=folder, receipt=receipt, drifts=tuple(drifts))
 
 
@@ -154,6 +156,12 @@ def _head(git: Path) -> str | None:
         return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
     except OSError:
         return None
+
+
+def _bytecode(folder: Path) -> Iterator[Drift]:
+    if changed := changed_bytecode(folder):
+        text = f"Byte-code of packages is not what the env's pack brought: {_few(changed)}."
+        yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed)
 
 
 def _strange_nodes(folder: Path, receipt: Receipt) -> Iterator[Drift]:
