@@ -33,13 +33,25 @@ def _archive_has_pickle(path: Path) -> bool:
 
 
 def _runs(head: bytes) -> bool:
-    """Whether a pickle machine gets anywhere with these bytes: to their end, to an import, or far enough."""
-    said = io.StringIO()
-    try:
-        # Checks the stack and the memo at every opcode, and stops where the machine would.
-        pickletools.dis(head, said)
-    except Exception:  # noqa: BLE001 - what foreign bytes do to the disassembler is not written down anywhere
-        # The last line may be the one that does not fit.
+    """Whether a pickle machine gets anywhere with these bytes: to an import, far enough, or to the end of it all.
+
+    Some loaders read several pickles in a row. A mere few opcodes before the end of one are in many a file by chance:
+    `N.` is a pickle of None.
+    """
+    stream = io.BytesIO(head)
+    opcodes = 0
+    while stream.tell() < len(head):
+        said, ended = io.StringIO(), True
+        try:
+            # Checks the stack and the memo at every opcode, and stops where the machine would.
+            pickletools.dis(stream, said)
+        except Exception:  # noqa: BLE001 - what foreign bytes do to the disassembler is not written down anywhere
+            ended = False
+        # The last line is the one that does not fit, or a summary.
         lines = said.getvalue().splitlines()[:-1]
-        return len(lines) >= _OPCODES_ENOUGH or any(map(_IMPORT.search, lines))
-    return True
+        opcodes += len(lines)
+        if opcodes >= _OPCODES_ENOUGH or any(map(_IMPORT.search, lines)) or (ended and " PROTO " in lines[0]):
+            return True
+        if not ended:
+            return False
+    return 0 < len(head) < _HEAD_BYTES

@@ -108,6 +108,23 @@ def test_a_pickle_that_begins_harmlessly_is_found(tmp_path: Path, data: bytes) -
     assert isinstance(format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")), PickleRefused)
 
 
+@pytest.mark.parametrize("data", [b"N.N." * 4, b"N.cos\nsystem\n(S'id'\ntR.", b"\x80\x02N."])
+def test_pickles_in_a_row_are_found(tmp_path: Path, data: bytes) -> None:
+    path = written(tmp_path, data + bytes(5000))
+    assert isinstance(format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")), PickleRefused)
+
+
+def test_a_file_that_is_nothing_but_a_pickle_is_one_however_short(tmp_path: Path) -> None:
+    path = written(tmp_path, b"N.")
+    assert isinstance(format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")), PickleRefused)
+
+
+@pytest.mark.parametrize("data", [b"N.", b"GGUF\x9c\x1d\x07\xe5\x42.", b"K\x01.", b"J/`\x11\x99."])
+def test_what_is_a_few_opcodes_by_chance_is_no_pickle(tmp_path: Path, data: bytes) -> None:
+    path = written(tmp_path, data + b"\xff" * 5000)
+    assert format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")) is None
+
+
 def test_a_pickle_at_the_end_of_an_archive_is_found(tmp_path: Path) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
