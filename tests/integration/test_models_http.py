@@ -8,6 +8,7 @@ import pytest
 
 from comfypin.errors.model import ModelsFailed, ModelUnavailable
 from comfypin.models.effort import Effort
+from comfypin.models.http import Credentials, HttpClient
 from comfypin.models.partial import Partial
 from comfypin.models.pull import PullOptions
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
@@ -332,10 +333,30 @@ def test_a_token_goes_to_its_host_and_not_along_a_redirect(home: Home) -> None:
     with faulty_server(lambda request: ranged(SMALL, request)) as store:
         redirect = Reply(status=302, headers={"Location": f"http://localhost:{store.port}/cdn"})
         with faulty_server(lambda request: redirect) as hub:
-            sources = sources_over(tokens={f"127.0.0.1:{hub.port}": "hf_secret"})
+            sources = sources_over(tokens={hub.url: "hf_secret"})
             home.pull(weights(SMALL, f"{hub.url}/x"), sources=sources).raise_failures()
         assert hub.requests[0].headers["authorization"] == "Bearer hf_secret"
         assert "authorization" not in store.requests[0].headers
+
+
+def test_a_token_does_not_go_to_another_port_of_its_host(home: Home) -> None:
+    with faulty_server(lambda request: ranged(SMALL, request)) as other:
+        redirect = Reply(status=302, headers={"Location": f"{other.url}/cdn"})
+        with faulty_server(lambda request: redirect) as hub:
+            sources = sources_over(tokens={hub.url: "hf_secret"})
+            home.pull(weights(SMALL, f"{hub.url}/x"), sources=sources).raise_failures()
+        assert hub.requests[0].headers["authorization"] == "Bearer hf_secret"
+        assert "authorization" not in other.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [("https://hub.example/x", True), ("https://hub.example:443/x", True), ("https://HUB.example/x", True),
+     ("https://hub.example:8443/x", False), ("http://hub.example/x", False), ("https://hub.example.org/x", False)],
+)  # fmt: skip
+def test_a_token_is_for_one_origin(url: str, sent: bool) -> None:
+    client = HttpClient(credentials=Credentials(tokens={"https://hub.example/": "hf_secret"}))
+    assert client.has_token(url) is sent
 
 
 def test_a_signed_address_that_expires_is_asked_for_again(home: Home) -> None:

@@ -32,7 +32,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def client_for(server: FaultyServer, token: str | None) -> HttpClient:
-    tokens = {f"127.0.0.1:{server.port}": token} if token else {}
+    tokens = {server.url: token} if token else {}
     return HttpClient(credentials=Credentials(tokens=tokens), timeout_s=5)
 
 

@@ -17,15 +17,20 @@ MAX_REDIRECTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Bearer tokens by host name. A token is sent over TLS (or to this machine) to its own host, and nowhere else."""
+    """Bearer tokens by origin (`https://host`, with the port where it is another than usual).
+
+    A token is sent over TLS (or to this machine) to its own origin, and nowhere else.
+    """
 
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def for_url(self, url: urllib.parse.SplitResult) -> str | None:
-        """The token for this address, if one is meant for its host."""
+        """The token for this address, if one is meant for its origin."""
         if url.scheme != "https" and url.hostname not in {"127.0.0.1", "localhost", "::1"}:
             return None
-        return self.tokens.get(url.hostname or "") or self.tokens.get(url.netloc.rpartition("@")[2])
+        wanted = _origin(url)
+        own = (token for origin, token in self.tokens.items() if _origin(urllib.parse.urlsplit(origin)) == wanted)
+        return next(own, None)
 
 
 class HttpClient:
@@ -82,7 +87,7 @@ class HttpClient:
     def _place(self, url: str, asked: str) -> Place:
         try:
             parts = urllib.parse.urlsplit(url)
-            port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+            port = _origin(parts)[2]
         except ValueError as error:
             raise RedirectRefused(
                 uri=shown(asked), reason=f"it leads to {shown(url)!r}, which is no address"
@@ -127,6 +132,11 @@ class HttpClient:
                 raise unavailable(url, error) from error
             answer.lend_to(self._connections)
             return answer
+
+
+def _origin(url: urllib.parse.SplitResult) -> tuple[str, str, int]:
+    """The scheme, host and port of an address. Raises `ValueError`."""
+    return url.scheme, url.hostname or "", url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
 
 
 def _joined(url: str, location: str) -> str:

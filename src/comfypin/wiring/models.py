@@ -79,8 +79,6 @@ def model_describer() -> "DescribeModel":
 
 def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float = 30.0) -> "list[ModelSource]":
     """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
-    from urllib.parse import urlsplit
-
     from comfypin.models.bucket import BucketSource
     from comfypin.models.civitai import CivitaiSource
     from comfypin.models.http import Credentials, HttpClient
@@ -91,7 +89,7 @@ def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float =
 
     settings = settings or ModelSettings.from_environment()
     owners = ((settings.hub_endpoint, settings.hub_token), (settings.civitai_endpoint, settings.civitai_token))
-    tokens = {urlsplit(endpoint).netloc: token for endpoint, token in owners if token}
+    tokens = {endpoint: token for endpoint, token in owners if token}
     client = HttpClient(credentials=Credentials(tokens=tokens), timeout_s=timeout_s)
     return [
         HttpSource(client),
