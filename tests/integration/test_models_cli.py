@@ -12,7 +12,7 @@ import pytest
 from tests.support.faulty_server import faulty_server, ranged
 from tests.support.models import safetensors, some_bytes
 
-ROOT = Path(__file__).parent.parent.parent
+DOOR = str(Path(__file__).parent.parent.parent / "scripts" / "verify_models.py")
 DATA = safetensors(some_bytes(50_000))
 OTHER = safetensors(some_bytes(70_000, seed=2))
 
@@ -85,11 +85,24 @@ def test_the_door_repairs_with_its_old_flags(tmp_path: Path, models_dir: Path) -
         tmp_path / "cache",
         "--verbose",
     )
-    done = comfypin(*flags, "--verbose", program=(str(ROOT / "scripts" / "verify_models.py"),))
+    done = comfypin(*flags, "--verbose", program=(DOOR,))
     assert done.returncode == 0, done.stderr
     assert (models_dir / "vae" / "x.safetensors").read_bytes() == DATA
     (aside,) = (tmp_path / "cache" / "aside").iterdir()
     assert aside.read_bytes() == OTHER
+
+
+@pytest.mark.parametrize(("flags", "kept"), [((), [OTHER]), (("--overwrite",), [])])
+def test_the_door_keeps_a_corrupt_file_aside_unless_it_may_overwrite(
+    tmp_path: Path, models_dir: Path, flags: tuple[str, ...], kept: list[bytes]
+) -> None:
+    lock = write_lock(tmp_path, model(DATA, tmp_path / "source"))
+    (models_dir / "vae").mkdir(parents=True)
+    (models_dir / "vae" / "x.safetensors").write_bytes(OTHER)
+    done = comfypin("--lock", lock, "--models-dir", models_dir, *flags, program=(DOOR,))
+    assert done.returncode == 0, done.stderr
+    assert (models_dir / "vae" / "x.safetensors").read_bytes() == DATA
+    assert [path.read_bytes() for path in models_dir.glob(".comfypin/aside/*")] == kept
 
 
 def test_the_door_reads_the_first_schema(tmp_path: Path, models_dir: Path) -> None:
@@ -102,8 +115,7 @@ def test_the_door_reads_the_first_schema(tmp_path: Path, models_dir: Path) -> No
         "checksum": f"sha256:{hashlib.sha256(DATA).hexdigest()}",
     }
     lock.write_text(json.dumps({"schema_version": 1, "version_name": "old", "models": [entry]}))
-    door = (str(ROOT / "scripts" / "verify_models.py"),)
-    done = comfypin("--lock", lock, program=door, MODELS_DIR=str(models_dir))
+    done = comfypin("--lock", lock, program=(DOOR,), MODELS_DIR=str(models_dir))
     assert done.returncode == 0, done.stderr
     assert (models_dir / "vae" / "x.safetensors").read_bytes() == DATA
 

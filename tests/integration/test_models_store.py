@@ -100,6 +100,15 @@ def test_two_places_share_one_blob(home: Home, source: str) -> None:
     assert home.path(first).samefile(home.path(second))
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_the_place_of_a_model_is_said_and_left(home: Home, source: str, overwrite: bool) -> None:
+    pin = pin_of(DATA, source)
+    (home.path(pin) / "mine").mkdir(parents=True)
+    report = home.pull(pin, options=PullOptions(overwrite=overwrite))
+    assert "a folder is there" in report.failures[0].message
+    assert (home.path(pin) / "mine").is_dir()
+
+
 def test_a_second_release_fetches_nothing(home: Home, source: str) -> None:
     home.pull(pin_of(DATA, source))
     (outcome,) = home.pull(pin_of(DATA, target="$MODELS_DIR/b/z.safetensors")).outcomes

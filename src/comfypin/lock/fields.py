@@ -46,9 +46,14 @@ def _target_path(value: str) -> str:
         value = f"$MODELS_DIR/{value}"
     root, _, rest = value.partition("/")
     path = PurePosixPath(rest)
-    if root not in ("$MODELS_DIR", "$COMFY_HOME") or not path.name or path.is_absolute() or ".." in path.parts:
+    outside = root not in ("$MODELS_DIR", "$COMFY_HOME") or path.is_absolute() or ".." in path.parts
+    if outside or not path.name or value.endswith("/"):
         raise ValueError(value)
     return f"{root}/{path}"
+
+
+def _target_folder(value: str) -> str:
+    return _target_path(value.rstrip("/"))
 
 
 def _folder(value: str) -> str:
@@ -138,7 +143,15 @@ TargetPath: TypeAlias = Annotated[
         r"(?!/)[^\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
         "a path that begins with $MODELS_DIR/ or $COMFY_HOME/ and stays inside, without '..', names a file",
         _target_path,
-        schema_pattern=r"(?!/)(?!(?:.*/)?\.\.(?:/|$))[^\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
+        schema_pattern=r"(?!/)(?!(?:.*/)?\.\.(?:/|$))(?!.*/$)[^\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
+    ),
+]
+TargetFolder: TypeAlias = Annotated[
+    str,
+    Kind(
+        r"(?!/)[^\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
+        "a folder that begins with $MODELS_DIR/ or $COMFY_HOME/ and stays inside, without '..'",
+        _target_folder,
     ),
 ]
 Source: TypeAlias = Annotated[

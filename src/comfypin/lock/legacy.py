@@ -112,7 +112,7 @@ class LegacyModel(Wire):
     source_spec: Anything = None
     target_path: Annotated[f.TargetPath | None, _EMPTY] = None
     path: Annotated[f.TargetPath | None, _EMPTY] = None
-    target_subdir: Annotated[f.TargetPath | None, _EMPTY] = None
+    target_subdir: Annotated[f.TargetFolder | None, _EMPTY] = None
     checksum: Annotated[Checksum | None, _EMPTY] = None
 
     def pin(self) -> ModelPin:

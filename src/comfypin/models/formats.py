@@ -12,6 +12,8 @@ SAFETENSORS_SUFFIXES = frozenset({".safetensors", ".sft"})
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".pt2"})
 # https://huggingface.co/docs/safetensors: 8 bytes of length, little endian, then JSON; readers cap it at 100 MB.
 MAX_HEADER_BYTES = 100_000_000
+# More than any tensor library has; products of many great numbers take minutes.
+MAX_DIMENSIONS = 64
 _DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
@@ -61,7 +63,7 @@ def safetensors_problem(path: Path) -> str | None:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "its header is not JSON"
     if not isinstance(header, dict):
         return "its header is not an object"
@@ -76,6 +78,8 @@ def _tensors_problem(header: dict[str, JsonValue], data_bytes: int) -> str | Non
         match tensor:
             case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
                 expected = _DTYPE_BITS.get(dtype)
+                if len(shape) > MAX_DIMENSIONS:
+                    return f"the shape of {name!r} is wrong"
                 for dimension in shape:
                     if not isinstance(dimension, int) or dimension < 0:
                         return f"the shape of {name!r} is wrong"

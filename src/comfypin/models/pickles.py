@@ -2,12 +2,16 @@
 
 import contextlib
 import io
+import os
 import pickletools
 import re
 import zipfile
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 _HEAD_BYTES = 4096
+_SHORT_BYTES = 256  # Python writes no number of more than some thousand digits out
+_LONGEST_LINE_BYTES = 16 << 20
 # What imports a name or calls something. Random bytes can be a few opcodes, but hardly an import of an identifier.
 _IMPORT = re.compile(r": (c|\(?i) +(GLOBAL|INST) +'[A-Za-z_][\w.]* [A-Za-z_][\w.]*'|STACK_GLOBAL|REDUCE|NEWOBJ")
 # So many opcodes in a row that fit each other are no accident.
@@ -18,12 +22,14 @@ def is_pickle(path: Path) -> bool:
     """Whether a file is a pickle, or an archive of torch around one. Raises `OSError`."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
+        file.seek(0)
+        runs = _runs(file)
     if head.startswith(b"PK\x03\x04"):
         return b".pkl" in head or _archive_has_pickle(path)
     # Tar archives were torch's first format.
     if head[257:262] == b"ustar":
         return b"pickle" in head or b".pkl" in head
-    return _runs(head)
+    return runs
 
 
 def _archive_has_pickle(path: Path) -> bool:
@@ -32,19 +38,19 @@ def _archive_has_pickle(path: Path) -> bool:
     return False
 
 
-def _runs(head: bytes) -> bool:
-    """Whether a pickle machine gets anywhere with these bytes: to an import, far enough, or to the end of it all.
+def _runs(file: BinaryIO) -> bool:
+    """Whether a pickle machine gets anywhere with this file: to an import, far enough, or to the end of it all.
 
     Some loaders read several pickles in a row. A mere few opcodes before the end of one are in many a file by chance:
     `N.` is a pickle of None.
     """
-    stream = io.BytesIO(head)
+    size_bytes = os.fstat(file.fileno()).st_size
     opcodes = 0
-    while stream.tell() < len(head):
-        said, ended = io.StringIO(), True
+    while file.tell() < size_bytes:
+        said, ended = _Said(), True
         try:
             # Checks the stack and the memo at every opcode, and stops where the machine would.
-            pickletools.dis(stream, said)
+            pickletools.dis(cast("IO[bytes]", _Passage(file, size_bytes)), said)
         except Exception:  # noqa: BLE001 - what foreign bytes do to the disassembler is not written down anywhere
             ended = False
         # The last line is the one that does not fit, or a summary.
@@ -54,4 +60,51 @@ def _runs(head: bytes) -> bool:
             return True
         if not ended:
             return False
-    return 0 < len(head) < _HEAD_BYTES
+    return size_bytes > 0
+
+
+class _Passage:
+    """A file as the disassembler reads it: of a long argument it is only told that it is there.
+
+    An import may stand behind a text of any length.
+    """
+
+    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+        self._file = file
+        self._size = size_bytes
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        if count <= _SHORT_BYTES:
+            return self._file.read(count)
+        if count > self._size - self._file.tell():
+            return b""
+        self._file.seek(count, os.SEEK_CUR)
+        return _Passed(count)
+
+    def readline(self) -> bytes:
+        return self._file.readline(_LONGEST_LINE_BYTES)
+
+
+class _Passed(bytes):
+    """As long as the argument that was passed over, with none of its bytes."""
+
+    _length: int
+
+    def __new__(cls, length: int) -> "_Passed":
+        passed = super().__new__(cls)
+        passed._length = length
+        return passed
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class _Said(io.StringIO):
+    """The lines of the disassembler, which may stop when there are enough of them."""
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if text == "\n" and self.getvalue().count("\n") > _OPCODES_ENOUGH:
+            raise EOFError
+        return written

@@ -16,6 +16,7 @@ from comfypin.errors.model import (
     ModelUnavailable,
     SourceFailed,
     StoreFailed,
+    TargetRefused,
     UnknownSource,
 )
 from comfypin.files import free_bytes
@@ -205,6 +206,8 @@ class Puller:
                 raise refusal
             if self._stop.is_set():
                 raise StoreFailed(path=str(path), reason="the pull was stopped")
+            if path.is_dir() and not path.is_symlink():
+                raise TargetRefused(name=pin.name, target=pin.target_path, reason="a folder is there")
             if pin.sha256 is None:
                 return self._bring_unpinned(pin, path, lease)
             return self._bring_pinned(pin, pin.sha256, path, lease)
@@ -215,7 +218,9 @@ class Puller:
                 root = self._store.root
                 free = free_bytes(root)
                 raise DiskTooSmall(folder=root, needed_bytes=pin.size_bytes or free, free_bytes=free) from error
-            raise StoreFailed(path=str(error.filename or path), reason=error.strerror or str(error)) from error
+            raise StoreFailed(
+                path=str(error.filename2 or error.filename or path), reason=error.strerror or str(error)
+            ) from error
 
     def _bring_pinned(self, pin: ModelPin, digest: Digest, path: Path, lease: Callable[[str], Lease]) -> Outcome:
         store = self._store

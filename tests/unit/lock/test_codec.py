@@ -181,6 +181,7 @@ def test_every_finding_is_said_at_once_with_path_value_and_what_is_allowed() -> 
         "/etc/passwd",
         "$MODELS_DIR/../x",
         "$MODELS_DIR/a/../../x",
+        "$MODELS_DIR/vae/",
         "$COMFY_HOME/..",
         "$HOME/x",
         "$MODELS_DIR",

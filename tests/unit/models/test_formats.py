@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 import zipfile
@@ -59,9 +60,11 @@ def test_metadata_is_no_tensor(tmp_path: Path) -> None:
         (safetensors(b"abcdef") + b"x", "where its header says"),
         ((200_000_000).to_bytes(8, "little") + b"{}", "header would be"),
         ((4).to_bytes(8, "little") + b"nope", "not JSON"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "not JSON"),
         ((2).to_bytes(8, "little") + b"[]", "not an object"),
         (header_of({"t": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"0000"), "do not fit its shape"),
         (header_of({"t": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]}}, b"0"), "shape of 't'"),
+        (header_of({"t": {"dtype": "U8", "shape": [1] * 65, "data_offsets": [0, 1]}}, b"0"), "shape of 't'"),
         (header_of({"t": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"00"), "one after the other"),
         (header_of({"t": 1}), "describes 't' wrongly"),
     ],
@@ -123,6 +126,18 @@ def test_a_file_that_is_nothing_but_a_pickle_is_one_however_short(tmp_path: Path
 def test_what_is_a_few_opcodes_by_chance_is_no_pickle(tmp_path: Path, data: bytes) -> None:
     path = written(tmp_path, data + b"\xff" * 5000)
     assert format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")) is None
+
+
+class _Runs:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.getpid, ()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("harmless", ["x" * 10_000, b"x" * 1_000_000, 2**200_000], ids=["text", "bytes", "number"])
+def test_a_pickle_behind_something_long_is_found(tmp_path: Path, harmless: object, protocol: int) -> None:
+    path = written(tmp_path, pickle.dumps([harmless, _Runs()], protocol))
+    assert isinstance(format_problem(path, pin_of(b"", target="$MODELS_DIR/vae/x.gguf")), PickleRefused)
 
 
 def test_a_pickle_at_the_end_of_an_archive_is_found(tmp_path: Path) -> None:
