@@ -2,20 +2,24 @@
 
 import base64
 import hashlib
+import io
 import os
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from comfypin.cli.main import main
+from comfypin.digest import Digest
 from comfypin.env.layout import Home, site_packages
 from comfypin.env.realize import RealizeOptions, realize
 from comfypin.env.sources import SourcePlaces
 from comfypin.env.status import env_status
+from comfypin.errors.create import PackageUnbuildable
 from comfypin.errors.env import PackageDamaged, PackageHashMismatch, PackagesUnavailable
-from comfypin.lock.model import PythonPins
+from comfypin.lock.model import PackagePin, PythonPins
 from comfypin.tools.vendor import VendorFolder
 from tests.support.releases import PYTHON, SmallRelease, make_wheel, resolve_from_pypi, small_release
 
@@ -58,6 +62,49 @@ def test_a_changed_wheel_in_a_vendor_folder_is_refused(release: SmallRelease) ->
     places = SourcePlaces(cache=release.root / "empty", vendor=folder, offline=True)
     with pytest.raises((PackageHashMismatch, PackagesUnavailable), match="alpha"):
         realize(release.lock, options(release, "offline", places))
+
+
+def with_a_source(release: SmallRelease) -> SmallRelease:
+    """The release and a package that has no wheel."""
+    project = '[project]\nname = "delta"\nversion = "1.0"\n[tool.setuptools]\npy-modules = ["delta"]\n'
+    system = '[build-system]\nrequires = ["setuptools>=61"]\nbuild-backend = "setuptools.build_meta"\n'
+    path = release.root / "wheels/delta-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in (("pyproject.toml", project + system), ("delta.py", "VALUE = 4\n")):
+            member = tarfile.TarInfo(f"delta-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    pin = PackagePin(name="delta", version="1.0", url=path.as_uri(), sha256=(Digest.of_file(path),))
+    python = replace(release.lock.python, packages=(*release.lock.python.packages, pin))
+    return replace(release, lock=replace(release.lock, python=python))
+
+
+def test_a_package_without_a_wheel_is_vendored_with_the_one_that_was_built_of_it(
+    release: SmallRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = with_a_source(release)
+    online = realize(release.lock, options(release, "online"))
+    folder = vendored(release)
+    monkeypatch.setenv("UV_CACHE_DIR", str(release.root / "other-uv"))
+    places = SourcePlaces(cache=release.root / "empty", vendor=folder, offline=True)
+    assert realize(release.lock, options(release, "offline", places)).receipt == online.receipt
+    (wheel,) = (folder.root / "built").rglob("*.whl")
+    wheel.write_bytes(wheel.read_bytes() + b"more")
+    changed = replace(places, cache=release.root / "emptier")
+    with pytest.raises((PackageHashMismatch, PackagesUnavailable), match="delta"):
+        realize(release.lock, options(release, "changed", changed))
+
+
+def test_a_package_that_cannot_be_built_is_not_vendored(release: SmallRelease) -> None:
+    release = with_a_source(release)
+    path = release.root / "wheels/delta-1.0.tar.gz"
+    path.write_bytes(b"no archive")
+    *others, pin = release.lock.python.packages
+    python = replace(release.lock.python, packages=(*others, replace(pin, sha256=(Digest.of_file(path),))))
+    release = replace(release, lock=replace(release.lock, python=python))
+    arguments = ["lock", "vendor", str(release.root / "vendor"), "--lock", str(release.write_lock())]
+    assert main(arguments) == PackageUnbuildable.exit_code
+    assert list((release.root / "vendor").glob(".tmp-*")) == []
 
 
 def from_registry(release: SmallRelease) -> SmallRelease:

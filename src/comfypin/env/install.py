@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from comfypin.env.ahead import Ahead
@@ -20,7 +20,7 @@ from comfypin.env.manifest import (
     survey_and_stamp,
 )
 from comfypin.env.package_cache import Faults, PackageCache
-from comfypin.env.packages import file_name, indexes, normalized, requirement_lines
+from comfypin.env.packages import Interpreter, file_name, fits, indexes, normalized, requirement_lines
 from comfypin.env.plan import Recipe
 from comfypin.env.sources import SourcePlaces
 from comfypin.errors.env import (
@@ -119,7 +119,8 @@ class Installer:
                 self._run_uv([pin], again=True)
 
     def _run_uv(self, packages: Sequence[PackagePin], *, again: bool) -> None:
-        lines = requirement_lines(packages, vendored_wheels(self.places))
+        ready = [built_wheel(pin, self.places, self.recipe.interpreter) for pin in packages]
+        lines = requirement_lines(ready, vendored_wheels(self.places))
         arguments: list[str | Path] = ["pip", "install", "--quiet", "--no-deps", "--require-hashes"]
         arguments += ["--link-mode", "hardlink", "--python", venv_python(self.folder)]
         for index in indexes(packages):
@@ -211,9 +212,21 @@ def vendored_wheels(places: SourcePlaces) -> dict[str, Path]:
     return {path.name: path for path in places.vendor.wheels.iterdir() if path.is_file()}
 
 
+def built_wheel(pin: PackagePin, places: SourcePlaces, interpreter: Interpreter) -> PackagePin:
+    """The pin itself, or of a package without a wheel the one that the vendor folder has for this Python."""
+    if places.vendor is None:
+        return pin
+    for source in pin.sha256:
+        for wheel, digest in places.vendor.built_of(source):
+            ready = replace(pin, url=wheel.resolve().as_uri(), sha256=(digest,))
+            if fits(ready, interpreter):
+                return ready
+    return pin
+
+
 def forget_origin(dist_info: Path) -> None:
     """Drop the notes of where a wheel came from: the same lock gives the same bytes, from any mirror or folder."""
-    notes = [dist_info / name for name in ("direct_url.json", "uv_cache.json")]
+    notes = [dist_info / name for name in ("direct_url.json", "uv_cache.json", "uv_build.json")]
     if not any(note.exists() for note in notes):
         return
     for note in notes:

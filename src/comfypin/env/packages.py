@@ -74,7 +74,7 @@ def select(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[Pa
         if pin.marker and not Marker(pin.marker).evaluate(dict(interpreter.markers)):
             continue
         name = normalized(pin.name)
-        if not _fits(pin, interpreter):
+        if not fits(pin, interpreter):
             unfit.append(f"{name} {pin.version} has {file_name(pin)}")
         elif name not in chosen or (pin.target is not None and chosen[name].target is None):
             chosen[name] = pin
@@ -116,7 +116,8 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _fits(pin: PackagePin, interpreter: Interpreter) -> bool:
+def fits(pin: PackagePin, interpreter: Interpreter) -> bool:
+    """Whether the interpreter takes the package's file: a wheel of its kind, or a source."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     name = file_name(pin)

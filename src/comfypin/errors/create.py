@@ -134,6 +134,18 @@ class ArchiveUnreadable(LockError):
         super().__init__(f"The archive {url} of a node cannot be read: {reason}.", url=url, reason=reason)
 
 
+class PackageUnbuildable(LockError):
+    """A package has no wheel, and building one of its source failed."""
+
+    def __init__(self, *, package: str, python: str, reason: str) -> None:
+        super().__init__(
+            f"{package} has no wheel, and it cannot be built here for Python {python}: {reason}. Install what its "
+            "build needs, or lock a version that has a wheel.",
+            package=package,
+            reason=reason,
+        )
+
+
 class PackagesNowhere(LockError):
     """Installed packages that no package index has, so that no other machine could install them."""
 

@@ -1,9 +1,11 @@
 """A vendor folder: everything a lock needs, named by what it is, so that no index file can disagree with it.
 
-`wheels/<file name of the URL>`, `git/<commit>.bundle` (submodules too), `archives/<sha256>.zip`. `comfypin lock vendor`
-writes it, `comfypin realize --vendor` reads it; both check every byte against the lock.
+`wheels/<file name of the URL>`, `git/<commit>.bundle` (submodules too), `archives/<sha256>.zip`, and for a package that
+has no wheel the one that was built of it: `built/<sha256 of its source>-<sha256 of the wheel>/<wheel>`. `comfypin lock
+vendor` writes it, `comfypin realize --vendor` reads it; both check every byte against the lock, or against such a name.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,3 +35,13 @@ class VendorFolder:
     def archive(self, digest: Digest) -> Path:
         """The zip of a node pack from the registry."""
         return self.root / "archives" / f"{digest.hex}.zip"
+
+    def place_of_built(self, source: Digest, wheel: Digest) -> Path:
+        """The folder of a wheel that was built of a source archive."""
+        return self.root / "built" / f"{source.hex}-{wheel.hex}"
+
+    def built_of(self, source: Digest) -> Iterator[tuple[Path, Digest]]:
+        """The wheels that were built of a source archive, for any Python, each with the digest that it must have."""
+        for folder in sorted((self.root / "built").glob(f"{source.hex}-*")):
+            for wheel in sorted(folder.glob("*.whl")):
+                yield wheel, Digest(folder.name.rpartition("-")[2])
