@@ -12,6 +12,7 @@ from comfypin.models.civitai import CivitaiSource
 from comfypin.models.describe import describe
 from comfypin.models.http import Credentials, HttpClient
 from comfypin.models.huggingface import HubFile, HubSource
+from comfypin.objects.config import S3Config
 from comfypin.objects.gcs import GcsStore
 from comfypin.objects.interface import ObjectStore
 from comfypin.objects.memory import MemoryStore
@@ -21,6 +22,7 @@ from tests.support.model_hubs import COMMIT, HubRepo, civitai, hub
 from tests.support.models import Home, pin_of, safetensors, some_bytes, sources_over
 from tests.support.object_servers import gcs_server, moto_server
 from tests.support.payloads import payload_of
+from tests.support.scripted_server import answering
 
 DATA = safetensors(some_bytes(9 << 20))
 OTHER = safetensors(some_bytes(1000, seed=5))
@@ -148,6 +150,8 @@ def test_the_hub_says_commit_digest_and_size_without_giving_the_file() -> None:
         ("hf://a/b/c", "e/a/b/resolve/main/c"),
         ("hf://a/b@v1/c/d", "e/a/b/resolve/v1/c/d"),
         ("hf://a/b/c?rev=v2", "e/a/b/resolve/v2/c"),
+        ("hf://a/b@refs/pr/3/c/d", "e/a/b/resolve/refs%2Fpr%2F3/c/d"),
+        ("hf://a/b@refs/x", "e/a/b/resolve/refs/x"),
         ("hf://a/b@refs%2Fpr%2F3/c", "e/a/b/resolve/refs%2Fpr%2F3/c"),
         ("hf://datasets/a/b/c d", "e/datasets/a/b/resolve/main/c%20d"),
     ],
@@ -221,6 +225,25 @@ def test_an_object_of_a_bucket_is_pulled(
 )
 def test_what_a_bucket_has_not_is_said(home: Home, uri: str, says: str) -> None:
     report = home.pull(pin_of(DATA, uri), sources=[BucketSource(lambda scheme, bucket: MemoryStore())])
+    assert says in report.failures[0].message
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (403, "SignatureDoesNotMatch", "the secret key does not belong"),
+        (400, "AuthorizationHeaderMalformed", "S3_REGION"),
+        (404, "NoSuchBucket", "does not exist at this endpoint"),
+    ],
+)
+def test_what_a_bucket_refuses_is_said_though_head_has_no_words(home: Home, status: int, code: str, says: str) -> None:
+    with answering(status, f"<Error><Code>{code}</Code></Error>") as url:
+        environ = {"S3_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+
+        def opened(scheme: str, bucket: str) -> S3Store:
+            return S3Store(S3Config.from_variables({**environ, "S3_BUCKET": bucket}))
+
+        report = home.pull(pin_of(DATA, "s3://b/x"), sources=[BucketSource(opened)])
     assert says in report.failures[0].message
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from comfypin.errors import ComfypinError
 from comfypin.errors.model import SourceFailed, SourceMissing, SourceUnavailable, UnknownSource
+from comfypin.errors.storage import ObjectMissing
 from comfypin.models.interface import Reader, SourceFacts, Wanted
 from comfypin.objects.interface import ObjectStore
 
@@ -51,7 +52,7 @@ class BucketFile:
         except ComfypinError as error:
             raise SourceFailed(uri=uri, reason=error.message) from error
         if found is None:
-            raise SourceMissing(uri=uri, reason="there is no such object")
+            raise SourceMissing(uri=uri, reason=_why_missing(store, key))
         self._store = store
         self._key = key
         self._uri = uri
@@ -95,6 +96,17 @@ class BucketSource:
     def facts(self, uri: str) -> SourceFacts:
         opened = self.open(uri, Wanted())
         return SourceFacts(uri=uri, filename=uri.rpartition("/")[2], size_bytes=opened.size_bytes)
+
+
+def _why_missing(store: ObjectStore, key: str) -> str:
+    """Whether the object is missing or its bucket: only a read is told."""
+    try:
+        next(iter(store.read(key)), None)
+    except ObjectMissing:
+        return "there is no such object"
+    except ComfypinError as error:
+        return error.message
+    return "it was not there when it was first asked for"
 
 
 def _parts(uri: str) -> tuple[str, str, str]:

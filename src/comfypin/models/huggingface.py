@@ -14,6 +14,7 @@ from comfypin.models.local import LocalFile
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _KINDS = ("datasets", "spaces")
+_REFS = ("pr", "convert")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,9 @@ class HubFile:
         if parts[0] in _KINDS:
             kind = f"{parts.pop(0)}/"
         name, _, revision = (parts[1] if len(parts) > 2 else "").partition("@")
+        if revision == "refs" and len(parts) > 4 and parts[2] in _REFS:
+            # The hub's own revisions have slashes: refs/pr/3, refs/convert/parquet.
+            revision = "/".join(["refs", parts.pop(2), parts.pop(2)])
         asked = urllib.parse.parse_qs(query).get("rev", [])
         revision = urllib.parse.unquote(revision or (asked[0] if asked else "main"))
         path = urllib.parse.unquote("/".join(parts[2:]))

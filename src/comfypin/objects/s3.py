@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from http import HTTPStatus
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -195,6 +196,10 @@ class S3Store:
         answer = self._http.exchange("HEAD", full)
         if answer.status == HTTPStatus.NOT_FOUND:
             return None
+        if answer.status >= 300:
+            # A refused HEAD has no words; a refused GET has.
+            with closing(self._http.stream(full, headers={"Range": "bytes=0-0"}, chunk_bytes=1)) as refused:
+                next(refused)
         self._http.require_success(answer, full, action="read")
         return answer
 

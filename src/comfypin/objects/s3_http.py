@@ -1,6 +1,6 @@
 """Signed requests to one bucket; the digest of a body is the caller's to know, because outputs are hashed once."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import NoReturn
@@ -59,7 +59,7 @@ class S3Http:
 
     def stream(
         self, key: str, *, headers: Mapping[str, str], chunk_bytes: int, action: str = "read"
-    ) -> Iterator[tuple[bool, bytes]]:
+    ) -> Generator[tuple[bool, bytes], None, None]:
         """GET an object: whether it is the range that was asked for, and each chunk, the first of them empty.
 
         Raises `StorageError`.
