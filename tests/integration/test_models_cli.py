@@ -187,6 +187,19 @@ def test_gc_only_tells_with_dry_run(two_releases: Path) -> None:
     assert (two_releases / "vae" / "extra.safetensors").exists()
 
 
+def test_gc_removes_copies_and_leaves_what_has_changed(tmp_path: Path, two_releases: Path) -> None:
+    words = ("models", "pull", "--lock", tmp_path / "old.lock.json", "--models-dir", two_releases, "--link", "copy")
+    assert comfypin(*words).returncode == 0
+    copy, changed = two_releases / "vae/extra.safetensors", two_releases / "vae/shared.safetensors"
+    assert copy.is_file()
+    assert not copy.is_symlink()
+    changed.chmod(0o644)
+    changed.write_bytes(b"mine")
+    comfypin("models", "gc", "--models-dir", two_releases, "--budget", "0")
+    assert not copy.exists()
+    assert changed.read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [((), "Say what to keep"), (("--keep-releases", "nwe"), "knows no release nwe"), (("--budget", "lots"), "no size")],

@@ -77,10 +77,10 @@ def choose(
 
 
 def collect(store: BlobStore, places: Places, chosen: Iterable[BlobUse], *, keep: Collection[str]) -> GcReport:
-    """Remove the chosen blobs and the links to them. A blob that somebody works on, or that a kept release has come to
-    name since, stays.
+    """Remove the chosen blobs, the links to them and the copies of them. A blob that somebody works on, or that a kept
+    release has come to name since, stays.
     """
-    removed, busy = [], []
+    removed, busy, freed_bytes = [], [], 0
     for blob in chosen:
         lease = store.try_lease(blob.digest.hex)
         if lease is None:
@@ -91,7 +91,7 @@ def collect(store: BlobStore, places: Places, chosen: Iterable[BlobUse], *, keep
             if now & set(keep) - set(blob.releases):
                 busy.append(blob)
                 continue
-            _remove(store, places, blob)
+            freed_bytes += _remove(store, places, blob)
             removed.append(blob)
     _forget_empty_releases(store, keep)
     store.sweep()
@@ -99,18 +99,24 @@ def collect(store: BlobStore, places: Places, chosen: Iterable[BlobUse], *, keep
     return GcReport(
         removed=tuple(removed),
         busy=tuple(busy),
-        freed_bytes=sum(blob.size_bytes for blob in removed),
+        freed_bytes=freed_bytes,
         kept_bytes=sum(blob.size_bytes for blob in survey(store)),
     )
 
 
-def _remove(store: BlobStore, places: Places, blob: BlobUse) -> None:
+def _remove(store: BlobStore, places: Places, blob: BlobUse) -> int:
+    """How many bytes that frees."""
+    freed_bytes = blob.size_bytes
     for target in blob.targets:
         with contextlib.suppress(TargetRefused, OSError):
             path = places.target(ModelPin(name=target, target_path=target))
             if store.placed(blob.digest, path):
                 path.unlink()
+            elif store.is_copy(blob.digest, path):
+                path.unlink()
+                freed_bytes += blob.size_bytes
     store.blob(blob.digest).unlink(missing_ok=True)
+    return freed_bytes
 
 
 def _forget_empty_releases(store: BlobStore, keep: Collection[str]) -> None:

@@ -178,7 +178,7 @@ class BlobStore:
         if not target.exists():
             raise ModelDiffers(name=target.name, target=str(target), reason="does not lead to its blob after linking")
         if kind != "symlink":
-            self.ledger.record(target, target.stat(), digest)
+            self.ledger.record(target, target.stat(), digest, on_disk=self._flush(target))
 
     def placed(self, digest: Digest, target: Path) -> bool:
         """Whether the path leads to the blob by a link, or is another name of the same file."""
@@ -186,6 +186,10 @@ class BlobStore:
             return target.samefile(self.blob(digest))
         except OSError:
             return False
+
+    def is_copy(self, digest: Digest, target: Path) -> bool:
+        """Whether the path is a file of its own that is known to have the blob's bytes."""
+        return not target.is_symlink() and self.ledger.digest_of(target, target.stat()) == digest
 
     def remember_release(self, name: str, models: Iterable[ModelPin], *, create: bool = True) -> None:
         """Record that a release uses its models' blobs now; with `create` False only where the store is there already.
