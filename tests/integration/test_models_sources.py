@@ -1,6 +1,9 @@
 """The kinds of sources: the hub, Civitai, buckets, files of this machine."""
 
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,14 +127,47 @@ def test_addresses_of_the_hub_stay_in_its_cache(home: Home, tmp_path: Path, uri:
     assert "it is not hf://org/repo" in report.failures[0].message
 
 
-def test_a_model_that_the_platform_has_cached_comes_from_there(home: Home, tmp_path: Path) -> None:
-    cached = tmp_path / "hub/models--org--repo/snapshots" / COMMIT / "vae/x.safetensors"
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(DATA)
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    """A file in a cache of the hub's, where its name is a link to its bytes."""
+    folder = tmp_path / "hub/models--org--repo"
+    name = folder / "snapshots" / COMMIT / "vae/x.safetensors"
+    for place in (name.parent, folder / "blobs"):
+        place.mkdir(parents=True)
+    (folder / "blobs/etag").write_bytes(DATA)
+    name.symlink_to("../../../blobs/etag")
+    return name
+
+
+def test_a_model_that_the_platform_has_cached_is_linked_from_there(home: Home, tmp_path: Path, cached: Path) -> None:
     with hub() as server:
-        pin = pin_of(DATA, f"hf://org/repo@{COMMIT}/vae/x.safetensors")
+        pin = pin_of(DATA, "/not/here", f"hf://org/repo@{COMMIT}/vae/x.safetensors")
         (outcome,) = home.pull(pin, sources=[hub_source(server, caches=(tmp_path / "hub",))]).outcomes
         assert server.requests == []
+    assert (outcome.state, outcome.source) == ("adopted", f"hf://org/repo@{COMMIT}/vae/x.safetensors")
+    assert home.path(pin).samefile(cached)
+    assert home.path(pin).readlink().parts[:2] == ("..", ".comfypin")
+    assert list((home.store.root / "tmp").iterdir()) == []
+
+
+def test_a_cached_model_with_other_bytes_is_fetched_from_the_hub(home: Home, tmp_path: Path, cached: Path) -> None:
+    cached.resolve().write_bytes(safetensors(some_bytes(9 << 20, seed=2)))
+    with hub(HubRepo(name="org/repo", path="vae/x.safetensors", data=DATA)) as server:
+        pin = pin_of(DATA, f"hf://org/repo@{COMMIT}/vae/x.safetensors")
+        (outcome,) = home.pull(pin, sources=[hub_source(server, caches=(tmp_path / "hub",))]).outcomes
+    assert (outcome.state, outcome.source) == ("fetched", f"hf://org/repo@{COMMIT}/vae/x.safetensors")
+    assert str(cached) in outcome.failed_sources[0]
+    assert home.path(pin).read_bytes() == DATA
+    assert list((home.store.root / "tmp").iterdir()) == []
+
+
+def test_a_model_cached_on_another_file_system_is_copied(home: Home, tmp_path: Path, cached: Path) -> None:
+    if not os.path.ismount("/dev/shm") or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one file system here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere, hub() as server:
+        shutil.copytree(tmp_path / "hub", Path(elsewhere, "hub"), symlinks=True)
+        pin = pin_of(DATA, f"hf://org/repo@{COMMIT}/vae/x.safetensors")
+        (outcome,) = home.pull(pin, sources=[hub_source(server, caches=(Path(elsewhere, "hub"),))]).outcomes
     assert outcome.state == "fetched"
     assert home.path(pin).read_bytes() == DATA
 

@@ -10,7 +10,6 @@ from comfypin.errors.model import SourceFailed, SourceGated, SourceMissing, Sour
 from comfypin.models.http import HttpClient
 from comfypin.models.httpfile import HttpFile, linked_digest
 from comfypin.models.interface import RemoteFile, SourceFacts, Wanted
-from comfypin.models.local import LocalFile
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _KINDS = ("datasets", "spaces")
@@ -87,9 +86,6 @@ class HubSource:
 
     def open(self, uri: str, wanted: Wanted, *, start: int = 0, length: int | None = None) -> RemoteFile:
         hub_file = HubFile.parse(uri)
-        cached = self._from_cache(hub_file, wanted)
-        if cached is not None:
-            return cached
         try:
             opened = HttpFile(self._client, hub_file.url(self._endpoint), uri, start=start, length=length)
         except SourceFailed as error:
@@ -99,6 +95,15 @@ class HubSource:
             opened.close()
             raise WrongDigest(uri=uri, expected=wanted.sha256.hex, actual=said.hex)
         return opened
+
+    def cached(self, uri: str, wanted: Wanted) -> Path | None:
+        """The file in RunPod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
+        hub_file = HubFile.parse(uri)
+        for cache in self._caches:
+            path = hub_file.cached(cache)
+            if path is not None and wanted.size_bytes in {None, path.stat().st_size}:
+                return path
+        return None
 
     def facts(self, uri: str) -> SourceFacts:
         hub_file = HubFile.parse(uri)
@@ -114,13 +119,6 @@ class HubSource:
             sha256=linked_digest(opened.hops) if opened.size_bytes is not None else None,
             size_bytes=opened.size_bytes,
         )
-
-    def _from_cache(self, hub_file: HubFile, wanted: Wanted) -> RemoteFile | None:
-        for cache in self._caches:
-            path = hub_file.cached(cache)
-            if path is not None and wanted.size_bytes in {None, path.stat().st_size}:
-                return LocalFile(path, str(path))
-        return None
 
     def _explained(self, error: SourceFailed, hub_file: HubFile, uri: str) -> SourceFailed:
         """The hub's own words for why it refuses: https://huggingface.co/docs/hub/models-gated."""

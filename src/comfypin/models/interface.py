@@ -5,7 +5,8 @@ import urllib.parse
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from comfypin.digest import Digest
 
@@ -90,6 +91,14 @@ class ModelSource(Protocol):
 
     def facts(self, uri: str) -> SourceFacts:
         """What the source says of the file. Raises `SourceFailed`."""
+
+
+@runtime_checkable
+class CachedSource(Protocol):
+    """A source that keeps some of its files on this machine, where nobody changes them."""
+
+    def cached(self, uri: str, wanted: Wanted) -> Path | None:
+        """Where the file lies here, or None. Raises `UnknownSource`."""
 
 
 class Watcher(Protocol):

@@ -24,7 +24,8 @@ from comfypin.lease import Lease, acquire
 from comfypin.lock.model import ModelPin
 from comfypin.models.effort import Budget, Effort
 from comfypin.models.formats import format_problem, pickle_by_name
-from comfypin.models.interface import ModelSource, Stop, Unwatched, Wanted, Watcher, shown
+from comfypin.models.interface import CachedSource, ModelSource, Stop, Unwatched, Wanted, Watcher, shown
+from comfypin.models.local import LocalSource
 from comfypin.models.partial import Partial
 from comfypin.models.store import BlobStore, LinkKind
 from comfypin.models.transfer import fetch
@@ -235,6 +236,8 @@ class Puller:
                     _raise(format_problem(path, pin))
                     store.adopt(path.resolve(), digest)
                     state = "adopted"
+                elif (source := self._link_cached(pin, digest)) is not None:
+                    state = "adopted"
                 else:
                     source, failed = self._fetch(pin, digest, held)
                     state = "fetched"
@@ -275,13 +278,23 @@ class Puller:
         self._store.publish(partial, digest)
         return source, failed
 
+    def _link_cached(self, pin: ModelPin, digest: Digest) -> str | None:
+        """The source that has the file on this machine and on the store's file system already: hashed, not copied."""
+        wanted = Wanted(sha256=digest, size_bytes=pin.size_bytes)
+        for uri in pin.sources:
+            with contextlib.suppress(UnknownSource):
+                source = find_source(self._sources, uri)
+                cached = source.cached(uri, wanted) if isinstance(source, CachedSource) else None
+                if cached is not None and self._store.link(cached.resolve(), digest):
+                    return shown(uri)
+        return None
+
     def _from_sources(self, pin: ModelPin, partial: Partial) -> tuple[str, Digest, tuple[str, ...]]:
         """Try the sources in their order; the one that gave the file, its digest, and why the others did not."""
         wanted = Wanted(sha256=pin.sha256, size_bytes=pin.size_bytes)
-        reasons: list[str] = []
-        for uri in pin.sources:
+        offers, reasons = self._offers(pin, wanted)
+        for source, uri in offers:
             try:
-                source = find_source(self._sources, uri)
                 digest = fetch(
                     source,
                     uri,
@@ -302,6 +315,20 @@ class Puller:
                 continue
             return shown(uri), digest, tuple(reasons)
         raise ModelUnavailable(name=pin.name, target=pin.target_path, reasons=reasons)
+
+    def _offers(self, pin: ModelPin, wanted: Wanted) -> tuple[list[tuple[ModelSource, str]], list[str]]:
+        """Where the bytes may be had, what lies on this machine before where it is from; and why not elsewhere."""
+        offers: list[tuple[ModelSource, str]] = []
+        reasons = []
+        for uri in pin.sources:
+            try:
+                source = find_source(self._sources, uri)
+                if isinstance(source, CachedSource) and (cached := source.cached(uri, wanted)) is not None:
+                    offers.append((LocalSource(), str(cached)))
+                offers.append((source, uri))
+            except UnknownSource as error:
+                reasons.append(error.message)
+        return offers, reasons
 
     def _begun(self, pin: ModelPin, partial: Partial, size: int | None, resumed: int) -> None:
         if size is not None:

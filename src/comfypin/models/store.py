@@ -150,6 +150,23 @@ class BlobStore:
             self.ledger.record(blob, blob.stat(), digest)
         return blob
 
+    def link(self, path: Path, digest: Digest) -> bool:
+        """Make a file that nobody changes a blob by another name for it; False where that cannot be, or it differs."""
+        blob = self.blob(digest)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._scratch.name_for(blob)
+        try:
+            os.link(path, temporary)
+            if self.digest_of(temporary, deep=True) != digest:
+                return False
+            temporary.replace(blob)
+        except OSError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.ledger.record(blob, blob.stat(), digest)
+        return True
+
     def put_aside(self, path: Path) -> Path:
         """Move a file out of the way, kept under a name that says when."""
         aside = self.root / "aside" / f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.{process_token()[-12:]}"
