@@ -41,17 +41,19 @@ def command(release: SmallRelease, home: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "comfypin.cli.main", "realize", str(lock), "--home", str(home), *flags]
 
 
-def start(arguments: list[str], release: SmallRelease) -> subprocess.Popen[bytes]:
-    environ = {**os.environ, "COMFYPIN_CACHE_DIR": str(release.root / "cache"), "PYTHONPATH": str(ROOT / "src")}
+def start(arguments: list[str], release: SmallRelease, cache: Path | None = None) -> subprocess.Popen[bytes]:
+    cache = cache or release.root / "cache"
+    environ = {**os.environ, "COMFYPIN_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT / "src")}
+    environ.pop("UV_CACHE_DIR", None)
     return subprocess.Popen(
         arguments, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
 
 
-def finish(release: SmallRelease, home: Path, *flags: str) -> float:
+def finish(release: SmallRelease, home: Path, *flags: str, cache: Path | None = None) -> float:
     """Let a run end well, and say how long it took, in seconds."""
     began = time.monotonic()
-    process = start(command(release, home, *flags), release)
+    process = start(command(release, home, *flags), release, cache)
     _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, said.decode()
     return time.monotonic() - began
@@ -71,20 +73,29 @@ def assert_good(home: Path, clean: Manifest) -> None:
     assert [path.name for path in (home / "builds").iterdir()] == [receipt.key], "nothing half done is left"
 
 
-def run_killed_then_finish(release: SmallRelease, home: Path, delay_s: float, *flags: str) -> None:
-    process = start(command(release, home, *flags), release)
+def run_killed_then_finish(
+    release: SmallRelease, home: Path, delay_s: float, *flags: str, cache: Path | None = None
+) -> None:
+    process = start(command(release, home, *flags), release, cache)
     time.sleep(delay_s)
     kill(process)
-    finish(release, home, *flags)
+    finish(release, home, *flags, cache=cache)
 
 
 def kill_builds(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: int) -> None:
+    """By turns with an empty cache (uv installs, ComfyUI is started, packages are kept), and with one that has all."""
     chance = random.Random(seed)
-    whole_s = finish(release, root / "measure")
+    shared = release.root / "cache"
+    cold_s = finish(release, root / "measure-cold", cache=root / "measured")
+    warm_s = finish(release, root / "measure")
     for number in range(times):
         home = root / f"home{number}"
-        run_killed_then_finish(release, home, chance.uniform(0, whole_s * 1.1))
+        cache, whole_s = (shared, warm_s) if number % 2 else (root / f"cache{number}", cold_s)
+        run_killed_then_finish(release, home, chance.uniform(0, whole_s * 1.1), cache=cache)
         assert_good(home, clean)
+        # What was kept before and after the kill serves the next.
+        finish(release, root / f"again{number}", cache=cache)
+        assert_good(root / f"again{number}", clean)
 
 
 def kill_packs(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: int) -> None:
@@ -117,14 +128,15 @@ def race(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: i
     for number in range(times):
         flags = ("--packs", str(root / f"packs{number}"), "--publish")
         home = root / f"home{number}"
-        pair = [start(command(release, home, *flags), release) for _ in range(2)]
+        cache = release.root / "cache" if number % 2 else root / f"cache{number}"
+        pair = [start(command(release, home, *flags), release, cache) for _ in range(2)]
         time.sleep(chance.uniform(0, whole_s * 1.2))
         victim = chance.randrange(2)
         kill(pair[victim])
         _, said = pair[1 - victim].communicate(timeout=LIMIT_S)
         assert pair[1 - victim].returncode == 0, said.decode()
         assert_good(home, clean)
-        finish(release, root / f"third{number}", *flags)
+        finish(release, root / f"third{number}", *flags, cache=cache)
         assert_good(root / f"third{number}", clean)
 
 
