@@ -1,13 +1,15 @@
 """What the caches save a later build: a start of ComfyUI, downloads, second readings; and that none of it is blind."""
 
+import subprocess
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.env.layout import Home, site_packages
+from comfypin.env.layout import Home, site_packages, venv_python
 from comfypin.env.realize import RealizeOptions, realize
 from comfypin.env.sources import SourcePlaces
 from comfypin.errors.env import ProbeFailed
@@ -114,6 +116,55 @@ def test_a_wheel_whose_record_is_wrong_is_not_downloaded_for_each_env(release: S
         third = realize(release.lock, options(release, "third"))
         assert (site_packages(third.folder) / "liar/__init__.py").read_text() == "TRUTH = 2\n"
         assert first.receipt == second.receipt == third.receipt
+
+
+# -- byte-code that starting ComfyUI made
+
+
+def byte_code(folder: Path) -> Path:
+    (found,) = (site_packages(folder) / "alpha/__pycache__").glob("__init__.*.pyc")
+    return found
+
+
+def uses_byte_code(folder: Path) -> bool:
+    """Whether Python takes alpha's byte-code as it is there."""
+    asked = [str(venv_python(folder)), "-B", "-v", "-c", "import alpha"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stderr
+    return f"{byte_code(folder).name} matches {site_packages(folder)}/alpha/__init__.py" in said
+
+
+def test_the_next_env_starts_with_byte_code(release: SmallRelease) -> None:
+    first = realize(release.lock, options(release, "first"))
+    second = realize(release.lock, options(release, "second"))
+    assert byte_code(second.folder).samefile(byte_code(first.folder))
+    assert uses_byte_code(second.folder)
+
+
+def edited(listing: Path, code: Path) -> None:
+    code.write_bytes(b"other byte-code")
+
+
+def unlisted(listing: Path, code: Path) -> None:
+    listing.unlink()
+
+
+def damaged(listing: Path, code: Path) -> None:
+    listing.write_text("[")
+
+
+@pytest.mark.parametrize("change", [edited, unlisted, damaged])
+def test_byte_code_that_nothing_vouches_for_is_not_used(
+    release: SmallRelease, change: Callable[[Path, Path], None]
+) -> None:
+    first = realize(release.lock, options(release, "first"))
+    (listing,) = (release.root / "cache/packages").glob("alpha-*.pyc.json")
+    change(listing, byte_code(first.folder))
+    second = realize(release.lock, options(release, "second"))
+    assert list(site_packages(second.folder).glob("alpha/__pycache__/*")) == []
+    # Once it is made again, it is kept again.
+    realize(release.lock, options(release, "third", rebuild=True))
+    fourth = realize(release.lock, options(release, "fourth"))
+    assert uses_byte_code(fourth.folder)
 
 
 # -- hashing ahead

@@ -78,6 +78,7 @@ def test_a_package_that_only_it_needed_goes_from_both_caches(
     assert kinds(garbage) == ["env", "package", "download"]
     collect(home, garbage, places)
     assert cached(places) == unpacked(places) == {"alpha", "beta"}
+    assert not list((places.cache / "packages").glob("gamma*")), "its notes are gone too"
     assert find_garbage(home, [current], places) == []
 
 

@@ -51,9 +51,12 @@ class Build:
         found = installer.verified(installed)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") as pool:
             kept = pool.submit(installer.keep, found, installed)
-            probed = self._probed(found)
+            known = self._known(found.manifest)
+            probed = known or self._probed(found)
             write_manifest(self.folder, found.manifest)
             kept.result()
+        if known is None:
+            installer.keep_bytecode(found)
         return receipt_of(self.recipe, found.manifest, probed.model_folders)
 
     def _make_venv(self) -> None:
@@ -66,15 +69,20 @@ class Build:
             raise PackagesUnavailable(reason=made.complaint)
         rewire(self.folder, self.recipe.interpreter)
 
+    @property
+    def _notes(self) -> ProbeNotes:
+        return ProbeNotes(folder=self.places.cache / "probes")
+
+    def _known(self, manifest: Manifest) -> Probed | None:
+        """What starting ComfyUI told when the same bytes were started here before."""
+        return None if self.anew else self._notes.find(manifest, self.recipe.interpreter)
+
     def _probed(self, found: Found) -> Probed:
-        """What starting ComfyUI tells, or told when the same bytes were started here before."""
-        notes, python = ProbeNotes(folder=self.places.cache / "probes"), self.recipe.interpreter
-        if not self.anew and (known := notes.find(found.manifest, python)) is not None:
-            return known
+        """What starting ComfyUI tells."""
         self.tell("Starting ComfyUI to import every node.")
-        probed = probe(self.folder, [node.folder for node in self.recipe.nodes], python.markers)
+        probed = probe(self.folder, [node.folder for node in self.recipe.nodes], self.recipe.interpreter.markers)
         self._undo_imports(found.stamps)
-        notes.write(found.manifest, python, probed)
+        self._notes.write(found.manifest, self.recipe.interpreter, probed)
         return probed
 
     def _undo_imports(self, before: Mapping[str, Stamp]) -> None:

@@ -97,6 +97,13 @@ class Installer:
         ]
         self._cache.keep(sound, self._site, self.folder / VENV)
 
+    def keep_bytecode(self, found: Found) -> None:
+        """Keep what starting ComfyUI has compiled, so that the next env starts with it."""
+        pins = {normalized(pin.name): pin for pin in self.recipe.packages}
+        named = [(normalized(record.name), record) for record in found.records]
+        packages = [(pins[name], record) for name, record in named if name in pins]
+        self._cache.keep_bytecode(packages, self._site, self.folder / VENV)
+
     @property
     def _site(self) -> Path:
         return site_packages(self.folder)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import Digest
+from comfypin.env.kept_bytecode import drop_unlisted, keep_bytecode, read_listing
 from comfypin.env.manifest import Record
 from comfypin.env.packages import file_name, normalized
 from comfypin.files import write_atomically
@@ -43,7 +44,7 @@ class PackageCache:
         """
         kept = {normalized(pin.name): folder for pin in packages if (folder := self._kept_in(pin)) is not None}
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="link") as pool:
-            linked = pool.map(lambda folder: _link_all(folder, venv), kept.values())
+            linked = pool.map(lambda folder: _bring(folder, venv), kept.values())
             return {name: folder.name for (name, folder), whole in zip(kept.items(), linked, strict=True) if whole}
 
     def keep(self, packages: Iterable[tuple[PackagePin, Record]], site: Path, venv: Path) -> None:
@@ -82,6 +83,17 @@ class PackageCache:
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def keep_bytecode(self, packages: Iterable[tuple[PackagePin, Record]], site: Path, venv: Path) -> None:
+        """Keep the byte-code that was made in a venv of packages whose files it shares with this cache."""
+        inside = f"{site.relative_to(venv)}/"
+        for pin, record in packages:
+            folder = self._kept_in(pin)
+            listing = f"{record.folder}/RECORD"
+            with contextlib.suppress(OSError):  # as in `keep`
+                if folder is not None and (site / listing).samefile(folder / inside / listing):
+                    names = [inside + name for name in record.files if ".." not in name]
+                    keep_bytecode(names, venv, folder, _bytecode_listing(folder.parent))
 
     def holds(self, pin: PackagePin) -> bool:
         """Whether a package is kept."""
@@ -132,6 +144,7 @@ def cached_folders(root: Path) -> list[Path]:
 def remove_folder(folder: Path) -> None:
     """Forget one kept package and its note: out of its place at once, so that nobody links half of it."""
     folder.with_name(f"{folder.name}.json").unlink(missing_ok=True)
+    _bytecode_listing(folder).unlink(missing_ok=True)
     aside = folder.with_name(f"{_TEMPORARY}{process_token()}")
     with contextlib.suppress(FileNotFoundError):
         folder.rename(aside)
@@ -144,8 +157,20 @@ def key_of(pin: PackagePin, platform: str) -> str:
     return f"{normalized(pin.name)}-{Digest.of(chr(0).join(facts).encode()).hex[:32]}"
 
 
-def _link_all(folder: Path, venv: Path) -> bool:
-    """Link a tree's files into the venv; False, and nothing left, where one of them has its place taken or is gone."""
+def _bytecode_listing(folder: Path) -> Path:
+    """Where it says which byte-code is kept with a package."""
+    return folder.with_name(f"{folder.name}.pyc.json")
+
+
+def _bring(folder: Path, venv: Path) -> bool:
+    """Link a kept package into the venv, with the byte-code that is vouched for; False where that cannot be."""
+    made = _link_all(folder, venv)
+    drop_unlisted(made or (), venv, read_listing(_bytecode_listing(folder.parent)))
+    return made is not None
+
+
+def _link_all(folder: Path, venv: Path) -> list[str] | None:
+    """Link a tree's files into the venv; None, and nothing left, where one of them has its place taken or is gone."""
     # Strings throughout: there are tens of thousands of files.
     root, target = str(folder), str(venv)
     made: list[str] = []
@@ -156,8 +181,8 @@ def _link_all(folder: Path, venv: Path) -> bool:
     except (FileExistsError, FileNotFoundError, NotADirectoryError):
         for name in made:
             os.unlink(f"{target}/{name}")  # noqa: PTH108
-        return False
-    return True
+        return None
+    return made
 
 
 def _link_into(source: str, target: str) -> None:
