@@ -1,8 +1,8 @@
 """Byte-code of installed packages, kept with them in the cache once starting ComfyUI has made it.
 
 Python takes byte-code for a source of the same size and time, which the links of one file have in common. No RECORD
-vouches for byte-code, so a listing beside each package does: what it does not name, or names with another digest, is not
-used.
+vouches for byte-code, so a listing beside each package does: what it does not name, or names with another digest, is
+not used.
 """
 
 import contextlib
