@@ -219,6 +219,17 @@ def test_stage_copies_the_largest_that_fit(tmp_path: Path, two_releases: Path) -
     assert not (tmp_path / "nvme/vae/shared.safetensors").exists()
 
 
+def test_a_pull_whose_staging_fails_says_so(tmp_path: Path, models_dir: Path) -> None:
+    lock = write_lock(tmp_path, model(DATA, tmp_path / "source"))
+    (tmp_path / "nvme/vae/x.safetensors").mkdir(parents=True)
+    words = ("models", "pull", "--lock", lock, "--models-dir", models_dir, "--stage", tmp_path / "nvme")
+    done = comfypin(*words)
+    assert done.returncode == 50
+    assert "a folder is there" in done.stderr
+    assert (models_dir / "vae/x.safetensors").read_bytes() == DATA
+    assert "error" in json.loads(comfypin(*words, "--json").stdout)
+
+
 def test_add_writes_a_pin_with_digest_and_size(tmp_path: Path) -> None:
     lock = write_lock(tmp_path)
     with faulty_server(lambda request: ranged(DATA, request)) as server:

@@ -125,10 +125,16 @@ def _pull(arguments: argparse.Namespace) -> int:
     work = _work(arguments)
     began = time.monotonic()
     report = _bring(arguments, work, work.models)
+    staged = None
     if arguments.stage is not None and not report.failures:
-        _copy_to(arguments, work, arguments.stage)
-    _print_pulled(report, time.monotonic() - began, as_json=arguments.json)
+        staged = _copy_to(arguments, work, arguments.stage)
+    if not arguments.json or staged is None or not staged.failures:  # a failure is an object of its own
+        _print_pulled(report, time.monotonic() - began, as_json=arguments.json)
     report.raise_failures()
+    if staged is not None:
+        if not arguments.json:
+            print(f"{len(staged.outcomes)} of them staged in {arguments.stage}", file=sys.stderr)
+        staged.raise_failures()
     return 0
 
 
