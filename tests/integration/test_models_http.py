@@ -85,6 +85,14 @@ def test_a_stream_without_ranges_that_breaks_begins_again(home: Home) -> None:
     assert home.path(pin).read_bytes() == BIG
 
 
+@pytest.mark.parametrize("reply", [Reply(body=BIG, cut_after=MIB), Reply(body=BIG, length=len(BIG) + 1)])
+def test_a_stream_that_is_given_up_leaves_nothing_on_the_disk(home: Home, reply: Reply) -> None:
+    with faulty_server(lambda request: reply) as server:
+        pin = replace(weights(BIG, f"{server.url}/x"), size_bytes=None)
+        assert home.pull(pin).failures
+    assert not list(home.store.root.rglob("data"))
+
+
 def test_connections_that_break_go_on_where_they_broke(home: Home) -> None:
     def script(request: Request) -> Reply:
         return ranged(BIG, request, cut_after=1_500_000)

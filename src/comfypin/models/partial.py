@@ -81,6 +81,11 @@ class Partial:
             }
         )
 
+    @property
+    def has_journal(self) -> bool:
+        """Whether another process could go on."""
+        return self._journal_path.exists()
+
     def wrote(self, part: int) -> None:
         """A part's bytes are all in the file."""
         self._append({"wrote": part})

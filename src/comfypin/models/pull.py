@@ -217,8 +217,9 @@ class Puller:
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 root = self._store.root
-                free = free_bytes(root)
-                raise DiskTooSmall(folder=root, needed_bytes=pin.size_bytes or free, free_bytes=free) from error
+                if pin.size_bytes is None:
+                    raise StoreFailed(path=str(root), reason="the disk is full (comfypin models gc)") from error
+                raise DiskTooSmall(folder=root, needed_bytes=pin.size_bytes, free_bytes=free_bytes(root)) from error
             raise StoreFailed(
                 path=str(error.filename2 or error.filename or path), reason=error.strerror or str(error)
             ) from error

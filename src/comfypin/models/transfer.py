@@ -344,5 +344,10 @@ def fetch(
                 raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {again} times)") from error
             if stop.wait(effort.pause_s(again, None) if isinstance(error, StreamBroke) else 0.0):
                 raise
+        except BaseException:
+            # Nobody can go on with a stream that has no journal; its bytes would only fill the disk.
+            if not partial.has_journal:
+                partial.reset()
+            raise
         finally:
             partial.close()
