@@ -296,6 +296,18 @@ async def test_a_jobs_own_s3_config_is_where_it_goes(tmp_path: Path, moto: S3Ser
     assert len(bucket.objects()) == 2
 
 
+def test_a_jobs_own_bucket_may_be_in_any_region() -> None:
+    def elsewhere(request: BaseHTTPRequestHandler) -> tuple[int, str]:
+        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        if "/eu-west-3/s3/" not in request.headers["Authorization"]:
+            return 400, "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-3</Region></Error>"
+        return 400, "<Error><Code>XAmzContentSHA256Mismatch</Code></Error>"
+
+    with answering_by(elsewhere) as url:
+        s3_config = {"accessId": "id", "accessSecret": "secret", "bucketName": "b", "endpointUrl": url}
+        wiring.make_job_sink(Settings.from_environment({}), s3_config, private_buckets=True)
+
+
 async def test_what_fits_is_inline_and_what_does_not_goes_to_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
     settings = Settings.from_environment({**bucket.environ, "INLINE_MAX_BYTES": "5000"})
     sink = wiring.make_sink("base64", settings)

@@ -142,6 +142,7 @@ class WrongRegion(StorageError):
     def __init__(self, *, store: str, region: str, expected: str | None = None) -> None:
         where = f"it is in {expected}; set S3_REGION={expected}" if expected else "set S3_REGION to the bucket's region"
         super().__init__(f"{store} is not in region {region}: {where}.", store=store, region=region, expected=expected)
+        self.expected = expected
 
 
 class PublicAccessImpossible(StorageError):

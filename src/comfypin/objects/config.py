@@ -177,6 +177,8 @@ class S3Config:
         bucket = env.text("S3_BUCKET", "BUCKET_NAME")
         place = Place.parse(url, bucket=bucket.removeprefix("s3://").strip("/") if bucket else None)
         base_url = env.text("S3_PUBLIC_BASE_URL")
+        if base_url and not re.match(r"https?://[^/]", base_url):
+            raise SettingInvalid(variable="S3_PUBLIC_BASE_URL", value=base_url, expected="an address like https://host")
         # An endpoint that names its region knows better than AWS's general variables.
         usual = env.text("AWS_REGION", "AWS_DEFAULT_REGION") or profile.region
         region = env.text("S3_REGION") or place.region or usual or "us-east-1"

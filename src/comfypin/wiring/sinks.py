@@ -71,6 +71,7 @@ def make_job_sink(
 
     `private_buckets` lets the job name a bucket at a private address.
     """
+    from comfypin.errors.storage import WrongRegion
     from comfypin.objects.config import S3Config
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.convert import ConvertingSink
@@ -80,7 +81,13 @@ def make_job_sink(
     config = S3Config.from_variables(settings.environ).for_job(s3_config)
     if not private_buckets:
         require_public(config)
-    sink = _s3_sink(config, outputs)
+    try:
+        sink = _s3_sink(config, outputs)
+    except WrongRegion as exc:
+        # `s3Config` has no field for the region, so the server's word is all there is.
+        if exc.expected is None:
+            raise
+        sink = _s3_sink(replace(config, region=exc.expected), outputs)
     return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
 
 

@@ -67,7 +67,9 @@ def test_a_wrong_value_is_refused(name: str, value: str) -> None:
         GcsConfig.from_variables({name: value})
 
 
-@pytest.mark.parametrize("name", ["S3_RETRIES", "S3_SIGNED_URL_TTL", "S3_ADDRESSING_STYLE", "S3_ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    "name", ["S3_RETRIES", "S3_SIGNED_URL_TTL", "S3_ADDRESSING_STYLE", "S3_ENDPOINT_URL", "S3_PUBLIC_BASE_URL"]
+)
 def test_a_wrong_value_of_s3_names_its_variable(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         S3Config.from_variables({name: "://wrong"})
