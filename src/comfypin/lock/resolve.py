@@ -13,9 +13,10 @@ from comfypin.errors.create import (
     TorchTrioSplit,
 )
 from comfypin.errors.tools import UvFailed
+from comfypin.lock.gitarchives import HOSTS, archives, instead
 from comfypin.lock.model import PackagePin, PythonPins
 from comfypin.lock.needs import Need, Needs
-from comfypin.lock.pylock import PLATFORMS, Platform, read_pylock
+from comfypin.lock.pylock import PLATFORMS, Platform, file_name, read_pylock
 from comfypin.tools.packages import uv
 from comfypin.tools.process import Finished
 
@@ -29,6 +30,7 @@ class Question:
 
     `torch` is the build that is wanted (`cu128`, `cpu`); None takes what the index has. `keep` are pins that stay
     where they still fit, but for the packages in `move`. `overrides` replace what anybody asks of a package.
+    `git_hosts` give archives of commits (`lock.gitarchives`).
     """
 
     needs: Needs
@@ -38,6 +40,7 @@ class Question:
     overrides: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     exclude_newer: str | None = None
+    git_hosts: Mapping[str, str] = field(default_factory=lambda: HOSTS, hash=False)
     keep: tuple[PackagePin, ...] = ()
     move: frozenset[str] = field(default_factory=frozenset)
 
@@ -64,11 +67,23 @@ def resolve(question: Question, *, tell: Callable[[str], None]) -> PythonPins:
 
 def _resolve_platform(question: Question, platform: Platform) -> tuple[PackagePin, ...]:
     """Resolve from the ordinary index, then from PyTorch's own where its build of torch is another one."""
-    pins = _with_trio(question, platform, backend=None)
+    pins = _with_archives(question, platform, backend=None)
     built_for = torch_build(pins)
     if question.torch is None or built_for is None or built_for == question.torch or not platform.name.startswith("li"):
         return pins
-    return _with_trio(question, platform, backend=question.torch)
+    return _with_archives(question, platform, backend=question.torch)
+
+
+def _with_archives(question: Question, platform: Platform, backend: str | None) -> tuple[PackagePin, ...]:
+    """Packages from git have no sha256; the archives of their commits have one. What cannot be built of one stays."""
+    pins = _with_trio(question, platform, backend)
+    chosen = archives(pins, question.git_hosts)
+    if not chosen:
+        return pins
+    try:
+        return _with_trio(replace(holding(question, chosen), keep=pins), platform, backend)
+    except (UvFailed, RequirementsConflict, PackagesUnreachable):
+        return pins
 
 
 def _with_trio(question: Question, platform: Platform, backend: str | None) -> tuple[PackagePin, ...]:
@@ -88,6 +103,12 @@ def _with_trio(question: Question, platform: Platform, backend: str | None) -> t
         return pins
     versions = ", ".join(f"{pin.name} {pin.version}" for pin in pins if pin.name in TRIO)
     raise TorchTrioSplit(versions=versions, target=platform.name)
+
+
+def holding(question: Question, chosen: Mapping[str, str]) -> Question:
+    """The question with what was chosen for each git repository, whoever asks for it."""
+    needs = replace(question.needs, requirements=instead(question.needs.requirements, chosen))
+    return replace(question, needs=needs, overrides=(*question.overrides, *chosen.values()))
 
 
 def trio_fits(pins: Iterable[PackagePin]) -> bool:
@@ -221,13 +242,14 @@ def _absent(said: str, wanted: Sequence[str]) -> list[str]:
 
 def _preferences(pins: Iterable[PackagePin]) -> str:
     """A pylock.toml of earlier pins: uv keeps their versions where it can."""
-    tables = [
-        f'[[packages]]\nname = "{pin.name}"\nversion = "{pin.version}"\n'
-        f'wheels = [{{ url = "{pin.url}", hashes = {{ sha256 = "{pin.sha256[0].hex}" }} }}]\n'
-        for pin in pins
-        if pin.url and pin.url.endswith(".whl") and pin.sha256
-    ]
-    return 'lock-version = "1.0"\ncreated-by = "comfypin"\n\n' + "\n".join(tables)
+    tables = [_preference(pin) for pin in pins if pin.url and not pin.url.startswith("git+") and pin.sha256]
+    return "\n".join(['lock-version = "1.0"\ncreated-by = "comfypin"\n', *(tables or ["packages = []\n"])])
+
+
+def _preference(pin: PackagePin) -> str:
+    file = f'{{ url = "{pin.url}", hashes = {{ sha256 = "{pin.sha256[0].hex}" }} }}'
+    kind = f"wheels = [{file}]" if file_name(str(pin.url)).endswith(".whl") else f"sdist = {file}"
+    return f'[[packages]]\nname = "{pin.name}"\nversion = "{pin.version}"\n{kind}\n'
 
 
 def _failure(done: Finished, question: Question, platform: Platform, backend: str | None) -> Exception:

@@ -9,13 +9,14 @@ from comfypin.errors.create import NothingToUpgrade, RequirementsConflict
 from comfypin.errors.lock import Finding, LockIncomplete
 from comfypin.lock.check import check
 from comfypin.lock.create import WORKERS, Made, own_needs, package_notes
+from comfypin.lock.gitarchives import held
 from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, PythonPins
 from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.needs import Need, Needs, parse_need, plain_name
 from comfypin.lock.parts import Part, Places, node_pin, read_part, ref_of, reread_part
 from comfypin.lock.refs import RepoSpec
 from comfypin.lock.registry import SCHEME
-from comfypin.lock.resolve import Question, resolve
+from comfypin.lock.resolve import Question, holding, resolve
 from comfypin.tools.git import shown
 
 
@@ -143,11 +144,14 @@ def _resolve_again(
     needs = sum((part.needs for part in parts), Needs(requirements=(*own, *told)))
     question = moves.question or question_of(lock)
     dropped = frozenset(lock.python.dropped) | moves.dropped
-    question = replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked))
-    python = resolve(question, tell=tell)
+    still = (need for need in needs.requirements if not _moves(need, moves) and need.name not in asked)
+    chosen = held(still, lock.python.packages, question.git_hosts)
+    asking = replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked))
+    asking = holding(asking, chosen)
+    python = resolve(asking, tell=tell)
     strays = _strays(lock, python, dropped, places, tell)
     if strays:
-        python = resolve(replace(question, needs=needs + Needs(requirements=strays)), tell=tell)
+        python = resolve(replace(asking, needs=asking.needs + Needs(requirements=strays)), tell=tell)
     return replace(
         python,
         requirements=tuple(need.text for need in (*own, *told, *strays)),
@@ -156,6 +160,11 @@ def _resolve_again(
         indexes=tuple(map(shown, question.indexes)),
         extra=lock.python.extra,
     )
+
+
+def _moves(need: Need, moves: Moves) -> bool:
+    origins = {f"the node {folder}" for folder in moves.nodes} | ({"ComfyUI"} if moves.move_comfyui else set())
+    return need.origin in origins
 
 
 def _strays(
