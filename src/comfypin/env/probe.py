@@ -11,6 +11,7 @@ from comfypin.digest import Digest
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, VENV, venv_python
 from comfypin.env.packages import normalized
 from comfypin.errors.env import ProbeFailed
+from comfypin.lock.needs import decoded
 from comfypin.tools.packages import clean_environment
 from comfypin.tools.process import Finished, run
 
@@ -87,7 +88,7 @@ def required(path: Path, markers: Mapping[str, str]) -> list[str]:
     from packaging.requirements import InvalidRequirement, Requirement
 
     names = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    lines = decoded(path.read_bytes()).splitlines() if path.is_file() else []
     for line in lines:
         text = re.sub(r"(^|\s)#.*", "", line).strip()
         if not text or text.startswith("-"):

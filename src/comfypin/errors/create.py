@@ -58,6 +58,19 @@ class PackagesUnreachable(LockError):
         super().__init__(f"The package index cannot be reached: {reason}.{hint}", reason=reason)
 
 
+class GitPackageUnreachable(LockError):
+    """A requirement names a git repository that cannot be fetched, or a ref that it does not have."""
+
+    def __init__(self, *, wants: Sequence[str], reason: str) -> None:
+        asked = f" ({'; '.join(wants)})" if wants else ""
+        super().__init__(
+            f"A package cannot be had from git{asked}: {reason}. Check the address and the network, or take a release "
+            "of it instead with --override 'NAME==1.2'.",
+            wants=list(wants),
+            reason=reason,
+        )
+
+
 class PackageWithoutFile(LockError):
     """A package was resolved, and there is no file of it that the target can install."""
 

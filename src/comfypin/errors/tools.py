@@ -84,6 +84,18 @@ class TreeRefused(EnvError):
         )
 
 
+class PatchUnfit(EnvError):
+    """The changes that a lock holds for a commit do not apply to it."""
+
+    def __init__(self, *, repo: str, reason: str) -> None:
+        super().__init__(
+            f"The lock's patch for {repo} does not apply to its commit: {reason}. Capture the release again, or take "
+            "the patch out of the lock.",
+            repo=repo,
+            reason=reason,
+        )
+
+
 class RefMissing(EnvError):
     """A repository has no branch, tag or commit of the name that is asked of it."""
 

@@ -84,7 +84,8 @@ def _check_packages(packages: Iterable[PackagePin]) -> Iterator[Finding]:
             allowed = "at least one sha256"
             if package.url is not None and package.url.startswith("git+"):
                 allowed = (
-                    "a release of it with a sha256: what is built from git cannot be verified (lock create --override)"
+                    "a release of it with a sha256, by lock create --override: what is built from git cannot be "
+                    "verified, and this host gives no archive of a commit with all that it holds"
                 )
             yield _finding("package-without-hash", (*location, "sha256"), f"nothing for {package.name}", allowed)
         if package.url is not None and package.url.startswith("file:"):

@@ -63,6 +63,8 @@ def _short(value: JsonValue) -> str:
     if value is None:
         return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, sort_keys=True, default=list)
+    if "\n" in text:
+        return f"a text of {len(text.splitlines())} lines"
     is_hex = len(text) in (40, 64) and set(text) <= set("0123456789abcdef")
     return text[:12] if is_hex else text if len(text) <= 100 else f"{text[:97]}..."
 

@@ -54,7 +54,7 @@ def archives(pins: Iterable[PackagePin], hosts: Mapping[str, str] = HOSTS) -> Ma
 
 def instead(needs: Iterable[Need], chosen: Mapping[str, str]) -> tuple[Need, ...]:
     """The needs, with those for a git repository replaced by what was chosen for it (pure)."""
-    places = ((need, _repository(need.text) or "") for need in needs)
+    places = ((need, repository_of(need.text) or "") for need in needs)
     return tuple(replace(need, text=chosen[place]) if place in chosen else need for need, place in places)
 
 
@@ -71,7 +71,7 @@ def _is_whole(url: str) -> bool:
 
 def held(needs: Iterable[Need], pins: Iterable[PackagePin], hosts: Mapping[str, str] = HOSTS) -> Mapping[str, str]:
     """What keeps git packages at the commits that a lock has, as `archives` has it, for branches move (pure)."""
-    wanted = {place for need in needs if (place := _repository(need.text))}
+    wanted = {place for need in needs if (place := repository_of(need.text))}
     found = {}
     for pin in pins:
         url = pin.url or ""
@@ -81,7 +81,7 @@ def held(needs: Iterable[Need], pins: Iterable[PackagePin], hosts: Mapping[str, 
     return found
 
 
-def _repository(text: str) -> str | None:
+def repository_of(text: str) -> str | None:
     """The repository that a requirement names, without the ref."""
     _, found, address = text.partition("git+")
     return _plain(address) if found else None

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from comfypin.errors.create import (
+    GitPackageUnreachable,
     PackagesUnreachable,
     RequirementsConflict,
     RequirementsUnreadable,
     TorchTrioSplit,
 )
 from comfypin.errors.tools import UvFailed
-from comfypin.lock.gitarchives import HOSTS, archives, instead
+from comfypin.lock.gitarchives import HOSTS, archives, instead, repository_of
 from comfypin.lock.model import PackagePin, PythonPins
 from comfypin.lock.needs import Need, Needs
 from comfypin.lock.pylock import PLATFORMS, Platform, file_name, read_pylock
@@ -49,7 +50,7 @@ def resolve(question: Question, *, tell: Callable[[str], None]) -> PythonPins:
     """Resolve for every platform, and say which packages they share.
 
     Raises `RequirementsUnreadable`, `RequirementsConflict`, `TorchTrioSplit`, `PackagesUnreachable`,
-    `PackageWithoutFile` or `UvFailed`.
+    `GitPackageUnreachable`, `PackageWithoutFile` or `UvFailed`.
     """
     if question.needs.unusable:
         raise RequirementsUnreadable(lines=question.needs.unusable)
@@ -260,6 +261,9 @@ def _failure(done: Finished, question: Question, platform: Platform, backend: st
         explanation = text.removeprefix("No solution found when resolving dependencies").strip(" :")
         target = f"{platform.name}, Python {question.python}"
         return RequirementsConflict(target=target, wants=_wants(question.needs, text), explanation=explanation)
+    if "Git operation failed" in said:
+        asked = [need for need in question.needs.requirements if (place := repository_of(need.text)) and place in said]
+        return GitPackageUnreachable(wants=[str(need) for need in asked], reason=text[-600:])
     if _UNREACHABLE.search(said):
         hint = (
             f" --torch {backend} needs PyTorch's own index, because the torch on PyPI is built for something else; "

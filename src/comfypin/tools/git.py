@@ -20,6 +20,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from comfypin.errors.tools import (
     CommitMissing,
     CommitNotHere,
+    PatchUnfit,
     RepoUnreachable,
     ToolMissing,
     TreeIncomplete,
@@ -222,11 +223,11 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
 
 
 def apply_patch(folder: Path, patch: str, *, what: str) -> None:
-    """Apply a diff to the files in a folder. Raises `TreeRefused` where it does not fit."""
+    """Apply a diff to the files in a folder. Raises `PatchUnfit`."""
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
     done = git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra=ceiling)
     if done.exit_code:
-        raise TreeRefused(repo=what, commit="the patch", path="the lock's patch", reason=done.complaint)
+        raise PatchUnfit(repo=shown(what), reason=done.complaint)
 
 
 def _fetch(bare: Path, repo: str, commit: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
+from comfypin.errors.create import GitPackageUnreachable
 from comfypin.lock.gitarchives import archive_of, held, instead
 from comfypin.lock.model import PackagePin
 from comfypin.lock.needs import Need, Needs, parse_need
@@ -98,6 +99,11 @@ def test_what_an_archive_would_lack_stays_a_git_package(host: Host) -> None:
     host.push(pyproject__toml=PROJECT, from_git__py="", __gitmodules="")
     (pin,) = pins_of(host)
     assert str(pin.url).startswith("git+")
+
+
+def test_a_repository_that_cannot_be_had_is_said_with_who_wants_it(host: Host) -> None:
+    with pytest.raises(GitPackageUnreachable, match=r"the node N wants git\+http.*pk\.git@main"):
+        pins_of(host)
 
 
 @pytest.mark.parametrize(
