@@ -37,8 +37,11 @@ class Ahead:
         self._thread.join()
 
     def _follow(self) -> None:
+        changed = 0
         while not self._over.wait(_POLL_S):
-            for name in _folders(self._archives):
+            # Listed only when something came: a cache that many projects share can hold thousands of wheels.
+            before, changed = changed, _changed(self._archives)
+            for name in _folders(self._archives) if changed != before else ():
                 if name not in self._seen:
                     self._seen.add(name)
                     self._hash_folder(f"{self._archives}/{name}")
@@ -65,6 +68,13 @@ def _folders(parent: str) -> list[str]:
         return os.listdir(parent)  # noqa: PTH208  (names, many times a second)
     except OSError:
         return []
+
+
+def _changed(parent: str) -> int:
+    try:
+        return os.stat(parent).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return 0
 
 
 def _files(folder: str) -> Iterator[str]:
