@@ -23,7 +23,7 @@ _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
 _ENOUGH_FREE_BYTES = 1 << 30
 _PROGRAM_TIMEOUT_S = 10
 _EXTRAS = {
-    "gcs": ("google.cloud.storage", "delivery to Google Cloud Storage"),
+    "gcs": ("google.auth", "delivery to Google Cloud Storage"),
     "serve": ("fastapi", "the HTTP API"),
     "worker": ("runpod", "RunPod Serverless"),
 }

@@ -57,8 +57,14 @@ class Text:
             channel.write(self.data)
 
 
+class Sum(Protocol):
+    """A checksum in the making."""
+
+    def update(self, data: memoryview, /) -> object: ...
+
+
 class FilePart:
-    """A part of an open file. `md5` is that of the bytes that were last sent, where it is wanted."""
+    """A part of an open file. `summing`, where there is one, takes in the bytes that are sent."""
 
     def __init__(self, descriptor: int, *, offset: int, size_bytes: int, path: str) -> None:
         self._descriptor = descriptor
@@ -67,30 +73,30 @@ class FilePart:
         self.size_bytes = size_bytes
         self.sha256 = SHA256_OF_NOTHING
         self.pace: Callable[[int], None] | None = None
-        self.wants_md5 = False
-        self.md5 = ""
+        self.summing: Sum | None = None
 
     def go_out(self, channel: Channel) -> None:
         """By the kernel alone, where it can and nobody wants to see the bytes; else through one small buffer."""
-        self.md5 = ""
         sent = 0
-        if channel.descriptor is not None and not self.wants_md5:
+        if channel.descriptor is not None and self.summing is None:
             sent = self._by_kernel(channel.descriptor)
-        summed = hashlib.md5(usedforsecurity=False) if self.wants_md5 else None
         for piece in self._read(sent):
             if self.pace is not None:
                 self.pace(len(piece))
-            if summed is not None:
-                summed.update(piece)
+            if self.summing is not None:
+                self.summing.update(piece)
             channel.write(piece)
-        self.md5 = summed.hexdigest() if summed else ""
 
     def digest(self) -> str:
         """The sha256 of the bytes, read now."""
         hasher = hashlib.sha256()
-        for piece in self._read(0):
-            hasher.update(piece)
+        self.add_to(hasher)
         return hasher.hexdigest()
+
+    def add_to(self, taking: Sum) -> None:
+        """Have a checksum take in the bytes, read now."""
+        for piece in self._read(0):
+            taking.update(piece)
 
     def _by_kernel(self, target: int) -> int:
         """Send all, or nothing where the file system has no such thing; how much was sent."""
@@ -133,6 +139,21 @@ class FilePart:
 
     def _shorter(self) -> PayloadUnreadable:
         return PayloadUnreadable(path=self._path, reason="it became shorter while it was uploaded")
+
+
+class Framed:
+    """A part of a file between a few bytes."""
+
+    def __init__(self, before: bytes, part: FilePart, after: bytes) -> None:
+        self._before, self._part, self._after = before, part, after
+        self.size_bytes = len(before) + part.size_bytes + len(after)
+        self.sha256 = ""
+
+    def go_out(self, channel: Channel) -> None:
+        """One after another."""
+        channel.write(self._before)
+        self._part.go_out(channel)
+        channel.write(self._after)
 
 
 NOTHING = Text()

@@ -1,51 +1,45 @@
-"""Objects in Google Cloud Storage, by Google's own client.
+"""Objects in Google Cloud Storage, by its JSON API.
 
 Small files go up in one request; large ones in one resumable session, which goes on where it broke. Both carry the
 crc32c of the file, so that the server refuses other bytes, and the server's answer is compared once more.
 """
 
-import base64
-import io
+import json
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, BinaryIO
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors.storage import (
     ChecksumMismatch,
-    CredentialsMissing,
     PermissionMissing,
     PublicAccessImpossible,
     SdkMissing,
     SettingMissing,
-    SigningImpossible,
 )
+from comfypin.objects.body import FilePart, Framed, Text
 from comfypin.objects.config import GcsConfig
-from comfypin.objects.directory import open_payload, read_whole
-from comfypin.objects.gate import ByteGate
-from comfypin.objects.gcs_errors import RefusedRequest, explained
-from comfypin.objects.gcs_session import TIMEOUT_S, SessionUpload, upload_adapter
+from comfypin.objects.crc32c import Crc32c
+from comfypin.objects.directory import open_payload, require_as_hashed
+from comfypin.objects.gcs_errors import RefusedRequest
+from comfypin.objects.gcs_http import GcsHttp, facts_in
+from comfypin.objects.gcs_keys import GcsKeys, quoted_path
+from comfypin.objects.gcs_session import SessionUpload
 from comfypin.objects.interface import Payload, StoredObject
 from comfypin.objects.keys import joined_key
 from comfypin.objects.redaction import redact_library_logs
 from comfypin.objects.retry import Retry
-
-if TYPE_CHECKING:
-    from google.auth.credentials import Credentials
-    from google.auth.transport.requests import AuthorizedSession
-    from google.cloud.storage import Blob, Client
+from comfypin.objects.wire import Answer
 
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 WHOLE_BYTES = 8 * MIB  # one request up to here (and Google's own limit for it); a session above
-IN_FLIGHT_BYTES = 24 * MIB
-_CONNECTIONS = 32
-_SCOPE = "https://www.googleapis.com/auth/devstorage.full_control"
+_GOOGLE = "https://storage.googleapis.com"
+_JSON = "application/json; charset=UTF-8"
 
 
 class GcsStore:
@@ -54,24 +48,25 @@ class GcsStore:
     def __init__(self, config: GcsConfig, *, prefix: str = "", retry: Retry | None = None) -> None:
         if config.bucket is None:
             raise SettingMissing(variable="GCS_BUCKET", purpose="deliver to Google Cloud Storage")
+        try:
+            Crc32c()
+        except ImportError as exc:
+            raise SdkMissing(store="Google Cloud Storage", extra="gcs") from exc
         redact_library_logs()
         self._name = config.bucket
         self._config = config
-        self._endpoint = config.endpoint or "https://storage.googleapis.com"
         self._prefix = prefix
         self._retry = retry or Retry(retries=config.retries, base_sleep_s=config.retry_base_sleep_s)
-        self._gate = ByteGate(IN_FLIGHT_BYTES)
-        self._client, self._http, self._signer = _client(config)
-        self._handle = self._client.bucket(config.bucket)
+        self._keys = GcsKeys(config)
+        self._http = GcsHttp(config.endpoint or _GOOGLE, config.bucket, self._keys)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Upload the file, and compare size and crc32c as the server has them."""
         full = joined_key(self._prefix, key)
         with open_payload(payload) as file:
-            if payload.size_bytes <= WHOLE_BYTES:
-                facts = self._put_whole(full, payload, file)
-            else:
-                facts = self._put_in_session(full, payload, file)
+            require_as_hashed(payload, file)
+            upload = self._put_whole if payload.size_bytes <= WHOLE_BYTES else self._put_in_session
+            facts = upload(full, payload, file)
         return StoredObject(
             key=key,
             size_bytes=payload.size_bytes,
@@ -85,16 +80,17 @@ class GcsStore:
         full = joined_key(self._prefix, key)
 
         def ask() -> StoredObject | None:
-            with self._failures_named("read", full):
-                blob = self._handle.get_blob(full, timeout=TIMEOUT_S, retry=None)
-            if blob is None:
-                return None
+            with self._http.failures_named("read", self._uri(full)):
+                answer = self._http.ask("GET", self._object(full))
+                if answer.status == 404:
+                    return None
+                facts = facts_in(answer)
             return StoredObject(
                 key=key,
-                size_bytes=int(blob.size),
+                size_bytes=int(facts.get("size", 0)),
                 uri=self._uri(full),
-                metadata=dict(blob.metadata or {}),
-                etag=blob.etag,
+                metadata=facts.get("metadata") or {},
+                etag=facts.get("etag"),
             )
 
         return self._retry.call(ask, what=self._uri(full))
@@ -102,24 +98,20 @@ class GcsStore:
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
         """The object's bytes, as they come, in chunks of up to 1 MiB."""
         full = joined_key(self._prefix, key)
-        url = f"{self._endpoint}/storage/v1/b/{self._name}/o/{quote(full, safe='')}?alt=media"
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
         with (
-            self._failures_named("read", full),
-            self._http.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response,
+            self._http.failures_named("read", self._uri(full)),
+            self._http.sent("GET", f"{self._object(full)}?alt=media", headers) as coming,
         ):
-            if response.status_code != (206 if offset else 200):
-                raise RefusedRequest.from_response(response)
-            yield from response.iter_content(CHUNK_BYTES)
+            if coming.status != (206 if offset else 200):
+                data = b"".join(coming.chunks(CHUNK_BYTES))
+                raise RefusedRequest.of(Answer(status=coming.status, headers=coming.headers, data=data))
+            yield from coming.chunks(CHUNK_BYTES)
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """A signed GET (version 4): offline with a service account's key, else by Google's signing service."""
-        full = joined_key(self._prefix, key)
-        with self._failures_named("sign for", full):
-            url: str = self._handle.blob(full).generate_signed_url(
-                version="v4", expiration=timedelta(seconds=ttl_s), method="GET", **self._signing_options()
-            )
-        return url
+        """A signed GET (version 4). Raises `SigningImpossible` where these are no service account's credentials."""
+        path = quoted_path(self._name, joined_key(self._prefix, key))
+        return self._keys.signed_url(self._http.endpoint, path, ttl_s=ttl_s)
 
     def validate(self) -> None:
         """Make sure that the bucket is there, takes objects, and can have public ones if it must.
@@ -132,8 +124,9 @@ class GcsStore:
     def _validate_once(self) -> None:
         # Needs no permission of its own; bucket.get would, and roles that may only write do not have it.
         wanted = ["storage.objects.create", "storage.objects.delete"]
-        with self._failures_named("look at", ""):
-            granted = self._handle.test_iam_permissions(wanted, timeout=TIMEOUT_S, retry=None)
+        url = self._http.api("/iam/testPermissions", {"permissions": wanted})
+        with self._http.failures_named("look at", ""):
+            granted = facts_in(self._http.ask("GET", url)).get("permissions", [])
         if "storage.objects.create" not in granted:
             raise PermissionMissing(
                 store=f"gs://{self._name}",
@@ -154,69 +147,76 @@ class GcsStore:
         Only a warning where these credentials may write and not look at the bucket: many roles that can are such.
         """
         try:
-            with self._failures_named("read the access settings of", ""):
-                bucket = self._client.get_bucket(self._name, timeout=TIMEOUT_S, retry=None)
+            with self._http.failures_named("read the access settings of", ""):
+                bucket = facts_in(self._http.ask("GET", self._http.api("")))
         except PermissionMissing:
             log.warning(
                 "whether objects can be public shows at the first upload only (storage.buckets.get is not granted)",
                 extra={"action": "gcs_public_unknown", "bucket": self._name},
             )
             return
-        if bucket.iam_configuration.uniform_bucket_level_access_enabled:
+        settings = bucket.get("iamConfiguration", {})
+        if settings.get("uniformBucketLevelAccess", {}).get("enabled"):
             raise PublicAccessImpossible(
                 store=f"gs://{self._name}",
                 reason="it has uniform bucket-level access, so single objects cannot be made public",
             )
-        if bucket.iam_configuration.public_access_prevention == "enforced":
+        if settings.get("publicAccessPrevention") == "enforced":
             raise PublicAccessImpossible(store=f"gs://{self._name}", reason="it enforces public access prevention")
 
-    def _put_whole(self, full: str, payload: Payload, file: BinaryIO) -> dict[str, str]:
-        with self._gate.hold(payload.size_bytes):
-            data = io.BytesIO(read_whole(payload, file))
-            crc32c = crc32c_of(data)
-            return self._retry.call(lambda: self._upload_whole(full, payload, data, crc32c), what=self._uri(full))
+    def _put_whole(self, full: str, payload: Payload, file: BinaryIO) -> dict[str, Any]:
+        part = FilePart(file.fileno(), offset=0, size_bytes=payload.size_bytes, path=str(payload.path))
+        part.pace = payload.pace
+        crc32c = Crc32c()
+        part.add_to(crc32c)
+        boundary = secrets.token_hex(16)
+        described = json.dumps({**self._described(full, payload), "crc32c": crc32c.base64})
+        body = Framed(
+            f"--{boundary}\r\ncontent-type: {_JSON}\r\n\r\n{described}\r\n"
+            f"--{boundary}\r\ncontent-type: {payload.media_type}\r\n\r\n".encode(),
+            part,
+            f"\r\n--{boundary}--".encode(),
+        )
+        url = self._http.api("/o", {"uploadType": "multipart", **self._acl}, upload=True)
+        headers = {"Content-Type": f'multipart/related; boundary="{boundary}"'}
 
-    def _upload_whole(self, full: str, payload: Payload, data: io.BytesIO, crc32c: str) -> dict[str, str]:
-        if payload.pace is not None:
-            payload.pace(payload.size_bytes)
-        blob = self._blob(full, payload, crc32c)
-        data.seek(0)
-        with self._failures_named("write", full):
-            blob.upload_from_file(
-                data,
-                size=payload.size_bytes,
-                content_type=payload.media_type,
-                predefined_acl=self._acl,
-                checksum=None,  # `crc32c` already is what the server checks
-                timeout=TIMEOUT_S,
-                retry=None,
-            )
-        facts = {"size": str(blob.size), "crc32c": str(blob.crc32c), "etag": str(blob.etag)}
-        self._confirm(full, payload, crc32c, facts)
-        return facts
+        def attempt() -> dict[str, Any]:
+            with self._http.failures_named("write", self._uri(full)):
+                facts = facts_in(self._http.ask("POST", url, headers=headers, body=body))
+            self._confirm(full, payload, crc32c.base64, facts)
+            return facts
 
-    def _put_in_session(self, full: str, payload: Payload, file: BinaryIO) -> dict[str, str]:
-        crc32c = crc32c_of(file)
+        return self._retry.call(attempt, what=self._uri(full))
 
+    def _put_in_session(self, full: str, payload: Payload, file: BinaryIO) -> dict[str, Any]:
+        part = FilePart(file.fileno(), offset=0, size_bytes=payload.size_bytes, path=str(payload.path))
+        crc32c = Crc32c()
+        with ThreadPoolExecutor(1, thread_name_prefix="comfypin-crc32c") as pool:
+            summed = pool.submit(part.add_to, crc32c)
+
+            def sum_of_all() -> str:
+                summed.result()
+                return crc32c.base64
+
+            try:
+                return self._send_in_session(full, payload, file, sum_of_all)
+            except BaseException:
+                crc32c.give_up()
+                raise
+
+    def _send_in_session(
+        self, full: str, payload: Payload, file: BinaryIO, crc32c: Callable[[], str]
+    ) -> dict[str, Any]:
         def open_session() -> str:
-            with self._failures_named("write", full):
-                url: str = self._blob(full, payload, crc32c).create_resumable_upload_session(
-                    content_type=payload.media_type,
-                    size=payload.size_bytes,
-                    checksum=None,
-                    predefined_acl=self._acl,
-                    timeout=TIMEOUT_S,
-                    retry=None,
-                )
-            return url
+            return self._session(full, payload)
 
-        upload = SessionUpload(file, payload.size_bytes, http=self._http, open_session=open_session, pace=payload.pace)
+        upload = SessionUpload(file, payload, http=self._http, open_session=open_session, crc32c=crc32c)
 
-        def attempt() -> dict[str, str]:
-            with self._failures_named("write", full):
+        def attempt() -> dict[str, Any]:
+            with self._http.failures_named("write", self._uri(full)):
                 facts = upload.go_on()
             try:
-                self._confirm(full, payload, crc32c, facts)
+                self._confirm(full, payload, crc32c(), facts)
             except ChecksumMismatch:
                 upload.begin_anew()
                 raise
@@ -224,118 +224,37 @@ class GcsStore:
 
         return self._retry.call(attempt, what=self._uri(full), progress=lambda: upload.received)
 
-    def _confirm(self, full: str, payload: Payload, crc32c: str, facts: dict[str, str]) -> None:
+    def _session(self, full: str, payload: Payload) -> str:
+        """The address of a new session."""
+        url = self._http.api("/o", {"uploadType": "resumable", **self._acl}, upload=True)
+        headers = {
+            "Content-Type": _JSON,
+            "X-Upload-Content-Type": payload.media_type,
+            "X-Upload-Content-Length": str(payload.size_bytes),
+        }
+        body = Text(data=json.dumps(self._described(full, payload)).encode())
+        answer = self._http.ask("POST", url, headers=headers, body=body)
+        session = answer.headers.get("location")
+        if answer.status not in {200, 201} or not session:
+            raise RefusedRequest.of(answer)
+        return session
+
+    def _confirm(self, full: str, payload: Payload, crc32c: str, facts: dict[str, Any]) -> None:
         if not self._config.validate:
             return
         for kind, expected in (("size", str(payload.size_bytes)), ("crc32c", crc32c)):
-            if facts[kind] != expected:
-                raise ChecksumMismatch(uri=self._uri(full), kind=kind, expected=expected, actual=facts[kind])
+            if str(facts.get(kind)) != expected:
+                raise ChecksumMismatch(uri=self._uri(full), kind=kind, expected=expected, actual=str(facts.get(kind)))
 
-    def _blob(self, full: str, payload: Payload, crc32c: str) -> "Blob":
-        blob: Blob = self._handle.blob(full)
-        blob.metadata = dict(payload.metadata)
-        blob.crc32c = crc32c
-        return blob
+    def _described(self, full: str, payload: Payload) -> dict[str, Any]:
+        return {"name": full, "contentType": payload.media_type, "metadata": dict(payload.metadata)}
 
     @property
-    def _acl(self) -> str | None:
-        return "publicRead" if self._config.public else None
+    def _acl(self) -> dict[str, str]:
+        return {"predefinedAcl": "publicRead"} if self._config.public else {}
 
-    def _signing_options(self) -> dict[str, object]:
-        """Arguments for signing: a key on this machine, or a token for Google's signing service."""
-        from google.auth.transport.requests import Request
-
-        credentials = self._signer
-        if hasattr(credentials, "sign_bytes") and getattr(credentials, "signer_email", None):
-            return {"credentials": credentials}
-        if not getattr(credentials, "service_account_email", None):
-            raise SigningImpossible(
-                store=f"gs://{self._name}",
-                reason="these are not a service account's credentials (GOOGLE_APPLICATION_CREDENTIALS)",
-            )
-        credentials.refresh(Request())
-        return {
-            "credentials": credentials,
-            # Known only after the refresh, on a machine of Google's.
-            "service_account_email": getattr(credentials, "service_account_email", None),
-            "access_token": credentials.token,
-        }
+    def _object(self, full: str) -> str:
+        return self._http.api(f"/o/{quote(full, safe='')}")
 
     def _uri(self, full: str) -> str:
         return f"gs://{self._name}/{full}"
-
-    @contextmanager
-    def _failures_named(self, action: str, full: str) -> Iterator[None]:
-        from google.api_core.exceptions import GoogleAPICallError
-        from google.auth.exceptions import GoogleAuthError
-        from requests import RequestException
-
-        try:
-            yield
-        except (GoogleAPICallError, GoogleAuthError, RequestException, RefusedRequest) as exc:
-            error, cause = explained(exc, bucket=self._name, action=action, uri=self._uri(full))
-            # The original text may quote the address of an upload session; its cleaned words are the cause.
-            raise error from cause
-
-
-def crc32c_of(file: BinaryIO) -> str:
-    """The crc32c of a file from its beginning, in base64 as the server gives it."""
-    import google_crc32c
-
-    checksum = google_crc32c.Checksum()
-    file.seek(0)
-    while chunk := file.read(CHUNK_BYTES):
-        checksum.update(chunk)
-    return base64.b64encode(checksum.digest()).decode("ascii")
-
-
-def credentials_of(config: GcsConfig) -> tuple["Credentials", str | None]:
-    """The credentials that the variables or the platform give, and the project that goes with them."""
-    import google.auth
-    from google.auth.exceptions import DefaultCredentialsError
-
-    path = config.credentials_file
-    try:
-        if path is not None:
-            if not path.is_file():
-                raise CredentialsMissing(
-                    store="Google Cloud Storage",
-                    remedy=f"GOOGLE_APPLICATION_CREDENTIALS names {path}, which is no file",
-                )
-            with warnings.catch_warnings():
-                # It warns of files from strangers; this one is the user's own.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                found = google.auth.load_credentials_from_file(str(path), scopes=[_SCOPE])
-        else:
-            found = google.auth.default(scopes=[_SCOPE])
-    except (DefaultCredentialsError, ValueError) as exc:
-        remedy = (
-            f"GOOGLE_APPLICATION_CREDENTIALS names {path}, which holds none"
-            if path
-            else "set GOOGLE_APPLICATION_CREDENTIALS to a service account's JSON file"
-        )
-        raise CredentialsMissing(store="Google Cloud Storage", remedy=remedy) from exc
-    return found[0], found[1]
-
-
-def _client(config: GcsConfig) -> tuple["Client", "AuthorizedSession", "Credentials"]:
-    """Google's client, the connections it uses, and the credentials that sign URLs."""
-    try:
-        from google.auth.credentials import AnonymousCredentials
-        from google.auth.transport.requests import AuthorizedSession
-        from google.cloud.storage import Client
-    except ImportError as exc:
-        raise SdkMissing(store="Google Cloud Storage", extra="gcs") from exc
-
-    nobody = AnonymousCredentials()
-    bare = config.endpoint is not None and config.credentials_file is None
-    signer, project = (nobody, None) if bare else credentials_of(config)
-    # An emulator takes no tokens, and asking Google for one on its behalf would be odd.
-    credentials = nobody if config.endpoint else signer
-    http = AuthorizedSession(credentials)
-    adapter = upload_adapter(connections=_CONNECTIONS)
-    http.mount("https://", adapter)
-    http.mount("http://", adapter)
-    options = {"api_endpoint": config.endpoint} if config.endpoint else None
-    client = Client(project=config.project or project, credentials=credentials, _http=http, client_options=options)
-    return client, http, signer

@@ -1,6 +1,6 @@
 """What Google Cloud Storage said, as one of our errors."""
 
-import re
+import json
 from typing import TYPE_CHECKING
 
 from comfypin.errors import StorageError
@@ -18,10 +18,12 @@ from comfypin.errors.storage import (
     StoreUnreachable,
 )
 from comfypin.objects.redaction import redacted
+from comfypin.objects.wire import Answer, reason_of
 
 if TYPE_CHECKING:
-    from requests import Response
+    from google.auth.exceptions import GoogleAuthError
 
+_NEW_KEY = "make a new key and name its file in GOOGLE_APPLICATION_CREDENTIALS"
 _PASSING_STATUS = {308, 408, 429, 500, 502, 503, 504}
 
 
@@ -34,36 +36,37 @@ class RefusedRequest(Exception):
         self.reason = reason
 
     @classmethod
-    def from_response(cls, response: "Response") -> "RefusedRequest":
+    def of(cls, answer: Answer) -> "RefusedRequest":
         """The status, and Google's message where there is one."""
         try:
-            reason = str(response.json()["error"]["message"])
+            reason = str(json.loads(answer.data)["error"]["message"])
         except (ValueError, KeyError, TypeError):
-            reason = response.text[:200]
-        return cls(status=response.status_code, reason=reason)
+            reason = answer.text[:200]
+        return cls(status=answer.status, reason=reason)
 
 
 def explained(exc: Exception, *, bucket: str, action: str, uri: str) -> tuple[StorageError, ProviderSaid]:
-    """The error that says what happened and what to do, and the library's words without what may be secret."""
-    from google.api_core.exceptions import GoogleAPICallError
-    from google.auth.exceptions import GoogleAuthError, TransportError
-
-    cause = ProviderSaid(f"{type(exc).__name__}: {redacted(str(exc))[:500]}")
+    """The error that says what happened and what to do, and the original's words without what may be secret."""
     store = f"gs://{bucket}"
-    token_service_down = StoreUnreachable(store="Google's token service", reason="no token could be had")
     match exc:
         case RefusedRequest():
+            cause = ProviderSaid(f"{type(exc).__name__}: {redacted(str(exc))[:500]}")
             return _answered(exc.status, exc.reason, store=store, action=action, uri=uri), cause
-        case GoogleAPICallError():
-            return _answered(int(exc.code or 0), str(exc.message), store=store, action=action, uri=uri), cause
-        case TransportError():
-            return token_service_down, cause
-        case GoogleAuthError() if exc.retryable:
-            return token_service_down, cause
-        case GoogleAuthError():
-            return _without_token(str(exc), store), cause
+        case OSError():
+            # The text of the original may quote a request; its kind is enough.
+            return StoreUnreachable(store=store, reason=reason_of(exc)), ProviderSaid(type(exc).__name__)
         case _:
-            return StoreUnreachable(store=store, reason=_connection(str(exc))), cause
+            raise AssertionError(f"not an error of requests: {type(exc).__name__}")
+
+
+def without_token(exc: "GoogleAuthError", *, store: str) -> tuple[StorageError, ProviderSaid]:
+    """Why no token could be had, and what Google's library said of it."""
+    from google.auth.exceptions import TransportError
+
+    cause = ProviderSaid(f"{type(exc).__name__}: {redacted(str(exc))[:500]}")
+    if isinstance(exc, TransportError) or exc.retryable:
+        return StoreUnreachable(store="Google's token service", reason="no token could be had"), cause
+    return _without_token(str(exc), store), cause
 
 
 def _answered(status: int, reason: str, *, store: str, action: str, uri: str) -> StorageError:
@@ -77,7 +80,7 @@ def _answered(status: int, reason: str, *, store: str, action: str, uri: str) ->
     if "public access prevention" in lowered:
         return PublicAccessImpossible(store=store, reason="it enforces public access prevention")
     if status == 401:
-        return CredentialsRefused(store=store, reason="they are not accepted", remedy="renew them")
+        return CredentialsRefused(store=store, reason="they are not accepted", remedy=_NEW_KEY)
     if status == 403:
         remedy = "grant roles/storage.objectUser on the bucket"
         return PermissionMissing(store=store, action=f"{action} objects", remedy=remedy)
@@ -89,10 +92,8 @@ def _answered(status: int, reason: str, *, store: str, action: str, uri: str) ->
 
 
 def _words(text: str) -> str:
-    """Google's own words in a message that begins with the request's address."""
-    if found := re.search(r'"message":\s*"([^"]{1,300})"', text):
-        return found[1]
-    return re.sub(r"^[A-Z]+ \S+: ", "", redacted(text))[:300]
+    """Google's own words, without what may be secret."""
+    return redacted(text)[:300]
 
 
 def _without_token(text: str, store: str) -> StorageError:
@@ -100,18 +101,4 @@ def _without_token(text: str, store: str) -> StorageError:
     if "reasonable timeframe" in lowered or "token used too early" in lowered or "iat and exp" in lowered:
         return ClockSkewed(store=store)
     reason = "they have expired or were revoked" if "expired" in lowered or "invalid_grant" in lowered else "no token"
-    return CredentialsRefused(
-        store=store, reason=reason, remedy="make a new key and name its file in GOOGLE_APPLICATION_CREDENTIALS"
-    )
-
-
-def _connection(text: str) -> str:
-    if "Name or service not known" in text or "Failed to resolve" in text or "NameResolution" in text:
-        return "its name is not known"
-    if "refused" in text:
-        return "the connection was refused"
-    if "timed out" in text or "Timeout" in text:
-        return "it did not answer in time"
-    if "CERTIFICATE" in text or "SSL" in text:
-        return "its TLS certificate is not accepted"
-    return "the connection broke"
+    return CredentialsRefused(store=store, reason=reason, remedy=_NEW_KEY)

@@ -1,25 +1,22 @@
-"""A resumable upload to GCS: all bytes in one request, and after a failure only those that the server lacks.
+"""A resumable upload to GCS: all bytes in two requests, and after a failure only those that the server lacks.
 
-https://cloud.google.com/storage/docs/performing-resumable-uploads. Google's client sends a session in chunks, and
-keeps each in memory; a session takes one request of any length, streamed.
+https://cloud.google.com/storage/docs/performing-resumable-uploads. The file is summed while it is sent, so the last
+bytes travel by themselves: their request carries the sum of all.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
+from comfypin.objects.body import FilePart, Text
 from comfypin.objects.gcs_errors import RefusedRequest
+from comfypin.objects.gcs_http import GcsHttp, facts_in
+from comfypin.objects.interface import Payload
+from comfypin.objects.wire import Answer
 
-if TYPE_CHECKING:
-    from requests import Response, Session
-    from requests.adapters import HTTPAdapter
-
-Pace: TypeAlias = Callable[[int], None]
-
-TIMEOUT_S = (10, 300)
-_BLOCK_BYTES = 1 << 20
 _STEP_BYTES = 256 * 1024  # what a session keeps is a multiple of this
 _LOST = {400, 404, 410}
+_INCOMPLETE = 308
 
 
 class SessionUpload:
@@ -28,24 +25,25 @@ class SessionUpload:
     def __init__(
         self,
         file: BinaryIO,
-        size_bytes: int,
+        payload: Payload,
         *,
-        http: "Session",
+        http: GcsHttp,
         open_session: Callable[[], str],
-        pace: Pace | None = None,
+        crc32c: Callable[[], str],
     ) -> None:
         self._file = file
-        self._size_bytes = size_bytes
+        self._payload = payload
+        self._size_bytes = payload.size_bytes
         self._http = http
         self._open_session = open_session
-        self._pace = pace
         self._url: str | None = None  # whoever knows it may write the object: never shown
+        self._crc32c = crc32c
         self.received = 0
 
-    def go_on(self) -> dict[str, str]:
-        """Bring the upload to its end; the object's size, crc32c and etag as the server has them.
+    def go_on(self) -> dict[str, Any]:
+        """Bring the upload to its end; the object's facts as the server has them.
 
-        Raises `RefusedRequest`, or what the HTTP library raises; may then be called again.
+        Raises `RefusedRequest`, `OSError`, `StorageError`; may then be called again.
         """
         facts = None
         if self._url is None:
@@ -58,76 +56,52 @@ class SessionUpload:
         """Forget the session: what it made is not what was sent."""
         self._url, self.received = None, 0
 
-    def _ask(self, url: str) -> dict[str, str] | None:
+    def _ask(self, url: str) -> dict[str, Any] | None:
         """Learn how much arrived; the object's facts where all did."""
-        headers = {"Content-Range": f"bytes */{self._size_bytes}", "Content-Length": "0"}
-        response = self._http.put(url, headers=headers, timeout=TIMEOUT_S)
-        if response.status_code in {200, 201}:
-            return _facts(response)
-        if response.status_code in _LOST:
+        answer = self._http.ask("PUT", url, headers={"Content-Range": f"bytes */{self._size_bytes}"})
+        if answer.status in _LOST:
             self.begin_anew()
             self._url = self._open_session()
             return None
-        if response.status_code != 308:
-            raise RefusedRequest.from_response(response)
-        last = re.fullmatch(r"bytes=0-(\d+)", response.headers.get("Range", ""))
-        received = int(last[1]) + 1 if last else 0
-        self.received = received - received % _STEP_BYTES
+        if answer.status != _INCOMPLETE:
+            return facts_in(answer)
+        self._learn(answer)
         return None
 
-    def _send(self, url: str) -> dict[str, str]:
-        start, size = self.received, self._size_bytes
-        headers = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
-        body: Any = _Rest(self._file, start, size, pace=self._pace)  # wider than the annotations of requests
-        response = self._http.put(url, data=body, headers=headers, timeout=TIMEOUT_S)
-        if response.status_code not in {200, 201}:
-            if response.status_code in _LOST:
-                self.begin_anew()
-            raise RefusedRequest.from_response(response)
-        return _facts(response)
+    def _send(self, url: str) -> dict[str, Any]:
+        tail = (self._size_bytes - 1) // _STEP_BYTES * _STEP_BYTES
+        while self.received < tail:
+            before = self.received
+            answer = self._put(url, before, self._part(before, tail - before))
+            if answer.status != _INCOMPLETE:
+                return self._ended(answer)
+            self._learn(answer)
+            if self.received <= before:
+                raise RefusedRequest(status=503, reason="the session does not grow")
+        return self._ended(self._put_last(url, self.received))
 
+    def _part(self, start: int, size_bytes: int) -> FilePart:
+        part = FilePart(self._file.fileno(), offset=start, size_bytes=size_bytes, path=str(self._payload.path))
+        part.pace = self._payload.pace
+        return part
 
-class _Rest:
-    """A file from an offset to its end, as a request's body of known length, read into one buffer."""
+    def _put_last(self, url: str, start: int) -> Answer:
+        self._file.seek(start)
+        data = self._file.read(self._size_bytes - start)
+        if self._payload.pace is not None:
+            self._payload.pace(len(data))
+        return self._put(url, start, Text(data=data), {"X-Goog-Hash": f"crc32c={self._crc32c()}"})
 
-    def __init__(self, file: BinaryIO, start: int, end: int, *, pace: Pace | None) -> None:
-        self._file = file
-        self._left = end - start
-        self._length = end - start
-        self._pace = pace
-        self._buffer = memoryview(bytearray(_BLOCK_BYTES))
-        file.seek(start)
+    def _put(self, url: str, start: int, body: FilePart | Text, headers: dict[str, str] | None = None) -> Answer:
+        sent = f"bytes {start}-{start + body.size_bytes - 1}/{self._size_bytes}"
+        return self._http.ask("PUT", url, headers={"Content-Range": sent, **(headers or {})}, body=body)
 
-    def __len__(self) -> int:
-        return self._length
+    def _ended(self, answer: Answer) -> dict[str, Any]:
+        if answer.status in _LOST:
+            self.begin_anew()
+        return facts_in(answer)
 
-    def __iter__(self) -> Iterator[memoryview]:
-        return iter(lambda: self.read(_BLOCK_BYTES), memoryview(b""))
-
-    def read(self, size: int) -> memoryview:
-        """The next bytes; valid until the next call."""
-        room = self._buffer[: min(size, self._left, _BLOCK_BYTES)]
-        count = self._file.readinto(room)  # type: ignore[attr-defined]  # opened raw
-        self._left -= count
-        if self._pace is not None and count:
-            self._pace(count)
-        return room[:count]
-
-
-def upload_adapter(*, connections: int) -> "HTTPAdapter":
-    """What carries requests: a pool for all threads, and blocks large enough for uploads."""
-    from requests.adapters import HTTPAdapter
-
-    class UploadAdapter(HTTPAdapter):
-        def init_poolmanager(self, *args: object, **options: object) -> None:
-            super().init_poolmanager(*args, **options, blocksize=_BLOCK_BYTES)  # type: ignore[arg-type]
-
-    return UploadAdapter(pool_maxsize=connections)
-
-
-def _facts(response: "Response") -> dict[str, str]:
-    try:
-        described = response.json()
-    except ValueError as exc:
-        raise RefusedRequest(status=502, reason="the answer is not JSON") from exc
-    return {name: str(described.get(name)) for name in ("size", "crc32c", "etag")}
+    def _learn(self, answer: Answer) -> None:
+        last = re.fullmatch(r"bytes=0-(\d+)", answer.headers.get("range", ""))
+        received = int(last[1]) + 1 if last else 0
+        self.received = min(received - received % _STEP_BYTES, (self._size_bytes - 1) // _STEP_BYTES * _STEP_BYTES)

@@ -9,7 +9,7 @@ _SECRETS = re.compile(
     r"=[^&\s\"']+"
 )
 _BEARER = re.compile(r"(?i)\b(Bearer|AWS4-HMAC-SHA256)\s+[^\s\"',]+")
-_LOGGERS = ("urllib3.connectionpool", "google.auth", "google.auth.transport.requests", "google.cloud.storage")
+_LOGGERS = ("urllib3.connectionpool", "google.auth", "google.auth.transport.requests")
 
 
 def redacted(text: str) -> str:

@@ -140,11 +140,13 @@ class S3Store:
 
         def attempt() -> str | None:
             unproven = self._proof.wants_etag and not self._proof.digests_are_checked
-            body.wants_md5 = unproven and payload.size_bytes <= ETAG_CHECKED_BYTES
+            compared = unproven and payload.size_bytes <= ETAG_CHECKED_BYTES
+            md5 = hashlib.md5(usedforsecurity=False)
+            body.summing = md5 if compared else None
             answer = self._http.ask("PUT", full, action="write", headers=_attributes(payload), body=body)
             etag = bare(answer.headers.get("etag"))
-            if body.wants_md5:
-                self._confirm(full, payload, etag, body.md5)
+            if compared:
+                self._confirm(full, payload, etag, md5.hexdigest())
             return etag
 
         return self._retry.call(attempt, what=self._http.uri(full))

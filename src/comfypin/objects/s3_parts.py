@@ -81,19 +81,17 @@ class PartsUpload:
                     index, length = next(waiting, (-1, 0))
                 if index < 0:
                     return
-                part = self._part(index * step, length, with_md5=with_md5)
-                etag = self._send(upload_id, index + 1, part)
-                sent[index] = etag, part.md5
+                part = self._part(index * step, length)
+                sent[index] = self._send(upload_id, index + 1, part, with_md5=with_md5)
 
         with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="comfypin-part") as pool:
             self._crew = Crew(pool)
             self._crew.share(send_some, most=min(PARTS_AT_ONCE, len(sizes)))
         return [sent[index] for index in range(len(sizes))]
 
-    def _part(self, offset: int, size_bytes: int, *, with_md5: bool) -> FilePart:
+    def _part(self, offset: int, size_bytes: int) -> FilePart:
         part = FilePart(self._file.fileno(), offset=offset, size_bytes=size_bytes, path=str(self._payload.path))
         part.pace = self._pace
-        part.wants_md5 = with_md5
         return part
 
     def _pace(self, count: int) -> None:
@@ -101,16 +99,18 @@ class PartsUpload:
         if self._payload.pace is not None:
             self._payload.pace(count)
 
-    def _send(self, upload_id: str, number: int, part: FilePart) -> str:
+    def _send(self, upload_id: str, number: int, part: FilePart, *, with_md5: bool) -> tuple[str, str]:
         self._crew.go_on()
         # TLS notices every change on the way, and a second digest would cost as much as the sending.
         part.sha256 = UNSIGNED if self._http.is_encrypted else part.digest()
         query = {"partNumber": str(number), "uploadId": upload_id}
 
-        def ask() -> str:
+        def ask() -> tuple[str, str]:
             self._crew.go_on()
+            md5 = hashlib.md5(usedforsecurity=False)
+            part.summing = md5 if with_md5 else None
             answer = self._http.ask("PUT", self._key, action="write", query=query, body=part)
-            return answer.headers.get("etag") or ""
+            return answer.headers.get("etag") or "", md5.hexdigest()
 
         return self._retry.call(ask, what=f"{self._uri} part {number}")
 

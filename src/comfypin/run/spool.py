@@ -7,7 +7,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from comfypin.digest import Digest
@@ -18,6 +20,7 @@ from comfypin.outputs.interface import Output
 from comfypin.outputs.media import HEAD_BYTES, identify, picture_size
 
 _SMALL_BYTES = 1 << 20
+_AHEAD_BYTES = 4 << 20
 _AT_ONCE = 4
 
 
@@ -103,18 +106,35 @@ async def _measure_local(wanted: Wanted, index: int, path: Path) -> Output:
 
 
 def _measure(wanted: Wanted, index: int, path: Path) -> Output:
-    hasher = hashlib.sha256()
-    head, size = b"", 0
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
         settled = stamp.settled(time.time_ns())
-        buffer = reading_buffer()
-        while count := file.readinto(buffer):
-            head = head or bytes(buffer[: min(count, HEAD_BYTES)])
-            size += count
-            hasher.update(buffer[:count])
+        read = _read_ahead if stamp.size_bytes > _AHEAD_BYTES else _read
+        hasher, head, size = hashlib.sha256(), b"", 0
+        for piece in read(file):
+            head = head or bytes(piece[:HEAD_BYTES])
+            size += len(piece)
+            hasher.update(piece)
     known = stamp if settled else None
     return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=known)
+
+
+def _read(file: FileIO) -> Iterator[memoryview]:
+    """The file's bytes, each piece valid until the next."""
+    buffer = reading_buffer()
+    while count := file.readinto(buffer):
+        yield buffer[:count]
+
+
+def _read_ahead(file: FileIO) -> Iterator[memoryview]:
+    """The same, read by another thread: of hashing a large file, a sixth is reading it."""
+    filled, free = (memoryview(bytearray(_AHEAD_BYTES)) for _ in range(2))
+    with ThreadPoolExecutor(1, thread_name_prefix="comfypin-read") as pool:
+        coming = pool.submit(file.readinto, filled)
+        while count := coming.result():
+            coming = pool.submit(file.readinto, free)
+            yield filled[:count]
+            filled, free = free, filled
 
 
 async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
