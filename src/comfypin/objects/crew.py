@@ -40,8 +40,9 @@ class Crew:
                     future.result()
                 if not pending:
                     return
-                if not done and self._sum_s() - worked_s < _BUSY * (time.monotonic() - began_s):
-                    hired += [self._hire(work) for _ in range(min(len(hired), most - len(hired)))]
+                if not done:
+                    busy = (self._sum_s() - worked_s) / (time.monotonic() - began_s)
+                    hired += [self._hire(work) for _ in range(more_to_hire(len(hired), most=most, busy=busy))]
         except BaseException:
             self.give_up()
             for future in hired:
@@ -70,3 +71,8 @@ class Crew:
             work()
 
         return self._pool.submit(begin)
+
+
+def more_to_hire(hired: int, *, most: int, busy: float) -> int:
+    """How many threads join those that use `busy` of a core together: as many again, while they mostly wait."""
+    return min(hired, most - hired) if busy < _BUSY else 0

@@ -1,6 +1,5 @@
 """How many threads share uploads: few that work, many that wait."""
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from comfypin.errors import Cancelled
-from comfypin.objects.crew import Crew
+from comfypin.objects.crew import Crew, more_to_hire
 
 
 def threads_used(piece: Callable[[], object], *, pieces: int, most: int) -> int:
@@ -36,9 +35,11 @@ def test_threads_that_wait_are_joined_by_others() -> None:
     assert threads_used(lambda: time.sleep(0.05), pieces=40, most=8) == 8
 
 
-def test_threads_that_work_stay_two() -> None:
-    data = bytes(1 << 16)
-    assert threads_used(lambda: hashlib.sha256(data), pieces=2000, most=8) == 2
+@pytest.mark.parametrize(
+    ("hired", "busy", "more"), [(2, 0.1, 2), (4, 0.59, 4), (6, 0.0, 2), (8, 0.0, 0), (2, 0.6, 0), (2, 1.3, 0)]
+)
+def test_threads_that_work_are_left_alone(hired: int, busy: float, more: int) -> None:
+    assert more_to_hire(hired, most=8, busy=busy) == more
 
 
 def test_one_thread_is_enough_for_one_thing() -> None:
