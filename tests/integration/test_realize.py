@@ -171,9 +171,18 @@ def test_an_install_script_is_skipped_where_the_lock_says_so(release: SmallRelea
     assert realize(skipped.lock, options(release)).action == "build"
 
 
-def test_an_install_script_may_call_pip_for_what_is_there_already(release: SmallRelease) -> None:
-    script = "import subprocess, sys\nsubprocess.check_call([sys.executable, '-m', 'pip', 'install', 'alpha'])\n"
+@pytest.mark.parametrize("pip", ["{sys.executable} -s -m pip", "pip", "pip3"])
+def test_an_install_script_may_call_pip_for_what_is_there_already(pip: str, release: SmallRelease) -> None:
+    flags = "--user --no-warn-script-location --disable-pip-version-check --root-user-action=ignore"
+    script = f"import subprocess, sys\nsubprocess.check_call(f'{pip} install {flags} alpha', shell=True)\n"
     assert realize(with_script(release, script).lock, options(release)).action == "build"
+
+
+def test_an_install_script_cannot_reach_the_pip_of_the_system(release: SmallRelease) -> None:
+    wheel = make_wheel(release.root / "wheels", "delta", "9.0", {"delta.py": ""})
+    script = f"import subprocess\nsubprocess.check_call(['pip', 'install', {wheel.url!r}])\n"
+    with pytest.raises(InstallScriptFailed, match="delta"):
+        realize(with_script(release, script).lock, options(release))
 
 
 def test_an_install_script_that_fails_is_one_error(release: SmallRelease) -> None:

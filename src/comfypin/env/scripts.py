@@ -15,11 +15,18 @@ from comfypin.tools.packages import clean_environment, uv_binary
 from comfypin.tools.process import run
 
 SCRIPT_TIMEOUT_S = 1800.0
-# Scripts call `python -m pip install ...`; a locked venv has no pip. uv answers to that name, held to the lock's pins.
+# Scripts call `python -m pip install ...` or `pip install ...`; a locked venv has no pip, and that of the system would
+# change the system. uv answers to both names, held to the lock's pins, and without the flags that only pip knows.
 _PIP = """\
 import os, sys
 uv = {uv!r}
-os.execv(uv, [uv, "--no-config", "--no-progress", "pip", *sys.argv[1:]])
+deaf = ("--user", "--no-warn-script-location", "--disable-pip-version-check", "--no-input", "--root-user-action")
+arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in deaf]
+os.execv(uv, [uv, "--no-config", "--no-progress", "pip", *arguments])
+"""
+_PROGRAM = """\
+#!/bin/sh
+exec python -m pip "$@"
 """
 
 
@@ -39,6 +46,7 @@ def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[s
         shim.mkdir()
         (shim / "__init__.py").write_text("", encoding="utf-8")
         (shim / "__main__.py").write_text(_PIP.format(uv=str(uv_binary())), encoding="utf-8")
+        _write_programs(Path(folder, "bin"))
         pins = Path(folder, "pins.txt")
         lines = [f"{pin.name}=={pin.version}" for pin in recipe.packages]
         pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -46,6 +54,14 @@ def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[s
             tell(f"Running install.py of {node.name}.")
             _run_one(build, node, path, _environment(build, folder, pins, offline=offline))
             _require_unmoved(node, before, _distributions(build))
+
+
+def _write_programs(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("pip", "pip3"):
+        program = folder / name
+        program.write_text(_PROGRAM, encoding="utf-8")
+        program.chmod(0o755)
 
 
 def _check(node: NodePin, path: Path) -> bool:
@@ -81,7 +97,7 @@ def _environment(build: Path, shim: str, pins: Path, *, offline: bool) -> dict[s
     venv = build / VENV
     return {
         **ours,
-        "PATH": f"{venv / 'bin'}:{ours.get('PATH', '')}",
+        "PATH": f"{venv / 'bin'}:{shim}/bin:{ours.get('PATH', '')}",
         "VIRTUAL_ENV": str(venv),
         "PYTHONPATH": shim,
         "PYTHONNOUSERSITE": "1",
