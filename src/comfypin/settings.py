@@ -139,7 +139,7 @@ class RunpodSettings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "RunpodSettings":
-        """Read RUNPOD_*; empty variables count as unset."""
+        """Read RUNPOD_*; empty variables count as unset. Raises `ConfigError`."""
         read = {
             "api_key": environ.get("RUNPOD_API_KEY", "").strip(),
             "api_url": environ.get("RUNPOD_API_URL", "").strip().rstrip("/"),
@@ -148,6 +148,8 @@ class RunpodSettings:
             "s3_access_key": environ.get("RUNPOD_S3_ACCESS_KEY", "").strip(),
             "s3_secret_key": environ.get("RUNPOD_S3_SECRET_KEY", "").strip(),
         }
+        for name, variable in (("api_key", "RUNPOD_API_KEY"), ("s3_access_key", "RUNPOD_S3_ACCESS_KEY")):
+            _fit_for_headers(variable, read[name])
         return cls(**{name: value for name, value in read.items() if value})
 
 
@@ -291,6 +293,10 @@ class ModelSettings:
         def text(*names: str) -> str | None:
             return next((value for name in names if (value := environ.get(name, "").strip())), None)
 
+        def token(*names: str) -> str | None:
+            name = next((name for name in names if text(name)), "")
+            return _fit_for_headers(name, text(name)) if name else None
+
         store = text("COMFYPIN_MODEL_STORE")
         home = Path(text("HF_HOME") or Path(text("HOME") or "/root", ".cache", "huggingface"))
         return cls(
@@ -298,14 +304,25 @@ class ModelSettings:
             connections=_connections(text("COMFYPIN_CONNECTIONS")),
             durable=_switch("COMFYPIN_DURABLE", text("COMFYPIN_DURABLE")),
             hub_endpoint=text("HF_ENDPOINT") or "https://huggingface.co",
-            hub_token=text("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
+            hub_token=token("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
             hub_caches=(
                 Path(text("COMFYPIN_RUNPOD_CACHE") or "/runpod-volume/huggingface-cache/hub"),
                 Path(text("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") or home / "hub"),
             ),
             civitai_endpoint=text("CIVITAI_ENDPOINT") or "https://civitai.com",
-            civitai_token=text("CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY"),
+            civitai_token=token("CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY"),
         )
+
+
+def _fit_for_headers(name: str, value: str | None) -> str | None:
+    """A token as it is; one that HTTP would not take is not shown in the refusal, nor in any later one."""
+    if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
+        raise ConfigError(
+            f"What {name} holds (not shown) cannot be a token: it has spaces, line breaks or other characters than "
+            "ASCII; copy it again.",
+            variable=name,
+        )
+    return value
 
 
 def _connections(text: str | None) -> int:

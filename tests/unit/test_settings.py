@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import ConfigError
-from comfypin.settings import Settings
+from comfypin.settings import ModelSettings, RunpodSettings, Settings
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
@@ -37,3 +37,13 @@ def test_an_output_mode_that_does_not_exist_is_refused_by_its_variable() -> None
 
 def test_the_environment_is_never_printed() -> None:
     assert "hush" not in repr(Settings.from_environment({"AWS_SECRET_ACCESS_KEY": "hush"}))
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "CIVITAI_API_KEY"])
+@pytest.mark.parametrize("value", ["hush\nhush", "hüsh", "hu sh"])
+def test_a_token_that_fits_into_no_header_is_refused_and_not_shown(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name) as caught:
+        ModelSettings.from_environment({name: value})
+    assert value not in str(caught.value)
+    with pytest.raises(ConfigError, match="RUNPOD_API_KEY"):
+        RunpodSettings.from_environment({"RUNPOD_API_KEY": value})

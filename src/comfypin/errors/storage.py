@@ -19,12 +19,11 @@ class SettingMissing(ConfigError):
 
 
 class SettingInvalid(ConfigError):
-    """A variable holds what it cannot mean."""
+    """A variable holds what it cannot mean. A `value` that may be a secret is left out, and not shown."""
 
-    def __init__(self, *, variable: str, value: str, expected: str) -> None:
-        super().__init__(
-            f"{variable} is {value!r}, which is not {expected}.", variable=variable, value=value, expected=expected
-        )
+    def __init__(self, *, variable: str, expected: str, value: str | None = None) -> None:
+        held = f"{variable} is {value!r}, which is" if value is not None else f"What {variable} holds (not shown) is"
+        super().__init__(f"{held} not {expected}.", variable=variable, value=value, expected=expected)
 
 
 class SettingsConflict(ConfigError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from comfypin import __version__
-from comfypin.errors.model import RedirectRefused
+from comfypin.errors.model import RedirectRefused, SourceFailed
 from comfypin.models.answer import Answer, unavailable
 from comfypin.models.interface import shown
 from comfypin.models.network import Connections, Dialler, Names, Place, SystemDialler, is_link_local
@@ -125,11 +125,16 @@ class HttpClient:
                 connection.request("GET", _quoted(target), headers=sent)
                 dialled = connection.sock
                 answer = Answer(url, connection.getresponse(), place, connection, dialled=dialled)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if used_before and not isinstance(error, TimeoutError):
                     continue
                 raise unavailable(url, error) from error
+            except ValueError:
+                connection.close()
+                reason = "its address or its token holds what HTTP does not take"
+                # The original quotes the header.
+                raise SourceFailed(uri=shown(url), reason=reason) from None
             answer.lend_to(self._connections)
             return answer
 

@@ -14,6 +14,7 @@ from comfypin.objects.keys import clean_prefix
 DEFAULT_PREFIX = "comfy/outputs"
 DEFAULT_RETRIES = 3
 DEFAULT_BASE_SLEEP_S = 0.5
+_LONGEST_PATH = 1024
 LONGEST_SIGNED_URL_S = 7 * 24 * 3600  # of both GCS and S3
 
 Addressing = Literal["auto", "path", "virtual"]
@@ -59,6 +60,20 @@ class Variables:
             raise SettingInvalid(variable=name, value=value, expected="a number of seconds")
         return float(value)
 
+    def header(self, name: str) -> str | None:
+        """A key id or token, which goes into headers. Raises `SettingInvalid`, which does not show it."""
+        value = self.text(name)
+        return None if value is None else _fit_for_headers(name, value)
+
+    def file(self, name: str) -> Path | None:
+        """The path of a file. Raises `SettingInvalid` where it is, as it happens, what such a file holds."""
+        value = self.text(name)
+        if value is None:
+            return None
+        if value.startswith("{") or len(value) > _LONGEST_PATH or not value.isprintable():
+            raise SettingInvalid(variable=name, expected="the path of a file; write it to one, and name that")
+        return Path(value).expanduser()
+
     def prefix(self, name: str) -> str:
         """A prefix for keys; `/` alone means none. Raises `SettingInvalid`."""
         value = self.text(name) or DEFAULT_PREFIX
@@ -66,6 +81,12 @@ class Variables:
             return clean_prefix(value)
         except KeyInvalid as exc:
             raise SettingInvalid(variable=name, value=value, expected="a beginning of keys like a/b") from exc
+
+
+def _fit_for_headers(name: str, value: str) -> str:
+    if not re.fullmatch(r"[!-~]+", value):
+        raise SettingInvalid(variable=name, expected="ASCII characters without spaces and line breaks")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +109,6 @@ class GcsConfig:
         """Read the variables. Raises `SettingInvalid`."""
         env = Variables(environ)
         bucket = env.text("GCS_BUCKET")
-        credentials = env.text("GOOGLE_APPLICATION_CREDENTIALS")
         endpoint = env.text("STORAGE_EMULATOR_HOST")
         if endpoint and "://" not in endpoint:
             endpoint = f"http://{endpoint}"
@@ -96,7 +116,7 @@ class GcsConfig:
             bucket=bucket.removeprefix("gs://").strip("/") if bucket else None,
             prefix=env.prefix("GCS_PREFIX"),
             project=env.text("GOOGLE_CLOUD_PROJECT", "GCS_PROJECT"),
-            credentials_file=Path(credentials).expanduser() if credentials else None,
+            credentials_file=env.file("GOOGLE_APPLICATION_CREDENTIALS"),
             retries=env.count("GCS_RETRIES", default=DEFAULT_RETRIES),
             retry_base_sleep_s=env.seconds("GCS_RETRY_BASE_SLEEP", default=DEFAULT_BASE_SLEEP_S),
             public=env.flag("GCS_PUBLIC", default=False),
@@ -217,7 +237,10 @@ class S3Config:
             endpoint=place.endpoint,
             region=place.region or "us-east-1",
             addressing="auto",
-            credentials=S3Credentials(access_key_id=text("accessId"), secret_access_key=text("accessSecret")),
+            credentials=S3Credentials(
+                access_key_id=_fit_for_headers("s3Config.accessId", text("accessId")),
+                secret_access_key=text("accessSecret"),
+            ),
             public_base_url=None,
         )
 
@@ -318,13 +341,13 @@ def _credentials(env: Variables, profile: AwsProfile, *, runpods_first: bool) ->
     runpods = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
     aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     for key_name, secret_name, token_name in (runpods, aws) if runpods_first else (aws, runpods):
-        key, secret = env.text(key_name), env.text(secret_name)
+        key, secret = env.header(key_name), env.text(secret_name)
         if (key is None) != (secret is None):
             raise SettingsConflict(
                 reason=f"Of {key_name} and {secret_name} only one is set", remedy="set both or neither"
             )
         if key and secret:
-            token = env.text(token_name) if token_name else None
+            token = env.header(token_name) if token_name else None
             return S3Credentials(access_key_id=key, secret_access_key=secret, session_token=token)
     if profile.credentials is None and (name := env.text("AWS_PROFILE")):
         raise SettingsConflict(

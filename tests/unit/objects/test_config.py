@@ -75,6 +75,23 @@ def test_a_wrong_value_of_s3_names_its_variable(name: str) -> None:
         S3Config.from_variables({name: "://wrong"})
 
 
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "BUCKET_ACCESS_KEY_ID"])
+@pytest.mark.parametrize("value", ["hush\nhush", "hüsh", "hu sh"])
+def test_a_key_that_fits_into_no_header_is_refused_and_not_shown(name: str, value: str) -> None:
+    pair = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"} if name.startswith("AWS") else {}
+    with pytest.raises(ConfigError, match=name) as caught:
+        S3Config.from_variables({**pair, "BUCKET_SECRET_ACCESS_KEY": "s", name: value})
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ['{"private_key": "hush"}', "aHVzaA" * 500, "hush\nhush"])
+def test_a_google_key_in_the_place_of_its_file_is_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"GOOGLE_APPLICATION_CREDENTIALS .*not shown.*write it to one") as caught:
+        GcsConfig.from_variables({"GOOGLE_APPLICATION_CREDENTIALS": value})
+    assert "hush" not in str(caught.value)
+    assert value not in repr(caught.value.facts)
+
+
 def test_an_account_alone_makes_r2s_endpoint_and_region() -> None:
     account = "0123456789abcdef0123456789abcdef"
     config = S3Config.from_variables({"R2_ACCOUNT_ID": account, "S3_BUCKET": "b", "AWS_REGION": "eu-west-1"})
