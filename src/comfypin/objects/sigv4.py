@@ -6,9 +6,10 @@ the caller's to know: outputs are hashed once, when they are spooled.
 
 import hashlib
 import hmac
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
@@ -96,7 +97,8 @@ def presigned_url(
 
 
 def _timestamp(now: datetime | None) -> str:
-    return (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    form = "%Y%m%dT%H%M%SZ"
+    return now.strftime(form) if now else time.strftime(form, time.gmtime())
 
 
 def _scope(when: str, region: str) -> str:

@@ -193,7 +193,8 @@ class BucketSink:
 
     def _moved(self, key: str, crew: Crew, count: int) -> None:
         crew.go_on()
-        self._tell(UploadMoved(key=key, sent_bytes=count))
+        if self.watcher is not None:
+            self.watcher(UploadMoved(key=key, sent_bytes=count))
 
     def _tell(self, event: UploadEvent) -> None:
         if self.watcher is not None:

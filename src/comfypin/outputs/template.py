@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
@@ -66,7 +66,10 @@ class KeyTemplate:
         keys = []
         for output in outputs:
             wanted = joined_key(prefix, _without_empty_parts(self.text.format_map(of_job | _of_output(output))))
-            key = next(str(name) for name in candidates(PurePosixPath(wanted)) if str(name) not in taken)
+            free = wanted not in taken
+            key = (
+                wanted if free else next(key for key in map(str, candidates(PurePosixPath(wanted))) if key not in taken)
+            )
             taken.add(key)
             keys.append(key)
         return JobKeys(outputs=tuple(keys), manifest=manifest)
@@ -76,6 +79,10 @@ class KeyTemplate:
         folder, _, _ = self.text.rpartition("/")
         fields = {name for _, name, _, _ in string.Formatter().parse(folder) if name is not None}
         return folder if "job_id" in fields and fields <= _OF_JOB else "{job_id}"
+
+
+def _next_free(key: str, taken: Set[str]) -> str:
+    return next(name for name in map(str, candidates(PurePosixPath(key))) if name not in taken)
 
 
 def safe_word(text: str) -> str:
@@ -96,7 +103,7 @@ def _of_output(output: Output) -> dict[str, object]:
         "filename": name,
         "stem": stem if dot and stem else name,
         "ext": ext if dot and stem else "bin",
-        "subfolder": str(safe_name("-", output.subfolder).parent).removeprefix("."),
+        "subfolder": str(safe_name("-", output.subfolder).parent).removeprefix(".") if output.subfolder else "",
     }
 
 

@@ -1,0 +1,94 @@
+"""What `bench/delivery.py` starts, a process each: one client that uploads a folder.
+
+python bench/delivery_peers.py PEER FOLDER URL
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfypin.engine.interface import EngineOutput
+
+CHUNK = 16 << 20
+
+
+def _ours(mode: str) -> Callable[[Path, str], None]:
+    def deliver(folder: Path, url: str) -> None:
+        from comfypin import wiring
+        from comfypin.digest import Digest
+        from comfypin.lock.model import Release
+        from comfypin.outputs.interface import JobFacts
+        from comfypin.run.spool import Spool, Wanted, collect
+        from comfypin.settings import Settings
+
+        environ = {**os.environ, "GCS_BUCKET": "bench", "S3_BUCKET": "bench", "S3_ENDPOINT_URL": url}
+        sink = wiring.make_sink("gcs" if mode == "gcs" else "s3", Settings.from_environment(environ))
+        job = JobFacts(job_id="bench", release=Release(name="bench", digest=Digest.of(b"")))
+
+        async def run() -> None:
+            found = [_engine_output(path) for path in sorted(folder.iterdir())]
+            wanted = [Wanted(found=file, filename=file.filename, subfolder="") for file in found]
+            await sink.deliver(job, await collect(wanted, Spool()))
+
+        asyncio.run(run())
+
+    return deliver
+
+
+def _engine_output(path: Path) -> "EngineOutput":
+    """A file as an engine on this machine reports it."""
+    from comfypin.engine.interface import EngineOutput
+
+    async def read() -> AsyncIterator[bytes]:
+        raise AssertionError("it is on this machine")
+        yield b""
+
+    return EngineOutput(
+        node_id="9", key="images", filename=path.name, subfolder="", folder="output", read=read, path=path
+    )
+
+
+def _boto3(folder: Path, url: str) -> None:
+    import boto3
+    from boto3.s3.transfer import TransferConfig
+    from botocore.config import Config
+
+    # Its default checksums cost it more, and many servers refuse them.
+    client = boto3.client("s3", endpoint_url=url, config=Config(request_checksum_calculation="when_required"))
+    transfer = TransferConfig(multipart_chunksize=CHUNK)
+    with ThreadPoolExecutor(10) as pool:
+        list(
+            pool.map(
+                lambda path: client.upload_file(str(path), "bench", f"p/{path.name}", Config=transfer), folder.iterdir()
+            )
+        )
+
+
+def _google(folder: Path, url: str) -> None:
+    from google.cloud.storage import Client
+
+    bucket = Client(project="bench").bucket("bench")
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda path: bucket.blob(f"p/{path.name}", chunk_size=CHUNK).upload_from_filename(str(path)),
+                folder.iterdir(),
+            )
+        )
+
+
+PEERS: dict[str, Callable[[Path, str], None]] = {
+    "s3-comfypin": _ours("s3"),
+    "s3-boto3": _boto3,
+    "gcs-comfypin": _ours("gcs"),
+    "gcs-google-cloud-storage": _google,
+}
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+    PEERS[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
