@@ -178,6 +178,12 @@ def test_an_install_script_may_call_pip_for_what_is_there_already(pip: str, rele
     assert realize(with_script(release, script).lock, options(release)).action == "build"
 
 
+def test_an_install_script_must_not_change_files_of_others(release: SmallRelease) -> None:
+    script = "open('../../main.py', 'a').write('# mine')\nopen('__init__.py', 'a').write('# made')\n"
+    with pytest.raises(InstallScriptFailed, match=r"not its own: ComfyUI/main\.py$|not its own: ComfyUI/main\.py\."):
+        realize(with_script(release, script).lock, options(release))
+
+
 def test_an_install_script_cannot_reach_the_pip_of_the_system(release: SmallRelease) -> None:
     wheel = make_wheel(release.root / "wheels", "delta", "9.0", {"delta.py": ""})
     script = f"import subprocess\nsubprocess.check_call(['pip', 'install', {wheel.url!r}])\n"
@@ -275,7 +281,7 @@ def test_a_node_that_cannot_be_imported(release: SmallRelease) -> None:
 def test_a_node_that_crashes_the_interpreter(release: SmallRelease) -> None:
     crash = "import os\nos._exit(139)\n"
     broken = with_node(release, commit=release.nodes["node-one"].commit({"__init__.py": crash}))
-    with pytest.raises(ProbeFailed, match="exit code 139"):
+    with pytest.raises(ProbeFailed, match=r"node node-one: .* exit code 139"):
         realize(broken.lock, options(release))
 
 

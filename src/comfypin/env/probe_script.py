@@ -56,8 +56,27 @@ class LogWatch(logging.Handler):
                 self._report.fail(subject, match["why"].strip())
 
     def _node_of(self, path: str) -> Optional[str]:  # noqa: UP045
-        parts = path.replace("\\", "/").split("/")
-        return next((f"node {node}" for node in self._nodes if node in parts), None)
+        return node_of(path, self._nodes)
+
+
+def node_of(path: str, nodes: List[str]) -> Optional[str]:  # noqa: UP006, UP045
+    """The node that a path lies in."""
+    parts = path.replace("\\", "/").split("/")
+    return next((f"node {node}" for node in nodes if node in parts), None)
+
+
+def watch_nodes(report: Report, nodes: List[str]) -> None:  # noqa: UP006
+    """Say which node begins to be loaded: one that brings the interpreter down says nothing itself."""
+    begun = [""]
+
+    def hear(event: str, details: Any) -> None:
+        if event == "exec" and "custom_nodes" in (path := str(getattr(details[0], "co_filename", ""))):
+            node = node_of(path, nodes)
+            if node and node != begun[0]:
+                begun[0] = node
+                report.say(begin=node)
+
+    sys.addaudithook(hear)
 
 
 def main() -> None:
@@ -119,6 +138,7 @@ def start_comfyui(report: Report, request: Dict[str, Any], nodes: List[str]) -> 
     report.say(begin="ComfyUI")
     sys.argv = ["main.py", *request["arguments"]]
     logging.getLogger().addHandler(LogWatch(report, nodes))
+    watch_nodes(report, nodes)
     try:
         runpy.run_path(os.path.join(request["comfyui"], "main.py"), run_name="__main__")  # noqa: PTH118
     except SystemExit as end:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.env.layout import COMFYUI, VENV, site_packages, venv_python
-from comfypin.env.manifest import read_records
+from comfypin.env.manifest import Stamp, read_records, stamps
 from comfypin.env.packages import normalized
 from comfypin.env.plan import Recipe, folder_of
 from comfypin.errors.env import InstallScriptChanged, InstallScriptFailed
@@ -52,8 +52,10 @@ def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[s
         pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
         for node, path in present:
             tell(f"Running install.py of {node.name}.")
+            sources = _sources(build, node)
             _run_one(build, node, path, _environment(build, folder, pins, offline=offline))
             _require_unmoved(node, before, _distributions(build))
+            _require_untouched(node, sources, build)
 
 
 def _write_programs(folder: Path) -> None:
@@ -78,13 +80,30 @@ def _check(node: NodePin, path: Path) -> bool:
 def _run_one(build: Path, node: NodePin, path: Path, environment: dict[str, str]) -> None:
     done = run([venv_python(build), path], cwd=path.parent, env=environment, timeout_s=SCRIPT_TIMEOUT_S)
     if done.exit_code:
-        raise InstallScriptFailed(node=node.name, reason=f"exit code {done.exit_code}: {done.complaint}")
+        end = f"exit code {done.exit_code}" if done.exit_code > 0 else f"ended by signal {-done.exit_code}"
+        raise InstallScriptFailed(node=node.name, reason=f"{end}: {done.complaint or 'it said nothing'}")
 
 
 def _require_unmoved(node: NodePin, before: dict[str, str], after: dict[str, str]) -> None:
     moved = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if moved:
         reason = f"it installed or changed packages that are not in the lock: {', '.join(moved)}; lock them instead"
+        raise InstallScriptFailed(node=node.name, reason=reason)
+
+
+def _sources(build: Path, node: NodePin) -> dict[str, Stamp]:
+    """How the files of ComfyUI and of the other nodes stand. A script may add to them, and do as it likes at home."""
+    own = f"{folder_of(node)}/"
+    found = stamps(build).items()
+    return {path: stamp for path, stamp in found if path.startswith(f"{COMFYUI}/") and not path.startswith(own)}
+
+
+def _require_untouched(node: NodePin, before: dict[str, Stamp], build: Path) -> None:
+    after = _sources(build, node)
+    changed = sorted(path for path, stamp in before.items() if after.get(path) != stamp)
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        reason = f"it changed files that are not its own: {', '.join(changed[:5])}{more}"
         raise InstallScriptFailed(node=node.name, reason=reason)
 
 
