@@ -308,6 +308,10 @@ def test_a_jobs_own_bucket_may_be_in_any_region() -> None:
         wiring.make_job_sink(Settings.from_environment({}), s3_config, private_buckets=True)
 
 
+def test_a_profile_that_is_meant_for_others_keeps_nobody_from_base64() -> None:
+    wiring.make_sink("base64", Settings.from_environment({"AWS_PROFILE": "of-the-company", "HOME": "/nowhere"}))
+
+
 async def test_what_fits_is_inline_and_what_does_not_goes_to_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
     settings = Settings.from_environment({**bucket.environ, "INLINE_MAX_BYTES": "5000"})
     sink = wiring.make_sink("base64", settings)

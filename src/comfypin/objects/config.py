@@ -184,18 +184,8 @@ class S3Config:
     def from_variables(cls, environ: Mapping[str, str]) -> "S3Config":
         """Read the variables; ours before AWS's before RunPod's. Raises `ConfigError`."""
         env = Variables(environ)
-        account = env.text("R2_ACCOUNT_ID")
-        if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
-            raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
-        # A user who names their account means R2, whatever RunPod's template still says.
         profile = _profile(env)
-        url = env.text("S3_ENDPOINT_URL") or (
-            f"https://{account}.r2.cloudflarestorage.com"
-            if account
-            else env.text("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL") or profile.endpoint
-        )
-        bucket = env.text("S3_BUCKET", "BUCKET_NAME")
-        place = Place.parse(url, bucket=bucket.removeprefix("s3://").strip("/") if bucket else None)
+        place = Place.named(env, otherwise=profile.endpoint)
         base_url = env.text("S3_PUBLIC_BASE_URL")
         if base_url and not re.match(r"https?://[^/]", base_url):
             raise SettingInvalid(variable="S3_PUBLIC_BASE_URL", value=base_url, expected="an address like https://host")
@@ -255,6 +245,21 @@ class Place:
     given: str | None = None
 
     @classmethod
+    def named(cls, env: Variables, *, otherwise: str | None = None) -> "Place":
+        """The place that the variables name, else that of an endpoint. Raises `SettingInvalid`."""
+        account = env.text("R2_ACCOUNT_ID")
+        if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
+            raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
+        # A user who names their account means R2, whatever RunPod's template still says.
+        url = env.text("S3_ENDPOINT_URL") or (
+            f"https://{account}.r2.cloudflarestorage.com"
+            if account
+            else env.text("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL") or otherwise
+        )
+        bucket = env.text("S3_BUCKET", "BUCKET_NAME")
+        return cls.parse(url, bucket=bucket.removeprefix("s3://").strip("/") if bucket else None)
+
+    @classmethod
     def parse(cls, url: str | None, *, bucket: str | None) -> "Place":
         """Split an endpoint URL into the service's address, the bucket (in host or path), and the region.
 
@@ -280,6 +285,17 @@ class Place:
     def runpods(self, env: Variables) -> bool:
         """Whether the endpoint is the one of RunPod's variables, so that RunPod's keys belong to it."""
         return self.given is not None and self.given == env.text("BUCKET_ENDPOINT_URL")
+
+
+def configured_bucket(environ: Mapping[str, str]) -> Literal["gcs", "s3"] | None:
+    """Where a bucket is configured, GCS first. Keys and the rest are not looked at: they may be meant for others.
+
+    Raises `SettingInvalid`.
+    """
+    env = Variables(environ)
+    if env.text("GCS_BUCKET"):
+        return "gcs"
+    return "s3" if Place.named(env).bucket else None
 
 
 _HOSTS_WITH_BUCKET = (

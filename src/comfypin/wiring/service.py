@@ -92,15 +92,11 @@ def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode"
 
     That is the server's folder, or a worker's result.
     """
-    from comfypin.objects.config import GcsConfig, S3Config
+    from comfypin.objects.config import configured_bucket
 
     if settings.environ.get("OUTPUT_MODE", "").strip():
         return settings.output_mode
-    if GcsConfig.from_variables(settings.environ).bucket:
-        return "gcs"
-    if S3Config.from_variables(settings.environ).bucket:
-        return "s3"
-    return "base64" if folder is None else "file"
+    return configured_bucket(settings.environ) or ("base64" if folder is None else "file")
 
 
 def _wished(wish: "OutputWish") -> dict[str, str]:

@@ -93,13 +93,10 @@ def make_job_sink(
 
 def _overflow(settings: "Settings", outputs: "OutputConfig") -> "Callable[[], OutputSink] | None":
     """What takes outputs that are too big for a result: the bucket that is configured, opened when it is needed."""
-    from comfypin.objects.config import GcsConfig, S3Config
+    from comfypin.objects.config import configured_bucket
 
-    if GcsConfig.from_variables(settings.environ).bucket:
-        return lambda: _bucket_sink("gcs", settings, outputs)
-    if S3Config.from_variables(settings.environ).bucket:
-        return lambda: _bucket_sink("s3", settings, outputs)
-    return None
+    mode = configured_bucket(settings.environ)
+    return None if mode is None else lambda: _bucket_sink(mode, settings, outputs)
 
 
 def _bucket_sink(
