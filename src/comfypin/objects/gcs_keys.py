@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from comfypin.errors.storage import CredentialsMissing, SdkMissing, SigningImpossible
+from comfypin.errors.storage import CredentialsMissing, SdkMissing, SigningImpossible, StoreUnreachable
 from comfypin.objects.config import GcsConfig
 from comfypin.objects.gcs_errors import without_token
 from comfypin.objects.sigv4 import canonical_query
@@ -99,6 +99,9 @@ class GcsKeys:
         except GoogleAuthError as exc:
             error, cause = without_token(exc, store=self._store)
             raise error from cause
+        except TypeError as exc:
+            # A web page where the token should be: Google's library takes the text for a mapping.
+            raise StoreUnreachable(store="Google's token service", reason="it gives no token") from exc
 
 
 def quoted_path(bucket: str, key: str) -> str:

@@ -139,8 +139,11 @@ def test_a_token_that_google_refuses_is_explained(
         assert type(failure_of(store, tmp_path)) is error
 
 
-def test_a_token_service_that_cannot_serve_is_no_fault_of_the_credentials(tmp_path: Path) -> None:
-    with answering(500, "{}", {"Content-Type": "application/json"}) as url:
+@pytest.mark.parametrize(("status", "body"), [(500, "{}"), (200, "<html>Log in</html>")])
+def test_a_token_service_that_cannot_serve_is_no_fault_of_the_credentials(
+    status: int, body: str, tmp_path: Path
+) -> None:
+    with answering(status, body, {"Content-Type": "application/json"}) as url:
         key_file = service_account(tmp_path / "key.json", token_uri=f"{url}/token")
         environ = {"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)}
         failure = failure_of(GcsStore(GcsConfig.from_variables(environ), retry=ONCE), tmp_path)
