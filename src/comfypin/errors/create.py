@@ -27,11 +27,13 @@ class RequirementsUnreadable(LockError):
 class RequirementsConflict(LockError):
     """No set of versions fits everybody: who wants what of the packages in question, and why nothing fits."""
 
-    def __init__(self, *, target: str, wants: Sequence[str], explanation: str) -> None:
+    def __init__(self, *, target: str, wants: Sequence[str], explanation: str, unheard: Sequence[str] = ()) -> None:
+        places = "".join(f"\n  {line}" for line in unheard)
+        other = f"\nNot asked, because only you say where packages come from (--index URL):{places}" if unheard else ""
         shown = "".join(f"\n  {want}" for want in wants)
         asked = f" Who asks for what:{shown}" if wants else ""
         super().__init__(
-            f"No versions of the packages fit together for {target}.{asked}\nThe resolver says: {explanation}\n"
+            f"No versions of the packages fit together for {target}.{asked}\nThe resolver says: {explanation}{other}\n"
             "Take another version of one of them (--node URL@REF), or overrule a requirement with --override.",
             target=target,
             wants=list(wants),

@@ -14,7 +14,9 @@ _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)?(.+)")
 _PER_REQUIREMENT = re.compile(r"\s+--(?:hash|config-settings?|global-option|install-option)[ =].*$")
 _URL = re.compile(r"(?:git\+)?(?:https?|ssh)://\S+")
-_BARE_URL = re.compile(r"(?:git\+)(?:https?|ssh)://\S+|https?://\S+\.(?:whl|zip|tar\.gz)(?:[?#]\S*)?")
+_BARE_URL = re.compile(
+    r"(?:(?:git\+)(?:https?|ssh)://\S+|https?://\S+\.(?:whl|zip|tar\.gz)(?:[?#]\S*)?)(?P<marker>\s+;\s*.+)?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

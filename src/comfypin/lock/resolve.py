@@ -22,6 +22,7 @@ from comfypin.tools.packages import uv
 from comfypin.tools.process import Finished
 
 TRIO = ("torch", "torchvision", "torchaudio")
+_INDEX_FLAG = re.compile(r": (--(extra-)?index-url|--find-links|-i|-f)\b")
 _UNREACHABLE = re.compile(r"error sending request|dns error|Failed to fetch|failed to clone|Could not connect", re.I)
 
 
@@ -260,7 +261,9 @@ def _failure(done: Finished, question: Question, platform: Platform, backend: st
     if "No solution found" in said or "unsatisfiable" in said:
         explanation = text.removeprefix("No solution found when resolving dependencies").strip(" :")
         target = f"{platform.name}, Python {question.python}"
-        return RequirementsConflict(target=target, wants=_wants(question.needs, text), explanation=explanation)
+        wants = _wants(question.needs, text)
+        unheard = [line for line in question.needs.ignored if _INDEX_FLAG.search(line)]
+        return RequirementsConflict(target=target, wants=wants, explanation=explanation, unheard=unheard)
     if "Git operation failed" in said:
         asked = [need for need in question.needs.requirements if (place := repository_of(need.text)) and place in said]
         return GitPackageUnreachable(wants=[str(need) for need in asked], reason=text[-600:])

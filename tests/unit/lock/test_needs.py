@@ -62,7 +62,14 @@ def test_requirements_can_be_dropped_by_name_or_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["git+https://x.org/a.git@v1", "https://x.org/a-1-py3-none-any.whl", "a @ git+https://x.org/a"]
+    "line",
+    [
+        "https://x.org/a-1-py3-none-any.whl ; sys_platform == 'win32'",
+        "git+https://x.org/a.git ; python_version < '3.9'",
+        "git+https://x.org/a.git@v1",
+        "https://x.org/a-1-py3-none-any.whl",
+        "a @ git+https://x.org/a",
+    ],
 )
 def test_urls_are_requirements(line: str) -> None:
     assert parse_need(line, "x") is not None

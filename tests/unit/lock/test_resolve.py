@@ -126,6 +126,14 @@ def test_a_conflict_names_both_sides_and_who_wants_what() -> None:
     assert caught.value.facts["wants"] == ["ComfyUI wants idna>=3.7", "the node N wants idna<3.5"]
 
 
+def test_a_conflict_says_which_indexes_nobody_asked() -> None:
+    lines = ("the node N (requirements.txt, line 1): --extra-index-url https://x.org/simple", "the node N: --pre")
+    asked = needs("idna==99+cu1", origin="the node N") + Needs(ignored=lines)
+    with pytest.raises(RequirementsConflict, match=r"--index URL\):\n  the node N .*https://x\.org/simple\n") as caught:
+        resolve(a_question(asked), tell=silent)
+    assert "--pre" not in caught.value.message
+
+
 def test_an_override_settles_a_conflict() -> None:
     asked = needs("idna>=3.7") + needs("idna<3.5", origin="the node N")
     assert versions(resolve(a_question(asked, overrides=("idna==3.6",)), tell=silent).packages)["idna"] == "3.6"
