@@ -63,6 +63,15 @@ def test_file_outputs_are_written_by_name_and_their_paths_printed(tmp_path: Path
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["smoke_00001_.png"]
 
 
+def test_outputs_that_cannot_be_delivered_stay_on_this_machine(tmp_path: Path) -> None:
+    words = ("--lock", DEMO_LOCK, "--workflow", "-", "--output", "base64", "--job-id", "job-8")
+    done = run_door(*words, stdin=SMOKE, cwd=tmp_path, INLINE_MAX_BYTES="10", PYTHONPATH=str(ROOT))
+    assert done.returncode != 0
+    assert b"the job's output is kept in out/undelivered/job-8" in done.stderr
+    with Image.open(tmp_path / "out" / "undelivered" / "job-8" / "smoke_00001_.png") as picture:
+        assert picture.size == (64, 64)
+
+
 def test_json_is_one_result_on_stdout_and_events_on_stderr(tmp_path: Path) -> None:
     done = run_smoke("--output", "file", "--out-dir", tmp_path, "--json", "--job-id", "job-7")
     assert done.returncode == 0, done.stderr

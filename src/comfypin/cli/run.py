@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_UNDELIVERED = Path("out/undelivered")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +153,7 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
         out_dir=arguments.out_dir,
         bucket=arguments.gcs_bucket,
         prefix=arguments.gcs_prefix,
+        keep_in=_UNDELIVERED,
     )
     lock = read_release(arguments.lock, settings)
     engine = wiring.choose_engine(

@@ -24,15 +24,18 @@ def make_sink(
     bucket: str | None = None,
     prefix: str | None = None,
     result_max_bytes: int | None = None,
+    keep_in: Path | None = None,
 ) -> "OutputSink":
     """Where outputs go, checked as far as it can be before a job runs.
 
     `result_max_bytes` is what the platform that takes the result can hold, where INLINE_MAX_BYTES does not say.
+    Outputs that cannot be delivered to where they leave this machine are kept below `keep_in`.
     Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE or
     S3_VALIDATE is false.
     """
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.convert import ConvertingSink
+    from comfypin.outputs.keep import KeepingSink
 
     outputs = OutputConfig.from_variables(settings.environ)
     sink: OutputSink
@@ -51,15 +54,20 @@ def make_sink(
         sink = FolderSink.usable(out_dir or Path("out"))
     else:
         sink = _bucket_sink(mode, settings, outputs, bucket=bucket, prefix=prefix)
-    return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
+    if not outputs.conversion.is_nothing:
+        sink = ConvertingSink(sink, outputs.conversion)
+    return sink if keep_in is None or mode == "file" or out_file is not None else KeepingSink(sink, keep_in)
 
 
 def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
     """Have the watcher told of all that goes up to a bucket, where the sink delivers into one."""
     from comfypin.outputs.bucket import BucketSink
     from comfypin.outputs.convert import ConvertingSink
+    from comfypin.outputs.keep import KeepingSink
 
-    inner = sink.sink if isinstance(sink, ConvertingSink) else sink
+    inner = sink
+    while isinstance(inner, KeepingSink | ConvertingSink):
+        inner = inner.sink
     if isinstance(inner, BucketSink):
         inner.watcher = watcher
 
