@@ -149,7 +149,7 @@ class RunpodSettings:
             "s3_secret_key": environ.get("RUNPOD_S3_SECRET_KEY", "").strip(),
         }
         for name, variable in (("api_key", "RUNPOD_API_KEY"), ("s3_access_key", "RUNPOD_S3_ACCESS_KEY")):
-            _fit_for_headers(variable, read[name])
+            fit_for_headers(variable, read[name])
         return cls(**{name: value for name, value in read.items() if value})
 
 
@@ -294,8 +294,8 @@ class ModelSettings:
             return next((value for name in names if (value := environ.get(name, "").strip())), None)
 
         def token(*names: str) -> str | None:
-            name = next((name for name in names if text(name)), "")
-            return _fit_for_headers(name, text(name)) if name else None
+            found = next(((name, value) for name in names if (value := text(name))), None)
+            return None if found is None else fit_for_headers(*found)
 
         store = text("COMFYPIN_MODEL_STORE")
         home = Path(text("HF_HOME") or Path(text("HOME") or "/root", ".cache", "huggingface"))
@@ -314,9 +314,12 @@ class ModelSettings:
         )
 
 
-def _fit_for_headers(name: str, value: str | None) -> str | None:
-    """A token as it is; one that HTTP would not take is not shown in the refusal, nor in any later one."""
-    if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
+def fit_for_headers(name: str, value: str) -> str:
+    """A token or key id as it is; one that HTTP would not take is not shown in the refusal, nor in any later one.
+
+    Raises `ConfigError`, with the name.
+    """
+    if not (value.isascii() and value.isprintable() and " " not in value):
         raise ConfigError(
             f"What {name} holds (not shown) cannot be a token: it has spaces, line breaks or other characters than "
             "ASCII; copy it again.",

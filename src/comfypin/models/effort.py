@@ -20,7 +20,7 @@ LONGEST_ASKED_S = 600.0
 
 def available_cores() -> int:
     """The processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
 class Budget:

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from comfypin.errors.storage import KeyInvalid, SettingInvalid, SettingsConflict
 from comfypin.objects.aws_profile import AwsProfile, S3Credentials
 from comfypin.objects.keys import clean_prefix
+from comfypin.settings import fit_for_headers
 
 DEFAULT_PREFIX = "comfy/outputs"
 DEFAULT_RETRIES = 3
@@ -61,9 +62,9 @@ class Variables:
         return float(value)
 
     def header(self, name: str) -> str | None:
-        """A key id or token, which goes into headers. Raises `SettingInvalid`, which does not show it."""
+        """A key id or token, which goes into headers. Raises `ConfigError`, which does not show it."""
         value = self.text(name)
-        return None if value is None else _fit_for_headers(name, value)
+        return None if value is None else fit_for_headers(name, value)
 
     def file(self, name: str) -> Path | None:
         """The path of a file. Raises `SettingInvalid` where it is, as it happens, what such a file holds."""
@@ -81,12 +82,6 @@ class Variables:
             return clean_prefix(value)
         except KeyInvalid as exc:
             raise SettingInvalid(variable=name, value=value, expected="a beginning of keys like a/b") from exc
-
-
-def _fit_for_headers(name: str, value: str) -> str:
-    if not re.fullmatch(r"[!-~]+", value):
-        raise SettingInvalid(variable=name, expected="ASCII characters without spaces and line breaks")
-    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +223,7 @@ class S3Config:
             region=place.region or "us-east-1",
             addressing="auto",
             credentials=S3Credentials(
-                access_key_id=_fit_for_headers("s3Config.accessId", text("accessId")),
+                access_key_id=fit_for_headers("s3Config.accessId", text("accessId")),
                 secret_access_key=text("accessSecret"),
             ),
             public_base_url=None,

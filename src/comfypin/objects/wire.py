@@ -151,10 +151,9 @@ class _Connection:
         """Send a request."""
         try:
             with _time_limit_named():
-                if body.size_bytes and self.descriptor is not None:
-                    socket.socket.send(self._socket, head, socket.MSG_MORE)
-                else:
-                    self._socket.sendall(head)
+                # Linux holds the head back for the file that follows; TLS knows no such thing.
+                more = getattr(socket, "MSG_MORE", 0) if body.size_bytes and self.descriptor is not None else 0
+                self._socket.sendall(head, more)
                 body.go_out(self)
         except (BrokenPipeError, ConnectionResetError):
             # A server that refuses a request may answer, and close, before it has read all of it.

@@ -31,7 +31,7 @@ class KeepingSink:
     async def _keep(self, job: JobFacts, outputs: tuple[Output, ...]) -> None:
         folder = self._folder / job.job_id
         try:
-            kept = await FolderSink.usable(folder).deliver(job, outputs)
+            kept = await FolderSink(folder).deliver(job, outputs)
         except ComfypinError as exc:
             log.warning("the outputs that were not delivered could not be kept in %s: %s", folder, exc)
             return

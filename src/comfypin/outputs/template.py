@@ -66,10 +66,7 @@ class KeyTemplate:
         keys = []
         for output in outputs:
             wanted = joined_key(prefix, _without_empty_parts(self.text.format_map(of_job | _of_output(output))))
-            free = wanted not in taken
-            key = (
-                wanted if free else next(key for key in map(str, candidates(PurePosixPath(wanted))) if key not in taken)
-            )
+            key = wanted if wanted not in taken else _next_free(wanted, taken)
             taken.add(key)
             keys.append(key)
         return JobKeys(outputs=tuple(keys), manifest=manifest)
