@@ -49,9 +49,19 @@ class Transient(StorageError):
 class StoreUnreachable(Transient):
     """Nothing, or nothing whole, came back from the store."""
 
-    def __init__(self, *, store: str, reason: str) -> None:
+    def __init__(
+        self, *, store: str, reason: str, remedy: str = "check the endpoint and this machine's network"
+    ) -> None:
+        super().__init__(f"{store} could not be reached ({reason}); {remedy}.", store=store, reason=reason)
+
+
+class ProxyRefused(StorageError):
+    """The proxy on the way to the store lets nothing through."""
+
+    def __init__(self, *, proxy: str, variable: str, store: str, reason: str, remedy: str) -> None:
         super().__init__(
-            f"{store} could not be reached ({reason}); check the endpoint and this machine's network.",
+            f"The proxy {proxy}, which {variable} names, refuses to lead to {store} ({reason}): {remedy}.",
+            proxy=proxy,
             store=store,
             reason=reason,
         )

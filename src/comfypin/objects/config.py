@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from comfypin.errors.storage import KeyInvalid, SettingInvalid, SettingsConflict
 from comfypin.objects.aws_profile import AwsProfile, S3Credentials
 from comfypin.objects.keys import clean_prefix
+from comfypin.objects.proxy import Proxies
 from comfypin.settings import fit_for_headers
 
 DEFAULT_PREFIX = "comfy/outputs"
@@ -75,6 +76,14 @@ class Variables:
             raise SettingInvalid(variable=name, expected="the path of a file; write it to one, and name that")
         return Path(value).expanduser()
 
+    def certificates(self, *names: str) -> str | None:
+        """The file or folder of certificates to trust. Raises `SettingInvalid`."""
+        name = next((name for name in names if self.text(name)), names[0])
+        path = self.file(name)
+        if path is not None and not path.exists():
+            raise SettingInvalid(variable=name, value=str(path), expected="a file of certificates: nothing is there")
+        return str(path) if path else None
+
     def prefix(self, name: str) -> str:
         """A prefix for keys; `/` alone means none. Raises `SettingInvalid`."""
         value = self.text(name) or DEFAULT_PREFIX
@@ -98,6 +107,8 @@ class GcsConfig:
     signed_url_ttl_s: int = 0
     validate: bool = True
     endpoint: str | None = None
+    ca_bundle: str | None = None
+    proxies: Proxies = field(default_factory=Proxies)
 
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "GcsConfig":
@@ -118,6 +129,8 @@ class GcsConfig:
             signed_url_ttl_s=env.count("GCS_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
             validate=env.flag("GCS_VALIDATE", default=True),
             endpoint=endpoint.rstrip("/") if endpoint else None,
+            ca_bundle=env.certificates("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+            proxies=Proxies.from_variables(environ),
         )
 
 
@@ -169,6 +182,7 @@ class S3Config:
     credentials: S3Credentials | None = None
     platform: "PlatformKeys | None" = None
     ca_bundle: str | None = None
+    proxies: Proxies = field(default_factory=Proxies)
     validate: bool = True
     retries: int = DEFAULT_RETRIES
     multipart_bytes: int | None = None
@@ -195,7 +209,8 @@ class S3Config:
             addressing=_addressing(env),
             credentials=_credentials(env, profile, runpods_first=place.runpods(env)),
             platform=PlatformKeys.from_variables(env, region=region),
-            ca_bundle=env.text("AWS_CA_BUNDLE"),
+            ca_bundle=env.certificates("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+            proxies=Proxies.from_variables(environ),
             validate=env.flag("S3_VALIDATE", default=True),
             retries=env.count("S3_RETRIES", default=DEFAULT_RETRIES),
             multipart_bytes=env.count("S3_MULTIPART_BYTES", default=0, maximum=MOST_WHOLE_BYTES) or None,

@@ -58,7 +58,7 @@ class GcsStore:
         self._prefix = prefix
         self._retry = retry or Retry(retries=config.retries, base_sleep_s=config.retry_base_sleep_s)
         self._keys = GcsKeys(config)
-        self._http = GcsHttp(config.endpoint or _GOOGLE, config.bucket, self._keys)
+        self._http = GcsHttp(config.endpoint or _GOOGLE, config, self._keys)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Upload the file, and compare size and crc32c as the server has them."""

@@ -1,6 +1,7 @@
 """What Google Cloud Storage said, as one of our errors."""
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from comfypin.errors import StorageError
@@ -17,13 +18,16 @@ from comfypin.errors.storage import (
     StoreRefused,
     StoreUnreachable,
 )
+from comfypin.objects.dial import unreached
+from comfypin.objects.proxy import Proxy, ProxyFailed
 from comfypin.objects.redaction import redacted
-from comfypin.objects.wire import Answer, reason_of
+from comfypin.objects.wire import Answer
 
 if TYPE_CHECKING:
     from google.auth.exceptions import GoogleAuthError
 
 _NEW_KEY = "make a new key and name its file in GOOGLE_APPLICATION_CREDENTIALS"
+_GIVES_TOKENS = "Google's token service"
 _PASSING_STATUS = {308, 408, 429, 500, 502, 503, 504}
 
 
@@ -54,18 +58,22 @@ def explained(exc: Exception, *, bucket: str, action: str, uri: str) -> tuple[St
             return _answered(exc.status, exc.reason, store=store, action=action, uri=uri), cause
         case OSError():
             # The text of the original may quote a request; its kind is enough.
-            return StoreUnreachable(store=store, reason=reason_of(exc)), ProviderSaid(type(exc).__name__)
+            return unreached(exc, store=store), ProviderSaid(type(exc).__name__)
         case _:
             raise AssertionError(f"not an error of requests: {type(exc).__name__}")
 
 
-def without_token(exc: "GoogleAuthError", *, store: str) -> tuple[StorageError, ProviderSaid]:
-    """Why no token could be had, and what Google's library said of it."""
+def without_token(exc: "GoogleAuthError", *, store: str, proxy: Proxy | None) -> tuple[StorageError, ProviderSaid]:
+    """Why no token could be had, and what Google's library, which goes by the proxy too, said of it."""
     from google.auth.exceptions import TransportError
 
     cause = ProviderSaid(f"{type(exc).__name__}: {redacted(str(exc))[:500]}")
+    if proxy is not None and type(exc.__cause__).__name__ == "ProxyError":
+        status = re.search(r"Tunnel connection failed: (\d{3})", str(exc))
+        failed = ProxyFailed.of_status(proxy, int(status[1])) if status else ProxyFailed.unreachable(proxy)
+        return failed.error(_GIVES_TOKENS), cause
     if isinstance(exc, TransportError) or exc.retryable:
-        return StoreUnreachable(store="Google's token service", reason="no token could be had"), cause
+        return StoreUnreachable(store=_GIVES_TOKENS, reason="no token could be had"), cause
     return _without_token(str(exc), store), cause
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from comfypin.objects.body import NOTHING, Body
+from comfypin.objects.config import GcsConfig
 from comfypin.objects.gcs_errors import RefusedRequest, explained
 from comfypin.objects.gcs_keys import GcsKeys
 from comfypin.objects.wire import Answer, ComingAnswer, Wire
@@ -18,11 +19,15 @@ from comfypin.objects.wire import Answer, ComingAnswer, Wire
 class GcsHttp:
     """The requests of one bucket. Safe for threads."""
 
-    def __init__(self, endpoint: str, bucket: str, keys: GcsKeys) -> None:
+    def __init__(self, endpoint: str, config: GcsConfig, keys: GcsKeys) -> None:
         self.endpoint = endpoint
-        self._bucket = bucket
+        self._bucket = str(config.bucket)
+        self._config = config
         self._keys = keys
-        self._wires = {endpoint: Wire(endpoint)}
+        self._wires = {endpoint: self._wire(endpoint)}
+
+    def _wire(self, origin: str) -> Wire:
+        return Wire(origin, ca_bundle=self._config.ca_bundle, proxy=self._config.proxies.to(origin))
 
     def api(self, path: str, query: Mapping[str, object] | None = None, *, upload: bool = False) -> str:
         """The address of something below the bucket; `path` is encoded already."""
@@ -50,7 +55,7 @@ class GcsHttp:
     def _prepared(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[Wire, str, Mapping[str, str]]:
         address = urlsplit(url)
         origin = f"{address.scheme}://{address.netloc}"
-        wire = self._wires.get(origin) or self._wires.setdefault(origin, Wire(origin))
+        wire = self._wires.get(origin) or self._wires.setdefault(origin, self._wire(origin))
         target = address.path + (f"?{address.query}" if address.query else "")
         # Tokens are for Google's address, not for whatever a session may be at.
         proof = self._keys.headers(method, url) if origin == self.endpoint else {}

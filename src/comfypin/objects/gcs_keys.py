@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.full_control"
+_AUTHORITY = "https://oauth2.googleapis.com"
 _ALGORITHM = "GOOG4-RSA-SHA256"
 
 
@@ -30,6 +31,7 @@ class GcsKeys:
         self._credentials = None if bare else credentials_of(config)
         # An emulator takes no tokens, and asking Google for one on its behalf would be odd.
         self._gives_tokens = config.endpoint is None
+        self._proxy = config.proxies.to(_AUTHORITY) if self._gives_tokens else None
         self._lock = threading.Lock()
 
     def headers(self, method: str, url: str) -> Mapping[str, str]:
@@ -97,7 +99,7 @@ class GcsKeys:
         try:
             yield
         except GoogleAuthError as exc:
-            error, cause = without_token(exc, store=self._store)
+            error, cause = without_token(exc, store=self._store, proxy=self._proxy)
             raise error from cause
         except TypeError as exc:
             # A web page where the token should be: Google's library takes the text for a mapping.

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import NoReturn
 
-from comfypin.errors.storage import ProviderSaid, StoreUnreachable
+from comfypin.errors.storage import ProviderSaid
 from comfypin.objects.aws_profile import S3Credentials
 from comfypin.objects.body import NOTHING, Body
 from comfypin.objects.config import S3Config
+from comfypin.objects.dial import unreached
 from comfypin.objects.s3_errors import S3Place, answered, is_page
 from comfypin.objects.sigv4 import S3Request, encoded_key, presigned_url, signed_headers
-from comfypin.objects.wire import Answer, Wire, reason_of
+from comfypin.objects.wire import Answer, Wire
 
 
 class S3Http:
@@ -21,7 +22,7 @@ class S3Http:
         self._place = place
         self._keys = keys
         self._endpoint, self._base = address_of(config)
-        self._wire = Wire(self._endpoint, ca_bundle=config.ca_bundle)
+        self._wire = Wire(self._endpoint, ca_bundle=config.ca_bundle, proxy=config.proxies.to(self._endpoint))
 
     @property
     def is_encrypted(self) -> bool:
@@ -113,7 +114,7 @@ class S3Http:
             yield
         except OSError as exc:
             # The text of the original may quote a request; its kind is enough.
-            raise StoreUnreachable(store=self._place.name, reason=reason_of(exc)) from ProviderSaid(type(exc).__name__)
+            raise unreached(exc, store=self._place.name) from ProviderSaid(type(exc).__name__)
 
     def uri(self, key: str) -> str:
         """The object in words."""

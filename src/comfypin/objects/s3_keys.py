@@ -6,12 +6,16 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
-from comfypin.errors.storage import CredentialsMissing
+from comfypin.errors.storage import CredentialsMissing, ProviderSaid
 from comfypin.objects.aws_profile import S3Credentials
+from comfypin.objects.body import Text
 from comfypin.objects.config import PlatformKeys, S3Config
+from comfypin.objects.dial import unreached
+from comfypin.objects.wire import Wire
 
 _METADATA_SERVICE = "http://169.254.169.254"
 _RENEWED_BEFORE = timedelta(minutes=5)
@@ -32,6 +36,8 @@ class KeySource:
         self._given = config.credentials
         self._platform = config.platform
         self._metadata_service = metadata_service if config.endpoint is None else None
+        self._ca_bundle = config.ca_bundle
+        self._proxies = config.proxies
         self._lent: _Lent | None = None
         self._lock = threading.Lock()
         if self._given is None and self._platform is None and not self._instance_has_role():
@@ -42,7 +48,7 @@ class KeySource:
             )
 
     def __call__(self) -> S3Credentials:
-        """The keys as they are now. Raises `CredentialsMissing`."""
+        """The keys as they are now. Raises `StorageError`."""
         if self._given is not None:
             return self._given
         with self._lock:
@@ -55,7 +61,7 @@ class KeySource:
             if self._platform is None:
                 return self._of_instance(str(self._metadata_service))
             if self._platform.token_file is not None:
-                return _of_role(self._platform)
+                return self._of_role(self._platform)
             return _of_container(self._platform)
         except (OSError, ValueError, KeyError) as exc:
             raise CredentialsMissing(
@@ -83,6 +89,32 @@ class KeySource:
             raise ValueError("the instance has no role")
         return _described(json.loads(_fetch("GET", roles + role[0], headers)))
 
+    def _of_role(self, platform: PlatformKeys) -> _Lent:
+        """https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+
+        Raises `StorageError`, `OSError`, `ValueError`, `KeyError`.
+        """
+        form = {
+            "Action": "AssumeRoleWithWebIdentity",
+            "Version": "2011-06-15",
+            "RoleArn": platform.role_arn or "",
+            "RoleSessionName": platform.session_name,
+            "WebIdentityToken": Path(str(platform.token_file)).read_text().strip(),
+        }
+        origin = "/".join(platform.sts_url.split("/")[:3])
+        wire = Wire(origin, ca_bundle=self._ca_bundle, proxy=self._proxies.to(origin))
+        headers = {"Host": wire.host, "Content-Type": "application/x-www-form-urlencoded"}
+        target = f"{platform.sts_url.removeprefix(origin)}/"
+        try:
+            answer = wire.exchange("POST", target, headers, Text(data=urlencode(form).encode()))
+        except OSError as exc:
+            raise unreached(exc, store="AWS's token service") from ProviderSaid(type(exc).__name__)
+        if answer.status != HTTPStatus.OK:
+            raise ValueError(f"HTTP {answer.status}")
+        names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+        found = {name: match[1] for name in names if (match := re.search(rf"<{name}>([^<]+)</{name}>", answer.text))}
+        return _described(found)
+
 
 def _of_container(platform: PlatformKeys) -> _Lent:
     """https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html"""
@@ -91,22 +123,6 @@ def _of_container(platform: PlatformKeys) -> _Lent:
         token = platform.container_token_file.read_text().strip()
     headers = {"Authorization": token} if token else {}
     return _described(json.loads(_fetch("GET", str(platform.container_url), headers)))
-
-
-def _of_role(platform: PlatformKeys) -> _Lent:
-    """https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html"""
-    form = {
-        "Action": "AssumeRoleWithWebIdentity",
-        "Version": "2011-06-15",
-        "RoleArn": platform.role_arn or "",
-        "RoleSessionName": platform.session_name,
-        "WebIdentityToken": Path(str(platform.token_file)).read_text().strip(),
-    }
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    text = _fetch("POST", f"{platform.sts_url}/", headers, urlencode(form).encode())
-    names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
-    found = {name: match[1] for name in names if (match := re.search(rf"<{name}>([^<]+)</{name}>", text))}
-    return _described(found)
 
 
 def _described(facts: Mapping[str, str]) -> _Lent:
@@ -120,8 +136,8 @@ def _described(facts: Mapping[str, str]) -> _Lent:
     return _Lent(keys=keys, until=max(until, datetime.now(UTC) + _RENEWED_BEFORE + _AT_LEAST))
 
 
-def _fetch(method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> str:
-    """The body of a successful answer. Raises `OSError`, `ValueError`."""
+def _fetch(method: str, url: str, headers: Mapping[str, str]) -> str:
+    """The body of a successful answer of this machine's platform, never by a proxy. Raises `OSError`, `ValueError`."""
     import http.client  # most deliveries do without; it brings a parser of e-mail along
 
     address = urlsplit(url)
@@ -130,7 +146,7 @@ def _fetch(method: str, url: str, headers: Mapping[str, str], body: bytes | None
     connection = kind(str(address.hostname), address.port, timeout=2 if local else 10)
     try:
         target = f"{address.path}?{address.query}" if address.query else address.path
-        connection.request(method, target, body=body, headers=dict(headers))
+        connection.request(method, target, headers=dict(headers))
         answer = connection.getresponse()
         text = answer.read().decode()
         if answer.status != 200:

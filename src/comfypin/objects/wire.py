@@ -7,8 +7,6 @@ parser of e-mail, and its bodies through memory, where the kernel can send a fil
 import contextlib
 import select
 import socket
-import ssl
-import struct
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +14,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from comfypin.objects.body import NOTHING, Body
+from comfypin.objects.dial import Dial
+from comfypin.objects.proxy import PROXY_WANTS_LOGIN, Proxy, ProxyFailed
 
-_CONNECT_TIMEOUT_S = 10.0
-_TIMEOUT_S = 300  # joining the parts of a large object takes some servers minutes
 _MOST_IDLE = 32
 _MOST_HEAD_BYTES = 256 * 1024
 _BLOCK_BYTES = 64 * 1024
@@ -47,13 +45,13 @@ class Answer:
 class Wire:
     """A server's connections. Safe for threads: each request has a connection to itself."""
 
-    def __init__(self, endpoint: str, *, ca_bundle: str | None = None) -> None:
-        address = urlsplit(endpoint)
-        self.host = address.netloc
-        self.is_encrypted = address.scheme == "https"
-        self._place = (str(address.hostname), address.port or (443 if self.is_encrypted else 80))
-        self._ca_bundle = ca_bundle
-        self._tls: ssl.SSLContext | None = None
+    def __init__(self, endpoint: str, *, ca_bundle: str | None = None, proxy: Proxy | None = None) -> None:
+        self.host = urlsplit(endpoint).netloc
+        self._dial = Dial(endpoint, ca_bundle=ca_bundle, proxy=proxy)
+        self.is_encrypted = self._dial.is_encrypted
+        self._proxy = proxy
+        # Of plain requests a proxy is told where they go; it does not see those within a tunnel.
+        self._before_targets = endpoint if proxy is not None and not self.is_encrypted else ""
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
 
@@ -70,14 +68,20 @@ class Wire:
 
         `Host` is among the headers, the length is not. Raises `OSError`.
         """
+        if self._proxy is not None and self._before_targets:
+            target = f"{self._before_targets}{target}"
+            headers = {**headers, **self._proxy.headers, "Connection": "close"}
         head = _head_of(method, target, headers, body)
         connection: _Connection | None = None
         try:
             connection = self._connection()
             connection.send(head, body)
             answer = connection.answer(method)
+            if self._proxy is not None and answer.status == PROXY_WANTS_LOGIN:
+                raise ProxyFailed.of_status(self._proxy, answer.status)
             yield answer
-            if answer.is_over and answer.keeps_open:
+            # Some proxies answer no second plain request on a connection, and do not say so (tinyproxy 1.11).
+            if answer.is_over and answer.keeps_open and not self._before_targets:
                 self._keep(connection)
                 connection = None
         finally:
@@ -90,7 +94,7 @@ class Wire:
             with self._lock:
                 kept = self._idle.pop() if self._idle else None
             if kept is None:
-                return self._connect()
+                return _Connection(self._dial())
             if not kept.has_ended():
                 return kept
             kept.close()
@@ -102,30 +106,6 @@ class Wire:
                 return
         connection.close()
 
-    def _connect(self) -> "_Connection":
-        plain = socket.create_connection(self._place, timeout=_CONNECT_TIMEOUT_S)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.is_encrypted:
-                encrypted = self._context().wrap_socket(plain, server_hostname=self._place[0])
-                encrypted.settimeout(_TIMEOUT_S)
-                return _Connection(encrypted)
-            # The kernel's own time limits: with Python's, every call is preceded by another one that waits.
-            plain.settimeout(None)
-            for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                plain.setsockopt(socket.SOL_SOCKET, limit, struct.pack("@ll", _TIMEOUT_S, 0))
-            return _Connection(plain)
-        except BaseException:
-            plain.close()
-            raise
-
-    def _context(self) -> ssl.SSLContext:
-        with self._lock:
-            if self._tls is None:
-                self._tls = ssl.create_default_context(cafile=self._ca_bundle)
-                self._tls.set_alpn_protocols(["http/1.1"])
-            return self._tls
-
 
 class _Connection:
     """One connection: a request, its answer, the next request."""
@@ -136,7 +116,7 @@ class _Connection:
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
         # Under TLS the bytes must pass through memory.
-        self.descriptor = None if isinstance(sock, ssl.SSLSocket) else sock.fileno()
+        self.descriptor = sock.fileno() if type(sock) is socket.socket else None
 
     def close(self) -> None:
         """Close it, whatever state it is in."""
@@ -289,20 +269,3 @@ def _time_limit_named() -> Iterator[None]:
         yield
     except BlockingIOError as exc:
         raise TimeoutError("the server did not answer in time") from exc
-
-
-def reason_of(exc: OSError) -> str:
-    """Why a server could not be spoken to, in words without anything of the request."""
-    match exc:
-        case socket.gaierror():
-            return "its name is not known"
-        case ConnectionRefusedError():
-            return "the connection was refused"
-        case ssl.SSLCertVerificationError():
-            return "its TLS certificate is not accepted"
-        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST" | "RECORD_LAYER_FAILURE"):
-            return "it does not speak TLS: is it http:// instead of https://?"
-        case TimeoutError():
-            return "it did not answer in time"
-        case _:
-            return "the connection broke"

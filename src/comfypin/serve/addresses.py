@@ -21,11 +21,11 @@ def require_public(config: S3Config, *, dialler: Dialler | None = None) -> None:
         try:
             addresses = dialler.resolve(name, parts.port or 443)
         except (OSError, UnicodeError):
-            continue  # a name that leads nowhere; the delivery says so
-        if not all(map(is_public, addresses)):
-            raise JobInvalid(
-                findings=[
-                    "s3Config.endpointUrl: it leads to a private address, which jobs may not name "
-                    "(--allow-private-inputs lets them)"
-                ]
-            )
+            # A name that leads nowhere; the delivery says so. Where a proxy may know it, nobody here can tell.
+            if name != host or config.proxies.to(str(config.endpoint)) is None:
+                continue
+            addresses = []
+        if not addresses or not all(map(is_public, addresses)):
+            leads = "leads to a private address" if addresses else "is not known here, so it might be a private address"
+            finding = f"s3Config.endpointUrl: it {leads}, which jobs may not name (--allow-private-inputs lets them)"
+            raise JobInvalid(findings=[finding])

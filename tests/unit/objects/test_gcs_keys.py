@@ -68,7 +68,7 @@ def test_a_token_that_is_not_accepted_any_more_is_renewed_once() -> None:
         return (200, "{}") if len(seen) == 2 else (401, "{}")
 
     with answering_by(answer) as url:
-        http = GcsHttp(url, "b", Numbered())
+        http = GcsHttp(url, GcsConfig(bucket="b"), Numbered())
         assert http.ask("GET", http.api("")).status == 200
         assert http.ask("GET", http.api("")).status == 401
     assert seen == ["Bearer 1", "Bearer 2", "Bearer 2", "Bearer 3"]
@@ -82,7 +82,9 @@ def test_a_session_at_another_address_is_given_no_token() -> None:
         return 200, "{}"
 
     with answering_by(answer) as url:
-        GcsHttp("https://storage.googleapis.com", "b", Numbered()).ask("GET", f"{url}/session?upload_id=x")
+        GcsHttp("https://storage.googleapis.com", GcsConfig(bucket="b"), Numbered()).ask(
+            "GET", f"{url}/session?upload_id=x"
+        )
     assert seen == [None]
 
 

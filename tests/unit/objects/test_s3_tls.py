@@ -1,19 +1,12 @@
 """S3 over TLS: what is signed there, and which certificates are trusted."""
 
-import datetime
 import hashlib
-import ipaddress
-import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from comfypin.errors.storage import ChecksumMismatch, StoreUnreachable
 from comfypin.objects.config import S3Config
@@ -21,21 +14,20 @@ from comfypin.objects.retry import Retry
 from comfypin.objects.s3 import S3Store
 from comfypin.objects.s3_parts import PART_BYTES
 from tests.support.payloads import noise, payload_of
+from tests.support.tls import Certificate
 
 
 class TlsServer:
     """Takes whole objects and parts, and answers with the md5 sums that S3 gives them."""
 
     def __init__(self, folder: Path) -> None:
-        self.certificate = folder / "certificate.pem"
+        certificate = Certificate.made(folder)
+        self.certificate = certificate.path
         self.digests: list[tuple[str, str]] = []
         self.parts: dict[int, bytes] = {}
         self.damaged = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        _make_certificate(self.certificate, folder / "key.pem")
-        context.load_cert_chain(self.certificate, folder / "key.pem")
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._server.socket = certificate.of_server().wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.url = f"https://127.0.0.1:{self._server.server_port}"
 
@@ -86,28 +78,6 @@ class TlsServer:
         elif method == "GET":
             return joined, whole.decode("latin-1"), None
         return hashlib.md5(data).hexdigest(), "", None
-
-
-def _make_certificate(certificate: Path, key_file: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""A company's HTTP proxy: CONNECT for TLS, whole addresses for plain http, a password if it wants one."""
+
+import base64
+import contextlib
+import http.client
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, urlsplit
+
+from tests.support.relay import relayed
+from tests.support.tls import Certificate
+
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "proxy-authorization"}
+
+
+class ConnectProxy:
+    """`asked` lists what it was asked for, as `METHOD target`; `login` (user:password) lets in, `refusal` nobody."""
+
+    def __init__(self, *, login: str | None = None, certificate: Certificate | None = None) -> None:
+        self.asked: list[str] = []
+        self.refusal: int | None = None
+        self._login = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        scheme = "http"
+        if certificate is not None:
+            scheme = "https"
+            self._server.socket = certificate.of_server().wrap_socket(self._server.socket, server_side=True)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"{scheme}://{quote(login, safe=':') + '@' if login else ''}{self.host}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def refuses(self, shown: str | None) -> int | None:
+        return 407 if self._login and shown != self._login else self.refusal
+
+
+@contextmanager
+def connect_proxy(*, login: str | None = None, certificate: Certificate | None = None) -> Iterator[ConnectProxy]:
+    proxy = ConnectProxy(login=login, certificate=certificate)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    proxy: ConnectProxy
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that do not like the certificate go away."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _is_refused(self) -> bool:
+        self.server.proxy.asked.append(f"{self.command} {self.path}")
+        status = self.server.proxy.refuses(self.headers.get("Proxy-Authorization"))
+        if status is not None:
+            self.close_connection = True
+            self._answer(status, {}, b"<html>The company's rules</html>")
+        return status is not None
+
+    def do_CONNECT(self) -> None:
+        if self._is_refused():
+            return
+        host, _, port = self.path.rpartition(":")
+        try:
+            upstream = socket.create_connection((host, int(port)), timeout=10)
+        except OSError:
+            self._answer(502, {}, b"")
+            return
+        self.connection.sendall(b"HTTP/1.1 200 Connection established\r\nVia: company\r\n\r\n")
+        self.close_connection = True
+        relayed(self.connection, upstream)
+
+    def _forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self._is_refused():
+            return
+        address = urlsplit(self.path)
+        with contextlib.closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)) as asking:
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+            headers["Content-Length"] = str(len(body))
+            asking.request(self.command, self.path.removeprefix(f"http://{address.netloc}"), body=body, headers=headers)
+            answer = asking.getresponse()
+            data = answer.read()
+            kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+            self._answer(answer.status, {**kept, **({"Content-Length": length} if length else {})}, data)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)

@@ -1,0 +1,45 @@
+"""Where a job's own bucket may be."""
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from comfypin.errors.serve import JobInvalid
+from comfypin.objects.config import S3Config
+from comfypin.serve.addresses import require_public
+
+_KNOWN = {"s3.example.com": "93.184.216.34", "inside.example.com": "10.0.0.1", "b.s3.trap.com": "127.0.0.1"}
+
+
+class Names:
+    """A resolver that knows a few names."""
+
+    def resolve(self, host: str, port: int) -> Sequence[str]:
+        if host not in _KNOWN:
+            raise socket.gaierror
+        return [_KNOWN[host]]
+
+    def connect(self, address: str, port: int, timeout_s: float) -> Any:
+        raise AssertionError("nobody connects")
+
+
+def asked(host: str, **environ: str) -> None:
+    job = {"bucketName": "b", "endpointUrl": f"https://{host}", "accessId": "i", "accessSecret": "s"}
+    require_public(S3Config.from_variables(environ).for_job(job), dialler=Names())
+
+
+@pytest.mark.parametrize("environ", [{}, {"HTTPS_PROXY": "http://proxy:1"}])
+def test_a_bucket_is_at_a_public_address(environ: dict[str, str]) -> None:
+    asked("s3.example.com", **environ)
+    for host in ("inside.example.com", "s3.trap.com"):
+        with pytest.raises(JobInvalid, match=r"private address|not known here"):
+            asked(host, **environ)
+
+
+def test_a_name_that_only_the_proxy_knows_might_lead_inside() -> None:
+    asked("nowhere.example.com")
+    asked("nowhere.example.com", HTTPS_PROXY="http://proxy:1", NO_PROXY="example.com")
+    with pytest.raises(JobInvalid, match="not known here"):
+        asked("nowhere.example.com", HTTPS_PROXY="http://proxy:1")
