@@ -35,6 +35,7 @@ from tests.support.fault_proxy import fault_proxy
 from tests.support.google_key import service_account
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, GcsServer, S3Server
 from tests.support.outputs import an_output
+from tests.support.payloads import noise
 from tests.support.scripted_server import answering_by
 
 _BUCKETS = (f"delivery-{number}" for number in itertools.count())
@@ -193,6 +194,19 @@ async def test_a_public_base_url_makes_the_links(moto: S3Server, tmp_path: Path)
     sink = sink_for(S3Bucket(moto), S3_PUBLIC_BASE_URL="https://pictures.example/")
     (delivery,) = await sink.deliver(a_job(), (an_output(tmp_path, b"x", filename="a b.png"),))
     assert delivery.url == "https://pictures.example/comfy/outputs/job-1/a%20b.png"
+
+
+@pytest.mark.parametrize("size", [100, 17 << 20])
+async def test_a_service_may_have_its_api_beneath_a_path(moto: S3Server, tmp_path: Path, size: int) -> None:
+    bucket = S3Bucket(moto)
+    with fault_proxy(moto.url, base="/storage/v1/s3") as proxy:
+        url = f"{proxy.url}/storage/v1/s3/"
+        sink = sink_for(bucket, S3_ENDPOINT_URL=url, S3_SIGNED_URL_TTL="60", S3_MULTIPART_BYTES=str(16 << 20))
+        (delivery,) = await sink.deliver(a_job(), (an_output(tmp_path, noise(size)),))
+        opened = await asyncio.to_thread(urllib.request.urlopen, str(delivery.url), timeout=30)
+        with opened:
+            assert opened.read() == delivery.output.path.read_bytes()
+    assert set(bucket.objects()) == {"comfy/outputs/job-1/a.png", "comfy/outputs/job-1/manifest.json"}
 
 
 async def test_public_objects_have_their_public_address(tmp_path: Path, gcs: GcsServer) -> None:

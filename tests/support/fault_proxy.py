@@ -68,11 +68,15 @@ def first(count: int, fault: Fault, *, where: Callable[[Seen], bool] = lambda se
 
 
 class FaultProxy:
-    """Forwards to `upstream`; what `rule` says of a request happens to it. `seen` lists all requests."""
+    """Forwards to `upstream`; what `rule` says of a request happens to it. `seen` lists all requests.
 
-    def __init__(self, upstream: str, rule: Rule = no_faults) -> None:
+    `base` is a path of its own beneath which it has what the server has.
+    """
+
+    def __init__(self, upstream: str, rule: Rule = no_faults, *, base: str = "") -> None:
         self.upstream = upstream
         self.rule = rule
+        self.base = base
         self.seen: list[Seen] = []
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -92,8 +96,8 @@ class FaultProxy:
 
 
 @contextmanager
-def fault_proxy(upstream: str, rule: Rule = no_faults) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(upstream, rule)
+def fault_proxy(upstream: str, rule: Rule = no_faults, *, base: str = "") -> Iterator[FaultProxy]:
+    proxy = FaultProxy(upstream, rule, base=base)
     proxy.start()
     try:
         yield proxy
@@ -158,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
             headers["Content-Length"] = str(len(body))
-            connection.request(self.command, self.path, body=body, headers=headers)
+            connection.request(self.command, self._target(), body=body, headers=headers)
             answer = connection.getresponse()
             data = answer.read()
             kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
@@ -170,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward_half(self, body: bytes) -> None:
         connection = self._upstream()
-        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        connection.putrequest(self.command, self._target(), skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in _HOP:
                 connection.putheader(name, value)
@@ -178,6 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
         connection.endheaders()
         connection.send(body[: len(body) // 2])
         connection.close()
+
+    def _target(self) -> str:
+        base = self.server.proxy.base
+        return self.path.removeprefix(base) if self.path.startswith(f"{base}/") else f"/nothing-is-here{self.path}"
 
     def _upstream(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.server.proxy.upstream)

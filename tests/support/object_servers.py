@@ -164,6 +164,7 @@ def boto_client(url: str) -> Any:
         aws_secret_access_key=SECRET_KEY,
         region_name="us-east-1",
         config=Config(
+            signature_version="s3v4",
             s3={"addressing_style": "path"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

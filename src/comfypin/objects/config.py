@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
 
 from comfypin.errors.storage import KeyInvalid, SettingInvalid, SettingsConflict
 from comfypin.objects.aws_profile import AwsProfile, S3Credentials
+from comfypin.objects.endpoint import Place
 from comfypin.objects.keys import clean_prefix
 from comfypin.objects.proxy import Proxies
 from comfypin.settings import fit_for_headers
@@ -21,6 +21,7 @@ LONGEST_SIGNED_URL_S = 7 * 24 * 3600  # of both GCS and S3
 
 Addressing = Literal["auto", "path", "virtual"]
 MOST_WHOLE_BYTES = 5 << 30  # what S3 takes in one request
+_OTHER_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -194,7 +195,9 @@ class S3Config:
         """Read the variables; ours before AWS's before RunPod's. Raises `ConfigError`."""
         env = Variables(environ)
         profile = _profile(env)
-        place = Place.named(env, otherwise=profile.endpoint)
+        place = _named_place(env, otherwise=profile.endpoint)
+        # Where the endpoint is that of RunPod's variables, their keys belong to it.
+        runpods_first = place.given is not None and place.given == env.text("BUCKET_ENDPOINT_URL")
         base_url = env.text("S3_PUBLIC_BASE_URL")
         if base_url and not re.match(r"https?://[^/]", base_url):
             raise SettingInvalid(variable="S3_PUBLIC_BASE_URL", value=base_url, expected="an address like https://host")
@@ -207,7 +210,7 @@ class S3Config:
             endpoint=place.endpoint,
             region=region,
             addressing=_addressing(env),
-            credentials=_credentials(env, profile, runpods_first=place.runpods(env)),
+            credentials=_credentials(env, profile, runpods_first=runpods_first),
             platform=PlatformKeys.from_variables(env, region=region),
             ca_bundle=env.certificates("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
             proxies=Proxies.from_variables(environ),
@@ -230,7 +233,7 @@ class S3Config:
                 raise SettingInvalid(variable=f"s3Config.{name}", value="", expected="a text that is not empty")
             return value.strip()
 
-        place = Place.parse(text("endpointUrl"), bucket=text("bucketName"))
+        place = Place.parse(text("endpointUrl"), bucket=text("bucketName"), variable="s3Config.endpointUrl")
         return replace(
             self,
             bucket=place.bucket,
@@ -245,58 +248,6 @@ class S3Config:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a bucket is, read from the many ways in which people write an endpoint."""
-
-    endpoint: str | None
-    bucket: str | None
-    region: str | None
-    given: str | None = None
-
-    @classmethod
-    def named(cls, env: Variables, *, otherwise: str | None = None) -> "Place":
-        """The place that the variables name, else that of an endpoint. Raises `SettingInvalid`."""
-        account = env.text("R2_ACCOUNT_ID")
-        if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
-            raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
-        # A user who names their account means R2, whatever RunPod's template still says.
-        url = env.text("S3_ENDPOINT_URL") or (
-            f"https://{account}.r2.cloudflarestorage.com"
-            if account
-            else env.text("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL") or otherwise
-        )
-        bucket = env.text("S3_BUCKET", "BUCKET_NAME")
-        return cls.parse(url, bucket=bucket.removeprefix("s3://").strip("/") if bucket else None)
-
-    @classmethod
-    def parse(cls, url: str | None, *, bucket: str | None) -> "Place":
-        """Split an endpoint URL into the service's address, the bucket (in host or path), and the region.
-
-        `https://b.s3.eu-west-1.amazonaws.com`, `https://s3.eu-west-1.amazonaws.com/b`,
-        `https://<account>.r2.cloudflarestorage.com/b`, `https://b.fra1.digitaloceanspaces.com`,
-        `https://s3api-eu-ro-1.runpod.io`, `http://localhost:9000`. Raises `SettingInvalid`.
-        """
-        if url is None:
-            return cls(endpoint=None, bucket=bucket, region=None)
-        parts = urlsplit(url if "://" in url else f"https://{url}")
-        host = _checked_host(parts)
-        in_path = parts.path.strip("/").split("/")[0] or None
-        bucket = bucket or in_path
-        host, in_host = _without_bucket(host, bucket)
-        port = f":{parts.port}" if parts.port else ""
-        return cls(
-            endpoint=f"{parts.scheme}://{host}{port}",
-            bucket=bucket or in_host,
-            region=_region_of(host),
-            given=url,
-        )
-
-    def runpods(self, env: Variables) -> bool:
-        """Whether the endpoint is the one of RunPod's variables, so that RunPod's keys belong to it."""
-        return self.given is not None and self.given == env.text("BUCKET_ENDPOINT_URL")
-
-
 def configured_bucket(environ: Mapping[str, str]) -> Literal["gcs", "s3"] | None:
     """Where a bucket is configured, GCS first. Keys and the rest are not looked at: they may be meant for others.
 
@@ -305,52 +256,21 @@ def configured_bucket(environ: Mapping[str, str]) -> Literal["gcs", "s3"] | None
     env = Variables(environ)
     if env.text("GCS_BUCKET"):
         return "gcs"
-    return "s3" if Place.named(env).bucket else None
+    return "s3" if _named_place(env).bucket else None
 
 
-_HOSTS_WITH_BUCKET = (
-    r"(?P<bucket>.+)\.(?P<rest>s3[.-](?:dualstack\.)?[a-z0-9-]+\.amazonaws\.com(?:\.cn)?|s3\.amazonaws\.com)",
-    r"(?P<bucket>[^.]+)\.(?P<rest>[a-z0-9]+\.digitaloceanspaces\.com)",
-    r"(?P<bucket>[^.]+)\.(?P<rest>s3\.[a-z0-9-]+\.(?:backblazeb2|wasabisys|scw)\.(?:com|cloud))",
-    r"(?P<bucket>[^.]+)\.(?P<rest>[0-9a-f]{32}\.(?:eu\.|fedramp\.)?r2\.cloudflarestorage\.com)",
-)
-_REGIONS = (
-    r"s3[.-](?:dualstack\.)?(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?",
-    r"(?P<region>[a-z0-9]+)\.digitaloceanspaces\.com",
-    r"s3\.(?P<region>[a-z0-9-]+)\.(?:backblazeb2|wasabisys|scw)\.(?:com|cloud)",
-    r"s3api-(?P<region>[a-z0-9-]+)\.runpod\.io",
-)
-
-
-def _checked_host(parts: SplitResult) -> str:
-    try:
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or "@" in parts.netloc:
-        # Not shown as it stands: it may hold a user and a password.
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        raise SettingInvalid(variable="S3_ENDPOINT_URL", value=shown, expected="an address like https://host")
-    host = parts.hostname or ""
-    return f"[{host}]" if ":" in host else host
-
-
-def _without_bucket(host: str, bucket: str | None) -> tuple[str, str | None]:
-    if bucket and host.startswith(f"{bucket}."):
-        return host.removeprefix(f"{bucket}."), bucket
-    for pattern in _HOSTS_WITH_BUCKET:
-        if found := re.fullmatch(pattern, host):
-            return found["rest"], found["bucket"]
-    return host, None
-
-
-def _region_of(host: str) -> str | None:
-    if host.endswith(".r2.cloudflarestorage.com"):
-        return "auto"
-    for pattern in _REGIONS:
-        if found := re.fullmatch(pattern, host):
-            return found["region"]
-    return None
+def _named_place(env: Variables, *, otherwise: str | None = None) -> Place:
+    """The place that the variables name, else that of an endpoint. Raises `SettingInvalid`."""
+    account = env.text("R2_ACCOUNT_ID")
+    if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
+        raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
+    # A user who names their account means R2, whatever RunPod's template still says.
+    names = ("S3_ENDPOINT_URL",) if account else ("S3_ENDPOINT_URL", *_OTHER_ENDPOINTS)
+    variable = next((name for name in names if env.text(name)), "S3_ENDPOINT_URL")
+    url = env.text(variable) or (f"https://{account}.r2.cloudflarestorage.com" if account else otherwise)
+    bucket = env.text("S3_BUCKET", "BUCKET_NAME")
+    named = bucket.removeprefix("s3://").strip("/") if bucket else None
+    return Place.parse(url, bucket=named, variable=variable)
 
 
 def _addressing(env: Variables) -> Addressing:

@@ -122,12 +122,14 @@ class S3Http:
 
 
 def address_of(config: S3Config) -> tuple[str, str]:
-    """The endpoint and what stands before keys in paths: the bucket, unless it is in the host."""
+    """The server, and what stands before keys in paths: the endpoint's own path, and the bucket unless in the host."""
     bucket = str(config.bucket)
     # AWS wants virtual hosts, except where dots in the bucket's name would break TLS; others know paths best.
     on_aws = config.endpoint is None
     china = ".cn" if config.region.startswith("cn-") else ""
     endpoint = config.endpoint or f"https://s3.{config.region}.amazonaws.com{china}"
     virtual = config.addressing == "virtual" or (config.addressing == "auto" and on_aws and "." not in bucket)
-    scheme, _, host = endpoint.partition("://")
-    return (f"{scheme}://{bucket}.{host}", "") if virtual else (endpoint, f"/{encoded_key(bucket)}")
+    scheme, _, rest = endpoint.partition("://")
+    host, slash, path = rest.partition("/")
+    base = f"{slash}{path}"
+    return (f"{scheme}://{bucket}.{host}", base) if virtual else (f"{scheme}://{host}", f"{base}/{encoded_key(bucket)}")

@@ -7,7 +7,8 @@ import pytest
 from comfypin.errors import ConfigError
 from comfypin.errors.storage import SettingInvalid, SettingsConflict
 from comfypin.objects.aws_profile import S3Credentials
-from comfypin.objects.config import GcsConfig, Place, S3Config
+from comfypin.objects.config import GcsConfig, S3Config
+from comfypin.objects.endpoint import Place
 from comfypin.objects.s3_http import address_of
 
 
@@ -116,6 +117,23 @@ def test_an_account_alone_makes_r2s_endpoint_and_region() -> None:
         ("http://localhost:9000", "pics", ("http://localhost:9000", "pics", None)),
         ("http://[::1]:9000", "pics", ("http://[::1]:9000", "pics", None)),
         ("minio.example", "pics", ("https://minio.example", "pics", None)),
+        ("http://minio:9000/pics", None, ("http://minio:9000", "pics", None)),
+        ("http://minio:9000/pics/", "pics", ("http://minio:9000", "pics", None)),
+        # R2's dashboard shows the address of another bucket than the one that is named.
+        (
+            "https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com/other",
+            "pics",
+            ("https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com", "pics", "auto"),
+        ),
+        ("https://p.supabase.co/storage/v1/s3", "pics", ("https://p.supabase.co/storage/v1/s3", "pics", None)),
+        ("https://p.supabase.co/storage/v1/s3", "s3", ("https://p.supabase.co/storage/v1/s3", "s3", None)),
+        ("https://p.supabase.co/storage/v1/s3/", None, ("https://p.supabase.co/storage/v1/s3", None, None)),
+        ("https://p.supabase.co/storage/v1/s3/pics", None, ("https://p.supabase.co/storage/v1/s3", "pics", None)),
+        ("https://p.supabase.co/storage/v1/s3/pics", "pics", ("https://p.supabase.co/storage/v1/s3", "pics", None)),
+        ("http://gateway:80/tenant%20a/ü//s3", "pics", ("http://gateway:80/tenant%20a/%C3%BC/s3", "pics", None)),
+        ("http://gateway/tenant/s3/pics", "pics", ("http://gateway/tenant/s3", "pics", None)),
+        ("http://gateway/tenant/s3", None, ("http://gateway/tenant/s3", None, None)),
+        ("http://gateway/tenant", "pics", ("http://gateway/tenant", "pics", None)),
         (None, "pics", (None, "pics", None)),
     ],
 )
@@ -124,11 +142,24 @@ def test_an_endpoint_is_understood(url: str | None, bucket: str | None, expected
     assert (place.endpoint, place.bucket, place.region) == expected
 
 
-@pytest.mark.parametrize("url", ["ftp://host", "https://", "https://user:secret@host", "http://host:99999"])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://host", "https://", "https://user:secret@host", "http://host:99999", "https://host/a/../b", "https://h/?k=secret",
+     "https://host/#secret", "https:///path"],
+)  # fmt: skip
 def test_what_is_no_endpoint_is_refused_without_showing_secrets(url: str) -> None:
     with pytest.raises(SettingInvalid) as caught:
         Place.parse(url, bucket="b")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL"])
+def test_the_variable_that_held_it_is_named(name: str) -> None:
+    with pytest.raises(SettingInvalid, match=f"^{name} is "):
+        S3Config.from_variables({name: "ftp://host"})
+    job = {"accessId": "i", "accessSecret": "s", "bucketName": "b", "endpointUrl": "ftp://host"}
+    with pytest.raises(SettingInvalid, match=r"^s3Config\.endpointUrl is "):
+        S3Config().for_job(job)
 
 
 def test_runpods_variables_are_understood() -> None:
@@ -240,6 +271,14 @@ def test_a_jobs_s3_config_is_whole_or_refused(missing: str) -> None:
         (
             {"S3_ENDPOINT_URL": "https://oss.example:444", "S3_ADDRESSING_STYLE": "virtual"},
             ("https://pics.oss.example:444", ""),
+        ),
+        (
+            {"S3_ENDPOINT_URL": "https://p.supabase.co/storage/v1/s3/"},
+            ("https://p.supabase.co", "/storage/v1/s3/pics"),
+        ),
+        (
+            {"S3_ENDPOINT_URL": "https://oss.example/base", "S3_ADDRESSING_STYLE": "virtual"},
+            ("https://pics.oss.example", "/base"),
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,8 +11,12 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from comfypin.objects.aws_profile import S3Credentials
+from comfypin.objects.config import S3Config
 from comfypin.objects.s3 import _header
+from comfypin.objects.s3_http import address_of
 from comfypin.objects.sigv4 import S3Request, encoded_key, presigned_url, signed_headers
+from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, boto_client
+from tests.support.scripted_server import answering_by
 
 KEYS = ["a.png", "größe/猫 +&=~().png", "100%/#1?.png", "it's!*.png"]
 
@@ -44,6 +49,47 @@ def test_headers_are_signed_as_botocore_signs_them(key: str, query: dict[str, st
     request = replace(request, body_sha256=theirs.headers["X-Amz-Content-SHA256"])  # as it chose it
     ours = signed_headers(request, keys, region="eu-west-3", now=moment(theirs.context["timestamp"]))
     assert ours["Authorization"] == theirs.headers["Authorization"]
+
+
+@pytest.mark.parametrize("base", ["", "/storage/v1/s3", "/storage/v1/s3/", "//a//b", "/ü/+&"])
+def test_requests_beneath_a_path_are_those_of_boto3(base: str) -> None:
+    seen: list[tuple[str, dict[str, str]]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> tuple[int, str]:
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        seen.append((handler.path, {name.lower(): value for name, value in handler.headers.items()}))
+        return 200, ""
+
+    with answering_by(answer) as url:
+        client = boto_client(f"{url}{base}")
+        client.put_object(Bucket="pics", Key="größe/猫 +&=~().png", Body=b"x", ContentType="image/png")
+        presigned = client.generate_presigned_url(
+            "get_object", Params={"Bucket": "pics", "Key": "a b.png"}, ExpiresIn=60
+        )
+        environ = {"S3_BUCKET": "pics", "S3_ENDPOINT_URL": f"{url}{base}", "S3_REGION": "us-east-1"}
+        config = S3Config.from_variables(
+            {**environ, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        )
+    ((path, headers),) = seen
+    assert config.credentials is not None
+    endpoint, before = address_of(config)
+    signed = headers["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    request = S3Request(
+        method="PUT",
+        endpoint=endpoint,
+        path=f"{before}/{encoded_key('größe/猫 +&=~().png')}",
+        query={},
+        headers={name: headers[name] for name in signed},
+        body_sha256=headers["x-amz-content-sha256"],
+    )
+    ours = signed_headers(request, config.credentials, region="us-east-1", now=moment(headers["x-amz-date"]))
+    assert (request.target, ours["Host"]) == (path, headers["host"])
+    assert ours["Authorization"] == headers["authorization"]
+    when = moment(parse_qs(urlsplit(presigned).query)["X-Amz-Date"][0])
+    request = replace(request, method="GET", path=f"{before}/a%20b.png", headers={})
+    mine = presigned_url(request, config.credentials, region="us-east-1", ttl_s=60, now=when)
+    assert mine.partition("?")[0] == presigned.partition("?")[0]
+    assert parse_qs(mine.partition("?")[2]) == parse_qs(presigned.partition("?")[2])
 
 
 @pytest.mark.parametrize("token", [None, "session/token=="])
