@@ -15,6 +15,7 @@ import pytest
 
 from comfypin.serve.webhook import SIGNATURE, TIMESTAMP, signature
 from tests.conftest import ROOT
+from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.server import TOKEN, Server, serving
 from tests.support.workflows import load, picture, slow
 
@@ -298,3 +299,16 @@ def test_what_cannot_be_served_is_refused(
     assert ran.returncode in (3, 64)
     assert words in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_server_whose_bucket_is_wrong_ends_with_what_is_wrong(moto: S3Server, tmp_path: Path) -> None:
+    environ = {
+        "S3_BUCKET": "no-such-bucket",
+        "S3_ENDPOINT_URL": moto.url,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    }
+    with serving(tmp_path, environ=environ, ready=False) as server:
+        assert server.process is not None
+        assert server.process.wait(30) == 31
+        assert "s3://no-such-bucket at" in server.log.read_text()

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.fault_proxy import fault_proxy, no_faults
+from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.runpod_queue import RunpodQueue, worker
 from tests.support.scripted_server import answering_by
 from tests.support.workflows import load, picture, slow
@@ -267,6 +270,63 @@ def _wait_for(there: Callable[[], bool], process: "subprocess.Popen[bytes]") -> 
     while not there():
         assert time.monotonic() < deadline, Path(process.log).read_text()  # type: ignore[attr-defined]
         time.sleep(0.02)
+
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+
+
+def test_a_worker_whose_bucket_is_wrong_ends_before_the_engine_starts(moto: S3Server) -> None:
+    place = {"S3_BUCKET": "no-such-bucket", "S3_ENDPOINT_URL": moto.url, **S3_KEYS}
+    for environ, code, words in (
+        (place, 31, "s3://no-such-bucket at http://.* does not exist.*S3_BUCKET"),
+        ({**place, "OUTPUT_FORMAT": "bmp"}, 3, "OUTPUT_FORMAT"),
+        ({"OUTPUT_MODE": "file"}, 3, "worker's own disk"),
+    ):
+        with RunpodQueue().running() as own, worker(own, environ=environ) as process:
+            assert process.wait(30) == code
+            log = process.log.read_text()  # type: ignore[attr-defined]
+        assert re.search(words, log), log
+        assert SECRET_KEY not in log
+        assert "Traceback" not in log
+        assert "engine" not in log
+        assert own.takes == []
+
+
+def test_a_bucket_that_is_away_for_a_while_does_not_end_the_worker(moto: S3Server) -> None:
+    bucket = moto.new_bucket("comes-back")
+    with fault_proxy(moto.url, lambda seen: "503") as proxy, RunpodQueue().running() as own:
+        place = {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.url, "S3_RETRIES": "0", **S3_KEYS}
+        with worker(own, environ=place) as process:
+            own.put("too-early", {"workflow": {}})
+            assert "cannot serve now" in own.wait("too-early")["error"]
+            proxy.rule = no_faults
+            own.put("later", {"workflow": {}})
+            assert own.wait("later")["output"]["images"][0]["type"] == "s3_url"
+            assert "the bucket cannot be asked now" in process.log.read_text()  # type: ignore[attr-defined]
+    assert "comfy/outputs/later/manifest.json" in moto.objects(bucket)
+
+
+def test_jobs_bring_their_own_bucket_to_a_worker_that_has_none(moto: S3Server) -> None:
+    bucket = moto.new_bucket("of-the-job")
+    job = {"accessId": ACCESS_KEY, "accessSecret": SECRET_KEY, "bucketName": bucket, "endpointUrl": moto.url}
+    with (
+        RunpodQueue().running() as own,
+        worker(own, "--allow-private-inputs", environ={"OUTPUT_MODE": "s3"}) as process,
+    ):
+        own.put("without", {"workflow": {}})
+        assert "S3_BUCKET is not set" in own.wait("without")["error"]
+        own.put("with", {"workflow": {}, "s3Config": job})
+        assert own.wait("with")["output"]["images"][0]["type"] == "s3_url"
+        assert "jobs that bring no s3Config will fail" in process.log.read_text()  # type: ignore[attr-defined]
+
+
+def test_a_wrong_bucket_for_what_is_too_big_is_told_of_and_no_more(moto: S3Server) -> None:
+    place = {"OUTPUT_MODE": "base64", "S3_BUCKET": "no-such-bucket", "S3_ENDPOINT_URL": moto.url, **S3_KEYS}
+    with RunpodQueue().running() as own, worker(own, environ=place) as process:
+        own.put("small", {"workflow": {}})
+        assert own.wait("small")["output"]["images"][0]["type"] == "base64"
+        log = process.log.read_text()  # type: ignore[attr-defined]
+        assert re.search("too big for a result will fail.*no-such-bucket", log), log
 
 
 def test_a_worker_without_its_release_says_so_in_one_line() -> None:

@@ -127,13 +127,13 @@ def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, fol
         from comfypin import wiring
         from comfypin.settings import EnvSettings
 
+        private = arguments.allow_private_inputs
+        sink_for = await asyncio.to_thread(wiring.open_sinks, settings, folder=folder, private_buckets=private)
         choice = wiring.choose_engine(lock.engine, settings, url=arguments.engine_url)
         env = EnvSettings.from_environment()
         choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, env=env, tell=log.info)
         async with wiring.open_engine(choice) as engine:
-            yield wiring.open_service(
-                lock, engine, settings, private_inputs=arguments.allow_private_inputs, folder=folder
-            )
+            yield wiring.open_service(lock, engine, sink_for, private_inputs=private)
 
     return open_service
 

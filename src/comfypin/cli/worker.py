@@ -1,4 +1,4 @@
-"""Serve the jobs of a RunPod Serverless endpoint: the env is realized, the engine started and warmed, then jobs taken.
+"""Serve the jobs of a RunPod Serverless endpoint: the bucket is asked, the env realized, the engine started and warmed.
 
 The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go where OUTPUT_MODE says, else
 to the bucket that is configured, else into the result as base64, as far as RunPod lets a result grow.
@@ -51,12 +51,13 @@ def execute(arguments: argparse.Namespace) -> int:
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings = Settings.from_environment()
     lock = read_release(arguments.lock, settings)
+    sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
     choice = wiring.choose_engine(lock.engine, settings)
     choice = wiring.ensure_env(lock, choice, env=EnvSettings.from_environment(), tell=log.info)
     began_s = time.monotonic()
     with LoopThread() as thread:
         engine = thread.enter(wiring.open_engine(choice))
-        service = wiring.open_service(lock, engine, settings, private_inputs=arguments.allow_private_inputs)
+        service = wiring.open_service(lock, engine, sink_for, private_inputs=arguments.allow_private_inputs)
         handler = Handler(service)
         thread.run(warm(handler, lock))
         log.info(

@@ -4,7 +4,7 @@ from comfypin.wiring.engines import EngineChoice, choose_engine, open_engine
 from comfypin.wiring.envs import ensure_env, env_pack, lock_places, realize_options
 from comfypin.wiring.models import bring_models, model_describer, model_findings, model_sources, model_store
 from comfypin.wiring.platforms import open_builder, runpod_api, runpod_jobs_api, volume_bucket
-from comfypin.wiring.service import fitness_checks, open_service
+from comfypin.wiring.service import fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
 from comfypin.wiring.stores import open_bucket, open_shelf, open_store
 
@@ -27,6 +27,7 @@ __all__ = [
     "open_engine",
     "open_service",
     "open_shelf",
+    "open_sinks",
     "open_store",
     "realize_options",
     "runpod_api",

@@ -1,5 +1,6 @@
 """What the jobs of a worker or server share, and what makes a machine unfit for them."""
 
+import logging
 import tempfile
 from dataclasses import replace
 from functools import lru_cache
@@ -13,6 +14,7 @@ from comfypin.wiring.stores import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Literal
 
     from comfypin.engine.interface import Engine
     from comfypin.lock.model import Lock
@@ -21,19 +23,11 @@ if TYPE_CHECKING:
     from comfypin.serve.wire import OutputWish, S3Wish
     from comfypin.settings import OutputMode, Settings
 
+log = logging.getLogger(__name__)
 
-def open_service(
-    lock: "Lock",
-    engine: "Engine",
-    settings: "Settings",
-    *,
-    private_inputs: bool = False,
-    folder: "OutputSink | None" = None,
-) -> "Service":
-    """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
 
-    `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker.
-    """
+def open_service(lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, private_inputs: bool = False) -> "Service":
+    """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
     from comfypin.models.http import HttpClient
     from comfypin.serve.fetch import Fetcher, Limits
     from comfypin.serve.handler import Service
@@ -45,9 +39,47 @@ def open_service(
         fetcher=Fetcher(
             open_client=lambda: HttpClient(public_only=not private_inputs), open_bucket=open_bucket, limits=Limits()
         ),
-        sink_for=_sink_for(settings, folder, private_buckets=private_inputs),
+        sink_for=sink_for,
         workflows=WorkflowFolder(),
     )
+
+
+def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, private_buckets: bool = False) -> "SinkFor":
+    """The sinks that jobs wish for; that of jobs without a wish is opened now, so that a wrong bucket costs no engine.
+
+    `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker. `private_buckets` lets
+    jobs name private addresses. Raises `ConfigError`, `StorageError` where no such job could ever be delivered. What
+    may pass is only a warning, and so is that no bucket is named: jobs may bring their own.
+    """
+    from comfypin.errors.storage import SettingMissing, Transient
+    from comfypin.objects.config import configured_bucket
+    from comfypin.serve.wire import OutputWish
+
+    sink_for = _sink_for(settings, folder, private_buckets=private_buckets)
+    try:
+        sink_for(OutputWish(), None)
+        if _job_mode(settings, folder) == "base64" and (overflow := configured_bucket(settings.environ)):
+            _open_overflow(sink_for, overflow)
+    except SettingMissing as exc:
+        log.error("jobs that bring no s3Config will fail", extra={"action": "bucket_not_named", "reason": exc.message})
+    except Transient as exc:
+        log.warning(
+            "the bucket cannot be asked now; jobs will ask it", extra={"action": "bucket_away", "reason": exc.message}
+        )
+    return sink_for
+
+
+def _open_overflow(sink_for: "SinkFor", mode: "Literal['gcs', 's3']") -> None:
+    """Open the bucket that takes what is too big for results; most jobs can do without it, so it may be wrong."""
+    from comfypin.errors import StorageError
+    from comfypin.serve.wire import OutputWish
+
+    try:
+        sink_for(OutputWish(mode=mode), None)
+    except (ConfigError, StorageError) as exc:
+        log.error(
+            "outputs that are too big for a result will fail", extra={"action": "overflow_wrong", "reason": exc.message}
+        )
 
 
 def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
