@@ -1,5 +1,6 @@
 """What `aws configure` wrote under a profile: a key pair, and the region and endpoint that go with it."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,12 +41,13 @@ class AwsProfile:
 
 
 def _section(path: Path | None, name: str) -> dict[str, str]:
+    if path is None or not os.path.lexists(path):
+        return {}
     import configparser  # only where there are such files
 
     parser = configparser.RawConfigParser(default_section="")
     try:
-        if path is not None:
-            parser.read(path, encoding="utf-8")
+        parser.read(path, encoding="utf-8")
     except (OSError, UnicodeDecodeError, configparser.Error) as exc:
         raise SettingsConflict(
             reason=f"{path} cannot be read as a file of AWS profiles", remedy="repair it, or set AWS_ACCESS_KEY_ID"

@@ -4,12 +4,16 @@ import re
 
 from comfypin.errors.storage import KeyInvalid
 
+# What nearly all keys are; only others are looked at part by part.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 LONGEST_KEY_BYTES = 1024  # the limit of S3 and of GCS
 
 
 def checked_key(key: str) -> str:
     """The key as it stands, if every store takes it and it cannot leave its prefix. Raises `KeyInvalid`."""
+    if len(key) <= LONGEST_KEY_BYTES and _PLAIN.fullmatch(key):
+        return key
     if not key:
         raise KeyInvalid(key=key, reason="it is empty")
     if key.startswith("/") or key.endswith("/") or "//" in key:

@@ -141,11 +141,10 @@ class S3Store:
         def attempt() -> str | None:
             unproven = self._proof.wants_etag and not self._proof.digests_are_checked
             compared = unproven and payload.size_bytes <= ETAG_CHECKED_BYTES
-            md5 = hashlib.md5(usedforsecurity=False)
-            body.summing = md5 if compared else None
+            md5 = body.summing = hashlib.md5(usedforsecurity=False) if compared else None
             answer = self._http.ask("PUT", full, action="write", headers=_attributes(payload), body=body)
             etag = bare(answer.headers.get("etag"))
-            if compared:
+            if md5 is not None:
                 self._confirm(full, payload, etag, md5.hexdigest())
             return etag
 

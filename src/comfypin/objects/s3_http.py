@@ -1,10 +1,10 @@
 """Signed requests to one bucket; the digest of a body is the caller's to know, because outputs are hashed once."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
 from http import HTTPStatus
 from typing import NoReturn
 
+from comfypin.errors import StorageError
 from comfypin.errors.storage import ProviderSaid
 from comfypin.objects.aws_profile import S3Credentials
 from comfypin.objects.body import NOTHING, Body
@@ -55,8 +55,10 @@ class S3Http:
     ) -> Answer:
         """Send the request and have the answer, whatever it is. Raises `StoreUnreachable`."""
         request = self._request(method, key, query or {}, headers or {}, body)
-        with self._failures_named():
+        try:
             return self._wire.exchange(method, request.target, self._signed(request), body)
+        except OSError as exc:
+            raise self._unreached(exc) from ProviderSaid(type(exc).__name__)
 
     def stream(
         self, key: str, *, headers: Mapping[str, str], chunk_bytes: int, action: str = "read"
@@ -66,15 +68,18 @@ class S3Http:
         Raises `StorageError`.
         """
         request = self._request("GET", key, {}, headers, NOTHING)
-        with self._failures_named(), self._wire.sent("GET", request.target, self._signed(request)) as coming:
-            if coming.status >= 300:
-                text = b"".join(coming.chunks(chunk_bytes))
-                self.refuse(Answer(status=coming.status, headers=coming.headers, data=text), key, action=action)
-            # `rclone serve s3` answers 200 to a range, with the range.
-            ranged = coming.status == HTTPStatus.PARTIAL_CONTENT or "content-range" in coming.headers
-            yield ranged, b""
-            for chunk in coming.chunks(chunk_bytes):
-                yield ranged, chunk
+        try:
+            with self._wire.sent("GET", request.target, self._signed(request)) as coming:
+                if coming.status >= 300:
+                    text = b"".join(coming.chunks(chunk_bytes))
+                    self.refuse(Answer(status=coming.status, headers=coming.headers, data=text), key, action=action)
+                # `rclone serve s3` answers 200 to a range, with the range.
+                ranged = coming.status == HTTPStatus.PARTIAL_CONTENT or "content-range" in coming.headers
+                yield ranged, b""
+                for chunk in coming.chunks(chunk_bytes):
+                    yield ranged, chunk
+        except OSError as exc:
+            raise self._unreached(exc) from ProviderSaid(type(exc).__name__)
 
     def require_success(self, answer: Answer, key: str, *, action: str) -> None:
         """Raises the error that the answer is, if it is one."""
@@ -108,13 +113,9 @@ class S3Http:
     def _signed(self, request: S3Request) -> dict[str, str]:
         return signed_headers(request, self._keys(), region=self._place.region)
 
-    @contextmanager
-    def _failures_named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            # The text of the original may quote a request; its kind is enough.
-            raise unreached(exc, store=self._place.name) from ProviderSaid(type(exc).__name__)
+    def _unreached(self, exc: OSError) -> StorageError:
+        # The text of the original may quote a request; its kind is enough.
+        return unreached(exc, store=self._place.name)
 
     def uri(self, key: str) -> str:
         """The object in words."""

@@ -7,7 +7,7 @@ the caller's to know: outputs are hashed once, when they are spooled.
 import hashlib
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -18,6 +18,7 @@ from comfypin.objects.body import SHA256_OF_NOTHING
 
 UNSIGNED = "UNSIGNED-PAYLOAD"  # for bodies that TLS protects
 _ALGORITHM = "AWS4-HMAC-SHA256"
+_TIME = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,8 @@ def encoded_key(key: str) -> str:
 
 def canonical_query(query: Mapping[str, str]) -> str:
     """The query's names and values, encoded and sorted."""
+    if not query:
+        return ""
     return "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in sorted(query.items()))
 
 
@@ -70,11 +73,11 @@ def signed_headers(
         "x-amz-date": when,
         **({"x-amz-security-token": keys.session_token} if keys.session_token else {}),
     }
-    lowered = {name.lower(): value.strip() for name, value in headers.items()}
-    names = ";".join(sorted(lowered))
-    signature = _signature(request, request.query, lowered, keys, region=region, when=when)
+    signed = sorted({name.lower(): value.strip() for name, value in headers.items()}.items())
+    signature = _signature(request, request.query, signed, keys, region=region, when=when)
     credential = f"{keys.access_key_id}/{_scope(when, region)}"
-    headers["Authorization"] = f"{_ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
+    proof = f"Credential={credential}, SignedHeaders={_names(signed)}, Signature={signature}"
+    headers["Authorization"] = f"{_ALGORITHM} {proof}"
     return headers
 
 
@@ -92,13 +95,17 @@ def presigned_url(
         "X-Amz-SignedHeaders": "host",
         **({"X-Amz-Security-Token": keys.session_token} if keys.session_token else {}),
     }
-    signature = _signature(request, query, {"host": request.host}, keys, region=region, when=when, body=UNSIGNED)
+    signature = _signature(request, query, [("host", request.host)], keys, region=region, when=when, body=UNSIGNED)
     return f"{request.endpoint}{request.path}?{canonical_query(query)}&X-Amz-Signature={signature}"
 
 
 def _timestamp(now: datetime | None) -> str:
-    form = "%Y%m%dT%H%M%SZ"
-    return now.strftime(form) if now else time.strftime(form, time.gmtime())
+    return now.strftime(_TIME) if now else _time_text(int(time.time()))
+
+
+@lru_cache(maxsize=8)
+def _time_text(second: int) -> str:
+    return time.strftime(_TIME, time.gmtime(second))
 
 
 def _scope(when: str, region: str) -> str:
@@ -108,28 +115,32 @@ def _scope(when: str, region: str) -> str:
 def _signature(
     request: S3Request,
     query: Mapping[str, str],
-    headers: Mapping[str, str],
+    headers: Sequence[tuple[str, str]],
     keys: S3Credentials,
     *,
     region: str,
     when: str,
     body: str | None = None,
 ) -> str:
-    names = sorted(headers)
+    """The signature; `headers` are sorted, with names in lower case."""
     canonical = "\n".join(
         [
             request.method,
             request.path,
             canonical_query(query),
-            *(f"{name}:{headers[name]}" for name in names),
+            *[f"{name}:{value}" for name, value in headers],
             "",
-            ";".join(names),
+            _names(headers),
             body or request.body_sha256,
         ]
     )
     scope = _scope(when, region)
     to_sign = "\n".join([_ALGORITHM, when, scope, hashlib.sha256(canonical.encode()).hexdigest()])
     return hmac.digest(_signing_key(keys.secret_access_key, scope), to_sign.encode(), "sha256").hex()
+
+
+def _names(headers: Sequence[tuple[str, str]]) -> str:
+    return ";".join([name for name, _ in headers])
 
 
 @lru_cache(maxsize=8)

@@ -21,6 +21,7 @@ _MOST_IDLE = 32
 _MOST_HEAD_BYTES = 256 * 1024
 _BLOCK_BYTES = 64 * 1024
 _HEAD_ENDS = b"\r\n\r\n"
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _WITH_BODY = {"PUT", "POST"}
 
 
@@ -57,8 +58,14 @@ class Wire:
 
     def exchange(self, method: str, target: str, headers: Mapping[str, str], body: Body = NOTHING) -> Answer:
         """Send a request and have the whole answer, whatever it is. Raises `OSError`."""
-        with self.sent(method, target, headers, body) as answer:
-            return Answer(status=answer.status, headers=answer.headers, data=b"".join(answer.chunks(_BLOCK_BYTES)))
+        connection, coming = self._asked(method, target, headers, body)
+        try:
+            answer = Answer(status=coming.status, headers=coming.headers, data=b"".join(coming.chunks(_BLOCK_BYTES)))
+        except BaseException:
+            connection.close()
+            raise
+        self._done_with(connection, coming)
+        return answer
 
     @contextmanager
     def sent(
@@ -68,25 +75,39 @@ class Wire:
 
         `Host` is among the headers, the length is not. Raises `OSError`.
         """
+        connection, coming = self._asked(method, target, headers, body)
+        try:
+            yield coming
+        except BaseException:
+            connection.close()
+            raise
+        self._done_with(connection, coming)
+
+    def _asked(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body
+    ) -> "tuple[_Connection, ComingAnswer]":
         if self._proxy is not None and self._before_targets:
             target = f"{self._before_targets}{target}"
             headers = {**headers, **self._proxy.headers, "Connection": "close"}
         head = _head_of(method, target, headers, body)
-        connection: _Connection | None = None
+        connection = self._connection()
         try:
-            connection = self._connection()
             connection.send(head, body)
             answer = connection.answer(method)
             if self._proxy is not None and answer.status == PROXY_WANTS_LOGIN:
                 raise ProxyFailed.of_status(self._proxy, answer.status)
-            yield answer
-            # Some proxies answer no second plain request on a connection, and do not say so (tinyproxy 1.11).
-            if answer.is_over and answer.keeps_open and not self._before_targets:
-                self._keep(connection)
-                connection = None
-        finally:
-            if connection is not None:
-                connection.close()
+            return connection, answer
+        except BaseException:
+            connection.close()
+            raise
+
+    def _done_with(self, connection: "_Connection", answer: "ComingAnswer") -> None:
+        """Keep the connection if all of the answer was read."""
+        # Some proxies answer no second plain request on a connection, and do not say so (tinyproxy 1.11).
+        if answer.is_over and answer.keeps_open and not self._before_targets:
+            self._keep(connection)
+        else:
+            connection.close()
 
     def _connection(self) -> "_Connection":
         """One that was kept and still lives, else a new one."""
@@ -130,11 +151,12 @@ class _Connection:
     def send(self, head: bytes, body: Body) -> None:
         """Send a request."""
         try:
-            with _time_limit_named():
-                # Linux holds the head back for the file that follows; TLS knows no such thing.
-                more = getattr(socket, "MSG_MORE", 0) if body.size_bytes and self.descriptor is not None else 0
-                self._socket.sendall(head, more)
-                body.go_out(self)
+            # Linux holds the head back for the file that follows; TLS knows no such thing.
+            more = _MSG_MORE if body.size_bytes and self.descriptor is not None else 0
+            self._socket.sendall(head, more)
+            body.go_out(self)
+        except BlockingIOError as exc:
+            raise _too_late() from exc
         except (BrokenPipeError, ConnectionResetError):
             # A server that refuses a request may answer, and close, before it has read all of it.
             if not self._poller.poll(200):
@@ -167,8 +189,10 @@ class _Connection:
         if self._came:
             came, self._came = self._came[:count], self._came[count:]
             return came
-        with _time_limit_named():
+        try:
             return self._socket.recv(count)
+        except BlockingIOError as exc:
+            raise _too_late() from exc
 
     def line(self) -> bytes:
         """A line, without its end."""
@@ -262,10 +286,6 @@ def _chunk_length(line: bytes) -> int:
         raise AnswerBroken("a chunk has no length") from exc
 
 
-@contextmanager
-def _time_limit_named() -> Iterator[None]:
+def _too_late() -> TimeoutError:
     """The kernel says `EAGAIN` where its time limit is over."""
-    try:
-        yield
-    except BlockingIOError as exc:
-        raise TimeoutError("the server did not answer in time") from exc
+    return TimeoutError("the server did not answer in time")

@@ -152,7 +152,8 @@ class BucketSink:
     def _upload(self, job: JobFacts, output: Output, key: str, crew: Crew) -> Stored:
         crew.go_on()
         began_s = time.monotonic()
-        self._tell(UploadStarted(key=key, size_bytes=output.size_bytes))
+        if self.watcher is not None:
+            self.watcher(UploadStarted(key=key, size_bytes=output.size_bytes))
         payload = Payload(
             path=output.path,
             size_bytes=output.size_bytes,
@@ -163,7 +164,8 @@ class BucketSink:
             pace=partial(self._moved, key, crew),
         )
         stored = self._store.put(key, payload)
-        self._tell(UploadFinished(key=key))
+        if self.watcher is not None:
+            self.watcher(UploadFinished(key=key))
         seconds = time.monotonic() - began_s
         log.info(
             "output delivered",
@@ -195,10 +197,6 @@ class BucketSink:
         crew.go_on()
         if self.watcher is not None:
             self.watcher(UploadMoved(key=key, sent_bytes=count))
-
-    def _tell(self, event: UploadEvent) -> None:
-        if self.watcher is not None:
-            self.watcher(event)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
