@@ -11,7 +11,7 @@ from comfypin.objects.aws_profile import AwsProfile, S3Credentials
 from comfypin.objects.endpoint import Place
 from comfypin.objects.keys import clean_prefix
 from comfypin.objects.proxy import Proxies
-from comfypin.settings import fit_for_headers
+from comfypin.settings import fit_for_headers, state_folder
 
 DEFAULT_PREFIX = "comfy/outputs"
 DEFAULT_RETRIES = 3
@@ -172,7 +172,8 @@ class S3Config:
     """A bucket behind the S3 protocol: AWS, R2, MinIO, RunPod volumes, ...
 
     `endpoint` never holds the bucket; None means AWS. Without `credentials` those of the `platform` are used, or of the
-    instance this runs on. `ca_bundle` is a file of certificates to trust instead of the system's.
+    instance this runs on. `ca_bundle` is a file of certificates to trust instead of the system's; in `notes` lies what
+    uploads in parts are under way.
     """
 
     bucket: str | None = None
@@ -189,6 +190,7 @@ class S3Config:
     multipart_bytes: int | None = None
     signed_url_ttl_s: int = 0
     public_base_url: str | None = None
+    notes: Path | None = None
 
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "S3Config":
@@ -219,6 +221,9 @@ class S3Config:
             multipart_bytes=env.count("S3_MULTIPART_BYTES", default=0, maximum=MOST_WHOLE_BYTES) or None,
             signed_url_ttl_s=env.count("S3_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
             public_base_url=base_url.rstrip("/") if base_url else None,
+            notes=state_folder(environ) / "uploads"
+            if env.text("COMFYPIN_STATE_DIR", "XDG_STATE_HOME", "HOME")
+            else None,
         )
 
     def for_job(self, s3_config: Mapping[str, object]) -> "S3Config":

@@ -28,6 +28,7 @@ from comfypin.objects.s3_http import S3Http
 from comfypin.objects.s3_keys import KeySource
 from comfypin.objects.s3_parts import PART_BYTES, PartsUpload
 from comfypin.objects.s3_proof import Proof
+from comfypin.objects.upload_notes import UploadNotes
 from comfypin.objects.wire import Answer
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class S3Store:
         self._http = S3Http(config, self._place, KeySource(config))
         self._whole_bytes = config.multipart_bytes or (PART_BYTES if self._http.is_encrypted else PLAIN_WHOLE_BYTES)
         self._proof = Proof(self._place.name)
+        self._notes = UploadNotes(config.notes)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Upload the file: one request, or equal parts where it is large. Verified as the module says."""
@@ -153,6 +155,7 @@ class S3Store:
     def _put_parts(self, full: str, payload: Payload, file: BinaryIO) -> str | None:
         upload = PartsUpload(self._http, self._retry, full, payload, file)
         upload.headers = _attributes(payload)
+        upload.notes = self._notes
 
         def attempt() -> str | None:
             signed = self._proof.digests_are_checked and not self._http.is_encrypted

@@ -25,6 +25,11 @@ class S3Http:
         self._wire = Wire(self._endpoint, ca_bundle=config.ca_bundle, proxy=config.proxies.to(self._endpoint))
 
     @property
+    def name(self) -> str:
+        """The bucket and where it is."""
+        return self._place.name
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether the bytes travel under TLS, which notices every change to them."""
         return self._wire.is_encrypted

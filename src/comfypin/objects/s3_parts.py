@@ -3,7 +3,6 @@
 R2 takes only parts of one size: https://developers.cloudflare.com/r2/objects/multipart-objects/
 """
 
-import contextlib
 import hashlib
 import html
 import re
@@ -22,6 +21,7 @@ from comfypin.objects.interface import Payload
 from comfypin.objects.retry import Retry
 from comfypin.objects.s3_http import S3Http
 from comfypin.objects.sigv4 import UNSIGNED
+from comfypin.objects.upload_notes import UploadNotes
 
 MIB = 1 << 20
 PART_BYTES = 16 * MIB  # one PUT up to here; above, equal parts of this size
@@ -40,19 +40,34 @@ class PartsUpload:
         self._payload = payload
         self._file = file
         self.headers: Mapping[str, str] = {}
+        self.notes = UploadNotes(None)
         self.expected_etag = ""
 
     def send(self, *, with_md5: bool) -> str | None:
         """Send all parts and have them joined; the object's ETag. `expected_etag` is then what md5 sums make of it."""
-        upload_id = self._begin()
+        with self.notes.of(f"{self._http.name} {self._key}") as note:
+            if note.left:
+                self._give_up(note.left)
+            upload_id = self._begin()
+            note.begun(upload_id)
+            try:
+                sent = self._send_all(upload_id, with_md5=with_md5)
+                self.expected_etag = joined_etag([md5 for _, md5 in sent]) if with_md5 else ""
+                etag = self._join(upload_id, [etag for etag, _ in sent])
+            except BaseException:
+                if self._give_up(upload_id):
+                    note.ended()
+                raise
+            note.ended()
+            return etag
+
+    def _give_up(self, upload_id: str) -> bool:
+        """Abort an upload; whether that could be done."""
         try:
-            sent = self._send_all(upload_id, with_md5=with_md5)
-            self.expected_etag = joined_etag([md5 for _, md5 in sent]) if with_md5 else ""
-            return self._join(upload_id, [etag for etag, _ in sent])
-        except BaseException:
-            with contextlib.suppress(StorageError):
-                self._retry.call(lambda: self._abort(upload_id), what=self._uri)
-            raise
+            self._retry.call(lambda: self._abort(upload_id), what=self._uri)
+        except StorageError:
+            return False
+        return True
 
     def _begin(self) -> str:
         def ask() -> str:

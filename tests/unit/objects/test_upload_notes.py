@@ -1,0 +1,82 @@
+"""Uploads in parts that a process did not end are known to the next one on this machine, and only to it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from comfypin.errors.storage import StoreUnreachable
+from comfypin.objects.retry import Retry
+from comfypin.objects.s3 import S3Store
+from comfypin.objects.s3_parts import PART_BYTES
+from comfypin.objects.upload_notes import UploadNotes
+from tests.support.fault_proxy import FaultProxy, Seen, fault_proxy
+from tests.support.object_servers import S3Server
+from tests.support.payloads import noise, payload_of
+
+
+def test_what_was_not_ended_is_left_to_the_next_one(tmp_path: Path) -> None:
+    notes = UploadNotes(tmp_path / "state/uploads")
+    with notes.of("s3://b a") as note:
+        assert note.left == ""
+        note.begun("a-long-id")
+        note.begun("id-1")
+    with notes.of("s3://b other") as note:
+        assert note.left == ""
+    with notes.of("s3://b a") as note:
+        assert note.left == "id-1"
+        note.begun("id-2")
+        note.ended()
+    assert list((tmp_path / "state/uploads").iterdir()) == []
+
+
+def test_a_note_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
+    notes = UploadNotes(tmp_path)
+    with notes.of("p") as held:
+        held.begun("id")
+        with notes.of("p") as other:
+            assert other.left == ""
+            other.begun("id-of-other")
+        (path,) = tmp_path.iterdir()
+        assert path.read_text() == "id"
+        assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("folder", [None, Path("/dev/null/uploads")])
+def test_uploads_do_without_notes_where_there_can_be_none(folder: Path | None) -> None:
+    with UploadNotes(folder).of("p") as note:
+        note.begun("id")
+        assert note.left == ""
+
+
+def store_of(moto: S3Server, proxy: FaultProxy, bucket: str, notes: Path) -> S3Store:
+    return S3Store(replace(moto.config(bucket, url=proxy.url), notes=notes), retry=Retry(retries=0))
+
+
+def test_an_upload_that_could_not_be_aborted_is_aborted_later(moto: S3Server, tmp_path: Path) -> None:
+    def all_but_the_first(seen: Seen) -> str | None:
+        return None if "uploads" in seen.path else "drop"
+
+    bucket, payload = moto.new_bucket("notes"), payload_of(tmp_path / "f", noise(PART_BYTES + 1))
+    with fault_proxy(moto.url) as proxy:
+        proxy.rule = all_but_the_first  # type: ignore[assignment]
+        with pytest.raises(StoreUnreachable):
+            store_of(moto, proxy, bucket, tmp_path / "notes").put("a", payload)
+        assert len(moto.unfinished_uploads(bucket)) == 1
+        proxy.rule = lambda seen: None
+        store_of(moto, proxy, bucket, tmp_path / "notes").put("a", payload)
+    assert moto.unfinished_uploads(bucket) == []
+    assert set(moto.objects(bucket)) == {"a"}
+    assert list((tmp_path / "notes").iterdir()) == []
+
+
+def test_an_upload_that_is_gone_already_is_no_hindrance(moto: S3Server, tmp_path: Path) -> None:
+    bucket, payload = moto.new_bucket("gone"), payload_of(tmp_path / "f", noise(PART_BYTES + 1))
+    with fault_proxy(moto.url) as proxy:
+        store = store_of(moto, proxy, bucket, tmp_path / "notes")
+        with UploadNotes(tmp_path / "notes").of(f"s3://{bucket} at {proxy.url} a") as note:
+            note.begun("nobody-knows-it")
+        store.put("a", payload)
+        assert [seen.method for seen in proxy.seen[:2]] == ["DELETE", "POST"]
+    assert set(moto.objects(bucket)) == {"a"}
+    assert list((tmp_path / "notes").iterdir()) == []
