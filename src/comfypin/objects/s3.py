@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import StorageError
-from comfypin.errors.storage import ChecksumMismatch, SettingMissing, SigningImpossible
+from comfypin.errors.storage import ChecksumMismatch, SettingMissing, SigningImpossible, StoreUnreachable
 from comfypin.objects.body import FilePart, Text
 from comfypin.objects.config import S3Config
 from comfypin.objects.directory import open_payload, require_as_hashed
@@ -43,6 +43,10 @@ _OTHER_BODY = b"comfypin asks whether digests are checked"
 _REFUSES_OTHER_BYTES = {"XAmzContentSHA256Mismatch", "BadDigest", "XAmzContentChecksumMismatch"}
 
 
+class _LineBroke(Exception):
+    """A large file did not get through in one request."""
+
+
 class S3Store:
     """A bucket, or the part of it below a prefix."""
 
@@ -54,6 +58,9 @@ class S3Store:
         self._retry = retry or Retry(retries=config.retries)
         self._http = S3Http(config, self._place, KeySource(config))
         self._whole_bytes = config.multipart_bytes or (PART_BYTES if self._http.is_encrypted else PLAIN_WHOLE_BYTES)
+        # Large files that are one request only because that is cheaper are not worth a second one.
+        parted = config.multipart_bytes is None and self._retry.retries
+        self._parted_bytes = PART_BYTES if parted else self._whole_bytes
         self._proof = Proof(self._place.name)
         self._notes = UploadNotes(config.notes)
 
@@ -62,7 +69,15 @@ class S3Store:
         full = joined_key(self._prefix, key)
         upload = self._put_parts if payload.size_bytes > self._whole_bytes else self._put_whole
         with open_payload(payload) as file:
-            etag = upload(full, payload, file)
+            try:
+                etag = upload(full, payload, file)
+            except _LineBroke as exc:
+                log.warning(
+                    "upload goes on in parts",
+                    extra={"action": "storage_parted", "what": self._http.uri(full), "reason": str(exc)},
+                )
+                self._retry.sleep(self._retry.pause_s(0))
+                etag = self._put_parts(full, payload, file)
         return StoredObject(
             key=key, size_bytes=payload.size_bytes, uri=self._http.uri(full), metadata=dict(payload.metadata), etag=etag
         )
@@ -144,7 +159,12 @@ class S3Store:
             unproven = self._proof.wants_etag and not self._proof.digests_are_checked
             compared = unproven and payload.size_bytes <= ETAG_CHECKED_BYTES
             md5 = body.summing = hashlib.md5(usedforsecurity=False) if compared else None
-            answer = self._http.ask("PUT", full, action="write", headers=_attributes(payload), body=body)
+            try:
+                answer = self._http.ask("PUT", full, action="write", headers=_attributes(payload), body=body)
+            except StoreUnreachable as exc:
+                if payload.size_bytes > self._parted_bytes:
+                    raise _LineBroke(exc.message) from exc
+                raise
             etag = bare(answer.headers.get("etag"))
             if md5 is not None:
                 self._confirm(full, payload, etag, md5.hexdigest())
