@@ -3,9 +3,12 @@
 No message holds a query string, a header or a body: signatures, session tokens and upload sessions live there.
 """
 
+import re
 from collections.abc import Sequence
 
 from comfypin.errors import ConfigError, OutputError, StorageError
+
+_WITH_USER = re.compile(r"//?[^/\s]*@")
 
 
 class SettingMissing(ConfigError):
@@ -22,8 +25,20 @@ class SettingInvalid(ConfigError):
     """A variable holds what it cannot mean. A `value` that may be a secret is left out, and not shown."""
 
     def __init__(self, *, variable: str, expected: str, value: str | None = None) -> None:
+        if value is not None and _WITH_USER.search(value):  # an address with a password, in the wrong place
+            value = None
         held = f"{variable} is {value!r}, which is" if value is not None else f"What {variable} holds (not shown) is"
         super().__init__(f"{held} not {expected}.", variable=variable, value=value, expected=expected)
+
+
+class CertificatesUnusable(ConfigError):
+    """The file of certificates to trust holds none."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__(
+            f"{path}, which AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names, holds no certificates in PEM that can be read.",
+            path=path,
+        )
 
 
 class SettingsConflict(ConfigError):

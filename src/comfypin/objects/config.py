@@ -8,7 +8,7 @@ from typing import Literal
 
 from comfypin.errors.storage import KeyInvalid, SettingInvalid, SettingsConflict
 from comfypin.objects.aws_profile import AwsProfile, S3Credentials
-from comfypin.objects.endpoint import Place
+from comfypin.objects.endpoint import Place, checked_address
 from comfypin.objects.keys import clean_prefix
 from comfypin.objects.proxy import Proxies
 from comfypin.settings import fit_for_headers, state_folder
@@ -32,8 +32,15 @@ class Variables:
         self._environ = environ
 
     def text(self, *names: str) -> str | None:
-        """The first of these variables that is set."""
-        return next((value for name in names if (value := self._environ.get(name, "").strip())), None)
+        """The first of these variables that is set. Raises `SettingInvalid` where it is no text at all."""
+        for name in names:
+            if value := self._environ.get(name, "").strip():
+                return written(name, value)
+        return None
+
+    def first(self, *names: str) -> str:
+        """Which of these variables `text` takes; the first where none is set."""
+        return next((name for name in names if self._environ.get(name, "").strip()), names[0])
 
     def flag(self, name: str, *, default: bool) -> bool:
         """True or false. Raises `SettingInvalid`."""
@@ -79,11 +86,24 @@ class Variables:
 
     def certificates(self, *names: str) -> str | None:
         """The file or folder of certificates to trust. Raises `SettingInvalid`."""
-        name = next((name for name in names if self.text(name)), names[0])
+        name = self.first(*names)
         path = self.file(name)
         if path is not None and not path.exists():
             raise SettingInvalid(variable=name, value=str(path), expected="a file of certificates: nothing is there")
         return str(path) if path else None
+
+    def token(self, name: str, *, expected: str) -> str | None:
+        """One word without what would change an address or a signature. Raises `SettingInvalid`."""
+        value = self.text(name)
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+            raise SettingInvalid(variable=name, value=value, expected=expected)
+        return value
+
+    def bucket(self, *names: str, scheme: str) -> str | None:
+        """The name of a bucket, or its address. Raises `SettingInvalid`."""
+        name = self.first(*names)
+        value = self.text(name)
+        return None if value is None else bucket_name(value, variable=name, scheme=scheme)
 
     def prefix(self, name: str) -> str:
         """A prefix for keys; `/` alone means none. Raises `SettingInvalid`."""
@@ -92,6 +112,24 @@ class Variables:
             return clean_prefix(value)
         except KeyInvalid as exc:
             raise SettingInvalid(variable=name, value=value, expected="a beginning of keys like a/b") from exc
+
+
+def written(variable: str, value: str) -> str:
+    """The value, if it is text: bytes that are no UTF-8, and half characters, are not. Raises `SettingInvalid`."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SettingInvalid(variable=variable, expected="text in UTF-8") from None
+    return value
+
+
+def bucket_name(text: str, *, variable: str, scheme: str) -> str:
+    """A bucket's name from itself or its address, `s3://name`. Raises `SettingInvalid`."""
+    name = text.removeprefix(f"{scheme}://").rstrip("/")
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?", name):
+        expected = f"the name of a bucket alone (what keys begin with is {'GCS' if scheme == 'gs' else 'S3'}_PREFIX)"
+        raise SettingInvalid(variable=variable, value=None if "@" in text else text, expected=expected)
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +153,13 @@ class GcsConfig:
     def from_variables(cls, environ: Mapping[str, str]) -> "GcsConfig":
         """Read the variables. Raises `SettingInvalid`."""
         env = Variables(environ)
-        bucket = env.text("GCS_BUCKET")
         endpoint = env.text("STORAGE_EMULATOR_HOST")
         if endpoint and "://" not in endpoint:
             endpoint = f"http://{endpoint}"
+        if endpoint:
+            checked_address(endpoint, "STORAGE_EMULATOR_HOST")
         return cls(
-            bucket=bucket.removeprefix("gs://").strip("/") if bucket else None,
+            bucket=env.bucket("GCS_BUCKET", scheme="gs"),
             prefix=env.prefix("GCS_PREFIX"),
             project=env.text("GOOGLE_CLOUD_PROJECT", "GCS_PROJECT"),
             credentials_file=env.file("GOOGLE_APPLICATION_CREDENTIALS"),
@@ -201,11 +240,12 @@ class S3Config:
         # Where the endpoint is that of RunPod's variables, their keys belong to it.
         runpods_first = place.given is not None and place.given == env.text("BUCKET_ENDPOINT_URL")
         base_url = env.text("S3_PUBLIC_BASE_URL")
-        if base_url and not re.match(r"https?://[^/]", base_url):
-            raise SettingInvalid(variable="S3_PUBLIC_BASE_URL", value=base_url, expected="an address like https://host")
+        if base_url:
+            checked_address(base_url, "S3_PUBLIC_BASE_URL")
         # An endpoint that names its region knows better than AWS's general variables.
-        usual = env.text("AWS_REGION", "AWS_DEFAULT_REGION") or profile.region
-        region = env.text("S3_REGION") or place.region or usual or "us-east-1"
+        expected = "a region like eu-west-1"
+        usual = env.token(env.first("AWS_REGION", "AWS_DEFAULT_REGION"), expected=expected) or profile.region
+        region = env.token("S3_REGION", expected=expected) or place.region or usual or "us-east-1"
         return cls(
             bucket=place.bucket,
             prefix=env.prefix("S3_PREFIX"),
@@ -236,9 +276,10 @@ class S3Config:
             value = s3_config.get(name)
             if not isinstance(value, str) or not value.strip():
                 raise SettingInvalid(variable=f"s3Config.{name}", value="", expected="a text that is not empty")
-            return value.strip()
+            return written(f"s3Config.{name}", value.strip())
 
-        place = Place.parse(text("endpointUrl"), bucket=text("bucketName"), variable="s3Config.endpointUrl")
+        bucket = bucket_name(text("bucketName"), variable="s3Config.bucketName", scheme="s3")
+        place = Place.parse(text("endpointUrl"), bucket=bucket, variable="s3Config.endpointUrl")
         return replace(
             self,
             bucket=place.bucket,
@@ -271,11 +312,9 @@ def _named_place(env: Variables, *, otherwise: str | None = None) -> Place:
         raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
     # A user who names their account means R2, whatever RunPod's template still says.
     names = ("S3_ENDPOINT_URL",) if account else ("S3_ENDPOINT_URL", *_OTHER_ENDPOINTS)
-    variable = next((name for name in names if env.text(name)), "S3_ENDPOINT_URL")
+    variable = env.first(*names)
     url = env.text(variable) or (f"https://{account}.r2.cloudflarestorage.com" if account else otherwise)
-    bucket = env.text("S3_BUCKET", "BUCKET_NAME")
-    named = bucket.removeprefix("s3://").strip("/") if bucket else None
-    return Place.parse(url, bucket=named, variable=variable)
+    return Place.parse(url, bucket=env.bucket("S3_BUCKET", "BUCKET_NAME", scheme="s3"), variable=variable)
 
 
 def _addressing(env: Variables) -> Addressing:

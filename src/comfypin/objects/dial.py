@@ -12,7 +12,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from comfypin.errors import StorageError
-from comfypin.errors.storage import StoreUnreachable
+from comfypin.errors.storage import CertificatesUnusable, StoreUnreachable
 from comfypin.objects.proxy import Proxy, ProxyFailed
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -73,8 +73,12 @@ class Dial:
         with self._lock:
             if self._tls is None:
                 folder = self._ca_bundle if self._ca_bundle and Path(self._ca_bundle).is_dir() else None
-                self._tls = ssl.create_default_context(cafile=None if folder else self._ca_bundle, capath=folder)
-                self._tls.set_alpn_protocols(["http/1.1"])
+                try:
+                    made = ssl.create_default_context(cafile=None if folder else self._ca_bundle, capath=folder)
+                except OSError as exc:
+                    raise CertificatesUnusable(path=str(self._ca_bundle)) from exc
+                made.set_alpn_protocols(["http/1.1"])
+                self._tls = made
             return self._tls
 
 

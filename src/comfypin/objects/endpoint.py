@@ -28,8 +28,9 @@ class Place:
         """
         if url is None:
             return cls(endpoint=None, bucket=bucket, region=None)
-        parts = urlsplit(url if "://" in url else f"https://{url}")
-        host = _checked_host(parts, variable)
+        parts = checked_address(url if "://" in url else f"https://{url}", variable)
+        host = known_host(parts.hostname or "")
+        host = f"[{host}]" if ":" in host else host
         service, in_host = _without_bucket(host, bucket)
         region = _region_of(service)
         in_path = tuple(unquote(part) for part in parts.path.split("/") if part)
@@ -59,17 +60,27 @@ _REGIONS = (
 )
 
 
-def _checked_host(parts: SplitResult, variable: str) -> str:
+def checked_address(url: str, variable: str) -> SplitResult:
+    """The parts of a server's address. Raises `SettingInvalid`, which shows no user, password or query."""
+    expected = "an address like https://host"
     try:
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        parts = urlsplit(url)
+        known_host(parts.hostname or "")
+        usable = parts.scheme in {"http", "https"} and parts.port != 0
     except ValueError:
-        usable = False
+        raise SettingInvalid(variable=variable, expected=expected) from None
     if not usable or "@" in parts.netloc or parts.query or parts.fragment or {".", ".."} & set(parts.path.split("/")):
-        # Not shown as it stands: it may hold a user and a password.
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        raise SettingInvalid(variable=variable, value=shown, expected="an address like https://host")
-    host = parts.hostname or ""
-    return f"[{host}]" if ":" in host else host
+        raise SettingInvalid(variable=variable, value=shown, expected=expected)
+    return parts
+
+
+def known_host(name: str) -> str:
+    """A host's name or address as name servers know it. Raises `ValueError` where it is none."""
+    host = name if ":" in name else name.encode("idna").decode()
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?", host):
+        raise ValueError("no host")
+    return host
 
 
 def _without_bucket(host: str, bucket: str | None) -> tuple[str, str | None]:

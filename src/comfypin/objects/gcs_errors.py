@@ -10,6 +10,7 @@ from comfypin.errors.storage import (
     ChecksumMismatch,
     ClockSkewed,
     CredentialsRefused,
+    NotAStore,
     ObjectMissing,
     PermissionMissing,
     ProviderSaid,
@@ -21,6 +22,7 @@ from comfypin.errors.storage import (
 from comfypin.objects.dial import unreached
 from comfypin.objects.proxy import Proxy, ProxyFailed
 from comfypin.objects.redaction import redacted
+from comfypin.objects.s3_errors import is_page
 from comfypin.objects.wire import Answer
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _NEW_KEY = "make a new key and name its file in GOOGLE_APPLICATION_CREDENTIALS"
 _GIVES_TOKENS = "Google's token service"
+_ELSEWHERE = {301, 302, 303, 307}
 _PASSING_STATUS = {308, 408, 429, 500, 502, 503, 504}
 
 
@@ -45,8 +48,8 @@ class RefusedRequest(Exception):
         try:
             reason = str(json.loads(answer.data)["error"]["message"])
         except (ValueError, KeyError, TypeError):
-            reason = answer.text[:200]
-        return cls(status=answer.status, reason=reason)
+            reason = "a web page" if is_page(answer.text) else answer.text[:200]
+        return cls(status=answer.status, reason=" ".join(reason.split()))
 
 
 def explained(exc: Exception, *, bucket: str, action: str, uri: str) -> tuple[StorageError, ProviderSaid]:
@@ -81,6 +84,9 @@ def _answered(status: int, reason: str, *, store: str, action: str, uri: str) ->
     lowered = reason.lower()
     if status in _PASSING_STATUS:
         return StoreBusy(store=store, status=status)
+    if status in _ELSEWHERE or reason == "a web page":
+        said = "leads elsewhere" if status in _ELSEWHERE else "sends a web page"
+        return NotAStore(store=store, status=status, said=said, variable="HTTPS_PROXY and STORAGE_EMULATOR_HOST")
     if status == 400 and ("crc32c" in lowered or "md5" in lowered):
         return ChecksumMismatch(uri=uri, kind="crc32c", expected="another one", actual="not what the file has")
     if "uniform bucket-level access" in lowered:
@@ -96,7 +102,7 @@ def _answered(status: int, reason: str, *, store: str, action: str, uri: str) ->
         return ObjectMissing(uri=uri)
     if status == 404:
         return BucketMissing(store=store, variable="GCS_BUCKET")
-    return StoreRefused(store=store, action=f"{action} {uri}", status=status, code="", reason=_words(reason))
+    return StoreRefused(store=store, action=f"{action} {uri or 'it'}", status=status, code="", reason=_words(reason))
 
 
 def _words(text: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from comfypin.errors import StorageError
 from comfypin.errors.storage import ProxyRefused, SettingInvalid, StoreUnreachable
+from comfypin.objects.endpoint import known_host
 
 PROXY_WANTS_LOGIN = 407
 
@@ -83,12 +84,13 @@ def _parsed(variable: str, value: str) -> Proxy:
     try:
         address = urlsplit(value if "://" in value else f"http://{value.removeprefix('//')}")
         port = address.port
+        host = known_host(address.hostname or "")
     except ValueError:
         raise refused from None
-    if address.scheme not in {"http", "https"} or not re.fullmatch(r"[!-~]+", address.hostname or "") or port == 0:
+    if address.scheme not in {"http", "https"} or port == 0:
         raise refused
     return Proxy(
-        host=str(address.hostname),
+        host=host,
         port=port or (443 if address.scheme == "https" else 80),
         is_encrypted=address.scheme == "https",
         authorization=_authorization(address),

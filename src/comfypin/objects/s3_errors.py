@@ -89,7 +89,9 @@ def _answered(status: int, code: str, said: str, *, place: S3Place, action: str,
         grant = "s3:PutObject" if action == "write" else "s3:GetObject"
         remedy = f"grant {grant} on {place.bucket}/* (on R2: a token with Object Read & Write for this bucket)"
         return PermissionMissing(store=place.name, action=f"{action} objects", remedy=remedy)
-    return StoreRefused(store=place.name, action=f"{action} {uri}", status=status, code=code, reason=said)
+    return StoreRefused(
+        store=place.name, action=f"{action} {uri}", status=status, code=code, reason=" ".join(said.split())
+    )
 
 
 def _no_store(status: int, text: str) -> str | None:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
-from comfypin.errors.storage import CredentialsMissing, ProviderSaid
+from comfypin.errors.storage import CredentialsMissing, ProviderSaid, StoreBusy
 from comfypin.objects.aws_profile import S3Credentials
 from comfypin.objects.body import Text
 from comfypin.objects.config import PlatformKeys, S3Config
@@ -109,6 +109,8 @@ class KeySource:
             answer = wire.exchange("POST", target, headers, Text(data=urlencode(form).encode()))
         except OSError as exc:
             raise unreached(exc, store="AWS's token service") from ProviderSaid(type(exc).__name__)
+        if answer.status >= 500 or answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise StoreBusy(store="AWS's token service", status=answer.status)
         if answer.status != HTTPStatus.OK:
             raise ValueError(f"HTTP {answer.status}")
         names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
@@ -143,7 +145,10 @@ def _fetch(method: str, url: str, headers: Mapping[str, str]) -> str:
     address = urlsplit(url)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     local = address.scheme == "http"
-    connection = kind(str(address.hostname), address.port, timeout=2 if local else 10)
+    try:
+        connection = kind(str(address.hostname), address.port, timeout=2 if local else 10)
+    except http.client.HTTPException as exc:
+        raise ValueError("this is no address") from exc
     try:
         target = f"{address.path}?{address.query}" if address.query else address.path
         connection.request(method, target, headers=dict(headers))

@@ -115,12 +115,12 @@ def _bucket_sink(
     bucket: str | None = None,
     prefix: str | None = None,
 ) -> "BucketSink":
-    from comfypin.objects.config import GcsConfig, S3Config
+    from comfypin.objects.config import GcsConfig, S3Config, bucket_name
     from comfypin.objects.keys import clean_prefix
 
     if mode == "gcs":
         gcs = GcsConfig.from_variables(settings.environ)
-        named = bucket.removeprefix("gs://").strip("/") if bucket else gcs.bucket
+        named = bucket_name(bucket, variable="--gcs-bucket", scheme="gs") if bucket else gcs.bucket
         return _gcs_sink(
             replace(gcs, bucket=named, prefix=gcs.prefix if prefix is None else clean_prefix(prefix)), outputs
         )

@@ -1,5 +1,6 @@
 """The variables of buckets: names, defaults, precedence, and endpoints in all the ways people write them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,8 @@ def test_an_endpoint_is_understood(url: str | None, bucket: str | None, expected
 @pytest.mark.parametrize(
     "url",
     ["ftp://host", "https://", "https://user:secret@host", "http://host:99999", "https://host/a/../b", "https://h/?k=secret",
-     "https://host/#secret", "https:///path"],
+     "https://host/#secret", "https:///path", "https://[", "https://[::1", "https://a b", "https://.host",
+     "https://" + "x" * 64, "https://ho%st", "https://host:port", "https://h\\u"],
 )  # fmt: skip
 def test_what_is_no_endpoint_is_refused_without_showing_secrets(url: str) -> None:
     with pytest.raises(SettingInvalid) as caught:
@@ -160,6 +162,73 @@ def test_the_variable_that_held_it_is_named(name: str) -> None:
     job = {"accessId": "i", "accessSecret": "s", "bucketName": "b", "endpointUrl": "ftp://host"}
     with pytest.raises(SettingInvalid, match=r"^s3Config\.endpointUrl is "):
         S3Config().for_job(job)
+
+
+def test_a_host_with_other_letters_is_asked_for_as_name_servers_know_it() -> None:
+    assert Place.parse("https://münchen.example/b", bucket="b").endpoint == "https://xn--mnchen-3ya.example"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a b", "a/b", "s3://a/b", "gs://a/b", "a//b", "..", "/", "s3://", "gs://", "https://h/b", "a\nb", "größe", "a?b",
+     "-a", "x" * 256],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["S3_BUCKET", "BUCKET_NAME", "GCS_BUCKET", "s3Config.bucketName"])
+def test_what_is_no_buckets_name_is_refused(name: str, value: str) -> None:
+    job = {"accessId": "i", "accessSecret": "s", "bucketName": value, "endpointUrl": "https://h"}
+    read = (GcsConfig if name.startswith("GCS") else S3Config).from_variables
+    with pytest.raises(SettingInvalid, match=f"^{re.escape(name)} is .*the name of a bucket alone.*_PREFIX") as caught:
+        S3Config().for_job(job) if name.startswith("s3Config") else read({name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["pics", "s3://pics", "s3://pics/", "Old_Bucket.Name", "tenant:pics", "3a"])
+def test_what_is_a_buckets_name_is_taken(value: str) -> None:
+    assert S3Config.from_variables({"S3_BUCKET": value}).bucket == value.removeprefix("s3://").rstrip("/")
+
+
+@pytest.mark.parametrize("value", ["a b", "a\nb", "europa/west", "größe", "x" * 65])
+@pytest.mark.parametrize("name", ["S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_what_is_no_region_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingInvalid, match=f"^{name} is .*a region like"):
+        S3Config.from_variables({name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["S3_BUCKET", "S3_PREFIX", "S3_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GCS_PREFIX"]
+)
+def test_what_is_no_text_is_refused_and_not_shown(name: str) -> None:
+    value = b"s3cr3t\xff".decode(errors="surrogateescape")
+    pair = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    with pytest.raises(ConfigError, match=name) as caught:
+        (GcsConfig if name.startswith("GCS") else S3Config).from_variables({**pair, name: value})
+    assert "s3cr3t" not in str(caught.value)
+    job = {"accessId": "i", "accessSecret": "s3cr3t\ud800", "bucketName": "b", "endpointUrl": "https://h"}
+    with pytest.raises(SettingInvalid, match=r"s3Config\.accessSecret .*UTF-8"):
+        S3Config().for_job(job)
+
+
+@pytest.mark.parametrize(
+    "value", ["https://[", "h:99999", "https://u:s3cr3t@h", "https://h/?k=s3cr3t", "ftp://h", ".h"]
+)
+def test_other_addresses_are_looked_at_too(value: str) -> None:
+    for name in ("S3_PUBLIC_BASE_URL", "STORAGE_EMULATOR_HOST"):
+        with pytest.raises(SettingInvalid, match=name) as caught:
+            (GcsConfig if name.startswith("STORAGE") else S3Config).from_variables({name: value})
+        assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["S3_PREFIX", "S3_REGION", "S3_RETRIES", "S3_BUCKET", "AWS_CA_BUNDLE", "S3_VALIDATE"])
+def test_a_password_in_the_wrong_place_is_not_shown(name: str) -> None:
+    with pytest.raises(SettingInvalid, match=f"{name} .*not shown") as caught:
+        S3Config.from_variables({name: "https://user:s3cr3t@host//a"})
+    assert "s3cr3t" not in f"{caught.value} {caught.value.facts}"
+
+
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_certificates_that_are_not_there_are_missed_at_once(name: str) -> None:
+    with pytest.raises(SettingInvalid, match=f"^{name} is '/nowhere'"):
+        S3Config.from_variables({name: "/nowhere"})
 
 
 def test_runpods_variables_are_understood() -> None:

@@ -210,6 +210,18 @@ def test_no_secret_and_no_signed_url_is_logged(tmp_path: Path, caplog: pytest.Lo
         assert secret not in caplog.text
 
 
+@pytest.mark.parametrize("status", [200, 302, 400, 403, 404])
+def test_a_page_where_google_should_be_is_said_to_be_one(tmp_path: Path, status: int) -> None:
+    page = "<!DOCTYPE html>\n<html><body>\nThe company's rules</body></html>"
+    with answering(status, page, {"Location": "https://login.example"}) as url:
+        failure = failure_of(gcs_store(url), tmp_path)
+    if status == 200:
+        assert isinstance(failure, StoreBusy)  # half an answer looks the same
+    else:
+        assert isinstance(failure, NotAStore)
+    assert "\n" not in failure.message
+
+
 def test_the_address_of_an_upload_session_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     payload = payload_of(tmp_path / "f", bytes(9 << 20))

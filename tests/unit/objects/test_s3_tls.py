@@ -1,6 +1,7 @@
 """S3 over TLS: what is signed there, and which certificates are trusted."""
 
 import hashlib
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.storage import ChecksumMismatch, StoreUnreachable
+from comfypin.errors.storage import CertificatesUnusable, ChecksumMismatch, StoreUnreachable
 from comfypin.objects.config import S3Config
 from comfypin.objects.retry import Retry
 from comfypin.objects.s3 import S3Store
@@ -111,6 +112,22 @@ def test_parts_that_the_server_damaged_are_seen_by_their_etag(server: TlsServer,
         store_at(server, AWS_CA_BUNDLE=str(server.certificate)).put(
             "a", payload_of(tmp_path / "f", noise(PART_BYTES + 5))
         )
+
+
+def test_a_file_without_certificates_is_named(server: TlsServer, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    store = store_at(server, AWS_CA_BUNDLE=str(tmp_path / "empty.pem"))
+    with pytest.raises(CertificatesUnusable, match=r"empty\.pem, which AWS_CA_BUNDLE"):
+        store.put("a", payload_of(tmp_path / "f", b"x"))
+
+
+def test_certificates_may_lie_in_a_folder(server: TlsServer, tmp_path: Path) -> None:
+    hashed = ["openssl", "x509", "-hash", "-noout", "-in", str(server.certificate)]
+    name = subprocess.run(hashed, capture_output=True, text=True, check=True).stdout.strip()
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted" / f"{name}.0").write_bytes(server.certificate.read_bytes())
+    store_at(server, AWS_CA_BUNDLE=str(tmp_path / "trusted")).put("a", payload_of(tmp_path / "f", b"x"))
+    assert [method for method, _ in server.digests] == ["PUT"]
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_accepted(server: TlsServer, tmp_path: Path) -> None:
