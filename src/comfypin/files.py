@@ -41,7 +41,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
         file.write(data)
 
 
-_BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 256 * 1024
 _OF_THREAD = threading.local()
 
 
@@ -52,7 +52,7 @@ def reading_buffer() -> memoryview:
     """
     buffer: memoryview | None = getattr(_OF_THREAD, "buffer", None)
     if buffer is None:
-        buffer = _OF_THREAD.buffer = memoryview(bytearray(_BLOCK_BYTES))
+        buffer = _OF_THREAD.buffer = memoryview(bytearray(BLOCK_BYTES))
     return buffer
 
 
