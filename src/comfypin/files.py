@@ -41,7 +41,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
         file.write(data)
 
 
-BLOCK_BYTES = 256 * 1024
+_BLOCK_BYTES = 256 * 1024
 _OF_THREAD = threading.local()
 
 
@@ -52,11 +52,11 @@ def reading_buffer() -> memoryview:
     """
     buffer: memoryview | None = getattr(_OF_THREAD, "buffer", None)
     if buffer is None:
-        buffer = _OF_THREAD.buffer = memoryview(bytearray(BLOCK_BYTES))
+        buffer = _OF_THREAD.buffer = memoryview(bytearray(_BLOCK_BYTES))
     return buffer
 
 
-_SETTLED_NS = 100_000_000  # file systems round times, to 10 ms or so where they are local
+SETTLED_S = 0.1  # file systems round times, to 10 ms or so where they are local
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class FileStamp:
 
     def settled(self, now_ns: int) -> bool:
         """Whether a change at `now_ns` or later would show: one right after another may leave the same times."""
-        return max(self.mtime_ns, self.ctime_ns) + _SETTLED_NS < now_ns
+        return max(self.mtime_ns, self.ctime_ns) + SETTLED_S * 1e9 < now_ns
 
 
 def fsync_folder(folder: Path) -> None:

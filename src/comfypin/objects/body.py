@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from comfypin.errors.storage import PayloadUnreadable
-from comfypin.files import BLOCK_BYTES, reading_buffer
+from comfypin.files import reading_buffer
 
 _Piece = TypeVar("_Piece", bytes, memoryview)
 
@@ -101,8 +101,8 @@ class FilePart:
 
     def add_to(self, taking: Sum) -> None:
         """Have a checksum take in the bytes, read now."""
-        # Bytes of their own: the sum of Google's takes no others without copying them.
-        for piece in self._pieces(0, partial(os.pread, self._descriptor)):
+        # Bytes of their own: Google's sum takes no others without copying them. Large, for it keeps others waiting.
+        for piece in self._pieces(0, _SLICE_BYTES, partial(os.pread, self._descriptor)):
             taking.update(piece)
 
     def _by_kernel(self, target: int) -> int:
@@ -132,13 +132,15 @@ class FilePart:
     def _read(self, skip: int) -> Iterator[memoryview]:
         """The bytes, each piece valid until this thread reads on."""
         buffer = reading_buffer()
-        return self._pieces(skip, lambda count, at: buffer[: os.preadv(self._descriptor, [buffer[:count]], at)])
+        return self._pieces(
+            skip, len(buffer), lambda count, at: buffer[: os.preadv(self._descriptor, [buffer[:count]], at)]
+        )
 
-    def _pieces(self, skip: int, read: Callable[[int, int], _Piece]) -> Iterator[_Piece]:
+    def _pieces(self, skip: int, most: int, read: Callable[[int, int], _Piece]) -> Iterator[_Piece]:
         at, end = self._offset + skip, self._offset + self.size_bytes
         while at < end:
             try:
-                piece = read(min(BLOCK_BYTES, end - at), at)
+                piece = read(min(most, end - at), at)
             except OSError as exc:
                 raise self._unreadable(exc) from exc
             if not piece:

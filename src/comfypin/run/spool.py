@@ -16,12 +16,13 @@ from pathlib import Path
 from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
 from comfypin.errors.output import OutputUnreadable, not_written
-from comfypin.files import FileStamp, reading_buffer
+from comfypin.files import SETTLED_S, FileStamp, reading_buffer
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media import HEAD_BYTES, identify, picture_size
 
 _SMALL_BYTES = 1 << 20
 _AHEAD_BYTES = 4 << 20
+_AWAITED_BYTES = 256 << 20  # hashing this again, for want of a stamp, takes longer than the file takes to settle
 _AT_ONCE = 4
 _MOST_TOGETHER = 32
 
@@ -128,6 +129,10 @@ def _measure(wanted: Wanted, index: int, path: Path) -> Output:
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
         settled = stamp.settled(time.time_ns())
+        if not settled and stamp.size_bytes >= _AWAITED_BYTES:
+            time.sleep(SETTLED_S)
+            stamp = FileStamp.of(file.fileno())
+            settled = stamp.settled(time.time_ns())
         read = _read_ahead if stamp.size_bytes > _AHEAD_BYTES else _read
         hasher, head, size = hashlib.sha256(), b"", 0
         for piece in read(file):
