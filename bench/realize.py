@@ -1,12 +1,15 @@
 """How fast a lock becomes an env, beside plain uv and plain pip of the same pins, and an env pack beside zstd | tar.
 
-    python -m bench.realize [--rounds 3] [--cases build,pack] [--folder DIR] [--other DIR] [--skip-pip]
+    python -m bench.realize [--rounds 3] [--cases build,pack] [--folder DIR] [--other DIR] [--skip-pip] [--lock FILE]
+                            [--link MB_PER_S:MS]
 
-`build`: a release of about 40 packages, realized with empty caches and with warm ones; uv pip sync and pip install
-of the same pins, likewise, turn by turn. Beyond installing, realizing verifies every file, and starts ComfyUI where
-exactly these bytes have not started on this machine before: cold it does, warm only where it is made to. `pack`: the
-env unpacked, with byte-code, from --folder to --other; against uv from a warm cache with --compile-bytecode, and
-against `zstd -dc | tar x` of the same files. The machine should be quiet; read the ratios. CPU seconds (all cores,
+`build`: a release of about 40 packages, or that of --lock, realized with empty caches and with warm ones; uv pip sync
+and pip install of the same pins, likewise, turn by turn. With --link the packages come from this machine, at such a
+rate (0: no limit) and from such a distance, which is the same for everybody; without it from where the lock says.
+Beyond installing, realizing verifies every file, and starts ComfyUI where exactly these bytes have not started on this
+machine before: cold it does, warm only where it is made to. `pack`: the env unpacked, with byte-code, from --folder to
+--other; against uv from a warm cache with --compile-bytecode, and against `zstd -dc | tar x` of the same files.
+The machine should be quiet; read the ratios. CPU seconds (all cores,
 children too) are printed beside the seconds: they bear a busy machine better.
 """
 
@@ -19,21 +22,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from bench.mirror import Link, gather, mirrored
 from comfypin.env import build as build_module
+from comfypin.env.interpreter import find_interpreter
 from comfypin.env.layout import Home
 from comfypin.env.pack import write_pack
-from comfypin.env.packages import requirement_lines
+from comfypin.env.packages import choose_target, requirement_lines, select
 from comfypin.env.probe import Probed
 from comfypin.env.realize import RealizeOptions, realize
 from comfypin.env.sources import SourcePlaces
 from comfypin.env.unpack import open_pack, unpack
-from comfypin.lock.model import Lock, PythonPins
+from comfypin.lock.codec import read_lock
+from comfypin.lock.model import Lock, PythonPins, RepoPin
 from comfypin.tools.packages import uv_binary
-from tests.support.releases import PYTHON, Repo, comfyui_files, resolve_from_pypi, small_release
+from tests.support.releases import PYTHON, Repo, comfyui_files, resolve_from_pypi
 
 REQUIREMENTS = (
     *(
@@ -69,8 +76,14 @@ class Bench:
 
     def requirements(self) -> Path:
         path = self.root / "requirements.txt"
-        path.write_text(requirement_lines(self.lock.python.packages, {}))
+        python = find_interpreter(self.python)
+        packages = select(self.lock, choose_target(self.lock, python.machine, None), python)
+        path.write_text(requirement_lines(packages, {}))
         return path
+
+    @property
+    def python(self) -> str:
+        return str(self.lock.python.version)
 
     def fresh(self, name: str, *, where: Path | None = None) -> Path:
         """A new name. Nothing is removed: ext4 passes over inodes freed a minute ago, which makes new files slow."""
@@ -103,7 +116,7 @@ def sh(*command: object, **environ: str) -> None:
 
 def plain_uv(bench: Bench, *flags: str, where: Path | None = None) -> None:
     venv = bench.fresh("plain-uv", where=where)
-    sh(uv_binary(), "venv", "--quiet", "--no-project", "--python", PYTHON, venv)
+    sh(uv_binary(), "venv", "--quiet", "--no-project", "--python", bench.python, venv)
     arguments = ("pip", "sync", "--quiet", "--no-config", "--require-hashes", "--python", venv / "bin/python", *flags)
     sh(uv_binary(), *arguments, bench.requirements(), UV_CACHE_DIR=str(bench.uv_cache))
 
@@ -169,6 +182,8 @@ def bench_build(bench: Bench, *, with_pip: bool) -> dict[str, dict[str, Cost]]:
 
     cold = compare({**both, **unprobed}, bench.rounds, forget)
     report("nothing cached", cold, base="uv pip sync")
+    # What starting ComfyUI compiles is not in the caches of the last case.
+    forget()
     for act in both.values():
         act()
     warm = compare({**both, **probed}, bench.rounds)
@@ -219,30 +234,41 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where caches and the pack lie")
     parser.add_argument("--other", type=Path, default=Path("/dev/shm"), help="where packs are unpacked to")
     parser.add_argument("--skip-pip", action="store_true")
+    parser.add_argument("--lock", type=Path, default=None, help="another release than the usual one")
+    parser.add_argument("--link", type=Link.parse, default=None, help="packages from this machine, at such a rate")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="bench-realize-", dir=arguments.folder) as root,
         tempfile.TemporaryDirectory(prefix="bench-realize-", dir=arguments.other) as other,
     ):
         os.environ["UV_CACHE_DIR"] = str(Path(root) / "uv")
-        small = small_release(Path(root))
-        commit = Repo(Path(root) / "ComfyUI").commit(comfyui_files("aiohttp\nnumpy\npillow\n"))
-        lock = replace(
-            small.lock,
-            comfyui=replace(small.lock.comfyui, commit=commit),  # type: ignore[type-var]
-            custom_nodes=(),
-            python=PythonPins(version=PYTHON, packages=resolve_from_pypi(REQUIREMENTS)),
-        )
-        bench = Bench(root=Path(root), other=Path(other), lock=lock, rounds=arguments.rounds)
-        print(f"{len(lock.python.packages)} packages; medians of {bench.rounds}; load {os.getloadavg()[0]:.1f}")
-        results: dict[str, dict[str, Cost]] = {}
-        if "build" in arguments.cases:
-            results |= bench_build(bench, with_pip=not arguments.skip_pip)
-        if "pack" in arguments.cases:
-            results |= bench_pack(bench)
-        print(
-            json.dumps({case: {name: asdict(cost) for name, cost in costs.items()} for case, costs in results.items()})
-        )
+        lock = read_lock(arguments.lock).lock if arguments.lock else usual_release(Path(root))
+        if arguments.link:
+            gather(lock, Path(root) / "wheels")
+        with mirrored(lock, Path(root) / "wheels", arguments.link) if arguments.link else nullcontext(lock) as near:
+            bench = Bench(root=Path(root), other=Path(other), lock=near, rounds=arguments.rounds)
+            run_cases(bench, arguments.cases.split(","), link=arguments.link, with_pip=not arguments.skip_pip)
+
+
+def usual_release(root: Path) -> Lock:
+    """A small ComfyUI with a middling number of packages, of which it imports three."""
+    commit = Repo(root / "ComfyUI").commit(comfyui_files("aiohttp\nnumpy\npillow\n"))
+    comfyui = RepoPin(repo=(root / "ComfyUI").as_uri(), commit=commit)
+    python = PythonPins(version=PYTHON, packages=resolve_from_pypi(REQUIREMENTS))
+    return Lock(version_name="usual", comfyui=comfyui, python=python)
+
+
+def run_cases(bench: Bench, cases: Sequence[str], *, link: Link | None, with_pip: bool) -> None:
+    where = f"from this machine, {link}" if link else "from where the lock says"
+    print(
+        f"{len(bench.lock.python.packages)} packages {where}; medians of {bench.rounds}; load {os.getloadavg()[0]:.1f}"
+    )
+    results: dict[str, dict[str, Cost]] = {}
+    if "build" in cases:
+        results |= bench_build(bench, with_pip=with_pip)
+    if "pack" in cases:
+        results |= bench_pack(bench)
+    print(json.dumps({case: {name: asdict(cost) for name, cost in costs.items()} for case, costs in results.items()}))
 
 
 if __name__ == "__main__":
