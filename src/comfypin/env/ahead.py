@@ -8,7 +8,7 @@ copies, or keeps its cache in another way, nothing is found ahead and everything
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +20,9 @@ _POLL_S = 0.02
 class Ahead:
     """While entered, a thread follows uv's cache; `hashed` is what it has come to, complete after leaving."""
 
-    def __init__(self, uv_cache: Path) -> None:
+    def __init__(self, uv_cache: Path, unpacked: Callable[[str], None] = lambda _: None) -> None:
+        """`unpacked` is told of each new folder."""
+        self._unpacked = unpacked
         self.hashed: dict[Inode, Hashed] = {}
         self._archives = str(uv_cache / "archive-v0")
         self._seen: set[str] = set()
@@ -44,6 +46,7 @@ class Ahead:
             for name in _folders(self._archives) if changed != before else ():
                 if name not in self._seen:
                     self._seen.add(name)
+                    self._unpacked(f"{self._archives}/{name}")
                     self._hash_folder(f"{self._archives}/{name}")
 
     def _hash_folder(self, folder: str) -> None:

@@ -5,19 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.env.install import Found, Installer
-from comfypin.env.interpreter import rewire
-from comfypin.env.layout import COMFYUI, VENV
+from comfypin.env.install import Found, Installed, Installer
+from comfypin.env.interpreter import add_activation, make_venv
+from comfypin.env.layout import COMFYUI, site_packages
 from comfypin.env.manifest import Manifest, Stamp, stamps, write_manifest
 from comfypin.env.packages import normalized
 from comfypin.env.plan import Recipe
-from comfypin.env.probe import Probed, probe
+from comfypin.env.precompile import Precompiler
+from comfypin.env.probe import Probed, probe, required
 from comfypin.env.probed import ProbeNotes
 from comfypin.env.receipt import Receipt, SourcePin
 from comfypin.env.scripts import run_scripts
 from comfypin.env.sources import SourcePlaces, restore_sources, write_sources
-from comfypin.errors.env import PackagesUnavailable
-from comfypin.tools.packages import uv
 
 Tell = Callable[[str], None]
 
@@ -40,34 +39,39 @@ class Build:
 
         Raises `EnvError` of every kind; the folder is then to be thrown away.
         """
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sources") as pool:
-            sources = pool.submit(write_sources, self.folder, self.recipe, self.places)
-            self._make_venv()
-            installer = Installer(folder=self.folder, recipe=self.recipe, places=self.places, tell=self.tell)
-            installed = installer.install()
-            sources.result()
-        run_scripts(self.folder, self.recipe, offline=self.places.offline, tell=self.tell)
-        self.tell("Verifying every file.")
-        found = installer.verified(installed)
+        python = self.recipe.interpreter
+        make_venv(self.folder, python)
+        installer = Installer(folder=self.folder, recipe=self.recipe, places=self.places, tell=self.tell)
+        with Precompiler(python.path, site_packages(self.folder)) as compiler:
+            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sources") as pool:
+                beside = pool.submit(self._write_sources, compiler)
+                installed = installer.install(compiler.unpacked)
+                beside.result()
+            run_scripts(self.folder, self.recipe, offline=self.places.offline, tell=self.tell)
+            self.tell("Verifying every file.")
+            found = installer.verified(installed)
+            known, model_folders = self._started(installer, found, installed)
+        if not known:
+            installer.keep_bytecode(found)
+        return receipt_of(self.recipe, found.manifest, model_folders)
+
+    def _started(
+        self, installer: Installer, found: Found, installed: Installed
+    ) -> tuple[bool, Mapping[str, tuple[str, ...]]]:
+        """Keep the packages, and start ComfyUI unless it is known to start: whether it was, and its model folders."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") as pool:
             kept = pool.submit(installer.keep, found, installed)
             known = self._known(found.manifest)
             probed = known or self._probed(found)
             write_manifest(self.folder, found.manifest)
             kept.result()
-        if known is None:
-            installer.keep_bytecode(found)
-        return receipt_of(self.recipe, found.manifest, probed.model_folders)
+        return known is not None, probed.model_folders
 
-    def _make_venv(self) -> None:
-        python = self.recipe.interpreter.path
-        made = uv(
-            ["venv", "--quiet", "--relocatable", "--no-project", "--python", python, self.folder / VENV],
-            cache=self.places.uv_cache,
-        )
-        if made.exit_code:
-            raise PackagesUnavailable(reason=made.complaint)
-        rewire(self.folder, self.recipe.interpreter)
+    def _write_sources(self, compiler: Precompiler) -> None:
+        write_sources(self.folder, self.recipe, self.places)
+        comfyui = self.folder / COMFYUI
+        compiler.want(comfyui, required(comfyui / "requirements.txt", self.recipe.interpreter.markers))
+        add_activation(self.folder, self.recipe.interpreter, self.places.uv_cache)
 
     @property
     def _notes(self) -> ProbeNotes:

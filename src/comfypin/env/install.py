@@ -66,15 +66,15 @@ class Installer:
     places: SourcePlaces
     tell: Tell
 
-    def install(self) -> Installed:
-        """Install all packages. Raises what `explain` makes of uv's words."""
+    def install(self, unpacked: Callable[[str], None] = lambda _: None) -> Installed:
+        """Install all packages; `unpacked` is told of folders with new ones. Raises what `explain` makes."""
         packages = self.recipe.packages
         if not packages:
             return Installed()
         self.tell(f"Installing {len(packages)} packages.")
         linked = self._cache.link(packages, self.folder / VENV)
         others = [pin for pin in packages if normalized(pin.name) not in linked]
-        with Ahead(self.places.uv_cache) as ahead:
+        with Ahead(self.places.uv_cache, unpacked) as ahead:
             self._by_uv(others)
         return Installed(linked=linked, hashed=ahead.hashed)
 

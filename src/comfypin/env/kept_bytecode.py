@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from comfypin.files import write_atomically
 
@@ -42,24 +42,36 @@ def keep_bytecode(files: Iterable[str], venv: Path, folder: Path, path: Path) ->
     listing = read_listing(path)
     new = {}
     for name in _made(files, venv):
-        target = folder / name
-        if target.exists() and target.samefile(venv / name):
-            continue
-        target.parent.mkdir(exist_ok=True)
-        target.unlink(missing_ok=True)
-        os.link(venv / name, target, follow_symlinks=False)
-        new[name] = _sha256(str(target))
+        source, target = f"{venv}/{name}", f"{folder}/{name}"
+        if _link_anew(source, target):
+            new[name] = _sha256(source)
     if new:
         write_atomically(path, json.dumps({**listing, **new}, sort_keys=True).encode(), durable=False)
+
+
+def _link_anew(source: str, target: str) -> bool:
+    """Make `target` the same file as `source`; False where it was already."""
+    # Strings throughout: there are thousands of files.
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        os.mkdir(os.path.dirname(target))  # noqa: PTH102, PTH120
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        if os.path.samefile(source, target):  # noqa: PTH121
+            return False
+        os.unlink(target)  # noqa: PTH108
+        os.link(source, target, follow_symlinks=False)
+    return True
 
 
 def _made(files: Iterable[str], venv: Path) -> Iterator[str]:
     """The byte-code that there is of these sources."""
     stems: dict[str, set[str]] = {}
     for name in files:
-        source = PurePosixPath(name)
-        if source.suffix == ".py":
-            stems.setdefault(str(source.parent), set()).add(source.stem)
+        parent, _, source = name.rpartition("/")
+        if source.endswith(".py"):
+            stems.setdefault(parent, set()).add(source[:-3])
     for parent, names in stems.items():
         with contextlib.suppress(OSError):
             for made in os.listdir(f"{venv}/{parent}/{_FOLDER}"):  # noqa: PTH208  (names, hundreds of folders)

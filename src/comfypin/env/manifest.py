@@ -138,18 +138,21 @@ def survey_and_stamp(build: Path, hashed: Mapping[Inode, Hashed]) -> tuple[Manif
     return Manifest(files=files, links=links), seen
 
 
-def stamps(build: Path) -> dict[str, Stamp]:
-    """Size and mtime (ns) of every file that a manifest lists: enough to see who wrote since a moment ago."""
+def stamps(build: Path, under: str = "") -> dict[str, Stamp]:
+    """Size and mtime (ns) of every file that a manifest lists: enough to see who wrote since a moment ago.
+
+    `under` is a folder of the build, if only its files are asked for.
+    """
     found = {}
-    for path, entry in walk(build):
+    for path, entry in walk(build, under):
         status = entry.stat(follow_symlinks=False)
         found[path] = (status.st_size, status.st_mtime_ns)
     return found
 
 
-def walk(build: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """Every file and link of a build that a manifest lists, with its relative path."""
-    waiting = [("", str(build))]
+def walk(build: Path, under: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Every file and link of a build, or of one of its folders, that a manifest lists, with its path in the build."""
+    waiting = [(f"{under}/" if under else "", str(build / under))]
     while waiting:
         prefix, folder = waiting.pop()
         with os.scandir(folder) as entries:

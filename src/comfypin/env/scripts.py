@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.env.layout import COMFYUI, VENV, site_packages, venv_python
-from comfypin.env.manifest import Stamp, read_records, stamps
+from comfypin.env.manifest import Stamp, stamps
 from comfypin.env.packages import normalized
 from comfypin.env.plan import Recipe, folder_of
 from comfypin.errors.env import InstallScriptChanged, InstallScriptFailed
@@ -94,8 +94,7 @@ def _require_unmoved(node: NodePin, before: dict[str, str], after: dict[str, str
 def _sources(build: Path, node: NodePin) -> dict[str, Stamp]:
     """How the files of ComfyUI and of the other nodes stand. A script may add to them, and do as it likes at home."""
     own = f"{folder_of(node)}/"
-    found = stamps(build).items()
-    return {path: stamp for path, stamp in found if path.startswith(f"{COMFYUI}/") and not path.startswith(own)}
+    return {path: stamp for path, stamp in stamps(build, COMFYUI).items() if not path.startswith(own)}
 
 
 def _require_untouched(node: NodePin, before: dict[str, Stamp], build: Path) -> None:
@@ -108,7 +107,8 @@ def _require_untouched(node: NodePin, before: dict[str, Stamp], build: Path) -> 
 
 
 def _distributions(build: Path) -> dict[str, str]:
-    return {normalized(record.name): record.version for record in read_records(site_packages(build))}
+    names = [folder.name.removesuffix(".dist-info") for folder in site_packages(build).glob("*.dist-info")]
+    return {normalized(name.rpartition("-")[0]): name.rpartition("-")[2] for name in names}
 
 
 def _environment(build: Path, shim: str, pins: Path, *, offline: bool) -> dict[str, str]:
