@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from comfypin.env.manifest import (
     survey_and_stamp,
 )
 from comfypin.env.package_cache import Faults, PackageCache
-from comfypin.env.packages import Interpreter, file_name, fits, indexes, normalized, requirement_lines
+from comfypin.env.packages import Interpreter, file_name, fits, indexes, normalized, pylock, requirement_lines
 from comfypin.env.plan import Recipe
 from comfypin.env.sources import SourcePlaces
 from comfypin.errors.env import (
@@ -127,20 +128,23 @@ class Installer:
 
     def _run_uv(self, packages: Sequence[PackagePin], *, again: bool) -> None:
         ready = [built_wheel(pin, self.places, self.recipe.interpreter) for pin in packages]
-        lines = requirement_lines(ready, vendored_wheels(self.places))
+        wheels = vendored_wheels(self.places)
         arguments: list[str | Path] = ["pip", "install", "--quiet", "--no-deps", "--require-hashes"]
         arguments += ["--link-mode", "hardlink", "--python", venv_python(self.folder)]
         for index in indexes(packages):
             arguments += ["--index", index, "--index-strategy", "unsafe-best-match"]
         for pin in packages if again else ():
             arguments += ["--reinstall-package", pin.name]
-        done = uv(
-            [*arguments, "--requirements", "-"],
-            cwd=self.folder,
-            stdin=lines.encode(),
-            offline=self.places.offline,
-            cache=self.places.uv_cache,
-        )
+        with tempfile.TemporaryDirectory(prefix="comfypin-pins-") as folder:
+            locked = pylock(ready, wheels)
+            pins = Path(folder, "requirements.txt" if locked is None else "pylock.toml")
+            pins.write_text(requirement_lines(ready, wheels) if locked is None else locked, encoding="utf-8")
+            done = uv(
+                [*arguments, "--requirements", pins],
+                cwd=self.folder,
+                offline=self.places.offline,
+                cache=self.places.uv_cache,
+            )
         if done.exit_code:
             raise explain(done, self.recipe, self.places, self.folder)
         for info in self._site.glob("*.dist-info"):

@@ -1,5 +1,6 @@
 """What of a lock's packages belongs on this machine, as the lines that uv installs from (pure)."""
 
+import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,23 @@ def requirement_lines(packages: Sequence[PackagePin], wheels: Mapping[str, Path]
         what = f"{pin.name} @ {place}" if place else f"{pin.name}=={pin.version}"
         marks = "".join(f" --hash=sha256:{digest.hex}" for digest in pin.sha256)
         lines.append(what + marks)
+    return "\n".join(lines) + "\n"
+
+
+def pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str | None:
+    """The same as a PEP 751 file, which uv installs from without asking servers for metadata first.
+
+    None where it could not say the same: it takes wheels, each by one URL and one digest.
+    """
+    lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
+    for pin in packages:
+        name = file_name(pin) or ""
+        if not name.endswith(".whl") or len(pin.sha256) != 1:
+            return None
+        url = wheels[name].resolve().as_uri() if name in wheels else pin.url
+        wheel = f"{{ url = {json.dumps(url)}, hashes = {{ sha256 = {json.dumps(pin.sha256[0].hex)} }} }}"
+        lines += ["[[packages]]", f"name = {json.dumps(normalized(pin.name))}", f"version = {json.dumps(pin.version)}"]
+        lines.append(f"wheels = [{wheel}]")
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from comfypin.files import free_bytes
 from comfypin.lock.model import PackagePin
 
 # With this much free nobody asks sixty servers about their wheels.
-PLENTY_BYTES = 60_000_000_000
+PLENTY_BYTES = 30_000_000_000
 # ComfyUI, nodes, and the byte-code of what is imported to try the env.
 SOURCE_BYTES = 300_000_000
 MARGIN_BYTES = 50_000_000
