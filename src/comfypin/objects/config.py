@@ -212,7 +212,7 @@ class S3Config:
 
     `endpoint` never holds the bucket; None means AWS. Without `credentials` those of the `platform` are used, or of the
     instance this runs on. `ca_bundle` is a file of certificates to trust instead of the system's; in `notes` lies what
-    uploads in parts are under way.
+    uploads in parts are under way. `connect_to`, where not empty, are the addresses to dial instead of the name's.
     """
 
     bucket: str | None = None
@@ -230,6 +230,7 @@ class S3Config:
     signed_url_ttl_s: int = 0
     public_base_url: str | None = None
     notes: Path | None = None
+    connect_to: tuple[str, ...] = ()
 
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "S3Config":

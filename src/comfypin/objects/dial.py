@@ -21,14 +21,22 @@ _MOST_HEAD_BYTES = 64 * 1024
 
 
 class Dial:
-    """Makes connections to one server. Safe for threads."""
+    """Makes connections to one server, straight ones to `connect_to` where that is given. Safe for threads."""
 
-    def __init__(self, endpoint: str, *, ca_bundle: str | None = None, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        ca_bundle: str | None = None,
+        proxy: Proxy | None = None,
+        connect_to: tuple[str, ...] = (),
+    ) -> None:
         address = urlsplit(endpoint)
         self.is_encrypted = address.scheme == "https"
         self._place = (str(address.hostname), address.port or (443 if self.is_encrypted else 80))
         self._ca_bundle = ca_bundle
         self._proxy = proxy
+        self._connect_to = connect_to
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
 
@@ -45,7 +53,12 @@ class Dial:
             raise
 
     def _straight(self) -> socket.socket:
-        return _dialled(self._place)
+        host, port = self._place
+        *others, last = self._connect_to or (host,)
+        for address in others:
+            with contextlib.suppress(OSError):
+                return _dialled((address, port))
+        return _dialled((last, port))
 
     def _to_proxy(self, proxy: Proxy) -> socket.socket:
         """A connection to the proxy, which has made way to the server where that speaks TLS."""

@@ -62,16 +62,18 @@ _REGIONS = (
 
 def checked_address(url: str, variable: str) -> SplitResult:
     """The parts of a server's address. Raises `SettingInvalid`, which shows no user, password or query."""
-    expected = "an address like https://host"
     try:
         parts = urlsplit(url)
         known_host(parts.hostname or "")
         usable = parts.scheme in {"http", "https"} and parts.port != 0
     except ValueError:
-        raise SettingInvalid(variable=variable, expected=expected) from None
-    if not usable or "@" in parts.netloc or parts.query or parts.fragment or {".", ".."} & set(parts.path.split("/")):
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        raise SettingInvalid(variable=variable, value=shown, expected=expected)
+        raise SettingInvalid(variable=variable, expected="an address like https://host") from None
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if not usable:
+        raise SettingInvalid(variable=variable, value=shown, expected="an address like https://host")
+    if "@" in parts.netloc or parts.query or parts.fragment or {".", ".."} & set(parts.path.split("/")):
+        expected = f"an address without user, password, query, '.' and '..': {shown}"
+        raise SettingInvalid(variable=variable, expected=expected)
     return parts
 
 

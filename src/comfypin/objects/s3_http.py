@@ -22,7 +22,12 @@ class S3Http:
         self._place = place
         self._keys = keys
         self._endpoint, self._base = address_of(config)
-        self._wire = Wire(self._endpoint, ca_bundle=config.ca_bundle, proxy=config.proxies.to(self._endpoint))
+        self._wire = Wire(
+            self._endpoint,
+            ca_bundle=config.ca_bundle,
+            proxy=config.proxies.to(self._endpoint),
+            connect_to=config.connect_to,
+        )
 
     @property
     def name(self) -> str:

@@ -46,9 +46,16 @@ class Answer:
 class Wire:
     """A server's connections. Safe for threads: each request has a connection to itself."""
 
-    def __init__(self, endpoint: str, *, ca_bundle: str | None = None, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        ca_bundle: str | None = None,
+        proxy: Proxy | None = None,
+        connect_to: tuple[str, ...] = (),
+    ) -> None:
         self.host = urlsplit(endpoint).netloc
-        self._dial = Dial(endpoint, ca_bundle=ca_bundle, proxy=proxy)
+        self._dial = Dial(endpoint, ca_bundle=ca_bundle, proxy=proxy, connect_to=connect_to)
         self.is_encrypted = self._dial.is_encrypted
         self._proxy = proxy
         # Of plain requests a proxy is told where they go; it does not see those within a tunnel.

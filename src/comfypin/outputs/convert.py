@@ -73,6 +73,9 @@ def convert(output: Output, conversion: Conversion, folder: Path) -> Output:
             _drop_texts(output.path, path)
             format_ = "png"
     except (OSError, ValueError, SyntaxError, struct.error) as exc:
+        if conversion.keep_workflow and output.path.exists():
+            _stays(output.path, f"it could not be converted ({exc})")
+            return output
         reason = f"it could not be converted to {conversion.format} ({exc})"
         raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=reason) from exc
     name = PurePosixPath(output.filename)

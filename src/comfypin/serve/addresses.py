@@ -1,31 +1,47 @@
 """Where a job's own bucket may be: not on a private address, as a job's inputs may not come from there."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from comfypin.errors.serve import JobInvalid
+from comfypin.errors.storage import StoreUnreachable
 from comfypin.models.network import Dialler, SystemDialler, is_public
 from comfypin.objects.config import S3Config
 
 
-def require_public(config: S3Config, *, dialler: Dialler | None = None) -> None:
-    """Raises `JobInvalid` where the endpoint of a job's `s3Config` leads to a private address.
+def require_public(config: S3Config, *, dialler: Dialler | None = None) -> S3Config:
+    """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
 
-    Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT.
+    Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
+    `JobInvalid` where one leads to a private address, `StoreUnreachable` where the endpoint leads nowhere.
     """
     parts = urlsplit(config.endpoint or "")
     host = parts.hostname
     if host is None:
-        return
+        return config
     dialler = dialler or SystemDialler()
-    for name in (host, f"{config.bucket}.{host}"):
-        try:
-            addresses = dialler.resolve(name, parts.port or 443)
-        except (OSError, UnicodeError):
-            # A name that leads nowhere; the delivery says so. Where a proxy may know it, nobody here can tell.
-            if name != host or config.proxies.to(str(config.endpoint)) is None:
-                continue
-            addresses = []
-        if not addresses or not all(map(is_public, addresses)):
-            leads = "leads to a private address" if addresses else "is not known here, so it might be a private address"
-            finding = f"s3Config.endpointUrl: it {leads}, which jobs may not name (--allow-private-inputs lets them)"
-            raise JobInvalid(findings=[finding])
+    port = parts.port or 443
+    addresses = tuple(_addresses(host, port, dialler))
+    if not all(map(is_public, (*addresses, *_addresses(f"{config.bucket}.{host}", port, dialler)))):
+        raise _not_public("leads to a private address")
+    if config.proxies.to(str(config.endpoint)) is None:
+        if not addresses:
+            raise StoreUnreachable(store=f"s3://{config.bucket} at {config.endpoint}", reason="its name is not known")
+        # A name server may say something else the next time it is asked.
+        return replace(config, connect_to=addresses)
+    if not addresses:
+        raise _not_public("is not known here, so the proxy might lead to a private address")
+    return config
+
+
+def _addresses(name: str, port: int, dialler: Dialler) -> Sequence[str]:
+    try:
+        return dialler.resolve(name, port)
+    except (OSError, UnicodeError):
+        return ()
+
+
+def _not_public(why: str) -> JobInvalid:
+    finding = f"s3Config.endpointUrl: it {why}, which jobs may not name (--allow-private-inputs lets them)"
+    return JobInvalid(findings=[finding])

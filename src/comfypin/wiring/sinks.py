@@ -88,7 +88,7 @@ def make_job_sink(
     outputs = OutputConfig.from_variables(settings.environ)
     config = S3Config.from_variables(settings.environ).for_job(s3_config)
     if not private_buckets:
-        require_public(config)
+        config = require_public(config)
     try:
         sink = _s3_sink(config, outputs)
     except WrongRegion as exc:

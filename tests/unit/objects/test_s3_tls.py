@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -112,6 +113,18 @@ def test_parts_that_the_server_damaged_are_seen_by_their_etag(server: TlsServer,
         store_at(server, AWS_CA_BUNDLE=str(server.certificate)).put(
             "a", payload_of(tmp_path / "f", noise(PART_BYTES + 5))
         )
+
+
+def test_only_the_given_addresses_are_dialled(server: TlsServer, tmp_path: Path) -> None:
+    port = server.url.rpartition(":")[2]
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_CA_BUNDLE": str(server.certificate)}
+    named = {"S3_BUCKET": "b", "S3_ENDPOINT_URL": f"https://127.0.0.1:{port}"}
+    config = S3Config.from_variables({**keys, **named})
+    payload = payload_of(tmp_path / "f", b"x")
+    with pytest.raises(StoreUnreachable):
+        S3Store(replace(config, connect_to=("127.0.0.2",)), retry=Retry(retries=0)).put("a", payload)
+    S3Store(replace(config, connect_to=("127.0.0.2", "127.0.0.1")), retry=Retry(retries=0)).put("a", payload)
+    assert [method for method, _ in server.digests] == ["PUT"]
 
 
 def test_a_file_without_certificates_is_named(server: TlsServer, tmp_path: Path) -> None:

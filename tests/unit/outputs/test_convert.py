@@ -161,3 +161,10 @@ def test_nothing_to_convert_changes_nothing(tmp_path: Path) -> None:
 def test_a_broken_png_is_named(tmp_path: Path, format_: PictureFormat) -> None:
     with pytest.raises(OutputUnreadable, match=r"cat\.png.*converted"):
         converted(tmp_path, a_png()[:200], format=format_, keep_workflow=False)
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "webp"])
+def test_a_broken_png_is_delivered_as_it_is_where_nothing_has_to_go(tmp_path: Path, format_: PictureFormat) -> None:
+    (tmp_path / "c").mkdir()
+    output = an_output(tmp_path, a_png()[:200], filename="cat.png")
+    assert convert(output, Conversion(format=format_), tmp_path / "c") is output

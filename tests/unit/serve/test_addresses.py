@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from comfypin.errors.serve import JobInvalid
+from comfypin.errors.storage import StoreUnreachable
 from comfypin.objects.config import S3Config
 from comfypin.serve.addresses import require_public
 
@@ -25,21 +26,22 @@ class Names:
         raise AssertionError("nobody connects")
 
 
-def asked(host: str, **environ: str) -> None:
+def asked(host: str, **environ: str) -> S3Config:
     job = {"bucketName": "b", "endpointUrl": f"https://{host}", "accessId": "i", "accessSecret": "s"}
-    require_public(S3Config.from_variables(environ).for_job(job), dialler=Names())
+    return require_public(S3Config.from_variables(environ).for_job(job), dialler=Names())
 
 
 @pytest.mark.parametrize("environ", [{}, {"HTTPS_PROXY": "http://proxy:1"}])
 def test_a_bucket_is_at_a_public_address(environ: dict[str, str]) -> None:
-    asked("s3.example.com", **environ)
+    assert asked("s3.example.com", **environ).connect_to == (() if environ else ("93.184.216.34",))
     for host in ("inside.example.com", "s3.trap.com"):
         with pytest.raises(JobInvalid, match=r"private address|not known here"):
             asked(host, **environ)
 
 
 def test_a_name_that_only_the_proxy_knows_might_lead_inside() -> None:
-    asked("nowhere.example.com")
-    asked("nowhere.example.com", HTTPS_PROXY="http://proxy:1", NO_PROXY="example.com")
+    for environ in ({}, {"HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "example.com"}):
+        with pytest.raises(StoreUnreachable, match="its name is not known"):
+            asked("nowhere.example.com", **environ)
     with pytest.raises(JobInvalid, match="not known here"):
         asked("nowhere.example.com", HTTPS_PROXY="http://proxy:1")
