@@ -73,6 +73,21 @@ class GitPackageUnreachable(LockError):
         )
 
 
+class GitPackageUnpinnable(LockError):
+    """A package comes from git, and nothing of it has a sha256 that could be locked."""
+
+    def __init__(self, *, packages: Sequence[str], wants: Sequence[str] = ()) -> None:
+        asked = f" ({'; '.join(wants)})" if wants else ""
+        super().__init__(
+            f"These packages come from git and cannot be locked with a sha256: {', '.join(packages)}{asked}. Only an "
+            "archive of a commit has one, and GitHub, GitLab and Codeberg give it, of whole repositories without "
+            "submodules. Take a release or a wheel of it instead, with --override 'NAME==1.2' or --override "
+            "'NAME @ https://...whl', or leave it out.",
+            packages=list(packages),
+            wants=list(wants),
+        )
+
+
 class PackageWithoutFile(LockError):
     """A package was resolved, and there is no file of it that the target can install."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from comfypin.errors import ConfigError
 from comfypin.errors.create import NotComfyUI, PackagesNowhere, SpecInvalid
+from comfypin.lock.gitarchives import archives, repository_of, require_archives
 from comfypin.lock.model import EngineSpec, Lock, NodePin, PythonPins, RepoPin
 from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.needs import Needs, decoded, parse_need, plain_name, read_needs
@@ -124,10 +125,14 @@ def _reader(folder: Path) -> Callable[[str], str | None]:
 
 
 def pin_all(installed: Sequence[str], question: Question, tell: Callable[[str], None]) -> PythonPins:
-    """Pins for exactly these packages. Raises `PackagesNowhere` naming all that no index has."""
+    """Pins for exactly these packages. Raises `PackagesNowhere`, or `GitPackageUnpinnable`."""
     pins, missing = pin_installed(installed, question, tell=tell)
+    if chosen := archives(pins.packages, question.git_hosts):
+        lines = [chosen.get(repository_of(line) or "", line) for line in installed]
+        pins, missing = pin_installed(lines, question, tell=tell)
     if missing:
         raise PackagesNowhere(packages=missing)
+    require_archives(pins.packages)
     return replace(pins, indexes=tuple(map(shown, question.indexes)))
 
 

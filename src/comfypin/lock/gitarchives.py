@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from comfypin.errors.create import GitPackageUnpinnable
 from comfypin.errors.tools import DownloadFailed
 from comfypin.lock.model import PackagePin
 from comfypin.lock.needs import Need
@@ -56,6 +57,14 @@ def instead(needs: Iterable[Need], chosen: Mapping[str, str]) -> tuple[Need, ...
     """The needs, with those for a git repository replaced by what was chosen for it (pure)."""
     places = ((need, repository_of(need.text) or "") for need in needs)
     return tuple(replace(need, text=chosen[place]) if place in chosen else need for need, place in places)
+
+
+def require_archives(pins: Iterable[PackagePin], needs: Iterable[Need] = ()) -> None:
+    """Refuse packages that are still git's: realizing could not verify them. Raises `GitPackageUnpinnable`."""
+    loose = {_plain(str(pin.url)): pin.name for pin in pins if (pin.url or "").startswith("git+")}
+    if loose:
+        wants = [str(need) for need in needs if repository_of(need.text) in loose]
+        raise GitPackageUnpinnable(packages=sorted(set(loose.values())), wants=wants)
 
 
 def _is_whole(url: str) -> bool:

@@ -14,7 +14,7 @@ from comfypin.errors.create import (
     TorchTrioSplit,
 )
 from comfypin.errors.tools import UvFailed
-from comfypin.lock.gitarchives import HOSTS, archives, instead, repository_of
+from comfypin.lock.gitarchives import HOSTS, archives, instead, repository_of, require_archives
 from comfypin.lock.model import PackagePin, PythonPins
 from comfypin.lock.needs import Need, Needs
 from comfypin.lock.pylock import PLATFORMS, Platform, file_name, read_pylock
@@ -59,6 +59,7 @@ def resolve(question: Question, *, tell: Callable[[str], None]) -> PythonPins:
     for name in question.platforms:
         tell(f"resolving {len(question.needs.requirements)} requirements for {name}, Python {question.python}")
         pins = _resolve_platform(question, PLATFORMS[name])
+        require_archives(pins, question.needs.requirements)
         by_target[target_name(name, pins)] = pins
     return PythonPins(
         version=question.python,

@@ -5,13 +5,14 @@ import http.server
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.errors.create import GitPackageUnreachable
+from comfypin.errors.create import GitPackageUnpinnable, GitPackageUnreachable
+from comfypin.lock.create import pin_all
 from comfypin.lock.gitarchives import archive_of, held, instead
 from comfypin.lock.model import PackagePin
 from comfypin.lock.needs import Need, Needs, parse_need
@@ -79,11 +80,12 @@ def host(tmp_path: Path) -> Iterator[Host]:
         thread.join()
 
 
-def pins_of(host: Host) -> tuple[PackagePin, ...]:
+def pins_of(host: Host, *, known: bool = True) -> tuple[PackagePin, ...]:
     need = parse_need(f"git+{host.url}@main", "the node N")
     assert need is not None
     needs = Needs(requirements=(need,))
-    question = Question(needs=needs, python="3.11", platforms=("linux-x86_64",), git_hosts=host.archives)
+    hosts = host.archives if known else {}
+    question = Question(needs=needs, python="3.11", platforms=("linux-x86_64",), git_hosts=hosts)
     return resolve(question, tell=lambda _: None).packages
 
 
@@ -95,10 +97,26 @@ def test_a_git_package_is_pinned_as_the_archive_of_its_commit(host: Host) -> Non
     assert (pin.name, pin.version, pin.sha256) == ("from-git", "0.1", (Digest.of_file(archive),))
 
 
-def test_what_an_archive_would_lack_stays_a_git_package(host: Host) -> None:
+def test_what_an_archive_would_lack_is_refused_with_who_wants_it(host: Host) -> None:
     host.push(pyproject__toml=PROJECT, from_git__py="", __gitmodules="")
-    (pin,) = pins_of(host)
-    assert str(pin.url).startswith("git+")
+    with pytest.raises(GitPackageUnpinnable, match=r"sha256: from-git .*the node N wants git\+http.*pk\.git@main"):
+        pins_of(host)
+
+
+def test_a_repository_on_an_unknown_host_is_refused(host: Host) -> None:
+    host.push(pyproject__toml=PROJECT, from_git__py="")
+    with pytest.raises(GitPackageUnpinnable, match="from-git"):
+        pins_of(host, known=False)
+
+
+def test_an_installed_git_package_is_pinned_as_its_archive_too(host: Host) -> None:
+    made = host.push(pyproject__toml=PROJECT, from_git__py="V = 1\n")
+    question = Question(needs=Needs(), python="3.11", platforms=("linux-x86_64",), git_hosts=host.archives)
+    line = f"from-git @ git+{host.url}@{made}"
+    (pin,) = pin_all([line], question, lambda _: None).packages
+    assert pin.sha256 == (Digest.of_file(host.root / f"o/pk/archive/{made}.tar.gz"),)
+    with pytest.raises(GitPackageUnpinnable, match="from-git"):
+        pin_all([line], replace(question, git_hosts={}), lambda _: None)
 
 
 def test_a_repository_that_cannot_be_had_is_said_with_who_wants_it(host: Host) -> None:
