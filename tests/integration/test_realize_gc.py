@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from comfypin.cli.main import main
+from comfypin.digest import Digest
 from comfypin.env.gc import Garbage, collect, find_garbage
 from comfypin.env.layout import Home, site_packages
+from comfypin.env.pack import write_pack
 from comfypin.env.realize import RealizeOptions, realize
 from comfypin.env.sources import SourcePlaces
-from comfypin.lease import acquire
-from comfypin.lock.model import Lock
+from comfypin.lease import acquire, process_token
+from comfypin.lock.model import Lock, NodePin
 from tests.support.releases import SmallRelease, make_wheel, small_release
 
 PACKAGES = {"alpha", "beta", "gamma"}
@@ -75,7 +77,7 @@ def test_a_package_that_only_it_needed_goes_from_both_caches(
     home, _, current = two
     assert cached(places) == unpacked(places) == PACKAGES
     garbage = find_garbage(home, [current], places)
-    assert kinds(garbage) == ["env", "package", "download"]
+    assert kinds(garbage) == ["env", "package", "download", "commit", "commit", "note"]
     collect(home, garbage, places)
     assert cached(places) == unpacked(places) == {"alpha", "beta"}
     assert not list((places.cache / "packages").glob("gamma*")), "its notes are gone too"
@@ -119,7 +121,7 @@ def test_what_an_env_elsewhere_shares_stays(
 ) -> None:
     home, first, current = two
     realize(first, options(release, places, "elsewhere"))
-    assert kinds(find_garbage(home, [current], places)) == ["env"]
+    assert {"package", "download"}.isdisjoint(kinds(find_garbage(home, [current], places)))
 
 
 def test_a_name_stays_in_uvs_cache_where_a_kept_lock_could_not_do_without(
@@ -154,6 +156,54 @@ def test_what_is_shared_with_the_cache_does_not_count(two: tuple[Home, Lock, Loc
     whole = sum(path.lstat().st_size for path in item.path.rglob("*") if not path.is_dir() or path.is_symlink())
     assert shared > 0
     assert item.size_bytes <= whole - shared
+
+
+def test_the_commits_and_notes_of_no_kept_lock_go(two: tuple[Home, Lock, Lock], places: SourcePlaces) -> None:
+    home, first, current = two
+    garbage = [item for item in find_garbage(home, [current], places) if item.kind in {"commit", "note"}]
+    commits = {item.path.stem for item in garbage if item.kind == "commit"}
+    assert commits == {node.commit for node in first.custom_nodes}
+    assert collect(home, garbage, places) == sum(item.size_bytes for item in garbage) > 0
+    assert [path.stem for path in places.commits.cache.iterdir()] == [current.comfyui and current.comfyui.commit]
+    assert len(list(places.probes.iterdir())) == 1
+
+
+def test_the_submodules_of_a_kept_lock_stay(release: SmallRelease, places: SourcePlaces) -> None:
+    part, node = release.nodes["node-one"], release.nodes["node_two"]
+    node.git("submodule", "add", "--quiet", part.url, "part")
+    pin = replace(release.lock.custom_nodes[1], commit=node.commit({}))
+    lock = replace(release.lock, custom_nodes=(pin,))
+    home = Home(root=realize(lock, options(release, places)).folder.parent.parent)
+    assert (places.commits.cache / f"{part.git('rev-parse', 'HEAD')}.git").is_dir()
+    assert find_garbage(home, [lock], places) == []
+
+
+def test_the_archives_of_no_kept_lock_go(two: tuple[Home, Lock, Lock], places: SourcePlaces) -> None:
+    home, first, current = two
+    places.archives.mkdir()
+    for name in ("a", "b"):
+        (places.archives / f"{name * 64}.zip").write_bytes(b"zip")
+    node = NodePin(name="n", repo=None, archive="https://example.org/n.zip", sha256=Digest("a" * 64), directory="n")
+    kept = [replace(first, custom_nodes=(*first.custom_nodes, node)), first, current]
+    garbage = find_garbage(home, kept, places)
+    assert [(item.kind, item.path.stem, item.size_bytes) for item in garbage] == [("archive", "b" * 64, 3)]
+    collect(home, garbage, places)
+    assert [path.stem for path in places.archives.iterdir()] == ["a" * 64]
+
+
+def test_what_a_killed_packing_left_goes_and_a_living_one_stays(
+    two: tuple[Home, Lock, Lock], places: SourcePlaces
+) -> None:
+    home, first, current = two
+    living = home.builds / f".tmp-pack-x@{process_token()}"
+    machine = process_token().partition("-")[0]
+    dead = home.builds / f".tmp-pack-x@{machine}-4194305-1-x"
+    for folder in (living, dead):
+        folder.mkdir()
+    assert [item.path for item in find_garbage(home, [first, current], places)] == [dead]
+    write_pack(home.builds / str(home.current.readlink().name), home.root / "pack")
+    assert living.is_dir()
+    assert not dead.exists()
 
 
 def test_what_a_killed_run_left_goes(two: tuple[Home, Lock, Lock], places: SourcePlaces) -> None:

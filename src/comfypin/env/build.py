@@ -75,7 +75,7 @@ class Build:
 
     @property
     def _notes(self) -> ProbeNotes:
-        return ProbeNotes(folder=self.places.cache / "probes")
+        return ProbeNotes(folder=self.places.probes, env=self.recipe.env_digest)
 
     def _known(self, manifest: Manifest) -> Probed | None:
         """What starting ComfyUI told when the same bytes were started here before."""

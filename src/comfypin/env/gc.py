@@ -4,21 +4,22 @@ Plans, then acts.
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from comfypin.digest import JsonValue
 from comfypin.env.cache_gc import Links, find_unneeded, remove_from_uv
-from comfypin.env.layout import RECEIPT, TEMPORARY, Home
+from comfypin.env.layout import PACKING, RECEIPT, TEMPORARY, Home
 from comfypin.env.package_cache import remove_folder
+from comfypin.env.source_gc import remove_source, unneeded_archives, unneeded_commits, unneeded_notes
 from comfypin.env.sources import SourcePlaces
 from comfypin.lease import Lease, holder_of, is_dead, try_acquire
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 
-Kind = Literal["left-over", "env", "package", "download"]
+Kind = Literal["left-over", "env", "package", "download", "commit", "archive", "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,8 @@ class Garbage:
 
 
 def find_garbage(home: Home, kept: Sequence[Lock], places: SourcePlaces) -> list[Garbage]:
-    """Builds that neither a kept lock nor the link `current` means, what unfinished runs left, and cached packages that
-    neither a kept lock pins nor a remaining env shares. Changes nothing.
+    """Builds that neither a kept lock nor the link `current` means, what unfinished runs left, cached packages that
+    neither a kept lock pins nor a remaining env shares, and sources of no kept lock. Changes nothing.
     """
     needed = {env_digest(lock).hex for lock in kept}
     current = home.current.readlink().name if home.current.is_symlink() else None
@@ -61,7 +62,19 @@ def find_garbage(home: Home, kept: Sequence[Lock], places: SourcePlaces) -> list
         freed = sum(links.freed_by(folder) for folder in folders)
         what = f"{name}, which uv downloaded for no kept lock"
         found.append(Garbage(path=places.uv_cache, kind="download", what=what, size_bytes=freed, name=name))
-    return found
+    return [*found, *_sources(places, kept, links)]
+
+
+def _sources(places: SourcePlaces, kept: Sequence[Lock], links: Links) -> Iterator[Garbage]:
+    groups: tuple[tuple[Kind, str, Sequence[Path]], ...] = (
+        ("commit", "a commit of no kept lock", unneeded_commits(places, kept)),
+        ("archive", "a node's archive of no kept lock", unneeded_archives(places, kept)),
+        ("note", "the note that an env of no kept lock has started", unneeded_notes(places, kept)),
+    )
+    for kind, what, paths in groups:
+        for path in paths:
+            freed = links.freed_by(path) if path.is_dir() else path.stat().st_size
+            yield Garbage(path=path, kind=kind, what=what, size_bytes=freed)
 
 
 def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int:
@@ -77,6 +90,8 @@ def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int
             remove_folder(item.path)
         elif item.kind == "download":
             downloads.append(item.name)
+        elif item.kind in {"commit", "archive", "note"}:
+            remove_source(item.path)
         freed += item.size_bytes
     if downloads:
         remove_from_uv(places, downloads)
@@ -95,6 +110,8 @@ def _remove_build(home: Home, build: Path) -> bool:
 
 
 def _abandoned(home: Home, name: str) -> bool:
-    """Whether the run that made a temporary build is over: it died here, or nobody holds a lease of its key."""
+    """Whether the run that made a temporary folder is over: it died here, or nobody holds the lease of its key."""
     key, _, token = name.removeprefix(TEMPORARY).partition("@")
+    if name.startswith(PACKING):
+        return is_dead(token)
     return is_dead(token) or holder_of(home.lease(key)) is None

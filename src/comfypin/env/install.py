@@ -135,7 +135,7 @@ class Installer:
             arguments += ["--index", index, "--index-strategy", "unsafe-best-match"]
         for pin in packages if again else ():
             arguments += ["--reinstall-package", pin.name]
-        with tempfile.TemporaryDirectory(prefix="comfypin-pins-") as folder:
+        with tempfile.TemporaryDirectory(prefix=".pins-", dir=self.folder) as folder:
             locked = pylock(ready, wheels)
             pins = Path(folder, "requirements.txt" if locked is None else "pylock.toml")
             pins.write_text(requirement_lines(ready, wheels) if locked is None else locked, encoding="utf-8")

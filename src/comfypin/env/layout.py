@@ -1,11 +1,17 @@
 """Where a realized env lies under COMFY_HOME; docs/architecture.md, "Env", says why."""
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.lease import process_token
+from comfypin.lease import is_dead, process_token
 
 TEMPORARY = ".tmp-"
+PACKING = f"{TEMPORARY}pack-"
 RECEIPT = "receipt.json"
 BYTECODE = "bytecode.json"
 MANIFEST = "manifest.json"
@@ -53,6 +59,17 @@ class Home:
     def lock_copy(self) -> Path:
         """The lock that was realized last, so that `env status` needs no other."""
         return self.root / LOCK_COPY
+
+
+@contextmanager
+def packing_folder(build: Path) -> Iterator[Path]:
+    """A folder beside a build for what packing it makes; what killed runs of this machine left of theirs goes first."""
+    for left in build.parent.glob(f"{PACKING}*"):
+        if is_dead(left.name.rpartition("@")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+    place = build.parent if os.access(build.parent, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=PACKING, suffix=f"@{process_token()}", dir=place) as folder:
+        yield Path(folder)
 
 
 def site_packages(build: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import BinaryIO
 
 from comfypin.digest import Digest
 from comfypin.env.bytecode import compile_modules, list_bytecode
-from comfypin.env.layout import BYTECODE, MANIFEST
+from comfypin.env.layout import BYTECODE, MANIFEST, packing_folder
 from comfypin.env.manifest import FileFact, Manifest, read_manifest
 from comfypin.env.packformat import FRAME_BYTES, MAGIC, TRAILER, Index, PackedFrame, encode_index
 from comfypin.env.receipt import Receipt, read_receipt
@@ -42,8 +41,8 @@ def write_pack(build: Path, path: Path) -> None:
     receipt, manifest = read_receipt(build), read_manifest(build)
     if receipt is None or manifest is None:
         raise NothingRealized(home=build)
-    with tempfile.TemporaryDirectory(prefix="comfypin-bytecode-") as scratch:
-        members = _members(build, manifest, compile_modules(build, Path(scratch)), Path(scratch))
+    with packing_folder(build) as scratch:
+        members = _members(build, manifest, compile_modules(build, scratch), scratch)
         with atomic_file(path) as file:
             file.write(MAGIC)
             frames = tuple(_write_frames(file, members))

@@ -23,9 +23,10 @@ _VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeNotes:
-    """The notes of probes that went well, in a folder of the cache."""
+    """The notes of probes that went well, in a folder of the cache; each says of which env it is."""
 
     folder: Path
+    env: Digest
 
     def find(self, manifest: Manifest, python: Interpreter) -> Probed | None:
         """What an earlier probe of exactly this learned, or None."""
@@ -39,9 +40,8 @@ class ProbeNotes:
         """Remember a probe that went well."""
         folders = {name: list(paths) for name, paths in probed.model_folders.items()}
         with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-            write_atomically(
-                self._note(manifest, python), json.dumps({"model_folders": folders}).encode(), durable=False
-            )
+            note = {"env": self.env.hex, "model_folders": folders}
+            write_atomically(self._note(manifest, python), json.dumps(note).encode(), durable=False)
 
     def _note(self, manifest: Manifest, python: Interpreter) -> Path:
         facts = canonical_json(

@@ -1,12 +1,12 @@
 """Where env packs are kept: a folder, a volume or a bucket, each pack under a name made of what is in it."""
 
-import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from comfypin.digest import Digest
+from comfypin.env.layout import packing_folder
 from comfypin.env.pack import write_pack
 from comfypin.env.receipt import Receipt
 from comfypin.env.unpack import open_pack, unpack
@@ -96,8 +96,8 @@ class BucketShelf:
         found = None if replace else self.store.head(name)
         if found is not None:
             return found.uri
-        with tempfile.TemporaryDirectory(prefix="comfypin-pack-", dir=build.parent) as scratch:
-            path = Path(scratch, "pack")
+        with packing_folder(build) as scratch:
+            path = scratch / "pack"
             write_pack(build, path)
             payload = Payload(path=path, size_bytes=path.stat().st_size, sha256=Digest.of_file(path))
             return self.store.put(name, payload).uri

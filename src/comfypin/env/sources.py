@@ -39,6 +39,16 @@ class SourcePlaces:
         return self.cache / "packages"
 
     @property
+    def archives(self) -> Path:
+        """The archives of nodes from the registry, by digest."""
+        return self.cache / "archives"
+
+    @property
+    def probes(self) -> Path:
+        """The notes of which envs have started here."""
+        return self.cache / "probes"
+
+    @property
     def commits(self) -> Commits:
         """The git side of it."""
         bundles = self.vendor.bundles if self.vendor else None
@@ -107,7 +117,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) ->
 
 def _archive_bytes(node: NodePin, places: SourcePlaces) -> bytes:
     assert node.sha256 is not None, "require_pinned comes first"
-    kept = places.cache / "archives" / f"{node.sha256.hex}.zip"
+    kept = places.archives / f"{node.sha256.hex}.zip"
     vendored = places.vendor.archive(node.sha256) if places.vendor else kept
     for path in (kept, vendored):
         if path.is_file() and Digest.of(data := path.read_bytes()) == node.sha256:
