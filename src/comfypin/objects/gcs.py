@@ -104,7 +104,7 @@ class GcsStore:
             self._http.sent("GET", f"{self._object(full)}?alt=media", headers) as coming,
         ):
             if coming.status != (206 if offset else 200):
-                data = b"".join(coming.chunks(CHUNK_BYTES))
+                data = coming.whole()
                 raise RefusedRequest.of(Answer(status=coming.status, headers=coming.headers, data=data))
             yield from coming.chunks(CHUNK_BYTES)
 

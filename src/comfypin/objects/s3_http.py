@@ -81,7 +81,7 @@ class S3Http:
         try:
             with self._wire.sent("GET", request.target, self._signed(request)) as coming:
                 if coming.status >= 300:
-                    text = b"".join(coming.chunks(chunk_bytes))
+                    text = coming.whole()
                     self.refuse(Answer(status=coming.status, headers=coming.headers, data=text), key, action=action)
                 # `rclone serve s3` answers 200 to a range, with the range.
                 ranged = coming.status == HTTPStatus.PARTIAL_CONTENT or "content-range" in coming.headers

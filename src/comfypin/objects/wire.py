@@ -5,6 +5,7 @@ parser of e-mail, and its bodies through memory, where the kernel can send a fil
 """
 
 import contextlib
+import re
 import select
 import socket
 import threading
@@ -19,6 +20,8 @@ from comfypin.objects.proxy import PROXY_WANTS_LOGIN, Proxy, ProxyFailed
 
 _MOST_IDLE = 32
 _MOST_HEAD_BYTES = 256 * 1024
+_MOST_ANSWER_BYTES = 4 << 20
+_MOST_LINES = 1000
 _BLOCK_BYTES = 64 * 1024
 _HEAD_ENDS = b"\r\n\r\n"
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
@@ -67,7 +70,7 @@ class Wire:
         """Send a request and have the whole answer, whatever it is. Raises `OSError`."""
         connection, coming = self._asked(method, target, headers, body)
         try:
-            answer = Answer(status=coming.status, headers=coming.headers, data=b"".join(coming.chunks(_BLOCK_BYTES)))
+            answer = Answer(status=coming.status, headers=coming.headers, data=coming.whole())
         except BaseException:
             connection.close()
             raise
@@ -175,14 +178,14 @@ class _Connection:
 
     def answer(self, method: str) -> "ComingAnswer":
         """The beginning of the answer."""
-        while True:
-            head = self._head()
-            status, headers, keeps_open = _parsed(head)
+        for _ in range(_MOST_LINES):
+            status, headers, keeps_open = _parsed(self._head())
             if status >= 200:
                 return ComingAnswer(self, method, status, headers, keeps_open=keeps_open)
+        raise AnswerBroken("hints came, and no answer")
 
     def _head(self) -> bytes:
-        came = self._came
+        came, self._came = self._came, b""
         while _HEAD_ENDS not in came:
             more = self.receive(_BLOCK_BYTES)
             if not more or len(came) > _MOST_HEAD_BYTES:
@@ -225,13 +228,25 @@ class ComingAnswer:
         self._connection = connection
         self._chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
         length = headers.get("content-length", "")
-        if not self._chunked and length and not length.isdecimal():
+        if not self._chunked and length and not re.fullmatch(r"[0-9]{1,18}", length):
             raise AnswerBroken("the answer's length is no number")
         self._length = int(length) if length and not self._chunked else None
         bodiless = method == "HEAD" or status in {204, 304} or self._length == 0
         self.is_over = bodiless
         # Without a length, the end of the connection is the end of the answer.
         self.keeps_open = keeps_open and (bodiless or self._chunked or self._length is not None)
+
+    def whole(self) -> bytes:
+        """All of the body, which is no object's: what stores have to say is short. Raises `AnswerBroken`."""
+        if self.is_over:
+            return b""
+        came, size = [], 0
+        for chunk in self.chunks(_BLOCK_BYTES):
+            size += len(chunk)
+            if size > _MOST_ANSWER_BYTES:
+                raise AnswerBroken("the answer does not end")
+            came.append(chunk)
+        return b"".join(came)
 
     def chunks(self, most_bytes: int) -> Iterator[bytes]:
         """The body, as it comes. Raises `AnswerBroken` where it is cut off."""
@@ -241,8 +256,8 @@ class ComingAnswer:
             while length := _chunk_length(self._connection.line()):
                 yield from self._exactly(length, most_bytes)
                 self._connection.line()
-            while self._connection.line():
-                pass
+            if all(self._connection.line() for _ in range(_MOST_LINES)):
+                raise AnswerBroken("the answer does not end")
         elif self._length is not None:
             yield from self._exactly(self._length, most_bytes)
         else:
@@ -287,10 +302,10 @@ def _parsed(head: bytes) -> tuple[int, dict[str, str], bool]:
 
 
 def _chunk_length(line: bytes) -> int:
-    try:
-        return int(line.partition(b";")[0], 16)
-    except ValueError as exc:
-        raise AnswerBroken("a chunk has no length") from exc
+    length = line.partition(b";")[0].strip()
+    if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", length):
+        raise AnswerBroken("a chunk has no length")
+    return int(length, 16)
 
 
 def _too_late() -> TimeoutError:

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +70,11 @@ def serving(server: Scripted) -> Iterator[Wire]:
 
 
 def asked(*answers: bytes | None, method: str = "GET") -> Answer:
-    with serving(Scripted(*answers)) as wire:
+    return asked_of(Scripted(*answers), method=method)
+
+
+def asked_of(server: Scripted, *, method: str = "GET") -> Answer:
+    with serving(server) as wire:
         return wire.exchange(method, "/", HEADERS)
 
 
@@ -99,7 +105,17 @@ def test_every_way_to_end_an_answer_is_understood(answer: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nhello",
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 2000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 20000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n" + b"x" * 9_999_999,
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * 9_999_999,
     ],
+    ids=map(str, itertools.count()),
 )
 def test_what_is_no_whole_answer_is_not_taken_for_one(answer: bytes) -> None:
     with pytest.raises(AnswerBroken):
@@ -123,6 +139,17 @@ def test_a_connection_is_used_again_unless_the_server_says_that_it_closes() -> N
         for _ in range(3):
             wire.exchange("GET", "/", HEADERS)
     assert server.connections == 2
+
+
+def test_a_head_may_come_in_pieces_after_a_hint() -> None:
+    class Hesitating(Scripted):
+        def _take(self, file: object) -> bool:
+            time.sleep(0.05)
+            return bool(self.heads) or super()._take(file)
+
+    hint = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 20"
+    heard = asked_of(Hesitating(hint, b"0 OK\r\nContent-Length: 5\r\n", b"\r\nhe", b"llo", None))
+    assert (heard.status, heard.data) == (200, b"hello")
 
 
 def test_header_names_are_in_lower_case_and_repeated_ones_are_joined() -> None:
