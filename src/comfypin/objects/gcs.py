@@ -6,6 +6,7 @@ crc32c of the file, so that the server refuses other bytes, and the server's ans
 
 import json
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,11 +86,14 @@ class GcsStore:
                 if answer.status == 404:
                     return None
                 facts = facts_in(answer)
+                size, metadata = str(facts.get("size", 0)), facts.get("metadata") or {}
+                if not re.fullmatch(r"[0-9]{1,18}", size) or not isinstance(metadata, dict):
+                    raise RefusedRequest(status=502, reason="the answer describes no object")
             return StoredObject(
                 key=key,
-                size_bytes=int(facts.get("size", 0)),
+                size_bytes=int(size),
                 uri=self._uri(full),
-                metadata=facts.get("metadata") or {},
+                metadata=metadata,
                 etag=facts.get("etag"),
             )
 
@@ -126,7 +130,8 @@ class GcsStore:
         wanted = ["storage.objects.create", "storage.objects.delete"]
         url = self._http.api("/iam/testPermissions", {"permissions": wanted})
         with self._http.failures_named("look at", ""):
-            granted = facts_in(self._http.ask("GET", url)).get("permissions", [])
+            facts = facts_in(self._http.ask("GET", url))
+        granted = facts["permissions"] if isinstance(facts.get("permissions"), list) else []
         if "storage.objects.create" not in granted:
             raise PermissionMissing(
                 store=f"gs://{self._name}",
@@ -234,9 +239,12 @@ class GcsStore:
         }
         body = Text(data=json.dumps(self._described(full, payload)).encode())
         answer = self._http.ask("POST", url, headers=headers, body=body)
-        session = answer.headers.get("location")
-        if answer.status not in {200, 201} or not session:
+        session = answer.headers.get("location", "")
+        if answer.status not in {200, 201}:
             raise RefusedRequest.of(answer)
+        # Never less safe than the endpoint itself.
+        if not re.match(r"https://[\w.-]" if self._http.endpoint.startswith("https") else r"https?://[\w.-]", session):
+            raise RefusedRequest(status=502, reason="the session has no address")
         return session
 
     def _confirm(self, full: str, payload: Payload, crc32c: str, facts: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class RefusedRequest(Exception):
         """The status, and Google's message where there is one."""
         try:
             reason = str(json.loads(answer.data)["error"]["message"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             reason = "a web page" if is_page(answer.text) else answer.text[:200]
         return cls(status=answer.status, reason=" ".join(reason.split()))
 

@@ -77,7 +77,7 @@ def facts_in(answer: Answer) -> dict[str, Any]:
         raise RefusedRequest.of(answer)
     try:
         facts = json.loads(answer.data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RefusedRequest(status=502, reason="the answer is not JSON") from exc
     if not isinstance(facts, dict):
         raise RefusedRequest(status=502, reason="the answer is no object")

@@ -24,7 +24,7 @@ from comfypin.errors.storage import (
     WrongRegion,
 )
 from comfypin.objects.config import GcsConfig, S3Config
-from comfypin.objects.gcs import GcsStore
+from comfypin.objects.gcs import WHOLE_BYTES, GcsStore
 from comfypin.objects.interface import ObjectStore
 from comfypin.objects.redaction import redacted
 from comfypin.objects.retry import Retry
@@ -220,6 +220,20 @@ def test_a_page_where_google_should_be_is_said_to_be_one(tmp_path: Path, status:
     else:
         assert isinstance(failure, NotAStore)
     assert "\n" not in failure.message
+
+
+@pytest.mark.parametrize("answer", ["[]", "nothing", "[" * 5000, '{"size": "x"}', '{"size": 1, "metadata": 5}'])
+def test_an_answer_that_describes_no_object_is_none(answer: str) -> None:
+    with answering(200, answer) as url, pytest.raises(StoreBusy):
+        gcs_store(url).head("a")
+    with answering(200, '{"permissions": 5}') as url, pytest.raises(PermissionMissing):
+        gcs_store(url).validate()
+
+
+@pytest.mark.parametrize("location", ["https://[", "//host/x", "/x", "ftp://host/x", "x"])
+def test_an_upload_session_without_an_address_is_none(tmp_path: Path, location: str) -> None:
+    with answering(200, "{}", {"Location": location}) as url, pytest.raises(StoreBusy):
+        gcs_store(url).put("a", payload_of(tmp_path / "f", bytes(WHOLE_BYTES + 1)))
 
 
 def test_the_address_of_an_upload_session_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
