@@ -145,6 +145,22 @@ async def test_jobs_are_delivered_at_the_same_time(bucket: Bucket, tmp_path: Pat
             assert objects[f"comfy/outputs/{job_id}/{output.filename}"] == output.path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "job_id", ["x" * 3000, "猫" * 800, "half \ud800", "bytes \udcff"], ids=["long", "wide", "half", "bytes"]
+)
+async def test_job_ids_and_names_that_stores_do_not_take_do_not_stop_a_delivery(
+    bucket: Bucket, tmp_path: Path, job_id: str
+) -> None:
+    (delivery,) = await sink_for(bucket).deliver(
+        a_job(job_id), (an_output(tmp_path, b"x", filename="half \ud800.png"),)
+    )
+    objects = bucket.objects()
+    (manifest,) = [json.loads(data) for key, data in objects.items() if key.endswith("/manifest.json")]
+    assert (manifest["job_id"], manifest["outputs"][0]["filename"]) == (job_id, "half \ud800.png")
+    assert objects[str(delivery.uri).split("/", 3)[3]] == b"x"
+    assert len(objects) == 2
+
+
 async def test_content_type_release_and_digest_are_on_the_object(tmp_path: Path, moto: S3Server) -> None:
     bucket = S3Bucket(moto)
     video = replace(an_output(tmp_path, b"v", filename="v.mp4"), kind="video", media_type="video/mp4")

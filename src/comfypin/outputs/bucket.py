@@ -19,12 +19,13 @@ from comfypin.objects.crew import Crew
 from comfypin.objects.interface import ObjectStore, Payload, StoredObject
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.outputs.manifest import Stored, manifest_of
-from comfypin.outputs.template import KeyTemplate
+from comfypin.outputs.template import KeyTemplate, safe_word
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 AT_ONCE = 8
+_MOST_TEXT_BYTES = 200  # three times that when it is percent-encoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +160,7 @@ class BucketSink:
             size_bytes=output.size_bytes,
             sha256=output.sha256,
             media_type=output.media_type,
-            metadata={"release": job.release.name, "job-id": job.job_id, "sha256": output.sha256.hex},
+            metadata=_metadata(job, output.sha256),
             stamp=output.stamp,
             pace=partial(self._moved, key, crew),
         )
@@ -189,7 +190,7 @@ class BucketSink:
                 size_bytes=len(document),
                 sha256=digest,
                 media_type="application/json",
-                metadata={"release": job.release.name, "job-id": job.job_id, "sha256": digest.hex},
+                metadata=_metadata(job, digest),
             )
             return self._store.put(key, payload)
 
@@ -200,3 +201,16 @@ class BucketSink:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _metadata(job: JobFacts, digest: Digest) -> dict[str, str]:
+    return {"release": _attribute(job.release.name), "job-id": _attribute(job.job_id), "sha256": digest.hex}
+
+
+def _attribute(text: str) -> str:
+    """The text, or, where it is too long for objects (S3 takes 2 KB in all) or none, what stands for it in keys."""
+    try:
+        fits = len(text.encode()) <= _MOST_TEXT_BYTES
+    except UnicodeEncodeError:
+        fits = False
+    return text if fits else safe_word(text)

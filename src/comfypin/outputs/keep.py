@@ -6,6 +6,7 @@ from pathlib import Path
 from comfypin.errors import ComfypinError
 from comfypin.outputs.folder import FolderSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
+from comfypin.outputs.template import safe_word
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class KeepingSink:
             raise
 
     async def _keep(self, job: JobFacts, outputs: tuple[Output, ...]) -> None:
-        folder = self._folder / job.job_id
+        folder = self._folder / safe_word(job.job_id)
         try:
             kept = await FolderSink(folder).deliver(job, outputs)
         except ComfypinError as exc:

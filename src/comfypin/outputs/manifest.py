@@ -34,7 +34,9 @@ def manifest_of(job: JobFacts, stored: Sequence[Stored], *, upload_s: float) -> 
             "upload": round(upload_s, 3),
         },
     }
-    return (json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    # Half characters, in names that are no text, become what JSON has for them: \ud800.
+    return text.encode(errors="backslashreplace")
 
 
 def _entry(item: Stored) -> Mapping[str, JsonValue]:

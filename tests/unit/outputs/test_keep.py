@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ async def test_what_cannot_be_delivered_is_kept_by_its_name(tmp_path: Path, capl
     assert (tmp_path / "kept" / "job" / "a.png").read_bytes() == b"one"
     assert (tmp_path / "kept" / "job" / "deep" / "b.png").read_bytes() == b"two"
     assert f"2 outputs are kept in {tmp_path / 'kept' / 'job'}" in caplog.text
+
+
+@pytest.mark.parametrize("job_id", ["../../up", "/abs", "..", "x" * 300, "a/b"])
+async def test_a_jobs_id_never_leads_out_of_the_folder(tmp_path: Path, job_id: str) -> None:
+    kept = tmp_path / "in" / "kept"
+    with pytest.raises(StorageError, match="away"):
+        await KeepingSink(_Sink(StorageError("away")), kept).deliver(replace(FACTS, job_id=job_id), _two(tmp_path))
+    (folder,) = kept.iterdir()
+    assert (folder / "a.png").read_bytes() == b"one"
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "spool"}
 
 
 async def test_a_delivery_that_is_stopped_keeps_them_too(tmp_path: Path) -> None:
