@@ -59,6 +59,15 @@ class CaptureWishes:
     )
 
 
+# What is not ComfyUI's own in its folder, though the .gitignore of some fork may not say so.
+_APART = frozenset(
+    {
+        *("custom_nodes", "models", "output", "input", "temp", "user"),
+        *("venv", ".venv", "extra_model_paths.yaml"),
+    }
+)
+
+
 @dataclass(slots=True)
 class _Survey:
     """What was found, and everything that cannot be pinned, to be said at once."""
@@ -75,7 +84,7 @@ def capture(wishes: CaptureWishes, *, places: Places, digests: DigestCache, tell
         raise NotComfyUI(where=str(folder), lacks="main.py")
     survey = _Survey()
     tell(f"reading {folder}")
-    checkout = read_checkout(folder)
+    checkout = read_checkout(folder, _APART)
     comfyui = _comfyui(checkout, wishes, survey, places)
     _nodes(wishes, survey, places)
     python, requirements = _installed(wishes, survey)
@@ -114,7 +123,7 @@ def _repo_pin(what: str, checkout: Checkout, wishes: CaptureWishes, survey: _Sur
         survey.reasons.append(f"{what} has changes ({named}); commit them, or store them with --allow-dirty")
         return None
     if checkout.changed:
-        patch = diff_of(checkout.folder) or None
+        patch = diff_of(checkout) or None
         survey.notes.append(f"{what} has changes in {len(checkout.changed)} files; the lock holds them as a diff")
     script = None
     if wishes.verify:

@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +91,11 @@ class Checkout:
     changed: tuple[str, ...]
 
 
-def read_checkout(folder: Path) -> Checkout | None:
-    """The state of a checkout, None where the folder is no git repository of its own. Raises `CheckoutUnreadable`."""
+def read_checkout(folder: Path, apart: Collection[str] = ()) -> Checkout | None:
+    """The state of a checkout, None where the folder is no git repository of its own. Raises `CheckoutUnreadable`.
+
+    What git does not track counts as no change in `apart`, names in the checkout's root, nor where it is byte-code.
+    """
     if not (folder / ".git").exists():
         return None
     head = _in(folder, "rev-parse", "--verify", "HEAD^{commit}")
@@ -103,8 +106,13 @@ def read_checkout(folder: Path) -> Checkout | None:
         remote=_remote(folder, branch.text.strip()),
         commit=head.strip(),
         branch=branch.text.strip() or None,
-        changed=tuple(entry[3:] for entry in status.split("\0") if entry),
+        changed=tuple(entry[3:] for entry in status.split("\0") if entry and not _is_apart(entry, apart)),
     )
+
+
+def _is_apart(entry: str, apart: Collection[str]) -> bool:
+    parts = entry[3:].split("/")
+    return entry.startswith("??") and (parts[0] in apart or "__pycache__" in parts)
 
 
 def tracked_files(folder: Path) -> frozenset[str]:
@@ -112,11 +120,12 @@ def tracked_files(folder: Path) -> frozenset[str]:
     return frozenset(name for name in _in(folder, "ls-files", "-z").split("\0") if name)
 
 
-def diff_of(folder: Path) -> str:
-    """All changes of a checkout, untracked files too, as a diff that `git apply` takes.
+def diff_of(checkout: Checkout) -> str:
+    """The changes of a checkout, untracked files too, as a diff that `git apply` takes.
 
     The checkout is only read: the index and the objects that git needs for it lie in a temporary folder.
     """
+    folder = checkout.folder
     objects = Path(_in(folder, "rev-parse", "--git-path", "objects").strip())
     with tempfile.TemporaryDirectory(prefix="comfypin-diff-") as scratch:
         (Path(scratch) / "objects").mkdir()
@@ -124,8 +133,12 @@ def diff_of(folder: Path) -> str:
             "GIT_INDEX_FILE": f"{scratch}/index",
             "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath((folder / objects).resolve()),
+            "GIT_LITERAL_PATHSPECS": "1",
         }
-        for command in (["read-tree", "HEAD"], ["add", "--all", "."]):
+        names = Path(scratch) / "changed"
+        names.write_bytes("\0".join(checkout.changed).encode(errors="surrogateescape"))
+        named = [f"--pathspec-from-file={names}", "--pathspec-file-nul"]
+        for command in (["read-tree", "HEAD"], ["add", "--all", "--force", *named]):
             done = git(command, cwd=folder, extra=places)
             if done.exit_code:
                 raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)

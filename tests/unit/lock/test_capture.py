@@ -129,6 +129,23 @@ def test_changes_are_refused_all_at_once(home: Path, origin: Path) -> None:
         assert part in said
 
 
+def test_folders_that_are_not_comfyuis_own_are_no_changes(home: Path, origin: Path, tmp_path: Path) -> None:
+    """Some forks have no .gitignore that names them."""
+    git(home, "rm", "--quiet", "--cached", ".gitignore")
+    (home / ".gitignore").unlink()
+    for name in ("models/vae/y.safetensors", "output/a.png", "user/x.json", ".venv/pyvenv.cfg", "__pycache__/main.pyc"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("x")
+    assert "ComfyUI has changes (.gitignore)" in reasons(home, origin)
+    (home / "models/tracked.txt").write_text("x")
+    git(home, "add", "--force", "models/tracked.txt")
+    patch = str(captured(home, origin, allow_dirty=True, with_models=False).lock.comfyui.patch)  # type: ignore[union-attr]
+    assert {line.split(" b/")[1] for line in patch.splitlines() if line.startswith("diff ")} == {
+        ".gitignore",
+        "models/tracked.txt",
+    }
+
+
 def test_allowed_changes_are_stored_as_a_diff_that_brings_them_back(home: Path, origin: Path, tmp_path: Path) -> None:
     (home / "nodes.py").write_text("2\n")
     (home / "added.py").write_text("new\n")

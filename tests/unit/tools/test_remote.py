@@ -85,7 +85,9 @@ def test_a_diff_brings_all_changes_elsewhere_and_changes_nothing_here(origin: Pa
     (copy / "bytes.bin").write_bytes(bytes(range(256)))
     (copy / "latin.txt").write_bytes("Größe\r\n".encode("latin-1"))
     before = git(copy, "status", "--porcelain"), git(copy, "count-objects")
-    patch = diff_of(copy)
+    checkout = read_checkout(copy)
+    assert checkout is not None
+    patch = diff_of(checkout)
     assert (git(copy, "status", "--porcelain"), git(copy, "count-objects")) == before
     elsewhere = tmp_path / "elsewhere"
     write_commit(Commits(cache=tmp_path / "cache"), origin.as_uri(), git(origin, "rev-parse", "main"), elsewhere)
