@@ -181,7 +181,9 @@ def _compile(
     return read_pylock(text, platform=platform, python=question.python)
 
 
-def _run(files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str | None = None) -> tuple[Finished, str]:
+def _run(
+    files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str | None = None, *, patient: bool = True
+) -> tuple[Finished, str]:
     """Run `uv pip compile` on these files, and give what it said and the pylock.toml that it wrote."""
     with tempfile.TemporaryDirectory(prefix="comfypin-resolve-") as name:
         folder = Path(name)
@@ -193,7 +195,7 @@ def _run(files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str |
         command = ["pip", "compile", "requirements.in", "--format", "pylock.toml", "-o", str(output)]
         command += ["--constraint", "constraints.txt"] if "constraints.txt" in files else []
         command += ["--override", "overrides.txt"] if "overrides.txt" in files else []
-        done = uv([*command, *arguments], cwd=folder)
+        done = uv([*command, *arguments], cwd=folder, patient=patient)
         return done, "" if done.exit_code else output.read_text()
 
 
@@ -210,26 +212,38 @@ def pin_installed(
     local = next((line.partition("+")[2] for line in wanted if re.match(r"torch==[^+]+\+", line)), None)
     missing: list[str] = []
     pins: tuple[PackagePin, ...] = ()
+    unheard: str | None = None
     tell(f"looking up the files of {len(wanted)} packages")
     while wanted:
         arguments = ["--no-deps", "--python-version", python, "--python-platform", platform.uv_name]
         arguments += ["--torch-backend", local] if local else []
         arguments += [part for index in question.indexes for part in ("--index", index)]
-        done, text = _run({"requirements.in": set(wanted)}, arguments)
+        # PyTorch's own index is asked only for its builds, which another index may have too.
+        done, text = _run({"requirements.in": set(wanted)}, arguments, patient=local is None)
         if not done.exit_code:
             pins = read_pylock(text, platform=platform, python=python)
             break
         if local and _UNREACHABLE.search(done.stderr):
             # Without PyTorch's own index only its builds cannot be had; the rest is looked up all the same.
-            local = None
+            tell(f"PyTorch's index for {local} cannot be reached; looking for torch on the others")
+            local, unheard = None, local
             continue
         absent = _absent(done.stderr, wanted)
         if not absent:
             raise _failure(done, question, platform, None)
+        if unheard:
+            _require_no_torch(absent, unheard)
         missing += absent
         wanted = [line for line in wanted if line not in absent]
     target = target_name(platform_name, pins)
     return PythonPins(version=python, targets={target: {}}, packages=pins), tuple(missing)
+
+
+def _require_no_torch(absent: Iterable[str], unheard: str) -> None:
+    """Raise `PackagesUnreachable` where only PyTorch's index, which was not heard, may have what is absent."""
+    if builds := [line for line in absent if line.partition("==")[0].lower() in TRIO]:
+        hint = f" {', '.join(builds)} may be PyTorch's own; name an index that has it with --index."
+        raise PackagesUnreachable(reason=f"PyTorch's index for {unheard} does not answer", hint=hint)
 
 
 def _absent(said: str, wanted: Sequence[str]) -> list[str]:

@@ -11,6 +11,8 @@ from comfypin.tools.process import DEFAULT_TIMEOUT_S, Finished, run
 _FORBIDDEN_PREFIXES = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 _KEPT = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"})
 
+_IMPATIENT = {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "3"}
+
 
 def uv_binary() -> Path:
     """The uv that is installed beside us. Raises `ToolMissing`."""
@@ -44,11 +46,13 @@ def uv(
     offline: bool = False,
     stdin: bytes | None = None,
     cache: Path | None = None,
+    patient: bool = True,
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> Finished:
     """Run uv without its configuration files, without Python downloads and without progress bars.
 
-    `cache` is its cache folder, else UV_CACHE_DIR or its own choice.
+    `cache` is its cache folder, else UV_CACHE_DIR or its own choice. Without patience it gives up soon on servers that
+    it cannot reach.
     """
     command: list[str | Path] = [
         uv_binary(),
@@ -62,4 +66,5 @@ def uv(
         command.append("--offline")
     if cache is not None:
         command += ["--cache-dir", cache]
-    return run([*command, *arguments], cwd=cwd, env=clean_environment(), stdin=stdin, timeout_s=timeout_s)
+    environment = {**clean_environment(), **({} if patient else _IMPATIENT)}
+    return run([*command, *arguments], cwd=cwd, env=environment, stdin=stdin, timeout_s=timeout_s)

@@ -1,5 +1,6 @@
 """One joint resolve: the trio, targets, conflicts; the real PyPI through uv, metadata only."""
 
+import re
 from collections.abc import Iterable
 
 import pytest
@@ -186,3 +187,17 @@ def test_installed_packages_are_pinned_as_they_are_and_absent_ones_named() -> No
     )
     assert versions(python.packages) == {"idna": "3.7"}
     assert sorted(missing) == ["comfypin-no-such-package==1", "iniconfig==99"]
+
+
+def test_a_build_of_torch_that_nobody_has_is_told_from_an_index_that_does_not_answer() -> None:
+    question = Question(needs=Needs(), python="3.12", platforms=("linux-x86_64",))
+    said: list[str] = []
+    heard, missing = "", ()
+    try:
+        _, missing = pin_installed(["idna==3.7", "torch==0.0.1+cpu"], question, tell=said.append)
+    except PackagesUnreachable as error:
+        heard = error.message
+    if any("PyTorch's index for cpu cannot be reached" in line for line in said):
+        assert re.search(r"PyTorch's index for cpu does not answer\. torch==0\.0\.1\+cpu .*--index", heard)
+    else:
+        assert missing == ("torch==0.0.1+cpu",)
