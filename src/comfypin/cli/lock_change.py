@@ -99,8 +99,8 @@ def _migrate(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from comfypin.cli.lock import read_named_lock
+    from comfypin.lock.complete import complete, migrate
     from comfypin.lock.create import Made
-    from comfypin.lock.upgrade import complete, migrate
     from comfypin.wiring import model_describer
 
     _, reading = read_named_lock(arguments.lock)

@@ -12,12 +12,11 @@ from comfypin.lock.gitarchives import archives, repository_of, require_archives
 from comfypin.lock.model import EngineSpec, Lock, NodePin, PythonPins, RepoPin
 from comfypin.lock.modelspec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.needs import Needs, decoded, parse_need, plain_name, read_needs
-from comfypin.lock.parts import Part, Places, node_pin, read_part, ref_of
+from comfypin.lock.parts import WORKERS, Part, Places, node_pin, read_part, ref_of
 from comfypin.lock.refs import RepoSpec
 from comfypin.lock.resolve import Question, pin_installed, resolve
 from comfypin.tools.git import shown
 
-WORKERS = 8
 TORCH = re.compile(r"cpu|cu\d{2,4}|rocm\d+(\.\d+)*|xpu")
 
 

@@ -3,14 +3,15 @@
 import io
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from comfypin.digest import Digest
 from comfypin.errors.create import ArchiveUnreadable
 from comfypin.lease import process_token
-from comfypin.lock.model import NodePin
+from comfypin.lock.model import Lock, NodePin
 from comfypin.lock.needs import Needs, decoded, read_needs
 from comfypin.lock.refs import RepoSpec
 from comfypin.lock.registry import SCHEME, Registry
@@ -19,6 +20,7 @@ from comfypin.tools.git import Commits, list_tree, read_blobs, require_whole_fil
 from comfypin.tools.remote import resolve_ref
 
 MAX_TEXT_BYTES = 4 << 20
+WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,3 +147,26 @@ def node_pin(part: Part, install_scripts: frozenset[str]) -> NodePin:
         install_script="run" if runs else "skip",
         install_script_sha256=None if script is None else Digest.of(script),
     )
+
+
+def read_parts(
+    lock: Lock, comfyui: RepoSpec, moved: Mapping[str, str | None], places: Places, dropped: frozenset[str]
+) -> dict[str, Part]:
+    """ComfyUI and all nodes by origin; those that move at their new refs."""
+
+    def read(node: NodePin) -> Part:
+        origin = f"the node {node.folder}"
+        if node.folder not in moved:
+            return reread_part(node, origin=origin, places=places, dropped=dropped)
+        if node.repo is None:
+            spec = RepoSpec(repo=f"{SCHEME}{node.name}", ref=moved[node.folder], folder=node.folder)
+        else:
+            spec = RepoSpec(repo=node.repo, ref=moved[node.folder] or node.ref, folder=node.folder)
+        return read_part(spec, origin=origin, places=places, dropped=dropped)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        first = pool.submit(read_part, comfyui, origin="ComfyUI", places=places, dropped=dropped)
+        nodes = list(pool.map(read, lock.custom_nodes))
+    return {"ComfyUI": first.result()} | {
+        f"the node {node.folder}": part for node, part in zip(lock.custom_nodes, nodes, strict=True)
+    }

@@ -14,6 +14,7 @@ from comfypin.errors.lock import LockIncomplete
 from comfypin.errors.tools import RefMissing, TreeRefused
 from comfypin.lock.check import check
 from comfypin.lock.codec import parse_lock, render
+from comfypin.lock.complete import complete, migrate
 from comfypin.lock.create import Made, Wishes, create
 from comfypin.lock.diff import diff, lines
 from comfypin.lock.export import export
@@ -22,7 +23,7 @@ from comfypin.lock.modelspec import ModelFacts, ModelSpec, parse_model_spec, pin
 from comfypin.lock.parts import Places
 from comfypin.lock.refs import parse_repo_spec
 from comfypin.lock.registry import Registry
-from comfypin.lock.upgrade import Moves, complete, migrate, question_of, upgrade
+from comfypin.lock.upgrade import Moves, question_of, upgrade
 from comfypin.lock.vendor import vendor
 from comfypin.tools.git import Commits
 from comfypin.tools.packages import uv
