@@ -5,6 +5,7 @@ import base64
 import io
 import itertools
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
@@ -204,6 +205,26 @@ async def test_signed_urls_open_the_outputs(bucket: Bucket, tmp_path: Path) -> N
             return bytes(answer.read())
 
     assert await asyncio.to_thread(opened, delivery.url) == delivery.output.path.read_bytes()
+
+
+@pytest.mark.parametrize("filename", ["a.png", "größe 猫 +&=~().png", "it's!*.png", "100% #1?.png"])
+async def test_a_signed_url_opens_its_own_output_alone(rclone: S3Server, tmp_path: Path, filename: str) -> None:
+    # rclone checks what is signed.
+    sink = sink_for(S3Bucket(rclone), S3_SIGNED_URL_TTL="60")
+    (delivery,) = await sink.deliver(a_job(), (an_output(tmp_path, b"x", filename=filename),))
+    url = str(delivery.url)
+
+    def asked(url: str) -> int:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return exc.code
+
+    forged = url[:-4] + ("0000" if url[-4:] != "0000" else "1111")
+    others = (forged, url.replace("Expires=60", "Expires=604800"), url.replace("/job-1/", "/job-2/"))
+    assert [asked(address) for address in (url, *others)] == [200, 403, 403, 403]
 
 
 async def test_a_public_base_url_makes_the_links(moto: S3Server, tmp_path: Path) -> None:

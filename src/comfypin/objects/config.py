@@ -17,6 +17,7 @@ DEFAULT_PREFIX = "comfy/outputs"
 DEFAULT_RETRIES = 3
 DEFAULT_BASE_SLEEP_S = 0.5
 _LONGEST_PATH = 1024
+_LONGEST_PREFIX_BYTES = 512  # of the 1024 of a key: job and name need the rest
 LONGEST_SIGNED_URL_S = 7 * 24 * 3600  # of both GCS and S3
 
 Addressing = Literal["auto", "path", "virtual"]
@@ -109,7 +110,10 @@ class Variables:
         """A prefix for keys; `/` alone means none. Raises `SettingInvalid`."""
         value = self.text(name) or DEFAULT_PREFIX
         try:
-            return clean_prefix(value)
+            prefix = clean_prefix(value)
+            if len(prefix.encode()) > _LONGEST_PREFIX_BYTES:
+                raise KeyInvalid(key=prefix, reason="no room is left for names")
+            return prefix
         except KeyInvalid as exc:
             raise SettingInvalid(variable=name, value=value, expected="a beginning of keys like a/b") from exc
 

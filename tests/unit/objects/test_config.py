@@ -62,6 +62,7 @@ def test_every_variable_of_gcs_is_read() -> None:
         ("GCS_PUBLIC", "maybe"),
         ("GCS_SIGNED_URL_TTL", "604801"),
         ("GCS_PREFIX", "../up"),
+        ("GCS_PREFIX", "long/" * 110),
     ],
 )
 def test_a_wrong_value_is_refused(name: str, value: str) -> None:
