@@ -17,6 +17,13 @@ SHARED = ROOT.parent / "shared"
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
+# A developer's proxy does not stand before the tests' own servers.
+PAST_PROXIES = ",".join(
+    filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "localhost,127.0.0.1,::1"])
+)
+if any(name.lower().endswith("_proxy") for name in os.environ):
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = PAST_PROXIES
+
 REQUIRE_ALL = os.environ.get("COMFYPIN_REQUIRE_ALL") == "1"
 
 # Tool -> the command that brings it; `needs("nginx")` on a test refers to these.

@@ -24,6 +24,12 @@ from tests.support.scripted_server import answering_by
 _S3 = {"S3_BUCKET": "b", "AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
 
 
+@pytest.fixture(autouse=True)
+def no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy") or name == "REQUEST_METHOD"]:
+        monkeypatch.delenv(name)
+
+
 @pytest.mark.parametrize(
     "environ",
     [
@@ -55,8 +61,6 @@ _S3 = {"S3_BUCKET": "b", "AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "
 def test_proxies_are_those_of_the_standard_library(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str
 ) -> None:
-    for name in [name for name in os.environ if name.lower().endswith("_proxy") or name == "REQUEST_METHOD"]:
-        monkeypatch.delenv(name)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     scheme, _, host = url.partition("://")
@@ -180,7 +184,6 @@ def test_googles_tokens_go_by_the_proxy_too(tmp_path: Path, monkeypatch: pytest.
     with connect_proxy(login="u:p") as proxy, answering_by(answer) as url:
         # Google's library reads the environment itself.
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        monkeypatch.delenv("NO_PROXY", raising=False)
         key_file = service_account(tmp_path / "key.json", token_uri=f"{url}/token")
         keys = GcsKeys(GcsConfig.from_variables({"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)}))
         assert "Bearer t0k3n" in keys.headers("GET", "https://storage.googleapis.com").values()
