@@ -34,7 +34,8 @@ class Place:
         service, in_host = _without_bucket(host, bucket)
         region = _region_of(service)
         in_path = tuple(unquote(part) for part in parts.path.split("/") if part)
-        base, named = ((), in_path[:1]) if region or in_host else _split_path(in_path, bucket)
+        pathless = in_host or _PATHLESS.fullmatch(service)
+        base, named = ((), in_path[:1]) if pathless else _split_path(in_path, bucket)
         port = f":{parts.port}" if parts.port else ""
         return cls(
             endpoint=f"{parts.scheme}://{service}{port}{''.join(f'/{encoded_key(part)}' for part in base)}",
@@ -44,6 +45,11 @@ class Place:
         )
 
 
+# Services without a path of their own: what stands there is a bucket, and perhaps a folder.
+_PATHLESS = re.compile(
+    r"(.*\.)?(amazonaws\.com(\.cn)?|digitaloceanspaces\.com|backblazeb2\.com|wasabisys\.com|scw\.cloud"
+    r"|r2\.cloudflarestorage\.com|runpod\.io|storage\.googleapis\.com)"
+)
 # Where services have their S3 API, beside other things. https://supabase.com/docs/guides/storage/s3/authentication
 _BASES = (("storage", "v1", "s3"),)
 _HOSTS_WITH_BUCKET = (
