@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.errors.storage import ChecksumMismatch, StoreBusy, StoreUnreachable
 from comfypin.lock.model import Release
+from comfypin.objects import wire
+from comfypin.objects.config import GcsConfig, S3Config
 from comfypin.objects.gcs import WHOLE_BYTES, GcsStore
 from comfypin.objects.interface import ObjectStore
 from comfypin.objects.retry import Retry
@@ -28,6 +31,7 @@ from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, Seen, at_random
 from tests.support.object_servers import ACCESS_KEY, MULTIPART_BYTES, SECRET_KEY, GcsServer, S3Server
 from tests.support.outputs import an_output
 from tests.support.payloads import noise, payload_of
+from tests.support.tls import Certificate, tls_front
 
 _BUCKETS = (f"faults-{number}" for number in itertools.count())
 MIB = 1 << 20
@@ -207,6 +211,27 @@ def test_a_large_file_over_plain_http_goes_on_in_parts_where_the_line_breaks(mot
             S3Store(moto.config(bucket, url=proxy.url, S3_MULTIPART_BYTES=str(64 * MIB)), retry=retry(2)).put(
                 "b", payload
             )
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_bucket_that_never_answers_is_not_waited_for_before_the_first_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encrypted: bool
+) -> None:
+    monkeypatch.setattr(wire, "HURRY_S", 0.2)
+    certificate = Certificate.made(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody reads
+        plain = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with tls_front(plain, certificate) as front:
+            url = front if encrypted else plain
+            s3 = {"S3_BUCKET": "b", "S3_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+            trusted = {"REQUESTS_CA_BUNDLE": str(certificate.path)}
+            gcs = {"GCS_BUCKET": "b", "STORAGE_EMULATOR_HOST": url}
+            for store in (
+                S3Store(S3Config.from_variables({**s3, **trusted}), retry=retry(1)),
+                GcsStore(GcsConfig.from_variables({**gcs, **trusted}), retry=retry(1)),
+            ):
+                with pytest.raises(StoreUnreachable, match="did not answer in time"):
+                    store.validate()
 
 
 def _kill_and_rerun(target: Target, folder: Path, kill_when: Callable[[str], bool], upload_count: int) -> None:

@@ -16,7 +16,7 @@ from comfypin.errors.storage import CertificatesUnusable, StoreUnreachable
 from comfypin.objects.proxy import Proxy, ProxyFailed
 
 _CONNECT_TIMEOUT_S = 10.0
-_TIMEOUT_S = 300  # joining the parts of a large object takes some servers minutes
+PATIENCE_S = 300.0  # joining the parts of a large object takes some servers minutes
 _MOST_HEAD_BYTES = 64 * 1024
 
 
@@ -46,7 +46,7 @@ class Dial:
         try:
             if self.is_encrypted:
                 made = self._under_tls(made)
-            _limit_time(made)
+            limit_time(made, PATIENCE_S)
             return made
         except BaseException:
             made.close()
@@ -102,14 +102,15 @@ def _dialled(place: tuple[str, int]) -> socket.socket:
     return made
 
 
-def _limit_time(made: socket.socket) -> None:
+def limit_time(made: socket.socket, seconds: float) -> None:
+    """Have a connection fail where nothing moves for so long."""
     if type(made) is not socket.socket:
-        made.settimeout(_TIMEOUT_S)
+        made.settimeout(seconds)
         return
     # The kernel's own time limits: with Python's, every call is preceded by another one that waits.
     made.settimeout(None)
     for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        made.setsockopt(socket.SOL_SOCKET, limit, struct.pack("@ll", _TIMEOUT_S, 0))
+        made.setsockopt(socket.SOL_SOCKET, limit, struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6)))
 
 
 def _make_way(made: socket.socket, proxy: Proxy, place: tuple[str, int]) -> None:

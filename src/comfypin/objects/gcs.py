@@ -123,7 +123,8 @@ class GcsStore:
         Asks only; writes nothing. Raises `BucketMissing`, `PermissionMissing`, `PublicAccessImpossible`,
         `CredentialsRefused`, `StoreUnreachable`.
         """
-        self._retry.call(self._validate_once, what=f"gs://{self._name}")
+        with self._http.hurried():
+            self._retry.call(self._validate_once, what=f"gs://{self._name}")
 
     def _validate_once(self) -> None:
         # Needs no permission of its own; bucket.get would, and roles that may only write do not have it.

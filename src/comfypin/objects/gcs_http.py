@@ -5,7 +5,7 @@ https://cloud.google.com/storage/docs/json_api
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -33,6 +33,10 @@ class GcsHttp:
         """The address of something below the bucket; `path` is encoded already."""
         asked = f"?{urlencode(query, doseq=True)}" if query else ""
         return f"{self.endpoint}{'/upload' if upload else ''}/storage/v1/b/{self._bucket}{path}{asked}"
+
+    def hurried(self) -> AbstractContextManager[None]:
+        """Within, answers have to come soon."""
+        return self._wires[self.endpoint].hurried()
 
     def ask(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: Body = NOTHING) -> Answer:
         """Send a request and have its answer, whatever it is. Raises `OSError`, `StorageError`."""

@@ -122,7 +122,10 @@ class S3Store:
         and stores nothing, and its ETags need not be asked later. One that takes it has it removed again. Raises as
         `put` does.
         """
-        full = joined_key(self._prefix, f"{below}/{PROBE}" if below else PROBE)
+        with self._http.hurried():
+            self._ask_to_write(joined_key(self._prefix, f"{below}/{PROBE}" if below else PROBE))
+
+    def _ask_to_write(self, full: str) -> None:
         other = Text(data=_OTHER_BODY[: len(_PROBE_BODY)], sha256=Text.of(_PROBE_BODY).sha256)
         answer = self._retry.call(lambda: self._probed(full, other), what=self._http.uri(full))
         if answer.status < 300:

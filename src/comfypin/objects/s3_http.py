@@ -1,6 +1,7 @@
 """Signed requests to one bucket; the digest of a body is the caller's to know, because outputs are hashed once."""
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import NoReturn
 
@@ -38,6 +39,10 @@ class S3Http:
     def is_encrypted(self) -> bool:
         """Whether the bytes travel under TLS, which notices every change to them."""
         return self._wire.is_encrypted
+
+    def hurried(self) -> AbstractContextManager[None]:
+        """Within, answers have to come soon."""
+        return self._wire.hurried()
 
     def ask(
         self,

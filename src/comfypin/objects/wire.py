@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from comfypin.objects.body import NOTHING, Body
-from comfypin.objects.dial import Dial
+from comfypin.objects.dial import PATIENCE_S, Dial, limit_time
 from comfypin.objects.proxy import PROXY_WANTS_LOGIN, Proxy, ProxyFailed
 
+HURRY_S = 30.0
 _MOST_IDLE = 32
 _MOST_HEAD_BYTES = 256 * 1024
 _MOST_ANSWER_BYTES = 4 << 20
@@ -63,6 +64,7 @@ class Wire:
         self._proxy = proxy
         # Of plain requests a proxy is told where they go; it does not see those within a tunnel.
         self._before_targets = endpoint if proxy is not None and not self.is_encrypted else ""
+        self.patience_s = PATIENCE_S
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
 
@@ -76,6 +78,15 @@ class Wire:
             raise
         self._done_with(connection, coming)
         return answer
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Within, the server has seconds for each of its answers, not minutes: nobody waits so long to begin."""
+        self.patience_s = HURRY_S
+        try:
+            yield
+        finally:
+            self.patience_s = PATIENCE_S
 
     @contextmanager
     def sent(
@@ -125,10 +136,13 @@ class Wire:
             with self._lock:
                 kept = self._idle.pop() if self._idle else None
             if kept is None:
-                return _Connection(self._dial())
-            if not kept.has_ended():
-                return kept
-            kept.close()
+                kept = _Connection(self._dial())
+            elif kept.has_ended():
+                kept.close()
+                continue
+            if kept.patience_s != self.patience_s:
+                kept.wait_at_most(self.patience_s)
+            return kept
 
     def _keep(self, connection: "_Connection") -> None:
         with self._lock:
@@ -143,6 +157,7 @@ class _Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.patience_s = PATIENCE_S
         self._came = b""
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
@@ -153,6 +168,11 @@ class _Connection:
         """Close it, whatever state it is in."""
         with contextlib.suppress(OSError):
             self._socket.close()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """For anything that the server has to do."""
+        limit_time(self._socket, seconds)
+        self.patience_s = seconds
 
     def has_ended(self) -> bool:
         """Whether a connection that nobody uses has something to say: that it was closed."""
