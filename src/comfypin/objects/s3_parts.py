@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ from comfypin.objects.interface import Payload
 from comfypin.objects.retry import Retry
 from comfypin.objects.s3_http import S3Http
 from comfypin.objects.sigv4 import UNSIGNED
-from comfypin.objects.upload_notes import UploadNotes
+from comfypin.objects.upload_notes import Left, UploadNotes
 
 MIB = 1 << 20
 PART_BYTES = 16 * MIB  # one PUT up to here; above, equal parts of this size
@@ -45,9 +46,8 @@ class PartsUpload:
 
     def send(self, *, with_md5: bool) -> str | None:
         """Send all parts and have them joined; the object's ETag. `expected_etag` is then what md5 sums make of it."""
-        with self.notes.of(f"{self._http.name} {self._key}") as note:
-            if note.left:
-                self._give_up(note.left)
+        self.notes.clear(self._http.name, self._abort_left)
+        with self.notes.of(self._http.name, self._key) as note:
             upload_id = self._begin()
             note.begun(upload_id)
             try:
@@ -68,6 +68,14 @@ class PartsUpload:
         except StorageError:
             return False
         return True
+
+    def _abort_left(self, left: Left) -> bool:
+        """Abort, in one try, what a killed process left; whether nothing more can be done about it."""
+        try:
+            answer = self._http.exchange("DELETE", left.key, query={"uploadId": left.upload_id})
+        except StorageError:
+            return False
+        return answer.status < HTTPStatus.TOO_MANY_REQUESTS
 
     def _begin(self) -> str:
         def ask() -> str:

@@ -1,43 +1,51 @@
-"""What this machine has begun to upload in parts: the next delivery of a key aborts what a killed one left behind.
+"""What this machine has begun to upload in parts: the next upload to a bucket aborts what killed ones left there.
 
-Nobody else could tell: listing unfinished uploads costs money, and a permission that many keys do not have.
+Nobody else could tell: listing unfinished uploads costs money, and a permission that many keys do not have. A note is
+locked as long as its process lives.
 """
 
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-_LONGEST_ID_BYTES = 4096
+_LONGEST_NOTE_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """An upload that nobody will bring to its end."""
+
+    key: str
+    upload_id: str
 
 
 class Note:
-    """The note of one key, held by one process. `left` is the upload that another one did not bring to its end."""
+    """The note of one key, held by one process."""
 
-    def __init__(self, file: BinaryIO | None) -> None:
+    def __init__(self, file: BinaryIO | None, store: str, key: str) -> None:
         self._file = file
-        self.left = file.read(_LONGEST_ID_BYTES).decode(errors="replace") if file else ""
+        self._facts = {"store": store, "key": key}
         self.is_owed = False
 
     def begun(self, upload_id: str) -> None:
         """Write down an upload that is begun now."""
         self.is_owed = True
-        self._write(upload_id)
-
-    def ended(self) -> None:
-        """Joined or aborted: nothing is left behind."""
-        self.is_owed = False
-
-    def _write(self, text: str) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk is no reason to fail: the note is a courtesy
                 self._file.seek(0)
                 self._file.truncate()
-                self._file.write(text.encode())
+                self._file.write(json.dumps({**self._facts, "upload_id": upload_id}).encode())
+
+    def ended(self) -> None:
+        """Joined or aborted: nothing is left behind."""
+        self.is_owed = False
 
 
 class UploadNotes:
@@ -47,23 +55,47 @@ class UploadNotes:
         self._folder = folder
 
     @contextmanager
-    def of(self, place: str) -> Iterator[Note]:
-        """The note of an object's place. One that another process holds, which therefore lives, is left alone."""
-        path = None if self._folder is None else self._folder / hashlib.sha256(place.encode()).hexdigest()[:32]
-        with _held(path) as file:
-            note = Note(file)
+    def of(self, store: str, key: str) -> Iterator[Note]:
+        """The note of a key for as long as it is uploaded. One that another process holds is left alone."""
+        name = hashlib.sha256(f"{store} {key}".encode()).hexdigest()[:32]
+        path = None if self._folder is None else self._folder / name
+        with _held(path, create=True) as file:
+            note = Note(file, store, key)
             try:
                 yield note
             finally:
                 if path is not None and file is not None and not note.is_owed:
                     path.unlink(missing_ok=True)
 
+    def clear(self, store: str, abort: Callable[[Left], bool]) -> None:
+        """Have all uploads aborted that killed processes left in a store; forget those of which `abort` says so."""
+        try:
+            paths = sorted(self._folder.iterdir()) if self._folder is not None else []
+        except OSError:
+            return
+        for path in paths:
+            with _held(path, create=False) as file:
+                if file is None:
+                    continue
+                found = _read(file)
+                if found is None or (found[0] == store and abort(found[1])):
+                    path.unlink(missing_ok=True)
+
+
+def _read(file: BinaryIO) -> tuple[str, Left] | None:
+    """The store and the upload of a note; None where it was not written to its end."""
+    try:
+        facts = json.loads(file.read(_LONGEST_NOTE_BYTES))
+        return str(facts["store"]), Left(key=str(facts["key"]), upload_id=str(facts["upload_id"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
 
 @contextmanager
-def _held(path: Path | None) -> Iterator[BinaryIO | None]:
+def _held(path: Path | None, *, create: bool) -> Iterator[BinaryIO | None]:
     """The note's file, which is ours alone until we end, however that is; None where it cannot be had."""
     try:
-        file = _opened(path) if path is not None else None
+        file = _locked(path, create=create) if path is not None else None
     except OSError:
         file = None
     if file is None:
@@ -73,11 +105,16 @@ def _held(path: Path | None) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def _opened(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+def _locked(path: Path, *, create: bool) -> BinaryIO:
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    file = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever held it may have removed it meanwhile; another one may be in its place.
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise FileNotFoundError(path)
     except OSError:
         file.close()
         raise
