@@ -31,7 +31,7 @@ class Note:
 
     def __init__(self, file: BinaryIO | None, store: str, key: str) -> None:
         self._file = file
-        self._facts = {"store": store, "key": key}
+        self._facts = {"store": store, "key": key, "host": os.uname().nodename, "pid": os.getpid()}
         self.is_owed = False
 
     def begun(self, upload_id: str) -> None:
@@ -77,18 +77,33 @@ class UploadNotes:
             with _held(path, create=False) as file:
                 if file is None:
                     continue
-                found = _read(file)
-                if found is None or (found[0] == store and abort(found[1])):
+                facts = _read(file)
+                if facts is None or (_is_left(facts, store) and abort(_left(facts))):
                     path.unlink(missing_ok=True)
 
 
-def _read(file: BinaryIO) -> tuple[str, Left] | None:
-    """The store and the upload of a note; None where it was not written to its end."""
+def _read(file: BinaryIO) -> dict[str, object] | None:
+    """What a note says; None where it was not written to its end."""
     try:
         facts = json.loads(file.read(_LONGEST_NOTE_BYTES))
-        return str(facts["store"]), Left(key=str(facts["key"]), upload_id=str(facts["upload_id"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
+    return facts if isinstance(facts, dict) and {"store", "key", "host", "pid", "upload_id"} <= facts.keys() else None
+
+
+def _is_left(facts: dict[str, object], store: str) -> bool:
+    """Whether a note's upload was to this store, and its process is no more.
+
+    Its lock says so already, but not on some network file systems, where other machines' notes may lie too.
+    """
+    if (facts["store"], facts["host"]) != (store, os.uname().nodename):
+        return False
+    pid = facts["pid"]
+    return pid == os.getpid() or not Path(f"/proc/{pid}").exists()
+
+
+def _left(facts: dict[str, object]) -> Left:
+    return Left(key=str(facts["key"]), upload_id=str(facts["upload_id"]))
 
 
 @contextmanager

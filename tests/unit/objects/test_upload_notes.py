@@ -1,5 +1,7 @@
 """Uploads in parts that a process did not end are known to the next one on this machine, and only to it."""
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +60,18 @@ def test_a_note_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
         (path,) = tmp_path.iterdir()
         assert path.stat().st_mode & 0o077 == 0
     assert cleared(notes) == [Left(key="a", upload_id="id")]
+
+
+@pytest.mark.parametrize("changed", [{"host": "another"}, {"pid": os.getppid()}])
+def test_where_locks_are_nothing_notes_of_other_machines_and_live_processes_are_left_alone(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    with UploadNotes(tmp_path).of("s3://b", "a") as note:
+        note.begun("id")
+    (path,) = tmp_path.iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    assert cleared(UploadNotes(tmp_path)) == []
+    assert path.exists()
 
 
 @pytest.mark.parametrize("text", ["", '{"store": "s3://b", "key": "a', "[]", "\xff"])
