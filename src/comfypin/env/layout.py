@@ -63,13 +63,22 @@ class Home:
 
 @contextmanager
 def packing_folder(build: Path) -> Iterator[Path]:
-    """A folder beside a build for what packing it makes; what killed runs of this machine left of theirs goes first."""
-    for left in build.parent.glob(f"{PACKING}*"):
-        if is_dead(left.name.rpartition("@")[2]):
-            shutil.rmtree(left, ignore_errors=True)
+    """A folder beside a build for what packing it makes; what killed runs of this machine left of theirs goes.
+
+    First, for its room, and once more at the end: what they had started may have gone on writing for a while.
+    """
+    sweep_packings(build.parent)
     place = build.parent if os.access(build.parent, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=PACKING, suffix=f"@{process_token()}", dir=place) as folder:
         yield Path(folder)
+    sweep_packings(build.parent)
+
+
+def sweep_packings(builds: Path) -> None:
+    """Remove what killed packings of this machine left."""
+    for left in builds.glob(f"{PACKING}*"):
+        if is_dead(left.name.rpartition("@")[2]):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def site_packages(build: Path) -> Path:

@@ -41,12 +41,13 @@ def write_pack(build: Path, path: Path) -> None:
     receipt, manifest = read_receipt(build), read_manifest(build)
     if receipt is None or manifest is None:
         raise NothingRealized(home=build)
-    with packing_folder(build) as scratch:
-        members = _members(build, manifest, compile_modules(build, scratch), scratch)
-        with atomic_file(path) as file:
+    # The folder goes before the pack takes its place: whoever finds a pack has no reason to look for what was left.
+    with atomic_file(path) as file:
+        with packing_folder(build) as scratch:
+            members = _members(build, manifest, compile_modules(build, scratch), scratch)
             file.write(MAGIC)
             frames = tuple(_write_frames(file, members))
-            _write_index(file, _index(members, manifest, frames, receipt))
+        _write_index(file, _index(members, manifest, frames, receipt))
 
 
 def _members(build: Path, manifest: Manifest, modules: Mapping[str, Path], scratch: Path) -> list[_Member]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from comfypin.env.build import Build
 from comfypin.env.install import vendored_wheels
 from comfypin.env.interpreter import find_interpreter, replace_link, rewire, works
-from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home
+from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home, sweep_packings
 from comfypin.env.model_paths import write_model_paths
 from comfypin.env.package_cache import PackageCache
 from comfypin.env.packages import Interpreter, file_name, machine_name
@@ -241,6 +241,7 @@ def _sweep(home: Home, key: str) -> None:
     """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it."""
     for path in home.temporaries(key):
         shutil.rmtree(path, ignore_errors=True)
+    sweep_packings(home.builds)
 
 
 def _require_free_names(home: Home) -> None:
