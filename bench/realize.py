@@ -9,8 +9,8 @@ rate (0: no limit) and from such a distance, which is the same for everybody; wi
 Beyond installing, realizing verifies every file, and starts ComfyUI where exactly these bytes have not started on this
 machine before: cold it does, warm only where it is made to. `pack`: the env unpacked, with byte-code, from --folder to
 --other; against uv from a warm cache with --compile-bytecode, and against `zstd -dc | tar x` of the same files.
-The machine should be quiet; read the ratios. CPU seconds (all cores,
-children too) are printed beside the seconds: they bear a busy machine better.
+The machine should be quiet; read the ratios. CPU seconds (all cores, children too) are printed beside the seconds: they
+bear a busy machine better.
 """
 
 import argparse

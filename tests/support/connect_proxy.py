@@ -4,12 +4,11 @@ import base64
 import contextlib
 import http.client
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, urlsplit
 
+from tests.support.background import QuietHandler, QuietServer, serving
 from tests.support.relay import relayed
 from tests.support.tls import Certificate
 
@@ -23,22 +22,14 @@ class ConnectProxy:
         self.asked: list[str] = []
         self.refusal: int | None = None
         self._login = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.proxy = self
+        self.server = _Server(("127.0.0.1", 0), _Handler)
+        self.server.proxy = self
         scheme = "http"
         if certificate is not None:
             scheme = "https"
-            self._server.socket = certificate.of_server().wrap_socket(self._server.socket, server_side=True)
-        self.host = f"127.0.0.1:{self._server.server_port}"
+            self.server.socket = certificate.of_server().wrap_socket(self.server.socket, server_side=True)
+        self.host = f"127.0.0.1:{self.server.server_port}"
         self.url = f"{scheme}://{quote(login, safe=':') + '@' if login else ''}{self.host}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def refuses(self, shown: str | None) -> int | None:
         return 407 if self._login and shown != self._login else self.refusal
@@ -47,27 +38,16 @@ class ConnectProxy:
 @contextmanager
 def connect_proxy(*, login: str | None = None, certificate: Certificate | None = None) -> Iterator[ConnectProxy]:
     proxy = ConnectProxy(login=login, certificate=certificate)
-    proxy.start()
-    try:
+    with serving(proxy.server):
         yield proxy
-    finally:
-        proxy.stop()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(QuietServer):
     proxy: ConnectProxy
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that do not like the certificate go away."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def _is_refused(self) -> bool:
         self.server.proxy.asked.append(f"{self.command} {self.path}")

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
+
+from tests.support.background import QuietHandler, QuietServer, serving
 
 Fault = Literal[
     "drop",  # the connection ends before the server hears of the request
@@ -79,17 +80,9 @@ class FaultProxy:
         self.base = base
         self.seen: list[Seen] = []
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.proxy = self
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.server = _Server(("127.0.0.1", 0), _Handler)
+        self.server.proxy = self
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def count(self, method: str) -> int:
         return sum(seen.method == method for seen in self.seen)
@@ -98,28 +91,16 @@ class FaultProxy:
 @contextmanager
 def fault_proxy(upstream: str, rule: Rule = no_faults, *, base: str = "") -> Iterator[FaultProxy]:
     proxy = FaultProxy(upstream, rule, base=base)
-    proxy.start()
-    try:
+    with serving(proxy.server):
         yield proxy
-    finally:
-        proxy.stop()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(QuietServer):
     proxy: FaultProxy
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that go away are what this proxy is for."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def _handle(self) -> None:
         proxy = self.server.proxy

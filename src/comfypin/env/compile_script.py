@@ -1,10 +1,13 @@
 """Runs beside an install, by the env's kind of Python: compiles ahead what starting ComfyUI is going to import.
 
-It gets the site-packages folder as its argument, and JSON lines on its standard input: `{"unpacked": FOLDER}` for each
-wheel that was unpacked, and `{"comfyui": FOLDER, "first": [FILE, ...], "packages": [NAME, ...]}` once the sources are
-there. From the first files on it follows the import statements that a start would reach, nothing is executed. At the
-end of its input it ends. Only the standard library may be used here: this is not our interpreter.
+It gets the site-packages folder, the name of a temporary file, and JSON lines on its standard input:
+`{"unpacked": FOLDER}` for each wheel that was unpacked, and `{"comfyui": FOLDER, "first": [FILE, ...], "packages":
+[NAME, ...]}` once the sources are there. From the first files on it follows the import statements that a start would
+reach, nothing is executed. At the end of its input it ends. Only the standard library may be used here: this is not our
+interpreter, and may be older.
 """
+
+from __future__ import annotations
 
 import collections
 import contextlib
@@ -17,7 +20,10 @@ import re
 import sys
 import threading
 import types
-from typing import Deque, Dict, Iterator, List, Optional, Set, Tuple  # noqa: UP035  (may run on an older Python)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Imports, and what tells whether an indented one is reached by importing: only blocks like `try:` and `if` are.
 _LINES = re.compile(
@@ -51,7 +57,7 @@ def imports(source: str, package: str) -> Iterator[str]:
                         yield f"{base}.{name.split(' as ')[0].strip()}"
 
 
-def _absolute(name: str, package: str) -> Optional[str]:  # noqa: UP045
+def _absolute(name: str, package: str) -> str | None:
     dots = len(name) - len(name.lstrip("."))
     if not dots:
         return name
@@ -63,18 +69,20 @@ def _absolute(name: str, package: str) -> Optional[str]:  # noqa: UP045
 class Compiler:
     """Follows imports through the folders that it was told of, and compiles each module once."""
 
-    def __init__(self, site: str) -> None:
+    def __init__(self, site: str, temporary: str) -> None:
         self._site = site
+        self._temporary = temporary
+        os.makedirs(os.path.dirname(temporary), exist_ok=True)  # noqa: PTH103, PTH120
         # Where a top-level name lies: the folder it is read from, and the one its byte-code belongs into.
-        self._places: Dict[str, Tuple[str, str]] = {}  # noqa: UP006
+        self._places: dict[str, tuple[str, str]] = {}
         # The top-level names of each distribution, and which distributions are tried first.
-        self._packages: Dict[str, List[str]] = {}  # noqa: UP006
-        self._first: Set[str] = set()  # noqa: UP006
-        self._wanted: Deque[str] = collections.deque()  # noqa: UP006
-        self._seen: Set[str] = set()  # noqa: UP006
+        self._packages: dict[str, list[str]] = {}
+        self._first: set[str] = set()
+        self._wanted: collections.deque[str] = collections.deque()
+        self._seen: set[str] = set()
         # What waits for a top-level name, and what was made of it.
-        self._waiting: Dict[str, List[str]] = {}  # noqa: UP006
-        self._made: Dict[str, List[str]] = {}  # noqa: UP006
+        self._waiting: dict[str, list[str]] = {}
+        self._made: dict[str, list[str]] = {}
 
     def unpacked(self, folder: str) -> None:
         names = os.listdir(folder)  # noqa: PTH208
@@ -97,7 +105,7 @@ class Compiler:
         for path in self._made.pop(name, ()):
             os.unlink(path)  # noqa: PTH108
 
-    def begin(self, comfyui: str, first: List[str], packages: List[str]) -> None:  # noqa: UP006
+    def begin(self, comfyui: str, first: list[str], packages: list[str]) -> None:
         for name in os.listdir(comfyui):  # noqa: PTH208
             self._places[name[:-3] if name.endswith(".py") else name] = (comfyui, comfyui)
         self._first.update(packages)
@@ -136,7 +144,7 @@ class Compiler:
         data = _read(source)
         cached = importlib.util.cache_from_source(target)
         if not os.path.exists(cached):  # noqa: PTH110
-            _write(cached, _bytecode(compile(data, target, "exec", dont_inherit=True), status))
+            self._write(cached, _bytecode(compile(data, target, "exec", dont_inherit=True), status))
             self._made.setdefault(package.partition(".")[0], []).append(cached)
         self._follow(data, package)
 
@@ -148,32 +156,30 @@ class Compiler:
         # First what is imported first: a start that has begun meanwhile goes the same way.
         self._wanted.extendleft(reversed([name for name in parents if name not in self._seen]))
 
+    def _write(self, path: str, data: bytes) -> None:
+        """Whole or not at all: the start may be looking for it."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(self._temporary, "wb") as file:  # noqa: PTH123
+            file.write(data)
+        os.replace(self._temporary, path)  # noqa: PTH105
+
 
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123
         return file.read()
 
 
-def _bytecode(code: types.CodeType, status: "os.stat_result") -> bytes:
+def _bytecode(code: types.CodeType, status: os.stat_result) -> bytes:
     stamp = (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
     header = b"".join(part.to_bytes(4, "little") for part in (0, *stamp))
     return importlib.util.MAGIC_NUMBER + header + marshal.dumps(code)
-
-
-def _write(path: str, data: bytes) -> None:
-    """Whole or not at all: the start may be looking for it."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "wb") as file:  # noqa: PTH123
-        file.write(data)
-    os.replace(temporary, path)  # noqa: PTH105
 
 
 def _normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _hear(said: "queue.Queue[Dict[str, object]]") -> None:  # noqa: UP006
+def _hear(said: queue.Queue[dict[str, object]]) -> None:
     for line in sys.stdin:
         said.put(json.loads(line))
     os._exit(0)
@@ -190,8 +196,8 @@ def step_back() -> None:
 def main() -> None:
     step_back()
     sys.setrecursionlimit(10_000)
-    compiler = Compiler(sys.argv[1])
-    said: "queue.Queue[Dict[str, object]]" = queue.Queue()  # noqa: UP006, UP037
+    compiler = Compiler(*sys.argv[1:])
+    said: queue.Queue[dict[str, object]] = queue.Queue()
     threading.Thread(target=_hear, args=(said,), daemon=True).start()
     busy = False
     while True:

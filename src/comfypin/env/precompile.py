@@ -23,7 +23,9 @@ class Precompiler:
     """While entered, modules are compiled; nothing is left running after. It starts with the first unpacked wheel."""
 
     def __init__(self, python: Path, site: Path) -> None:
-        self._command = [str(python), "-I", "-S", "-B", str(_SCRIPT), str(site)]
+        # Beside byte-code, where nothing is compared with the lock.
+        self._temporary = site / "__pycache__" / "ahead.tmp"
+        self._command = [str(python), "-I", "-S", "-B", str(_SCRIPT), str(site), str(self._temporary)]
         self._process: subprocess.Popen[bytes] | None = None
         # Told of by several threads.
         self._guard = threading.Lock()
@@ -59,6 +61,7 @@ class Precompiler:
         if process is not None:
             process.kill()
             process.communicate()
+            self._temporary.unlink(missing_ok=True)
 
     def _start(self) -> None:
         with contextlib.suppress(OSError):  # without it the start only takes longer

@@ -32,17 +32,18 @@ class Dial:
         connect_to: tuple[str, ...] = (),
     ) -> None:
         address = urlsplit(endpoint)
+        self.endpoint = endpoint
+        self.proxy = proxy
         self.is_encrypted = address.scheme == "https"
         self._place = (str(address.hostname), address.port or (443 if self.is_encrypted else 80))
         self._ca_bundle = ca_bundle
-        self._proxy = proxy
         self._connect_to = connect_to
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
 
     def __call__(self) -> socket.socket:
         """A connection, whose time limit is set. Raises `OSError`."""
-        made = self._straight() if self._proxy is None else self._to_proxy(self._proxy)
+        made = self._straight() if self.proxy is None else self._to_proxy(self.proxy)
         try:
             if self.is_encrypted:
                 made = self._under_tls(made)

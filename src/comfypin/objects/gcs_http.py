@@ -11,6 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 from comfypin.objects.body import NOTHING, Body
 from comfypin.objects.config import GcsConfig
+from comfypin.objects.dial import Dial
 from comfypin.objects.gcs_errors import RefusedRequest, explained
 from comfypin.objects.gcs_keys import GcsKeys
 from comfypin.objects.wire import Answer, ComingAnswer, Wire
@@ -27,7 +28,7 @@ class GcsHttp:
         self._wires = {endpoint: self._wire(endpoint)}
 
     def _wire(self, origin: str) -> Wire:
-        return Wire(origin, ca_bundle=self._config.ca_bundle, proxy=self._config.proxies.to(origin))
+        return Wire(Dial(origin, ca_bundle=self._config.ca_bundle, proxy=self._config.proxies.to(origin)))
 
     def api(self, path: str, query: Mapping[str, object] | None = None, *, upload: bool = False) -> str:
         """The address of something below the bucket; `path` is encoded already."""

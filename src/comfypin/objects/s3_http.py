@@ -10,7 +10,7 @@ from comfypin.errors.storage import ProviderSaid
 from comfypin.objects.aws_profile import S3Credentials
 from comfypin.objects.body import NOTHING, Body
 from comfypin.objects.config import S3Config
-from comfypin.objects.dial import unreached
+from comfypin.objects.dial import Dial, unreached
 from comfypin.objects.s3_errors import S3Place, answered, is_page
 from comfypin.objects.sigv4 import S3Request, encoded_key, presigned_url, signed_headers
 from comfypin.objects.wire import Answer, Wire
@@ -23,12 +23,8 @@ class S3Http:
         self._place = place
         self._keys = keys
         self._endpoint, self._base = address_of(config)
-        self._wire = Wire(
-            self._endpoint,
-            ca_bundle=config.ca_bundle,
-            proxy=config.proxies.to(self._endpoint),
-            connect_to=config.connect_to,
-        )
+        proxy = config.proxies.to(self._endpoint)
+        self._wire = Wire(Dial(self._endpoint, ca_bundle=config.ca_bundle, proxy=proxy, connect_to=config.connect_to))
 
     @property
     def name(self) -> str:

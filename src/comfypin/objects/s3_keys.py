@@ -14,7 +14,7 @@ from comfypin.errors.storage import CredentialsMissing, ProviderSaid, StoreBusy
 from comfypin.objects.aws_profile import S3Credentials
 from comfypin.objects.body import Text
 from comfypin.objects.config import PlatformKeys, S3Config
-from comfypin.objects.dial import unreached
+from comfypin.objects.dial import Dial, unreached
 from comfypin.objects.wire import Wire
 
 _METADATA_SERVICE = "http://169.254.169.254"
@@ -102,7 +102,7 @@ class KeySource:
             "WebIdentityToken": Path(str(platform.token_file)).read_text().strip(),
         }
         origin = "/".join(platform.sts_url.split("/")[:3])
-        wire = Wire(origin, ca_bundle=self._ca_bundle, proxy=self._proxies.to(origin))
+        wire = Wire(Dial(origin, ca_bundle=self._ca_bundle, proxy=self._proxies.to(origin)))
         headers = {"Host": wire.host, "Content-Type": "application/x-www-form-urlencoded"}
         target = f"{platform.sts_url.removeprefix(origin)}/"
         try:

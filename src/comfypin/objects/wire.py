@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from comfypin.objects.body import NOTHING, Body
 from comfypin.objects.dial import PATIENCE_S, Dial, limit_time
-from comfypin.objects.proxy import PROXY_WANTS_LOGIN, Proxy, ProxyFailed
+from comfypin.objects.proxy import PROXY_WANTS_LOGIN, ProxyFailed
 
 HURRY_S = 30.0
 _MOST_IDLE = 32
@@ -50,20 +50,13 @@ class Answer:
 class Wire:
     """A server's connections. Safe for threads: each request has a connection to itself."""
 
-    def __init__(
-        self,
-        endpoint: str,
-        *,
-        ca_bundle: str | None = None,
-        proxy: Proxy | None = None,
-        connect_to: tuple[str, ...] = (),
-    ) -> None:
-        self.host = urlsplit(endpoint).netloc
-        self._dial = Dial(endpoint, ca_bundle=ca_bundle, proxy=proxy, connect_to=connect_to)
-        self.is_encrypted = self._dial.is_encrypted
-        self._proxy = proxy
+    def __init__(self, dial: Dial) -> None:
+        self.host = urlsplit(dial.endpoint).netloc
+        self.is_encrypted = dial.is_encrypted
+        self._dial = dial
+        self._proxy = dial.proxy
         # Of plain requests a proxy is told where they go; it does not see those within a tunnel.
-        self._before_targets = endpoint if proxy is not None and not self.is_encrypted else ""
+        self._before_targets = dial.endpoint if dial.proxy is not None and not dial.is_encrypted else ""
         self.patience_s = PATIENCE_S
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()

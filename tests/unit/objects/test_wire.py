@@ -15,6 +15,7 @@ import pytest
 
 from comfypin.errors.storage import PayloadUnreadable
 from comfypin.objects.body import FilePart, Text
+from comfypin.objects.dial import Dial
 from comfypin.objects.wire import Answer, AnswerBroken, Wire
 
 HEADERS = {"Host": "here"}
@@ -62,7 +63,7 @@ def serving(server: Scripted) -> Iterator[Wire]:
         thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
         thread.start()
         try:
-            yield Wire(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            yield Wire(Dial(f"http://127.0.0.1:{listener.getsockname()[1]}"))
         finally:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts
