@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfypin.engine.embedded.releases import DEFAULT_RELEASE, RELEASES, Release
+
 _MEGABYTE = 1024 * 1024
 _DEFAULT_PORT = 8188
 _DEFAULT_UPLOAD_MB = 100.0
@@ -21,12 +23,14 @@ _IGNORED = (
     "attention dont-upcast-attention gpu-only highvram normalvram lowvram novram async-offload force-non-blocking "
     "disable-smart-memory deterministic mmap-torch-files disable-mmap dont-print-server quick-test-for-ci "
     "windows-standalone-build disable-all-custom-nodes disable-api-nodes multi-user log-stdout enable-compress-"
-    "response-body cache-classic "
+    "response-body cache-classic enable-manager enable-manager-legacy-ui disable-manager-ui enable-assets high-ram "
+    "fast-disk disable-dynamic-vram disable-pinned-memory disable-async-offload disable-cuda-graphs "
 )
 _IGNORED_WITH_VALUE = (
     "tls-keyfile tls-certfile base-directory user-directory extra-model-paths-config cuda-device default-device "
     "directml preview-method preview-size cache-lru cache-ram reserve-vram default-hashing-function verbose "
-    "front-end-version front-end-root comfy-api-base database-url enable-cors-header "
+    "front-end-version front-end-root comfy-api-base database-url enable-cors-header models-directory vram-headroom "
+    "feature-flag "
 )
 _IGNORED_WITH_VALUES = ("fast", "whitelist-custom-nodes")
 
@@ -43,6 +47,7 @@ class Arguments:
     max_upload_bytes: int
     metadata: bool = True
     caching: bool = True
+    release: Release = DEFAULT_RELEASE
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -61,6 +66,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         max_upload_bytes=round(known.max_upload_size * _MEGABYTE),
         metadata=not known.disable_metadata,
         caching=not known.cache_none,
+        release=RELEASES[known.comfyui_version],
     )
 
 
@@ -78,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-upload-size", type=float, default=_DEFAULT_UPLOAD_MB, metavar="MB", help="largest body")
     parser.add_argument("--disable-metadata", action="store_true", help="no prompt or workflow in saved pictures")
     parser.add_argument("--cache-none", action="store_true", help="run every node of every prompt")
+    parser.add_argument(
+        "--comfyui-version",
+        choices=tuple(RELEASES),
+        default=DEFAULT_RELEASE.version,
+        help="the ComfyUI release whose nodes and API these are (default: %(default)s)",
+    )
     for name in _IGNORED.split():
         parser.add_argument(f"--{name}", action="store_true", help=argparse.SUPPRESS)
     for name in _IGNORED_WITH_VALUE.split():

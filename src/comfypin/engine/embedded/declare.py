@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Value: TypeAlias = "npt.NDArray[np.float32] | bool | int | float | str | list[Value] | None"
+    Value: TypeAlias = "npt.NDArray[np.float32] | bool | int | float | str | list[Value] | Mapping[str, Value] | None"
 else:
     Value: TypeAlias = object
 
@@ -19,17 +19,45 @@ Options: TypeAlias = Mapping[str, JsonValue]
 Choices: TypeAlias = Callable[[Folders], list[str]]
 
 MAX_SIDE = 16384
+COMBO = "COMBO"
+DYNAMIC_CHOICE = "COMFY_DYNAMICCOMBO_V3"
+GROWING_GROUP = "COMFY_AUTOGROW_V3"
+MATCHING = "COMFY_MATCHTYPE_V3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """How a group of inputs grows: `input` again and again, named by the prefix and a number from 0."""
+
+    input: "Input"
+    prefix: str
+    least: int = 1
+    most: int = 10
+
+    def names(self) -> list[str]:
+        """Return every name that a member may have."""
+        return [f"{self.prefix}{index}" for index in range(self.most)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One input of a class: a type with its options, or a choice of values (fixed, or read from the folders)."""
+    """One input of a class: a type with its options, or a choice of values (fixed, or read from the folders).
+
+    `variants` are the further inputs that each value of a dynamic choice brings; `growth` makes it a growing group.
+    """
 
     name: str
-    type: str = "COMBO"
+    type: str = COMBO
     options: Options | None = None
     choices: tuple[str, ...] | Choices | None = None
     optional: bool = False
+    variants: "Mapping[str, tuple[Input, ...]] | None" = None
+    growth: Growth | None = None
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the node that this is linked to runs only if it is asked for."""
+        return bool((self.options or {}).get("lazy"))
 
     def allowed(self, folders: Folders) -> list[str] | None:
         """The values to choose from, or None where any value of the type will do."""
@@ -71,7 +99,8 @@ class NodeClass:
     """A class of nodes. `modern` classes are those that ComfyUI declares by its newer schema (more catalogue keys).
 
     `fingerprint` gives a value that changes when the node must run again though its inputs are the same; `complain`
-    gives the reason why a value of the named input is refused, or None.
+    gives the reason why a value of the named input is refused, or None. `lacking` names the lazy inputs that the node
+    needs and does not have yet. The fields after it are shown in the catalogue and change nothing else.
     """
 
     name: str
@@ -91,44 +120,34 @@ class NodeClass:
     experimental: bool = False
     fingerprint: Callable[[Folders, Mapping[str, Value]], str] | None = None
     complaints: Mapping[str, Callable[[Folders, Value], str | None]] = field(default_factory=dict)
+    lacking: Callable[[Mapping[str, Value]], Sequence[str]] | None = None
+    takes_any_input: bool = False
+    deprecated: bool = False
+    intermediate: bool = False
+    aliases: tuple[str, ...] | None = None
+    essentials: str | None = None
+    output_tooltips: tuple[str | None, ...] = ()
+    output_matches: tuple[str | None, ...] | None = None
 
-    def info(self, folders: Folders) -> dict[str, JsonValue]:
-        """This class's entry in /object_info."""
-        groups: dict[str, dict[str, JsonValue]] = {
-            "required": {each.name: self.config(each, folders) for each in self.inputs if not each.optional},
-            "optional": {each.name: self.config(each, folders) for each in self.inputs if each.optional},
-            "hidden": dict(self.hidden),
-        }
-        shown = {group: members for group, members in groups.items() if members or group == "required"}
-        names = self.output_names or self.outputs
-        entry: dict[str, JsonValue] = {
-            "input": shown,
-            "input_order": {group: list(members) for group, members in shown.items()},
-            "output": list(self.outputs),
-            "output_is_list": list(self.output_lists or [False] * len(self.outputs)),
-            "output_name": list(names),
-            "name": self.name,
-            "display_name": self.display_name,
-            "description": self.description,
-            "python_module": self.module,
-            "category": self.category,
-            "output_node": self.is_output,
-        }
-        if self.modern:
-            entry |= {"output_tooltips": [None] * len(self.outputs)}
-            entry |= {"deprecated": False, "experimental": self.experimental, "api_node": False}
-        elif self.experimental:
-            entry |= {"experimental": True}
-        return entry
 
-    def config(self, each: Input, folders: Folders) -> list[JsonValue]:
-        """An input as the catalogue writes it: its type (or its choices), then its options where it has any."""
-        allowed = each.allowed(folders)
-        if self.modern:
-            choice: Options = {} if allowed is None else {"multiselect": False, "options": allowed}
-            return [each.type, {**(each.options or {}), **choice}]
-        kind: JsonValue = each.type if allowed is None else allowed
-        return [kind] if each.options is None else [kind, each.options]
+def dynamic_choice(name: str, variants: "Mapping[str, tuple[Input, ...]]", **options: JsonValue) -> Input:
+    """Return a choice whose values bring further inputs."""
+    return Input(name=name, type=DYNAMIC_CHOICE, options=options, variants=variants)
+
+
+def growing(name: str, each: Input, prefix: str, *, most: int) -> Input:
+    """Return a group of one or more inputs of a kind."""
+    return Input(name=name, type=GROWING_GROUP, growth=Growth(input=each, prefix=prefix, most=most))
+
+
+def matching(name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> Input:
+    """Return an input whose type is that of all others with the same template; only the page looks at it."""
+    lazily: dict[str, JsonValue] = {"lazy": True} if lazy else {}
+    return Input(
+        name=name,
+        type=MATCHING,
+        options={**lazily, "template": {"template_id": template, "allowed_types": allowed}},
+    )
 
 
 def image(name: str = "image", **options: JsonValue) -> Input:
@@ -147,9 +166,12 @@ def whole(name: str, default: int, low: int, high: int, step: int | None = 1, **
     return Input(name=name, type="INT", options={"default": default, "min": low, "max": high, **steps, **options})
 
 
-def number(name: str, default: float, low: float, high: float, step: float) -> Input:
+def number(
+    name: str, default: float, low: float, high: float, step: float | None = 0.01, **options: JsonValue
+) -> Input:
     """A number within bounds."""
-    return Input(name=name, type="FLOAT", options={"default": default, "min": low, "max": high, "step": step})
+    steps = {} if step is None else {"step": step}
+    return Input(name=name, type="FLOAT", options={"default": default, "min": low, "max": high, **steps, **options})
 
 
 def flag(name: str, *, default: bool) -> Input:

@@ -27,9 +27,11 @@ class EmbeddedEngine:
     def __init__(self, arguments: Arguments) -> None:
         self.arguments = arguments
         self.folders = Folders(input=arguments.input, output=arguments.output, temp=arguments.temp)
+        self.release = arguments.release
         self.flags: dict[str, JsonValue] = {
             "supports_preview_metadata": True,
             "max_upload_size": arguments.max_upload_bytes,
+            **self.release.features,
         }
         self.queue = PromptQueue()
         self.hub = Hub(remaining=self.queue.remaining, flags=self.flags)
@@ -52,9 +54,9 @@ class EmbeddedEngine:
     @cached_property
     def classes(self) -> Mapping[str, NodeClass]:
         """The node classes; NumPy is imported for them, so not before they are asked for."""
-        from comfypin.engine.embedded.nodes.registry import NODE_CLASSES
+        from comfypin.engine.embedded.nodes.registry import classes_of
 
-        return NODE_CLASSES
+        return classes_of(self.release.version)
 
     @cached_property
     def executor(self) -> Executor:
@@ -70,7 +72,7 @@ class EmbeddedEngine:
     @cached_property
     def validator(self) -> Validator:
         """What checks prompts."""
-        return Validator(self.classes, self.folders)
+        return Validator(self.classes, self.folders, self.release)
 
     def warm(self) -> None:
         """Import what prompts need, beside whatever else is done: the first prompt need not wait for it."""
@@ -87,6 +89,17 @@ class EmbeddedEngine:
         running = self.queue.running()
         if running is not None and prompt_id in (None, running.prompt_id):
             self.executor.interrupt()
+
+    def cancel(self, prompt_id: str) -> bool:
+        """Stop a prompt if it runs, or take it out of the line; False if it does neither. Never stops another one."""
+        with self.queue.holding():
+            if self.queue.delete(prompt_id):
+                return True
+            running = self.queue.running()
+            if running is None or running.prompt_id != prompt_id:
+                return False
+            self.executor.interrupt()
+            return True
 
     def _work(self) -> None:
         while True:

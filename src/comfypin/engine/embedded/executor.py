@@ -10,6 +10,7 @@ from typing import Any
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.cache import Kept, ResultCache, fingerprints, signatures
 from comfypin.engine.embedded.declare import Call, NodeClass, Shown, Value
+from comfypin.engine.embedded.dynamic import open_inputs
 from comfypin.engine.embedded.folders import Folders
 from comfypin.engine.embedded.hub import Hub
 from comfypin.engine.embedded.messages import ProgressState, meta_of, timestamp_ms
@@ -92,8 +93,12 @@ class _Run:
             self._prompt.outputs,
             is_cached=lambda node_id: self._cached(node_id) is not None,
             is_output=lambda node_id: self._class_of(node_id).is_output,
+            is_lazy=self._is_lazy,
         )
         while (node_id := order.take()) is not None:
+            if self._cached(node_id) is None and (lacking := self._lacking(node_id)):
+                order.demand(node_id, lacking)
+                continue
             if not self._step(node_id):
                 return self._ended("error")
             order.done(node_id)
@@ -142,28 +147,47 @@ class _Run:
         if kept.shown is not None:
             self._shown[node_id] = kept
 
-    def _inputs_of(self, node_id: str) -> dict[str, list[Value]]:
+    def _is_lazy(self, node_id: str, name: str) -> bool:
+        return any(each.lazy for each in self._class_of(node_id).inputs if each.name == name)
+
+    def _lacking(self, node_id: str) -> list[str]:
+        """Return the nodes that must run before this one can, because its lazy inputs are linked to them."""
+        tell = self._class_of(node_id).lacking
+        if tell is None:
+            return []
+        values = {name: each[0] for name, each in self._inputs_of(node_id).items() if each}
         given = self._graph[node_id]["inputs"]
+        linked = [given[name][0] for name in tell(values) if is_link(given.get(name))]
+        return [source for source in linked if self._cached(source) is None]
+
+    def _inputs_of(self, node_id: str) -> dict[str, list[Value]]:
+        """Return the values of each input that the graph gives; None for a lazy one whose source has not run."""
+        given = self._graph[node_id]["inputs"]
+        kind = self._class_of(node_id)
+        declared = {each.name: each for each in open_inputs(kind.inputs, given).inputs()}
         inputs: dict[str, list[Value]] = {}
-        for each in self._class_of(node_id).inputs:
-            if each.name not in given:
+        for name in given if kind.takes_any_input else declared:
+            if name not in given:
                 continue
-            value = given[each.name]
+            value = given[name]
             if is_link(value):
                 kept = self._cached(value[0])
-                assert kept is not None, f"node {value[0]} has not run before {node_id}"
-                inputs[each.name] = kept.slots[value[1]]
+                lazy = name in declared and declared[name].lazy
+                assert kept is not None or lazy, f"node {value[0]} has not run before {node_id}"
+                inputs[name] = [None] if kept is None else kept.slots[value[1]]
             else:
-                inputs[each.name] = [value]
+                inputs[name] = [value]
         return inputs
 
     def _call(self, node_id: str, inputs: Mapping[str, list[Value]]) -> Kept:
         kind = self._class_of(node_id)
         call = self._call_context(node_id)
+        opened = open_inputs(kind.inputs, self._graph[node_id]["inputs"])
         results = []
         for values in [dict(inputs)] if kind.takes_lists else _slices(inputs):
             self._executor.check()
-            results.append(kind.run(call, **values))
+            arguments = {**values, **opened.arguments(values)} if kind.takes_any_input else opened.arguments(values)
+            results.append(kind.run(call, **arguments))
         values_of = [result.values if isinstance(result, Shown) else result for result in results]
         lists = kind.output_lists or (False,) * len(kind.outputs)
         slots = tuple(_joined([values[slot] for values in values_of], flat) for slot, flat in enumerate(lists))

@@ -113,6 +113,6 @@ def _next_number(folder: Path, stem: str) -> int:
     highest = 0
     for name in os.listdir(folder):  # noqa: PTH208, many names, and no need of paths
         if name.startswith(f"{stem}_"):
-            digits = name[len(stem) + 1 :].split("_")[0]
+            digits = name[len(stem) + 1 :].split(".")[0].split("_")[0]
             highest = max(highest, int(digits) if digits.isdecimal() else 0)
     return highest + 1

@@ -35,18 +35,20 @@ class ExecutionOrder:
         *,
         is_cached: Callable[[str], bool],
         is_output: Callable[[str], bool],
+        is_lazy: Callable[[str, str], bool] = lambda _node_id, _name: False,
     ) -> None:
+        self._graph = graph
+        self._is_cached = is_cached
+        self._is_output = is_output
+        self._is_lazy = is_lazy
         self._place: dict[str, int] = {}
         self._dependents: dict[str, list[str]] = {}
         self._missing: dict[str, int] = {}
-        for output in outputs:
-            self._add(graph, output, is_cached)
-        self._urgency = dict.fromkeys(self._place, _FARTHEST)
-        self._rank(is_output)
+        self._urgency: dict[str, int] = {}
         self._ready: list[tuple[int, int, str]] = []
-        for node_id, missing in self._missing.items():
-            if not missing:
-                self._offer(node_id)
+        added = [node_id for output in outputs for node_id in self._add(output)]
+        self._rank()
+        self._offer_ready(added)
 
     def take(self) -> str | None:
         """The next node, or None when all are done."""
@@ -59,28 +61,52 @@ class ExecutionOrder:
             if not self._missing[dependent]:
                 self._offer(dependent)
 
-    def _add(self, graph: Mapping[str, Any], root: str, is_cached: Callable[[str], bool]) -> None:
+    def demand(self, node_id: str, sources: Iterable[str]) -> None:
+        """Have a node that was taken wait for sources that its lazy inputs are linked to, and be offered again."""
+        added: list[str] = []
+        wanted = {source for source in sources if not self._is_cached(source)}
+        for source in wanted:
+            added += self._add(source)
+            self._dependents[source].append(node_id)
+        self._missing[node_id] = len(wanted)
+        self._rank()
+        self._offer_ready([*added, node_id])
+
+    def _add(self, root: str) -> list[str]:
+        """Add a node and all that it needs; return what was new."""
+        added = []
         stack = [root]
         while stack:
             node_id = stack.pop()
             if node_id in self._place:
                 continue
+            added.append(node_id)
             self._place[node_id] = len(self._place)
-            sources = [source for source, _ in links_of(graph, node_id) if not is_cached(source)]
+            sources = [source for source in self._needed(node_id) if not self._is_cached(source)]
             self._missing[node_id] = len(set(sources))
             self._dependents.setdefault(node_id, [])
             for source in dict.fromkeys(sources):
                 self._dependents.setdefault(source, []).append(node_id)
             stack += sources
+        return added
 
-    def _rank(self, is_output: Callable[[str], bool]) -> None:
-        for node_id in self._place:
-            if is_output(node_id):
-                self._urgency[node_id] = 0
+    def _needed(self, node_id: str) -> list[str]:
+        inputs = self._graph[node_id].get("inputs", {})
+        if not isinstance(inputs, dict):
+            return []
+        return [value[0] for name, value in inputs.items() if is_link(value) and not self._is_lazy(node_id, name)]
+
+    def _rank(self) -> None:
+        self._urgency = {node_id: 0 if self._is_output(node_id) else _FARTHEST for node_id in self._place}
         for steps in range(1, _FARTHEST):
             for node_id, dependents in self._dependents.items():
                 if self._urgency[node_id] > steps and any(self._urgency[each] == steps - 1 for each in dependents):
                     self._urgency[node_id] = steps
+
+    def _offer_ready(self, node_ids: Iterable[str]) -> None:
+        for node_id in node_ids:
+            if not self._missing[node_id]:
+                self._offer(node_id)
 
     def _offer(self, node_id: str) -> None:
         heapq.heappush(self._ready, (self._urgency[node_id], self._place[node_id], node_id))

@@ -3,7 +3,8 @@
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -62,7 +63,7 @@ class PromptQueue:
     def __init__(self, *, max_history: int = MAX_HISTORY) -> None:
         self._changed: Callable[[], None] = _nobody
         self._max_history = max_history
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(threading.RLock())
         self._waiting: list[tuple[float, int, QueuedPrompt]] = []
         self._arrivals = 0
         self._running: QueuedPrompt | None = None
@@ -108,6 +109,12 @@ class PromptQueue:
         with self._condition:
             self._chores.update(chores)
             self._condition.notify()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep every prompt where it is: none begins or ends within the block."""
+        with self._condition:
+            yield
 
     def running(self) -> QueuedPrompt | None:
         """The prompt that runs now."""

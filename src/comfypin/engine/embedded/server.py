@@ -9,16 +9,17 @@ from uuid import uuid4
 from aiohttp import web
 
 from comfypin.engine.embedded.arguments import Arguments
+from comfypin.engine.embedded.catalogue import catalogue_entry
 from comfypin.engine.embedded.engine import EmbeddedEngine
 from comfypin.engine.embedded.files_api import FilesApi
 from comfypin.engine.embedded.http import Handler, given, read_json, same_origin, trouble
+from comfypin.engine.embedded.jobs_api import JobsApi, is_job_id
 from comfypin.engine.embedded.memory import memory_bytes
+from comfypin.engine.embedded.messages import timestamp_ms
 from comfypin.engine.embedded.queue import QueuedPrompt
+from comfypin.engine.embedded.replacements import REPLACEMENTS, replace_nodes
 
 log = logging.getLogger(__name__)
-
-SPEAKS_VERSION = "0.3.64"
-"""The ComfyUI release whose API and nodes these are."""
 
 _MODEL_FOLDERS = (
     "checkpoints configs loras vae text_encoders diffusion_models clip_vision style_models embeddings diffusers "
@@ -79,6 +80,9 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
         "/upload/image": files.upload_image,
         "/upload/mask": files.upload_mask,
     }
+    if engine.release.has_jobs:
+        gets["/node_replacements"] = api.node_replacements
+        JobsApi(engine).add_routes(app)
     for prefix in ("", "/api"):
         app.router.add_get(f"{prefix}/ws", engine.hub.serve)
         for path, handler in gets.items():
@@ -114,6 +118,11 @@ class Api:
             if "prompt" not in body:
                 return web.json_response(_NO_PROMPT, status=400)
             graph, targets = body["prompt"], body.get("partial_execution_targets")
+            prompt_id = body.get("prompt_id")
+            if self._engine.release.wants_uuids and prompt_id is not None and not is_job_id(prompt_id):
+                return web.json_response(_BAD_PROMPT_ID, status=400)
+            if self._engine.release.has_jobs:
+                replace_nodes(graph, self._engine.classes)
             wanted = None if targets is None else frozenset(targets)
             extra = {} if body.get("extra_data") is None else {**body["extra_data"]}
             verdict = self._engine.validator.check(graph, wanted)
@@ -122,7 +131,11 @@ class Api:
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
         if "client_id" in body:
             extra["client_id"] = body["client_id"]
-        prompt_id = str(body.get("prompt_id", uuid4()))
+        if self._engine.release.has_jobs:
+            extra["create_time"] = timestamp_ms()
+        if prompt_id is None and (self._engine.release.wants_uuids or "prompt_id" not in body):
+            prompt_id = uuid4()  # 0.3.64 takes an explicit null for the id "None"
+        prompt_id = str(prompt_id)
         self._engine.queue.put(
             QueuedPrompt(number=number, prompt_id=prompt_id, graph=graph, extra_data=extra, outputs=verdict.outputs)
         )
@@ -178,13 +191,21 @@ class Api:
     async def object_info(self, _: web.Request) -> web.Response:
         """The catalogue of node classes."""
         folders = self._engine.folders
-        return web.json_response({name: each.info(folders) for name, each in self._engine.classes.items()})
+        release = self._engine.release
+        entries = {name: catalogue_entry(each, folders, release) for name, each in self._engine.classes.items()}
+        return web.json_response(entries)
 
     async def object_info_of(self, request: web.Request) -> web.Response:
         """One class, or `{}`."""
         name = request.match_info["name"]
         found = self._engine.classes.get(name)
-        return web.json_response({} if found is None else {name: found.info(self._engine.folders)})
+        if found is None:
+            return web.json_response({})
+        return web.json_response({name: catalogue_entry(found, self._engine.folders, self._engine.release)})
+
+    async def node_replacements(self, _: web.Request) -> web.Response:
+        """The classes that are renamed in prompts."""
+        return web.json_response({old: [each.wire()] for old, each in REPLACEMENTS.items()})
 
     async def system_stats(self, _: web.Request) -> web.Response:
         """What this runs on."""
@@ -194,7 +215,7 @@ class Api:
             "os": os.name,
             "ram_total": total,
             "ram_free": free,
-            "comfyui_version": SPEAKS_VERSION,
+            "comfyui_version": self._engine.release.version,
             "required_frontend_version": None,
             "installed_templates_version": None,
             "required_templates_version": None,
@@ -202,6 +223,7 @@ class Api:
             "pytorch_version": "none (comfypin's embedded engine)",
             "embedded_python": False,
             "argv": sys.argv,
+            **self._engine.release.system,
         }
         device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": total, "vram_free": free}
         device |= {"torch_vram_total": total, "torch_vram_free": free}
@@ -248,6 +270,19 @@ class Api:
                 self._engine.queue.ask({"free"})
         return web.Response()
 
+
+_BAD_PROMPT_ID = {
+    "error": {
+        "type": "invalid_prompt_id",
+        "message": "prompt_id must be a valid UUID",
+        "details": (
+            "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
+            "omit it to let the server generate one"
+        ),
+        "extra_info": {},
+    },
+    "node_errors": {},
+}
 
 _NO_PROMPT = {
     "error": {

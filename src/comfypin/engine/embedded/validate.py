@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.declare import Input, NodeClass, Value
+from comfypin.engine.embedded.catalogue import input_config
+from comfypin.engine.embedded.declare import MATCHING, Input, NodeClass, Value
+from comfypin.engine.embedded.dynamic import open_inputs
 from comfypin.engine.embedded.folders import Folders
+from comfypin.engine.embedded.releases import DEFAULT_RELEASE, Release
 
 Errors: TypeAlias = "list[dict[str, JsonValue]]"
 JsonDict: TypeAlias = "dict[str, Any]"
 
 _LONGEST_LIST_TOLD = 20
+_LONGEST_CIRCLE_TOLD = 100
 _CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
@@ -37,6 +41,7 @@ class Validator:
 
     classes: Mapping[str, NodeClass]
     folders: Folders
+    release: Release = DEFAULT_RELEASE
 
     def check(self, graph: JsonDict, wanted: frozenset[str] | None = None) -> Verdict:
         """The verdict on a graph; with `wanted`, of these output nodes alone.
@@ -45,12 +50,8 @@ class Validator:
         """
         for node_id in graph:
             node = graph[node_id]
-            if "class_type" not in node:
-                message = "Cannot execute because a node is missing the class_type property."
-                return _refused("invalid_prompt", message, f"Node ID '#{node_id}'")
-            if node["class_type"] not in self.classes:
-                message = f"Cannot execute because node {node['class_type']} does not exist."
-                return _refused("invalid_prompt", message, f"Node ID '#{node_id}'")
+            if "class_type" not in node or node["class_type"] not in self.classes:
+                return _missing_node(node_id, node) if self.release.names_missing_nodes else _no_class(node_id, node)
         outputs = [node_id for node_id in graph if self.classes[graph[node_id]["class_type"]].is_output]
         outputs = [node_id for node_id in outputs if wanted is None or node_id in wanted]
         if not outputs:
@@ -87,6 +88,7 @@ class Validator:
             return checked[root]
         stack = [_Frame(root, self._check_node(graph, root), None)]
         open_ids = {root}
+        circles: dict[str, Errors] = {}
         answer: _Checked | None = None
         while stack:
             frame = stack[-1]
@@ -101,14 +103,30 @@ class Validator:
             else:
                 answer = checked.get(asked.source)
                 if answer is None and asked.source in open_ids:
-                    answer = _Checked(valid=False, errors=[])  # a cycle: invalid, without an error of its own
+                    answer = self._circle(graph, [each.node_id for each in stack], asked.source, circles)
                 elif answer is None:
                     stack.append(_Frame(asked.source, self._check_node(graph, asked.source), asked))
                     open_ids.add(asked.source)
                 continue
+            if found := circles.get(frame.node_id):
+                answer = _Checked(valid=False, errors=[*found, *answer.errors])
             checked[frame.node_id] = answer
             open_ids.discard(stack.pop().node_id)
         return checked[root]
+
+    def _circle(self, graph: JsonDict, path: list[str], again: str, circles: dict[str, Errors]) -> _Checked:
+        """Return what is said of a node that is reached from itself: 0.3.64 calls it invalid and says nothing."""
+        if not self.release.names_missing_nodes:
+            return _Checked(valid=False, errors=[])
+        if again in circles:
+            return _Checked(valid=False, errors=circles[again])
+        members = path[path.index(again) :]
+        details = " -> ".join(f"{each} ({graph[each]['class_type']})" for each in (*members, again))
+        # Every error names every member: in a long circle only the node that closes it is told.
+        for each in members if len(members) <= _LONGEST_CIRCLE_TOLD else [again]:
+            extra = {"node_id": each, "cycle_nodes": members}
+            circles[each] = [_error("dependency_cycle", "Dependency cycle detected", details, extra)]
+        return _Checked(valid=False, errors=circles[again])
 
     def _check_node(self, graph: JsonDict, node_id: str) -> "Generator[_Asked, _Checked | None, _Checked]":
         """Check one node's inputs; yields each node that it is linked to and is sent what was found there."""
@@ -116,14 +134,15 @@ class Validator:
         kind = self.classes[graph[node_id]["class_type"]]
         errors: Errors = []
         valid = True
-        for each in kind.inputs:
+        for each in open_inputs(kind.inputs, inputs).inputs():
             if each.name not in inputs:
                 if not each.optional:
                     extra = {"input_name": each.name}
-                    errors.append(_error("required_input_missing", "Required input is missing", each.name, extra))
+                    details = each.name.rpartition(".")[2]
+                    errors.append(_error("required_input_missing", "Required input is missing", details, extra))
                 continue
             value = inputs[each.name]
-            config = kind.config(each, self.folders)
+            config = input_config(kind, each, self.folders)
             told: JsonDict = {"input_name": each.name, "input_config": _told_config(kind, each, config)}
             if not isinstance(value, list):
                 found = self._check_value(kind, each, inputs, told)
@@ -140,7 +159,7 @@ class Validator:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return [_error("bad_linked_input", message, name, told | {"received_value": link})]
         received = self.classes[graph[link[0]]["class_type"]].outputs[link[1]]
-        if received == wanted or "*" in (received, wanted):
+        if _types_meet(received, wanted):
             return []
         details = f"{name}, received_type({received}) mismatch input_type({wanted})"
         extra = told | {"received_type": received, "linked_node": link}
@@ -161,7 +180,8 @@ class Validator:
         if each.name in kind.complaints:
             return []
         # 0.3.64 looks at the choices of its older classes alone; a modern class fails when it runs.
-        return _out_of_bounds(each, value, told) + ([] if kind.modern else self._not_in_list(each, value, told))
+        unchecked = kind.modern and not self.release.checks_schema_choices
+        return _out_of_bounds(each, value, told) + ([] if unchecked else self._not_in_list(each, value, told))
 
     def _not_in_list(self, each: Input, value: JsonValue, told: JsonDict) -> Errors:
         allowed = each.allowed(self.folders)
@@ -170,7 +190,8 @@ class Validator:
         listed = str(allowed)
         if len(allowed) > _LONGEST_LIST_TOLD:
             listed, told = f"(list of length {len(allowed)})", told | {"input_config": None}
-        details = f"{each.name}: '{value}' not in {listed}"
+        shown = repr(value) if self.release.checks_schema_choices else f"'{value}'"
+        details = f"{each.name}: {shown} not in {listed}"
         return [_error("value_not_in_list", "Value not in list", details, told | {"received_value": value})]
 
     def _complaints(self, kind: NodeClass, inputs: JsonDict) -> Errors:
@@ -213,6 +234,38 @@ def _out_of_bounds(each: Input, value: Any, told: JsonDict) -> Errors:
     if high is not None and value > high:
         return [_error("value_bigger_than_max", f"Value {value} bigger than max of {high}", each.name, extra)]
     return []
+
+
+def _types_meet(received: str, wanted: JsonValue) -> bool:
+    """Return whether an output may feed an input: a type may be a list of types, or one that only the page checks."""
+    if received == wanted or MATCHING in (received, wanted):
+        return True
+    offered, taken = ({part.strip() for part in str(each).split(",")} for each in (received, wanted))
+    return "*" in offered | taken or bool(offered & taken)
+
+
+def _no_class(node_id: str, node: JsonDict) -> Verdict:
+    """Refuse a node without a class, or of an unknown one, as 0.3.64 does."""
+    message = (
+        f"Cannot execute because node {node['class_type']} does not exist."
+        if "class_type" in node
+        else "Cannot execute because a node is missing the class_type property."
+    )
+    return _refused("invalid_prompt", message, f"Node ID '#{node_id}'")
+
+
+def _missing_node(node_id: str, node: JsonDict) -> Verdict:
+    """Refuse it as 0.33 does, which names it by its title."""
+    class_type = node.get("class_type")
+    title = node.get("_meta", {}).get("title", class_type)
+    message = (
+        f"Node '{title}' not found. The custom node may not be installed."
+        if "class_type" in node
+        else f"Node '{title or f'ID #{node_id}'}' has no class_type. "
+        "The workflow may be corrupted or a custom node is missing."
+    )
+    extra = {"node_id": node_id, "class_type": class_type, "node_title": title}
+    return Verdict(error=_error("missing_node_type", message, f"Node ID '#{node_id}'", extra))
 
 
 def _refused(kind: str, message: str, details: str) -> Verdict:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _NO_MASK = (64, 64)
+_COLOURS = ("red", "green", "blue")
 _SIXTEEN_BIT = "I"
 _EYE_VIEWS = "MPO"
 """A format whose further frames are other views of the same picture, not an animation."""
 
 
-def load_image(call: Call, *, image: str) -> Result:
+def load_image(call: Call, *, image: str) -> tuple[Pixels, Pixels]:
     """Every frame of a file that has the first frame's size, and 1 - alpha as the mask."""
     pictures: list[Pixels] = []
     masks: list[Pixels] = []
@@ -46,6 +47,25 @@ def load_image_mask(call: Call, *, image: str, channel: str) -> Result:
             picture = _to_eight_bits(picture).convert("RGBA")
         values = from_bytes(np.array(picture.getchannel(channel[0].upper())))
     return ((np.float32(1.0) - values if channel == "alpha" else values)[None],)
+
+
+def load_image_newer(call: Call, *, image: str) -> tuple[Pixels, Pixels]:
+    """Load a file as ComfyUI 0.33 does: a picture with a palette has a mask of its size in any case.
+
+    That release decodes by FFmpeg. Lossless colour pictures are equal; a JPEG's colours and greys differ a little from
+    what Pillow decodes here (docs/embedded-engine.md).
+    """
+    pixels, masks = load_image(call, image=image)
+    with _opened(call.folders, image) as opened:
+        if opened.mode == "P" and masks.shape[1:] != pixels.shape[1:3]:
+            masks = np.zeros(pixels.shape[:3], np.float32)
+    return pixels, masks
+
+
+def load_image_mask_newer(call: Call, *, image: str, channel: str) -> Result:
+    """Return the mask of what `load_image_newer` loads, or one of its colours: ComfyUI 0.33's form."""
+    pixels, masks = load_image_newer(call, image=image)
+    return (masks if channel == "alpha" else pixels[..., _COLOURS.index(channel)].copy(),)
 
 
 def empty_image(call: Call, *, width: int, height: int, batch_size: int = 1, color: int = 0) -> Result:

@@ -18,7 +18,8 @@ def hold(call: Call, *, value: Value) -> Result:
 def preview_any(call: Call, *, source: Value = None) -> Result:
     """Any value as text."""
     call.check()
-    return Shown(ui={"text": (_text_of(source),)})
+    text = _text_of(source)
+    return Shown(ui={"text": (text,)}, values=(text,))
 
 
 def _text_of(source: Value) -> str:

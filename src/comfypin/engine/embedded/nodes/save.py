@@ -4,6 +4,7 @@ import json
 import random
 import string
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,14 @@ def save_image(call: Call, *, images: Pixels, filename_prefix: str = "ComfyUI") 
 
 def preview_image(call: Call, *, images: Pixels) -> Result:
     """Write each picture to the folder that is emptied sometime."""
-    letters = "".join(random.choices(string.ascii_lowercase, k=_PREVIEW_LETTERS))  # noqa: S311, only a file's name
-    return _save_each(call, images, f"ComfyUI_temp_{letters}", folder="temp", compression=_PREVIEW_COMPRESSION)
+    return _save_each(call, images, _preview_prefix(), folder="temp", compression=_PREVIEW_COMPRESSION)
+
+
+def show_pictures(call: Call, images: Pixels, *, value: Pixels | None = None) -> Result:
+    """Show pictures without metadata, and pass them on, or another value: what ComfyUI's newer nodes do."""
+    bare = replace(call, metadata=False)
+    shown = _save_each(bare, images, _preview_prefix(), folder="temp", compression=_PREVIEW_COMPRESSION)
+    return Shown(ui={**shown.ui, "animated": (False,)}, values=(images if value is None else value,))
 
 
 def save_animated_webp(
@@ -56,7 +63,7 @@ def save_animated_png(call: Call, *, images: Pixels, filename_prefix: str, fps: 
 
     texts = PngImagePlugin.PngInfo()
     if call.metadata:
-        for name, value in _texts(call):
+        for name, value in metadata_texts(call):
             texts.add(b"comf", f"{name}\0{value}".encode("latin-1", "strict"), after_idat=True)
     duration = int(1000.0 / fps)
     return _save_animation(
@@ -64,7 +71,21 @@ def save_animated_png(call: Call, *, images: Pixels, filename_prefix: str, fps: 
     )
 
 
-def _save_each(call: Call, images: Pixels, prefix: str, *, folder: str, compression: int) -> Result:
+def _preview_prefix() -> str:
+    letters = "".join(random.choices(string.ascii_lowercase, k=_PREVIEW_LETTERS))  # noqa: S311, only a file's name
+    return f"ComfyUI_temp_{letters}"
+
+
+def write_picture(call: Call, path: Path, values: Pixels) -> None:
+    """Write one picture as a PNG of 8 bits."""
+    from PIL import Image
+
+    levels = to_bytes(values)
+    picture = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
+    _write(path, picture, format="PNG", pnginfo=_png_info(call), compress_level=_SAVE_COMPRESSION)
+
+
+def _save_each(call: Call, images: Pixels, prefix: str, *, folder: str, compression: int) -> Shown:
     root = call.folders.named(folder)
     assert root is not None
     place = save_place(root, prefix, width=images.shape[2], height=images.shape[1])
@@ -73,7 +94,7 @@ def _save_each(call: Call, images: Pixels, prefix: str, *, folder: str, compress
         name = f"{place.stem.replace('%batch_num%', str(index))}_{place.counter + index:05}_.png"
         _write(place.folder / name, picture, format="PNG", pnginfo=_png_info(call), compress_level=compression)
         saved.append({"filename": name, "subfolder": place.subfolder, "type": folder})
-    return Shown(ui={"images": saved})
+    return Shown(ui={"images": saved}, values=(images,))
 
 
 def _save_animation(call: Call, images: Pixels, prefix: str, suffix: str, **options: object) -> Result:
@@ -82,7 +103,7 @@ def _save_animation(call: Call, images: Pixels, prefix: str, suffix: str, **opti
     first, *others = _pictures(call, images)
     _write(place.folder / name, first, format=suffix.upper(), save_all=True, append_images=others, **options)
     entry = {"filename": name, "subfolder": place.subfolder, "type": "output"}
-    return Shown(ui={"images": [entry], "animated": (True,)})
+    return Shown(ui={"images": [entry], "animated": (True,)}, values=(images,))
 
 
 def _pictures(call: Call, images: Pixels) -> "Iterator[Image.Image]":
@@ -98,7 +119,8 @@ def _write(path: Path, picture: "Image.Image", **options: object) -> None:
         picture.save(file, **options)  # type: ignore[arg-type]
 
 
-def _texts(call: Call) -> Iterator[tuple[str, str]]:
+def metadata_texts(call: Call) -> Iterator[tuple[str, str]]:
+    """Yield the prompt and the workflow as pictures carry them."""
     yield "prompt", json.dumps(call.graph)
     for name, value in (call.extra_pnginfo or {}).items():
         yield name, json.dumps(value)
@@ -110,12 +132,12 @@ def _png_info(call: Call) -> "PngInfo | None":
     if not call.metadata:
         return None
     info = PngImagePlugin.PngInfo()
-    for name, value in _texts(call):
+    for name, value in metadata_texts(call):
         info.add_text(name, value)
     return info
 
 
-_HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 _PREFIX_HELP = (
     "The prefix for the file to save. This may include formatting information such as %date:yyyy-MM-dd% or "
     "%Empty Latent Image.width% to include values from nodes."
@@ -133,7 +155,7 @@ CLASSES = (
             image("images", tooltip="The images to save."),
             Input(name="filename_prefix", type="STRING", options={"default": "ComfyUI", "tooltip": _PREFIX_HELP}),
         ),
-        hidden=_HIDDEN,
+        hidden=HIDDEN,
         is_output=True,
         run=save_image,
     ),
@@ -144,7 +166,7 @@ CLASSES = (
         category="image",
         module="nodes",
         inputs=(image("images"),),
-        hidden=_HIDDEN,
+        hidden=HIDDEN,
         is_output=True,
         run=preview_image,
     ),
@@ -161,7 +183,7 @@ CLASSES = (
             whole("quality", 80, 0, 100, step=None),
             choice("method", *_WEBP_METHODS),
         ),
-        hidden=_HIDDEN,
+        hidden=HIDDEN,
         is_output=True,
         run=save_animated_webp,
     ),
@@ -176,7 +198,7 @@ CLASSES = (
             number("fps", 6.0, 0.01, 1000.0, 0.01),
             whole("compress_level", 4, 0, 9, step=None),
         ),
-        hidden=_HIDDEN,
+        hidden=HIDDEN,
         is_output=True,
         run=save_animated_png,
     ),

@@ -32,6 +32,15 @@ def image_scale_to_total_pixels(call: Call, *, image: Pixels, upscale_method: st
     return (resize(image, width=width, height=height, method=upscale_method, crop="disabled", check=call.check),)
 
 
+def image_scale_to_steps(
+    call: Call, *, image: Pixels, upscale_method: str, megapixels: float, resolution_steps: int
+) -> Result:
+    """Resize to a number of megapixels; each side is a multiple of `resolution_steps`. ComfyUI 0.33's form."""
+    factor = math.sqrt(megapixels * _MEGAPIXEL / (image.shape[2] * image.shape[1]))
+    height, width = (round(side * factor / resolution_steps) * resolution_steps for side in image.shape[1:3])
+    return (resize(image, width=width, height=height, method=upscale_method, crop="disabled", check=call.check),)
+
+
 def image_scale_to_max_dimension(call: Call, *, image: Pixels, upscale_method: str, largest_size: int) -> Result:
     """Resize so that the longer side has a length."""
     height, width = image.shape[1:3]

@@ -38,12 +38,7 @@ def image_rotate(call: Call, *, image: Pixels, rotation: str) -> Result:
 
 def image_batch(call: Call, *, image1: Pixels, image2: Pixels) -> Result:
     """Two batches as one; the second takes the first one's size."""
-    image1, image2 = _with_alpha(image1, image2), _with_alpha(image2, image1)
-    if image1.shape[1:] != image2.shape[1:]:
-        height, width = image1.shape[1:3]
-        image2 = resize(image2, width=width, height=height, method="bilinear", crop="center", check=call.check)
-    reserve(image1.shape[0] + image2.shape[0], *image1.shape[1:])
-    return (np.concatenate([image1, image2]),)
+    return (stack_pictures([image1, image2], call),)
 
 
 def repeat_image_batch(call: Call, *, image: Pixels, amount: int) -> Result:
@@ -56,7 +51,9 @@ def repeat_image_batch(call: Call, *, image: Pixels, amount: int) -> Result:
 def image_from_batch(call: Call, *, image: Pixels, batch_index: int, length: int) -> Result:
     """A run of pictures of a batch."""
     call.check()
-    first = min(image.shape[0] - 1, batch_index)
+    if batch_index < 0:  # only newer releases let that through: from the end
+        batch_index += image.shape[0]
+    first = max(0, min(image.shape[0] - 1, batch_index))
     return (image[first : first + length].copy(),)
 
 
@@ -96,11 +93,22 @@ def _feather(height: int, width: int, padding: tuple[int, int, int, int], feathe
     return (share * share).astype(np.float32)
 
 
-def _with_alpha(pixels: Pixels, other: Pixels) -> Pixels:
-    """One band more, of ones, where the other has more bands."""
-    if pixels.shape[3] >= other.shape[3]:
-        return pixels
-    return np.pad(pixels, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1.0)
+def stack_pictures(batches: list[Pixels], call: Call) -> Pixels:
+    """Return batches as one, of the first one's size; whatever has fewer bands than others gets one more, of ones."""
+    bands = max(batch.shape[3] for batch in batches)
+    padded = [
+        batch if batch.shape[3] == bands else np.pad(batch, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1.0)
+        for batch in batches
+    ]
+    height, width = padded[0].shape[1:3]
+    resized = [
+        batch
+        if batch.shape[1:] == padded[0].shape[1:]
+        else resize(batch, width=width, height=height, method="bilinear", crop="center", check=call.check)
+        for batch in padded
+    ]
+    reserve(sum(len(batch) for batch in resized), *resized[0].shape[1:])
+    return np.concatenate(resized)
 
 
 _BATCH = Input(name="batch_size", type="INT", options={"default": 1, "min": 1, "max": 4096})

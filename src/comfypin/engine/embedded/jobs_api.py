@@ -1,0 +1,227 @@
+"""ComfyUI 0.33's /api/jobs: the queue and the history as one list, and cancelling by id."""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from comfypin.digest import JsonValue
+from comfypin.engine.embedded.engine import EmbeddedEngine
+from comfypin.engine.embedded.queue import QueuedPrompt
+
+STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
+_SORTS = {"created_at", "execution_duration"}
+_ENDINGS = {"execution_success": "completed", "execution_error": "failed", "execution_interrupted": "cancelled"}
+_SHOWABLE = {"images", "video", "audio", "3d", "text"}
+_LONGEST_TEXT = 1024
+
+Job = dict[str, Any]
+
+
+class RequestInvalid(Exception):
+    """A query or a body that the route answers with 400, in these words."""
+
+
+def is_job_id(value: object) -> bool:
+    """Return whether a value is a UUID as ComfyUI wants it: lower case, with hyphens."""
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+class JobsApi:
+    """The routes about jobs, which is what ComfyUI calls prompts here."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self._engine = engine
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the routes to the app; unlike the others they exist below /api alone."""
+        app.router.add_get("/api/jobs", self.list_jobs)
+        app.router.add_get("/api/jobs/{job_id}", self.one_job)
+        app.router.add_post("/api/jobs/cancel", self.cancel_many)
+        app.router.add_post("/api/jobs/{job_id}/cancel", self.cancel)
+
+    async def list_jobs(self, request: web.Request) -> web.Response:
+        """Answer a page of jobs."""
+        try:
+            asked = _Listing.of(request.query)
+        except RequestInvalid as problem:
+            return web.json_response({"error": str(problem)}, status=400)
+        found = asked.chosen(self._jobs())
+        page = found[asked.offset :][: asked.limit]
+        shown: dict[str, JsonValue] = {"offset": asked.offset, "limit": asked.limit, "total": len(found)}
+        shown["has_more"] = asked.offset + len(page) < len(found)
+        return web.json_response({"jobs": page, "pagination": shown})
+
+    async def one_job(self, request: web.Request) -> web.Response:
+        """Answer one job, with its outputs if it ended."""
+        job_id = request.match_info["job_id"]
+        history = self._engine.queue.history_of(job_id)
+        if job_id in history:
+            return web.json_response(_ended(job_id, history[job_id], whole=True))
+        for job in self._unfinished():
+            if job["id"] == job_id:
+                return web.json_response(job)
+        return web.json_response({"error": "Job not found"}, status=404)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Cancel a job; one that is unknown or has ended is no error."""
+        return web.json_response({"cancelled": self._engine.cancel(request.match_info["job_id"])})
+
+    async def cancel_many(self, request: web.Request) -> web.Response:
+        """Cancel several jobs."""
+        try:
+            body = await request.json()
+        except ValueError:
+            return web.json_response({"error": "Request body must be valid JSON"}, status=400)
+        ids = body.get("job_ids") if isinstance(body, dict) else None
+        if not isinstance(ids, list):
+            return web.json_response({"error": "job_ids must be a list"}, status=400)
+        invalid = [each if isinstance(each, str) else repr(each) for each in ids if not is_job_id(each)]
+        if invalid:
+            problem = {"error": "job_ids contains invalid id(s)", "invalid_ids": invalid}
+            return web.json_response(problem, status=400)
+        cancelled = [self._engine.cancel(each) for each in ids]
+        return web.json_response({"cancelled": any(cancelled)})
+
+    def _jobs(self) -> Iterable[Job]:
+        history = self._engine.queue.history()
+        return [*self._unfinished(), *(_ended(job_id, entry) for job_id, entry in history.items())]
+
+    def _unfinished(self) -> Iterable[Job]:
+        running, waiting = self._engine.queue.running(), self._engine.queue.waiting()
+        begun = [_queued(running, "in_progress")] if running is not None else []
+        return [*begun, *(_queued(each, "pending") for each in waiting)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listing:
+    """What a query asks for."""
+
+    statuses: frozenset[str]
+    workflow_id: str | None
+    sort_by: str
+    descending: bool
+    limit: int | None
+    offset: int
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> "_Listing":
+        """Read a query. Raises `RequestInvalid`."""
+        asked = [each.strip().lower() for each in query.get("status", "").split(",") if each.strip()]
+        unknown = [each for each in asked if each not in STATUSES]
+        if unknown:
+            known = ", ".join(STATUSES)
+            raise RequestInvalid(f"Invalid status value(s): {', '.join(unknown)}. Valid values: {known}")
+        sort_by, order = query.get("sort_by", "created_at").lower(), query.get("sort_order", "desc").lower()
+        if sort_by not in _SORTS:
+            raise RequestInvalid("sort_by must be 'created_at' or 'execution_duration'")
+        if order not in ("asc", "desc"):
+            raise RequestInvalid("sort_order must be 'asc' or 'desc'")
+        limit = _whole(query, "limit")
+        if limit is not None and limit <= 0:
+            raise RequestInvalid("limit must be a positive integer")
+        return cls(
+            statuses=frozenset(asked or STATUSES),
+            workflow_id=query.get("workflow_id"),
+            sort_by=sort_by,
+            descending=order == "desc",
+            limit=limit,
+            offset=max(0, _whole(query, "offset") or 0),
+        )
+
+    def chosen(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs that are asked for, in order."""
+        kept = [job for job in jobs if job["status"] in self.statuses]
+        if self.workflow_id:
+            kept = [job for job in kept if job.get("workflow_id") == self.workflow_id]
+        key = _duration if self.sort_by == "execution_duration" else _created
+        return sorted(kept, key=key, reverse=self.descending)
+
+
+def _whole(query: Mapping[str, str], name: str) -> int | None:
+    if name not in query:
+        return None
+    try:
+        return int(query[name])
+    except ValueError:
+        raise RequestInvalid(f"{name} must be an integer") from None
+
+
+def _created(job: Job) -> int:
+    return int(job.get("create_time", 0))
+
+
+def _duration(job: Job) -> int:
+    start, end = job.get("execution_start_time", 0), job.get("execution_end_time", 0)
+    return end - start if start and end else 0
+
+
+def _queued(prompt: QueuedPrompt, status: str) -> Job:
+    created, workflow_id = _metadata(prompt.extra_data)
+    job = {"id": prompt.prompt_id, "status": status, "priority": prompt.number, "create_time": created}
+    return _without_none(job | {"outputs_count": 0, "previewable_outputs_count": 0, "workflow_id": workflow_id})
+
+
+def _ended(job_id: str, entry: Any, *, whole: bool = False) -> Job:
+    number, _, graph, extra_data, _ = entry["prompt"]
+    created, workflow_id = _metadata(extra_data)
+    messages = dict(entry["status"]["messages"])
+    ending = next((name for name in _ENDINGS if name in messages), "execution_success")
+    files = _files(entry["outputs"])
+    job = _without_none(
+        {
+            "id": job_id,
+            "status": _ENDINGS[ending],
+            "priority": number,
+            "create_time": created,
+            "execution_start_time": messages.get("execution_start", {}).get("timestamp"),
+            "execution_end_time": messages.get(ending, {}).get("timestamp"),
+            "execution_error": messages.get("execution_error"),
+            "outputs_count": len(files),
+            "previewable_outputs_count": sum(file["mediaType"] in _SHOWABLE for file in files),
+            "preview_output": _preview(files, entry["outputs"]),
+            "workflow_id": workflow_id,
+        }
+    )
+    if whole:
+        job |= {"outputs": entry["outputs"], "execution_status": entry["status"]}
+        job |= {"workflow": {"prompt": graph, "extra_data": extra_data}}
+    return job
+
+
+def _files(outputs: Mapping[str, Any]) -> list[Job]:
+    """Return every file of a run, with its node and the key that it stands under."""
+    return [
+        {**item, "nodeId": node_id, "mediaType": key}
+        for node_id, shown in outputs.items()
+        for key, items in shown.items()
+        if key != "animated"
+        for item in items
+        if isinstance(item, dict)
+    ]
+
+
+def _preview(files: list[Job], outputs: Mapping[str, Any]) -> Job | None:
+    """Return what stands for a run: a kept file, else any file, else a text."""
+    for file in sorted(files, key=lambda file: file["type"] != "output"):
+        return file
+    for node_id, shown in outputs.items():
+        for text in shown.get("text", ()):
+            cut = {"truncated": True} if len(str(text)) > _LONGEST_TEXT else {}
+            return {"content": str(text)[:_LONGEST_TEXT], **cut, "nodeId": node_id, "mediaType": "text"}
+    return None
+
+
+def _metadata(extra_data: Mapping[str, Any]) -> tuple[Any, Any]:
+    information = extra_data.get("extra_pnginfo")
+    workflow = information.get("workflow") if isinstance(information, dict) else None
+    return extra_data.get("create_time"), workflow.get("id") if isinstance(workflow, dict) else None
+
+
+def _without_none(job: Job) -> Job:
+    return {name: value for name, value in job.items() if value is not None}

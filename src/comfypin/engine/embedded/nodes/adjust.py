@@ -1,0 +1,160 @@
+"""Nodes of ComfyUI 0.33 that adjust, cut out and show pictures and masks."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from comfypin.engine.embedded.arrays import Pixels, from_bytes, to_bytes
+from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, image, mask, number, whole
+from comfypin.engine.embedded.nodes.save import HIDDEN, show_pictures
+
+_LARGEST_CROP = 8192
+
+
+def adjust_brightness(call: Call, *, images: Pixels, factor: float) -> Result:
+    """Make pictures darker or brighter."""
+    call.check()
+    return (np.clip(images * np.float32(factor), np.float32(0), np.float32(1)),)
+
+
+def adjust_contrast(call: Call, *, images: Pixels, factor: float) -> Result:
+    """Move colours towards grey or away from it."""
+    call.check()
+    half = np.float32(0.5)
+    return (np.clip((images - half) * np.float32(factor) + half, np.float32(0), np.float32(1)),)
+
+
+def normalize_images(call: Call, *, images: Pixels, mean: float, std: float) -> Result:
+    """Shift and stretch colours; they may leave 0..1."""
+    call.check()
+    return ((images - np.float32(mean)) / np.float32(std),)
+
+
+def center_crop_images(call: Call, *, images: Pixels, width: int, height: int) -> Result:
+    """Cut out the middle; whatever is smaller stays. Colours go through bytes, as in ComfyUI."""
+    call.check()
+    old_height, old_width = images.shape[1:3]
+    left, top = max(0, (old_width - width) // 2), max(0, (old_height - height) // 2)
+    return (from_bytes(to_bytes(images[:, top : top + height, left : left + width])),)
+
+
+def image_crop_v2(call: Call, *, image: Pixels, crop_region: Mapping[str, int]) -> Result:
+    """Cut out a box, and show it."""
+    call.check()
+    x = min(crop_region.get("x", 0), image.shape[2] - 1)
+    y = min(crop_region.get("y", 0), image.shape[1] - 1)
+    width, height = crop_region.get("width", 512), crop_region.get("height", 512)
+    return show_pictures(call, image[:, y : y + height, x : x + width])
+
+
+def mask_preview(call: Call, *, mask: Pixels) -> Result:
+    """Show masks as grey pictures."""
+    flat = mask.reshape(-1, *mask.shape[-2:])
+    return show_pictures(call, np.repeat(flat[..., None], 3, axis=3), value=mask)
+
+
+def _per_image(
+    name: str, run: Callable[..., Result], display_name: str, description: str, category: str, *inputs: Input,
+    aliases: tuple[str, ...],
+) -> NodeClass:  # fmt: skip
+    """Return a class of the family that ComfyUI builds on one base: pictures in, pictures out."""
+    return NodeClass(
+        name=name,
+        display_name=display_name,
+        description=description,
+        category=category,
+        module="comfy_extras.nodes_dataset",
+        modern=True,
+        experimental=True,
+        aliases=aliases,
+        inputs=(image("images", tooltip="Image to process."), *inputs),
+        outputs=("IMAGE",),
+        output_names=("images",),
+        output_tooltips=("Processed images",),
+        run=run,
+    )
+
+
+def _factor(word: str, less: str, more: str) -> Input:
+    help_text = f"{word} factor. 1.0 = no change, <1.0 = {less}, >1.0 = {more}."
+    return number("factor", 1.0, 0.0, 2.0, None, tooltip=help_text)
+
+
+_BOX: Mapping[str, int] = {"x": 0, "y": 0, "width": 512, "height": 512}
+
+CLASSES = (
+    _per_image(
+        "AdjustBrightness",
+        adjust_brightness,
+        "Adjust Brightness",
+        "Adjust the brightness of an image.",
+        "image/adjustments",
+        _factor("Brightness", "darker", "brighter"),
+        aliases=("brightness",),
+    ),
+    _per_image(
+        "AdjustContrast",
+        adjust_contrast,
+        "Adjust Contrast",
+        "Adjust the contrast of an image.",
+        "image/adjustments",
+        _factor("Contrast", "less contrast", "more contrast"),
+        aliases=("contrast",),
+    ),
+    _per_image(
+        "NormalizeImages",
+        normalize_images,
+        "Normalize Image Colors",
+        "Normalize images using mean and standard deviation.",
+        "image/color",
+        number("mean", 0.5, 0.0, 1.0, None, tooltip="Mean value for normalization.", advanced=True),
+        number("std", 0.5, 0.001, 1.0, None, tooltip="Standard deviation for normalization.", advanced=True),
+        aliases=("normalize", "normalize colors"),
+    ),
+    _per_image(
+        "CenterCropImages",
+        center_crop_images,
+        "Crop Image (Center)",
+        "Center crop an image to the specified dimensions.",
+        "image/transform",
+        whole("width", 512, 1, _LARGEST_CROP, None, tooltip="Crop width."),
+        whole("height", 512, 1, _LARGEST_CROP, None, tooltip="Crop height."),
+        aliases=("crop", "cut", "trim"),
+    ),
+    NodeClass(
+        name="ImageCropV2",
+        display_name="Crop Image",
+        description="Crop an image to the specified dimensions.",
+        category="image/transform",
+        module="comfy_extras.nodes_images",
+        modern=True,
+        intermediate=True,
+        aliases=("crop", "cut", "trim"),
+        essentials="Image Tools",
+        inputs=(
+            image(),
+            Input(
+                name="crop_region",
+                type="BOUNDING_BOX",
+                options={"default": dict(_BOX), "socketless": True, "component": "ImageCrop"},
+            ),
+        ),
+        outputs=("IMAGE",),
+        run=image_crop_v2,
+    ),
+    NodeClass(
+        name="MaskPreview",
+        display_name="Preview Mask",
+        description="Preview the masks without saving them to the ComfyUI output directory.",
+        category="image/mask",
+        module="comfy_extras.nodes_mask",
+        modern=True,
+        aliases=("show mask", "view mask", "inspect mask", "debug mask"),
+        inputs=(mask(),),
+        hidden=HIDDEN,
+        is_output=True,
+        outputs=("MASK",),
+        output_names=("mask",),
+        run=mask_preview,
+    ),
+)
