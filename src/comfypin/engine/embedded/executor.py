@@ -10,7 +10,7 @@ from typing import Any
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.cache import Kept, ResultCache, fingerprints, signatures
 from comfypin.engine.embedded.declare import Call, NodeClass, Shown, Value
-from comfypin.engine.embedded.dynamic import open_inputs
+from comfypin.engine.embedded.dynamic import OpenInputs, open_inputs
 from comfypin.engine.embedded.folders import Folders
 from comfypin.engine.embedded.hub import Hub
 from comfypin.engine.embedded.messages import ProgressState, meta_of, timestamp_ms
@@ -183,6 +183,7 @@ class _Run:
         kind = self._class_of(node_id)
         call = self._call_context(node_id)
         opened = open_inputs(kind.inputs, self._graph[node_id]["inputs"])
+        self._refuse_call(kind, node_id, opened)
         results = []
         for values in [dict(inputs)] if kind.takes_lists else _slices(inputs):
             self._executor.check()
@@ -194,6 +195,21 @@ class _Run:
         shown = [result.ui for result in results if isinstance(result, Shown)]
         together = {key: [item for ui in shown for item in ui[key]] for key in shown[0]} if shown else None
         return Kept(slots=slots, shown=together, meta=meta_of(node_id))
+
+    def _refuse_call(self, kind: NodeClass, node_id: str, opened: OpenInputs) -> None:
+        """Raise `TypeError`, in the words of ComfyUI, for arguments that its function would not take.
+
+        It hands over every link, known or not; and an input that depends on a choice is never missed before.
+        """
+        given = self._graph[node_id]["inputs"]
+        known = {each.input.name for each in opened.members}
+        unknown = [name for name, value in given.items() if is_link(value) and name not in known]
+        if unknown and not kind.takes_any_input:
+            raise TypeError(f"{kind.name}.execute() got an unexpected keyword argument '{unknown[0]}'")
+        groups = {each.path[0] for each in opened.members} | {path[0] for path in opened.empty}
+        missing = [each.name for each in kind.inputs if not each.optional and each.name not in groups]
+        if missing:
+            raise TypeError(f"{kind.name}.execute() missing 1 required positional argument: '{missing[0]}'")
 
     def _call_context(self, node_id: str) -> Call:
         executor = self._executor

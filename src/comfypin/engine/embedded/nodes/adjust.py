@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from comfypin.engine.embedded.arrays import Pixels, from_bytes, to_bytes
-from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, image, mask, number, whole
-from comfypin.engine.embedded.nodes.save import HIDDEN, show_pictures
+from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, Shown, Value, image, mask, number, whole
+from comfypin.engine.embedded.nodes.save import HIDDEN, show_pictures, temporary_files
+from comfypin.engine.embedded.pixels.resize import resize
 
-_LARGEST_CROP = 8192
+_LARGEST_SIDE = 8192
 
 
 def adjust_brightness(call: Call, *, images: Pixels, factor: float) -> Result:
@@ -38,6 +39,26 @@ def center_crop_images(call: Call, *, images: Pixels, width: int, height: int) -
     return (from_bytes(to_bytes(images[:, top : top + height, left : left + width])),)
 
 
+def resize_by_shorter_edge(call: Call, *, images: Pixels, shorter_edge: int) -> Result:
+    """Resize so that the shorter side has a length."""
+    height, width = images.shape[1:3]
+    return (_with_side(call, images, shorter_edge, is_width=width < height),)
+
+
+def resize_by_longer_edge(call: Call, *, images: Pixels, longer_edge: int) -> Result:
+    """Resize so that the longer side has a length."""
+    height, width = images.shape[1:3]
+    return (_with_side(call, images, longer_edge, is_width=width > height),)
+
+
+def _with_side(call: Call, images: Pixels, side: int, *, is_width: bool) -> Pixels:
+    """Resize to a width or a height; the other side is cut off, not rounded, to a whole number."""
+    old_height, old_width = images.shape[1:3]
+    width = side if is_width else int(old_width * (side / old_height))
+    height = int(old_height * (side / old_width)) if is_width else side
+    return resize(images, width=width, height=height, method="lanczos", crop="disabled", check=call.check)
+
+
 def image_crop_v2(call: Call, *, image: Pixels, crop_region: Mapping[str, int]) -> Result:
     """Cut out a box, and show it."""
     call.check()
@@ -53,9 +74,24 @@ def mask_preview(call: Call, *, mask: Pixels) -> Result:
     return show_pictures(call, np.repeat(flat[..., None], 3, axis=3), value=mask)
 
 
+def image_compare(
+    call: Call, *, compare_view: Value, image_a: Pixels | None = None, image_b: Pixels | None = None
+) -> Result:
+    """Show two batches side by side."""
+    call.check()
+    sides = {"a": image_a, "b": image_b}
+    return Shown(
+        ui={
+            f"{side}_images": () if images is None else temporary_files(call, images, f"comfy.compare.{side}")
+            for side, images in sides.items()
+        }
+    )
+
+
 def _per_image(
     name: str, run: Callable[..., Result], display_name: str, description: str, category: str, *inputs: Input,
-    aliases: tuple[str, ...],
+    aliases: tuple[str, ...] | None = None,
+    deprecated: bool = False,
 ) -> NodeClass:  # fmt: skip
     """Return a class of the family that ComfyUI builds on one base: pictures in, pictures out."""
     return NodeClass(
@@ -66,12 +102,25 @@ def _per_image(
         module="comfy_extras.nodes_dataset",
         modern=True,
         experimental=True,
+        deprecated=deprecated,
         aliases=aliases,
         inputs=(image("images", tooltip="Image to process."), *inputs),
         outputs=("IMAGE",),
         output_names=("images",),
         output_tooltips=("Processed images",),
         run=run,
+    )
+
+
+def _edge_class(name: str, run: Callable[..., Result], word: str, default: int) -> NodeClass:
+    return _per_image(
+        name,
+        run,
+        f"Resize Images by {word.title()} Edge (DEPRECATED)",
+        f"Resize images so that the {word} edge matches the specified dimension while preserving aspect ratio.",
+        "image/transform",
+        whole(f"{word}_edge", default, 1, _LARGEST_SIDE, None, tooltip=f"Target dimension for the {word} edge."),
+        deprecated=True,
     )
 
 
@@ -117,10 +166,12 @@ CLASSES = (
         "Crop Image (Center)",
         "Center crop an image to the specified dimensions.",
         "image/transform",
-        whole("width", 512, 1, _LARGEST_CROP, None, tooltip="Crop width."),
-        whole("height", 512, 1, _LARGEST_CROP, None, tooltip="Crop height."),
+        whole("width", 512, 1, _LARGEST_SIDE, None, tooltip="Crop width."),
+        whole("height", 512, 1, _LARGEST_SIDE, None, tooltip="Crop height."),
         aliases=("crop", "cut", "trim"),
     ),
+    _edge_class("ResizeImagesByShorterEdge", resize_by_shorter_edge, "shorter", 512),
+    _edge_class("ResizeImagesByLongerEdge", resize_by_longer_edge, "longer", 1024),
     NodeClass(
         name="ImageCropV2",
         display_name="Crop Image",
@@ -141,6 +192,24 @@ CLASSES = (
         ),
         outputs=("IMAGE",),
         run=image_crop_v2,
+    ),
+    NodeClass(
+        name="ImageCompare",
+        display_name="Compare Images",
+        description="Compares two images side by side with a slider.",
+        category="image",
+        module="comfy_extras.nodes_image_compare",
+        modern=True,
+        experimental=True,
+        essentials="Image Tools",
+        inputs=(
+            Input(name="compare_view", type="IMAGECOMPARE", options={"socketless": True}),
+            Input(name="image_a", type="IMAGE", optional=True),
+            Input(name="image_b", type="IMAGE", optional=True),
+        ),
+        hidden=HIDDEN,
+        is_output=True,
+        run=image_compare,
     ),
     NodeClass(
         name="MaskPreview",

@@ -3,7 +3,7 @@
 import json
 import random
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,14 +33,20 @@ def save_image(call: Call, *, images: Pixels, filename_prefix: str = "ComfyUI") 
 
 def preview_image(call: Call, *, images: Pixels) -> Result:
     """Write each picture to the folder that is emptied sometime."""
-    return _save_each(call, images, _preview_prefix(), folder="temp", compression=_PREVIEW_COMPRESSION)
+    return _save_each(call, images, _preview_prefix("ComfyUI"), folder="temp", compression=_PREVIEW_COMPRESSION)
 
 
 def show_pictures(call: Call, images: Pixels, *, value: Pixels | None = None) -> Result:
-    """Show pictures without metadata, and pass them on, or another value: what ComfyUI's newer nodes do."""
+    """Show pictures, and pass them on, or another value: what ComfyUI's newer nodes do."""
+    files = temporary_files(call, images, "ComfyUI")
+    return Shown(ui={"images": files, "animated": (False,)}, values=(images if value is None else value,))
+
+
+def temporary_files(call: Call, images: Pixels, prefix: str) -> Sequence[JsonValue]:
+    """Write pictures, without metadata, to the folder that is emptied sometime; return what is shown of them."""
     bare = replace(call, metadata=False)
-    shown = _save_each(bare, images, _preview_prefix(), folder="temp", compression=_PREVIEW_COMPRESSION)
-    return Shown(ui={**shown.ui, "animated": (False,)}, values=(images if value is None else value,))
+    name = _preview_prefix(prefix)
+    return _save_each(bare, images, name, folder="temp", compression=_PREVIEW_COMPRESSION).ui["images"]
 
 
 def save_animated_webp(
@@ -71,9 +77,9 @@ def save_animated_png(call: Call, *, images: Pixels, filename_prefix: str, fps: 
     )
 
 
-def _preview_prefix() -> str:
+def _preview_prefix(prefix: str) -> str:
     letters = "".join(random.choices(string.ascii_lowercase, k=_PREVIEW_LETTERS))  # noqa: S311, only a file's name
-    return f"ComfyUI_temp_{letters}"
+    return f"{prefix}_temp_{letters}"
 
 
 def write_picture(call: Call, path: Path, values: Pixels) -> None:
