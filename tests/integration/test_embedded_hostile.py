@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfypin.engine.embedded.folders import Folders
-from comfypin.engine.embedded.nodes.registry import NODE_CLASSES
+from comfypin.engine.embedded.nodes.registry import classes_of
+from comfypin.engine.embedded.releases import RELEASES, Release
 from comfypin.engine.embedded.validate import Validator
 from tests.support.embedded import Embedded, embedded_engine, empty, load, node, picture, save
 
@@ -148,9 +149,11 @@ async def test_a_chain_of_ten_thousand_nodes_runs(engine: Embedded) -> None:
     assert (await engine.pixels(entry))[0].getpixel((0, 0)) == (255, 255, 255)
 
 
-async def test_a_circle_of_ten_thousand_nodes_is_refused(engine: Embedded) -> None:
+@pytest.mark.parametrize("release", RELEASES.values(), ids=list(RELEASES))
+async def test_a_circle_of_ten_thousand_nodes_is_refused(release: Release, tmp_path: Path) -> None:
     graph = {str(index): node("ImageInvert", image=[str((index + 1) % 10_000), 0]) for index in range(10_000)}
-    status, answer = await engine.post({"prompt": {**graph, "save": save("0")}})
+    async with embedded_engine(tmp_path, release=release) as engine:
+        status, answer = await engine.post({"prompt": {**graph, "save": save("0")}})
     assert (status, answer["error"]["type"]) == (400, "prompt_outputs_failed_validation")
 
 
@@ -177,17 +180,21 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["1", "__value__"]), inner, max_size=2),
     max_leaves=6,
 )
+_NAMES = [
+    "image", "images", "mask", "width", "value", "source", "images.image0", "format", "format.bit_depth",
+    "resize_type", "resize_type.match", "switch", "on_true",
+]  # fmt: skip
 NODES = st.fixed_dictionaries(
-    {"class_type": st.sampled_from(sorted(NODE_CLASSES))},
-    optional={
-        "inputs": JSON | st.dictionaries(st.sampled_from(["image", "images", "mask", "width", "value", "source"]), JSON)
-    },
+    {"class_type": st.sampled_from(sorted(classes_of("0.33.0")))},
+    optional={"inputs": JSON | st.dictionaries(st.sampled_from(_NAMES), JSON)},
 )
 
 
+@pytest.mark.parametrize("release", RELEASES.values(), ids=list(RELEASES))
 @given(graph=st.dictionaries(st.sampled_from(["0", "1", "2", "3"]), NODES, max_size=4))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_graph_of_known_classes_gets_a_verdict(graph: dict[str, Any]) -> None:
+def test_any_graph_gets_a_verdict(release: Release, graph: dict[str, Any]) -> None:
     nowhere = Path("/nonexistent")
-    verdict = Validator(NODE_CLASSES, Folders(input=nowhere, output=nowhere, temp=nowhere)).check(graph)
+    folders = Folders(input=nowhere, output=nowhere, temp=nowhere)
+    verdict = Validator(classes_of(release.version), folders, release).check(graph)
     assert (verdict.error is None) == bool(verdict.outputs)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from comfypin.engine.embedded.arguments import Arguments
 from comfypin.engine.embedded.engine import EmbeddedEngine
+from comfypin.engine.embedded.releases import DEFAULT_RELEASE, Release
 from comfypin.engine.embedded.server import make_app
 
 ENDED = "executing"
@@ -54,7 +55,7 @@ class Embedded:
         """The pictures that a run left, in the order of the history."""
         pictures = []
         for output in entry["outputs"].values():
-            for file in output["images"]:
+            for file in output.get("images", ()):
                 async with self.client.get("/view", params=file) as answer:
                     pictures.append(Image.open(io.BytesIO(await answer.read())))
         return pictures
@@ -78,7 +79,9 @@ class Embedded:
 
 
 @contextlib.asynccontextmanager
-async def embedded_engine(root: Path, *, max_upload_bytes: int = 100 << 20) -> AsyncIterator[Embedded]:
+async def embedded_engine(
+    root: Path, *, max_upload_bytes: int = 100 << 20, release: Release = DEFAULT_RELEASE
+) -> AsyncIterator[Embedded]:
     """An embedded engine over folders below `root`, on a free port of the loopback."""
     arguments = Arguments(
         listen="127.0.0.1",
@@ -87,6 +90,7 @@ async def embedded_engine(root: Path, *, max_upload_bytes: int = 100 << 20) -> A
         output=root / "output",
         temp=root / "temp",
         max_upload_bytes=max_upload_bytes,
+        release=release,
     )
     engine = EmbeddedEngine(arguments)
     async with TestClient(TestServer(make_app(engine))) as client:

@@ -46,7 +46,12 @@ def color_transfer(
 
 
 def _mixed(old: Pixels, new: Pixels, strength: float) -> Pixels:
-    return new if strength == 1 else old + (new - old) * np.float32(strength)
+    """Return what lies between, in torch's way, which counts from the nearer end."""
+    if strength == 1:
+        return new
+    if strength < 0.5:
+        return old + np.float32(strength) * (new - old)
+    return new - (new - old) * np.float32(1 - strength)
 
 
 def _baseline(pictures: Pixels, asked: Mapping[str, Any]) -> Pixels:

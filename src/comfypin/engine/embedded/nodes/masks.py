@@ -101,19 +101,30 @@ def mask_composite(call: Call, *, destination: Pixels, source: Pixels, x: int, y
 
 
 def feather_mask(call: Call, *, mask: Pixels, left: int, top: int, right: int, bottom: int) -> Result:
-    """A mask that falls off towards its edges."""
+    """A mask that falls off towards its edges. 0.3.64 counts the far edges from 0, which is the near edge."""
     call.check()
+    return (_feathered(mask, (left, top, right, bottom), far=0),)
+
+
+def feather_mask_newer(call: Call, *, mask: Pixels, left: int, top: int, right: int, bottom: int) -> Result:
+    """Let a mask fall off towards its edges as ComfyUI 0.33 does: the far ones too."""
+    call.check()
+    return (_feathered(mask, (left, top, right, bottom), far=1),)
+
+
+def _feathered(mask: Pixels, widths: tuple[int, int, int, int], *, far: int) -> Pixels:
+    left, top, right, bottom = widths
     result = _flat(mask).copy()
     columns, rows = result.shape[2], result.shape[1]
     for index, rate in _rates(min(left, columns)):
         result[:, :, index] *= rate
     for index, rate in _rates(min(right, columns)):
-        result[:, :, -index] *= rate  # for 0 that is the left edge: ComfyUI does so too
+        result[:, :, -(index + far)] *= rate
     for index, rate in _rates(min(top, rows)):
         result[:, index] *= rate
     for index, rate in _rates(min(bottom, rows)):
-        result[:, -index] *= rate
-    return (result,)
+        result[:, -(index + far)] *= rate
+    return result
 
 
 def grow_mask(call: Call, *, mask: Pixels, expand: int, tapered_corners: bool) -> Result:
@@ -149,6 +160,13 @@ def join_image_with_alpha(call: Call, *, image: Pixels, alpha: Pixels) -> Result
     opaque = np.float32(1.0) - _stretched(alpha, image, call)
     count = min(len(image), len(opaque))
     return (np.concatenate([image[:count, ..., :3], opaque[:count]], axis=3),)
+
+
+def join_image_with_alpha_newer(call: Call, *, image: Pixels, alpha: Pixels) -> Result:
+    """Give pictures 1 - mask as their alpha; ComfyUI 0.33 repeats the shorter of the two batches."""
+    count = max(len(image), len(alpha))
+    opaque = match_count(np.float32(1.0) - _stretched(alpha, image, call), count)
+    return (np.concatenate([match_count(image[..., :3], count), opaque], axis=3),)
 
 
 def _flat(mask: Pixels) -> Pixels:

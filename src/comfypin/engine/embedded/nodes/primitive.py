@@ -18,11 +18,17 @@ def hold(call: Call, *, value: Value) -> Result:
 def preview_any(call: Call, *, source: Value = None) -> Result:
     """Any value as text."""
     call.check()
-    text = _text_of(source)
+    return Shown(ui={"text": (_text_of(source),)})
+
+
+def preview_any_newer(call: Call, *, source: Value = None) -> Result:
+    """Show any value as text, and pass the text on; ComfyUI 0.33 writes lists and objects over several lines."""
+    call.check()
+    text = _text_of(source, indent=4)
     return Shown(ui={"text": (text,)}, values=(text,))
 
 
-def _text_of(source: Value) -> str:
+def _text_of(source: Value, indent: int | None = None) -> str:
     if source is None:
         return "None"
     if isinstance(source, str):
@@ -30,7 +36,7 @@ def _text_of(source: Value) -> str:
     if isinstance(source, bool | int | float):
         return str(source)
     try:
-        return json.dumps(source)
+        return json.dumps(source, indent=indent, ensure_ascii=indent is None)
     except TypeError:
         return str(show_value(source))
 

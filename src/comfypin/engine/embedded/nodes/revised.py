@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.declare import MAX_SIDE, Input, NodeClass, Result, whole
-from comfypin.engine.embedded.nodes import load, scale
+from comfypin.engine.embedded.nodes import load, masks, primitive, scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +166,7 @@ REVISIONS: Mapping[str, Revision] = {
         display_name="Feather Mask",
         category="image/mask",
         aliases=("soft edge mask", "blur mask edges", "gradient mask edge"),
+        run=masks.feather_mask_newer,
     ),
     "GrowMask": Revision(
         schema=True,
@@ -181,7 +182,9 @@ REVISIONS: Mapping[str, Revision] = {
         category="image/compositing", aliases=("extract alpha", "separate transparency", "remove alpha")
     ),
     "JoinImageWithAlpha": Revision(
-        category="image/compositing", aliases=("add transparency", "apply alpha", "composite alpha", "RGBA")
+        category="image/compositing",
+        aliases=("add transparency", "apply alpha", "composite alpha", "RGBA"),
+        run=masks.join_image_with_alpha_newer,
     ),
     "SaveImage": Revision(
         aliases=("save", "save image", "export image", "output image", "write image", "download"),
@@ -230,5 +233,6 @@ REVISIONS: Mapping[str, Revision] = {
         description="Preview any input value as text.",
         aliases=("show output", "inspect", "debug", "print value", "show text"),
         outputs=("STRING",),
+        run=primitive.preview_any_newer,
     ),
 }

@@ -1,0 +1,96 @@
+"""A real ComfyUI does what was recorded of its release, and the embedded engine's catalogue is its own.
+
+The recordings are chosen by the version of the server (COMFYUI_DIR, COMFYUI_URL).
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from comfypin.engine.command import comfyui_child, has_gpu
+from comfypin.engine.embedded.catalogue import catalogue_entry
+from comfypin.engine.embedded.folders import Folders
+from comfypin.engine.embedded.nodes.registry import classes_of
+from comfypin.engine.embedded.releases import RELEASES
+from comfypin.engine.process import Supervision, open_child
+from comfypin.lock.model import EngineSpec
+from tests.integration.test_embedded_releases import unordered
+from tests.support.recordings import ANSWERS, INPUTS, assert_recorded, cases, recorded, release_of
+from tools.record_comfyui.server import ComfyUI, told
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.asyncio(loop_scope="module")]
+
+COMFYUI_DIR = os.environ.get("COMFYUI_DIR", "")
+COMFYUI_URL = os.environ.get("COMFYUI_URL", "")
+
+
+def version() -> str:
+    """Return the version of the ComfyUI that is to be tested; "" if there is none."""
+    if COMFYUI_URL:
+        return ComfyUI(COMFYUI_URL).version()
+    for folder in (Path(COMFYUI_DIR, "ComfyUI"), Path(COMFYUI_DIR)) if COMFYUI_DIR else ():
+        with contextlib.suppress(FileNotFoundError):
+            if found := re.search(r'__version__ = "(.*)"', (folder / "comfyui_version.py").read_text()):
+                return found[1]
+    return ""
+
+
+VERSION = version()
+RELEASE = release_of(VERSION) or "0.3.64"
+PROMPTS: dict[str, Any] = json.loads(ANSWERS[RELEASE].read_text()) if RELEASE in ANSWERS else {}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ComfyUI]:
+    async with contextlib.AsyncExitStack() as stack:
+        url = COMFYUI_URL
+        if not url:
+            spec = comfyui_child(Path(COMFYUI_DIR), EngineSpec(), os.environ, gpu=has_gpu(os.environ))
+            opening = open_child(spec, tmp_path_factory.mktemp("comfyui"), limits=Supervision(ready_s=150))
+            url = str((await (await stack.enter_async_context(opening)).address()).url)
+        found = ComfyUI(url)
+        for file in sorted(INPUTS.iterdir()):
+            found.upload(file)
+        yield found
+
+
+async def test_its_release_was_recorded(server: ComfyUI) -> None:
+    assert release_of(server.version()) is not None
+    assert server.version() == VERSION
+
+
+@pytest.mark.parametrize("case", cases(RELEASE))
+async def test_a_workflow_gives_the_recorded_pixels(case: str, server: ComfyUI) -> None:
+    status, body, history = server.run(recorded(RELEASE, case)["workflow"])
+    assert status == 200, body
+    assert history["status"]["status_str"] == "success", history["status"]["messages"][-1]
+    files = [file for shown in history["outputs"].values() for file in shown.get("images", ())]
+    assert_recorded(RELEASE, case, [Image.open(io.BytesIO(server.file(file))) for file in files])
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+async def test_a_prompt_is_answered_as_recorded(name: str, server: ComfyUI) -> None:
+    expected = {key: value for key, value in PROMPTS[name].items() if key != "prompt"}
+    assert unordered(told(*server.run(PROMPTS[name]["prompt"]))) == unordered(expected)
+
+
+async def test_the_embedded_engines_catalogue_is_its_own(server: ComfyUI, tmp_path: Path) -> None:
+    real = server.get("/object_info")
+    folders = Folders(input=tmp_path, output=tmp_path, temp=tmp_path)
+    ours = {
+        name: json.loads(json.dumps(catalogue_entry(kind, folders, RELEASES[RELEASE])))
+        for name, kind in classes_of(RELEASE).items()
+    }
+    for catalogue in (real, ours):
+        for name in ("LoadImage", "LoadImageMask"):
+            catalogue[name]["input"]["required"]["image"][0] = "files"
+    assert {name: real.get(name) for name in ours} == ours

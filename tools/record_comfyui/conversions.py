@@ -1,0 +1,87 @@
+"""Recording conversions of workflows by the page, and comparing them with ours and with earlier recordings."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from comfypin.errors.workflow import WorkflowInvalid
+from comfypin.workflow.convert.graph import convert
+from tools.record_comfyui.page import RECORDED_AT, ComfyPage
+
+
+def workflows(paths: Iterable[Path]) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the workflow of each file; an earlier recording stands for the workflow in it."""
+    for path in paths:
+        for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+            document = json.loads(file.read_text())
+            if isinstance(document, dict) and "ui" in document:
+                yield file.stem, document["ui"]
+            elif isinstance(document, dict) and "nodes" in document:
+                yield file.stem, document
+
+
+def record_conversions(page: ComfyPage, cases: Iterable[tuple[str, Any]], folder: Path) -> int:
+    """Write one file for each workflow; return how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for name, workflow in cases:
+        case = {"name": name, "ui": workflow, **page.convert(workflow)}
+        (folder / f"{name}.json").write_text(json.dumps(case, indent=1) + "\n")
+        count += 1
+        print(f"{name}: {_said(case)}", flush=True)
+    return count
+
+
+def _said(case: dict[str, Any]) -> str:
+    if case["api"] is None:
+        return f"the page failed: {case['page_error']}"
+    loading = f", with an error while loading: {case['load_error']}" if case["load_error"] else ""
+    return f"{len(case['api'])} nodes{loading}"
+
+
+def compare_with_ours(cases: Path, object_info: dict[str, Any]) -> list[str]:
+    """Return one line for each recording that comfypin converts in another way than the page."""
+    return [
+        f"{file.stem}: {difference}"
+        for file in sorted(cases.glob("*.json"))
+        if (difference := _ours_against(json.loads(file.read_text()), object_info))
+    ]
+
+
+def _ours_against(case: dict[str, Any], object_info: dict[str, Any]) -> str | None:
+    try:
+        conversion = convert(case["ui"], object_info, choose=lambda options: options[0])
+        ours = conversion.to_api(RECORDED_AT.replace(tzinfo=None))
+    except WorkflowInvalid as problem:
+        return None if case["api"] is None else f"refused: {problem}"
+    if case["api"] is None:
+        return f"converted, and the page failed: {case['page_error']}"
+    return first_difference(case["api"], ours)
+
+
+def compare_recordings(ours: Path, others: Path) -> list[str]:
+    """Return one line for each workflow in both folders whose prompt is another one."""
+    lines = []
+    for file in sorted(ours.glob("*.json")):
+        other = others / file.name
+        if other.is_file():
+            new, old = (json.loads(each.read_text())["api"] for each in (file, other))
+            if difference := first_difference(old, new):
+                lines.append(f"{file.stem}: {difference}")
+    return lines
+
+
+def first_difference(expected: Any, found: Any, place: str = "") -> str | None:
+    """Return where two JSON values differ first, and how; None if they are equal."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in dict.fromkeys((*expected, *found)):
+            where = f"{place}/{key}"
+            if key not in found or key not in expected:
+                return f"{where} is {'missing' if key in expected else 'too much'}"
+            if difference := first_difference(expected[key], found[key], where):
+                return difference
+        return None
+    if expected == found and type(expected) is type(found):
+        return None
+    return f"{place}: {json.dumps(expected)[:200]} expected, {json.dumps(found)[:200]} found"
