@@ -18,6 +18,7 @@ class Settings:
     """What the environment says, parsed once. The documented variables are listed in docs/environment.md.
 
     `fast_models_dir` is COMFYPIN_FAST_MODELS, where models are staged; the engine looks there first.
+    `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine is.
     `environ` is what child processes inherit (without its secrets: `engine.command`); it is never printed.
     """
 
@@ -27,6 +28,7 @@ class Settings:
     version_name: str | None
     output_mode: OutputMode
     fast_models_dir: Path | None = None
+    embedded_version: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -60,6 +62,7 @@ class Settings:
             version_name=text("COMFY_VERSION_NAME"),
             output_mode=_output_mode(text("OUTPUT_MODE")),
             fast_models_dir=path("COMFYPIN_FAST_MODELS"),
+            embedded_version=text("COMFYPIN_EMBEDDED_VERSION"),
             environ=dict(environ),
         )
 

@@ -46,13 +46,14 @@ def _compare(asked: argparse.Namespace) -> int:
     from tools.record_comfyui.conversions import compare_recordings, compare_with_ours
 
     if asked.against is not None:
-        lines = compare_recordings(asked.recordings / "cases", asked.against)
+        found = compare_recordings(asked.recordings / "cases", asked.against)
     else:
         catalogue = json.loads((asked.recordings / "object_info.json").read_text())
-        lines = compare_with_ours(asked.recordings / "cases", catalogue)
-    count = len(list((asked.recordings / "cases").glob("*.json")))
-    print("\n".join([*lines, f"{count - len(lines)} of {count} are equal"]))
-    return 1 if lines or not count else 0
+        found = compare_with_ours(asked.recordings / "cases", catalogue)
+    others = {name: difference for name, difference in found.items() if difference}
+    lines = [f"{name}: {difference}" for name, difference in others.items()]
+    print("\n".join([*lines, f"{len(found) - len(others)} of {len(found)} are equal"]))
+    return 1 if others or not found else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,13 +40,11 @@ def _said(case: dict[str, Any]) -> str:
     return f"{len(case['api'])} nodes{loading}"
 
 
-def compare_with_ours(cases: Path, object_info: dict[str, Any]) -> list[str]:
-    """Return one line for each recording that comfypin converts in another way than the page."""
-    return [
-        f"{file.stem}: {difference}"
-        for file in sorted(cases.glob("*.json"))
-        if (difference := _ours_against(json.loads(file.read_text()), object_info))
-    ]
+def compare_with_ours(cases: Path, object_info: dict[str, Any]) -> dict[str, str | None]:
+    """Return for each recording how comfypin converts it otherwise than the page; None if it does not."""
+    return {
+        file.stem: _ours_against(json.loads(file.read_text()), object_info) for file in sorted(cases.glob("*.json"))
+    }
 
 
 def _ours_against(case: dict[str, Any], object_info: dict[str, Any]) -> str | None:
@@ -60,16 +58,15 @@ def _ours_against(case: dict[str, Any], object_info: dict[str, Any]) -> str | No
     return first_difference(case["api"], ours)
 
 
-def compare_recordings(ours: Path, others: Path) -> list[str]:
-    """Return one line for each workflow in both folders whose prompt is another one."""
-    lines = []
-    for file in sorted(ours.glob("*.json")):
-        other = others / file.name
+def compare_recordings(new: Path, old: Path) -> dict[str, str | None]:
+    """Return for each workflow in both folders how its prompt is another one; None if it is not."""
+    found = {}
+    for file in sorted(new.glob("*.json")):
+        other = old / file.name
         if other.is_file():
-            new, old = (json.loads(each.read_text())["api"] for each in (file, other))
-            if difference := first_difference(old, new):
-                lines.append(f"{file.stem}: {difference}")
-    return lines
+            now, before = (json.loads(each.read_text())["api"] for each in (file, other))
+            found[file.stem] = first_difference(before, now)
+    return found
 
 
 def first_difference(expected: Any, found: Any, place: str = "") -> str | None:
@@ -82,6 +79,7 @@ def first_difference(expected: Any, found: Any, place: str = "") -> str | None:
             if difference := first_difference(expected[key], found[key], where):
                 return difference
         return None
-    if expected == found and type(expected) is type(found):
+    # The page's numbers have no kinds: 1 and 1.0 are one value. A boolean is another.
+    if expected == found and isinstance(expected, bool) is isinstance(found, bool):
         return None
     return f"{place}: {json.dumps(expected)[:200]} expected, {json.dumps(found)[:200]} found"

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, Route, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
 
 RECORDED_AT = datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
 """What the page's clock says, for %date% and the like."""
@@ -34,7 +35,15 @@ async (ui) => {
   const random = Math.random;
   Math.random = () => 0;
   try {
-    told.api = (await app.graphToPrompt()).output;
+    // Nodes may still grow inputs after loading: what counts is what the page goes on saying.
+    let before = null;
+    for (let turn = 0; turn < 20; turn++) {
+      told.api = (await app.graphToPrompt()).output;
+      const now = JSON.stringify(told.api);
+      if (now === before) break;
+      before = now;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
   } catch (problem) { told.page_error = String(problem); }
   finally { Math.random = random; }
   const missing = new Set();
@@ -51,10 +60,25 @@ async (ui) => {
 """
 
 
+# A page that has just started opens a workflow of its own, sometime: over the one that it was given.
+_SETTLED = """
+async () => {
+  const app = window.app ?? window.comfyAPI.app.app;
+  const node = { id: 987654, type: 'SaveImage', pos: [0, 0], size: [200, 100], flags: {}, order: 0, mode: 0,
+                 inputs: [], outputs: [], properties: {}, widgets_values: ['settled'] };
+  const ui = { last_node_id: 987654, last_link_id: 0, nodes: [node], links: [], groups: [], config: {}, extra: {},
+               version: 0.4 };
+  await app.loadGraphData(ui, true, false, null, {});
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  return Boolean(app.graph.getNodeById(987654));
+}
+"""
+
+
 class ComfyPage:
     """The page, ready to open workflows."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: "Page") -> None:
         self._page = page
         self._console: list[str] = []
         page.on("console", lambda message: self._console.append(message.text) if message.type == "error" else None)
@@ -70,9 +94,11 @@ class ComfyPage:
 @contextmanager
 def open_page(url: str, chromium: Path) -> Iterator[ComfyPage]:
     """Open the page of a ComfyUI; nothing but that server can be reached from it."""
+    from playwright.sync_api import sync_playwright
+
     host = urlsplit(url).netloc
 
-    def only_the_server(route: Route) -> None:
+    def only_the_server(route: "Route") -> None:
         asked = urlsplit(route.request.url)
         if asked.netloc == host or asked.scheme in ("data", "blob"):
             route.continue_()
@@ -92,5 +118,7 @@ def open_page(url: str, chromium: Path) -> Iterator[ComfyPage]:
             "return app?.graph && window.LiteGraph?.registered_node_types?.SaveImage; }",
             timeout=_START_S * 1000,
         )
+        while not page.evaluate(_SETTLED):
+            print("the page opened a workflow of its own; once more", flush=True)
         yield ComfyPage(page)
         browser.close()

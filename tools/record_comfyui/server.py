@@ -40,7 +40,7 @@ class ComfyUI:
 
     def upload(self, file: Path) -> None:
         """Put a file into its input folder, over one of the same name."""
-        fields = {"image": (file.name, file.read_bytes()), "overwrite": "true"}
+        fields: Any = {"image": (file.name, file.read_bytes()), "overwrite": "true"}
         answer = self._http.request("POST", f"{self.url}/upload/image", fields=fields)
         if answer.status != 200:
             raise RuntimeError(f"{file}: the upload was answered {answer.status}")

@@ -131,10 +131,11 @@ def comfyui_child(
     )
 
 
-def embedded_child(engine: EngineSpec, environ: Mapping[str, str]) -> ChildSpec:
-    """The embedded engine, in this Python."""
+def embedded_child(engine: EngineSpec, environ: Mapping[str, str], *, version: str | None = None) -> ChildSpec:
+    """The embedded engine, in this Python; as the ComfyUI release `version`, unless the lock's arguments name one."""
+    release = () if version is None else ("--comfyui-version", version)
     return ChildSpec(
-        argv=(sys.executable, "-m", "comfypin.engine.embedded", *engine.args),
+        argv=(sys.executable, "-m", "comfypin.engine.embedded", *release, *engine.args),
         environ=child_environ(environ, engine.env, same_python=True),
     )
 

@@ -70,7 +70,7 @@ def _child(choice: EngineChoice) -> "ChildSpec":
 
     settings = choice.settings
     if choice.spec.kind == "embedded":
-        return embedded_child(choice.spec, settings.environ)
+        return embedded_child(choice.spec, settings.environ, version=_embedded_version(settings))
     return comfyui_child(
         settings.comfy_home,
         choice.spec,
@@ -79,4 +79,19 @@ def _child(choice: EngineChoice) -> "ChildSpec":
         # A default that is not there would only be listed in the engine's log, folder by folder.
         models_dir=settings.models_dir if settings.named_models_dir or settings.models_dir.is_dir() else None,
         fast_models_dir=settings.fast_models_dir,
+    )
+
+
+def _embedded_version(settings: "Settings") -> str | None:
+    """Return which ComfyUI the embedded engine is to be, if that is said. Raises `ConfigError`."""
+    from comfypin.engine.embedded.releases import RELEASES
+
+    version = settings.embedded_version
+    if version is None or version in RELEASES:
+        return version
+    known = " or ".join(RELEASES)
+    raise ConfigError(
+        f"COMFYPIN_EMBEDDED_VERSION is {version!r}; the embedded engine can be {known}.",
+        variable="COMFYPIN_EMBEDDED_VERSION",
+        value=version,
     )
