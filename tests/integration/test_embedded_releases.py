@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import struct
 import uuid
 from collections.abc import AsyncIterator
@@ -17,6 +18,10 @@ from comfypin.engine.embedded.arguments import parse
 from comfypin.engine.embedded.pixels.encode import exr_of_floats, png_of_16_bits
 from comfypin.engine.embedded.releases import RELEASES
 from comfypin.engine.embedded.replacements import replace_nodes
+from comfypin.errors import ConfigError
+from comfypin.lock.model import EngineSpec
+from comfypin.settings import Settings
+from comfypin.wiring.engines import choose_engine, open_engine
 from tests.support.embedded import Embedded, embedded_engine, empty, node, save
 from tests.support.recordings import ANSWERS
 from tools.record_comfyui.server import told
@@ -206,3 +211,17 @@ def test_a_release_that_it_does_not_know_is_refused(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         parse(["--comfyui-version", "0.40.0"])
     assert "0.3.64" in capsys.readouterr().err
+
+
+async def test_a_release_that_no_setting_may_name_is_refused_by_its_variable() -> None:
+    settings = Settings.from_environment({"COMFYPIN_EMBEDDED_VERSION": "0.40.0"})
+    choice = choose_engine(EngineSpec(kind="embedded"), settings)
+    with pytest.raises(ConfigError, match=r"COMFYPIN_EMBEDDED_VERSION is '0.40.0'.*0.3.64 or 0.33.0"):
+        async with open_engine(choice):
+            pass
+
+
+async def test_the_setting_chooses_the_catalogue() -> None:
+    settings = Settings.from_environment({**os.environ, "COMFYPIN_EMBEDDED_VERSION": "0.33.0"})
+    async with open_engine(choose_engine(EngineSpec(kind="embedded"), settings)) as engine:
+        assert "BatchImagesNode" in await engine.catalogue()

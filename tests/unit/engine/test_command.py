@@ -17,6 +17,7 @@ from comfypin.engine.command import (
     has_gpu,
     model_paths,
 )
+from comfypin.engine.embedded.arguments import parse
 from comfypin.errors.engine import EngineNotFound
 from comfypin.lock.model import EngineSpec
 
@@ -213,3 +214,14 @@ def test_staged_models_are_looked_for_first(tmp_path: Path) -> None:
     assert told["comfypin_fast"]["is_default"] is True
     assert told["comfypin_fast"]["mine"] == "mine"
     assert list(json.loads(model_paths(tmp_path / "volume", tmp_path / "nvme"))) == ["comfypin", "comfypin_fast"]
+
+
+def test_the_embedded_engine_is_the_comfyui_that_is_asked_for() -> None:
+    argv = embedded_child(EngineSpec(kind="embedded"), {}, version="0.33.0").argv
+    assert argv[-2:] == ("--comfyui-version", "0.33.0")
+
+
+def test_a_lock_that_names_the_embedded_engines_version_wins() -> None:
+    spec = EngineSpec(kind="embedded", args=("--comfyui-version", "0.3.64"))
+    argv = embedded_child(spec, {}, version="0.33.0").argv
+    assert parse(argv[3:]).release.version == "0.3.64"
