@@ -35,3 +35,46 @@ def test_an_output_runs_as_soon_as_it_can() -> None:
 
 def test_of_equally_urgent_nodes_the_last_linked_input_runs_first() -> None:
     assert run_order(graph(a=[], b=[], mix=["a", "b"], out=["mix"]), ["out"]) == ["b", "a", "mix", "out"]
+
+
+def test_a_lazy_source_runs_only_when_it_is_demanded() -> None:
+    nodes = graph(a=[], b=["a"], c=[], switch=["b", "c"], out=["switch"])
+    done: set[str] = set()
+    order = ExecutionOrder(
+        nodes,
+        ["out"],
+        is_cached=done.__contains__,
+        is_output=lambda name: name == "out",
+        is_lazy=lambda name, _: name == "switch",
+    )
+    taken = []
+    while (name := order.take()) is not None:
+        if name == "switch" and "b" not in done:
+            order.demand("switch", ["b"])
+            continue
+        taken.append(name)
+        done.add(name)
+        order.done(name)
+    assert taken == ["a", "b", "switch", "out"]
+
+
+def test_a_lazy_source_that_runs_anyway_is_waited_for() -> None:
+    nodes = graph(a=[], switch=["a"], out1=["switch"], out2=["a"])
+    done: set[str] = set()
+    order = ExecutionOrder(
+        nodes,
+        ["out1", "out2"],
+        is_cached=done.__contains__,
+        is_output=lambda name: name.startswith("out"),
+        is_lazy=lambda name, _: name == "switch",
+    )
+    taken = []
+    while (name := order.take()) is not None:
+        if name == "switch" and "a" not in done:
+            order.demand("switch", ["a"])
+            continue
+        taken.append(name)
+        done.add(name)
+        order.done(name)
+    assert sorted(taken) == ["a", "out1", "out2", "switch"]
+    assert taken.index("a") < taken.index("switch") < taken.index("out1")
