@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _NO_MASK = (64, 64)
 _COLOURS = ("red", "green", "blue")
 _SIXTEEN_BIT = "I"
+_GREY_FORMATS = ("PNG", "JPEG")
+_GREY_MODES = ("L", "LA", "I", "I;16")
 _EYE_VIEWS = "MPO"
 """A format whose further frames are other views of the same picture, not an animation."""
 
@@ -50,16 +52,28 @@ def load_image_mask(call: Call, *, image: str, channel: str) -> Result:
 
 
 def load_image_newer(call: Call, *, image: str) -> tuple[Pixels, Pixels]:
-    """Load a file as ComfyUI 0.33 does: a picture with a palette has a mask of its size in any case.
+    """Load a file as ComfyUI 0.33 does, which decodes by FFmpeg: greys are another value than colours.
 
-    That release decodes by FFmpeg. Lossless colour pictures are equal; a JPEG's colours and greys differ a little from
-    what Pillow decodes here (docs/embedded-engine.md).
+    A picture with a palette has a mask of its size in any case. A JPEG's colours differ a little from what Pillow
+    decodes here (docs/embedded-engine.md).
     """
     pixels, masks = load_image(call, image=image)
     with _opened(call.folders, image) as opened:
-        if opened.mode == "P" and masks.shape[1:] != pixels.shape[1:3]:
+        if opened.format in _GREY_FORMATS and opened.mode in _GREY_MODES:
+            grey = _widened(_upright(opened))
+            pixels = np.repeat(grey[None, ..., :1], 3, axis=3)
+            masks = np.float32(1.0) - grey[None, ..., 1] if grey.shape[2] > 1 else masks
+        elif opened.mode == "P" and masks.shape[1:] != pixels.shape[1:3]:
             masks = np.zeros(pixels.shape[:3], np.float32)
     return pixels, masks
+
+
+def _widened(picture: "Image.Image") -> Pixels:
+    """Return grey and alpha as FFmpeg does: 8 bits become 16 by a shift, so white is 65280 of 65535."""
+    values = np.array(picture).astype(np.float32)
+    if picture.mode in ("L", "LA"):
+        values *= np.float32(256)
+    return (values * np.float32(1 / 65535)).reshape(picture.height, picture.width, -1)
 
 
 def load_image_mask_newer(call: Call, *, image: str, channel: str) -> Result:
