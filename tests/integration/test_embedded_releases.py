@@ -27,7 +27,7 @@ from tests.support.recordings import ANSWERS
 from tools.record_comfyui.server import told
 
 NEWER = RELEASES["0.33.0"]
-RECORDED: dict[str, Any] = json.loads(ANSWERS["0.33.0"].read_text())
+RECORDED: dict[str, dict[str, Any]] = {release: json.loads(file.read_text()) for release, file in ANSWERS.items()}
 
 
 @pytest.fixture
@@ -45,11 +45,12 @@ def unordered(value: Any, key: str = "") -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("name", RECORDED)
-async def test_a_prompt_is_answered_as_by_comfyui(name: str, engine: Embedded) -> None:
-    expected = {key: value for key, value in RECORDED[name].items() if key != "prompt"}
-    status, body = await engine.post({"prompt": RECORDED[name]["prompt"]})
-    history = await engine.ended(body["prompt_id"]) if status == 200 else None
+@pytest.mark.parametrize("release, name", [(release, name) for release in RECORDED for name in RECORDED[release]])
+async def test_a_prompt_is_answered_as_by_comfyui(release: str, name: str, tmp_path: Path) -> None:
+    expected = {key: value for key, value in RECORDED[release][name].items() if key != "prompt"}
+    async with embedded_engine(tmp_path, release=RELEASES[release]) as engine:
+        status, body = await engine.post({"prompt": RECORDED[release][name]["prompt"]})
+        history = await engine.ended(body["prompt_id"]) if status == 200 else None
     assert unordered(told(status, body, history)) == unordered(expected)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 DATA = Path(__file__).parent.parent / "data"
 INPUTS = DATA / "pixels" / "inputs"
 PIXELS = {"0.3.64": DATA / "pixels", "0.33.0": DATA / "pixels-0.33"}
-ANSWERS = {"0.33.0": DATA / "answers-0.33.json"}
+ANSWERS = {"0.3.64": DATA / "answers-0.3.64.json", "0.33.0": DATA / "answers-0.33.json"}
 
 OTHER_DECODER = {
     ("0.33.0", "load_save_exif"): "0.33 decodes JPEG with FFmpeg, which does not smooth chroma; Pillow does",
@@ -56,3 +56,12 @@ def assert_recorded(release: str, case: str, pictures: list[Image.Image], *, exa
             away = np.abs(given.astype(int) - wanted.astype(int))
             assert away.max() <= 1
             assert np.count_nonzero(away) <= away.size // 2000
+
+
+def is_recorded(release: str, case: str, pictures: list[Image.Image]) -> bool:
+    """Return whether these are the recorded pictures."""
+    try:
+        assert_recorded(release, case, pictures)
+    except AssertionError:
+        return False
+    return True

@@ -120,7 +120,7 @@ def told(status: int, body: Any, history: Any) -> dict[str, Any]:
     """Return what clients read of an answer and of the history that followed."""
     if not isinstance(body, dict):
         return {"status": status}
-    answer = {key: body.get(key) for key in ("error", "node_errors") if key in body}
+    answer = {key: _without_tracebacks(body[key]) for key in ("error", "node_errors") if key in body}
     if history is None:
         return {"status": status, "answer": answer}
     kind, last = history["status"]["messages"][-1]
@@ -133,3 +133,10 @@ def told(status: int, body: Any, history: Any) -> dict[str, Any]:
         for node_id, outputs in history["outputs"].items()
     }
     return {"status": status, "answer": answer, "ended": kind, "failure": failure, "outputs": shown}
+
+
+def _without_tracebacks(value: Any) -> Any:
+    """Return a JSON value without the lines of somebody's source code in it."""
+    if isinstance(value, dict):
+        return {key: _without_tracebacks(each) for key, each in value.items() if key != "traceback"}
+    return [_without_tracebacks(each) for each in value] if isinstance(value, list) else value
