@@ -53,9 +53,9 @@ test-pythons: $(VENV)/.made
 	    $(VENV)-$$version/bin/pytest -q -n auto tests/unit $(PYTEST_ARGS) || exit 1; \
 	done
 
-# Against a real ComfyUI of any release that was recorded: COMFYUI_DIR=HOME starts one, COMFYUI_URL=URL takes a running one.
+# Against a real ComfyUI of any release that was recorded: COMFYUI_DIR=FOLDER starts one, COMFYUI_URL=URL takes a running one.
 test-comfyui: $(VENV)/.dev
-	@test -n "$(COMFYUI_DIR)$(COMFYUI_URL)" || { echo "make test-comfyui needs COMFYUI_DIR=HOME (HOME/ComfyUI and HOME/.venv) or COMFYUI_URL=URL"; exit 1; }
+	@test -n "$(COMFYUI_DIR)$(COMFYUI_URL)" || { echo "make test-comfyui needs COMFYUI_DIR=FOLDER (a ComfyUI with its .venv, or a folder with both) or COMFYUI_URL=URL"; exit 1; }
 	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/pytest -m comfyui -n 0 -rA $(PYTEST_ARGS)
 
 test-soak: $(VENV)/.dev

@@ -56,6 +56,31 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
     app = web.Application(client_max_size=engine.arguments.max_upload_bytes, middlewares=[same_origin])
     api = Api(engine)
     files = FilesApi(engine.folders)
+    gets, posts = _routes(api, files)
+    if engine.release.has_jobs:
+        gets["/node_replacements"] = api.node_replacements
+        JobsApi(engine).add_routes(app)
+    for prefix in ("", "/api"):
+        app.router.add_get(f"{prefix}/ws", engine.hub.serve)
+        for path, handler in gets.items():
+            app.router.add_get(prefix + path, handler)
+        for path, handler in posts.items():
+            app.router.add_post(prefix + path, handler)
+    app.router.add_get("/{path:.*}", api.unknown)
+
+    async def start(_: web.Application) -> None:
+        engine.start()
+
+    async def stop(_: web.Application) -> None:
+        await asyncio.to_thread(engine.stop)
+
+    app.on_startup.append(start)
+    app.on_cleanup.append(stop)
+    return app
+
+
+def _routes(api: "Api", files: FilesApi) -> tuple[dict[str, Handler], dict[str, Handler]]:
+    """Return what GET and POST requests are answered by, in every release."""
     gets: dict[str, Handler] = {
         "/prompt": api.prompt_info,
         "/queue": api.queue_info,
@@ -80,26 +105,7 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
         "/upload/image": files.upload_image,
         "/upload/mask": files.upload_mask,
     }
-    if engine.release.has_jobs:
-        gets["/node_replacements"] = api.node_replacements
-        JobsApi(engine).add_routes(app)
-    for prefix in ("", "/api"):
-        app.router.add_get(f"{prefix}/ws", engine.hub.serve)
-        for path, handler in gets.items():
-            app.router.add_get(prefix + path, handler)
-        for path, handler in posts.items():
-            app.router.add_post(prefix + path, handler)
-    app.router.add_get("/{path:.*}", api.unknown)
-
-    async def start(_: web.Application) -> None:
-        engine.start()
-
-    async def stop(_: web.Application) -> None:
-        await asyncio.to_thread(engine.stop)
-
-    app.on_startup.append(start)
-    app.on_cleanup.append(stop)
-    return app
+    return gets, posts
 
 
 class Api:
