@@ -16,6 +16,7 @@ from comfypin.engine.history import HistoryEntry, Interrupted, Raised, ReportedF
 from comfypin.engine.host import Address, EngineHost, Folders
 from comfypin.engine.interface import Catalogue, EngineEvent, EngineOutput, Prompt, PromptOutputs, Warned
 from comfypin.engine.link import Link, Ticket
+from comfypin.engine.messages import parse_cancelled
 from comfypin.engine.refusal import Refusal, parse_refusal
 from comfypin.engine.transport import Patience, Transport
 from comfypin.errors import ComfypinError, EngineError
@@ -26,6 +27,7 @@ from comfypin.files import contained_path
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
+_FIRST_LOOK_S = 0.05
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
 
@@ -248,17 +250,30 @@ class HttpEngine:
 
     async def _stop(self, link: Link, server_id: str) -> None:
         """Take one prompt out of the engine, in the way that its version knows, and never another prompt."""
-        if (await link.transport.post(f"/api/jobs/{server_id}/cancel", {})).status == 200:
+        by_id = await self._cancel_by_id(link, server_id)
+        if by_id is False:
             return
-        await link.transport.post("/queue", {"delete": [server_id]})
+        if by_id is None:
+            await link.transport.post("/queue", {"delete": [server_id]})
         give_up_at = time.monotonic() + self._patience.cancel_s
-        pause_s = 0.05
-        targeted = await self._version(link) >= _TARGETED_INTERRUPT
+        pause_s = _FIRST_LOOK_S
+        targeted = by_id is None and await self._version(link) >= _TARGETED_INTERRUPT
         # An interrupt that comes before the first node is forgotten by the engine, so look, and say it again.
         while server_id in (await link.queue()).running and time.monotonic() < give_up_at:
-            await link.transport.post("/interrupt", {"prompt_id": server_id} if targeted else {})
+            if by_id is None:
+                await link.transport.post("/interrupt", {"prompt_id": server_id} if targeted else {})
+            elif pause_s > _FIRST_LOOK_S:
+                await self._cancel_by_id(link, server_id)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.5)
+
+    async def _cancel_by_id(self, link: Link, server_id: str) -> bool | None:
+        """Whether newer engines' own way stopped the prompt, which no other prompt can suffer from; None: no such way.
+
+        https://github.com/Comfy-Org/ComfyUI/blob/master/server.py (`/api/jobs/{job_id}/cancel`)
+        """
+        answer = await link.transport.post(f"/api/jobs/{server_id}/cancel", {})
+        return parse_cancelled(answer.body) if answer.status == 200 else None
 
     async def _version(self, link: Link) -> tuple[int, ...]:
         answer = await link.transport.get("/system_stats")

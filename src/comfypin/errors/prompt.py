@@ -37,13 +37,15 @@ class PromptInterrupted(PromptError):
 
 
 class PromptLost(PromptError):
-    """The engine knows the prompt neither as queued, nor running, nor finished."""
+    """The engine knows the prompt neither as queued, nor running, nor finished.
 
-    def __init__(self, *, prompt_id: str) -> None:
-        super().__init__(
-            "The engine no longer knows the prompt: it was restarted or its queue was cleared. Run the job again.",
-            prompt_id=prompt_id,
-        )
+    `restarted` is set if the engine was away since the prompt was queued, and has forgotten what it did before.
+    """
+
+    def __init__(self, *, prompt_id: str, restarted: bool = False) -> None:
+        why = "it was restarted" if restarted else "it was restarted or its queue was cleared"
+        super().__init__(f"The engine no longer knows the prompt: {why}. Run the job again.", prompt_id=prompt_id)
+        self.restarted = restarted
 
 
 class DeadlineExceeded(PromptError):

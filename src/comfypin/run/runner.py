@@ -19,7 +19,7 @@ from comfypin.engine.interface import (
 )
 from comfypin.errors import ComfypinError, PromptError
 from comfypin.errors.engine import EngineCrashed
-from comfypin.errors.prompt import DeadlineExceeded
+from comfypin.errors.prompt import DeadlineExceeded, PromptLost
 from comfypin.outputs.interface import JobFacts, OutputSink
 from comfypin.run.events import Requeued, RunEvent, Watcher
 from comfypin.run.job import Job, JobResult
@@ -96,15 +96,23 @@ class _Run:
         while True:
             try:
                 return await self._execute()
+            except PromptLost as exc:
+                others += 1
+                if not (exc.restarted and self._waits) or others > _DEATHS_OF_OTHERS:
+                    raise
+                self._requeue("it was restarted", "The engine was restarted before it came to the job, which")
             except EngineCrashed as exc:
                 own, others = (own, others + 1) if self._waits else (own + 1, others)
                 if own > 1 or others > _DEATHS_OF_OTHERS:
                     raise
-                self._on_event(Requeued(reason=exc.reason))
                 under = "another job, behind which this one waited" if self._waits else "it"
-                self._warnings.append(f"The engine died under {under} ({exc.reason}); the job was run once more.")
-                self.stopwatch.end_of_nodes()
-                self.stopwatch.enter("queue")
+                self._requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
+
+    def _requeue(self, reason: str, what: str) -> None:
+        self._on_event(Requeued(reason=reason))
+        self._warnings.append(f"{what} was run once more.")
+        self.stopwatch.end_of_nodes()
+        self.stopwatch.enter("queue")
 
     async def _execute(self) -> tuple[str, PromptOutputs]:
         prompt_id, self._waits = str(uuid.uuid4()), False

@@ -213,3 +213,18 @@ def test_staged_models_are_looked_for_first(tmp_path: Path) -> None:
     assert told["comfypin_fast"]["is_default"] is True
     assert told["comfypin_fast"]["mine"] == "mine"
     assert list(json.loads(model_paths(tmp_path / "volume", tmp_path / "nvme"))) == ["comfypin", "comfypin_fast"]
+
+
+def test_an_option_that_this_comfyui_gave_up_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(tmp_path / "main.py", tmp_path / "venv/bin/python", '"--lowvram" "--fast"')
+    spec = EngineSpec(args=("--normalvram", "--disable-ipex-optimize", "--fast", "--not-known"))
+    assert child(tmp_path, spec).argv[2:] == ("--fast", "--not-known")
+    assert "--normalvram was left out" in caplog.text
+
+
+def test_an_option_that_this_comfyui_has_goes_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    install(tmp_path / "main.py", tmp_path / "venv/bin/python", '"--normalvram" "--lowvram"')
+    assert child(tmp_path, EngineSpec(args=("--normalvram",))).argv[2:] == ("--normalvram",)
+    assert caplog.text == ""

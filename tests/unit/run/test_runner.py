@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued
+from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued, Started
 from comfypin.errors.engine import EngineCrashed, OutputGone
-from comfypin.errors.prompt import DeadlineExceeded, NodeFailed
+from comfypin.errors.prompt import DeadlineExceeded, NodeFailed, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import Release
 from comfypin.outputs.folder import FolderSink
@@ -138,6 +138,40 @@ async def test_a_job_does_not_wait_for_ever_for_an_engine_that_dies_under_others
     with pytest.raises(EngineCrashed):
         await run(a_job(), engine=engine, sink=InlineSink())
     assert len(engine.prompts) == 4
+
+
+class FarEngine(FakeEngine):
+    """Is restarted by somebody else, once, while a job waits or runs in it."""
+
+    def __init__(self, first: EngineEvent, *, restarted: bool = True) -> None:
+        super().__init__()
+        self._first: EngineEvent | None = first
+        self._restarted = restarted
+
+    async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+            raise PromptLost(prompt_id=prompt_id, restarted=self._restarted)
+        async for event in super().events(prompt_id):
+            yield event
+
+
+async def test_a_job_that_only_waited_in_an_engine_that_was_restarted_is_queued_again() -> None:
+    engine = FarEngine(Queued(ahead=1))
+    result = await run(a_job(), engine=engine, sink=InlineSink())
+    assert len(result.deliveries) == 1
+    assert len({prompt.prompt_id for prompt in engine.prompts}) == 2
+    assert "was restarted before it came to the job" in result.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "engine", [FarEngine(Started()), FarEngine(Queued(ahead=1), restarted=False)], ids=["ran", "was removed"]
+)
+async def test_a_job_that_ran_or_was_removed_by_a_person_is_not_queued_again(engine: FarEngine) -> None:
+    with pytest.raises(PromptLost):
+        await run(a_job(), engine=engine, sink=InlineSink())
+    assert len(engine.prompts) == 1
 
 
 async def test_a_deadline_cancels_the_prompt_and_names_the_phase() -> None:
