@@ -403,7 +403,6 @@ class TestPromptIds:
             with pytest.raises(PromptInterrupted):
                 await follow(engine, prompt)
 
-
     async def test_the_newest_take_ours(self) -> None:
         async with engine_at(**NEWER) as (fake, engine):
             prompt = a_prompt()

@@ -13,7 +13,7 @@ import aiohttp
 
 from comfypin.engine.history import HistoryEntry, parse_history
 from comfypin.engine.host import Address, EngineHost
-from comfypin.engine.interface import EngineEvent, Warned
+from comfypin.engine.interface import EngineEvent, Prompt, Warned
 from comfypin.engine.messages import (
     Addressed,
     PromptDone,
@@ -45,16 +45,16 @@ Clock: TypeAlias = float
 class Ticket:
     """A prompt that we queued, and what we have heard of it."""
 
-    def __init__(self, prompt_id: str, client_id: str, *, look_at: Clock) -> None:
-        self.prompt_id = prompt_id
-        self.server_id = prompt_id
+    def __init__(self, prompt: Prompt, client_id: str, *, look_at: Clock) -> None:
+        self.prompt = prompt
+        self.prompt_id = prompt.prompt_id
+        self.server_id = prompt.prompt_id
         self.client_id = client_id
         self.narrator = Narrator()
         self.inbox: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
         self.entry: HistoryEntry | None = None
         self.failure: ComfypinError | None = None
         self.cancelled = False
-        self.has_inputs = False
         self.look_at = look_at
         self.ending = False
         self.heard = False
@@ -125,11 +125,11 @@ class Link:
 
     # -- Tickets --------------------------------------------------------------------------------------------------
 
-    def track(self, prompt_id: str) -> Ticket:
+    def track(self, prompt: Prompt) -> Ticket:
         """A ticket for a prompt that is about to be posted; what is heard of unknown prompts is kept meanwhile."""
-        ticket = Ticket(prompt_id, self.client_id, look_at=time.monotonic() + self._patience.poll_s)
+        ticket = Ticket(prompt, self.client_id, look_at=time.monotonic() + self._patience.poll_s)
         ticket.tell(ticket.narrator.wait(len(self._open)) if self._open else ())
-        self._open[prompt_id] = ticket
+        self._open[prompt.prompt_id] = ticket
         self._posting += 1
         return ticket
 

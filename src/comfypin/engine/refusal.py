@@ -8,7 +8,6 @@ from comfypin.digest import JsonValue
 from comfypin.errors.workflow import NodeProblem
 from comfypin.workflow.graph import NodeId
 
-
 # "Cannot execute because node NAME does not exist." (0.3.64), "Node 'NAME' not found. ..." (0.33).
 _CLASS_IN_MESSAGE = re.compile(r"\bnode '?(.+?)'? (?:does not exist|not found)", re.IGNORECASE)
 _NODE_IN_DETAILS = re.compile(r"Node ID '#(.+?)'")

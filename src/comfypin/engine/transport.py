@@ -131,7 +131,9 @@ class Transport:
         )
         async with (
             self._mapped(path),
-            self._session.request(method, self._at(path, query), data=data, headers=headers, timeout=timeout) as response,
+            self._session.request(
+                method, self._at(path, query), data=data, headers=headers, timeout=timeout
+            ) as response,
         ):
             text = (await response.read()).decode(errors="replace")
         try:

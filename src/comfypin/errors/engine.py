@@ -68,6 +68,18 @@ class OutputGone(EngineError):
         )
 
 
+class OutputOutside(EngineError):
+    """A node reported a file that is not in the engine's folders, from where alone outputs are delivered."""
+
+    def __init__(self, *, node_id: str, filename: str) -> None:
+        super().__init__(
+            f"Node {node_id} saved {filename}, which is outside ComfyUI's output folder, so it cannot be delivered. "
+            "Give the node a name, or a folder, inside the output folder (a relative one).",
+            node_id=node_id,
+            filename=filename,
+        )
+
+
 class EngineStartFailed(EngineError):
     """The engine's process did not become ready."""
 

@@ -28,6 +28,19 @@ class NodeFailed(PromptError):
         self.traceback = traceback
 
 
+class OutputEmpty(PromptError):
+    """A node reported a file that has no bytes."""
+
+    def __init__(self, *, node_id: str, class_type: str, filename: str) -> None:
+        super().__init__(
+            f"Node {node_id} ({class_type}) saved {filename} without a single byte in it: it failed without saying so. "
+            "Look at its inputs, and at the engine's log with --verbose.",
+            node_id=node_id,
+            class_type=class_type,
+            filename=filename,
+        )
+
+
 class PromptInterrupted(PromptError):
     """Somebody interrupted the prompt in the engine."""
 

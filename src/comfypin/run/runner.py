@@ -19,8 +19,8 @@ from comfypin.engine.interface import (
 )
 from comfypin.errors import ComfypinError, PromptError
 from comfypin.errors.engine import EngineCrashed
-from comfypin.errors.prompt import DeadlineExceeded, PromptLost
-from comfypin.outputs.interface import JobFacts, OutputSink
+from comfypin.errors.prompt import DeadlineExceeded, OutputEmpty, PromptLost
+from comfypin.outputs.interface import JobFacts, Output, OutputSink
 from comfypin.run.events import Requeued, RunEvent, Watcher
 from comfypin.run.job import Job, JobResult
 from comfypin.run.spool import Wanted, collect, spool_folder
@@ -68,10 +68,13 @@ class _Run:
 
     async def result(self) -> JobResult:
         prompt_id, found = await self._executed()
+        for message in found.warnings:
+            self._warn(message)
         self.stopwatch.enter("collect")
         files, held_back = self._wanted(found)
         with spool_folder(self._job.spool_parent) as spool:
             outputs = await collect(files, spool)
+            self._refuse_empty(outputs)
             self.stopwatch.enter("deliver")
             deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
         self._remove_own(found)
@@ -117,7 +120,11 @@ class _Run:
     async def _execute(self) -> tuple[str, PromptOutputs]:
         prompt_id, self._waits = str(uuid.uuid4()), False
         prompt = Prompt(
-            prompt_id=prompt_id, graph=self._job.graph, inputs=self._job.inputs, extra_data=self._job.extra_data
+            prompt_id=prompt_id,
+            graph=self._job.graph,
+            inputs=self._job.inputs,
+            extra_data=self._job.extra_data,
+            mark=self._job.mark.text if self._job.mark is not None else None,
         )
         try:
             await self._engine.submit(prompt)
@@ -154,10 +161,21 @@ class _Run:
         Only files that bear this submission's mark: others may be what the engine's cache will report again.
         """
         mark = self._job.mark
-        for file in found.files if mark is not None else ():
-            if mark is not None and file.path is not None and mark.text in file.filename:
+        own = [
+            file.path for file in found.files if mark is not None and mark.text in f"{file.subfolder}/{file.filename}"
+        ]
+        for path in (*own, *found.leftovers):
+            if path is not None:
                 with contextlib.suppress(OSError):
-                    file.path.unlink()
+                    path.unlink()
+
+    def _refuse_empty(self, outputs: tuple[Output, ...]) -> None:
+        """A file without a byte is a failure of the node that saved it; only a text may be empty."""
+        for output in outputs:
+            if output.size_bytes == 0 and output.kind != "text":
+                node = self._job.graph.nodes.get(output.node_id)
+                class_type = node.class_type if node is not None else "unknown class"
+                raise OutputEmpty(node_id=output.node_id, class_type=class_type, filename=output.filename)
 
     def _warn(self, message: str) -> None:
         self._warnings.append(message)

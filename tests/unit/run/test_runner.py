@@ -9,7 +9,7 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued, Started
 from comfypin.errors.engine import EngineCrashed, OutputGone
-from comfypin.errors.prompt import DeadlineExceeded, NodeFailed, PromptLost
+from comfypin.errors.prompt import DeadlineExceeded, NodeFailed, OutputEmpty, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import Release
 from comfypin.outputs.folder import FolderSink
@@ -268,3 +268,25 @@ async def test_secrets_go_to_the_engine_and_into_no_result() -> None:
     assert isinstance(prompt, Prompt)
     assert prompt.extra_data == {"api_key_comfy_org": "hush"}
     assert "hush" not in str(result.to_json())
+
+
+@pytest.mark.parametrize("filename, ends", [("a.png", "fails"), ("a.bin", "fails"), ("a.txt", "is delivered")])
+async def test_a_file_without_a_byte_fails_its_node_unless_it_is_a_text(filename: str, ends: str) -> None:
+    engine = StreamingEngine(fake_output(b"", filename=filename, node_id="2"))
+    if ends == "fails":
+        with pytest.raises(OutputEmpty, match=r"Node 2 \(SaveImage\) saved a\."):
+            await run(a_job(), engine=engine, sink=InlineSink())
+    else:
+        assert len((await run(a_job(), engine=engine, sink=InlineSink())).deliveries) == 1
+
+
+async def test_companions_are_removed_from_this_machine_and_warnings_are_told(tmp_path: Path) -> None:
+    (tmp_path / "beside.png").touch()
+
+    class Tidy(FakeEngine):
+        async def outputs(self, prompt_id: str) -> PromptOutputs:
+            return PromptOutputs(leftovers=(tmp_path / "beside.png",), warnings=("found by its name",))
+
+    result = await run(a_job(), engine=Tidy(), sink=InlineSink())
+    assert "found by its name" in result.warnings
+    assert not list(tmp_path.iterdir())
