@@ -14,10 +14,11 @@ class NodeFailed(PromptError):
         exception_type: str,
         message: str,
         traceback: tuple[str, ...] = (),
+        advice: str = "",
     ) -> None:
         super().__init__(
             f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}"
-            f"{_advice(exception_type, message)}",
+            f"{_advice(exception_type, message)}{advice}",
             node_id=node_id,
             class_type=class_type,
             exception_type=exception_type,
@@ -25,6 +26,7 @@ class NodeFailed(PromptError):
         self.node_id = node_id
         self.class_type = class_type
         self.exception_type = exception_type
+        self.said = message
         self.traceback = traceback
 
 
@@ -34,7 +36,7 @@ class OutputEmpty(PromptError):
     def __init__(self, *, node_id: str, class_type: str, filename: str) -> None:
         super().__init__(
             f"Node {node_id} ({class_type}) saved {filename} without a single byte in it: it failed without saying so. "
-            "Look at its inputs, and at the engine's log with --verbose.",
+            "Look at its inputs, and at the engine's log.",
             node_id=node_id,
             class_type=class_type,
             filename=filename,
@@ -66,10 +68,10 @@ class DeadlineExceeded(PromptError):
 
     exit_code = 22
 
-    def __init__(self, *, timeout_s: float, phase: str) -> None:
+    def __init__(self, *, timeout_s: float, phase: str, setting: str = "--timeout") -> None:
         super().__init__(
             f"The job did not end within {timeout_s:g} s (it was in {phase}); its prompt was cancelled. "
-            "Give it more time with --timeout.",
+            f"Give it more time with {setting}.",
             timeout_s=timeout_s,
             phase=phase,
         )

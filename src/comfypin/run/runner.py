@@ -19,7 +19,7 @@ from comfypin.engine.interface import (
 )
 from comfypin.errors import ComfypinError, PromptError
 from comfypin.errors.engine import EngineCrashed
-from comfypin.errors.prompt import DeadlineExceeded, OutputEmpty, PromptLost
+from comfypin.errors.prompt import DeadlineExceeded, NodeFailed, OutputEmpty, PromptLost
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
 from comfypin.run.events import Requeued, RunEvent, Watcher
 from comfypin.run.job import Job, JobResult
@@ -29,6 +29,12 @@ from comfypin.run.timing import Stopwatch
 _CANCEL_WITHIN_S = 5.0
 _DEATHS_OF_OTHERS = 3
 """How often a job that only waited in an engine that died is queued again: whatever killed it was not that job."""
+
+
+_NO_SAVED_WORKFLOW = (
+    "\nThe node may read the workflow as it was saved (extra_pnginfo), which API format does not hold: "
+    "send the workflow as ComfyUI saves it, or a whole /prompt body with extra_data.extra_pnginfo."
+)
 
 
 def _nobody(event: RunEvent) -> None:
@@ -51,7 +57,9 @@ async def run(job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher =
     except TimeoutError as exc:
         if job.timeout_s is None or not deadline.expired():
             raise
-        raise DeadlineExceeded(timeout_s=job.timeout_s, phase=attempt.stopwatch.phase) from exc
+        raise DeadlineExceeded(
+            timeout_s=job.timeout_s, phase=attempt.stopwatch.phase, setting=job.words.timeout
+        ) from exc
 
 
 class _Run:
@@ -80,7 +88,7 @@ class _Run:
         self._remove_own(found)
         self.stopwatch.stop()
         if not outputs and not any(found.texts.values()):
-            self._warn(_nothing_left(held_back))
+            self._warn(_nothing_left(held_back, self._job.words.previews))
         return JobResult(
             job_id=self._job.id,
             release=self._job.release,
@@ -131,11 +139,27 @@ class _Run:
             async with contextlib.aclosing(self._engine.events(prompt_id)) as events:
                 await self._follow(events)
             return prompt_id, await self._engine.outputs(prompt_id)
+        except NodeFailed as exc:
+            raise self._explained(exc) from exc.__cause__
         except (EngineCrashed, PromptError):
             raise  # nothing of it is left in the engine
         except BaseException:
             await self._cancel(prompt_id)
             raise
+
+    def _explained(self, failure: NodeFailed) -> NodeFailed:
+        """The failure, with what the node missed if it reads the saved workflow, which API format does not bring."""
+        is_about_it = failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
+        if failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
+            return failure
+        return NodeFailed(
+            node_id=failure.node_id,
+            class_type=failure.class_type,
+            exception_type=failure.exception_type,
+            message=failure.said,
+            traceback=failure.traceback,
+            advice=_NO_SAVED_WORKFLOW,
+        )
 
     async def _follow(self, events: AsyncGenerator[EngineEvent, None]) -> None:
         async for event in events:
@@ -201,7 +225,7 @@ class _Run:
         )
 
 
-def _nothing_left(held_back: int) -> str:
+def _nothing_left(held_back: int, previews: str) -> str:
     if held_back:
-        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with --previews."
+        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with {previews}."
     return "The workflow left no output: no file and no text."
