@@ -242,7 +242,7 @@ class HttpEngine:
                     node_id=raised.node_id,
                     class_type=raised.class_type,
                     exception_type=raised.exception_type,
-                    message=raised.message,
+                    message=raised.message.replace(ticket.prompt.mark or "\0", ""),
                     traceback=raised.traceback,
                 )
             case Interrupted(node_id):

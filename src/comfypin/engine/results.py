@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 
 from comfypin.engine.history import HistoryEntry, ReportedFile
 from comfypin.engine.host import Folders
@@ -34,9 +34,10 @@ async def collect_outputs(
         gone, reported = len(entry.files) - len(present), present
         if prompt.mark is not None:
             found = await asyncio.to_thread(find_unreported, folders, prompt.mark, prompt.graph, reported)
+            reported = _without_misreported(folders, reported, found.files)
     texts = _texts(entry.texts, prompt.mark, folders)
     return PromptOutputs(
-        files=tuple([engine_output(transport, folders, file) for file in (*reported, *found.files)]),
+        files=tuple([engine_output(transport, folders, file, prompt.mark) for file in (*reported, *found.files)]),
         texts=texts,
         cached=entry.cached,
         leftovers=found.companions,
@@ -51,6 +52,16 @@ def _still_there(
     temporary = {file: locate(folders, file) for file in files if file.folder == "temp"}
     remove(previews.keep(path for path in temporary.values() if path is not None))
     return tuple(file for file in files if file not in temporary or temporary[file] is not None)
+
+
+def _without_misreported(
+    folders: Folders, reported: tuple[ReportedFile, ...], found: tuple[ReportedFile, ...]
+) -> tuple[ReportedFile, ...]:
+    """The reported files without those that are not where their node says, and were found by their names. Blocks."""
+    names = {file.filename for file in found}
+    return tuple(
+        file for file in reported if PurePosixPath(file.filename).name not in names or locate(folders, file) is not None
+    )
 
 
 def _texts(

@@ -34,15 +34,20 @@ class Unreported:
     companions: tuple[Path, ...] = ()
 
 
-def engine_output(transport: Transport, folders: Folders | None, file: ReportedFile) -> EngineOutput:
-    """The file as others take it: by its path if it is on this machine, else through the engine."""
+def engine_output(
+    transport: Transport, folders: Folders | None, file: ReportedFile, mark: str | None = None
+) -> EngineOutput:
+    """The file as others take it: by its path if it is on this machine, else through the engine.
+
+    Failures of reading it name it as the user does, without the mark.
+    """
     path = locate(folders, file) if folders is not None else None
     name = _relative_name(folders, file, path) if folders is not None and path is not None else None
 
     def read() -> AsyncIterator[bytes]:
         if path is not None:
-            return _read_file(path, file)
-        return _download(transport, file, is_local=folders is not None)
+            return _read_file(path, file, mark)
+        return _download(transport, file, mark, is_local=folders is not None)
 
     return EngineOutput(
         node_id=file.node_id,
@@ -166,29 +171,36 @@ def _saver(graph: Graph, mark: str, name: PurePosixPath) -> NodeId:
     return savers[0] if savers else "?"
 
 
-async def _read_file(path: Path, file: ReportedFile) -> AsyncIterator[bytes]:
+async def _read_file(path: Path, file: ReportedFile, mark: str | None) -> AsyncIterator[bytes]:
     try:
         with await asyncio.to_thread(path.open, "rb") as stream:
             while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
                 yield chunk
     except FileNotFoundError as exc:
-        raise OutputGone(node_id=file.node_id, filename=file.filename) from exc
+        raise OutputGone(node_id=file.node_id, filename=_plain(file.filename, mark)) from exc
 
 
-async def _download(transport: Transport, file: ReportedFile, *, is_local: bool) -> AsyncIterator[bytes]:
+async def _download(
+    transport: Transport, file: ReportedFile, mark: str | None, *, is_local: bool
+) -> AsyncIterator[bytes]:
     outside = _leads_outside(file)
+    shown = _plain(file.full_name if outside else file.filename, mark)
     if outside and is_local:
-        raise OutputOutside(node_id=file.node_id, filename=file.full_name)
+        raise OutputOutside(node_id=file.node_id, filename=shown)
     query = {"filename": file.filename, "subfolder": file.subfolder.strip("/"), "type": file.folder}
     try:
         async for chunk in transport.download("/view", query):
             yield chunk
     except EngineAnswerInvalid as exc:
         if outside and 400 <= exc.status < 500:
-            raise OutputOutside(node_id=file.node_id, filename=file.full_name) from exc
+            raise OutputOutside(node_id=file.node_id, filename=shown) from exc
         if exc.status == 404:
-            raise OutputGone(node_id=file.node_id, filename=file.filename) from exc
+            raise OutputGone(node_id=file.node_id, filename=shown) from exc
         raise
+
+
+def _plain(name: str, mark: str | None) -> str:
+    return name.replace(mark, "", 1) if mark else name
 
 
 def _leads_outside(file: ReportedFile) -> bool:

@@ -159,6 +159,19 @@ async def test_a_path_as_text_is_found_by_its_name_and_told_without_our_folders(
     assert len(found.warnings) == 1
 
 
+async def test_a_file_that_is_not_where_its_node_says_is_found_by_its_name(folders: Folders) -> None:
+    path = write(folders.output / "od" / f"{MARK.text}cat_00001.png")
+    item = {"filename": path.name, "subfolder": "../output", "type": "output"}
+    found = await outputs_of(folders, {"2": {"images": [item]}, "3": {"text": ["x"]}})
+    assert [(file.subfolder, file.path) for file in found.files] == [("od", path)]
+
+
+async def test_what_is_gone_is_named_without_the_mark(folders: Folders) -> None:
+    item = {"filename": f"{MARK.text}cat_00001.png", "subfolder": "../x", "type": "output"}
+    with pytest.raises(OutputOutside, match=r"saved \.\./x/cat_00001\.png"):
+        await outputs_of(folders, {"2": {"images": [item]}, "3": {"text": ["x"]}})
+
+
 async def test_a_path_as_text_that_leads_elsewhere_is_said_to(folders: Folders) -> None:
     found = await outputs_of(folders, {"2": {"text": ["/data/out/a.png"]}, "3": {"text": ["not/a/path.png", "/x y"]}})
     [warning] = found.warnings
