@@ -195,7 +195,9 @@ class HttpEngine:
             )
         if answer.status == 200 and await self._knows(link, prompt.prompt_id):
             return prompt.prompt_id, None
-        raise EngineAnswerInvalid(request="POST /prompt", status=answer.status, body=answer.text)
+        # A 500 is what a ComfyUI says that stumbled over the graph: its traceback is in its log alone.
+        log_tail = self._host.log_tail() if answer.status >= 500 else ()
+        raise EngineAnswerInvalid(request="POST /prompt", status=answer.status, body=answer.text, log_tail=log_tail)
 
     async def _knows(self, link: Link, prompt_id: str) -> bool:
         try:
