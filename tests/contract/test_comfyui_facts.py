@@ -15,7 +15,7 @@ from comfypin.engine.remote import open_remote
 from comfypin.engine.transport import Patience
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import InputFileInvalid, WorkflowRejected
-from tests.support.fake_comfyui import PNG, Canned, FakeComfyUI, fake_comfyui
+from tests.support.fake_comfyui import NEWER, PNG, Canned, FakeComfyUI, fake_comfyui
 from tests.support.graphs import a_prompt, graph, loaded, node, picture
 
 QUICK = Patience(
@@ -346,6 +346,24 @@ class TestCancelling:
             with pytest.raises(PromptInterrupted):
                 [event async for event in engine.events(prompt.prompt_id)]
 
+    async def test_one_that_the_newest_forget_before_the_first_node_is_said_again(self) -> None:
+        async with engine_at(**NEWER, forgets_interrupts=1, held={"1"}) as (fake, engine):
+            prompt = a_prompt()
+            await engine.submit(prompt)
+            await until(lambda: fake.running)
+            await engine.cancel(prompt.prompt_id)
+            assert fake.interrupted == {prompt.prompt_id}
+
+    async def test_a_page_at_the_jobs_address_is_no_cancelling(self) -> None:
+        async with engine_at(held={"1"}) as (fake, engine):
+            prompt = a_prompt()
+            await engine.submit(prompt)
+            await until(lambda: fake.running)
+            page = Canned(200, b"<html>the page</html>", "text/html")
+            fake.say_next(f"POST /api/jobs/{prompt.prompt_id}/cancel", page)
+            await engine.cancel(prompt.prompt_id)
+            assert fake.interrupted == {prompt.prompt_id}
+
     async def test_what_has_ended_stays_as_it_is(self) -> None:
         async with engine_at() as (fake, engine):
             prompt = a_prompt()
@@ -384,6 +402,59 @@ class TestPromptIds:
             fake.say_next(f"GET /history/{prompt.prompt_id}", Canned(body=json.dumps(entry).encode()))
             with pytest.raises(PromptInterrupted):
                 await follow(engine, prompt)
+
+    async def test_the_newest_take_ours(self) -> None:
+        async with engine_at(**NEWER) as (fake, engine):
+            prompt = a_prompt()
+            await follow(engine, prompt)
+            assert list(fake.history) == [prompt.prompt_id]
+
+
+class TestTheQueue:
+    async def test_of_the_newest_is_asked_without_its_graphs(self) -> None:
+        async with engine_at(**NEWER, websocket="silent", held={"n"}) as (fake, engine):
+            fake.queue_of_another()
+            await until(lambda: fake.running)
+            prompt = a_prompt()
+            await engine.submit(prompt)
+            assert await anext(engine.events(prompt.prompt_id)) == Queued(ahead=1)
+            assert fake.asked("GET /queue") == []
+
+    async def test_of_older_ones_is_asked_for_jobs_once(self) -> None:
+        async with engine_at(websocket="silent", held={"1"}) as (fake, engine):
+            await engine.submit(a_prompt())
+            await until(lambda: len(fake.asked("GET /queue")) > 2)
+            assert len(fake.asked("GET /api/jobs")) == 1
+
+
+class TestARestart:
+    async def test_of_an_engine_far_away_is_told_apart_from_a_queue_that_was_cleared(self) -> None:
+        async with engine_at(held={"n"}) as (fake, engine):
+            fake.queue_of_another()
+            await until(lambda: fake.running)
+            forgotten, removed = a_prompt(), a_prompt()
+            await engine.submit(removed)
+            fake.pending.clear()
+            with pytest.raises(PromptLost) as cleared:
+                [event async for event in engine.events(removed.prompt_id)]
+            await engine.submit(forgotten)
+            await fake.restart()
+            with pytest.raises(PromptLost) as restarted:
+                [event async for event in engine.events(forgotten.prompt_id)]
+        assert (cleared.value.restarted, restarted.value.restarted) == (False, True)
+
+    async def test_that_was_only_a_cut_connection_is_none(self) -> None:
+        async with engine_at(held={"n"}) as (fake, engine):
+            await follow(engine, a_prompt())
+            fake.queue_of_another()
+            await until(lambda: fake.running)
+            prompt = a_prompt()
+            await engine.submit(prompt)
+            await fake.cut_websockets()
+            fake.pending.clear()
+            with pytest.raises(PromptLost) as caught:
+                [event async for event in engine.events(prompt.prompt_id)]
+        assert caught.value.restarted is False
 
 
 class TestTheHistoryIsForgotten:

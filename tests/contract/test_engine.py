@@ -324,7 +324,8 @@ async def test_a_checkpoint_goes_through_clip_sampler_and_autoencoder(subject: S
     steps = [event.value for event in events if isinstance(event, NodeProgress) and event.node_id == "3"]
     progress = Progress(diffusion)
     fractions = [progress.hear(event) for event in events]
-    assert steps == [1, 2, 3, 4]
+    # Newer engines leave out steps that come within a tenth of a second.
+    assert (steps[0], steps[-1], steps) == (1, 4, sorted(set(steps)))
     assert fractions == sorted(fractions)
     assert fractions[-1] > 0.9
     assert (await contents(outputs))[0].startswith(PNG)

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
 from comfypin.engine.client import HttpEngine
+from comfypin.engine.host import Address
 from comfypin.engine.interface import EngineEvent, Prompt
-from comfypin.engine.remote import open_remote
-from comfypin.engine.transport import Patience
+from comfypin.engine.remote import RemoteHost, open_remote
+from comfypin.engine.transport import Patience, base_url
 from comfypin.errors import EngineError
 from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable, EngineUrlInvalid, OutputGone
 from tests.support.fake_comfyui import PNG, Canned, FakeComfyUI, fake_comfyui
@@ -75,6 +77,19 @@ async def test_a_500_to_a_prompt_says_so() -> None:
         fake.say_next("POST /prompt", HICCUPS["500"])
         with pytest.raises(EngineAnswerInvalid, match=r"POST /prompt with HTTP 500.*got itself in trouble"):
             await engine.submit(a_prompt())
+
+
+async def test_a_500_to_a_prompt_brings_the_end_of_the_log_if_that_is_ours() -> None:
+    class Near(RemoteHost):
+        def log_tail(self) -> tuple[str, ...]:
+            return ("Traceback (most recent call last):", "KeyError: '_meta'")
+
+    async with fake_comfyui() as fake, aiohttp.ClientSession() as session:
+        engine = HttpEngine(Near(Address(url=base_url(fake.url))), session, QUICK)
+        fake.say_next("POST /prompt", HICCUPS["500"])
+        with pytest.raises(EngineAnswerInvalid, match=r"(?s)look into its log.*\| KeyError: '_meta'"):
+            await engine.submit(a_prompt())
+        await engine.close()
 
 
 @pytest.mark.parametrize("hiccup", ["garbage", "half an answer", "another JSON"])

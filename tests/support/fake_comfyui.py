@@ -33,7 +33,8 @@ class FakeComfyUI:
     version: str = "0.3.64"
     websocket: str = "speaks"  # or "silent", or "refused"
     honours_prompt_id: bool = True
-    jobs_api: bool = False
+    jobs_api: bool = False  # what 0.33 has: /api/jobs, cancelling by id, and prompt ids that must be UUIDs
+    forgets_interrupts: int = 0  # as an engine does with one that comes before the first node
     history_late_s: float = 0.0
     status_is_null: bool = False
     node_s: float = 0.0
@@ -81,6 +82,7 @@ class FakeComfyUI:
                 web.get("/features", self._features),
                 web.get("/object_info", self._object_info),
                 web.get("/ws", self._ws),
+                web.get("/api/jobs", self._jobs),
                 web.post("/api/jobs/{id}/cancel", self._cancel_job),
             ]
         )
@@ -219,6 +221,9 @@ class FakeComfyUI:
 
     async def _prompt(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.text())
+        if self.jobs_api and not _is_canonical(body.get("prompt_id")):
+            error = {"type": "invalid_prompt_id", "message": "prompt_id must be a valid UUID", "details": ""}
+            return web.json_response({"error": error, "node_errors": {}}, status=400)
         prompt_id = body["prompt_id"] if self.honours_prompt_id else str(uuid.uuid4())
         self.pending.append((prompt_id, body["prompt"], body.get("client_id")))
         self._wake.set()
@@ -251,14 +256,25 @@ class FakeComfyUI:
             self.interrupted.add(self.running)
         return web.Response()
 
+    async def _jobs(self, request: web.Request) -> web.Response:
+        if not self.jobs_api:
+            return web.Response(status=404)
+        running = [{"id": self.running, "status": "in_progress", "priority": 0}] if self.running else []
+        waiting = [{"id": item[0], "status": "pending", "priority": number} for number, item in enumerate(self.pending)]
+        return web.json_response({"jobs": [*reversed(waiting), *running], "pagination": {}})
+
     async def _cancel_job(self, request: web.Request) -> web.Response:
         if not self.jobs_api:
             return web.Response(status=405)
         job = request.match_info["id"]
+        waits = any(item[0] == job for item in self.pending)
         self.pending = [item for item in self.pending if item[0] != job]
-        if self.running == job:
+        runs = self.running == job
+        if runs and self.forgets_interrupts:
+            self.forgets_interrupts -= 1
+        elif runs:
             self.interrupted.add(job)
-        return web.json_response({})
+        return web.json_response({"cancelled": runs or waits})
 
     async def _upload(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -302,6 +318,17 @@ class FakeComfyUI:
         if self.sockets.get(client) is socket:
             del self.sockets[client]
         return socket
+
+
+def _is_canonical(prompt_id: Any) -> bool:
+    try:
+        return str(uuid.UUID(prompt_id)) == prompt_id
+    except (ValueError, AttributeError, TypeError):
+        return False
+
+
+NEWER = {"version": "0.33.0", "jobs_api": True}
+"""The script of a fake that answers as ComfyUI 0.33 does."""
 
 
 @contextlib.asynccontextmanager

@@ -4,28 +4,30 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 
-from comfypin.digest import CHUNK_BYTES, JsonValue
+from comfypin.digest import JsonValue
 from comfypin.engine.feed import Feeder
-from comfypin.engine.history import HistoryEntry, Interrupted, Raised, ReportedFile, Succeeded
-from comfypin.engine.host import Address, EngineHost, Folders
-from comfypin.engine.interface import Catalogue, EngineEvent, EngineOutput, Prompt, PromptOutputs, Warned
+from comfypin.engine.history import HistoryEntry, Interrupted, Raised, Succeeded
+from comfypin.engine.host import Address, EngineHost
+from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
 from comfypin.engine.link import Link, Ticket
+from comfypin.engine.messages import parse_cancelled
 from comfypin.engine.refusal import Refusal, parse_refusal
+from comfypin.engine.results import collect_outputs
+from comfypin.engine.saved import PreviewKeeper, find_marked, remove
 from comfypin.engine.transport import Patience, Transport
 from comfypin.errors import ComfypinError, EngineError
-from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable, OutputGone
+from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
-from comfypin.files import contained_path
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
+_FIRST_LOOK_S = 0.05
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
 
@@ -47,6 +49,7 @@ class HttpEngine:
         self._link: Link | None = None
         self._linking = asyncio.Lock()
         self._tickets: dict[str, tuple[Ticket, Link]] = {}
+        self._previews = PreviewKeeper()
         self._catalogue: tuple[Link, float, Catalogue] | None = None
 
     async def close(self) -> None:
@@ -85,7 +88,7 @@ class HttpEngine:
             await link.listening()
             await self._post(link, replace(prompt, graph=graph))
         except BaseException as exc:
-            await self._clear(link, prompt.prompt_id, bool(prompt.inputs))
+            await self._clear(link, prompt)
             if isinstance(exc, EngineUnreachable):
                 raise await self._host.explain(link.address, exc) from exc
             raise
@@ -97,7 +100,9 @@ class HttpEngine:
             event = await ticket.inbox.get()
             if event is not None:
                 yield event
-        await self._clear(link, prompt_id, ticket.has_inputs)
+        await self._clear(link, ticket.prompt)
+        if ticket.failure is not None or ticket.entry is None or not isinstance(ticket.entry.verdict, Succeeded):
+            await self._discard(link, ticket.prompt)
         if ticket.failure is not None or ticket.entry is None:
             raise self._failure(ticket)
         self._judge(ticket, ticket.entry)
@@ -112,12 +117,7 @@ class HttpEngine:
         entry = ticket.entry or await link.history(ticket.server_id)
         if entry is None:
             raise PromptLost(prompt_id=prompt_id)
-        folders = link.address.folders
-        return PromptOutputs(
-            files=tuple([_output(link.transport, folders, file) for file in entry.files]),
-            texts=entry.texts,
-            cached=entry.cached,
-        )
+        return await collect_outputs(entry, ticket.prompt, link.transport, link.address.folders, self._previews)
 
     async def cancel(self, prompt_id: str) -> None:
         """Take the prompt out of the queue, or stop it where it runs, and nothing else; see `Engine.cancel`."""
@@ -129,7 +129,8 @@ class HttpEngine:
         with contextlib.suppress(EngineError):
             # An engine that cannot be asked runs nothing of ours, or is stopped with its process.
             await self._stop(link, ticket.server_id)
-        await self._clear(link, prompt_id, ticket.has_inputs)
+        await self._clear(link, ticket.prompt)
+        await self._discard(link, ticket.prompt)
 
     # -- Queueing -------------------------------------------------------------------------------------------------
 
@@ -146,8 +147,7 @@ class HttpEngine:
             return self._link
 
     async def _post(self, link: Link, prompt: Prompt) -> None:
-        ticket = link.track(prompt.prompt_id)
-        ticket.has_inputs = bool(prompt.inputs)
+        ticket = link.track(prompt)
         # From here on `cancel` finds the prompt: if we are stopped while we post, it may be queued all the same.
         self._remember(prompt.prompt_id, ticket, link)
         try:
@@ -195,7 +195,9 @@ class HttpEngine:
             )
         if answer.status == 200 and await self._knows(link, prompt.prompt_id):
             return prompt.prompt_id, None
-        raise EngineAnswerInvalid(request="POST /prompt", status=answer.status, body=answer.text)
+        # A 500 is what a ComfyUI says that stumbled over the graph: its traceback is in its log alone.
+        log_tail = self._host.log_tail() if answer.status >= 500 else ()
+        raise EngineAnswerInvalid(request="POST /prompt", status=answer.status, body=answer.text, log_tail=log_tail)
 
     async def _knows(self, link: Link, prompt_id: str) -> bool:
         try:
@@ -218,9 +220,15 @@ class HttpEngine:
             raise PromptLost(prompt_id=prompt_id)
         return found
 
-    async def _clear(self, link: Link, prompt_id: str, has_inputs: bool) -> None:  # noqa: FBT001
-        if has_inputs:
-            await Feeder(link.transport, link.address.folders).clear(prompt_id)
+    async def _clear(self, link: Link, prompt: Prompt) -> None:
+        if prompt.inputs:
+            await Feeder(link.transport, link.address.folders).clear(prompt.prompt_id)
+
+    async def _discard(self, link: Link, prompt: Prompt) -> None:
+        """Remove what a prompt saved before it failed: nobody will fetch it."""
+        folders = link.address.folders
+        if folders is not None and prompt.mark is not None:
+            remove(await asyncio.to_thread(find_marked, folders, prompt.mark))
 
     # -- Ends -----------------------------------------------------------------------------------------------------
 
@@ -236,7 +244,7 @@ class HttpEngine:
                     node_id=raised.node_id,
                     class_type=raised.class_type,
                     exception_type=raised.exception_type,
-                    message=raised.message,
+                    message=raised.message.replace(ticket.prompt.mark or "\0", ""),
                     traceback=raised.traceback,
                 )
             case Interrupted(node_id):
@@ -248,69 +256,33 @@ class HttpEngine:
 
     async def _stop(self, link: Link, server_id: str) -> None:
         """Take one prompt out of the engine, in the way that its version knows, and never another prompt."""
-        if (await link.transport.post(f"/api/jobs/{server_id}/cancel", {})).status == 200:
+        by_id = await self._cancel_by_id(link, server_id)
+        if by_id is False:
             return
-        await link.transport.post("/queue", {"delete": [server_id]})
+        if by_id is None:
+            await link.transport.post("/queue", {"delete": [server_id]})
         give_up_at = time.monotonic() + self._patience.cancel_s
-        pause_s = 0.05
-        targeted = await self._version(link) >= _TARGETED_INTERRUPT
+        pause_s = _FIRST_LOOK_S
+        targeted = by_id is None and await self._version(link) >= _TARGETED_INTERRUPT
         # An interrupt that comes before the first node is forgotten by the engine, so look, and say it again.
         while server_id in (await link.queue()).running and time.monotonic() < give_up_at:
-            await link.transport.post("/interrupt", {"prompt_id": server_id} if targeted else {})
+            if by_id is None:
+                await link.transport.post("/interrupt", {"prompt_id": server_id} if targeted else {})
+            elif pause_s > _FIRST_LOOK_S:
+                await self._cancel_by_id(link, server_id)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.5)
+
+    async def _cancel_by_id(self, link: Link, server_id: str) -> bool | None:
+        """Whether newer engines' own way stopped the prompt, which no other prompt can suffer from; None: no such way.
+
+        https://github.com/Comfy-Org/ComfyUI/blob/master/server.py (`/api/jobs/{job_id}/cancel`)
+        """
+        answer = await link.transport.post(f"/api/jobs/{server_id}/cancel", {})
+        return parse_cancelled(answer.body) if answer.status == 200 else None
 
     async def _version(self, link: Link) -> tuple[int, ...]:
         answer = await link.transport.get("/system_stats")
         system = answer.body.get("system") if isinstance(answer.body, dict) else None
         said = system.get("comfyui_version") if isinstance(system, dict) else None
         return tuple(int(number) for number in re.findall(r"\d+", str(said))[:3])
-
-
-def _output(transport: Transport, folders: Folders | None, file: ReportedFile) -> EngineOutput:
-    path = _local_path(folders, file)
-
-    def read() -> AsyncIterator[bytes]:
-        return _read_file(path, file) if path is not None else _download(transport, file)
-
-    return EngineOutput(
-        node_id=file.node_id,
-        key=file.key,
-        filename=file.filename,
-        subfolder=file.subfolder,
-        folder=file.folder,
-        read=read,
-        path=path,
-    )
-
-
-def _local_path(folders: Folders | None, file: ReportedFile) -> Path | None:
-    """Where the file is on this machine; a name that leads out of the engine's folder is left to the engine."""
-    if folders is None:
-        return None
-    root = {"output": folders.output, "temp": folders.temp, "input": folders.input}[file.folder]
-    try:
-        path = contained_path(root, f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename)
-    except ValueError:
-        return None
-    return path if path.is_file() else None
-
-
-async def _read_file(path: Path, file: ReportedFile) -> AsyncIterator[bytes]:
-    try:
-        with await asyncio.to_thread(path.open, "rb") as stream:
-            while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
-                yield chunk
-    except FileNotFoundError as exc:
-        raise OutputGone(node_id=file.node_id, filename=file.filename) from exc
-
-
-async def _download(transport: Transport, file: ReportedFile) -> AsyncIterator[bytes]:
-    query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.folder}
-    try:
-        async for chunk in transport.download("/view", query):
-            yield chunk
-    except EngineAnswerInvalid as exc:
-        if exc.status == 404:
-            raise OutputGone(node_id=file.node_id, filename=file.filename) from exc
-        raise

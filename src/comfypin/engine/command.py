@@ -1,6 +1,7 @@
 """How an engine is started as a child: its program, arguments and environment. Looks at folders, starts nothing."""
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 from comfypin.engine.host import Folders
 from comfypin.errors.engine import EngineNotFound
 from comfypin.lock.model import EngineSpec
+
+log = logging.getLogger(__name__)
 
 # Whoever can read the engine's environment (every custom node can) must not find our keys there.
 _SECRET_PREFIXES = (
@@ -28,6 +31,8 @@ _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 # argparse refuses --cpu beside any of these.
 _MEMORY_MODES = frozenset({"--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram"})
+# Options that newer versions gave up, because what they asked for became the default there.
+_RETIRED = frozenset({"--normalvram", "--disable-ipex-optimize"})
 _MODEL_FOLDERS = (
     "audio_encoders", "checkpoints", "clip_vision", "configs", "controlnet", "diffusion_models", "embeddings",
     "gligen", "hypernetworks", "loras", "photomaker", "style_models", "text_encoders", "upscale_models", "vae",
@@ -120,12 +125,13 @@ def comfyui_child(
     roots = dict.fromkeys((home, main.parent))
     found = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
     python = _first_file((python,) if python is not None else found, home)
-    flags = main.parent / "comfy" / "cli_args.py"
+    options = _known_options(main.parent / "comfy" / "cli_args.py")
+    arguments = engine_arguments(_without_retired(engine.args, options), gpu=gpu)
     return ChildSpec(
-        argv=(str(python.absolute()), str(main.absolute()), *engine_arguments(engine.args, gpu=gpu)),
+        argv=(str(python.absolute()), str(main.absolute()), *arguments),
         environ=child_environ(environ, engine.env, same_python=False),
         cwd=main.parent.absolute(),
-        options=frozenset(re.findall(r"--[a-z][a-z0-9_-]+", flags.read_text())) if flags.is_file() else frozenset(),
+        options=options,
         models_dir=_other_models(models_dir, main.parent),
         fast_models_dir=fast_models_dir.absolute() if fast_models_dir is not None else None,
     )
@@ -146,6 +152,27 @@ def engine_arguments(arguments: Iterable[str], *, gpu: bool) -> tuple[str, ...]:
     if gpu or "--cpu" in arguments or "--directml" in arguments:
         return arguments
     return (*(argument for argument in arguments if argument not in _MEMORY_MODES), "--cpu")
+
+
+def _known_options(cli_args: Path) -> frozenset[str]:
+    """The long options that a ComfyUI declares; none if it is so old that it has no such file."""
+    text = cli_args.read_text() if cli_args.is_file() else ""
+    return frozenset(re.findall(r"--[a-z][a-z0-9_-]+", text))
+
+
+def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple[str, ...]:
+    """The arguments without those that ComfyUI gave up: its newer versions end at once when they are given."""
+    kept = []
+    for argument in arguments:
+        if argument in _RETIRED and options and argument not in options:
+            log.warning(
+                "%s was left out: this ComfyUI no longer has that option",
+                argument,
+                extra={"action": "engine_option_retired", "option": argument},
+            )
+        else:
+            kept.append(argument)
+    return tuple(kept)
 
 
 def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:

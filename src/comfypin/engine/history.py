@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PureWindowsPath
 from typing import Literal, TypeAlias
 
 from comfypin.digest import JsonValue
@@ -21,6 +22,12 @@ class ReportedFile:
     filename: str
     subfolder: str
     folder: Folder
+
+    @property
+    def full_name(self) -> str:
+        """Subfolder and name as one; absolute if the node reported either of them so."""
+        is_absolute = self.filename.startswith("/") or PureWindowsPath(self.filename).is_absolute()
+        return self.filename if is_absolute or not self.subfolder else f"{self.subfolder}/{self.filename}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +60,11 @@ Verdict: TypeAlias = Succeeded | Raised | Interrupted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """What the engine remembers of a prompt that has ended."""
+    """What the engine remembers of a prompt that has ended. `spoke` are the nodes that reported anything at all."""
 
     verdict: Verdict
     cached: frozenset[NodeId] = frozenset()
+    spoke: frozenset[NodeId] = frozenset()
     files: tuple[ReportedFile, ...] = ()
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
 
@@ -70,11 +78,16 @@ def parse_history(body: JsonValue, prompt_id: str) -> HistoryEntry | Literal["un
         return "unknown"
     if not isinstance(entry, dict):
         return None
-    outputs = entry.get("outputs")
-    files, texts = _collect(outputs if isinstance(outputs, dict) else {})
+    reported = entry.get("outputs")
+    outputs = reported if isinstance(reported, dict) else {}
+    files, texts = _collect(outputs)
     messages = tuple(_status_messages(entry.get("status")))
     return HistoryEntry(
-        verdict=_verdict(entry.get("status"), messages), cached=_cached(messages), files=files, texts=texts
+        verdict=_verdict(entry.get("status"), messages),
+        cached=_cached(messages),
+        spoke=frozenset(node_id for node_id, said in outputs.items() if said),
+        files=files,
+        texts=texts,
     )
 
 
@@ -163,9 +176,14 @@ def _reported_file(node_id: NodeId, key: str, item: Mapping[str, JsonValue]) -> 
         node_id=node_id,
         key=key,
         filename=str(item["filename"]),
-        subfolder=subfolder.replace("\\", "/").strip("/") if isinstance(subfolder, str) else "",
+        subfolder=_folder_name(subfolder) if isinstance(subfolder, str) else "",
         folder=_FOLDERS.get(str(item.get("type", "output")), "output"),
     )
+
+
+def _folder_name(subfolder: str) -> str:
+    """With slashes as on Linux; a slash in front stays, for it says that the folder is not below the engine's own."""
+    return subfolder.replace("\\", "/").rstrip("/")
 
 
 def _ids(nodes: JsonValue) -> frozenset[NodeId]:

@@ -36,5 +36,8 @@ class EngineHost(Protocol):
     async def died(self, address: Address) -> EngineCrashed:
         """Wait until that life of the engine ends without having been asked to, and say why."""
 
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines that the engine wrote, if its log is ours to read."""
+
     async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
         """Why the engine at the address does not answer: dead, or just unreachable."""

@@ -34,12 +34,14 @@ class Prompt:
     """One submission: a graph, a lower-case UUID of our own, and the files it loads.
 
     `extra_data` is sent beside the graph (`extra_pnginfo`, `api_key_comfy_org`); it may hold secrets: never log it.
+    `mark` is in the names of the files that the graph saves, by which those that no node reports are found.
     """
 
     prompt_id: str
     graph: Graph
     inputs: tuple[InputFile, ...] = ()
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +115,17 @@ class EngineOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptOutputs:
-    """All a finished prompt left: files in the order of the history, and texts by node."""
+    """All a finished prompt left: files in the order of the history, then those that no node reported; texts by node.
+
+    `leftovers` are files on this machine that are of no use once the outputs are delivered. `warnings` say what a user
+    should know of how the outputs were found.
+    """
 
     files: tuple[EngineOutput, ...] = ()
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
     cached: frozenset[NodeId] = frozenset()
+    leftovers: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -13,13 +13,14 @@ import aiohttp
 
 from comfypin.engine.history import HistoryEntry, parse_history
 from comfypin.engine.host import Address, EngineHost
-from comfypin.engine.interface import EngineEvent, Warned
+from comfypin.engine.interface import EngineEvent, Prompt, Warned
 from comfypin.engine.messages import (
     Addressed,
     PromptDone,
     PromptEnding,
     PromptMessage,
     Queue,
+    parse_jobs,
     parse_message,
     parse_queue,
 )
@@ -44,19 +45,20 @@ Clock: TypeAlias = float
 class Ticket:
     """A prompt that we queued, and what we have heard of it."""
 
-    def __init__(self, prompt_id: str, client_id: str, *, look_at: Clock) -> None:
-        self.prompt_id = prompt_id
-        self.server_id = prompt_id
+    def __init__(self, prompt: Prompt, client_id: str, *, look_at: Clock) -> None:
+        self.prompt = prompt
+        self.prompt_id = prompt.prompt_id
+        self.server_id = prompt.prompt_id
         self.client_id = client_id
         self.narrator = Narrator()
         self.inbox: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
         self.entry: HistoryEntry | None = None
         self.failure: ComfypinError | None = None
         self.cancelled = False
-        self.has_inputs = False
         self.look_at = look_at
         self.ending = False
         self.heard = False
+        self.cut = False
         self.missing_since: Clock | None = None
         self.looks = 0
         self.quiet = 0
@@ -102,6 +104,8 @@ class Link:
         self._posting = 0
         self._unclaimed: list[Addressed] = []
         self._deaf_since: Clock | None = None
+        self._lists_jobs: bool | None = None
+        self._ended: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -121,11 +125,11 @@ class Link:
 
     # -- Tickets --------------------------------------------------------------------------------------------------
 
-    def track(self, prompt_id: str) -> Ticket:
+    def track(self, prompt: Prompt) -> Ticket:
         """A ticket for a prompt that is about to be posted; what is heard of unknown prompts is kept meanwhile."""
-        ticket = Ticket(prompt_id, self.client_id, look_at=time.monotonic() + self._patience.poll_s)
+        ticket = Ticket(prompt, self.client_id, look_at=time.monotonic() + self._patience.poll_s)
         ticket.tell(ticket.narrator.wait(len(self._open)) if self._open else ())
-        self._open[prompt_id] = ticket
+        self._open[prompt.prompt_id] = ticket
         self._posting += 1
         return ticket
 
@@ -182,6 +186,7 @@ class Link:
             if ticket.client_id == client_id and not ticket.ending:
                 message = "The engine's progress connection was cut: steps are no longer shown, the outputs will be."
                 ticket.tell([Warned(message=message)])
+            ticket.cut = ticket.cut or ticket.client_id == client_id
             ticket.look_at = 0.0
         self._wake.set()
 
@@ -249,6 +254,7 @@ class Link:
         now = time.monotonic()
         self._deaf_since = self._deaf_since or now
         for ticket in due:
+            ticket.cut = ticket.cut or isinstance(failure, EngineUnreachable)
             ticket.look_at = now + self._patience.poll_s
         if now - self._deaf_since > self._patience.unreachable_s:
             if isinstance(failure, EngineUnreachable):
@@ -274,7 +280,15 @@ class Link:
                 await self._read_history(ticket)
 
     async def queue(self) -> Queue:
-        """The engine's queue. Raises `EngineError`."""
+        """The engine's queue, by /api/jobs if it has that: /queue repeats every graph. Raises `EngineError`."""
+        if self._lists_jobs is not False:
+            answer = await self.transport.get("/api/jobs", {"status": "pending,in_progress"})
+            jobs = parse_jobs(answer.body) if answer.status == 200 else None
+            if jobs is not None:
+                self._lists_jobs = True
+                return jobs
+            if self._lists_jobs is None and 400 <= answer.status < 500:
+                self._lists_jobs = False
         answer = await self.transport.get("/queue")
         queue = parse_queue(answer.body) if answer.status == 200 else None
         if queue is None:
@@ -294,7 +308,7 @@ class Link:
         finally:
             self._reading.discard(ticket.server_id)
         if entry is None:
-            self._miss(ticket)
+            await self._miss(ticket)
         else:
             if not ticket.heard:
                 # The history may have overtaken what the websocket brings: let it arrive before we call it silent.
@@ -311,6 +325,7 @@ class Link:
 
     def _settle(self, ticket: Ticket, entry: HistoryEntry) -> None:
         self._open.pop(ticket.server_id, None)
+        self._ended = ticket.server_id
         if not ticket.heard and self._socket is not None and ticket.client_id == self.client_id:
             ticket.tell(
                 [Warned(message="The engine's progress connection was silent: the result was read without it.")]
@@ -318,17 +333,22 @@ class Link:
             self._spawn(self._socket.close)
         ticket.settle(entry)
 
-    def _miss(self, ticket: Ticket) -> None:
+    async def _miss(self, ticket: Ticket) -> None:
         now = time.monotonic()
         if ticket.missing_since is None:
             ticket.missing_since, ticket.looks = now, 0
         if now - ticket.missing_since > (self._patience.history_s if ticket.ending else self._patience.lost_s):
+            restarted = ticket.cut and not await self._remembers()
             self._open.pop(ticket.server_id, None)
-            ticket.fail(PromptLost(prompt_id=ticket.prompt_id))
+            ticket.fail(PromptLost(prompt_id=ticket.prompt_id, restarted=restarted))
             return
         ticket.look_at = now + _HISTORY_LATE_S[min(ticket.looks, len(_HISTORY_LATE_S) - 1)]
         ticket.looks += 1
         self._wake.set()
+
+    async def _remembers(self) -> bool:
+        """Whether the engine still knows the last prompt that ended: then a lost one was taken out, not forgotten."""
+        return self._ended is not None and await self.history(self._ended) is not None
 
     # -- Death ----------------------------------------------------------------------------------------------------
 

@@ -158,6 +158,27 @@ def parse_queue(body: JsonValue) -> Queue | None:
     return Queue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
 
 
+def parse_jobs(body: JsonValue) -> Queue | None:
+    """Read GET /api/jobs, which newer engines have and which holds no graphs; None if it is not one.
+
+    A job that is in progress or waits is told by its status; lowest priority first, as the queue takes them.
+    """
+    jobs = body.get("jobs") if isinstance(body, dict) else None
+    if not isinstance(jobs, list):
+        return None
+    items: dict[str, list[JsonValue]] = {"in_progress": [], "pending": []}
+    for job in jobs:
+        if isinstance(job, dict) and job.get("status") in items:
+            items[str(job["status"])].append([job.get("priority", 0), job.get("id")])
+    return Queue(running=_queue_ids(items["in_progress"]), pending=_queue_ids(items["pending"]))
+
+
+def parse_cancelled(body: JsonValue) -> bool | None:
+    """Read POST /api/jobs/ID/cancel: whether something was stopped; None if the answer is not that route's."""
+    cancelled = body.get("cancelled") if isinstance(body, dict) else None
+    return cancelled if isinstance(cancelled, bool) else None
+
+
 def _queue_ids(items: JsonValue) -> tuple[str, ...]:
     found: list[tuple[float, str]] = []
     for item in items if isinstance(items, list) else ():

@@ -100,6 +100,10 @@ class ChildHost:
             return EngineCrashed(reason="it was started again", log_tail=self.journal.tail(_CRASH_TAIL))
         return await asyncio.shield(life.crash)
 
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines of its log."""
+        return self.journal.tail(_CRASH_TAIL)
+
     async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
         """The crash, where the process is dead or dies within a second; else the failure itself."""
         with contextlib.suppress(TimeoutError):

@@ -1,11 +1,16 @@
 """Why a ComfyUI refused a prompt, or which of its branches it dropped, read into values. Pure; raises nothing."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from comfypin.digest import JsonValue
 from comfypin.errors.workflow import NodeProblem
 from comfypin.workflow.graph import NodeId
+
+# "Cannot execute because node NAME does not exist." (0.3.64), "Node 'NAME' not found. ..." (0.33).
+_CLASS_IN_MESSAGE = re.compile(r"\bnode '?(.+?)'? (?:does not exist|not found)", re.IGNORECASE)
+_NODE_IN_DETAILS = re.compile(r"Node ID '#(.+?)'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +32,31 @@ def parse_refusal(body: JsonValue) -> Refusal | None:
     if not nodes and error is None:
         return None
     outputs = dict.fromkeys(output for node in nodes.values() for output in _dependent_outputs(node))
+    problems = tuple(problem for node_id, node in nodes.items() for problem in _problems(node_id, node))
     return Refusal(
         reason=_reason(error) if error is not None else "some of its outputs failed validation",
-        problems=tuple(problem for node_id, node in nodes.items() for problem in _problems(node_id, node)),
+        problems=problems or tuple(_missing_class(error)),
         outputs=tuple(outputs),
+    )
+
+
+def _missing_class(error: JsonValue) -> Iterator[NodeProblem]:
+    """The node whose class the engine does not have: newer engines name it in `extra_info`, older ones in `details`."""
+    if not isinstance(error, dict) or error.get("type") not in ("missing_node_type", "invalid_prompt"):
+        return
+    extra = error.get("extra_info")
+    extra = extra if isinstance(extra, dict) else {}
+    in_details = _NODE_IN_DETAILS.search(_text(error.get("details")) or "")
+    node_id = _text(extra.get("node_id")) or (in_details[1] if in_details else None)
+    if node_id is None:
+        return
+    message = _text(error.get("message")) or "its class is not known"
+    named = _CLASS_IN_MESSAGE.search(message)
+    yield NodeProblem(
+        node_id=node_id,
+        class_type=_text(extra.get("class_type")) or (named[1] if named else "unknown class"),
+        problem="missing_node_type",
+        message=message,
     )
 
 

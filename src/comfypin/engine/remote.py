@@ -30,6 +30,10 @@ class RemoteHost:
         never: asyncio.Future[EngineCrashed] = asyncio.get_running_loop().create_future()
         return await never
 
+    def log_tail(self) -> tuple[str, ...]:
+        """Its log is elsewhere."""
+        return ()
+
     async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
         """There is nothing to add."""
         return failure

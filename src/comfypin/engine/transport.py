@@ -70,9 +70,9 @@ class Transport:
         """The address without what may be a secret: user, password and query."""
         return str(self._url.with_user(None).with_query(None))
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
         """GET a JSON answer. Raises `EngineUnreachable`."""
-        return await self._ask("GET", path)
+        return await self._ask("GET", path, query=query)
 
     async def post(self, path: str, body: JsonValue) -> Answer:
         """POST JSON, take a JSON answer. Raises `EngineUnreachable`."""
@@ -121,6 +121,7 @@ class Transport:
         method: str,
         path: str,
         *,
+        query: Mapping[str, str] | None = None,
         data: bytes | aiohttp.FormData | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
@@ -130,7 +131,9 @@ class Transport:
         )
         async with (
             self._mapped(path),
-            self._session.request(method, self._at(path), data=data, headers=headers, timeout=timeout) as response,
+            self._session.request(
+                method, self._at(path, query), data=data, headers=headers, timeout=timeout
+            ) as response,
         ):
             text = (await response.read()).decode(errors="replace")
         try:

@@ -39,7 +39,7 @@ class EngineUnreachable(EngineError):
 class EngineAnswerInvalid(EngineError):
     """The engine answered a request with an error of its own, or with something that ComfyUI does not say."""
 
-    def __init__(self, *, request: str, status: int, body: str) -> None:
+    def __init__(self, *, request: str, status: int, body: str, log_tail: tuple[str, ...] = ()) -> None:
         said = " ".join(body.split())[:500] or "(nothing)"
         what = (
             "which is an error in the engine; look into its log"
@@ -49,9 +49,10 @@ class EngineAnswerInvalid(EngineError):
             )
         )
         super().__init__(
-            f"The engine answered {request} with HTTP {status}, {what}. It said: {said}",
+            f"The engine answered {request} with HTTP {status}, {what}. It said: {said}{_lines(log_tail)}",
             request=request,
             status=status,
+            log_tail=list(log_tail),
         )
         self.status = status
 
@@ -68,19 +69,35 @@ class OutputGone(EngineError):
         )
 
 
+class OutputOutside(EngineError):
+    """A node reported a file that is not in the engine's folders, from where alone outputs are delivered."""
+
+    def __init__(self, *, node_id: str, filename: str) -> None:
+        super().__init__(
+            f"Node {node_id} saved {filename}, which is outside ComfyUI's output folder, so it cannot be delivered. "
+            "Give the node a name, or a folder, inside the output folder (a relative one).",
+            node_id=node_id,
+            filename=filename,
+        )
+
+
 class EngineStartFailed(EngineError):
     """The engine's process did not become ready."""
 
     def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
-        tail = "".join(f"\n  | {line}" for line in log_tail)
-        super().__init__(f"The engine did not start: {reason}.{tail}", reason=reason, log_tail=list(log_tail))
+        super().__init__(
+            f"The engine did not start: {reason}.{_lines(log_tail)}", reason=reason, log_tail=list(log_tail)
+        )
 
 
 class EngineCrashed(EngineError):
     """The engine's process died while it was needed."""
 
     def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
-        tail = "".join(f"\n  | {line}" for line in log_tail)
-        super().__init__(f"The engine died: {reason}.{tail}", reason=reason, log_tail=list(log_tail))
+        super().__init__(f"The engine died: {reason}.{_lines(log_tail)}", reason=reason, log_tail=list(log_tail))
         self.reason = reason
         self.log_tail = log_tail
+
+
+def _lines(log_tail: tuple[str, ...]) -> str:
+    return "".join(f"\n  | {line}" for line in log_tail)

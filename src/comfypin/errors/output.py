@@ -14,7 +14,7 @@ class OutputUnreadable(OutputError):
     def __init__(self, *, filename: str, node_id: str, reason: str) -> None:
         super().__init__(
             f"Output {filename} of node {node_id} cannot be read from the engine: {reason}. "
-            "Run the job again; if it stays so, look at the engine's log with --verbose.",
+            "Run the job again; if it stays so, look at the engine's log.",
             filename=filename,
             node_id=node_id,
             reason=reason,

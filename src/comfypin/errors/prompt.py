@@ -14,10 +14,11 @@ class NodeFailed(PromptError):
         exception_type: str,
         message: str,
         traceback: tuple[str, ...] = (),
+        advice: str = "",
     ) -> None:
         super().__init__(
             f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}"
-            f"{_advice(exception_type, message)}",
+            f"{_advice(exception_type, message)}{advice}",
             node_id=node_id,
             class_type=class_type,
             exception_type=exception_type,
@@ -25,7 +26,21 @@ class NodeFailed(PromptError):
         self.node_id = node_id
         self.class_type = class_type
         self.exception_type = exception_type
+        self.said = message
         self.traceback = traceback
+
+
+class OutputEmpty(PromptError):
+    """A node reported a file that has no bytes."""
+
+    def __init__(self, *, node_id: str, class_type: str, filename: str) -> None:
+        super().__init__(
+            f"Node {node_id} ({class_type}) saved {filename} without a single byte in it: it failed without saying so. "
+            "Look at its inputs, and at the engine's log.",
+            node_id=node_id,
+            class_type=class_type,
+            filename=filename,
+        )
 
 
 class PromptInterrupted(PromptError):
@@ -37,13 +52,15 @@ class PromptInterrupted(PromptError):
 
 
 class PromptLost(PromptError):
-    """The engine knows the prompt neither as queued, nor running, nor finished."""
+    """The engine knows the prompt neither as queued, nor running, nor finished.
 
-    def __init__(self, *, prompt_id: str) -> None:
-        super().__init__(
-            "The engine no longer knows the prompt: it was restarted or its queue was cleared. Run the job again.",
-            prompt_id=prompt_id,
-        )
+    `restarted` is set if the engine was away since the prompt was queued, and has forgotten what it did before.
+    """
+
+    def __init__(self, *, prompt_id: str, restarted: bool = False) -> None:
+        why = "it was restarted" if restarted else "it was restarted or its queue was cleared"
+        super().__init__(f"The engine no longer knows the prompt: {why}. Run the job again.", prompt_id=prompt_id)
+        self.restarted = restarted
 
 
 class DeadlineExceeded(PromptError):
@@ -51,10 +68,10 @@ class DeadlineExceeded(PromptError):
 
     exit_code = 22
 
-    def __init__(self, *, timeout_s: float, phase: str) -> None:
+    def __init__(self, *, timeout_s: float, phase: str, setting: str = "--timeout") -> None:
         super().__init__(
             f"The job did not end within {timeout_s:g} s (it was in {phase}); its prompt was cancelled. "
-            "Give it more time with --timeout.",
+            f"Give it more time with {setting}.",
             timeout_s=timeout_s,
             phase=phase,
         )

@@ -79,10 +79,9 @@ class _Survey:
 
 def capture(wishes: CaptureWishes, *, places: Places, digests: DigestCache, tell: Callable[[str], None]) -> Made:
     """Make a lock of a living ComfyUI. Raises `NotComfyUI`, `CaptureRefused` (with every reason), `PackagesNowhere`."""
-    folder = wishes.folder
-    if not (folder / "main.py").is_file():
-        raise NotComfyUI(where=str(folder), lacks="main.py")
     survey = _Survey()
+    wishes = _in_comfyui(wishes, survey)
+    folder = wishes.folder
     tell(f"reading {folder}")
     checkout = read_checkout(folder, _APART)
     comfyui = _comfyui(checkout, wishes, survey, places)
@@ -262,6 +261,20 @@ def _installed(wishes: CaptureWishes, survey: _Survey) -> tuple[str, list[str]]:
         else:
             lines.setdefault(name.lower(), line)
     return str(facts["python"]), list(lines.values())
+
+
+def _in_comfyui(wishes: CaptureWishes, survey: _Survey) -> CaptureWishes:
+    """The wishes for the ComfyUI itself, if its home was named, as COMFY_HOME names it. Raises `NotComfyUI`."""
+    home = wishes.folder
+    if (home / "main.py").is_file():
+        return wishes
+    if not (home / "ComfyUI" / "main.py").is_file():
+        raise NotComfyUI(where=str(home), lacks="main.py, nor a ComfyUI/main.py")
+    models = wishes.models_dir
+    if models is None and (home / "models").is_dir():
+        models = home / "models"
+        survey.notes.append(f"the models are those in {models}; --models-dir names another folder")
+    return replace(wishes, folder=home / "ComfyUI", models_dir=models)
 
 
 def _find_interpreter(folder: Path) -> Path | None:

@@ -8,6 +8,7 @@ from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import InputFile
 from comfypin.lock.model import Release
 from comfypin.outputs.interface import Delivery, Output
+from comfypin.run.words import COMMAND_LINE, Words
 from comfypin.workflow.graph import Graph, NodeId
 from comfypin.workflow.prefix import Mark
 
@@ -20,7 +21,7 @@ class Job:
     API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
     Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's). `mark` is in
     the names of the files that the graph saves, and is taken out of the outputs' names again. `warnings` are what was
-    noticed while the job was prepared.
+    noticed while the job was prepared. `needs_saved_workflow` are nodes that ask for the saved workflow and get none.
     """
 
     id: str
@@ -34,6 +35,8 @@ class Job:
     with_previews: bool = False
     spool_parent: Path | None = None
     warnings: tuple[str, ...] = ()
+    words: Words = COMMAND_LINE
+    needs_saved_workflow: frozenset[NodeId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

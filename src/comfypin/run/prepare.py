@@ -11,9 +11,19 @@ from comfypin.errors.workflow import InputFileInvalid
 from comfypin.lock.codec import release_of
 from comfypin.lock.model import Lock
 from comfypin.run.job import Job
+from comfypin.run.whole import what_is_missing
+from comfypin.run.words import COMMAND_LINE, Words
 from comfypin.workflow.describe import describe_inputs, input_names
 from comfypin.workflow.document import Document
-from comfypin.workflow.files import FoundFile, file_inputs, find_files, missing_files, parse_input_file, point_to_files
+from comfypin.workflow.files import (
+    FoundFile,
+    file_inputs,
+    find_files,
+    missing_files,
+    parse_input_file,
+    point_to_files,
+    unread_files,
+)
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import Graph, NodeId
 from comfypin.workflow.load import load_workflow
@@ -32,7 +42,8 @@ class Request:
 
     `input_files` are `NODE=FILE` texts. `job_id` and `submission` are unique texts: the first may come from a platform
     that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only the names
-    of `inputs_file` can be set, its required ones must be, and its defaults count.
+    of `inputs_file` can be set, its required ones must be, and its defaults count. `brought` are the files that came
+    with the request, by name, each with what the request calls it; `words` are those of whoever reads the messages.
     """
 
     document: Document
@@ -47,6 +58,8 @@ class Request:
     inputs_file: InputsFile | None = None
     only_named: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
+    words: Words = COMMAND_LINE
+    brought: Mapping[str, str] = field(default_factory=dict)
 
 
 def graph_of(document: Document) -> Graph:
@@ -64,13 +77,15 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     graph = workflow.graph
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
-    given = tuple(parse_input_file(graph, text, catalogue=catalogue) for text in request.input_files)
+    given = tuple(_given(request, graph, text, catalogue) for text in request.input_files)
     graph = _overridden(point_to_files(graph, given), request, catalogue)
     graph = workflow.expand(graph, now)
-    found = find_files(file_inputs(graph, catalogue), request.input_folder, given=given)
-    checked = _checked(graph, found, request.input_folder, catalogue=catalogue, lock=lock, packs=workflow.packs)
+    wanted = file_inputs(graph, catalogue)
+    found = find_files(wanted, request.input_folder, given=given)
+    checked = _checked(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
     checked.refuse(request.document.source)
     mark = Mark.of(request.submission)
+    extra_data = _extra_data(request)
     marked = mark_outputs(graph, mark, catalogue)
     return Job(
         id=request.job_id,
@@ -79,10 +94,18 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
         mark=mark,
         inputs=tuple(_input(file) for file in found),
         timeout_s=request.timeout_s,
-        extra_data=_extra_data(request),
+        extra_data=extra_data,
         input_digests={file.path.name: _digest(file) for file in found},
         with_previews=request.with_previews,
-        warnings=(*(str(finding) for finding in checked.findings), *_unmarked(marked)),
+        warnings=(
+            *(str(finding) for finding in checked.findings),
+            *_unmarked(marked),
+            *_unread(request, unread_files(request.brought, wanted, found)),
+        ),
+        words=request.words,
+        needs_saved_workflow=_needs_saved_workflow(graph, catalogue)
+        if "extra_pnginfo" not in extra_data
+        else frozenset(),
     )
 
 
@@ -105,16 +128,47 @@ def _overridden(graph: Graph, request: Request, catalogue: Catalogue) -> Graph:
 
 
 def _extra_data(request: Request) -> Mapping[str, JsonValue]:
-    """What goes beside the graph: a converted workflow too, so that saved pictures open in ComfyUI as from its page."""
-    if request.document.format != "ui":
-        return request.extra_data
-    return {"extra_pnginfo": {"workflow": request.document.content}, **request.extra_data}
+    """What goes beside the graph: a converted workflow too, so that saved pictures open in ComfyUI as from its page.
+
+    What a whole body of POST /prompt had there goes along, but for the client that it spoke of: events are ours.
+    """
+    own = {name: value for name, value in request.document.extra_data.items() if name != "client_id"}
+    saved: Mapping[str, JsonValue] = {}
+    if request.document.format == "ui":
+        saved = {"extra_pnginfo": {"workflow": request.document.content}}
+    return {**saved, **own, **request.extra_data}
+
+
+def _needs_saved_workflow(graph: Graph, catalogue: Catalogue) -> frozenset[NodeId]:
+    """The nodes whose class asks for what the page sends beside the graph: the workflow as it was saved."""
+    asking = set()
+    for node in graph.nodes.values():
+        inputs = catalogue.get(node.class_type, {}).get("input")
+        hidden = inputs.get("hidden") if isinstance(inputs, Mapping) else None
+        if isinstance(hidden, Mapping) and any("EXTRA_PNGINFO" in str(kind) for kind in hidden.values()):
+            asking.add(node.id)
+    return frozenset(asking)
+
+
+def _given(request: Request, graph: Graph, text: str, catalogue: Catalogue) -> FoundFile:
+    """A file for a node, under the name that the request has for it."""
+    target, _, path = text.partition("=")
+    called = next((called for name, called in request.brought.items() if path.endswith(f"/{name}")), None)
+    label = f"{called}, node {target!r}" if called is not None else None
+    return parse_input_file(graph, text, catalogue=catalogue, label=label)
+
+
+def _unread(request: Request, unread: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(
+        f"No node of the workflow reads {name!r} ({request.brought[name]}): {instead}"
+        for name, instead in unread.items()
+    )
 
 
 def _checked(
     graph: Graph,
     found: tuple[FoundFile, ...],
-    folder: Path,
+    request: Request,
     *,
     catalogue: Catalogue,
     lock: Lock,
@@ -125,7 +179,14 @@ def _checked(
     report = preflight(graph, catalogue, lock, brought=brought, packs=packs)
     missing = {
         (finding.node_id, finding.input_name): finding
-        for finding in missing_files(file_inputs(graph, catalogue), found, folder, graph)
+        for finding in missing_files(
+            file_inputs(graph, catalogue),
+            found,
+            request.input_folder,
+            graph,
+            place=request.words.files_are_in,
+            advice=request.words.bring_file,
+        )
     }
 
     def told(finding: Finding) -> Finding:
@@ -140,10 +201,15 @@ def _input(file: FoundFile) -> InputFile:
 
 
 def _digest(file: FoundFile) -> Digest:
+    """The file's digest, once it is known to be whole. Raises `InputFileInvalid`."""
     try:
-        return Digest.of_file(file.path)
+        missing = what_is_missing(file.path)
+        digest = Digest.of_file(file.path)
     except OSError as exc:
-        raise InputFileInvalid(name=str(file.path), reason=f"it cannot be read: {exc.strerror or exc}") from exc
+        raise InputFileInvalid(name=file.path.name, reason=f"it cannot be read: {exc.strerror or exc}") from exc
+    if missing is not None:
+        raise InputFileInvalid(name=file.path.name, reason=missing)
+    return digest
 
 
 def _unmarked(marked: Marked) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from comfypin.engine.interface import (
 )
 from comfypin.errors import ComfypinError, PromptError
 from comfypin.errors.engine import EngineCrashed
-from comfypin.errors.prompt import DeadlineExceeded
-from comfypin.outputs.interface import JobFacts, OutputSink
+from comfypin.errors.prompt import DeadlineExceeded, NodeFailed, OutputEmpty, PromptLost
+from comfypin.outputs.interface import JobFacts, Output, OutputSink
 from comfypin.run.events import Requeued, RunEvent, Watcher
 from comfypin.run.job import Job, JobResult
 from comfypin.run.spool import Wanted, collect, spool_folder
@@ -29,6 +29,12 @@ from comfypin.run.timing import Stopwatch
 _CANCEL_WITHIN_S = 5.0
 _DEATHS_OF_OTHERS = 3
 """How often a job that only waited in an engine that died is queued again: whatever killed it was not that job."""
+
+
+_NO_SAVED_WORKFLOW = (
+    "\nThe node may read the workflow as it was saved (extra_pnginfo), which API format does not hold: "
+    "send the workflow as ComfyUI saves it, or a whole /prompt body with extra_data.extra_pnginfo."
+)
 
 
 def _nobody(event: RunEvent) -> None:
@@ -51,7 +57,9 @@ async def run(job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher =
     except TimeoutError as exc:
         if job.timeout_s is None or not deadline.expired():
             raise
-        raise DeadlineExceeded(timeout_s=job.timeout_s, phase=attempt.stopwatch.phase) from exc
+        raise DeadlineExceeded(
+            timeout_s=job.timeout_s, phase=attempt.stopwatch.phase, setting=job.words.timeout
+        ) from exc
 
 
 class _Run:
@@ -68,16 +76,19 @@ class _Run:
 
     async def result(self) -> JobResult:
         prompt_id, found = await self._executed()
+        for message in found.warnings:
+            self._warn(message)
         self.stopwatch.enter("collect")
         files, held_back = self._wanted(found)
         with spool_folder(self._job.spool_parent) as spool:
             outputs = await collect(files, spool)
+            self._refuse_empty(outputs)
             self.stopwatch.enter("deliver")
             deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
         self._remove_own(found)
         self.stopwatch.stop()
         if not outputs and not any(found.texts.values()):
-            self._warn(_nothing_left(held_back))
+            self._warn(_nothing_left(held_back, self._job.words.previews))
         return JobResult(
             job_id=self._job.id,
             release=self._job.release,
@@ -96,31 +107,59 @@ class _Run:
         while True:
             try:
                 return await self._execute()
+            except PromptLost as exc:
+                others += 1
+                if not (exc.restarted and self._waits) or others > _DEATHS_OF_OTHERS:
+                    raise
+                self._requeue("it was restarted", "The engine was restarted before it came to the job, which")
             except EngineCrashed as exc:
                 own, others = (own, others + 1) if self._waits else (own + 1, others)
                 if own > 1 or others > _DEATHS_OF_OTHERS:
                     raise
-                self._on_event(Requeued(reason=exc.reason))
                 under = "another job, behind which this one waited" if self._waits else "it"
-                self._warnings.append(f"The engine died under {under} ({exc.reason}); the job was run once more.")
-                self.stopwatch.end_of_nodes()
-                self.stopwatch.enter("queue")
+                self._requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
+
+    def _requeue(self, reason: str, what: str) -> None:
+        self._on_event(Requeued(reason=reason))
+        self._warnings.append(f"{what} was run once more.")
+        self.stopwatch.end_of_nodes()
+        self.stopwatch.enter("queue")
 
     async def _execute(self) -> tuple[str, PromptOutputs]:
         prompt_id, self._waits = str(uuid.uuid4()), False
         prompt = Prompt(
-            prompt_id=prompt_id, graph=self._job.graph, inputs=self._job.inputs, extra_data=self._job.extra_data
+            prompt_id=prompt_id,
+            graph=self._job.graph,
+            inputs=self._job.inputs,
+            extra_data=self._job.extra_data,
+            mark=self._job.mark.text if self._job.mark is not None else None,
         )
         try:
             await self._engine.submit(prompt)
             async with contextlib.aclosing(self._engine.events(prompt_id)) as events:
                 await self._follow(events)
             return prompt_id, await self._engine.outputs(prompt_id)
+        except NodeFailed as exc:
+            raise self._explained(exc) from exc.__cause__
         except (EngineCrashed, PromptError):
             raise  # nothing of it is left in the engine
         except BaseException:
             await self._cancel(prompt_id)
             raise
+
+    def _explained(self, failure: NodeFailed) -> NodeFailed:
+        """The failure, with what the node missed if it reads the saved workflow, which API format does not bring."""
+        is_about_it = failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
+        if failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
+            return failure
+        return NodeFailed(
+            node_id=failure.node_id,
+            class_type=failure.class_type,
+            exception_type=failure.exception_type,
+            message=failure.said,
+            traceback=failure.traceback,
+            advice=_NO_SAVED_WORKFLOW,
+        )
 
     async def _follow(self, events: AsyncGenerator[EngineEvent, None]) -> None:
         async for event in events:
@@ -146,10 +185,21 @@ class _Run:
         Only files that bear this submission's mark: others may be what the engine's cache will report again.
         """
         mark = self._job.mark
-        for file in found.files if mark is not None else ():
-            if mark is not None and file.path is not None and mark.text in file.filename:
+        own = [
+            file.path for file in found.files if mark is not None and mark.text in f"{file.subfolder}/{file.filename}"
+        ]
+        for path in (*own, *found.leftovers):
+            if path is not None:
                 with contextlib.suppress(OSError):
-                    file.path.unlink()
+                    path.unlink()
+
+    def _refuse_empty(self, outputs: tuple[Output, ...]) -> None:
+        """A file without a byte is a failure of the node that saved it; only a text may be empty."""
+        for output in outputs:
+            if output.size_bytes == 0 and output.kind != "text":
+                node = self._job.graph.nodes.get(output.node_id)
+                class_type = node.class_type if node is not None else "unknown class"
+                raise OutputEmpty(node_id=output.node_id, class_type=class_type, filename=output.filename)
 
     def _warn(self, message: str) -> None:
         self._warnings.append(message)
@@ -175,7 +225,7 @@ class _Run:
         )
 
 
-def _nothing_left(held_back: int) -> str:
+def _nothing_left(held_back: int, previews: str) -> str:
     if held_back:
-        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with --previews."
+        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with {previews}."
     return "The workflow left no output: no file and no text."

@@ -4,8 +4,7 @@ Addresses come from strangers: a name is resolved once, private addresses are re
 the same rules (`comfypin.models.network`), and every file has a size, a time and a count that it may not exceed.
 """
 
-import base64
-import binascii
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,9 +17,12 @@ from comfypin.errors.serve import InputUnusable
 from comfypin.files import contained_path
 from comfypin.models.http import HttpClient
 from comfypin.objects.interface import ObjectStore
+from comfypin.serve.encoded import decode_base64
 from comfypin.serve.wire import JobInput
 
 _CHUNK_BYTES = 1 << 18
+# Clients write an address where base64 is expected; no base64 begins so, because it has no colon.
+_ADDRESS = re.compile(r"\s*((?:https?|s3|gs)://\S+)\s*")
 OpenBucket = Callable[[str, str], ObjectStore]
 OpenClient = Callable[[], HttpClient]
 
@@ -53,14 +55,18 @@ class Fetcher:
         budget = _Budget(self._limits)
         pointed = []
         for image in job.images:
-            self._write(folder, image.name, _decoded(image.name, image.image, budget), budget)
+            self._write(folder, image.name, self._had(image.name, image.image, budget), budget)
         for item in job.inputs:
             source = item.data if item.data is not None else str(item.url)
-            chunks = _decoded(item.name, source, budget) if item.data is not None else self._fetched(item.name, source)
-            path = self._write(folder, item.name, chunks, budget)
+            path = self._write(folder, item.name, self._had(item.name, source, budget), budget)
             if item.node is not None:
                 pointed.append(f"{item.node}={path}")
         return tuple(pointed)
+
+    def _had(self, name: str, source: str, budget: "_Budget") -> Iterator[bytes]:
+        """The bytes of what the job says, by whatever field: an address, base64 or a data URI."""
+        address = _ADDRESS.fullmatch(source)
+        return self._fetched(name, address[1]) if address else _decoded(name, source, budget)
 
     def _write(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_Budget") -> Path:
         try:
@@ -141,10 +147,9 @@ def _decoded(name: str, text: str, budget: _Budget) -> Iterator[bytes]:
             return
     budget.check_base64(name, len(text))
     try:
-        data = base64.b64decode("".join(text.split()) if any(map(str.isspace, text[:200])) else text, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise InputUnusable(name=name, reason=f"it is not base64 ({exc})") from exc
-    yield data
+        yield decode_base64(text)
+    except ValueError as exc:
+        raise InputUnusable(name=name, reason=f"it {exc}") from exc
 
 
 def _mb(size_bytes: int) -> str:

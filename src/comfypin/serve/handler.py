@@ -28,6 +28,7 @@ from comfypin.run.events import PhaseStarted, Requeued, RunEvent, to_json
 from comfypin.run.job import Job, JobResult
 from comfypin.run.prepare import Request, prepare
 from comfypin.run.runner import run
+from comfypin.run.words import JOB
 from comfypin.serve.fetch import Fetcher
 from comfypin.serve.interface import Outcome, Progress, nobody
 from comfypin.serve.result import failure_to_json, result_to_json
@@ -129,6 +130,8 @@ class Handler:
             randomize_seeds=wish.randomize_seeds,
             inputs_file=inputs_file,
             extra_data={"api_key_comfy_org": key} if key else {},
+            words=JOB,
+            brought=_names_brought(wish),
         )
         return prepare(request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
 
@@ -161,6 +164,12 @@ class Handler:
             failure=failure,
             replace_worker=self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT,
         )
+
+
+def _names_brought(wish: JobInput) -> Mapping[str, str]:
+    """The names of the job's input files, each with the field that it came in."""
+    images = {image.name: f"images.{index}" for index, image in enumerate(wish.images)}
+    return images | {item.name: f"inputs.{index}" for index, item in enumerate(wish.inputs)}
 
 
 class _Watcher:

@@ -7,6 +7,7 @@ together, so that hundreds of clients cost a few flushes. One thread owns the co
 # ruff: noqa: S608 - statements are put together from constants alone
 import asyncio
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,9 @@ Result = TypeVar("Result")
 State = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
 STATES: tuple[State, ...] = get_args(State)
 PENDING: frozenset[State] = frozenset({"IN_QUEUE", "IN_PROGRESS"})
-SECRETS = ("comfy_org_api_key", "s3Config", "s3_config")
+SECRETS = ("comfy_org_api_key", "s3Config", "s3_config", "api_key_comfy_org", "auth_token_comfy_org")
+# A job may be JSON within a JSON text, where its quotes stand behind backslashes.
+_SECRET_FIELD = re.compile(rf'(?:{"|".join(SECRETS)})\\*"\s*:')
 """What of a job's input is kept only while the job is owed."""
 
 _SCHEMA = """
@@ -69,7 +72,7 @@ Change: TypeAlias = tuple[str, tuple[object, ...]]
 def accepted(row: JobRow, job_input: object) -> Change:
     """A job was taken."""
     text = json.dumps(job_input)
-    places = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, _holds_secret(job_input), row.created_at)
+    places = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, _holds_secret(text), row.created_at)
     return (
         "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, size) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -247,8 +250,9 @@ class JobStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _holds_secret(job_input: object) -> bool:
-    return isinstance(job_input, dict) and any(name in job_input for name in SECRETS)
+def _holds_secret(text: str) -> bool:
+    """Whether a job has a field that holds a secret, at any depth: a whole /prompt body brings ComfyUI's own names."""
+    return _SECRET_FIELD.search(text) is not None
 
 
 def _row(found: Sequence[Any]) -> JobRow:

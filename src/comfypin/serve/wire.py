@@ -23,14 +23,14 @@ class ImageInput(_Part):
     """An input file as worker-comfyui takes it: the name that a load node says, and its bytes."""
 
     name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
-    image: Annotated[str, Field(min_length=1, description="Base64, or a data URI.")]
+    image: Annotated[str, Field(min_length=1, description="Base64, a data URI, or an address as in inputs[].url.")]
 
 
 class MediaInput(_Part):
     """An input file of any kind: its bytes as base64 or a data URI, or an address to fetch it from."""
 
     name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
-    data: Annotated[str | None, Field(description="Base64, or a data URI.")] = None
+    data: Annotated[str | None, Field(description="Base64, a data URI, or an address as in url.")] = None
     url: Annotated[
         str | None, Field(pattern=r"^(https?|s3|gs)://", description="https://, s3://bucket/key or gs://bucket/key.")
     ] = None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from comfypin.digest import JsonValue
@@ -24,11 +24,15 @@ _MAX_WRAPPERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A workflow as JSON, without wrappers: `api` (nodes by id), `ui` (what Save writes), or `empty` (`{}`)."""
+    """A workflow as JSON, without wrappers: `api` (nodes by id), `ui` (what Save writes), or `empty` (`{}`).
+
+    `extra_data` is what a whole body of POST /prompt had beside the graph; it may hold secrets.
+    """
 
     source: str
     format: Format
     content: Mapping[str, JsonValue]
+    extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 
 def read_document(data: bytes | str, *, source: str) -> Document:
@@ -56,19 +60,24 @@ def read_document(data: bytes | str, *, source: str) -> Document:
 
 def to_document(value: object, *, source: str) -> Document:
     """Take a JSON value out of its wrappers and tell its format. Raises `WorkflowUnreadable`."""
+    extra: Mapping[str, JsonValue] = {}
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(value, Mapping):
             raise WorkflowUnreadable(source=source, reason=f"it is JSON, but {_kind(value)}, not an object")
         if isinstance(value.get("nodes"), list):
-            return Document(source=source, format="ui", content=_limited(value, len(value["nodes"]), source))
+            content = _limited(value, len(value["nodes"]), source)
+            return Document(source=source, format="ui", content=content, extra_data=extra)
         inner = _unwrapped(value)
         if inner is None:
             break
+        beside = value.get("extra_data")
+        if isinstance(beside, Mapping):
+            _check_size(beside, source)
+            extra = beside
         value = inner
-    content = cast("Mapping[str, JsonValue]", value)
-    return Document(
-        source=source, format="api" if content else "empty", content=_limited(content, len(content), source)
-    )
+    graph = cast("Mapping[str, JsonValue]", value)
+    content = _limited(graph, len(graph), source)
+    return Document(source=source, format="api" if content else "empty", content=content, extra_data=extra)
 
 
 def _unwrapped(value: Mapping[str, object]) -> Mapping[str, object] | None:

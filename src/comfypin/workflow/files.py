@@ -15,6 +15,7 @@ Folder = Literal["input", "output", "temp"]
 
 _ANNOTATIONS: dict[str, Folder] = {" [input]": "input", " [output]": "output", " [temp]": "temp"}
 _LISTED_FILES = 2000
+_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +83,11 @@ def find_files(inputs: Iterable[FileInput], folder: Path, *, given: Sequence[Fou
     return tuple(found.values())
 
 
-def parse_input_file(graph: Graph, text: str, *, catalogue: Catalogue | None = None) -> FoundFile:
-    """Read `NODE=FILE` or `NODE.INPUT=FILE`. Raises `OverrideInvalid` or `InputFileInvalid`."""
-    label = f"input {text!r}"
+def parse_input_file(
+    graph: Graph, text: str, *, catalogue: Catalogue | None = None, label: str | None = None
+) -> FoundFile:
+    """Read `NODE=FILE` or `NODE.INPUT=FILE`; errors call it `label`. Raises `OverrideInvalid` or `InputFileInvalid`."""
+    label = label or f"input {text!r}"
     target, equals, file = text.partition("=")
     if not equals or not target.strip() or not file:
         raise OverrideInvalid(override=label, reason="it must be NODE=FILE, as in 10=photo.png or LoadImage=photo.png")
@@ -106,9 +109,18 @@ def point_to_files(graph: Graph, files: Iterable[FoundFile]) -> Graph:
 
 
 def missing_files(
-    inputs: Iterable[FileInput], found: Iterable[FoundFile], folder: Path, graph: Graph
+    inputs: Iterable[FileInput],
+    found: Iterable[FoundFile],
+    folder: Path,
+    graph: Graph,
+    *,
+    place: str = "{folder}",
+    advice: str = "put it there, or point the node at another one with --input {node}=FILE",
 ) -> tuple[Finding, ...]:
-    """What a person must bring: files that the graph names and that were not found, with the closest names."""
+    """What a person must bring: files that the graph names and that were not found, with the closest names.
+
+    `place` and `advice` say it in the words of whoever asks, with `{folder}` and `{node}` in them.
+    """
     have = {(file.node_id, file.input_name) for file in found}
     names = _names_beside(folder / "x")
     findings = []
@@ -120,8 +132,8 @@ def missing_files(
         findings.append(
             Finding(
                 code="input_file_missing",
-                message=f"the file {wanted.name!r} is not in {folder}{did_you_mean(near)}; put it there, "
-                f"or point the node at another one with --input {wanted.node_id}=FILE",
+                message=f"the file {wanted.name!r} is not in {place.replace('{folder}', str(folder))}"
+                f"{did_you_mean(near)}; {advice.replace('{node}', wanted.node_id)}",
                 node_id=wanted.node_id,
                 title=node.title,
                 class_type=node.class_type,
@@ -130,6 +142,15 @@ def missing_files(
             )
         )
     return tuple(findings)
+
+
+def unread_files(names: Iterable[str], inputs: Iterable[FileInput], found: Iterable[FoundFile]) -> dict[str, str]:
+    """Of the names of files that were brought, those that no node reads, each with what the nodes read instead."""
+    read = {file.path.as_posix() for file in found}
+    wanted = [item.name for item in inputs if item.folder == "input"]
+    unread = [name for name in names if not any(path == name or path.endswith(f"/{name}") for path in read)]
+    instead = f"its load nodes name {', '.join(map(repr, wanted[:_SHOWN_NAMES]))}" if wanted else "it loads no file"
+    return {name: did_you_mean(closest(name, wanted)).removeprefix("; ") or instead for name in unread}
 
 
 def _file_target(graph: Graph, target: str, label: str, catalogue: Catalogue | None) -> tuple[Node, str]:

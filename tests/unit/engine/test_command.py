@@ -225,3 +225,18 @@ def test_a_lock_that_names_the_embedded_engines_version_wins() -> None:
     spec = EngineSpec(kind="embedded", args=("--comfyui-version", "0.3.64"))
     argv = embedded_child(spec, {}, version="0.33.0").argv
     assert parse(argv[3:]).release.version == "0.3.64"
+
+
+def test_an_option_that_this_comfyui_gave_up_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(tmp_path / "main.py", tmp_path / "venv/bin/python", '"--lowvram" "--fast"')
+    spec = EngineSpec(args=("--normalvram", "--disable-ipex-optimize", "--fast", "--not-known"))
+    assert child(tmp_path, spec).argv[2:] == ("--fast", "--not-known")
+    assert "--normalvram was left out" in caplog.text
+
+
+def test_an_option_that_this_comfyui_has_goes_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    install(tmp_path / "main.py", tmp_path / "venv/bin/python", '"--normalvram" "--lowvram"')
+    assert child(tmp_path, EngineSpec(args=("--normalvram",))).argv[2:] == ("--normalvram",)
+    assert caplog.text == ""

@@ -91,3 +91,34 @@ def test_a_range_is_told_as_one() -> None:
 def test_a_long_list_of_names_is_cut() -> None:
     problem = NodeProblem(node_id="1", class_type="X", problem="p", message="m", allowed=tuple(range(500)))
     assert str(problem).endswith("11 and 488 more")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {
+            "type": "missing_node_type",
+            "message": "Node 'My face' not found. The custom node may not be installed.",
+            "details": "Node ID '#5'",
+            "extra_info": {"node_id": "5", "class_type": "FaceFix", "node_title": "My face"},
+        },
+        {
+            "type": "invalid_prompt",
+            "message": "Cannot execute because node FaceFix does not exist.",
+            "details": "Node ID '#5'",
+            "extra_info": {},
+        },
+    ],
+)
+def test_a_missing_class_names_its_node_in_both_versions_words(error: Any) -> None:
+    refusal = parse_refusal({"error": error, "node_errors": {}})
+    assert refusal is not None
+    [problem] = refusal.problems
+    assert (problem.node_id, problem.class_type, problem.problem) == ("5", "FaceFix", "missing_node_type")
+
+
+def test_a_node_without_a_class_is_named() -> None:
+    error = {"type": "missing_node_type", "message": "Node 'ID #5' has no class_type.", "extra_info": {"node_id": "5"}}
+    refusal = parse_refusal({"error": {**error, "details": "Node ID '#5'"}, "node_errors": {}})
+    assert refusal is not None
+    assert [(problem.node_id, problem.class_type) for problem in refusal.problems] == [("5", "unknown class")]

@@ -174,6 +174,15 @@ def test_a_users_token_in_a_remote_does_not_reach_the_lock(home: Path, origin: P
     assert pin.repo == "https://x.org/o/r"
 
 
+def test_a_home_with_a_comfyui_in_it_is_captured_too(home: Path, origin: Path) -> None:
+    (home.parent / "models" / "vae").mkdir(parents=True)
+    (home.parent / "models" / "vae" / "y.safetensors").write_bytes(b"another")
+    made = captured(home, origin, folder=home.parent)
+    assert made.lock.comfyui == captured(home, origin).lock.comfyui
+    assert [model.target_path for model in made.lock.models] == ["$MODELS_DIR/vae/y.safetensors"]
+    assert any("--models-dir names another folder" in note for note in made.notes)
+
+
 def test_a_folder_that_is_no_comfyui_is_refused(origin: Path, tmp_path: Path) -> None:
     with pytest.raises(NotComfyUI):
         captured(tmp_path, origin)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued
+from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued, Started
 from comfypin.errors.engine import EngineCrashed, OutputGone
-from comfypin.errors.prompt import DeadlineExceeded, NodeFailed
+from comfypin.errors.prompt import DeadlineExceeded, NodeFailed, OutputEmpty, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import Release
 from comfypin.outputs.folder import FolderSink
@@ -140,6 +140,40 @@ async def test_a_job_does_not_wait_for_ever_for_an_engine_that_dies_under_others
     assert len(engine.prompts) == 4
 
 
+class FarEngine(FakeEngine):
+    """Is restarted by somebody else, once, while a job waits or runs in it."""
+
+    def __init__(self, first: EngineEvent, *, restarted: bool = True) -> None:
+        super().__init__()
+        self._first: EngineEvent | None = first
+        self._restarted = restarted
+
+    async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+            raise PromptLost(prompt_id=prompt_id, restarted=self._restarted)
+        async for event in super().events(prompt_id):
+            yield event
+
+
+async def test_a_job_that_only_waited_in_an_engine_that_was_restarted_is_queued_again() -> None:
+    engine = FarEngine(Queued(ahead=1))
+    result = await run(a_job(), engine=engine, sink=InlineSink())
+    assert len(result.deliveries) == 1
+    assert len({prompt.prompt_id for prompt in engine.prompts}) == 2
+    assert "was restarted before it came to the job" in result.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "engine", [FarEngine(Started()), FarEngine(Queued(ahead=1), restarted=False)], ids=["ran", "was removed"]
+)
+async def test_a_job_that_ran_or_was_removed_by_a_person_is_not_queued_again(engine: FarEngine) -> None:
+    with pytest.raises(PromptLost):
+        await run(a_job(), engine=engine, sink=InlineSink())
+    assert len(engine.prompts) == 1
+
+
 async def test_a_deadline_cancels_the_prompt_and_names_the_phase() -> None:
     engine = FakeEngine(holds="2")
     with pytest.raises(DeadlineExceeded) as caught:
@@ -234,3 +268,25 @@ async def test_secrets_go_to_the_engine_and_into_no_result() -> None:
     assert isinstance(prompt, Prompt)
     assert prompt.extra_data == {"api_key_comfy_org": "hush"}
     assert "hush" not in str(result.to_json())
+
+
+@pytest.mark.parametrize("filename, ends", [("a.png", "fails"), ("a.bin", "fails"), ("a.txt", "is delivered")])
+async def test_a_file_without_a_byte_fails_its_node_unless_it_is_a_text(filename: str, ends: str) -> None:
+    engine = StreamingEngine(fake_output(b"", filename=filename, node_id="2"))
+    if ends == "fails":
+        with pytest.raises(OutputEmpty, match=r"Node 2 \(SaveImage\) saved a\."):
+            await run(a_job(), engine=engine, sink=InlineSink())
+    else:
+        assert len((await run(a_job(), engine=engine, sink=InlineSink())).deliveries) == 1
+
+
+async def test_companions_are_removed_from_this_machine_and_warnings_are_told(tmp_path: Path) -> None:
+    (tmp_path / "beside.png").touch()
+
+    class Tidy(FakeEngine):
+        async def outputs(self, prompt_id: str) -> PromptOutputs:
+            return PromptOutputs(leftovers=(tmp_path / "beside.png",), warnings=("found by its name",))
+
+    result = await run(a_job(), engine=Tidy(), sink=InlineSink())
+    assert "found by its name" in result.warnings
+    assert not list(tmp_path.iterdir())

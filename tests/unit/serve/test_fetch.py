@@ -12,6 +12,7 @@ from comfypin.objects.interface import Payload
 from comfypin.serve.fetch import Limits
 from comfypin.serve.wire import parse_input
 from comfypin.testing import MemoryStore
+from tests.support.served import served
 from tests.support.services import a_fetcher
 
 
@@ -44,7 +45,7 @@ def test_buckets_are_read(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"pixels"
 
 
-@pytest.mark.parametrize("data", ["%%%", "AAA", "data:image/png;base64", "data:;base64,%%"])
+@pytest.mark.parametrize("data", ["%%%", "AAAAA", "data:image/png;base64", "data:;base64,%%"])
 def test_what_is_not_base64_is_refused(tmp_path: Path, data: str) -> None:
     with pytest.raises(InputUnusable, match="'a'"):
         bring(tmp_path, {"inputs": [{"name": "a", "data": data}]})
@@ -74,3 +75,18 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> 
 def test_private_addresses_are_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(InputUnusable):
         bring(tmp_path, {"inputs": [{"name": "a", "url": f"http://{host}:9/x"}]})
+
+
+@pytest.mark.parametrize("field", ["images", "inputs"])
+def test_an_address_where_base64_is_expected_is_fetched(field: str, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.png").write_bytes(b"pixels")
+    with served(tmp_path / "there") as (url, _):
+        sent = {"name": "in.png", "image" if field == "images" else "data": f" {url}/a.png\n"}
+        bring(tmp_path / "in", {field: [sent]}, public_only=False)
+    assert (tmp_path / "in" / "in.png").read_bytes() == b"pixels"
+
+
+def test_it_is_fetched_by_the_rules_of_addresses(tmp_path: Path) -> None:
+    with pytest.raises(InputUnusable, match="127\\.0\\.0\\.1"):
+        bring(tmp_path, {"images": [{"name": "a", "image": "http://127.0.0.1:9/x.png"}]})

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from comfypin.errors.prompt import NodeFailed
 from comfypin.serve.handler import Handler
-from comfypin.testing import PIXEL_PNG, FakeEngine
+from comfypin.testing import FAKE_CATALOGUE, PIXEL_PNG, FakeEngine
 from tests.support.graphs import loaded, picture
 from tests.support.services import a_service
 
@@ -138,3 +139,88 @@ async def test_a_mistake_of_ours_ends_the_job_alone() -> None:
     outcome = await a_handler(Broken())("job-1", JOB)
     assert outcome.output["error_type"] == "JobBroken"
     assert "Traceback" not in str(outcome.output)
+
+
+# -- What a job says, in its own words ----------------------------------------------------------------------------
+
+
+def an_image(name: str = "here.png", data: bytes = PIXEL_PNG) -> dict[str, str]:
+    return {"name": name, "image": base64.b64encode(data).decode()}
+
+
+async def test_half_a_picture_is_refused(tmp_path: Path) -> None:
+    job = {"workflow": loaded().to_api(), "images": [an_image(data=PIXEL_PNG[:-14])]}
+    outcome = await a_handler()("job-1", job)
+    assert outcome.output["error_type"] == "InputFileInvalid"
+    assert "'here.png' cannot be used: it is not whole: the PNG" in str(outcome.output["error"])
+
+
+async def test_an_input_that_no_node_reads_is_said_with_the_closest_names() -> None:
+    job = {"workflow": loaded().to_api(), "images": [an_image(), an_image("hare.png"), an_image("other.bin")]}
+    outcome = await a_handler()("job-1", job)
+    assert outcome.output["warnings"] == [
+        "No node of the workflow reads 'hare.png' (images.1): did you mean 'here.png'?",
+        "No node of the workflow reads 'other.bin' (images.2): its load nodes name 'here.png'",
+    ]
+
+
+async def test_an_input_of_a_workflow_that_loads_nothing_is_said_to_be_unread() -> None:
+    outcome = await a_handler()("job-1", {**JOB, "images": [an_image()]})
+    assert outcome.output["warnings"] == ["No node of the workflow reads 'here.png' (images.0): it loads no file"]
+
+
+async def test_an_input_that_points_a_node_is_read() -> None:
+    item = {"name": "mine.png", "data": base64.b64encode(PIXEL_PNG).decode(), "node": "1"}
+    outcome = await a_handler()("job-1", {"workflow": loaded().to_api(), "inputs": [item]})
+    assert (outcome.failure, outcome.output["warnings"]) == (None, [])
+
+
+async def test_a_node_that_an_input_cannot_point_at_is_told_in_the_jobs_fields() -> None:
+    item = {"name": "mine.png", "data": base64.b64encode(PIXEL_PNG).decode(), "node": "2"}
+    outcome = await a_handler()("job-1", {"workflow": loaded().to_api(), "inputs": [item]})
+    assert str(outcome.output["error"]).startswith("inputs.0, node '2': node 2 (SaveImage) loads no file")
+    assert "/" not in str(outcome.output["error"])
+
+
+async def test_a_file_that_was_not_sent_is_asked_for_in_the_jobs_fields() -> None:
+    of_core = {name: {**definition, "python_module": "nodes"} for name, definition in FAKE_CATALOGUE.items()}
+    outcome = await a_handler(FakeEngine(catalogue=of_core))("job-1", {"workflow": loaded().to_api()})
+    assert "'here.png' is not in the job's inputs; send it in `inputs` under that name" in str(outcome.output["error"])
+
+
+async def test_a_job_without_time_is_told_of_its_own_field() -> None:
+    outcome = await a_handler(FakeEngine(holds="2"))("job-1", {**JOB, "timeout_s": 0.05})
+    assert "Give it more time with `timeout_s`." in str(outcome.output["error"])
+
+
+async def test_what_a_whole_prompt_body_has_beside_the_graph_goes_along() -> None:
+    engine = FakeEngine()
+    saved = {"nodes": [{"id": 2}], "links": []}
+    extra = {"extra_pnginfo": {"workflow": saved}, "preview_method": "none", "client_id": "theirs"}
+    body = {"client_id": "theirs", "prompt": picture().to_api(), "extra_data": extra}
+    outcome = await a_handler(engine)("job-1", {"workflow": body, "comfy_org_api_key": "sesame"})
+    assert outcome.failure is None
+    assert engine.prompts[0].extra_data == {
+        "extra_pnginfo": {"workflow": saved},
+        "preview_method": "none",
+        "api_key_comfy_org": "sesame",
+    }
+
+
+READS_WORKFLOW: Any = {
+    "input": {"required": {}, "hidden": {"extra_pnginfo": "EXTRA_PNGINFO"}},
+    "output": [],
+    "output_node": True,
+}
+
+
+@pytest.mark.parametrize("extra, told", [({}, True), ({"extra_pnginfo": {"workflow": {}}}, False)])
+async def test_a_node_that_misses_the_saved_workflow_says_what_to_send(extra: dict[str, Any], told: bool) -> None:
+    class Engine(FakeEngine):
+        async def _execute(self, submission: Any, node: Any) -> None:
+            raise NodeFailed(node_id=node.id, class_type=node.class_type, exception_type="TypeError", message="None")
+
+    engine = Engine(catalogue={**FAKE_CATALOGUE, "Reader": READS_WORKFLOW})
+    body = {"prompt": {"1": {"class_type": "Reader", "inputs": {}}}, "extra_data": extra}
+    outcome = await a_handler(engine)("job-1", {"workflow": body})
+    assert ("extra_data.extra_pnginfo" in str(outcome.output["error"])) is told

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,18 @@ async def test_a_failed_job_may_run_again_and_others_may_not(tmp_path: Path) -> 
             await queue.retry("nobody")
 
 
-async def test_a_job_that_had_secrets_cannot_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"workflow": {}, "comfy_org_api_key": "sesame"},
+        {"workflow": {"prompt": {}, "extra_data": {"auth_token_comfy_org": "sesame"}}},
+        json.dumps({"workflow": {"prompt": {}, "extra_data": {"api_key_comfy_org": "sesame"}}}),
+    ],
+    ids=["field", "whole body", "text"],
+)
+async def test_a_job_that_had_secrets_cannot_run_again(job: Any, tmp_path: Path) -> None:
     async with a_queue(tmp_path, Work()) as queue:
-        job_id = await send(queue, {"workflow": {}, "comfy_org_api_key": "sesame"}, timeout_s=0.0)
+        job_id = await send(queue, job, timeout_s=0.0)
         assert await state(queue, job_id) == "TIMED_OUT"
         with pytest.raises(RetryRefused, match="secrets"):
             await queue.retry(job_id)

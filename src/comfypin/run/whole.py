@@ -1,0 +1,108 @@
+"""Whether an input file is whole: pictures and videos that were cut on their way would run, with wrong pixels.
+
+ComfyUI reads what is there of half a picture and fills the rest with black or gray:
+https://github.com/Comfy-Org/ComfyUI/issues/2692
+"""
+
+import mmap
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
+_SHORTEST_BYTES = 12
+
+
+def what_is_missing(path: Path) -> str | None:
+    """Say how the file is not whole ("it is half a PNG: ..."), by its own structure; None if nothing tells that.
+
+    PNG (with checksums), JPEG, WebP and other RIFF, MP4 and MOV are known. Raises `OSError`.
+    """
+    if path.stat().st_size < _SHORTEST_BYTES:
+        head = path.read_bytes()
+        return _CUT.format(kind="picture") if head and (_PNG.startswith(head[:8]) or head[:3] == _JPEG) else None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _check_for(data)(data)
+
+
+_CUT = "it is not whole: the {kind} ends before its end, so it was cut on its way; send it again"
+_DAMAGED = "it is damaged: the {kind}'s own checksum does not fit, so it was changed on its way; send it again"
+
+
+def _check_for(data: mmap.mmap) -> Callable[[mmap.mmap], str | None]:
+    if data[:8] == _PNG:
+        return _check_png
+    if data[:3] == _JPEG:
+        return _check_jpeg
+    if data[:4] == b"RIFF":
+        return _check_riff
+    if data[4:8] == b"ftyp":
+        return _check_boxes
+    return lambda _: None
+
+
+def _check_png(data: mmap.mmap) -> str | None:
+    """Walk the chunks to IEND; the critical ones (upper-case names) must have their checksums."""
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if name[:1].isupper() and zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            return _DAMAGED.format(kind="PNG")
+        if name == b"IEND":
+            return None
+        at = end
+    return _CUT.format(kind="PNG")
+
+
+def _check_jpeg(data: mmap.mmap) -> str | None:
+    """Walk the segments to the first scan; within scans `FF D9` is nothing but the end of the picture.
+
+    Before them it may be the end of a thumbnail, so that looking for it from the back would not do.
+    """
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None  # no JPEG that we understand: the engine is to judge
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif marker in _STANDALONE_MARKERS:
+            at += 2
+        elif marker == 0xDA:
+            return None if data.find(b"\xff\xd9", at) >= 0 else _CUT.format(kind="JPEG")
+        elif marker == 0xD9:
+            return None
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return _CUT.format(kind="JPEG")
+
+
+def _check_riff(data: mmap.mmap) -> str | None:
+    """WebP, WAV, AVI: the size stands in front; what was recorded as a stream has none (0 or all ones).
+
+    Some recorders count the eight bytes in front of it too, so that a sound may lack as many.
+    """
+    size = int.from_bytes(data[4:8], "little")
+    tolerance = 0 if data[8:12] == b"WEBP" else 8
+    if size in (0, 0xFFFFFFFF) or size + 8 <= len(data) + tolerance:
+        return None
+    kind = {b"WEBP": "WebP picture", b"WAVE": "WAV file", b"AVI ": "AVI video"}.get(data[8:12], "RIFF file")
+    return _CUT.format(kind=kind)
+
+
+def _check_boxes(data: mmap.mmap) -> str | None:
+    """MP4, MOV, HEIF: boxes with their sizes in front; the last may reach to the end (size 0)."""
+    at = 0
+    while at + 8 <= len(data):
+        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if size == 1 and at + 16 <= len(data):
+            size = int.from_bytes(data[at + 8 : at + 16])
+        if size == 0 or size < 8 or not name.isalnum():
+            return None
+        at += size
+    return _CUT.format(kind="video") if at > len(data) else None

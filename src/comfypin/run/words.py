@@ -1,0 +1,30 @@
+"""What a caller calls the things it can ask for: flags on the command line, fields in a job."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """The words of one kind of caller, as they stand in the sentences that it reads.
+
+    `bring_file` says how to bring a file that node `{node}` names, and `{folder}` is where files are looked for.
+    """
+
+    timeout: str
+    previews: str
+    files_are_in: str
+    bring_file: str
+
+
+COMMAND_LINE = Words(
+    timeout="--timeout",
+    previews="--previews",
+    files_are_in="{folder}",
+    bring_file="put it there, or point the node at another one with --input {node}=FILE",
+)
+JOB = Words(
+    timeout="`timeout_s`",
+    previews="`output.previews`",
+    files_are_in="the job's inputs",
+    bring_file="send it in `inputs` under that name, or point the node at another one with `inputs[].node`: {node}",
+)
