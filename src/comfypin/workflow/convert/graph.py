@@ -1,16 +1,21 @@
 """The conversion: every live node of the unfolded workflow, with its values and its wires followed to their ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.dynamic import Choose
+from comfypin.workflow.convert.groups import renamed, with_group_nodes
+from comfypin.workflow.convert.links import wire_up
 from comfypin.workflow.convert.order import definition_order
+from comfypin.workflow.convert.pages import PageRules, page_rules
+from comfypin.workflow.convert.promote import load_instance_values
+from comfypin.workflow.convert.renumber import renumbered
 from comfypin.workflow.convert.shapes import Shapes
-from comfypin.workflow.convert.state import Container, load_values
-from comfypin.workflow.convert.ui import read_ui
+from comfypin.workflow.convert.state import Container, load_shared_values
+from comfypin.workflow.convert.ui import UiGraph, read_ui
 from comfypin.workflow.convert.write import Seed, Written, write
 from comfypin.workflow.findings import Finding, refuse, unknown_class
 from comfypin.workflow.graph import Graph, Node
@@ -21,13 +26,14 @@ from comfypin.workflow.texts import expand_text
 class Conversion:
     """A converted workflow: the graph, the seeds in it, and a finding for each class that the engine does not have.
 
-    The graph's file names still hold `%...%` texts, so that values can be set first; `expand` fills them in. A node of
+    `warnings` say what the page, and so the conversion, left out of the file or mended in it. The graph's file names still hold `%...%` texts, so that values can be set first; `expand` fills them in. A node of
     an unknown class keeps the class's name in the graph, for preflight to judge.
     """
 
     graph: Graph
     seeds: tuple[Seed, ...]
     unknown: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
     written: Written
 
     def expand(self, graph: Graph, now: datetime) -> Graph:
@@ -52,36 +58,54 @@ class Conversion:
 
 
 def convert(
-    content: Mapping[str, JsonValue], catalogue: Catalogue, *, choose: Choose, source: str = "given"
+    content: Mapping[str, JsonValue],
+    catalogue: Catalogue,
+    *,
+    choose: Choose,
+    source: str = "given",
+    page: PageRules | None = None,
 ) -> Conversion:
     """Convert a document in UI format. Raises `WorkflowInvalid` with everything that is broken in it.
 
-    `choose` picks one of the choices of a dynamic prompt.
+    `choose` picks one of the choices of a dynamic prompt. `page` says whose rules are followed; without it the node
+    catalogue tells.
     """
+    page = page or page_rules(catalogue)
     findings: list[Finding] = []
     workflow = read_ui(content, findings)
+    if page.promotes_by_entry:
+        workflow = with_group_nodes(renumbered(workflow), catalogue, page, findings)
+    workflow = renamed(workflow, page)
     graphs = {"": workflow.root, **workflow.definitions}
     order = definition_order(graphs, findings)
     refuse(source, findings)
-    shapes = Shapes(catalogue, workflow.definitions)
-    containers = {
-        name: Container(graph=graph, shapes={node_id: shapes.of(node) for node_id, node in graph.nodes.items()})
-        for name, graph in graphs.items()
-    }
-    load_values(containers, order)
-    written = write(containers, choose=choose, findings=findings)
+    shapes = Shapes(catalogue, workflow.definitions, page)
+    containers = {name: _container(graph, shapes, page, findings) for name, graph in graphs.items()}
+    (load_instance_values if page.promotes_by_entry else load_shared_values)(containers, order, page)
+    written = write(containers, page, choose=choose, findings=findings)
     refuse(source, findings)
-    return _conversion(written)
+    return _conversion(written, findings)
 
 
-def _conversion(written: Written) -> Conversion:
+def _container(graph: UiGraph, shapes: Shapes, page: PageRules, findings: list[Finding]) -> Container:
+    made = {node_id: shapes.of(node) for node_id, node in graph.nodes.items()}
+    return Container(graph=graph, shapes=wire_up(graph, made, page, findings))
+
+
+def _conversion(written: Written, findings: Iterable[Finding]) -> Conversion:
     nodes: dict[str, Node] = {}
     # JavaScript lists an object's keys that are whole numbers first, ascending; ComfyUI runs outputs in that order.
     for node_id in sorted(written.nodes, key=_place):
         shape = written.shapes[node_id]
         nodes[node_id] = Node(id=node_id, class_type=shape.node.type, inputs=written.nodes[node_id], title=shape.title)
     unknown = tuple(_unknown(node) for node in nodes.values() if written.shapes[node.id].is_unknown)
-    return Conversion(graph=Graph(nodes=nodes), seeds=written.seeds, unknown=unknown, written=written)
+    return Conversion(
+        graph=Graph(nodes=nodes),
+        seeds=written.seeds,
+        unknown=unknown,
+        warnings=tuple(finding for finding in findings if finding.severity == "warning"),
+        written=written,
+    )
 
 
 def _place(key: str) -> tuple[int, int]:
