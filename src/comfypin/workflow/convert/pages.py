@@ -18,6 +18,8 @@ class PageRules:
     name: str
     renamed_classes: Mapping[str, str] = field(default_factory=dict)
     """Classes that the page renames while loading; later pages leave it to the server."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """The page's own English names of classes, where the server says none or another."""
     expanded_classes: frozenset[str]
     """Classes in whose `filename_prefix` the page fills `%...%` texts in."""
     sends_previews: bool
@@ -60,6 +62,13 @@ PAGE_1_27 = PageRules(
         "ConditioningAverage ": "ConditioningAverage",
         "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
     },
+    titles={
+        "ImageBlend": "Image Blend",
+        "ImageBlur": "Image Blur",
+        "ImageQuantize": "Image Quantize",
+        "ImageScaleToTotalPixels": "Scale Image to Total Pixels",
+        "ImageSharpen": "Image Sharpen",
+    },
     expanded_classes=_SAVERS_1_27,
     sends_previews=True,
     sends_all_unknown_values=False,
@@ -77,6 +86,14 @@ PAGE_1_27 = PageRules(
 
 PAGE_1_49 = PageRules(
     name="1.49.6",
+    titles={
+        "LTXVConcatAVLatent": "LTXVConcatAVLatent",
+        "LTXVSeparateAVLatent": "LTXVSeparateAVLatent",
+        "ByteDanceSeedreamNodeV2": "ByteDance Seedream 4.5 & 5.0",
+        "ByteDance2ReferenceNode": "ByteDance Seedance 2.5 Reference to Video",
+        "IdeogramPImage": "Ideogram P-Image",
+        "TopazImageEnhance": "Topaz Image Enhance",
+    },
     expanded_classes=_SAVERS_1_27
     | {
         "SaveImageAdvanced", "SaveSVGNode", "SaveVideo", "SaveAudioMP3", "SaveAudioOpus", "SaveAudioAdvanced",

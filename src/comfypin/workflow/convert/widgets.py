@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import InputSpec, input_specs, is_core
+from comfypin.workflow.catalogue import InputSpec, input_specs, is_core, is_output
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.inputs import COMBO, GROWING, MATCHING, default_of, option_specs
 
@@ -50,6 +50,7 @@ class ClassShape:
     outputs: tuple[JsonValue, ...]
     specs: Mapping[str, InputSpec]
     core: bool
+    is_output: bool
 
 
 CONTROL = "control_after_generate"
@@ -104,20 +105,11 @@ _SCENE_BUTTONS: Mapping[str, str] = {
 # The values that only a browser can make: pictures of a 3D scene, of a camera, a recording.
 BROWSER_MADE = frozenset({"LOAD_3D", "WEBCAM", "AUDIO_RECORD"})
 
-# The page's English names of classes to which the server gives none.
-_TITLES: Mapping[str, str] = {
-    "ImageBlend": "Image Blend",
-    "ImageBlur": "Image Blur",
-    "ImageQuantize": "Image Quantize",
-    "ImageScaleToTotalPixels": "Scale Image to Total Pixels",
-    "ImageSharpen": "Image Sharpen",
-}
-
 
 def class_shape(class_type: str, definition: Mapping[str, JsonValue], page: PageRules) -> ClassShape:
     """What the page makes of a class of /object_info."""
     specs = input_specs(definition)
-    names = (definition.get("display_name"), _TITLES.get(class_type), definition.get("name"))
+    names = (page.titles.get(class_type), definition.get("display_name"), definition.get("name"))
     outputs = definition.get("output")
     return ClassShape(
         class_type=class_type,
@@ -127,6 +119,7 @@ def class_shape(class_type: str, definition: Mapping[str, JsonValue], page: Page
         outputs=tuple(outputs) if isinstance(outputs, list | tuple) else (),
         specs=specs,
         core=is_core(definition),
+        is_output=is_output(definition),
     )
 
 
@@ -152,7 +145,7 @@ def is_controlled(spec: InputSpec) -> bool:
     asked = spec.options.get(CONTROL)
     kind = widget_kind(spec)
     if kind == "INT":
-        return spec.name.rsplit(".", 1)[-1] in _SEED_NAMES if asked is None else bool(asked)
+        return spec.name in _SEED_NAMES if asked is None else bool(asked)
     return kind in ("FLOAT", "COMBO") and bool(asked)
 
 
