@@ -10,12 +10,14 @@ from comfypin.workflow.convert.dynamic import Choose
 from comfypin.workflow.convert.groups import renamed, with_group_nodes
 from comfypin.workflow.convert.links import wire_up
 from comfypin.workflow.convert.order import definition_order
+from comfypin.workflow.convert.packs import pairs_of, read_page_nodes
 from comfypin.workflow.convert.pages import PageRules, page_rules
 from comfypin.workflow.convert.promote import load_instance_values
 from comfypin.workflow.convert.renumber import renumbered
 from comfypin.workflow.convert.shapes import Shapes
 from comfypin.workflow.convert.state import Container, load_shared_values
-from comfypin.workflow.convert.ui import UiGraph, read_ui
+from comfypin.workflow.convert.ui import UiWorkflow, read_ui
+from comfypin.workflow.convert.unplaced import Sockets, place_values
 from comfypin.workflow.convert.write import Seed, Written, write
 from comfypin.workflow.findings import Finding, refuse, unknown_class
 from comfypin.workflow.graph import Graph, Node
@@ -26,11 +28,13 @@ from comfypin.workflow.texts import expand_text
 class Conversion:
     """A converted workflow: the graph, the seeds in it, and a finding for each class that the engine does not have.
 
-    `warnings` say what the page, and so the conversion, left out of the file or mended in it. The graph's file names still hold `%...%` texts, so that values can be set first; `expand` fills them in. A node of
-    an unknown class keeps the class's name in the graph, for preflight to judge.
+    The graph's file names still hold `%...%` texts, so that values can be set first; `expand` fills them in. A node of
+    an unknown class keeps the class's name in the graph, for preflight to judge. `sent` is what the page sends: the
+    graph, and nodes that only a pack's page script knows. `warnings` say what was left out of the file, or mended.
     """
 
     graph: Graph
+    sent: Graph
     seeds: tuple[Seed, ...]
     unknown: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
@@ -52,8 +56,8 @@ class Conversion:
 
     def to_api(self, now: datetime) -> Mapping[str, JsonValue]:
         """What the page sends: texts filled in, and nodes of unknown classes without a class."""
-        unknown = {finding.node_id for finding in self.unknown}
-        wire = self.expand(self.graph, now).to_api()
+        unknown = {finding.node_id for finding in self.unknown} | self.written.decoration
+        wire = self.expand(self.sent, now).to_api()
         return {node_id: _classless(node) if node_id in unknown else node for node_id, node in wire.items()}
 
 
@@ -79,28 +83,53 @@ def convert(
     graphs = {"": workflow.root, **workflow.definitions}
     order = definition_order(graphs, findings)
     refuse(source, findings)
-    shapes = Shapes(catalogue, workflow.definitions, page)
-    containers = {name: _container(graph, shapes, page, findings) for name, graph in graphs.items()}
+    containers = _containers(workflow, catalogue, page, findings)
     (load_instance_values if page.promotes_by_entry else load_shared_values)(containers, order, page)
     written = write(containers, page, choose=choose, findings=findings)
     refuse(source, findings)
     return _conversion(written, findings)
 
 
-def _container(graph: UiGraph, shapes: Shapes, page: PageRules, findings: list[Finding]) -> Container:
-    made = {node_id: shapes.of(node) for node_id, node in graph.nodes.items()}
-    return Container(graph=graph, shapes=wire_up(graph, made, page, findings))
+def _containers(
+    workflow: UiWorkflow, catalogue: Catalogue, page: PageRules, findings: list[Finding]
+) -> dict[str, Container]:
+    shapes = Shapes(catalogue, workflow.definitions, page)
+    graphs = {"": workflow.root, **workflow.definitions}
+    sockets = Sockets.of(catalogue)
+    made = {
+        name: {key: place_values(shapes.of(node), sockets, findings) for key, node in graph.nodes.items()}
+        for name, graph in graphs.items()
+    }
+    pairs = pairs_of([shape for several in made.values() for shape in several.values()])
+    containers: dict[str, Container] = {}
+    for name, graph in graphs.items():
+        wired = wire_up(graph, made[name], page, findings)
+        read = read_page_nodes(graph, wired, pairs, workflow.virtual_wires if name == "" else ())
+        findings.extend(read.findings)
+        containers[name] = Container(
+            graph=read.graph,
+            shapes=read.shapes,
+            setters=read.setters,
+            getters=read.getters,
+            decoration=read.decoration,
+        )
+    return containers
 
 
 def _conversion(written: Written, findings: Iterable[Finding]) -> Conversion:
     nodes: dict[str, Node] = {}
     # JavaScript lists an object's keys that are whole numbers first, ascending; ComfyUI runs outputs in that order.
+    sent: dict[str, Node] = {}
     for node_id in sorted(written.nodes, key=_place):
         shape = written.shapes[node_id]
-        nodes[node_id] = Node(id=node_id, class_type=shape.node.type, inputs=written.nodes[node_id], title=shape.title)
+        node = Node(id=node_id, class_type=shape.node.type, inputs=written.nodes[node_id], title=shape.title)
+        sent[node_id] = node
+        if node_id not in written.decoration:
+            nodes[node_id] = node
     unknown = tuple(_unknown(node) for node in nodes.values() if written.shapes[node.id].is_unknown)
     return Conversion(
         graph=Graph(nodes=nodes),
+        sent=Graph(nodes=sent),
         seeds=written.seeds,
         unknown=unknown,
         warnings=tuple(finding for finding in findings if finding.severity == "warning"),

@@ -1,8 +1,8 @@
 """Group nodes of older files turned into subgraphs, as the page does it on loading.
 
-A group node is a class that the file itself describes (`extra.groupNodes`): its inner nodes, the wires between them, and
-which of their outputs are seen outside. Its inputs and widgets are those of the inner nodes, in their order, that no
-inner wire feeds; a name that is there already gets the inner node's title before it.
+A group node is a class that the file itself describes (`extra.groupNodes`): its inner nodes, the wires between them,
+and which of their outputs are seen outside. Its inputs and widgets are those of the inner nodes, in their order, that
+no inner wire feeds; a name that is there already gets the inner node's title before it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,15 +127,8 @@ class _Group:
 
     def values_of(self, instance: UiNode, page: PageRules) -> list[dict[str, Value]]:
         """The inner nodes' values: what the group's description holds, and over it what the instance holds."""
-        required = {name: [spec.type, dict(spec.options)] for name, (_, spec) in self.widgets.items()}
-        for name, (_, spec) in self.widgets.items():
-            if spec.choices is not None:
-                required[name][0] = list(spec.choices)
-            if is_controlled(spec):
-                options = {**spec.options, "control_after_generate": True}
-                required[name][1] = options
-        outer: JsonValue = {"input": {"required": required}}  # type: ignore[dict-item]
-        assert isinstance(outer, Mapping)
+        required: dict[str, JsonValue] = {name: _as_class_input(spec) for name, (_, spec) in self.widgets.items()}
+        outer: dict[str, JsonValue] = {"input": {"required": required}}
         held = lay_out(class_shape(instance.type, outer, page), instance.values, page).values
         values = [_own_values(node, page) for node in self.nodes]
         for name, (number, spec) in self.widgets.items():
@@ -186,6 +179,12 @@ class _Group:
         return next((spec.type for spec in (*node.slots, *node.converted) if spec.name == name), "*")
 
 
+def _as_class_input(spec: InputSpec) -> JsonValue:
+    """An inner node's input as an input of the group; a seed keeps its control under whatever name."""
+    options = {**spec.options, "control_after_generate": True} if is_controlled(spec) else dict(spec.options)
+    return [list(spec.choices) if spec.choices is not None else spec.type, options]
+
+
 def _inner(raw: JsonValue, number: int, wires: Sequence[_Wire], catalogue: Catalogue) -> _Inner | None:
     if not isinstance(raw, Mapping):
         return None
@@ -233,9 +232,10 @@ def _own_values(node: _Inner, page: PageRules) -> dict[str, Value]:
 def _inner_node(
     node: _Inner, node_id: str, values: Mapping[str, Value], wired: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
-    saved: JsonValue = {name: value for name, value in values.items() if value is not UNSET}  # type: ignore[misc]
-    if node.kind == PRIMITIVE and isinstance(saved, Mapping):
-        saved = [saved.get("value"), *([saved["control_after_generate"]] if "control_after_generate" in saved else [])]
+    held: dict[str, JsonValue] = {name: value for name, value in values.items() if value is not UNSET}
+    saved: JsonValue = held
+    if node.kind == PRIMITIVE:
+        saved = [held.get("value"), *([held["control_after_generate"]] if "control_after_generate" in held else [])]
     inputs: list[JsonValue] = [{"name": name, "type": "*", "link": link} for name, link in wired.items()]
     kept = {key: node.raw[key] for key in ("title", "properties", "outputs", "mode") if key in node.raw}
     return {**kept, "id": node_id, "type": node.kind, "inputs": inputs, "widgets_values": saved}

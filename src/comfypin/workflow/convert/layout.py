@@ -42,9 +42,7 @@ class Layout:
         return (item for item in self.inputs if isinstance(item, Widget))
 
 
-def lay_out(
-    shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page: PageRules
-) -> Layout:
+def lay_out(shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page: PageRules) -> Layout:
     """Give every widget of a node its value: what is saved, else the default."""
     if isinstance(saved, Mapping):
         saved = _by_name(shape, saved, page)

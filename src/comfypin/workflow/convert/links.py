@@ -9,9 +9,7 @@ from comfypin.workflow.convert.ui import OUTPUT_NODE, UiGraph, UiLink, UiSlot
 from comfypin.workflow.findings import Finding
 
 
-def wire_up(
-    graph: UiGraph, shapes: Mapping[str, Shape], page: PageRules, findings: list[Finding]
-) -> dict[str, Shape]:
+def wire_up(graph: UiGraph, shapes: Mapping[str, Shape], page: PageRules, findings: list[Finding]) -> dict[str, Shape]:
     """The shapes with their wires mended where the file contradicts itself; what is lost thereby is a warning."""
     if not page.connects_by_rows:
         return dict(shapes)

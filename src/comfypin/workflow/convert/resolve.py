@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from comfypin.workflow.convert.packs import Variable, missing_setter
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.shapes import Shape, bypass_index
 from comfypin.workflow.convert.state import Container
@@ -113,6 +114,8 @@ class Resolver:
             return None if index is None else _AtInput(scope, shape, index)
         if shape.subgraph is not None:
             return _inside(self._inside[scope.prefix, shape.node.id], shape, slot, self._page)
+        if (variable := scope.container.getters.get(shape.node.id)) is not None:
+            return _at_setter(scope, variable) or Broken(missing_setter(variable))
         if shape.is_virtual:
             return _AtInput(scope, shape, slot) if 0 <= slot < len(shape.inputs) else None
         if self._page.refuses_missing_slots and not 0 <= slot < len(shape.outputs):
@@ -152,6 +155,17 @@ def _outside(scope: Scope, link: UiLink) -> "_Place | Resolved":
     if slot.name not in values:
         return None
     return FromWidget(values[slot.name], parent, instance, slot.name)
+
+
+def _at_setter(scope: Scope, variable: Variable) -> "_AtInput | None":
+    """The wire into the Set node of a variable, in this graph or in one around it."""
+    at: Scope | None = scope
+    while at is not None:
+        setter = at.container.setters.get(variable)
+        if setter is not None:
+            return _AtInput(at, setter, next(i for i, slot in enumerate(setter.inputs) if slot.link is not None))
+        at = at.parent
+    return None
 
 
 def _inside(scope: Scope, instance: Shape, slot: int, page: PageRules) -> "_Place | Resolved":

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.layout import as_text
+from comfypin.workflow.convert.packs import Variable
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.ui import INPUT_NODE, UiGraph
@@ -24,6 +25,9 @@ class Container:
     graph: UiGraph
     shapes: dict[str, Shape]
     values: dict[str, dict[str, Value]] = field(default_factory=dict)
+    setters: Mapping[Variable, Shape] = field(default_factory=dict)
+    getters: Mapping[str, Variable] = field(default_factory=dict)
+    decoration: frozenset[str] = frozenset()
 
     def consumers(self) -> Iterator[tuple[str, Shape, int]]:
         """(link id, node, input index) for every wire that ends at a node here."""

@@ -8,6 +8,7 @@ from comfypin.workflow.convert.layout import CHOICE_INDEX
 from comfypin.workflow.convert.names import Names, name_nodes
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.resolve import Broken, FromNode, FromWidget, Resolved, Resolver, Scope
+from comfypin.workflow.convert.scenes import VIEWPORT, viewport_state
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.state import Container
 from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiSlot
@@ -32,7 +33,8 @@ class Written:
     """The inputs of every node of the prompt, what each node is in the file, the seeds, and the texts to be filled in.
 
     `texts` are the inputs, as (node id, input name), in whose own text the page fills `%...%` in; `names` are the nodes
-    that such a text may name.
+    that such a text may name. `decoration` are nodes that only a pack's page script knows, and that give nothing to
+    anybody.
     """
 
     nodes: Mapping[str, Mapping[str, InputValue]]
@@ -40,11 +42,10 @@ class Written:
     seeds: tuple[Seed, ...]
     texts: frozenset[tuple[str, str]]
     names: Names
+    decoration: frozenset[str]
 
 
-def write(
-    containers: Mapping[str, Container], page: PageRules, *, choose: Choose, findings: list[Finding]
-) -> Written:
+def write(containers: Mapping[str, Container], page: PageRules, *, choose: Choose, findings: list[Finding]) -> Written:
     """Write every node that is neither virtual, muted nor bypassed; broken wires are added to the findings."""
     scopes = list(unfold(containers))
     inside = {
@@ -63,6 +64,7 @@ def write(
         seeds=tuple(writer.seeds),
         texts=frozenset(writer.texts),
         names=name_nodes(containers, scopes),
+        decoration=frozenset(scope.path_of(node_id) for scope in scopes for node_id in scope.container.decoration),
     )
 
 
@@ -141,6 +143,8 @@ class _Writer:
 
     def _sent(self, node_id: str, shape: Shape, name: str, value: Value) -> Value:
         spec = shape.spec(name)
+        if spec is not None and spec.type == "LOAD_3D" and name == VIEWPORT:
+            return viewport_state(shape.node)
         if spec is None or not spec.options.get("dynamicPrompts") or not isinstance(value, str):
             return value
         try:
