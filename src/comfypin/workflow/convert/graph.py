@@ -95,7 +95,7 @@ def _containers(
 ) -> dict[str, Container]:
     shapes = Shapes(catalogue, workflow.definitions, page)
     graphs = {"": workflow.root, **workflow.definitions}
-    sockets = Sockets.of(catalogue)
+    sockets = Sockets(catalogue)
     made = {
         name: {key: place_values(shapes.of(node), sockets, findings) for key, node in graph.nodes.items()}
         for name, graph in graphs.items()

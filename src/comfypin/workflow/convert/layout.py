@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import InputSpec
@@ -23,7 +24,7 @@ CHOICE_INDEX = "index"
 _MAX_OPTIONS = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """A node's widgets with their values, the inputs that its options brought, and values that found no widget.
 
@@ -36,10 +37,10 @@ class Layout:
     surplus: tuple[JsonValue, ...] = ()
     extra: Mapping[str, JsonValue] = field(default_factory=dict)
 
-    @property
-    def widgets(self) -> Iterator[Widget]:
-        """The widgets alone."""
-        return (item for item in self.inputs if isinstance(item, Widget))
+    @cached_property
+    def widgets(self) -> Mapping[str, Widget]:
+        """The widgets alone, by name."""
+        return {item.name: item for item in self.inputs if isinstance(item, Widget)}
 
 
 def lay_out(shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page: PageRules) -> Layout:

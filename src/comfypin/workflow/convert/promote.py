@@ -15,7 +15,9 @@ from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.state import (
     Container,
     Containers,
+    Promotions,
     apply_primitives,
+    has_widget_at,
     initial_values,
     promotions,
     settle,
@@ -81,6 +83,7 @@ def _put_aside(shape: Shape) -> Iterator[tuple[str, JsonValue]]:
 
 def _complete_instances(container: Container, containers: Containers, page: PageRules) -> None:
     """Give every instance the inputs that were added to its definition after it was loaded."""
+    cached: dict[str, Promotions] = {}
     for node_id, shape in container.shapes.items():
         if shape.subgraph is None:
             continue
@@ -90,7 +93,9 @@ def _complete_instances(container: Container, containers: Containers, page: Page
             slots = tuple(UiSlot(name=port.name, type=port.type) for port in added)
             container.shapes[node_id] = replace(shape, inputs=(*shape.inputs, *slots))
         state = container.values[node_id]
-        for name, targets in promotions(inside, containers, page).items():
+        if shape.subgraph not in cached:
+            cached[shape.subgraph] = promotions(inside, containers, page)
+        for name, targets in cached[shape.subgraph].items():
             if name not in state:
                 state[name] = inside.values[targets[0][0]].get(targets[0][1], UNSET)
 
@@ -127,6 +132,17 @@ class _Promotion:
         self._inside = containers[host.subgraph or ""]
         self._containers = containers
         self._page = page
+        # Everything that grows with each entry, so that a thousand entries cost a thousand steps.
+        graph, inner = self._inside.graph, self._inside.targets()
+        self._promoted = promotions(self._inside, containers, page)
+        self._links = dict(graph.links)
+        self._ports = list(graph.inputs)
+        self._names = {port.name for port in graph.inputs}
+        self._stands_for: dict[tuple[str, str], str] = {}
+        for port in graph.inputs:
+            source = next(_sources(port, inner), None)
+            if source is not None:
+                self._stands_for.setdefault(source, port.name)
 
     def run(self) -> None:
         """Apply the entries: those of primitives last, as the page does."""
@@ -141,6 +157,10 @@ class _Promotion:
                 self._set_inner(self._normalized(entry), inner)
         for node_id, entries in of_primitives.items():
             self._set_primitive(self._inside.shapes[node_id], entries)
+        if len(self._ports) > len(self._inside.graph.inputs):
+            graph = replace(self._inside.graph, inputs=tuple(self._ports), links=self._links)
+            self._inside.graph = graph
+            self._inside.forget_targets()
 
     def _set_own(self, entry: _Entry) -> None:
         # A null counts here, unlike in the other entries: both pages send it.
@@ -148,7 +168,7 @@ class _Promotion:
             self._set(entry.widget, entry.value)
 
     def _set_inner(self, entry: _Entry, inner: Shape) -> None:
-        port = self._port_of(entry)
+        port = self._stands_for.get((entry.inner_id, entry.widget))
         if port is None:
             if entry.widget.startswith(_PREVIEW):
                 return
@@ -163,7 +183,7 @@ class _Promotion:
         targets = [
             (shape.node.id, index)
             for link_id, shape, index in self._inside.consumers()
-            if (link := self._inside.graph.links.get(link_id)) and link.origin_id == primitive.node.id
+            if (link := self._links.get(link_id)) and link.origin_id == primitive.node.id
         ]
         if not targets:
             return
@@ -177,8 +197,7 @@ class _Promotion:
             self._set(port, value)
 
     def _set(self, port: str, value: Value) -> None:
-        target = promotions(self._inside, self._containers, self._page)[port][0]
-        self._state[port] = settle(value, target, self._inside, self._page)
+        self._state[port] = settle(value, self._promoted[port][0], self._inside, self._page)
 
     def _normalized(self, entry: _Entry) -> _Entry:
         """The entry without prefixes (`11: width`), unless the widget is really called so."""
@@ -188,15 +207,6 @@ class _Promotion:
         while match := _PREFIX.match(widget):
             deeper, widget = match[1], match[2]
         return replace(entry, widget=widget, deeper=deeper)
-
-    def _port_of(self, entry: _Entry) -> str | None:
-        """The input that stands for a widget already."""
-        inner = self._inside.targets()
-        for port in self._inside.graph.inputs:
-            source = next((one for one in _sources(port, inner)), None)
-            if source == (entry.inner_id, entry.widget):
-                return port.name
-        return None
 
     def _input_of(self, entry: _Entry, inner: Shape) -> int | None:
         for index, slot in enumerate(inner.inputs):
@@ -215,31 +225,29 @@ class _Promotion:
         return None
 
     def _add_port(self, name: str, kind: str, targets: Sequence[tuple[str, int]]) -> str:
-        graph = self._inside.graph
-        taken = {port.name for port in graph.inputs}
         unique, number = name, 1
-        while unique in taken:
+        while unique in self._names:
             unique, number = f"{name}_{number}", number + 1
-        links: dict[str, UiLink] = dict(graph.links)
+        place = len(self._ports)
         added: list[str] = []
+        promoted: list[tuple[str, str]] = []
         for node_id, index in targets:
-            link_id = f"{INPUT_NODE}:{len(graph.inputs)}:{node_id}:{index}"
-            links[link_id] = UiLink(
-                id=link_id,
-                origin_id=INPUT_NODE,
-                origin_slot=len(graph.inputs),
-                target_id=node_id,
-                target_slot=index,
-            )
+            link_id = f"{INPUT_NODE}:{place}:{node_id}:{index}"
             added.append(link_id)
+            self._links[link_id] = UiLink(
+                id=link_id, origin_id=INPUT_NODE, origin_slot=place, target_id=node_id, target_slot=index
+            )
             shape = self._inside.shapes[node_id]
             slots = list(shape.inputs)
             slots[index] = replace(slots[index], link=link_id)
             self._inside.shapes[node_id] = replace(shape, inputs=tuple(slots))
-        port = UiPort(name=unique, type=kind, links=tuple(added))
-        self._inside.graph = replace(graph, inputs=(*graph.inputs, port), links=links)
-        promoted = promotions(self._inside, self._containers, self._page).get(unique)
+            if has_widget_at(shape, slots[index].name, self._containers):
+                promoted.append((node_id, slots[index].name))
+        self._ports.append(UiPort(name=unique, type=kind, links=tuple(added)))
+        self._names.add(unique)
         if promoted:
+            self._promoted[unique] = promoted
+            self._stands_for.setdefault(promoted[0], unique)
             self._state[unique] = self._inside.values[promoted[0][0]].get(promoted[0][1], UNSET)
         return unique
 

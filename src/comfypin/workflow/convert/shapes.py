@@ -54,7 +54,7 @@ class Shape:
     @property
     def widgets(self) -> Mapping[str, Widget]:
         """The node's widgets by name."""
-        return {widget.name: widget for widget in self.layout.widgets} if self.layout else {}
+        return self.layout.widgets if self.layout else {}
 
     def spec(self, name: str) -> InputSpec | None:
         """The definition of an input that has a widget, or None."""
@@ -159,7 +159,7 @@ def _number(name: str) -> int:
 def _is_of_option(name: str, layout: Layout) -> bool:
     return any(
         name.startswith(f"{widget.name}.")
-        for widget in layout.widgets
+        for widget in layout.widgets.values()
         if widget.spec is not None and widget.spec.type == COMBO
     )
 

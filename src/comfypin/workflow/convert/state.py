@@ -28,6 +28,7 @@ class Container:
     setters: Mapping[Variable, Shape] = field(default_factory=dict)
     getters: Mapping[str, Variable] = field(default_factory=dict)
     decoration: frozenset[str] = frozenset()
+    _targets: dict[str, list[tuple[Shape, int]]] | None = None
 
     def consumers(self) -> Iterator[tuple[str, Shape, int]]:
         """(link id, node, input index) for every wire that ends at a node here."""
@@ -37,11 +38,16 @@ class Container:
                     yield slot.link, shape, index
 
     def targets(self) -> dict[str, list[tuple[Shape, int]]]:
-        """The inputs at which each link ends."""
-        found: dict[str, list[tuple[Shape, int]]] = {}
-        for link_id, shape, index in self.consumers():
-            found.setdefault(link_id, []).append((shape, index))
-        return found
+        """The inputs at which each link ends; kept until `forget_targets`."""
+        if self._targets is None:
+            self._targets = {}
+            for link_id, shape, index in self.consumers():
+                self._targets.setdefault(link_id, []).append((shape, index))
+        return self._targets
+
+    def forget_targets(self) -> None:
+        """Look at the wires again: some were added."""
+        self._targets = None
 
 
 Containers = Mapping[str, Container]
@@ -78,8 +84,10 @@ def has_widget_at(shape: Shape, name: str, containers: Containers) -> bool:
             continue
         seen.add((one.subgraph, wanted))
         inside = containers[one.subgraph]
-        links = {link for port in inside.graph.inputs if port.name == wanted for link in port.links}
-        waiting.extend((target, target.inputs[at].name) for link, target, at in inside.consumers() if link in links)
+        links = [link for port in inside.graph.inputs if port.name == wanted for link in port.links]
+        waiting.extend(
+            (target, target.inputs[at].name) for link in links for target, at in inside.targets().get(link, ())
+        )
     return False
 
 

@@ -1,7 +1,8 @@
 """Saved values for which a class has no widget: placed if it can be told how, else said, never dropped in silence."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import Catalogue, InputSpec
@@ -18,22 +19,18 @@ _BOTH_STRENGTHS = "Separate Model & Clip"
 _EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 
 
-@dataclass(frozen=True, slots=True)
 class Sockets:
     """The types that some class gives: an input of any other type cannot be a socket that anything feeds."""
 
-    given: frozenset[str]
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
 
-    @classmethod
-    def of(cls, catalogue: Catalogue) -> "Sockets":
-        """Collect the output types of all classes."""
-        found: set[str] = set()
-        for definition in catalogue.values():
-            outputs = definition.get("output")
-            for kind in outputs if isinstance(outputs, list | tuple) else ():
-                if isinstance(kind, str):
-                    found.update(part.strip() for part in kind.split(","))
-        return cls(frozenset(found))
+    @cached_property
+    def given(self) -> frozenset[str]:
+        """The output types of all classes."""
+        outputs = (definition.get("output") for definition in self._catalogue.values())
+        kinds = (kind for listed in outputs if isinstance(listed, list | tuple) for kind in listed)
+        return frozenset(part.strip() for kind in kinds if isinstance(kind, str) for part in kind.split(","))
 
 
 def place_values(shape: Shape, sockets: Sockets, findings: list[Finding]) -> Shape:
