@@ -1,7 +1,7 @@
 """A workflow from the bytes of any file that holds one."""
 
 from comfypin.workflow.document import Document, read_document
-from comfypin.workflow.pictures import is_json_text, read_saved_file
+from comfypin.workflow.saved_files import is_json_text, read_saved_file
 
 # A picture or a video is larger than the workflow in it.
 MAX_FILE_BYTES = 512 << 20
