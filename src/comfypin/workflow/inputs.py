@@ -65,7 +65,7 @@ def open_inputs(definition: Mapping[str, JsonValue], values: Mapping[str, object
     problems: list[OptionProblem] = []
     roots: list[str] = []
     for spec in input_specs(definition).values():
-        if spec.type in (COMBO, GROWING):
+        if spec.type == COMBO or _grows(spec):
             roots.append(spec.name)
         _open(spec, values, specs, problems, depth=0)
     unexpected = (name for name in values if name not in specs and any(name.startswith(f"{root}.") for root in roots))
@@ -178,7 +178,7 @@ def _open(
     *,
     depth: int,
 ) -> None:
-    if spec.type == GROWING:
+    if _grows(spec):
         grown = growing_list(spec)
         kept = {name: item for name, item in grown.items.items() if item.category == "required" or name in values}
         specs.update(kept)
@@ -203,6 +203,11 @@ def _problem(spec: InputSpec, values: Mapping[str, object]) -> OptionProblem:
     value = values[spec.name]
     plain = value is None or isinstance(value, str | int | float | list | dict)
     return OptionProblem(code="option_unknown" if plain else "option_wired", spec=spec, value=value)
+
+
+def _grows(spec: InputSpec) -> bool:
+    """Return whether a growing list says how it grows; of one that does not, nothing is known."""
+    return spec.type == GROWING and bool(_mapping(spec.options.get("template")).get("input"))
 
 
 def _options(combo: InputSpec) -> list[Mapping[str, JsonValue]]:
