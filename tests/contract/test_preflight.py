@@ -17,7 +17,7 @@ from comfypin.engine.process import Supervision, open_child
 from comfypin.engine.remote import open_remote
 from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import EngineSpec
-from comfypin.workflow.catalogue import InputSpec, output_types
+from comfypin.workflow.catalogue import InputSpec
 from comfypin.workflow.inputs import default_of, open_inputs
 from comfypin.workflow.parse import parse
 from comfypin.workflow.preflight import Preflight, preflight
@@ -141,6 +141,7 @@ DYNAMIC = (
     "SaveVideo",
     "PreviewAny",
 )
+LEAVES = ("EmptyImage", "SolidMask", "PrimitiveString", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean")
 # What we refuse and ComfyUI lets pass, to fail when the node runs.
 LATE = ("option_missing", "option_unknown", "option_wired", "input_unexpected")
 
@@ -151,7 +152,7 @@ class DynamicGraphs:
     def __init__(self, catalogue: Catalogue, seed: int) -> None:
         self._catalogue = catalogue
         self._rng = random.Random(seed)
-        self._kinds = [one for one in (*DYNAMIC, *CLASSES, "PrimitiveString", "PrimitiveInt") if one in catalogue]
+        self._kinds = [one for one in (*DYNAMIC, *CLASSES, *LEAVES) if one in catalogue]
         self._outputs = [one for one in self._kinds if catalogue[one].get("output_node")]
 
     def one(self) -> dict[str, Any]:
@@ -160,7 +161,7 @@ class DynamicGraphs:
         nodes: dict[str, Any] = {}
         for _ in range(rng.randint(1, 2)):
             self._add(nodes, rng.choice(self._outputs), depth=2)
-        for _ in range(rng.randint(0, 3)):
+        for _ in range(rng.choice([0, 1, 1, 2])):
             self._spoil(nodes[rng.choice(list(nodes))], list(nodes))
         return nodes
 
@@ -189,10 +190,14 @@ class DynamicGraphs:
             sources = [
                 one
                 for one in self._kinds
-                if "*" in wanted or wanted & {str(kind) for kind in output_types(self._catalogue[one])[:1] or ()}  # type: ignore[index]
+                if "*" in wanted or wanted & {*map(str, self._catalogue[one]["output"][:1])}  # type: ignore[index,arg-type]
             ]
-            if depth and sources:
-                inputs[spec.name] = [self._add(nodes, self._rng.choice(sources), depth=depth - 1), 0]
+            # At the end of a branch only what needs nothing itself, so that most graphs are whole.
+            leaves = [one for one in sources if one in LEAVES]
+            if not sources:
+                return
+            source = self._rng.choice(leaves if leaves and depth <= 0 else sources)
+            inputs[spec.name] = [self._add(nodes, source, depth=depth - 1), 0]
 
     def _spoil(self, node: dict[str, Any], ids: list[str]) -> None:
         rng, inputs = self._rng, node["inputs"]
@@ -207,7 +212,7 @@ class DynamicGraphs:
             case 3:
                 del inputs[name]
             case 4:
-                inputs[f"{name}.{rng.choice(['codec', 'image3', 'width'])}"] = rng.choice(ODD)
+                inputs[f"{name}.{rng.choice(['codec', 'image3', 'width'])}"] = rng.choice(ODD[:18])
             case _:
                 inputs[name.rpartition(".")[0] or name] = rng.choice(["mp4", "png", "match size", "scale width", "zz"])
 
