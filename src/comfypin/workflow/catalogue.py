@@ -44,6 +44,12 @@ class InputSpec:
     opens: bool = False
 
     @property
+    def widget_type(self) -> str:
+        """The type of a value that is written there: an input of several types names the one its widget makes."""
+        named = self.options.get("widgetType")
+        return named if isinstance(named, str) else self.type
+
+    @property
     def is_dynamic(self) -> bool:
         """Whether the real inputs behind this one are only known to the engine."""
         return self.type.startswith(DYNAMIC_PREFIX)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, input_specs
+from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.dynamic import Choose
 from comfypin.workflow.convert.graph import Conversion, convert
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
 from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.inputs import open_inputs
 from comfypin.workflow.parse import parse_api
 from comfypin.workflow.prefix import without_marks
 from comfypin.workflow.smoke import smoke_graph
@@ -70,8 +71,7 @@ def _seeds(graph: Graph, catalogue: Catalogue) -> tuple[Seed, ...]:
     """The seeds of an API graph: it does not hold how the page would change them, and new ones are random there."""
     found: list[Seed] = []
     for node in graph.nodes.values():
-        definition = catalogue.get(node.class_type)
-        for spec in input_specs(definition).values() if definition is not None else ():
+        for spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():
             value = node.inputs.get(spec.name)
             if spec.type == "INT" and is_controlled(spec) and isinstance(value, int | float):
                 group = f"{node.id}.{spec.name}"
