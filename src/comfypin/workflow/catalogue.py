@@ -9,6 +9,15 @@ from comfypin.digest import JsonValue
 Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
 """/object_info as it stands: class name -> its inputs, outputs, module, and whether it is an output node."""
 
+
+class EngineCatalogue(dict[str, Mapping[str, JsonValue]]):
+    """A catalogue that an engine gave, with what it says of classes that others replaced (`/node_replacements`)."""
+
+    def __init__(self, classes: Mapping[str, Mapping[str, JsonValue]], replacements: Mapping[str, JsonValue]) -> None:
+        super().__init__(classes)
+        self.replacements = replacements
+
+
 Category = Literal["required", "optional"]
 
 # Every type name of ComfyUI's newer schema whose inputs are made while the graph is edited begins like this.

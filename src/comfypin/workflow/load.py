@@ -12,22 +12,28 @@ from comfypin.workflow.convert.graph import Conversion, convert
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
+from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import Graph, NodeId
 from comfypin.workflow.inputs import open_inputs
 from comfypin.workflow.parse import parse_api
 from comfypin.workflow.prefix import without_marks
+from comfypin.workflow.replacements import replace_classes
 from comfypin.workflow.smoke import smoke_graph
 from comfypin.workflow.texts import expand_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """A workflow ready for a job: its graph, and the seeds that may change between jobs."""
+    """A workflow ready for a job: its graph, and the seeds that may change between jobs.
+
+    `warnings` say what was taken in another way than it is written.
+    """
 
     source: str
     graph: Graph
     seeds: tuple[Seed, ...]
     conversion: Conversion | None = None
+    warnings: tuple[Finding, ...] = ()
 
     @property
     def packs(self) -> Mapping[NodeId, str]:
@@ -63,8 +69,11 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
     if document.format == "ui":
         conversion = convert(document.content, catalogue, choose=choose, source=document.source)
         return Workflow(source=document.source, graph=conversion.graph, seeds=conversion.seeds, conversion=conversion)
-    graph = without_marks(parse_api(document)) if document.format == "api" else smoke_graph()
-    return Workflow(source=document.source, graph=graph, seeds=_seeds(graph, catalogue))
+    if document.format == "empty":
+        return Workflow(source=document.source, graph=smoke_graph(), seeds=())
+    replaced = replace_classes(without_marks(parse_api(document)), catalogue)
+    graph = replaced.graph
+    return Workflow(source=document.source, graph=graph, seeds=_seeds(graph, catalogue), warnings=replaced.findings)
 
 
 def _seeds(graph: Graph, catalogue: Catalogue) -> tuple[Seed, ...]:
