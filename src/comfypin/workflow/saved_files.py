@@ -4,7 +4,7 @@ import json
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from comfypin.errors.workflow import WorkflowUnreadable
 from comfypin.workflow import containers
@@ -15,8 +15,10 @@ from comfypin.workflow.pictures import PNG_SIGNATURE, exif_texts, png_texts
 Texts: TypeAlias = Mapping[str, str]
 Reader: TypeAlias = Callable[[bytes], Iterator[KeyAndText]]
 
-# What ran, exactly, comes before what was on the screen.
-_KEYS = ("prompt", "workflow")
+Saved = Literal["prompt", "workflow"]
+"""What ComfyUI saves in a file: what ran, exactly, in API format; what was on the screen, in UI format."""
+
+_KEYS: tuple[Saved, ...] = ("prompt", "workflow")
 # In EXIF the key stands before the value; packs that save videos put both texts into one comment.
 _KEY_BEFORE_JSON = re.compile(r"\s*(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)
 # In containers the value follows its key after a few bytes of the container's own (a length, a type, an atom's name).
@@ -42,13 +44,13 @@ def is_json_text(data: bytes) -> bool:
     return head[:1] in (b"{", b"[", b"") or (_is_text(head) and not _SVG.match(head))
 
 
-def read_saved_file(data: bytes, *, source: str) -> Document:
-    """Read the workflow in a file that ComfyUI saved: what ran (API format), else what was on the screen (UI format).
+def read_saved_file(data: bytes, *, source: str, prefer: Saved = "prompt") -> Document:
+    """Read the workflow in a file that ComfyUI saved: the preferred one, else the other.
 
     Raises `WorkflowUnreadable` if there is none.
     """
     texts = _by_key(_texts(data, source)) or _found_nearby(data)
-    for key in _KEYS:
+    for key in sorted(_KEYS, key=lambda key: key != prefer):
         if key in texts:
             return read_document(texts[key], source=f"{source} ({key})")
     reason = "the file holds no workflow; ComfyUI writes one into what it saves unless it runs with --disable-metadata"
