@@ -9,6 +9,7 @@ from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.dynamic import Choose
 from comfypin.workflow.convert.graph import Conversion, convert
+from comfypin.workflow.convert.pages import page_rules
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
@@ -26,7 +27,8 @@ from comfypin.workflow.texts import expand_texts
 class Workflow:
     """A workflow ready for a job: its graph, and the seeds that may change between jobs.
 
-    `warnings` say what was taken in another way than it is written.
+    `warnings` say what was taken in another way than it is written. `expanded_classes` are those in whose file names
+    the engine's own page would fill texts in.
     """
 
     source: str
@@ -34,6 +36,7 @@ class Workflow:
     seeds: tuple[Seed, ...]
     conversion: Conversion | None = None
     warnings: tuple[Finding, ...] = ()
+    expanded_classes: frozenset[str] = frozenset()
 
     @property
     def packs(self) -> Mapping[NodeId, str]:
@@ -44,7 +47,11 @@ class Workflow:
 
     def expand(self, graph: Graph, now: datetime) -> Graph:
         """This workflow's graph, with values set or not, with the page's texts filled in (`now` in the user's zone)."""
-        return self.conversion.expand(graph, now) if self.conversion else expand_texts(graph, now)
+        return (
+            self.conversion.expand(graph, now)
+            if self.conversion
+            else expand_texts(graph, now, classes=self.expanded_classes)
+        )
 
 
 def pack_of(properties: Mapping[str, JsonValue]) -> str | None:
@@ -68,12 +75,24 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
     """
     if document.format == "ui":
         conversion = convert(document.content, catalogue, choose=choose, source=document.source)
-        return Workflow(source=document.source, graph=conversion.graph, seeds=conversion.seeds, conversion=conversion)
+        return Workflow(
+            source=document.source,
+            graph=conversion.graph,
+            seeds=conversion.seeds,
+            conversion=conversion,
+            warnings=conversion.warnings,
+        )
     if document.format == "empty":
         return Workflow(source=document.source, graph=smoke_graph(), seeds=())
     replaced = replace_classes(without_marks(parse_api(document)), catalogue)
     graph = replaced.graph
-    return Workflow(source=document.source, graph=graph, seeds=_seeds(graph, catalogue), warnings=replaced.findings)
+    return Workflow(
+        source=document.source,
+        graph=graph,
+        seeds=_seeds(graph, catalogue),
+        warnings=replaced.findings,
+        expanded_classes=page_rules(catalogue).expanded_classes,
+    )
 
 
 def _seeds(graph: Graph, catalogue: Catalogue) -> tuple[Seed, ...]:
