@@ -92,8 +92,11 @@ def as_choice(combo: InputSpec) -> InputSpec:
     return replace(combo, type="COMBO", choices=option_names(combo), options=options, opens=True)
 
 
-def growing_list(spec: InputSpec) -> GrowingList:
-    """Read a growing list's template: names or a prefix with numbers from 0, the least and the greatest count."""
+def growing_list(spec: InputSpec, values: Mapping[str, object] | None = None) -> GrowingList:
+    """Read a growing list's template: names or a prefix with numbers from 0, the least and the greatest count.
+
+    With the `values` of a node, `items` are only those that the class requires and those that the node has.
+    """
     template = _mapping(spec.options.get("template"))
     names, most, least = template.get("names"), template.get("max"), template.get("min")
     listed = [name for name in names if isinstance(name, str)][:_MAX_ITEMS] if isinstance(names, list) else None
@@ -107,7 +110,8 @@ def growing_list(spec: InputSpec) -> GrowingList:
             stem = prefix if len(patterns) == 1 and isinstance(prefix, str) else pattern.name
             name = f"{spec.name}.{listed[number] if listed is not None else f'{stem}{number}'}"
             category: Category = "required" if number < required and pattern.category == "required" else "optional"
-            items[name] = matched(replace(pattern, name=name, category=category))
+            if values is None or category == "required" or name in values:
+                items[name] = matched(replace(pattern, name=name, category=category))
     return GrowingList(name=spec.name, items=items, required=required)
 
 
@@ -179,9 +183,7 @@ def _open(
     depth: int,
 ) -> None:
     if _grows(spec):
-        grown = growing_list(spec)
-        kept = {name: item for name, item in grown.items.items() if item.category == "required" or name in values}
-        specs.update(kept)
+        specs.update(growing_list(spec, values).items)
         return
     if spec.type != COMBO or depth > _MAX_NESTING:
         specs[spec.name] = matched(spec)
