@@ -53,7 +53,7 @@ def write(containers: Mapping[str, Container], page: PageRules, *, choose: Choos
     }
     writer = _Writer(choose=choose, page=page, resolver=Resolver(inside, page), findings=findings)
     for scope in scopes:
-        if page.inactive_instance_is_empty and not _is_active(scope) and not _is_left_over(scope):
+        if not _is_active(scope) and not _is_left_over(scope, page):
             continue
         for shape in scope.container.shapes.values():
             if not shape.is_virtual and shape.node.mode not in (MUTED, BYPASSED):
@@ -78,17 +78,17 @@ def _is_active(scope: Scope) -> bool:
     return True
 
 
-def _is_left_over(scope: Scope) -> bool:
+def _is_left_over(scope: Scope, page: PageRules) -> bool:
     """Whether the page leaves the inside of an inactive instance in the prompt, where nothing makes it run.
 
-    It does so for an instance within an instance. Nothing there is asked for, unless it holds an output of its own,
-    which must not run, or a class that the engine lacks, for which it would refuse the prompt.
+    Page 1.27 does so, later ones for an instance within an instance. Nothing there is asked for, unless it holds an
+    output of its own, which must not run, or a class that the engine lacks, for which it would refuse the prompt.
     """
-    instance, parent = scope.instance, scope.parent
-    if instance is None or parent is None or parent.instance is None or not _is_active(parent):
+    parent = scope.parent
+    if page.inactive_instance_is_empty and (parent is None or parent.instance is None or not _is_active(parent)):
         return False
     shapes = scope.container.shapes.values()
-    return not any(shape.is_unknown or shape.subgraph or (shape.known and shape.known.is_output) for shape in shapes)
+    return not any(shape.is_unknown or (shape.known and shape.known.is_output) for shape in shapes)
 
 
 def unfold(containers: Mapping[str, Container]) -> Iterator[Scope]:
