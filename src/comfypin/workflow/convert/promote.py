@@ -164,7 +164,7 @@ class _Promotion:
 
     def _set_own(self, entry: _Entry) -> None:
         # A null counts here, unlike in the other entries: both pages send it.
-        if entry.widget in self._state and entry.value is not UNSET:
+        if entry.widget in self._promoted and entry.value is not UNSET:
             self._set(entry.widget, entry.value)
 
     def _set_inner(self, entry: _Entry, inner: Shape) -> None:
@@ -176,7 +176,7 @@ class _Promotion:
             if at is None:
                 return
             port = self._add_port(entry.widget, inner.inputs[at].type, [(entry.inner_id, at)])
-        if entry.value is not UNSET and entry.value is not None and port in self._state:
+        if entry.value is not UNSET and entry.value is not None and port in self._promoted:
             self._set(port, entry.value)
 
     def _set_primitive(self, primitive: Shape, entries: Sequence[_Entry]) -> None:
@@ -193,7 +193,7 @@ class _Promotion:
         stored = primitive.node.values
         own: Value = stored[0] if isinstance(stored, list) and stored else UNSET
         value = next((one.value for one in entries if one.value is not UNSET and one.value is not None), own)
-        if value is not UNSET and port in self._state:
+        if value is not UNSET and port in self._promoted:
             self._set(port, value)
 
     def _set(self, port: str, value: Value) -> None:
