@@ -16,6 +16,14 @@ _DYNAMIC = "COMFY_"
 # A row of a list of LoRAs (Power Lora Loader of rgthree), which its class takes as `lora_1`, `lora_2`, ...
 _ROW_KEYS = frozenset({"on", "lora", "strength"})
 _BOTH_STRENGTHS = "Separate Model & Clip"
+# Types that are sockets in every ComfyUI, also if no class of the node list gives them.
+_SOCKETS = frozenset(
+    {
+        "*", "IMAGE", "MASK", "LATENT", "MODEL", "CLIP", "VAE", "CONDITIONING", "CONTROL_NET", "AUDIO", "VIDEO",
+        "CLIP_VISION", "CLIP_VISION_OUTPUT", "STYLE_MODEL", "GLIGEN", "UPSCALE_MODEL", "SAMPLER", "SIGMAS", "NOISE",
+        "GUIDER", "HOOKS", "MESH", "VOXEL",
+    }
+)  # fmt: skip
 _EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 
 
@@ -64,6 +72,7 @@ def _unknown_widgets(shape: Shape, layout: Layout, sockets: Sockets) -> Iterator
     known = shape.known
     if known is None or not shape.node.values:
         return
+    too_many = not known.core and any(not _is_row(one) and not _says_nothing(one) for one in layout.surplus)
     listed = {slot.name: slot for slot in shape.node.inputs}
     inner = (item for item in layout.inputs if isinstance(item, InputSpec))
     for spec in (*known.sockets, *inner):
@@ -72,14 +81,9 @@ def _unknown_widgets(shape: Shape, layout: Layout, sockets: Sockets) -> Iterator
         slot = listed.get(spec.name)
         said = spec.options.get("socketless") or spec.options.get("widgetType") or (slot is not None and slot.widget)
         # A class of a pack whose script adds a widget: nothing gives this type, and more is saved than has a place.
-        hidden = (
-            bool(layout.surplus)
-            and not known.core
-            and slot is None
-            and sockets.given.isdisjoint(part.strip() for part in spec.type.split(","))
-            and spec.type != "*"
-        )
-        if said or hidden or spec.type.startswith(_DYNAMIC):
+        kinds = {part.strip() for part in spec.type.split(",")}
+        homeless = too_many and slot is None and _SOCKETS.isdisjoint(kinds) and sockets.given.isdisjoint(kinds)
+        if said or homeless or spec.type.startswith(_DYNAMIC):
             yield spec
 
 
