@@ -21,6 +21,8 @@ from comfypin.workflow.inputs import COMBO, option_names
 from comfypin.workflow.texts import javascript_text
 
 CHOICE_INDEX = "index"
+# Widgets that take more or other values than their one, and came after the page stopped to save dummies.
+_NEWER_KINDS = frozenset({COMBO, "BOUNDING_BOX", "IMAGECOMPARE"})
 _MAX_OPTIONS = 1000
 
 
@@ -168,7 +170,12 @@ def as_text(value: Value) -> Value:
 
 
 def _without_dummies(shape: ClassShape, values: Sequence[JsonValue]) -> Sequence[JsonValue]:
-    """Old files hold a dummy for every forceInput; the page drops them where the count says that they are there."""
+    """Old files hold a dummy for every forceInput; the page drops them where the count says that they are there.
+
+    A class with a widget of the newer kinds is in no file of that age, and its values may have that count by chance.
+    """
+    if any(widget.spec is not None and widget_kind(widget.spec) in _NEWER_KINDS for widget in shape.widgets):
+        return values
     names = {widget.name for widget in shape.widgets}
     dummies: list[bool] = []
     for spec in shape.specs.values():
