@@ -16,6 +16,14 @@ from comfypin.workflow.inputs import OptionProblem
 # Types whose values only another node can make: a value written in their place passes validation and fails later.
 _SOCKET_TYPES = frozenset({"IMAGE", "MASK", "LATENT", "MODEL", "CLIP", "VAE", "CONDITIONING", "CONTROL_NET", "AUDIO"})
 
+# Inputs that ComfyUI's page fills by itself when it submits, as (type, input): without a browser there is nothing. An
+# empty value passes ComfyUI's validation and fails when the node runs.
+_BROWSER_MADE: Mapping[tuple[str, str], str] = {
+    ("LOAD_3D", "image"): "the pictures of its 3D scene",
+    ("WEBCAM", "image"): "a picture of a camera",
+    ("AUDIO_RECORD", "audio"): "a recording",
+}
+
 # What a node takes by itself: SaveVideo still runs prompts from before its format brought inputs.
 _TAKEN = frozenset({("SaveVideo", "format.codec", "option_missing"), ("SaveVideo", "format", "option_wired")})
 
@@ -25,7 +33,7 @@ _SOME_BY_THEMSELVES = frozenset({"SelectModelDevice", "SelectCLIPDevice", "Selec
 
 Code = Literal[
     "wrong_type", "too_small", "too_big", "not_in_list", "bad_link", "link_type", "needs_link",
-    "option_missing", "option_unknown", "option_wired",
+    "option_missing", "option_unknown", "option_wired", "needs_browser",
 ]  # fmt: skip
 
 
@@ -69,6 +77,10 @@ def check_value(value: JsonValue, spec: InputSpec, validation: Validation) -> Re
         return Refusal(code="bad_link", message=message, certain=True)
     if isinstance(value, Mapping) and "__value__" in value:
         value = value["__value__"]
+    made = _BROWSER_MADE.get((spec.type, spec.name))
+    if made is not None and value in ("", None):
+        message = f"it takes {made}, which ComfyUI's page makes in a browser when it submits: set a value for it"
+        return Refusal(code="needs_browser", message=message, certain=validation.core)
     try:
         value = _converted(value, spec.type)
     except (TypeError, ValueError, OverflowError):

@@ -311,3 +311,10 @@ def test_a_class_that_checks_its_values_itself_is_left_to_it() -> None:
     catalogue = {"CustomCombo": {**combo, "python_module": "comfy_extras.nodes_logic", "has_intermediate_output": True}}
     nodes = {"1": {"class_type": "CustomCombo", "inputs": {"choice": "mine", "index": 0, "option1": "mine"}}}
     assert preflight(parse(nodes), catalogue).findings == ()
+
+
+def test_what_only_a_browser_can_make_is_said_before_it_fails() -> None:
+    scene = {"input": {"required": {"image": ["LOAD_3D", {}]}}, "output": ["IMAGE"], "python_module": "nodes"}
+    for value, expected in (("", [("1", "needs_browser", "error")]), ({"image": "a.png"}, [])):
+        nodes = {"1": {"class_type": "Scene", "inputs": {"image": value}}, "2": SAVE}
+        assert codes(preflight(parse(nodes), {**CATALOGUE, "Scene": scene})) == expected

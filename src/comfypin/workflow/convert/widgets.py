@@ -102,8 +102,6 @@ _SCENE_BUTTONS: Mapping[str, str] = {
     "upload extra resources": "uploadExtraResources",
     "clear": "clear",
 }
-# The values that only a browser can make: pictures of a 3D scene, of a camera, a recording.
-BROWSER_MADE = frozenset({"LOAD_3D", "WEBCAM", "AUDIO_RECORD"})
 
 
 def class_shape(class_type: str, definition: Mapping[str, JsonValue], page: PageRules) -> ClassShape:
