@@ -105,7 +105,7 @@ def module_of(definition: Mapping[str, JsonValue]) -> str:
 def is_core(definition: Mapping[str, JsonValue]) -> bool:
     """Whether ComfyUI itself brings the class, so that its validation is known to us."""
     module = module_of(definition)
-    return module == "nodes" or module.startswith("comfy_extras.")
+    return module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes."))
 
 
 def names_file(class_type: str, spec: InputSpec) -> bool:
