@@ -69,13 +69,13 @@ class Shapes:
         self._catalogue = catalogue
         self._definitions = definitions
         self._page = page
-        self._classes: dict[str, ClassShape] = {}
+        self._classes: dict[tuple[str, frozenset[str]], ClassShape] = {}
 
     def of(self, node: UiNode) -> Shape:
         """The shape of one node."""
         if node.type in self._definitions:
             return self._instance(node, self._definitions[node.type])
-        known = self._class(node.type) if node.type not in (*NOTES, PRIMITIVE, REROUTE) else None
+        known = self._class(node) if node.type not in (*NOTES, PRIMITIVE, REROUTE) else None
         if known is None:
             outputs = tuple(slot.type for slot in node.outputs)
             return Shape(node=node, inputs=node.inputs, outputs=outputs, title=node.title)
@@ -108,13 +108,15 @@ class Shapes:
             subgraph=definition.id,
         )
 
-    def _class(self, class_type: str) -> ClassShape | None:
-        definition = self._catalogue.get(class_type)
+    def _class(self, node: UiNode) -> ClassShape | None:
+        definition = self._catalogue.get(node.type)
         if definition is None:
             return None
-        if class_type not in self._classes:
-            self._classes[class_type] = class_shape(class_type, definition, self._page)
-        return self._classes[class_type]
+        # An input of several plain types has a widget if the file says so, also where an older engine does not.
+        drawn = frozenset(slot.name for slot in node.inputs if slot.widget and "," in slot.type)
+        if (node.type, drawn) not in self._classes:
+            self._classes[node.type, drawn] = class_shape(node.type, definition, self._page, drawn=drawn)
+        return self._classes[node.type, drawn]
 
 
 def _slots(known: ClassShape, layout: Layout, listed: Mapping[str, UiSlot]) -> Iterator[UiSlot]:

@@ -79,11 +79,14 @@ def _unknown_widgets(shape: Shape, layout: Layout, sockets: Sockets) -> Iterator
         if is_dynamic_socket(spec) or spec.options.get("forceInput"):
             continue
         slot = listed.get(spec.name)
-        said = spec.options.get("socketless") or spec.options.get("widgetType") or (slot is not None and slot.widget)
-        # A class of a pack whose script adds a widget: nothing gives this type, and more is saved than has a place.
+        named = spec.options.get("socketless") or spec.options.get("widgetType")
+        # A class of a pack whose script adds a widget: the file draws one, or nothing gives this type and more is saved
+        # than has a place.
         kinds = {part.strip() for part in spec.type.split(",")}
-        homeless = too_many and slot is None and _SOCKETS.isdisjoint(kinds) and sockets.given.isdisjoint(kinds)
-        if said or homeless or spec.type.startswith(_DYNAMIC):
+        feedable = not _SOCKETS.isdisjoint(kinds) or not sockets.given.isdisjoint(kinds)
+        drawn = slot is not None and slot.widget and not feedable
+        homeless = too_many and slot is None and not feedable
+        if named or drawn or homeless or spec.type.startswith(_DYNAMIC):
             yield spec
 
 

@@ -4,8 +4,8 @@ A widget can be stored in `widgets_values`, sent in the prompt, both (a plain va
 seed, an upload button) or only sent (a preview).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -104,9 +104,12 @@ _SCENE_BUTTONS: Mapping[str, str] = {
 }
 
 
-def class_shape(class_type: str, definition: Mapping[str, JsonValue], page: PageRules) -> ClassShape:
-    """What the page makes of a class of /object_info."""
+def class_shape(
+    class_type: str, definition: Mapping[str, JsonValue], page: PageRules, *, drawn: Set[str] = frozenset()
+) -> ClassShape:
+    """What the page makes of a class of /object_info; `drawn` are inputs that a file shows with a widget."""
     specs = input_specs(definition)
+    specs |= {name: _drawn(specs[name]) for name in drawn if name in specs}
     names = (page.titles.get(class_type), definition.get("display_name"), definition.get("name"))
     outputs = definition.get("output")
     return ClassShape(
@@ -119,6 +122,14 @@ def class_shape(class_type: str, definition: Mapping[str, JsonValue], page: Page
         core=is_core(definition),
         is_output=is_output(definition),
     )
+
+
+def _drawn(spec: InputSpec) -> InputSpec:
+    """An input of several plain types with the widget of its first one."""
+    kinds = [part.strip() for part in spec.type.split(",")]
+    if "widgetType" in spec.options or not all(kind in _PLAIN for kind in kinds):
+        return spec
+    return replace(spec, options={**spec.options, "widgetType": kinds[0]})
 
 
 def widget_kind(spec: InputSpec) -> str:

@@ -98,6 +98,21 @@ def test_an_input_of_several_types_has_a_widget_if_it_says_so() -> None:
     assert newer_inputs(ui([node(1, "Several", [97, 25, 3])]), "1") == {"frames": 97, "rate": 25, "batch": 3}
 
 
+def test_an_input_of_several_plain_types_has_a_widget_if_the_file_draws_one() -> None:
+    older = newer_class({"frames": ["INT", {}], "rate": ["FLOAT,INT", {}], "batch": ["INT", {}]}, core=False)
+    drawn = [{"name": "rate", "type": "FLOAT,INT", "link": None, "widget": {"name": "rate"}}]
+    content = ui([{**node(1, "Older", [97, 25, 3]), "inputs": drawn}])
+    assert newer_inputs(content, "1", Older=older) == {"frames": 97, "rate": 25, "batch": 3}
+    assert newer_inputs(ui([node(1, "Older", [97, 3])]), "1", Older=older) == {"frames": 97, "batch": 3}
+
+
+def test_a_socket_that_the_file_draws_with_a_widget_is_a_socket_if_some_class_gives_its_type() -> None:
+    odd = newer_class({"image": IMAGE, "count": ["INT", {}]}, core=False)
+    drawn = [{"name": "image", "type": "IMAGE", "link": None, "widget": {"name": "image"}}]
+    content = ui([{**node(1, "Odd", [3]), "inputs": drawn}])
+    assert newer_inputs(content, "1", Odd=odd) == {"count": 3}
+
+
 def test_a_bypassed_switch_passes_the_input_in_its_outputs_place() -> None:
     content = ui(
         [
