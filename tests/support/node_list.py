@@ -23,6 +23,22 @@ def definition(
 SEED = ["INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}]
 PREFIX = ["STRING", {"default": "ComfyUI"}]
 
+
+def options(inputs: dict[str, dict[str, object]], **more: object) -> list[object]:
+    """A dropdown whose chosen option brings inputs of its own."""
+    return ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": key, "inputs": ins} for key, ins in inputs.items()], **more}]
+
+
+def growing(kind: str, **template: object) -> list[object]:
+    """A list of sockets that grows."""
+    return ["COMFY_AUTOGROW_V3", {"template": {"input": {"required": {"item": [kind, {}]}}, **template}}]
+
+
+CODEC = options({
+    "auto": {},
+    "h264": {"required": {"crf": ["INT", {"default": 23, "min": 0, "max": 51}]}},
+})  # fmt: skip
+
 CATALOGUE: Catalogue = {
     "EmptyImage": definition(
         {
@@ -60,6 +76,23 @@ CATALOGUE: Catalogue = {
     "AnyToImage": definition({"value": ["*"], "n": ["INT", {"min": 1}]}, output=["*"], module="custom_nodes.pack"),
     "Either": definition({"value": ["IMAGE,MASK"]}, output=["IMAGE"]),
     "Grow": definition({"images": ["COMFY_AUTOGROW_V3", {}]}, output=["IMAGE"]),
+    "SaveMovie": definition(
+        {
+            "images": growing("IMAGE", prefix="image", min=1, max=4),
+            "filename_prefix": PREFIX,
+            "format": options(
+                {
+                    "mp4": {
+                        "required": {"codec": CODEC, "fps": ["FLOAT,INT", {"widgetType": "FLOAT", "default": 24.0}]}
+                    },
+                    "webm": {"required": {"codec": options({"auto": {}}), "loop": ["BOOLEAN", {"default": True}]}},
+                    "gif": {"required": {"poster": [["a.png"], {"image_upload": True}]}},
+                }
+            ),
+        },
+        output_node=True,
+        module="comfy_extras.nodes_video",
+    ),
     "PrimitiveString": definition({"value": ["STRING", {}]}, output=["STRING"], module="comfy_extras.nodes_primitive"),
     "StringConcatenate": definition(
         {"string_a": ["STRING"], "string_b": ["STRING"], "delimiter": ["STRING", {"default": ""}]}, output=["STRING"]

@@ -124,7 +124,9 @@ is asked of the node registry; what is ambiguous or unknown is listed, never gue
 def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
     """The flags of `lock from-workflow`."""
     parser.description = _FROM_WORKFLOW
-    parser.add_argument("workflows", metavar="WORKFLOW", type=Path, nargs="+", help="in UI or API format")
+    parser.add_argument(
+        "workflows", metavar="WORKFLOW", type=Path, nargs="+", help="in UI or API format, or a file that ComfyUI saved"
+    )
     parser.add_argument("--name", metavar="NAME", help="make a release of this name (needs --comfyui)")
     parser.add_argument("--comfyui", metavar="URL[@REF]", help="ComfyUI: says which classes are its own")
     parser.add_argument(
@@ -189,13 +191,14 @@ def _from_workflow(arguments: argparse.Namespace) -> int:
 
 def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":
     from comfypin.errors.workflow import WorkflowUnreadable
-    from comfypin.workflow.document import read_document
+    from comfypin.workflow.read import read_workflow_bytes
 
     try:
         data = path.read_bytes()
     except OSError as error:
         raise WorkflowUnreadable(source=str(path), reason=error.strerror or str(error)) from error
-    document = read_document(data, source=str(path))
+    # What was on the screen names packs and addresses of models; what ran does not.
+    document = read_workflow_bytes(data, source=str(path), prefer="workflow")
     return document.format, document.content
 
 

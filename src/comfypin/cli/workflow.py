@@ -82,6 +82,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     workflow = load_workflow(document, catalogue)
     if workflow.conversion is not None:
         refuse(workflow.source, workflow.conversion.unknown)
+    for warning in workflow.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     graph = workflow.graph
     if arguments.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)

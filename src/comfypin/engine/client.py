@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 
 import aiohttp
@@ -24,6 +24,7 @@ from comfypin.errors import ComfypinError, EngineError
 from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
+from comfypin.workflow.catalogue import EngineCatalogue
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
@@ -74,9 +75,18 @@ class HttpEngine:
             raise await self._host.explain(link.address, exc) from exc
         if answer.status != 200 or not isinstance(answer.body, dict):
             raise EngineAnswerInvalid(request="GET /object_info", status=answer.status, body=answer.text)
-        catalogue = {name: node for name, node in answer.body.items() if isinstance(node, dict)}
+        classes = {name: node for name, node in answer.body.items() if isinstance(node, dict)}
+        catalogue = EngineCatalogue(classes, await self._replacements(link))
         self._catalogue = (link, time.monotonic(), catalogue)
         return catalogue
+
+    async def _replacements(self, link: Link) -> Mapping[str, JsonValue]:
+        """What the engine says of replaced classes; nothing from an engine before 0.33, which has no such route."""
+        try:
+            answer = await link.transport.get("/node_replacements")
+        except EngineUnreachable as exc:
+            raise await self._host.explain(link.address, exc) from exc
+        return answer.body if answer.status == 200 and isinstance(answer.body, dict) else {}
 
     async def submit(self, prompt: Prompt) -> None:
         """Bring the inputs and queue the prompt. Raises `WorkflowRejected`, `InputFileInvalid` or `EngineError`."""
@@ -172,7 +182,7 @@ class HttpEngine:
     async def _queue(self, link: Link, prompt: Prompt, client_id: str) -> tuple[str, Refusal | None]:
         """POST /prompt: the server's id for the prompt, and what is wrong with the branches that it dropped."""
         body: dict[str, JsonValue] = {
-            "prompt": prompt.graph.to_api(),
+            "prompt": prompt.graph.to_prompt(),
             "prompt_id": prompt.prompt_id,
             "client_id": client_id,
             "extra_data": prompt.extra_data,

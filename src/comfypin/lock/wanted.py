@@ -128,9 +128,20 @@ def _gather_node(node: Mapping[str, object], gathered: _Gathered) -> None:
         gathered.classes.add(name)
     _gather_models(properties.get("models"), gathered)
     values = node.get("widgets_values")
-    for value in values.values() if isinstance(values, Mapping) else _list(values):
-        if isinstance(value, str) and _MODEL_FILE.search(value) and "\n" not in value:
+    for value in _texts(values):
+        if _MODEL_FILE.search(value) and "\n" not in value:
             gathered.models.setdefault((value, None), WantedModel(name=value))
+
+
+def _texts(values: object) -> Iterator[str]:
+    """Every text among a node's values, also in rows that a pack's own page script keeps (`{"lora": ...}`)."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping | list):
+            waiting.extend(value.values() if isinstance(value, Mapping) else value)
 
 
 def _gather_models(value: object, gathered: _Gathered) -> None:

@@ -34,6 +34,7 @@ from comfypin.workflow.preflight import Preflight, preflight
 from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.sidecar import InputsFile, check_limits, named_inputs, overrides_by_name, value_of
 from comfypin.workflow.smoke import smoke_graph
+from comfypin.workflow.spelling import respell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,10 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     graph = workflow.expand(graph, now)
     wanted = file_inputs(graph, catalogue)
     found = find_files(wanted, request.input_folder, given=given)
+    respelt = respell(graph, catalogue, brought=_brought(found))
+    graph = respelt.graph
     checked = _checked(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
+    checked = replace(checked, findings=(*workflow.warnings, *respelt.findings, *checked.findings))
     checked.refuse(request.document.source)
     mark = Mark.of(request.submission)
     extra_data = _extra_data(request)
@@ -175,8 +179,7 @@ def _checked(
     packs: Mapping[NodeId, str],
 ) -> Preflight:
     """The preflight report, in which a file that is not there is told as the user's to bring."""
-    brought = frozenset((file.node_id, file.input_name) for file in found)
-    report = preflight(graph, catalogue, lock, brought=brought, packs=packs)
+    report = preflight(graph, catalogue, lock, brought=_brought(found), packs=packs)
     missing = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(
@@ -194,6 +197,10 @@ def _checked(
         return finding if better is None else replace(better, severity=finding.severity)
 
     return replace(report, findings=tuple(told(finding) for finding in report.findings))
+
+
+def _brought(found: tuple[FoundFile, ...]) -> frozenset[tuple[NodeId, str]]:
+    return frozenset((file.node_id, file.input_name) for file in found)
 
 
 def _input(file: FoundFile) -> InputFile:

@@ -1,4 +1,4 @@
-"""The workflows of an image, by name: `NAME.json` or a picture that ComfyUI saved, in /app/workflows or ./workflows."""
+"""The workflows of an image, by name: `NAME.json` or a file that ComfyUI saved, in /app/workflows or ./workflows."""
 
 import shutil
 from collections.abc import Sequence
@@ -11,7 +11,10 @@ from comfypin.workflow.read import MAX_FILE_BYTES, read_workflow_bytes
 from comfypin.workflow.sidecar import InputsFile, read_inputs_file
 
 FOLDERS = (Path("/app/workflows"), Path("workflows"))
-_SUFFIXES = (".json", ".png", ".webp")
+_SUFFIXES = (
+    ".json", ".png", ".webp", ".jpg", ".jpeg", ".avif", ".svg", ".exr",
+    ".mp4", ".mkv", ".webm", ".flac", ".mp3", ".opus", ".glb", ".latent",
+)  # fmt: skip
 
 
 class WorkflowFolder:

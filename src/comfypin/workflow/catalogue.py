@@ -9,6 +9,15 @@ from comfypin.digest import JsonValue
 Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
 """/object_info as it stands: class name -> its inputs, outputs, module, and whether it is an output node."""
 
+
+class EngineCatalogue(dict[str, Mapping[str, JsonValue]]):
+    """A catalogue that an engine gave, with what it says of classes that others replaced (`/node_replacements`)."""
+
+    def __init__(self, classes: Mapping[str, Mapping[str, JsonValue]], replacements: Mapping[str, JsonValue]) -> None:
+        super().__init__(classes)
+        self.replacements = replacements
+
+
 Category = Literal["required", "optional"]
 
 # Every type name of ComfyUI's newer schema whose inputs are made while the graph is edited begins like this.
@@ -31,13 +40,23 @@ _KNOWN_FILE_INPUTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """One input of a class: its type (`COMBO` for a choice), the choices where they are known, and its options."""
+    """One input of a class: its type (`COMBO` for a choice), the choices where they are known, and its options.
+
+    `opens` tells that the chosen value brings further inputs (a dynamic combo that `workflow.inputs` opened).
+    """
 
     name: str
     type: str
     category: Category
     choices: Sequence[JsonValue] | None
     options: Mapping[str, JsonValue]
+    opens: bool = False
+
+    @property
+    def widget_type(self) -> str:
+        """The type of a value that is written there: an input of several types names the one its widget makes."""
+        named = self.options.get("widgetType")
+        return named if isinstance(named, str) else self.type
 
     @property
     def is_dynamic(self) -> bool:
@@ -47,19 +66,22 @@ class InputSpec:
 
 def input_specs(definition: Mapping[str, JsonValue]) -> dict[str, InputSpec]:
     """The inputs of a class by name, required before optional; what is not an input specification is left out."""
+    groups, order = definition.get("input"), definition.get("input_order")
+    return specs_of(groups, order=order) if isinstance(groups, Mapping) else {}
+
+
+def specs_of(groups: Mapping[str, JsonValue], *, order: JsonValue = None, prefix: str = "") -> dict[str, InputSpec]:
+    """Read `{"required": {...}, "optional": {...}}`, a class's own or those that an option brings, by prefixed name."""
     specs: dict[str, InputSpec] = {}
-    groups = definition.get("input")
-    if not isinstance(groups, Mapping):
-        return specs
     categories: tuple[Category, ...] = ("required", "optional")
     for category in categories:
         group = groups.get(category)
         if not isinstance(group, Mapping):
             continue
-        for name in _ordered(group, definition, category):
-            spec = _input_spec(name, group[name], category)
+        for name in _ordered(group, order, category):
+            spec = read_input(prefix + name, group[name], category)
             if spec is not None:
-                specs[name] = spec
+                specs[spec.name] = spec
     return specs
 
 
@@ -83,7 +105,7 @@ def module_of(definition: Mapping[str, JsonValue]) -> str:
 def is_core(definition: Mapping[str, JsonValue]) -> bool:
     """Whether ComfyUI itself brings the class, so that its validation is known to us."""
     module = module_of(definition)
-    return module == "nodes" or module.startswith("comfy_extras.")
+    return module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes."))
 
 
 def names_file(class_type: str, spec: InputSpec) -> bool:
@@ -101,15 +123,15 @@ def known_file_input(class_type: str) -> str | None:
     return _KNOWN_FILE_INPUTS.get(class_type)
 
 
-def _ordered(group: Mapping[str, JsonValue], definition: Mapping[str, JsonValue], category: Category) -> Iterator[str]:
-    order = definition.get("input_order")
+def _ordered(group: Mapping[str, JsonValue], order: JsonValue, category: Category) -> Iterator[str]:
     names = order.get(category) if isinstance(order, Mapping) else None
     listed = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
     yield from (name for name in dict.fromkeys(listed) if name in group)
     yield from (name for name in group if name not in set(listed))
 
 
-def _input_spec(name: str, raw: JsonValue, category: Category) -> InputSpec | None:
+def read_input(name: str, raw: JsonValue, category: Category) -> InputSpec | None:
+    """Read one input's definition (`["INT", {...}]`); None if it is none."""
     parts: Sequence[JsonValue] = raw if isinstance(raw, list | tuple) else [raw]
     if not parts:
         return None

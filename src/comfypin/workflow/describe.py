@@ -1,13 +1,15 @@
 """What a user may want to set in a workflow: prompts, seeds, sizes, files, models, and the rest, by stable names."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, InputSpec, input_specs, is_output, names_file
+from comfypin.workflow.catalogue import Catalogue, InputSpec, is_output, names_file
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
+from comfypin.workflow.inputs import open_inputs
 from comfypin.workflow.walk import Walk
 
 InputKind = Literal["prompt", "seed", "size", "file", "model", "number", "choice", "flag", "text"]
@@ -17,6 +19,7 @@ MAIN_KINDS: tuple[InputKind, ...] = ("prompt", "seed", "size", "file", "model")
 
 _SIZES = frozenset({"width", "height", "batch_size", "length", "megapixels", "frames", "num_frames"})
 _MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+_LOADER_INPUT = re.compile(r"_name\d*$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,11 @@ def describe_inputs(graph: Graph, catalogue: Catalogue) -> tuple[WorkflowInput, 
     return tuple(sorted(described, key=lambda one: order.index(one.kind)))
 
 
+def is_model_file(value: JsonValue) -> bool:
+    """Return whether a value is the name of a model file, by its ending."""
+    return isinstance(value, str) and "\n" not in value and value.lower().endswith(_MODEL_ENDINGS)
+
+
 def input_names(inputs: Sequence[WorkflowInput]) -> dict[str, tuple[NodeId, str]]:
     """The inputs' names as further targets of `--set`."""
     return {one.name: (one.node_id, one.input_name) for one in inputs}
@@ -108,18 +116,19 @@ def _needed(graph: Graph, catalogue: Catalogue) -> Iterator[Node]:
 
 
 def _settable(node: Node, definition: Mapping[str, JsonValue]) -> Iterator[tuple[InputSpec, InputKind]]:
-    for spec in input_specs(definition).values():
-        if spec.name not in node.inputs or isinstance(node.inputs[spec.name], Link):
+    for spec in open_inputs(definition, node.inputs).specs.values():
+        value = node.inputs.get(spec.name)
+        if spec.name not in node.inputs or isinstance(value, Link):
             continue
-        kind = _kind(node.class_type, spec)
+        kind = _kind(node.class_type, spec, value)
         if kind is not None:
             yield spec, kind
 
 
-def _kind(class_type: str, spec: InputSpec) -> InputKind | None:
+def _kind(class_type: str, spec: InputSpec, value: JsonValue) -> InputKind | None:
     if names_file(class_type, spec):
         return "file"
-    match spec.type:
+    match spec.widget_type:
         case "INT":
             return "seed" if is_controlled(spec) and "seed" in spec.name else _number_kind(spec)
         case "FLOAT":
@@ -129,20 +138,21 @@ def _kind(class_type: str, spec: InputSpec) -> InputKind | None:
         case "STRING":
             return "prompt" if spec.options.get("multiline") or spec.options.get("dynamicPrompts") else "text"
         case "COMBO":
-            return "model" if _names_model(spec) else "choice"
+            return "model" if _names_model(spec, value) else "choice"
         case _:
             return None
 
 
 def _number_kind(spec: InputSpec) -> InputKind:
-    return "size" if spec.name in _SIZES else "number"
+    return "size" if spec.name.rpartition(".")[2] in _SIZES else "number"
 
 
-def _names_model(spec: InputSpec) -> bool:
-    if any(isinstance(choice, str) and choice.lower().endswith(_MODEL_ENDINGS) for choice in spec.choices or ()):
+def _names_model(spec: InputSpec, value: JsonValue) -> bool:
+    # Some loaders offer choices that are no files (VAELoader: pixel_space), and no files where there are none.
+    if any(is_model_file(choice) for choice in (value, *(spec.choices or ()))):
         return True
     # A loader without any file to load has no choices at all.
-    return not spec.choices and spec.name.endswith("_name")
+    return not spec.choices and _LOADER_INPUT.search(spec.name) is not None
 
 
 def _names(found: Sequence[tuple[Node, InputSpec, InputKind]], catalogue: Catalogue) -> list[str]:
@@ -170,13 +180,13 @@ def _is_default(node: Node, catalogue: Catalogue) -> bool:
 def _described(node: Node, spec: InputSpec, kind: InputKind, name: str) -> WorkflowInput:
     value = node.inputs[spec.name]
     tooltip = spec.options.get("tooltip")
-    numeric = spec.type in ("INT", "FLOAT")
+    numeric = spec.widget_type in ("INT", "FLOAT")
     return WorkflowInput(
         name=name,
         node_id=node.id,
         input_name=spec.name,
         kind=kind,
-        type=spec.type,
+        type=spec.widget_type,
         default=None if isinstance(value, Link) else value,
         title=node.title,
         minimum=_number(spec.options.get("min")) if numeric else None,

@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from comfypin.errors.workflow import InputFileInvalid, OverrideInvalid
-from comfypin.workflow.catalogue import Catalogue, input_specs, known_file_input, names_file
+from comfypin.workflow.catalogue import Catalogue, known_file_input, names_file
 from comfypin.workflow.findings import Finding, closest, did_you_mean
 from comfypin.workflow.graph import Graph, Node, NodeId
+from comfypin.workflow.inputs import open_inputs
 from comfypin.workflow.targets import candidates, find_node
 
 Folder = Literal["input", "output", "temp"]
@@ -55,7 +56,8 @@ def file_input_names(node: Node, catalogue: Catalogue | None) -> tuple[str, ...]
     if definition is None:
         known = known_file_input(node.class_type)
         return (known,) if known else ()
-    return tuple(spec.name for spec in input_specs(definition).values() if names_file(node.class_type, spec))
+    specs = open_inputs(definition, node.inputs).specs.values()
+    return tuple(spec.name for spec in specs if names_file(node.class_type, spec))
 
 
 def split_annotation(value: str) -> tuple[str, Folder]:

@@ -45,6 +45,12 @@ class Graph:
         """The graph in ComfyUI's API format, titles under `_meta`."""
         return {node_id: _node_to_api(node) for node_id, node in self.nodes.items()}
 
+    def to_prompt(self) -> dict[str, JsonValue]:
+        """The graph for POST /prompt, with `_meta` in every node: ComfyUI 0.33 fails without it where it replaces a
+        class (https://github.com/comfyanonymous/ComfyUI, app/node_replace_manager.py).
+        """
+        return {node_id: {"_meta": {}, **_node_to_api(node)} for node_id, node in self.nodes.items()}
+
 
 def _node_to_api(node: Node) -> dict[str, JsonValue]:
     inputs: dict[str, JsonValue] = {

@@ -6,27 +6,37 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, input_specs
+from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.dynamic import Choose
 from comfypin.workflow.convert.graph import Conversion, convert
+from comfypin.workflow.convert.pages import page_rules
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
+from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.inputs import open_inputs
 from comfypin.workflow.parse import parse_api
 from comfypin.workflow.prefix import without_marks
+from comfypin.workflow.replacements import replace_classes
 from comfypin.workflow.smoke import smoke_graph
 from comfypin.workflow.texts import expand_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """A workflow ready for a job: its graph, and the seeds that may change between jobs."""
+    """A workflow ready for a job: its graph, and the seeds that may change between jobs.
+
+    `warnings` say what was taken in another way than it is written. `expanded_classes` are those in whose file names
+    the engine's own page would fill texts in.
+    """
 
     source: str
     graph: Graph
     seeds: tuple[Seed, ...]
     conversion: Conversion | None = None
+    warnings: tuple[Finding, ...] = ()
+    expanded_classes: frozenset[str] = frozenset()
 
     @property
     def packs(self) -> Mapping[NodeId, str]:
@@ -37,7 +47,11 @@ class Workflow:
 
     def expand(self, graph: Graph, now: datetime) -> Graph:
         """This workflow's graph, with values set or not, with the page's texts filled in (`now` in the user's zone)."""
-        return self.conversion.expand(graph, now) if self.conversion else expand_texts(graph, now)
+        return (
+            self.conversion.expand(graph, now)
+            if self.conversion
+            else expand_texts(graph, now, classes=self.expanded_classes)
+        )
 
 
 def pack_of(properties: Mapping[str, JsonValue]) -> str | None:
@@ -61,17 +75,31 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
     """
     if document.format == "ui":
         conversion = convert(document.content, catalogue, choose=choose, source=document.source)
-        return Workflow(source=document.source, graph=conversion.graph, seeds=conversion.seeds, conversion=conversion)
-    graph = without_marks(parse_api(document)) if document.format == "api" else smoke_graph()
-    return Workflow(source=document.source, graph=graph, seeds=_seeds(graph, catalogue))
+        return Workflow(
+            source=document.source,
+            graph=conversion.graph,
+            seeds=conversion.seeds,
+            conversion=conversion,
+            warnings=conversion.warnings,
+        )
+    if document.format == "empty":
+        return Workflow(source=document.source, graph=smoke_graph(), seeds=())
+    replaced = replace_classes(without_marks(parse_api(document)), catalogue)
+    graph = replaced.graph
+    return Workflow(
+        source=document.source,
+        graph=graph,
+        seeds=_seeds(graph, catalogue),
+        warnings=replaced.findings,
+        expanded_classes=page_rules(catalogue).expanded_classes,
+    )
 
 
 def _seeds(graph: Graph, catalogue: Catalogue) -> tuple[Seed, ...]:
     """The seeds of an API graph: it does not hold how the page would change them, and new ones are random there."""
     found: list[Seed] = []
     for node in graph.nodes.values():
-        definition = catalogue.get(node.class_type)
-        for spec in input_specs(definition).values() if definition is not None else ():
+        for spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():
             value = node.inputs.get(spec.name)
             if spec.type == "INT" and is_controlled(spec) and isinstance(value, int | float):
                 group = f"{node.id}.{spec.name}"

@@ -8,9 +8,18 @@ from typing import TypeAlias
 
 from comfypin.digest import JsonValue
 from comfypin.errors.workflow import OverrideInvalid
-from comfypin.workflow.catalogue import Catalogue, InputSpec, input_specs
+from comfypin.workflow.catalogue import Catalogue, InputSpec
 from comfypin.workflow.findings import closest, did_you_mean, shown
 from comfypin.workflow.graph import Graph, InputValue, Link, Node, NodeId
+from comfypin.workflow.inputs import (
+    COMBO,
+    GROWING,
+    default_of,
+    dynamic_combo,
+    open_inputs,
+    option_names,
+    option_specs,
+)
 from comfypin.workflow.targets import candidates, find_node
 
 RandomInt: TypeAlias = Callable[[int, int], int]
@@ -63,15 +72,21 @@ def override(
 ) -> Graph:
     """The graph with the values set, in order. `names` are further targets (those of workflow.inputs.toml).
 
+    An option that brings inputs is set before them, in whichever order they come; the inputs that it newly brings have
+    the defaults that ComfyUI's page gives them.
+
     Raises `OverrideInvalid` for a target that is unknown or ambiguous, and for a value its input cannot take.
     """
     nodes = dict(graph.nodes)
-    for wanted in overrides:
+    for wanted in _options_first(overrides, names or {}):
         node_id, input_name = locate(Graph(nodes=nodes), wanted, catalogue=catalogue, names=names or {})
         node = nodes[node_id]
-        spec = _specs(node, catalogue).get(input_name)
+        spec = _specs(node, catalogue, input_name).get(input_name)
         value = _value(wanted, spec, node.inputs.get(input_name), nodes, randint)
-        nodes[node_id] = replace(node, inputs={**node.inputs, input_name: value})
+        definition = (catalogue or {}).get(node.class_type, {})
+        combo = dynamic_combo(definition, node.inputs, input_name) if spec is not None and spec.opens else None
+        inputs = _with_option(wanted, combo, node.inputs, value) if combo else {**node.inputs, input_name: value}
+        nodes[node_id] = replace(node, inputs=inputs)
     return Graph(nodes=nodes)
 
 
@@ -90,9 +105,10 @@ def locate(
         raise OverrideInvalid(override=str(wanted), reason=reason)
     node_name, input_name = next(((node, name) for node, name in splits if candidates(graph, node)), splits[0])
     node = find_node(graph, node_name, override=str(wanted))
-    known = dict.fromkeys([*node.inputs, *_specs(node, catalogue)])
+    known = dict.fromkeys([*node.inputs, *_specs(node, catalogue, input_name)])
     if input_name not in known:
-        near = did_you_mean(closest(input_name, known)) or f"; it has {', '.join(known) or 'no inputs'}"
+        near = _other_option(node, catalogue, input_name) or did_you_mean(closest(input_name, known))
+        near = near or f"; it has {', '.join(known) or 'no inputs'}"
         reason = f"node {node.id} ({node.class_type}) has no input {input_name!r}{near}"
         raise OverrideInvalid(override=str(wanted), reason=reason)
     return node.id, input_name
@@ -106,9 +122,63 @@ def random_seed(spec: InputSpec | None, randint: RandomInt) -> int:
     return randint(least, max(least, most))
 
 
-def _specs(node: Node, catalogue: Catalogue | None) -> Mapping[str, InputSpec]:
-    definition = (catalogue or {}).get(node.class_type)
-    return input_specs(definition) if definition is not None else {}
+def _options_first(overrides: Iterable[Override], names: Mapping[str, tuple[NodeId, str]]) -> list[Override]:
+    """The overrides in their order, but each after those of the options that bring its input (`8.format.codec`)."""
+    listed = list(overrides)
+
+    def target_of(wanted: Override) -> str:
+        return ".".join(names[wanted.target]) if wanted.target in names else wanted.target
+
+    targets = {target_of(wanted) for wanted in listed}
+
+    def options_before(wanted: Override) -> int:
+        parts = target_of(wanted).split(".")
+        return sum(".".join(parts[:count]) in targets for count in range(1, len(parts)))
+
+    return sorted(listed, key=options_before)
+
+
+def _specs(node: Node, catalogue: Catalogue | None, wanted: str) -> Mapping[str, InputSpec]:
+    """The node's inputs, with the `wanted` one if a list of the node can grow to it."""
+    definition = (catalogue or {}).get(node.class_type, {})
+    return open_inputs(definition, {wanted: None, **node.inputs}).specs
+
+
+def _with_option(
+    wanted: Override, combo: InputSpec, inputs: Mapping[str, InputValue], value: InputValue
+) -> dict[str, InputValue]:
+    """The inputs with another option of a dynamic combo: those of the old one go, those that both have stay."""
+    brought = option_specs(combo, value)
+    if brought is None:
+        names = [str(name) for name in option_names(combo)]
+        hint = did_you_mean(closest(str(value), names)) or f"; there are {', '.join(names)}"
+        raise OverrideInvalid(override=str(wanted), reason=f"{combo.name} has no option {shown(value)}{hint}")
+    changed = {name: old for name, old in inputs.items() if not name.startswith(f"{combo.name}.")}
+    changed[combo.name] = value
+    waiting = list(brought.values())
+    while waiting:
+        spec = waiting.pop(0)
+        choices = option_names(spec) if spec.type == COMBO else spec.choices
+        old, default = inputs.get(spec.name), default_of(spec)
+        if spec.name in inputs and (isinstance(old, Link) or choices is None or old in choices):
+            changed[spec.name] = old
+        elif default is not None and not spec.options.get("forceInput"):
+            changed[spec.name] = default
+        if spec.type == GROWING:
+            changed.update({name: item for name, item in inputs.items() if name.startswith(f"{spec.name}.")})
+        if spec.type == COMBO:
+            waiting[:0] = (option_specs(spec, changed.get(spec.name)) or {}).values()
+    return changed
+
+
+def _other_option(node: Node, catalogue: Catalogue | None, input_name: str) -> str:
+    """Say which option would bring an input that the chosen one does not."""
+    parent = input_name.rpartition(".")[0]
+    combo = dynamic_combo((catalogue or {}).get(node.class_type, {}), node.inputs, parent) if parent else None
+    if combo is None:
+        return ""
+    options = [str(option) for option in option_names(combo) if input_name in (option_specs(combo, option) or {})]
+    return f"; it comes with {parent}={' or '.join(options)}, which can be set too" if options else ""
 
 
 def _value(
@@ -118,7 +188,7 @@ def _value(
     nodes: Mapping[NodeId, Node],
     randint: RandomInt,
 ) -> InputValue:
-    kind = spec.type if spec else _kind_of(present)
+    kind = spec.widget_type if spec else _kind_of(present)
     value = wanted.value
     if isinstance(value, str) and value.strip() == RANDOM and kind == "INT":
         return random_seed(spec, randint)

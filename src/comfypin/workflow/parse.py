@@ -44,7 +44,10 @@ def _parse_node(node_id: str, raw: JsonValue, content: Mapping[str, JsonValue], 
     title = _title(raw)
     class_type = raw.get("class_type")
     if not isinstance(class_type, str) or not class_type:
-        message = 'it has no "class_type" (the text that names its node class)'
+        message = (
+            'it has no "class_type" (the text that names its node class): ComfyUI exports a node so if its pack is not '
+            "installed there; install the pack, open the workflow and export it again"
+        )
         if isinstance(class_type, str) or "class_type" in raw:
             message = f'its "class_type" is {shown(class_type)}, and must be the name of a node class'
         findings.append(Finding(code="class_type_missing", message=message, node_id=node_id, title=title))

@@ -1,77 +1,82 @@
-"""Workflows inside the files that ComfyUI saved: PNG, WebP, JPEG, FLAC, safetensors, and other containers."""
+"""Texts by key in pictures: PNG's chunks, and EXIF in WebP, JPEG, AVIF, TIFF and others."""
 
-import json
 import re
 import struct
+import warnings
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Iterator
 
 from comfypin.errors.workflow import WorkflowUnreadable
-from comfypin.workflow.document import MAX_BYTES, Document, read_document
+from comfypin.workflow.containers import KeyAndText
+from comfypin.workflow.document import MAX_BYTES
 
-Texts: TypeAlias = Mapping[str, str]
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# What ran, exactly, comes before what was on the screen.
-_KEYS = ("prompt", "workflow")
-_PNG = b"\x89PNG\r\n\x1a\n"
-_EXIF_TEXT = re.compile(rb"(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)
-# In containers the value follows its key after a few bytes of the container's own (a length, a type, an atom's name).
-_NEARBY = re.compile(rb"(prompt|workflow)[^{]{0,64}?(?=\{)", re.IGNORECASE | re.DOTALL)
-
-
-def is_json_text(data: bytes) -> bool:
-    """Whether the bytes look like JSON text rather than a picture or another file that may hold a workflow."""
-    return data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b"") or _is_text(data[:512])
+# In animated pictures ComfyUI writes a chunk of its own kind, which reads like tEXt.
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"comf")
+_TIFF_HEADER = re.compile(rb"II\*\0|MM\0\*")
+_TIFF_TRIES = 20
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 
 
-def read_saved_file(data: bytes, *, source: str) -> Document:
-    """The workflow in a file that ComfyUI saved: what ran (API format), else what was on the screen (UI format).
+def png_texts(data: bytes, *, source: str) -> Iterator[KeyAndText]:
+    """Yield the texts of a PNG, animated ones included.
 
-    Raises `WorkflowUnreadable` where there is none.
+    Raises `WorkflowUnreadable` if a compressed text is damaged, or larger than any workflow.
     """
-    texts = _texts(data, source)
-    for key in _KEYS:
-        if key in texts:
-            return read_document(texts[key], source=f"{source} ({key})")
-    reason = "the file holds no workflow; ComfyUI writes one into what it saves unless it runs with --disable-metadata"
-    raise WorkflowUnreadable(source=source, reason=reason)
-
-
-def _texts(data: bytes, source: str) -> Texts:
-    if data.startswith(_PNG):
-        return dict(_png_texts(data, source))
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _found(_EXIF_TEXT, b"".join(_webp_chunks(data, b"EXIF")))
-    if _is_safetensors(data):
-        return _safetensors_texts(data)
-    return _found(_NEARBY, data)
-
-
-def _png_texts(data: bytes, source: str) -> Iterator[tuple[str, str]]:
-    at = len(_PNG)
+    at = len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
         at += 12 + length
-        # In animated pictures ComfyUI writes a chunk of its own kind, which reads like tEXt.
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"comf"):
+        if kind in _TEXT_CHUNKS:
+            keyword, _, rest = body.partition(b"\0")
+            yield keyword.decode("latin-1"), _png_text(kind, rest, source)
+        elif kind == b"eXIf":
+            yield from exif_texts(body)
+
+
+def exif_texts(data: bytes) -> Iterator[KeyAndText]:
+    """Yield the texts of every EXIF block in a file, by the number of their tag.
+
+    A block is found by its TIFF header, so that the pictures around it need not be known: WebP, JPEG, AVIF, HEIC, TIFF.
+    """
+    from PIL import Image
+
+    for tries, header in enumerate(_TIFF_HEADER.finditer(data)):
+        if tries == _TIFF_TRIES:
+            return
+        exif = Image.Exif()
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                exif.load(b"Exif\0\0" + data[header.start() : header.start() + MAX_BYTES])
+                values = [*exif.items(), *exif.get_ifd(_EXIF_IFD).items()]
+        # Pillow raises whatever the bytes of a damaged block lead it to.
+        except Exception:  # noqa: BLE001, S112
             continue
-        keyword, _, rest = body.partition(b"\0")
-        key = keyword.decode("latin-1").casefold()
-        if key in _KEYS:
-            yield key, _png_text(kind, rest, source)
+        for tag, value in values:
+            text = _user_comment(value) if tag == _USER_COMMENT and isinstance(value, bytes) else value
+            if isinstance(text, str | bytes):
+                yield str(tag), text if isinstance(text, str) else decode(text)
+
+
+def decode(text: bytes) -> str:
+    """Read bytes as UTF-8, else as Latin-1."""
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def _png_text(kind: bytes, rest: bytes, source: str) -> str:
     if kind in (b"tEXt", b"comf"):
-        return _decoded(rest)
+        return decode(rest)
     if kind == b"zTXt":
-        return _decoded(_inflated(rest[1:], source))
+        return decode(_inflated(rest[1:], source))
     compressed, after = rest[:1] == b"\x01", rest[2:]
     _language, _, after = after.partition(b"\0")
     _translated, _, text = after.partition(b"\0")
-    return _decoded(_inflated(text, source) if compressed else text)
+    return decode(_inflated(text, source) if compressed else text)
 
 
 def _inflated(data: bytes, source: str) -> bytes:
@@ -85,59 +90,10 @@ def _inflated(data: bytes, source: str) -> bytes:
     return text
 
 
-def _webp_chunks(data: bytes, wanted: bytes) -> Iterator[bytes]:
-    at = 12
-    while at + 8 <= len(data):
-        (length,) = struct.unpack_from("<I", data, at + 4)
-        if data[at : at + 4] == wanted:
-            yield data[at + 8 : at + 8 + length]
-        at += 8 + length + length % 2
-
-
-def _is_safetensors(data: bytes) -> bool:
-    if len(data) < 9:
-        return False
-    (length,) = struct.unpack_from("<Q", data)
-    return bool(2 <= length <= min(len(data) - 8, MAX_BYTES) and data[8:9] == b"{")
-
-
-def _safetensors_texts(data: bytes) -> Texts:
-    (length,) = struct.unpack_from("<Q", data)
-    try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError):
-        return {}
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
-        return {}
-    return {key: metadata[key] for key in _KEYS if isinstance(metadata.get(key), str)}
-
-
-def _found(key_before_json: re.Pattern[bytes], data: bytes) -> Texts:
-    """Every key that stands right before a JSON object; the first one that parses counts."""
-    texts: dict[str, str] = {}
-    decoder = json.JSONDecoder()
-    for tries, match in enumerate(key_before_json.finditer(data)):
-        key = match[1].decode().casefold()
-        if tries >= 100 or len(texts) == len(_KEYS):
-            break
-        if key in texts:
-            continue
-        text = data[match.end() : match.end() + MAX_BYTES].decode("utf-8", errors="replace")
-        try:
-            _, end = decoder.raw_decode(text)
-        except (ValueError, RecursionError):
-            continue
-        texts[key] = text[:end]
-    return texts
-
-
-def _decoded(text: bytes) -> str:
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
-
-
-def _is_text(head: bytes) -> bool:
-    return b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n" for byte in head) and head.isascii()
+def _user_comment(value: bytes) -> str | bytes:
+    """The text of a UserComment, whose first eight bytes name its character set."""
+    charset, text = value[:8], value[8:]
+    if charset == b"UNICODE\0":
+        # Writers disagree about the byte order; JSON begins with a character below 256.
+        return text.decode("utf-16-be" if text[:1] == b"\0" else "utf-16-le", errors="replace").strip("\0")
+    return text.strip(b"\0") if charset in (b"ASCII\0\0\0", bytes(8)) else value

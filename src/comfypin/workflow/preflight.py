@@ -5,19 +5,12 @@ from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
 from comfypin.errors.workflow import WorkflowInvalid
-from comfypin.workflow.catalogue import (
-    Catalogue,
-    InputSpec,
-    input_specs,
-    is_core,
-    is_output,
-    names_file,
-    output_types,
-)
-from comfypin.workflow.checks import Refusal, check_link, check_value
+from comfypin.workflow.catalogue import Catalogue, InputSpec, is_core, is_output, names_file, output_types
+from comfypin.workflow.checks import Refusal, Validation, check_link, check_option, check_value
 from comfypin.workflow.files import split_annotation
 from comfypin.workflow.findings import Finding, closest, did_you_mean, unknown_class
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
+from comfypin.workflow.inputs import OpenInputs, open_inputs
 from comfypin.workflow.pins import LockLike, Suspects, model_pin, pack_pin, suspects
 from comfypin.workflow.walk import Walk
 
@@ -61,8 +54,8 @@ def preflight(
     """Check a graph. `brought` are the file inputs, as (node id, input name), whose files the job brings along.
     `packs` names the node pack of each node, where the workflow says it.
 
-    An error is what ComfyUI itself refuses, for all outputs or for some; what a third-party class may accept by a
-    validation of its own is a warning.
+    An error is what ComfyUI itself refuses, for all outputs or for some, and an option that ComfyUI lets pass though
+    the node then fails; what a third-party class may accept by a validation of its own is a warning.
     """
     return _Check(graph, catalogue, lock, brought, packs or {}).report()
 
@@ -83,7 +76,7 @@ class _Check:
         self.brought = brought
         self.named = 0
         self.suspects: Suspects | None = None
-        self.specs: dict[str, dict[str, InputSpec]] = {}
+        self.opened: dict[NodeId, OpenInputs] = {}
 
     def report(self) -> Preflight:
         unknown = tuple(self._unknown(node) for node in self.graph.nodes.values() if self._definition(node) is None)
@@ -96,7 +89,7 @@ class _Check:
         found: dict[NodeId, list[Finding]] = {}
         for node_id in walk.reached:
             if (definition := self._definition(self.graph.nodes[node_id])) is not None:
-                found[node_id] = [*self._check_node(self.graph.nodes[node_id], core=is_core(definition))]
+                found[node_id] = [*self._check_node(self.graph.nodes[node_id], definition)]
         for cycle in walk.cycles:
             found[cycle[0]].append(self._cycle(cycle))
         wrong = {node_id for node_id, several in found.items() if any(one.severity == "error" for one in several)}
@@ -110,25 +103,28 @@ class _Check:
     def _definition(self, node: Node) -> Mapping[str, JsonValue] | None:
         return self.catalogue.get(node.class_type)
 
-    def _specs(self, class_type: str) -> dict[str, InputSpec]:
-        if class_type not in self.specs:
-            self.specs[class_type] = input_specs(self.catalogue.get(class_type, {}))
-        return self.specs[class_type]
+    def _open(self, node: Node) -> OpenInputs:
+        if node.id not in self.opened:
+            self.opened[node.id] = open_inputs(self.catalogue.get(node.class_type, {}), node.inputs)
+        return self.opened[node.id]
 
     def _checked_links(self, node: Node) -> Iterator[NodeId]:
-        specs = self._specs(node.class_type)
-        # The newer schema's dynamic inputs are written `images.image0` where the class says `images`.
-        return (link.node_id for name, link in node.links() if name in specs or name.split(".")[0] in specs)
+        specs = self._open(node).specs
+        # Of a dynamic input of a kind that is not known, whatever is under its name counts.
+        unknown = {name for name, spec in specs.items() if spec.is_dynamic}
+        return (link.node_id for name, link in node.links() if name in specs or name.split(".")[0] in unknown)
 
-    def _check_node(self, node: Node, *, core: bool) -> Iterator[Finding]:
-        for name, link in node.links():
-            if link.node_id not in self.graph.nodes and name not in self._specs(node.class_type):
-                # ComfyUI's validation does not look at inputs that the class does not have, and its executor then
-                # waits for ever for the node that is not there.
-                message = f"it takes output {link.slot} of node {link.node_id}, and there is no such node"
-                yield self._finding(node, code="bad_link", message=message, input_name=name)
-        for spec in self._specs(node.class_type).values():
-            if spec.is_dynamic:
+    def _check_node(self, node: Node, definition: Mapping[str, JsonValue]) -> Iterator[Finding]:
+        validation = Validation.of(node.class_type, definition)
+        opened = self._open(node)
+        yield from self._check_unexpected(node, opened)
+        for problem in opened.problems:
+            refusal = check_option(problem, node.class_type)
+            if refusal is not None:
+                yield self._refused(node, problem.spec, problem.value, refusal)
+        unopened = {problem.spec.name for problem in opened.problems}
+        for spec in opened.specs.values():
+            if spec.is_dynamic or spec.opens or spec.name in unopened:
                 continue
             if spec.name not in node.inputs:
                 if spec.category == "required":
@@ -137,12 +133,30 @@ class _Check:
                 continue
             value = node.inputs[spec.name]
             refusal = (
-                self._check_link(value, spec, core=core)
+                self._check_link(value, spec, core=validation.core)
                 if isinstance(value, Link)
-                else self._check_value(node, value, spec, core=core)
+                else self._check_value(node, value, spec, validation)
             )
             if refusal is not None:
                 yield self._refused(node, spec, value, refusal)
+
+    def _check_unexpected(self, node: Node, opened: OpenInputs) -> Iterator[Finding]:
+        """Check inputs that the class does not have: ComfyUI's validation does not look at them."""
+        for name, value in node.inputs.items():
+            if name in opened.specs:
+                continue
+            if isinstance(value, Link) and value.node_id not in self.graph.nodes:
+                # The executor waits for ever for a node that is not there.
+                message = f"it takes output {value.slot} of node {value.node_id}, and there is no such node"
+                yield self._finding(node, code="bad_link", message=message, input_name=name)
+            elif name in opened.unexpected:
+                message = "its class has no such input with the options that are chosen, so the node ignores it"
+                finding = self._finding(node, code="input_unexpected", message=message, input_name=name)
+                if isinstance(value, Link):
+                    message = "its class has no such input with the options that are chosen, and the node fails by it"
+                    yield replace(finding, message=message)
+                else:
+                    yield replace(finding, severity="warning")
 
     def _check_link(self, link: Link, spec: InputSpec, *, core: bool) -> Refusal | None:
         source = self.graph.nodes.get(link.node_id)
@@ -154,7 +168,7 @@ class _Check:
             return None
         return check_link(link, output_types(definition), spec, core=core and is_core(definition))
 
-    def _check_value(self, node: Node, value: JsonValue, spec: InputSpec, *, core: bool) -> Refusal | None:
+    def _check_value(self, node: Node, value: JsonValue, spec: InputSpec, validation: Validation) -> Refusal | None:
         if names_file(node.class_type, spec) and isinstance(value, str):
             name, folder = split_annotation(value)
             if (node.id, spec.name) in self.brought or folder != "input" or "/" in name:
@@ -163,17 +177,17 @@ class _Check:
                 return None
             message = f"the file {name!r} is neither brought along nor in the engine's input folder"
             # An empty name is the folder itself, which some load nodes let pass until they run.
-            return Refusal(code="not_in_list", message=message, certain=core and name != "")
-        return check_value(value, spec, core=core)
+            return Refusal(code="not_in_list", message=message, certain=validation.core and name != "")
+        return check_value(value, spec, validation)
 
     def _refused(self, node: Node, spec: InputSpec, value: object, refusal: Refusal) -> Finding:
         finding = self._finding(node, code=refusal.code, message=refusal.message, input_name=spec.name)
         if not refusal.certain:
             doubt = " (the engine has the last word: the node may check this by itself)"
             finding = replace(finding, severity="warning", message=finding.message + doubt)
-        if refusal.code != "not_in_list" or not isinstance(value, str):
+        if refusal.code not in ("not_in_list", "option_unknown") or not isinstance(value, str):
             return finding
-        if not names_file(node.class_type, spec):
+        if not spec.opens and not names_file(node.class_type, spec):
             finding = self._with_model_pin(finding, value)
         return self._with_closest(finding, value, [choice for choice in spec.choices or () if isinstance(choice, str)])
 

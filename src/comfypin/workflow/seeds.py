@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from comfypin.workflow.catalogue import Catalogue, InputSpec, input_specs
+from comfypin.workflow.catalogue import Catalogue, InputSpec
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.graph import Graph, Link
+from comfypin.workflow.inputs import open_inputs
 from comfypin.workflow.overrides import RandomInt, random_between, random_seed
 
 
@@ -20,7 +21,7 @@ def change_seeds(
         value = node.inputs.get(seed.input_name) if node else None
         if node is None or isinstance(value, Link | bool) or not isinstance(value, int | float):
             continue
-        spec = input_specs(catalogue.get(node.class_type, {})).get(seed.input_name)
+        spec = open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.get(seed.input_name)
         if seed.group not in drawn:
             drawn[seed.group] = _next(int(value), seed.control, spec, randint)
         nodes[seed.node_id] = replace(node, inputs={**node.inputs, seed.input_name: drawn[seed.group]})

@@ -119,7 +119,10 @@ def overrides_by_name(values: Mapping[str, JsonValue], inputs: Sequence[Workflow
     if missing:
         raise OverrideInvalid(override="set", reason=f"these inputs must be given: {', '.join(missing)}")
     check_limits(values, inputs)
-    given = {one.name: one.default for one in inputs if one.preset} | dict(values)
+    # Another option than the file's brings inputs of its own, for which the file's defaults are not meant.
+    changed = tuple(f"{by_name[name].target}." for name in values)
+    presets = {one.name: one.default for one in inputs if one.preset and not one.target.startswith(changed)}
+    given = presets | dict(values)
     return tuple(Override(target=by_name[name].target, value=value, literal=True) for name, value in given.items())
 
 

@@ -1,7 +1,7 @@
 """The `%date:...%` and `%Node.widget%` texts that ComfyUI's page, and not its server, fills into file names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeAlias
@@ -9,13 +9,6 @@ from typing import TypeAlias
 from comfypin.digest import JsonValue
 from comfypin.workflow.graph import Graph, Link, Node
 
-# The classes whose filename_prefix the page expands; no others.
-EXPANDED_CLASSES = frozenset(
-    {
-        "SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveWEBM", "SaveAudio", "SaveGLB",
-        "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent",
-    }
-)  # fmt: skip
 EXPANDED_INPUT = "filename_prefix"
 
 _PATTERN = re.compile(r"%([^%]+)%")
@@ -26,8 +19,8 @@ Lookup: TypeAlias = "Callable[[str, str], str | None]"
 """(node name, widget name) -> the widget's value as `javascript_text`, or None where there is no such widget."""
 
 
-def expand_texts(graph: Graph, now: datetime) -> Graph:
-    """The graph with the page's texts filled in. `now` is in the user's own time zone.
+def expand_texts(graph: Graph, now: datetime, *, classes: Set[str]) -> Graph:
+    """The graph with the page's texts filled in, in nodes of these classes. `now` is in the user's own time zone.
 
     A name is looked up among the classes first (the page's "Node name for S&R"), then among the titles; what is not
     found stays as it is, as on the page.
@@ -43,7 +36,12 @@ def expand_texts(graph: Graph, now: datetime) -> Graph:
         value = node.inputs[widget]
         return None if isinstance(value, Link) else javascript_text(value)
 
-    return Graph(nodes={node_id: _expanded(node, lookup, now) for node_id, node in graph.nodes.items()})
+    return Graph(
+        nodes={
+            node_id: _expanded(node, lookup, now) if node.class_type in classes else node
+            for node_id, node in graph.nodes.items()
+        }
+    )
 
 
 def expand_text(text: str, lookup: Lookup, now: datetime) -> str:
@@ -102,6 +100,6 @@ def _javascript_number(value: float) -> str:
 
 def _expanded(node: Node, lookup: Lookup, now: datetime) -> Node:
     text = node.inputs.get(EXPANDED_INPUT)
-    if node.class_type not in EXPANDED_CLASSES or not isinstance(text, str) or "%" not in text:
+    if not isinstance(text, str) or "%" not in text:
         return node
     return replace(node, inputs={**node.inputs, EXPANDED_INPUT: expand_text(text, lookup, now)})

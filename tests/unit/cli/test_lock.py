@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from comfypin.cli.main import main
 from tests.support.repositories import commit
@@ -117,6 +119,25 @@ def test_a_mistake_ends_in_one_sentence_and_its_code(
     assert main(["lock", *arguments]) == code
     assert "Traceback" not in capsys.readouterr().err
     assert not (project / "lockfiles").exists()
+
+
+def test_a_lock_is_asked_of_the_workflow_that_a_picture_holds(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = {
+        "id": 1,
+        "type": "Loader",
+        "widgets_values": ["a.safetensors"],
+        "properties": {"cnr_id": "pack", "ver": "1"},
+    }
+    info = PngInfo()
+    info.add_text("prompt", json.dumps({"1": {"class_type": "Loader", "inputs": {}}}))
+    info.add_text("workflow", json.dumps({"nodes": [node], "links": [], "version": 0.4}))
+    Image.new("RGB", (1, 1)).save(project / "cat.png", pnginfo=info)
+    main(["lock", "from-workflow", str(project / "cat.png"), "--offline"])
+    told = capsys.readouterr().out
+    assert "a.safetensors" in told
+    assert "pack" in told
 
 
 def test_a_secret_does_not_get_into_a_lock(

@@ -45,7 +45,9 @@ def test_convert_writes_a_file(folder: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_convert_refuses_unknown_classes_and_prints_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "cat.json").write_text(json.dumps(ui([node(1, "Nope", title="Mine")])))
+    nope = node(1, "Nope", title="Mine", outputs=[{"name": "IMAGE", "type": "IMAGE", "links": [1]}])
+    save = node(2, "PreviewImage", wires={"images": 1})
+    (folder / "cat.json").write_text(json.dumps(ui([nope, save], [[1, 1, 0, 2, 0, "IMAGE"]])))
     assert call(folder, "convert") == 11
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -180,6 +180,12 @@ def test_models_with_an_address_are_pinned_and_others_listed() -> None:
     assert ["b.ckpt" in text for text in found.unknown] == [True]
 
 
+def test_models_in_rows_that_a_packs_page_script_keeps_are_found() -> None:
+    rows: list[object] = [{"type": "header"}, {"on": True, "lora": "a.safetensors", "strength": 1}, ["b.gguf"]]
+    wanted = gather([ui(ui_node("Power Lora Loader (rgthree)", rows))])
+    assert [model.name for model in wanted.models] == ["a.safetensors", "b.gguf"]
+
+
 def test_a_given_model_settles_a_file_name() -> None:
     api = {"1": {"class_type": "VAELoader", "inputs": {"vae_name": "sub/b.safetensors"}}}
     given = [parse_model_spec("vae/sub/b.safetensors=https://h/b.safetensors")]

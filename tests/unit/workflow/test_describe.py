@@ -5,6 +5,7 @@ import pytest
 
 from comfypin.errors.workflow import InputsFileInvalid, OverrideInvalid
 from comfypin.workflow.describe import describe_inputs, input_names, input_schema
+from comfypin.workflow.files import file_inputs
 from comfypin.workflow.overrides import override
 from comfypin.workflow.parse import parse
 from comfypin.workflow.sidecar import load_inputs_file, named_inputs, overrides_by_name
@@ -137,3 +138,46 @@ def test_targets_that_are_not_there_are_named_together() -> None:
 def test_every_name_is_a_target_of_set() -> None:
     described = describe_inputs(GRAPH, CATALOGUE)
     assert input_names(described)["Photo"] == ("5", "image")
+
+
+MOVIE = parse(
+    {
+        "1": {"class_type": "EmptyImage", "inputs": {}},
+        "2": {
+            "class_type": "SaveMovie",
+            "inputs": {"images.image0": ["1", 0], "format": "mp4", "format.codec": "auto", "format.fps": 12.5},
+        },
+    }
+)
+
+
+def test_inputs_that_an_option_brings_can_be_set_by_name() -> None:
+    found = {one.target: (one.kind, one.type) for one in describe_inputs(MOVIE, CATALOGUE)}
+    assert found == {
+        "2.format": ("choice", "COMBO"),
+        "2.format.codec": ("choice", "COMBO"),
+        "2.format.fps": ("number", "FLOAT"),
+    }
+
+
+def test_the_schema_of_a_typed_endpoint_names_the_options() -> None:
+    schema = input_schema(describe_inputs(MOVIE, CATALOGUE), title="x")
+    properties = schema["properties"]  # type: ignore[call-overload,index]
+    assert properties["SaveMovie.format"]["enum"] == ["mp4", "webm", "gif"]  # type: ignore[call-overload,index]
+    assert properties["SaveMovie.format.fps"]["type"] == "number"  # type: ignore[call-overload,index]
+
+
+def test_a_default_of_the_inputs_file_is_not_meant_for_another_option() -> None:
+    file = load_inputs_file(
+        '[inputs.kind]\ntarget = "2.format"\n[inputs.fps]\ntarget = "2.format.fps"\ndefault = 30', source="f"
+    )
+    wished = overrides_by_name({"kind": "gif"}, named_inputs(MOVIE, CATALOGUE, file))
+    changed = override(MOVIE, wished, catalogue=CATALOGUE)
+    assert changed.nodes["2"].inputs == {
+        "images.image0": MOVIE.nodes["2"].inputs["images.image0"], "format": "gif", "format.poster": "a.png",
+    }  # fmt: skip
+
+
+def test_a_file_that_an_option_asks_for_is_a_file_of_the_job() -> None:
+    gif = parse({"2": {"class_type": "SaveMovie", "inputs": {"format": "gif", "format.poster": "b.png"}}})
+    assert [(one.input_name, one.name) for one in file_inputs(gif, CATALOGUE)] == [("format.poster", "b.png")]

@@ -4,6 +4,8 @@ import io
 import json
 import struct
 import zlib
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -149,3 +151,18 @@ def test_a_workflow_is_read_out_of_what_comfyui_saved(data: bytes, kind: str) ->
 def test_a_file_without_a_workflow_says_so(data: bytes, reason: str) -> None:
     with pytest.raises(WorkflowUnreadable, match=reason):
         read_workflow_bytes(data, source="f")
+
+
+@pytest.mark.parametrize(("keys", "text"), [({}, "%date:yyyy%"), ({"search_aliases": []}, "2025")])
+def test_an_api_graphs_file_names_are_filled_in_as_the_engines_own_page_would(keys: dict[str, Any], text: str) -> None:
+    classes = {name: {**one, **keys} for name, one in CATALOGUE.items()}
+    graph = {"1": {"class_type": "SaveVideo", "inputs": {"filename_prefix": "%date:yyyy%"}}}
+    workflow = load_workflow(to_document(graph, source="w"), classes)
+    expanded = workflow.expand(workflow.graph, datetime(2025, 3, 4, tzinfo=UTC))
+    assert expanded.nodes["1"].inputs["filename_prefix"] == text
+
+
+def test_what_a_conversion_left_out_is_a_warning_of_the_workflow() -> None:
+    content = ui([node(1, "EmptyImage", [8, 8, 1, 0]), node(2, "Label (some pack)", [])])
+    warnings = load_workflow(to_document(content, source="w"), CATALOGUE).warnings
+    assert [one.severity for one in warnings] == ["warning"]

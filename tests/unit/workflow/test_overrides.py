@@ -108,3 +108,74 @@ def test_a_link_can_be_set_where_the_input_takes_one() -> None:
 def test_names_of_a_workflow_are_targets() -> None:
     wanted = [parse_override("prompt=a dog")]
     assert override(GRAPH, wanted, names={"prompt": ("6", "text")}).nodes["6"].inputs["text"] == "a dog"
+
+
+MOVIE = parse(
+    {
+        "1": {"class_type": "EmptyImage", "inputs": {}},
+        "2": {
+            "class_type": "SaveMovie",
+            "inputs": {
+                "images.image0": ["1", 0],
+                "filename_prefix": "x",
+                "format": "mp4",
+                "format.codec": "h264",
+                "format.codec.crf": 30,
+                "format.fps": 12.5,
+            },
+        },
+    }
+)
+
+
+def set_movie(*texts: str) -> dict[str, InputValue]:
+    changed = override(MOVIE, map(parse_override, texts), catalogue=CATALOGUE)
+    return {name: value for name, value in changed.nodes["2"].inputs.items() if name.startswith("format")}
+
+
+def test_an_input_of_the_chosen_option_can_be_set() -> None:
+    assert set_movie("2.format.codec.crf=40", "SaveMovie.format.fps=30")["format.codec.crf"] == 40
+
+
+def test_a_new_option_brings_its_inputs_with_their_defaults_and_drops_those_of_the_old_one() -> None:
+    assert set_movie("2.format=webm") == {"format": "webm", "format.codec": "auto", "format.loop": True}
+
+
+def test_an_option_that_stays_keeps_what_is_under_it() -> None:
+    assert set_movie("2.format=mp4") == {
+        "format": "mp4", "format.codec": "h264", "format.codec.crf": 30, "format.fps": 12.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [("2.format=webm", "2.format.loop=false"), ("2.format.loop=false", "2.format=webm")],
+)
+def test_an_input_of_a_newly_chosen_option_can_be_set_in_either_order(texts: tuple[str, str]) -> None:
+    assert set_movie(*texts) == {"format": "webm", "format.codec": "auto", "format.loop": False}
+
+
+def test_names_of_a_workflow_set_options_first_too() -> None:
+    names = {"loops": ("2", "format.loop"), "kind": ("2", "format")}
+    wished = overrides_from_json({"loops": False, "kind": "webm"})
+    changed = override(MOVIE, wished, catalogue=CATALOGUE, names=names)
+    assert changed.nodes["2"].inputs["format.loop"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2.format=webp", "format has no option 'webp'; did you mean 'webm'"),
+        ("2.format.loop=false", "it comes with format=webm"),
+        ("2.images.image9=1", "no input 'images.image9'"),
+        ("2.format.fps=fast", "takes a number"),
+    ],
+)
+def test_what_an_option_does_not_have_is_refused(text: str, words: str) -> None:
+    with pytest.raises(OverrideInvalid, match=words):
+        set_movie(text)
+
+
+def test_a_growing_list_can_be_given_a_further_link() -> None:
+    changed = override(MOVIE, overrides_from_json({"2.images.image1": ["1", 0]}), catalogue=CATALOGUE)
+    assert changed.nodes["2"].inputs["images.image1"] == Link("1", 0)

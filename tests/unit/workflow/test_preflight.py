@@ -223,3 +223,98 @@ def test_the_verdict_is_the_recorded_servers(name: str, captures: Path) -> None:
     assert bool(report.errors) == (recorded["status"] == 400 or bool(refused))
     assert set(refused) <= {finding.node_id for finding in report.findings}
     assert bool(report.dropped) == (recorded["status"] == 200 and bool(refused))
+
+
+def movie(**inputs: object) -> dict[str, Any]:
+    dotted = {name.replace("__", "."): value for name, value in inputs.items()}
+    return {"1": EMPTY, "2": {"class_type": "SaveMovie", "inputs": {"filename_prefix": "x", **dotted}}}
+
+
+WHOLE = {"images__image0": ["1", 0], "format": "mp4", "format__codec": "auto", "format__fps": 24}
+
+
+def test_a_whole_node_with_dynamic_inputs_passes() -> None:
+    assert check(movie(**WHOLE)).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code", "name"),
+    [
+        ({"format": "webp"}, "option_unknown", "format"),
+        ({"format": None}, "option_unknown", "format"),
+        ({"format": ["1", 0]}, "option_wired", "format"),
+        ({"format__codec": "vp9"}, "option_unknown", "format.codec"),
+        ({"format__codec": "h264", "format__codec__crf": 99}, "too_big", "format.codec.crf"),
+        ({"format__codec": "h264"}, "input_missing", "format.codec.crf"),
+        ({"format__codec": ["1", 0]}, "option_wired", "format.codec"),
+        ({"format__codec__crf": ["1", 0]}, "input_unexpected", "format.codec.crf"),
+        ({"images__image1": ["7", 0]}, "bad_link", "images.image1"),
+        ({"images__image9": ["1", 0]}, "input_unexpected", "images.image9"),
+        ({"images__image0": ["1", 3]}, "bad_link", "images.image0"),
+    ],
+)
+def test_what_is_wrong_with_a_dynamic_input_is_named_by_its_dotted_name(
+    inputs: dict[str, object], code: str, name: str
+) -> None:
+    found = [one for one in check(movie(**{**WHOLE, **inputs})).errors if one.input_name == name]
+    assert [one.code for one in found] == [code]
+
+
+def test_an_absent_option_and_an_absent_item_of_a_list_are_named() -> None:
+    report = check(movie())
+    assert {(one.code, one.input_name) for one in report.errors} == {
+        ("option_missing", "format"),
+        ("input_missing", "images.image0"),
+    }
+    assert "one of 'mp4', 'webm', 'gif'" in " ".join(one.message for one in report.errors)
+
+
+def test_an_unknown_option_says_which_is_near() -> None:
+    (finding,) = [one for one in check(movie(**{**WHOLE, "format": "MP-4"})).errors if one.input_name == "format"]
+    assert finding.closest == ("mp4",)
+
+
+def test_a_value_under_an_option_that_does_not_bring_it_is_a_warning() -> None:
+    report = check(movie(**WHOLE, format__loop=True))
+    assert [(one.code, one.severity, one.input_name) for one in report.findings] == [
+        ("input_unexpected", "warning", "format.loop")
+    ]
+
+
+def test_nodes_that_are_wired_to_an_item_of_a_list_are_checked() -> None:
+    nodes = movie(**WHOLE, images__image1=["3", 0])
+    report = check({**nodes, "3": {"class_type": "EmptyImage", "inputs": {"width": 0}}})
+    assert {"3"} == {one.node_id for one in report.errors}
+
+
+@pytest.mark.parametrize("more", [{}, {"codec": "h264"}])
+def test_save_video_takes_prompts_from_before_its_format_brought_inputs(more: dict[str, object]) -> None:
+    catalogue = {**CATALOGUE, "SaveVideo": {**CATALOGUE["SaveMovie"]}}
+    inputs = {"images.image0": ["1", 0], "filename_prefix": "x", "format": "webm", "format.loop": True, **more}
+    nodes = {"1": EMPTY, "2": {"class_type": "SaveVideo", "inputs": inputs}}
+    assert preflight(parse(nodes), catalogue).findings == ()
+
+
+def test_an_engine_that_compares_the_newer_schemas_choices_refuses_others() -> None:
+    nodes = {
+        "1": EMPTY,
+        "3": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "method": "cubic"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    }
+    newer = {name: {**one, "has_intermediate_output": False} for name, one in CATALOGUE.items()}
+    assert codes(preflight(parse(nodes), CATALOGUE)) == [("3", "not_in_list", "warning")]
+    assert codes(preflight(parse(nodes), newer)) == [("3", "not_in_list", "error")]
+
+
+def test_a_class_that_checks_its_values_itself_is_left_to_it() -> None:
+    combo = {"input": {"required": {"choice": ["COMBO", {"options": []}]}}, "output": ["STRING"], "output_node": True}
+    catalogue = {"CustomCombo": {**combo, "python_module": "comfy_extras.nodes_logic", "has_intermediate_output": True}}
+    nodes = {"1": {"class_type": "CustomCombo", "inputs": {"choice": "mine", "index": 0, "option1": "mine"}}}
+    assert preflight(parse(nodes), catalogue).findings == ()
+
+
+def test_what_only_a_browser_can_make_is_said_before_it_fails() -> None:
+    scene = {"input": {"required": {"image": ["LOAD_3D", {}]}}, "output": ["IMAGE"], "python_module": "nodes"}
+    for value, expected in (("", [("1", "needs_browser", "error")]), ({"image": "a.png"}, [])):
+        nodes = {"1": {"class_type": "Scene", "inputs": {"image": value}}, "2": SAVE}
+        assert codes(preflight(parse(nodes), {**CATALOGUE, "Scene": scene})) == expected

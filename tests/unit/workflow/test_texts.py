@@ -45,7 +45,7 @@ def prefix(text: str, class_type: str = "SaveImage") -> object:
             "2": {"class_type": class_type, "inputs": {"filename_prefix": text}},
         }
     )
-    return expand_texts(graph, NOW).nodes["2"].inputs["filename_prefix"]
+    return expand_texts(graph, NOW, classes={"SaveImage"}).nodes["2"].inputs["filename_prefix"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from comfypin.workflow.convert.packs import Variable, missing_setter
+from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.shapes import Shape, bypass_index
 from comfypin.workflow.convert.state import Container
-from comfypin.workflow.convert.ui import BYPASSED, INPUT_NODE, UiLink
+from comfypin.workflow.convert.ui import BYPASSED, INPUT_NODE, MUTED, OUTPUT_NODE, UiGraph, UiLink
 from comfypin.workflow.convert.widgets import Value
 
 
@@ -38,7 +40,7 @@ class FromNode:
 
 @dataclass(frozen=True, slots=True)
 class FromWidget:
-    """The wire comes from a widget of a subgraph instance: `instance_id` is its node id in the prompt's notation."""
+    """The wire comes from a promoted widget of a subgraph instance, or from what stands for a broadcast value."""
 
     value: Value
     scope: Scope
@@ -78,8 +80,9 @@ _Place: TypeAlias = "_AtInput | _AtOutput"
 class Resolver:
     """Follows wires; what was found on the way is kept, so that many wires over one long way cost it once."""
 
-    def __init__(self, inside: Scopes) -> None:
+    def __init__(self, inside: Scopes, page: PageRules) -> None:
         self._inside = inside
+        self._page = page
         self._known: dict[tuple[bool, str, str, int, str], Resolved] = {}
 
     def resolve_input(self, scope: Scope, shape: Shape, index: int) -> Resolved:
@@ -98,9 +101,26 @@ class Resolver:
                 place = Broken("the wire leads back to itself through bypassed nodes or reroutes")
                 break
             way[key] = None
-            place = _before_input(place) if isinstance(place, _AtInput) else _before_output(place, wanted, self._inside)
+            place = _before_input(place) if isinstance(place, _AtInput) else self._before_output(place, wanted)
         self._known.update(dict.fromkeys(way, place))
         return place
+
+    def _before_output(self, place: _AtOutput, wanted: str) -> "_Place | Resolved":
+        scope, shape, slot = place.scope, place.shape, place.slot
+        if shape.node.mode == MUTED and self._page.muted_gives_nothing:
+            return None
+        if shape.node.mode == BYPASSED:
+            index = bypass_index(shape, slot, wanted, self._page)
+            return None if index is None else _AtInput(scope, shape, index)
+        if shape.subgraph is not None:
+            return _inside(self._inside[scope.prefix, shape.node.id], shape, slot, self._page)
+        if (variable := scope.container.getters.get(shape.node.id)) is not None:
+            return _at_setter(scope, variable) or Broken(missing_setter(variable))
+        if shape.is_virtual:
+            return _AtInput(scope, shape, slot) if 0 <= slot < len(shape.inputs) else None
+        if self._page.refuses_missing_slots and not 0 <= slot < len(shape.outputs):
+            return Broken(f"{_named(shape)} has no output number {slot}")
+        return FromNode(scope.path_of(shape.node.id), slot)
 
 
 def _before_input(place: _AtInput) -> "_Place | Resolved":
@@ -137,36 +157,45 @@ def _outside(scope: Scope, link: UiLink) -> "_Place | Resolved":
     return FromWidget(values[slot.name], parent, instance, slot.name)
 
 
-def _before_output(place: _AtOutput, wanted: str, scopes: Scopes) -> "_Place | Resolved":
-    scope, shape, slot = place.scope, place.shape, place.slot
-    if shape.node.mode == BYPASSED:
-        index = bypass_index(shape, slot, wanted)
-        return None if index is None else _AtInput(scope, shape, index)
-    if shape.subgraph is not None:
-        return _inside(scopes[scope.prefix, shape.node.id], shape, slot)
-    if shape.is_virtual:
-        return _AtInput(scope, shape, slot) if 0 <= slot < len(shape.inputs) else None
-    if not 0 <= slot < shape.output_count:
-        return Broken(f"{_named(shape)} has no output number {slot}")
-    return FromNode(scope.path_of(shape.node.id), slot)
+def _at_setter(scope: Scope, variable: Variable) -> "_AtInput | None":
+    """The wire into the Set node of a variable, in this graph or in one around it."""
+    at: Scope | None = scope
+    while at is not None:
+        setter = at.container.setters.get(variable)
+        if setter is not None:
+            return _AtInput(at, setter, next(i for i, slot in enumerate(setter.inputs) if slot.link is not None))
+        at = at.parent
+    return None
 
 
-def _inside(scope: Scope, instance: Shape, slot: int) -> "_Place | Resolved":
+def _inside(scope: Scope, instance: Shape, slot: int, page: PageRules) -> "_Place | Resolved":
     """From an instance's output to the node inside that gives it."""
-    outputs = scope.container.graph.outputs
-    if not 0 <= slot < len(outputs):
+    graph = scope.container.graph
+    if not 0 <= slot < len(graph.outputs):
         return Broken(f"{_named(instance)} has no output number {slot}")
-    if not outputs[slot].links:
-        return None
-    link = scope.container.graph.links.get(outputs[slot].links[0])
+    link = _giving(graph, slot, page)
     if link is None:
         return None
     if link.origin_id == INPUT_NODE:
+        if page.refuses_straight_wires:
+            wire = f"input {link.origin_slot} is wired straight to output {slot}"
+            return Broken(f"in {_named(instance)} {wire}, which ComfyUI's page cannot submit: put a Reroute between")
         return _outside(scope, link)
     origin = scope.shape(link.origin_id)
     if origin is None:
         return Broken(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
     return _AtOutput(scope, origin, link.origin_slot)
+
+
+def _giving(graph: UiGraph, slot: int, page: PageRules) -> UiLink | None:
+    """The link at a subgraph's output; where several lead to it, the first in the file's rows."""
+    listed = graph.outputs[slot].links
+    if page.first_row_gives_output and len(listed) != 1:
+        rows = (link for link in graph.links.values() if link.target_id == OUTPUT_NODE and link.target_slot == slot)
+        first = next(rows, None)
+        if first is not None:
+            return first
+    return graph.links.get(listed[0]) if listed else None
 
 
 def _named(shape: Shape) -> str:

@@ -1,71 +1,98 @@
 """Nodes as the page holds them after loading: their inputs in the class's order, their outputs, their widgets."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-from comfypin.workflow.catalogue import Catalogue
-from comfypin.workflow.convert.ui import UiGraph, UiNode, UiSlot
-from comfypin.workflow.convert.widgets import ClassShape, class_shape
+from comfypin.workflow.catalogue import Catalogue, InputSpec
+from comfypin.workflow.convert.layout import Layout, lay_out
+from comfypin.workflow.convert.pages import PageRules
+from comfypin.workflow.convert.ui import UiGraph, UiNode, UiSlot, type_text
+from comfypin.workflow.convert.widgets import ClassShape, Widget, class_shape
+from comfypin.workflow.inputs import COMBO, GROWING, MATCHING, growing_list, matched
 
 PRIMITIVE, REROUTE = "PrimitiveNode", "Reroute"
 NOTES = frozenset({"Note", "MarkdownNote"})
+
+_NUMBER_AT_END = re.compile(r"\d{1,6}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """A node of a file, matched with its class or its subgraph.
 
-    `known` is None for a class that the engine does not have, for notes, reroutes, primitives and subgraphs.
+    `known` is None for a class that the engine does not have, for notes, reroutes, primitives and subgraphs; `layout`
+    holds the widgets of a known class. `virtual` marks a node that only a page knows, whatever its class.
     """
 
     node: UiNode
     inputs: tuple[UiSlot, ...]
-    output_count: int
+    outputs: tuple[str, ...]
     title: str | None
     known: ClassShape | None = None
+    layout: Layout | None = None
     subgraph: str | None = None
+    virtual: bool = False
+    dropped: tuple[UiSlot, ...] = field(default=())
+    """Wired inputs of the file that the class does not have with the option that is chosen."""
 
     @property
     def is_virtual(self) -> bool:
         """Whether only the page knows the node, so that it is never sent."""
-        return self.subgraph is not None or self.node.type in NOTES or self.node.type in (PRIMITIVE, REROUTE)
+        return (
+            self.virtual
+            or self.subgraph is not None
+            or self.node.type in NOTES
+            or self.node.type in (PRIMITIVE, REROUTE)
+        )
 
     @property
     def is_unknown(self) -> bool:
         """Whether neither the engine nor the file says what the node is."""
         return self.known is None and not self.is_virtual
 
+    @property
+    def widgets(self) -> Mapping[str, Widget]:
+        """The node's widgets by name."""
+        return self.layout.widgets if self.layout else {}
+
+    def spec(self, name: str) -> InputSpec | None:
+        """The definition of an input that has a widget, or None."""
+        widget = self.widgets.get(name)
+        return widget.spec if widget else None
+
 
 class Shapes:
     """Makes the shapes of a workflow's nodes; each class is looked at once."""
 
-    def __init__(self, catalogue: Catalogue, definitions: Mapping[str, UiGraph]) -> None:
+    def __init__(self, catalogue: Catalogue, definitions: Mapping[str, UiGraph], page: PageRules) -> None:
         self._catalogue = catalogue
         self._definitions = definitions
-        self._classes: dict[str, ClassShape] = {}
+        self._page = page
+        self._classes: dict[tuple[str, frozenset[str]], ClassShape] = {}
 
     def of(self, node: UiNode) -> Shape:
         """The shape of one node."""
         if node.type in self._definitions:
             return self._instance(node, self._definitions[node.type])
-        known = self._class(node.type) if node.type not in (*NOTES, PRIMITIVE, REROUTE) else None
+        known = self._class(node) if node.type not in (*NOTES, PRIMITIVE, REROUTE) else None
         if known is None:
-            return Shape(node=node, inputs=node.inputs, output_count=len(node.outputs), title=node.title)
+            outputs = tuple(slot.type for slot in node.outputs)
+            return Shape(node=node, inputs=node.inputs, outputs=outputs, title=node.title)
+        layout = lay_out(known, node.values, self._page)
         listed = {slot.name: slot for slot in node.inputs}
-        sockets = [UiSlot(name=spec.name, type=spec.type, link=_link(listed.get(spec.name))) for spec in known.sockets]
-        widgets = [
-            UiSlot(name=widget.name, type=widget.spec.type, link=_link(listed.get(widget.name)), widget=True)
-            for widget in known.widgets
-            if widget.spec is not None
-        ]
-        defined = {slot.name for slot in (*sockets, *widgets)}
+        defined = {slot.name: slot for slot in _slots(known, layout, listed)}
         extra = [slot for slot in node.inputs if slot.name not in defined and not slot.widget]
+        gone = [slot for slot in extra if slot.link is not None and _is_of_option(slot.name, layout)]
+        kept = [slot for slot in extra if not _is_of_option(slot.name, layout)]
         return Shape(
             node=node,
-            inputs=(*sockets, *widgets, *extra),
-            output_count=max(len(known.outputs), len(node.outputs)),
+            inputs=(*defined.values(), *kept),
+            outputs=_outputs(known, node),
             title=node.title or known.title,
             known=known,
+            layout=layout,
+            dropped=tuple(gone),
         )
 
     def _instance(self, node: UiNode, definition: UiGraph) -> Shape:
@@ -76,33 +103,93 @@ class Shapes:
         return Shape(
             node=node,
             inputs=inputs,
-            output_count=len(definition.outputs),
+            outputs=tuple(port.type for port in definition.outputs),
             title=node.title or definition.name,
             subgraph=definition.id,
         )
 
-    def _class(self, class_type: str) -> ClassShape | None:
-        definition = self._catalogue.get(class_type)
+    def _class(self, node: UiNode) -> ClassShape | None:
+        definition = self._catalogue.get(node.type)
         if definition is None:
             return None
-        if class_type not in self._classes:
-            self._classes[class_type] = class_shape(class_type, definition)
-        return self._classes[class_type]
+        # An input of several plain types has a widget if the file says so, also where an older engine does not.
+        drawn = frozenset(slot.name for slot in node.inputs if slot.widget and "," in slot.type)
+        if (node.type, drawn) not in self._classes:
+            self._classes[node.type, drawn] = class_shape(node.type, definition, self._page, drawn=drawn)
+        return self._classes[node.type, drawn]
 
 
-def bypass_index(shape: Shape, slot: int, wanted: str) -> int | None:
+def _slots(known: ClassShape, layout: Layout, listed: Mapping[str, UiSlot]) -> Iterator[UiSlot]:
+    """A class's inputs in the page's order: sockets first, then widgets with what their options bring."""
+    for spec in known.sockets:
+        yield from _socket(spec, listed)
+    for item in layout.inputs:
+        if isinstance(item, InputSpec):
+            yield from _socket(item, listed)
+        elif item.spec is not None:
+            yield UiSlot(name=item.name, type=item.spec.type, link=_link(listed.get(item.name)), widget=True)
+
+
+def _socket(spec: InputSpec, listed: Mapping[str, UiSlot]) -> Iterator[UiSlot]:
+    if spec.type == GROWING:
+        yield from _grown(spec, listed)
+        return
+    slot = listed.get(spec.name)
+    # A socket that follows its wires was saved with the type that it had found.
+    found = slot.type if slot is not None and spec.type == MATCHING else matched(spec).type
+    yield UiSlot(name=spec.name, type=found, link=_link(slot))
+
+
+def _grown(spec: InputSpec, listed: Mapping[str, UiSlot]) -> Iterator[UiSlot]:
+    """The sockets of a growing list: one more than are wired, in the order of their numbers, beyond the end too."""
+    grown = growing_list(spec)
+    names = list(grown.items)
+    wired = [name for name, slot in listed.items() if slot.link is not None and name.startswith(f"{spec.name}.")]
+    last = max((names.index(name) for name in wired if name in grown.items), default=-1)
+    shown = names[: max(grown.required + 1, last + 2)]
+    beyond = sorted((name for name in wired if name not in grown.items), key=_number)
+    for name in (*shown, *beyond):
+        item = grown.items.get(name)
+        yield UiSlot(name=name, type=item.type if item else listed[name].type, link=_link(listed.get(name)))
+
+
+def _number(name: str) -> int:
+    match = _NUMBER_AT_END.search(name)
+    return int(match[0]) if match else 0
+
+
+def _is_of_option(name: str, layout: Layout) -> bool:
+    return any(
+        name.startswith(f"{widget.name}.")
+        for widget in layout.widgets.values()
+        if widget.spec is not None and widget.spec.type == COMBO
+    )
+
+
+def _outputs(known: ClassShape, node: UiNode) -> tuple[str, ...]:
+    found: list[str] = []
+    for number in range(max(len(known.outputs), len(node.outputs))):
+        kind = type_text(known.outputs[number]) if number < len(known.outputs) else node.outputs[number].type
+        if kind == MATCHING:
+            kind = node.outputs[number].type if number < len(node.outputs) else "*"
+        found.append("*" if kind == MATCHING else kind)
+    return tuple(found)
+
+
+def bypass_index(shape: Shape, slot: int, wanted: str, page: PageRules) -> int | None:
     """The input that a bypassed node passes on in place of its output `slot`, for a consumer of type `wanted`."""
     inputs = shape.inputs
     if not inputs:
         return None
     if wanted in ("*", ""):
         return slot if slot < len(inputs) else 0
-    if 0 <= slot < len(inputs) and types_connect(inputs[slot].type, wanted):
+    given = shape.outputs[slot] if page.muted_gives_nothing and 0 <= slot < len(shape.outputs) else "*"
+    if 0 <= slot < len(inputs) and _passes(inputs[slot].type, given, wanted):
         return slot
     exact = next((index for index, one in enumerate(inputs) if one.type == wanted), None)
     if exact is not None:
         return exact
-    return next((index for index, one in enumerate(inputs) if types_connect(one.type, wanted)), None)
+    return next((index for index, one in enumerate(inputs) if _passes(one.type, given, wanted)), None)
 
 
 def types_connect(one: str, other: str) -> bool:
@@ -112,6 +199,10 @@ def types_connect(one: str, other: str) -> bool:
     ours = {part.strip().lower() for part in one.split(",")}
     theirs = {part.strip().lower() for part in other.split(",")}
     return not ours.isdisjoint(theirs) or "*" in ours | theirs
+
+
+def _passes(kind: str, given: str, wanted: str) -> bool:
+    return types_connect(kind, wanted) and types_connect(kind, given)
 
 
 def _link(slot: UiSlot | None) -> str | None:

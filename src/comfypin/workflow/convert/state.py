@@ -1,18 +1,21 @@
 """The values of all widgets, as the page holds them when it is about to submit.
 
-A subgraph's definition exists once, however many instances it has, so its nodes' widgets are shared: what one instance
-writes into them, the next one overwrites. It shows only where a value is asked for by name, or where a wire leads
-nowhere; we do as the page does.
+Until page 1.27 a subgraph's definition held the values of all its instances: what one instance wrote into it, the next
+one overwrote, which showed only where a value is asked for by name, or where a wire leads nowhere. Later pages keep an
+instance's values at the instance.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.convert.layout import as_text
+from comfypin.workflow.convert.packs import Variable
+from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.ui import INPUT_NODE, UiGraph
-from comfypin.workflow.convert.widgets import UNSET, Value, assign
+from comfypin.workflow.convert.widgets import UNSET, Value, widget_kind
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,8 +23,12 @@ class Container:
     """A graph with its nodes' shapes, and each node's widget values by name (for an instance: by promoted input)."""
 
     graph: UiGraph
-    shapes: Mapping[str, Shape]
+    shapes: dict[str, Shape]
     values: dict[str, dict[str, Value]] = field(default_factory=dict)
+    setters: Mapping[Variable, Shape] = field(default_factory=dict)
+    getters: Mapping[str, Variable] = field(default_factory=dict)
+    decoration: frozenset[str] = frozenset()
+    _targets: dict[str, list[tuple[Shape, int]]] | None = None
 
     def consumers(self) -> Iterator[tuple[str, Shape, int]]:
         """(link id, node, input index) for every wire that ends at a node here."""
@@ -30,17 +37,101 @@ class Container:
                 if slot.link is not None:
                     yield slot.link, shape, index
 
+    def targets(self) -> dict[str, list[tuple[Shape, int]]]:
+        """The inputs at which each link ends; kept until `forget_targets`."""
+        if self._targets is None:
+            self._targets = {}
+            for link_id, shape, index in self.consumers():
+                self._targets.setdefault(link_id, []).append((shape, index))
+        return self._targets
 
-def load_values(containers: Mapping[str, Container], order: list[str]) -> None:
-    """Give every widget its value, definitions from the inside out, then let instances and primitives write theirs."""
-    promoted = {name: _promotions(containers[name], containers) for name in order if name in containers and name != ""}
+    def forget_targets(self) -> None:
+        """Look at the wires again: some were added."""
+        self._targets = None
+
+
+Containers = Mapping[str, Container]
+Promotions = Mapping[str, list[tuple[str, str]]]
+"""The widgets inside, as (node id, widget), that each input of a subgraph stands for."""
+
+
+def promotions(container: Container, containers: Containers, page: PageRules) -> dict[str, list[tuple[str, str]]]:
+    """The widgets inside that each input of a subgraph stands for, in the definition's order."""
+    inner = container.targets()
+    promoted: dict[str, list[tuple[str, str]]] = {}
+    for position, port in enumerate(container.graph.inputs):
+        links = port.links if page.promotes_by_entry else port.links or _wires_from(container.graph, position)
+        targets = [
+            (shape.node.id, shape.inputs[index].name)
+            for link_id in links
+            for shape, index in inner.get(link_id, ())
+            if has_widget_at(shape, shape.inputs[index].name, containers)
+        ]
+        if targets:
+            promoted[port.name] = targets
+    return promoted
+
+
+def has_widget_at(shape: Shape, name: str, containers: Containers) -> bool:
+    """Whether an input has a widget, its own or one that a subgraph promotes."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(shape, name)]
+    while waiting:
+        one, wanted = waiting.pop()
+        if one.known is not None and wanted in one.widgets:
+            return True
+        if one.subgraph is None or (one.subgraph, wanted) in seen:
+            continue
+        seen.add((one.subgraph, wanted))
+        inside = containers[one.subgraph]
+        links = [link for port in inside.graph.inputs if port.name == wanted for link in port.links]
+        waiting.extend(
+            (target, target.inputs[at].name) for link in links for target, at in inside.targets().get(link, ())
+        )
+    return False
+
+
+def initial_values(
+    shape: Shape, promoted: Promotions, containers: Containers, page: PageRules, *, saved: bool = True
+) -> dict[str, Value]:
+    """The values of one node after loading; for an instance, those of its promoted inputs, saved ones by place."""
+    if shape.layout is not None:
+        return dict(shape.layout.values)
+    if shape.subgraph is None:
+        return _unknown_values(shape, page)
+    inside = containers[shape.subgraph]
+    state = {port: inside.values[targets[0][0]].get(targets[0][1], UNSET) for port, targets in promoted.items()}
+    values = shape.node.values
+    if saved and isinstance(values, list):
+        state.update(zip(list(state), values, strict=False))
+    elif saved and isinstance(values, Mapping) and page.reads_dict_values:
+        state.update({name: values[name] for name in state if name in values})
+    return state
+
+
+def settle(value: Value, target: tuple[str, str], inside: Container, page: PageRules) -> Value:
+    """A promoted value as the page shows it: the first choice for a null, a text in a field of several lines."""
+    shape = inside.shapes[target[0]]
+    spec = shape.spec(target[1])
+    if spec is None:
+        return value
+    if value is None and widget_kind(spec) == "COMBO" and spec.choices:
+        return spec.choices[0]
+    multiline = page.multiline_is_text and widget_kind(spec) == "STRING" and bool(spec.options.get("multiline"))
+    return as_text(value) if multiline else value
+
+
+def load_shared_values(containers: Containers, order: Sequence[str], page: PageRules) -> None:
+    """Give every widget its value by the rules of page 1.27: instances write theirs into what they share."""
+    promoted = {name: promotions(containers[name], containers, page) for name in order if name}
     # The page loads definitions in the file's order: an instance of one that comes later cannot take its values yet.
     places = {name: place for place, name in enumerate(containers)}
     for name in order:
         container = containers[name]
         for node_id, shape in container.shapes.items():
             early = name != "" and shape.subgraph is not None and places[shape.subgraph] > places[name]
-            container.values[node_id] = _initial(shape, promoted, containers, stored=not early)
+            ports = promoted[shape.subgraph] if shape.subgraph is not None else {}
+            container.values[node_id] = initial_values(shape, ports, containers, page, saved=not early)
     for name in order:
         apply_primitives(containers[name])
     # Saving the graph, which the page does first, writes each instance's values into the nodes inside: the root's
@@ -71,76 +162,19 @@ def apply_primitives(container: Container) -> None:
             container.values[shape.node.id][widget] = value
 
 
-def _promotions(container: Container, containers: Mapping[str, Container]) -> dict[str, list[tuple[str, str]]]:
-    """The widgets inside that each input of a subgraph stands for, in the definition's order."""
-    inner: dict[str, list[tuple[Shape, int]]] = {}
-    for link_id, shape, index in container.consumers():
-        inner.setdefault(link_id, []).append((shape, index))
-    promoted: dict[str, list[tuple[str, str]]] = {}
-    for position, port in enumerate(container.graph.inputs):
-        links = port.links or _wires_from(container.graph, position)
-        targets = [
-            (shape.node.id, shape.inputs[index].name)
-            for link_id in links
-            for shape, index in inner.get(link_id, ())
-            if _has_widget(shape, index, containers)
-        ]
-        if targets:
-            promoted[port.name] = targets
-    return promoted
-
-
 def _wires_from(graph: UiGraph, slot: int) -> tuple[str, ...]:
     return tuple(link.id for link in graph.links.values() if link.origin_id == INPUT_NODE and link.origin_slot == slot)
 
 
-def _has_widget(shape: Shape, index: int, containers: Mapping[str, Container]) -> bool:
-    name = shape.inputs[index].name
-    seen: set[tuple[str, str]] = set()
-    waiting = [(shape, name)]
-    while waiting:
-        one, wanted = waiting.pop()
-        if one.known is not None and any(widget.name == wanted for widget in one.known.widgets):
-            return True
-        if one.subgraph is None or (one.subgraph, wanted) in seen:
-            continue
-        seen.add((one.subgraph, wanted))
-        inside = containers[one.subgraph]
-        ports = [port for port in inside.graph.inputs if port.name == wanted]
-        links = {link for port in ports for link in port.links}
-        waiting.extend((target, target.inputs[at].name) for link, target, at in inside.consumers() if link in links)
-    return False
-
-
-def _initial(
-    shape: Shape,
-    promoted: Mapping[str, Mapping[str, list[tuple[str, str]]]],
-    containers: Mapping[str, Container],
-    *,
-    stored: bool,
-) -> dict[str, Value]:
-    if shape.known is not None:
-        return assign(shape.known, shape.node.values)
-    if shape.subgraph is None:
-        return _unknown_values(shape)
-    inside = containers[shape.subgraph]
-    ports = promoted[shape.subgraph]
-    state = {port: inside.values[targets[0][0]].get(targets[0][1], UNSET) for port, targets in ports.items()}
-    values = shape.node.values
-    if stored and isinstance(values, list):
-        state.update(zip(list(state), values, strict=False))
-    return state
-
-
-def _unknown_values(shape: Shape) -> dict[str, Value]:
+def _unknown_values(shape: Shape, page: PageRules) -> dict[str, Value]:
     stored = shape.node.values
-    if shape.is_virtual or not isinstance(stored, list):
-        return {}
-    if not stored:
+    if shape.is_virtual or not isinstance(stored, list) or not stored:
         return {}
     # The page shows a text field for each value; what is no text, number or truth value stands there as JSON.
-    last = stored[-1]
-    return {"UNKNOWN": last if isinstance(last, str | int | float) else json.dumps(last, separators=(",", ":"))}
+    shown = [one if isinstance(one, str | int | float) else json.dumps(one, separators=(",", ":")) for one in stored]
+    if not page.sends_all_unknown_values:
+        return {"UNKNOWN": shown[-1]}
+    return {f"UNKNOWN_{number}" if number else "UNKNOWN": value for number, value in enumerate(shown)}
 
 
 def _in_common_range(value: JsonValue, targets: list[tuple[Shape, str]]) -> JsonValue:
@@ -149,8 +183,8 @@ def _in_common_range(value: JsonValue, targets: list[tuple[Shape, str]]) -> Json
     least: list[float] = []
     most: list[float] = []
     for shape, name in targets:
-        spec = shape.known.specs.get(name) if shape.known else None
-        if spec is None or spec.type not in ("INT", "FLOAT"):
+        spec = shape.spec(name)
+        if spec is None or widget_kind(spec) not in ("INT", "FLOAT"):
             continue
         low, high = spec.options.get("min"), spec.options.get("max")
         least.extend([low] if isinstance(low, int | float) else [])

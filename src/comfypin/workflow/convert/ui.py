@@ -15,13 +15,6 @@ INPUT_NODE, OUTPUT_NODE = "-10", "-20"
 # The version whose links are arrays; every other one has objects (docs/workflows.md).
 _ARRAY_LINKS_VERSION = 0.4
 
-# Classes that ComfyUI renamed long ago; the page still takes the old names.
-_RENAMED = {
-    "T2IAdapterLoader": "ControlNetLoader",
-    "ConditioningAverage ": "ConditioningAverage",
-    "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiLink:
@@ -81,10 +74,17 @@ class UiGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiWorkflow:
-    """A whole file: its root and the subgraphs it defines."""
+    """A whole file: its root, the subgraphs it defines, and what the page keeps beside them.
+
+    `group_nodes` are the group nodes of older files by name, `virtual_wires` what broadcasting nodes wired when it was
+    saved, `last_id` the highest node id that was ever used.
+    """
 
     root: UiGraph
     definitions: Mapping[str, UiGraph] = field(default_factory=dict)
+    group_nodes: Mapping[str, JsonValue] = field(default_factory=dict)
+    virtual_wires: Sequence[JsonValue] = ()
+    last_id: int = 0
 
 
 def read_ui(content: Mapping[str, JsonValue], findings: list[Finding]) -> UiWorkflow:
@@ -106,7 +106,20 @@ def read_ui(content: Mapping[str, JsonValue], findings: list[Finding]) -> UiWork
         name = graph.get("name")
         named = name if isinstance(name, str) else graph_id
         definitions[graph_id] = _read_graph(graph, findings, graph_id=graph_id, name=named, arrays=False)
-    return UiWorkflow(root=root, definitions=definitions)
+    extra, state = _mapping(content.get("extra")), _mapping(content.get("state"))
+    last_id = content.get("last_node_id") if arrays else state.get("lastNodeId")
+    return UiWorkflow(
+        root=root,
+        definitions=definitions,
+        group_nodes=_mapping(extra.get("groupNodes")),
+        virtual_wires=_list(extra.get("ue_links")),
+        last_id=last_id if isinstance(last_id, int) else 0,
+    )
+
+
+def read_group(raw: Mapping[str, JsonValue], findings: list[Finding], *, graph_id: str, name: str) -> UiGraph:
+    """Read the inside of a group node of an older file, rewritten as a subgraph's definition."""
+    return _read_graph(raw, findings, graph_id=graph_id, name=name, arrays=False)
 
 
 def _read_graph(
@@ -142,7 +155,7 @@ def _read_node(raw: JsonValue, findings: list[Finding]) -> UiNode | None:
     title, mode, values = node.get("title"), node.get("mode"), node.get("widgets_values")
     return UiNode(
         id=node_id,
-        type=_RENAMED.get(kind, kind),
+        type=kind,
         title=title if isinstance(title, str) and title else None,
         mode=mode if isinstance(mode, int) else 0,
         inputs=tuple(_read_slot(slot) for slot in _list(node.get("inputs"))),
@@ -207,6 +220,8 @@ def _id(raw: JsonValue) -> str | None:
 
 def _number(raw: JsonValue) -> int:
     if isinstance(raw, float) and raw.is_integer():
+        return int(raw)
+    if isinstance(raw, str) and raw.isascii() and raw.isdecimal() and len(raw) < 10:
         return int(raw)
     return raw if isinstance(raw, int) and not isinstance(raw, bool) else -1
 

@@ -4,15 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from comfypin.workflow.convert.dynamic import Budget, Choose, TooMuchText, expand_dynamic
+from comfypin.workflow.convert.layout import CHOICE_INDEX
 from comfypin.workflow.convert.names import Names, name_nodes
+from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.resolve import Broken, FromNode, FromWidget, Resolved, Resolver, Scope
+from comfypin.workflow.convert.scenes import VIEWPORT, viewport_state
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.state import Container
 from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiSlot
-from comfypin.workflow.convert.widgets import UNSET, Value, control_of, is_controlled
+from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, Value, control_of, is_controlled, widget_kind
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import InputValue, Link
-from comfypin.workflow.texts import EXPANDED_CLASSES, EXPANDED_INPUT
+from comfypin.workflow.texts import EXPANDED_INPUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ class Written:
     """The inputs of every node of the prompt, what each node is in the file, the seeds, and the texts to be filled in.
 
     `texts` are the inputs, as (node id, input name), in whose own text the page fills `%...%` in; `names` are the nodes
-    that such a text may name.
+    that such a text may name. `decoration` are nodes that only a pack's page script knows, and that give nothing to
+    anybody.
     """
 
     nodes: Mapping[str, Mapping[str, InputValue]]
@@ -38,16 +42,19 @@ class Written:
     seeds: tuple[Seed, ...]
     texts: frozenset[tuple[str, str]]
     names: Names
+    decoration: frozenset[str]
 
 
-def write(containers: Mapping[str, Container], *, choose: Choose, findings: list[Finding]) -> Written:
+def write(containers: Mapping[str, Container], page: PageRules, *, choose: Choose, findings: list[Finding]) -> Written:
     """Write every node that is neither virtual, muted nor bypassed; broken wires are added to the findings."""
     scopes = list(unfold(containers))
     inside = {
         (scope.parent.prefix, scope.instance.node.id): scope for scope in scopes if scope.parent and scope.instance
     }
-    writer = _Writer(choose=choose, resolver=Resolver(inside), findings=findings)
+    writer = _Writer(choose=choose, page=page, resolver=Resolver(inside, page), findings=findings)
     for scope in scopes:
+        if not _is_active(scope) and not _is_left_over(scope, page):
+            continue
         for shape in scope.container.shapes.values():
             if not shape.is_virtual and shape.node.mode not in (MUTED, BYPASSED):
                 writer.write(scope, shape)
@@ -57,7 +64,31 @@ def write(containers: Mapping[str, Container], *, choose: Choose, findings: list
         seeds=tuple(writer.seeds),
         texts=frozenset(writer.texts),
         names=name_nodes(containers, scopes),
+        decoration=frozenset(scope.path_of(node_id) for scope in scopes for node_id in scope.container.decoration),
     )
+
+
+def _is_active(scope: Scope) -> bool:
+    """Whether no instance on the way to this scope is muted or bypassed."""
+    at: Scope | None = scope
+    while at is not None and at.instance is not None:
+        if at.instance.node.mode in (MUTED, BYPASSED):
+            return False
+        at = at.parent
+    return True
+
+
+def _is_left_over(scope: Scope, page: PageRules) -> bool:
+    """Whether the page leaves the inside of an inactive instance in the prompt, where nothing makes it run.
+
+    Page 1.27 does so, later ones for an instance within an instance. Nothing there is asked for, unless it holds an
+    output of its own, which must not run, or a class that the engine lacks, for which it would refuse the prompt.
+    """
+    parent = scope.parent
+    if page.inactive_instance_is_empty and (parent is None or parent.instance is None or not _is_active(parent)):
+        return False
+    shapes = scope.container.shapes.values()
+    return not any(shape.is_unknown or (shape.known and shape.known.is_output) for shape in shapes)
 
 
 def unfold(containers: Mapping[str, Container]) -> Iterator[Scope]:
@@ -75,6 +106,7 @@ def unfold(containers: Mapping[str, Container]) -> Iterator[Scope]:
 @dataclass(slots=True)
 class _Writer:
     choose: Choose
+    page: PageRules
     resolver: Resolver
     findings: list[Finding]
     nodes: dict[str, dict[str, InputValue]] = field(default_factory=dict)
@@ -87,10 +119,10 @@ class _Writer:
         node_id = scope.path_of(shape.node.id)
         inputs: dict[str, InputValue] = {}
         values = scope.container.values[shape.node.id]
-        silent = {widget.name for widget in shape.known.widgets if not widget.sent} if shape.known else set()
+        widgets = shape.widgets
         for name, value in values.items():
-            if name not in silent:
-                _put(inputs, name, self._sent(node_id, shape, name, value))
+            if name not in widgets or widgets[name].sent:
+                _put(inputs, name, self._sent(node_id, shape, name, value), kind=_kind(shape, name))
         for index, slot in enumerate(shape.inputs):
             source = self.resolver.resolve_input(scope, shape, index)
             match source:
@@ -99,15 +131,20 @@ class _Writer:
                 case FromNode(origin, output):
                     inputs[slot.name] = Link(origin, output)
                 case FromWidget(value=value):
+                    inputs.pop(slot.name, None)
                     _put(inputs, slot.name, value)
-            if source is None and _is_filled_in(scope, shape, index):
+            if source is None and self._is_filled_in(scope, shape, index):
                 self.texts.add((node_id, slot.name))
             self._note_seed(scope, shape, index, source)
+        if shape.node.type == CUSTOM_COMBO and CHOICE_INDEX in widgets:
+            inputs[CHOICE_INDEX] = _choice_index(inputs, values)
         self.nodes[node_id] = inputs
         self.shapes[node_id] = shape
 
     def _sent(self, node_id: str, shape: Shape, name: str, value: Value) -> Value:
-        spec = shape.known.specs.get(name) if shape.known else None
+        spec = shape.spec(name)
+        if spec is not None and spec.type == "LOAD_3D" and name == VIEWPORT:
+            return viewport_state(shape.node)
         if spec is None or not spec.options.get("dynamicPrompts") or not isinstance(value, str):
             return value
         try:
@@ -117,10 +154,22 @@ class _Writer:
             self.findings.append(_finding(node_id, shape, "dynamic_prompt", message, name))
             return value
 
+    def _is_filled_in(self, scope: Scope, shape: Shape, index: int) -> bool:
+        """Whether the page fills `%...%` texts in: in file names, and in what a primitive gives that was told to."""
+        slot = shape.inputs[index]
+        if slot.name == EXPANDED_INPUT and shape.node.type in self.page.expanded_classes:
+            return True
+        origin = _origin(scope, slot)
+        return (
+            origin is not None
+            and origin.node.type == PRIMITIVE
+            and bool(origin.node.properties.get("Run widget replace on values"))
+        )
+
     def _note_seed(self, scope: Scope, shape: Shape, index: int, source: Resolved) -> None:
         slot = shape.inputs[index]
-        spec = shape.known.specs.get(slot.name) if shape.known else None
-        if spec is None or spec.type != "INT" or isinstance(source, FromNode | Broken):
+        spec = shape.spec(slot.name)
+        if spec is None or widget_kind(spec) != "INT" or isinstance(source, FromNode | Broken):
             return
         node_id = scope.path_of(shape.node.id)
         origin = _origin(scope, slot)
@@ -139,19 +188,6 @@ class _Writer:
             self.seeds.append(Seed(node_id=node_id, input_name=slot.name, control=control, group=group))
 
 
-def _is_filled_in(scope: Scope, shape: Shape, index: int) -> bool:
-    """Whether the page fills `%...%` texts in: in file names, and in what a primitive gives that was told to."""
-    slot = shape.inputs[index]
-    if slot.name == EXPANDED_INPUT and shape.node.type in EXPANDED_CLASSES:
-        return True
-    origin = _origin(scope, slot)
-    return (
-        origin is not None
-        and origin.node.type == PRIMITIVE
-        and bool(origin.node.properties.get("Run widget replace on values"))
-    )
-
-
 def _origin(scope: Scope, slot: UiSlot) -> Shape | None:
     """The node that an input is wired to directly."""
     link = scope.container.graph.links.get(slot.link) if slot.link is not None else None
@@ -162,11 +198,26 @@ def _without_dead_links(inputs: Mapping[str, InputValue], alive: Mapping[str, ob
     return {name: value for name, value in inputs.items() if not isinstance(value, Link) or value.node_id in alive}
 
 
-def _put(inputs: dict[str, InputValue], name: str, value: Value) -> None:
+def _kind(shape: Shape, name: str) -> str | None:
+    spec = shape.spec(name)
+    return widget_kind(spec) if spec else None
+
+
+def _choice_index(inputs: Mapping[str, InputValue], values: Mapping[str, Value]) -> int:
+    """The place of a CustomCombo's choice among its options, as the page's script counts it."""
+    options = [value for name, value in values.items() if name.startswith("option")]
+    choice = inputs.get("choice", UNSET)
+    return options.index(choice) if choice in options else -1
+
+
+def _put(inputs: dict[str, InputValue], name: str, value: Value, *, kind: str | None = None) -> None:
     if value is UNSET:
         return
     # A bare list would be read as a link.
-    inputs[name] = {"__value__": value} if isinstance(value, list) else value
+    if isinstance(value, list):
+        inputs[name] = {"__type__": "CURVE", "__value__": value} if kind == "CURVE" else {"__value__": value}
+    else:
+        inputs[name] = value
 
 
 def _finding(node_id: str, shape: Shape, code: str, message: str, input_name: str) -> Finding:

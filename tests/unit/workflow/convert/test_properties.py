@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfypin.errors import ComfypinError
+from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.document import to_document
 from comfypin.workflow.load import load_workflow
+from tests.support.dynamic_classes import NEWER
 from tests.support.ui_graphs import CLASSES, converted, node, ui
 
 LIVE, MUTED, BYPASSED = 0, 2, 4
@@ -77,14 +79,22 @@ SLOTS = st.lists(
     | JSON,
     max_size=3,
 )
+FOREIGN = ("SetNode", "GetNode", "Reroute (x)", "Anything Everywhere", "workflow/g", "workflow>g")
+KINDS_OF_NODES = [*CLASSES, *NEWER, *FOREIGN, "Reroute", "PrimitiveNode", "Note", "sub", "inner"]
+ENTRIES = st.lists(
+    st.lists(st.sampled_from(["-1", "0", "1", "a", "1: a", "width", "$$x"]) | JSON, max_size=3), max_size=3
+)
 NODES = st.fixed_dictionaries(
-    {"id": IDS, "type": st.sampled_from([*CLASSES, "Reroute", "PrimitiveNode", "Note", "sub", "inner"]) | JSON},
+    {"id": IDS, "type": st.sampled_from(KINDS_OF_NODES) | JSON},
     optional={
         "mode": st.sampled_from([0, 2, 4]) | JSON,
         "inputs": SLOTS | JSON,
         "outputs": SLOTS | JSON,
         "widgets_values": st.lists(JSON, max_size=6) | JSON,
-        "properties": JSON,
+        "properties": st.fixed_dictionaries(
+            {}, optional={"proxyWidgets": ENTRIES | JSON, "proxyWidgetErrorQuarantine": JSON, "ue_properties": JSON}
+        )
+        | JSON,
         "title": JSON,
     },
 )
@@ -118,17 +128,35 @@ DEFINITIONS = st.lists(
     | JSON,
     max_size=2,
 )
+GROUPS = st.fixed_dictionaries(
+    {
+        "g": st.fixed_dictionaries(
+            {
+                "nodes": st.lists(NODES | JSON, max_size=3),
+                "links": st.lists(st.lists(st.integers(-1, 3) | JSON, max_size=5) | JSON, max_size=4),
+                "external": st.lists(st.lists(st.integers(-1, 3), max_size=3) | JSON, max_size=3),
+            }
+        )
+        | JSON
+    }
+)
 ANYTHING = st.fixed_dictionaries(
     {"nodes": st.lists(NODES | JSON, max_size=6), "links": LINKS, "version": st.just(0.4) | JSON},
-    optional={"definitions": st.fixed_dictionaries({"subgraphs": DEFINITIONS}) | JSON, "extra": JSON},
+    optional={
+        "definitions": st.fixed_dictionaries({"subgraphs": DEFINITIONS}) | JSON,
+        "extra": st.fixed_dictionaries({}, optional={"groupNodes": GROUPS | JSON, "ue_links": JSON}) | JSON,
+        "last_node_id": JSON,
+    },
 )
 
 
 @settings(max_examples=60)
-@given(ANYTHING)
-def test_whatever_a_file_holds_it_is_converted_or_refused_with_reasons(content: dict[str, Any]) -> None:
+@given(ANYTHING, st.sampled_from([CLASSES, {**CLASSES, **NEWER}]))
+def test_whatever_a_file_holds_it_is_converted_or_refused_with_reasons(
+    content: dict[str, Any], catalogue: Catalogue
+) -> None:
     try:
-        workflow = load_workflow(to_document(content, source="w"), CLASSES, choose=lambda options: options[0])
+        workflow = load_workflow(to_document(content, source="w"), catalogue, choose=lambda options: options[0])
     except ComfypinError:
         return
     assert workflow.graph.to_api().keys() == workflow.graph.nodes.keys()

@@ -1,0 +1,285 @@
+"""Values of subgraph instances as later pages hold them: at the instance, by entry of `proxyWidgets` or by input.
+
+An entry `[inner id, widget]` names the widget that a value of the instance belongs to. If no input of the subgraph
+stands for that widget yet, the page adds one, for all instances, and so do we.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from comfypin.digest import JsonValue
+from comfypin.workflow.convert.pages import PageRules
+from comfypin.workflow.convert.renumber import PROXY_WIDGETS
+from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
+from comfypin.workflow.convert.state import (
+    Container,
+    Containers,
+    Promotions,
+    apply_primitives,
+    has_widget_at,
+    initial_values,
+    promotions,
+    settle,
+)
+from comfypin.workflow.convert.ui import INPUT_NODE, UiLink, UiPort, UiSlot
+from comfypin.workflow.convert.widgets import UNSET, Value
+
+QUARANTINE = "proxyWidgetErrorQuarantine"
+OWN_INPUT = "-1"
+_PREVIEW = "$$"
+_PREFIX = re.compile(r"^\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
+_MAX_NESTING = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of `proxyWidgets`: the inner node, the widget, perhaps a deeper node, and the instance's value."""
+
+    inner_id: str
+    widget: str
+    deeper: str | None
+    value: Value
+
+
+def load_instance_values(containers: Containers, order: Sequence[str], page: PageRules) -> None:
+    """Give every widget its value by the rules of later pages, definitions from the inside out."""
+    for name in order:
+        container = containers[name]
+        for node_id, shape in container.shapes.items():
+            container.values[node_id] = _values(shape, containers, page)
+        for shape in container.shapes.values():
+            if shape.subgraph is not None:
+                _Promotion(container, shape, containers, page).run()
+    for name in order:
+        _complete_instances(containers[name], containers, page)
+    for name in order:
+        apply_primitives(containers[name])
+
+
+def _values(shape: Shape, containers: Containers, page: PageRules) -> dict[str, Value]:
+    if shape.subgraph is None:
+        return initial_values(shape, {}, containers, page)
+    inside = containers[shape.subgraph]
+    promoted = promotions(inside, containers, page)
+    state = initial_values(shape, promoted, containers, page, saved=not _raw_entries(shape))
+    for name, value in _put_aside(shape):
+        if name in state:
+            state[name] = value
+    return {name: settle(value, promoted[name][0], inside, page) for name, value in state.items()}
+
+
+def _put_aside(shape: Shape) -> Iterator[tuple[str, JsonValue]]:
+    """The values of the instance's own inputs that an earlier page put aside; the first of a name wins."""
+    entries = shape.node.properties.get(QUARANTINE)
+    for entry in reversed(entries) if isinstance(entries, list) else ():
+        if not isinstance(entry, Mapping):
+            continue
+        original, value = entry.get("originalEntry"), entry.get("hostValue")
+        named = isinstance(original, list) and len(original) > 1 and str(original[0]) == OWN_INPUT
+        if named and isinstance(original, list) and isinstance(original[1], str) and value is not None:
+            yield original[1], value
+
+
+def _complete_instances(container: Container, containers: Containers, page: PageRules) -> None:
+    """Give every instance the inputs that were added to its definition after it was loaded."""
+    cached: dict[str, Promotions] = {}
+    for node_id, shape in container.shapes.items():
+        if shape.subgraph is None:
+            continue
+        inside = containers[shape.subgraph]
+        added = inside.graph.inputs[len(shape.inputs) :]
+        if added:
+            slots = tuple(UiSlot(name=port.name, type=port.type) for port in added)
+            container.shapes[node_id] = replace(shape, inputs=(*shape.inputs, *slots))
+        state = container.values[node_id]
+        if shape.subgraph not in cached:
+            cached[shape.subgraph] = promotions(inside, containers, page)
+        for name, targets in cached[shape.subgraph].items():
+            if name not in state:
+                state[name] = inside.values[targets[0][0]].get(targets[0][1], UNSET)
+
+
+def _raw_entries(shape: Shape) -> list[JsonValue]:
+    entries = shape.node.properties.get(PROXY_WIDGETS)
+    return [entry for entry in entries if _is_entry(entry)] if isinstance(entries, list) else []
+
+
+def _is_entry(entry: JsonValue) -> bool:
+    return isinstance(entry, list) and len(entry) >= 2 and isinstance(entry[1], str)
+
+
+def _entries(shape: Shape) -> Iterator[_Entry]:
+    saved = shape.node.values
+    for place, raw in enumerate(_raw_entries(shape)):
+        if not isinstance(raw, list):
+            continue
+        widget = str(raw[1])
+        if isinstance(saved, Mapping):
+            value: Value = saved.get(widget, UNSET)
+        else:
+            value = saved[place] if saved is not None and place < len(saved) else UNSET
+        deeper = str(raw[2]) if len(raw) > 2 and raw[2] is not None else None
+        yield _Entry(str(raw[0]), widget, deeper, value)
+
+
+class _Promotion:
+    """Reads the entries of one instance, and adds the inputs that they ask for to its definition."""
+
+    def __init__(self, container: Container, host: Shape, containers: Containers, page: PageRules) -> None:
+        self._state = container.values[host.node.id]
+        self._host = host
+        self._inside = containers[host.subgraph or ""]
+        self._containers = containers
+        self._page = page
+        # Everything that grows with each entry, so that a thousand entries cost a thousand steps.
+        graph, inner = self._inside.graph, self._inside.targets()
+        self._promoted = promotions(self._inside, containers, page)
+        self._links = dict(graph.links)
+        self._ports = list(graph.inputs)
+        self._names = {port.name for port in graph.inputs}
+        self._stands_for: dict[tuple[str, str], str] = {}
+        for port in graph.inputs:
+            source = next(_sources(port, inner), None)
+            if source is not None:
+                self._stands_for.setdefault(source, port.name)
+
+    def run(self) -> None:
+        """Apply the entries: those of primitives last, as the page does."""
+        of_primitives: dict[str, list[_Entry]] = {}
+        for entry in _entries(self._host):
+            inner = self._inside.shapes.get(entry.inner_id)
+            if entry.inner_id == OWN_INPUT:
+                self._set_own(entry)
+            elif inner is not None and inner.node.type == PRIMITIVE:
+                of_primitives.setdefault(entry.inner_id, []).append(entry)
+            elif inner is not None:
+                self._set_inner(self._normalized(entry), inner)
+        for node_id, entries in of_primitives.items():
+            self._set_primitive(self._inside.shapes[node_id], entries)
+        if len(self._ports) > len(self._inside.graph.inputs):
+            graph = replace(self._inside.graph, inputs=tuple(self._ports), links=self._links)
+            self._inside.graph = graph
+            self._inside.forget_targets()
+
+    def _set_own(self, entry: _Entry) -> None:
+        # A null counts here, unlike in the other entries: both pages send it.
+        if entry.widget in self._promoted and entry.value is not UNSET:
+            self._set(entry.widget, entry.value)
+
+    def _set_inner(self, entry: _Entry, inner: Shape) -> None:
+        port = self._stands_for.get((entry.inner_id, entry.widget))
+        if port is None:
+            if entry.widget.startswith(_PREVIEW):
+                return
+            at = self._input_of(entry, inner)
+            if at is None:
+                return
+            port = self._add_port(entry.widget, inner.inputs[at].type, [(entry.inner_id, at)])
+        if entry.value is not UNSET and entry.value is not None and port in self._promoted:
+            self._set(port, entry.value)
+
+    def _set_primitive(self, primitive: Shape, entries: Sequence[_Entry]) -> None:
+        targets = [
+            (shape.node.id, index)
+            for link_id, shape, index in self._inside.consumers()
+            if (link := self._links.get(link_id)) and link.origin_id == primitive.node.id
+        ]
+        if not targets:
+            return
+        given = primitive.node.title
+        name = given if given and given != PRIMITIVE else entries[0].widget
+        port = self._add_port(name, self._inside.shapes[targets[0][0]].inputs[targets[0][1]].type, targets)
+        stored = primitive.node.values
+        own: Value = stored[0] if isinstance(stored, list) and stored else UNSET
+        value = next((one.value for one in entries if one.value is not UNSET and one.value is not None), own)
+        if value is not UNSET and port in self._promoted:
+            self._set(port, value)
+
+    def _set(self, port: str, value: Value) -> None:
+        self._state[port] = settle(value, self._promoted[port][0], self._inside, self._page)
+
+    def _normalized(self, entry: _Entry) -> _Entry:
+        """The entry without prefixes (`11: width`), unless the widget is really called so."""
+        if _resolves(self._inside, entry.inner_id, entry.widget, self._containers):
+            return entry
+        widget, deeper = entry.widget, entry.deeper
+        while match := _PREFIX.match(widget):
+            deeper, widget = match[1], match[2]
+        return replace(entry, widget=widget, deeper=deeper)
+
+    def _input_of(self, entry: _Entry, inner: Shape) -> int | None:
+        for index, slot in enumerate(inner.inputs):
+            if inner.subgraph is None:
+                if slot.widget and slot.name == entry.widget:
+                    return index
+                continue
+            target = _target(inner, slot.name, self._containers)
+            if slot.name not in self._inside.values[inner.node.id]:
+                continue
+            if entry.deeper is not None:
+                if target == (entry.deeper, entry.widget):
+                    return index
+            elif entry.widget == slot.name or (target is not None and target[1] == entry.widget):
+                return index
+        return None
+
+    def _add_port(self, name: str, kind: str, targets: Sequence[tuple[str, int]]) -> str:
+        unique, number = name, 1
+        while unique in self._names:
+            unique, number = f"{name}_{number}", number + 1
+        place = len(self._ports)
+        added: list[str] = []
+        promoted: list[tuple[str, str]] = []
+        for node_id, index in targets:
+            link_id = f"{INPUT_NODE}:{place}:{node_id}:{index}"
+            added.append(link_id)
+            self._links[link_id] = UiLink(
+                id=link_id, origin_id=INPUT_NODE, origin_slot=place, target_id=node_id, target_slot=index
+            )
+            shape = self._inside.shapes[node_id]
+            slots = list(shape.inputs)
+            slots[index] = replace(slots[index], link=link_id)
+            self._inside.shapes[node_id] = replace(shape, inputs=tuple(slots))
+            if has_widget_at(shape, slots[index].name, self._containers):
+                promoted.append((node_id, slots[index].name))
+        self._ports.append(UiPort(name=unique, type=kind, links=tuple(added)))
+        self._names.add(unique)
+        if promoted:
+            self._promoted[unique] = promoted
+            self._stands_for.setdefault(promoted[0], unique)
+            self._state[unique] = self._inside.values[promoted[0][0]].get(promoted[0][1], UNSET)
+        return unique
+
+
+def _sources(port: UiPort, inner: Mapping[str, Sequence[tuple[Shape, int]]]) -> Iterator[tuple[str, str]]:
+    for link_id in port.links:
+        for shape, index in inner.get(link_id, ()):
+            slot = shape.inputs[index]
+            if shape.subgraph is not None or slot.widget:
+                yield shape.node.id, slot.name
+
+
+def _target(instance: Shape, name: str, containers: Containers) -> tuple[str, str] | None:
+    """The node and the input inside an instance that one of its inputs leads to."""
+    inside = containers[instance.subgraph or ""]
+    inner = inside.targets()
+    for port in inside.graph.inputs:
+        if port.name == name:
+            return next(_sources(port, inner), None)
+    return None
+
+
+def _resolves(inside: Container, node_id: str, widget: str, containers: Containers) -> bool:
+    for _ in range(_MAX_NESTING):
+        shape = inside.shapes.get(node_id)
+        if shape is None:
+            return False
+        if shape.subgraph is None:
+            return widget in shape.widgets
+        target = _target(shape, widget, containers)
+        if target is None:
+            return False
+        inside = containers[shape.subgraph]
+        node_id, widget = target
+    return False

@@ -1,0 +1,125 @@
+"""Classes that ComfyUI replaced by others: graphs that still name the old ones, as its server rewrites them.
+
+Since 0.33 the server does this for prompts in API format whose class is not registered (`app/node_replace_manager.py`),
+and `GET /node_replacements` tells which; node packs add theirs. Doing it here lets preflight and `--set` see the real
+class, and helps with engines that do not do it yet.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from comfypin.digest import JsonValue
+from comfypin.workflow.catalogue import Catalogue, EngineCatalogue
+from comfypin.workflow.findings import Finding
+from comfypin.workflow.graph import Graph, InputValue, Link, Node
+
+# ComfyUI 0.33's own, in the shape of its answer, for engines that are older and for catalogues kept in a file.
+_CORE: Mapping[str, JsonValue] = {
+    "T2IAdapterLoader": [
+        {
+            "new_node_id": "ControlNetLoader",
+            "input_mapping": [{"new_id": "control_net_name", "old_id": "t2i_adapter_name"}],
+        }
+    ],
+    "Load3DAnimation": [{"new_node_id": "Load3D"}],
+    "Preview3DAnimation": [{"new_node_id": "Preview3D"}],
+    "SDV_img2vid_Conditioning": [{"new_node_id": "SVD_img2vid_Conditioning"}],
+    "ConditioningAverage ": [{"new_node_id": "ConditioningAverage"}],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What takes a class's place: its inputs by their new names (None: the same ones), and outputs that moved."""
+
+    new_class: str
+    inputs: Sequence[Mapping[str, JsonValue]] | None
+    outputs: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """A graph without replaced classes, and a warning for each node that had one."""
+
+    graph: Graph
+    findings: tuple[Finding, ...] = ()
+
+
+def replace_classes(graph: Graph, catalogue: Catalogue) -> Replaced:
+    """Replace the classes that the engine does not have and knows, or ComfyUI knows, another one for."""
+    found = {node.id: _replacement(node.class_type, catalogue) for node in graph.nodes.values()}
+    replacements = {node_id: one for node_id, one in found.items() if one is not None}
+    if not replacements:
+        return Replaced(graph=graph)
+    nodes: dict[str, Node] = {}
+    findings: list[Finding] = []
+    for node in graph.nodes.values():
+        inputs = {name: _moved(value, replacements) for name, value in node.inputs.items()}
+        replacement = replacements.get(node.id)
+        if replacement is None:
+            nodes[node.id] = replace(node, inputs=inputs)
+            continue
+        nodes[node.id] = replace(node, class_type=replacement.new_class, inputs=_renamed(inputs, replacement))
+        message = f"the engine has no {node.class_type!r}; {replacement.new_class} takes its place, as ComfyUI tells"
+        findings.append(
+            Finding(
+                code="class_replaced",
+                message=message,
+                node_id=node.id,
+                title=node.title if node.title != node.class_type else None,
+                class_type=node.class_type,
+                severity="warning",
+            )
+        )
+    return Replaced(graph=Graph(nodes=nodes), findings=tuple(findings))
+
+
+def _replacement(class_type: str, catalogue: Catalogue) -> Replacement | None:
+    if not catalogue or class_type in catalogue:
+        return None
+    told = catalogue.replacements if isinstance(catalogue, EngineCatalogue) else {}
+    listed = told.get(class_type) or _CORE.get(class_type)
+    # The server takes the first one, and none if that is not there.
+    first = listed[0] if isinstance(listed, list) and listed else None
+    if not isinstance(first, Mapping):
+        return None
+    new_class, inputs, outputs = first.get("new_node_id"), first.get("input_mapping"), first.get("output_mapping")
+    if not isinstance(new_class, str) or new_class not in catalogue:
+        return None
+    return Replacement(
+        new_class=new_class,
+        inputs=[one for one in inputs if isinstance(one, Mapping)] if isinstance(inputs, list) else None,
+        outputs=_outputs(outputs),
+    )
+
+
+def _outputs(mapping: JsonValue) -> dict[int, int]:
+    moved: dict[int, int] = {}
+    for one in mapping if isinstance(mapping, list) else ():
+        old, new = (one.get("old_idx"), one.get("new_idx")) if isinstance(one, Mapping) else (None, None)
+        if isinstance(old, int) and isinstance(new, int):
+            moved[old] = new
+    return moved
+
+
+def _moved(value: InputValue, replacements: Mapping[str, Replacement]) -> InputValue:
+    if not isinstance(value, Link) or value.node_id not in replacements:
+        return value
+    return Link(value.node_id, replacements[value.node_id].outputs.get(value.slot, value.slot))
+
+
+def _renamed(inputs: Mapping[str, InputValue], replacement: Replacement) -> dict[str, InputValue]:
+    # Without a mapping the server drops every input, and then refuses the node for their absence; the classes that
+    # name none have the same inputs as before.
+    if replacement.inputs is None:
+        return dict(inputs)
+    renamed: dict[str, InputValue] = {}
+    for one in replacement.inputs:
+        new_name, old_name = one.get("new_id"), one.get("old_id")
+        if not isinstance(new_name, str):
+            continue
+        if "set_value" in one:
+            renamed[new_name] = one["set_value"]
+        elif isinstance(old_name, str) and old_name in inputs:
+            renamed[new_name] = inputs[old_name]
+    return renamed

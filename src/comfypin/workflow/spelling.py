@@ -1,0 +1,91 @@
+"""Choices and file names as this engine spells them, in workflows that were written on another machine.
+
+Windows writes `XL\\base.safetensors`, and a file may be named in other letters there. A choice that differs in nothing
+else from exactly one choice of the engine is that choice; each one that is taken so is a warning.
+"""
+
+import re
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+
+from comfypin.digest import JsonValue
+from comfypin.workflow.catalogue import Catalogue, InputSpec, is_output, names_file
+from comfypin.workflow.findings import Finding
+from comfypin.workflow.graph import Graph, InputValue, Node, NodeId
+from comfypin.workflow.inputs import open_inputs
+from comfypin.workflow.prefix import PREFIX_INPUT
+
+# An option may bring further ones whose spelling differs too; no class nests them deeper.
+_MAX_ROUNDS = 20
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respelt:
+    """A graph as the engine spells it, and a warning for each value that was changed."""
+
+    graph: Graph
+    findings: tuple[Finding, ...] = ()
+
+
+def respell(graph: Graph, catalogue: Catalogue, *, brought: Set[tuple[NodeId, str]] = frozenset()) -> Respelt:
+    """Take the engine's spelling. `brought` are the file inputs (node id, name) that the job brings files for."""
+    nodes: dict[NodeId, Node] = {}
+    findings: list[Finding] = []
+    for node in graph.nodes.values():
+        nodes[node.id] = node
+        for _ in range(_MAX_ROUNDS):
+            changed = _respelt(nodes[node.id], catalogue, brought)
+            if not changed:
+                break
+            findings += [_finding(node, name, nodes[node.id].inputs[name], value) for name, value in changed.items()]
+            nodes[node.id] = replace(node, inputs={**nodes[node.id].inputs, **changed})
+    return Respelt(graph=Graph(nodes=nodes) if findings else graph, findings=tuple(findings))
+
+
+def _respelt(node: Node, catalogue: Catalogue, brought: Set[tuple[NodeId, str]]) -> dict[str, str]:
+    """The inputs of a node that the engine spells in another way."""
+    definition = catalogue.get(node.class_type)
+    if definition is None:
+        return {}
+    changed: dict[str, str] = {}
+    for spec in open_inputs(definition, node.inputs).specs.values():
+        value = node.inputs.get(spec.name)
+        if isinstance(value, str) and (node.id, spec.name) not in brought:
+            spelling = _choice(value, spec, is_file=names_file(node.class_type, spec))
+            if spelling != value:
+                changed[spec.name] = spelling
+    prefix = node.inputs.get(PREFIX_INPUT)
+    if is_output(definition) and isinstance(prefix, str) and "\\" in prefix and not _DRIVE.match(prefix):
+        changed[PREFIX_INPUT] = prefix.replace("\\", "/")
+    return changed
+
+
+def _choice(value: str, spec: InputSpec, *, is_file: bool) -> str:
+    if spec.choices is None or value in spec.choices:
+        return value
+    same_but_slashes = _alike(value.replace("\\", "/"), spec.choices, fold=False)
+    alike = same_but_slashes or _alike(value.replace("\\", "/").casefold(), spec.choices, fold=True)
+    if len(alike) == 1:
+        return alike[0]
+    # The engine lists only what lies at the top of its input folder.
+    return value.replace("\\", "/") if is_file else value
+
+
+def _alike(wanted: str, choices: Sequence[JsonValue], *, fold: bool) -> list[str]:
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    keys = [text.replace("\\", "/") for text in texts]
+    return [text for text, key in zip(texts, keys, strict=True) if (key.casefold() if fold else key) == wanted]
+
+
+def _finding(node: Node, input_name: str, value: InputValue, spelling: str) -> Finding:
+    return Finding(
+        code="respelt",
+        message=f"{value!r} is {spelling!r} on this engine, and was taken as that",
+        node_id=node.id,
+        title=node.title if node.title != node.class_type else None,
+        class_type=node.class_type,
+        input_name=input_name,
+        closest=(spelling,),
+        severity="warning",
+    )
