@@ -29,7 +29,12 @@ _TAKEN = frozenset({("SaveVideo", "format.codec", "option_missing"), ("SaveVideo
 
 # ComfyUI's own classes that check their values by themselves, as /object_info does not tell: all, or some of them.
 _ALL_BY_THEMSELVES = frozenset({"CustomCombo", "Load3D", "Load3DAdvanced"})
-_SOME_BY_THEMSELVES = frozenset({"SelectModelDevice", "SelectCLIPDevice", "SelectVAEDevice", "ModelAttentionBackend"})
+_SOME_BY_THEMSELVES = frozenset(
+    {
+        "SelectModelDevice", "SelectCLIPDevice", "SelectVAEDevice", "ModelAttentionBackend", "LoadImageSetNode",
+        "TripoConversionNode", "KlingCameraControls",
+    }
+)  # fmt: skip
 
 Code = Literal[
     "wrong_type", "too_small", "too_big", "not_in_list", "bad_link", "link_type", "needs_link",

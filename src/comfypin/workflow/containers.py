@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.document import MAX_BYTES
 
 KeyAndText: TypeAlias = tuple[str, str]
 
 # What an untrusted file may make us look at: more tags, boxes or pages than any real file has before its first frame.
 _MAX_PARTS = 100_000
+_MAX_TAG_LISTS = 100
 _MATROSKA_TAGS = b"\x12\x54\xc3\x67"
 _SIMPLE_TAG, _TAG, _TAG_NAME, _TAG_STRING = 0x67C8, 0x7373, 0x45A3, 0x4487
 # A box whose inside is boxes again, on the way to a file's metadata.
@@ -31,7 +33,9 @@ def mp4_texts(data: bytes) -> Iterator[KeyAndText]:
 def matroska_texts(data: bytes) -> Iterator[KeyAndText]:
     """Yield the tags of a Matroska or WebM file."""
     at = data.find(_MATROSKA_TAGS)
-    while at >= 0:
+    for _ in range(_MAX_TAG_LISTS):
+        if at < 0:
+            return
         # Looked for rather than walked to: what is recorded live has clusters of unknown size in front of its tags.
         _, start, end = next(_elements(data, at, len(data)), (0, at, at))
         yield from _matroska_tags(data, start, end)
@@ -121,7 +125,7 @@ def svg_texts(data: bytes) -> Iterator[KeyAndText]:
     """Yield what stands as JSON in the `<metadata>` of an SVG file."""
     found = re.search(rb"<metadata[^>]*>\s*(?:<!\[CDATA\[)?\s*(?=\{)", data)
     if found:
-        text = data[found.end() :].decode("utf-8", errors="replace")
+        text = data[found.end() : found.end() + MAX_BYTES].decode("utf-8", errors="replace")
         try:
             value, _ = json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError):

@@ -20,6 +20,7 @@ from comfypin.workflow.inputs import (
     option_names,
     option_specs,
 )
+from comfypin.workflow.spelling import spelling_of
 from comfypin.workflow.targets import candidates, find_node
 
 RandomInt: TypeAlias = Callable[[int, int], int]
@@ -148,6 +149,8 @@ def _with_option(
     wanted: Override, combo: InputSpec, inputs: Mapping[str, InputValue], value: InputValue
 ) -> dict[str, InputValue]:
     """The inputs with another option of a dynamic combo: those of the old one go, those that both have stay."""
+    if isinstance(value, str):
+        value = spelling_of(value, option_names(combo)) or value
     brought = option_specs(combo, value)
     if brought is None:
         names = [str(name) for name in option_names(combo)]

@@ -61,13 +61,21 @@ def _respelt(node: Node, catalogue: Catalogue, brought: Set[tuple[NodeId, str]])
     return changed
 
 
-def _choice(value: str, spec: InputSpec, *, is_file: bool) -> str:
-    if spec.choices is None or value in spec.choices:
+def spelling_of(value: str, choices: Sequence[JsonValue]) -> str | None:
+    """Return the one choice that a value differs from in nothing but slashes or letters, or that it is; else None."""
+    if value in choices:
         return value
-    same_but_slashes = _alike(value.replace("\\", "/"), spec.choices, fold=False)
-    alike = same_but_slashes or _alike(value.replace("\\", "/").casefold(), spec.choices, fold=True)
-    if len(alike) == 1:
-        return alike[0]
+    same_but_slashes = _alike(value.replace("\\", "/"), choices, fold=False)
+    alike = same_but_slashes or _alike(value.replace("\\", "/").casefold(), choices, fold=True)
+    return alike[0] if len(alike) == 1 else None
+
+
+def _choice(value: str, spec: InputSpec, *, is_file: bool) -> str:
+    if spec.choices is None:
+        return value
+    spelling = spelling_of(value, spec.choices)
+    if spelling is not None:
+        return spelling
     # The engine lists only what lies at the top of its input folder.
     return value.replace("\\", "/") if is_file else value
 

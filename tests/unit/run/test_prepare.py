@@ -106,3 +106,22 @@ def test_everything_wrong_is_said_at_once(folder: Path) -> None:
 def test_an_empty_workflow_is_the_smoke_test(folder: Path) -> None:
     job = prepared(a_request(folder, "{}"))
     assert {node.class_type for node in job.graph.nodes.values()} == {"EmptyImage", "SaveImage"}
+
+
+def test_a_workflow_from_windows_runs_with_warnings(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "photo.png").write_bytes(b"another photo")
+    windows = WORKFLOW.replace("photo.png", "sub\\\\photo.png").replace("%date:yyyy-MM-dd%/cat", "cats\\\\cat")
+    job = prepared(a_request(folder, windows))
+    assert job.mark is not None
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == f"cats/{job.mark.text}cat"
+    assert [file.path for file in job.inputs] == [folder / "sub" / "photo.png"]
+    assert [warning.partition(":")[0] for warning in job.warnings] == ["node 2 (SaveImage), input filename_prefix"]
+
+
+def test_a_class_that_another_one_replaced_runs_with_a_warning(folder: Path) -> None:
+    classes = {**CATALOGUE, "ConditioningAverage": CATALOGUE["SaveImage"]}
+    request = a_request(folder, WORKFLOW.replace("SaveImage", "ConditioningAverage "))
+    job = prepare(request, lock=LOCK, catalogue=classes, now=NOW)
+    assert job.graph.nodes["2"].class_type == "ConditioningAverage"
+    assert "'ConditioningAverage '" in job.warnings[0]

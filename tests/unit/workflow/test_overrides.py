@@ -141,6 +141,10 @@ def test_a_new_option_brings_its_inputs_with_their_defaults_and_drops_those_of_t
     assert set_movie("2.format=webm") == {"format": "webm", "format.codec": "auto", "format.loop": True}
 
 
+def test_an_option_in_other_letters_is_the_one_that_it_means() -> None:
+    assert set_movie("2.format=WebM") == set_movie("2.format=webm")
+
+
 def test_an_option_that_stays_keeps_what_is_under_it() -> None:
     assert set_movie("2.format=mp4") == {
         "format": "mp4", "format.codec": "h264", "format.codec.crf": 30, "format.fps": 12.5,

@@ -1,5 +1,6 @@
 """The workflow inside what ComfyUI saved: files of ComfyUI 0.33's own save nodes, and shapes that other writers use."""
 
+import contextlib
 import io
 import json
 import struct
@@ -7,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from comfypin.errors.workflow import WorkflowUnreadable
@@ -37,6 +40,15 @@ def test_a_saved_file_that_was_cut_short_never_breaks_the_reader(path: Path) -> 
             read_workflow_bytes(data[:length], source=path.name)
         except WorkflowUnreadable:
             continue
+
+
+@given(path=st.sampled_from(sorted(SAVED.iterdir())), at=st.floats(0, 1), noise=st.binary(min_size=1, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_a_saved_file_that_was_damaged_never_breaks_the_reader(path: Path, at: float, noise: bytes) -> None:
+    data = path.read_bytes()
+    start = int(at * len(data))
+    with contextlib.suppress(WorkflowUnreadable):
+        read_workflow_bytes(data[:start] + noise + data[start + len(noise) :], source=path.name)
 
 
 def exif(kind: str, tags: Mapping[int, str], comment: bytes = b"") -> bytes:

@@ -62,7 +62,8 @@ def _values(shape: Shape, containers: Containers, page: PageRules) -> dict[str, 
         return initial_values(shape, {}, containers, page)
     inside = containers[shape.subgraph]
     promoted = promotions(inside, containers, page)
-    state = initial_values(shape, promoted, containers, page, saved=not _raw_entries(shape))
+    # By place first, entries or not: what an entry does not name, or has no value for, keeps what stands in its place.
+    state = initial_values(shape, promoted, containers, page)
     for name, value in _put_aside(shape):
         if name in state:
             state[name] = value
@@ -163,8 +164,7 @@ class _Promotion:
             self._inside.forget_targets()
 
     def _set_own(self, entry: _Entry) -> None:
-        # A null counts here, unlike in the other entries: both pages send it.
-        if entry.widget in self._promoted and entry.value is not UNSET:
+        if entry.widget in self._promoted and entry.value is not UNSET and entry.value is not None:
             self._set(entry.widget, entry.value)
 
     def _set_inner(self, entry: _Entry, inner: Shape) -> None:

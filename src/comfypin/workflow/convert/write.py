@@ -135,6 +135,9 @@ class _Writer:
                     _put(inputs, slot.name, value)
             if source is None and self._is_filled_in(scope, shape, index):
                 self.texts.add((node_id, slot.name))
+                if slot.name in inputs and inputs[slot.name] is None:
+                    message = "it is null, and ComfyUI's page cannot fill texts into that: give it a text"
+                    self.findings.append(_finding(node_id, shape, "text_missing", message, slot.name))
             self._note_seed(scope, shape, index, source)
         if shape.node.type == CUSTOM_COMBO and CHOICE_INDEX in widgets:
             inputs[CHOICE_INDEX] = _choice_index(inputs, values)

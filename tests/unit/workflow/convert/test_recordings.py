@@ -26,7 +26,6 @@ BY_ROWS = "an open input is connected by a row of links, as page 1.58 does it"
 TEXT = "a number in a text of several lines is a text, as on page 1.58"
 FIRST_ROW = "two wires reach a subgraph's output: the first row counts, as on page 1.58"
 TWO_TARGETS = "a promoted primitive with two targets: page 1.49 takes the second one's value from elsewhere"
-HOLE = "page 1.49 sends null, which the server refuses; the inner value stays"
 NO_GUESS = "page 1.49 takes another definition for one that the file lacks"
 
 # What differs from the recorded page on purpose, as `node.input` (or a node), and why.
@@ -51,7 +50,6 @@ ON_PURPOSE: dict[str, tuple[str, set[str]]] = {
         {"134.prompt", "136.source", "104:67.text"},
     ),
     "tpl_templates_graphic_design_recomposer": (TWO_TARGETS, {"143:157.model.aspect_ratio"}),
-    "bp_Text_to_Audio_(ACE-Step_1.5)": (HOLE, {"21:110.value"}),
     "raw_g_missing_def": (NO_GUESS, {"1", "1:11", "1:12", "2.images"}),
 }
 
