@@ -35,6 +35,10 @@ class RetryPolicy:
     longest_s: float = 60.0
     longest_asked_s: float = 600.0
 
+    def is_exhausted(self, failures: int) -> bool:
+        """Return whether so many failures in a row are more than are tried again."""
+        return self.retries is not None and failures > self.retries
+
     def ceiling_s(self, failures: int) -> float:
         """Return the longest delay after so many failures in a row (1 or more), if the server asks for none."""
         return min(self.longest_s, self.base_s * 2.0 ** min(max(0, failures - 1), _MOST_DOUBLINGS))
@@ -47,7 +51,7 @@ class RetryPolicy:
         What a server asks for is waited in full and jittered beyond: all its clients heard the same number.
         `draw` gives a number between 0 and 1.
         """
-        if self.retries is not None and failures > self.retries:
+        if self.is_exhausted(failures):
             return None
         jitter_s = draw() * self.ceiling_s(failures)
         if asked_s is None or asked_s <= 0:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from comfypin.http.client import HttpClient
 from comfypin.lock.codec import read_lock
-from comfypin.models.http import HttpClient
 from comfypin.objects.interface import ObjectStore
 from comfypin.objects.memory import MemoryStore
 from comfypin.outputs.inline import InlineSink
@@ -18,11 +18,17 @@ from tests.conftest import ROOT
 LOCK = read_lock(ROOT / "lockfiles" / "comfy-demo.lock.json").lock
 
 
-def a_fetcher(*, limits: Limits | None = None, stores: dict[str, MemoryStore] | None = None) -> Fetcher:
+def a_fetcher(
+    *, limits: Limits | None = None, stores: dict[str, MemoryStore] | None = None, public_only: bool = True
+) -> Fetcher:
     def open_bucket(scheme: str, name: str) -> ObjectStore:
         return (stores or {})[f"{scheme}://{name}"]
 
-    return Fetcher(open_client=lambda: HttpClient(public_only=True), open_bucket=open_bucket, limits=limits or Limits())
+    return Fetcher(
+        open_client=lambda deadline: HttpClient(public_only=public_only, deadline=deadline),
+        open_bucket=open_bucket,
+        limits=limits or Limits(),
+    )
 
 
 def a_service(engine: FakeEngine | None = None, *, sink: OutputSink | None = None, folder: Path = ROOT) -> Service:

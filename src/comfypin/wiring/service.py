@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def open_service(lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, private_inputs: bool = False) -> "Service":
     """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
-    from comfypin.models.http import HttpClient
+    from comfypin.http.client import HttpClient
     from comfypin.serve.fetch import Fetcher, Limits
     from comfypin.serve.handler import Service
     from comfypin.serve.workflows import WorkflowFolder
@@ -37,7 +37,9 @@ def open_service(lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, private
         lock=lock,
         engine=engine,
         fetcher=Fetcher(
-            open_client=lambda: HttpClient(public_only=not private_inputs), open_bucket=open_bucket, limits=Limits()
+            open_client=lambda deadline: HttpClient(public_only=not private_inputs, deadline=deadline),
+            open_bucket=open_bucket,
+            limits=Limits(),
         ),
         sink_for=sink_for,
         workflows=WorkflowFolder(),

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.models import ledger as ledger_module
-from comfypin.models.effort import Effort, Pace
+from comfypin.models.effort import Pace, Trouble
 from comfypin.models.ledger import Ledger
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.scratch import Scratch
+from comfypin.retry import RetryPolicy
 
 A, B = Digest.of(b"a"), Digest.of(b"b")
 
@@ -116,7 +117,7 @@ def test_enough_bytes_begin_a_new_window() -> None:
 
 
 def test_pauses_grow_and_heed_the_server() -> None:
-    effort = Effort(first_pause_s=1)
-    assert 2 <= effort.pause_s(3, None) <= 4
-    assert effort.pause_s(1, 30) == 30
-    assert effort.pause_s(1, 300) == 300, "the hub counts in windows of five minutes"
+    trouble = Trouble(RetryPolicy(base_s=1, longest_s=4), own=3)
+    assert 0 <= (trouble.delay_s(None) or 0) <= 4
+    assert 300 <= (trouble.delay_s(300) or 0) <= 304, "the hub counts in windows of five minutes"
+    assert trouble.delay_s(3600) is None
