@@ -99,18 +99,22 @@ def asked_delay_s(error: Exception) -> float | None:
 class Retry:
     """A policy with what it is applied to; sleep and chance can be replaced.
 
-    `on` are the exceptions that may pass by themselves; the others go up at once. `report` hears of each retry.
+    `on` are the exceptions that may pass by themselves, `when` says which of them do; the others go up at once.
+    `report` hears of each retry.
     `progress` says how far the operation has come, in any unit: a failure after progress is the first of a new row,
     because a long upload over a bad line is not a hopeless one.
     """
 
     policy: RetryPolicy
     on: type[Exception] | tuple[type[Exception], ...]
+    when: Callable[[Exception], bool] = lambda error: True
     report: Callable[[Retried], None] = lambda retried: None
     progress: Callable[[], float] = lambda: 0
     draw: Callable[[], float] = random.random
 
     def _delay_s(self, error: Exception, failures: Failures, reached: float) -> float | None:
+        if not self.when(error):
+            return None
         if self.progress() > reached:
             failures.reset()
         delay_s = failures.add(asked_s=asked_delay_s(error))

@@ -102,17 +102,19 @@ class HttpClient:
         body: bytes | None = None,
         led_by: str | None = None,
         deadline: Deadline | None = None,
+        max_redirects: int = MAX_REDIRECTS,
     ) -> Response:
         """Ask, follow redirects, and return the response to read or close, whatever its status is.
 
         `led_by` is the address of a server that named this one in a response that was no redirect but means the same.
-        `deadline` holds for the whole, the body too. Raises `HttpError`, or what `translate` makes of it.
+        `deadline` holds for the whole, the body too. With `max_redirects` 0 a redirect is returned as it is.
+        Raises `HttpError`, or what `translate` makes of it.
         """
         shown = shown_url(url)
         limit = deadline or self._deadline
         whole = limit or Deadline(self._transport.head_s)
         try:
-            asking = _Asking(method, _parsed(url), dict(headers or {}), body)
+            asking = _Asking(method, _parsed(url), dict(headers or {}), body, max_redirects)
             response = self._follow(asking, None if led_by is None else _parsed(led_by), whole)
         except HttpError as error:
             raise self._translate(shown, error) from error.__cause__
@@ -134,11 +136,11 @@ class HttpClient:
             sent = self._headers(asking)
             raw = self._ask(asking, route, sent, deadline)
             location = raw.headers.get("Location")
-            if raw.status not in _REDIRECTS or not location:
+            if raw.status not in _REDIRECTS or not location or not asking.max_redirects:
                 return self._response(raw, asking.url, deadline, hops)
             hops.append((raw.status, dict(raw.headers.items())))
-            if len(hops) > MAX_REDIRECTS:
-                raise AddressRefused(f"more than {MAX_REDIRECTS} redirects")
+            if len(hops) > asking.max_redirects:
+                raise AddressRefused(f"more than {asking.max_redirects} redirects")
             self._response(raw, asking.url, deadline, hops).text()
             asking = asking.redirected(raw.status, location, had_secret=_holds_secret(sent))
 
@@ -218,6 +220,7 @@ class _Asking:
     url: HttpUrl
     headers: dict[str, str]
     body: bytes | None
+    max_redirects: int
 
     def redirected(self, status: int, location: str, *, had_secret: bool) -> "_Asking":
         """Return what is asked after a redirect. Raises `AddressRefused`."""

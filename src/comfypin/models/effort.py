@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from comfypin.retry import RetryPolicy
 
 BUFFER_BYTES = 512 << 10
-# Below this a connection is worth less than the hope for a better one.
-STALL_BYTES_PER_S = 2_000
 LEAST_PROGRESS_BYTES = 64 << 10
 # The hub's limits count in windows of five minutes, so it may ask to come back after that.
 MODEL_RETRIES = RetryPolicy(retries=6, base_s=0.5, longest_s=20.0, longest_asked_s=600.0)
@@ -100,30 +98,6 @@ class Trouble:
     def delay_s(self, asked_s: float | None) -> float | None:
         """Return how long to wait, with what the server asked for as the least; None if it asked for too much."""
         return replace(self.policy, retries=None).delay_s(self.own, asked_s=asked_s)
-
-
-class Pace:
-    """Notices a connection that still gives bytes, but hardly any."""
-
-    def __init__(self, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._window_s = window_s
-        self._clock = clock
-        self._since = clock()
-        self._count = 0
-
-    def too_slow(self, count: int) -> bool:
-        """Tell it what arrived; True when a whole window went by below the least rate."""
-        self._count += count
-        if self._clock() - self._since < self._window_s:
-            return False
-        if self.rate() < STALL_BYTES_PER_S:
-            return True
-        self._since, self._count = self._clock(), 0
-        return False
-
-    def rate(self) -> float:
-        """Bytes a second in the present window."""
-        return self._count / max(1e-9, self._clock() - self._since)
 
 
 class Hunger:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError
 from comfypin.errors.model import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
-from comfypin.models.effort import Budget, Effort, Hunger, Pace, Trouble
+from comfypin.http.stall import StallWatch
+from comfypin.models.effort import Budget, Effort, Hunger, Trouble
 from comfypin.models.interface import ModelSource, Reader, RemoteFile, Stop, Wanted, shown
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.parts import Part, Parts
@@ -207,7 +208,7 @@ class Transfer:
             self._parts.ended(part)
 
     def _copy(self, part: Part, reader: Reader, buffer: memoryview) -> None:
-        pace = Pace(self._effort.stall_s)
+        pace = StallWatch(self._effort.stall_s)
         filled, began = 0, time.monotonic()
         try:
             while count := reader.readinto(buffer[filled:]):

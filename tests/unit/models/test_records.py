@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from comfypin.digest import Digest
+from comfypin.http.stall import StallWatch
 from comfypin.models import ledger as ledger_module
-from comfypin.models.effort import Pace, Trouble
+from comfypin.models.effort import Trouble
 from comfypin.models.ledger import Ledger
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.scratch import Scratch
@@ -101,7 +102,7 @@ def test_a_journal_that_makes_no_sense_is_not_gone_on_with(tmp_path: Path) -> No
 
 def test_hardly_any_bytes_in_a_whole_window_is_too_slow() -> None:
     now = 0.0
-    pace = Pace(10, clock=lambda: now)
+    pace = StallWatch(10, clock=lambda: now)
     assert not pace.too_slow(1)
     now = 11
     assert pace.too_slow(1)
@@ -109,7 +110,7 @@ def test_hardly_any_bytes_in_a_whole_window_is_too_slow() -> None:
 
 def test_enough_bytes_begin_a_new_window() -> None:
     now = 0.0
-    pace = Pace(10, clock=lambda: now)
+    pace = StallWatch(10, clock=lambda: now)
     now = 11
     assert not pace.too_slow(1_000_000)
     now = 12
