@@ -31,14 +31,20 @@ def a_fetcher(
     )
 
 
-def a_service(engine: FakeEngine | None = None, *, sink: OutputSink | None = None, folder: Path = ROOT) -> Service:
+def a_service(
+    engine: FakeEngine | None = None,
+    *,
+    sink: OutputSink | None = None,
+    folder: Path = ROOT,
+    fetcher: Fetcher | None = None,
+) -> Service:
     def sink_for(_wish: OutputWish, _s3: S3Wish | None) -> OutputSink:
         return sink or InlineSink()
 
     return Service(
         lock=LOCK,
         engine=engine or FakeEngine(),
-        fetcher=a_fetcher(),
+        fetcher=fetcher or a_fetcher(),
         sink_for=sink_for,
         workflows=WorkflowFolder([folder]),
     )
