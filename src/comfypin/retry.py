@@ -18,7 +18,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_MOST_DOUBLINGS = 60  # 2.0**1024 is an OverflowError, and a client may be offline for longer than that
+_MOST_DOUBLINGS = 30  # 2.0**1024 is an OverflowError, and a client may be offline for longer than that
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 

@@ -12,8 +12,8 @@ from urllib3 import exceptions
 from comfypin.http.deadline import Deadline, DeadlinePassed
 from comfypin.http.errors import DeadlineExceeded, HttpError, ProxyFailed
 
-# Longer pieces are not faster; above this size malloc gives each its own pages, which costs more than the copy.
-_PIECE_BYTES = 128 << 10
+# Each piece is one read of the socket and a copy; small ones cost more in calls than large ones in memory.
+_PIECE_BYTES = 512 << 10
 MAX_TEXT_BYTES = 64 << 10
 
 
