@@ -113,7 +113,7 @@ class Response:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (exceptions.HTTPError, OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+        except (exceptions.HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise self._translate(error_of(error, self._deadline)) from error
 

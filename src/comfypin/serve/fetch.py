@@ -57,17 +57,17 @@ class Fetcher:
         """
         budget = _Budget(self._limits, deadline or self.deadline())
         pointed = []
-        for image in job.images:
-            self._write(folder, image.name, _decoded(image.name, image.image, budget), budget)
-        for item in job.inputs:
-            source = item.data if item.data is not None else str(item.url)
-            if item.data is not None:
-                chunks = _decoded(item.name, source, budget)
-            else:
-                chunks = self._fetched(item.name, source, budget.deadline)
-            path = self._write(folder, item.name, chunks, budget)
-            if item.node is not None:
-                pointed.append(f"{item.node}={path}")
+        with closing(self._open_client(budget.deadline)) as client:
+            for image in job.images:
+                self._write(folder, image.name, _decoded(image.name, image.image, budget), budget)
+            for item in job.inputs:
+                if item.data is not None:
+                    chunks = _decoded(item.name, item.data, budget)
+                else:
+                    chunks = self._fetched(item.name, str(item.url), client)
+                path = self._write(folder, item.name, chunks, budget)
+                if item.node is not None:
+                    pointed.append(f"{item.node}={path}")
         return tuple(pointed)
 
     def _write(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_Budget") -> Path:
@@ -91,14 +91,14 @@ class Fetcher:
             raise InputUnusable(name=name, reason=exc.message.rstrip(".")) from exc
         return path
 
-    def _fetched(self, name: str, url: str, deadline: Deadline) -> Iterator[bytes]:
+    def _fetched(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
         scheme = urlsplit(url).scheme
         if scheme in ("s3", "gs"):
             bucket, _, key = url.partition("://")[2].partition("/")
             yield from self._open_bucket(scheme, bucket).read(key)
             return
         try:
-            with closing(self._open_client(deadline)) as client, client.get(url) as response:
+            with client.get(url) as response:
                 if response.status != 200:
                     raise InputUnusable(name=name, reason=f"its server answered {response.status}")
                 yield from response.pieces()

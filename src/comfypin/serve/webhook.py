@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from comfypin.addresses import HostInvalid, HostNotPublic, Resolver, is_public, resolve_public
+from comfypin.http.proxies import Proxies, Proxy, ProxyInvalid
 from comfypin.http.url import HttpUrl, UrlInvalid
 from comfypin.retry import Retried, Retry, RetryPolicy, parse_retry_after
 
@@ -47,11 +48,13 @@ class Webhooks:
         allow_private: bool,
         retry_policy: RetryPolicy = WEBHOOK_RETRIES,
         resolver: Resolver | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self._secret = secret
         self._allow_private = allow_private
         self._retry_policy = retry_policy
         self._resolver = resolver
+        self._proxies = Proxies.from_environment() if proxies is None else proxies
 
     async def tell(self, job_id: str, url: str, body: bytes) -> bool:
         """Post until it is answered with 200, three times at most; returns whether it was. Raises nothing."""
@@ -63,7 +66,7 @@ class Webhooks:
             parsed = HttpUrl.parse(url)
             retry = Retry(policy=self._retry_policy, on=_NotTold, report=report)
             await retry.call_async(lambda: self._post(parsed, body))
-        except (_NotTold, UrlInvalid, HostInvalid, HostNotPublic) as exc:
+        except (_NotTold, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid) as exc:
             _log_failure(job_id, str(exc))
             return False
         return True
@@ -75,12 +78,20 @@ class Webhooks:
             headers[SIGNATURE] = signature(self._secret, timestamp, body)
         if url.authorization:
             headers["Authorization"] = url.authorization
+        proxy = self._proxies.for_url(url)
+        if proxy is not None and url.scheme == "http":
+            headers.update(proxy.headers)  # there is no CONNECT that could hold them
         try:
-            connector = await self._connector(url)
+            connector = await self._connector(url, proxy)
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
                 session.post(
-                    URL(url.address, encoded=True), data=body, headers=headers, allow_redirects=False
+                    URL(url.address, encoded=True),
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=proxy.url if proxy else None,
+                    proxy_headers=proxy.headers if proxy else None,
                 ) as response,
             ):
                 if response.status != 200:
@@ -89,12 +100,14 @@ class Webhooks:
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise _NotTold(type(exc).__name__) from exc
 
-    async def _connector(self, url: HttpUrl) -> aiohttp.TCPConnector:
+    async def _connector(self, url: HttpUrl, proxy: Proxy | None) -> aiohttp.TCPConnector:
         """Return what connects to the addresses that were found public, and to no others."""
         if self._allow_private:
             return aiohttp.TCPConnector()
         checked = partial(resolve_public, url.host, url.port, resolver=self._resolver, within_s=_TIMEOUT_S)
         addresses = await asyncio.to_thread(checked)
+        if proxy is not None:
+            return aiohttp.TCPConnector()  # to the proxy, which the operator named
         # aiohttp asks no resolver for an address, so the socket has a check of its own, which nothing passes by.
         return aiohttp.TCPConnector(resolver=_Pinned(addresses), socket_factory=_public_socket)
 

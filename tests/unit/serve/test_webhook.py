@@ -6,9 +6,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from comfypin.http.proxies import Proxies
 from comfypin.http.url import HttpUrl
 from comfypin.retry import NO_RETRIES, RetryPolicy
 from comfypin.serve.webhook import Webhooks
+from tests.support.connect_proxy import connect_proxy
 
 AT_ONCE = RetryPolicy(retries=2, base_s=0)
 
@@ -81,7 +83,7 @@ async def test_a_name_is_resolved_once_and_pinned(listening: tuple[Receiver, str
     receiver, url = listening
     resolver = Rebinds()
     webhooks = Webhooks(secret=None, allow_private=False, retry_policy=NO_RETRIES, resolver=resolver)
-    connector = await webhooks._connector(HttpUrl.parse(url.replace("127.0.0.1", "rebind.example")))
+    connector = await webhooks._connector(HttpUrl.parse(url.replace("127.0.0.1", "rebind.example")), None)
     found = await connector._resolve_host("rebind.example", 80)
     await connector.close()
     assert [one["host"] for one in found] == ["203.0.114.1"]
@@ -97,3 +99,16 @@ async def test_a_receiver_that_asks_to_come_back_tomorrow_is_given_up_at_once() 
     async with TestServer(app) as server:
         webhooks = Webhooks(secret=None, allow_private=True)
         assert not await webhooks.tell("job", str(server.make_url("/hook")), b"{}")
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_webhooks_go_by_the_proxy_unless_they_are_private(
+    listening: tuple[Receiver, str], *, is_allowed: bool
+) -> None:
+    receiver, url = listening
+    receiver.statuses = [200]
+    with connect_proxy(login="user:p@ss") as proxy:
+        proxies = Proxies.from_environment({"HTTP_PROXY": proxy.url})
+        webhooks = Webhooks(secret=None, allow_private=is_allowed, retry_policy=AT_ONCE, proxies=proxies)
+        assert await webhooks.tell("job", url, b"{}") is is_allowed
+        assert proxy.asked == ([f"POST {url}"] if is_allowed else [])
