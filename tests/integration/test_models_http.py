@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors.model import ModelsFailed, ModelUnavailable
+from comfypin.http.client import Credentials, HttpClient
 from comfypin.models.effort import Effort
-from comfypin.models.http import Credentials, HttpClient
 from comfypin.models.partial import Partial
 from comfypin.models.pull import PullOptions
+from comfypin.retry import RetryPolicy
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import FAST, Home, pin_of, some_bytes, sources_over
 
@@ -399,7 +400,7 @@ def test_a_packed_answer_is_refused(home: Home) -> None:
 
 def test_a_connection_that_trickles_is_left(home: Home) -> None:
     with faulty_server(lambda request: ranged(SMALL, request, silent_after=1000)) as server:
-        options = PullOptions(effort=Effort(attempts=2, first_pause_s=0.01, stall_s=0.2))
+        options = PullOptions(effort=Effort(retry_policy=RetryPolicy(retries=1, base_s=0.01), stall_s=0.2))
         report = home.pull(weights(SMALL, f"{server.url}/x"), options=options, sources=sources_over(timeout_s=0.3))
     assert report.failures
 

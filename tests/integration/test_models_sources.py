@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors.model import SourceFailed
+from comfypin.http.client import Credentials, HttpClient, Transport
 from comfypin.models.bucket import BucketSource
 from comfypin.models.civitai import CivitaiSource
 from comfypin.models.describe import describe
-from comfypin.models.http import Credentials, HttpClient
 from comfypin.models.huggingface import HubFile, HubSource
+from comfypin.models.responses import model_client
 from comfypin.objects.config import S3Config
 from comfypin.objects.gcs import GcsStore
 from comfypin.objects.interface import ObjectStore
@@ -38,7 +39,7 @@ def home(tmp_path: Path) -> Home:
 
 def client_for(server: FaultyServer, token: str | None) -> HttpClient:
     tokens = {server.url: token} if token else {}
-    return HttpClient(credentials=Credentials(tokens=tokens), timeout_s=5)
+    return model_client(credentials=Credentials(tokens=tokens), transport=Transport(timeout_s=5))
 
 
 def hub_source(server: FaultyServer, *, token: str | None = None, caches: tuple[Path, ...] = ()) -> HubSource:

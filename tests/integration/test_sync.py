@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from comfypin.retry import RetryPolicy
 from comfypin.sync.manifest import Manifest
 from comfypin.sync.names import Filter
 from comfypin.sync.outbox import Outbox
@@ -21,7 +22,9 @@ from comfypin.sync.syncer import Delivered, Failed, Options, Syncer, SyncEvent
 from comfypin.sync.watch import Notice
 from tests.support.flaky_store import FlakyStore
 
-OPTIONS = Options(settle_s=0.15, poll_s=0.2, grace_s=20, longest_wait_s=0.3)
+OPTIONS = Options(
+    settle_s=0.15, poll_s=0.2, grace_s=20, retry_policy=RetryPolicy(retries=None, base_s=0.3, longest_s=0.3)
+)
 
 
 class Bench:

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import Digest
+from comfypin.http.client import Credentials, Transport
+from comfypin.http.connections import Network, SystemNetwork
+from comfypin.http.proxies import Proxies
 from comfypin.lock.model import ModelPin
 from comfypin.models.effort import Budget, Effort
-from comfypin.models.http import Credentials, HttpClient
 from comfypin.models.httpfile import HttpSource
 from comfypin.models.interface import ModelSource, Watcher
 from comfypin.models.local import LocalSource
-from comfypin.models.network import Dialler
 from comfypin.models.places import Places
 from comfypin.models.pull import Puller, PullOptions, PullReport
+from comfypin.models.responses import model_client
 from comfypin.models.store import BlobStore
+from comfypin.retry import RetryPolicy
 
-FAST = Effort(attempts=4, first_pause_s=0.01, stall_s=5.0)
+FAST = Effort(retry_policy=RetryPolicy(retries=3, base_s=0.02), stall_s=5.0)
 
 
 def some_bytes(count: int, *, seed: int = 1) -> bytes:
@@ -77,8 +80,9 @@ class Home:
 
 
 def sources_over(
-    *, dialler: Dialler | None = None, tokens: dict[str, str] | None = None, timeout_s: float = 5.0
+    *, network: Network | None = None, tokens: dict[str, str] | None = None, timeout_s: float = 5.0
 ) -> list[ModelSource]:
-    """HTTP and local sources, over a dialler of the test's."""
-    client = HttpClient(credentials=Credentials(tokens=tokens or {}), dialler=dialler, timeout_s=timeout_s)
+    """HTTP and local sources, over a network of the test's."""
+    transport = Transport(network=network or SystemNetwork(), proxies=Proxies(), timeout_s=timeout_s)
+    client = model_client(credentials=Credentials(tokens=tokens or {}), transport=transport)
     return [HttpSource(client), LocalSource()]

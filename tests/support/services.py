@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from comfypin.http.client import HttpClient
 from comfypin.lock.codec import read_lock
-from comfypin.models.http import HttpClient
 from comfypin.objects.interface import ObjectStore
 from comfypin.objects.memory import MemoryStore
 from comfypin.outputs.inline import InlineSink
@@ -25,18 +25,26 @@ def a_fetcher(
         return (stores or {})[f"{scheme}://{name}"]
 
     return Fetcher(
-        open_client=lambda: HttpClient(public_only=public_only), open_bucket=open_bucket, limits=limits or Limits()
+        open_client=lambda deadline: HttpClient(public_only=public_only, deadline=deadline),
+        open_bucket=open_bucket,
+        limits=limits or Limits(),
     )
 
 
-def a_service(engine: FakeEngine | None = None, *, sink: OutputSink | None = None, folder: Path = ROOT) -> Service:
+def a_service(
+    engine: FakeEngine | None = None,
+    *,
+    sink: OutputSink | None = None,
+    folder: Path = ROOT,
+    fetcher: Fetcher | None = None,
+) -> Service:
     def sink_for(_wish: OutputWish, _s3: S3Wish | None) -> OutputSink:
         return sink or InlineSink()
 
     return Service(
         lock=LOCK,
         engine=engine or FakeEngine(),
-        fetcher=a_fetcher(),
+        fetcher=fetcher or a_fetcher(),
         sink_for=sink_for,
         workflows=WorkflowFolder([folder]),
     )

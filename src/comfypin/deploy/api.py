@@ -1,21 +1,25 @@
-"""RunPod's REST API v2: one client, errors as sentences, patience with 429 and 5xx, no request that could double.
+"""RunPod's REST API v2: one client, errors as sentences, retries of 429 and 5xx, no request that could double.
 
-urllib3 carries it (synchronous, like all of comfypin that no prompt waits for). The key is sent in one header, to one
-host, and appears in no message. https://api.runpod.io/v2/openapi.json describes the requests.
+The key is sent in one header, to one host, and appears in no message. https://api.runpod.io/v2/openapi.json describes
+the requests.
 """
 
 import json
-import random
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-
-import urllib3
+from typing import TypeVar
 
 from comfypin.deploy.desired import Kind, plain_name
 from comfypin.errors.deploy import ApiRefused, ApiUnreachable
+from comfypin.http.client import HttpClient, Transport
+from comfypin.http.deadline import Deadline
+from comfypin.http.errors import HttpError
+from comfypin.http.response import Response
+from comfypin.retry import Retry, RetryPolicy, parse_retry_after
+
+T = TypeVar("T")
 
 BASE_URL = "https://api.runpod.io"
 PATHS: dict[Kind, str] = {
@@ -33,7 +37,8 @@ _LISTS: dict[Kind, str] = {
     "pod": "pods",
 }
 _RETRIED = frozenset({429, 500, 502, 503, 504})
-_TRIES = 5
+API_RETRIES = RetryPolicy(retries=4, base_s=1.0, longest_s=60.0, longest_asked_s=120.0)
+_REQUEST_S = 180.0
 _LONGEST_WAIT_S = 60.0
 _MAX_BODY_BYTES = 64 << 20
 
@@ -66,9 +71,7 @@ class Api:
     base_url: str = BASE_URL
     sleep: Callable[[float], None] = time.sleep
     quota: Quota = field(default_factory=Quota)
-    pool: urllib3.PoolManager = field(
-        default_factory=lambda: urllib3.PoolManager(timeout=urllib3.Timeout(connect=10, read=60), retries=False)
-    )
+    client: HttpClient = field(default_factory=lambda: HttpClient(transport=Transport(timeout_s=60.0)))
 
     def everything(self, kind: Kind) -> list[Record]:
         """All of the account's resources of one kind."""
@@ -80,16 +83,19 @@ class Api:
 
     def create(self, kind: Kind, body: Mapping[str, object]) -> Record:
         """Make a resource, once: after an answer that got lost, the name is looked up before another try."""
-        for attempt in range(_TRIES):
+        may_exist = False
+
+        def create() -> Record:
+            nonlocal may_exist
+            if may_exist and (made := self._named(kind, str(body["name"]))) is not None:
+                return made
             try:
                 return _record(self._once("POST", PATHS[kind], body), f"POST {PATHS[kind]}")
             except _Again as again:
-                if attempt == _TRIES - 1:
-                    raise again.failure from again.__cause__
-                self._wait(attempt, again.wait_s)
-                if again.may_have_happened and (made := self._named(kind, str(body["name"]))) is not None:
-                    return made
-        raise AssertionError("the loop above returns or raises")
+                may_exist = may_exist or again.may_have_happened
+                raise
+
+        return self._retried(create)
 
     def change(self, kind: Kind, identifier: str, body: Mapping[str, object]) -> Record:
         """Change fields of a resource; repeating it is harmless."""
@@ -116,35 +122,26 @@ class Api:
 
         Raises `ApiRefused`, and `ApiUnreachable` where nobody knows whether it was done.
         """
-        for attempt in range(_TRIES):
-            try:
-                return self._once("POST", path, body)
-            except _Again as again:
-                if attempt == _TRIES - 1 or again.may_have_happened:
-                    raise again.failure from again.__cause__
-                self._wait(attempt, again.wait_s)
-        raise AssertionError("the loop above returns or raises")
+        return self._retried(
+            lambda: self._once("POST", path, body),
+            when=lambda error: isinstance(error, _Again) and not error.may_have_happened,
+        )
 
     def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
         """One repeatable request, tried again on 429, 5xx and cut answers. Returns the JSON, or None for an empty 204.
 
         Raises `ApiRefused` and `ApiUnreachable`.
         """
-        for attempt in range(_TRIES):
-            try:
-                return self._once(method, path, body)
-            except _Again as again:
-                if attempt == _TRIES - 1:
-                    raise again.failure from again.__cause__
-                self._wait(attempt, again.wait_s)
-        raise AssertionError("the loop above returns or raises")
+        return self._retried(lambda: self._once(method, path, body))
+
+    def _retried(self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda error: True) -> T:
+        try:
+            return Retry(policy=API_RETRIES, on=_Again, when=when).call(operation, sleep=self.sleep)
+        except _Again as again:
+            raise again.failure from again.__cause__
 
     def _named(self, kind: Kind, name: str) -> Record | None:
         return next((item for item in self.everything(kind) if plain_name(item) == name), None)
-
-    def _wait(self, attempt: int, asked_s: float | None) -> None:
-        backoff_s = random.uniform(0.5, 1.0) * 2**attempt  # noqa: S311 - jitter, not a secret
-        self.sleep(min(_LONGEST_WAIT_S, backoff_s if asked_s is None else asked_s))
 
     def _once(self, method: str, path: str, body: Mapping[str, object] | None) -> object:
         request = f"{method} {path}"
@@ -156,38 +153,48 @@ class Api:
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
         try:
-            answer = self.pool.request(method, self.base_url + path, body=data, headers=headers, redirect=False)
-        except urllib3.exceptions.HTTPError as exc:
-            sent = not isinstance(exc, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-            raise _Again(ApiUnreachable(request=request, reason=_reason(exc)), may_have_happened=sent) from exc
-        if answer.status < 300:
-            self.quota.hear(answer.headers)
-        if answer.status in _RETRIED:
-            raise _Again(
-                _refusal(request, answer),
-                wait_s=_asked_wait_s(answer.headers),
-                may_have_happened=answer.status != 429,
+            # A key goes where it is meant to go, or nowhere: no redirect is followed.
+            response = self.client.request(
+                method, self.base_url + path, headers=headers, body=data, max_redirects=0, deadline=Deadline(_REQUEST_S)
             )
-        if answer.status >= 300:
-            raise _refusal(request, answer)
-        if not answer.data:
+            content = response.body(_MAX_BODY_BYTES)
+        except HttpError as error:
+            failure = ApiUnreachable(request=request, reason=error.reason)
+            if not error.is_transient and not error.was_sent:
+                raise failure from error
+            raise _Again(failure, may_have_happened=error.was_sent) from error
+        if response.status < 300:
+            self.quota.hear(response.headers)
+            return self._parsed(request, content)
+        refusal = _refusal(request, response, content)
+        if response.status in _RETRIED:
+            asked_s = _asked_delay_s(response.headers)
+            raise _Again(refusal, retry_after_s=asked_s, may_have_happened=response.status != 429)
+        raise refusal
+
+    def _parsed(self, request: str, content: bytes) -> object:
+        if not content:
             return None
         try:
-            return json.loads(answer.data[:_MAX_BODY_BYTES])
+            return json.loads(content)
         except ValueError as exc:
             failure = ApiUnreachable(request=request, reason="the answer is not JSON")
             raise _Again(failure, may_have_happened=True) from exc
 
 
 class _Again(Exception):
-    """The request may be tried again after `wait_s`; `failure` is what it was if that is over."""
+    """The request may be tried again after `retry_after_s`; `failure` is what it was if that is over."""
 
     def __init__(
-        self, failure: ApiRefused | ApiUnreachable, *, wait_s: float | None = None, may_have_happened: bool = False
+        self,
+        failure: ApiRefused | ApiUnreachable,
+        *,
+        retry_after_s: float | None = None,
+        may_have_happened: bool = False,
     ) -> None:
         super().__init__(str(failure))
         self.failure = failure
-        self.wait_s = wait_s
+        self.retry_after_s = retry_after_s
         self.may_have_happened = may_have_happened
 
 
@@ -197,49 +204,32 @@ def _record(answer: object, request: str) -> Record:
     return answer
 
 
-def _refusal(request: str, answer: urllib3.BaseHTTPResponse) -> ApiRefused:
-    """RFC 9457's title, detail and errors; for any other body its beginning."""
+def _refusal(request: str, response: Response, content: bytes) -> ApiRefused:
+    """Return RFC 9457's title, detail and errors; for any other body its beginning."""
     try:
-        problem = json.loads(answer.data)
+        problem = json.loads(content)
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        text = answer.data[:200].decode(errors="replace").strip()
-        return ApiRefused(request=request, status=answer.status, title=answer.reason or "", detail=text or "no reason")
+        text = content[:200].decode(errors="replace").strip()
+        return ApiRefused(request=request, status=response.status, title=response.reason, detail=text or "no reason")
     errors = problem.get("errors")
     return ApiRefused(
         request=request,
-        status=answer.status,
+        status=response.status,
         title=str(problem.get("title", "")),
         detail=str(problem.get("detail", "no reason given")),
         errors=[str(error) for error in errors] if isinstance(errors, list) else (),
     )
 
 
-def _asked_wait_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds the server asks us to wait: Retry-After, else the reset of the window of RateLimit that is used up."""
-    retry_after = headers.get("Retry-After", "")
-    if re.fullmatch(r"\d+(\.\d+)?", retry_after):
-        return float(retry_after)
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
-        return _spent_window_s(headers)
+def _asked_delay_s(headers: Mapping[str, str]) -> float | None:
+    """Return what the server asks for: Retry-After, else the reset of the window of RateLimit that is used up."""
+    asked_s = parse_retry_after(headers.get("Retry-After"))
+    return _spent_window_s(headers) if asked_s is None else asked_s
 
 
 def _spent_window_s(headers: Mapping[str, str]) -> float | None:
     # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
     spent = re.findall(r";r=0\b[^,]*?;t=(\d+)", headers.get("RateLimit", ""))
     return max((float(seconds) for seconds in spent), default=None)
-
-
-def _reason(exc: Exception) -> str:
-    match exc:
-        case urllib3.exceptions.NameResolutionError():
-            return "its name could not be resolved (is there a network?)"
-        case urllib3.exceptions.TimeoutError():
-            return "it took too long"
-        case urllib3.exceptions.SSLError():
-            return "the TLS certificate was not accepted"
-        case _:
-            return type(exc).__name__

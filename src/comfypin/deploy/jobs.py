@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import urllib3
-
 from comfypin.deploy.api import Api
 from comfypin.errors import OutputError
 from comfypin.errors.deploy import ApiRefused, ApiUnreachable, EndpointJobFailed, JobTooLarge, WaitedTooLong
 from comfypin.files import atomic_file, contained_path, write_atomically
+from comfypin.http.client import HttpClient
+from comfypin.http.errors import HttpError
+from comfypin.http.patient import StatusError, flowing, read_patiently
+from comfypin.http.response import Response
+from comfypin.retry import RetryPolicy
 
 JOBS_URL = "https://api.runpod.ai/v2"
 MAX_REQUEST_BYTES = 10_000_000
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
 _POLL_S = 1.0
+OUTPUT_RETRIES = RetryPolicy(retries=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,7 @@ def _follow(
         api.sleep(_POLL_S)
 
 
-def save_outputs(output: Mapping[str, object], folder: Path, *, pool: urllib3.PoolManager | None = None) -> list[Saved]:
+def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClient | None = None) -> list[Saved]:
     """Write a job's outputs into a folder: base64 decoded, URLs fetched; other addresses (gs://, s3://) are told.
 
     Understands our results and worker-comfyui's `images`. Raises `OutputError`.
@@ -99,7 +103,7 @@ def save_outputs(output: Mapping[str, object], folder: Path, *, pool: urllib3.Po
         if isinstance(data, str):
             saved.append(Saved(filename=filename, path=_write_base64(folder, filename, data)))
         elif isinstance(url, str) and url.startswith(("https://", "http://")):
-            saved.append(Saved(filename=filename, path=_fetch(pool or urllib3.PoolManager(), folder, filename, url)))
+            saved.append(Saved(filename=filename, path=_fetch(client or HttpClient(), folder, filename, url)))
         elif isinstance(uri, str):
             saved.append(Saved(filename=filename, uri=uri))
     return saved
@@ -140,19 +144,19 @@ def _write_base64(folder: Path, filename: str, text: str) -> Path:
     return path
 
 
-def _fetch(pool: urllib3.PoolManager, folder: Path, filename: str, url: str) -> Path:
+def _fetch(client: HttpClient, folder: Path, filename: str, url: str) -> Path:
     path = _target(folder, filename)
-    try:
-        answer = pool.request("GET", url, preload_content=False, retries=urllib3.Retry(3, backoff_factor=0.5))
+
+    def save(response: Response) -> None:
         with atomic_file(path) as file:
-            if answer.status != 200:
-                # The address may be signed: it is not repeated here.
-                raise ApiRefused(
-                    request=f"GET of output {filename}", status=answer.status, title=answer.reason or "", detail=""
-                )
-            for chunk in answer.stream(1 << 20):
-                file.write(chunk)
-        answer.release_conn()
-    except urllib3.exceptions.HTTPError as exc:
-        raise ApiUnreachable(request=f"GET of output {filename}", reason=type(exc).__name__) from exc
+            for piece in flowing(response):
+                file.write(piece)
+
+    request = f"GET of output {filename}"  # the address may be signed: it is not repeated
+    try:
+        read_patiently(client, url, save, policy=OUTPUT_RETRIES)
+    except StatusError as error:
+        raise ApiRefused(request=request, status=error.status, title="", detail="") from error
+    except HttpError as error:
+        raise ApiUnreachable(request=request, reason=error.reason) from error
     return path

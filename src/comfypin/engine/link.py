@@ -29,10 +29,12 @@ from comfypin.engine.transport import Patience, Transport
 from comfypin.errors import ComfypinError, EngineError
 from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable
 from comfypin.errors.prompt import PromptLost
+from comfypin.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
-_RECONNECT_S = (0.0, 0.2, 1.0, 3.0, 10.0)
+# After the first reconnection, which is not waited for.
+_RECONNECTS = RetryPolicy(retries=None, base_s=0.5, longest_s=10.0)
 _HISTORY_LATE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _UNCLAIMED = 2000
 _QUIETEST = 5
@@ -175,7 +177,7 @@ class Link:
             self._socket = None
             self._attempted.set()
             self._orphan(client_id)
-            await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+            await asyncio.sleep((_RECONNECTS.delay_s(attempt) or 0.0) if attempt else 0.0)
             if attempt == 0:
                 self._attempted.clear()
             attempt += 1

@@ -23,10 +23,12 @@ from comfypin.engine.postmortem import explain_exit, port_was_taken
 from comfypin.engine.transport import Patience, Transport
 from comfypin.errors import EngineError
 from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
+from comfypin.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
-_BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+# After the first restart, which is not waited for.
+_RESTARTS = RetryPolicy(retries=None, base_s=2.0, longest_s=30.0)
 _STEADY_S = 60.0
 _PORT_TRIES = 5
 _READY_POLL_S = (0.02, 0.05, 0.1, 0.2)
@@ -220,7 +222,8 @@ class ChildHost:
         return explain_exit(code, tail, oom_killed=_oom_kills() > life.oom_kills_before)
 
     def _hold_back(self) -> None:
-        self._not_before = time.monotonic() + _BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)]
+        delay_s = _RESTARTS.delay_s(self._failures) if self._failures else None
+        self._not_before = time.monotonic() + (delay_s or 0.0)
         self._failures += 1
 
     async def _end(self, life: _Life) -> None:

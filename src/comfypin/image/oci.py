@@ -8,18 +8,20 @@ import base64
 import hashlib
 import json
 import re
-import ssl
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import urllib3
-
-from comfypin import __version__
 from comfypin.errors.image import AttachFailed, LoginRefused
+from comfypin.http.client import HttpClient, Transport
+from comfypin.http.deadline import Deadline
+from comfypin.http.errors import HttpError
+from comfypin.http.patient import TRANSIENT_STATUSES, is_transient
+from comfypin.http.sockets import tls_context
 from comfypin.image.names import is_local, path_of, registry_of
 from comfypin.image.registry import Credential, advice
+from comfypin.retry import Retry, RetryPolicy, parse_retry_after
 
 MANIFEST, INDEX = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -27,6 +29,9 @@ _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _ACCEPTED = ", ".join((MANIFEST, INDEX, _DOCKER_MANIFEST, _DOCKER_LIST))
 _MAX_BYTES = 16 << 20
 _WORDS = re.compile(r'(\w+)="([^"]*)"')
+# A registry's limits count in windows of minutes; an upload waits for one, not for the next day's.
+REGISTRY_RETRIES = RetryPolicy(retries=5, base_s=0.5, longest_s=20.0, longest_asked_s=120.0)
+_REQUEST_S = 180.0
 # Where docker keeps the certificate authority of a registry of one's own.
 _CERTIFICATES = Path("/etc/docker/certs.d")
 
@@ -51,39 +56,31 @@ class _Answer:
     data: bytes
 
 
+class _Busy(HttpError):
+    """An answer that another one may follow."""
+
+    def __init__(self, answer: _Answer) -> None:
+        super().__init__(f"HTTP {answer.status}")
+        self.answer = answer
+        self.retry_after_s = parse_retry_after(answer.headers.get("Retry-After"))
+
+
 @dataclass(slots=True, kw_only=True)
 class Repository:
     """The repository of a reference. Every method raises `LoginRefused` and `AttachFailed`."""
 
     reference: str
     credential: Credential | None = None
-    retries: int = 5
-    backoff_s: float = 0.5
+    retry_policy: RetryPolicy = REGISTRY_RETRIES
     _origin: str = field(default="", init=False)
     _authorization: str | None = field(default=None, init=False, repr=False)
-    _pool: urllib3.PoolManager = field(init=False, repr=False)
+    _client: HttpClient = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         host = registry_of(self.reference)
         served_by = "registry-1.docker.io" if host == "docker.io" else host
-        context = ssl.create_default_context()
-        for path in sorted((_CERTIFICATES / host).glob("*.crt")):
-            context.load_verify_locations(path)
-        statuses = (408, 429, 500, 502, 503, 504)
-        patience = urllib3.Retry(
-            total=self.retries,
-            redirect=3,
-            backoff_factor=self.backoff_s,
-            backoff_max=20,
-            status_forcelist=statuses,
-            allowed_methods=None,
-            raise_on_status=False,
-            respect_retry_after_header=False,
-        )
-        timeout = urllib3.Timeout(connect=10, read=60)
-        self._pool = urllib3.PoolManager(
-            retries=patience, timeout=timeout, ssl_context=context, headers={"User-Agent": f"comfypin/{__version__}"}
-        )
+        authorities = tuple(sorted((_CERTIFICATES / host).glob("*.crt")))
+        self._client = HttpClient(transport=Transport(tls=lambda: tls_context(authorities), timeout_s=60.0))
         # As docker does: a registry on this machine itself may speak plain HTTP.
         self._origin = f"{'http' if is_local(self.reference) else 'https'}://{served_by}"
 
@@ -121,7 +118,7 @@ class Repository:
     ) -> _Answer:
         url = path if "://" in path else f"{self._origin}/v2/{path_of(self.reference)}/{path}"
         answer = self._send(method, url, headers or {}, body)
-        if answer.status == 401 and url.startswith(f"{self._origin}/"):
+        if answer.status == 401 and self._is_own(url):
             self._authorization = self._log_in(answer.headers.get("WWW-Authenticate", ""))
             answer = self._send(method, url, headers or {}, body)
         if answer.status in {401, 403}:
@@ -131,19 +128,35 @@ class Repository:
         return answer
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> _Answer:
-        own = {"Authorization": self._authorization} if self._authorization else {}
         # What takes the bytes may be another host, which the login is not for.
-        sent = {**self._pool.headers, **headers, **(own if url.startswith(f"{self._origin}/") else {})}
+        own = {"Authorization": self._authorization} if self._authorization and self._is_own(url) else {}
         try:
-            answer = self._pool.request(method, url, headers=sent, body=body, preload_content=False)
-            data = answer.read(_MAX_BYTES + 1, decode_content=True)
-            answer.release_conn()
-        except urllib3.exceptions.HTTPError as error:
-            reason = str(getattr(error, "reason", None) or error)
-            raise AttachFailed(reference=self.reference, reason=reason) from error
-        if len(data) > _MAX_BYTES:
-            raise AttachFailed(reference=self.reference, reason="its answer is larger than a manifest may be")
-        return _Answer(answer.status, answer.headers, data)
+            return self._asked(method, url, {**headers, **own}, body)
+        except HttpError as error:
+            raise AttachFailed(reference=self.reference, reason=error.reason) from error
+
+    def _is_own(self, url: str) -> bool:
+        return url.startswith(f"{self._origin}/")
+
+    def _asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> _Answer:
+        """Return the answer, which is the last one where the registry stays busy. Raises `HttpError`."""
+
+        def ask() -> _Answer:
+            response = self._client.request(
+                method, url, headers=headers, body=body, max_redirects=3, deadline=Deadline(_REQUEST_S)
+            )
+            data = response.body(_MAX_BYTES + 1)
+            if len(data) > _MAX_BYTES:
+                raise HttpError("its answer is larger than a manifest may be", is_transient=False)
+            answer = _Answer(response.status, response.headers, data)
+            if answer.status in TRANSIENT_STATUSES:
+                raise _Busy(answer)
+            return answer
+
+        try:
+            return Retry(policy=self.retry_policy, on=HttpError, when=is_transient).call(ask)
+        except _Busy as busy:
+            return busy.answer
 
     def _log_in(self, challenge: str) -> str:
         """What to send from here on: the credential itself, or the token that the registry's own realm gives for it."""
@@ -161,9 +174,9 @@ class Repository:
         scope = f"repository:{path_of(self.reference)}:pull,push"
         query = urllib.parse.urlencode({"service": words.get("service", ""), "scope": scope})
         try:
-            answer = self._pool.request("GET", f"{realm}?{query}", headers={"Authorization": basic} if basic else {})
+            answer = self._asked("GET", f"{realm}?{query}", {"Authorization": basic} if basic else {}, None)
             said = json.loads(answer.data) if answer.status == 200 else {}
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+        except (HttpError, ValueError) as error:
             raise AttachFailed(reference=self.reference, reason=f"its login {realm} fails ({error})") from error
         token = said.get("token") or said.get("access_token") if isinstance(said, dict) else None
         if answer.status >= 500:
@@ -183,7 +196,7 @@ def sha256_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _said(answer: _Answer | urllib3.BaseHTTPResponse) -> str:
+def _said(answer: _Answer) -> str:
     """An answer that is an error, in one line."""
     text = " ".join(answer.data[:400].decode(errors="replace").split())
     return f"HTTP {answer.status}{f', {text}' if text else ''}"

@@ -13,8 +13,9 @@ from pathlib import Path
 from comfypin.errors.image import LoginRefused, LoginUnreadable, PushFailed
 from comfypin.image.interface import ContainerBuilder, Hear
 from comfypin.image.names import registry_of
+from comfypin.retry import Retried, Retry, RetryPolicy
 
-TRIES = 4
+PUSH_RETRIES = RetryPolicy(retries=3, base_s=4.0)
 _REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic auth|forbidden|\b40[13]\b", re.I)
 _GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
 _AMAZON = re.compile(r".*\.dkr\.ecr\..*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
@@ -118,20 +119,26 @@ def push(
     Raises `LoginRefused`, `PushFailed`, `NoSuchImage`.
     """
     registry = registry_of(reference)
+    tries = 0
+
+    def push_once() -> str:
+        nonlocal tries
+        tries += 1
+        return builder.push(tag, reference, config, hear)
+
+    def report(retried: Retried) -> None:
+        hear(f"push failed, trying again: {getattr(retried.error, 'reason', retried.error)}")
+
     with docker_config(registry, credential) as config:
-        for attempt in range(1, TRIES + 1):
-            try:
-                return builder.push(tag, reference, config, hear)
-            except PushFailed as error:
-                if _REFUSED.search(error.message):
-                    source = (
-                        credential.source
-                        if credential is not None
-                        else f"docker's configuration, or {advice(registry)}"
-                    )
-                    raise LoginRefused(registry=registry, source=source) from error
-                if attempt == TRIES:
-                    raise PushFailed(reference=reference, reason=error.reason, tries=TRIES) from error
-                hear(f"push failed, trying again: {error.reason}")
-                sleep(2.0**attempt)
-    raise AssertionError("the last try returns or raises")
+        try:
+            retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_may_pass, report=report)
+            return retry.call(push_once, sleep=sleep)
+        except PushFailed as error:
+            if _may_pass(error):
+                raise PushFailed(reference=reference, reason=error.reason, tries=tries) from error
+            source = credential.source if credential is not None else f"docker's configuration, or {advice(registry)}"
+            raise LoginRefused(registry=registry, source=source) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    return not _REFUSED.search(str(error))

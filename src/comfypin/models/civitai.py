@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from comfypin.digest import Digest
 from comfypin.errors.model import SourceFailed, SourceMissing, SourceRefused, UnknownSource, WrongDigest
-from comfypin.models.answer import refusal
-from comfypin.models.http import HttpClient
+from comfypin.http.client import HttpClient
 from comfypin.models.httpfile import HttpFile
 from comfypin.models.interface import SourceFacts, Wanted
+from comfypin.models.responses import refusal
 
 _BY_VERSION = re.compile(r"civitai://(?:version/)?(\d+)(?:(?:/|/file/|\?file=)(\d+))?/?")
 _BY_DIGEST = re.compile(r"civitai://(?:sha256|hash)[:/]([0-9a-fA-F]{64})/?")

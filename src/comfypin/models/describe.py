@@ -1,5 +1,6 @@
 """What a model is, without keeping it: its source's own words where they say all, else its bytes read once."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +8,11 @@ from dataclasses import dataclass
 from comfypin.digest import Digest
 from comfypin.errors.model import SourceUnavailable, UnknownSource, WrongLength
 from comfypin.models.interface import ModelSource, RemoteFile, SourceFacts, Wanted
+from comfypin.retry import Retry, RetryPolicy
 
 BUFFER_BYTES = 4 << 20
-ATTEMPTS = 3
+# From the beginning each time: who describes a model keeps nothing of it.
+DESCRIBE_RETRIES = RetryPolicy(retries=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +32,13 @@ def describe(uri: str, sources: Sequence[ModelSource]) -> Described:
     facts = source.facts(uri)
     if facts.sha256 is not None and facts.size_bytes is not None:
         return Described(facts=facts, sha256=facts.sha256, size_bytes=facts.size_bytes)
-    for attempt in range(1, ATTEMPTS + 1):
-        file = source.open(facts.uri, Wanted())
-        try:
+
+    def read() -> Described:
+        with contextlib.closing(source.open(facts.uri, Wanted())) as file:
             digest, size_bytes = _hash(file, uri)
-            return Described(facts=facts, sha256=digest, size_bytes=size_bytes)
-        except SourceUnavailable:
-            if attempt == ATTEMPTS:
-                raise
-        finally:
-            file.close()
-    raise AssertionError("unreachable")
+        return Described(facts=facts, sha256=digest, size_bytes=size_bytes)
+
+    return Retry(policy=DESCRIBE_RETRIES, on=SourceUnavailable).call(read)
 
 
 def _hash(file: RemoteFile, uri: str) -> tuple[Digest, int]:

@@ -1,21 +1,19 @@
-"""How much a pull may use and how hard it tries: connections and their memory, pauses, and what counts as stalled."""
+"""How much a pull may use and how hard it tries: connections and their memory, retries, and what counts as stalled."""
 
 import contextlib
 import os
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from comfypin.retry import RetryPolicy
 
 BUFFER_BYTES = 512 << 10
-# Below this a connection is worth less than the hope for a better one.
-STALL_BYTES_PER_S = 2_000
 LEAST_PROGRESS_BYTES = 64 << 10
-LONGEST_WAIT_S = 20.0
-# Whoever asks for more is no server to wait for; the hub's limits count in windows of five minutes.
-LONGEST_ASKED_S = 600.0
+# The hub's limits count in windows of five minutes, so it may ask to come back after that.
+MODEL_RETRIES = RetryPolicy(retries=6, base_s=0.5, longest_s=20.0, longest_asked_s=600.0)
 
 
 def available_cores() -> int:
@@ -69,22 +67,17 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How hard to try: failures in a row without progress, the first pause, and how long silence is borne."""
+    """How hard to try: the retry policy, and how long a connection may give hardly anything (the stall timeout)."""
 
-    attempts: int = 6
-    first_pause_s: float = 0.5
+    retry_policy: RetryPolicy = MODEL_RETRIES
     stall_s: float = 30.0
-
-    def pause_s(self, failures: int, asked_s: float | None) -> float:
-        """How long to wait after that many failures in a row, with what the server asked for as the least."""
-        backoff: float = min(LONGEST_WAIT_S, self.first_pause_s * 2 ** (failures - 1))
-        backoff *= 0.5 + secrets.randbelow(500) / 1000
-        return max(backoff, min(asked_s or 0.0, LONGEST_ASKED_S))
 
 
 @dataclass(slots=True)
 class Trouble:
     """One fetcher's failures in a row: its own decide how long it rests, those without any progress when to give up."""
+
+    policy: RetryPolicy
 
     own: int = 0
     stuck: int = 0
@@ -97,29 +90,14 @@ class Trouble:
         self.stuck = 1 if fetched_bytes - self._seen >= LEAST_PROGRESS_BYTES else self.stuck + 1
         self._seen = fetched_bytes
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether there were more failures without progress than the policy allows."""
+        return self.policy.is_exhausted(self.stuck)
 
-class Pace:
-    """Notices a connection that still gives bytes, but hardly any."""
-
-    def __init__(self, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._window_s = window_s
-        self._clock = clock
-        self._since = clock()
-        self._count = 0
-
-    def too_slow(self, count: int) -> bool:
-        """Tell it what arrived; True when a whole window went by below the least rate."""
-        self._count += count
-        if self._clock() - self._since < self._window_s:
-            return False
-        if self.rate() < STALL_BYTES_PER_S:
-            return True
-        self._since, self._count = self._clock(), 0
-        return False
-
-    def rate(self) -> float:
-        """Bytes a second in the present window."""
-        return self._count / max(1e-9, self._clock() - self._since)
+    def delay_s(self, asked_s: float | None) -> float | None:
+        """Return how long to wait, with what the server asked for as the least; None if it asked for too much."""
+        return replace(self.policy, retries=None).delay_s(self.own, asked_s=asked_s)
 
 
 class Hunger:

@@ -4,14 +4,15 @@ import contextlib
 import re
 import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from comfypin.digest import Digest
 from comfypin.errors.model import NotAModel, SourceChanged, SourceFailed
-from comfypin.models.answer import Answer, refusal
-from comfypin.models.http import HttpClient
+from comfypin.http.client import HttpClient
+from comfypin.http.response import Response
 from comfypin.models.interface import Reader, SourceFacts, Wanted, shown
+from comfypin.models.responses import refusal
 
 PART_BYTES = 8 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -39,7 +40,7 @@ class HttpFile:
         self._uri = uri
         self._direct: str | None = None
         self.validator: str | None = None
-        self._reading: set[Answer] = set()
+        self._reading: set[Response] = set()
         self._lock = threading.Lock()
         answer = self._request(start, length)
         try:
@@ -47,9 +48,9 @@ class HttpFile:
         except BaseException:
             answer.close()
             raise
-        self._waiting: tuple[int, int | None, Answer] | None = (start, length, answer)
+        self._waiting: tuple[int, int | None, Response] | None = (start, length, answer)
 
-    def _learn(self, answer: Answer, start: int) -> None:
+    def _learn(self, answer: Response, start: int) -> None:
         _refuse_pages(answer, self._uri)
         self.validator = _version(answer)
         self.ranged = answer.status == 206
@@ -88,7 +89,7 @@ class HttpFile:
         if waiting is not None:
             waiting[2].close()
 
-    def _answer_for(self, start: int, length: int | None) -> Answer:
+    def _answer_for(self, start: int, length: int | None) -> Response:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             if waiting[0] == start and (waiting[1] == length or not self.ranged or self._to_the_end(waiting)):
@@ -100,16 +101,16 @@ class HttpFile:
             raise SourceChanged(uri=self._uri, reason="the file changed while it was read")
         return answer
 
-    def _is_same_file(self, answer: Answer, start: int) -> bool:
+    def _is_same_file(self, answer: Response, start: int) -> bool:
         if answer.status != 206 or _total(answer, start, self._uri) != self.size_bytes:
             return False
         # Not every server knows If-Range.
         return self.validator is None or _version(answer) in {None, self.validator}
 
-    def _to_the_end(self, waiting: tuple[int, int | None, Answer]) -> bool:
+    def _to_the_end(self, waiting: tuple[int, int | None, Response]) -> bool:
         return self.size_bytes is not None and waiting[2].size_bytes == self.size_bytes - waiting[0]
 
-    def _request(self, start: int, length: int | None) -> Answer:
+    def _request(self, start: int, length: int | None) -> Response:
         end = "" if length is None else str(start + length - 1)
         headers = {"Range": f"bytes={start}-{end}"}
         if self.validator:
@@ -132,21 +133,21 @@ class HttpFile:
         return answer
 
 
-def _version(answer: Answer) -> str | None:
+def _version(answer: Response) -> str | None:
     """What tells this version of the file from others."""
     etag = answer.headers.get("ETag", "")
     # A weak ETag does not promise the same bytes, and If-Range may not be asked with one (RFC 9110, 13.1.5).
     return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
 
 
-def _total(answer: Answer, start: int, uri: str) -> int | None:
+def _total(answer: Response, start: int, uri: str) -> int | None:
     match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
     if match is None or int(match[1]) != start:
         raise SourceFailed(uri=uri, reason="it answers with another range than it was asked for")
     return None if match[3] == "*" else int(match[3])
 
 
-def _refuse_pages(answer: Answer, uri: str) -> None:
+def _refuse_pages(answer: Response, uri: str) -> None:
     media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type in {"text/html", "application/xhtml+xml"}:
         hint = " (on the hub, use /resolve/ instead of /blob/)" if "/blob/" in uri else ""
@@ -177,7 +178,7 @@ class HttpSource:
         return SourceFacts(uri=uri, filename=name or "model", sha256=linked, size_bytes=file.size_bytes)
 
 
-def linked_digest(hops: list[tuple[int, Mapping[str, str]]]) -> Digest | None:
+def linked_digest(hops: Sequence[tuple[int, Mapping[str, str]]]) -> Digest | None:
     """The sha256 that the Hugging Face hub names in the redirect to a large file."""
     for _, headers in hops:
         for name, value in headers.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from comfypin.errors.model import SourceFailed, SourceGated, SourceMissing, SourceRefused, UnknownSource, WrongDigest
-from comfypin.models.http import HttpClient
+from comfypin.http.client import HttpClient
 from comfypin.models.httpfile import HttpFile, linked_digest
 from comfypin.models.interface import RemoteFile, SourceFacts, Wanted
 

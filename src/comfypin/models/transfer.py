@@ -10,10 +10,12 @@ from collections.abc import Callable
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError
 from comfypin.errors.model import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
-from comfypin.models.effort import LONGEST_ASKED_S, Budget, Effort, Hunger, Pace, Trouble
+from comfypin.http.stall import StallWatch
+from comfypin.models.effort import Budget, Effort, Hunger, Trouble
 from comfypin.models.interface import ModelSource, Reader, RemoteFile, Stop, Wanted, shown
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.parts import Part, Parts
+from comfypin.retry import Failures, RetryPolicy
 
 # What is asked for first, before the size is known; a file that is not larger needs no other request.
 FIRST_BYTES = 8 << 20
@@ -25,6 +27,8 @@ HASH_BUFFER_BYTES = 512 << 10
 PATIENCE_S = 0.05
 # What has arrived is written when the buffer is full, or when it is this old: TLS gives 16 KiB at a time.
 FLUSH_AFTER_S = 0.5
+# A file that was replaced at its source while it came is fetched anew at once.
+CHANGED_RETRIES = RetryPolicy(retries=2, base_s=0.0)
 
 
 class Transfer:
@@ -124,7 +128,7 @@ class Transfer:
     def _open(self, start: int, length: int | None) -> RemoteFile:
         """The source's file, opened once by whoever needs it first; failures that may pass are tried again."""
         with self._opening:
-            trouble = Trouble()
+            trouble = Trouble(self._effort.retry_policy)
             while self._remote is None:
                 try:
                     with self._budget.buffer():
@@ -168,7 +172,7 @@ class Transfer:
 
     def _fetch_all(self) -> None:
         """A fetcher: take the first missing part, bring it, until all is done or something failed."""
-        trouble = Trouble()
+        trouble = Trouble(self._effort.retry_policy)
         try:
             while not self._stop.is_set() and (part := self._parts.take()) is not None:
                 try:
@@ -204,7 +208,7 @@ class Transfer:
             self._parts.ended(part)
 
     def _copy(self, part: Part, reader: Reader, buffer: memoryview) -> None:
-        pace = Pace(self._effort.stall_s)
+        pace = StallWatch(self._effort.stall_s)
         filled, began = 0, time.monotonic()
         try:
             while count := reader.readinto(buffer[filled:]):
@@ -246,12 +250,13 @@ class Transfer:
         self._advanced(done)
 
     def _pause(self, trouble: Trouble, error: SourceUnavailable) -> None:
-        if trouble.stuck >= self._effort.attempts:
+        if trouble.is_hopeless:
             raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {trouble.stuck} times)") from error
-        if (error.retry_after_s or 0.0) > LONGEST_ASKED_S:
+        delay_s = trouble.delay_s(error.retry_after_s)
+        if delay_s is None:
             reason = f"{error.reason}, and asks to come back in {error.retry_after_s:.0f} seconds"
             raise SourceFailed(uri=error.uri, reason=reason) from error
-        until = time.monotonic() + self._effort.pause_s(trouble.own, error.retry_after_s)
+        until = time.monotonic() + delay_s
         while (left := until - time.monotonic()) > 0 and not self._parts.over:
             self._stop.wait(min(0.2, left))
             self._raise_failure()
@@ -329,7 +334,7 @@ def fetch(
 
     Returns the digest of what is there. Raises `SourceFailed`; wrong bytes are not kept, unfinished ones are.
     """
-    again = 0
+    broken, changed = Failures(effort.retry_policy), Failures(CHANGED_RETRIES)
     while True:
         transfer = Transfer(source, uri, partial, wanted=wanted, budget=budget, effort=effort)
         try:
@@ -339,10 +344,11 @@ def fetch(
             # Whole and wrong, with nothing of an earlier process in it: the source has other bytes.
             if isinstance(error, BytesDiffer) and not transfer.resumed_bytes:
                 raise
-            again += 1
-            if again >= (effort.attempts if isinstance(error, StreamBroke) else 3):
-                raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {again} times)") from error
-            if stop.wait(effort.pause_s(again, None) if isinstance(error, StreamBroke) else 0.0):
+            failures = broken if isinstance(error, StreamBroke) else changed
+            delay_s = failures.add()
+            if delay_s is None:
+                raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {failures.in_a_row} times)") from error
+            if stop.wait(delay_s):
                 raise
         except BaseException:
             # Nobody can go on with a stream that has no journal; its bytes would only fill the disk.

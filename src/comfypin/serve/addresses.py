@@ -1,16 +1,15 @@
 """Where a job's own bucket may be: not on a private address, as a job's inputs may not come from there."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from comfypin.addresses import HostInvalid, HostUnknown, Resolver, is_public, resolve_host
 from comfypin.errors.serve import JobInvalid
 from comfypin.errors.storage import StoreUnreachable
-from comfypin.models.network import Dialler, SystemDialler, is_public
 from comfypin.objects.config import S3Config
 
 
-def require_public(config: S3Config, *, dialler: Dialler | None = None) -> S3Config:
+def require_public(config: S3Config, *, resolver: Resolver | None = None) -> S3Config:
     """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
@@ -20,10 +19,9 @@ def require_public(config: S3Config, *, dialler: Dialler | None = None) -> S3Con
     host = parts.hostname
     if host is None:
         return config
-    dialler = dialler or SystemDialler()
     port = parts.port or 443
-    addresses = tuple(_addresses(host, port, dialler))
-    if not all(map(is_public, (*addresses, *_addresses(f"{config.bucket}.{host}", port, dialler)))):
+    addresses = _addresses(host, port, resolver)
+    if not all(map(is_public, (*addresses, *_addresses(f"{config.bucket}.{host}", port, resolver)))):
         raise _not_public("leads to a private address")
     if config.proxies.to(str(config.endpoint)) is None:
         if not addresses:
@@ -35,10 +33,10 @@ def require_public(config: S3Config, *, dialler: Dialler | None = None) -> S3Con
     return config
 
 
-def _addresses(name: str, port: int, dialler: Dialler) -> Sequence[str]:
+def _addresses(name: str, port: int, resolver: Resolver | None) -> tuple[str, ...]:
     try:
-        return dialler.resolve(name, port)
-    except (OSError, UnicodeError):
+        return resolve_host(name, port, resolver=resolver)
+    except (HostInvalid, HostUnknown):
         return ()
 
 

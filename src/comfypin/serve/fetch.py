@@ -1,11 +1,10 @@
 """Brings a job's input files into a folder of its own: from base64, data URIs, https, s3 and gs, within limits.
 
 Addresses come from strangers: a name is resolved once, private addresses are refused unless allowed, redirects follow
-the same rules (`comfypin.models.network`), and every file has a size, a time and a count that it may not exceed.
+the same rules (`comfypin.http.guard`), every file has a size that it may not exceed, and all of them one deadline.
 """
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,16 +14,17 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from comfypin.errors import ComfypinError
 from comfypin.errors.serve import InputUnusable
 from comfypin.files import contained_path
-from comfypin.models.http import HttpClient
+from comfypin.http.client import HttpClient, shown_url
+from comfypin.http.deadline import Deadline
+from comfypin.http.errors import DeadlineExceeded, HttpError
 from comfypin.objects.interface import ObjectStore
 from comfypin.serve.encoded import decode_base64
 from comfypin.serve.wire import JobInput
 
-_CHUNK_BYTES = 1 << 18
 # Clients write an address where base64 is expected; no base64 begins so, because it has no colon.
 _ADDRESS = re.compile(r"\s*((?:https?|s3|gs)://\S+)\s*")
 OpenBucket = Callable[[str, str], ObjectStore]
-OpenClient = Callable[[], HttpClient]
+OpenClient = Callable[[Deadline], HttpClient]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,8 @@ class Limits:
 class Fetcher:
     """Brings inputs. `open_bucket(scheme, name)` gives the store of an s3:// or gs:// address.
 
-    `open_client` makes the client of one job: a client resolves each name once, which must not outlive a job.
+    `open_client` makes the client of one job, under its deadline: a client resolves each name once, which must not
+    outlive a job.
     """
 
     def __init__(self, *, open_client: OpenClient, open_bucket: OpenBucket, limits: Limits) -> None:
@@ -47,26 +48,31 @@ class Fetcher:
         self._open_bucket = open_bucket
         self._limits = limits
 
-    def bring(self, job: JobInput, folder: Path) -> tuple[str, ...]:
+    def deadline(self) -> Deadline:
+        """Return a deadline for one job's inputs, which begins now."""
+        return Deadline(self._limits.seconds)
+
+    def bring(self, job: JobInput, folder: Path, *, deadline: Deadline | None = None) -> tuple[str, ...]:
         """Write every input of the job into the folder; returns `NODE=FILE` texts for those that point a node.
 
-        Blocks; meant for a thread. Raises `InputUnusable`.
+        Blocks; meant for a thread, which comes back at once when the deadline is cancelled. Raises `InputUnusable`.
         """
-        budget = _Budget(self._limits)
+        budget = _Budget(self._limits, deadline or self.deadline())
         pointed = []
-        for image in job.images:
-            self._write(folder, image.name, self._had(image.name, image.image, budget), budget)
-        for item in job.inputs:
-            source = item.data if item.data is not None else str(item.url)
-            path = self._write(folder, item.name, self._had(item.name, source, budget), budget)
-            if item.node is not None:
-                pointed.append(f"{item.node}={path}")
+        with closing(self._open_client(budget.deadline)) as client:
+            for image in job.images:
+                self._write(folder, image.name, self._had(image.name, image.image, client, budget), budget)
+            for item in job.inputs:
+                source = item.data if item.data is not None else str(item.url)
+                path = self._write(folder, item.name, self._had(item.name, source, client, budget), budget)
+                if item.node is not None:
+                    pointed.append(f"{item.node}={path}")
         return tuple(pointed)
 
-    def _had(self, name: str, source: str, budget: "_Budget") -> Iterator[bytes]:
-        """The bytes of what the job says, by whatever field: an address, base64 or a data URI."""
+    def _had(self, name: str, source: str, client: HttpClient, budget: "_Budget") -> Iterator[bytes]:
+        """Return the bytes of what the job says, by whatever field: an address, base64 or a data URI."""
         address = _ADDRESS.fullmatch(source)
-        return self._fetched(name, address[1]) if address else _decoded(name, source, budget)
+        return self._fetched(name, address[1], client) if address else _decoded(name, source, budget)
 
     def _write(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_Budget") -> Path:
         try:
@@ -79,6 +85,8 @@ class Fetcher:
                 for chunk in chunks:
                     budget.spend(name, len(chunk))
                     file.write(chunk)
+        except DeadlineExceeded as exc:
+            raise budget.too_late(name) from exc
         except OSError as exc:
             raise InputUnusable(name=name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
         except InputUnusable:
@@ -87,24 +95,27 @@ class Fetcher:
             raise InputUnusable(name=name, reason=exc.message.rstrip(".")) from exc
         return path
 
-    def _fetched(self, name: str, url: str) -> Iterator[bytes]:
+    def _fetched(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
         scheme = urlsplit(url).scheme
         if scheme in ("s3", "gs"):
             bucket, _, key = url.partition("://")[2].partition("/")
             yield from self._open_bucket(scheme, bucket).read(key)
             return
-        with closing(self._open_client()) as client, closing(client.get(url)) as answer:
-            if answer.status != 200:
-                raise InputUnusable(name=name, reason=f"its server answered {answer.status}")
-            buffer = memoryview(bytearray(_CHUNK_BYTES))
-            while count := answer.readinto(buffer):
-                yield bytes(buffer[:count])
+        try:
+            with client.get(url) as response:
+                if response.status != 200:
+                    raise InputUnusable(name=name, reason=f"its server answered {response.status}")
+                yield from response.pieces()
+        except DeadlineExceeded:
+            raise
+        except HttpError as error:
+            raise InputUnusable(name=name, reason=f"{shown_url(url)}: {error.reason}") from error
 
 
 class _Budget:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, deadline: Deadline) -> None:
         self._limits = limits
-        self._deadline = time.monotonic() + limits.seconds
+        self.deadline = deadline
         self._total = 0
         self._file = 0
 
@@ -129,8 +140,12 @@ class _Budget:
             self._too_big(name)
         if self._total > self._limits.total_bytes:
             raise InputUnusable(name=name, reason=f"all inputs together exceed {_mb(self._limits.total_bytes)}")
-        if time.monotonic() > self._deadline:
-            raise InputUnusable(name=name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
+        if self.deadline.has_passed:
+            raise self.too_late(name)
+
+    def too_late(self, name: str) -> InputUnusable:
+        """Return the failure of what has not arrived in time."""
+        return InputUnusable(name=name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
 
     def _too_big(self, name: str) -> None:
         raise InputUnusable(name=name, reason=f"it is larger than {_mb(self._limits.file_bytes)}")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from comfypin.digest import JsonValue
@@ -41,7 +42,8 @@ log = logging.getLogger(__name__)
 
 CRASHES_BEFORE_REPLACEMENT = 3
 _SAME_CRASH_S = 0.5
-_FETCHERS = 16
+# One for each job that runs, which the queue counts: a slow server must keep its own job waiting, and no other.
+_MOST_FETCHERS = 1024
 SinkFor = Callable[[OutputWish, S3Wish | None], OutputSink]
 
 
@@ -67,8 +69,8 @@ class Handler:
         self._service = service
         self._clock = clock
         self._crashed_at_s = -_SAME_CRASH_S - 1
-        # Of their own: addresses that hang, of jobs that were given up too, must not keep deliveries waiting.
-        self._fetching = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="inputs")
+        # Of their own: addresses that hang must not keep deliveries waiting.
+        self._fetching = ThreadPoolExecutor(_MOST_FETCHERS, thread_name_prefix="inputs")
         self._release = release_of(service.lock)
         self.crashes_in_a_row = 0
         self.crashes = 0
@@ -105,8 +107,14 @@ class Handler:
     async def _inputs(self, wish: JobInput, folder: Path) -> tuple[str, ...]:
         if not (wish.images or wish.inputs):
             return ()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._fetching, self._service.fetcher.bring, wish, folder)
+        deadline = self._service.fetcher.deadline()
+        bring = partial(self._service.fetcher.bring, wish, folder, deadline=deadline)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._fetching, bring)
+        except asyncio.CancelledError:
+            # The job was cancelled or timed out: its thread comes back now, not when the server is done with it.
+            deadline.cancel()
+            raise
 
     async def _prepared(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
         catalogue = await self._service.engine.catalogue()

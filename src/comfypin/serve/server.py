@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 
 from comfypin.errors.serve import PortUnusable
 from comfypin.lock.model import Lock
+from comfypin.retry import Failures, RetryPolicy
 from comfypin.serve.handler import Handler, Service
 from comfypin.serve.queue import JobQueue
 from comfypin.serve.site import Site
@@ -27,7 +29,8 @@ OpenService = Callable[[], AbstractAsyncContextManager[Service]]
 """Opens the engine and what its jobs share; may take minutes."""
 
 _CLOSE_WITHIN_S = 3
-_SYNC_AGAIN_S = 5.0
+_SYNC_RESTARTS = RetryPolicy(retries=None, base_s=5.0, longest_s=60.0)
+_SYNC_STEADY_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,9 @@ async def _work(site: Site, queue: JobQueue, open_service: OpenService) -> None:
 async def _sync(folder: Path, destination: str) -> None:
     """`comfypin sync` of the outputs, started again if it ends; what it owes is on the disk."""
     command = [sys.executable, "-m", "comfypin.cli.main", "sync", str(folder), destination]
+    failures = Failures(_SYNC_RESTARTS)
     while True:
+        began_at = time.monotonic()
         process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
         try:
             code = await process.wait()
@@ -89,8 +94,11 @@ async def _sync(folder: Path, destination: str) -> None:
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
-        log.error("sync ended", extra={"action": "sync_ended", "exit_code": code, "again_in_s": _SYNC_AGAIN_S})
-        await asyncio.sleep(_SYNC_AGAIN_S)
+        if time.monotonic() - began_at > _SYNC_STEADY_S:
+            failures.reset()
+        delay_s = failures.add() or 0.0
+        log.error("sync ended", extra={"action": "sync_ended", "exit_code": code, "again_in_s": round(delay_s, 1)})
+        await asyncio.sleep(delay_s)
 
 
 def listen(host_name: str, ports: Sequence[int]) -> list[socket.socket]:

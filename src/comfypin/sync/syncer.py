@@ -18,7 +18,7 @@ from comfypin.errors import ComfypinError, StorageError
 from comfypin.errors.sync import FolderMissing
 from comfypin.files import free_bytes
 from comfypin.objects.interface import ObjectStore, Payload
-from comfypin.sync.backoff import LONGEST_S, wait_s
+from comfypin.retry import RetryPolicy
 from comfypin.sync.lanes import Lanes
 from comfypin.sync.manifest import Manifest
 from comfypin.sync.names import Filter, key_of, revision_key
@@ -35,6 +35,8 @@ _PROBES = 16  # HEADs in a row that find nothing, before a folder without an out
 _HASHERS = 2
 _MOST_AT_ONCE = 5000
 _NEARLY_FULL_BYTES = 1_000_000_000
+# Without end: what is owed stays owed.
+SYNC_RETRIES = RetryPolicy(retries=None, base_s=0.4, longest_s=60.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class Options:
     bytes_per_s: float | None = None
     grace_s: float = 10.0
     poll_s: float = 5.0
-    longest_wait_s: float = LONGEST_S
+    retry_policy: RetryPolicy = SYNC_RETRIES
     manifest: Manifest | None = None
 
 
@@ -427,7 +429,7 @@ class Syncer:
         reason = failure.message if failure is not None else "it changed while it was uploaded"
         failed = replace(row, failures=row.failures + 1, reason=reason)
         rows[row.path] = failed
-        delay_s = wait_s(failed.failures, longest_s=self._options.longest_wait_s)
+        delay_s = self._options.retry_policy.delay_s(failed.failures) or 0.0
         due_s = time.monotonic() + delay_s
         after.append(lambda: self._lanes.add(row.path, row.fingerprint.size, due_s=due_s))
         after.append(lambda: self._on_event(Failed(failed, delay_s)))

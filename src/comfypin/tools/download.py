@@ -2,72 +2,84 @@
 
 import hashlib
 import os
-import ssl
 import urllib.request
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from comfypin.digest import CHUNK_BYTES, Digest
 from comfypin.errors.tools import DownloadFailed, DownloadWrong
 from comfypin.files import atomic_file
+from comfypin.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from comfypin.http.client import HttpClient
+
+T = TypeVar("T")
 
 TIMEOUT_S = 120.0
-RETRIES = 3
+DOWNLOAD_RETRIES = RetryPolicy(retries=3, longest_asked_s=120.0)
 MAX_TEXT_BYTES = 64 << 20
 
 
-def download(url: str, path: Path, allowed: Collection[Digest] = ()) -> Digest:
-    """Bring a file to `path`, and say its digest, which is one of `allowed` where there are any.
+def download(url: str, path: Path, allowed: Collection[Digest] = (), *, client: "HttpClient | None" = None) -> Digest:
+    """Bring a file to `path`, and return its digest, which is one of `allowed` if there are any.
 
     Raises `DownloadFailed`, or `DownloadWrong`; then nothing is written.
     """
-    hasher = hashlib.sha256()
-    with atomic_file(path, durable=False) as file:
-        for chunk in _chunks(url):
-            hasher.update(chunk)
-            file.write(chunk)
-        digest = Digest(hasher.hexdigest())
-        if allowed and digest not in allowed:
-            expected = " or ".join(item.hex for item in allowed)
-            raise DownloadWrong(url=_shown(url), expected=expected, actual=digest.hex)
-    return digest
+
+    def write(pieces: Iterable[bytes]) -> Digest:
+        hasher = hashlib.sha256()
+        with atomic_file(path, durable=False) as file:
+            for piece in pieces:
+                hasher.update(piece)
+                file.write(piece)
+            digest = Digest(hasher.hexdigest())
+            if allowed and digest not in allowed:
+                expected = " or ".join(item.hex for item in allowed)
+                raise DownloadWrong(url=_shown(url), expected=expected, actual=digest.hex)
+        return digest
+
+    return _consumed(url, write, client)
 
 
-def read_url(url: str) -> bytes:
-    """A small answer as a whole. Raises `DownloadFailed`."""
-    data = bytearray()
-    for chunk in _chunks(url):
-        data += chunk
-        if len(data) > MAX_TEXT_BYTES:
-            raise DownloadFailed(url=_shown(url), reason=f"the answer is larger than {MAX_TEXT_BYTES >> 20} MiB")
-    return bytes(data)
+def read_url(url: str, *, client: "HttpClient | None" = None) -> bytes:
+    """Return a small file as a whole. Raises `DownloadFailed`."""
+
+    def collect(pieces: Iterable[bytes]) -> bytes:
+        data = bytearray()
+        for piece in pieces:
+            data += piece
+            if len(data) > MAX_TEXT_BYTES:
+                raise DownloadFailed(url=_shown(url), reason=f"the answer is larger than {MAX_TEXT_BYTES >> 20} MiB")
+        return bytes(data)
+
+    return _consumed(url, collect, client)
 
 
-def _chunks(url: str) -> Iterator[bytes]:
-    import urllib3
-
+def _consumed(url: str, consume: Callable[[Iterable[bytes]], T], client: "HttpClient | None") -> T:
     if url.startswith("file:"):
-        yield from _local_chunks(url)
-        return
-    retries = urllib3.Retry(total=RETRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+        return consume(_local_pieces(url))
+    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.errors import HttpError
+    from comfypin.http.patient import flowing, read_patiently
+
+    own = client or HttpClient(transport=Transport(timeout_s=TIMEOUT_S))
     try:
-        with urllib3.PoolManager(
-            cert_reqs="CERT_REQUIRED", ca_certs=ssl.get_default_verify_paths().cafile, retries=retries
-        ) as pool:
-            answer = pool.request("GET", url, timeout=TIMEOUT_S, preload_content=False)
-            if answer.status != 200:
-                raise DownloadFailed(url=_shown(url), reason=f"HTTP {answer.status}")
-            yield from answer.stream(CHUNK_BYTES, decode_content=False)
-    except urllib3.exceptions.HTTPError as error:
-        raise DownloadFailed(url=_shown(url), reason=str(getattr(error, "reason", None) or error)) from error
+        return read_patiently(own, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
+    except HttpError as error:
+        raise DownloadFailed(url=_shown(url), reason=error.reason) from error
+    finally:
+        if client is None:
+            own.close()
 
 
-def _local_chunks(url: str) -> Iterator[bytes]:
+def _local_pieces(url: str) -> Iterator[bytes]:
     try:
         with Path(urllib.request.url2pathname(urlsplit(url).path)).open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+            while piece := file.read(CHUNK_BYTES):
+                yield piece
     except OSError as error:
         raise DownloadFailed(url=url, reason=error.strerror or os.strerror(error.errno or 0)) from error
 

@@ -79,18 +79,19 @@ def model_describer() -> "DescribeModel":
 
 def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float = 30.0) -> "list[ModelSource]":
     """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
+    from comfypin.http.client import Credentials, Transport
     from comfypin.models.bucket import BucketSource
     from comfypin.models.civitai import CivitaiSource
-    from comfypin.models.http import Credentials, HttpClient
     from comfypin.models.httpfile import HttpSource
     from comfypin.models.huggingface import HubSource
     from comfypin.models.local import LocalSource
+    from comfypin.models.responses import model_client
     from comfypin.settings import ModelSettings
 
     settings = settings or ModelSettings.from_environment()
     owners = ((settings.hub_endpoint, settings.hub_token), (settings.civitai_endpoint, settings.civitai_token))
     tokens = {endpoint: token for endpoint, token in owners if token}
-    client = HttpClient(credentials=Credentials(tokens=tokens), timeout_s=timeout_s)
+    client = model_client(credentials=Credentials(tokens=tokens), transport=Transport(timeout_s=timeout_s))
     return [
         HttpSource(client),
         HubSource(client, endpoint=settings.hub_endpoint, caches=settings.hub_caches),

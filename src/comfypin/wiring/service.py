@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,16 +28,23 @@ log = logging.getLogger(__name__)
 
 def open_service(lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, private_inputs: bool = False) -> "Service":
     """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
-    from comfypin.models.http import HttpClient
+    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.sockets import tls_context
     from comfypin.serve.fetch import Fetcher, Limits
     from comfypin.serve.handler import Service
     from comfypin.serve.workflows import WorkflowFolder
 
+    # Read once: the proxies, and the certificates, which take 20 ms.
+    transport = Transport(tls=cache(tls_context))
     return Service(
         lock=lock,
         engine=engine,
         fetcher=Fetcher(
-            open_client=lambda: HttpClient(public_only=not private_inputs), open_bucket=open_bucket, limits=Limits()
+            open_client=lambda deadline: HttpClient(
+                transport=transport, public_only=not private_inputs, deadline=deadline
+            ),
+            open_bucket=open_bucket,
+            limits=Limits(),
         ),
         sink_for=sink_for,
         workflows=WorkflowFolder(),

@@ -18,6 +18,7 @@ from comfypin.image.logins import stored_credential
 from comfypin.image.names import path_of
 from comfypin.image.oci import INDEX, MANIFEST, Manifest, Repository, sha256_of
 from comfypin.image.registry import Credential
+from comfypin.retry import RetryPolicy
 
 IMAGE = b'{"schemaVersion": 2}'
 ME = Credential("me", "right", "REGISTRY_PASSWORD")
@@ -129,7 +130,9 @@ def served() -> Iterator[FakeRegistry]:
 
 
 def put(registry: FakeRegistry, data: bytes = b"{}\n", credential: Credential | None = None) -> str:
-    repository = Repository(reference=registry.reference, credential=credential, backoff_s=0.001)
+    repository = Repository(
+        reference=registry.reference, credential=credential, retry_policy=RetryPolicy(retries=5, base_s=0.001)
+    )
     return attach(repository, sha256_of(IMAGE), kind=CYCLONEDX, data=data, title="x.cdx.json")
 
 

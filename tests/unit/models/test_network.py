@@ -1,4 +1,4 @@
-"""Which addresses may be dialled, and that it is the checked address that is dialled."""
+"""Which servers models may come from, and that it is the checked address that is connected to."""
 
 import json
 import socket
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from comfypin.http.client import Transport
 from comfypin.models.civitai import CivitaiSource
-from comfypin.models.http import HttpClient
-from comfypin.models.network import is_link_local, is_public
+from comfypin.models.responses import model_client
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import Home, pin_of, safetensors, sources_over
 
@@ -21,42 +21,20 @@ class FakeInternet:
     def __init__(self, names: dict[str, str], port: int) -> None:
         self.names = names
         self.port = port
-        self.dialled: list[str] = []
+        self.connected: list[str] = []
         self.asked: list[str] = []
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
         self.asked.append(host)
-        return [self.names[host]] if host in self.names else [host]
+        return [self.names[host]]
 
-    def connect(self, address: str, port: int, timeout_s: float) -> socket.socket:
-        self.dialled.append(address)
-        return socket.create_connection(("127.0.0.1", self.port), timeout_s)
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["10.0.0.1", "127.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "fe80::1",
-     "fc00::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1",
-     "::10.0.0.1", "64:ff9b:1::a00:1", "::ffff:0:10.0.0.1", "fec0::1", "2001:0:53aa:64c::1", "3fff::1"],
-)  # fmt: skip
-def test_private_addresses_are_not_public(address: str) -> None:
-    assert not is_public(address)
-
-
-@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34"])
-def test_public_addresses_are(address: str) -> None:
-    assert is_public(address)
-
-
-@pytest.mark.parametrize(
-    "address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "64:ff9b::a9fe:a9fe", "::169.254.169.254"]
-)
-def test_metadata_addresses_are_seen_in_every_dress(address: str) -> None:
-    assert is_link_local(address)
+    def connect(self, unconnected: socket.socket, address: str, port: int) -> None:
+        self.connected.append(address)
+        unconnected.connect(("127.0.0.1", self.port))
 
 
 def pulled(tmp_path, names: dict[str, str], url: str, location: str | None = None):
-    """What pulling `url` gives, where the server redirects to `location`; the network that was dialled."""
+    """What pulling `url` gives, where the server redirects to `location`; the network that was used."""
 
     def script(request: Request) -> Reply:
         if location is not None and request.path == "/from":
@@ -65,7 +43,7 @@ def pulled(tmp_path, names: dict[str, str], url: str, location: str | None = Non
 
     with faulty_server(script) as server:
         internet = FakeInternet(names, server.port)
-        report = Home(tmp_path / "models").pull(pin_of(DATA, url), sources=sources_over(dialler=internet))
+        report = Home(tmp_path / "models").pull(pin_of(DATA, url), sources=sources_over(network=internet))
     return report, internet
 
 
@@ -75,23 +53,23 @@ def pulled(tmp_path, names: dict[str, str], url: str, location: str | None = Non
      "http://[::ffff:169.254.169.254]/x", "http://2852039166/x"],
 )  # fmt: skip
 def test_a_redirect_from_a_public_host_to_a_private_address_is_refused(tmp_path, location: str) -> None:
-    names = {"public.example": "93.184.216.34", "inside.example": "192.168.7.7", "2852039166": "169.254.169.254"}
+    names = {"public.example": "93.184.216.34", "inside.example": "192.168.7.7"}
     report, internet = pulled(tmp_path, names, "http://public.example/from", location)
     assert "private address" in report.failures[0].message or "link-local" in report.failures[0].message
-    assert internet.dialled == ["93.184.216.34"]
+    assert internet.connected == ["93.184.216.34"]
 
 
 def test_a_redirect_to_another_public_host_is_followed(tmp_path) -> None:
     names = {"public.example": "93.184.216.34", "cdn.example": "93.184.216.35"}
     report, internet = pulled(tmp_path, names, "http://public.example/from", "http://cdn.example/x")
     assert report.failures == ()
-    assert internet.dialled == ["93.184.216.34", "93.184.216.35"]
+    assert internet.connected == ["93.184.216.34", "93.184.216.35"]
 
 
 def test_a_private_host_that_the_lock_names_is_fine(tmp_path) -> None:
     report, internet = pulled(tmp_path, {"nas.local": "192.168.1.5"}, "http://nas.local/x")
     assert report.failures == ()
-    assert internet.dialled == ["192.168.1.5"]
+    assert internet.connected == ["192.168.1.5"]
 
 
 def test_a_private_host_may_lead_to_another_one(tmp_path) -> None:
@@ -114,9 +92,9 @@ def test_a_public_host_on_the_way_may_not_lead_back_into_a_private_network(tmp_p
     with faulty_server(script) as server:
         internet = FakeInternet(names, server.port)
         pin = pin_of(DATA, "http://nas.local/from")
-        report = Home(tmp_path / "models").pull(pin, sources=sources_over(dialler=internet))
+        report = Home(tmp_path / "models").pull(pin, sources=sources_over(network=internet))
     assert "from the public host public.example to the private address of 10.0.0.1" in report.failures[0].message
-    assert internet.dialled == ["192.168.1.5", "93.184.216.34"]
+    assert internet.connected == ["192.168.1.5", "93.184.216.34"]
 
 
 def test_an_address_that_a_public_api_names_may_not_be_private(tmp_path) -> None:
@@ -128,10 +106,10 @@ def test_an_address_that_a_public_api_names_may_not_be_private(tmp_path) -> None
 
     with faulty_server(script) as server:
         internet = FakeInternet(names, server.port)
-        source = CivitaiSource(HttpClient(dialler=internet), endpoint="http://civitai.example")
+        source = CivitaiSource(model_client(transport=Transport(network=internet)), endpoint="http://civitai.example")
         report = Home(tmp_path / "models").pull(pin_of(DATA, "civitai://7"), sources=[source])
     assert "from the public host civitai.example to the private address of 10.0.0.1" in report.failures[0].message
-    assert internet.dialled == ["93.184.216.34"]
+    assert internet.connected == ["93.184.216.34"]
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "gopher://x/", "http://[::1", "http://x:99999999/"])
@@ -149,13 +127,13 @@ def test_a_name_is_resolved_once_so_that_it_cannot_move_after_the_check(tmp_path
 def test_a_name_with_a_private_address_beside_its_public_one_is_a_public_host(tmp_path) -> None:
     class TwoFaced(FakeInternet):
         def resolve(self, host: str, port: int) -> Sequence[str]:
-            return ["93.184.216.34", "127.0.0.1"] if host == "two.example" else [host]
+            return ["93.184.216.34", "127.0.0.1"]
 
     def script(request: Request) -> Reply:
         return Reply(status=302, headers={"Location": "http://10.0.0.1/x"})
 
     with faulty_server(script) as server:
-        sources = sources_over(dialler=TwoFaced({}, server.port))
+        sources = sources_over(network=TwoFaced({}, server.port))
         report = Home(tmp_path / "models").pull(pin_of(DATA, "http://two.example/x"), sources=sources)
     assert "private address of 10.0.0.1" in report.failures[0].message
 

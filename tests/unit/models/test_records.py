@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 from comfypin.digest import Digest
+from comfypin.http.stall import StallWatch
 from comfypin.models import ledger as ledger_module
-from comfypin.models.effort import Effort, Pace
+from comfypin.models.effort import Trouble
 from comfypin.models.ledger import Ledger
 from comfypin.models.partial import Journal, Partial
 from comfypin.models.scratch import Scratch
+from comfypin.retry import RetryPolicy
 
 A, B = Digest.of(b"a"), Digest.of(b"b")
 
@@ -100,7 +102,7 @@ def test_a_journal_that_makes_no_sense_is_not_gone_on_with(tmp_path: Path) -> No
 
 def test_hardly_any_bytes_in_a_whole_window_is_too_slow() -> None:
     now = 0.0
-    pace = Pace(10, clock=lambda: now)
+    pace = StallWatch(10, clock=lambda: now)
     assert not pace.too_slow(1)
     now = 11
     assert pace.too_slow(1)
@@ -108,7 +110,7 @@ def test_hardly_any_bytes_in_a_whole_window_is_too_slow() -> None:
 
 def test_enough_bytes_begin_a_new_window() -> None:
     now = 0.0
-    pace = Pace(10, clock=lambda: now)
+    pace = StallWatch(10, clock=lambda: now)
     now = 11
     assert not pace.too_slow(1_000_000)
     now = 12
@@ -116,7 +118,7 @@ def test_enough_bytes_begin_a_new_window() -> None:
 
 
 def test_pauses_grow_and_heed_the_server() -> None:
-    effort = Effort(first_pause_s=1)
-    assert 2 <= effort.pause_s(3, None) <= 4
-    assert effort.pause_s(1, 30) == 30
-    assert effort.pause_s(1, 300) == 300, "the hub counts in windows of five minutes"
+    trouble = Trouble(RetryPolicy(base_s=1, longest_s=4), own=3)
+    assert 0 <= (trouble.delay_s(None) or 0) <= 4
+    assert 300 <= (trouble.delay_s(300) or 0) <= 304, "the hub counts in windows of five minutes"
+    assert trouble.delay_s(3600) is None

@@ -4,16 +4,19 @@ import asyncio
 import base64
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comfypin.errors.prompt import NodeFailed
+from comfypin.serve.fetch import Limits
 from comfypin.serve.handler import Handler
 from comfypin.testing import FAKE_CATALOGUE, PIXEL_PNG, FakeEngine
+from tests.support.drip_server import ENDLESS, drip_server
 from tests.support.graphs import loaded, picture
-from tests.support.services import a_service
+from tests.support.services import a_fetcher, a_service
 
 JOB: dict[str, Any] = {"workflow": picture().to_api()}
 
@@ -224,3 +227,30 @@ async def test_a_node_that_misses_the_saved_workflow_says_what_to_send(extra: di
     body = {"prompt": {"1": {"class_type": "Reader", "inputs": {}}}, "extra_data": extra}
     outcome = await a_handler(engine)("job-1", {"workflow": body})
     assert ("extra_data.extra_pnginfo" in str(outcome.output["error"])) is told
+
+
+async def test_servers_that_draw_their_inputs_out_hold_no_other_job_and_no_thread() -> None:
+    def answer(path: str) -> Iterable[bytes]:
+        return [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfile"] if path == "/good" else ENDLESS[path[1:]]()
+
+    def job(path: str) -> dict[str, Any]:
+        return {**JOB, "inputs": [{"name": "a", "url": f"{server.url}/{path}"}]}
+
+    with drip_server(answer) as server:
+        held = [part for part in ENDLESS if part != "refusal"]  # a refusal is not read
+        handler = Handler(a_service(fetcher=a_fetcher(public_only=False)))
+        slow = [asyncio.create_task(handler(f"slow-{n}", job(part))) for n in range(8) for part in held]
+        assert await asyncio.to_thread(server.wait_for, len(slow))
+        assert (await handler("job-1", job("good"))).failure is None
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert await asyncio.to_thread(server.wait_for, 0), "their connections are closed, their threads are back"
+
+
+async def test_a_job_whose_inputs_do_not_arrive_in_time_fails_and_says_so() -> None:
+    with drip_server(lambda path: ENDLESS["body"]()) as server:
+        fetcher = a_fetcher(public_only=False, limits=Limits(seconds=0.2))
+        job = {**JOB, "inputs": [{"name": "a", "url": server.url}]}
+        outcome = await Handler(a_service(fetcher=fetcher))("job-1", job)
+    assert "The input 'a' cannot be used: the inputs did not arrive within 0.2 s" in str(outcome.output["error"])

@@ -1,11 +1,10 @@
-"""The pure parts of the syncer: settling, lanes, back-off, pace."""
+"""The pure parts of the syncer: settling, lanes, pace."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from comfypin.sync.backoff import wait_s
 from comfypin.sync.lanes import LARGE_BYTES, Lanes
 from comfypin.sync.pace import Pace
 from comfypin.sync.remove import remove_unchanged
@@ -66,12 +65,6 @@ def test_a_debt_waits_for_its_time() -> None:
     assert lanes.take(9.9) is None
     assert lanes.next_due_s() == 10
     assert lanes.take(10) == "a"
-
-
-@pytest.mark.parametrize(("failures", "longest"), [(1, 0.4), (2, 0.8), (5, 6.4), (10, 60.0), (10_000, 60.0)])
-def test_waits_grow_to_a_minute_and_no_further(failures: int, longest: float) -> None:
-    assert wait_s(failures, draw=lambda _low, high: high) == pytest.approx(longest)
-    assert wait_s(failures, draw=lambda low, _high: low) == pytest.approx(longest / 2)
 
 
 def test_the_pace_is_held_over_many_pieces() -> None:

@@ -1,0 +1,209 @@
+"""The private-address guard: which hosts strangers may have us connect to, and at which of their addresses.
+
+Jobs name addresses (inputs, webhooks, buckets), models redirect to them. What is checked here has to be what is
+connected to, so a host is first brought into one form (`normalize_host`: IDNA, Unicode's compatibility forms, every way
+to write an IPv4 address), resolved once, and the caller connects to just the addresses that were found public.
+
+What a host is follows https://url.spec.whatwg.org/#host-parsing, because that is how attackers write them.
+"""
+
+import ipaddress
+import re
+import socket
+import threading
+import unicodedata
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# IPv6 addresses that stand for the IPv4 one in their last 32 bits: RFC 6052 (NAT64), RFC 2765 (SIIT), and the
+# IPv4-compatible ones of RFC 4291, 2.5.5.1.
+_EMBEDS_IPV4 = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+# Not on the public internet, although Python's list does not say so: a network's own NAT64, site-local, documentation,
+# 6to4's relays (RFC 7526).
+_PRIVATE = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "3fff::/20", "192.88.99.0/24")))
+# The interface identifiers of ISATAP (RFC 5214), whose last 32 bits are an IPv4 address, under any prefix.
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_LONGEST_HOST = 253
+
+
+class HostInvalid(ValueError):
+    """A text that is not the name or address of a host."""
+
+
+class HostUnknown(OSError):
+    """A host that has no address: the resolver does not know it."""
+
+
+class HostNotPublic(Exception):
+    """A host that leads to a private address: loopback, a local network, a cloud's metadata service, ..."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host} leads to a private address")
+        self.host = host
+
+
+class Resolver(Protocol):
+    """How names become addresses; tests bring their own."""
+
+    def resolve(self, host: str, port: int) -> Sequence[str]:
+        """Return the addresses of a host, the best first. Raises `OSError`."""
+
+
+class SystemResolver:
+    """The resolver of this machine."""
+
+    def resolve(self, host: str, port: int) -> Sequence[str]:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def normalize_host(text: str) -> str:
+    """Return the one form of a host, in ASCII: a lower-case name, dotted IPv4, or compressed IPv6 without brackets.
+
+    `①⑥⑨.②⑤④.①⑥⑨.②⑤④`, `0xa9fea9fe`, `127。0。0。1` and `127.1` become the address that they stand for. Raises
+    `HostInvalid`, for zone ids (`fe80::1%eth0`) too: they name an interface of this machine.
+    """
+    if ":" in text or text.startswith("["):
+        return _normalize_ipv6(text)
+    host = text if text.isascii() else _to_ascii(text)
+    host = host.lower().removesuffix(".")
+    if len(host) > _LONGEST_HOST or not _HOST.fullmatch(host):
+        raise HostInvalid(f"{text!r} is not the name of a host")
+    # Resolvers take whatever ends in a number for an address, in the notations of C: octal, hexadecimal, fewer parts.
+    return _ipv4_of(host) if _NUMBER.fullmatch(host.rpartition(".")[2]) else host
+
+
+def _normalize_ipv6(text: str) -> str:
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        # Full-width digits are digits to Python, and not to everybody.
+        if "%" in inner or not inner.isascii():
+            raise ValueError(inner)
+        return str(ipaddress.IPv6Address(inner))
+    except ValueError:
+        raise HostInvalid(f"{text!r} is not an IPv6 address") from None
+
+
+def _to_ascii(text: str) -> str:
+    """Return a name as resolvers are asked for it: compatibility forms resolved, other scripts as punycode."""
+    # UTS 46 maps these three, too; here so that an address in them never gets as far as punycode.
+    folded = unicodedata.normalize("NFKC", text).replace("\u3002", ".")
+    if folded.isascii():
+        return folded
+    import idna  # only names in other scripts need its tables
+
+    try:
+        return idna.encode(folded, uts46=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError):
+        raise HostInvalid(f"{text!r} is not the name of a host") from None
+
+
+def _ipv4_of(host: str) -> str:
+    """Return the dotted form of an address as `inet_aton` reads it; parts after the last one fill the other bytes."""
+    parts = host.split(".")
+    try:
+        if len(parts) > 4 or not all(map(_NUMBER.fullmatch, parts)):
+            raise ValueError(host)
+        *first, last = map(_number_of, parts)
+        if any(number > 255 for number in first) or last >= 256 ** (5 - len(parts)):
+            raise ValueError(host)
+    except ValueError:
+        raise HostInvalid(f"{host!r} is not an IPv4 address") from None
+    value = last + sum(number << 8 * (3 - index) for index, number in enumerate(first))
+    return str(ipaddress.IPv4Address(value))
+
+
+def _number_of(text: str) -> int:
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if text.startswith("0") and len(text) > 1 else 10)
+
+
+def effective_address(text: str) -> IpAddress:
+    """Return the address that packets go to in the end: the IPv4 address of an IPv6 one that only carries it."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.teredo is not None:
+        return address.teredo[1]
+    # `::` and `::1` are themselves.
+    is_carrier = int(address) > 1 and any(address in network for network in _EMBEDS_IPV4)
+    if is_carrier or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def is_public(text: str) -> bool:
+    """Return whether an address is on the public internet."""
+    given, effective = ipaddress.ip_address(text.partition("%")[0]), effective_address(text)
+    if isinstance(given, ipaddress.IPv6Address) and given.teredo is not None:
+        return False  # a tunnel through whichever server the address names
+    return effective.is_global and not effective.is_multicast and not any(effective in network for network in _PRIVATE)
+
+
+def is_link_local(text: str) -> bool:
+    """Return whether it is an address like 169.254.169.254, at which clouds serve credentials."""
+    return effective_address(text).is_link_local
+
+
+def resolve_host(
+    host: str, port: int, *, resolver: Resolver | None = None, within_s: float | None = None
+) -> tuple[str, ...]:
+    """Return the addresses of a host, in any notation. With `within_s` the resolver is not waited for longer.
+
+    Raises `HostInvalid`, `HostUnknown`, `TimeoutError`.
+    """
+    name = normalize_host(host)
+    found = _ask(resolver or SystemResolver(), name, port, within_s)
+    if not found:
+        raise HostUnknown(f"{name} has no address")
+    return found
+
+
+def resolve_public(
+    host: str, port: int, *, resolver: Resolver | None = None, within_s: float | None = None
+) -> tuple[str, ...]:
+    """Return the addresses of a host if all are public: those, and no others, may be connected to.
+
+    Raises `HostNotPublic` if a single one is not, and what `resolve_host` raises.
+    """
+    found = resolve_host(host, port, resolver=resolver, within_s=within_s)
+    if not all(map(is_public, found)):
+        raise HostNotPublic(host)
+    return found
+
+
+def _ask(resolver: Resolver, name: str, port: int, within_s: float | None) -> tuple[str, ...]:
+    try:
+        return (str(ipaddress.ip_address(name)),)
+    except ValueError:
+        pass
+    answers: list[tuple[str, ...] | OSError | UnicodeError] = []
+
+    def ask() -> None:
+        try:
+            answers.append(tuple(resolver.resolve(name, port)))
+        except (OSError, UnicodeError) as error:
+            answers.append(error)
+
+    if within_s is None:
+        ask()
+    else:
+        # The system's resolver cannot be told to stop; a thread of its own waits for it where nobody else does.
+        asking = threading.Thread(target=ask, name="resolve", daemon=True)
+        asking.start()
+        asking.join(max(0.0, within_s))
+    if not answers:
+        raise TimeoutError(f"the resolver did not answer for {name}")
+    if isinstance(answers[0], tuple):
+        return answers[0]
+    raise HostUnknown(str(getattr(answers[0], "strerror", None) or answers[0])) from answers[0]

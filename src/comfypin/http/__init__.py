@@ -1,0 +1,1 @@
+"""The synchronous HTTP client that models, registries, RunPod and job inputs share, over urllib3."""

@@ -1,0 +1,91 @@
+"""A time limit for the whole of a fetch, whatever a server does to draw it out, and a way to end it from outside.
+
+A socket's own timeout begins anew with each byte, so a server that sends one now and then can keep a request for as
+long as it likes: by its head, its body, each redirect. Sockets under a deadline wait for what is left of it.
+"""
+
+import contextlib
+import math
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+
+class DeadlinePassed(TimeoutError):
+    """What a read raises under a deadline that has passed."""
+
+
+class Deadline:
+    """The moment by which something must have ended; `seconds` None is never. Shared by threads."""
+
+    def __init__(self, seconds: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = math.inf if seconds is None else clock() + seconds
+        self._is_cancelled = False
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left: 0 if it has passed or was cancelled, infinity if it never passes."""
+        return 0.0 if self._is_cancelled else max(0.0, self._at - self._clock())
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it has passed or was cancelled."""
+        return self.left_s <= 0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it can pass by itself."""
+        return self._at != math.inf
+
+    def bound_s(self, seconds: float) -> float:
+        """Return a time limit that ends no later. Raises `DeadlinePassed`."""
+        left_s = self.left_s
+        if left_s <= 0:
+            raise DeadlinePassed("the deadline has passed")
+        return min(seconds, left_s)
+
+    def lift(self) -> None:
+        """Let it never pass, because what it was for has ended; it can still be cancelled."""
+        self._at = math.inf
+
+    def cancel(self) -> None:
+        """End everything under it now, from another thread: what waits for a server fails at once."""
+        self._is_cancelled = True
+        with self._lock:
+            sockets = list(self._sockets)
+        for connected in sockets:
+            # A connection that was used again keeps to the deadline of its new request.
+            if getattr(connected, "deadline", self) is self:
+                _wake(connected)
+
+    def watch(self, connected: socket.socket) -> None:
+        """Have a socket woken when this is cancelled."""
+        with self._lock:
+            self._sockets.add(connected)
+        if self._is_cancelled:
+            _wake(connected)
+
+
+def _wake(connected: socket.socket) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        # Not `SSLSocket.shutdown`, which takes the TLS state from under a thread that is reading.
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+
+current_deadline: ContextVar[Deadline | None] = ContextVar("current_deadline", default=None)
+
+
+@contextlib.contextmanager
+def under(deadline: Deadline | None) -> Iterator[None]:
+    """Put what this thread connects and asks meanwhile under a deadline."""
+    token = current_deadline.set(deadline)
+    try:
+        yield
+    finally:
+        current_deadline.reset(token)

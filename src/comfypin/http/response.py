@@ -1,0 +1,198 @@
+"""A response whose head has been read and whose body has not, and what urllib3's exceptions mean in words."""
+
+import contextlib
+import http.client
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+
+import urllib3
+from urllib3 import exceptions
+
+from comfypin.http.deadline import Deadline, DeadlinePassed
+from comfypin.http.errors import DeadlineExceeded, HttpError, ProxyFailed
+
+# Each piece is one read of the socket and a copy; small ones cost more in calls than large ones in memory.
+_PIECE_BYTES = 512 << 10
+MAX_TEXT_BYTES = 64 << 10
+
+
+class Response:
+    """One response. Read its body, or close it; the connection is used again if the body was read to its end.
+
+    `url` is the address that gave it, `hops` are the statuses and headers of the redirects before.
+    """
+
+    def __init__(
+        self,
+        raw: urllib3.BaseHTTPResponse,
+        *,
+        url: str,
+        deadline: Deadline,
+        hops: tuple[tuple[int, Mapping[str, str]], ...] = (),
+        translate: Callable[[HttpError], Exception],
+    ) -> None:
+        self.url = url
+        self.status = raw.status
+        self.reason = raw.reason or ""
+        self.headers: Mapping[str, str] = raw.headers
+        self.hops = hops
+        self._raw = raw
+        self._deadline = deadline
+        self._translate = translate
+        length = raw.headers.get("Content-Length", "")
+        self._left: int | None = int(length) if length.isascii() and length.isdigit() else None
+        if "chunked" in raw.headers.get("Transfer-Encoding", "").lower():
+            self._left = None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """How much of the body is left, if the server says it."""
+        return self._left
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read some bytes of the body and return how many, 0 at its end; at most one read of the socket, so that a
+        slow server is noticed. Raises `HttpError`, or what the client's `translate` makes of it.
+        """
+        with self._translated():
+            data = self._raw.read1(min(len(buffer), _PIECE_BYTES), decode_content=False)
+            if not data:
+                self._raw.release_conn()
+                return 0
+            buffer[: len(data)] = data
+            if self._left is not None:
+                self._left -= len(data)
+            return len(data)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body. Raises as `readinto` does."""
+        while True:
+            with self._translated():
+                data = self._raw.read1(_PIECE_BYTES, decode_content=False)
+            if not data:
+                self._raw.release_conn()
+                return
+            yield data
+
+    def body(self, limit_bytes: int) -> bytes:
+        """Return the body, or its beginning up to a limit, and close. Raises as `readinto` does."""
+        data = bytearray()
+        with self:
+            for piece in self.pieces():
+                data += piece
+                if len(data) >= limit_bytes:
+                    break
+        return bytes(data[:limit_bytes])
+
+    def text(self, limit_bytes: int = MAX_TEXT_BYTES) -> str:
+        """Return the beginning of the body as text, as far as it comes, for messages and for JSON."""
+        data = bytearray()
+        with self, contextlib.suppress(Exception):
+            for piece in self.pieces():
+                data += piece
+                if len(data) >= limit_bytes:
+                    break
+        return data[:limit_bytes].decode(errors="replace")
+
+    def abort(self) -> None:
+        """Wake whoever waits for bytes, from another thread, with a broken connection."""
+        self._deadline.cancel()
+
+    def close(self) -> None:
+        """Drop the connection, unless the body was read to its end. Repeatable."""
+        with contextlib.suppress(OSError, exceptions.HTTPError):
+            self._raw.close()
+
+    def __enter__(self) -> "Response":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (exceptions.HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise self._translate(error_of(error, self._deadline)) from error
+
+
+def error_of(error: Exception, deadline: Deadline) -> HttpError:
+    """Return what an exception of urllib3, or of the network, means."""
+    causes = list(_causes(error))
+    if deadline.has_passed or any(isinstance(cause, DeadlinePassed) for cause in causes):
+        return DeadlineExceeded()
+    if (proxied := _proxy_error(causes)) is not None:
+        return proxied
+    meant = next((found for cause in causes if (found := _meaning(cause)) is not None), None)
+    if meant is None:
+        return HttpError(f"it does not speak HTTP as it should ({type(error).__name__})", was_sent=True)
+    if isinstance(error, exceptions.ProxyError):
+        return ProxyFailed(f"its proxy: {meant.reason}", is_transient=meant.is_transient)
+    return meant
+
+
+def _meaning(cause: BaseException) -> HttpError | None:
+    match cause:
+        case exceptions.NameResolutionError():
+            return HttpError("its name is not known")
+        case exceptions.ConnectTimeoutError():
+            return HttpError("it did not answer in time")
+        case exceptions.NewConnectionError():
+            why = cause.__cause__
+            said = why.strerror if isinstance(why, OSError) and why.strerror else "no connection"
+            return HttpError(f"it cannot be reached ({said})")
+        case exceptions.ReadTimeoutError() | TimeoutError():
+            return HttpError("it sent nothing for too long", was_sent=True)
+        case exceptions.IncompleteRead() | http.client.IncompleteRead():
+            missing = "" if cause.expected is None else f" {cause.expected} bytes"
+            return HttpError(f"it closed the connection{missing} before the end", was_sent=True)
+        case http.client.RemoteDisconnected() | ConnectionResetError() | BrokenPipeError():
+            return HttpError("it closed the connection", was_sent=True)
+        case http.client.HTTPException():
+            return HttpError(f"it does not speak HTTP as it should ({type(cause).__name__})", was_sent=True)
+        case ssl.SSLError():
+            return _tls_error(cause)
+        case OSError():
+            return HttpError(f"it cannot be reached ({cause.strerror or cause})", was_sent=True)
+        case _:
+            return None
+
+
+def _tls_error(cause: ssl.SSLError) -> HttpError:
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return HttpError(f"its certificate is not trusted ({cause.verify_message})", is_transient=False)
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST" | "RECORD_LAYER_FAILURE"):
+            return HttpError("it does not speak TLS: is it http:// instead of https://?", is_transient=False)
+        case _:
+            return HttpError(f"its TLS connection broke ({cause.reason or cause})", was_sent=True)
+
+
+def _proxy_error(causes: list[BaseException]) -> ProxyFailed | None:
+    """Return what a proxy says to CONNECT if it is no: http.client has only a sentence for it."""
+    said = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed: ")), None)
+    if said is None:
+        return None
+    status = said.removeprefix("Tunnel connection failed: ")
+    if status.startswith("407"):
+        return ProxyFailed("its proxy wants another user and password", is_transient=False)
+    if status.startswith("4") and not status.startswith(("408", "429")):
+        return ProxyFailed(f"its proxy does not let it through (HTTP {status})", is_transient=False)
+    return ProxyFailed(f"its proxy has no way to it (HTTP {status})")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions that an exception was made of, the last first."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        # urllib3 keeps what it wraps as an argument.
+        inner = (current.__cause__, current.__context__, *current.args, getattr(current, "original_error", None))
+        waiting += [found for found in inner if isinstance(found, BaseException)]

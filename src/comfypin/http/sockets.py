@@ -1,0 +1,79 @@
+"""Sockets that keep to a deadline, plain and under TLS."""
+
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from comfypin.http.deadline import Deadline, current_deadline
+
+T = TypeVar("T")
+
+_LONGEST_S = 1e6
+
+
+class _Bounded:
+    """Waits for bytes no longer than the deadline allows.
+
+    Only receiving is bounded here: `sendall`, the TLS handshake and a TLS read end by the socket's timeout as a whole,
+    however many pieces they come in (https://docs.python.org/3/library/socket.html#socket.socket.sendall).
+    """
+
+    deadline: Deadline | None = None
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        receive: Callable[..., int] = super().recv_into  # type: ignore[misc]
+        if self.deadline is None or not self.deadline.is_set:
+            return receive(*arguments, **options)
+        return _bounded(self, self.deadline, lambda: receive(*arguments, **options))  # type: ignore[arg-type]
+
+    def recv(self, *arguments: Any, **options: Any) -> bytes:
+        receive: Callable[..., bytes] = super().recv  # type: ignore[misc]
+        if self.deadline is None or not self.deadline.is_set:
+            return receive(*arguments, **options)
+        return _bounded(self, self.deadline, lambda: receive(*arguments, **options))  # type: ignore[arg-type]
+
+
+class BoundedSocket(_Bounded, socket.socket):
+    """A TCP socket under a deadline."""
+
+
+class BoundedTlsSocket(_Bounded, ssl.SSLSocket):
+    """A TLS socket under a deadline."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own signature
+        put_under_deadline(self)
+        super().do_handshake(block)
+
+
+def put_under_deadline(connected: object) -> None:
+    """Have a socket keep to the deadline of this thread, whichever it kept to before."""
+    if isinstance(connected, BoundedSocket | BoundedTlsSocket):
+        connected.deadline = current_deadline.get()
+        if connected.deadline is not None:
+            connected.deadline.watch(connected)
+    elif isinstance(inner := getattr(connected, "socket", None), socket.socket):
+        put_under_deadline(inner)  # TLS to the server within TLS to a proxy
+
+
+def _bounded(connected: socket.socket, deadline: Deadline, receive: Callable[[], T]) -> T:
+    usual_s = connected.gettimeout()
+    left_s = deadline.bound_s(_LONGEST_S if usual_s is None else usual_s)
+    if left_s == usual_s:
+        return receive()
+    connected.settimeout(left_s)
+    try:
+        return receive()
+    finally:
+        connected.settimeout(usual_s)
+
+
+def tls_context(authorities: tuple[Path, ...] = ()) -> ssl.SSLContext:
+    """Return the TLS settings: the machine's authorities (SSL_CERT_FILE, SSL_CERT_DIR), and more of them if named."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    for path in authorities:
+        context.load_verify_locations(path)
+    context.sslsocket_class = BoundedTlsSocket
+    return context

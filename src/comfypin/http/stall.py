@@ -1,0 +1,31 @@
+"""When a body that still comes has stalled: files of unknown size can have no deadline, only a least rate."""
+
+import time
+from collections.abc import Callable
+
+# Below this a connection is worth less than the hope for a better one.
+STALL_BYTES_PER_S = 2_000
+
+
+class StallWatch:
+    """Notices a connection that still gives bytes, but hardly any."""
+
+    def __init__(self, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window_s = window_s
+        self._clock = clock
+        self._since = clock()
+        self._count = 0
+
+    def too_slow(self, count: int) -> bool:
+        """Count what arrived; return True when a whole window went by below the least rate."""
+        self._count += count
+        if self._clock() - self._since < self._window_s:
+            return False
+        if self.rate() < STALL_BYTES_PER_S:
+            return True
+        self._since, self._count = self._clock(), 0
+        return False
+
+    def rate(self) -> float:
+        """Return the bytes a second in the present window."""
+        return self._count / max(1e-9, self._clock() - self._since)

@@ -1,0 +1,117 @@
+"""Addresses of http and https, parsed once: what is checked, connected to and asked for is one value."""
+
+import re
+import urllib.parse
+from base64 import b64encode
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from comfypin.addresses import HostInvalid, normalize_host
+
+Origin: TypeAlias = tuple[str, str, int]
+
+_PORTS = {"http": 80, "https": 443}
+# What parsers disagree on, so that one checks another host than the next one asks: Python drops tabs and line ends from
+# within addresses, and before the path a backslash is a slash to browsers.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_IN_AUTHORITY = re.compile(r"[\x00-\x20\x7f\\]")
+_SAFE = "/?&=%:@!$'()*+,;~[]#-._"
+
+
+class UrlInvalid(ValueError):
+    """A text that is not an address of http or https; `reason` is a clause that says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpUrl:
+    """One address. `host` is in its one form (see `normalize_host`), `target` is the path with the query, quoted."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str = field(repr=False)
+    login: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> "HttpUrl":
+        """Return the address that a text is. Raises `UrlInvalid`."""
+        text = text.strip()
+        if _CONTROL.search(text):
+            raise UrlInvalid("it holds a control character")
+        try:
+            parts = urllib.parse.urlsplit(text)
+            port = parts.port
+        except ValueError as error:
+            raise UrlInvalid("it is not a URL") from error
+        if parts.scheme not in _PORTS:
+            raise UrlInvalid("it is not http or https")
+        userinfo, _, authority = parts.netloc.rpartition("@")
+        if "@" in userinfo or port == 0 or _NOT_IN_AUTHORITY.search(parts.netloc):
+            raise UrlInvalid("it is not a URL")
+        try:
+            host = normalize_host(_host_of(authority))
+        except HostInvalid as error:
+            raise UrlInvalid("its host is not a name or an address") from error
+        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        return cls(
+            scheme=parts.scheme,
+            host=host,
+            port=port or _PORTS[parts.scheme],
+            target=urllib.parse.quote(target, safe=_SAFE),
+            login=userinfo or None,
+        )
+
+    def joined(self, location: str) -> "HttpUrl":
+        """Return the address that a redirect from this one leads to. Raises `UrlInvalid`."""
+        if _CONTROL.search(location):
+            raise UrlInvalid("it holds a control character")
+        try:
+            address = urllib.parse.urljoin(self.address, location.strip())
+        except ValueError as error:
+            raise UrlInvalid("it is not a URL") from error
+        joined = HttpUrl.parse(address)
+        return replace(joined, login=joined.login or self.login) if joined.origin == self.origin else joined
+
+    @property
+    def origin(self) -> Origin:
+        """What secrets are meant for: scheme, host and port."""
+        return self.scheme, self.host, self.port
+
+    @property
+    def authority(self) -> str:
+        """The host with its port, if that is another than usual, as requests name it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """The whole address without its login. It may be signed: not for messages."""
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+    @property
+    def shown(self) -> str:
+        """The address without what may be secret in it: login and query."""
+        return f"{self.scheme}://{self.authority}{self.target.partition('?')[0]}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The header for the user and password in the address."""
+        if self.login is None:
+            return None
+        user, _, password = self.login.partition(":")
+        pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
+        return "Basic " + b64encode(pair.encode()).decode()
+
+
+def _host_of(authority: str) -> str:
+    """Return the host without the port. `urlsplit().hostname` forgets what stands around an IPv6 address."""
+    if authority.startswith("["):
+        host, bracket, rest = authority.partition("]")
+        if rest and not rest.startswith(":"):
+            raise HostInvalid(authority)
+        return host + bracket
+    return authority.partition(":")[0]
