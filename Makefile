@@ -1,11 +1,17 @@
-# Two commands do everything: `make demo` and `make test`. The rest is what they are made of.
-PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.13 python3,$(if $(shell $(p) -c 'import sys, venv, ensurepip; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
+# Two commands do everything: `make demo` and `make test`. The rest is what they are made of; `make help` lists it.
+.DEFAULT_GOAL := help
+# The Pythons that comfypin supports and tests, newest last; pyproject.toml's classifiers say the same (a test compares).
+PYTHONS := 3.11 3.12 3.13 3.14
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.13 python3.14 python3,$(if $(shell $(p) -c 'import sys, venv, ensurepip; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 SYNC := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --quiet --inexact
 
-.PHONY: demo test test-pythons lint check-types check-imports test-comfyui test-soak clean
+.PHONY: help install install-dev demo test test-unit test-pythons lint check-types check-imports test-comfyui test-soak clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "comfypin needs Python 3.11 or newer with venv and pip (Debian: apt-get install python3-venv)"; exit 1; }
@@ -21,28 +27,34 @@ $(VENV)/.dev: $(VENV)/.run
 	$(SYNC) --group dev
 	@touch $@
 
-demo: $(VENV)/.run
+install: $(VENV)/.run  ## install comfypin with its locked packages into .venv
+
+install-dev: $(VENV)/.dev  ## the same, with what tests and checks need
+
+demo: $(VENV)/.run  ## run the demo workflow; the picture is out/demo.png
 	@mkdir -p out
 	$(BIN)/python -m rp_handler.main --lock lockfiles/comfy-demo.lock.json --workflow workflows/demo.json \
 	    --output base64 --out-file out/demo.png
 	@echo "The picture is in out/demo.png"
 
-test: $(VENV)/.dev lint check-types check-imports
+test: $(VENV)/.dev lint check-types check-imports  ## run all checks and all tests (PYTEST_ARGS=... is passed on)
 	$(BIN)/pytest -n auto $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev
+test-unit: $(VENV)/.dev  ## run the unit tests: no network, no servers, under a minute
+	$(BIN)/pytest -n auto tests/unit $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## ruff: mistakes and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-check-types: $(VENV)/.dev
+check-types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
 
-check-imports: $(VENV)/.dev
+check-imports: $(VENV)/.dev  ## import-linter: rooms import downwards only
 	$(BIN)/lint-imports
 
-# The unit tests on every Python that comfypin supports and this machine has, on the PATH or with pyenv.
-test-pythons: $(VENV)/.made
-	@for version in 3.11 3.12 3.13; do \
+test-pythons: $(VENV)/.made  ## run the unit tests on each supported Python that is on the PATH or in pyenv
+	@for version in $(PYTHONS); do \
 	    found=; \
 	    for python in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
 	        $$python -c "import sys; assert sys.version.startswith('$$version.')" 2>/dev/null && found=$$python && break; \
@@ -53,13 +65,13 @@ test-pythons: $(VENV)/.made
 	    $(VENV)-$$version/bin/pytest -q -n auto tests/unit $(PYTEST_ARGS) || exit 1; \
 	done
 
-# Against a real ComfyUI of any release that was recorded: COMFYUI_DIR=FOLDER starts one, COMFYUI_URL=URL takes a running one.
-test-comfyui: $(VENV)/.dev
+# Any release that was recorded will do. COMFYUI_DIR is a ComfyUI with its .venv, or a folder with both.
+test-comfyui: $(VENV)/.dev  ## test against a real ComfyUI (COMFYUI_DIR=... starts one, COMFYUI_URL=... takes a running one)
 	@test -n "$(COMFYUI_DIR)$(COMFYUI_URL)" || { echo "make test-comfyui needs COMFYUI_DIR=FOLDER (a ComfyUI with its .venv, or a folder with both) or COMFYUI_URL=URL"; exit 1; }
 	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/pytest -m comfyui -n 0 -rA $(PYTEST_ARGS)
 
-test-soak: $(VENV)/.dev
+test-soak: $(VENV)/.dev  ## also run the long soak and kill tests
 	$(BIN)/pytest --soak $(PYTEST_ARGS)
 
-clean:
+clean:  ## remove the environment, outputs and caches
 	rm -rf $(VENV) out dist .mypy_cache .ruff_cache .pytest_cache

@@ -82,20 +82,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_create_writes_a_release_that_is_found_by_name(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (project / "m.safetensors").write_bytes(b"model")
-    command = ["lock", "create", "rel", "--comfyui", "./ComfyUI@v1", "--model", "vae/=./m.safetensors"]
-    assert main([*command, "--json"]) == 0
-    made = json.loads(capsys.readouterr().out)
-    assert (made["path"], made["state"]) == ("lockfiles/comfy-rel.lock.json", "written")
-    assert made["lock"]["models"][0]["size_bytes"] == 5
-    assert main(["lock", "check", "--lock", "rel"]) == 0
-    assert main(command) == 0
-    assert "unchanged" in capsys.readouterr().out
-    assert main(["lock", "create", "rel", "--comfyui", "./ComfyUI@v1"]) == 10
-    assert "a release does not change" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

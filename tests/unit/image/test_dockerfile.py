@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from comfypin.image.parts import UNUSED, chosen, own_files
+from comfypin.image.parts import UNUSED, chosen
 from tests.conftest import ROOT
 
 
@@ -24,10 +24,3 @@ def test_steps_are_shell_that_parses() -> None:
 def test_a_requirements_file_is_taken_apart_by_name() -> None:
     text = "a==1 \\\n    --hash=sha256:1\nboto3==2 \\\n    --hash=sha256:2\n"
     assert chosen(text, lambda name: name not in UNUSED) == b"a==1 \\\n    --hash=sha256:1\n"
-
-
-def test_the_door_has_its_own_dependencies_by_hash(tmp_path: Path) -> None:
-    own = own_files(tmp_path)
-    assert own.wheel is not None
-    assert own.installer.startswith(b"uv==")
-    assert own.requirements.count(b"==") < own.requirements.count(b"--hash=sha256:")

@@ -1,29 +1,19 @@
-"""Locks from living ComfyUIs and from snapshots."""
+"""Snapshots, and what a capture remembers of files."""
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.errors.create import CaptureRefused, NotComfyUI, SnapshotUnreadable
-from comfypin.lock.capture import CaptureWishes, capture
-from comfypin.lock.create import Made
+from comfypin.errors.create import SnapshotUnreadable
 from comfypin.lock.digests import DigestCache
-from comfypin.lock.parts import Places
-from comfypin.lock.registry import Registry
 from comfypin.lock.snapshot import read_snapshot
-from comfypin.tools.git import Commits, apply_patch, write_commit
 from comfypin.tools.packages import uv
 from tests.support.repositories import commit, git
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def silent(_: str) -> None:
-    """Nobody listens."""
 
 
 @pytest.fixture(scope="module")
@@ -52,140 +42,6 @@ def home(origin: Path, tmp_path: Path) -> Path:
     (home / "models" / "vae" / "x.safetensors").write_bytes(b"model")
     (home / "models" / "vae" / "up").symlink_to(home / "models")
     return home
-
-
-def captured(home: Path, origin: Path, **changes: object) -> Made:
-    wishes = CaptureWishes(name="live", folder=home, interpreter=origin / "venv" / "bin" / "python")
-    cache = home.parent / "cache"
-    places = Places(
-        commits=Commits(cache=cache / "git"), registry=Registry(url="http://127.0.0.1:9"), archives=cache / "archives"
-    )
-    digests = DigestCache(cache / "digests.json")
-    return capture(replace(wishes, **changes), places=places, digests=digests, tell=silent)  # type: ignore[arg-type]
-
-
-def reasons(home: Path, origin: Path) -> str:
-    with pytest.raises(CaptureRefused) as caught:
-        captured(home, origin)
-    return caught.value.message
-
-
-def test_a_living_comfyui_is_captured_as_it_is(home: Path, origin: Path) -> None:
-    lock = captured(home, origin).lock
-    assert lock.comfyui is not None
-    assert (lock.comfyui.commit, lock.comfyui.ref) == (git(origin / "comfyui", "rev-parse", "main"), "main")
-    (node,) = lock.custom_nodes
-    assert (node.folder, node.repo) == ("pack", (origin / "pack").as_uri())
-    assert (node.install_script, node.install_script_sha256) == ("skip", Digest.of(b"print(1)\n"))
-    assert [(pin.name, pin.version, len(pin.sha256)) for pin in lock.python.packages] == [("idna", "3.7", 1)]
-    (model,) = lock.models
-    assert (model.target_path, model.sha256) == ("$MODELS_DIR/vae/x.safetensors", Digest.of(b"model"))
-
-
-def test_models_in_other_folders_are_captured_as_comfyui_sees_them(home: Path, origin: Path, tmp_path: Path) -> None:
-    more = tmp_path / "more"
-    for name, content in (("sd/a.safetensors", "a"), ("own/sub/b.safetensors", "b"), ("vaes/x.safetensors", "other")):
-        (more / name).parent.mkdir(parents=True, exist_ok=True)
-        (more / name).write_text(content)
-    text = f"here:\n  base_path: {more}\n  is_default: true\n  checkpoints: |\n    sd\n    gone\n  vae: vaes/\n"
-    text += "there:\n  loras: ../more/own\n  custom_nodes: nodes\n  vae: models/vae\nnothing:\n"
-    (home / "extra_model_paths.yaml").write_text(text)
-    made = captured(home, origin, allow_dirty=True)
-    assert {pin.target_path: pin.sha256 for pin in made.lock.models} == {
-        "$MODELS_DIR/checkpoints/a.safetensors": Digest.of(b"a"),
-        "$MODELS_DIR/loras/sub/b.safetensors": Digest.of(b"b"),
-        "$MODELS_DIR/vae/x.safetensors": Digest.of(b"model"),
-    }
-    assert any("vae/x.safetensors is in two folders" in note for note in made.notes)
-    assert any("names the nodes in" in note for note in made.notes)
-
-
-def test_model_paths_that_cannot_be_read_are_said(home: Path, origin: Path) -> None:
-    (home / "extra_model_paths.yaml").write_text("a: [\n")
-    assert any("cannot be read" in note for note in captured(home, origin, allow_dirty=True).notes)
-
-
-def test_nodes_that_are_disabled_are_left_out_and_said(home: Path, origin: Path) -> None:
-    (home / "custom_nodes/.disabled/older").mkdir(parents=True)
-    notes = captured(home, origin, with_models=False).notes
-    assert [name for name in ("off", "older") if any(f"node {name} is disabled" in note for note in notes)] == [
-        "off",
-        "older",
-    ]
-
-
-def test_changes_are_refused_all_at_once(home: Path, origin: Path) -> None:
-    (home / "nodes.py").write_text("2\n")
-    (home / "custom_nodes" / "pack" / "new.py").write_text("x")
-    (home / "custom_nodes" / "single.py").write_text("x")
-    (home / "custom_nodes" / "plain").mkdir()
-    said = reasons(home, origin)
-    for part in (
-        "ComfyUI has changes (nodes.py)",
-        "pack has changes (new.py)",
-        "single.py is a single file",
-        "plain is neither",
-    ):
-        assert part in said
-
-
-def test_folders_that_are_not_comfyuis_own_are_no_changes(home: Path, origin: Path, tmp_path: Path) -> None:
-    """Some forks have no .gitignore that names them."""
-    git(home, "rm", "--quiet", "--cached", ".gitignore")
-    (home / ".gitignore").unlink()
-    for name in ("models/vae/y.safetensors", "output/a.png", "user/x.json", ".venv/pyvenv.cfg", "__pycache__/main.pyc"):
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_text("x")
-    assert "ComfyUI has changes (.gitignore)" in reasons(home, origin)
-    (home / "models/tracked.txt").write_text("x")
-    git(home, "add", "--force", "models/tracked.txt")
-    patch = str(captured(home, origin, allow_dirty=True, with_models=False).lock.comfyui.patch)  # type: ignore[union-attr]
-    assert {line.split(" b/")[1] for line in patch.splitlines() if line.startswith("diff ")} == {
-        ".gitignore",
-        "models/tracked.txt",
-    }
-
-
-def test_allowed_changes_are_stored_as_a_diff_that_brings_them_back(home: Path, origin: Path, tmp_path: Path) -> None:
-    (home / "nodes.py").write_text("2\n")
-    (home / "added.py").write_text("new\n")
-    pin = captured(home, origin, allow_dirty=True, with_models=False).lock.comfyui
-    assert pin is not None
-    write_commit(Commits(cache=tmp_path / "again"), str(pin.repo), str(pin.commit), tmp_path / "out")
-    apply_patch(tmp_path / "out", str(pin.patch), what="patch")
-    assert (tmp_path / "out" / "nodes.py").read_text() == "2\n"
-    assert (tmp_path / "out" / "added.py").read_text() == "new\n"
-
-
-def test_a_commit_that_was_never_pushed_is_refused(home: Path, origin: Path) -> None:
-    commit(home, {"nodes.py": "3\n"})
-    assert "does not have commit" in reasons(home, origin)
-
-
-def test_a_checkout_without_a_remote_is_refused(home: Path, origin: Path) -> None:
-    git(home / "custom_nodes" / "pack", "remote", "remove", "origin")
-    assert "the node pack has no git remote" in reasons(home, origin)
-
-
-def test_a_users_token_in_a_remote_does_not_reach_the_lock(home: Path, origin: Path) -> None:
-    git(home, "remote", "set-url", "origin", "https://me:hunter2@x.org/o/r")
-    pin = captured(home, origin, verify=False, with_models=False, left_out=frozenset({"pack"})).lock.comfyui
-    assert pin is not None
-    assert pin.repo == "https://x.org/o/r"
-
-
-def test_a_home_with_a_comfyui_in_it_is_captured_too(home: Path, origin: Path) -> None:
-    (home.parent / "models" / "vae").mkdir(parents=True)
-    (home.parent / "models" / "vae" / "y.safetensors").write_bytes(b"another")
-    made = captured(home, origin, folder=home.parent)
-    assert made.lock.comfyui == captured(home, origin).lock.comfyui
-    assert [model.target_path for model in made.lock.models] == ["$MODELS_DIR/vae/y.safetensors"]
-    assert any("--models-dir names another folder" in note for note in made.notes)
-
-
-def test_a_folder_that_is_no_comfyui_is_refused(origin: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotComfyUI):
-        captured(tmp_path, origin)
 
 
 def test_an_unchanged_file_is_hashed_once(tmp_path: Path) -> None:
