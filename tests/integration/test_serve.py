@@ -240,6 +240,7 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
     text = server.get("/metrics").decode()
     assert 'comfypin_jobs_total{state="COMPLETED"}' in text
     assert 'comfypin_job_phase_seconds_sum{phase="run"}' in text
+    assert 'comfypin_job_phase_seconds_bucket{le="+Inf",phase="run"}' in text
 
 
 # -- Its own life ------------------------------------------------------------------------------------------------------
