@@ -258,6 +258,14 @@ def test_it_answers_while_it_starts_and_a_full_queue_says_when_to_come_again(tmp
                 server.post(f"/cancel/{body['id']}")
 
 
+def test_a_release_that_needs_no_env_loads_nothing_of_it(tmp_path: Path) -> None:
+    with serving(tmp_path, environ={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
+        server.post("/runsync", job({}))
+        imported = server.log.read_text()
+    assert "comfypin.wiring.envs" in imported
+    assert "comfypin.env" not in imported
+
+
 def test_sigterm_puts_back_what_runs_and_the_next_start_finishes_it(tmp_path: Path) -> None:
     with serving(tmp_path, "--grace", "1") as server:
         jobs = [server.post("/run", job(slow(120)))["id"] for _ in range(2)]

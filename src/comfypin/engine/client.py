@@ -23,6 +23,7 @@ from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable, Outpu
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
 from comfypin.files import contained_path
+from comfypin.workflow.catalogue import to_catalogue
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
@@ -71,7 +72,7 @@ class HttpEngine:
             raise await self._host.explain(link.address, exc) from exc
         if answer.status != 200 or not isinstance(answer.body, dict):
             raise EngineAnswerInvalid(request="GET /object_info", status=answer.status, body=answer.text)
-        catalogue = {name: node for name, node in answer.body.items() if isinstance(node, dict)}
+        catalogue = to_catalogue(answer.body)
         self._catalogue = (link, time.monotonic(), catalogue)
         return catalogue
 

@@ -83,7 +83,7 @@ class _Check:
         self.brought = brought
         self.named = 0
         self.suspects: Suspects | None = None
-        self.specs: dict[str, dict[str, InputSpec]] = {}
+        self.specs: dict[str, Mapping[str, InputSpec]] = {}
 
     def report(self) -> Preflight:
         unknown = tuple(self._unknown(node) for node in self.graph.nodes.values() if self._definition(node) is None)
@@ -110,7 +110,7 @@ class _Check:
     def _definition(self, node: Node) -> Mapping[str, JsonValue] | None:
         return self.catalogue.get(node.class_type)
 
-    def _specs(self, class_type: str) -> dict[str, InputSpec]:
+    def _specs(self, class_type: str) -> Mapping[str, InputSpec]:
         if class_type not in self.specs:
             self.specs[class_type] = input_specs(self.catalogue.get(class_type, {}))
         return self.specs[class_type]
