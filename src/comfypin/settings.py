@@ -161,7 +161,8 @@ class ServeSettings:
     """How a server is reached. The token and secret are in no repr.
 
     `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else RunPod's
-    proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH where a load balancer asks another one.
+    proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH where a load balancer asks another one;
+    `metrics_port` is COMFYPIN_METRICS_PORT, for a worker, which has no server of its own.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -170,6 +171,7 @@ class ServeSettings:
     pod_id: str | None = None
     port: int | None = None
     health_port: int | None = None
+    metrics_port: int | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def mapped(self, port: int) -> int:
@@ -206,6 +208,7 @@ class ServeSettings:
             pod_id=text("RUNPOD_POD_ID"),
             port=port("PORT"),
             health_port=port("PORT_HEALTH"),
+            metrics_port=port("COMFYPIN_METRICS_PORT"),
             environ=environ,
         )
 

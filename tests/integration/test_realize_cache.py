@@ -167,11 +167,11 @@ def test_byte_code_that_nothing_vouches_for_is_not_used(
     assert uses_byte_code(fourth.folder)
 
 
-# -- hashing ahead
+# -- compiling ahead
 
 
 def test_uv_links_an_env_to_what_it_unpacked(release: SmallRelease) -> None:
-    """What hashing ahead relies on: without it nothing breaks, but everything is read once more."""
+    """What compiling ahead relies on: without it nothing breaks, but the first start takes longer."""
     realized = realize(release.lock, options(release, "home"))
     inode = (site_packages(realized.folder) / "alpha/__init__.py").stat().st_ino
     assert inode in {path.stat().st_ino for path in (release.root / "uv/archive-v0").rglob("__init__.py")}

@@ -240,6 +240,7 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
     text = server.get("/metrics").decode()
     assert 'comfypin_jobs_total{state="COMPLETED"}' in text
     assert 'comfypin_job_phase_seconds_sum{phase="run"}' in text
+    assert 'comfypin_job_phase_seconds_bucket{le="+Inf",phase="run"}' in text
 
 
 # -- Its own life ------------------------------------------------------------------------------------------------------
@@ -255,6 +256,14 @@ def test_it_answers_while_it_starts_and_a_full_queue_says_when_to_come_again(tmp
         for status, body, _ in taken:
             if status == 200:
                 server.post(f"/cancel/{body['id']}")
+
+
+def test_a_release_that_needs_no_env_loads_nothing_of_it(tmp_path: Path) -> None:
+    with serving(tmp_path, environ={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
+        server.post("/runsync", job({}))
+        imported = server.log.read_text()
+    assert "comfypin.wiring.envs" in imported
+    assert "comfypin.env" not in imported
 
 
 def test_sigterm_puts_back_what_runs_and_the_next_start_finishes_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support.fault_proxy import fault_proxy, no_faults
+from tests.support.nginx import free_port
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.runpod_queue import RunpodQueue, worker
 from tests.support.scripted_server import answering_by
@@ -327,6 +329,18 @@ def test_a_wrong_bucket_for_what_is_too_big_is_told_of_and_no_more(moto: S3Serve
         assert own.wait("small")["output"]["images"][0]["type"] == "base64"
         log = process.log.read_text()  # type: ignore[attr-defined]
         assert re.search("too big for a result will fail.*no-such-bucket", log), log
+
+
+def test_a_worker_serves_metrics_where_it_is_given_a_port() -> None:
+    port = free_port()
+    with RunpodQueue().running() as own, worker(own, environ={"COMFYPIN_METRICS_PORT": str(port)}):
+        own.put("counted", {"workflow": {}})
+        own.wait("counted")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    assert 'comfypin_jobs_total{state="COMPLETED"} 1.0' in text
+    assert 'comfypin_job_phase_seconds_count{phase="run"} 1.0' in text
+    assert "comfypin_jobs_in_queue" not in text  # the queue is the platform's
 
 
 def test_a_worker_without_its_release_says_so_in_one_line() -> None:

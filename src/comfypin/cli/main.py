@@ -1,13 +1,9 @@
 """The command `comfypin`: finds the noun, imports only its module, and turns failures into one sentence and a code."""
 
 import argparse
-import atexit
 import errno
-import gc
 import importlib
-import json
 import os
-import select
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -32,8 +28,6 @@ NOUNS = {
     "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
     "doctor": "say what this machine has and lacks",
 }
-# What is left at the end goes with the process; looking through it for garbage takes as long as a short command.
-atexit.register(gc.freeze)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -91,6 +85,8 @@ def report(error: ComfypinError, arguments: Sequence[str]) -> None:
     """Print a failure: one sentence on stderr, and with --json an object on stdout."""
     try:
         if "--json" in arguments:
+            import json
+
             print(json.dumps({"error": error.to_json()}, default=str), flush=True)
         print(f"comfypin: {error.message}", file=sys.stderr)
         if "--verbose" in arguments and error.__cause__ is not None:
@@ -146,6 +142,8 @@ def _open_missing_streams() -> None:
 
 def _reader_is_gone() -> bool:
     """Whether stdout is a pipe that nobody reads any more; a broken socket elsewhere is another failure."""
+    import select
+
     poll = select.poll()
     poll.register(1, select.POLLOUT)
     return any(happened & select.POLLERR for _, happened in poll.poll(0))

@@ -9,9 +9,16 @@ import importlib.util
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from comfypin.errors import UsageError
-from comfypin.settings import Settings
+from comfypin.settings import ServeSettings, Settings
+
+if TYPE_CHECKING:
+    from comfypin.serve.handler import Handler
+    from comfypin.serve.interface import Handle
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="seconds for running jobs after SIGTERM (20); what is not done then goes back to the platform",
     )
     parser.add_argument("--allow-private-inputs", action="store_true", help="let jobs name private addresses")
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="N",
+        help="serve metrics for Prometheus on this port (default: COMFYPIN_METRICS_PORT, else not)",
+    )
     parser.add_argument("--json", action="store_true", help="logs as JSON lines")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
@@ -50,6 +63,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings = Settings.from_environment()
+    port = arguments.metrics_port or ServeSettings.from_environment().metrics_port
     lock = read_release(arguments.lock, settings)
     sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
     choice = wiring.choose_engine(lock.engine, settings)
@@ -68,9 +82,29 @@ def execute(arguments: argparse.Namespace) -> int:
                 "seconds": round(time.monotonic() - began_s, 2),
             },
         )
-        worker = RunpodWorker(handler, thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
-        worker.serve(fitness=wiring.fitness_checks(lock, choice.settings))
+        with _counted(handler, port) as handle:
+            worker = RunpodWorker(handle, thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
+            worker.serve(fitness=wiring.fitness_checks(lock, choice.settings))
     return 0
+
+
+@contextmanager
+def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
+    """The handler, with a page of metrics on a port as long as the block lasts; the handler itself without a port."""
+    if port is None:
+        yield handler
+        return
+    from comfypin.serve.metrics import CountedJobs, Live, Metrics
+
+    metrics = Metrics()
+    jobs = CountedJobs(handler, metrics)
+    metrics.watch(lambda: Live(running=jobs.running, engine_restarts=handler.crashes))
+    stop = metrics.serve(port)
+    log.info("metrics", extra={"action": "metrics_served", "port": port})
+    try:
+        yield jobs
+    finally:
+        stop()
 
 
 def _print_schema() -> int:

@@ -177,6 +177,8 @@ def _catalogue(arguments: argparse.Namespace, lock: "Lock | None") -> "Catalogue
 
 
 def _read_object_info(path: Path) -> "Catalogue":
+    from comfypin.workflow.catalogue import to_catalogue
+
     try:
         value = json.loads(path.read_bytes())
     except OSError as exc:
@@ -185,7 +187,7 @@ def _read_object_info(path: Path) -> "Catalogue":
         raise UsageError(f"--object-info {path} is not JSON: {exc}.") from exc
     if not isinstance(value, dict) or not all(isinstance(one, dict) and "input" in one for one in value.values()):
         raise UsageError(f"--object-info {path} is not an answer of /object_info: an object of node classes by name.")
-    return value
+    return to_catalogue(value)
 
 
 def _survey_json(report: "Survey") -> "Mapping[str, JsonValue]":

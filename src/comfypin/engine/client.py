@@ -24,7 +24,7 @@ from comfypin.errors import ComfypinError, EngineError
 from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
-from comfypin.workflow.catalogue import EngineCatalogue
+from comfypin.workflow.catalogue import EngineCatalogue, to_catalogue
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
@@ -75,8 +75,7 @@ class HttpEngine:
             raise await self._host.explain(link.address, exc) from exc
         if answer.status != 200 or not isinstance(answer.body, dict):
             raise EngineAnswerInvalid(request="GET /object_info", status=answer.status, body=answer.text)
-        classes = {name: node for name, node in answer.body.items() if isinstance(node, dict)}
-        catalogue = EngineCatalogue(classes, await self._replacements(link))
+        catalogue = EngineCatalogue(to_catalogue(answer.body), await self._replacements(link))
         self._catalogue = (link, time.monotonic(), catalogue)
         return catalogue
 

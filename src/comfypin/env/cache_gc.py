@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.env.manifest import Inode
 from comfypin.env.package_cache import cached_folders, key_of
 from comfypin.env.packages import normalized, platform_of
 from comfypin.env.sources import SourcePlaces
 from comfypin.lock.model import Lock
 from comfypin.tools.packages import uv, uv_cache_from_environment
+
+# Device and inode.
+Inode = tuple[int, int]
 
 
 @dataclass

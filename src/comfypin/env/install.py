@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from comfypin.env.ahead import Ahead
 from comfypin.env.layout import VENV, site_packages, venv_python
 from comfypin.env.manifest import (
-    Hashed,
-    Inode,
     Manifest,
     Record,
     Stamp,
@@ -24,6 +21,7 @@ from comfypin.env.package_cache import Faults, PackageCache
 from comfypin.env.packages import Interpreter, file_name, fits, indexes, normalized, pylock, requirement_lines
 from comfypin.env.plan import Recipe
 from comfypin.env.sources import SourcePlaces
+from comfypin.env.unpacked_wheels import UnpackedWheels
 from comfypin.errors.env import (
     DiskFull,
     PackageDamaged,
@@ -42,10 +40,9 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """What was linked (each RECORD's sha256 by normalized name), and what was hashed while uv installed the rest."""
+    """What was linked: the sha256 that each RECORD must have, by normalized name."""
 
     linked: Mapping[str, str] = field(default_factory=dict)
-    hashed: Mapping[Inode, Hashed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +72,13 @@ class Installer:
         self.tell(f"Installing {len(packages)} packages.")
         linked = self._cache.link(packages, self.folder / VENV)
         others = [pin for pin in packages if normalized(pin.name) not in linked]
-        with Ahead(self.places.uv_cache, unpacked) as ahead:
+        with UnpackedWheels(self.places.uv_cache, unpacked):
             self._by_uv(others)
-        return Installed(linked=linked, hashed=ahead.hashed)
+        return Installed(linked=linked)
 
     def verified(self, installed: Installed) -> Found:
         """All files, every installed one equal to its RECORD; what a cache has wrong is downloaded again, once."""
-        found = self._found(installed.hashed)
+        found = self._found()
         wrong = self._wrong(found, installed.linked)
         return self._repaired(wrong) if wrong else found
 
@@ -150,8 +147,8 @@ class Installer:
         for info in self._site.glob("*.dist-info"):
             forget_origin(info)
 
-    def _found(self, hashed: Mapping[Inode, Hashed] | None = None) -> Found:
-        manifest, stamps = survey_and_stamp(self.folder, hashed or {})
+    def _found(self) -> Found:
+        manifest, stamps = survey_and_stamp(self.folder)
         records = read_records(self._site)
         wrong = record_mismatches(records, self._prefix, manifest)
         return Found(manifest=manifest, stamps=stamps, records=records, wrong=wrong)

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from comfypin.digest import Digest
 from comfypin.env.layout import BYTECODE, COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
@@ -79,30 +78,17 @@ class Manifest:
         return cls(files=files, links=links)
 
 
-# Device and inode; size in bytes and time of change in ns.
-Inode = tuple[int, int]
+# Size in bytes and time of change in ns.
 Stamp = tuple[int, int]
-
-
-class Hashed(NamedTuple):
-    """What a file was when it was hashed: its size in bytes, its time of change, and the sha256 as hex."""
-
-    size_bytes: int
-    mtime_ns: int
-    sha256: str
 
 
 def survey(build: Path) -> Manifest:
     """Hash every file of a build, with as many threads as there are cores."""
-    return survey_and_stamp(build, {})[0]
+    return survey_and_stamp(build)[0]
 
 
-def survey_and_stamp(build: Path, hashed: Mapping[Inode, Hashed]) -> tuple[Manifest, dict[str, Stamp]]:
-    """Hash every file of a build, and say how each stood then, as `stamps` does.
-
-    `hashed` are files, by device and inode, that were hashed a moment ago: they are not read again where they are the
-    same still.
-    """
+def survey_and_stamp(build: Path) -> tuple[Manifest, dict[str, Stamp]]:
+    """Hash every file of a build, and say how each stood then, as `stamps` does."""
     files: dict[str, FileFact] = {}
     seen: dict[str, Stamp] = {}
     small: list[list[tuple[str, int, bool]]] = [[]]
@@ -119,10 +105,6 @@ def survey_and_stamp(build: Path, hashed: Mapping[Inode, Hashed]) -> tuple[Manif
             links[path] = NO_FILE
             continue
         item = (path, status.st_size, bool(status.st_mode & 0o100))
-        known = hashed.get((status.st_dev, status.st_ino))
-        if known is not None and known[:2] == seen[path]:
-            files[path] = FileFact(known.size_bytes, known.sha256, item[2])
-            continue
         if status.st_size > SMALL_BYTES:
             large.append([item])
             continue

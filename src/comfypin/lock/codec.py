@@ -4,10 +4,6 @@ pydantic is imported only when a lock is parsed, so that `comfypin --help` does 
 """
 
 import difflib
-import gc
-import importlib
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +39,6 @@ def read_lock(path: Path) -> Reading:
 
 def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> Reading:
     """Parse the bytes of a lock. `where` names them in errors; `default_name` is for files that hold no name."""
-    if "comfypin.lock.schema3" not in sys.modules:
-        _import_schema()
     from pydantic import ValidationError
 
     document = load(data, where=where)
@@ -208,25 +202,6 @@ def _schema_of(document: Mapping[str, JsonValue], where: str) -> int:
         found, allowed = describe(document["schema_version"]), "1, 2 or 3 (a newer comfypin may read more)"
     finding = Finding(rule="unknown-schema", path="$.schema_version", found=found, allowed=allowed)
     raise LockInvalid(where=where, findings=[finding])
-
-
-def _import_schema() -> None:
-    """Import pydantic without a look for its plugins in all installed packages, and without collecting garbage.
-
-    Neither finds anything, and together they take a tenth of a command's start.
-    """
-    switch, collecting = "PYDANTIC_DISABLE_PLUGINS", gc.isenabled()
-    before = os.environ.get(switch)
-    os.environ[switch] = "__all__"
-    gc.disable()
-    try:
-        importlib.import_module("comfypin.lock.schema3")
-    finally:
-        if collecting:
-            gc.enable()
-        del os.environ[switch]
-        if before is not None:
-            os.environ[switch] = before
 
 
 def _wire(document: dict[str, JsonValue], schema: int, default_name: str | None) -> "WireLock":

@@ -3,28 +3,21 @@
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
 from comfypin.errors.output import OutputUnreadable, not_written
-from comfypin.files import SETTLED_S, FileStamp, reading_buffer
+from comfypin.files import FileStamp, reading_buffer
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media import HEAD_BYTES, identify, picture_size
 
-_SMALL_BYTES = 1 << 20
-_AHEAD_BYTES = 4 << 20
-_AWAITED_BYTES = 256 << 20  # hashing this again, for want of a stamp, takes longer than the file takes to settle
 _AT_ONCE = 4
-_MOST_TOGETHER = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +62,10 @@ async def collect(wanted: Sequence[Wanted], spool: Spool) -> tuple[Output, ...]:
     """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
     outputs: dict[int, Output] = {}
     waiting = iter(enumerate(wanted))
-    most = max(1, min(_MOST_TOGETHER, len(wanted) // (2 * _AT_ONCE)))
 
     async def bring_some() -> None:
-        """Whatever is next. Many small files are measured in one go: a hop to a thread costs half of hashing one."""
-        while batch := list(itertools.islice(waiting, most)):
-            outputs.update(await _bring_all(batch, spool))
+        for index, item in waiting:
+            outputs[index] = await _bring(item, index, spool)
 
     tasks = [asyncio.ensure_future(bring_some()) for _ in range(min(_AT_ONCE, len(wanted)))]
     try:
@@ -86,30 +77,10 @@ async def collect(wanted: Sequence[Wanted], spool: Spool) -> tuple[Output, ...]:
     return tuple(outputs[index] for index in range(len(wanted)))
 
 
-async def _bring_all(batch: Sequence[tuple[int, Wanted]], spool: Spool) -> dict[int, Output]:
-    """A few outputs: files on this machine by a thread, others as they come."""
-    local = [(index, item, item.found.path) for index, item in batch if item.found.path is not None]
-
-    def measured() -> dict[int, Output]:
-        return {index: _measure_local(item, index, path) for index, item, path in local}
-
-    few = not local or (len(local) == 1 and _is_small(local[0][2]))
-    outputs = measured() if few else await asyncio.to_thread(measured)
-    for index, item in batch:
-        if item.found.path is None:
-            outputs[index] = await _bring(item, index, spool)
-    return outputs
-
-
-def _is_small(path: Path) -> bool:
-    """Whether hashing it costs less than a thread."""
-    try:
-        return path.stat().st_size <= _SMALL_BYTES
-    except OSError:
-        return True  # it will be named when it is read
-
-
 async def _bring(wanted: Wanted, index: int, spool: Spool) -> Output:
+    """One output: a file of this machine is measured by a thread, another is written as it comes."""
+    if wanted.found.path is not None:
+        return await asyncio.to_thread(_measure_local, wanted, index, wanted.found.path)
     try:
         return await _stream(wanted, index, spool.place(index))
     except OSError as exc:
@@ -126,39 +97,15 @@ def _measure_local(wanted: Wanted, index: int, path: Path) -> Output:
 
 
 def _measure(wanted: Wanted, index: int, path: Path) -> Output:
+    hasher, buffer, head, size = hashlib.sha256(), reading_buffer(), b"", 0
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
-        settled = stamp.settled(time.time_ns())
-        if not settled and stamp.size_bytes >= _AWAITED_BYTES:
-            time.sleep(SETTLED_S)
-            stamp = FileStamp.of(file.fileno())
-            settled = stamp.settled(time.time_ns())
-        read = _read_ahead if stamp.size_bytes > _AHEAD_BYTES else _read
-        hasher, head, size = hashlib.sha256(), b"", 0
-        for piece in read(file):
-            head = head or bytes(piece[:HEAD_BYTES])
-            size += len(piece)
-            hasher.update(piece)
-    known = stamp if settled else None
+        known = stamp if stamp.settled(time.time_ns()) else None
+        while count := file.readinto(buffer):
+            head = head or bytes(buffer[: min(count, HEAD_BYTES)])
+            size += count
+            hasher.update(buffer[:count])
     return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=known)
-
-
-def _read(file: FileIO) -> Iterator[memoryview]:
-    """The file's bytes, each piece valid until the next."""
-    buffer = reading_buffer()
-    while count := file.readinto(buffer):
-        yield buffer[:count]
-
-
-def _read_ahead(file: FileIO) -> Iterator[memoryview]:
-    """The same, read by another thread: of hashing a large file, a sixth is reading it."""
-    filled, free = (memoryview(bytearray(_AHEAD_BYTES)) for _ in range(2))
-    with ThreadPoolExecutor(1, thread_name_prefix="comfypin-read") as pool:
-        coming = pool.submit(file.readinto, filled)
-        while count := coming.result():
-            coming = pool.submit(file.readinto, free)
-            yield filled[:count]
-            filled, free = free, filled
 
 
 async def _stream(wanted: Wanted, index: int, path: Path) -> Output:

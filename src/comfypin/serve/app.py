@@ -150,14 +150,10 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
         return Response(status_code=site.ping_status)
 
     @routes.get("/metrics", summary="Prometheus text")
-    async def metrics() -> Response:
-        text = queue.metrics.text(
-            waiting=queue.waiting,
-            running=queue.running,
-            engine_restarts=site.engine_restarts,
-            gpus=await site.gpu.read(),
-        )
-        return Response(text, media_type="text/plain; version=0.0.4")
+    async def metrics(request: Request) -> Response:
+        # In a thread: the driver of the GPUs may take its time.
+        page, content_type = await asyncio.to_thread(queue.metrics.page, request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type})
 
     @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
     async def output(path: str) -> Response:

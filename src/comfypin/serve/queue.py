@@ -82,7 +82,8 @@ class JobQueue:
     @property
     def waiting(self) -> int:
         """How many jobs wait."""
-        return sum(live.row.state == "IN_QUEUE" for live in self._live.values())
+        # A copy: metrics are read by another thread.
+        return sum(live.row.state == "IN_QUEUE" for live in tuple(self._live.values()))
 
     @property
     def running(self) -> int:
@@ -299,7 +300,7 @@ class JobQueue:
     async def _told_webhook(self, row: JobRow) -> None:
         body = status_body(await self.record(row.id), self.worker_id)
         if not await self._webhooks.tell(row.id, row.webhook or "", body):
-            self.metrics.webhook_failures += 1
+            self.metrics.webhook_failures.inc()
         await self._store.write(jobs.webhook_told(row.id))
 
     async def _keep_house(self) -> None:
@@ -324,7 +325,7 @@ class JobQueue:
     def _require_room(self) -> None:
         waiting = self.waiting
         if waiting >= self._limits.waiting:
-            self.metrics.refused += 1
+            self.metrics.refused.inc()
             raise QueueFull(waiting=waiting, retry_after_s=5)
 
 

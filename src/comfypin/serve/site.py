@@ -7,7 +7,7 @@ from pathlib import Path
 from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
 from comfypin.serve.handler import Handler, Service
-from comfypin.serve.metrics import GpuMemory
+from comfypin.serve.metrics import Live
 from comfypin.serve.queue import JobQueue
 from comfypin.serve.requests import job_for_workflow
 from comfypin.workflow.describe import WorkflowInput, describe_inputs, input_schema
@@ -43,10 +43,10 @@ class Site:
     def __init__(self, queue: JobQueue, outputs: Path) -> None:
         self.queue = queue
         self.outputs = outputs
-        self.gpu = GpuMemory()
         self._service: Service | None = None
         self._handler: Handler | None = None
         self._stopping = False
+        queue.metrics.watch(self._live)
 
     def open(self, service: Service, handler: Handler) -> None:
         """The engine is ready."""
@@ -61,11 +61,6 @@ class Site:
     def ready(self) -> bool:
         """Whether jobs run now."""
         return self._service is not None and not self._stopping
-
-    @property
-    def engine_restarts(self) -> int:
-        """How often the engine died."""
-        return self._handler.crashes if self._handler is not None else 0
 
     @property
     def ping_status(self) -> int:
@@ -97,6 +92,10 @@ class Site:
         """The job that runs a workflow with these inputs. Raises as `describe`, `RequestInvalid`, `OverrideInvalid`."""
         described = await self.describe(name)
         return job_for_workflow(name, values, described.inputs)
+
+    def _live(self) -> Live:
+        crashes = self._handler.crashes if self._handler is not None else 0
+        return Live(running=self.queue.running, engine_restarts=crashes, waiting=self.queue.waiting)
 
     def _opened(self) -> Service:
         if self._service is None:

@@ -5,6 +5,8 @@ then, so that nothing that was written in between is missed; an overflow of the 
 file systems whose writers are on other machines all come down to scanning again.
 """
 
+import contextlib
+import errno
 import os
 import select
 import threading
@@ -13,24 +15,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.sync.inotify import (
-    CLOSE_WRITE,
-    CREATE,
-    DELETE_SELF,
-    IGNORED,
-    ISDIR,
-    MOVED_FROM,
-    MOVED_TO,
-    Q_OVERFLOW,
-    Event,
-    Inotify,
-    WatchesExhausted,
-)
+from inotify_simple import Event, INotify, flags
+
 from comfypin.sync.scan import Fingerprint, files_in, fingerprint, folders_below, is_local
 
 _POLL_S = 5.0
 _RECONCILE_S = 600.0
 _MISSING_POLL_S = 1.0
+_WATCHED = (
+    flags.CLOSE_WRITE
+    | flags.MOVED_FROM
+    | flags.MOVED_TO
+    | flags.CREATE
+    | flags.DELETE_SELF
+    | flags.ONLYDIR
+    | flags.DONT_FOLLOW
+    | flags.EXCL_UNLINK
+)
+# The sysctl that is used up, by what the kernel answers; inotify(7) calls ENOSPC a limit, not a full disk.
+_EXHAUSTED = {
+    errno.EMFILE: "fs.inotify.max_user_instances",
+    errno.ENFILE: "fs.inotify.max_user_instances",
+    errno.ENOSPC: "fs.inotify.max_user_watches",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Watch:
         self._folders: dict[int, str] = {}
         self._polled: set[str] = set()
         self._warned: set[str] = set()
-        self._inotify: Inotify | None = None
+        self._inotify: INotify | None = None
         self._wake_out, self._wake_in = os.pipe()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -92,9 +99,11 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            self._inotify = Inotify()
-        except WatchesExhausted as exhausted:
-            self._warn_exhausted(exhausted)
+            self._inotify = INotify()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._warn_exhausted(_EXHAUSTED[error.errno])
         if not is_local(Path(self._root)):
             # inotify sees only the writers of this machine there.
             self._polled.add("")
@@ -129,13 +138,13 @@ class Watch:
                 self._take_in("")
                 next_reconcile = time.monotonic() + _RECONCILE_S
 
-    def _drain(self, inotify: Inotify) -> None:
-        while events := inotify.read():
+    def _drain(self, inotify: INotify) -> None:
+        while events := inotify.read(timeout=0):
             for event in events:
                 self._hear(event)
 
     def _hear(self, event: Event) -> None:
-        if event.mask & Q_OVERFLOW:
+        if event.mask & flags.Q_OVERFLOW:
             self._warn(
                 "overflow",
                 "more happened than the kernel could queue; the whole folder is scanned again. "
@@ -143,23 +152,23 @@ class Watch:
             )
             self._take_in("")
             return
-        folder = self._folders.get(event.watch)
-        if event.mask & IGNORED:
-            self._folders.pop(event.watch, None)
+        folder = self._folders.get(event.wd)
+        if event.mask & flags.IGNORED:
+            self._folders.pop(event.wd, None)
             if folder == "":
                 self._await_root()
             return
-        if folder is None or event.mask & DELETE_SELF:
+        if folder is None or event.mask & flags.DELETE_SELF:
             return
         path = f"{folder}/{event.name}" if folder else event.name
-        if event.mask & ISDIR:
-            if event.mask & (CREATE | MOVED_TO):
+        if event.mask & flags.ISDIR:
+            if event.mask & (flags.CREATE | flags.MOVED_TO):
                 self._take_in(path)
-            elif event.mask & MOVED_FROM:
+            elif event.mask & flags.MOVED_FROM:
                 self._let_go(path)
-        elif event.mask & (CLOSE_WRITE | MOVED_TO):
+        elif event.mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
             self._tell(Closed(path))
-        elif event.mask & CREATE:
+        elif event.mask & flags.CREATE:
             # A file linked into place has no close event of its own.
             self._tell_file(path)
 
@@ -184,12 +193,12 @@ class Watch:
             self._polled.add("" if self._inotify is None else folder)
             return
         try:
-            watch = self._inotify.add(os.path.join(self._root, folder))
-        except WatchesExhausted as exhausted:
-            self._warn_exhausted(exhausted)
+            watch = self._inotify.add_watch(os.path.join(self._root, folder), _WATCHED)
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                return  # gone again, or closed to us; its parent tells when that changes
+            self._warn_exhausted(_EXHAUSTED[error.errno])
             self._polled.add(folder)
-        except OSError:
-            return  # gone again, or closed to us; its parent tells when that changes
         else:
             self._folders[watch] = folder
 
@@ -201,7 +210,8 @@ class Watch:
         for watch in inside:
             del self._folders[watch]
             if self._inotify is not None:
-                self._inotify.remove(watch)
+                with contextlib.suppress(OSError):  # it went with its folder already
+                    self._inotify.rm_watch(watch)
 
     def _await_root(self) -> None:
         self._warn("gone", f"{self._root} is gone; it is watched again as soon as it is back.")
@@ -212,11 +222,11 @@ class Watch:
         self._warned.discard("gone")
         self._take_in("")
 
-    def _warn_exhausted(self, exhausted: WatchesExhausted) -> None:
+    def _warn_exhausted(self, setting: str) -> None:
         self._warn(
-            exhausted.setting,
-            f"{exhausted.setting} is used up; the rest of the folder is scanned every {self._poll_s:g} s instead. "
-            f"Raise it: sysctl {exhausted.setting}=524288",
+            setting,
+            f"{setting} is used up; the rest of the folder is scanned every {self._poll_s:g} s instead. "
+            f"Raise it: sysctl {setting}=524288",
         )
 
     def _warn(self, subject: str, text: str) -> None:

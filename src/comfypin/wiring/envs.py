@@ -60,8 +60,6 @@ def ensure_env(
     Other engines than `comfyui` need none. A ComfyUI in the home that somebody else made is used as it is, and said so.
     Raises `EnvError`, `LockError`, `ModelError`.
     """
-    from comfypin.env.realize import realize
-
     settings = choice.settings
     if choice.kind != "comfyui" or lock.engine.kind != "comfyui":
         return choice
@@ -69,6 +67,8 @@ def ensure_env(
     if not (home / "current").is_symlink() and any((home / path).is_file() for path in _FOREIGN):
         tell(f"{home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
         return choice
+    from comfypin.env.realize import realize
+
     realized = realize(lock, realize_options(settings, env, tell=tell))
     bring_models(lock, settings, offline=env.offline)
     moved = settings.overridden(comfy_home=realized.folder, models_dir=settings.models_dir.absolute())

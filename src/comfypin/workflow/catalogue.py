@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from comfypin.digest import JsonValue
@@ -64,8 +65,26 @@ class InputSpec:
         return self.type.startswith(DYNAMIC_PREFIX)
 
 
-def input_specs(definition: Mapping[str, JsonValue]) -> dict[str, InputSpec]:
+class Definition(dict[str, JsonValue]):
+    """What /object_info says of one class; every node and every check share its inputs, which are parsed once."""
+
+    @cached_property
+    def specs(self) -> Mapping[str, InputSpec]:
+        """The inputs of the class, as `input_specs` says."""
+        return _parse_inputs(self)
+
+
+def to_catalogue(object_info: Mapping[str, JsonValue]) -> Catalogue:
+    """Return the catalogue that an answer of /object_info holds; what is not a definition is left out."""
+    return {name: Definition(node) for name, node in object_info.items() if isinstance(node, dict)}
+
+
+def input_specs(definition: Mapping[str, JsonValue]) -> Mapping[str, InputSpec]:
     """The inputs of a class by name, required before optional; what is not an input specification is left out."""
+    return definition.specs if isinstance(definition, Definition) else _parse_inputs(definition)
+
+
+def _parse_inputs(definition: Mapping[str, JsonValue]) -> dict[str, InputSpec]:
     groups, order = definition.get("input"), definition.get("input_order")
     return specs_of(groups, order=order) if isinstance(groups, Mapping) else {}
 

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.conftest import ROOT
 
 HEAVY = {
     "aiohttp",
@@ -16,12 +19,16 @@ HEAVY = {
     "runpod",
     "fastapi",
     "uvicorn",
+    "prometheus_client",
+    "inotify_simple",
 }
+RUN = ("run", "--lock", "demo", "--workflow", "workflows/demo.json", "--output", "file")
 
 
 def imported_by(program: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules, file=sys.stderr)"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
@@ -40,3 +47,11 @@ def imported_by(program: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported(program: str) -> None:
     assert imported_by(program) & HEAVY == set()
+
+
+@pytest.mark.parametrize("engine", [(), ("--engine-url", "http://127.0.0.1:1")], ids=["embedded", "remote"])
+def test_an_engine_that_needs_no_env_loads_nothing_of_it(engine: tuple[str, ...], tmp_path: Path) -> None:
+    command = [*RUN, "--out-dir", str(tmp_path), *engine]
+    modules = imported_by(f"from comfypin.cli.main import main; main({command})")
+    assert "comfypin.wiring.envs" in modules
+    assert {name for name in modules if name.startswith("comfypin.env")} == set()

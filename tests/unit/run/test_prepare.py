@@ -1,5 +1,6 @@
 """What a caller asks for becomes a job, or one report of all that is wrong with it."""
 
+import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from comfypin.lock.model import EngineSpec, Lock
 from comfypin.run.job import Job
 from comfypin.run.prepare import Request, prepare
 from comfypin.testing import FAKE_CATALOGUE
+from comfypin.workflow.catalogue import Definition
 from comfypin.workflow.document import read_document
 from comfypin.workflow.overrides import parse_override
 
@@ -49,6 +51,25 @@ def test_a_job_knows_its_release_and_its_input_files(folder: Path) -> None:
     assert job.release.digest == lock_digest(LOCK)
     assert [file.path for file in job.inputs] == [folder / "photo.png"]
     assert job.input_digests == {"photo.png": Digest.of(b"a photo")}
+
+
+class CountedDefinition(Definition):
+    """A class's definition that counts how often its inputs are parsed."""
+
+    parsed = 0
+
+    def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
+        self.parsed += key == "input"
+        return super().get(key, default)
+
+
+def test_the_inputs_of_a_class_are_parsed_once_a_run(folder: Path) -> None:
+    images = {str(number): {"class_type": "LoadImage", "inputs": {"image": "photo.png"}} for number in range(3, 9)}
+    catalogue = {name: CountedDefinition(definition) for name, definition in CATALOGUE.items()}
+    request = a_request(folder, json.dumps({**json.loads(WORKFLOW), **images}))
+    for _ in range(2):
+        prepare(request, lock=LOCK, catalogue=catalogue, now=NOW)
+    assert catalogue["LoadImage"].parsed == 1
 
 
 def test_dates_are_filled_in_and_the_mark_is_put_before_the_name(folder: Path) -> None:

@@ -55,12 +55,3 @@ async def test_an_output_that_is_gone_is_named(tmp_path: Path, count: int) -> No
 
 async def test_nothing_wanted_is_nothing_brought(tmp_path: Path) -> None:
     assert await collect([], Spool(tmp_path)) == ()
-
-
-async def test_a_large_output_that_was_just_written_is_awaited(tmp_path: Path) -> None:
-    """Without a stamp it would be hashed again when it is uploaded."""
-    path = tmp_path / "video.mp4"
-    with path.open("wb") as file:
-        file.truncate(256 * MIB)
-    (output,) = await collect([wanted_of(path)], Spool(tmp_path))
-    assert output.stamp is not None

@@ -108,7 +108,7 @@ def class_shape(
     class_type: str, definition: Mapping[str, JsonValue], page: PageRules, *, drawn: Set[str] = frozenset()
 ) -> ClassShape:
     """What the page makes of a class of /object_info; `drawn` are inputs that a file shows with a widget."""
-    specs = input_specs(definition)
+    specs = dict(input_specs(definition))
     specs |= {name: _drawn(specs[name]) for name in drawn if name in specs}
     names = (page.titles.get(class_type), definition.get("display_name"), definition.get("name"))
     outputs = definition.get("output")

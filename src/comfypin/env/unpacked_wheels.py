@@ -1,0 +1,53 @@
+"""Tells of each wheel that uv has unpacked while it is still at work on others.
+
+uv unpacks each wheel aside and renames the folder into its cache. Where uv keeps its cache in another way, nothing is
+told.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+_POLL_S = 0.02
+
+
+class UnpackedWheels:
+    """While entered, a thread follows uv's cache and reports each new folder."""
+
+    def __init__(self, uv_cache: Path, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._archives = str(uv_cache / "archive-v0")
+        self._seen: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="unpacked-wheels", daemon=True)
+
+    def __enter__(self) -> None:
+        self._seen.update(self._folders())
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        changed = 0
+        while not self._over.wait(_POLL_S):
+            # Listed only when something came: a cache that many projects share can hold thousands of wheels.
+            before, changed = changed, self._changed()
+            for name in self._folders() if changed != before else ():
+                if name not in self._seen:
+                    self._seen.add(name)
+                    self._report(f"{self._archives}/{name}")
+
+    def _folders(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return os.listdir(self._archives)  # noqa: PTH208  (names, many times a second)
+        return []
+
+    def _changed(self) -> int:
+        with contextlib.suppress(OSError):
+            return os.stat(self._archives).st_mtime_ns  # noqa: PTH116
+        return 0
