@@ -1,8 +1,10 @@
 """What a caller asks for becomes a job, or one report of all that is wrong with it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from comfypin.lock.model import EngineSpec, Lock
 from comfypin.run.job import Job
 from comfypin.run.prepare import Request, prepare
 from comfypin.testing import FAKE_CATALOGUE
-from comfypin.workflow.catalogue import Definition
+from comfypin.workflow.catalogue import Definition, InputSpec
 from comfypin.workflow.document import read_document
 from comfypin.workflow.overrides import parse_override
 
@@ -58,9 +60,10 @@ class CountedDefinition(Definition):
 
     parsed = 0
 
-    def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
-        self.parsed += key == "input"
-        return super().get(key, default)
+    @cached_property
+    def specs(self) -> Mapping[str, InputSpec]:
+        self.parsed += 1
+        return super().specs
 
 
 def test_the_inputs_of_a_class_are_parsed_once_a_run(folder: Path) -> None:
