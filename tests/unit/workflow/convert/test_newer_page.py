@@ -125,6 +125,17 @@ def test_a_bypassed_switch_passes_the_input_in_its_outputs_place() -> None:
     assert newer_inputs(content, "3")["images"] == ["1", 0]
 
 
+def test_a_primitive_that_chooses_another_option_brings_its_inputs() -> None:
+    content = ui(
+        [
+            node(1, "PrimitiveNode", ["gif", "fixed", ""]),
+            node(2, "Save", ["o", "auto", "h264", 30, 5, "fixed", 0.5], wires={"format": 1}),
+        ],
+        [[1, 1, 0, 2, 0, "COMBO"]],
+    )
+    assert newer_inputs(content, "2") == {"name": "o", "format": "gif", "seed": 5, "last": 0.5}
+
+
 # Widgets
 
 
