@@ -219,7 +219,9 @@ def _virtual_definition(
         return None
     outputs = _items(raw.get("outputs"))
     kinds = [type_text(slot.get("type")) for slot in outputs if isinstance(slot, Mapping)]
-    return {"input": {"required": {"value": [kinds[0] if kinds else "*", {}]}}, "output": list(kinds[:1])}
+    # The group shows the primitive's value with its control, as the primitive does.
+    value: JsonValue = [kinds[0] if kinds else "*", {"control_after_generate": True}]
+    return {"input": {"required": {"value": value}}, "output": list(kinds[:1])}
 
 
 def _own_values(node: _Inner, page: PageRules) -> dict[str, Value]:

@@ -1,6 +1,6 @@
 """Wires as the page finds them: what an input names wins, and an open input is connected by a row that leads to it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from comfypin.workflow.convert.pages import PageRules
@@ -23,6 +23,7 @@ def wire_up(graph: UiGraph, shapes: Mapping[str, Shape], page: PageRules, findin
         kept = _without_lost_links(graph, shape, findings)
         wired[node_id] = _connected(graph, kept, rows[node_id], shapes) if node_id in rows else kept
         findings.extend(_dropped(shape))
+        findings.extend(_disputed(graph, shape))
     return wired
 
 
@@ -35,6 +36,15 @@ def _without_lost_links(graph: UiGraph, shape: Shape, findings: list[Finding]) -
         findings.append(_warning(shape, "link_lost", message, slot.name))
     inputs = tuple(replace(slot, link=None) if slot in lost else slot for slot in shape.inputs)
     return replace(shape, inputs=inputs)
+
+
+def _disputed(graph: UiGraph, shape: Shape) -> Iterator[Finding]:
+    """Wires whose row in the file ends at another node: the input wins, as on page 1.49."""
+    for slot in shape.inputs:
+        link = graph.links.get(slot.link) if slot.link is not None else None
+        if link is not None and link.target_id != shape.node.id:
+            message = f"it is wired by link {link.id}, whose row ends at node {link.target_id}; the input is believed"
+            yield _warning(shape, "link_disputed", message, slot.name)
 
 
 def _connected(graph: UiGraph, shape: Shape, rows: list[UiLink], shapes: Mapping[str, Shape]) -> Shape:

@@ -151,7 +151,7 @@ class _Broadcasts:
 
     def _feed(self, node: Shape, link: UiLink, kind: str) -> None:
         before = self._ancestors(link.origin_id)
-        fed = 0
+        fed: list[str] = []
         for target in list(self.shapes.values()):
             live = target.known is not None and target.node.mode not in (MUTED, BYPASSED)
             if not live or target.node.id in before or target.virtual:
@@ -160,8 +160,9 @@ class _Broadcasts:
                 if slot.link is None and not slot.widget and slot.type == kind:
                     self._wire(f"broadcast:{link.id}:{target.node.id}:{place}", link.origin_id, link.origin_slot,
                                self.shapes[target.node.id], place)  # fmt: skip
-                    fed += 1
-        message = f"what it broadcasts ({kind}) was wired to {fed} open inputs of that type"
+                    fed.append(f"{target.node.id}.{slot.name}")
+        places = ", ".join([*fed[:8], *(["..."] if len(fed) > 8 else [])]) or "nothing, for nothing is open"
+        message = f"what it broadcasts ({kind}) was wired to {places}"
         self.findings.append(_finding(node, "broadcast_resolved", message, severity="warning"))
 
     def _wire(self, link_id: str, origin: str, slot: int, target: Shape, place: int) -> None:

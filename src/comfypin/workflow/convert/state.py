@@ -7,15 +7,17 @@ instance's values at the instance.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.catalogue import InputSpec
 from comfypin.workflow.convert.layout import as_text
 from comfypin.workflow.convert.packs import Variable
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
 from comfypin.workflow.convert.ui import INPUT_NODE, UiGraph
 from comfypin.workflow.convert.widgets import UNSET, Value, widget_kind
+from comfypin.workflow.inputs import COMBO, option_defaults
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,7 +161,25 @@ def apply_primitives(container: Container) -> None:
             continue
         value = _in_common_range(stored[0], wired) if len(wired) > 1 else stored[0]
         for shape, widget in wired:
-            container.values[shape.node.id][widget] = value
+            spec = shape.spec(widget)
+            if spec is not None and spec.type == COMBO and container.values[shape.node.id][widget] != value:
+                _choose(container, shape, spec, value)
+            else:
+                container.values[shape.node.id][widget] = value
+
+
+def _choose(container: Container, shape: Shape, combo: InputSpec, option: JsonValue) -> None:
+    """Give a dynamic combo another option: its inputs come with their defaults, and those of the old one go."""
+    inside = f"{combo.name}."
+    values: dict[str, Value] = {}
+    for name, value in container.values[shape.node.id].items():
+        if name == combo.name:
+            values.update(option_defaults(combo, option))
+        elif not name.startswith(inside):
+            values[name] = value
+    container.values[shape.node.id] = values
+    inputs = tuple(slot for slot in shape.inputs if slot.name in values or not slot.name.startswith(inside))
+    container.shapes[shape.node.id] = replace(shape, inputs=inputs)
 
 
 def _wires_from(graph: UiGraph, slot: int) -> tuple[str, ...]:
@@ -178,7 +198,7 @@ def _unknown_values(shape: Shape, page: PageRules) -> dict[str, Value]:
 
 
 def _in_common_range(value: JsonValue, targets: list[tuple[Shape, str]]) -> JsonValue:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float):
         return value
     least: list[float] = []
     most: list[float] = []
@@ -189,4 +209,5 @@ def _in_common_range(value: JsonValue, targets: list[tuple[Shape, str]]) -> Json
         low, high = spec.options.get("min"), spec.options.get("max")
         least.extend([low] if isinstance(low, int | float) else [])
         most.extend([high] if isinstance(high, int | float) else [])
-    return min([max([value, *least]), *most])
+    # A truth value counts as the number that JavaScript makes of it.
+    return min([max([int(value) if isinstance(value, bool) else value, *least]), *most]) if least or most else value

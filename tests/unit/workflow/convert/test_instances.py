@@ -281,3 +281,35 @@ def test_a_group_nodes_open_inputs_are_its_own_and_a_name_that_is_taken_gets_a_t
 def test_a_group_node_with_a_missing_class_stays_unknown() -> None:
     groups = {"duo": {"nodes": [{"type": "Gone", "index": 0}], "links": [], "external": []}}
     assert [one.class_type for one in newer(grouped([], groups)).unknown] == ["workflow/duo"]
+
+
+def test_a_primitive_within_a_group_node_takes_a_value_and_its_control() -> None:
+    groups = {
+        "duo": {
+            "nodes": [
+                {"type": "PrimitiveNode", "index": 0, "widgets_values": [33, "fixed"], "outputs": [{"type": "INT"}]},
+                {
+                    "type": "EmptyImage",
+                    "index": 1,
+                    "widgets_values": [16, 17, 1, 0],
+                    "inputs": [{"name": "width", "type": "INT", "widget": {"name": "width"}}],
+                },
+            ],
+            "links": [[0, 0, 1, 0, 1, "INT"]],
+            "external": [[1, 0, "IMAGE"]],
+        }
+    }
+    assert size(grouped([44, "fixed", 41, 1, 0], groups), "53:52") == (44, 41)
+
+
+@pytest.mark.parametrize("mode", [2, 4])
+def test_a_group_node_that_is_off_sends_nothing(mode: int) -> None:
+    content = grouped([40, 41, 1, 0], {"duo": DUO})
+    content["nodes"][0]["mode"] = mode
+    assert set(newer(content).graph.nodes) == {"2"}
+
+
+def test_what_no_entry_names_has_the_value_in_its_place() -> None:
+    """The page gives values by place first, and by entry over that."""
+    inside = {**WITH_WIDTH, "nodes": [{**WITH_WIDTH["nodes"][0]}]}
+    assert size(instance([51], entries=[["11", "height"]], inside=inside)) == (51, 51)

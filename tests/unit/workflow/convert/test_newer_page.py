@@ -125,6 +125,17 @@ def test_a_bypassed_switch_passes_the_input_in_its_outputs_place() -> None:
     assert newer_inputs(content, "3")["images"] == ["1", 0]
 
 
+def test_a_primitive_that_chooses_another_option_brings_its_inputs() -> None:
+    content = ui(
+        [
+            node(1, "PrimitiveNode", ["gif", "fixed", ""]),
+            node(2, "Save", ["o", "auto", "h264", 30, 5, "fixed", 0.5], wires={"format": 1}),
+        ],
+        [[1, 1, 0, 2, 0, "COMBO"]],
+    )
+    assert newer_inputs(content, "2") == {"name": "o", "format": "gif", "seed": 5, "last": 0.5}
+
+
 # Widgets
 
 
@@ -209,6 +220,17 @@ def test_a_wire_that_the_file_lacks_is_taken_as_open_with_a_warning() -> None:
     content = ui([node(9, "ImageBlend", [0.5, "a"], wires={"image1": 5})])
     assert "image1" not in newer_inputs(content, "9")
     assert [(one.code, one.node_id) for one in newer(content).warnings] == [("link_lost", "9")]
+
+
+def test_a_wire_that_two_inputs_name_counts_for_both_and_is_said() -> None:
+    nodes = [node(1, "EmptyImage"), *(node(number, "ImageInvert", wires={"image": 1}) for number in (2, 3))]
+    content = ui(nodes, [[1, 1, 0, 2, 0, "IMAGE"]])
+    assert newer_inputs(content, "3")["image"] == ["1", 0]
+    assert [(one.code, one.node_id) for one in newer(content).warnings] == [("link_disputed", "3")]
+
+
+def test_a_prefix_that_is_null_is_refused_as_by_the_page() -> None:
+    assert refusals(ui([node(1, "SaveImage", [None])])) == [("text_missing", "1", "filename_prefix")]
 
 
 def test_a_muted_source_is_as_if_it_were_not_wired() -> None:

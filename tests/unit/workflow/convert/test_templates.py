@@ -30,8 +30,9 @@ def templates(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_every_template_is_converted_or_refused_with_reasons(captures: Path, tmp_path: Path) -> None:
-    catalogue = json.loads((captures / "convert" / "object_info.json").read_text())
+@pytest.mark.parametrize("recorded", ["convert", "comfyui-0.33"])
+def test_every_template_is_converted_or_refused_with_reasons(recorded: str, captures: Path, tmp_path: Path) -> None:
+    catalogue = json.loads((captures / recorded / "object_info.json").read_text())
     converted = 0
     unexplained: list[str] = []
     for name, data in templates(tmp_path):
