@@ -23,7 +23,9 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._at = math.inf if seconds is None else clock() + seconds
+        self._seconds = math.inf if seconds is None else seconds
+        self._at = clock() + self._seconds
+        self._is_lifted = False
         self._is_cancelled = False
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -53,6 +55,12 @@ class Deadline:
     def lift(self) -> None:
         """Let it never pass, because what it was for has ended; it can still be cancelled."""
         self._at = math.inf
+        self._is_lifted = True
+
+    def renew(self) -> None:
+        """Let one that was lifted pass after its time, counted from now: for a next thing that should not take long."""
+        if self._is_lifted:
+            self._at = self._clock() + self._seconds
 
     def cancel(self) -> None:
         """End everything under it now, from another thread: what waits for a server fails at once."""

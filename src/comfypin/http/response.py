@@ -75,7 +75,11 @@ class Response:
             yield data
 
     def body(self, limit_bytes: int) -> bytes:
-        """Return the body, or its beginning up to a limit, and close. Raises as `readinto` does."""
+        """Return the body, or its beginning up to a limit, and close. Raises as `readinto` does.
+
+        What is small enough to be held in memory may take no longer than the head of a response.
+        """
+        self._deadline.renew()
         data = bytearray()
         with self:
             for piece in self.pieces():
@@ -86,6 +90,7 @@ class Response:
 
     def text(self, limit_bytes: int = MAX_TEXT_BYTES) -> str:
         """Return the beginning of the body as text, as far as it comes, for messages and for JSON."""
+        self._deadline.renew()
         data = bytearray()
         with self, contextlib.suppress(Exception):
             for piece in self.pieces():

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from comfypin.digest import Digest
 from comfypin.errors.model import SourceUnavailable, UnknownSource, WrongLength
-from comfypin.models.interface import ModelSource, RemoteFile, SourceFacts, Wanted
+from comfypin.http.stall import StallWatch
+from comfypin.models.interface import ModelSource, RemoteFile, SourceFacts, Wanted, shown
 from comfypin.retry import Retry, RetryPolicy
 
 BUFFER_BYTES = 4 << 20
+STALL_S = 30.0
 # From the beginning each time: who describes a model keeps nothing of it.
 DESCRIBE_RETRIES = RetryPolicy(retries=2)
 
@@ -44,8 +46,11 @@ def describe(uri: str, sources: Sequence[ModelSource]) -> Described:
 def _hash(file: RemoteFile, uri: str) -> tuple[Digest, int]:
     hasher, total = hashlib.sha256(), 0
     buffer = memoryview(bytearray(BUFFER_BYTES))
+    watch = StallWatch(STALL_S)
     with file.read(0, None) as reader:
         while count := reader.readinto(buffer):
+            if watch.too_slow(count):
+                raise SourceUnavailable(uri=shown(uri), reason=f"it stalled ({watch.rate():.0f} bytes a second)")
             hasher.update(buffer[:count])
             total += count
     if file.size_bytes is not None and total != file.size_bytes:

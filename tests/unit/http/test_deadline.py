@@ -58,7 +58,17 @@ def test_without_one_a_head_may_not_take_for_ever() -> None:
             client.get(server.url)
 
 
-def test_a_body_without_one_may_take_as_long_as_it_likes() -> None:
+@pytest.mark.parametrize("part", ["body", "chunks", "refusal"])
+def test_without_one_a_text_may_not_take_for_ever(part: str) -> None:
+    with drip_server(lambda path: ENDLESS[part]()) as server:
+        client = HttpClient(transport=Transport(proxies=Proxies(), head_s=0.2))
+        assert set(client.get(server.url).text()) == {"x"}, "as far as it came"
+        with pytest.raises(DeadlineExceeded):
+            client.get(server.url).body(1 << 20)
+        assert server.wait_for(0)
+
+
+def test_a_file_without_one_may_take_as_long_as_it_likes() -> None:
     def answer(path: str) -> Iterable[bytes]:
         yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
         for _ in range(100):
@@ -66,7 +76,7 @@ def test_a_body_without_one_may_take_as_long_as_it_likes() -> None:
 
     with drip_server(answer) as server:
         client = HttpClient(transport=Transport(proxies=Proxies(), head_s=0.2))
-        assert client.get(server.url).body(1 << 20) == b"x" * 100
+        assert b"".join(client.get(server.url).pieces()) == b"x" * 100
 
 
 @pytest.mark.parametrize("part", ENDLESS)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from comfypin.errors import ConfigError
 from comfypin.errors.serve import JobInvalid
 from comfypin.errors.storage import StoreUnreachable
 from comfypin.objects.config import S3Config
 from comfypin.serve.addresses import require_public
+from tests.unit.test_addresses import METADATA_FORMS
 
 _KNOWN = {"s3.example.com": "93.184.216.34", "inside.example.com": "10.0.0.1", "b.s3.trap.com": "127.0.0.1"}
 
@@ -41,3 +43,10 @@ def test_a_name_that_only_the_proxy_knows_might_lead_inside() -> None:
             asked("nowhere.example.com", **environ)
     with pytest.raises(JobInvalid, match="not known here"):
         asked("nowhere.example.com", HTTPS_PROXY="http://proxy:1")
+
+
+@pytest.mark.parametrize("environ", [{}, {"HTTPS_PROXY": "http://proxy:1"}])
+@pytest.mark.parametrize("host", [*METADATA_FORMS, "127。0。0。1", "[::ffff:127.0.0.1]", "[64:ff9b::a9fe:a9fe]"])
+def test_no_way_to_write_a_private_address_gets_a_bucket_there(host: str, environ: dict[str, str]) -> None:
+    with pytest.raises((JobInvalid, StoreUnreachable, ConfigError)):
+        asked(host, **environ)
