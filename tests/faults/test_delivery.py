@@ -18,15 +18,16 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.errors.storage import ChecksumMismatch, StoreBusy, StoreUnreachable
 from comfypin.lock.model import Release
-from comfypin.objects import wire
-from comfypin.objects.config import GcsConfig, S3Config
-from comfypin.objects.gcs import WHOLE_BYTES, GcsStore
-from comfypin.objects.interface import ObjectStore
-from comfypin.objects.retry import Retry
-from comfypin.objects.s3 import S3Store
-from comfypin.objects.s3_parts import PART_BYTES
 from comfypin.outputs.bucket import BucketSink, Naming
 from comfypin.outputs.interface import JobFacts
+from comfypin.storage import wire
+from comfypin.storage.gcs import WHOLE_BYTES, GcsStore
+from comfypin.storage.gcs_settings import GcsSettings
+from comfypin.storage.interface import ObjectStore
+from comfypin.storage.retry import Retry
+from comfypin.storage.s3 import S3Store
+from comfypin.storage.s3_parts import PART_BYTES
+from comfypin.storage.s3_settings import S3Settings
 from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, Seen, at_random, fault_proxy, first
 from tests.support.object_servers import ACCESS_KEY, MULTIPART_BYTES, SECRET_KEY, GcsServer, S3Server
 from tests.support.outputs import an_output
@@ -227,11 +228,11 @@ def test_a_bucket_that_never_answers_is_not_waited_for_before_the_first_job(
             trusted = {"REQUESTS_CA_BUNDLE": str(certificate.path)}
             gcs = {"GCS_BUCKET": "b", "STORAGE_EMULATOR_HOST": url}
             for store in (
-                S3Store(S3Config.from_variables({**s3, **trusted}), retry=retry(1)),
-                GcsStore(GcsConfig.from_variables({**gcs, **trusted}), retry=retry(1)),
+                S3Store(S3Settings.from_variables({**s3, **trusted}), retry=retry(1)),
+                GcsStore(GcsSettings.from_variables({**gcs, **trusted}), retry=retry(1)),
             ):
                 with pytest.raises(StoreUnreachable, match="did not answer in time"):
-                    store.validate()
+                    store.check()
 
 
 def _kill_and_rerun(target: Target, folder: Path, kill_when: Callable[[str], bool], upload_count: int) -> None:

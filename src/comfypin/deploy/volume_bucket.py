@@ -22,10 +22,10 @@ from comfypin.errors.storage import (
     StoreRefused,
     StoreUnreachable,
 )
-from comfypin.objects.aws_profile import S3Credentials
-from comfypin.objects.retry import Retry
-from comfypin.objects.s3_errors import S3Place, answered
-from comfypin.objects.sigv4 import S3Request, encoded_key, signed_headers
+from comfypin.storage.aws_profile import S3Credentials
+from comfypin.storage.retry import Retry
+from comfypin.storage.s3_errors import S3Place, answered
+from comfypin.storage.sigv4 import S3Request, encoded_key, signed_headers
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # Joining the parts of a large object takes RunPod's gateway minutes.

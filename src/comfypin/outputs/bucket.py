@@ -15,11 +15,11 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
 from comfypin.digest import Digest
-from comfypin.objects.crew import Crew
-from comfypin.objects.interface import ObjectStore, Payload, StoredObject
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.outputs.manifest import Stored, manifest_of
 from comfypin.outputs.template import KeyTemplate, safe_word
+from comfypin.storage.crew import Crew
+from comfypin.storage.interface import ObjectStore, Payload, StoredObject
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from comfypin.errors.serve import JobInvalid
 from comfypin.errors.storage import StoreUnreachable
 from comfypin.models.network import Dialler, SystemDialler, is_public
-from comfypin.objects.config import S3Config
+from comfypin.storage.s3_settings import S3Settings
 
 
-def require_public(config: S3Config, *, dialler: Dialler | None = None) -> S3Config:
+def require_public(config: S3Settings, *, dialler: Dialler | None = None) -> S3Settings:
     """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises

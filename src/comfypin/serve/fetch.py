@@ -17,8 +17,9 @@ from comfypin.errors import ComfypinError
 from comfypin.errors.serve import InputUnusable
 from comfypin.files import contained_path
 from comfypin.models.http import HttpClient
-from comfypin.objects.interface import ObjectStore
 from comfypin.serve.wire import JobInput
+from comfypin.storage.interface import ObjectStore
+from comfypin.storage.registry import SCHEMES
 
 _CHUNK_BYTES = 1 << 18
 OpenBucket = Callable[[str, str], ObjectStore]
@@ -35,7 +36,7 @@ class Limits:
 
 
 class Fetcher:
-    """Brings inputs. `open_bucket(scheme, name)` gives the store of an s3:// or gs:// address.
+    """Brings inputs. `open_bucket(scheme, name)` gives the store of an address like s3://bucket/key.
 
     `open_client` makes the client of one job: a client resolves each name once, which must not outlive a job.
     """
@@ -83,7 +84,7 @@ class Fetcher:
 
     def _fetched(self, name: str, url: str) -> Iterator[bytes]:
         scheme = urlsplit(url).scheme
-        if scheme in ("s3", "gs"):
+        if scheme in SCHEMES:
             bucket, _, key = url.partition("://")[2].partition("/")
             yield from self._open_bucket(scheme, bucket).read(key)
             return

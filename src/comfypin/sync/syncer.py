@@ -17,7 +17,7 @@ from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, StorageError
 from comfypin.errors.sync import FolderMissing
 from comfypin.files import free_bytes
-from comfypin.objects.interface import ObjectStore, Payload
+from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.sync.backoff import LONGEST_S, wait_s
 from comfypin.sync.lanes import Lanes
 from comfypin.sync.manifest import Manifest

@@ -60,9 +60,9 @@ def volume_bucket(volume_id: str, data_center: str) -> "VolumeBucket":
     """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
     from comfypin.deploy.volume_bucket import VolumeBucket
     from comfypin.errors.deploy import VolumeKeysMissing
-    from comfypin.objects.aws_profile import S3Credentials
-    from comfypin.objects.s3_errors import S3Place
     from comfypin.settings import RunpodSettings
+    from comfypin.storage.aws_profile import S3Credentials
+    from comfypin.storage.s3_errors import S3Place
 
     settings = RunpodSettings.from_environment()
     if settings.s3_access_key is None or settings.s3_secret_key is None:

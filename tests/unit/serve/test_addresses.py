@@ -8,8 +8,8 @@ import pytest
 
 from comfypin.errors.serve import JobInvalid
 from comfypin.errors.storage import StoreUnreachable
-from comfypin.objects.config import S3Config
 from comfypin.serve.addresses import require_public
+from comfypin.storage.s3_settings import S3Settings
 
 _KNOWN = {"s3.example.com": "93.184.216.34", "inside.example.com": "10.0.0.1", "b.s3.trap.com": "127.0.0.1"}
 
@@ -26,9 +26,9 @@ class Names:
         raise AssertionError("nobody connects")
 
 
-def asked(host: str, **environ: str) -> S3Config:
+def asked(host: str, **environ: str) -> S3Settings:
     job = {"bucketName": "b", "endpointUrl": f"https://{host}", "accessId": "i", "accessSecret": "s"}
-    return require_public(S3Config.from_variables(environ).for_job(job), dialler=Names())
+    return require_public(S3Settings.from_variables(environ).for_job(job), dialler=Names())
 
 
 @pytest.mark.parametrize("environ", [{}, {"HTTPS_PROXY": "http://proxy:1"}])
