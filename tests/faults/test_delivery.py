@@ -20,13 +20,13 @@ from comfypin.errors.storage import ChecksumMismatch, StoreBusy, StoreUnreachabl
 from comfypin.lock.model import Release
 from comfypin.outputs.bucket import BucketSink, Naming
 from comfypin.outputs.interface import JobFacts
-from comfypin.storage import wire
+from comfypin.storage import s3_transport, wire
 from comfypin.storage.gcs import WHOLE_BYTES, GcsStore
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.interface import ObjectStore
+from comfypin.storage.part_sizes import PART_BYTES
 from comfypin.storage.retry import Retry
 from comfypin.storage.s3 import S3Store
-from comfypin.storage.s3_parts import PART_BYTES
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, Seen, at_random, fault_proxy, first
 from tests.support.object_servers import ACCESS_KEY, MULTIPART_BYTES, SECRET_KEY, GcsServer, S3Server
@@ -219,6 +219,7 @@ def test_a_bucket_that_never_answers_is_not_waited_for_before_the_first_job(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encrypted: bool
 ) -> None:
     monkeypatch.setattr(wire, "HURRY_S", 0.2)
+    monkeypatch.setattr(s3_transport, "HURRY_S", 0.2)
     certificate = Certificate.made(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody reads
         plain = f"http://127.0.0.1:{silent.getsockname()[1]}"

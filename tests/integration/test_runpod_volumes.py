@@ -25,8 +25,8 @@ from comfypin.errors import StorageError
 from comfypin.errors.deploy import VolumeTooSmall
 from comfypin.lock.codec import render
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
-from comfypin.storage.aws_profile import S3Credentials
 from comfypin.storage.s3_errors import S3Place
+from comfypin.storage.s3_settings import S3Credentials
 from comfypin.wiring import volume_bucket
 from tests.conftest import shared_path
 from tests.support.models import pin_of, safetensors, some_bytes

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from comfypin.errors import StorageError
 from comfypin.errors.storage import CertificatesUnusable, StoreUnreachable
+from comfypin.storage.network_errors import reason_of
 from comfypin.storage.proxy import Proxy, ProxyFailed
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -152,20 +153,3 @@ def unreached(exc: OSError, *, store: str) -> StorageError:
     if isinstance(exc, ProxyFailed):
         return exc.error(store)
     return StoreUnreachable(store=store, reason=reason_of(exc))
-
-
-def reason_of(exc: OSError) -> str:
-    """Why a server could not be spoken to."""
-    match exc:
-        case socket.gaierror():
-            return "its name is not known"
-        case ConnectionRefusedError():
-            return "the connection was refused"
-        case ssl.SSLCertVerificationError():
-            return "its TLS certificate is not accepted"
-        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST" | "RECORD_LAYER_FAILURE"):
-            return "it does not speak TLS: is it http:// instead of https://?"
-        case TimeoutError():
-            return "it did not answer in time"
-        case _:
-            return "the connection broke"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from comfypin.errors.storage import SettingInvalid
-from comfypin.storage.sigv4 import encoded_key
+from comfypin.storage.keys import encoded_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

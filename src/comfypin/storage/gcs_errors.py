@@ -20,9 +20,9 @@ from comfypin.errors.storage import (
     StoreUnreachable,
 )
 from comfypin.storage.dial import unreached
+from comfypin.storage.network_errors import is_page
 from comfypin.storage.proxy import Proxy, ProxyFailed
 from comfypin.storage.redaction import redacted
-from comfypin.storage.s3_errors import is_page
 from comfypin.storage.wire import Answer
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from urllib.parse import quote, urlsplit
 from comfypin.errors.storage import CredentialsMissing, SdkMissing, SigningImpossible, StoreUnreachable
 from comfypin.storage.gcs_errors import without_token
 from comfypin.storage.gcs_settings import GcsSettings
-from comfypin.storage.sigv4 import canonical_query
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -149,3 +148,10 @@ def credentials_of(config: GcsSettings) -> "Credentials":
         raise CredentialsMissing(store="Google Cloud Storage", remedy=remedy) from exc
     credentials: Credentials = found[0]
     return credentials
+
+
+def canonical_query(query: Mapping[str, str]) -> str:
+    """The query's names and values, encoded and sorted."""
+    if not query:
+        return ""
+    return "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in sorted(query.items()))

@@ -1,6 +1,7 @@
 """Keys of objects: relative, with slashes, inside their store."""
 
 import re
+from urllib.parse import quote
 
 from comfypin.errors.storage import KeyInvalid
 
@@ -37,3 +38,8 @@ def clean_prefix(text: str) -> str:
     """A prefix as users write it (`/a/b/`), as keys begin (`a/b`). Raises `KeyInvalid`."""
     prefix = text.strip().strip("/")
     return checked_key(prefix) if prefix else ""
+
+
+def encoded_key(key: str) -> str:
+    """A key as it stands in a path."""
+    return quote(key, safe="/-_.~")

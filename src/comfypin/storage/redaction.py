@@ -36,3 +36,5 @@ def redact_library_logs() -> None:
     """Install the filter on the loggers of the libraries under our stores; may be called any number of times."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_FILTER)
+    # At DEBUG it logs all that it signs, the session token too, from many loggers; filters are not inherited.
+    logging.getLogger("botocore").setLevel(logging.WARNING)

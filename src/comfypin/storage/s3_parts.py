@@ -4,50 +4,45 @@ R2 takes only parts of one size: https://developers.cloudflare.com/r2/objects/mu
 """
 
 import hashlib
-import html
-import re
 import threading
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import Any, BinaryIO
 
-from comfypin.digest import CHUNK_BYTES
-from comfypin.errors import StorageError
+from comfypin.errors import Cancelled, StorageError
 from comfypin.errors.storage import StoreBusy, StoreRefused
-from comfypin.storage.body import FilePart, Text
-from comfypin.storage.crew import Crew
 from comfypin.storage.interface import Payload
+from comfypin.storage.part_sizes import joined_etag, part_size
 from comfypin.storage.retry import Retry
-from comfypin.storage.s3_http import S3Http
-from comfypin.storage.sigv4 import UNSIGNED
+from comfypin.storage.s3_client import BODY, STATUS, S3Client
+from comfypin.storage.s3_errors import code_in
+from comfypin.storage.upload_body import UploadBody
 from comfypin.storage.upload_notes import Left, UploadNotes
 
-MIB = 1 << 20
-PART_BYTES = 16 * MIB  # one PUT up to here; above, equal parts of this size
 PARTS_AT_ONCE = 4
-MOST_PARTS = 10_000
 
 
 class PartsUpload:
     """An upload of one payload, which may be sent again from its beginning. Each part is retried by itself."""
 
-    def __init__(self, http: S3Http, retry: Retry, key: str, payload: Payload, file: BinaryIO) -> None:
-        self._http = http
+    def __init__(self, client: S3Client, retry: Retry, key: str, payload: Payload, file: BinaryIO) -> None:
+        self._client = client
         self._retry = retry
         self._key = key
-        self._uri = http.uri(key)
-        self._payload = payload
+        self._uri = client.uri(key)
         self._file = file
-        self.headers: Mapping[str, str] = {}
+        self._given_up = threading.Event()
+        self._payload = replace(payload, pace=self._pace(payload.pace))
+        self.attributes: Mapping[str, Any] = {}
         self.notes = UploadNotes(None)
         self.expected_etag = ""
 
     def send(self, *, with_md5: bool) -> str | None:
         """Send all parts and have them joined; the object's ETag. `expected_etag` is then what md5 sums make of it."""
-        self.notes.clear(self._http.name, self._abort_left)
-        with self.notes.of(self._http.name, self._key) as note:
+        self.notes.clear(self._client.name, self._abort_left)
+        self._given_up.clear()
+        with self.notes.of(self._client.name, self._key) as note:
             upload_id = self._begin()
             note.begun(upload_id)
             try:
@@ -61,143 +56,114 @@ class PartsUpload:
             note.ended()
             return etag
 
+    def _pace(self, pace: Callable[[int], None] | None) -> Callable[[int], None]:
+        def go_on(count: int) -> None:
+            self._require_going()
+            if pace is not None:
+                pace(count)
+
+        return go_on
+
+    def _require_going(self) -> None:
+        if self._given_up.is_set():
+            raise Cancelled("The upload was given up.")
+
     def _give_up(self, upload_id: str) -> bool:
         """Abort an upload; whether that could be done."""
         try:
-            self._retry.call(lambda: self._abort(upload_id), what=self._uri)
+            self._retry.call(lambda: self._abort(self._key, upload_id), what=self._uri)
         except StorageError:
             return False
         return True
 
+    def _abort(self, key: str, upload_id: str) -> None:
+        try:
+            self._client.call("abort_multipart_upload", key, action="delete", UploadId=upload_id)
+        except StoreBusy as exc:
+            if exc.facts["code"] != "NoSuchUpload":
+                raise
+
     def _abort_left(self, left: Left) -> bool:
         """Abort, in one try, what a killed process left; whether nothing more can be done about it."""
         try:
-            answer = self._http.exchange("DELETE", left.key, query={"uploadId": left.upload_id})
-        except StorageError:
-            return False
-        return answer.status < HTTPStatus.TOO_MANY_REQUESTS
+            self._abort(left.key, left.upload_id)
+        except StorageError as exc:
+            return int(str(exc.facts.get("status") or 500)) < 429
+        return True
 
     def _begin(self) -> str:
         def ask() -> str:
-            answer = self._http.ask("POST", self._key, action="write", query={"uploads": ""}, headers=self.headers)
-            upload_id = _tag("UploadId", answer.text)
+            answer = self._client.call("create_multipart_upload", self._key, action="write", **self.attributes)
+            upload_id = answer.get("UploadId")
             if not upload_id:
                 raise StoreRefused(
-                    store=self._uri, action="begin an upload", status=answer.status, code="", reason="no upload id"
+                    store=self._uri, action="begin an upload", status=answer[STATUS], code="", reason="no upload id"
                 )
-            return upload_id
+            return str(upload_id)
 
         return self._retry.call(ask, what=self._uri)
 
     def _send_all(self, upload_id: str, *, with_md5: bool) -> list[tuple[str, str]]:
         """The ETag and md5 of every part, in order. After a failure no part is begun any more."""
         size, step = self._payload.size_bytes, part_size(self._payload.size_bytes)
-        sizes = [min(step, size - offset) for offset in range(0, size, step)]
-        sent: dict[int, tuple[str, str]] = {}
-        waiting = iter(enumerate(sizes))
-        taking = threading.Lock()
-
-        def send_some() -> None:
-            """One thread's share: whatever is next."""
-            while True:
-                with taking:
-                    index, length = next(waiting, (-1, 0))
-                if index < 0:
-                    return
-                part = self._part(index * step, length)
-                sent[index] = self._send(upload_id, index + 1, part, with_md5=with_md5)
-
+        offsets = range(0, size, step)
         with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="comfypin-part") as pool:
-            self._crew = Crew(pool)
-            self._crew.share(send_some, most=min(PARTS_AT_ONCE, len(sizes)))
-        return [sent[index] for index in range(len(sizes))]
+            futures = [
+                pool.submit(
+                    self._send,
+                    upload_id,
+                    number,
+                    UploadBody(self._payload, self._file.fileno(), offset=offset, size_bytes=min(step, size - offset)),
+                    with_md5=with_md5,
+                )
+                for number, offset in enumerate(offsets, 1)
+            ]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                # The first that failed by itself: others are cancelled because of it.
+                failures = [exc for future in done if (exc := future.exception()) is not None]
+                for failure in failures:
+                    raise failure
+            except BaseException:
+                self._given_up.set()
+                for future in futures:
+                    future.cancel()
+                raise
+        return [future.result() for future in futures]
 
-    def _part(self, offset: int, size_bytes: int) -> FilePart:
-        part = FilePart(self._file.fileno(), offset=offset, size_bytes=size_bytes, path=str(self._payload.path))
-        part.pace = self._pace
-        return part
-
-    def _pace(self, count: int) -> None:
-        self._crew.go_on()
-        if self._payload.pace is not None:
-            self._payload.pace(count)
-
-    def _send(self, upload_id: str, number: int, part: FilePart, *, with_md5: bool) -> tuple[str, str]:
-        self._crew.go_on()
-        # TLS notices every change on the way, and a second digest would cost as much as the sending.
-        part.sha256 = UNSIGNED if self._http.is_encrypted else part.digest()
-        query = {"partNumber": str(number), "uploadId": upload_id}
-
+    def _send(self, upload_id: str, number: int, part: UploadBody, *, with_md5: bool) -> tuple[str, str]:
         def ask() -> tuple[str, str]:
-            self._crew.go_on()
-            md5 = hashlib.md5(usedforsecurity=False)
-            part.summing = md5 if with_md5 else None
-            answer = self._http.ask("PUT", self._key, action="write", query=query, body=part)
-            return answer.headers.get("etag") or "", md5.hexdigest()
+            self._require_going()
+            md5 = part.summing = hashlib.md5(usedforsecurity=False) if with_md5 else None
+            answer = self._client.call(
+                "upload_part", self._key, action="write", UploadId=upload_id, PartNumber=number, Body=part
+            )
+            etag = str(answer.get("ETag") or "")
+            if answer[STATUS] != 200 or not etag or answer[BODY].strip():
+                raise StoreBusy(
+                    store=self._uri, status=answer[STATUS], code=code_in(answer[BODY]) or "no part's answer"
+                )
+            return etag, md5.hexdigest() if md5 is not None else ""
 
         return self._retry.call(ask, what=f"{self._uri} part {number}")
 
     def _join(self, upload_id: str, etags: list[str]) -> str | None:
-        listed = "".join(
-            f"<Part><PartNumber>{number}</PartNumber><ETag>{html.escape(etag)}</ETag></Part>"
-            for number, etag in enumerate(etags, 1)
-        )
-        body = Text.of(f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode())
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
 
         def ask() -> str | None:
-            answer = self._http.exchange("POST", self._key, query={"uploadId": upload_id}, body=body)
-            if "<Code>NoSuchUpload<" in answer.text:
-                return None
-            if answer.status >= 300 or "<Error>" in answer.text:
-                self._http.refuse(answer, self._key, action="write")
-            return _tag("ETag", answer.text).strip('"')
+            try:
+                answer = self._client.call(
+                    "complete_multipart_upload",
+                    self._key,
+                    action="write",
+                    UploadId=upload_id,
+                    MultipartUpload={"Parts": parts},
+                )
+            except StoreBusy as exc:
+                # It was joined by a request whose answer was lost, or removed by somebody: the object decides.
+                if exc.facts["code"] == "NoSuchUpload":
+                    return None
+                raise
+            return str(answer.get("ETag") or "").strip('"') or None
 
-        etag = self._retry.call(ask, what=self._uri)
-        # An upload that is gone was joined by a request whose answer was lost, or removed by somebody.
-        return etag if etag is not None else self._joined_already()
-
-    def _joined_already(self) -> str | None:
-        answer = self._retry.call(lambda: self._http.exchange("HEAD", self._key), what=self._uri)
-        digest = answer.headers.get("x-amz-meta-sha256")
-        size = answer.headers.get("content-length")
-        if answer.status == 200 and (digest, size) == (self._payload.sha256.hex, str(self._payload.size_bytes)):
-            return (answer.headers.get("etag") or "").strip('"')
-        raise StoreBusy(store=self._uri, status=answer.status, code="NoSuchUpload")
-
-    def _abort(self, upload_id: str) -> None:
-        answer = self._http.exchange("DELETE", self._key, query={"uploadId": upload_id})
-        if answer.status != 404:
-            self._http.require_success(answer, self._key, action="delete")
-
-
-def part_size(size_bytes: int) -> int:
-    """The size of all parts but the last one: 16 MiB, or more where 10,000 of them would not do."""
-    wanted = max(PART_BYTES, -(-size_bytes // MOST_PARTS))
-    return -(-wanted // MIB) * MIB
-
-
-def joined_etag(md5s: list[str]) -> str:
-    """The ETag that S3 gives an object of such parts: the md5 of the parts' md5 sums, and their number."""
-    sums = b"".join(bytes.fromhex(md5) for md5 in md5s)
-    return f"{hashlib.md5(sums, usedforsecurity=False).hexdigest()}-{len(md5s)}"
-
-
-def etag_of_parts(path: Path, part_bytes: int) -> str:
-    """The ETag that S3 gives a file in such parts."""
-    md5s = []
-    with path.open("rb", buffering=0) as file:
-        part, left = hashlib.md5(usedforsecurity=False), part_bytes
-        while chunk := file.read(min(CHUNK_BYTES, left)):
-            part.update(chunk)
-            left -= len(chunk)
-            if left == 0:
-                md5s.append(part.hexdigest())
-                part, left = hashlib.md5(usedforsecurity=False), part_bytes
-        if left < part_bytes:
-            md5s.append(part.hexdigest())
-    return joined_etag(md5s)
-
-
-def _tag(name: str, text: str) -> str:
-    found = re.search(rf"<{name}>([^<]*)</{name}>", text)
-    return html.unescape(found[1].strip()) if found else ""
+        return self._retry.call(ask, what=self._uri)

@@ -8,7 +8,6 @@ from typing import Literal
 
 from comfypin.errors.storage import SettingInvalid, SettingsConflict
 from comfypin.settings import fit_for_headers, state_folder
-from comfypin.storage.aws_profile import AwsProfile, S3Credentials
 from comfypin.storage.endpoint import Place, checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
 from comfypin.storage.proxy import Proxies
@@ -20,64 +19,42 @@ _OTHER_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlatformKeys:
-    """Where a platform lends keys: for a role against the token in a file, or at a container's address."""
+class S3Credentials:
+    """A key pair and its session token; none of it is ever shown."""
 
-    token_file: Path | None = None
-    role_arn: str | None = None
-    session_name: str = "comfypin"
-    sts_url: str = ""
-    container_url: str | None = None
-    container_token: str | None = field(default=None, repr=False)
-    container_token_file: Path | None = None
-
-    @classmethod
-    def from_variables(cls, env: Variables, *, region: str) -> "PlatformKeys | None":
-        """The variables that platforms set, as AWS's own clients read them; None where they set none."""
-        token_file = env.text("AWS_WEB_IDENTITY_TOKEN_FILE")
-        relative = env.text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
-        container = f"http://169.254.170.2{relative}" if relative else env.text("AWS_CONTAINER_CREDENTIALS_FULL_URI")
-        if token_file is None and container is None:
-            return None
-        authorization = env.text("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
-        return cls(
-            token_file=Path(token_file) if token_file else None,
-            role_arn=env.text("AWS_ROLE_ARN"),
-            session_name=env.text("AWS_ROLE_SESSION_NAME") or "comfypin",
-            sts_url=(env.text("AWS_ENDPOINT_URL_STS") or f"https://sts.{region}.amazonaws.com").rstrip("/"),
-            container_url=container,
-            container_token=env.text("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
-            container_token_file=Path(authorization) if authorization else None,
-        )
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings(BucketSettings):
     """A bucket behind the S3 protocol: AWS, R2, MinIO, RunPod volumes, ...
 
-    `endpoint` never holds the bucket; None means AWS. Without `credentials` those of the `platform` are used, or of the
-    instance this runs on. `ca_bundle` is a file of certificates to trust instead of the system's; in `notes` lies what
-    uploads in parts are under way. `connect_to`, where not empty, are the addresses to dial instead of the name's.
+    `endpoint` never holds the bucket; None means AWS, unless the profile names one. Without a `region` the profile's is
+    used, and without `credentials` what AWS's own clients find: a profile with a role, a program, SSO, a token of the
+    platform, the container's or instance's role. `ca_bundle` is a file of certificates to trust instead of the
+    system's; in `notes` lies what uploads in parts are under way. `connect_to`, if not empty, are the addresses to
+    connect to instead of the name's. `is_jobs_own`: nothing of the process's AWS files and variables belongs to it.
     """
 
     endpoint: str | None = None
-    region: str = "us-east-1"
+    region: str | None = None
     addressing: Addressing = "auto"
     credentials: S3Credentials | None = None
-    platform: "PlatformKeys | None" = None
     ca_bundle: str | None = None
     proxies: Proxies = field(default_factory=Proxies)
     multipart_bytes: int | None = None
     public_base_url: str | None = None
     notes: Path | None = None
     connect_to: tuple[str, ...] = ()
+    is_jobs_own: bool = False
 
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "S3Settings":
         """Read the variables; ours before AWS's before RunPod's. Raises `ConfigError`."""
         env = Variables(environ)
-        profile = _profile(env)
-        place = _named_place(env, otherwise=profile.endpoint)
+        place = _named_place(env)
         # Where the endpoint is that of RunPod's variables, their keys belong to it.
         runpods_first = place.given is not None and place.given == env.text("BUCKET_ENDPOINT_URL")
         base_url = env.text("S3_PUBLIC_BASE_URL")
@@ -85,16 +62,15 @@ class S3Settings(BucketSettings):
             checked_address(base_url, "S3_PUBLIC_BASE_URL")
         # An endpoint that names its region knows better than AWS's general variables.
         expected = "a region like eu-west-1"
-        usual = env.token(env.first("AWS_REGION", "AWS_DEFAULT_REGION"), expected=expected) or profile.region
-        region = env.token("S3_REGION", expected=expected) or place.region or usual or "us-east-1"
+        usual = env.token(env.first("AWS_REGION", "AWS_DEFAULT_REGION"), expected=expected)
+        region = env.token("S3_REGION", expected=expected) or place.region or usual
         return cls(
             bucket=place.bucket,
             prefix=env.prefix("S3_PREFIX"),
             endpoint=place.endpoint,
             region=region,
             addressing=_addressing(env),
-            credentials=_credentials(env, profile, runpods_first=runpods_first),
-            platform=PlatformKeys.from_variables(env, region=region),
+            credentials=_credentials(env, runpods_first=runpods_first),
             ca_bundle=env.certificates("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
             proxies=Proxies.from_variables(environ),
             validate=env.flag("S3_VALIDATE", default=True),
@@ -142,18 +118,19 @@ class S3Settings(BucketSettings):
                 secret_access_key=text("accessSecret"),
             ),
             public_base_url=None,
+            is_jobs_own=True,
         )
 
 
-def _named_place(env: Variables, *, otherwise: str | None = None) -> Place:
-    """The place that the variables name, else that of an endpoint. Raises `SettingInvalid`."""
+def _named_place(env: Variables) -> Place:
+    """The place that the variables name. Raises `SettingInvalid`."""
     account = env.text("R2_ACCOUNT_ID")
     if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
         raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account, expected="an account id")
     # A user who names their account means R2, whatever RunPod's template still says.
     names = ("S3_ENDPOINT_URL",) if account else ("S3_ENDPOINT_URL", *_OTHER_ENDPOINTS)
     variable = env.first(*names)
-    url = env.text(variable) or (f"https://{account}.r2.cloudflarestorage.com" if account else otherwise)
+    url = env.text(variable) or (f"https://{account}.r2.cloudflarestorage.com" if account else None)
     return Place.parse(url, bucket=env.bucket("S3_BUCKET", "BUCKET_NAME", scheme="s3"), variable=variable)
 
 
@@ -166,7 +143,7 @@ def _addressing(env: Variables) -> Addressing:
             raise SettingInvalid(variable="S3_ADDRESSING_STYLE", value=value, expected="auto, path or virtual")
 
 
-def _credentials(env: Variables, profile: AwsProfile, *, runpods_first: bool) -> S3Credentials | None:
+def _credentials(env: Variables, *, runpods_first: bool) -> S3Credentials | None:
     """The first complete key pair; a pair is never mixed from two sources, nor a session token added from another."""
     runpods = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
     aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -179,25 +156,4 @@ def _credentials(env: Variables, profile: AwsProfile, *, runpods_first: bool) ->
         if key and secret:
             token = env.header(token_name) if token_name else None
             return S3Credentials(access_key_id=key, secret_access_key=secret, session_token=token)
-    if profile.credentials is None and (name := env.text("AWS_PROFILE")):
-        raise SettingsConflict(
-            reason=f"AWS_PROFILE is {name!r}, and AWS's files have no keys for it",
-            remedy="choose another profile, or, where its keys come by SSO or a role, run "
-            f'eval "$(aws configure export-credentials --profile {name} --format env)"',
-        )
-    return profile.credentials
-
-
-def _profile(env: Variables) -> AwsProfile:
-    """What AWS_PROFILE, or `default`, says in the files of `aws configure`."""
-    home = env.text("HOME")
-
-    def path(variable: str, usual: str) -> Path | None:
-        text = env.text(variable) or (f"{home}/.aws/{usual}" if home else None)
-        return Path(text).expanduser() if text else None
-
-    return AwsProfile.read(
-        env.text("AWS_PROFILE"),
-        credentials_file=path("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
-        config_file=path("AWS_CONFIG_FILE", "config"),
-    )
+    return None

@@ -15,7 +15,6 @@ from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.proxy import Proxies
 from comfypin.storage.retry import Retry
 from comfypin.storage.s3 import S3Store
-from comfypin.storage.s3_keys import KeySource
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.connect_proxy import connect_proxy
 from tests.support.google_key import service_account
@@ -205,16 +204,14 @@ def test_googles_tokens_that_the_proxy_refuses_are_said_to_be(
             keys.headers("GET", "https://storage.googleapis.com")
 
 
-def test_a_roles_keys_are_fetched_by_the_proxy(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("t")
+def test_a_roles_keys_are_fetched_by_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("eyJ.jwt")
+    # AWS's client reads the environment itself.
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/r")
     with connect_proxy() as proxy:
         proxy.refusal = 403
-        environ = {
-            "S3_BUCKET": "b",
-            "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
-            "AWS_ROLE_ARN": "arn:aws:iam::1:role/r",
-            "HTTPS_PROXY": proxy.url,
-        }
+        store = S3Store(S3Settings.from_variables({"S3_BUCKET": "pics", "HTTPS_PROXY": proxy.url}))
         with pytest.raises(ProxyRefused, match="AWS's token service"):
-            KeySource(S3Settings.from_variables(environ))()
+            store.signed_url("a", ttl_s=60)
         assert proxy.asked == ["CONNECT sts.us-east-1.amazonaws.com:443"]

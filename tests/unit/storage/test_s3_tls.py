@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors.storage import CertificatesUnusable, ChecksumMismatch, StoreUnreachable
+from comfypin.storage.part_sizes import PART_BYTES
 from comfypin.storage.retry import Retry
 from comfypin.storage.s3 import S3Store
-from comfypin.storage.s3_parts import PART_BYTES
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.payloads import noise, payload_of
 from tests.support.tls import Certificate

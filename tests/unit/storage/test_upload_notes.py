@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors.storage import StoreUnreachable
+from comfypin.storage.part_sizes import PART_BYTES
 from comfypin.storage.retry import Retry
 from comfypin.storage.s3 import S3Store
-from comfypin.storage.s3_parts import PART_BYTES
 from comfypin.storage.upload_notes import Left, UploadNotes
 from tests.support.fault_proxy import FaultProxy, Seen, fault_proxy
 from tests.support.object_servers import S3Server
