@@ -236,7 +236,7 @@ class S3Store:
 
     def _confirm_whole(self, full: str, payload: Payload, answer: Mapping[str, Any], md5: str | None) -> str | None:
         """Make sure that the object is there. Raises `ChecksumMismatch`, `NotStored`."""
-        from comfypin.storage.s3_client import BODY, STATUS
+        from comfypin.storage.s3_errors import BODY, STATUS
 
         etag = bare(answer.get("ETag"))
         if answer[STATUS] != 200 or etag is None or answer[BODY].strip():
@@ -289,7 +289,7 @@ class S3Store:
     # -- reading
 
     def _chunks(self, full: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
-        from comfypin.storage.s3_client import STATUS
+        from comfypin.storage.s3_errors import STATUS
 
         wanted = {"Range": f"bytes={offset}-"} if offset else {}
         with self._client.failures_named(full, action):

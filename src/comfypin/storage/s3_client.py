@@ -20,7 +20,9 @@ from comfypin.errors.storage import ProviderSaid, SettingMissing
 from comfypin.storage.endpoint import Place
 from comfypin.storage.redaction import redact_library_logs
 from comfypin.storage.s3_errors import (
+    BODY,
     LENDER,
+    STATUS,
     S3Place,
     explained_failure,
     no_credentials,
@@ -31,8 +33,6 @@ from comfypin.storage.s3_settings import S3Settings
 from comfypin.storage.s3_transport import READ_TIMEOUT_S, Transport
 from comfypin.storage.upload_body import UploadBody
 
-# Under these names the answer's body and status are found beside what botocore made of them.
-BODY, STATUS = "ComfypinBody", "ComfypinStatus"
 _USUAL_REGION = "us-east-1"
 _LENDS_KEYS = ("sts", "sso", "sso-oidc")
 

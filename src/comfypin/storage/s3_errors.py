@@ -54,6 +54,8 @@ _PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 5
 # Calls that botocore makes for credentials, before the one that was asked for.
 _OF_CREDENTIALS = {"AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken"}
 LENDER = "AWS's token service"
+# Under these names an answer's status and the beginning of its body are found beside what botocore made of them.
+BODY, STATUS = "ComfypinBody", "ComfypinStatus"
 _LONGEST_SAID = 300
 
 
@@ -109,7 +111,7 @@ def answered(response: Mapping[str, Any], *, place: S3Place, action: str, uri: s
     code = str(said.get("Code") or "")
     code = "" if code.isdigit() else code  # the status again, where the answer has no body
     error = _explained_answer(status, code, response, place=place, action=action, uri=uri)
-    return with_request_id(error, facts.get("RequestId"))
+    return with_request_id(error, facts.get("RequestId") or _tag("RequestId", response.get(BODY, b"")))
 
 
 def _explained_answer(
@@ -149,8 +151,12 @@ def refuse_page(status: int, body: bytes, place: S3Place) -> None:
 
 def code_in(body: bytes) -> str:
     """The code of an error that an answer's body is; empty if it is none."""
-    found = re.search(rb"<Error>.*?<Code>([^<]{1,100})</Code>", body, re.DOTALL)
-    return html.unescape(found[1].decode("latin-1")).strip() if found else ""
+    return _tag("Code", body)
+
+
+def _tag(name: str, body: bytes) -> str:
+    found = re.search(f"<{name}>([^<]{{1,200}})</{name}>", body.decode("latin-1"))
+    return html.unescape(found[1]).strip() if found else ""
 
 
 def without_credentials(exc: Exception, store: str) -> StorageError | ConfigError:

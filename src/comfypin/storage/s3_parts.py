@@ -15,8 +15,8 @@ from comfypin.errors.storage import StoreBusy, StoreRefused
 from comfypin.storage.interface import Payload
 from comfypin.storage.part_sizes import joined_etag, part_size
 from comfypin.storage.retry import Retry
-from comfypin.storage.s3_client import BODY, STATUS, S3Client
-from comfypin.storage.s3_errors import code_in
+from comfypin.storage.s3_client import S3Client
+from comfypin.storage.s3_errors import BODY, STATUS, code_in
 from comfypin.storage.upload_body import UploadBody
 from comfypin.storage.upload_notes import Left, UploadNotes
 
