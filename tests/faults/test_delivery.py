@@ -1,6 +1,5 @@
 """Deliveries over a network that drops, delays, truncates, refuses and lies, and by processes that are killed."""
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -190,28 +189,6 @@ async def test_at_a_failure_rate_of_one_half_every_output_arrives_once(target: T
 @pytest.mark.timeout(1800)
 async def test_a_thousand_outputs_arrive_once_at_a_failure_rate_of_one_half(target: Target, tmp_path: Path) -> None:
     await _deliver_under_fire(target, tmp_path, 1000)
-
-
-def test_a_large_file_over_plain_http_goes_on_in_parts_where_the_line_breaks(moto: S3Server, tmp_path: Path) -> None:
-    bucket = moto.new_bucket(next(_BUCKETS))
-    payload = payload_of(tmp_path / "f", noise(PART_BYTES * 2 + 5))
-
-    def too_large(seen: Seen) -> Fault | None:
-        return "drop" if len(seen.body) > PART_BYTES else None
-
-    with fault_proxy(moto.url, too_large) as proxy:
-        for retries, outcome in ((0, pytest.raises(StoreUnreachable)), (1, contextlib.nullcontext())):
-            proxy.seen.clear()
-            store = S3Store(moto.config(bucket, url=proxy.url, S3_MULTIPART_BYTES=""), retry=retry(retries))
-            with outcome:
-                store.put("a", payload)
-        assert [seen.method for seen in proxy.seen] == ["PUT", "POST", "PUT", "PUT", "PUT", "POST", "HEAD"]
-        assert moto.objects(bucket)["a"] == payload.path.read_bytes()
-        # Who moved the line wants it where it is.
-        with pytest.raises(StoreUnreachable):
-            S3Store(moto.config(bucket, url=proxy.url, S3_MULTIPART_BYTES=str(64 * MIB)), retry=retry(2)).put(
-                "b", payload
-            )
 
 
 @pytest.mark.parametrize("encrypted", [False, True])

@@ -21,7 +21,6 @@ from comfypin.errors.storage import (
     NotStored,
     ObjectMissing,
     SigningImpossible,
-    StoreUnreachable,
     Transient,
 )
 from comfypin.storage.interface import Payload, StoredObject
@@ -37,16 +36,10 @@ log = logging.getLogger(__name__)
 
 # md5 costs more than twice what sha256 does, and more than the upload; above this size TLS or signatures must do.
 ETAG_CHECKED_BYTES = 256 << 20
-# One request up to here, where the endpoint is plain http: parts would have to be hashed, each once more.
-PLAIN_WHOLE_BYTES = 1 << 30
 PROBE = ".comfypin-write-check"
 _PROBE_BODY = b"comfypin asks whether it may write here"
 _REFUSES_OTHER_BYTES = {"XAmzContentSHA256Mismatch", "BadDigest", "XAmzContentChecksumMismatch"}
 _OPAQUE_AFTER = 3
-
-
-class _LineBroke(Exception):
-    """A large file did not get through in one request."""
 
 
 class EtagTrust:
@@ -88,10 +81,7 @@ class S3Store:
         self._prefix = prefix
         self._validate = config.validate
         self._retry = retry or Retry(retries=config.retries)
-        self._whole_bytes = config.multipart_bytes or (PART_BYTES if self._client.is_encrypted else PLAIN_WHOLE_BYTES)
-        # Large files that are one request only because that is cheaper are not worth a second one.
-        parted = config.multipart_bytes is None and self._retry.retries
-        self._parted_bytes = PART_BYTES if parted else self._whole_bytes
+        self._whole_bytes = config.multipart_bytes or PART_BYTES
         self._trust = EtagTrust(self._client.name)
         self._digests_are_checked = False
         self._notes = UploadNotes(config.notes)
@@ -104,15 +94,7 @@ class S3Store:
             # Without a stamp the digest that botocore signs is compared.
             if payload.stamp is not None or self._sends_checksum:
                 require_as_hashed(payload, file)
-            try:
-                etag = upload(full, payload, file)
-            except _LineBroke as exc:
-                log.warning(
-                    "upload goes on in parts",
-                    extra={"action": "storage_parted", "what": self._client.uri(full), "reason": str(exc)},
-                )
-                self._retry.sleep(self._retry.pause_s(0))
-                etag = self._put_parts(full, payload, file)
+            etag = upload(full, payload, file)
         uri = self._client.uri(full)
         return StoredObject(key=key, size_bytes=payload.size_bytes, uri=uri, metadata=dict(payload.metadata), etag=etag)
 
@@ -204,12 +186,7 @@ class S3Store:
         def attempt() -> str | None:
             md5 = hashlib.md5(usedforsecurity=False) if self._compares_etag(payload) else None
             body.summing = md5
-            try:
-                answer = self._client.call("put_object", full, action="write", Body=body, **attributes)
-            except StoreUnreachable as exc:
-                if payload.size_bytes > self._parted_bytes:
-                    raise _LineBroke(exc.message) from exc
-                raise
+            answer = self._client.call("put_object", full, action="write", Body=body, **attributes)
             return self._confirm_whole(full, payload, answer, md5.hexdigest() if md5 is not None else None)
 
         return self._retry.call(attempt, what=self._client.uri(full))

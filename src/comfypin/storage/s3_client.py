@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import botocore
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.parsers import ResponseParserError
 
+from comfypin import __version__
 from comfypin.errors.storage import ProviderSaid, SettingMissing
 from comfypin.storage.endpoint import Place
 from comfypin.storage.redaction import redact_library_logs
@@ -205,7 +207,8 @@ def _config(settings: S3Settings) -> Config:
         s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
         use_dualstack_endpoint=None if settings.endpoint is None else False,
         use_fips_endpoint=None if settings.endpoint is None else False,
-        parameter_validation=True,
+        # botocore makes its own anew for each request, which costs more than signing it.
+        user_agent=f"comfypin/{__version__} Botocore/{botocore.__version__}",
     )
 
 

@@ -245,15 +245,3 @@ def test_parts_are_equal_whole_mebibytes_and_few_enough(size: int) -> None:
     assert part % MIB == 0
     assert part >= PART_BYTES
     assert -(-size // part) <= MOST_PARTS
-
-
-def test_over_plain_http_a_large_file_is_one_put_signed_with_the_digest_that_is_known(
-    moto: S3Server, proxy: FaultProxy, tmp_path: Path
-) -> None:
-    bucket = moto.new_bucket("whole")
-    payload = payload_of(tmp_path / "f", noise(PART_BYTES + 1))
-    store = S3Store(moto.config(bucket, url=proxy.url, S3_MULTIPART_BYTES=""), retry=Retry(retries=0))
-    store.put("a", payload)
-    signed = [{name.lower(): value for name, value in seen.headers.items()} for seen in proxy.seen]
-    assert [(seen.method, signed[0]["x-amz-content-sha256"]) for seen in proxy.seen] == [("PUT", payload.sha256.hex)]
-    assert moto.objects(bucket) == {"a": payload.path.read_bytes()}

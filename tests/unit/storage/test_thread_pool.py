@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from comfypin.errors import Cancelled
-from comfypin.storage.crew import Crew, more_to_hire
+from comfypin.storage.thread_pool import ThreadsByNeed, more_to_start
 
 
 def threads_used(piece: Callable[[], object], *, pieces: int, most: int) -> int:
     left, taking, used = [piece] * pieces, threading.Lock(), set()
     with ThreadPoolExecutor(most) as pool:
-        crew = Crew(pool)
+        threads = ThreadsByNeed(pool)
 
         def work() -> None:
             while True:
-                crew.go_on()
+                threads.require_going()
                 with taking:
                     if not left:
                         return
@@ -26,7 +26,7 @@ def threads_used(piece: Callable[[], object], *, pieces: int, most: int) -> int:
                 used.add(threading.get_ident())
                 piece()
 
-        crew.share(work, most=most)
+        threads.share(work, most=most)
     assert not left
     return len(used)
 
@@ -36,10 +36,10 @@ def test_threads_that_wait_are_joined_by_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hired", "busy", "more"), [(2, 0.1, 2), (4, 0.59, 4), (6, 0.0, 2), (8, 0.0, 0), (2, 0.6, 0), (2, 1.3, 0)]
+    ("started", "busy", "more"), [(2, 0.1, 2), (4, 0.59, 4), (6, 0.0, 2), (8, 0.0, 0), (2, 0.6, 0), (2, 1.3, 0)]
 )
-def test_threads_that_work_are_left_alone(hired: int, busy: float, more: int) -> None:
-    assert more_to_hire(hired, most=8, busy=busy) == more
+def test_threads_that_work_are_left_alone(started: int, busy: float, more: int) -> None:
+    assert more_to_start(started, most=8, busy=busy) == more
 
 
 def test_one_thread_is_enough_for_one_thing() -> None:
@@ -49,7 +49,7 @@ def test_one_thread_is_enough_for_one_thing() -> None:
 def test_after_a_failure_the_others_end_and_it_goes_up() -> None:
     ended = []
     with ThreadPoolExecutor(4) as pool:
-        crew = Crew(pool)
+        threads = ThreadsByNeed(pool)
         first, both = iter([True]), threading.Barrier(2)
 
         def work() -> None:
@@ -58,12 +58,12 @@ def test_after_a_failure_the_others_end_and_it_goes_up() -> None:
                 raise ValueError("broken")
             try:
                 while True:
-                    crew.go_on()
+                    threads.require_going()
                     time.sleep(0.001)
             except Cancelled:
                 ended.append(threading.get_ident())
                 raise
 
         with pytest.raises(ValueError, match="broken"):
-            crew.share(work, most=4)
+            threads.share(work, most=4)
     assert ended
