@@ -1,5 +1,6 @@
 """A kind of store is one module and one line of the registry."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from comfypin.errors import UsageError
 from comfypin.errors.storage import SdkMissing
 from comfypin.storage import registry
 from comfypin.storage.interface import BucketSettings
-from comfypin.storage.registry import KINDS, SCHEMES, Address, StoreKind, configured_bucket, kind_of
+from comfypin.storage.registry import KINDS, SCHEMES, Address, StoreKind, configured_bucket, kind_of, open_bucket
 
 ROOT = Path(__file__).parents[3]
 
@@ -59,3 +60,12 @@ def test_an_address_is_a_bucket_or_a_folder() -> None:
 def test_an_address_of_no_store_lists_those_that_there_are(text: str) -> None:
     with pytest.raises(UsageError, match=r"gs://bucket/prefix, s3://bucket/prefix or DIR"):
         Address.parse(text)
+
+
+def test_without_boto3_s3_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("client", "errors", "parts", "transport"):
+        monkeypatch.delitem(sys.modules, f"comfypin.storage.s3_{name}", raising=False)
+    for name in ("botocore", "botocore.session", "botocore.config", "botocore.exceptions"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SdkMissing, match=r"install comfypin\[s3\]"):
+        open_bucket("s3", "b", "", {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"})
