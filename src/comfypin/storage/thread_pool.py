@@ -1,7 +1,7 @@
-"""Threads that share uploads: two at first, more while they mostly wait for the network.
+"""Threads that share uploads: a few at first, more while they mostly wait for the network.
 
-Threads of Python that have work hinder each other: eight of them send small files to a server nearby no faster than two
-do, for one and a half times the CPU. A server far away keeps two waiting.
+Threads of Python that have work hinder each other: ten of them send small files to a server nearby no faster than four
+do, for a third more CPU. A server far away keeps four waiting.
 """
 
 import threading
@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 
 from comfypin.errors import Cancelled
 
-_AT_FIRST = 2
+_AT_FIRST = 4
 _LOOK_EVERY_S = 0.02
 _BUSY = 0.6  # of one core: all that Python's threads have among them, less what changing costs
 
