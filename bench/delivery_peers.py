@@ -59,7 +59,9 @@ def _boto3(folder: Path, url: str) -> None:
     from botocore.config import Config
 
     # Its default checksums cost it more, and many servers refuse them.
-    client = boto3.client("s3", endpoint_url=url, config=Config(request_checksum_calculation="when_required"))
+    client = boto3.client(
+        "s3", endpoint_url=url, config=Config(request_checksum_calculation="when_required", max_pool_connections=50)
+    )
     transfer = TransferConfig(multipart_chunksize=CHUNK)
     with ThreadPoolExecutor(10) as pool:
         list(
@@ -67,6 +69,30 @@ def _boto3(folder: Path, url: str) -> None:
                 lambda path: client.upload_file(str(path), "bench", f"p/{path.name}", Config=transfer), folder.iterdir()
             )
         )
+
+
+def _boto3_defaults(folder: Path, url: str) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=url)
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda path: client.upload_file(str(path), "bench", f"p/{path.name}"), folder.iterdir()))
+
+
+def _put_object(folder: Path, url: str) -> None:
+    """The least that boto3 can do: no transfer manager, no names, no manifest, nothing compared."""
+    import boto3
+    from botocore.config import Config
+
+    checksums = Config(request_checksum_calculation="when_required", max_pool_connections=10)
+    client = boto3.client("s3", endpoint_url=url, config=checksums)
+
+    def put(path: Path) -> None:
+        with path.open("rb") as file:
+            client.put_object(Bucket="bench", Key=f"p/{path.name}", Body=file)
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(put, folder.iterdir()))
 
 
 def _google(folder: Path, url: str) -> None:
@@ -85,6 +111,8 @@ def _google(folder: Path, url: str) -> None:
 PEERS: dict[str, Callable[[Path, str], None]] = {
     "s3-comfypin": _ours("s3"),
     "s3-boto3": _boto3,
+    "s3-boto3-defaults": _boto3_defaults,
+    "s3-boto3-put": _put_object,
     "gcs-comfypin": _ours("gcs"),
     "gcs-google-cloud-storage": _google,
 }

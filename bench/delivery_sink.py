@@ -1,8 +1,9 @@
 """What `bench/delivery.py` uploads to: an S3 and GCS server that only reads, so that the clients are what is measured.
 
 It takes any body as fast as the kernel gives it and keeps nothing. Digests are checked of bodies up to 4 KiB (as the
-bucket is asked before the first job); GCS's crc32c is summed, because its clients compare it. The real servers of the
-tests are where every byte is checked.
+bucket is asked before the first job); ETags are md5 sums of bodies up to 4 MiB, and GCS's crc32c is summed, because
+their clients compare them. The real servers of the tests are where every byte is checked. One of its addresses is as
+far away as a bucket is: 20 ms for a connection, and for each answer.
 """
 
 import base64
@@ -23,25 +24,28 @@ from pathlib import Path
 KIB = 1 << 10
 _BUFFER_BYTES = 1 << 20
 _CHECKED_BYTES = 4 * KIB
+_SUMMED_BYTES = 4 << 20
+_FAR_S = 0.02
 _HEAD_ENDS = b"\r\n\r\n"
 
 
 class Sink:
-    """A server in a process of its own: its plain and its TLS address. `cpu_s` is what it has used."""
+    """A server in a process of its own: its plain, its TLS and its far address. `cpu_s` is what it has used."""
 
     def __init__(self, work: Path) -> None:
         self._work = work
-        self.plain = self.tls = ""
+        self.plain = self.tls = self.far = ""
 
     def __enter__(self) -> "Sink":
         self._make_certificate()
-        with _free_port() as plain, _free_port() as tls:
-            ports = plain.getsockname()[1], tls.getsockname()[1]
-        command = [sys.executable, __file__, str(ports[0]), str(ports[1]), str(self._work)]
+        with _free_port() as plain, _free_port() as tls, _free_port() as far:
+            ports = plain.getsockname()[1], tls.getsockname()[1], far.getsockname()[1]
+        command = [sys.executable, __file__, *map(str, ports), str(self._work)]
         self._process = subprocess.Popen(command)
         for port in ports:
             self._await(port)
         self.plain, self.tls = f"http://127.0.0.1:{ports[0]}", f"https://127.0.0.1:{ports[1]}"
+        self.far = f"http://127.0.0.1:{ports[2]}"
         return self
 
     def __exit__(self, *ignored: object) -> None:
@@ -76,35 +80,38 @@ def _free_port() -> socket.socket:
 
 @dataclass
 class Seen:
-    """What clients began and have not ended: sessions of GCS, sizes of S3's parts."""
+    """What clients began and have not ended (sessions of GCS, sizes of S3's parts); what HEAD says of objects."""
 
     sessions: "dict[str, Upload]" = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    heads: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def serve(plain_port: int, tls_port: int, work: Path) -> None:
+def serve(plain_port: int, tls_port: int, far_port: int, work: Path) -> None:
     """Serve until the process is killed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(work / "certificate.pem", work / "key.pem")
     seen = Seen()
 
-    def listen(port: int, tls: ssl.SSLContext | None) -> None:
+    def listen(port: int, tls: ssl.SSLContext | None, delay_s: float = 0.0) -> None:
         listener = socket.create_server(("127.0.0.1", port), backlog=256)
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=_greet, args=(connection, tls, seen), daemon=True).start()
+            threading.Thread(target=_greet, args=(connection, tls, seen, delay_s), daemon=True).start()
 
     threading.Thread(target=listen, args=(plain_port, None), daemon=True).start()
+    threading.Thread(target=listen, args=(far_port, None, _FAR_S), daemon=True).start()
     listen(tls_port, context)
 
 
-def _greet(connection: socket.socket, tls: ssl.SSLContext | None, seen: Seen) -> None:
+def _greet(connection: socket.socket, tls: ssl.SSLContext | None, seen: Seen, delay_s: float) -> None:
+    time.sleep(delay_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(OSError, ValueError), connection:
         if tls is not None:
             connection = tls.wrap_socket(connection, server_side=True)
-        Connection(connection, seen).serve()
+        Connection(connection, seen, delay_s).serve()
     connection.close()
 
 
@@ -129,8 +136,10 @@ class Upload:
 class Connection:
     """One client's connection: requests one after another."""
 
-    def __init__(self, connection: socket.socket, seen: Seen) -> None:
+    def __init__(self, connection: socket.socket, seen: Seen, delay_s: float) -> None:
         self._connection = connection
+        self._delay_s = delay_s
+        self._metadata = ""
         self._seen = seen
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._rest = b""  # what came after a head
@@ -144,7 +153,9 @@ class Connection:
             pairs = (line.partition(":") for line in lines)
             headers = {name.lower(): value.strip() for name, _, value in pairs}
             self._host = headers.get("host", "")
+            self._metadata = headers.get("x-amz-meta-sha256", "")
             if headers.get("expect", "").lower() == "100-continue":
+                time.sleep(self._delay_s)
                 self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._answer(method, path, headers)
 
@@ -177,27 +188,38 @@ class Connection:
                 self._seen.parts[key] = self._seen.parts.get(key, 0) + length
             self._say(200, b"", ETag='"part"')
         elif method == "PUT":
-            self._put(length, headers.get("x-amz-content-sha256", ""))
+            self._put(key, length, headers.get("x-amz-content-sha256", ""))
         elif method == "POST" and path.endswith(("?uploads", "?uploads=")):
             self._read(length)
+            with self._seen.lock:
+                self._seen.heads[key] = (0, "x-1", self._metadata)
             self._say(200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
         elif method == "POST":
             self._read(length)
+            with self._seen.lock:
+                self._seen.heads[key] = (self._seen.parts.pop(key, 0), *self._seen.heads[key][1:])
             self._say(200, b'<CompleteMultipartUploadResult><ETag>"x-1"</ETag></CompleteMultipartUploadResult>')
         elif method == "HEAD":
-            self._say(200, b"", length=self._seen.parts.pop(key, 0))
+            found = self._seen.heads.get(key)
+            size, etag, sha256 = found or (0, "", "")
+            headers = {"ETag": f'"{etag}"', "x-amz-meta-sha256": sha256}
+            self._say(404 if found is None else 200, b"", length=size, **headers)
         else:
             self._say(200, b"<ListBucketResult></ListBucketResult>")
 
-    def _put(self, length: int, signed: str) -> None:
-        hasher = hashlib.sha256()
+    def _put(self, key: str, length: int, signed: str) -> None:
+        hasher, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         checked = len(signed) == 64 and length <= _CHECKED_BYTES
-        self._read(length, hasher.update if checked else None)
+        take = md5.update if length <= _SUMMED_BYTES else None
+        self._read(length, (lambda data: (hasher.update(data), md5.update(data))) if checked else take)
         if checked and hasher.hexdigest() != signed:
             self._say(400, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>")
-        else:
-            # Opaque, as on buckets with KMS keys: a sum of md5 here would cost more than the clients do.
-            self._say(200, b"", ETag='"opaque"')
+            return
+        # Opaque above, as on buckets with KMS keys: a sum would cost more than the clients do.
+        etag = md5.hexdigest() if take is not None else "opaque"
+        with self._seen.lock:
+            self._seen.heads[key] = (length, etag, self._metadata)
+        self._say(200, b"", ETag=f'"{etag}"')
 
     def _gcs(self, path: str, headers: dict[str, str], length: int) -> None:
         if "upload_id=" in path:
@@ -239,6 +261,7 @@ class Connection:
             length -= count
 
     def _say(self, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
+        time.sleep(self._delay_s)
         lines = [f"{name}: {value}" for name, value in headers.items() if value]
         lines += [f"Content-Length: {len(body) if length is None else length}", "Content-Type: application/json"]
         lines += ["Last-Modified: Sat, 01 Aug 2026 00:00:00 GMT"]
@@ -247,4 +270,4 @@ class Connection:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    serve(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

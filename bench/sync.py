@@ -25,9 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.objects.config import S3Config
-from comfypin.objects.interface import Payload
-from comfypin.objects.s3 import S3Store
+from comfypin.storage.interface import Payload
+from comfypin.storage.s3 import S3Store
+from comfypin.storage.s3_settings import S3Settings
 
 KEY, SECRET = "AKBENCHKEYID00000000", "benchSecretAccessKey0123456789abcdefghij"
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -216,7 +216,7 @@ def burst(server: Server, base: Path, name: str, files: int) -> tuple[float, flo
         "S3_BUCKET": f"{name}-plain",
         **{k: v for k, v in server.environment().items() if k[:3] in ("S3_", "AWS")},
     }
-    store = S3Store(S3Config.from_variables(variables))
+    store = S3Store(S3Settings.from_variables(variables))
 
     def put(path: Path) -> None:
         store.put(path.name, Payload(path=path, size_bytes=SMALL_BYTES, sha256=Digest.of_file(path)))

@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 from comfypin.errors import ConfigError
+from comfypin.storage.registry import KINDS
 
-OutputMode: TypeAlias = Literal["base64", "gcs", "s3", "file"]
+OutputMode: TypeAlias = str
+"""`base64`, `file`, or the name of a kind of bucket (`comfypin.storage.registry`)."""
 NODE_REGISTRY = "https://api.comfy.org"
-OUTPUT_MODES: tuple[OutputMode, ...] = get_args(OutputMode)
+OUTPUT_MODES: tuple[OutputMode, ...] = ("base64", *KINDS, "file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from comfypin.engine.interface import (
 from comfypin.errors.engine import EngineCrashed, OutputGone
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import NodeProblem, WorkflowRejected
-from comfypin.objects.memory import MemoryStore  # noqa: F401 - offered here, with the other fakes
+from comfypin.storage.memory import MemoryStore  # noqa: F401 - offered here, with the other fakes
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
 
 PIXEL_PNG = base64.b64decode(

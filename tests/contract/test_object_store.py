@@ -17,11 +17,11 @@ from comfypin.errors.storage import (
     PayloadUnreadable,
     SigningImpossible,
 )
-from comfypin.objects.directory import DirectoryStore
-from comfypin.objects.gcs import GcsStore
-from comfypin.objects.interface import ObjectStore, Payload
-from comfypin.objects.retry import Retry
-from comfypin.objects.s3 import S3Store
+from comfypin.storage.gcs import GcsStore
+from comfypin.storage.interface import ObjectStore, Payload
+from comfypin.storage.local import LocalStore
+from comfypin.storage.retry import Retry
+from comfypin.storage.s3 import S3Store
 from comfypin.testing import MemoryStore
 from tests.support.google_key import service_account
 from tests.support.payloads import noise, payload_of
@@ -32,7 +32,7 @@ PATIENT = Retry(retries=2, base_sleep_s=0.01)
 
 
 def _directory(request: pytest.FixtureRequest) -> ObjectStore:
-    return DirectoryStore(request.getfixturevalue("tmp_path") / "store")
+    return LocalStore(request.getfixturevalue("tmp_path") / "store")
 
 
 def _memory(request: pytest.FixtureRequest) -> ObjectStore:
@@ -161,7 +161,7 @@ def test_a_signed_url_reads_the_object_or_is_refused(store: ObjectStore, tmp_pat
     try:
         url = store.signed_url("a b.png", ttl_s=60)
     except SigningImpossible:
-        assert isinstance(store, DirectoryStore)
+        assert isinstance(store, LocalStore)
         return
     if not isinstance(store, MemoryStore):
         with urllib.request.urlopen(url, timeout=30) as answer:

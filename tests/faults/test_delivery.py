@@ -1,6 +1,5 @@
 """Deliveries over a network that drops, delays, truncates, refuses and lies, and by processes that are killed."""
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -18,15 +17,16 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.errors.storage import ChecksumMismatch, StoreBusy, StoreUnreachable
 from comfypin.lock.model import Release
-from comfypin.objects import wire
-from comfypin.objects.config import GcsConfig, S3Config
-from comfypin.objects.gcs import WHOLE_BYTES, GcsStore
-from comfypin.objects.interface import ObjectStore
-from comfypin.objects.retry import Retry
-from comfypin.objects.s3 import S3Store
-from comfypin.objects.s3_parts import PART_BYTES
 from comfypin.outputs.bucket import BucketSink, Naming
 from comfypin.outputs.interface import JobFacts
+from comfypin.storage import s3_transport, wire
+from comfypin.storage.gcs import WHOLE_BYTES, GcsStore
+from comfypin.storage.gcs_settings import GcsSettings
+from comfypin.storage.interface import ObjectStore
+from comfypin.storage.part_sizes import PART_BYTES
+from comfypin.storage.retry import Retry
+from comfypin.storage.s3 import S3Store
+from comfypin.storage.s3_settings import S3Settings
 from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, Seen, at_random, fault_proxy, first
 from tests.support.object_servers import ACCESS_KEY, MULTIPART_BYTES, SECRET_KEY, GcsServer, S3Server
 from tests.support.outputs import an_output
@@ -191,33 +191,12 @@ async def test_a_thousand_outputs_arrive_once_at_a_failure_rate_of_one_half(targ
     await _deliver_under_fire(target, tmp_path, 1000)
 
 
-def test_a_large_file_over_plain_http_goes_on_in_parts_where_the_line_breaks(moto: S3Server, tmp_path: Path) -> None:
-    bucket = moto.new_bucket(next(_BUCKETS))
-    payload = payload_of(tmp_path / "f", noise(PART_BYTES * 2 + 5))
-
-    def too_large(seen: Seen) -> Fault | None:
-        return "drop" if len(seen.body) > PART_BYTES else None
-
-    with fault_proxy(moto.url, too_large) as proxy:
-        for retries, outcome in ((0, pytest.raises(StoreUnreachable)), (1, contextlib.nullcontext())):
-            proxy.seen.clear()
-            store = S3Store(moto.config(bucket, url=proxy.url, S3_MULTIPART_BYTES=""), retry=retry(retries))
-            with outcome:
-                store.put("a", payload)
-        assert [seen.method for seen in proxy.seen] == ["PUT", "POST", "PUT", "PUT", "PUT", "POST", "HEAD"]
-        assert moto.objects(bucket)["a"] == payload.path.read_bytes()
-        # Who moved the line wants it where it is.
-        with pytest.raises(StoreUnreachable):
-            S3Store(moto.config(bucket, url=proxy.url, S3_MULTIPART_BYTES=str(64 * MIB)), retry=retry(2)).put(
-                "b", payload
-            )
-
-
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_a_bucket_that_never_answers_is_not_waited_for_before_the_first_job(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encrypted: bool
 ) -> None:
     monkeypatch.setattr(wire, "HURRY_S", 0.2)
+    monkeypatch.setattr(s3_transport, "HURRY_S", 0.2)
     certificate = Certificate.made(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody reads
         plain = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -227,11 +206,11 @@ def test_a_bucket_that_never_answers_is_not_waited_for_before_the_first_job(
             trusted = {"REQUESTS_CA_BUNDLE": str(certificate.path)}
             gcs = {"GCS_BUCKET": "b", "STORAGE_EMULATOR_HOST": url}
             for store in (
-                S3Store(S3Config.from_variables({**s3, **trusted}), retry=retry(1)),
-                GcsStore(GcsConfig.from_variables({**gcs, **trusted}), retry=retry(1)),
+                S3Store(S3Settings.from_variables({**s3, **trusted}), retry=retry(1)),
+                GcsStore(GcsSettings.from_variables({**gcs, **trusted}), retry=retry(1)),
             ):
                 with pytest.raises(StoreUnreachable, match="did not answer in time"):
-                    store.validate()
+                    store.check()
 
 
 def _kill_and_rerun(target: Target, folder: Path, kill_when: Callable[[str], bool], upload_count: int) -> None:

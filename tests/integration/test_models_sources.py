@@ -16,11 +16,11 @@ from comfypin.models.civitai import CivitaiSource
 from comfypin.models.describe import describe
 from comfypin.models.huggingface import HubFile, HubSource
 from comfypin.models.responses import model_client
-from comfypin.objects.config import S3Config
-from comfypin.objects.gcs import GcsStore
-from comfypin.objects.interface import ObjectStore
-from comfypin.objects.memory import MemoryStore
-from comfypin.objects.s3 import S3Store
+from comfypin.storage.gcs import GcsStore
+from comfypin.storage.interface import ObjectStore
+from comfypin.storage.memory import MemoryStore
+from comfypin.storage.s3 import S3Store
+from comfypin.storage.s3_settings import S3Settings
 from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged
 from tests.support.model_hubs import COMMIT, HubRepo, civitai, hub
 from tests.support.models import Home, pin_of, safetensors, some_bytes, sources_over
@@ -278,7 +278,7 @@ def test_what_a_bucket_refuses_is_said_though_head_has_no_words(home: Home, stat
         environ = {"S3_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
 
         def opened(scheme: str, bucket: str) -> S3Store:
-            return S3Store(S3Config.from_variables({**environ, "S3_BUCKET": bucket}))
+            return S3Store(S3Settings.from_variables({**environ, "S3_BUCKET": bucket}))
 
         report = home.pull(pin_of(DATA, "s3://b/x"), sources=[BucketSource(opened)])
     assert says in report.failures[0].message

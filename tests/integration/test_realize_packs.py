@@ -17,7 +17,7 @@ from comfypin.env.sources import SourcePlaces
 from comfypin.env.status import env_status
 from comfypin.env.unpack import open_pack, unpack
 from comfypin.errors.env import BuildChanged, PackDamaged, PackUnfit
-from comfypin.objects.directory import DirectoryStore
+from comfypin.storage.local import LocalStore
 from tests.support.releases import SmallRelease, small_release
 
 
@@ -93,7 +93,7 @@ def test_an_env_that_is_there_already_is_published_too(release: SmallRelease, bu
 
 
 def test_a_bucket_holds_packs_too(release: SmallRelease, tmp_path: Path) -> None:
-    shelf = BucketShelf(DirectoryStore(tmp_path / "bucket"))
+    shelf = BucketShelf(LocalStore(tmp_path / "bucket"))
     first = realize(release.lock, options(release.root, "to-bucket", shelf=shelf, publish=True))
     second = realize(release.lock, options(release.root, "from-bucket", shelf=shelf))
     assert (first.action, second.action) == ("build", "unpack")

@@ -25,8 +25,7 @@ from comfypin.errors import StorageError
 from comfypin.errors.deploy import VolumeTooSmall
 from comfypin.lock.codec import render
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
-from comfypin.objects.aws_profile import S3Credentials
-from comfypin.objects.s3_errors import S3Place
+from comfypin.storage.s3_settings import S3Credentials, S3Settings
 from comfypin.wiring import volume_bucket
 from tests.conftest import shared_path
 from tests.support.models import pin_of, safetensors, some_bytes
@@ -297,17 +296,20 @@ def test_what_does_not_fit_is_refused_before_it_is_sent(desk: Desk) -> None:
 
 def test_signatures_are_those_that_a_server_computes(rclone: S3Server, tmp_path: Path) -> None:
     name = rclone.new_bucket("signed")
-    place = S3Place(bucket=name, endpoint=rclone.url, region="EU-RO-1")
-    bucket = VolumeBucket(place, S3Credentials(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY))
+
+    def volume(secret: str) -> VolumeBucket:
+        keys = S3Credentials(access_key_id=ACCESS_KEY, secret_access_key=secret)
+        return VolumeBucket(S3Settings(bucket=name, endpoint=rclone.url, region="EU-RO-1", credentials=keys))
+
+    bucket = volume(SECRET_KEY)
     key = "models/a folder/x=1+2 ~(ä).safetensors"
     bucket.put(key, b"bytes")
     assert [item.key for item in bucket.objects("models/a folder/")] == [key]
     assert bucket.get(key) == b"bytes"
     bucket.delete(key)
     assert bucket.head(key) is None
-    wrong = VolumeBucket(place, S3Credentials(access_key_id=ACCESS_KEY, secret_access_key="wrong"))
     with pytest.raises(StorageError, match="RUNPOD_S3_SECRET_KEY"):
-        wrong.put(key, b"bytes")
+        volume("wrong").put(key, b"bytes")
 
 
 @pytest.mark.parametrize(

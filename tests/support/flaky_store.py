@@ -8,7 +8,7 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.errors import StorageError
-from comfypin.objects.interface import Payload, StoredObject
+from comfypin.storage.interface import Payload, StoredObject
 
 
 class FlakyStore:

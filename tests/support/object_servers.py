@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comfypin.objects.config import GcsConfig, S3Config
+from comfypin.storage.gcs_settings import GcsSettings
+from comfypin.storage.s3_settings import S3Settings
 
 ACCESS_KEY = "AKTESTACCESSKEYID000"
 MULTIPART_BYTES = str(16 << 20)  # as over TLS, so that tests need no large files
@@ -29,7 +30,7 @@ class S3Server:
     url: str
     boto: Any = field(repr=False)
 
-    def config(self, bucket: str, **changes: Any) -> S3Config:
+    def config(self, bucket: str, **changes: Any) -> S3Settings:
         environ = {
             "S3_BUCKET": bucket,
             "S3_ENDPOINT_URL": changes.pop("url", self.url),
@@ -38,7 +39,7 @@ class S3Server:
             "S3_MULTIPART_BYTES": MULTIPART_BYTES,
             **changes,
         }
-        return S3Config.from_variables(environ)
+        return S3Settings.from_variables(environ)
 
     def new_bucket(self, name: str) -> str:
         self.boto.create_bucket(Bucket=name)
@@ -59,9 +60,9 @@ class GcsServer:
 
     url: str
 
-    def config(self, bucket: str, **changes: str) -> GcsConfig:
+    def config(self, bucket: str, **changes: str) -> GcsSettings:
         environ = {"GCS_BUCKET": bucket, "STORAGE_EMULATOR_HOST": changes.pop("url", self.url), **changes}
-        return GcsConfig.from_variables(environ)
+        return GcsSettings.from_variables(environ)
 
     def new_bucket(self, name: str, **facts: Any) -> str:
         self._ask("POST", "/storage/v1/b?project=test", {"name": name})

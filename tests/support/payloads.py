@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.objects.interface import Payload
+from comfypin.storage.interface import Payload
 
 
 def payload_of(

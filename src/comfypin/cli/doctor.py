@@ -16,14 +16,15 @@ from typing import Literal
 from comfypin import __version__
 from comfypin.errors import ComfypinError
 from comfypin.files import free_bytes
-from comfypin.settings import OutputMode, Settings
+from comfypin.settings import Settings
+from comfypin.storage.registry import KINDS
 
 Verdict = Literal["good", "absent", "bad"]
 _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
 _ENOUGH_FREE_BYTES = 1 << 30
 _PROGRAM_TIMEOUT_S = 10
 _EXTRAS = {
-    "gcs": ("google.auth", "delivery to Google Cloud Storage"),
+    **{kind.name: (kind.sdk, f"delivery to {kind.title}") for kind in KINDS.values()},
     "serve": ("fastapi", "the HTTP API"),
     "worker": ("runpod", "RunPod Serverless"),
 }
@@ -152,8 +153,7 @@ def _outputs(settings: Settings) -> Iterator[Check]:
     from comfypin import wiring
     from comfypin.errors.storage import SettingMissing
 
-    modes: tuple[OutputMode, ...] = ("gcs", "s3")
-    for mode in modes:
+    for mode in KINDS:
         try:
             wiring.make_sink(mode, settings)
         except SettingMissing as error:

@@ -17,7 +17,7 @@ from comfypin.errors.deploy import UploadGone, VolumePathTaken
 from comfypin.errors.storage import ChecksumMismatch, ObjectMissing, PayloadUnreadable, Transient
 from comfypin.files import write_atomically
 from comfypin.models.interface import Unwatched, Watcher
-from comfypin.objects.s3_parts import MOST_PARTS, etag_of_parts
+from comfypin.storage.part_sizes import MOST_PARTS, etag_of_parts
 
 MIB = 1 << 20
 PART_BYTES = 32 * MIB

@@ -10,7 +10,7 @@ from comfypin.env.layout import packing_folder
 from comfypin.env.pack import write_pack
 from comfypin.env.receipt import Receipt
 from comfypin.env.unpack import open_pack, unpack
-from comfypin.objects.interface import ObjectStore, Payload
+from comfypin.storage.interface import ObjectStore, Payload
 
 # A bucket answers a range in tens of milliseconds; several readers hide that.
 BUCKET_READERS = 12

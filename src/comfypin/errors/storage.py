@@ -5,10 +5,22 @@ No message holds a query string, a header or a body: signatures, session tokens 
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 from comfypin.errors import ConfigError, OutputError, StorageError
 
 _WITH_USER = re.compile(r"//?[^/\s]*@")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=/+-]{1,128}")
+E = TypeVar("E", bound=StorageError)
+
+
+def with_request_id(error: E, request_id: object) -> E:
+    """The error with the id of the service's own that its support asks for, if the service gave one."""
+    if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id):
+        error.message = f"{error.message.removesuffix('.')} (request id {request_id})."
+        error.args = (error.message,)
+        error.facts["request_id"] = request_id
+    return error
 
 
 class SettingMissing(ConfigError):
@@ -105,6 +117,17 @@ class ChecksumMismatch(Transient):
             kind=kind,
             expected=expected,
             actual=actual,
+        )
+
+
+class NotStored(Transient):
+    """The store answered that all is well, and has nothing under the key."""
+
+    def __init__(self, *, uri: str, status: int) -> None:
+        super().__init__(
+            f"{uri} is not there, although the upload was answered with HTTP {status}; the upload does not count.",
+            uri=uri,
+            status=status,
         )
 
 

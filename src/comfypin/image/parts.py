@@ -11,10 +11,10 @@ from comfypin.image.context import Context, OwnFiles
 from comfypin.tools.packages import uv
 
 # What comes with our dependencies for their command lines and extras, a third of their size: RunPod's SDK asks for
-# fastapi[all], its own console and boto3 (for uploads, which are ours to do).
+# fastapi[all] and its own console.
 UNUSED = frozenset(
     (
-        *("boto3", "botocore", "s3transfer", "jmespath", "colorama", "sentry-sdk", "uvloop", "dnspython"),
+        *("colorama", "sentry-sdk", "uvloop", "dnspython"),
         *(
             "email-validator",
             "fastapi-cli",
@@ -25,7 +25,7 @@ UNUSED = frozenset(
             "detect-installer",
         ),
         *("typer", "shellingham", "httpx2", "httpcore2", "httpx2-jsfetch", "watchfiles", "pydantic-settings"),
-        *("pydantic-extra-types", "itsdangerous", "prompt-toolkit", "pfzy", "pygments", "wcwidth", "python-dateutil"),
+        *("pydantic-extra-types", "itsdangerous", "prompt-toolkit", "pfzy", "pygments", "wcwidth"),
     )
 )
 

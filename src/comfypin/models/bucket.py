@@ -1,4 +1,4 @@
-"""Objects in buckets as models: `s3://bucket/key` (AWS, R2, MinIO, RunPod volumes) and `gs://bucket/key`."""
+"""Objects in buckets as models, by their addresses: `s3://bucket/key`, `gs://bucket/key`, ..."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,7 +7,8 @@ from comfypin.errors import ComfypinError
 from comfypin.errors.model import SourceFailed, SourceMissing, SourceUnavailable, UnknownSource
 from comfypin.errors.storage import ObjectMissing
 from comfypin.models.interface import Reader, SourceFacts, Wanted
-from comfypin.objects.interface import ObjectStore
+from comfypin.storage.interface import ObjectStore
+from comfypin.storage.registry import SCHEMES, kind_of
 
 OpenStore = Callable[[str, str], ObjectStore]
 
@@ -77,18 +78,18 @@ class BucketFile:
 
 
 class BucketSource:
-    """`s3://`, `r2://` and `gs://` addresses; `open_store(scheme, bucket)` gives the bucket."""
+    """Addresses of every scheme in the registry; `open_store(scheme, bucket)` gives the bucket."""
 
     def __init__(self, open_store: OpenStore) -> None:
         self._open_store = open_store
 
     def accepts(self, uri: str) -> bool:
-        return uri.lower().startswith(("s3://", "r2://", "gs://"))
+        return uri.partition("://")[0].lower() in SCHEMES
 
     def open(self, uri: str, wanted: Wanted, *, start: int = 0, length: int | None = None) -> BucketFile:
         scheme, bucket, key = _parts(uri)
         try:
-            store = self._open_store("gs" if scheme == "gs" else "s3", bucket)
+            store = self._open_store(kind_of(scheme).scheme, bucket)
         except ComfypinError as error:
             raise SourceFailed(uri=uri, reason=error.message) from error
         return BucketFile(store, key, uri)

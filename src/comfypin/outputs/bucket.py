@@ -15,16 +15,16 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
 from comfypin.digest import Digest
-from comfypin.objects.crew import Crew
-from comfypin.objects.interface import ObjectStore, Payload, StoredObject
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.outputs.manifest import Stored, manifest_of
 from comfypin.outputs.template import KeyTemplate, safe_word
+from comfypin.storage.interface import ObjectStore, Payload, StoredObject
+from comfypin.storage.thread_pool import ThreadsByNeed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-AT_ONCE = 8
+AT_ONCE = 10
 _MOST_TEXT_BYTES = 200  # three times that when it is percent-encoded
 
 
@@ -128,7 +128,7 @@ class BucketSink:
 
     async def _upload_all(self, job: JobFacts, outputs: tuple[Output, ...], keys: tuple[str, ...]) -> list[Stored]:
         """All outputs, in order; after the first failure none is begun any more."""
-        crew = Crew(self._pool)
+        threads = ThreadsByNeed(self._pool)
         stored: dict[int, Stored] = {}
         waiting = iter([(index, *pair) for index, pair in enumerate(zip(outputs, keys, strict=True))])
         taking = threading.Lock()
@@ -141,17 +141,17 @@ class BucketSink:
                 if item is None:
                     return
                 index, output, key = item
-                stored[index] = self._upload(job, output, key, crew)
+                stored[index] = self._upload(job, output, key, threads)
 
         try:
-            await asyncio.to_thread(crew.share, upload_some, most=min(self._at_once, len(outputs)))
+            await asyncio.to_thread(threads.share, upload_some, most=min(self._at_once, len(outputs)))
         except BaseException:
-            crew.give_up()
+            threads.stop()
             raise
         return [stored[index] for index in range(len(outputs))]
 
-    def _upload(self, job: JobFacts, output: Output, key: str, crew: Crew) -> Stored:
-        crew.go_on()
+    def _upload(self, job: JobFacts, output: Output, key: str, threads: ThreadsByNeed) -> Stored:
+        threads.require_going()
         began_s = time.monotonic()
         if self.watcher is not None:
             self.watcher(UploadStarted(key=key, size_bytes=output.size_bytes))
@@ -162,7 +162,7 @@ class BucketSink:
             media_type=output.media_type,
             metadata=_metadata(job, output.sha256),
             stamp=output.stamp,
-            pace=partial(self._moved, key, crew),
+            pace=partial(self._moved, key, threads),
         )
         stored = self._store.put(key, payload)
         if self.watcher is not None:
@@ -194,8 +194,8 @@ class BucketSink:
             )
             return self._store.put(key, payload)
 
-    def _moved(self, key: str, crew: Crew, count: int) -> None:
-        crew.go_on()
+    def _moved(self, key: str, threads: ThreadsByNeed, count: int) -> None:
+        threads.require_going()
         if self.watcher is not None:
             self.watcher(UploadMoved(key=key, sent_bytes=count))
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from comfypin.errors.storage import SettingInvalid
-from comfypin.objects.config import Variables
 from comfypin.outputs.convert import Conversion, PictureFormat
 from comfypin.outputs.template import DEFAULT_TEMPLATE, VARIABLE, KeyTemplate
+from comfypin.storage.variables import Variables
 
 # RunPod takes results of 10 MB from jobs of /run; the rest of a result needs a little of that. Its worker passes this
 # to `wiring.make_sink`; a pipe or a file takes any size.

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import JsonValue
-from comfypin.objects.interface import StoredObject
 from comfypin.outputs.interface import JobFacts, Output
+from comfypin.storage.interface import StoredObject
 
 SCHEMA_VERSION = 1
 

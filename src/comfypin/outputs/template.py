@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 
 from comfypin.digest import Digest
 from comfypin.errors.storage import SettingInvalid
-from comfypin.objects.keys import joined_key
 from comfypin.outputs.interface import JobFacts, Output
 from comfypin.outputs.naming import candidates, safe_name
+from comfypin.storage.keys import joined_key
 
 DEFAULT_TEMPLATE = "{prefix}/{job_id}/{filename}"
 MANIFEST = "manifest.json"

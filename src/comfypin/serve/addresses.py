@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 from comfypin.addresses import HostInvalid, HostUnknown, Resolver, is_public, resolve_host
 from comfypin.errors.serve import JobInvalid
 from comfypin.errors.storage import StoreUnreachable
-from comfypin.objects.config import S3Config
+from comfypin.storage.s3_settings import S3Settings
 
 
-def require_public(config: S3Config, *, resolver: Resolver | None = None) -> S3Config:
+def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
     """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises

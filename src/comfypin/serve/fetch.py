@@ -17,9 +17,10 @@ from comfypin.files import contained_path
 from comfypin.http.client import HttpClient, shown_url
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import DeadlineExceeded, HttpError
-from comfypin.objects.interface import ObjectStore
 from comfypin.serve.encoded import decode_base64
 from comfypin.serve.wire import JobInput
+from comfypin.storage.interface import ObjectStore
+from comfypin.storage.registry import SCHEMES
 
 # Clients write an address where base64 is expected; no base64 begins so, because it has no colon.
 _ADDRESS = re.compile(r"\s*((?:https?|s3|gs)://\S+)\s*")
@@ -37,7 +38,7 @@ class Limits:
 
 
 class Fetcher:
-    """Brings inputs. `open_bucket(scheme, name)` gives the store of an s3:// or gs:// address.
+    """Brings inputs. `open_bucket(scheme, name)` gives the store of an address like s3://bucket/key.
 
     `open_client` makes the client of one job, under its deadline: a client resolves each name once, which must not
     outlive a job.
@@ -97,7 +98,7 @@ class Fetcher:
 
     def _fetched(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
         scheme = urlsplit(url).scheme
-        if scheme in ("s3", "gs"):
+        if scheme in SCHEMES:
             bucket, _, key = url.partition("://")[2].partition("/")
             yield from self._open_bucket(scheme, bucket).read(key)
             return

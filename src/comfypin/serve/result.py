@@ -6,6 +6,7 @@ from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
 from comfypin.outputs.interface import Delivery
 from comfypin.run.job import JobResult
+from comfypin.storage.registry import SCHEMES
 
 _LISTS = {"image": "images", "video": "videos", "audio": "audio"}
 
@@ -74,7 +75,7 @@ def _type(delivery: Delivery) -> str:
     if delivery.data_base64 is not None:
         return "base64"
     scheme = (delivery.uri or "").partition("://")[0]
-    return {"s3": "s3_url", "gs": "gcs_url"}.get(scheme, "file")
+    return SCHEMES[scheme].result_type if scheme in SCHEMES else "file"
 
 
 def _is_json(value: object) -> bool:

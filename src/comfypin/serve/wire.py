@@ -10,9 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from comfypin.errors.serve import JobInvalid
+from comfypin.settings import OUTPUT_MODES, OutputMode
+from comfypin.storage.registry import SCHEMES
 
 MAX_INPUTS = 64
 _FILE_NAME = r"^[^\x00-\x1f\\]{1,200}$"
+
+_BUCKET_SCHEMES = "|".join(SCHEMES)
+_Mode = Annotated[
+    OutputMode, Field(pattern=f"^({'|'.join(OUTPUT_MODES)})$", json_schema_extra={"enum": list(OUTPUT_MODES)})
+]
 
 
 class _Part(BaseModel):
@@ -32,7 +39,11 @@ class MediaInput(_Part):
     name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
     data: Annotated[str | None, Field(description="Base64, a data URI, or an address as in url.")] = None
     url: Annotated[
-        str | None, Field(pattern=r"^(https?|s3|gs)://", description="https://, s3://bucket/key or gs://bucket/key.")
+        str | None,
+        Field(
+            pattern=rf"^(https?|{_BUCKET_SCHEMES})://",
+            description="https://, or an object's address like s3://bucket/key.",
+        ),
     ] = None
     node: Annotated[
         str | None, Field(description="Point this load node (id, title or class) at the file, whatever it names.")
@@ -42,9 +53,7 @@ class MediaInput(_Part):
 class OutputWish(_Part):
     """Where the job's outputs go and how they are named."""
 
-    mode: Annotated[
-        Literal["base64", "gcs", "s3", "file"] | None, Field(description="file: the disk of comfypin serve.")
-    ] = None
+    mode: Annotated[_Mode | None, Field(description="file: the disk of comfypin serve.")] = None
     template: Annotated[
         str | None, Field(max_length=500, description="The key template, as OUTPUT_KEY_TEMPLATE (docs/storage.md).")
     ] = None

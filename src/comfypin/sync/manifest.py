@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.objects.interface import ObjectStore, Payload
+from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.sync.row import Row
 
 _COPY_EVERY_S = 60.0

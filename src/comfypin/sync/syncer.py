@@ -17,8 +17,8 @@ from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, StorageError
 from comfypin.errors.sync import FolderMissing
 from comfypin.files import free_bytes
-from comfypin.objects.interface import ObjectStore, Payload
 from comfypin.retry import RetryPolicy
+from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.sync.lanes import Lanes
 from comfypin.sync.manifest import Manifest
 from comfypin.sync.names import Filter, key_of, revision_key

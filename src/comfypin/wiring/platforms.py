@@ -60,13 +60,21 @@ def volume_bucket(volume_id: str, data_center: str) -> "VolumeBucket":
     """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
     from comfypin.deploy.volume_bucket import VolumeBucket
     from comfypin.errors.deploy import VolumeKeysMissing
-    from comfypin.objects.aws_profile import S3Credentials
-    from comfypin.objects.s3_errors import S3Place
-    from comfypin.settings import RunpodSettings
+    from comfypin.settings import RunpodSettings, Settings
+    from comfypin.storage.proxy import Proxies
+    from comfypin.storage.s3_settings import S3Credentials, S3Settings
 
     settings = RunpodSettings.from_environment()
     if settings.s3_access_key is None or settings.s3_secret_key is None:
         raise VolumeKeysMissing
     keys = S3Credentials(access_key_id=settings.s3_access_key, secret_access_key=settings.s3_secret_key)
     endpoint = settings.volumes_url.replace("{dc}", data_center.lower())
-    return VolumeBucket(S3Place(bucket=volume_id, endpoint=endpoint, region=data_center), keys)
+    volume = S3Settings(
+        bucket=volume_id,
+        endpoint=endpoint,
+        region=data_center,
+        credentials=keys,
+        proxies=Proxies.from_variables(Settings.from_environment().environ),
+        is_jobs_own=True,
+    )
+    return VolumeBucket(volume)

@@ -14,7 +14,6 @@ from comfypin.wiring.stores import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Literal
 
     from comfypin.engine.interface import Engine
     from comfypin.lock.model import Lock
@@ -59,8 +58,8 @@ def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, priv
     may pass is only a warning, and so is that no bucket is named: jobs may bring their own.
     """
     from comfypin.errors.storage import SettingMissing, Transient
-    from comfypin.objects.config import configured_bucket
     from comfypin.serve.wire import OutputWish
+    from comfypin.storage.registry import configured_bucket
 
     sink_for = _sink_for(settings, folder, private_buckets=private_buckets)
     try:
@@ -76,7 +75,7 @@ def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, priv
     return sink_for
 
 
-def _open_overflow(sink_for: "SinkFor", mode: "Literal['gcs', 's3']") -> None:
+def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
     """Open the bucket that takes what is too big for results; most jobs can do without it, so it may be wrong."""
     from comfypin.errors import StorageError
     from comfypin.serve.wire import OutputWish
@@ -131,7 +130,7 @@ def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode"
 
     That is the server's folder, or a worker's result.
     """
-    from comfypin.objects.config import configured_bucket
+    from comfypin.storage.registry import configured_bucket
 
     if settings.environ.get("OUTPUT_MODE", "").strip():
         return settings.output_mode

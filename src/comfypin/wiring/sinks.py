@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Literal
 
-    from comfypin.objects.config import GcsConfig, S3Config
     from comfypin.outputs.bucket import BucketSink, UploadWatcher
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.interface import OutputSink
     from comfypin.settings import OutputMode, Settings
+    from comfypin.storage.interface import BucketSettings
+    from comfypin.storage.registry import StoreKind
 
 
 def make_sink(
@@ -80,75 +80,60 @@ def make_job_sink(
     `private_buckets` lets the job name a bucket at a private address.
     """
     from comfypin.errors.storage import WrongRegion
-    from comfypin.objects.config import S3Config
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.convert import ConvertingSink
     from comfypin.serve.addresses import require_public
+    from comfypin.storage.registry import KINDS
+    from comfypin.storage.s3_settings import S3Settings
 
     outputs = OutputConfig.from_variables(settings.environ)
-    config = S3Config.from_variables(settings.environ).for_job(s3_config)
+    config = S3Settings.from_variables(settings.environ).for_job(s3_config)
     if not private_buckets:
         config = require_public(config)
     try:
-        sink = _s3_sink(config, outputs)
+        sink = _open_sink(KINDS["s3"], config, outputs)
     except WrongRegion as exc:
         # `s3Config` has no field for the region, so the server's word is all there is.
         if exc.expected is None:
             raise
-        sink = _s3_sink(replace(config, region=exc.expected), outputs)
+        sink = _open_sink(KINDS["s3"], replace(config, region=exc.expected), outputs)
     return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
 
 
 def _overflow(settings: "Settings", outputs: "OutputConfig") -> "Callable[[], OutputSink] | None":
     """What takes outputs that are too big for a result: the bucket that is configured, opened when it is needed."""
-    from comfypin.objects.config import configured_bucket
+    from comfypin.storage.registry import configured_bucket
 
     mode = configured_bucket(settings.environ)
     return None if mode is None else lambda: _bucket_sink(mode, settings, outputs)
 
 
 def _bucket_sink(
-    mode: "Literal['gcs', 's3']",
+    mode: "OutputMode",
     settings: "Settings",
     outputs: "OutputConfig",
     *,
     bucket: str | None = None,
     prefix: str | None = None,
 ) -> "BucketSink":
-    from comfypin.objects.config import GcsConfig, S3Config, bucket_name
-    from comfypin.objects.keys import clean_prefix
+    from comfypin.storage.keys import clean_prefix
+    from comfypin.storage.registry import KINDS
+    from comfypin.storage.variables import bucket_name
 
-    if mode == "gcs":
-        gcs = GcsConfig.from_variables(settings.environ)
-        named = bucket_name(bucket, variable="--gcs-bucket", scheme="gs") if bucket else gcs.bucket
-        return _gcs_sink(
-            replace(gcs, bucket=named, prefix=gcs.prefix if prefix is None else clean_prefix(prefix)), outputs
-        )
-    return _s3_sink(S3Config.from_variables(settings.environ), outputs)
+    kind = KINDS[mode]
+    chosen = kind.settings(settings.environ)
+    if bucket:
+        chosen = replace(chosen, bucket=bucket_name(bucket, variable=f"--{mode}-bucket", scheme=kind.scheme))
+    if prefix is not None:
+        chosen = replace(chosen, prefix=clean_prefix(prefix))
+    return _open_sink(kind, chosen, outputs)
 
 
-def _gcs_sink(config: "GcsConfig", outputs: "OutputConfig") -> "BucketSink":
-    from comfypin.objects.gcs import GcsStore
+def _open_sink(kind: "StoreKind", settings: "BucketSettings", outputs: "OutputConfig") -> "BucketSink":
     from comfypin.outputs.bucket import BucketSink, Links, Naming
 
-    store = GcsStore(config)
-    if config.validate:
-        store.validate()
-    elif config.public:
-        store.require_public_possible()
-    public = f"https://storage.googleapis.com/{config.bucket}" if config.public else None
-    links = Links(signed_ttl_s=config.signed_url_ttl_s, public_base_url=public)
+    store = kind.open(settings)
+    links = Links(signed_ttl_s=settings.signed_url_ttl_s, public_base_url=settings.public_base)
     links.require_signing(store)
-    return BucketSink(store, Naming(prefix=config.prefix, template=outputs.template), links=links)
-
-
-def _s3_sink(config: "S3Config", outputs: "OutputConfig") -> "BucketSink":
-    from comfypin.objects.s3 import S3Store
-    from comfypin.outputs.bucket import BucketSink, Links, Naming
-
-    store = S3Store(config)
-    links = Links(signed_ttl_s=config.signed_url_ttl_s, public_base_url=config.public_base_url)
-    links.require_signing(store)
-    if config.validate:
-        store.validate(below=config.prefix)
-    return BucketSink(store, Naming(prefix=config.prefix, template=outputs.template), links=links)
+    store.check(below=settings.prefix)
+    return BucketSink(store, Naming(prefix=settings.prefix, template=outputs.template), links=links)

@@ -1,8 +1,12 @@
 """The Dockerfile as a linter sees it, and what comfypin brings into every image."""
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
 
 from comfypin.image.parts import UNUSED, chosen
 from tests.conftest import ROOT
@@ -22,5 +26,11 @@ def test_steps_are_shell_that_parses() -> None:
 
 
 def test_a_requirements_file_is_taken_apart_by_name() -> None:
-    text = "a==1 \\\n    --hash=sha256:1\nboto3==2 \\\n    --hash=sha256:2\n"
+    text = "a==1 \\\n    --hash=sha256:1\nsentry-sdk==2 \\\n    --hash=sha256:2\n"
     assert chosen(text, lambda name: name not in UNUSED) == b"a==1 \\\n    --hash=sha256:1\n"
+
+
+@pytest.mark.parametrize("package", ["boto3", "botocore", "s3transfer"])
+def test_what_s3s_client_needs_is_in_the_image(package: str) -> None:
+    needed = {Requirement(text).name for text in importlib.metadata.requires(package) or () if "extra ==" not in text}
+    assert not UNUSED & {package, *needed}

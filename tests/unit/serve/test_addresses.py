@@ -8,8 +8,8 @@ import pytest
 from comfypin.errors import ConfigError
 from comfypin.errors.serve import JobInvalid
 from comfypin.errors.storage import StoreUnreachable
-from comfypin.objects.config import S3Config
 from comfypin.serve.addresses import require_public
+from comfypin.storage.s3_settings import S3Settings
 from tests.unit.test_addresses import METADATA_FORMS
 
 _KNOWN = {"s3.example.com": "93.184.216.34", "inside.example.com": "10.0.0.1", "b.s3.trap.com": "127.0.0.1"}
@@ -24,9 +24,9 @@ class Names:
         return [_KNOWN[host]]
 
 
-def asked(host: str, **environ: str) -> S3Config:
+def asked(host: str, **environ: str) -> S3Settings:
     job = {"bucketName": "b", "endpointUrl": f"https://{host}", "accessId": "i", "accessSecret": "s"}
-    return require_public(S3Config.from_variables(environ).for_job(job), resolver=Names())
+    return require_public(S3Settings.from_variables(environ).for_job(job), resolver=Names())
 
 
 @pytest.mark.parametrize("environ", [{}, {"HTTPS_PROXY": "http://proxy:1"}])

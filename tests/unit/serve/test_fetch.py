@@ -8,9 +8,9 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.errors.serve import InputUnusable
-from comfypin.objects.interface import Payload
 from comfypin.serve.fetch import Limits
 from comfypin.serve.wire import parse_input
+from comfypin.storage.interface import Payload
 from comfypin.testing import MemoryStore
 from tests.support.served import served
 from tests.support.services import a_fetcher

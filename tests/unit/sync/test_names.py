@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfypin.objects.keys import checked_key
+from comfypin.storage.keys import checked_key
 from comfypin.sync.names import Filter, key_of, revision_key
 
 

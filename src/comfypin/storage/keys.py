@@ -1,0 +1,45 @@
+"""Keys of objects: relative, with slashes, inside their store."""
+
+import re
+from urllib.parse import quote
+
+from comfypin.errors.storage import KeyInvalid
+
+# What nearly all keys are; only others are looked at part by part.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+LONGEST_KEY_BYTES = 1024  # the limit of S3 and of GCS
+
+
+def checked_key(key: str) -> str:
+    """The key as it stands, if every store takes it and it cannot leave its prefix. Raises `KeyInvalid`."""
+    if len(key) <= LONGEST_KEY_BYTES and _PLAIN.fullmatch(key):
+        return key
+    if not key:
+        raise KeyInvalid(key=key, reason="it is empty")
+    if key.startswith("/") or key.endswith("/") or "//" in key:
+        raise KeyInvalid(key=key, reason="a part of it is empty")
+    if any(part in {".", ".."} for part in key.split("/")):
+        raise KeyInvalid(key=key, reason="it holds a '.' or '..' part, which would leave the store")
+    if _UNWANTED.search(key):
+        raise KeyInvalid(key=key, reason="it holds control characters")
+    if len(key.encode()) > LONGEST_KEY_BYTES:
+        raise KeyInvalid(key=key, reason=f"it is longer than {LONGEST_KEY_BYTES} bytes")
+    return key
+
+
+def joined_key(prefix: str, key: str) -> str:
+    """A store's prefix and a key below it, checked. Raises `KeyInvalid`."""
+    checked_key(key)
+    return checked_key(f"{prefix}/{key}" if prefix else key)
+
+
+def clean_prefix(text: str) -> str:
+    """A prefix as users write it (`/a/b/`), as keys begin (`a/b`). Raises `KeyInvalid`."""
+    prefix = text.strip().strip("/")
+    return checked_key(prefix) if prefix else ""
+
+
+def encoded_key(key: str) -> str:
+    """A key as it stands in a path."""
+    return quote(key, safe="/-_.~")

@@ -1,0 +1,40 @@
+"""Keeps secrets out of the logs of the libraries that we call: they log addresses, some of which are capabilities."""
+
+import logging
+import re
+
+# Signatures of presigned URLs, the id of an upload session (whoever has it may write the object), tokens.
+_SECRETS = re.compile(
+    r"(?i)\b(upload_id|uploadId|X-(?:Amz|Goog)-[A-Za-z-]+|Signature|GoogleAccessId|access_token|assertion|token)"
+    r"=[^&\s\"']+"
+)
+_BEARER = re.compile(r"(?i)\b(Bearer|AWS4-HMAC-SHA256)\s+[^\s\"',]+")
+_LOGGERS = ("urllib3.connectionpool", "google.auth", "google.auth.transport.requests")
+
+
+def redacted(text: str) -> str:
+    """The text without signatures, session ids and tokens."""
+    return _BEARER.sub(r"\1 ***", _SECRETS.sub(r"\1=***", text))
+
+
+class RedactingFilter(logging.Filter):
+    """Rewrites a record that holds a secret; lets every record through."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the record's text where redaction changes it."""
+        text = record.getMessage()
+        clean = redacted(text)
+        if clean != text:
+            record.msg, record.args = clean, ()
+        return True
+
+
+_FILTER = RedactingFilter()
+
+
+def redact_library_logs() -> None:
+    """Install the filter on the loggers of the libraries under our stores; may be called any number of times."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_FILTER)
+    # At DEBUG it logs all that it signs, the session token too, from many loggers; filters are not inherited.
+    logging.getLogger("botocore").setLevel(logging.WARNING)

@@ -1,0 +1,103 @@
+"""A part of a file as a client library reads it: first to sign it, then to send it."""
+
+import os
+from typing import Any
+
+from comfypin.errors.storage import PayloadUnreadable
+from comfypin.storage.interface import Payload
+from comfypin.storage.payload_file import changed
+
+
+class UploadBody:
+    """`size_bytes` of a payload's open file from `offset`, with the position that file objects have.
+
+    While it is being sent the payload's pace hears of each piece before it goes out, and `summing`, a hash object, gets
+    the bytes. Reads are by position, so that parts of one file can be sent at the same time.
+    """
+
+    def __init__(self, payload: Payload, descriptor: int, *, offset: int, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.summing: Any = None
+        self._payload = payload
+        self._descriptor = descriptor
+        self._offset = offset
+        self._position = 0
+        self._is_sending = False
+
+    def start_sending(self) -> None:
+        """What is read from now on goes out."""
+        self._position = 0
+        self._is_sending = True
+
+    def stop_sending(self) -> None:
+        """What is read from now on is only looked at."""
+        self._position = 0
+        self._is_sending = False
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises `PayloadUnreadable`."""
+        left = self.size_bytes - self._position
+        count = left if size < 0 else min(size, left)
+        if count <= 0:
+            return b""
+        try:
+            data = os.pread(self._descriptor, count, self._offset + self._position)
+        except OSError as exc:
+            reason = (exc.strerror or str(exc)).lower()
+            raise PayloadUnreadable(path=str(self._payload.path), reason=reason) from exc
+        if not data:
+            raise PayloadUnreadable(path=str(self._payload.path), reason="it became shorter while it was uploaded")
+        self._position += len(data)
+        if self._is_sending:
+            if self._payload.pace is not None:
+                self._payload.pace(len(data))
+            if self.summing is not None:
+                self.summing.update(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def require_digest(self, signed_sha256: str) -> None:
+        """Make sure that what was signed is what was hashed before. Raises `PayloadUnreadable`."""
+        if self.size_bytes == self._payload.size_bytes and signed_sha256 != self._payload.sha256.hex:
+            raise changed(self._payload)
+
+
+class OtherWhenSent:
+    """A small body whose bytes are others when it is sent than when it was signed: does a server notice?"""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def start_sending(self) -> None:
+        """From now on there are other bytes."""
+        self._position, self._data = 0, bytes(byte ^ 1 for byte in self._data)
+
+    def stop_sending(self) -> None:
+        """From now on there are the first bytes again."""
+        self.start_sending()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        start = self._position
+        self._position = len(self._data) if size < 0 else min(len(self._data), start + size)
+        return self._data[start : self._position]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._data)}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
