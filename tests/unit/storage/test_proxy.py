@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from comfypin.storage.gcs_keys import GcsKeys
 
 from comfypin.errors.storage import ProxyRefused, SettingInvalid, StoreUnreachable, Transient
-from comfypin.storage.gcs_keys import GcsKeys
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.proxy import Proxies
 from comfypin.storage.retry import Retry
