@@ -117,7 +117,7 @@ class _NotAsked:
 
     status = HTTPStatus.NOT_FOUND
     headers: Mapping[str, str] = {}
-    data = b""
+    data = b"{}"
 
 
 class _SigningService(Signing):

@@ -31,7 +31,7 @@ from comfypin.storage.redaction import redacted
 
 GIVES_TOKENS = "Google's token service"
 # What the library makes of a body that is not Google's.
-NONSENSE = (ValueError, TypeError, KeyError, AttributeError)
+NONSENSE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 FAILURES = (GoogleAPICallError, InvalidResponse, requests.RequestException, ProxyFailed, *NONSENSE)
 
 _NEW_KEY = "make a new key and name its file in GOOGLE_APPLICATION_CREDENTIALS"
@@ -81,7 +81,7 @@ def explained(
             return with_request_id(error, _request_id(response)), said
         case requests.exceptions.JSONDecodeError() if _is_page(str(exc.doc)):
             return NotAStore(store=store, status=200, said="sends a web page", variable=_ENDPOINT), said
-        case ValueError() | TypeError() | KeyError() | AttributeError():
+        case ValueError() | TypeError() | KeyError() | AttributeError() | RecursionError():
             return StoreBusy(store=store, status=200, code="its answer is not Google's"), said
         case _:
             return network_errors.explained(exc, store=store, proxy=proxy), said
