@@ -6,6 +6,7 @@ is success only if its status and md5 say so (of a large file: size and ETag of 
 itself is read back.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -184,9 +185,9 @@ class AzureStore:
         answer = self._claimed(
             lambda: blob.commit_block_list(blocks, content_settings=content, metadata=metadata), blob
         )
-        if answer is not None and answer.get("etag"):
+        with contextlib.suppress(ObjectMissing):
             facts = self._facts(blob.blob_name)
-            if (facts.size, facts.etag) == (payload.size_bytes, answer["etag"]):
+            if answer is not None and (facts.size, facts.etag) == (payload.size_bytes, answer.get("etag")):
                 return _bare(facts.etag)
         self._require_stored(blob, payload)
         return None

@@ -145,7 +145,8 @@ def explained(
 
 def _answered(exc: HttpResponseError, *, store: str, action: str, uri: str) -> StorageError:
     status = int(exc.status_code or 0)
-    code = str(getattr(exc, "error_code", None) or "").rpartition(".")[2]
+    found = getattr(exc, "error_code", None) or ""
+    code = str(getattr(found, "value", found))
     message = " ".join(str(exc.message).split())
     if _is_page(exc) or (300 <= status < 400 and status != 304):
         words = "sends a web page" if _is_page(exc) else "leads elsewhere"
