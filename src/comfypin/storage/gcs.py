@@ -86,15 +86,13 @@ class GcsStore:
 
     def _put_once(self, full: str, payload: Payload, file: BinaryIO) -> str | None:
         """Return the object's ETag, None if it had to be read back. Raises `StorageError`, `GaveUp`."""
-        from comfypin.storage.gcs_client import PayloadStream
         from comfypin.storage.gcs_errors import SessionLost
 
-        stream = PayloadStream(payload, file)
         try:
-            facts = self._client.upload(full, payload, stream, retry=self._retry)
+            facts = self._client.upload(full, payload, file, retry=self._retry)
         except SessionLost as exc:
             raise exc.error from exc.error.__cause__
-        if facts is not None and (facts.size_bytes, facts.crc32c) == (payload.size_bytes, stream.crc32c):
+        if facts is not None:
             return facts.etag
         self._require_stored(full, payload)
         return None

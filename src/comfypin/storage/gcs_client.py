@@ -83,12 +83,13 @@ class GcsClient:
         self._bucket = client.bucket(self.name)
         self._acl = "publicRead" if settings.public else None
 
-    def upload(self, full: str, payload: Payload, stream: "PayloadStream", *, retry: Retry) -> ObjectFacts | None:
-        """Send a file; return what the server says of it, None if it says that all is well and not what it has.
+    def upload(self, full: str, payload: Payload, file: BinaryIO, *, retry: Retry) -> ObjectFacts | None:
+        """Send a file; return what the server says of it, None if it says that all is well and does not show it.
 
         A small file is one request. The pieces of a large one are tried again as `retry` says; then `GaveUp` is raised,
         or `SessionLost` if the whole has to begin anew. Raises `StorageError`.
         """
+        stream = PayloadStream(payload, file)
         blob: Blob = cast("Any", _Upload)(full, self._bucket, chunk_size=PIECE_BYTES)
         blob.metadata = dict(payload.metadata)
         is_large = payload.size_bytes > WHOLE_BYTES
@@ -104,12 +105,15 @@ class GcsClient:
                         timeout=_USUAL_TIMEOUT,
                         retry=self._retrying_pieces(full, retry) if is_large else None,
                     )
-                return _facts(blob)
+                facts = _facts(blob)
             except (DataCorruption, *FAILURES) as exc:
                 if not is_claimed_success(exc):
                     raise
                 refuse_page(exc, f"gs://{self.name}")
                 return None
+        # Of a session the library has compared the checksum.
+        is_same = is_large or facts.crc32c == stream.crc32c
+        return facts if is_same and facts.size_bytes == payload.size_bytes else None
 
     def facts(self, full: str) -> ObjectFacts | None:
         """What the server says of an object; None if there is none. Raises `StorageError`."""
@@ -213,7 +217,7 @@ class _Upload(Blob):
 
 
 class PayloadStream:
-    """A payload's file as the library reads it: from the beginning, once, whole. `crc32c` is of what was read."""
+    """A payload's file as the library reads it: from the beginning, once. `crc32c` is of a small file's bytes."""
 
     def __init__(self, payload: Payload, file: BinaryIO) -> None:
         self._payload = payload
@@ -223,7 +227,7 @@ class PayloadStream:
 
     @property
     def crc32c(self) -> str:
-        """The checksum so far, as Google writes it."""
+        """The checksum of a small file, as Google writes it."""
         return base64.b64encode(self._checksum.digest()).decode("ascii")
 
     def tell(self) -> int:
@@ -244,7 +248,8 @@ class PayloadStream:
             pieces.append(piece)
             self._position += len(piece)
             wanted -= len(piece)
-            self._checksum.update(piece)
+            if self._payload.size_bytes <= WHOLE_BYTES:
+                self._checksum.update(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _unreadable(self, reason: str) -> PayloadUnreadable:

@@ -24,7 +24,7 @@ Pace = Callable[[int], None]
 CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 300.0
 _CONNECTIONS = 32
-_PIECE_BYTES = 128 << 10
+_PIECE_BYTES = 512 << 10
 
 
 class Upload:
