@@ -183,4 +183,4 @@ def _is_page(exc: HttpResponseError) -> bool:
         text = str(response.body()[:200].decode("latin-1"))
     except (AttributeError, AzureError, requests.RequestException):
         return False
-    return text.lstrip()[:15].lower().startswith(("<html", "<!doctype html"))
+    return network_errors.is_page(text)

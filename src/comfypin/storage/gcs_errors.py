@@ -79,7 +79,7 @@ def explained(
         case _ if response is not None and not isinstance(exc, NONSENSE):
             error = _answered(response, store=store, action=action, uri=uri)
             return with_request_id(error, _request_id(response)), said
-        case requests.exceptions.JSONDecodeError() if _is_page(str(exc.doc)):
+        case requests.exceptions.JSONDecodeError() if network_errors.is_page(str(exc.doc)):
             return NotAStore(store=store, status=200, said="sends a web page", variable=_ENDPOINT), said
         case ValueError() | TypeError() | KeyError() | AttributeError() | RecursionError():
             return StoreBusy(store=store, status=200, code="its answer is not Google's"), said
@@ -100,7 +100,7 @@ def refuse_page(exc: Exception, store: str) -> None:
     """Raises `NotAStore` if a claimed success is a web page."""
     response = response_of(exc)
     text = str(exc.doc) if isinstance(exc, requests.exceptions.JSONDecodeError) else response.text if response else ""
-    if _is_page(text):
+    if network_errors.is_page(text):
         raise NotAStore(store=store, status=200, said="sends a web page", variable=_ENDPOINT) from None
 
 
@@ -159,7 +159,7 @@ def _reason(response: requests.Response) -> str:
     try:
         said: Any = json.loads(text)["error"]["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        said = "a web page" if _is_page(text) else text[:_LONGEST_SAID]
+        said = "a web page" if network_errors.is_page(text) else text[:_LONGEST_SAID]
     return " ".join(str(said).split())
 
 
@@ -170,7 +170,3 @@ def _request_id(response: requests.Response) -> str | None:
 
 def _is_of_session(response: requests.Response) -> bool:
     return "upload_id=" in str(response.url)
-
-
-def _is_page(text: str) -> bool:
-    return text.lstrip()[:15].lower().startswith(("<html", "<!doctype html"))

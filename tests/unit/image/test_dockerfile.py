@@ -37,7 +37,7 @@ def test_the_door_has_its_own_dependencies_by_hash(tmp_path: Path) -> None:
     assert own.requirements.count(b"==") < own.requirements.count(b"--hash=sha256:")
 
 
-@pytest.mark.parametrize("package", ["boto3", "botocore", "s3transfer"])
-def test_what_s3s_client_needs_is_in_the_image(package: str) -> None:
+@pytest.mark.parametrize("package", ["boto3", "botocore", "s3transfer", "google-cloud-storage", "azure-storage-blob"])
+def test_what_the_stores_clients_need_is_in_the_image(package: str) -> None:
     needed = {Requirement(text).name for text in importlib.metadata.requires(package) or () if "extra ==" not in text}
     assert not UNUSED & {package, *needed}
