@@ -182,6 +182,10 @@ class Connection:
 
     def _s3(self, method: str, path: str, headers: dict[str, str], length: int) -> None:
         key = path.partition("?")[0]
+        if headers.get("transfer-encoding", "") == "chunked":  # boto3's default checksums travel so over TLS
+            self._read_chunks()
+            self._say(200, b"", ETag='"chunked"')
+            return
         if method == "PUT" and "partNumber" in path:
             self._read(length)
             with self._seen.lock:
@@ -259,6 +263,14 @@ class Connection:
             if not count:
                 raise OSError("the client went away")
             length -= count
+
+    def _read_chunks(self) -> None:
+        tail, self._rest = self._rest[-7:], b""
+        while not tail.endswith(b"\r\n0\r\n\r\n"):
+            count = self._connection.recv_into(self._buffer, _BUFFER_BYTES)
+            if not count:
+                raise OSError("the client went away")
+            tail = (tail + self._buffer[max(0, count - 7) : count])[-7:]
 
     def _say(self, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
         time.sleep(self._delay_s)

@@ -9,7 +9,15 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support.object_servers import GcsServer, S3Server, gcs_server, moto_server, rclone_server
+from tests.support.object_servers import (
+    AzureServer,
+    GcsServer,
+    S3Server,
+    azure_server,
+    gcs_server,
+    moto_server,
+    rclone_server,
+)
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -37,6 +45,7 @@ TOOLS = {
     "podman": "apt-get install podman",
     "skopeo": "apt-get install skopeo",
     "chromium": "apt-get install chromium",
+    "azurite": "npm install --global azurite",
 }
 
 
@@ -62,10 +71,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
-        tool = str(marker.args[0])
-        if shutil.which(tool) is None and not Path("/usr/sbin", tool).exists():
-            reason = f"needs {tool}: {TOOLS[tool]}"
-            pytest.fail(reason, pytrace=False) if REQUIRE_ALL else pytest.skip(reason)
+        require_tool(str(marker.args[0]))
+
+
+def require_tool(tool: str) -> None:
+    """Skip the test if a tool is missing; fail it where everything is required."""
+    if shutil.which(tool) is None and not Path("/usr/sbin", tool).exists():
+        reason = f"needs {tool}: {TOOLS[tool]}"
+        pytest.fail(reason, pytrace=False) if REQUIRE_ALL else pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -110,6 +123,14 @@ def moto() -> Iterator[S3Server]:
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Another S3 server, which checks signatures."""
     with rclone_server(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
+    """An Azure server of this worker's own; every test makes its own container."""
+    require_tool("azurite")
+    with azure_server(tmp_path_factory.mktemp("azurite")) as server:
         yield server
 
 

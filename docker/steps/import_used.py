@@ -3,7 +3,7 @@
 import importlib
 
 USED = (
-    *("aiohttp.web", "google.auth.transport.requests", "google.oauth2.service_account", "google_crc32c", "numpy"),
+    *("aiohttp.web", "google.cloud.storage", "google_crc32c", "azure.storage.blob", "numpy"),
     *("packaging.markers", "packaging.tags", "packaging.utils", "PIL.Image", "PIL.PngImagePlugin", "pydantic", "yaml"),
     *("rich.console", "rich.progress", "rich.table", "urllib3", "uv", "zstandard", "fastapi", "fastapi.responses"),
     *("uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),

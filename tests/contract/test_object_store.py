@@ -1,4 +1,4 @@
-"""What every ObjectStore promises: a directory, memory, S3 (two servers) and GCS, by one suite."""
+"""What every ObjectStore promises: a directory, memory, S3 (two servers), GCS and Azure, by one suite."""
 
 import itertools
 import urllib.request
@@ -17,6 +17,7 @@ from comfypin.errors.storage import (
     PayloadUnreadable,
     SigningImpossible,
 )
+from comfypin.storage.azure import AzureStore
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.storage.local import LocalStore
@@ -54,12 +55,18 @@ def _gcs(request: pytest.FixtureRequest) -> ObjectStore:
     return GcsStore(config, prefix="below/this", retry=PATIENT)
 
 
+def _azure(request: pytest.FixtureRequest) -> ObjectStore:
+    server = request.getfixturevalue("azurite")
+    return AzureStore(server.config(server.new_bucket(next(_BUCKETS))), prefix="below/this", retry=PATIENT)
+
+
 STORES: dict[str, Any] = {
     "directory": _directory,
     "memory": _memory,
     "s3-moto": _s3("moto", "below/this"),
     "s3-rclone": _s3("rclone", ""),
     "gcs": _gcs,
+    "azure": _azure,
 }
 
 

@@ -34,7 +34,7 @@ from comfypin.outputs.interface import JobFacts, Output
 from comfypin.settings import OutputMode, Settings
 from tests.support.fault_proxy import fault_proxy
 from tests.support.google_key import service_account
-from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, GcsServer, S3Server
+from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, AzureServer, GcsServer, S3Server
 from tests.support.outputs import an_output
 from tests.support.payloads import noise
 from tests.support.scripted_server import answering_by
@@ -76,10 +76,23 @@ class GcsBucket:
         return self.server.objects(self.name)
 
 
-@pytest.fixture(params=["moto", "rclone", "gcs"])
+class AzureContainer:
+    mode: OutputMode = "azure"
+
+    def __init__(self, server: AzureServer) -> None:
+        self.server, self.name = server, server.new_bucket(next(_BUCKETS))
+        self.environ = server.environ(self.name)
+
+    def objects(self) -> Mapping[str, bytes]:
+        return self.server.objects(self.name)
+
+
+@pytest.fixture(params=["moto", "rclone", "gcs", "azurite"])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
     server = request.getfixturevalue(request.param)
-    return GcsBucket(server) if request.param == "gcs" else S3Bucket(server)
+    kinds = {"gcs": GcsBucket, "azurite": AzureContainer}
+    made: Bucket = kinds.get(request.param, S3Bucket)(server)
+    return made
 
 
 def a_job(job_id: str = "job-1", **changes: Any) -> JobFacts:
@@ -195,7 +208,11 @@ async def test_every_output_costs_one_put_and_nothing_else(tmp_path: Path, moto:
 async def test_signed_urls_open_the_outputs(bucket: Bucket, tmp_path: Path) -> None:
     key_file = service_account(tmp_path / "key.json")
     sink = sink_for(
-        bucket, S3_SIGNED_URL_TTL="60", GCS_SIGNED_URL_TTL="60", GOOGLE_APPLICATION_CREDENTIALS=str(key_file)
+        bucket,
+        S3_SIGNED_URL_TTL="60",
+        GCS_SIGNED_URL_TTL="60",
+        AZURE_SIGNED_URL_TTL="60",
+        GOOGLE_APPLICATION_CREDENTIALS=str(key_file),
     )
     (delivery,) = await sink.deliver(a_job(), pictures(tmp_path / "spool", 1))
     assert delivery.url is not None
@@ -292,6 +309,30 @@ def test_a_bucket_that_is_not_there_is_found_before_the_job(gcs: GcsServer) -> N
     wiring.make_sink("gcs", Settings.from_environment({**environ, "GCS_VALIDATE": "false"}))
 
 
+async def test_content_type_release_and_digest_are_on_the_blob_of_azure(tmp_path: Path, azurite: AzureServer) -> None:
+    bucket = AzureContainer(azurite)
+    model = replace(an_output(tmp_path, b"m", filename="m.glb"), kind="3d", media_type="model/gltf-binary")
+    await sink_for(bucket).deliver(a_job(), (model,))
+    blob = azurite.service.get_blob_client(bucket.name, "comfy/outputs/job-1/m.glb").get_blob_properties()
+    assert blob.content_settings.content_type == "model/gltf-binary"
+    assert blob.metadata == {"release": "wan22", "sha256": model.sha256.hex, "job_id": "job-1"}
+
+
+def test_a_container_that_is_not_there_is_found_before_the_job(azurite: AzureServer) -> None:
+    environ = azurite.environ("nowhere")
+    with pytest.raises(BucketMissing, match="AZURE_CONTAINER"):
+        wiring.make_sink("azure", Settings.from_environment(environ))
+    wiring.make_sink("azure", Settings.from_environment({**environ, "AZURE_VALIDATE": "false"}))
+
+
+def test_asking_a_container_leaves_nothing_in_it(azurite: AzureServer) -> None:
+    bucket = AzureContainer(azurite)
+    with fault_proxy(azurite.url) as proxy:
+        sink_for(bucket, **azurite.environ(bucket.name, url=proxy.url))
+    assert [seen.method for seen in proxy.seen] == ["PUT"]
+    assert not bucket.objects()
+
+
 def test_an_s3_bucket_that_is_not_there_is_found_before_the_job(moto: S3Server) -> None:
     environ = {**S3Bucket(moto).environ, "S3_BUCKET": "nowhere"}
     with pytest.raises(BucketMissing, match="S3_BUCKET"):
@@ -316,7 +357,9 @@ def test_asking_an_s3_bucket_leaves_nothing_in_it(moto: S3Server) -> None:
     assert not bucket.objects()
 
 
-@pytest.mark.parametrize(("mode", "variable"), [("gcs", "GCS_BUCKET"), ("s3", "S3_BUCKET")])
+@pytest.mark.parametrize(
+    ("mode", "variable"), [("gcs", "GCS_BUCKET"), ("s3", "S3_BUCKET"), ("azure", "AZURE_CONTAINER")]
+)
 def test_a_missing_bucket_names_its_variable(mode: OutputMode, variable: str) -> None:
     with pytest.raises(SettingMissing, match=variable):
         wiring.make_sink(mode, Settings.from_environment({}))

@@ -16,6 +16,7 @@ from comfypin.models.civitai import CivitaiSource
 from comfypin.models.describe import describe
 from comfypin.models.huggingface import HubFile, HubSource
 from comfypin.models.responses import model_client
+from comfypin.storage.azure import AzureStore
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.interface import ObjectStore
 from comfypin.storage.memory import MemoryStore
@@ -24,7 +25,7 @@ from comfypin.storage.s3_settings import S3Settings
 from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged
 from tests.support.model_hubs import COMMIT, HubRepo, civitai, hub
 from tests.support.models import Home, pin_of, safetensors, some_bytes, sources_over
-from tests.support.object_servers import gcs_server, moto_server
+from tests.support.object_servers import AzureServer, gcs_server, moto_server
 from tests.support.payloads import payload_of
 from tests.support.scripted_server import answering
 
@@ -240,14 +241,18 @@ def test_civitai_says_digest_size_and_folder_without_giving_the_file() -> None:
 
 
 @pytest.fixture(scope="module")
-def buckets() -> Iterator[dict[str, ObjectStore]]:
+def buckets(azurite: AzureServer) -> Iterator[dict[str, ObjectStore]]:
     with moto_server() as s3, gcs_server() as gcs:
-        s3.new_bucket("models")
-        gcs.new_bucket("models")
-        yield {"s3": S3Store(s3.config("models")), "gs": GcsStore(gcs.config("models"))}
+        for server in (s3, gcs, azurite):
+            server.new_bucket("models")
+        yield {
+            "s3": S3Store(s3.config("models")),
+            "gs": GcsStore(gcs.config("models")),
+            "az": AzureStore(azurite.config("models")),
+        }
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_an_object_of_a_bucket_is_pulled(
     home: Home, buckets: dict[str, ObjectStore], tmp_path: Path, scheme: str
 ) -> None:

@@ -17,7 +17,9 @@ from comfypin.env.sources import SourcePlaces
 from comfypin.env.status import env_status
 from comfypin.env.unpack import open_pack, unpack
 from comfypin.errors.env import BuildChanged, PackDamaged, PackUnfit
+from comfypin.storage.azure import AzureStore
 from comfypin.storage.local import LocalStore
+from tests.support.object_servers import AzureServer
 from tests.support.releases import SmallRelease, small_release
 
 
@@ -96,6 +98,14 @@ def test_a_bucket_holds_packs_too(release: SmallRelease, tmp_path: Path) -> None
     shelf = BucketShelf(LocalStore(tmp_path / "bucket"))
     first = realize(release.lock, options(release.root, "to-bucket", shelf=shelf, publish=True))
     second = realize(release.lock, options(release.root, "from-bucket", shelf=shelf))
+    assert (first.action, second.action) == ("build", "unpack")
+    assert survey(second.folder) == survey(first.folder)
+
+
+def test_an_azure_container_holds_packs_too(release: SmallRelease, azurite: AzureServer) -> None:
+    shelf = BucketShelf(AzureStore(azurite.config(azurite.new_bucket("packs")), prefix="envs"))
+    first = realize(release.lock, options(release.root, "to-azure", shelf=shelf, publish=True))
+    second = realize(release.lock, options(release.root, "from-azure", shelf=shelf))
     assert (first.action, second.action) == ("build", "unpack")
     assert survey(second.folder) == survey(first.folder)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server, rclone_server
+from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, AzureServer, S3Server, rclone_server
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,18 @@ def test_a_folder_arrives_in_a_bucket_and_a_second_run_says_so(tmp_path: Path, s
     head = s3.boto.head_object(Bucket=bucket, Key="pods/one/sub/b.mp4")
     assert head["ContentType"] == "video/mp4"
     assert json.loads(run.stdout.splitlines()[-1])["done"] == 2
+
+
+def test_a_folder_arrives_in_an_azure_container(tmp_path: Path, azurite: AzureServer) -> None:
+    container = azurite.new_bucket("sync-azure")
+    folder = tmp_path / "outputs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"a")
+    (folder / "sub" / "b.mp4").write_bytes(b"b" * 100_000)
+    environ = {**os.environ, "COMFYPIN_STATE_DIR": str(tmp_path / "state"), **azurite.environ("another")}
+    once = command(folder, f"az://{container}/pods/one", "--once", "--settle", "0.2")
+    subprocess.run(once, env=environ, capture_output=True, check=True)
+    assert azurite.objects(container) == {"pods/one/a.png": b"a", "pods/one/sub/b.mp4": b"b" * 100_000}
 
 
 def test_sigterm_delivers_what_is_owed_and_ends_well(tmp_path: Path, s3: S3Server) -> None:

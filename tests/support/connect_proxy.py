@@ -21,6 +21,7 @@ class ConnectProxy:
     def __init__(self, *, login: str | None = None, certificate: Certificate | None = None) -> None:
         self.asked: list[str] = []
         self.refusal: int | None = None
+        self.leads_to: tuple[str, int] | None = None  # wherever a client wants to go
         self._login = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
         self.server = _Server(("127.0.0.1", 0), _Handler)
         self.server.proxy = self
@@ -62,7 +63,7 @@ class _Handler(QuietHandler):
             return
         host, _, port = self.path.rpartition(":")
         try:
-            upstream = socket.create_connection((host, int(port)), timeout=10)
+            upstream = socket.create_connection(self.server.proxy.leads_to or (host, int(port)), timeout=10)
         except OSError:
             self._answer(502, {}, b"")
             return

@@ -43,7 +43,21 @@ class Seen:
     body: bytes = field(repr=False)
 
 
-Rule = Callable[[Seen], Fault | None]
+@dataclass(frozen=True)
+class FalseAnswer:
+    """An answer in place of the server's. `is_done`: the server does what it was asked to all the same.
+
+    Of the server's own answer `keep` are the headers that the false one has, too.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    is_done: bool = True
+
+
+Rule = Callable[[Seen], Fault | FalseAnswer | None]
 
 
 def no_faults(seen: Seen) -> None:
@@ -110,6 +124,9 @@ class _Handler(QuietHandler):
             proxy.seen.append(seen)
             fault = proxy.rule(seen)
         match fault:
+            case FalseAnswer():
+                self._lie(fault, body)
+                return
             case "drop":
                 self.close_connection = True
                 return
@@ -153,6 +170,11 @@ class _Handler(QuietHandler):
         finally:
             connection.close()
 
+    def _lie(self, told: FalseAnswer, body: bytes) -> None:
+        headers = self._forward(body)[1] if told.is_done else {}
+        kept = {name: value for name, value in headers.items() if name.lower() in told.keep}
+        self._answer(told.status, {**kept, **told.headers}, told.body)
+
     def _forward_half(self, body: bytes) -> None:
         connection = self._upstream()
         connection.putrequest(self.command, self._target(), skip_host=True, skip_accept_encoding=True)
@@ -176,7 +198,7 @@ class _Handler(QuietHandler):
         self.send_response_only(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        if "Content-Length" not in headers:
+        if "Content-Length" not in headers and status != 204:
             # A truncated answer of nothing would be a whole one: it promises a byte more than it has.
             self.send_header("Content-Length", str(len(data) + (send_bytes is not None)))
         self.end_headers()
@@ -196,5 +218,6 @@ def _lies(headers: dict[str, str], answer: bytes) -> tuple[dict[str, str], bytes
         name: '"00000000000000000000000000000000"' if name.lower() == "etag" else value
         for name, value in headers.items()
     }
+    told |= {name: "AAAAAAAAAAAAAAAAAAAAAA==" for name in headers if name.lower() == "content-md5"}
     text = re.sub(rb'("crc32c":\s*")[^"]+"', rb'\1AAAAAA=="', answer)
     return told, re.sub(rb"(<ETag>)[^<]*(</ETag>)", rb"\1&#34;00000000000000000000000000000000-1&#34;\2", text)

@@ -1,4 +1,4 @@
-"""Real servers of objects on free loopback ports: moto and rclone for S3, an emulator for GCS."""
+"""Real servers of objects on free loopback ports: moto and rclone for S3, emulators for GCS and Azure."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfypin.storage.azure_settings import AzureSettings
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.s3_settings import S3Settings
 
@@ -89,6 +90,37 @@ class GcsServer:
             return bytes(answer.read())
 
 
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # Azurite's own
+
+
+@dataclass(frozen=True)
+class AzureServer:
+    """An Azure server and what is in its containers, asked with Azure's own client."""
+
+    url: str
+    service: Any = field(repr=False)
+
+    def environ(self, container: str, *, url: str | None = None) -> dict[str, str]:
+        return {
+            "AZURE_CONTAINER": container,
+            "AZURE_STORAGE_ACCOUNT": AZURE_ACCOUNT,
+            "AZURE_STORAGE_KEY": AZURE_KEY,
+            "AZURE_ENDPOINT_URL": f"{url or self.url}/{AZURE_ACCOUNT}",
+        }
+
+    def config(self, container: str, *, url: str | None = None, **changes: str) -> AzureSettings:
+        return AzureSettings.from_variables({**self.environ(container, url=url), **changes})
+
+    def new_bucket(self, name: str) -> str:
+        self.service.create_container(name)
+        return name
+
+    def objects(self, container: str) -> dict[str, bytes]:
+        client = self.service.get_container_client(container)
+        return {name: client.download_blob(name).readall() for name in client.list_blob_names()}
+
+
 @contextmanager
 def moto_server() -> Iterator[S3Server]:
     """moto in its own process: whole, lenient, in memory."""
@@ -119,6 +151,18 @@ def gcs_server() -> Iterator[GcsServer]:
     )
     with _running([sys.executable, "-c", program], port) as url:
         yield GcsServer(url)
+
+
+@contextmanager
+def azure_server(folder: Path) -> Iterator[AzureServer]:
+    """Azurite in its own process, its blobs in a folder."""
+    from azure.storage.blob import BlobServiceClient
+
+    port = _free_port()
+    command = ["azurite-blob", "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
+    with _running([*command, "--silent", "--disableTelemetry", "--skipApiVersionCheck"], port) as url:
+        credential = {"account_name": AZURE_ACCOUNT, "account_key": AZURE_KEY}
+        yield AzureServer(url, BlobServiceClient(f"{url}/{AZURE_ACCOUNT}", credential=credential))
 
 
 @contextmanager

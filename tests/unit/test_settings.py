@@ -31,7 +31,7 @@ def test_models_lie_in_the_comfy_home_unless_they_are_named() -> None:
 
 
 def test_an_output_mode_that_does_not_exist_is_refused_by_its_variable() -> None:
-    with pytest.raises(ConfigError, match=r"OUTPUT_MODE is 'ftp'.*base64, gcs, s3, file"):
+    with pytest.raises(ConfigError, match=r"OUTPUT_MODE is 'ftp'.*base64, gcs, s3, azure, file"):
         Settings.from_environment({"OUTPUT_MODE": "ftp"})
 
 

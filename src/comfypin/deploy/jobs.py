@@ -88,7 +88,7 @@ def _follow(
 
 
 def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClient | None = None) -> list[Saved]:
-    """Write a job's outputs into a folder: base64 decoded, URLs fetched; other addresses (gs://, s3://) are told.
+    """Write a job's outputs into a folder: base64 decoded, URLs fetched; other addresses (gs://, s3://, ...) are told.
 
     Understands our results and worker-comfyui's `images`. Raises `OutputError`.
     """

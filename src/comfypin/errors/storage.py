@@ -260,7 +260,8 @@ class InlineTooBig(OutputError):
         listed = ", ".join(f"{name} ({size} bytes)" for name, size in sizes)
         super().__init__(
             f"The outputs take {needed_bytes} bytes as base64, and INLINE_MAX_BYTES is {limit_bytes}: {listed}. "
-            "Set GCS_BUCKET or S3_BUCKET to have such outputs delivered there, or deliver them as files.",
+            "Set GCS_BUCKET, S3_BUCKET or AZURE_CONTAINER to have such outputs delivered there, or deliver them as "
+            "files.",
             limit_bytes=limit_bytes,
             needed_bytes=needed_bytes,
             sizes=dict(sizes),

@@ -23,7 +23,7 @@ from comfypin.storage.interface import ObjectStore
 from comfypin.storage.registry import SCHEMES
 
 # Clients write an address where base64 is expected; no base64 begins so, because it has no colon.
-_ADDRESS = re.compile(r"\s*((?:https?|s3|gs)://\S+)\s*")
+_ADDRESS = re.compile(rf"\s*((?:https?|{'|'.join(map(re.escape, SCHEMES))})://\S+)\s*")
 OpenBucket = Callable[[str, str], ObjectStore]
 OpenClient = Callable[[Deadline], HttpClient]
 

@@ -1,23 +1,33 @@
 """What the variables say of Google Cloud Storage."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from comfypin.errors.storage import SettingInvalid
 from comfypin.storage.endpoint import checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
 from comfypin.storage.proxy import Proxies
 from comfypin.storage.variables import Variables
 
 DEFAULT_BASE_SLEEP_S = 0.5
+_KEY, _KEY_AS_JSON = "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcsSettings(BucketSettings):
-    """Google Cloud Storage, as the `GCS_*` variables describe it."""
+    """Google Cloud Storage, as the `GCS_*` variables describe it.
+
+    The key is in `credentials_file`, or is `credentials_info`, what such a file holds; `credentials_named` says in
+    words where it was found. Without either, the platform's is used.
+    """
 
     project: str | None = None
     credentials_file: Path | None = None
+    credentials_info: Mapping[str, Any] | None = field(default=None, repr=False)
+    credentials_named: str | None = None
     retry_base_sleep_s: float = DEFAULT_BASE_SLEEP_S
     public: bool = False
     endpoint: str | None = None
@@ -37,7 +47,7 @@ class GcsSettings(BucketSettings):
             bucket=env.bucket("GCS_BUCKET", scheme="gs"),
             prefix=env.prefix("GCS_PREFIX"),
             project=env.text("GOOGLE_CLOUD_PROJECT", "GCS_PROJECT"),
-            credentials_file=env.file("GOOGLE_APPLICATION_CREDENTIALS"),
+            **_key(env),
             retries=env.count("GCS_RETRIES", default=DEFAULT_RETRIES),
             retry_base_sleep_s=env.seconds("GCS_RETRY_BASE_SLEEP", default=DEFAULT_BASE_SLEEP_S),
             public=env.flag("GCS_PUBLIC", default=False),
@@ -57,3 +67,27 @@ class GcsSettings(BucketSettings):
     def public_base(self) -> str | None:
         """Google's own address of the bucket, if its objects are public."""
         return f"https://storage.googleapis.com/{self.bucket}" if self.public else None
+
+
+def _key(env: Variables) -> dict[str, Any]:
+    """Find the key: JSON in a variable (platforms' secrets can only be variables) before a file.
+
+    Raises `SettingInvalid`.
+    """
+    for variable in (_KEY_AS_JSON, _KEY):
+        written = env.text(variable)
+        if written is not None and (variable == _KEY_AS_JSON or written.startswith("{")):
+            return {"credentials_info": _parsed(written, variable), "credentials_named": f"the key is in {variable}"}
+    file = env.file(_KEY)
+    return {"credentials_file": file, "credentials_named": f"{_KEY} names {file}" if file else None}
+
+
+def _parsed(written: str, variable: str) -> Mapping[str, Any]:
+    try:
+        info = json.loads(written)
+    except (ValueError, RecursionError):
+        info = None
+    if not isinstance(info, dict):
+        # From None: what Python says of JSON that is none holds the text.
+        raise SettingInvalid(variable=variable, expected="the JSON that a key's file holds") from None
+    return info

@@ -5,7 +5,7 @@ import re
 
 # Signatures of presigned URLs, the id of an upload session (whoever has it may write the object), tokens.
 _SECRETS = re.compile(
-    r"(?i)\b(upload_id|uploadId|X-(?:Amz|Goog)-[A-Za-z-]+|Signature|GoogleAccessId|access_token|assertion|token)"
+    r"(?i)\b(upload_id|uploadId|X-(?:Amz|Goog)-[A-Za-z-]+|Signature|GoogleAccessId|access_token|assertion|token|sig|AccountKey)"
     r"=[^&\s\"']+"
 )
 _BEARER = re.compile(r"(?i)\b(Bearer|AWS4-HMAC-SHA256)\s+[^\s\"',]+")

@@ -69,8 +69,9 @@ class StoreKind:
 
 # In this order they are looked at when the variables name several buckets, and no output mode is chosen.
 _ALL = (
-    StoreKind(name="gcs", scheme="gs", title="Google Cloud Storage", sdk="google.auth"),
+    StoreKind(name="gcs", scheme="gs", title="Google Cloud Storage", sdk="google.cloud.storage"),
     StoreKind(name="s3", scheme="s3", title="S3", sdk="boto3", aliases=("r2",)),
+    StoreKind(name="azure", scheme="az", title="Azure Blob Storage", sdk="azure.storage.blob"),
 )
 KINDS: Mapping[str, StoreKind] = {kind.name: kind for kind in _ALL}
 SCHEMES: Mapping[str, StoreKind] = {scheme: kind for kind in _ALL for scheme in (kind.scheme, *kind.aliases)}

@@ -84,6 +84,9 @@ class Transport:
     def _send(
         self, request: AWSPreparedRequest, headers: dict[str, str], proxy: Proxy | None
     ) -> urllib3.BaseHTTPResponse:
+        if proxy is not None and request.url.startswith("http:"):
+            # That connection must not be used again, whether the proxy closes it in time or not.
+            return self._exchange(self._make_pool(request.url, "", proxy), request, headers, proxy)
         if proxy is not None or not self._connect_to:
             return self._exchange(self._pool(request.url, "", proxy), request, headers, proxy)
         # Only what was checked is dialled, whatever a name server says of the host by now.

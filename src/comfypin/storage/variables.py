@@ -119,6 +119,7 @@ def bucket_name(text: str, *, variable: str, scheme: str) -> str:
     """A bucket's name from itself or its address, `s3://name`. Raises `SettingInvalid`."""
     name = text.removeprefix(f"{scheme}://").rstrip("/")
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?", name):
-        expected = f"the name of a bucket alone (what keys begin with is {'GCS' if scheme == 'gs' else 'S3'}_PREFIX)"
+        family = {"gs": "GCS", "az": "AZURE"}.get(scheme, "S3")
+        expected = f"the name of a bucket alone (what keys begin with is {family}_PREFIX)"
         raise SettingInvalid(variable=variable, value=None if "@" in text else text, expected=expected)
     return name

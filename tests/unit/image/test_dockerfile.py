@@ -30,7 +30,7 @@ def test_a_requirements_file_is_taken_apart_by_name() -> None:
     assert chosen(text, lambda name: name not in UNUSED) == b"a==1 \\\n    --hash=sha256:1\n"
 
 
-@pytest.mark.parametrize("package", ["boto3", "botocore", "s3transfer"])
-def test_what_s3s_client_needs_is_in_the_image(package: str) -> None:
+@pytest.mark.parametrize("package", ["boto3", "botocore", "s3transfer", "google-cloud-storage", "azure-storage-blob"])
+def test_what_the_stores_clients_need_is_in_the_image(package: str) -> None:
     needed = {Requirement(text).name for text in importlib.metadata.requires(package) or () if "extra ==" not in text}
     assert not UNUSED & {package, *needed}

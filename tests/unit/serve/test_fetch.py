@@ -36,12 +36,14 @@ def test_an_input_may_point_a_node_at_its_file(tmp_path: Path) -> None:
     assert bring(tmp_path, {"inputs": [{"name": "a", "data": "AAAA", "node": "7"}]}) == (f"7={tmp_path / 'a'}",)
 
 
-def test_buckets_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["gs", "s3", "az"])
+def test_buckets_are_read(tmp_path: Path, scheme: str) -> None:
     store = MemoryStore()
     file = tmp_path / "source"
     file.write_bytes(b"pixels")
     store.put("some/key.png", Payload(path=file, size_bytes=6, sha256=Digest.of(b"pixels")))
-    bring(tmp_path, {"inputs": [{"name": "a", "url": "gs://pictures/some/key.png"}]}, stores={"gs://pictures": store})
+    item = {"name": "a", "url": f"{scheme}://pictures/some/key.png"}
+    bring(tmp_path, {"inputs": [item]}, stores={f"{scheme}://pictures": store})
     assert (tmp_path / "a").read_bytes() == b"pixels"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors.storage import ProxyRefused, SettingInvalid, StoreUnreachable, Transient
-from comfypin.storage.gcs_keys import GcsKeys
+from comfypin.storage.gcs_credentials import GoogleCredentials
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.proxy import Proxies
 from comfypin.storage.retry import Retry
@@ -175,33 +175,28 @@ def test_no_second_plain_request_is_sent_to_a_proxy_on_a_connection(tmp_path: Pa
     assert [said for _, said in seen] == ["close", "close"]
 
 
-def test_googles_tokens_go_by_the_proxy_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_googles_tokens_go_by_the_proxy_too(tmp_path: Path) -> None:
     token = '{"access_token": "t0k3n", "expires_in": 3600, "token_type": "Bearer"}'
 
     def answer(handler: object) -> tuple[int, str]:
         return 200, token
 
     with connect_proxy(login="u:p") as proxy, answering_by(answer) as url:
-        # Google's library reads the environment itself.
-        monkeypatch.setenv("HTTP_PROXY", proxy.url)
         key_file = service_account(tmp_path / "key.json", token_uri=f"{url}/token")
-        keys = GcsKeys(GcsSettings.from_variables({"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)}))
-        assert "Bearer t0k3n" in keys.headers("GET", "https://storage.googleapis.com").values()
-        assert proxy.asked == [f"POST {url}/token"]
+        environ = {"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file), "HTTP_PROXY": proxy.url}
+        GoogleCredentials(GcsSettings.from_variables(environ)).session(url).get(f"{url}/object")
+        assert proxy.asked == [f"POST {url}/token", f"GET {url}/object"]
 
 
 @pytest.mark.parametrize(("login", "words"), [("u:p", "wants a user and password"), (None, "has no way to it")])
-def test_googles_tokens_that_the_proxy_refuses_are_said_to_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str | None, words: str
-) -> None:
+def test_googles_tokens_that_the_proxy_refuses_are_said_to_be(tmp_path: Path, login: str | None, words: str) -> None:
     with connect_proxy(login=login) as proxy:
         url = f"http://{proxy.host}"
-        monkeypatch.setenv("HTTPS_PROXY", url)
         key_file = service_account(tmp_path / "key.json", token_uri="https://127.0.0.1:1/token")
         environ = {"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file), "HTTPS_PROXY": url}
-        keys = GcsKeys(GcsSettings.from_variables(environ))
+        session = GoogleCredentials(GcsSettings.from_variables(environ)).session("https://127.0.0.1:1")
         with pytest.raises((ProxyRefused, StoreUnreachable), match=f"Google's token service.*{words}"):
-            keys.headers("GET", "https://storage.googleapis.com")
+            session.get("https://127.0.0.1:1/object")
 
 
 def test_a_roles_keys_are_fetched_by_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ def test_r2_addresses_are_s3s() -> None:
 def test_gcs_is_looked_at_before_s3() -> None:
     assert configured_bucket({"S3_BUCKET": "a", "GCS_BUCKET": "b"}) == "gcs"
     assert configured_bucket({"S3_BUCKET": "a"}) == "s3"
+    assert configured_bucket({"AZURE_CONTAINER": "a"}) == "azure"
     assert configured_bucket({}) is None
 
 
@@ -58,7 +59,7 @@ def test_an_address_is_a_bucket_or_a_folder() -> None:
 
 @pytest.mark.parametrize("text", ["ftp://host/x", "s3://", "gs:///key"])
 def test_an_address_of_no_store_lists_those_that_there_are(text: str) -> None:
-    with pytest.raises(UsageError, match=r"gs://bucket/prefix, s3://bucket/prefix or DIR"):
+    with pytest.raises(UsageError, match=r"gs://bucket/prefix, s3://bucket/prefix, az://bucket/prefix or DIR"):
         Address.parse(text)
 
 

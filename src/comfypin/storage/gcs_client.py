@@ -1,0 +1,267 @@
+"""google-cloud-storage's client of one bucket, set up for our uploads; what goes wrong in it is named by our errors."""
+
+import base64
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any, BinaryIO, cast
+from urllib.parse import quote
+
+import google_crc32c
+import requests
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage import Blob, Client
+from google.cloud.storage.exceptions import DataCorruption
+from urllib3.exceptions import HTTPError
+
+from comfypin.digest import CHUNK_BYTES
+from comfypin.errors import StorageError
+from comfypin.errors.storage import PayloadUnreadable, Transient
+from comfypin.storage.gcs_credentials import GoogleCredentials
+from comfypin.storage.gcs_errors import (
+    FAILURES,
+    explained,
+    is_claimed_success,
+    lost_session,
+    refuse_page,
+)
+from comfypin.storage.gcs_settings import GcsSettings
+from comfypin.storage.interface import Payload
+from comfypin.storage.redaction import redact_library_logs
+from comfypin.storage.retry import Retry
+from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, sending
+
+WHOLE_BYTES = 8 << 20  # google-cloud-storage sends one request up to here, and a session above
+# Without a size of ours it would read 100 MiB at a time, and hold 256.
+PIECE_BYTES = 16 << 20
+CHECK_TIMEOUT_S = 30.0
+_GOOGLE = "https://storage.googleapis.com"
+_USUAL_TIMEOUT = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """What the server says of an object."""
+
+    size_bytes: int
+    crc32c: str | None
+    etag: str | None
+    metadata: dict[str, str]
+
+
+class GaveUp(Exception):
+    """A piece of an upload failed as often as it may. `error` says how."""
+
+    def __init__(self, error: StorageError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class GcsClient:
+    """One bucket. Safe for threads."""
+
+    def __init__(self, settings: GcsSettings) -> None:
+        redact_library_logs()
+        # Otherwise the library asks for the bucket's facts in a thread of its own, for traces that nobody takes.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        self.name = str(settings.bucket)
+        self._settings = settings
+        self._endpoint = settings.endpoint or _GOOGLE
+        self._credentials = GoogleCredentials(settings)
+        self._session = self._credentials.session(self._endpoint)
+        self._session.max_redirects = 0
+        # The session adds the tokens, so that the client has no need to ask which universe the credentials are of.
+        client = Client(
+            project=settings.project,
+            credentials=AnonymousCredentials(),
+            _http=self._session,
+            client_options={"api_endpoint": self._endpoint},
+        )
+        self._bucket = client.bucket(self.name)
+        self._acl = "publicRead" if settings.public else None
+
+    def upload(self, full: str, payload: Payload, file: BinaryIO, *, retry: Retry) -> ObjectFacts | None:
+        """Send a file; return what the server says of it, None if it says that all is well and does not show it.
+
+        A small file is one request. The pieces of a large one are tried again as `retry` says; then `GaveUp` is raised,
+        or `SessionLost` if the whole has to begin anew. Raises `StorageError`.
+        """
+        stream = PayloadStream(payload, file)
+        blob: Blob = cast("Any", _Upload)(full, self._bucket, chunk_size=PIECE_BYTES)
+        blob.metadata = dict(payload.metadata)
+        is_large = payload.size_bytes > WHOLE_BYTES
+        with self.failures_named("write", full):
+            try:
+                with sending(payload.pace, payload.size_bytes):
+                    blob.upload_from_file(
+                        stream,
+                        size=payload.size_bytes,
+                        content_type=payload.media_type,
+                        predefined_acl=self._acl,
+                        checksum="crc32c",
+                        timeout=_USUAL_TIMEOUT,
+                        retry=self._retrying_pieces(full, retry) if is_large else None,
+                    )
+                facts = _facts(blob)
+            except (DataCorruption, *FAILURES) as exc:
+                if not is_claimed_success(exc):
+                    raise
+                refuse_page(exc, f"gs://{self.name}")
+                return None
+        # Of a session the library has compared the checksum.
+        is_same = is_large or facts.crc32c == stream.crc32c
+        return facts if is_same and facts.size_bytes == payload.size_bytes else None
+
+    def facts(self, full: str) -> ObjectFacts | None:
+        """What the server says of an object; None if there is none. Raises `StorageError`."""
+        with self.failures_named("look at", full):
+            blob = self._bucket.get_blob(full, timeout=_USUAL_TIMEOUT, retry=None)
+            return None if blob is None else _facts(blob)
+
+    def stream(self, full: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
+        """The object's bytes as they come, in one request. Raises `StorageError`."""
+        # The library itself can only fill a file, or ask once for each piece.
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
+        url = f"{self._endpoint}/storage/v1{self._bucket.path}/o/{quote(full, safe='')}?alt=media"
+        expected = HTTPStatus.PARTIAL_CONTENT if offset else HTTPStatus.OK
+        with (
+            self.failures_named(action, full),
+            self._session.get(url, headers=headers, stream=True, timeout=_USUAL_TIMEOUT) as response,
+        ):
+            if response.status_code != expected:
+                if response.status_code < 300:
+                    response.status_code = HTTPStatus.BAD_GATEWAY  # Google never answers this with another success
+                raise requests.HTTPError(response=response)
+            while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+                yield chunk
+
+    def granted(self, permissions: Sequence[str]) -> list[str]:
+        """Which of these permissions the credentials have on the bucket. Raises `StorageError`."""
+        with self.failures_named("look at", ""):
+            found = self._bucket.test_iam_permissions(list(permissions), timeout=CHECK_TIMEOUT_S, retry=None)
+        return [str(item) for item in found] if isinstance(found, list) else []
+
+    def access_settings(self) -> tuple[bool, bool]:
+        """Whether the bucket has uniform bucket-level access, and enforces public access prevention.
+
+        Raises `StorageError`.
+        """
+        with self.failures_named("read the access settings of", ""):
+            self._bucket.reload(timeout=CHECK_TIMEOUT_S, retry=None)
+            found = self._bucket.iam_configuration
+            return bool(found.uniform_bucket_level_access_enabled), found.public_access_prevention == "enforced"
+
+    def signed_url(self, full: str, *, ttl_s: int) -> str:
+        """A signed GET (version 4). Raises `SigningImpossible`, `StorageError`."""
+        signer = self._credentials.signer()
+        with self._credentials.failures_named():
+            url: str = self._bucket.blob(full).generate_signed_url(
+                version="v4",
+                expiration=timedelta(seconds=ttl_s),
+                method="GET",
+                api_access_endpoint=self._endpoint,
+                credentials=signer,
+            )
+        return url
+
+    def uri(self, full: str) -> str:
+        """The object's address."""
+        return f"gs://{self.name}/{full}"
+
+    @contextmanager
+    def failures_named(self, action: str, full: str) -> Iterator[None]:
+        """Make errors of ours of what goes wrong within."""
+        try:
+            yield
+        except (HTTPError, DataCorruption, *FAILURES) as exc:
+            error, cause = self._explained(exc, action, full)
+            raise error from cause
+
+    def _explained(self, exc: Exception, action: str, full: str) -> tuple[StorageError, Exception]:
+        uri = self.uri(full) if full else ""
+        proxy = self._settings.proxies.to(self._endpoint)
+        return explained(exc, bucket=self.name, action=action, uri=uri, proxy=proxy)
+
+    def _retrying_pieces(self, full: str, retry: Retry) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+        """What the library takes for its retry policy: it is given each request of a session, and makes it."""
+
+        def once(request: Callable[[], Any]) -> Any:
+            try:
+                return request()
+            except FAILURES as exc:
+                if is_claimed_success(exc):
+                    raise
+                error, cause = self._explained(exc, "write", full)
+                raise lost_session(exc, error, store=f"gs://{self.name}") or error from cause
+
+        def policy(request: Callable[[], Any]) -> Callable[[], Any]:
+            def call() -> Any:
+                try:
+                    return retry.call(lambda: once(request), what=self.uri(full))
+                except Transient as exc:
+                    raise GaveUp(exc) from exc
+
+            return call
+
+        return policy
+
+
+class _Upload(Blob):
+    """An object that is being uploaded."""
+
+    def delete(self, *_args: Any, **_options: Any) -> None:
+        """Delete nothing: the library would, if a checksum differs, and by then another worker may have stored it."""
+
+
+class PayloadStream:
+    """A payload's file as the library reads it: from the beginning, once. `crc32c` is of a small file's bytes."""
+
+    def __init__(self, payload: Payload, file: BinaryIO) -> None:
+        self._payload = payload
+        self._descriptor = file.fileno()
+        self._position = 0
+        self._checksum = google_crc32c.Checksum()
+
+    @property
+    def crc32c(self) -> str:
+        """The checksum of a small file, as Google writes it."""
+        return base64.b64encode(self._checksum.digest()).decode("ascii")
+
+    def tell(self) -> int:
+        """How much was read."""
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes, less only at the end. Raises `PayloadUnreadable`."""
+        wanted = min(size, self._payload.size_bytes - self._position)
+        pieces = []
+        while wanted > 0:
+            try:
+                piece = os.pread(self._descriptor, wanted, self._position)
+            except OSError as exc:
+                raise self._unreadable((exc.strerror or str(exc)).lower()) from exc
+            if not piece:
+                raise self._unreadable("it became shorter while it was uploaded")
+            pieces.append(piece)
+            self._position += len(piece)
+            wanted -= len(piece)
+            if self._payload.size_bytes <= WHOLE_BYTES:
+                self._checksum.update(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _unreadable(self, reason: str) -> PayloadUnreadable:
+        return PayloadUnreadable(path=str(self._payload.path), reason=reason)
+
+
+def _facts(blob: Blob) -> ObjectFacts:
+    """Raises one of `NONSENSE` if the answer does not describe an object."""
+    metadata = blob.metadata or {}
+    return ObjectFacts(
+        size_bytes=int(blob.size),
+        crc32c=blob.crc32c,
+        etag=blob.etag,
+        metadata={str(name): str(value) for name, value in metadata.items()},
+    )

@@ -1,0 +1,156 @@
+"""The HTTP session that we give to Google's and Azure's client libraries, which would make one of their own.
+
+Theirs reads proxies from the process's environment, trusts certifi's certificates and sends a body in one piece. This
+one goes by the proxies and certificates of the settings, and sends pieces small enough to be paced and stopped.
+"""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from comfypin.errors.storage import CertificatesUnusable
+from comfypin.storage.proxy import PROXY_WANTS_LOGIN, Proxies, Proxy, ProxyFailed
+
+Pace = Callable[[int], None]
+
+# urllib3 gives each piece of a body this long to get into the kernel's buffers, too.
+CONNECT_TIMEOUT_S = 20.0
+READ_TIMEOUT_S = 300.0
+_CONNECTIONS = 32
+_PIECE_BYTES = 512 << 10
+
+
+class Upload:
+    """What a thread sends at present: its pace, and how many bytes of the payload are still to be told to it."""
+
+    def __init__(self, pace: Pace | None, size_bytes: int) -> None:
+        self.pace = pace
+        self.size_bytes = size_bytes
+
+
+class _Current(threading.local):
+    upload: Upload | None = None
+
+
+_CURRENT = _Current()
+
+
+@contextmanager
+def sending(pace: Pace | None, size_bytes: int) -> Iterator[None]:
+    """Have the pace told of the payload's bytes that this thread sends within, in any number of requests.
+
+    A request's body may hold more than the payload (a multipart envelope); the pace hears of `size_bytes` of each body.
+    """
+    _CURRENT.upload = Upload(pace, size_bytes)
+    try:
+        yield
+    finally:
+        _CURRENT.upload = None
+
+
+class SettingsAdapter(HTTPAdapter):
+    """Connects by the settings' proxies and certificates. `origin`, if given, is all that may see a token."""
+
+    def __init__(self, proxies: Proxies, *, ca_bundle: str | None = None, origin: str | None = None) -> None:
+        self._proxies = proxies
+        self._origin = origin
+        self._tls = _tls_context(ca_bundle)
+        self._met: dict[str, Proxy] = {}
+        super().__init__(pool_maxsize=_CONNECTIONS)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Make the pool of direct connections."""
+        super().init_poolmanager(*args, **options, ssl_context=self._tls, blocksize=_PIECE_BYTES)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Make the pool of a proxy's connections; its certificate is checked like the server's."""
+        tls = {"ssl_context": self._tls, "proxy_ssl_context": self._tls}
+        return super().proxy_manager_for(proxy, **options, **tls, blocksize=_PIECE_BYTES)
+
+    def cert_verify(self, *args: Any, **options: Any) -> None:
+        """Leave the context as it is: it checks certificates, and knows which to trust."""
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """What a proxy alone is shown."""
+        return self._met[proxy].headers
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        """Send a request. Raises `requests.RequestException`, `ProxyFailed`, and what the pace raises."""
+        url = str(request.url)
+        if self._origin is not None and not url.startswith(f"{self._origin}/"):
+            # An upload session may be anywhere; tokens are for the service's own address.
+            request.headers.pop("Authorization", None)
+            if self._origin.startswith("https:") and not url.startswith("https:"):
+                raise requests.exceptions.InvalidURL("less safe than the service's own address")
+        proxy = self._proxies.to(url)
+        options["proxies"] = {}
+        if proxy is not None:
+            self._met[proxy.name] = proxy
+            options["proxies"] = {urlsplit(url).scheme: proxy.name}
+            if url.startswith("http:"):
+                request.headers["Connection"] = "close"  # tinyproxy takes one plain request a connection
+        if isinstance(request.body, bytes):
+            request.body = _Pieces(request.body, _CURRENT.upload if _carries_payload(request) else None)  # type: ignore[assignment]
+        response = super().send(request, *args, **options)
+        if proxy is not None and response.status_code == PROXY_WANTS_LOGIN:
+            raise ProxyFailed.of_status(proxy, PROXY_WANTS_LOGIN)
+        return response
+
+
+class _Pieces:
+    """Bytes as urllib3 reads and sends them."""
+
+    def __init__(self, data: bytes, upload: Upload | None) -> None:
+        self._data = memoryview(data)
+        self._untold_bytes = min(upload.size_bytes, len(data)) if upload else 0
+        self._pace = upload.pace if upload else None
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self, size: int = -1) -> memoryview:
+        piece = self._data[: size if size >= 0 else None]
+        told = min(len(piece), self._untold_bytes)
+        if told and self._pace is not None:
+            self._pace(told)
+        self._untold_bytes -= told
+        self._data = self._data[len(piece) :]
+        return piece
+
+
+def session_for(
+    proxies: Proxies,
+    *,
+    ca_bundle: str | None = None,
+    origin: str | None = None,
+    session: requests.Session | None = None,
+) -> requests.Session:
+    """Return a session (the one that is given, else a new one) that connects as the settings say."""
+    made = session or requests.Session()
+    made.trust_env = False
+    made.mount("https://", adapter := SettingsAdapter(proxies, ca_bundle=ca_bundle, origin=origin))
+    made.mount("http://", adapter)
+    return made
+
+
+def _carries_payload(request: requests.PreparedRequest) -> bool:
+    kind: str | bytes = request.headers.get("content-type", "")
+    text = kind.decode("latin-1") if isinstance(kind, bytes) else kind
+    return request.method == "PUT" or text.startswith("multipart/")
+
+
+def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    folder = ca_bundle if ca_bundle and Path(ca_bundle).is_dir() else None
+    try:
+        made = ssl.create_default_context(cafile=None if folder else ca_bundle, capath=folder)
+    except OSError as exc:
+        raise CertificatesUnusable(path=str(ca_bundle)) from exc
+    made.set_alpn_protocols(["http/1.1"])
+    return made
