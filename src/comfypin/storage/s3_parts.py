@@ -20,7 +20,7 @@ from comfypin.storage.s3_errors import BODY, STATUS, code_in
 from comfypin.storage.upload_body import UploadBody
 from comfypin.storage.upload_notes import Left, UploadNotes
 
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 8
 
 
 class PartsUpload:
