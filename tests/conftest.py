@@ -99,6 +99,12 @@ def captures() -> Path:
 
 
 @pytest.fixture(scope="session")
+def http_recordings() -> Path:
+    """Each request to a real ComfyUI 0.3.64 with its whole answer, and the websocket's messages of whole runs."""
+    return ROOT / "tests" / "data" / "http"
+
+
+@pytest.fixture(scope="session")
 def field_locks() -> Path:
     """Lock files as they exist in the field, beside a checkout of ours."""
     return shared_path("locks")

@@ -92,9 +92,9 @@ class TestA400:
         ],
     )
     async def test_names_node_class_input_received_and_allowed(
-        self, recording: str, expected: tuple[object, ...], captures: Path
+        self, recording: str, expected: tuple[object, ...], http_recordings: Path
     ) -> None:
-        body = json.loads((captures / "http" / f"{recording}.json").read_text())["body"]
+        body = json.loads((http_recordings / f"{recording}.json").read_text())["body"]
         async with engine_at() as (fake, engine):
             fake.say_next("POST /prompt", Canned(400, json.dumps(body).encode()))
             with pytest.raises(WorkflowRejected) as caught:
@@ -118,8 +118,10 @@ class TestA400:
             ("prompt_err_i_loadimage_missing_file", "nope.png"),
         ],
     )
-    async def test_without_a_node_says_what_the_engine_said(self, recording: str, words: str, captures: Path) -> None:
-        body = json.loads((captures / "http" / f"{recording}.json").read_text())["body"]
+    async def test_without_a_node_says_what_the_engine_said(
+        self, recording: str, words: str, http_recordings: Path
+    ) -> None:
+        body = json.loads((http_recordings / f"{recording}.json").read_text())["body"]
         async with engine_at() as (fake, engine):
             fake.say_next("POST /prompt", Canned(400, json.dumps(body).encode()))
             with pytest.raises(WorkflowRejected, match=words):

@@ -33,8 +33,8 @@ def plain(value: Any, key: str = "") -> Any:
     return value
 
 
-def recorded(captures: Path, name: str) -> Any:
-    return json.loads((captures / "http" / f"{name}.json").read_text())
+def recorded(http_recordings: Path, name: str) -> Any:
+    return json.loads((http_recordings / f"{name}.json").read_text())
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ REFUSED: dict[str, object] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_submitted_graph_is_answered_as_recorded(name: str, engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, f"prompt_err_{name}")
+async def test_a_submitted_graph_is_answered_as_recorded(name: str, engine: Embedded, http_recordings: Path) -> None:
+    expected = recorded(http_recordings, f"prompt_err_{name}")
     async with engine.client.post("/prompt", json={"prompt": REFUSED[name]}) as answer:
         assert answer.status == expected["status"]
         if answer.status == 500:
@@ -89,9 +89,9 @@ async def test_a_submitted_graph_is_answered_as_recorded(name: str, engine: Embe
     ("name", "body"), [("d2_empty_body", b"{}"), ("d3_not_json", b"{nonsense"), ("d6_json_array_body", b"[]")]
 )
 async def test_a_body_of_another_shape_is_answered_as_recorded(
-    name: str, body: bytes, engine: Embedded, captures: Path
+    name: str, body: bytes, engine: Embedded, http_recordings: Path
 ) -> None:
-    expected = recorded(captures, f"prompt_err_{name}")
+    expected = recorded(http_recordings, f"prompt_err_{name}")
     async with engine.client.post("/prompt", data=body) as answer:
         assert answer.status == expected["status"]
         if answer.status == 500:
@@ -110,9 +110,9 @@ async def test_a_body_of_another_shape_is_answered_as_recorded(
     ],
 )
 async def test_an_accepted_graph_is_answered_as_recorded(
-    name: str, fields: dict[str, object], engine: Embedded, captures: Path
+    name: str, fields: dict[str, object], engine: Embedded, http_recordings: Path
 ) -> None:
-    expected = recorded(captures, name)
+    expected = recorded(http_recordings, name)
     status, answer = await engine.post({"prompt": BASE, **fields})
     assert (status, plain(answer)) == (expected["status"], plain(expected["body"]))
     if "number" in fields:
@@ -124,8 +124,8 @@ async def test_an_accepted_graph_is_answered_as_recorded(
 @pytest.mark.parametrize(
     "name", ["prompt_get_idle", "queue_idle", "features", "models", "object_info_unknown", "history_unknown_id"]
 )
-async def test_a_question_is_answered_as_recorded(name: str, engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, name)
+async def test_a_question_is_answered_as_recorded(name: str, engine: Embedded, http_recordings: Path) -> None:
+    expected = recorded(http_recordings, name)
     for prefix in ("", "/api"):
         async with engine.client.get(prefix + expected["request"].split()[1]) as answer:
             assert answer.status == expected["status"]
@@ -135,9 +135,9 @@ async def test_a_question_is_answered_as_recorded(name: str, engine: Embedded, c
 
 @pytest.mark.parametrize("name", ["object_info_one", "system_stats"])
 async def test_what_an_engine_says_of_itself_has_the_recorded_shape(
-    name: str, engine: Embedded, captures: Path
+    name: str, engine: Embedded, http_recordings: Path
 ) -> None:
-    expected = recorded(captures, name)
+    expected = recorded(http_recordings, name)
     ours = await engine.get(expected["request"].split()[1])
     if name == "object_info_one":
         assert ours == expected["body"]
@@ -159,44 +159,44 @@ async def test_what_an_engine_says_of_itself_has_the_recorded_shape(
     ],
 )
 async def test_an_order_is_answered_as_recorded(
-    name: str, path: str, body: object, engine: Embedded, captures: Path
+    name: str, path: str, body: object, engine: Embedded, http_recordings: Path
 ) -> None:
-    expected = recorded(captures, name)
+    expected = recorded(http_recordings, name)
     async with engine.client.post(path, json=body) as answer:
         assert (answer.status, await answer.text()) == (expected["status"], "")
 
 
-async def test_an_order_without_a_body_to_free_is_answered_as_recorded(engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, "free_nobody")
+async def test_an_order_without_a_body_to_free_is_answered_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    expected = recorded(http_recordings, "free_nobody")
     async with engine.client.post("/free") as answer:
         assert (answer.status, await answer.text()) == (expected["status"], expected["body"]["_raw_text"])
         assert answer.headers["Connection"] == "close"
 
 
-async def test_another_method_is_answered_as_recorded(engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, "prompt_wrong_method")
+async def test_another_method_is_answered_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    expected = recorded(http_recordings, "prompt_wrong_method")
     async with engine.client.put("/prompt") as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, expected["headers"]["Allow"])
         assert await answer.text() == expected["body"]["_raw_text"]
 
 
-async def test_a_page_of_another_site_is_refused_as_recorded(engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, "post_origin_mismatch")
+async def test_a_page_of_another_site_is_refused_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    expected = recorded(http_recordings, "post_origin_mismatch")
     async with engine.client.post("/prompt", json={}, headers={"Origin": "http://evil.example"}) as answer:
         assert (answer.status, await answer.text()) == (expected["status"], "")
 
 
-async def test_an_unknown_path_is_answered_as_recorded(engine: Embedded, captures: Path) -> None:
+async def test_an_unknown_path_is_answered_as_recorded(engine: Embedded, http_recordings: Path) -> None:
     async with engine.client.get("/nope") as answer:
-        assert (answer.status, await answer.text()) == (recorded(captures, "unknown_path")["status"], "")
+        assert (answer.status, await answer.text()) == (recorded(http_recordings, "unknown_path")["status"], "")
 
 
-async def test_a_large_body_is_refused_as_recorded(tmp_path: Path, captures: Path) -> None:
+async def test_a_large_body_is_refused_as_recorded(tmp_path: Path, http_recordings: Path) -> None:
     async with embedded_engine(tmp_path, max_upload_bytes=1 << 20) as engine:
-        expected = recorded(captures, "prompt_body_too_large")
+        expected = recorded(http_recordings, "prompt_body_too_large")
         async with engine.client.post("/prompt", data=b"x" * (2 << 20)) as answer:
             assert (answer.status, await answer.text()) == (413, expected["body"]["_raw_text"])
-        expected = recorded(captures, "upload_too_large")
+        expected = recorded(http_recordings, "upload_too_large")
         form = FormData()
         form.add_field("image", b"x" * (2 << 20), filename="a.png")
         async with engine.client.post("/upload/image", data=form) as answer:
@@ -212,7 +212,7 @@ async def upload(engine: Embedded, name: str, data: bytes, **fields: str) -> tup
         return answer.status, await answer.json() if answer.status == 200 else await answer.text()
 
 
-async def test_uploads_are_answered_as_recorded(engine: Embedded, captures: Path) -> None:
+async def test_uploads_are_answered_as_recorded(engine: Embedded, http_recordings: Path) -> None:
     steps: list[tuple[str, bytes, dict[str, str]]] = [
         ("upload_image", b"a", {}),
         ("upload_same_again", b"a", {}),
@@ -223,27 +223,29 @@ async def test_uploads_are_answered_as_recorded(engine: Embedded, captures: Path
     ]
     names = {"upload_subfolder": "cap_b.png", "upload_temp": "cap_t.png"}
     for step, data, fields in steps:
-        expected = recorded(captures, step)
+        expected = recorded(http_recordings, step)
         assert await upload(engine, names.get(step, "cap_a.png"), data, **fields) == (200, expected["body"]), step
     assert (engine.folders.input / "cap_a.png").read_bytes() == b"c"
     assert (engine.folders.input / "cap_a (1).png").read_bytes() == b"b"
-    assert (await upload(engine, "a.png", b"x", subfolder="../.."))[0] == recorded(captures, "upload_traversal")[
+    assert (await upload(engine, "a.png", b"x", subfolder="../.."))[0] == recorded(http_recordings, "upload_traversal")[
         "status"
     ]
     async with engine.client.post("/upload/image", data={"other": "x"}) as answer:
-        assert answer.status == recorded(captures, "upload_no_image_field")["status"]
+        assert answer.status == recorded(http_recordings, "upload_no_image_field")["status"]
 
 
 @pytest.mark.parametrize("name", ["missing", "nofilename", "badtype", "traversal"])
-async def test_a_file_that_may_not_be_seen_is_answered_as_recorded(name: str, engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, f"view_{name}")
+async def test_a_file_that_may_not_be_seen_is_answered_as_recorded(
+    name: str, engine: Embedded, http_recordings: Path
+) -> None:
+    expected = recorded(http_recordings, f"view_{name}")
     async with engine.client.get(expected["request"].split()[1]) as answer:
         assert (answer.status, await answer.text()) == (expected["status"], "")
 
 
 @pytest.mark.parametrize("name", ["full", "head", "range", "preview", "rgb"])
-async def test_a_file_is_shown_as_recorded(name: str, engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, f"view_{name}")
+async def test_a_file_is_shown_as_recorded(name: str, engine: Embedded, http_recordings: Path) -> None:
+    expected = recorded(http_recordings, f"view_{name}")
     graph = {"1": empty(width=512, height=512, color=16746496), "2": save("1")}
     await engine.run(graph)
     method, path = expected["request"].split()
@@ -257,13 +259,13 @@ async def test_a_file_is_shown_as_recorded(name: str, engine: Embedded, captures
         assert (await answer.read())[:16].hex() == expected["body"]["_head_hex"]
 
 
-def messages_of(name: str, captures: Path) -> tuple[list[Any], dict[str, Any]]:
+def messages_of(name: str, http_recordings: Path) -> tuple[list[Any], dict[str, Any]]:
     """A recorded run's own messages, and the graph that gave them where its history was recorded too."""
-    run = recorded(captures, f"ws_{name}")
+    run = recorded(http_recordings, f"ws_{name}")
     own = [each["msg"] for each in run["messages"] if each["kind"] == "text"]
     prompt_id = run.get("prompt_id") or next(m["data"]["prompt_id"] for m in own if m["type"] == "execution_start")
     told = [m for m in own if m["data"].get("prompt_id") == prompt_id]
-    return told, recorded(captures, f"history_{name}")["body"][prompt_id]
+    return told, recorded(http_recordings, f"history_{name}")["body"][prompt_id]
 
 
 async def prepare_inputs(engine: Embedded) -> None:
@@ -294,8 +296,8 @@ def comparable(messages: list[Any]) -> list[Any]:
         "error_scale_impossible",
     ],
 )
-async def test_a_run_is_told_as_recorded(name: str, engine: Embedded, captures: Path) -> None:
-    expected, history = messages_of(name, captures)
+async def test_a_run_is_told_as_recorded(name: str, engine: Embedded, http_recordings: Path) -> None:
+    expected, history = messages_of(name, http_recordings)
     await prepare_inputs(engine)
     told = await engine.watch(history["prompt"][2])
     prompt_id = told[-1]["data"]["prompt_id"]
@@ -308,16 +310,16 @@ async def test_a_run_is_told_as_recorded(name: str, engine: Embedded, captures: 
     assert comparable([entry]) == comparable([history])
 
 
-async def test_a_cached_run_is_told_as_recorded(engine: Embedded, captures: Path) -> None:
-    expected, history = messages_of("success_fully_cached", captures)
+async def test_a_cached_run_is_told_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    expected, history = messages_of("success_fully_cached", http_recordings)
     await engine.run(history["prompt"][2])
     told = await engine.watch(history["prompt"][2])
     own = [message for message in told if "prompt_id" in message["data"]]
     assert comparable(own) == comparable(expected)
 
 
-async def test_an_error_beside_a_cached_output_is_told_as_recorded(engine: Embedded, captures: Path) -> None:
-    body = recorded(captures, "history_error_with_cached_output")["body"]
+async def test_an_error_beside_a_cached_output_is_told_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    body = recorded(http_recordings, "history_error_with_cached_output")["body"]
     (history,) = body.values()
     await prepare_inputs(engine)
     graph = history["prompt"][2]
@@ -327,11 +329,11 @@ async def test_an_error_beside_a_cached_output_is_told_as_recorded(engine: Embed
     assert comparable([entry]) == comparable([history])
 
 
-async def test_an_interrupted_run_is_told_as_recorded(engine: Embedded, captures: Path) -> None:
-    recording = recorded(captures, "ws_interrupted")
+async def test_an_interrupted_run_is_told_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    recording = recorded(http_recordings, "ws_interrupted")
     prompt_id = recording["prompt_id"]
     expected = [m["msg"] for m in recording["messages"] if m["msg"]["data"].get("prompt_id") == prompt_id]
-    graph = recorded(captures, "queue_busy")["body"]["queue_running"][0][2]
+    graph = recorded(http_recordings, "queue_busy")["body"]["queue_running"][0][2]
     async with engine.listening("c") as socket:
         _, answer = await engine.post({"prompt": graph, "client_id": "c"})
         told = []
@@ -343,15 +345,15 @@ async def test_an_interrupted_run_is_told_as_recorded(engine: Embedded, captures
     assert comparable(own) == comparable(expected)
 
 
-async def test_a_busy_queue_is_shown_as_recorded(engine: Embedded, captures: Path) -> None:
-    expected = recorded(captures, "queue_busy")["body"]
+async def test_a_busy_queue_is_shown_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    expected = recorded(http_recordings, "queue_busy")["body"]
     graphs = [entry[2] for entry in (*expected["queue_running"], *expected["queue_pending"])]
     ids = [(await engine.post({"prompt": g, "client_id": uuid.uuid4().hex}))[1]["prompt_id"] for g in graphs]
     while not (ours := await engine.get("/queue"))["queue_running"]:  # noqa: ASYNC110, as clients poll
         await asyncio.sleep(0.005)
     assert [entry[1] for entry in (*ours["queue_running"], *sorted(ours["queue_pending"]))] == ids
     remaining = (await engine.get("/prompt"))["exec_info"]["queue_remaining"]
-    assert remaining == recorded(captures, "prompt_get_busy")["body"]["exec_info"]["queue_remaining"]
+    assert remaining == recorded(http_recordings, "prompt_get_busy")["body"]["exec_info"]["queue_remaining"]
     assert [entry[2:3] + entry[4:] for entry in ours["queue_running"]] == [
         entry[2:3] + entry[4:] for entry in expected["queue_running"]
     ]
@@ -360,7 +362,7 @@ async def test_a_busy_queue_is_shown_as_recorded(engine: Embedded, captures: Pat
 
 
 async def test_the_catalogue_is_comfyuis(engine: Embedded, captures: Path) -> None:
-    real = recorded(captures, "object_info")
+    real = json.loads((captures / "http" / "object_info.json").read_text())
     files = ("LoadImage", "LoadImageMask")
     for name, ours in (await engine.get("/object_info")).items():
         if name in files:
@@ -368,8 +370,10 @@ async def test_the_catalogue_is_comfyuis(engine: Embedded, captures: Path) -> No
         assert ours == real[name], name
 
 
-async def test_a_new_websocket_hears_how_many_wait_and_can_ask_for_features(engine: Embedded, captures: Path) -> None:
-    expected = [each["msg"] for each in recorded(captures, "ws_connect_and_feature_flags")]
+async def test_a_new_websocket_hears_how_many_wait_and_can_ask_for_features(
+    engine: Embedded, http_recordings: Path
+) -> None:
+    expected = [each["msg"] for each in recorded(http_recordings, "ws_connect_and_feature_flags")]
     async with engine.client.ws_connect("/ws") as socket:
         first = await socket.receive_json()
         await socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
@@ -377,16 +381,16 @@ async def test_a_new_websocket_hears_how_many_wait_and_can_ask_for_features(engi
     assert [plain(first), plain(second)] == [plain(each) for each in expected]
 
 
-async def test_a_run_without_a_client_id_is_told_to_all_as_recorded(engine: Embedded, captures: Path) -> None:
-    expected = [each["msg"] for each in recorded(captures, "ws_no_client_id")["bystander"]]
+async def test_a_run_without_a_client_id_is_told_to_all_as_recorded(engine: Embedded, http_recordings: Path) -> None:
+    expected = [each["msg"] for each in recorded(http_recordings, "ws_no_client_id")["bystander"]]
     async with engine.client.ws_connect("/ws") as socket:
         await engine.post({"prompt": BASE})
         told = [await socket.receive_json() for _ in expected]
     assert [plain(each) for each in told] == [plain(each) for each in expected]
 
 
-async def test_a_bystander_hears_of_the_queue_alone(engine: Embedded, captures: Path) -> None:
-    expected = [each["msg"] for each in recorded(captures, "ws_bystander_of_other_client")]
+async def test_a_bystander_hears_of_the_queue_alone(engine: Embedded, http_recordings: Path) -> None:
+    expected = [each["msg"] for each in recorded(http_recordings, "ws_bystander_of_other_client")]
     async with engine.listening("other") as socket:
         await engine.watch(BASE)
         told = [await socket.receive_json() for _ in expected]

@@ -9,8 +9,8 @@ import pytest
 from comfypin.engine.history import HistoryEntry, Interrupted, Raised, Succeeded, parse_history
 
 
-def recorded(captures: Path, name: str) -> HistoryEntry:
-    body = json.loads((captures / "http" / f"{name}.json").read_text())["body"]
+def recorded(http_recordings: Path, name: str) -> HistoryEntry:
+    body = json.loads((http_recordings / f"{name}.json").read_text())["body"]
     [prompt_id] = body
     entry = parse_history(body, prompt_id)
     assert isinstance(entry, HistoryEntry)
@@ -23,34 +23,34 @@ def entry(outputs: Any = None, status: Any = None) -> HistoryEntry:
     return parsed
 
 
-def test_success_with_its_file(captures: Path) -> None:
-    found = recorded(captures, "history_success")
+def test_success_with_its_file(http_recordings: Path) -> None:
+    found = recorded(http_recordings, "history_success")
     assert found.verdict == Succeeded()
     assert [(file.node_id, file.filename, file.folder) for file in found.files] == [("2", "t_00001_.png", "output")]
 
 
-def test_a_preview_is_in_the_temp_folder(captures: Path) -> None:
-    assert [file.folder for file in recorded(captures, "history_blend_mask_preview").files] == ["output", "temp"]
+def test_a_preview_is_in_the_temp_folder(http_recordings: Path) -> None:
+    assert [file.folder for file in recorded(http_recordings, "history_blend_mask_preview").files] == ["output", "temp"]
 
 
-def test_cached_nodes(captures: Path) -> None:
-    assert recorded(captures, "history_success_fully_cached").cached == {"1", "2"}
+def test_cached_nodes(http_recordings: Path) -> None:
+    assert recorded(http_recordings, "history_success_fully_cached").cached == {"1", "2"}
 
 
-def test_a_failure_with_outputs_is_a_failure_without_inputs(captures: Path) -> None:
-    found = recorded(captures, "history_error_with_cached_output")
+def test_a_failure_with_outputs_is_a_failure_without_inputs(http_recordings: Path) -> None:
+    found = recorded(http_recordings, "history_error_with_cached_output")
     assert isinstance(found.verdict, Raised)
     assert (found.verdict.node_id, found.verdict.class_type) == ("5", "LoadImage")
     assert found.verdict.exception_type == "PIL.UnidentifiedImageError"
     assert found.verdict.traceback
 
 
-def test_an_interrupt_has_status_error_and_is_an_interrupt(captures: Path) -> None:
-    assert recorded(captures, "history_interrupted").verdict == Interrupted("12")
+def test_an_interrupt_has_status_error_and_is_an_interrupt(http_recordings: Path) -> None:
+    assert recorded(http_recordings, "history_interrupted").verdict == Interrupted("12")
 
 
-def test_a_success_after_a_failure_is_a_success(captures: Path) -> None:
-    assert recorded(captures, "history_stale_error_status_after_cached_run").verdict == Succeeded()
+def test_a_success_after_a_failure_is_a_success(http_recordings: Path) -> None:
+    assert recorded(http_recordings, "history_stale_error_status_after_cached_run").verdict == Succeeded()
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_unknown_is_not_the_same_as_no_history() -> None:
     assert parse_history({"p": "x"}, "p") is None
 
 
-def test_every_recorded_history_is_read(captures: Path) -> None:
-    for file in (captures / "http").glob("history_*.json"):
+def test_every_recorded_history_is_read(http_recordings: Path) -> None:
+    for file in (http_recordings).glob("history_*.json"):
         body = json.loads(file.read_text()).get("body")
         for prompt_id in body if isinstance(body, dict) else ():
             if not prompt_id.startswith("_"):

@@ -26,8 +26,8 @@ def said(kind: str, **data: Any) -> str:
     return json.dumps({"type": kind, "data": data})
 
 
-def recorded(captures: Path, name: str) -> Iterator[dict[str, Any]]:
-    whole = json.loads((captures / "http" / f"{name}.json").read_text())
+def recorded(http_recordings: Path, name: str) -> Iterator[dict[str, Any]]:
+    whole = json.loads((http_recordings / f"{name}.json").read_text())
     for message in whole["messages"] if isinstance(whole, dict) else whole:
         if message["kind"] == "text":
             yield message
@@ -79,9 +79,9 @@ def test_what_says_nothing_to_us_is_nothing(text: str) -> None:
     assert parse_message(text) is None
 
 
-def test_a_recorded_run_becomes_events_that_pair(captures: Path) -> None:
+def test_a_recorded_run_becomes_events_that_pair(http_recordings: Path) -> None:
     narrator, events = Narrator(), []
-    for message in recorded(captures, "ws_tiny_diffusion"):
+    for message in recorded(http_recordings, "ws_tiny_diffusion"):
         parsed = parse_message(json.dumps(message["msg"]))
         if isinstance(parsed, Addressed):
             events += narrator.hear(parsed.message, message["t"])
@@ -92,13 +92,13 @@ def test_a_recorded_run_becomes_events_that_pair(captures: Path) -> None:
     assert [event.value for event in events if isinstance(event, NodeProgress)] == [1, 2, 3, 4]
 
 
-def test_every_recorded_message_is_read_without_a_failure(captures: Path) -> None:
-    files = list((captures / "http").glob("ws_*.json"))
+def test_every_recorded_message_is_read_without_a_failure(http_recordings: Path) -> None:
+    files = list((http_recordings).glob("ws_*.json"))
     texts = [
         json.dumps(message["msg"])
         for file in files
         if isinstance(json.loads(file.read_text()), list) or "messages" in json.loads(file.read_text())
-        for message in recorded(captures, file.stem)
+        for message in recorded(http_recordings, file.stem)
         if "msg" in message
     ]
     assert len(texts) > 300
@@ -118,8 +118,8 @@ def test_what_is_no_queue_is_none(body: Any) -> None:
     assert parse_queue(body) is None
 
 
-def test_a_recorded_queue_is_read(captures: Path) -> None:
-    queue = parse_queue(json.loads((captures / "http" / "queue_busy.json").read_text())["body"])
+def test_a_recorded_queue_is_read(http_recordings: Path) -> None:
+    queue = parse_queue(json.loads((http_recordings / "queue_busy.json").read_text())["body"])
     assert queue is not None
     assert queue.running == ("a939699c-ef22-4e7f-8e59-a6ccbb22c208",)
     assert len(queue.pending) == 2

@@ -10,8 +10,8 @@ from comfypin.engine.refusal import parse_refusal
 from comfypin.errors.workflow import NodeProblem, WorkflowRejected
 
 
-def test_every_recorded_refusal_has_a_reason(captures: Path) -> None:
-    for file in (captures / "http").glob("prompt_err_*.json"):
+def test_every_recorded_refusal_has_a_reason(http_recordings: Path) -> None:
+    for file in (http_recordings).glob("prompt_err_*.json"):
         recording = json.loads(file.read_text())
         if recording["status"] == 400:
             refusal = parse_refusal(recording["body"])
@@ -19,15 +19,15 @@ def test_every_recorded_refusal_has_a_reason(captures: Path) -> None:
             assert refusal.reason, file.name
 
 
-def test_a_200_with_node_errors_is_a_refusal_that_names_the_dropped_outputs(captures: Path) -> None:
-    recording = json.loads((captures / "http" / "prompt_err_j_one_good_one_bad_output_is_200.json").read_text())
+def test_a_200_with_node_errors_is_a_refusal_that_names_the_dropped_outputs(http_recordings: Path) -> None:
+    recording = json.loads((http_recordings / "prompt_err_j_one_good_one_bad_output_is_200.json").read_text())
     refusal = parse_refusal(recording["body"])
     assert refusal is not None
     assert refusal.outputs == ("9",)
 
 
-def test_a_200_without_is_none(captures: Path) -> None:
-    assert parse_refusal(json.loads((captures / "http" / "prompt_success.json").read_text())["body"]) is None
+def test_a_200_without_is_none(http_recordings: Path) -> None:
+    assert parse_refusal(json.loads((http_recordings / "prompt_success.json").read_text())["body"]) is None
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"node_errors": []}, {"node_errors": {}}])
