@@ -28,7 +28,7 @@ from comfypin.retry import RetryPolicy
 log = logging.getLogger(__name__)
 
 # After the first restart, which is not waited for.
-_RESTARTS = RetryPolicy(retries=None, base_s=2.0, longest_s=30.0)
+RESTARTS = RetryPolicy(retries=None, base_s=2.0, longest_s=30.0)
 _STEADY_S = 60.0
 _PORT_TRIES = 5
 _READY_POLL_S = (0.02, 0.05, 0.1, 0.2)
@@ -222,7 +222,7 @@ class ChildHost:
         return explain_exit(code, tail, oom_killed=_oom_kills() > life.oom_kills_before)
 
     def _hold_back(self) -> None:
-        delay_s = _RESTARTS.delay_s(self._failures) if self._failures else None
+        delay_s = RESTARTS.delay_s(self._failures) if self._failures else None
         self._not_before = time.monotonic() + (delay_s or 0.0)
         self._failures += 1
 
