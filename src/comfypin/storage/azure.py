@@ -127,9 +127,7 @@ class AzureStore:
             return
         full = joined_key(self._prefix, f"{below}/{PROBE}" if below else PROBE)
         blob = self._container.get_blob_client(full)
-        try:
-            self._retry.call(lambda: self._send_probe(blob), what=self._uri(full))
-        except ChecksumMismatch:
+        if self._retry.call(lambda: self._refuses_probe(blob), what=self._uri(full)):
             return
         try:
             with self._failures_named("delete", full):
@@ -137,18 +135,23 @@ class AzureStore:
         except StorageError as exc:
             log.info("probe left behind", extra={"action": "probe_left", "uri": self._uri(full), "reason": exc.message})
 
-    def _send_probe(self, blob: "BlobClient") -> None:
+    def _refuses_probe(self, blob: "BlobClient") -> bool:
+        """Send the probe; return whether it was refused for its md5, which is what a sound service does."""
         from azure.storage.blob import ContentSettings
 
         other = bytearray(hashlib.md5(b"other bytes", usedforsecurity=False).digest())
-        with self._failures_named("write", blob.blob_name):
-            blob.upload_blob(
-                b"comfypin asks whether it may write here",
-                overwrite=True,
-                content_settings=ContentSettings(content_md5=other),
-                connection_timeout=CHECK_TIMEOUT_S,
-                read_timeout=CHECK_TIMEOUT_S,
-            )
+        try:
+            with self._failures_named("write", blob.blob_name):
+                blob.upload_blob(
+                    b"comfypin asks whether it may write here",
+                    overwrite=True,
+                    content_settings=ContentSettings(content_md5=other),
+                    connection_timeout=CHECK_TIMEOUT_S,
+                    read_timeout=CHECK_TIMEOUT_S,
+                )
+        except ChecksumMismatch:
+            return True
+        return False
 
     def _put_whole(self, blob: "BlobClient", payload: Payload, data: bytes) -> str | None:
         from azure.storage.blob import ContentSettings
