@@ -226,16 +226,19 @@ def _is_restricted(node: Shape) -> bool:
 def _decoration(graph: UiGraph, shapes: Mapping[str, Shape]) -> list[str]:
     """Nodes of no known class that give nothing to anybody: labels, bookmarks, muters, collectors of such."""
     readers = _readers(graph, shapes)
+    sources = _sources(readers)
     gone: dict[str, None] = {}
-    waiting = [shape for shape in shapes.values() if _is_foreign(shape)]
-    changed = True
-    while changed:
-        changed = False
-        for shape in waiting:
-            used = readers.get(shape.node.id, set()) - gone.keys()
-            if shape.node.id not in gone and not used and _is_inert(shape):
-                gone[shape.node.id] = None
-                changed = True
+    # A node that goes frees what it read: its sources are looked at again, once for each.
+    waiting = [shape.node.id for shape in reversed(shapes.values()) if _is_foreign(shape)]
+    while waiting:
+        node_id = waiting.pop()
+        shape = shapes.get(node_id)
+        if shape is None or node_id in gone or readers.get(node_id) or not _is_foreign(shape) or not _is_inert(shape):
+            continue
+        gone[node_id] = None
+        for source in sources.get(node_id, ()):
+            readers[source].discard(node_id)
+            waiting.append(source)
     return list(gone)
 
 
@@ -250,6 +253,14 @@ def _readers(graph: UiGraph, shapes: Mapping[str, Shape]) -> dict[str, set[str]]
         if link.target_id == OUTPUT_NODE:
             readers.setdefault(link.origin_id, set()).add(OUTPUT_NODE)
     return readers
+
+
+def _sources(readers: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    sources: dict[str, list[str]] = {}
+    for origin, targets in readers.items():
+        for target in targets:
+            sources.setdefault(target, []).append(origin)
+    return sources
 
 
 def _is_inert(shape: Shape) -> bool:
