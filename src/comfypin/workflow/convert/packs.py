@@ -229,7 +229,7 @@ def _decoration(graph: UiGraph, shapes: Mapping[str, Shape]) -> list[str]:
     sources = _sources(readers)
     gone: dict[str, None] = {}
     # A node that goes frees what it read: its sources are looked at again, once for each.
-    waiting = [shape.node.id for shape in reversed(shapes.values()) if _is_foreign(shape)]
+    waiting = [shape.node.id for shape in reversed(list(shapes.values())) if _is_foreign(shape)]
     while waiting:
         node_id = waiting.pop()
         shape = shapes.get(node_id)
@@ -275,7 +275,8 @@ def _is_inert(shape: Shape) -> bool:
 
 def _left_out(shape: Shape) -> Finding:
     values = shape.node.values
-    held = f" (it holds {len(values)} saved values)" if values else ""
+    count = len(values) if values else 0
+    held = f" (it holds {count} saved {'value' if count == 1 else 'values'})" if count else ""
     message = (
         f"it is in no node list and gives nothing to any other node{held}, so it is left out: "
         "labels, bookmarks and switches of a pack live on the page only"
