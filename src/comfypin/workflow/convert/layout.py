@@ -1,7 +1,7 @@
 """The saved values of a node laid out over its widgets, as the page does it while it loads: dynamic combos open."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from comfypin.digest import JsonValue
@@ -61,6 +61,20 @@ def lay_out(shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonVal
     if shape.class_type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler, str):
         values["sampler_name"] = sampler.removeprefix("sample_")
     return Layout(inputs=inputs, values=values, surplus=tuple(taker.rest), extra=taker.unnamed)
+
+
+def reopened(layout: Layout, combo: InputSpec, option: JsonValue) -> Layout:
+    """The layout with another option of a dynamic combo, whose own inputs come with their defaults."""
+    filler = _Filler(_Taker(()))
+    opened = list(_flat(filler.open(combo, option, _Taker(()))))
+    inputs: list[Widget | InputSpec] = []
+    for item in layout.inputs:
+        if not item.name.startswith(f"{combo.name}."):
+            inputs.append(item)
+        if item.name == combo.name:
+            inputs.extend(opened)
+    values = {name: filler.values.get(name, layout.values.get(name, UNSET)) for name, _ in _named(inputs)}
+    return replace(layout, inputs=tuple(inputs), values=values)
 
 
 class _Taker:
