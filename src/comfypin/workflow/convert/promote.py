@@ -235,20 +235,19 @@ class _Promotion:
         return replace(entry, widget=widget, deeper=deeper)
 
     def _input_of(self, entry: _Entry, inner: Shape) -> int | None:
-        for index, slot in enumerate(inner.inputs):
-            if inner.subgraph is None:
-                if slot.widget and slot.name == entry.widget:
-                    return index
-                continue
-            target = _target(inner, slot.name, self._containers)
-            if slot.name not in self._inside.values[inner.node.id]:
-                continue
-            if entry.deeper is not None:
-                if target == (entry.deeper, entry.widget):
-                    return index
-            elif entry.widget == slot.name or (target is not None and target[1] == entry.widget):
-                return index
-        return None
+        if inner.subgraph is None:
+            named = (at for at, slot in enumerate(inner.inputs) if slot.widget and slot.name == entry.widget)
+            return next(named, None)
+        promoted = [at for at, slot in enumerate(inner.inputs) if slot.name in self._inside.values[inner.node.id]]
+        for at in promoted:
+            name = inner.inputs[at].name
+            target = _target(inner, name, self._containers)
+            if entry.deeper is None and (entry.widget == name or (target is not None and target[1] == entry.widget)):
+                return at
+            if entry.deeper is not None and target == (entry.deeper, entry.widget):
+                return at
+        # A third part that names a node further in than the next one counts for nothing.
+        return next((at for at in promoted if inner.inputs[at].name == entry.widget), None)
 
     def _add_port(self, name: str, kind: str, targets: Sequence[tuple[str, int]]) -> str:
         unique, number = name, 1

@@ -165,6 +165,18 @@ def test_an_outer_entry_may_name_what_an_entry_within_promotes() -> None:
     assert newer_inputs(content, "1:21:11")["height"] == 71
 
 
+def test_a_third_part_that_names_a_node_further_in_counts_for_nothing() -> None:
+    def around(name: str, inner: dict[str, Any]) -> dict[str, Any]:
+        return {**OUTER, "id": name, "nodes": [{**inner, "id": 21}]}
+
+    within = {**node(21, "s", [70]), "properties": {"proxyWidgets": [["11", "height"]]}}
+    middle = {**node(21, "o", [71]), "properties": {"proxyWidgets": [["21", "height"]]}}
+    host = {**node(1, "p", [72]), "properties": {"proxyWidgets": [["31", "height", "11"]]}}
+    definitions = [{**around("p", middle), "nodes": [{**middle, "id": 31}], "links": [wire(2, 31, OUTPUT)]}]
+    content = ui([host], definitions={"subgraphs": [*definitions, around("o", within), PLAIN]})
+    assert newer_inputs(content, "1:31:21:11")["height"] == 72
+
+
 def test_an_entry_of_a_primitive_inside_sets_what_the_primitive_feeds() -> None:
     inside = definition(
         [node(10, "PrimitiveNode", [33, "fixed"]), node(11, "EmptyImage", [16, 17, 1, 3], wires={"width": 3})],
