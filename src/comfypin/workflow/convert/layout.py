@@ -20,7 +20,7 @@ from comfypin.workflow.convert.widgets import (
 from comfypin.workflow.inputs import COMBO, option_names
 from comfypin.workflow.texts import javascript_text
 
-CHOICE_INDEX = "index"
+CHOICE, CHOICE_INDEX = "choice", "index"
 # Widgets that take more or other values than their one, and came after the page stopped to save dummies.
 _NEWER_KINDS = frozenset({COMBO, "BOUNDING_BOX", "IMAGECOMPARE"})
 _MAX_OPTIONS = 1000
@@ -60,6 +60,8 @@ def lay_out(shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonVal
     sampler = values.get("sampler_name")
     if shape.class_type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler, str):
         values["sampler_name"] = sampler.removeprefix("sample_")
+    if shape.class_type == CUSTOM_COMBO and values.get(CHOICE, UNSET) is None:
+        values[CHOICE] = values.get("option1")
     return Layout(inputs=inputs, values=values, surplus=tuple(taker.rest), extra=taker.unnamed)
 
 

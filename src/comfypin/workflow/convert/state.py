@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.layout import as_text
+from comfypin.workflow.convert.layout import CHOICE, as_text
 from comfypin.workflow.convert.packs import Variable
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape, with_option
 from comfypin.workflow.convert.ui import INPUT_NODE, UiGraph
-from comfypin.workflow.convert.widgets import UNSET, Value, widget_kind
+from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, Value, widget_kind
 from comfypin.workflow.inputs import COMBO
 
 
@@ -118,6 +118,8 @@ def settle(value: Value, target: tuple[str, str], inside: Container, page: PageR
         return value
     if value is None and widget_kind(spec) == "COMBO" and spec.choices:
         return spec.choices[0]
+    if value is None and shape.node.type == CUSTOM_COMBO and target[1] == CHOICE:
+        return inside.values[target[0]].get("option1", None)
     multiline = page.multiline_is_text and widget_kind(spec) == "STRING" and bool(spec.options.get("multiline"))
     return as_text(value) if multiline else value
 

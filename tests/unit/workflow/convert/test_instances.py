@@ -358,3 +358,11 @@ def test_what_no_entry_names_has_the_value_in_its_place() -> None:
     """The page gives values by place first, and by entry over that."""
     inside = {**WITH_WIDTH, "nodes": [{**WITH_WIDTH["nodes"][0]}]}
     assert size(instance([51], entries=[["11", "height"]], inside=inside)) == (51, 51)
+
+
+def test_a_null_choice_of_a_custom_combo_is_its_first_option() -> None:
+    choosing = {**node(11, "CustomCombo", [None, 1, "a", "b", ""], wires={"choice": 3})}
+    plain = definition([choosing], [wire(2, 11, OUTPUT)])
+    assert newer_inputs(instance(inside=plain), "1:11")["choice"] == "a"
+    promoted = {**plain, "links": [*plain["links"], wire(3, INPUT, 11)], "inputs": [port("choice", 3, kind="COMBO")]}
+    assert newer_inputs(instance([None], inside=promoted), "1:11")["choice"] == "a"
