@@ -41,7 +41,7 @@ async def collect_outputs(
         texts=texts,
         cached=entry.cached,
         leftovers=found.companions,
-        warnings=tuple(_warnings(prompt, entry, found.files, gone)),
+        warnings=tuple(_warnings(prompt, entry, found.files, gone, folders)),
     )
 
 
@@ -67,17 +67,18 @@ def _without_misreported(
 def _texts(
     texts: Mapping[NodeId, tuple[str, ...]], mark: str | None, folders: Folders | None
 ) -> dict[NodeId, tuple[str, ...]]:
-    """The texts as the user's workflow would have made them: no mark of ours, no folder of this machine."""
-    output = f"{folders.output}/" if folders is not None else ""
-
-    def plain(text: str) -> str:
-        text = text.replace(mark, "") if mark else text
-        return text.removeprefix(output) if output else text
-
-    return {node_id: tuple(map(plain, said)) for node_id, said in texts.items()}
+    return {node_id: tuple(_plain(text, mark, folders) for text in said) for node_id, said in texts.items()}
 
 
-def _warnings(prompt: Prompt, entry: HistoryEntry, found: tuple[ReportedFile, ...], gone: int) -> Iterator[str]:
+def _plain(text: str, mark: str | None, folders: Folders | None) -> str:
+    """A text as the user's workflow would have made it: no mark of ours, no folder of this machine."""
+    text = text.replace(mark, "") if mark else text
+    return text.removeprefix(f"{folders.output}/") if folders is not None else text
+
+
+def _warnings(
+    prompt: Prompt, entry: HistoryEntry, found: tuple[ReportedFile, ...], gone: int, folders: Folders | None
+) -> Iterator[str]:
     mark = prompt.mark or ""
     for file in found:
         yield (
@@ -89,20 +90,27 @@ def _warnings(prompt: Prompt, entry: HistoryEntry, found: tuple[ReportedFile, ..
             f"{_node(prompt.graph, node_id)} reported no output, and no file of it was found: what it saves under a "
             "name or in a folder of its own stays with the engine."
         )
-    yield from _paths_in_texts(prompt, entry, found)
+    yield from _paths_in_texts(prompt, entry, found, folders)
     if gone:
         yield f"Temporary files of an earlier job, which the engine's cache reported again, are gone: {gone}."
 
 
-def _paths_in_texts(prompt: Prompt, entry: HistoryEntry, found: tuple[ReportedFile, ...]) -> Iterator[str]:
+def _paths_in_texts(
+    prompt: Prompt, entry: HistoryEntry, found: tuple[ReportedFile, ...], folders: Folders | None
+) -> Iterator[str]:
+    deliverable = "only files that a node reports are delivered from a ComfyUI on another machine."
+    if folders is not None:
+        deliverable = (
+            "only files that a node reports, or saves in the output folder under its filename_prefix, are delivered."
+        )
     names = {file.filename for file in (*entry.files, *found)}
     reporting = {file.node_id for file in entry.files}
     for node_id, said in entry.texts.items():
         for text in said if node_id not in reporting else ():
             if _is_path(text) and re.split(r"[/\\]", text)[-1] not in names:
+                named = _plain(text, prompt.mark, folders)
                 yield (
-                    f"{_node(prompt.graph, node_id)} names the file {text} in a text, not as an output: only files "
-                    "that a node reports, or saves in the output folder under its filename_prefix, are delivered."
+                    f"{_node(prompt.graph, node_id)} names the file {named} in a text, not as an output: {deliverable}"
                 )
 
 

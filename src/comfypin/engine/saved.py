@@ -193,7 +193,8 @@ async def _download(
             yield chunk
     except EngineAnswerInvalid as exc:
         if outside and 400 <= exc.status < 500:
-            raise OutputOutside(node_id=file.node_id, filename=shown) from exc
+            # Of a ComfyUI on another machine it is not known where its output folder is.
+            raise OutputOutside(node_id=file.node_id, filename=shown, certain=False) from exc
         if exc.status == 404:
             raise OutputGone(node_id=file.node_id, filename=shown) from exc
         raise

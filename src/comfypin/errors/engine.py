@@ -72,9 +72,10 @@ class OutputGone(EngineError):
 class OutputOutside(EngineError):
     """A node reported a file that is not in the engine's folders, from where alone outputs are delivered."""
 
-    def __init__(self, *, node_id: str, filename: str) -> None:
+    def __init__(self, *, node_id: str, filename: str, certain: bool = True) -> None:
+        place = "is outside ComfyUI's output folder" + ("" if certain else ", or is named as if it were")
         super().__init__(
-            f"Node {node_id} saved {filename}, which is outside ComfyUI's output folder, so it cannot be delivered. "
+            f"Node {node_id} saved {filename}, which {place}, so it cannot be delivered. "
             "Give the node a name, or a folder, inside the output folder (a relative one).",
             node_id=node_id,
             filename=filename,

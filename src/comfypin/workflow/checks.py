@@ -4,6 +4,7 @@ A third-party class may bring its own validation, which switches ComfyUI's check
 is not visible in /object_info; what those checks would say of such a class is a warning, and the engine decides.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -200,7 +201,8 @@ def _choices(choices: Sequence[JsonValue]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    # The words of the user's file, not Python's.
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 

@@ -1,8 +1,9 @@
 """What can be wrong with a workflow, as values: all findings of a step go into one report."""
 
 import difflib
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,7 +110,9 @@ def refuse(source: str, findings: Iterable[Finding]) -> None:
 
 def shown(value: object, *, width: int = 80) -> str:
     """A value as it may stand in a sentence: on one line, and cut where it is long."""
-    text = repr(value) if not isinstance(value, Mapping | list) else f"{type(value).__name__} {value!r:.{width}}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else repr(value)
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 

@@ -145,21 +145,6 @@ def default_of(spec: InputSpec) -> JsonValue:
             return None
 
 
-def option_defaults(combo: InputSpec, option: object) -> dict[str, JsonValue]:
-    """The values that a newly chosen option's inputs take on the page, by dotted name, the combo's own included."""
-    values: dict[str, JsonValue] = {combo.name: option if isinstance(option, str) else None}
-    waiting = list((option_specs(combo, option) or {}).values())
-    while waiting:
-        spec = waiting.pop(0)
-        value = default_of(spec)
-        if value is None or spec.options.get("forceInput"):
-            continue
-        values[spec.name] = value
-        if spec.type == COMBO and spec.name.count(".") <= _MAX_NESTING:
-            waiting[:0] = (option_specs(spec, value) or {}).values()
-    return values
-
-
 def dynamic_combo(definition: Mapping[str, JsonValue], values: Mapping[str, object], name: str) -> InputSpec | None:
     """The dynamic combo of this dotted name, not opened, as a node that holds `values` has it; None if it has none."""
     return next((spec for spec in _combos(definition, values) if spec.name == name), None)

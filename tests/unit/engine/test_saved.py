@@ -178,6 +178,14 @@ async def test_a_path_as_text_that_leads_elsewhere_is_said_to(folders: Folders) 
     assert "Node 2 (Saver) names the file /data/out/a.png in a text" in warning
 
 
+@pytest.mark.parametrize("local", [True, False], ids=["own", "remote"])
+async def test_a_path_as_text_is_said_without_our_mark(local: bool, folders: Folders) -> None:
+    texts = {"2": {"text": [f"/data/out/{MARK.text}a.png"]}, "3": {"text": ["x"]}}
+    [warning] = (await outputs_of(folders if local else None, texts)).warnings
+    assert "the file /data/out/a.png in a text" in warning
+    assert ("filename_prefix" in warning) is local
+
+
 # -- What is said of files elsewhere ------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfypin.workflow.catalogue import input_specs
 from comfypin.workflow.graph import Link
-from comfypin.workflow.inputs import growing_list, open_inputs, option_defaults
+from comfypin.workflow.inputs import growing_list, open_inputs
 
 
 def combo(options: dict[str, dict[str, Any]], **more: Any) -> list[Any]:
@@ -72,12 +72,3 @@ def test_what_no_option_brings_is_unexpected() -> None:
 
 def test_a_socket_that_follows_its_wires_takes_all_the_types_it_allows() -> None:
     assert open_inputs(SAVE, {"format": "gif"}).specs["either"].type == "IMAGE,MASK"
-
-
-def test_a_newly_chosen_option_takes_the_pages_defaults() -> None:
-    spec = input_specs(SAVE)["format"]
-    assert option_defaults(spec, "auto") == {
-        "format": "auto",
-        "format.codec": "h264",
-        "format.codec.encoding": "auto",
-    }

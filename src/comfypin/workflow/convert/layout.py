@@ -1,7 +1,7 @@
 """The saved values of a node laid out over its widgets, as the page does it while it loads: dynamic combos open."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from comfypin.digest import JsonValue
@@ -20,7 +20,7 @@ from comfypin.workflow.convert.widgets import (
 from comfypin.workflow.inputs import COMBO, option_names
 from comfypin.workflow.texts import javascript_text
 
-CHOICE_INDEX = "index"
+CHOICE, CHOICE_INDEX = "choice", "index"
 # Widgets that take more or other values than their one, and came after the page stopped to save dummies.
 _NEWER_KINDS = frozenset({COMBO, "BOUNDING_BOX", "IMAGECOMPARE"})
 _MAX_OPTIONS = 1000
@@ -60,7 +60,23 @@ def lay_out(shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonVal
     sampler = values.get("sampler_name")
     if shape.class_type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler, str):
         values["sampler_name"] = sampler.removeprefix("sample_")
+    if shape.class_type == CUSTOM_COMBO and values.get(CHOICE, UNSET) is None:
+        values[CHOICE] = values.get("option1")
     return Layout(inputs=inputs, values=values, surplus=tuple(taker.rest), extra=taker.unnamed)
+
+
+def reopened(layout: Layout, combo: InputSpec, option: JsonValue) -> Layout:
+    """The layout with another option of a dynamic combo, whose own inputs come with their defaults."""
+    filler = _Filler(_Taker(()))
+    opened = list(_flat(filler.open(combo, option, _Taker(()))))
+    inputs: list[Widget | InputSpec] = []
+    for item in layout.inputs:
+        if not item.name.startswith(f"{combo.name}."):
+            inputs.append(item)
+        if item.name == combo.name:
+            inputs.extend(opened)
+    values = {name: filler.values.get(name, layout.values.get(name, UNSET)) for name, _ in _named(inputs)}
+    return replace(layout, inputs=tuple(inputs), values=values)
 
 
 class _Taker:

@@ -226,16 +226,19 @@ def _is_restricted(node: Shape) -> bool:
 def _decoration(graph: UiGraph, shapes: Mapping[str, Shape]) -> list[str]:
     """Nodes of no known class that give nothing to anybody: labels, bookmarks, muters, collectors of such."""
     readers = _readers(graph, shapes)
+    sources = _sources(readers)
     gone: dict[str, None] = {}
-    waiting = [shape for shape in shapes.values() if _is_foreign(shape)]
-    changed = True
-    while changed:
-        changed = False
-        for shape in waiting:
-            used = readers.get(shape.node.id, set()) - gone.keys()
-            if shape.node.id not in gone and not used and _is_inert(shape):
-                gone[shape.node.id] = None
-                changed = True
+    # A node that goes frees what it read: its sources are looked at again, once for each.
+    waiting = [shape.node.id for shape in reversed(list(shapes.values())) if _is_foreign(shape)]
+    while waiting:
+        node_id = waiting.pop()
+        shape = shapes.get(node_id)
+        if shape is None or node_id in gone or readers.get(node_id) or not _is_foreign(shape) or not _is_inert(shape):
+            continue
+        gone[node_id] = None
+        for source in sources.get(node_id, ()):
+            readers[source].discard(node_id)
+            waiting.append(source)
     return list(gone)
 
 
@@ -252,6 +255,14 @@ def _readers(graph: UiGraph, shapes: Mapping[str, Shape]) -> dict[str, set[str]]
     return readers
 
 
+def _sources(readers: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    sources: dict[str, list[str]] = {}
+    for origin, targets in readers.items():
+        for target in targets:
+            sources.setdefault(target, []).append(origin)
+    return sources
+
+
 def _is_inert(shape: Shape) -> bool:
     """Whether a node does nothing by the look of it: no slot of any real type, and no wire in without an output."""
     if shape.node.properties.get("cnr_id") == "comfy-core":
@@ -264,7 +275,8 @@ def _is_inert(shape: Shape) -> bool:
 
 def _left_out(shape: Shape) -> Finding:
     values = shape.node.values
-    held = f" (it holds {len(values)} saved values)" if values else ""
+    count = len(values) if values else 0
+    held = f" (it holds {count} saved {'value' if count == 1 else 'values'})" if count else ""
     message = (
         f"it is in no node list and gives nothing to any other node{held}, so it is left out: "
         "labels, bookmarks and switches of a pack live on the page only"

@@ -4,6 +4,7 @@ An entry `[inner id, widget]` names the widget that a value of the instance belo
 stands for that widget yet, the page adds one, for all instances, and so do we.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,10 @@ from comfypin.workflow.convert.widgets import UNSET, Value
 QUARANTINE = "proxyWidgetErrorQuarantine"
 OWN_INPUT = "-1"
 _PREVIEW = "$$"
+_REASONS = (
+    "missingSourceNode", "missingSourceWidget", "missingSubgraphInput", "ambiguousSubgraphInput",
+    "unlinkedSourceWidget", "primitiveBypassFailed",
+)  # fmt: skip
 _PREFIX = re.compile(r"^\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
 _MAX_NESTING = 100
 
@@ -51,6 +56,8 @@ def load_instance_values(containers: Containers, order: Sequence[str], page: Pag
         for shape in container.shapes.values():
             if shape.subgraph is not None:
                 _Promotion(container, shape, containers, page).run()
+        # An entry of an instance further out may name what was just added to an instance in here.
+        _complete_instances(container, containers, page)
     for name in order:
         _complete_instances(containers[name], containers, page)
     for name in order:
@@ -72,14 +79,22 @@ def _values(shape: Shape, containers: Containers, page: PageRules) -> dict[str, 
 
 def _put_aside(shape: Shape) -> Iterator[tuple[str, JsonValue]]:
     """The values of the instance's own inputs that an earlier page put aside; the first of a name wins."""
-    entries = shape.node.properties.get(QUARANTINE)
-    for entry in reversed(entries) if isinstance(entries, list) else ():
-        if not isinstance(entry, Mapping):
-            continue
-        original, value = entry.get("originalEntry"), entry.get("hostValue")
-        named = isinstance(original, list) and len(original) > 1 and str(original[0]) == OWN_INPUT
-        if named and isinstance(original, list) and isinstance(original[1], str) and value is not None:
-            yield original[1], value
+    entries = _listed(shape, QUARANTINE)
+    if not all(map(_is_put_aside, entries)):
+        return
+    for entry in reversed(entries):
+        original, value = (
+            (entry["originalEntry"], entry.get("hostValue")) if isinstance(entry, Mapping) else (None, None)
+        )
+        if isinstance(original, list) and original[0] == OWN_INPUT and value is not None:
+            yield str(original[1]), value
+
+
+def _is_put_aside(entry: JsonValue) -> bool:
+    """Whether an entry is what the page itself writes; of a list with any other one, it takes nothing."""
+    if not isinstance(entry, Mapping) or not _is_entry(entry.get("originalEntry")):
+        return False
+    return entry.get("reason") in _REASONS and entry.get("attemptedAtVersion") == 1
 
 
 def _complete_instances(container: Container, containers: Containers, page: PageRules) -> None:
@@ -102,12 +117,24 @@ def _complete_instances(container: Container, containers: Containers, page: Page
 
 
 def _raw_entries(shape: Shape) -> list[JsonValue]:
-    entries = shape.node.properties.get(PROXY_WIDGETS)
-    return [entry for entry in entries if _is_entry(entry)] if isinstance(entries, list) else []
+    entries = _listed(shape, PROXY_WIDGETS)
+    return entries if all(map(_is_entry, entries)) else []
+
+
+def _listed(shape: Shape, name: str) -> list[JsonValue]:
+    """A property that is a list, or a text that holds one."""
+    held = shape.node.properties.get(name)
+    if isinstance(held, str):
+        try:
+            held = json.loads(held)
+        except (ValueError, RecursionError):
+            return []
+    return held if isinstance(held, list) else []
 
 
 def _is_entry(entry: JsonValue) -> bool:
-    return isinstance(entry, list) and len(entry) >= 2 and isinstance(entry[1], str)
+    """Whether an entry is two or three texts; of a list with any other one, the page takes nothing."""
+    return isinstance(entry, list) and len(entry) in (2, 3) and all(isinstance(part, str) for part in entry)
 
 
 def _entries(shape: Shape) -> Iterator[_Entry]:
@@ -185,14 +212,13 @@ class _Promotion:
             for link_id, shape, index in self._inside.consumers()
             if (link := self._links.get(link_id)) and link.origin_id == primitive.node.id
         ]
-        if not targets:
+        # Entries by two names (its value, and its control) make the page give up: the primitive's own value stays.
+        if not targets or len({entry.widget for entry in entries}) > 1:
             return
         given = primitive.node.title
         name = given if given and given != PRIMITIVE else entries[0].widget
         port = self._add_port(name, self._inside.shapes[targets[0][0]].inputs[targets[0][1]].type, targets)
-        stored = primitive.node.values
-        own: Value = stored[0] if isinstance(stored, list) and stored else UNSET
-        value = next((one.value for one in entries if one.value is not UNSET and one.value is not None), own)
+        value = next((one.value for one in entries if one.value is not UNSET and one.value is not None), UNSET)
         if value is not UNSET and port in self._promoted:
             self._set(port, value)
 
@@ -209,20 +235,19 @@ class _Promotion:
         return replace(entry, widget=widget, deeper=deeper)
 
     def _input_of(self, entry: _Entry, inner: Shape) -> int | None:
-        for index, slot in enumerate(inner.inputs):
-            if inner.subgraph is None:
-                if slot.widget and slot.name == entry.widget:
-                    return index
-                continue
-            target = _target(inner, slot.name, self._containers)
-            if slot.name not in self._inside.values[inner.node.id]:
-                continue
-            if entry.deeper is not None:
-                if target == (entry.deeper, entry.widget):
-                    return index
-            elif entry.widget == slot.name or (target is not None and target[1] == entry.widget):
-                return index
-        return None
+        if inner.subgraph is None:
+            named = (at for at, slot in enumerate(inner.inputs) if slot.widget and slot.name == entry.widget)
+            return next(named, None)
+        promoted = [at for at, slot in enumerate(inner.inputs) if slot.name in self._inside.values[inner.node.id]]
+        for at in promoted:
+            name = inner.inputs[at].name
+            target = _target(inner, name, self._containers)
+            if entry.deeper is None and (entry.widget == name or (target is not None and target[1] == entry.widget)):
+                return at
+            if entry.deeper is not None and target == (entry.deeper, entry.widget):
+                return at
+        # A third part that names a node further in than the next one counts for nothing.
+        return next((at for at in promoted if inner.inputs[at].name == entry.widget), None)
 
     def _add_port(self, name: str, kind: str, targets: Sequence[tuple[str, int]]) -> str:
         unique, number = name, 1

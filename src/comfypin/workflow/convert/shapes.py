@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from comfypin.digest import JsonValue
 from comfypin.workflow.catalogue import Catalogue, InputSpec
-from comfypin.workflow.convert.layout import Layout, lay_out
+from comfypin.workflow.convert.layout import Layout, lay_out, reopened
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.ui import UiGraph, UiNode, UiSlot, type_text
 from comfypin.workflow.convert.widgets import ClassShape, Widget, class_shape
@@ -117,6 +118,18 @@ class Shapes:
         if (node.type, drawn) not in self._classes:
             self._classes[node.type, drawn] = class_shape(node.type, definition, self._page, drawn=drawn)
         return self._classes[node.type, drawn]
+
+
+def with_option(shape: Shape, combo_name: str, option: JsonValue) -> Shape:
+    """The shape with another option of a dynamic combo: the wires to the old one's inputs are lost."""
+    combo = shape.spec(combo_name)
+    if shape.layout is None or shape.known is None or combo is None:
+        return shape
+    layout = reopened(shape.layout, combo, option)
+    listed = {slot.name: slot for slot in shape.inputs if not slot.name.startswith(f"{combo_name}.")}
+    defined = {slot.name: slot for slot in _slots(shape.known, layout, listed)}
+    rest = [slot for name, slot in listed.items() if name not in defined]
+    return replace(shape, inputs=(*defined.values(), *rest), layout=layout)
 
 
 def _slots(known: ClassShape, layout: Layout, listed: Mapping[str, UiSlot]) -> Iterator[UiSlot]:

@@ -7,17 +7,16 @@ instance's values at the instance.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import InputSpec
-from comfypin.workflow.convert.layout import as_text
+from comfypin.workflow.convert.layout import CHOICE, as_text
 from comfypin.workflow.convert.packs import Variable
 from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
+from comfypin.workflow.convert.shapes import PRIMITIVE, Shape, with_option
 from comfypin.workflow.convert.ui import INPUT_NODE, UiGraph
-from comfypin.workflow.convert.widgets import UNSET, Value, widget_kind
-from comfypin.workflow.inputs import COMBO, option_defaults
+from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, Value, widget_kind
+from comfypin.workflow.inputs import COMBO
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +118,8 @@ def settle(value: Value, target: tuple[str, str], inside: Container, page: PageR
         return value
     if value is None and widget_kind(spec) == "COMBO" and spec.choices:
         return spec.choices[0]
+    if value is None and shape.node.type == CUSTOM_COMBO and target[1] == CHOICE:
+        return inside.values[target[0]].get("option1", None)
     multiline = page.multiline_is_text and widget_kind(spec) == "STRING" and bool(spec.options.get("multiline"))
     return as_text(value) if multiline else value
 
@@ -161,25 +162,21 @@ def apply_primitives(container: Container) -> None:
             continue
         value = _in_common_range(stored[0], wired) if len(wired) > 1 else stored[0]
         for shape, widget in wired:
-            spec = shape.spec(widget)
-            if spec is not None and spec.type == COMBO and container.values[shape.node.id][widget] != value:
-                _choose(container, shape, spec, value)
-            else:
-                container.values[shape.node.id][widget] = value
+            container.values[shape.node.id][widget] = value
+            if (spec := shape.spec(widget)) is not None and spec.type == COMBO:
+                _choose_option(container, shape.node.id, widget, value)
 
 
-def _choose(container: Container, shape: Shape, combo: InputSpec, option: JsonValue) -> None:
-    """Give a dynamic combo another option: its inputs come with their defaults, and those of the old one go."""
-    inside = f"{combo.name}."
-    values: dict[str, Value] = {}
-    for name, value in container.values[shape.node.id].items():
-        if name == combo.name:
-            values.update(option_defaults(combo, option))
-        elif not name.startswith(inside):
-            values[name] = value
-    container.values[shape.node.id] = values
-    inputs = tuple(slot for slot in shape.inputs if slot.name in values or not slot.name.startswith(inside))
-    container.shapes[shape.node.id] = replace(shape, inputs=inputs)
+def _choose_option(container: Container, node_id: str, combo: str, option: JsonValue) -> None:
+    """Open the option of a dynamic combo that a primitive chose, where it is another one than the file's."""
+    shape, values = container.shapes[node_id], container.values[node_id]
+    if shape.layout is None or shape.layout.values.get(combo, UNSET) == option:
+        return
+    chosen = with_option(shape, combo, option)
+    kept = {name: value for name, value in values.items() if not name.startswith(f"{combo}.")}
+    container.shapes[node_id] = chosen
+    container.values[node_id] = {**chosen.layout.values, **kept} if chosen.layout else kept
+    container.forget_targets()
 
 
 def _wires_from(graph: UiGraph, slot: int) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def place_values(shape: Shape, sockets: Sockets, findings: list[Finding]) -> Sha
     placed: dict[str, JsonValue] = {
         f"lora_{number}": _row(row, shape.node) for number, row in enumerate(rows, 1) if isinstance(row, Mapping)
     }
-    placed.update({name: value for name, value in named.items() if not isinstance(value, list | dict)})
+    placed.update(_by_name(named, shape.node))
     findings.extend(_unplaced(shape, left))
     return replace(shape, layout=_with(layout, placed)) if placed else shape
 
@@ -88,6 +88,15 @@ def _unknown_widgets(shape: Shape, layout: Layout, sockets: Sockets) -> Iterator
         homeless = too_many and slot is None and not feedable
         if named or drawn or homeless or spec.type.startswith(_DYNAMIC):
             yield spec
+
+
+def _by_name(named: Mapping[str, JsonValue], node: UiNode) -> Iterator[tuple[str, JsonValue]]:
+    """Values that were saved with their names; the state of a player on the page (`videopreview`) is no value."""
+    for name, value in named.items():
+        if isinstance(value, Mapping) and _is_row(value):
+            yield name, _row(value, node)
+        elif not isinstance(value, list | dict) or not (name.endswith("preview") or _says_nothing(value)):
+            yield name, value
 
 
 def _is_row(value: JsonValue) -> bool:

@@ -208,7 +208,7 @@ def _kind(shape: Shape, name: str) -> str | None:
 
 def _choice_index(inputs: Mapping[str, InputValue], values: Mapping[str, Value]) -> int:
     """The place of a CustomCombo's choice among its options, as the page's script counts it."""
-    options = [value for name, value in values.items() if name.startswith("option")]
+    options = [inputs.get(name, value) for name, value in values.items() if name.startswith("option")]
     choice = inputs.get("choice", UNSET)
     return options.index(choice) if choice in options else -1
 

@@ -52,6 +52,11 @@ def instance(
     return ui(nodes, [[1, 1, 0, 9, 0, "IMAGE"], *more.pop("links", [])], definitions=definitions, **more)
 
 
+def put_aside(node_id: str, widget: str, value: Any) -> dict[str, Any]:
+    entry = {"originalEntry": [node_id, widget], "reason": "missingSourceNode", "attemptedAtVersion": 1}
+    return {**entry, "hostValue": value}
+
+
 def size(content: dict[str, Any], node_id: str = "1:11") -> tuple[Any, Any]:
     sent = newer_inputs(content, node_id)
     return sent["width"], sent["height"]
@@ -93,9 +98,28 @@ def test_without_entries_a_null_is_sent_as_it_is() -> None:
 
 
 def test_a_value_that_was_put_aside_for_an_own_input_wins() -> None:
-    aside = [{"originalEntry": ["-1", "width"], "hostValue": 60}, {"originalEntry": ["11", "height"], "hostValue": 61}]
+    aside = [put_aside("-1", "width", 60), put_aside("11", "height", 61)]
     content = instance([40], inside=WITH_WIDTH, properties={"proxyWidgetErrorQuarantine": aside})
     assert size(content) == (60, 17)
+
+
+@pytest.mark.parametrize(
+    "other", [{"reason": "unheard of"}, {"attemptedAtVersion": 2}, {"originalEntry": ["-1"]}, None]
+)
+def test_nothing_counts_of_what_was_put_aside_if_one_entry_is_not_the_pages(other: dict[str, Any] | None) -> None:
+    second = None if other is None else {**put_aside("-1", "height", 61), **other}
+    aside = [put_aside("-1", "width", 60), second]
+    content = instance([40], inside=WITH_WIDTH, properties={"proxyWidgetErrorQuarantine": aside})
+    assert size(content) == (40, 17)
+
+
+def test_entries_that_are_a_text_are_read() -> None:
+    assert size(instance([40], properties={"proxyWidgets": '[["11", "width"]]'})) == (40, 17)
+
+
+@pytest.mark.parametrize("entry", [[11, "height"], ["11"], "11", ["11", "height", "1", "2"]])
+def test_no_entry_counts_if_one_is_not_two_or_three_texts(entry: Any) -> None:
+    assert size(instance([40, 41], entries=[["11", "width"], entry])) == (16, 17)
 
 
 def test_values_saved_as_an_object_are_read_by_name() -> None:
@@ -134,14 +158,35 @@ def test_an_outer_value_wins_over_the_one_within_and_that_over_the_inner_one(ent
     assert newer_inputs(content([]), "1:21:11")["width"] == 70
 
 
+def test_an_outer_entry_may_name_what_an_entry_within_promotes() -> None:
+    inner = {**OUTER["nodes"][0], "properties": {"proxyWidgets": [["11", "height"]]}, "widgets_values": [70]}
+    host = {**node(1, "o"), "properties": {"proxyWidgets": [["21", "height"]]}, "widgets_values": [71]}
+    content = ui([host], definitions={"subgraphs": [{**OUTER, "nodes": [inner]}, PLAIN]})
+    assert newer_inputs(content, "1:21:11")["height"] == 71
+
+
+def test_a_third_part_that_names_a_node_further_in_counts_for_nothing() -> None:
+    def around(name: str, inner: dict[str, Any]) -> dict[str, Any]:
+        return {**OUTER, "id": name, "nodes": [{**inner, "id": 21}]}
+
+    within = {**node(21, "s", [70]), "properties": {"proxyWidgets": [["11", "height"]]}}
+    middle = {**node(21, "o", [71]), "properties": {"proxyWidgets": [["21", "height"]]}}
+    host = {**node(1, "p", [72]), "properties": {"proxyWidgets": [["31", "height", "11"]]}}
+    definitions = [{**around("p", middle), "nodes": [{**middle, "id": 31}], "links": [wire(2, 31, OUTPUT)]}]
+    content = ui([host], definitions={"subgraphs": [*definitions, around("o", within), PLAIN]})
+    assert newer_inputs(content, "1:31:21:11")["height"] == 72
+
+
 def test_an_entry_of_a_primitive_inside_sets_what_the_primitive_feeds() -> None:
     inside = definition(
         [node(10, "PrimitiveNode", [33, "fixed"]), node(11, "EmptyImage", [16, 17, 1, 3], wires={"width": 3})],
         [wire(2, 11, OUTPUT), wire(3, 10, 11)],
     )
     assert size(instance([44], entries=[["10", "value"]], inside=inside)) == (44, 17)
-    assert size(instance([], entries=[["10", "value"]], inside=inside)) == (33, 17)
+    assert size(instance([], entries=[["10", "value"]], inside=inside)) == (16, 17)
     assert size(instance(None, inside=inside)) == (33, 17)
+    both = [["10", "value"], ["10", "control_after_generate"]]
+    assert size(instance([44, "increment"], entries=both, inside=inside)) == (33, 17)
 
 
 def test_a_promoted_choice_counts_its_place_among_the_options() -> None:
@@ -313,3 +358,11 @@ def test_what_no_entry_names_has_the_value_in_its_place() -> None:
     """The page gives values by place first, and by entry over that."""
     inside = {**WITH_WIDTH, "nodes": [{**WITH_WIDTH["nodes"][0]}]}
     assert size(instance([51], entries=[["11", "height"]], inside=inside)) == (51, 51)
+
+
+def test_a_null_choice_of_a_custom_combo_is_its_first_option() -> None:
+    choosing = {**node(11, "CustomCombo", [None, 1, "a", "b", ""], wires={"choice": 3})}
+    plain = definition([choosing], [wire(2, 11, OUTPUT)])
+    assert newer_inputs(instance(inside=plain), "1:11")["choice"] == "a"
+    promoted = {**plain, "links": [*plain["links"], wire(3, INPUT, 11)], "inputs": [port("choice", 3, kind="COMBO")]}
+    assert newer_inputs(instance([None], inside=promoted), "1:11")["choice"] == "a"

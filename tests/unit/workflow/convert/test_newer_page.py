@@ -256,3 +256,29 @@ def test_growing_lists_within_an_option_keep_all_their_wires() -> None:
     rows = [[number, number, 0, 9, number - 1, "IMAGE"] for number in range(1, 6)]
     sent = newer_inputs(ui(nodes, rows), "9", Api=newer_class({"model": model}))
     assert sent == {"model": "pro", **{name: [str(number), 0] for name, number in wires.items()}}
+
+
+def primitive_into_save(option: str, saved: list[Any], **wires: int) -> dict[str, Any]:
+    """A PrimitiveNode that chooses the option of a dynamic combo."""
+    target = node(2, "Save", saved, wires={"format": 1, **wires})
+    nodes = [node(1, "PrimitiveNode", [option, "fixed"]), target, node(3, "Whole", [5, "fixed"])]
+    return ui(nodes, [[1, 1, 0, 2, 0, "COMBO"], [2, 3, 0, 2, 1, "INT"]])
+
+
+def test_an_option_that_a_primitive_chooses_brings_its_inputs() -> None:
+    sent = newer_inputs(primitive_into_save("auto", ["o", "gif", 9, "fixed", 0.5]), "2")
+    assert (sent["format"], sent["format.codec"], sent["format.codec.crf"]) == ("auto", "h264", 23)
+    assert (sent["name"], sent["seed"], sent["last"]) == ("o", 9, 0.5)
+
+
+def test_an_option_that_a_primitive_replaces_takes_its_inputs_and_wires_along() -> None:
+    content = primitive_into_save("gif", ["o", "auto", "h264", 30, 9, "fixed", 0.5], **{"format.codec.crf": 2})
+    sent = newer_inputs(content, "2")
+    assert sent["format"] == "gif"
+    assert not [name for name in sent if name.startswith("format.")]
+    assert (sent["seed"], sent["last"]) == (9, 0.5)
+
+
+def test_a_primitive_that_chooses_the_saved_option_leaves_its_inputs() -> None:
+    sent = newer_inputs(primitive_into_save("auto", ["o", "auto", "h264", 30]), "2")
+    assert sent["format.codec.crf"] == 30

@@ -196,6 +196,20 @@ def test_rows_of_loras_go_out_under_numbers() -> None:
     }
 
 
+def test_rows_that_were_saved_by_name_keep_their_names() -> None:
+    values = {"header": {"type": "PowerLoraLoaderHeaderWidget"}, "lora_2": row("a"), "more": {"curve": 1}}
+    sent = newer_inputs(ui([{"id": 1, "type": "Rows", "widgets_values": values}]), "1", Rows=LORAS)
+    assert sent == {"lora_2": {"on": True, "lora": "a", "strength": 0.5}, "more": {"curve": 1}}
+
+
+def test_a_long_chain_of_switches_is_left_out_at_once() -> None:
+    links = [[number, number, 0, number + 1, 0, "*"] for number in range(1, 2000)]
+    outputs = [{"name": "*", "type": "*", "links": []}]
+    switches = [node(number, "Switch (pack)", wires={"*": number - 1}, outputs=outputs) for number in range(2, 2001)]
+    first = node(1, "Switch (pack)", outputs=outputs)
+    assert len(newer(ui([first, *switches, node(3000, "Whole", [1])], links)).warnings) == 2000
+
+
 def test_rows_with_two_strengths_keep_both() -> None:
     properties = {"Show Strengths": "Separate Model & Clip"}
     content = ui([node(1, "Rows", [row("a", strengthTwo=0.25)], properties=properties)])

@@ -9,7 +9,7 @@ import pytest
 from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.convert.graph import convert
 from tests.conftest import SHARED
-from tests.support.recordings import RECORDED_AT, catalogue_beside, differences
+from tests.support.conversions import RECORDED_AT, catalogue_beside, differences
 
 FOLDER = SHARED / "captures" / "comfyui-0.33" / "probes"
 OLDER, NEWER = "1496", "1581"
