@@ -18,9 +18,10 @@ from comfypin.files import contained_path
 from comfypin.serve.answers import Json, failure
 from comfypin.serve.gate import BodyTooBig, Gate, Rules
 from comfypin.serve.openapi import JOB_BODY, document_of
-from comfypin.serve.queue import LiveJob, is_pending, status_body
+from comfypin.serve.queue import LiveJob
 from comfypin.serve.requests import parse_job, parse_json
 from comfypin.serve.site import NotReady, Site
+from comfypin.serve.status import is_pending, status_body
 
 SYNC_WAIT_MS = 90_000
 _KEEP_ALIVE_S = 15.0
