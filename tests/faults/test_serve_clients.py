@@ -77,9 +77,6 @@ def test_clients_that_send_no_whole_head_keep_nobody_waiting(tmp_path: Path, sen
 def test_clients_that_send_half_a_body_leave_ping_its_share(tmp_path: Path) -> None:
     with serving(tmp_path, descriptors=1024) as server, many_clients(server, HALF_BODY):
         assert pings(server) == [200] * 20
-        status, answer, headers = server.ask("GET", "/health")
-        assert (status, headers["retry-after"]) == (503, "5"), answer
-        assert "--connections" in answer["error"]
         assert descriptors_of(server) < 700
         assert "Traceback" not in server.log.read_text()
 

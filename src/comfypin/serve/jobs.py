@@ -74,11 +74,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One statement of a transaction. `forgets`: what it removes must not be found in the write-ahead log either."""
+    """One statement of a transaction. `forgets` names a job whose secrets it removes, if it has any."""
 
     statement: str
     values: tuple[object, ...]
-    forgets: bool = False
+    forgets: str | None = None
 
 
 def accepted(row: JobRow, job_input: object) -> Change:
@@ -120,7 +120,7 @@ def ended(job_id: str, state: State, at: float, *, output: str | None, error: st
         f"input = CASE WHEN secret THEN '{{}}' ELSE {kept} END, size = length(input) + ? "
         "WHERE id = ? AND ended_at IS NULL",
         (state, at, output, error, len(output or ""), job_id),
-        forgets=True,
+        forgets=job_id,
     )
 
 
@@ -139,7 +139,7 @@ def webhook_told(job_id: str) -> Change:
         "UPDATE jobs SET webhook_owed = 0, "
         "webhook = CASE WHEN secret OR state IN ('COMPLETED', 'CANCELLED') THEN NULL ELSE webhook END WHERE id = ?",
         (job_id,),
-        forgets=True,
+        forgets=job_id,
     )
 
 
@@ -306,7 +306,14 @@ class JobStore:
                 with contextlib.suppress(sqlite3.Error):
                     self._base.execute("ROLLBACK")
             raise JobsUnusable(path=str(self._path), reason=_reason(exc)) from exc
-        self._forgetting |= any(change.forgets for change in changes)
+        with contextlib.suppress(sqlite3.Error):  # `forget` tries again
+            self._forgetting |= any(self._had_secret(change.forgets) for change in changes)
+            self._checkpoint()
+
+    def _had_secret(self, job_id: str | None) -> bool:
+        if job_id is None:
+            return False
+        return bool(self._base.execute("SELECT 1 FROM jobs WHERE id = ? AND secret", (job_id,)).fetchall())
 
     def _checkpoint(self) -> None:
         """Empty the write-ahead log: it holds pages as they were before what was forgotten in them."""

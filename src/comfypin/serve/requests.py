@@ -18,6 +18,7 @@ MOST_VALUES = 200_000
 """A quarter of a second to parse; the largest workflow that we know of has a tenth of it."""
 MOST_ESCAPES = 2_000_000
 MOST_LEVELS = 100
+_TOO_DEEP = f"its JSON has more than {MOST_LEVELS} levels"
 _COUNTED_AT_ONCE = 1 << 18
 _LONGEST_MS = 7 * 86_400_000
 _ADDRESS = re.compile(r"^(https?|s3|gs)://")
@@ -52,7 +53,7 @@ def parse_json(body: bytes) -> object:
     try:
         document = json.loads(body, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as exc:
-        raise RequestTooComplex(what="levels", most=MOST_LEVELS) from exc
+        raise RequestInvalid(_TOO_DEEP) from exc
     except ValueError as exc:
         raise RequestInvalid("its body is not JSON") from exc
     _require_shallow(document)
@@ -60,7 +61,7 @@ def parse_json(body: bytes) -> object:
 
 
 def _require_shallow(document: object) -> None:
-    """Raise `RequestTooComplex` for what later code, which goes down level by level, could not go through."""
+    """Raise `RequestInvalid` for what later code, which goes down level by level, could not go through."""
     level: list[object] = [document]
     for _ in range(MOST_LEVELS):
         level = [
@@ -71,7 +72,7 @@ def _require_shallow(document: object) -> None:
         ]
         if not level:
             return
-    raise RequestTooComplex(what="levels", most=MOST_LEVELS)
+    raise RequestInvalid(_TOO_DEEP)
 
 
 def read_job(body: bytes) -> JobRequest:
@@ -107,7 +108,9 @@ def _read_input(sent: object) -> object:
         return sent
     try:
         return parse_json(sent.encode(errors="replace"))
-    except RequestInvalid:
+    except RequestInvalid as exc:
+        if _TOO_DEEP in exc.message:
+            raise
         return sent  # the job fails with what is wrong in it
 
 
