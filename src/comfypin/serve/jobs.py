@@ -33,6 +33,7 @@ RETRYABLE: frozenset[State] = frozenset({"FAILED", "TIMED_OUT"})
 WRITE_AGAIN_S = 0.5
 _PROBE_BYTES = 65_536
 _LONGEST_WAL_BYTES = 8 << 20
+_CHECKPOINT_PAGES = 256  # 1 MB: a log that is larger than a small disk could never be folded
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -164,6 +165,7 @@ class JobStore:
                 "synchronous = FULL",
                 "secure_delete = ON",
                 f"journal_size_limit = {_LONGEST_WAL_BYTES}",
+                f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
             ):
                 self._base.execute(f"PRAGMA {pragma}")
             self._base.executescript(_SCHEMA)
@@ -263,7 +265,11 @@ class JobStore:
     async def _flush(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            failures = await self._on_thread(partial(self._commit_batch, [changes for changes, _ in batch]))
+            try:
+                failures = await self._on_thread(partial(self._commit_batch, [changes for changes, _ in batch]))
+            except Exception as exc:  # a mistake of ours must not leave anybody waiting for ever
+                log.exception("jobs not written", extra={"action": "jobs_broken"})
+                failures = [JobsUnusable(path=str(self._path), reason=str(exc))] * len(batch)
             self._note(None if None in failures else failures[-1])
             for (_, done), failure in zip(batch, failures, strict=True):
                 if done.done():
@@ -290,8 +296,15 @@ class JobStore:
     def _failure_of(self, changes: Sequence[Change]) -> JobsUnusable | None:
         try:
             self._commit(changes)
-        except JobsUnusable as failure:
-            return failure
+        except JobsUnusable:
+            # The log takes more than what is in it: folded into the file, it makes room on a disk that is full of it.
+            self._forgetting = True
+            with contextlib.suppress(sqlite3.Error):
+                self._checkpoint()
+            try:
+                self._commit(changes)
+            except JobsUnusable as failure:
+                return failure
         return None
 
     def _commit(self, changes: Sequence[Change]) -> None:

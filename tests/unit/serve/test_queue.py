@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from comfypin.errors.prompt import PromptLost
 from comfypin.errors.serve import JobUnknown, QueueFull, RetryRefused
+from comfypin.serve import jobs
 from comfypin.serve.interface import Handle, Outcome, Progress, nobody
 from comfypin.serve.jobs import JobStore, State
 from comfypin.serve.queue import JobQueue, QueueLimits
@@ -185,14 +187,18 @@ async def test_nothing_secret_stays_on_the_disk_after_the_end(job: Any, end: Sta
 async def test_a_server_that_was_killed_leaves_no_secrets_in_the_log(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite")
     queue = JobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
-    await queue.cancel(await send(queue, {"S3Config": "sesame"}))
+    job_id = await send(queue, {"S3Config": "sesame"})
+    killed = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    end = jobs.ended(job_id, "CANCELLED", 1.0, output=None, error=None)
+    killed.execute(end.statement, end.values)
     for name in ("jobs.sqlite", "jobs.sqlite-wal"):
-        (tmp_path / f"copy-{name}").write_bytes((tmp_path / name).read_bytes())
-    assert b"sesame" in (tmp_path / "copy-jobs.sqlite-wal").read_bytes()
+        (tmp_path / f"copy.{name}").write_bytes((tmp_path / name).read_bytes())
+    killed.close()
     store.close()
-    (tmp_path / "copy-jobs.sqlite-wal").rename(tmp_path / "copy.sqlite-wal")
-    (tmp_path / "copy-jobs.sqlite").rename(tmp_path / "copy.sqlite")
-    again = JobStore(tmp_path / "copy.sqlite")
+    for path in tmp_path.glob("jobs.sqlite*"):
+        path.unlink()
+    assert any(b"sesame" in path.read_bytes() for path in tmp_path.iterdir())
+    again = JobStore(tmp_path / "copy.jobs.sqlite")
     assert not any(b"sesame" in path.read_bytes() for path in tmp_path.iterdir())
     again.close()
 
@@ -200,8 +206,8 @@ async def test_a_server_that_was_killed_leaves_no_secrets_in_the_log(tmp_path: P
 async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite")
     queue = JobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
-    jobs = [await send(queue, "x" * 1000) for _ in range(4)]
-    for job_id in jobs:
+    sent = [await send(queue, "x" * 1000) for _ in range(4)]
+    for job_id in sent:
         await queue.cancel(job_id)
     assert await store.prune(older_than_s=60, max_bytes=2500) == 2
     assert await store.prune(older_than_s=0, max_bytes=1 << 30) == 2
