@@ -21,14 +21,11 @@ from comfypin.serve.answers import Json, failure
 from comfypin.serve.gate import BodyTooBig, Gate, Rules
 from comfypin.serve.openapi import JOB_BODY, document_of
 from comfypin.serve.queue import LiveJob
-from comfypin.serve.requests import parse_json, read_job
+from comfypin.serve.requests import parse_json, read_job, wait_s
 from comfypin.serve.site import NotReady, Site
 from comfypin.serve.status import is_pending, status_body
 
 SYNC_WAIT_MS = 90_000
-# RunPod's proxy cuts what has not begun to answer within 100 s; then the client would not even have the job's id.
-_PROXY_WAIT_MS = 90_000
-_PROXY_HOST = ".proxy.runpod.net"
 _KEEP_ALIVE_S = 15.0
 # Of outputs that browsers open: they are what workflows of others may have made.
 _UNTRUSTED = {
@@ -82,7 +79,7 @@ def _endpoint_routes(site: Site) -> APIRouter:
     async def runsync(request: Request, wait: Wait = SYNC_WAIT_MS) -> Response:
         begun_at_s = time.monotonic()
         live = await take(request)
-        within_s = _wait_s(request, wait) - (time.monotonic() - begun_at_s)
+        within_s = wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
         return Json(status_body(await queue.wait(live.row.id, max(0.0, within_s)), queue.worker_id))
 
     # RunPod takes POST here too, and so does its SDK's own local server.
@@ -147,7 +144,7 @@ def _workflow_routes(site: Site) -> APIRouter:
         live = await queue.accept(dict(job), webhook=None, timeout_s=None, ttl_s=None)
         if not wait:
             return _taken(live)
-        return Json(status_body(await queue.wait(live.row.id, _wait_s(request, wait)), queue.worker_id))
+        return Json(status_body(await queue.wait(live.row.id, wait_s(request.url.hostname, wait)), queue.worker_id))
 
     return routes
 
@@ -206,12 +203,6 @@ async def _events(site: Site, job_id: str) -> AsyncIterator[bytes]:
 
 def _event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
-
-
-def _wait_s(request: Request, wait_ms: int) -> float:
-    """Return how long a request may wait for a job's end: behind RunPod's proxy never longer than that waits."""
-    proxied = (request.url.hostname or "").endswith(_PROXY_HOST)
-    return (min(wait_ms, _PROXY_WAIT_MS) if proxied else wait_ms) / 1000
 
 
 def _taken(live: LiveJob) -> Response:

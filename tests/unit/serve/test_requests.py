@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfypin.errors.serve import RequestInvalid, RequestTooComplex
-from comfypin.serve.requests import MOST_LEVELS, MOST_VALUES, parse_json, read_job
+from comfypin.serve.requests import MOST_LEVELS, MOST_VALUES, parse_json, read_job, wait_s
 from comfypin.serve.secrets import holds_secret
 
 
@@ -48,6 +48,20 @@ def test_a_job_that_is_a_text_is_read_like_any_other() -> None:
     body = {"input": json.dumps(job), "s3Config": {"accessId": "a"}}
     assert read_job(json.dumps(body).encode()).input == {**job, "s3Config": {"accessId": "a"}}
     assert read_job(b'{"input": "no JSON"}').input == "no JSON"
+
+
+@pytest.mark.parametrize(
+    ("host", "asked_ms", "waited_s"),
+    [
+        ("abc-8000.proxy.runpod.net", 90_000, 90),
+        ("abc-8000.proxy.runpod.net", 300_000, 90),
+        ("abc-8000.proxy.runpod.net", 0, 0),
+        ("203.0.113.5", 300_000, 300),
+        (None, 300_000, 300),
+    ],
+)
+def test_nobody_waits_longer_than_runpods_proxy_does(host: str | None, asked_ms: int, waited_s: float) -> None:
+    assert wait_s(host, asked_ms) == waited_s
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"input": NaN}', b'{"input": 1e999}', b"\xff"])
