@@ -17,6 +17,7 @@ from comfypin.serve.webhook import SIGNATURE, TIMESTAMP, signature
 from tests.conftest import ROOT
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.server import TOKEN, Server, serving
+from tests.support.small_disk import small_disk
 from tests.support.workflows import load, picture, slow
 
 PNG = (ROOT / "workflows" / "demo.png").read_bytes()
@@ -321,3 +322,36 @@ def test_a_server_whose_bucket_is_wrong_ends_with_what_is_wrong(moto: S3Server, 
         assert server.process is not None
         assert server.process.wait(30) == 31
         assert "s3://no-such-bucket at" in server.log.read_text()
+
+
+def test_behind_runpods_proxy_runsync_answers_with_the_jobs_state(server: Server) -> None:
+    host = "pod-8000.proxy.runpod.net"
+    status, answer, _ = server.ask("POST", "/runsync?wait=0", job({}), Host=host)
+    assert (status, answer["status"]) in ((200, "IN_QUEUE"), (200, "IN_PROGRESS"), (200, "COMPLETED"))
+    assert server.ended(answer["id"])["status"] == "COMPLETED"
+
+
+def test_a_large_body_of_nothing_keeps_nobody_waiting(server: Server) -> None:
+    status, answer, _ = server.ask("POST", "/run", b'{"input": [' + b"[]," * 2_000_000 + b"[]]}")
+    assert (status, answer["error_type"]) == (413, "RequestTooComplex")
+
+
+@pytest.mark.needs("unshare")
+def test_a_token_that_met_a_full_disk_is_made_at_the_next_start(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", size_mb=4) as disk:
+        command = [sys.executable, "-m", "comfypin.cli.main", "serve", "--lock", "demo", "--port", "1"]
+        environ = {name: value for name, value in os.environ.items() if name != "COMFYPIN_TOKEN"}
+        (disk.path / "state").mkdir()
+        disk.fill()
+        for _ in range(2):
+            done = subprocess.run(
+                [*command, "--state-dir", str(disk.path / "state")],
+                capture_output=True,
+                cwd=ROOT,
+                env={**environ, "HOME": str(tmp_path)},
+                timeout=60,
+                check=False,
+            )
+            assert b"no space left" in done.stderr, done.stderr
+            assert str(disk.path).encode() in done.stderr
+            assert disk.files() == []

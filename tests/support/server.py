@@ -22,8 +22,11 @@ TOKEN = "test-token"
 class Server:
     """A running server; `start` may be called again after `kill`, on the same state and port."""
 
-    def __init__(self, home: Path, flags: tuple[str, ...], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, home: Path, flags: tuple[str, ...], environ: Mapping[str, str], *, descriptors: int | None = None
+    ) -> None:
         self.home = home
+        self._limit = [] if descriptors is None else ["prlimit", f"--nofile={descriptors}"]
         self.log = home / "log"
         self.outputs = home / "outputs"
         self._flags = flags
@@ -38,6 +41,7 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self._limit,
                     *(sys.executable, "-m", "comfypin.cli.main", "serve", "--lock", "demo", "--port", str(self.port)),
                     *("--output-dir", str(self.outputs), "--state-dir", str(self.home / "state"), *self._flags),
                 ],
@@ -113,9 +117,15 @@ def _parsed(body: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def serving(home: Path, *flags: str, environ: Mapping[str, str] | None = None, ready: bool = True) -> Iterator[Server]:
-    """A server that is ended, with its process group, when the block ends."""
-    server = Server(home, flags, environ or {})
+def serving(
+    home: Path,
+    *flags: str,
+    environ: Mapping[str, str] | None = None,
+    ready: bool = True,
+    descriptors: int | None = None,
+) -> Iterator[Server]:
+    """A server that is ended, with its process group, when the block ends. `descriptors`: as by `ulimit -n`."""
+    server = Server(home, flags, environ or {}, descriptors=descriptors)
     groups = []
     try:
         server.start(ready=ready)

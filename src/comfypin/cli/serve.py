@@ -58,6 +58,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--keep-hours", type=_count, default=24, metavar="N", help="how long results are kept (24)")
     limits.add_argument("--keep-mb", type=_count, default=1024, metavar="N", help="how much results may take (1024)")
     limits.add_argument(
+        "--connections",
+        type=_count,
+        metavar="N",
+        help="connections at once, half of them for one address (default: half of the descriptors, 1000 at most)",
+    )
+    limits.add_argument(
         "--grace", type=_count, default=20, metavar="S", help="seconds for running jobs at the end (20)"
     )
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where jobs are kept, on a local disk")
@@ -84,6 +90,7 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     from comfypin.errors.serve import AlreadyServing
     from comfypin.lease import Lease, try_acquire
     from comfypin.serve.app import make_app
+    from comfypin.serve.connections import ConnectionLimits
     from comfypin.serve.folder import ServedFolder
     from comfypin.serve.gate import Rules
     from comfypin.serve.jobs import JobStore
@@ -113,6 +120,7 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
         hosting = Hosting(
             sockets=sockets,
             grace_s=arguments.grace,
+            connections=ConnectionLimits.of(arguments.connections),
             sync=(outputs, arguments.sync) if arguments.sync else None,
         )
         try:
@@ -171,7 +179,8 @@ def _output_folder(named: Path) -> Path:
 
 def _token(arguments: argparse.Namespace, serving: ServeSettings, state: Path, address: str) -> str | None:
     """The token that clients must show: COMFYPIN_TOKEN, else the one that was made at the first start."""
-    from comfypin.errors.serve import ServerUnsafe
+    from comfypin.errors.serve import JobsUnusable, ServerUnsafe
+    from comfypin.files import write_atomically
 
     if arguments.no_auth:
         if address not in _LOOPBACK:
@@ -182,18 +191,34 @@ def _token(arguments: argparse.Namespace, serving: ServeSettings, state: Path, a
     if serving.token is not None:
         return serving.token
     path = state / "token"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        kept = path.read_text(encoding="utf-8").strip()
-        if not kept:
-            raise ServerUnsafe(f"{path} holds no token; remove it to have one made, or set COMFYPIN_TOKEN.") from None
+    if (kept := _kept_token(path)) is not None:
         return kept
     token = secrets.token_urlsafe(32)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(token + "\n")
+    made = path.with_name(f".token.{secrets.token_hex(6)}.tmp")
+    try:
+        # Whole or absent: a token that met a full disk must not be an empty one at the next start.
+        write_atomically(made, f"{token}\n".encode(), mode=0o600)
+        os.link(made, path)
+    except FileExistsError:
+        return _token(arguments, serving, state, address)  # another server was first
+    except OSError as exc:
+        raise JobsUnusable(path=str(state), reason=(exc.strerror or str(exc)).lower()) from exc
+    finally:
+        made.unlink(missing_ok=True)
     print(f"Token (made now, kept in {path}): {token}", file=sys.stderr, flush=True)
     return token
+
+
+def _kept_token(path: Path) -> str | None:
+    from comfypin.errors.serve import ServerUnsafe
+
+    try:
+        kept = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    if not kept:
+        raise ServerUnsafe(f"{path} holds no token; remove it to have one made, or set COMFYPIN_TOKEN.")
+    return kept
 
 
 def _base_url(serving: ServeSettings, address: str, port: int) -> str:

@@ -1,5 +1,6 @@
 """Where env packs are kept: a folder, a volume or a bucket, each pack under a name made of what is in it."""
 
+import errno
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from comfypin.env.layout import packing_folder
 from comfypin.env.pack import write_pack
 from comfypin.env.receipt import Receipt
 from comfypin.env.unpack import open_pack, unpack
+from comfypin.errors.env import DiskFull
 from comfypin.storage.interface import ObjectStore, Payload
 
 # A bucket answers a range in tens of milliseconds; several readers hide that.
@@ -29,7 +31,10 @@ class Shelf(Protocol):
         """
 
     def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
-        """Pack a build and store it, unless it is there; its address. Raises `StorageError`, `BuildChanged`."""
+        """Pack a build and store it, unless it is there; its address.
+
+        Raises `StorageError`, `BuildChanged`, `DiskFull`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,12 @@ class FolderShelf:
         path = self.root / name
         if replace or not path.is_file():
             # Written beside its place and renamed: of two that publish at once, both succeed with a whole pack.
-            write_pack(build, path)
+            try:
+                write_pack(build, path)
+            except OSError as exc:
+                if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise DiskFull(where=self.root) from exc  # not the home's disk, where the env is complete
+                raise
         return str(path)
 
 

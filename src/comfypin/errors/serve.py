@@ -104,3 +104,14 @@ class RequestInvalid(ComfypinError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The request cannot be taken: {reason}.")
+
+
+class RequestTooComplex(ComfypinError):
+    """A request's JSON would keep everybody else waiting while it is read."""
+
+    def __init__(self, *, what: str, most: int) -> None:
+        super().__init__(
+            f"The request's JSON has more than {most} {what}; send large data as base64 text or by address.",
+            what=what,
+            most=most,
+        )

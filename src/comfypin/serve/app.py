@@ -2,25 +2,28 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
-from comfypin.errors.serve import JobUnknown, QueueFull, RequestInvalid, RetryRefused
+from comfypin.errors.serve import JobUnknown, QueueFull, RequestInvalid, RequestTooComplex, RetryRefused
 from comfypin.errors.workflow import WorkflowNotFound
 from comfypin.files import contained_path
 from comfypin.serve.answers import Json, failure
 from comfypin.serve.gate import BodyTooBig, Gate, Rules
 from comfypin.serve.openapi import JOB_BODY, document_of
-from comfypin.serve.queue import LiveJob, is_pending, status_body
-from comfypin.serve.requests import parse_job, parse_json
+from comfypin.serve.queue import LiveJob
+from comfypin.serve.requests import parse_json, read_job, wait_s
 from comfypin.serve.site import NotReady, Site
+from comfypin.serve.status import is_pending, status_body
 
 SYNC_WAIT_MS = 90_000
 _KEEP_ALIVE_S = 15.0
@@ -35,6 +38,7 @@ _STATUS: tuple[tuple[type[ComfypinError], int], ...] = (
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
     (RequestInvalid, 400),
+    (RequestTooComplex, 413),
     (BodyTooBig, 413),
     (NotReady, 503),
     (WorkflowError, 422),
@@ -55,6 +59,7 @@ def make_app(site: Site, rules: Rules) -> FastAPI:
     app.include_router(_machine_routes(site, app))
     app.add_exception_handler(ComfypinError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_middleware(Gate, rules=rules)
     return app
 
@@ -63,7 +68,7 @@ def _endpoint_routes(site: Site) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), site.queue
 
     async def take(request: Request) -> LiveJob:
-        job = parse_job(parse_json(await request.body()))
+        job = await asyncio.to_thread(read_job, await request.body())
         return await queue.accept(job.input, webhook=job.webhook, timeout_s=job.timeout_s, ttl_s=job.ttl_s)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
@@ -72,8 +77,10 @@ def _endpoint_routes(site: Site) -> APIRouter:
 
     @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
     async def runsync(request: Request, wait: Wait = SYNC_WAIT_MS) -> Response:
+        begun_at_s = time.monotonic()
         live = await take(request)
-        return Json(status_body(await queue.wait(live.row.id, wait / 1000), queue.worker_id))
+        within_s = wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
+        return Json(status_body(await queue.wait(live.row.id, max(0.0, within_s)), queue.worker_id))
 
     # RunPod takes POST here too, and so does its SDK's own local server.
     @routes.get("/status/{job_id}", summary="A job's state, progress and result")
@@ -133,11 +140,11 @@ def _workflow_routes(site: Site) -> APIRouter:
     @routes.post("/workflows/{name}", include_in_schema=False)
     async def run_workflow(request: Request, name: str, wait: Wait = 0) -> Response:
         body = await request.body()
-        job = await site.job_for(name, parse_json(body) if body.strip() else {})
+        job = await site.job_for(name, await asyncio.to_thread(parse_json, body) if body.strip() else {})
         live = await queue.accept(dict(job), webhook=None, timeout_s=None, ttl_s=None)
         if not wait:
             return _taken(live)
-        return Json(status_body(await queue.wait(live.row.id, wait / 1000), queue.worker_id))
+        return Json(status_body(await queue.wait(live.row.id, wait_s(request.url.hostname, wait)), queue.worker_id))
 
     return routes
 
@@ -208,6 +215,10 @@ async def _failed(_request: Request, error: Exception) -> Response:
     wait_s = error.retry_after_s if isinstance(error, QueueFull) else _RETRY_AFTER_S
     headers = {"Retry-After": str(wait_s)} if status in (429, 503) else None
     return failure(status, error.message, headers=headers, error_type=type(error).__name__)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return failure(400, "The request was cut off.")  # nobody reads it; without it, each would be a traceback in the log
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -7,16 +7,17 @@ import logging
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
-from comfypin.errors.serve import JobTimedOut, JobUnknown, QueueFull, RetryRefused
+from comfypin.errors.serve import JobBroken, JobsUnusable, JobTimedOut, JobUnknown, QueueFull, RetryRefused
 from comfypin.serve import jobs
 from comfypin.serve.interface import Handle
-from comfypin.serve.jobs import PENDING, JobRow, JobStore, Record, State
+from comfypin.serve.jobs import JobRow, JobStore, Record, State
 from comfypin.serve.metrics import Metrics
 from comfypin.serve.result import failure_to_json
+from comfypin.serve.status import status_body
 from comfypin.serve.webhook import Webhooks
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ _KEPT_ENDED = 1000
 _MOST_ATTEMPTS = 5
 _CANCEL_WITHIN_S = 10.0
 _PRUNE_EVERY_S = 30.0
+_LOOK_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,11 @@ class LiveJob:
 
 
 class JobQueue:
-    """Jobs in order of arrival; what is not in memory any more is in the store."""
+    """Jobs in order of arrival; what is not in memory any more is in the store.
+
+    A job is in the state that the disk says, never ahead of it. While the disk refuses writes, no more jobs begin, what
+    ended waits with its result, and clients are told; when writes work again, all of it goes on by itself.
+    """
 
     def __init__(self, store: JobStore, webhooks: Webhooks, limits: QueueLimits, *, worker_id: str) -> None:
         self._store = store
@@ -70,14 +76,26 @@ class JobQueue:
         self._limits = limits
         self.worker_id = worker_id
         self.metrics = Metrics()
-        self.unhealthy = False
+        self._worn_out = False
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
         self._order: asyncio.Queue[LiveJob] = asyncio.Queue()
-        self._told: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     # -- What clients ask -----------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no jobs begin now, or None."""
+        if self._store.trouble is not None:
+            return self._store.trouble.message
+        return "The engine died several times in a row." if self._worn_out else None
+
+    @property
+    def unhealthy(self) -> bool:
+        """Whether a load balancer should send nothing here."""
+        return self.trouble is not None
 
     @property
     def waiting(self) -> int:
@@ -106,7 +124,8 @@ class JobQueue:
         live = LiveJob(row)
         self._live[row.id] = live
         try:
-            await self._store.write(jobs.accepted(row, job_input))
+            # Off the loop: a large input takes a while to be walked and dumped.
+            await self._store.write(await asyncio.to_thread(jobs.accepted, row, job_input))
         except BaseException:
             del self._live[row.id]
             raise
@@ -137,23 +156,37 @@ class JobQueue:
         return await self.record(job_id)
 
     async def cancel(self, job_id: str) -> State:
-        """Stop a job; returns the state it is in then. Raises `JobUnknown`."""
+        """Stop a job; returns the state it is in then.
+
+        Raises `JobUnknown`, and `JobsUnusable` if the disk refuses to note it now: the job ends as soon as it does not.
+        """
         live = self._live.get(job_id)
         if live is None:
             return (await self.record(job_id)).row.state
-        if live.task is None and not live.ending:
-            await self._end(live, "CANCELLED", output=None)
-        elif live.task is not None:
-            if not live.ending:
-                live.task.cancel()
-            await asyncio.wait([live.task], timeout=_CANCEL_WITHIN_S)
+        if live.task is None:
+            self._end_beside(live, "CANCELLED", output=None)
+        elif not live.ending:
+            live.task.cancel()
+        await self._ended_within(live, _CANCEL_WITHIN_S)
         return live.row.state
 
     async def purge(self) -> int:
-        """Cancel all that waits; returns how many jobs that were."""
+        """Cancel all that waits; returns how many jobs that were. Raises `JobsUnusable` as `cancel` does."""
         waiting = [live for live in self._live.values() if live.task is None and not live.ending]
-        await asyncio.gather(*(self._end(live, "CANCELLED", output=None) for live in waiting))
-        return len(waiting)
+        for live in waiting:
+            self._end_beside(live, "CANCELLED", output=None)
+        for live in waiting:
+            await self._ended_within(live, _CANCEL_WITHIN_S)
+        return sum(live.row.state == "CANCELLED" for live in waiting)
+
+    async def _ended_within(self, live: LiveJob, within_s: float) -> None:
+        """Wait for a job's end, but not for a disk that refuses it. Raises `JobsUnusable`."""
+        until = time.monotonic() + within_s
+        while live.row.id in self._live and time.monotonic() < until:
+            if live.ending and self._store.trouble is not None:
+                raise self._store.trouble
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(live.changed.wait(), _LOOK_AGAIN_S)
 
     async def retry(self, job_id: str) -> LiveJob:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`."""
@@ -168,13 +201,17 @@ class JobQueue:
         if job_id in self._live:
             raise RetryRefused(job_id=job_id, reason="it waits already")
         self._live[job_id] = live
+        try:
+            await self._store.write(jobs.queued_again(job_id, fresh.created_at))
+        except BaseException:
+            del self._live[job_id]
+            raise
         self._ended.pop(job_id, None)
-        await self._store.write(jobs.queued_again(job_id, fresh.created_at))
         self._order.put_nowait(live)
         return live
 
     async def health(self, *, ready: bool) -> dict[str, JsonValue]:
-        """The bodies of RunPod's /health."""
+        """The bodies of RunPod's /health; `problems` says in sentences why no jobs begin."""
         counts = await self._store.counts()
         running = self.running
         return {
@@ -193,6 +230,7 @@ class JobQueue:
                 "throttled": 0,
                 "unhealthy": int(self.unhealthy),
             },
+            "problems": [self.trouble] if self.trouble else [],
         }
 
     # -- Running --------------------------------------------------------------------------------------------------
@@ -204,11 +242,11 @@ class JobQueue:
             self._live[row.id] = live
             if row.attempts >= _MOST_ATTEMPTS:
                 died = JobTimedOut(f"The server ended {row.attempts} times while it ran this job, which is given up.")
-                await self._end(live, "FAILED", output=failure_to_json(died))
+                self._end_beside(live, "FAILED", output=failure_to_json(died))
             else:
                 self._order.put_nowait(live)
         for row in await self._store.webhooks_owed():
-            self._tell_webhook(row)
+            self._do_beside(self._tell_webhook(row))
 
     async def run(self, handle: Handle) -> None:
         """Run jobs until cancelled, or until `stop`."""
@@ -226,61 +264,94 @@ class JobQueue:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for told in self._told:
-            told.cancel()
-        await asyncio.gather(*self._told, return_exceptions=True)
+        # Ends and webhooks that a full disk holds up: the disk says what the next server owes.
+        beside = list(self._beside)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
     async def _work(self, handle: Handle) -> None:
         while True:
             live = await self._order.get()
-            if self._stopping:
-                return
-            if live.row.state == "IN_QUEUE" and not live.ending:
-                live.task = asyncio.create_task(self._execute(live, handle))
-                await asyncio.wait([live.task])
-                await self._look_after(live, live.task)
+            if not await self._begin(live):
+                continue
+            live.task = asyncio.create_task(self._execute(live, handle))
+            await asyncio.wait([live.task])
+            await self._look_after(live, live.task)
+
+    async def _begin(self, live: LiveJob) -> bool:
+        """Note on the disk that a job begins, as soon as the disk takes it; returns whether it may run then."""
+        while self._store.trouble is not None and not self._stopping:  # noqa: ASYNC110 - `trouble` is the store's
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        if self._stopping or live.ending or live.row.state != "IN_QUEUE":
+            return False
+        begun_at = time.time()
+        await self._store.write_until_done(jobs.started(live.row.id, begun_at))
+        if live.ending:
+            return False  # it was cancelled meanwhile, or waited too long
+        if self._stopping:
+            await self._give_back(live)
+            return False
+        live.row = replace(live.row, state="IN_PROGRESS", started_at=begun_at)
+        live.tell()
+        return True
 
     async def _look_after(self, live: LiveJob, task: asyncio.Task[None]) -> None:
-        """End a job that was cancelled before it began; say so where the store failed under one."""
+        """End a job that was cancelled before it began, and one that met a mistake of ours."""
         if task.cancelled():
             if not (self._stopping or live.ending):
                 await self._end(live, "CANCELLED", output=None)
         elif (failure := task.exception()) is not None:
-            # The job is found again by the next server; this one should not go on as if nothing were wrong.
-            self.unhealthy = True
-            facts = {"action": "job_broken", "job_id": live.row.id, "reason": str(failure)}
-            log.error("job lost its server", extra=facts)
+            facts = {"action": "job_broken", "job_id": live.row.id}
+            log.error("job failed unexpectedly", extra=facts, exc_info=failure)
+            cause = failure if isinstance(failure, Exception) else RuntimeError(type(failure).__name__)
+            await self._end(live, "FAILED", output=failure_to_json(JobBroken(cause=cause)))
 
     async def _execute(self, live: LiveJob, handle: Handle) -> None:
-        job_id, begun_at = live.row.id, time.time()
-        live.row = replace(live.row, state="IN_PROGRESS", started_at=begun_at)
-        live.tell()
+        job_id = live.row.id
         try:
-            async with asyncio.timeout(_time_left_s(live.row, begun_at)):
-                await self._store.write(jobs.started(job_id, begun_at))
-                outcome = await handle(job_id, await self._store.input(job_id), progress=live.hear)
+            async with asyncio.timeout(_time_left_s(live.row, time.time())):
+                outcome = await handle(job_id, await self._input(job_id), progress=live.hear)
         except TimeoutError:
             late = JobTimedOut("The job took longer than its policy (executionTimeout, ttl) allows, and was stopped.")
             await self._end(live, "TIMED_OUT", output=failure_to_json(late))
         except asyncio.CancelledError:
             if self._stopping:
-                await self._store.write(jobs.given_back(job_id))
+                await self._give_back(live)
                 raise
             await self._end(live, "CANCELLED", output=None)
         else:
-            self.unhealthy = outcome.replace_worker
+            self._worn_out = outcome.replace_worker
             await self._end(live, "COMPLETED" if outcome.failure is None else "FAILED", output=outcome.output)
 
+    async def _input(self, job_id: str) -> object:
+        """Read what a job asks for, however long the disk refuses to give it."""
+        while True:
+            try:
+                return await self._store.input(job_id)
+            except JobsUnusable:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _give_back(self, live: LiveJob) -> None:
+        """Put a job back for the next server; if the disk refuses, that one finds it as a job that ran."""
+        with contextlib.suppress(JobsUnusable):
+            await self._store.write(jobs.given_back(live.row.id))
+
+    def _end_beside(self, live: LiveJob, state: State, *, output: Mapping[str, JsonValue] | None) -> None:
+        """End a job that waits, and do not wait for the disk. From here on it cannot begin."""
+        if not live.ending:
+            live.ending = True
+            self._do_beside(self._end(live, state, output=output))
+
     async def _end(self, live: LiveJob, state: State, *, output: Mapping[str, JsonValue] | None) -> None:
+        """End a job: on the disk first, however long that takes. No cancellation of a client comes between."""
         live.ending = True
         at = time.time()
         error = output.get("error") if output is not None else None
         text = None if output is None else await _dumped(output)
         # Not every text of a job can be stored: a lone half of a surrogate pair is told by its number.
         told = None if error is None else str(error).encode(errors="backslashreplace").decode()
-        change = jobs.ended(live.row.id, state, at, output=text, error=told)
-        # A cancellation that comes now is too late: the end is on its way to the disk.
-        await asyncio.shield(self._store.write(change))
+        await self._store.write_until_done(jobs.ended(live.row.id, state, at, output=text, error=told))
         live.row = replace(live.row, state=state, ended_at=at)
         self._live.pop(live.row.id, None)
         self._ended[live.row.id] = live
@@ -290,36 +361,41 @@ class JobQueue:
         live.tell()
         log.info("job ended", extra={"action": "job_ended", "job_id": live.row.id, "state": state})
         if live.row.webhook is not None:
-            self._tell_webhook(live.row)
+            self._do_beside(self._tell_webhook(live.row))
 
-    def _tell_webhook(self, row: JobRow) -> None:
-        task = asyncio.get_running_loop().create_task(self._told_webhook(row))
-        self._told.add(task)
-        task.add_done_callback(self._told.discard)
+    def _do_beside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
-    async def _told_webhook(self, row: JobRow) -> None:
-        body = status_body(await self.record(row.id), self.worker_id)
+    async def _tell_webhook(self, row: JobRow) -> None:
+        """Tell a job's end. What cannot be read or noted now is told by the next server: the disk says it is owed."""
+        try:
+            body = status_body(await self.record(row.id), self.worker_id)
+        except (JobsUnusable, JobUnknown) as exc:
+            facts = {"action": "webhook_failed", "job_id": row.id, "reason": exc.message}
+            log.warning("webhook not told", extra=facts)
+            return
         if not await self._webhooks.tell(row.id, row.webhook or "", body):
             self.metrics.webhook_failures.inc()
-        await self._store.write(jobs.webhook_told(row.id))
+        await self._store.write_until_done(jobs.webhook_told(row.id))
 
     async def _keep_house(self) -> None:
-        """End what waited too long, and drop results that were kept long enough."""
+        """End what waited too long, drop results that were kept long enough, look whether a full disk has room."""
         pruned_at_s = 0.0
         while True:
             if time.monotonic() - pruned_at_s > _PRUNE_EVERY_S:
                 pruned_at_s = time.monotonic()
-                await self._store.prune(older_than_s=self._limits.keep_s, max_bytes=self._limits.keep_bytes)
+                with contextlib.suppress(JobsUnusable):
+                    await self._store.prune(older_than_s=self._limits.keep_s, max_bytes=self._limits.keep_bytes)
+            if self._store.trouble is not None:
+                await self._store.probe()
+            await self._store.forget()
             now = time.time()
             for live in list(self._live.values()):
-                if (
-                    live.task is None
-                    and not live.ending
-                    and live.row.ttl_s
-                    and now > live.row.created_at + live.row.ttl_s
-                ):
+                if live.task is None and live.row.ttl_s and now > live.row.created_at + live.row.ttl_s:
                     late = JobTimedOut("The job waited longer than its policy's ttl.")
-                    await self._end(live, "TIMED_OUT", output=failure_to_json(late))
+                    self._end_beside(live, "TIMED_OUT", output=failure_to_json(late))
             await asyncio.sleep(1)
 
     def _require_room(self) -> None:
@@ -327,26 +403,6 @@ class JobQueue:
         if waiting >= self._limits.waiting:
             self.metrics.refused.inc()
             raise QueueFull(waiting=waiting, retry_after_s=5)
-
-
-def status_body(record: Record, worker_id: str) -> bytes:
-    """A job's status in RunPod's words. `output` is JSON text already, and goes in as it is."""
-    row = record.row
-    facts: dict[str, JsonValue] = {"id": row.id, "status": row.state}
-    if row.started_at is not None:
-        facts["delayTime"] = max(0, round((row.started_at - row.created_at) * 1000))
-        facts["workerId"] = worker_id
-        if row.ended_at is not None:
-            facts["executionTime"] = max(0, round((row.ended_at - row.started_at) * 1000))
-    if record.error is not None:
-        facts["error"] = record.error
-    text = json.dumps(facts)
-    return (f'{text[:-1]}, "output": {record.output}}}' if record.output is not None else text).encode()
-
-
-def is_pending(state: State) -> bool:
-    """Whether a job of this state has not ended."""
-    return state in PENDING
 
 
 def _time_left_s(row: JobRow, now: float) -> float | None:

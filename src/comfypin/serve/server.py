@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +20,7 @@ from fastapi import FastAPI
 from comfypin.errors.serve import PortUnusable
 from comfypin.lock.model import Lock
 from comfypin.retry import Failures, RetryPolicy
+from comfypin.serve.connections import ConnectionLimits, Connections, LimitedProtocol
 from comfypin.serve.handler import Handler, Service
 from comfypin.serve.queue import JobQueue
 from comfypin.serve.site import Site
@@ -31,14 +34,18 @@ OpenService = Callable[[], AbstractAsyncContextManager[Service]]
 _CLOSE_WITHIN_S = 3
 _SYNC_RESTARTS = RetryPolicy(retries=None, base_s=5.0, longest_s=60.0)
 _SYNC_STEADY_S = 300.0
+_BACKLOG = 2048
+# asyncio accepts as many as its backlog before it looks at any of them: that many descriptors beyond the limit.
+_ACCEPTED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosting:
-    """How a server is hosted: its sockets, how long running jobs may take at its end, where outputs are synced to."""
+    """How a server is hosted: its sockets, their limits, the grace of running jobs, where outputs are synced to."""
 
     sockets: Sequence[socket.socket]
     grace_s: float
+    connections: ConnectionLimits
     sync: tuple[Path, str] | None = None
 
 
@@ -48,11 +55,15 @@ async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenServ
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_CLOSE_WITHIN_S))
+    connections = Connections(hosting.connections)
+    logging.getLogger("uvicorn.error").addFilter(connections.log_once)
+    loop.set_exception_handler(connections.log_once.accept_failed)
+    server = _Server(_configuration(app, connections))
     await queue.recover()
     serving = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
     working = asyncio.create_task(_work(site, queue, open_service))
     stopped = asyncio.create_task(stop.wait())
+    sweeping = asyncio.create_task(connections.sweep_forever())
     syncing = asyncio.create_task(_sync(*hosting.sync)) if hosting.sync else None
     try:
         await asyncio.wait({serving, working, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -61,13 +72,26 @@ async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenServ
         server.should_exit = True
         await serving
     finally:
-        for task in (working, stopped, syncing):
+        for task in (working, stopped, sweeping, syncing):
             if task is not None:
                 task.cancel()
         ended = await asyncio.gather(working, return_exceptions=True)
-        await asyncio.gather(stopped, *([syncing] if syncing else []), return_exceptions=True)
+        await asyncio.gather(stopped, sweeping, *([syncing] if syncing else []), return_exceptions=True)
     if isinstance(ended[0], Exception):
         raise ended[0]
+
+
+def _configuration(app: FastAPI, connections: Connections) -> uvicorn.Config:
+    protocol: Any = partial(LimitedProtocol, connections=connections)
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        backlog=_ACCEPTED_AT_ONCE,
+        timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+    )
 
 
 async def _work(site: Site, queue: JobQueue, open_service: OpenService) -> None:
@@ -107,7 +131,7 @@ def listen(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
     for port in dict.fromkeys(ports):
         try:
             family = socket.AF_INET6 if ":" in host_name else socket.AF_INET
-            opened = socket.create_server((host_name, port), family=family, backlog=2048)
+            opened = socket.create_server((host_name, port), family=family, backlog=_BACKLOG)
         except (OSError, OverflowError) as exc:
             for other in sockets:
                 other.close()
@@ -120,7 +144,12 @@ def listen(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: jobs end before connections do."""
+    """uvicorn without its signal handlers: jobs end before connections do. The kernel keeps its longer backlog."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_BACKLOG)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,12 +4,16 @@ Objects carry their own metadata; the manifest lets people find things without l
 minute rather than one a file.
 """
 
+import contextlib
+import errno
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comfypin.digest import Digest
+from comfypin.errors.sync import OutboxUnusable
 from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.sync.row import Row
 
@@ -25,9 +29,10 @@ class Manifest:
         self._clock = clock
         self._next_copy_s = clock() + _COPY_EVERY_S
         self._changed = False
+        self._unwritten = b""
 
     def add(self, delivered: Sequence[Row]) -> None:
-        """Record a batch as one line. A line that a crash cut off is ended by the next one's line break."""
+        """Record a batch as one line. If the disk is full, it is written with what comes next, or before the copy."""
         files = [
             {
                 "path": row.path,
@@ -39,20 +44,45 @@ class Manifest:
             for row in delivered
         ]
         line = json.dumps({"time": round(time.time(), 3), "files": files}, separators=(",", ":"))
-        with self._path.open("a", encoding="ascii") as file:
-            file.write(line + "\n")
+        self._unwritten += (line + "\n").encode("ascii")
         self._changed = True
+        with contextlib.suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        """Append what is not written yet, all or nothing. A line that a kill cut off is ended first."""
+        if not self._unwritten:
+            return
+        with self._path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                data = self._unwritten if self._ends_whole(before) else b"\n" + self._unwritten
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(before)
+                raise
+        self._unwritten = b""
+
+    def _ends_whole(self, size_bytes: int) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(max(0, size_bytes - 1))
+            return file.read(1) in (b"", b"\n")
 
     def due_s(self) -> float | None:
         """When the copy is due (monotonic seconds), or None while it is up to date."""
         return self._next_copy_s if self._changed else None
 
     def copy(self, store: ObjectStore, *, now: bool = False) -> None:
-        """Put the manifest into the store if its time has come, or now. Raises `StorageError`."""
+        """Put the manifest into the store if its time has come, or now. Raises `StorageError`, `OutboxUnusable`."""
         if not self._changed or (self._clock() < self._next_copy_s and not now):
             return
         self._next_copy_s = self._clock() + _COPY_EVERY_S
-        data = self._path.read_bytes()
+        try:
+            self._write()
+            data = self._path.read_bytes()
+        except OSError as exc:
+            raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
         payload = Payload(
             path=self._path, size_bytes=len(data), sha256=Digest.of(data), media_type="application/x-ndjson"
         )

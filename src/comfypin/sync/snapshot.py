@@ -45,6 +45,7 @@ class Snapshot:
                 for row in rows():
                     file.write(_line(row))
         except OSError as exc:
+            self._next_s = self._clock() + _AT_LEAST_EVERY_S
             raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
         self._changed = False
         end = self._clock()

@@ -6,8 +6,9 @@ of small files cost a few commits, and nothing is sent before the commit that ow
 """
 
 import queue
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Literal
 
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, StorageError
-from comfypin.errors.sync import FolderMissing
+from comfypin.errors.sync import FolderMissing, OutboxUnusable
 from comfypin.files import free_bytes
 from comfypin.retry import RetryPolicy
 from comfypin.storage.interface import ObjectStore, Payload
@@ -34,6 +35,7 @@ OnChange = Literal["overwrite", "version", "ignore"]
 _PROBES = 16  # HEADs in a row that find nothing, before a folder without an outbox is taken for a first sync
 _HASHERS = 2
 _MOST_AT_ONCE = 5000
+_SAVE_AGAIN_S = 0.5
 _NEARLY_FULL_BYTES = 1_000_000_000
 # Without end: what is owed stays owed.
 SYNC_RETRIES = RetryPolicy(retries=None, base_s=0.4, longest_s=60.0)
@@ -133,6 +135,7 @@ class Syncer:
         self._absent_in_a_row = 0
         self._scanned = False
         self._told_full = False
+        self._stopping = threading.Event()
         self._deadline: float | None = None
         self._watch = Watch(root, self._inbox.put, poll_s=options.poll_s)
         self._hashers = ThreadPoolExecutor(_HASHERS, thread_name_prefix="hash")
@@ -140,6 +143,7 @@ class Syncer:
 
     def stop(self) -> None:
         """Ask for the end: what is known is delivered within the grace time, smallest first. From any thread."""
+        self._stopping.set()
         self._inbox.put(_Stop())
 
     def run(self) -> list[Row]:
@@ -171,7 +175,7 @@ class Syncer:
     def _wait(self) -> list[_Message]:
         """All messages that are there, after waiting for the first until something of our own is due."""
         now = time.monotonic()
-        dues = [self._settling.next_due_s(), self._deadline, self._outbox.refresh_copy(), self._copy_manifest()]
+        dues = [self._settling.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
         if self._lanes.busy < self._options.workers:
             dues.append(self._lanes.next_due_s())
         due = min((item for item in dues if item is not None), default=None)
@@ -204,10 +208,41 @@ class Syncer:
                 case Closed() | Found() | Scanned() | Notice():
                     self._hear_sighting(message)
         if rows:
-            self._outbox.save(rows.values())
+            self._save(list(rows.values()))
             self._record(rows.values())
         for act in after:
             act()
+
+    def _save(self, rows: Sequence[Row]) -> None:
+        """Record rows, and wait for a disk that is full for a while: what was uploaded stays known meanwhile.
+
+        Raises `OutboxUnusable` if it is to end: once, or after the grace time.
+        """
+        told, stopped_at_s = False, None
+        while True:
+            try:
+                self._outbox.save(rows)
+            except OutboxUnusable as exc:
+                stopped_at_s = stopped_at_s or (time.monotonic() if self._stopping.is_set() else None)
+                too_late = stopped_at_s is not None and time.monotonic() - stopped_at_s > self._options.grace_s
+                if self._options.once or too_late:
+                    raise
+                if not told:
+                    told = True
+                    self._on_event(Notice(f"{exc.message} Sync waits until it can."))
+                time.sleep(_SAVE_AGAIN_S)
+            else:
+                if told:
+                    self._on_event(Notice("The outbox is written again; sync goes on."))
+                return
+
+    def _refresh_copy(self) -> float | None:
+        """Bring the outbox's copy up to date when it is time; a failure is told, and tried again."""
+        try:
+            return self._outbox.refresh_copy()
+        except OutboxUnusable as exc:
+            self._on_event(Notice(exc.message))
+            return self._outbox.refresh_copy()  # when it is due again
 
     def _record(self, rows: Iterable[Row]) -> None:
         delivered = [row for row in rows if row.state == "done"]
@@ -226,7 +261,7 @@ class Syncer:
             return None
         try:
             manifest.copy(self._store, now=now)
-        except StorageError as exc:
+        except (StorageError, OutboxUnusable) as exc:
             self._on_event(Notice(f"The manifest could not be copied: {exc.message}"))
         return manifest.due_s()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from comfypin.errors.prompt import PromptLost
 from comfypin.errors.serve import JobUnknown, QueueFull, RetryRefused
-from comfypin.serve.interface import Outcome, Progress, nobody
+from comfypin.serve import jobs
+from comfypin.serve.interface import Handle, Outcome, Progress, nobody
 from comfypin.serve.jobs import JobStore, State
 from comfypin.serve.queue import JobQueue, QueueLimits
 from comfypin.serve.webhook import Webhooks
@@ -35,7 +37,7 @@ class Work:
 
 
 @contextlib.asynccontextmanager
-async def a_queue(folder: Path, work: Work, **limits: Any) -> AsyncIterator[JobQueue]:
+async def a_queue(folder: Path, work: Handle, **limits: Any) -> AsyncIterator[JobQueue]:
     store = JobStore(folder / "jobs.sqlite")
     webhooks = Webhooks(secret=None, allow_private=True)
     queue = JobQueue(store, webhooks, QueueLimits(**limits), worker_id="test")
@@ -48,6 +50,19 @@ async def a_queue(folder: Path, work: Work, **limits: Any) -> AsyncIterator[JobQ
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         store.close()
+
+
+@contextlib.asynccontextmanager
+async def a_webhook() -> AsyncIterator[str]:
+    """An address that takes whatever is posted to it."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1 << 16)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 
 
 async def send(queue: JobQueue, job_input: object, **more: Any) -> str:
@@ -136,11 +151,63 @@ async def test_a_job_that_had_secrets_cannot_run_again(job: Any, tmp_path: Path)
             await queue.retry(job_id)
 
 
+@pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "TIMED_OUT", "CANCELLED"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        json.dumps({"s3Config": {"accessSecret": "sesame" * 500}}),
+        {"S3Config": {"accessSecret": "sesame" * 500}},
+        {"inputs": [{"name": "a.png", "url": "https://user:sesame@example.com/a.png"}]},
+    ],
+    ids=["text", "spelling", "address"],
+)
+async def test_nothing_secret_stays_on_the_disk_after_the_end(job: Any, end: State, tmp_path: Path) -> None:
+    def is_there() -> bool:
+        return any(b"sesame" in path.read_bytes() for path in tmp_path.iterdir())
+
+    async def work(job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+        assert document == job
+        if end not in ("COMPLETED", "FAILED"):
+            await asyncio.Event().wait()
+        failure = PromptLost(prompt_id=job_id) if end == "FAILED" else None
+        return Outcome(output={"done": True}, failure=failure)
+
+    async with a_webhook() as hook, a_queue(tmp_path, work) as queue:
+        job_id = await send(queue, job, timeout_s=0.2 if end == "TIMED_OUT" else None, webhook=f"{hook}?token=sesame")
+        assert is_there()
+        await asyncio.sleep(0.05)
+        if end == "CANCELLED":
+            await queue.cancel(job_id)
+        assert await state(queue, job_id) == end
+        async with asyncio.timeout(20):
+            while is_there():  # noqa: ASYNC110 - the test looks from outside
+                await asyncio.sleep(0.1)
+
+
+async def test_a_server_that_was_killed_leaves_no_secrets_in_the_log(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite")
+    queue = JobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
+    job_id = await send(queue, {"S3Config": "sesame"})
+    killed = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    end = jobs.ended(job_id, "CANCELLED", 1.0, output=None, error=None)
+    killed.execute(end.statement, end.values)
+    for name in ("jobs.sqlite", "jobs.sqlite-wal"):
+        (tmp_path / f"copy.{name}").write_bytes((tmp_path / name).read_bytes())
+    killed.close()
+    store.close()
+    for path in tmp_path.glob("jobs.sqlite*"):
+        path.unlink()
+    assert any(b"sesame" in path.read_bytes() for path in tmp_path.iterdir())
+    again = JobStore(tmp_path / "copy.jobs.sqlite")
+    assert not any(b"sesame" in path.read_bytes() for path in tmp_path.iterdir())
+    again.close()
+
+
 async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite")
     queue = JobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
-    jobs = [await send(queue, "x" * 1000) for _ in range(4)]
-    for job_id in jobs:
+    sent = [await send(queue, "x" * 1000) for _ in range(4)]
+    for job_id in sent:
         await queue.cancel(job_id)
     assert await store.prune(older_than_s=60, max_bytes=2500) == 2
     assert await store.prune(older_than_s=0, max_bytes=1 << 30) == 2

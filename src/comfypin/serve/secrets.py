@@ -1,0 +1,90 @@
+"""Finds what may be a secret in a job, whatever its form or spelling: then nothing of its input outlives it. Pure."""
+
+import json
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+_NOT_LETTERS = re.compile(r"[^a-z0-9]")
+# Ends of field names, in lower case, without separators: S3Config, s3_config, AccessSecret, comfy_org_api_key, ...
+_SECRET_FIELD = re.compile(
+    r"(?:s3config|apikey|apitoken|accesskey|accesskeyid|accessid|accesstoken|authtoken|bearertoken|sessiontoken"
+    r"|hftoken|securitytoken|authtokencomfyorg|apikeycomfyorg|secret|secretkey|secretaccesskey|privatekey|password"
+    r"|passwd|passphrase|authorization|credentials?|cookie)$|^token$"
+)
+_SECRET_PARAMETER = re.compile(
+    r"^(?:x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|sig|key|api[-_]?key|.*token.*|.*secret.*|auth|pass.*)$"
+)
+# The same in texts that are nearly JSON, YAML or the like; and values that say themselves what they are. No repetition
+# without a bound: the texts are strangers'.
+_SECRET_TEXT = re.compile(
+    r"(?:s3_?config|api_?key|access_?(?:key|secret|id)|_?token|secret|passw(?:or)?d|authorization)"
+    r"[a-z_]{0,20}[\\\"']{0,20}\s{0,20}[:=]",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"(?:bearer |basic |sk-|hf_|ghp_|AKIA|ya29\.|comfyui-)\S{12,}", re.IGNORECASE)
+_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://\S+$")
+_LONGEST_ADDRESS = 16_384
+_LONGEST_TEXT = 65_536  # longer ones are pictures
+
+
+def holds_secret(document: object) -> bool:
+    """Return whether a field's name or an address, at any depth, also within JSON texts, says that it is a secret.
+
+    An input that begins like JSON and is none counts as a secret: nobody can say what it holds.
+    """
+    waiting = [document]
+    if isinstance(document, str) and _begins_like_json(document) and _parsed(document) is None:
+        return True
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if any(_is_secret_field(name, item) for name, item in value.items()):
+                return True
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, str):
+            if is_secret_address(value):
+                return True
+            inner = _parsed(value) if _begins_like_json(value) else None
+            if inner is not None:
+                waiting.append(inner)
+            elif len(value) < _LONGEST_TEXT and _is_secret_text(value):
+                return True
+    return False
+
+
+def is_secret_address(text: str) -> bool:
+    """Return whether an address brings a user, a password, a signature or a token."""
+    if len(text) > _LONGEST_ADDRESS or not _ADDRESS.match(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        names = [name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    except ValueError:
+        return True
+    return "@" in parts.netloc or any(map(_SECRET_PARAMETER.match, names))
+
+
+def _is_secret_field(name: str, value: object) -> bool:
+    """Links of a workflow (lists), numbers and empty texts are no secrets, whatever their field is called."""
+    if isinstance(value, str | dict) and value:
+        # "5.api_key" of `set` ends like the field that it sets.
+        return _SECRET_FIELD.search(_NOT_LETTERS.sub("", name.lower().rpartition(".")[2])) is not None
+    return False
+
+
+def _is_secret_text(text: str) -> bool:
+    escaped = "\\u00" in text and _begins_like_json(text)
+    return escaped or bool(_SECRET_VALUE.match(text)) or bool(_SECRET_TEXT.search(text))
+
+
+def _begins_like_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("{", "[", '"')
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
