@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors.sync import OutboxUnusable
+from comfypin.retry import RetryPolicy
 from comfypin.storage.local import LocalStore
 from comfypin.sync.manifest import Manifest
 from comfypin.sync.outbox import Outbox
@@ -25,7 +26,7 @@ def a_syncer(folder: Path, bucket: Path, disk: SmallDisk, events: list[object], 
     options = Options(
         settle_s=0.1,
         poll_s=0.5,
-        longest_wait_s=0.5,
+        retry_policy=RetryPolicy(retries=None, base_s=0.5, longest_s=0.5),
         once=once,
         grace_s=20,
         manifest=Manifest(disk.path / "manifest.jsonl", "manifest.jsonl"),
