@@ -25,7 +25,6 @@ def a_syncer(folder: Path, bucket: Path, disk: SmallDisk, events: list[object], 
     options = Options(
         settle_s=0.1,
         poll_s=0.5,
-        longest_wait_s=0.5,
         once=once,
         grace_s=20,
         manifest=Manifest(disk.path / "manifest.jsonl", "manifest.jsonl"),
