@@ -46,9 +46,12 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, total: int | None) -> "ConnectionLimits":
-        """Return the limits for so many connections; by default half of the file descriptors, 1000 at most."""
+        """Return the limits for so many connections; by default a third of the file descriptors, 1000 at most.
+
+        An output that is sent has its file open beside its socket, so half of them would be all of them.
+        """
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(8, (soft if soft != resource.RLIM_INFINITY else 1 << 20) // 2)
+        most = max(8, (soft if soft != resource.RLIM_INFINITY else 1 << 20) // 3)
         total = min(most, total or _MOST_CONNECTIONS)
         return cls(total=total, by_address=max(1, total // 2))
 
