@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--connections",
         type=_count,
         metavar="N",
-        help="connections at once, half of them for one address (default: half of the descriptors, 1000 at most)",
+        help="connections at once, half of them for one address (default: a third of the descriptors, 1000 at most)",
     )
     limits.add_argument(
         "--grace", type=_count, default=20, metavar="S", help="seconds for running jobs at the end (20)"

@@ -11,6 +11,7 @@ import logging
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,9 +46,12 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, total: int | None) -> "ConnectionLimits":
-        """Return the limits for so many connections; by default half of the file descriptors, 1000 at most."""
+        """Return the limits for so many connections; by default a third of the file descriptors, 1000 at most.
+
+        An output that is sent has its file open beside its socket, so half of them would be all of them.
+        """
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(8, (soft if soft != resource.RLIM_INFINITY else 1 << 20) // 2)
+        most = max(8, (soft if soft != resource.RLIM_INFINITY else 1 << 20) // 3)
         total = min(most, total or _MOST_CONNECTIONS)
         return cls(total=total, by_address=max(1, total // 2))
 
@@ -104,6 +108,7 @@ class Connections:
     """All connections of a server."""
 
     limits: ConnectionLimits
+    clock: Callable[[], float] = time.monotonic
     log_once: OnceAMinute = field(default_factory=OnceAMinute)
     _open: dict["LimitedProtocol", None] = field(default_factory=dict)
     _by_address: Counter[str] = field(default_factory=Counter)
@@ -141,7 +146,7 @@ class Connections:
 
     def sweep(self) -> None:
         """End the connections that are too slow."""
-        now_s = time.monotonic()
+        now_s = self.clock()
         for protocol in list(self._open):
             if (why := protocol.too_slow(now_s)) is not None:
                 self.log_once.note("connection_slow", f"ended connections that were too slow: {why}")
@@ -168,7 +173,8 @@ class LimitedProtocol(H11Protocol):
         self._connections = connections
         self._limits = connections.limits
         self._admitted = True
-        self._awaited_since_s = time.monotonic()
+        self._clock = connections.clock
+        self._awaited_since_s = self._clock()
         self._body: _Progress | None = None
         self._unread: _Progress | None = None
         self._unread_bytes = 0
@@ -198,14 +204,14 @@ class LimitedProtocol(H11Protocol):
         if self._body is not None:
             self._body.moved_bytes += len(data)
         elif self.is_idle and self.timeout_keep_alive_task is not None:
-            self._awaited_since_s = time.monotonic()  # the first bytes of the next request
+            self._awaited_since_s = self._clock()  # the first bytes of the next request
         super().data_received(data)
 
     def handle_events(self) -> None:
         """Read what has come; note whether a body is still to come."""
         super().handle_events()
         if self.conn.their_state is h11.SEND_BODY:
-            self._body = self._body or _Progress(time.monotonic())
+            self._body = self._body or _Progress(self._clock())
         else:
             self._body = None
 

@@ -70,6 +70,11 @@ class Limited:
     connections: Connections
     port: int
     stack: contextlib.AsyncExitStack
+    now_s: list[float]
+
+    def sweep_after(self, seconds: float) -> None:
+        self.now_s[0] += seconds
+        self.connections.sweep()
 
     async def connect(self, sent: bytes = b"") -> Client:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048)
@@ -83,7 +88,9 @@ class Limited:
 @contextlib.asynccontextmanager
 async def limited(answer: bytes = b"ok", **limits: Any) -> AsyncIterator[Limited]:
     app = App(answer)
-    connections = Connections(ConnectionLimits(**{"total": 4, "by_address": 4, "head_s": 0.1, "body_s": 0.1, **limits}))
+    now_s = [1000.0]
+    given = ConnectionLimits(**{"total": 4, "by_address": 4, "head_s": 10.0, "body_s": 10.0, **limits})
+    connections = Connections(given, clock=lambda: now_s[0])
     protocol: Any = functools.partial(LimitedProtocol, connections=connections)
     server = uvicorn.Server(uvicorn.Config(app, port=0, http=protocol, ws="none", lifespan="off", log_config=None))
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]
@@ -91,7 +98,7 @@ async def limited(answer: bytes = b"ok", **limits: Any) -> AsyncIterator[Limited
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     async with contextlib.AsyncExitStack() as stack:
-        yield Limited(app, connections, server.servers[0].sockets[0].getsockname()[1], stack)
+        yield Limited(app, connections, server.servers[0].sockets[0].getsockname()[1], stack, now_s)
         app.hold.set()
     server.should_exit = True
     await running
@@ -105,35 +112,36 @@ async def test_a_client_that_keeps_to_the_limits_is_served_again_and_again() -> 
             while await client.reader.readline() != b"\r\n":
                 pass
             assert await client.reader.readexactly(2) == b"ok"
-            await asyncio.sleep(0.2)
-            server.connections.sweep()
+            server.sweep_after(3)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /x HTTP/1.1\r\n", HALF_BODY], ids=["nothing", "half head", "half body"])
 async def test_half_a_request_is_ended(sent: bytes) -> None:
     async with limited() as server:
         client = await server.connect(sent)
-        server.connections.sweep()
+        server.sweep_after(9)
         assert not await client.is_ended()
-        server.connections.sweep()
+        server.sweep_after(2)
         assert await client.is_ended()
 
 
 async def test_bytes_that_come_fast_enough_give_a_body_more_time() -> None:
-    async with limited(slowest_bytes_s=10) as server:
+    async with limited(slowest_bytes_s=1) as server:
         client = await server.connect(HALF_BODY[:-4])
         client.writer.write(b"234")
-        await asyncio.sleep(0.25)
-        server.connections.sweep()
+        await asyncio.sleep(0.1)
+        server.sweep_after(12)
         assert await client.status(b"567890") == 200
 
 
 async def test_an_answer_that_nobody_reads_is_ended() -> None:
     async with limited(answer=b"x" * 30_000_000) as server:
         client = await server.connect(OTHER)
-        server.connections.sweep()
-        await asyncio.sleep(0.2)
-        server.connections.sweep()
+        await asyncio.sleep(0.3)
+        server.sweep_after(0)
+        await asyncio.sleep(0.3)
+        server.sweep_after(1000)
+        server.sweep_after(1000)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await client.reader.readexactly(30_000_000)
 
@@ -141,8 +149,7 @@ async def test_an_answer_that_nobody_reads_is_ended() -> None:
 async def test_a_job_that_is_waited_for_is_not_a_slow_client() -> None:
     async with limited() as server:
         client = await server.connect(OTHER.replace(b"/x", b"/hold"))
-        await asyncio.sleep(0.2)
-        server.connections.sweep()
+        server.sweep_after(100)
         server.app.hold.set()
         assert await client.status(b"") == 200
 
