@@ -25,10 +25,10 @@ def _ours(mode: str) -> Callable[[Path, str], None]:
         from comfypin.lock.model import Release
         from comfypin.outputs.interface import JobFacts
         from comfypin.run.spool import Spool, Wanted, collect
-        from comfypin.settings import Settings
+        from comfypin.settings.environment import Settings
 
         environ = {**os.environ, "GCS_BUCKET": "bench", "S3_BUCKET": "bench", "S3_ENDPOINT_URL": url}
-        sink = wiring.make_sink("gcs" if mode == "gcs" else "s3", Settings.from_environment(environ))
+        sink = wiring.make_sink("gcs" if mode == "gcs" else "s3", Settings(environ))
         job = JobFacts(job_id="bench", release=Release(name="bench", digest=Digest.of(b"")))
 
         async def run() -> None:

@@ -29,7 +29,7 @@ from comfypin.lock.codec import read_lock
 from comfypin.outputs.inline import InlineSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.serve.handler import Handler
-from comfypin.settings import Settings
+from comfypin.settings.environment import Settings
 from comfypin.testing import FakeEngine, fake_output
 from comfypin.workflow.document import to_document
 from comfypin.workflow.parse import parse_api
@@ -109,7 +109,7 @@ async def alone(engine: Engine, number: int) -> None:
 async def overhead(jobs: int) -> tuple[float, float]:
     """Median seconds of a job through the handler, and of the engine alone, by turns."""
     lock = read_lock(ROOT / "lockfiles" / "comfy-demo.lock.json").lock
-    settings = Settings.from_environment()
+    settings = Settings(os.environ)
     async with wiring.open_engine(wiring.choose_engine(lock.engine, settings)) as engine:
         handler = Handler(wiring.open_service(lock, engine, settings, folder=InlineSink()))
         whole: list[float] = []

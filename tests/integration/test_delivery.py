@@ -31,7 +31,8 @@ from comfypin.errors.storage import (
 from comfypin.lock.model import Release
 from comfypin.outputs.bucket import BucketSink, UploadEvent, UploadFinished, UploadMoved, UploadStarted
 from comfypin.outputs.interface import JobFacts, Output
-from comfypin.settings import OutputMode, Settings
+from comfypin.outputs.modes import OutputMode
+from comfypin.settings.environment import Settings
 from tests.support.fault_proxy import fault_proxy
 from tests.support.google_key import service_account
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, AzureServer, GcsServer, S3Server
@@ -108,7 +109,7 @@ def pictures(spool: Path, count: int, *, seed: int = 0) -> tuple[Output, ...]:
 
 
 def sink_for(bucket: Bucket, **environ: str) -> Any:
-    return wiring.make_sink(bucket.mode, Settings.from_environment({**bucket.environ, **environ}))
+    return wiring.make_sink(bucket.mode, Settings({**bucket.environ, **environ}))
 
 
 async def test_outputs_and_their_manifest_are_in_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_public_objects_in_a_uniform_bucket_are_refused_before_the_job(validate:
         "GCS_VALIDATE": validate,
     }
     with pytest.raises(PublicAccessImpossible, match="uniform bucket-level access"):
-        wiring.make_sink("gcs", Settings.from_environment(environ))
+        wiring.make_sink("gcs", Settings(environ))
 
 
 def test_keys_that_may_write_and_not_look_at_the_bucket_may_make_objects_public(
@@ -298,15 +299,15 @@ def test_keys_that_may_write_and_not_look_at_the_bucket_may_make_objects_public(
 
     with answering_by(decide, {"Content-Type": "application/json"}) as url:
         environ = {"GCS_BUCKET": "b", "STORAGE_EMULATOR_HOST": url, "GCS_PUBLIC": "true"}
-        wiring.make_sink("gcs", Settings.from_environment(environ))
+        wiring.make_sink("gcs", Settings(environ))
     assert "storage.buckets.get" in caplog.text
 
 
 def test_a_bucket_that_is_not_there_is_found_before_the_job(gcs: GcsServer) -> None:
     environ = {"GCS_BUCKET": "nowhere", "STORAGE_EMULATOR_HOST": gcs.url}
     with pytest.raises(BucketMissing, match="GCS_BUCKET"):
-        wiring.make_sink("gcs", Settings.from_environment(environ))
-    wiring.make_sink("gcs", Settings.from_environment({**environ, "GCS_VALIDATE": "false"}))
+        wiring.make_sink("gcs", Settings(environ))
+    wiring.make_sink("gcs", Settings({**environ, "GCS_VALIDATE": "false"}))
 
 
 async def test_content_type_release_and_digest_are_on_the_blob_of_azure(tmp_path: Path, azurite: AzureServer) -> None:
@@ -321,8 +322,8 @@ async def test_content_type_release_and_digest_are_on_the_blob_of_azure(tmp_path
 def test_a_container_that_is_not_there_is_found_before_the_job(azurite: AzureServer) -> None:
     environ = azurite.environ("nowhere")
     with pytest.raises(BucketMissing, match="AZURE_CONTAINER"):
-        wiring.make_sink("azure", Settings.from_environment(environ))
-    wiring.make_sink("azure", Settings.from_environment({**environ, "AZURE_VALIDATE": "false"}))
+        wiring.make_sink("azure", Settings(environ))
+    wiring.make_sink("azure", Settings({**environ, "AZURE_VALIDATE": "false"}))
 
 
 def test_asking_a_container_leaves_nothing_in_it(azurite: AzureServer) -> None:
@@ -336,14 +337,14 @@ def test_asking_a_container_leaves_nothing_in_it(azurite: AzureServer) -> None:
 def test_an_s3_bucket_that_is_not_there_is_found_before_the_job(moto: S3Server) -> None:
     environ = {**S3Bucket(moto).environ, "S3_BUCKET": "nowhere"}
     with pytest.raises(BucketMissing, match="S3_BUCKET"):
-        wiring.make_sink("s3", Settings.from_environment(environ))
-    wiring.make_sink("s3", Settings.from_environment({**environ, "S3_VALIDATE": "false"}))
+        wiring.make_sink("s3", Settings(environ))
+    wiring.make_sink("s3", Settings({**environ, "S3_VALIDATE": "false"}))
 
 
 def test_keys_that_s3_does_not_take_are_found_before_the_job(rclone: S3Server) -> None:
     environ = {**S3Bucket(rclone).environ, "AWS_SECRET_ACCESS_KEY": "wrong"}
     with pytest.raises(CredentialsRefused, match="secret key"):
-        wiring.make_sink("s3", Settings.from_environment(environ))
+        wiring.make_sink("s3", Settings(environ))
 
 
 def test_asking_an_s3_bucket_leaves_nothing_in_it(moto: S3Server) -> None:
@@ -362,7 +363,7 @@ def test_asking_an_s3_bucket_leaves_nothing_in_it(moto: S3Server) -> None:
 )
 def test_a_missing_bucket_names_its_variable(mode: OutputMode, variable: str) -> None:
     with pytest.raises(SettingMissing, match=variable):
-        wiring.make_sink(mode, Settings.from_environment({}))
+        wiring.make_sink(mode, Settings({}))
 
 
 def test_signed_urls_of_a_runpod_volume_are_refused_before_the_job() -> None:
@@ -374,7 +375,7 @@ def test_signed_urls_of_a_runpod_volume_are_refused_before_the_job() -> None:
         "AWS_SECRET_ACCESS_KEY": "b",
     }
     with pytest.raises(SigningImpossible, match="no presigned URLs"):
-        wiring.make_sink("s3", Settings.from_environment(environ))
+        wiring.make_sink("s3", Settings(environ))
 
 
 async def test_a_jobs_own_s3_config_is_where_it_goes(tmp_path: Path, moto: S3Server) -> None:
@@ -385,7 +386,7 @@ async def test_a_jobs_own_s3_config_is_where_it_goes(tmp_path: Path, moto: S3Ser
         "bucketName": bucket.name,
         "endpointUrl": moto.url,
     }
-    sink = wiring.make_job_sink(Settings.from_environment({}), s3_config, private_buckets=True)
+    sink = wiring.make_job_sink(Settings({}), s3_config, private_buckets=True)
     await sink.deliver(a_job(), pictures(tmp_path, 1))
     assert len(bucket.objects()) == 2
 
@@ -399,15 +400,15 @@ def test_a_jobs_own_bucket_may_be_in_any_region() -> None:
 
     with answering_by(elsewhere) as url:
         s3_config = {"accessId": "id", "accessSecret": "secret", "bucketName": "b", "endpointUrl": url}
-        wiring.make_job_sink(Settings.from_environment({}), s3_config, private_buckets=True)
+        wiring.make_job_sink(Settings({}), s3_config, private_buckets=True)
 
 
 def test_a_profile_that_is_meant_for_others_keeps_nobody_from_base64() -> None:
-    wiring.make_sink("base64", Settings.from_environment({"AWS_PROFILE": "of-the-company", "HOME": "/nowhere"}))
+    wiring.make_sink("base64", Settings({"AWS_PROFILE": "of-the-company", "HOME": "/nowhere"}))
 
 
 async def test_what_fits_is_inline_and_what_does_not_goes_to_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
-    settings = Settings.from_environment({**bucket.environ, "INLINE_MAX_BYTES": "5000"})
+    settings = Settings({**bucket.environ, "INLINE_MAX_BYTES": "5000"})
     sink = wiring.make_sink("base64", settings)
     (small,) = await sink.deliver(a_job("small"), (an_output(tmp_path / "a", b"x" * 1000),))
     assert base64.b64decode(small.data_base64 or "") == b"x" * 1000
@@ -417,7 +418,7 @@ async def test_what_fits_is_inline_and_what_does_not_goes_to_the_bucket(bucket: 
 
 
 async def test_what_does_not_fit_and_has_no_bucket_fails_with_sizes(tmp_path: Path) -> None:
-    sink = wiring.make_sink("base64", Settings.from_environment({"INLINE_MAX_BYTES": "5000"}))
+    sink = wiring.make_sink("base64", Settings({"INLINE_MAX_BYTES": "5000"}))
     outputs = (
         an_output(tmp_path, b"x" * 9000, filename="big.png"),
         an_output(tmp_path, b"y", filename="b.png", index=1),

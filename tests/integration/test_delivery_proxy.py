@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfypin import wiring
-from comfypin.settings import Settings
+from comfypin.settings.environment import Settings
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.object_servers import GcsServer, S3Server
 from tests.support.outputs import FACTS, an_output
@@ -33,7 +33,7 @@ def proxy(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[
 def sink_of(server: S3Server | GcsServer, bucket: str, url: str, certificate: Certificate, **environ: str) -> Any:
     if isinstance(server, GcsServer):
         own = {"GCS_BUCKET": bucket, "STORAGE_EMULATOR_HOST": url, "REQUESTS_CA_BUNDLE": str(certificate.path)}
-        return wiring.make_sink("gcs", Settings.from_environment({**own, **environ}))
+        return wiring.make_sink("gcs", Settings({**own, **environ}))
     config = server.config(bucket)
     assert config.credentials is not None
     own = {
@@ -43,7 +43,7 @@ def sink_of(server: S3Server | GcsServer, bucket: str, url: str, certificate: Ce
         "AWS_SECRET_ACCESS_KEY": config.credentials.secret_access_key,
         "AWS_CA_BUNDLE": str(certificate.path),
     }
-    return wiring.make_sink("s3", Settings.from_environment({**own, **environ}))
+    return wiring.make_sink("s3", Settings({**own, **environ}))
 
 
 @pytest.mark.parametrize("kind", ["moto", "rclone", "gcs"])

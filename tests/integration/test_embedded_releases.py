@@ -20,7 +20,7 @@ from comfypin.engine.embedded.releases import RELEASES
 from comfypin.engine.embedded.replacements import replace_nodes
 from comfypin.errors import ConfigError
 from comfypin.lock.model import EngineSpec
-from comfypin.settings import Settings
+from comfypin.settings.environment import Settings
 from comfypin.wiring.engines import choose_engine, open_engine
 from tests.support.embedded import Embedded, embedded_engine, empty, node, save
 from tests.support.recordings import ANSWERS
@@ -215,7 +215,7 @@ def test_a_release_that_it_does_not_know_is_refused(capsys: pytest.CaptureFixtur
 
 
 async def test_a_release_that_no_setting_may_name_is_refused_by_its_variable() -> None:
-    settings = Settings.from_environment({"COMFYPIN_EMBEDDED_VERSION": "0.40.0"})
+    settings = Settings({"COMFYPIN_EMBEDDED_VERSION": "0.40.0"})
     choice = choose_engine(EngineSpec(kind="embedded"), settings)
     with pytest.raises(ConfigError, match=r"COMFYPIN_EMBEDDED_VERSION is '0.40.0'.*0.3.64 or 0.33.0"):
         async with open_engine(choice):
@@ -223,6 +223,6 @@ async def test_a_release_that_no_setting_may_name_is_refused_by_its_variable() -
 
 
 async def test_the_setting_chooses_the_catalogue() -> None:
-    settings = Settings.from_environment({**os.environ, "COMFYPIN_EMBEDDED_VERSION": "0.33.0"})
+    settings = Settings({**os.environ, "COMFYPIN_EMBEDDED_VERSION": "0.33.0"})
     async with open_engine(choose_engine(EngineSpec(kind="embedded"), settings)) as engine:
         assert "BatchImagesNode" in await engine.catalogue()

@@ -255,11 +255,11 @@ def test_a_bill_of_materials_names_every_part_and_is_the_same_each_time(lock: Lo
 
 def test_a_vendor_folder_needs_no_upstream_and_goes_on_where_it_was(lock: Lock, places: Places, tmp_path: Path) -> None:
     folder = VendorFolder(root=tmp_path / "vendor")
-    gathered = vendor(lock, folder, commits=places.commits, tell=silent)
+    gathered = vendor(lock, folder, places=places, tell=silent)
     assert len(gathered.files) == gathered.fetched == 6
     broken = next(folder.wheels.iterdir())
     broken.write_bytes(b"damaged")
-    again = vendor(lock, folder, commits=places.commits, tell=silent)
+    again = vendor(lock, folder, places=places, tell=silent)
     assert (again.files, again.fetched) == (gathered.files, 1)
     assert lock.comfyui is not None
     offline = Commits(cache=tmp_path / "empty", bundles=folder.bundles, offline=True)
@@ -269,7 +269,7 @@ def test_a_vendor_folder_needs_no_upstream_and_goes_on_where_it_was(lock: Lock, 
 def test_a_lock_that_is_not_pinned_cannot_be_vendored(lock: Lock, places: Places, tmp_path: Path) -> None:
     loose = replace(lock, python=replace(lock.python, packages=()))
     with pytest.raises(LockIncomplete):
-        vendor(loose, VendorFolder(root=tmp_path / "v"), commits=places.commits, tell=silent)
+        vendor(loose, VendorFolder(root=tmp_path / "v"), places=places, tell=silent)
 
 
 @pytest.mark.parametrize("name", ["%2e%2e%2f%2e%2e%2fescaped.whl", "..", "a%5Cb.whl", ""])
@@ -277,7 +277,7 @@ def test_a_url_cannot_lead_out_of_a_vendor_folder(name: str, lock: Lock, places:
     pin = replace(lock.python.packages[0], url=f"https://x.org/{name}")
     hostile = replace(lock, python=replace(lock.python, packages=(pin,)))
     with pytest.raises(LockIncomplete, match="url"):
-        vendor(hostile, VendorFolder(root=tmp_path / "deep" / "v"), commits=places.commits, tell=silent)
+        vendor(hostile, VendorFolder(root=tmp_path / "deep" / "v"), places=places, tell=silent)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,9 @@ from tests.support.served import served
 def options(release: SmallRelease, name: str, **changes: object) -> RealizeOptions:
     home = Home(root=release.root / name)
     given = RealizeOptions(
-        home=home, models_dir=release.root / "models", places=SourcePlaces(cache=release.root / "cache")
+        home=home,
+        models_dir=release.root / "models",
+        places=SourcePlaces(cache=release.root / "cache", named_uv_cache=release.root / "uv"),
     )
     return replace(given, **changes)  # type: ignore[arg-type]
 

@@ -140,11 +140,9 @@ def test_a_name_stays_in_uvs_cache_where_a_kept_lock_could_not_do_without(
     assert unpacked(places) == {*PACKAGES, "rival_a", "rival_b"}
 
 
-def test_a_cache_of_uv_that_the_user_chose_is_left(
-    two: tuple[Home, Lock, Lock], places: SourcePlaces, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_of_uv_that_the_user_chose_is_left(two: tuple[Home, Lock, Lock], places: SourcePlaces) -> None:
     home, _, current = two
-    monkeypatch.setenv("UV_CACHE_DIR", str(places.cache / "uv"))
+    places = replace(places, named_uv_cache=places.cache / "uv")
     collect(home, find_garbage(home, [current], places), places)
     assert unpacked(places) == PACKAGES
 

@@ -32,7 +32,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRelease:
 
 def options(release: SmallRelease, name: str, places: SourcePlaces | None = None) -> RealizeOptions:
     home = Home(root=release.root / name)
-    places = places or SourcePlaces(cache=release.root / "cache")
+    places = places or SourcePlaces(cache=release.root / "cache", named_uv_cache=release.root / "uv")
     return RealizeOptions(home=home, models_dir=home.root / "models", places=places)
 
 
@@ -86,7 +86,8 @@ def test_a_package_without_a_wheel_is_vendored_with_the_one_that_was_built_of_it
     online = realize(release.lock, options(release, "online"))
     folder = vendored(release)
     monkeypatch.setenv("UV_CACHE_DIR", str(release.root / "other-uv"))
-    places = SourcePlaces(cache=release.root / "empty", vendor=folder, offline=True)
+    named = release.root / "other-uv"
+    places = SourcePlaces(cache=release.root / "empty", vendor=folder, offline=True, named_uv_cache=named)
     assert realize(release.lock, options(release, "offline", places)).receipt == online.receipt
     (wheel,) = (folder.root / "built").rglob("*.whl")
     wheel.write_bytes(wheel.read_bytes() + b"more")
@@ -131,7 +132,7 @@ def test_a_changed_cache_without_a_network_is_one_error(release: SmallRelease) -
     release = from_registry(release)
     realize(release.lock, options(release, "first"))
     change_the_cache(release.root)
-    places = SourcePlaces(cache=release.root / "cache", offline=True)
+    places = SourcePlaces(cache=release.root / "cache", offline=True, named_uv_cache=release.root / "uv")
     with pytest.raises(PackageDamaged, match="tqdm"):
         realize(release.lock, options(release, "second", places))
     assert not (release.root / "second/current").is_symlink()

@@ -5,6 +5,7 @@ one line for every upload event, and at the end `rss <MiB>`.
 """
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from comfypin.digest import Digest
 from comfypin.lock.model import Release
 from comfypin.outputs.bucket import BucketSink
 from comfypin.outputs.interface import JobFacts, Output
-from comfypin.settings import OUTPUT_MODES, Settings
+from comfypin.outputs.modes import OUTPUT_MODES
+from comfypin.settings.environment import Settings
 
 
 def outputs_in(folder: Path) -> tuple[Output, ...]:
@@ -35,7 +37,7 @@ def outputs_in(folder: Path) -> tuple[Output, ...]:
 
 def main() -> None:
     folder, job_id, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    sink = wiring.make_sink(next(known for known in OUTPUT_MODES if known == mode), Settings.from_environment())
+    sink = wiring.make_sink(next(known for known in OUTPUT_MODES if known == mode), Settings(os.environ))
     if "--watch" in sys.argv and isinstance(sink, BucketSink):
         sink.watcher = lambda event: print(type(event).__name__, event.key, flush=True)
     job = JobFacts(job_id=job_id, release=Release(name="test", digest=Digest.of(b"lock")))

@@ -33,7 +33,7 @@ def execute(arguments: argparse.Namespace) -> int:
     parser = argparse.ArgumentParser()
     run.configure(parser)
     wanted = parser.parse_args(words)
-    wanted.json, wanted.verbose = arguments.json, arguments.verbose
+    wanted.json, wanted.verbose, wanted.settings = arguments.json, arguments.verbose, arguments.settings
     return run.execute(wanted)
 
 

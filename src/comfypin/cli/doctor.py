@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -16,7 +15,9 @@ from typing import Literal
 from comfypin import __version__
 from comfypin.errors import ComfypinError
 from comfypin.files import free_bytes
-from comfypin.settings import Settings
+from comfypin.outputs.modes import OutputMode, named_mode
+from comfypin.settings.environment import Settings
+from comfypin.settings.machine import MachineSettings
 from comfypin.storage.registry import KINDS
 
 Verdict = Literal["good", "absent", "bad"]
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Look, print, and return 1 where something is in the way."""
-    checks = list(examine())
+    checks = list(examine(arguments.settings))
     if arguments.json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
     else:
@@ -59,23 +60,23 @@ def execute(arguments: argparse.Namespace) -> int:
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
-def examine() -> Iterator[Check]:
+def examine(settings: Settings) -> Iterator[Check]:
     """Everything that is looked at, in order; settings that cannot be read are a finding like any other."""
     yield Check(name="comfypin", verdict="good", found=__version__)
     version = platform.python_version()
     yield Check(name="python", verdict="good", found=f"{version} at {sys.executable}")
     yield from _programs()
-    yield _gpu()
+    yield _gpu(settings)
     try:
-        settings = Settings.from_environment()
+        machine, mode = settings.machine, named_mode(settings.variables)
     except ComfypinError as error:
         yield Check(name="settings", verdict="bad", found=error.message, remedy="Correct or unset the variable.")
         return
-    yield _engine(settings)
-    yield _release(settings)
+    yield _engine(machine)
+    yield _release(machine)
     yield from (_extra(extra, module, purpose) for extra, (module, purpose) in _EXTRAS.items())
-    yield from _outputs(settings)
-    yield from (_disk(name, path) for name, path in (("models", settings.models_dir), ("here", Path.cwd())))
+    yield from _outputs(settings, mode)
+    yield from (_disk(name, path) for name, path in (("models", machine.models_dir), ("here", Path.cwd())))
 
 
 def _programs() -> Iterator[Check]:
@@ -93,7 +94,7 @@ def _programs() -> Iterator[Check]:
             yield Check(name=name, verdict="good", found=_said(program, "--version") or program)
 
 
-def _gpu() -> Check:
+def _gpu(settings: Settings) -> Check:
     program = shutil.which("nvidia-smi")
     if program is not None:
         query = "--query-gpu=name,memory.total,driver_version"
@@ -102,16 +103,16 @@ def _gpu() -> Check:
             return Check(name="gpu", verdict="good", found=said)
     from comfypin.engine.command import has_gpu
 
-    if has_gpu(os.environ):
+    if has_gpu(settings.variables):
         return Check(name="gpu", verdict="good", found="there is an accelerator (nvidia-smi says nothing of it)")
     return Check(name="gpu", verdict="absent", found="none; ComfyUI will be started with --cpu")
 
 
-def _engine(settings: Settings) -> Check:
+def _engine(machine: MachineSettings) -> Check:
     from comfypin.engine.command import comfyui_child
     from comfypin.lock.model import EngineSpec
 
-    home = settings.comfy_home
+    home = machine.comfy_home
     try:
         child = comfyui_child(home, EngineSpec(), {}, gpu=False)
     except ComfypinError:
@@ -120,15 +121,15 @@ def _engine(settings: Settings) -> Check:
     return Check(name="comfyui", verdict="good", found=f"{child.argv[1]} with {child.argv[0]}")
 
 
-def _release(settings: Settings) -> Check:
+def _release(machine: MachineSettings) -> Check:
     from comfypin.lock.codec import read_lock
     from comfypin.lock.find import find_lock, release_folders, releases
 
-    if settings.lock_path is None and settings.version_name is None:
+    if machine.lock_path is None and machine.version_name is None:
         known = ", ".join(dict.fromkeys(releases(release_folders()))) or "none"
         return Check(name="release", verdict="absent", found=f"none chosen; found by name: {known}")
     try:
-        path = find_lock(None, lock_path=settings.lock_path, version_name=settings.version_name)
+        path = find_lock(None, lock_path=machine.lock_path, version_name=machine.version_name)
         lock = read_lock(path).lock
     except ComfypinError as error:
         return Check(name="release", verdict="bad", found=error.message)
@@ -149,7 +150,7 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _outputs(settings: Settings) -> Iterator[Check]:
+def _outputs(settings: Settings, named: OutputMode | None) -> Iterator[Check]:
     from comfypin import wiring
     from comfypin.errors.storage import SettingMissing
 
@@ -157,7 +158,7 @@ def _outputs(settings: Settings) -> Iterator[Check]:
         try:
             wiring.make_sink(mode, settings)
         except SettingMissing as error:
-            verdict: Verdict = "bad" if settings.output_mode == mode and "OUTPUT_MODE" in settings.environ else "absent"
+            verdict: Verdict = "bad" if named == mode else "absent"
             yield Check(name=mode, verdict=verdict, found=error.message)
         except ComfypinError as error:
             yield Check(name=mode, verdict="bad", found=error.message)

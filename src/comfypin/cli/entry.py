@@ -13,7 +13,8 @@ from comfypin.errors import ComfypinError, ConfigError
 
 if TYPE_CHECKING:
     from comfypin.image.entry import Service
-    from comfypin.settings import EntrySettings, Settings
+    from comfypin.settings.entry import EntrySettings
+    from comfypin.settings.environment import Settings
 
 TEMPORARY = Path("/tmp/comfy/output")  # noqa: S108 - a container's own
 COMFYPIN = (sys.executable, "-m", "comfypin.cli.main")
@@ -34,12 +35,12 @@ def _enter(command: Sequence[str]) -> int:
     from comfypin.image.entry import VOLUMES
     from comfypin.image.init import Init
     from comfypin.image.user import become, choose_user, survey_volumes
-    from comfypin.settings import EntrySettings, Settings
+    from comfypin.settings.environment import Settings
 
-    settings = Settings.from_environment()
-    entry = EntrySettings.from_environment()
-    named = [path for path in (settings.named_models_dir, entry.output_dir) if path is not None]
-    volumes = survey_volumes([*VOLUMES, settings.models_dir, settings.comfy_home, *named])
+    settings = Settings(os.environ)
+    entry, machine = settings.entry, settings.machine
+    named = [path for path in (machine.named_models_dir, entry.output_dir) if path is not None]
+    volumes = survey_volumes([*VOLUMES, machine.models_dir, machine.comfy_home, *named])
     choice = choose_user(volumes)
     why_not = become(choice)
     if why_not is not None:
@@ -62,8 +63,10 @@ def _services(
             from comfypin.cli.run import read_release
 
             lock = read_release(None, settings)
-            output = _writable(output_folder(entry, settings.comfy_home, mounted), named=entry.output_dir is not None)
-            services = pod_services(lock, entry, comfypin=COMFYPIN, home=settings.comfy_home, output=output)
+            output = _writable(
+                output_folder(entry, settings.machine.comfy_home, mounted), named=entry.output_dir is not None
+            )
+            services = pod_services(lock, entry, comfypin=COMFYPIN, home=settings.machine.comfy_home, output=output)
             if any(service.name == "comfyui" for service in services):
                 _realize(settings)
             return services
@@ -87,11 +90,10 @@ def _writable(output: Path, *, named: bool) -> Path:
 def _realize(settings: "Settings") -> None:
     """Bring the env where the image has none; what is baked is only looked at."""
     from comfypin.cli.run import read_release
-    from comfypin.settings import EnvSettings
     from comfypin.wiring import choose_engine, ensure_env
 
     lock = read_release(None, settings)
-    ensure_env(lock, choose_engine(lock.engine, settings), env=EnvSettings.from_environment(), tell=_say)
+    ensure_env(lock, choose_engine(lock.engine, settings), tell=_say)
 
 
 def _say(text: str) -> None:
@@ -101,7 +103,7 @@ def _say(text: str) -> None:
 def _environment(settings: "Settings") -> dict[str, str]:
     """The children's environment: their home is that of whom they run as."""
     home = "/root" if os.geteuid() == 0 else "/home/comfy"
-    return {**settings.environ, "HOME": home if os.access(home, os.W_OK) else "/tmp"}  # noqa: S108
+    return {**settings.variables, "HOME": home if os.access(home, os.W_OK) else "/tmp"}  # noqa: S108
 
 
 def _health() -> int:
@@ -109,13 +111,14 @@ def _health() -> int:
     import http.client
 
     from comfypin.image.entry import choose_mode
-    from comfypin.settings import EntrySettings, ServeSettings
+    from comfypin.settings.environment import Settings
 
     command = Path("/proc/1/cmdline").read_bytes().split(b"\0")[:-1]
     given = [word.decode(errors="replace") for word in command[command.index(b"comfypin.cli.entry") + 1 :]]
-    if choose_mode(given, EntrySettings.from_environment()) != "pod":
+    settings = Settings(os.environ)
+    if choose_mode(given, settings.entry) != "pod":
         return 0
-    port = ServeSettings.from_environment().port or 8000
+    port = settings.server.port or 8000
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/ping")

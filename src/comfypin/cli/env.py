@@ -61,9 +61,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _home(arguments: argparse.Namespace) -> "Home":
     from comfypin.env.layout import Home
-    from comfypin.settings import Settings
 
-    settings = Settings.from_environment().overridden(comfy_home=arguments.home)
+    settings = arguments.settings.machine.overridden(comfy_home=arguments.home)
     return Home(root=settings.comfy_home.absolute())
 
 
@@ -90,10 +89,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
     from comfypin.env.status import Drift
     from comfypin.models.verify import Missing, Present, describe
-    from comfypin.settings import Settings
     from comfypin.wiring import model_findings
 
-    settings = Settings.from_environment().overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
     found = []
     for pin, finding in model_findings(lock, settings):
         if not isinstance(finding, Present):
@@ -114,7 +112,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     if receipt is None:
         raise NothingRealized(home=home.root)
     build = home.build(receipt.key)
-    address = open_shelf(arguments.place).publish(build, pack_name(receipt.key, receipt.platform))
+    address = open_shelf(arguments.place, arguments.settings).publish(build, pack_name(receipt.key, receipt.platform))
     print(json.dumps({"pack": address}) if arguments.json else address)
     return 0
 
@@ -122,13 +120,12 @@ def _pack(arguments: argparse.Namespace) -> int:
 def _gc(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
     from comfypin.env.gc import collect, find_garbage
-    from comfypin.env.sources import SourcePlaces
     from comfypin.lock.codec import read_lock
-    from comfypin.settings import EnvSettings
+    from comfypin.wiring import source_places
 
     home = _home(arguments)
-    places = SourcePlaces(cache=EnvSettings.from_environment().cache_dir.absolute())
-    kept = [read_named_lock(name)[1].lock for name in arguments.keep]
+    places = source_places(arguments.settings)
+    kept = [read_named_lock(name, arguments.settings)[1].lock for name in arguments.keep]
     if home.lock_copy.is_file():
         kept.append(read_lock(home.lock_copy).lock)
     garbage = find_garbage(home, kept, places)
@@ -151,5 +148,5 @@ def _lock(arguments: argparse.Namespace, home: "Home") -> "Lock | None":
     from comfypin.lock.codec import read_lock
 
     if arguments.lock is not None:
-        return read_named_lock(arguments.lock)[1].lock
+        return read_named_lock(arguments.lock, arguments.settings)[1].lock
     return read_lock(home.lock_copy).lock if home.lock_copy.is_file() else None

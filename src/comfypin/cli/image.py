@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from comfypin.image.record import Pushed
     from comfypin.image.registry import Credential
     from comfypin.lock.model import Lock
+    from comfypin.settings.environment import Settings
 
 _BUILDERS = ("auto", "docker", "buildah", "podman")
 
@@ -93,7 +94,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from comfypin.wiring import open_builder
 
     tags = require_tags(arguments.tag)
-    lock = _release(arguments.release)
+    lock = _release(arguments.release, arguments.settings)
     wish = Wish(
         bake=arguments.bake, base=arguments.base, vendor=arguments.vendor, workflows=_workflows(arguments.workflows)
     )
@@ -172,7 +173,6 @@ def _push(arguments: argparse.Namespace) -> int:
     from comfypin.image.record import Pushed, record_beside
     from comfypin.image.registry import VARIABLES, find_credential, push
     from comfypin.image.supply import require_tools, scan, sign
-    from comfypin.settings import named_variables
     from comfypin.wiring import open_builder
 
     require_tools(wants_scan=arguments.scan, wants_sign=arguments.sign)
@@ -180,15 +180,15 @@ def _push(arguments: argparse.Namespace) -> int:
     reference = on_registry(tag, arguments.registry)
     builder = open_builder(arguments.builder)
     labels = builder.inspect(tag).labels
-    path, lock = _lock_of(arguments.release, labels)
+    path, lock = _lock_of(arguments.release, labels, arguments.settings)
     with _hearing(verbose=arguments.verbose, what=f"Pushing {reference}") as hear:
         if arguments.scan:
             scan(builder, tag, hear)
-        credential = find_credential(registry_of(reference), named_variables(VARIABLES))
+        credential = find_credential(registry_of(reference), arguments.settings.named(VARIABLES))
         digest = push(builder, tag, reference, credential=credential, hear=hear)
         pushed = Pushed(reference=reference, digest=digest, release=lock.version_name, lock=str(lock_digest_of(lock)))
         written = record_beside(path, pushed, lock)
-        contents = _attach_contents(pushed, lock, credential)
+        contents = _attach_contents(pushed, lock, credential, arguments.settings)
         if arguments.sign:
             sign(pushed.by_digest, lock, hear)
     if arguments.json:
@@ -201,18 +201,18 @@ def _push(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _attach_contents(pushed: "Pushed", lock: "Lock", credential: "Credential | None") -> str:
+def _attach_contents(pushed: "Pushed", lock: "Lock", credential: "Credential | None", settings: "Settings") -> str:
     """Put the list of contents beside the image in its registry; its digest there."""
     from comfypin.image.attach import CYCLONEDX, attach
     from comfypin.image.logins import VARIABLES, stored_credential
     from comfypin.image.names import registry_of
     from comfypin.image.oci import Repository
     from comfypin.lock.export import export
-    from comfypin.settings import named_variables
+    from comfypin.wiring import http_proxies
 
     if credential is None:
-        credential = stored_credential(registry_of(pushed.reference), named_variables(VARIABLES))
-    repository = Repository(reference=pushed.reference, credential=credential)
+        credential = stored_credential(registry_of(pushed.reference), settings.named(VARIABLES))
+    repository = Repository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
     data, title = export(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
     return attach(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)
 
@@ -224,22 +224,22 @@ def lock_digest_of(lock: "Lock") -> "Digest":
     return lock_digest(lock)
 
 
-def _lock_of(wanted: str | None, labels: "Mapping[str, str]") -> "tuple[Path, Lock]":
+def _lock_of(wanted: str | None, labels: "Mapping[str, str]", settings: "Settings") -> "tuple[Path, Lock]":
     """The lock that an image was built from, by its labels; another one is not written beside."""
     from comfypin.cli.lock import read_named_lock
     from comfypin.errors.image import NotThisRelease
 
-    where, reading = read_named_lock(wanted or labels.get("com.comfypin.release"))
+    where, reading = read_named_lock(wanted or labels.get("com.comfypin.release"), settings)
     said = labels.get("com.comfypin.lock")
     if said != str(lock_digest_of(reading.lock)):
         raise NotThisRelease(lock=str(where), said=said)
     return Path(where), reading.lock
 
 
-def _release(wanted: str | None) -> "Lock":
+def _release(wanted: str | None, settings: "Settings") -> "Lock":
     from comfypin.cli.lock import read_named_lock
 
-    _, reading = read_named_lock(wanted)
+    _, reading = read_named_lock(wanted, settings)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
     return reading.lock

@@ -11,7 +11,7 @@ from pathlib import Path
 from comfypin.errors import UsageError
 from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
 from comfypin.lock.find import find_lock
-from comfypin.settings import Settings
+from comfypin.settings.environment import Settings
 
 _CHECK = """Say everything that keeps a lock from being realized as it stands: a branch instead of a commit, no
 checksum, no package pins. Exit code 10 when there is anything."""
@@ -72,17 +72,16 @@ def execute(arguments: argparse.Namespace) -> int:
     return int(arguments.act(arguments))
 
 
-def read_named_lock(wanted: str | None) -> tuple[str, Reading]:
+def read_named_lock(wanted: str | None, settings: Settings) -> tuple[str, Reading]:
     """The lock that `--lock` or the environment names, and where it lies; warnings go to stderr."""
-    settings = Settings.from_environment()
-    path = find_lock(wanted, lock_path=settings.lock_path, version_name=settings.version_name)
+    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
     return str(path), read_lock(path)
 
 
 def _show(arguments: argparse.Namespace) -> int:
     from comfypin.lock.show import finding_lines, lines
 
-    where, reading = read_named_lock(arguments.lock)
+    where, reading = read_named_lock(arguments.lock, arguments.settings)
     if arguments.json:
         _print_json(
             {
@@ -106,7 +105,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from comfypin.lock.check import check
     from comfypin.lock.show import finding_lines
 
-    where, reading = read_named_lock(arguments.lock)
+    where, reading = read_named_lock(arguments.lock, arguments.settings)
     findings = (*reading.warnings, *check(reading.lock))
     errors = sum(1 for finding in findings if finding.severity == "error")
     if arguments.json:
@@ -130,7 +129,10 @@ def _check(arguments: argparse.Namespace) -> int:
 def _diff(arguments: argparse.Namespace) -> int:
     from comfypin.lock.diff import diff, lines
 
-    (_, before), (_, after) = read_named_lock(arguments.before), read_named_lock(arguments.after)
+    (_, before), (_, after) = (
+        read_named_lock(arguments.before, arguments.settings),
+        read_named_lock(arguments.after, arguments.settings),
+    )
     changes = diff(before.lock, after.lock)
     if arguments.json:
         _print_json(
@@ -152,7 +154,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from comfypin.files import write_atomically
     from comfypin.lock.export import export
 
-    _, reading = read_named_lock(arguments.lock)
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
     text = export(reading.lock, arguments.format, arguments.target)
     if arguments.out is None:
         sys.stdout.write(text)
@@ -170,9 +172,9 @@ def _vendor(arguments: argparse.Namespace) -> int:
     from comfypin.lock.vendor import vendor
     from comfypin.tools.vendor import VendorFolder
 
-    _, reading = read_named_lock(arguments.lock)
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
     folder = VendorFolder(root=arguments.folder.absolute())
-    gathered = vendor(reading.lock, folder, commits=lock_make.places().commits, tell=lock_make.tell)
+    gathered = vendor(reading.lock, folder, places=lock_make.places(arguments), tell=lock_make.tell)
     if arguments.json:
         facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
         _print_json({"folder": str(folder.root), **facts})

@@ -65,7 +65,6 @@ def _capture(arguments: argparse.Namespace) -> int:
 def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.lock.capture import CaptureWishes, capture
     from comfypin.lock.digests import DigestCache
-    from comfypin.settings import EnvSettings
 
     venv = arguments.venv
     wishes = CaptureWishes(
@@ -79,8 +78,8 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         left_out=frozenset(arguments.leave_out),
         question=question_from(arguments),
     )
-    digests = DigestCache(EnvSettings.from_environment().cache_dir / "digests.json")
-    return write_lock(capture(wishes, places=places(), digests=digests, tell=tell), arguments)
+    digests = DigestCache(arguments.settings.env.cache_dir / "digests.json")
+    return write_lock(capture(wishes, places=places(arguments), digests=digests, tell=tell), arguments)
 
 
 def _capture_snapshot(arguments: argparse.Namespace) -> int:
@@ -106,7 +105,7 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
         installed=tuple(line for line in snapshot.packages if _package_of(line) not in left_out) or None,
         question=question_from(arguments),
     )
-    made = create(wishes, places=places(), describe_model=model_describer(), tell=tell)
+    made = create(wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell)
     return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
 
 
@@ -156,7 +155,7 @@ def _from_workflow(arguments: argparse.Namespace) -> int:
     if arguments.name and not arguments.comfyui:
         raise UsageError("--name needs --comfyui URL@REF: no workflow says which ComfyUI it means, by commit.")
     question = question_from(arguments)
-    here = places()
+    here = places(arguments)
     comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
     given = [parse_repo_spec(text) for text in arguments.node]
     given_models = [parse_model_spec(text) for text in arguments.model]
@@ -186,7 +185,9 @@ def _from_workflow(arguments: argparse.Namespace) -> int:
         dropped=frozenset(arguments.drop_requirement),
         question=question,
     )
-    return write_lock(create(wishes, places=here, describe_model=model_describer(), tell=tell), arguments)
+    return write_lock(
+        create(wishes, places=here, describe_model=model_describer(arguments.settings), tell=tell), arguments
+    )
 
 
 def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":

@@ -51,7 +51,7 @@ def _upgrade(arguments: argparse.Namespace) -> int:
     from comfypin.lock.upgrade import Moves, question_of, upgrade
     from comfypin.wiring import model_describer
 
-    _, reading = read_named_lock(arguments.lock)
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
     asked, known = question_from(arguments), question_of(reading.lock)
     question = replace(
         known,
@@ -71,7 +71,9 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         dropped=frozenset(arguments.drop_requirement),
         question=question if question != known else None,
     )
-    made = upgrade(reading.lock, moves, places=places(), describe_model=model_describer(), tell=tell)
+    made = upgrade(
+        reading.lock, moves, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell
+    )
     if not arguments.json:
         from comfypin.lock.diff import diff, lines
 
@@ -103,7 +105,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
     from comfypin.lock.create import Made
     from comfypin.wiring import model_describer
 
-    _, reading = read_named_lock(arguments.lock)
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
     made = migrate(reading.lock)
     notes = (*(str(warning) for warning in reading.warnings), *made.notes)
     lock = made.lock
@@ -116,7 +118,11 @@ def _migrate(arguments: argparse.Namespace) -> int:
         python = replace(lock.python, requirements=requirements, version=version, dropped=dropped)
         asked = replace(question_from(arguments), python=version)
         completed = complete(
-            replace(lock, python=python), asked, places=places(), describe_model=model_describer(), tell=tell
+            replace(lock, python=python),
+            asked,
+            places=places(arguments),
+            describe_model=model_describer(arguments.settings),
+            tell=tell,
         )
         lock, notes = completed.lock, (*notes, *completed.notes)
     return write_lock(Made(lock=lock, notes=notes), arguments)

@@ -135,12 +135,11 @@ def question_from(arguments: argparse.Namespace) -> "Question":
     )
 
 
-def places() -> "Places":
+def places(arguments: argparse.Namespace) -> "Places":
     """Where repositories and archives come from; the caches are those of realize."""
-    from comfypin.settings import EnvSettings
     from comfypin.wiring import lock_places
 
-    return lock_places(EnvSettings.from_environment())
+    return lock_places(arguments.settings)
 
 
 def tell(text: str) -> None:
@@ -238,4 +237,7 @@ def _create(arguments: argparse.Namespace) -> int:
         engine=EngineSpec(args=tuple(arguments.engine_arg)),
         question=question_from(arguments),
     )
-    return write_lock(create(wishes, places=places(), describe_model=model_describer(), tell=tell), arguments)
+    return write_lock(
+        create(wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell),
+        arguments,
+    )

@@ -84,17 +84,16 @@ class Trial:
 def _reproduce(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
     from comfypin.lock.steps import steps
-    from comfypin.settings import Settings
 
     if not 0 <= arguments.tolerance <= 255:
         raise UsageError(f"--tolerance {arguments.tolerance:g} is not between 0 and 255.")
-    _, reading = read_named_lock(arguments.lock)
-    other = read_named_lock(arguments.against)[1].lock if arguments.against else reading.lock
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
+    other = read_named_lock(arguments.against, arguments.settings)[1].lock if arguments.against else reading.lock
     with tempfile.TemporaryDirectory(prefix="comfypin-reproduce-", ignore_cleanup_errors=True) as scratch:
         trial = Trial(
             work=(arguments.work or Path(scratch)).absolute(),
             workflow=arguments.workflow.absolute(),
-            models_dir=(arguments.models_dir or Settings.from_environment().models_dir).absolute(),
+            models_dir=(arguments.models_dir or arguments.settings.machine.models_dir).absolute(),
         )
         first = trial.outputs(reading.lock, "first")
         found = _compare(first, trial.outputs(other, "second"), arguments.tolerance)

@@ -11,8 +11,9 @@ from typing import NoReturn
 from comfypin import __version__
 from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
 
-# Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`; only the one that is
-# called is imported, so that --help stays fast (bench/overhead).
+# Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`;
+# `arguments.settings` is what the environment says. Only the one that is called is imported, so that --help stays
+# fast (bench/overhead).
 NOUNS = {
     "run": "run a workflow on a release, and deliver its outputs",
     "demo": "run the built-in demo, from the package's own data",
@@ -119,6 +120,10 @@ def _dispatch(arguments: list[str]) -> int:
     except SystemExit as leaving:
         # --help and --version were printed.
         return int(leaving.code or 0)
+    from comfypin.settings.environment import Settings
+
+    # Nothing below the command line looks at the environment again: it is handed on, parsed.
+    parsed.settings = Settings(os.environ)
     return int(module.execute(parsed))
 
 

@@ -100,7 +100,7 @@ def _work(arguments: argparse.Namespace) -> _Work:
     from comfypin.cli.lock import read_named_lock
     from comfypin.models.places import targets
 
-    where, reading = read_named_lock(arguments.lock)
+    where, reading = read_named_lock(arguments.lock, arguments.settings)
     for finding in reading.warnings:
         print(f"comfypin: {where}: {finding}", file=sys.stderr)
     places, store = _trees(arguments)
@@ -109,13 +109,12 @@ def _work(arguments: argparse.Namespace) -> _Work:
 
 def _trees(arguments: argparse.Namespace) -> "tuple[Places, BlobStore]":
     from comfypin.models.places import Places
-    from comfypin.settings import Settings
     from comfypin.wiring import model_store
 
-    settings = Settings.from_environment().overridden(models_dir=arguments.models_dir)
-    models_dir = settings.models_dir.absolute()
-    places = Places(models_dir=models_dir, comfy_home=settings.comfy_home.absolute())
-    return places, model_store(models_dir, store=arguments.store)
+    settings = arguments.settings.overridden(models_dir=arguments.models_dir)
+    models_dir = settings.machine.models_dir.absolute()
+    places = Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
+    return places, model_store(models_dir, settings, store=arguments.store)
 
 
 # -- pull and verify
@@ -144,11 +143,10 @@ def _bring(
     from comfypin.cli.model_progress import watching
     from comfypin.models.effort import Budget, Effort
     from comfypin.models.pull import Puller, PullOptions
-    from comfypin.settings import ModelSettings
     from comfypin.wiring import model_sources
 
-    settings = ModelSettings.from_environment()
-    budget = Budget(arguments.connections or settings.connections)
+    settings = arguments.settings
+    budget = Budget(arguments.connections or settings.models.connections)
     options = PullOptions(
         link=arguments.link,
         overwrite=arguments.overwrite or overwrite,
@@ -248,8 +246,8 @@ def _copy_to(arguments: argparse.Namespace, work: _Work, to: Path) -> "PullRepor
         raise UsageError(f"{to} lies in MODELS_DIR; stage to another disk.")
     models = stageable(work.models, models_dir=work.places.models_dir, to=to, budget_bytes=arguments.budget)
     with watching(as_json=arguments.json) as watcher:
-        store = model_store(to, store=to / ".comfypin")
-        return Puller(store, model_sources(), Budget(8), watcher=watcher).pull(models)
+        store = model_store(to, arguments.settings, store=to / ".comfypin")
+        return Puller(store, model_sources(arguments.settings), Budget(8), watcher=watcher).pull(models)
 
 
 # -- ls, gc, add
@@ -330,9 +328,11 @@ def _add(arguments: argparse.Namespace) -> int:
     from comfypin.models.formats import pickle_by_name
     from comfypin.wiring import model_describer
 
-    where, reading = read_named_lock(arguments.lock)
+    where, reading = read_named_lock(arguments.lock, arguments.settings)
     spec = replace(parse_model_spec(arguments.source), allow_pickle=arguments.allow_pickle)
-    (pin,) = pin_models([spec], model_describer(), tell=lambda text: print(f"comfypin: {text}", file=sys.stderr))
+    (pin,) = pin_models(
+        [spec], model_describer(arguments.settings), tell=lambda text: print(f"comfypin: {text}", file=sys.stderr)
+    )
     refusal = pickle_by_name(pin)
     if refusal is not None:
         raise refusal

@@ -49,7 +49,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.lock is not None and arguments.lock_flag is not None:
         raise UsageError("Name the lock once, as LOCK or with --lock.")
-    where, reading = read_named_lock(arguments.lock or arguments.lock_flag)
+    where, reading = read_named_lock(arguments.lock or arguments.lock_flag, arguments.settings)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
     if arguments.dry_run:
@@ -66,24 +66,20 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool) -> None:
     from comfypin.cli.model_progress import watching
-    from comfypin.settings import Settings
     from comfypin.wiring import bring_models
 
-    settings = Settings.from_environment().overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
     with watching(as_json=arguments.json, quiet=not lock.models) as watcher:
         bring_models(lock, settings, offline=offline, watcher=watcher)
 
 
 def _options(arguments: argparse.Namespace, tell: "Callable[[str], None] | None" = None) -> "RealizeOptions":
-    from comfypin.settings import EnvSettings, Settings
     from comfypin.wiring import realize_options
 
-    settings = Settings.from_environment().overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
     return realize_options(
         settings,
-        EnvSettings.from_environment().overridden(
-            packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline
-        ),
+        env=settings.env.overridden(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),
         publish=arguments.publish,
         rebuild=arguments.rebuild,
         target=arguments.target,

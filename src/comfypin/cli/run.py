@@ -25,7 +25,8 @@ from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
 from comfypin.errors import UsageError
 from comfypin.errors.output import NothingToWrite
-from comfypin.settings import OUTPUT_MODES, OutputMode, Settings
+from comfypin.outputs.modes import DEFAULT_MODE, OUTPUT_MODES, OutputMode, named_mode
+from comfypin.settings.environment import Settings
 
 if TYPE_CHECKING:
     from comfypin.cli.console import Teller
@@ -121,7 +122,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.cli import console
 
     console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
-    plan = _plan(arguments, Settings.from_environment())
+    plan = _plan(arguments, arguments.settings)
     with console.telling(as_json=arguments.json) as teller:
         plan = _realized(plan, teller)
         result = run_until_stopped(_run(plan, teller))
@@ -176,9 +177,8 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
 def _realized(plan: Plan, teller: "Teller") -> Plan:
     """The plan with an engine whose env is what the lock says; made now, where it is not there yet."""
     from comfypin import wiring
-    from comfypin.settings import EnvSettings
 
-    engine = wiring.ensure_env(plan.lock, plan.engine, env=EnvSettings.from_environment(), tell=teller.say)
+    engine = wiring.ensure_env(plan.lock, plan.engine, tell=teller.say)
     return replace(plan, engine=engine)
 
 
@@ -213,7 +213,7 @@ def _mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
     }
     flags = {"file": "--out-dir", "base64": "--out-file", "gcs": "--gcs-bucket and --gcs-prefix"}
     named: list[OutputMode] = [mode for mode, given in implied.items() if given]
-    chosen: OutputMode = arguments.output or (named[0] if named else settings.output_mode)
+    chosen: OutputMode = arguments.output or (named[0] if named else named_mode(settings.variables) or DEFAULT_MODE)
     for mode in named:
         if mode != chosen:
             raise UsageError(
@@ -227,7 +227,7 @@ def read_release(wanted: str | None, settings: Settings) -> "Lock":
     from comfypin.lock.codec import read_lock
     from comfypin.lock.find import find_lock
 
-    path = find_lock(wanted, lock_path=settings.lock_path, version_name=settings.version_name)
+    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
     reading = read_lock(path)
     for warning in reading.warnings:
         log.warning("%s: %s", path, warning)

@@ -98,7 +98,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.offline:
         _say(arguments, {"checked": str(arguments.file)}, f"{arguments.file}: nothing RunPod's rules forbid")
         return 0
-    api = _api()
+    api = _api(arguments)
     live, steps, costs = _survey_and_plan(api, deployment, release)
     spare = left_over(deployment.name, steps, live)
     if arguments.json:
@@ -118,10 +118,9 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _apply(arguments: argparse.Namespace) -> int:
     from comfypin.deploy.apply import apply
-    from comfypin.settings import named_variables
 
     deployment, release = _read(arguments)
-    api = _api()
+    api = _api(arguments)
     _live, steps, _costs = _survey_and_plan(api, deployment, release)
     replaced = [f"{step.desired.kind} {step.desired.name}" for step in steps if step.verb == "replace"]
     if replaced:
@@ -130,7 +129,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     done = apply(
         api,
         steps,
-        variables=named_variables(names),
+        variables=arguments.settings.named(names),
         on_step=lambda step, identifier: _tell(f"{_headline(step)} ({identifier})"),
     )
     endpoints = {item.step.desired.name: item.identifier for item in done if item.step.desired.kind == "endpoint"}
@@ -162,7 +161,9 @@ def _wait_and_smoke(
         if config.type == "queue":
             _tell(f"smoke job through {config.name}")
             job = {"workflow": {}, "output": {"mode": "base64"}}
-            run_job(_jobs_api(), identifier, job, timeout_s=arguments.timeout, on_progress=runpod_run.tell_progress)
+            run_job(
+                _jobs_api(arguments), identifier, job, timeout_s=arguments.timeout, on_progress=runpod_run.tell_progress
+            )
             results[config.name] = "COMPLETED"
     return results
 
@@ -172,7 +173,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from comfypin.deploy.plan import owned
 
     deployment = _read_file(arguments)
-    api = _api()
+    api = _api(arguments)
     rows = []
     for kind, item in reversed(owned(deployment.name, survey(api))):
         row: dict[str, object] = {"kind": kind, "name": item["name"], "id": item["id"], "image": item.get("image")}
@@ -201,7 +202,7 @@ def _destroy(arguments: argparse.Namespace) -> int:
     from comfypin.deploy.plan import owned
 
     deployment = _read_file(arguments)
-    api = _api()
+    api = _api(arguments)
     marked = owned(deployment.name, survey(api))
     doomed = [(kind, item) for kind, item in marked if arguments.volumes or kind != "volume"]
     kept = [str(item["name"]) for kind, item in marked if (kind, item) not in doomed]
@@ -257,16 +258,16 @@ def _survey_and_plan(
     return live, plan(deployment.name, desired_state(deployment, release), live), hourly_costs(deployment, gpus)
 
 
-def _api() -> "Api":
+def _api(arguments: argparse.Namespace) -> "Api":
     from comfypin.wiring import runpod_api
 
-    return runpod_api()
+    return runpod_api(arguments.settings)
 
 
-def _jobs_api() -> "Api":
+def _jobs_api(arguments: argparse.Namespace) -> "Api":
     from comfypin.wiring import runpod_jobs_api
 
-    return runpod_jobs_api()
+    return runpod_jobs_api(arguments.settings)
 
 
 def _confirm(arguments: argparse.Namespace, question: str) -> None:

@@ -34,7 +34,8 @@ def configure(run: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the job to its end."""
     from comfypin.deploy.jobs import run_job, save_outputs
-    from comfypin.wiring import runpod_jobs_api
+    from comfypin.http.client import HttpClient
+    from comfypin.wiring import http_transport, runpod_jobs_api
 
     job: dict[str, object] = {"workflow": _workflow_document(arguments.workflow)}
     if arguments.set:
@@ -44,8 +45,10 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.randomize_seeds:
         job["randomize_seeds"] = True
     identifier = _endpoint_id(arguments)
-    output = run_job(runpod_jobs_api(), identifier, job, timeout_s=arguments.timeout, on_progress=tell_progress)
-    saved = save_outputs(output, arguments.out_dir)
+    api = runpod_jobs_api(arguments.settings)
+    output = run_job(api, identifier, job, timeout_s=arguments.timeout, on_progress=tell_progress)
+    client = HttpClient(transport=http_transport(arguments.settings))
+    saved = save_outputs(output, arguments.out_dir, client=client)
     for warning in _strings(output.get("warnings")) + _strings(output.get("errors")):
         _tell(f"warning: {warning}")
     if arguments.json:
@@ -69,7 +72,7 @@ def _endpoint_id(arguments: argparse.Namespace) -> str:
     if name not in [item.name for item in deployment.endpoint]:
         return name
     wanted = remote_name(deployment.name, name)
-    for item in runpod_api().everything("endpoint"):
+    for item in runpod_api(arguments.settings).everything("endpoint"):
         if plain_name(item) == wanted:
             return str(item["id"])
     raise UsageError(f"Endpoint {name!r} does not exist on RunPod yet; run `comfypin runpod apply` first.")

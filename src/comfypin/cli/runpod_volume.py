@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from comfypin.deploy.volumes import Destination, Volume
     from comfypin.lock.model import Lock
     from comfypin.models.interface import Watcher
-    from comfypin.settings import Settings
+    from comfypin.settings.environment import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +84,12 @@ def _push(arguments: argparse.Namespace) -> int:
     from comfypin.deploy.volume_release import owed_models
     from comfypin.deploy.volumes import send_all
     from comfypin.models.places import Places
-    from comfypin.settings import Settings
 
     began = time.monotonic()
-    lock = read_named_lock(arguments.lock)[1].lock
-    settings = Settings.from_environment().overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
-    places = Places(models_dir=settings.models_dir.absolute(), comfy_home=settings.comfy_home.absolute())
+    lock = read_named_lock(arguments.lock, arguments.settings)[1].lock
+    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    machine = settings.machine
+    places = Places(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
     owed = owed_models(lock, places)
     volumes = _volumes(arguments)
     with watching(as_json=arguments.json) as watcher:
@@ -111,15 +111,16 @@ def _destination(arguments: argparse.Namespace, lock: "Lock", volume: "Volume", 
     from comfypin.deploy.volume_release import Record
     from comfypin.deploy.volumes import Destination
     from comfypin.lock.codec import lock_digest
-    from comfypin.settings import state_folder
 
     record = Record(release=lock.version_name, lock_digest=str(lock_digest(lock)), complete=False, files={})
     options = PushOptions(
         part_bytes=arguments.part_size or PART_BYTES,
         overwrite=arguments.overwrite,
-        notes=state_folder() / "volumes",
+        notes=arguments.settings.state_dir / "volumes",
     )
-    pusher = Pusher(_bucket(volume), record, label=volume.data_center, options=options, watcher=watcher)
+    pusher = Pusher(
+        _bucket(volume, arguments.settings), record, label=volume.data_center, options=options, watcher=watcher
+    )
     return Destination(volume=volume, pusher=pusher)
 
 
@@ -128,13 +129,12 @@ def _local_models(
 ) -> "dict[str, LocalFile]":
     """The models that some volume lacks, brought here where they are not, verified; by key."""
     from comfypin.deploy.volume_release import LocalFile
-    from comfypin.settings import EnvSettings, ModelSettings
     from comfypin.wiring import bring_models, model_store
 
     wanted = {item.key: item for item in missing}
     needed = replace(lock, models=tuple(item.pin for item in wanted.values()))
-    bring_models(needed, settings, offline=EnvSettings.from_environment().offline, watcher=watcher)
-    store = model_store(settings.models_dir.absolute(), ModelSettings.from_environment(settings.environ))
+    bring_models(needed, settings, offline=settings.env.offline, watcher=watcher)
+    store = model_store(settings.machine.models_dir.absolute(), settings)
     if wanted:
         # Bringing a part of the release has noted that part alone.
         store.remember_release(lock.version_name, lock.models, create=False)
@@ -157,7 +157,6 @@ def _local_pack(
     from comfypin.env.packages import machine_name
     from comfypin.env.plan import key_of
     from comfypin.errors.deploy import PlatformUnfit
-    from comfypin.settings import EnvSettings
     from comfypin.wiring import env_pack
 
     if arguments.no_env or lock.engine.kind != "comfyui":
@@ -175,7 +174,7 @@ def _local_pack(
         lacking.append(known is None)
     if not any(lacking):
         return [[] for _ in destinations]
-    path = env_pack(lock, settings, EnvSettings.from_environment(), tell=_tell)
+    path = env_pack(lock, settings, tell=_tell)
     pack = LocalFile(
         key=f"{PACKS}/{path.name}",
         path=path,
@@ -326,7 +325,7 @@ def _recorded(arguments: argparse.Namespace) -> "list[tuple[Volume, VolumeBucket
 
     found = []
     for volume in _volumes(arguments):
-        bucket = _bucket(volume)
+        bucket = _bucket(volume, arguments.settings)
         found.append((volume, bucket, read_records(bucket)))
     return found
 
@@ -337,13 +336,13 @@ def _volumes(arguments: argparse.Namespace) -> "list[Volume]":
     from comfypin.wiring import runpod_api
 
     deployment = read_deployment(arguments.file).deployment.name if arguments.file.exists() else None
-    return find_volumes(runpod_api(), arguments.volume, centers=arguments.dc, deployment=deployment)
+    return find_volumes(runpod_api(arguments.settings), arguments.volume, centers=arguments.dc, deployment=deployment)
 
 
-def _bucket(volume: "Volume") -> "VolumeBucket":
+def _bucket(volume: "Volume", settings: "Settings") -> "VolumeBucket":
     from comfypin.wiring import volume_bucket
 
-    return volume_bucket(volume.identifier, volume.data_center)
+    return volume_bucket(volume.identifier, volume.data_center, settings)
 
 
 def _part_bytes(text: str) -> int:

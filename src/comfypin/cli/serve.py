@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import UsageError
-from comfypin.settings import ServeSettings, Settings, state_folder
+from comfypin.settings.environment import Settings
+from comfypin.settings.server import ServerSettings
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
@@ -80,13 +81,14 @@ def execute(arguments: argparse.Namespace) -> int:
 
     _require_extra()
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
-    settings, serving = Settings.from_environment(), ServeSettings.from_environment()
+    settings: Settings = arguments.settings
     lock = read_release(arguments.lock, settings)
-    asyncio.run(_serve(arguments, lock, settings, serving))
+    asyncio.run(_serve(arguments, lock, settings))
     return 0
 
 
-async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings, serving: ServeSettings) -> None:
+async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
+    from comfypin import wiring
     from comfypin.errors.serve import AlreadyServing
     from comfypin.lease import Lease, try_acquire
     from comfypin.serve.app import make_app
@@ -99,8 +101,9 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     from comfypin.serve.site import Site
     from comfypin.serve.webhook import Webhooks
 
+    serving = settings.server
     address = arguments.host or ("0.0.0.0" if serving.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
-    state = _state_folder(arguments.state_dir)
+    state = _state_folder(arguments.state_dir or settings.state_dir / "serve")
     token = _token(arguments, serving, state, address)
     outputs = _output_folder(arguments.output_dir)
     port = serving.mapped(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
@@ -111,7 +114,11 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
         raise AlreadyServing(path=str(state), holder=str(lease))
     with lease:
         store = JobStore(state / "jobs.sqlite")
-        webhooks = Webhooks(secret=serving.webhook_secret, allow_private=arguments.allow_private_inputs)
+        webhooks = Webhooks(
+            secret=serving.webhook_secret,
+            allow_private=arguments.allow_private_inputs,
+            proxies=wiring.http_proxies(settings),
+        )
         queue = JobQueue(store, webhooks, _limits(arguments), worker_id=serving.pod_id or "local")
         site = Site(queue, outputs)
         app = make_app(site, Rules(token=token, max_body_bytes=arguments.max_body_mb * 1_000_000))
@@ -135,15 +142,13 @@ def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, fol
         import asyncio
 
         from comfypin import wiring
-        from comfypin.settings import EnvSettings
 
         private = arguments.allow_private_inputs
         sink_for = await asyncio.to_thread(wiring.open_sinks, settings, folder=folder, private_buckets=private)
         choice = wiring.choose_engine(lock.engine, settings, url=arguments.engine_url)
-        env = EnvSettings.from_environment()
-        choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, env=env, tell=log.info)
+        choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, tell=log.info)
         async with wiring.open_engine(choice) as engine:
-            yield wiring.open_service(lock, engine, sink_for, private_inputs=private)
+            yield wiring.open_service(lock, engine, sink_for, settings=settings, private_inputs=private)
 
     return open_service
 
@@ -159,10 +164,10 @@ def _limits(arguments: argparse.Namespace) -> "QueueLimits":
     )
 
 
-def _state_folder(named: Path | None) -> Path:
+def _state_folder(named: Path) -> Path:
     from comfypin.errors.serve import JobsUnusable
 
-    folder = (named or state_folder() / "serve").absolute()
+    folder = named.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
@@ -177,7 +182,7 @@ def _output_folder(named: Path) -> Path:
     return named.resolve()
 
 
-def _token(arguments: argparse.Namespace, serving: ServeSettings, state: Path, address: str) -> str | None:
+def _token(arguments: argparse.Namespace, serving: ServerSettings, state: Path, address: str) -> str | None:
     """The token that clients must show: COMFYPIN_TOKEN, else the one that was made at the first start."""
     from comfypin.errors.serve import JobsUnusable, ServerUnsafe
     from comfypin.files import write_atomically
@@ -221,7 +226,7 @@ def _kept_token(path: Path) -> str | None:
     return kept
 
 
-def _base_url(serving: ServeSettings, address: str, port: int) -> str:
+def _base_url(serving: ServerSettings, address: str, port: int) -> str:
     if serving.public_url:
         return serving.public_url
     if serving.pod_id:

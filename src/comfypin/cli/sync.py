@@ -83,7 +83,7 @@ def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
     with _open_outbox(path, arguments.outbox_copy, folder, destination) as outbox, _telling(arguments, outbox) as hear:
         syncer = Syncer(
             folder,
-            open_store(destination),
+            open_store(destination, arguments.settings),
             outbox,
             _options(arguments, path),
             media_type=lambda path: identify(path, b"").media_type,
@@ -155,12 +155,12 @@ def _options(arguments: argparse.Namespace, outbox: Path) -> "Options":
 
 def _outbox_path(arguments: argparse.Namespace, folder: Path, destination: str) -> Path:
     from comfypin.digest import Digest
-    from comfypin.settings import state_folder
 
     if arguments.outbox is not None:
         return Path(arguments.outbox)
     pair = Digest.of(f"{folder.resolve()}\0{destination}".encode(errors="surrogateescape"))
-    return state_folder() / "sync" / f"{pair.hex[:16]}.sqlite"
+    state: Path = arguments.settings.state_dir
+    return state / "sync" / f"{pair.hex[:16]}.sqlite"
 
 
 @contextlib.contextmanager

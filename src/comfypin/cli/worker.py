@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from comfypin.errors import UsageError
-from comfypin.settings import ServeSettings, Settings
 
 if TYPE_CHECKING:
     from comfypin.serve.handler import Handler
@@ -59,19 +58,20 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.serve.hosting import LoopThread
     from comfypin.serve.runpod import RunpodWorker
     from comfypin.serve.warmup import warm
-    from comfypin.settings import EnvSettings
 
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
-    settings = Settings.from_environment()
-    port = arguments.metrics_port or ServeSettings.from_environment().metrics_port
+    settings = arguments.settings
+    port = arguments.metrics_port or settings.server.metrics_port
     lock = read_release(arguments.lock, settings)
     sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
     choice = wiring.choose_engine(lock.engine, settings)
-    choice = wiring.ensure_env(lock, choice, env=EnvSettings.from_environment(), tell=log.info)
+    choice = wiring.ensure_env(lock, choice, tell=log.info)
     began_s = time.monotonic()
     with LoopThread() as thread:
         engine = thread.enter(wiring.open_engine(choice))
-        service = wiring.open_service(lock, engine, sink_for, private_inputs=arguments.allow_private_inputs)
+        service = wiring.open_service(
+            lock, engine, sink_for, settings=settings, private_inputs=arguments.allow_private_inputs
+        )
         handler = Handler(service)
         thread.run(warm(handler, lock))
         log.info(

@@ -147,12 +147,11 @@ def _lock(arguments: argparse.Namespace) -> "Lock | None":
     """The release: the one that is named; where nothing else says what the engine knows, the environment's."""
     from comfypin.lock.codec import read_lock
     from comfypin.lock.find import find_lock
-    from comfypin.settings import Settings
 
     if arguments.lock is None and (arguments.object_info is not None or arguments.engine_url is not None):
         return None
-    settings = Settings.from_environment()
-    path = find_lock(arguments.lock, lock_path=settings.lock_path, version_name=settings.version_name)
+    machine = arguments.settings.machine
+    path = find_lock(arguments.lock, lock_path=machine.lock_path, version_name=machine.version_name)
     return read_lock(path).lock
 
 
@@ -160,14 +159,13 @@ def _catalogue(arguments: argparse.Namespace, lock: "Lock | None") -> "Catalogue
     from comfypin import wiring
     from comfypin.cli.signals import run_until_stopped
     from comfypin.lock.model import EngineSpec
-    from comfypin.settings import Settings
 
     if arguments.object_info is not None:
         if arguments.engine_url is not None:
             raise UsageError("--object-info and --engine both say what the engine knows; give one of them.")
         return _read_object_info(arguments.object_info)
     spec = lock.engine if lock is not None else EngineSpec(kind="remote")
-    choice = wiring.choose_engine(spec, Settings.from_environment(), url=arguments.engine_url)
+    choice = wiring.choose_engine(spec, arguments.settings, url=arguments.engine_url)
 
     async def ask() -> "Catalogue":
         async with wiring.open_engine(choice) as engine:

@@ -16,7 +16,7 @@ from comfypin.env.package_cache import cached_folders, key_of
 from comfypin.env.packages import normalized, platform_of
 from comfypin.env.sources import SourcePlaces
 from comfypin.lock.model import Lock
-from comfypin.tools.packages import uv, uv_cache_from_environment
+from comfypin.tools.packages import uv
 
 # Device and inode.
 Inode = tuple[int, int]
@@ -81,7 +81,7 @@ def remove_from_uv(places: SourcePlaces, names: Iterable[str]) -> None:
 
 def _archives(places: SourcePlaces, staying: Collection[str]) -> dict[str, tuple[Path, ...]]:
     """The wheels that are unpacked in uv's cache, by normalized name, without those that stay."""
-    if uv_cache_from_environment() is not None:
+    if places.named_uv_cache is not None:
         return {}
     found: dict[str, tuple[Path, ...]] = {}
     for info in sorted((places.uv_cache / "archive-v0").glob("*/*.dist-info")):

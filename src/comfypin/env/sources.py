@@ -5,7 +5,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from comfypin.digest import Digest
@@ -13,10 +13,10 @@ from comfypin.env.layout import COMFYUI
 from comfypin.env.plan import Recipe, folder_of
 from comfypin.errors.env import ArchiveUnusable
 from comfypin.files import contained_path
+from comfypin.http.proxies import Proxies
 from comfypin.lock.model import NodePin, RepoPin
 from comfypin.tools.download import download
 from comfypin.tools.git import Commits, apply_patch, rewrite_files, write_commit
-from comfypin.tools.packages import uv_cache_from_environment
 from comfypin.tools.vendor import VendorFolder
 
 
@@ -27,11 +27,13 @@ class SourcePlaces:
     cache: Path
     vendor: VendorFolder | None = None
     offline: bool = False
+    named_uv_cache: Path | None = None
+    proxies: Proxies = field(default_factory=Proxies)
 
     @property
     def uv_cache(self) -> Path:
-        """uv's cache: UV_CACHE_DIR where that is set, else one of our own, which no other venv shares files with."""
-        return uv_cache_from_environment() or (self.cache / "uv").absolute()
+        """uv's cache: the user's own if it is named, else one of ours, which no other venv shares files with."""
+        return self.named_uv_cache or (self.cache / "uv").absolute()
 
     @property
     def packages(self) -> Path:
@@ -124,5 +126,5 @@ def _archive_bytes(node: NodePin, places: SourcePlaces) -> bytes:
             return data
     if places.offline:
         raise ArchiveUnusable(node=node.name, url=str(node.archive), reason="it is not here, and this is offline")
-    download(str(node.archive), kept, (node.sha256,))
+    download(str(node.archive), kept, (node.sha256,), proxies=places.proxies)
     return kept.read_bytes()

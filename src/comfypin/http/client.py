@@ -44,11 +44,12 @@ class Credentials:
 class Transport:
     """How the client reaches servers: the network, the proxies before it, TLS, and how long silence is borne.
 
-    `head_s` bounds the time from the request to the end of the response's head, unless the request has a deadline.
+    Nothing here looks at the environment: without `proxies`, servers are reached directly. `head_s` bounds the
+    time from the request to the end of the response's head, unless the request has a deadline.
     """
 
     network: Network = field(default_factory=SystemNetwork)
-    proxies: Proxies = field(default_factory=Proxies.from_environment)
+    proxies: Proxies = field(default_factory=Proxies)
     tls: Callable[[], ssl.SSLContext] = tls_context
     timeout_s: float = 30.0
     head_s: float = 120.0

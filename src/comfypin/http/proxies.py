@@ -5,7 +5,6 @@ never shown.
 """
 
 import base64
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,9 +49,8 @@ class Proxies:
     named: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Proxies":
+    def from_variables(cls, environ: Mapping[str, str]) -> "Proxies":
         """Return the proxies that the variables name, as `urllib.request.getproxies` reads them."""
-        environ = os.environ if environ is None else environ
         named: dict[str, tuple[str, str]] = {}
         # Lower case wins; under CGI a visitor's header is HTTP_PROXY (CVE-2016-1000110).
         for name, value in sorted(environ.items(), key=lambda item: item[0].endswith("_proxy")):

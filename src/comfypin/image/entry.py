@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from comfypin.lock.model import Lock
-from comfypin.settings import EntrySettings
+from comfypin.settings.entry import EntrySettings
 
 Mode: TypeAlias = Literal["command", "worker", "pod"]
 PAGE_PORT = 8188

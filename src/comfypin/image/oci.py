@@ -18,6 +18,7 @@ from comfypin.http.client import HttpClient, Transport
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.http.patient import TRANSIENT_STATUSES, is_transient
+from comfypin.http.proxies import Proxies
 from comfypin.http.sockets import tls_context
 from comfypin.image.names import is_local, path_of, registry_of
 from comfypin.image.registry import Credential, advice
@@ -72,6 +73,7 @@ class Repository:
     reference: str
     credential: Credential | None = None
     retry_policy: RetryPolicy = REGISTRY_RETRIES
+    proxies: Proxies = field(default_factory=Proxies)
     _origin: str = field(default="", init=False)
     _authorization: str | None = field(default=None, init=False, repr=False)
     _client: HttpClient = field(init=False, repr=False)
@@ -80,7 +82,8 @@ class Repository:
         host = registry_of(self.reference)
         served_by = "registry-1.docker.io" if host == "docker.io" else host
         authorities = tuple(sorted((_CERTIFICATES / host).glob("*.crt")))
-        self._client = HttpClient(transport=Transport(tls=lambda: tls_context(authorities), timeout_s=60.0))
+        transport = Transport(proxies=self.proxies, tls=lambda: tls_context(authorities), timeout_s=60.0)
+        self._client = HttpClient(transport=transport)
         # As docker does: a registry on this machine itself may speak plain HTTP.
         self._origin = f"{'http' if is_local(self.reference) else 'https'}://{served_by}"
 

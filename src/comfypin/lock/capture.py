@@ -89,7 +89,7 @@ def capture(wishes: CaptureWishes, *, places: Places, digests: DigestCache, tell
     python, requirements = _installed(wishes, survey)
     if survey.reasons:
         raise CaptureRefused(where=str(folder), reasons=survey.reasons)
-    pins = pin_all(requirements, replace(wishes.question, python=python), tell)
+    pins = pin_all(requirements, replace(wishes.question, python=python, proxies=places.proxies), tell)
     models = _models(wishes, digests, survey, tell) if wishes.with_models else ()
     digests.save()
     lock = Lock(

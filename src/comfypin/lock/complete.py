@@ -68,7 +68,8 @@ def complete(
     parts = read_parts(lock, spec, {}, places, frozenset(lock.python.dropped))
     python = lock.python
     if any(not pin.sha256 for pin in python.packages) or not python.packages:
-        python = _complete_packages(python, question, parts.values(), tell)
+        asking = replace(question, proxies=places.proxies)
+        python = _complete_packages(python, asking, parts.values(), tell)
     nodes = tuple(_completed_node(node, parts[f"the node {node.folder}"]) for node in lock.custom_nodes)
     comfyui = parts["ComfyUI"]
     made = replace(

@@ -66,10 +66,11 @@ def create(wishes: Wishes, *, places: Places, describe_model: DescribeModel, tel
     _check_names(wishes, parts[1:])
     own = own_needs(wishes.packages, wishes.requirement_files, wishes.dropped)
     needs = sum((part.needs for part in parts), own)
+    question = replace(wishes.question, proxies=places.proxies)
     if wishes.installed is None:
-        python = resolve(replace(wishes.question, needs=needs), tell=tell)
+        python = resolve(replace(question, needs=needs), tell=tell)
     else:
-        python = pin_all(wishes.installed, wishes.question, tell)
+        python = pin_all(wishes.installed, question, tell)
     models = pin_models(wishes.models, describe_model, tell=tell)
     comfyui, nodes = parts[0], parts[1:]
     lock = Lock(
@@ -126,7 +127,7 @@ def _reader(folder: Path) -> Callable[[str], str | None]:
 def pin_all(installed: Sequence[str], question: Question, tell: Callable[[str], None]) -> PythonPins:
     """Pins for exactly these packages. Raises `PackagesNowhere`, or `GitPackageUnpinnable`."""
     pins, missing = pin_installed(installed, question, tell=tell)
-    if chosen := archives(pins.packages, question.git_hosts):
+    if chosen := archives(pins.packages, question.git_hosts, proxies=question.proxies):
         lines = [chosen.get(repository_of(line) or "", line) for line in installed]
         pins, missing = pin_installed(lines, question, tell=tell)
     if missing:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from comfypin.errors.create import GitPackageUnpinnable
 from comfypin.errors.tools import DownloadFailed
+from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PackagePin
 from comfypin.lock.needs import Need
 from comfypin.tools.download import download
@@ -43,12 +44,14 @@ def archive_of(pin: PackagePin, hosts: Mapping[str, str] = HOSTS) -> str | None:
     return form.format(scheme=parts.scheme, host=parts.netloc, path=path, name=name, commit=commit)
 
 
-def archives(pins: Iterable[PackagePin], hosts: Mapping[str, str] = HOSTS) -> Mapping[str, str]:
+def archives(
+    pins: Iterable[PackagePin], hosts: Mapping[str, str] = HOSTS, *, proxies: Proxies | None = None
+) -> Mapping[str, str]:
     """The git packages among these by repository, as requirements of archives that have all of the commit."""
     found = {}
     for pin in pins:
         url = archive_of(pin, hosts)
-        if url is not None and _is_whole(url):
+        if url is not None and _is_whole(url, proxies):
             found[_plain(str(pin.url))] = f"{pin.name} @ {url}"
     return found
 
@@ -67,11 +70,11 @@ def require_archives(pins: Iterable[PackagePin], needs: Iterable[Need] = ()) -> 
         raise GitPackageUnpinnable(packages=sorted(set(loose.values())), wants=wants)
 
 
-def _is_whole(url: str) -> bool:
+def _is_whole(url: str, proxies: Proxies | None) -> bool:
     with tempfile.TemporaryDirectory(prefix="comfypin-archive-") as folder:
         path = Path(folder, "archive.tar.gz")
         try:
-            download(url, path, ())
+            download(url, path, proxies=proxies)
             with tarfile.open(path) as archive:
                 return not any(name.partition("/")[2] == ".gitmodules" for name in archive.getnames())
         except (DownloadFailed, OSError, tarfile.TarError):

@@ -5,11 +5,12 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from comfypin.digest import Digest
 from comfypin.errors.create import ArchiveUnreadable
+from comfypin.http.proxies import Proxies
 from comfypin.lease import process_token
 from comfypin.lock.model import Lock, NodePin
 from comfypin.lock.needs import Needs, decoded, read_needs
@@ -25,11 +26,12 @@ WORKERS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where parts come from: git commits, the node registry, and the folder that keeps its archives by digest."""
+    """Where parts come from: git commits, the node registry, the folder that keeps its archives by digest."""
 
     commits: Commits
     registry: Registry
     archives: Path
+    proxies: Proxies = field(default_factory=Proxies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ def _read_archive(
     kept = places.archives / f"{known.hex}.zip" if known else None
     if kept is None or not kept.is_file():
         arriving = places.archives / f".tmp-{process_token()}.zip"
-        digest = download(url, arriving, (known,) if known else ())
+        digest = download(url, arriving, (known,) if known else (), proxies=places.proxies)
         kept = arriving.replace(places.archives / f"{digest.hex}.zip")
     digest = Digest.of_file(kept)
     try:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from comfypin.errors.create import RegistryAnswerInvalid
 from comfypin.errors.tools import DownloadFailed
+from comfypin.http.proxies import Proxies
 from comfypin.tools.download import read_url
 
 SCHEME = "registry://"
@@ -34,6 +35,7 @@ class Registry:
     """The registry at an address (https://docs.comfy.org/registry/overview)."""
 
     url: str
+    proxies: Proxies = field(default_factory=Proxies)
 
     def version(self, node_id: str, version: str | None) -> RegistryVersion:
         """A pack's version, None is the latest. Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
@@ -79,7 +81,7 @@ class Registry:
     def _get(self, path: str) -> Mapping[str, object]:
         url = self.url.rstrip("/") + path
         try:
-            answer = json.loads(read_url(url))
+            answer = json.loads(read_url(url, proxies=self.proxies))
         except (ValueError, RecursionError) as error:
             raise RegistryAnswerInvalid(url=url, lacks="JSON") from error
         if not isinstance(answer, dict):

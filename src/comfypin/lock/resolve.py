@@ -14,6 +14,7 @@ from comfypin.errors.create import (
     TorchTrioSplit,
 )
 from comfypin.errors.tools import UvFailed
+from comfypin.http.proxies import Proxies
 from comfypin.lock.gitarchives import HOSTS, archives, instead, repository_of, require_archives
 from comfypin.lock.model import PackagePin, PythonPins
 from comfypin.lock.needs import Need, Needs
@@ -43,6 +44,7 @@ class Question:
     indexes: tuple[str, ...] = ()
     exclude_newer: str | None = None
     git_hosts: Mapping[str, str] = field(default_factory=lambda: HOSTS, hash=False)
+    proxies: Proxies = field(default_factory=Proxies, compare=False)
     keep: tuple[PackagePin, ...] = ()
     move: frozenset[str] = field(default_factory=frozenset)
 
@@ -80,7 +82,7 @@ def _resolve_platform(question: Question, platform: Platform) -> tuple[PackagePi
 def _with_archives(question: Question, platform: Platform, backend: str | None) -> tuple[PackagePin, ...]:
     """Packages from git have no sha256; the archives of their commits have one. What cannot be built of one stays."""
     pins = _with_trio(question, platform, backend)
-    chosen = archives(pins, question.git_hosts)
+    chosen = archives(pins, question.git_hosts, proxies=question.proxies)
     if not chosen:
         return pins
     try:

@@ -121,7 +121,7 @@ def _resolve_again(
     dropped = frozenset(lock.python.dropped) | moves.dropped
     still = (need for need in needs.requirements if not _moves(need, moves) and need.name not in asked)
     chosen = held(still, lock.python.packages, question.git_hosts)
-    asking = replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked))
+    asking = replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked), proxies=places.proxies)
     asking = holding(asking, chosen)
     python = resolve(asking, tell=tell)
     strays = _strays(lock, python, dropped, places, tell)
@@ -158,7 +158,8 @@ def _strays(
     before = read_parts(lock, spec, {}, places, frozenset(lock.python.dropped)).values()
     needs = sum((part.needs for part in before), own_needs(lock.python.requirements, (), frozenset()))
     try:
-        asked = resolve(replace(question_of(lock), needs=needs, keep=lock.python.packages), tell=tell).packages
+        asking = replace(question_of(lock), needs=needs, keep=lock.python.packages, proxies=places.proxies)
+        asked = resolve(asking, tell=tell).packages
     except RequirementsConflict:
         asked = ()  # what was installed by hand does not fit together, so nobody can say who asked for what
     names = {plain_name(pin.name) for pin in asked}

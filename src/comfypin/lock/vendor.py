@@ -13,6 +13,7 @@ from comfypin.errors.lock import Finding, LockIncomplete
 from comfypin.lock.check import check, is_commit
 from comfypin.lock.document import describe
 from comfypin.lock.model import Lock, PackagePin
+from comfypin.lock.parts import Places
 from comfypin.lock.pylock import file_name
 from comfypin.tools.download import download
 from comfypin.tools.git import Commits, submodules, write_bundle
@@ -44,7 +45,7 @@ class _Download:
         return self.path.is_file() and Digest.of_file(self.path) in self.digests
 
 
-def vendor(lock: Lock, folder: VendorFolder, *, commits: Commits, tell: Callable[[str], None]) -> Gathered:
+def vendor(lock: Lock, folder: VendorFolder, *, places: Places, tell: Callable[[str], None]) -> Gathered:
     """Fill a vendor folder; what it has already, by digest, is left. Killed anywhere, the next call goes on.
 
     Raises `LockIncomplete` for a lock that is not pinned, `PackageUnbuildable`, and the errors of git and downloads.
@@ -55,9 +56,9 @@ def vendor(lock: Lock, folder: VendorFolder, *, commits: Commits, tell: Callable
         there = list(pool.map(_Download.is_there, wanted))
         absent = [item for item, is_there in zip(wanted, there, strict=True) if not is_there]
         tell(f"{len(wanted)} packages and archives, {len(absent)} of them to download")
-        list(pool.map(lambda item: download(item.url, item.path, item.digests), absent))
+        list(pool.map(lambda item: download(item.url, item.path, item.digests, proxies=places.proxies), absent))
     built, fresh = _built(lock, folder, tell)
-    bundles, made = _bundles(lock, folder, commits, tell)
+    bundles, made = _bundles(lock, folder, places.commits, tell)
     files = sorted({*(item.path for item in wanted), *built, *bundles})
     return Gathered(
         files=tuple(str(path.relative_to(folder.root)) for path in files),

@@ -8,20 +8,26 @@ from datetime import date
 from pathlib import PurePosixPath
 
 from comfypin.digest import Digest
-from comfypin.errors.storage import SettingInvalid
 from comfypin.outputs.interface import JobFacts, Output
 from comfypin.outputs.naming import candidates, safe_name
 from comfypin.storage.keys import joined_key
 
 DEFAULT_TEMPLATE = "{prefix}/{job_id}/{filename}"
 MANIFEST = "manifest.json"
-VARIABLE = "OUTPUT_KEY_TEMPLATE"
 
 _OF_JOB = {"job_id", "date", "release"}
 _OF_OUTPUT = {"node", "counter", "digest", "filename", "stem", "ext", "subfolder"}
 _FIELDS = _OF_JOB | _OF_OUTPUT
 _PREFIX = "{prefix}/"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class TemplateInvalid(ValueError):
+    """A template does not name keys; whoever parses it says who wrote it where. `expected` is what it is not."""
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(f"not {expected}")
+        self.expected = expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +46,22 @@ class KeyTemplate:
 
     @classmethod
     def parse(cls, text: str = DEFAULT_TEMPLATE) -> "KeyTemplate":
-        """Read a template. `{prefix}/` is put in front where it is absent. Raises `SettingInvalid`."""
+        """Read a template. `{prefix}/` is put in front where it is absent. Raises `TemplateInvalid`."""
         below = text.strip().removeprefix(_PREFIX)
         try:
             parts = list(string.Formatter().parse(below))
         except ValueError as exc:
-            raise _invalid(text, f"a template with pairs of braces ({exc})") from exc
+            raise TemplateInvalid(f"a template with pairs of braces ({exc})") from exc
         fields = {name for _, name, _, _ in parts if name is not None}
         for _, name, spec, conversion in parts:
             if name is not None and (name not in _FIELDS or conversion):
-                raise _invalid(text, f"a template of {', '.join(sorted(_FIELDS))} (no {name!r})")
+                raise TemplateInvalid(f"a template of {', '.join(sorted(_FIELDS))} (no {name!r})")
             if spec and not (name == "counter" and re.fullmatch(r"0?[1-9]", spec)):
-                raise _invalid(text, f"a template that formats only {{counter:05}} (not {name}:{spec})")
+                raise TemplateInvalid(f"a template that formats only {{counter:05}} (not {name}:{spec})")
         if not fields & {"job_id", "digest"}:
-            raise _invalid(text, "a template with {job_id} or {digest}, without which two jobs would share their keys")
+            raise TemplateInvalid("a template with {job_id} or {digest}, without which two jobs would share their keys")
         if any(part in {"", ".", ".."} for part in below.split("/")):
-            raise _invalid(text, "a template without empty, '.' and '..' parts")
+            raise TemplateInvalid("a template without empty, '.' and '..' parts")
         return cls(below)
 
     def keys(self, job: JobFacts, outputs: Sequence[Output], *, prefix: str, day: date) -> JobKeys:
@@ -106,7 +112,3 @@ def _of_output(output: Output) -> dict[str, object]:
 
 def _without_empty_parts(key: str) -> str:
     return "/".join(part for part in key.split("/") if part)
-
-
-def _invalid(text: str, expected: str) -> SettingInvalid:
-    return SettingInvalid(variable=VARIABLE, value=text, expected=expected)

@@ -54,7 +54,7 @@ class Webhooks:
         self._allow_private = allow_private
         self._retry_policy = retry_policy
         self._resolver = resolver
-        self._proxies = Proxies.from_environment() if proxies is None else proxies
+        self._proxies = proxies or Proxies()
 
     async def tell(self, job_id: str, url: str, body: bytes) -> bool:
         """Post until it is answered with 200, three times at most; returns whether it was. Raises nothing."""

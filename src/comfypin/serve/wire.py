@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from comfypin.errors.serve import JobInvalid
-from comfypin.settings import OUTPUT_MODES, OutputMode
+from comfypin.outputs.modes import OUTPUT_MODES, OutputMode
 from comfypin.storage.registry import SCHEMES
 
 MAX_INPUTS = 64

@@ -9,7 +9,7 @@ from comfypin.errors.storage import SettingInvalid
 from comfypin.storage.endpoint import checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
 from comfypin.storage.proxy import Proxies
-from comfypin.storage.variables import Variables
+from comfypin.storage.variables import BucketVariables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class AzureSettings(BucketSettings):
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "AzureSettings":
         """Read the variables; those that Azure's own tools read keep their names. Raises `ConfigError`."""
-        env = Variables(environ)
+        env = BucketVariables(environ)
         account = env.first("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
         endpoint, public = env.text("AZURE_ENDPOINT_URL"), env.text("AZURE_PUBLIC_BASE_URL")
         for url, variable in ((endpoint, "AZURE_ENDPOINT_URL"), (public, "AZURE_PUBLIC_BASE_URL")):
@@ -57,7 +57,7 @@ class AzureSettings(BucketSettings):
     @classmethod
     def names_bucket(cls, environ: Mapping[str, str]) -> bool:
         """Whether AZURE_CONTAINER is set."""
-        return Variables(environ).text("AZURE_CONTAINER") is not None
+        return BucketVariables(environ).text("AZURE_CONTAINER") is not None
 
     @property
     def public_base(self) -> str | None:
@@ -70,7 +70,7 @@ class AzureSettings(BucketSettings):
         return self.endpoint or (f"https://{self.account}.blob.core.windows.net" if self.account else None)
 
 
-def _account_key(env: Variables) -> str | None:
+def _account_key(env: BucketVariables) -> str | None:
     variable = env.first("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY")
     value = env.text(variable)
     if value is not None:

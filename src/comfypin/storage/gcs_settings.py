@@ -10,7 +10,7 @@ from comfypin.errors.storage import SettingInvalid
 from comfypin.storage.endpoint import checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
 from comfypin.storage.proxy import Proxies
-from comfypin.storage.variables import Variables
+from comfypin.storage.variables import BucketVariables
 
 DEFAULT_BASE_SLEEP_S = 0.5
 _KEY, _KEY_AS_JSON = "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS_JSON"
@@ -37,7 +37,7 @@ class GcsSettings(BucketSettings):
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "GcsSettings":
         """Read the variables. Raises `SettingInvalid`."""
-        env = Variables(environ)
+        env = BucketVariables(environ)
         endpoint = env.text("STORAGE_EMULATOR_HOST")
         if endpoint and "://" not in endpoint:
             endpoint = f"http://{endpoint}"
@@ -61,7 +61,7 @@ class GcsSettings(BucketSettings):
     @classmethod
     def names_bucket(cls, environ: Mapping[str, str]) -> bool:
         """Whether GCS_BUCKET is set."""
-        return Variables(environ).text("GCS_BUCKET") is not None
+        return BucketVariables(environ).text("GCS_BUCKET") is not None
 
     @property
     def public_base(self) -> str | None:
@@ -69,7 +69,7 @@ class GcsSettings(BucketSettings):
         return f"https://storage.googleapis.com/{self.bucket}" if self.public else None
 
 
-def _key(env: Variables) -> dict[str, Any]:
+def _key(env: BucketVariables) -> dict[str, Any]:
     """Find the key: JSON in a variable (platforms' secrets can only be variables) before a file.
 
     Raises `SettingInvalid`.

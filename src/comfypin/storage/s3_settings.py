@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin.errors.storage import SettingInvalid, SettingsConflict
-from comfypin.settings import fit_for_headers, state_folder
+from comfypin.settings.state import state_folder
+from comfypin.settings.variables import fit_for_headers, written
 from comfypin.storage.endpoint import Place, checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
 from comfypin.storage.proxy import Proxies
-from comfypin.storage.variables import Variables, bucket_name, written
+from comfypin.storage.variables import BucketVariables, bucket_name
 
 Addressing = Literal["auto", "path", "virtual"]
 MOST_WHOLE_BYTES = 5 << 30  # what S3 takes in one request
@@ -53,7 +54,7 @@ class S3Settings(BucketSettings):
     @classmethod
     def from_variables(cls, environ: Mapping[str, str]) -> "S3Settings":
         """Read the variables; ours before AWS's before RunPod's. Raises `ConfigError`."""
-        env = Variables(environ)
+        env = BucketVariables(environ)
         place = _named_place(env)
         # Where the endpoint is that of RunPod's variables, their keys belong to it.
         runpods_first = place.given is not None and place.given == env.text("BUCKET_ENDPOINT_URL")
@@ -86,7 +87,7 @@ class S3Settings(BucketSettings):
     @classmethod
     def names_bucket(cls, environ: Mapping[str, str]) -> bool:
         """Whether a variable, or the endpoint in one, names a bucket."""
-        return _named_place(Variables(environ)).bucket is not None
+        return _named_place(BucketVariables(environ)).bucket is not None
 
     @property
     def public_base(self) -> str | None:
@@ -122,7 +123,7 @@ class S3Settings(BucketSettings):
         )
 
 
-def _named_place(env: Variables) -> Place:
+def _named_place(env: BucketVariables) -> Place:
     """The place that the variables name. Raises `SettingInvalid`."""
     account = env.text("R2_ACCOUNT_ID")
     if account and not re.fullmatch(r"[0-9A-Za-z]+", account):
@@ -134,7 +135,7 @@ def _named_place(env: Variables) -> Place:
     return Place.parse(url, bucket=env.bucket("S3_BUCKET", "BUCKET_NAME", scheme="s3"), variable=variable)
 
 
-def _addressing(env: Variables) -> Addressing:
+def _addressing(env: BucketVariables) -> Addressing:
     value = (env.text("S3_ADDRESSING_STYLE") or "auto").lower()
     match value:
         case "auto" | "path" | "virtual":
@@ -143,7 +144,7 @@ def _addressing(env: Variables) -> Addressing:
             raise SettingInvalid(variable="S3_ADDRESSING_STYLE", value=value, expected="auto, path or virtual")
 
 
-def _credentials(env: Variables, *, runpods_first: bool) -> S3Credentials | None:
+def _credentials(env: BucketVariables, *, runpods_first: bool) -> S3Credentials | None:
     """The first complete key pair; a pair is never mixed from two sources, nor a session token added from another."""
     runpods = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
     aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

@@ -14,7 +14,7 @@ from comfypin.files import atomic_file
 from comfypin.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from comfypin.http.client import HttpClient
+    from comfypin.http.proxies import Proxies
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ DOWNLOAD_RETRIES = RetryPolicy(retries=3, longest_asked_s=120.0)
 MAX_TEXT_BYTES = 64 << 20
 
 
-def download(url: str, path: Path, allowed: Collection[Digest] = (), *, client: "HttpClient | None" = None) -> Digest:
+def download(url: str, path: Path, allowed: Collection[Digest] = (), *, proxies: "Proxies | None" = None) -> Digest:
     """Bring a file to `path`, and return its digest, which is one of `allowed` if there are any.
 
     Raises `DownloadFailed`, or `DownloadWrong`; then nothing is written.
@@ -41,10 +41,10 @@ def download(url: str, path: Path, allowed: Collection[Digest] = (), *, client: 
                 raise DownloadWrong(url=_shown(url), expected=expected, actual=digest.hex)
         return digest
 
-    return _consumed(url, write, client)
+    return _consumed(url, write, proxies)
 
 
-def read_url(url: str, *, client: "HttpClient | None" = None) -> bytes:
+def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
     """Return a small file as a whole. Raises `DownloadFailed`."""
 
     def collect(pieces: Iterable[bytes]) -> bytes:
@@ -55,24 +55,24 @@ def read_url(url: str, *, client: "HttpClient | None" = None) -> bytes:
                 raise DownloadFailed(url=_shown(url), reason=f"the answer is larger than {MAX_TEXT_BYTES >> 20} MiB")
         return bytes(data)
 
-    return _consumed(url, collect, client)
+    return _consumed(url, collect, proxies)
 
 
-def _consumed(url: str, consume: Callable[[Iterable[bytes]], T], client: "HttpClient | None") -> T:
+def _consumed(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxies | None") -> T:
     if url.startswith("file:"):
         return consume(_local_pieces(url))
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.errors import HttpError
     from comfypin.http.patient import flowing, read_patiently
+    from comfypin.http.proxies import Proxies
 
-    own = client or HttpClient(transport=Transport(timeout_s=TIMEOUT_S))
+    client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
     try:
-        return read_patiently(own, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
+        return read_patiently(client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
     except HttpError as error:
         raise DownloadFailed(url=_shown(url), reason=error.reason) from error
     finally:
-        if client is None:
-            own.close()
+        client.close()
 
 
 def _local_pieces(url: str) -> Iterator[bytes]:

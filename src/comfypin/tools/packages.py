@@ -33,12 +33,6 @@ def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     }
 
 
-def uv_cache_from_environment() -> Path | None:
-    """The cache folder that the user chose for uv with UV_CACHE_DIR, or None."""
-    chosen = os.environ.get("UV_CACHE_DIR")
-    return Path(chosen).absolute() if chosen else None
-
-
 def uv(
     arguments: Sequence[str | Path],
     *,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from comfypin.engine.command import ChildSpec
     from comfypin.engine.interface import Engine
     from comfypin.lock.model import EngineKind, EngineSpec
-    from comfypin.settings import Settings
+    from comfypin.settings.environment import Settings
+    from comfypin.settings.machine import MachineSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,25 +69,25 @@ async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
 def _child(choice: EngineChoice) -> "ChildSpec":
     from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
 
-    settings = choice.settings
+    machine, inherited = choice.settings.machine, choice.settings.variables
     if choice.spec.kind == "embedded":
-        return embedded_child(choice.spec, settings.environ, version=_embedded_version(settings))
+        return embedded_child(choice.spec, inherited, version=_embedded_version(machine))
     return comfyui_child(
-        settings.comfy_home,
+        machine.comfy_home,
         choice.spec,
-        settings.environ,
-        gpu=has_gpu(settings.environ),
+        inherited,
+        gpu=has_gpu(inherited),
         # A default that is not there would only be listed in the engine's log, folder by folder.
-        models_dir=settings.models_dir if settings.named_models_dir or settings.models_dir.is_dir() else None,
-        fast_models_dir=settings.fast_models_dir,
+        models_dir=machine.models_dir if machine.named_models_dir or machine.models_dir.is_dir() else None,
+        fast_models_dir=machine.fast_models_dir,
     )
 
 
-def _embedded_version(settings: "Settings") -> str | None:
+def _embedded_version(machine: "MachineSettings") -> str | None:
     """Return which ComfyUI the embedded engine is to be, if that is said. Raises `ConfigError`."""
     from comfypin.engine.embedded.releases import RELEASES
 
-    version = settings.embedded_version
+    version = machine.embedded_version
     if version is None or version in RELEASES:
         return version
     known = " or ".join(RELEASES)

@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING
 from comfypin.errors import UsageError
 from comfypin.wiring.engines import EngineChoice
 from comfypin.wiring.models import bring_models
+from comfypin.wiring.network import http_proxies
 from comfypin.wiring.stores import open_shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfypin.env.realize import RealizeOptions
+    from comfypin.env.sources import SourcePlaces
     from comfypin.lock.model import Lock
     from comfypin.lock.parts import Places
-    from comfypin.settings import EnvSettings, Settings
+    from comfypin.settings.env import EnvSettings
+    from comfypin.settings.environment import Settings
+    from comfypin.tools.vendor import VendorFolder
 
 _FOREIGN = ("ComfyUI/main.py", "main.py")
 
 
 def realize_options(
     settings: "Settings",
-    env: "EnvSettings",
     *,
+    env: "EnvSettings | None" = None,
     publish: bool = False,
     rebuild: bool = False,
     target: str | None = None,
@@ -32,19 +36,19 @@ def realize_options(
     """How this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
     from comfypin.env.layout import Home
     from comfypin.env.realize import RealizeOptions, silent
-    from comfypin.env.sources import SourcePlaces
     from comfypin.tools.vendor import VendorFolder
 
+    env, machine = env or settings.env, settings.machine
     if publish and env.packs is None:
         raise UsageError("--publish needs a place for packs: --packs DIR|BUCKET or COMFYPIN_PACKS.")
     if env.vendor is not None and not env.vendor.is_dir():
         raise UsageError(f"The vendor folder {env.vendor} does not exist.")
     vendor = VendorFolder(root=env.vendor.absolute()) if env.vendor else None
     return RealizeOptions(
-        home=Home(root=settings.comfy_home.absolute()),
-        models_dir=settings.models_dir.absolute(),
-        places=SourcePlaces(cache=env.cache_dir.absolute(), vendor=vendor, offline=env.offline),
-        shelf=open_shelf(env.packs) if env.packs else None,
+        home=Home(root=machine.comfy_home.absolute()),
+        models_dir=machine.models_dir.absolute(),
+        places=source_places(settings, env, vendor=vendor),
+        shelf=open_shelf(env.packs, settings) if env.packs else None,
         publish=publish,
         rebuild=rebuild,
         target=target,
@@ -52,9 +56,7 @@ def realize_options(
     )
 
 
-def ensure_env(
-    lock: "Lock", choice: EngineChoice, *, env: "EnvSettings", tell: "Callable[[str], None]"
-) -> EngineChoice:
+def ensure_env(lock: "Lock", choice: EngineChoice, *, tell: "Callable[[str], None]") -> EngineChoice:
     """The choice with the home that holds the lock's env, realized and its models brought where that was needed.
 
     Other engines than `comfyui` need none. A ComfyUI in the home that somebody else made is used as it is, and said so.
@@ -63,19 +65,19 @@ def ensure_env(
     settings = choice.settings
     if choice.kind != "comfyui" or lock.engine.kind != "comfyui":
         return choice
-    home = settings.comfy_home
+    home = settings.machine.comfy_home
     if not (home / "current").is_symlink() and any((home / path).is_file() for path in _FOREIGN):
         tell(f"{home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
         return choice
     from comfypin.env.realize import realize
 
-    realized = realize(lock, realize_options(settings, env, tell=tell))
-    bring_models(lock, settings, offline=env.offline)
-    moved = settings.overridden(comfy_home=realized.folder, models_dir=settings.models_dir.absolute())
+    realized = realize(lock, realize_options(settings, tell=tell))
+    bring_models(lock, settings, offline=settings.env.offline)
+    moved = settings.overridden(comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute())
     return replace(choice, settings=moved)
 
 
-def env_pack(lock: "Lock", settings: "Settings", env: "EnvSettings", *, tell: "Callable[[str], None]") -> Path:
+def env_pack(lock: "Lock", settings: "Settings", *, tell: "Callable[[str], None]") -> Path:
     """The pack of the lock's env as a file of this machine, realized and packed where that was not done before.
 
     Raises `EnvError`, `LockError`.
@@ -84,10 +86,11 @@ def env_pack(lock: "Lock", settings: "Settings", env: "EnvSettings", *, tell: "C
     from comfypin.env.realize import realize
     from comfypin.env.shelf import FolderShelf
 
-    realized = realize(lock, realize_options(settings, env, tell=tell))
+    realized = realize(lock, realize_options(settings, tell=tell))
     name = pack_name(realized.receipt.key, realized.receipt.platform)
-    shelves = [FolderShelf(env.cache_dir.absolute() / "packs")]
-    if env.packs is not None and isinstance(named := open_shelf(env.packs), FolderShelf):
+    shelves = [FolderShelf(settings.env.cache_dir.absolute() / "packs")]
+    packs = settings.env.packs
+    if packs is not None and isinstance(named := open_shelf(packs, settings), FolderShelf):
         shelves.insert(0, named)
     found = next((path for shelf in shelves if (path := shelf.find(name)) is not None), None)
     if found is None:
@@ -97,15 +100,33 @@ def env_pack(lock: "Lock", settings: "Settings", env: "EnvSettings", *, tell: "C
     return Path(found)
 
 
-def lock_places(env: "EnvSettings") -> "Places":
+def source_places(
+    settings: "Settings", env: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
+) -> "SourcePlaces":
+    """Where the sources of an env come from, with the caches of this machine."""
+    from comfypin.env.sources import SourcePlaces
+
+    env = env or settings.env
+    return SourcePlaces(
+        cache=env.cache_dir.absolute(),
+        vendor=vendor,
+        offline=env.offline,
+        named_uv_cache=env.uv_cache,
+        proxies=http_proxies(settings),
+    )
+
+
+def lock_places(settings: "Settings") -> "Places":
     """Where the parts of a lock come from, with the caches that realizing uses too."""
     from comfypin.lock.parts import Places
     from comfypin.lock.registry import Registry
     from comfypin.tools.git import Commits
 
+    env = settings.env
     cache = env.cache_dir.absolute()
     return Places(
         commits=Commits(cache=cache / "git", offline=env.offline),
-        registry=Registry(url=env.registry_url),
+        registry=Registry(url=env.registry_url, proxies=http_proxies(settings)),
         archives=cache / "archives",
+        proxies=http_proxies(settings),
     )

@@ -1,8 +1,10 @@
 """Model files: their sources, their store, what is missing of a lock."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.wiring.network import http_transport
 from comfypin.wiring.stores import open_bucket
 
 if TYPE_CHECKING:
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from comfypin.models.interface import ModelSource, Watcher
     from comfypin.models.store import BlobStore
     from comfypin.models.verify import Finding as ModelFinding
-    from comfypin.settings import ModelSettings, Settings
+    from comfypin.settings.environment import Settings
 
 
 def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: "Watcher | None" = None) -> int:
@@ -26,12 +28,10 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     from comfypin.models.places import Places, targets
     from comfypin.models.pull import Puller
     from comfypin.models.verify import Present, failure, inspect_all
-    from comfypin.settings import ModelSettings
 
-    models_dir = settings.models_dir.absolute()
-    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.comfy_home.absolute()))
-    configured = ModelSettings.from_environment(settings.environ)
-    store = model_store(models_dir, configured)
+    models_dir = settings.machine.models_dir.absolute()
+    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    store = model_store(models_dir, settings)
     findings = list(zip(models, inspect_all(models, store), strict=True))
     wrong = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
     if wrong and offline:
@@ -39,7 +39,7 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
         raise ModelsFailed(failures=problems, total=len(models))
     if wrong:
         store.remember_release(lock.version_name, lock.models)
-        puller = Puller(store, model_sources(configured), Budget(configured.connections), watcher=watcher)
+        puller = Puller(store, model_sources(settings), Budget(settings.models.connections), watcher=watcher)
         puller.pull([model for model, _ in wrong]).raise_failures()
     return len(wrong)
 
@@ -48,20 +48,19 @@ def model_findings(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, 
     """Each of the lock's models and what is in its place, every byte read where anything changed."""
     from comfypin.models.places import Places, targets
     from comfypin.models.verify import inspect_all
-    from comfypin.settings import ModelSettings
 
-    models_dir = settings.models_dir.absolute()
-    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.comfy_home.absolute()))
-    store = model_store(models_dir, ModelSettings.from_environment(settings.environ))
+    models_dir = settings.machine.models_dir.absolute()
+    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    store = model_store(models_dir, settings)
     return [(pin, finding) for (pin, _), finding in zip(models, inspect_all(models, store), strict=True)]
 
 
-def model_describer() -> "DescribeModel":
+def model_describer(settings: "Settings") -> "DescribeModel":
     """How `lock create` learns a model's digest and size: from the source's own words, else by reading it once."""
     from comfypin.lock.modelspec import ModelFacts
     from comfypin.models.describe import describe
 
-    sources = model_sources()
+    sources = model_sources(settings)
 
     def facts_of(source: str) -> ModelFacts:
         described = describe(source, sources)
@@ -77,36 +76,35 @@ def model_describer() -> "DescribeModel":
     return facts_of
 
 
-def model_sources(settings: "ModelSettings | None" = None, *, timeout_s: float = 30.0) -> "list[ModelSource]":
+def model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
     """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
-    from comfypin.http.client import Credentials, Transport
+    from comfypin.http.client import Credentials
     from comfypin.models.bucket import BucketSource
     from comfypin.models.civitai import CivitaiSource
     from comfypin.models.httpfile import HttpSource
     from comfypin.models.huggingface import HubSource
     from comfypin.models.local import LocalSource
     from comfypin.models.responses import model_client
-    from comfypin.settings import ModelSettings
 
-    settings = settings or ModelSettings.from_environment()
-    owners = ((settings.hub_endpoint, settings.hub_token), (settings.civitai_endpoint, settings.civitai_token))
+    models = settings.models
+    owners = ((models.hub_endpoint, models.hub_token), (models.civitai_endpoint, models.civitai_token))
     tokens = {endpoint: token for endpoint, token in owners if token}
-    client = model_client(credentials=Credentials(tokens=tokens), transport=Transport(timeout_s=timeout_s))
+    client = model_client(
+        credentials=Credentials(tokens=tokens), transport=http_transport(settings, timeout_s=timeout_s)
+    )
     return [
         HttpSource(client),
-        HubSource(client, endpoint=settings.hub_endpoint, caches=settings.hub_caches),
-        CivitaiSource(client, endpoint=settings.civitai_endpoint),
-        BucketSource(open_bucket),
+        HubSource(client, endpoint=models.hub_endpoint, caches=models.hub_caches),
+        CivitaiSource(client, endpoint=models.civitai_endpoint),
+        BucketSource(partial(open_bucket, settings)),
         LocalSource(),
     ]
 
 
-def model_store(models_dir: Path, settings: "ModelSettings | None" = None, *, store: Path | None = None) -> "BlobStore":
+def model_store(models_dir: Path, settings: "Settings", *, store: Path | None = None) -> "BlobStore":
     """The store of a models' folder: the one that is named, else the environment's, else the folder's own."""
     from comfypin.models.places import STORE_FOLDER
     from comfypin.models.store import BlobStore, Durability
-    from comfypin.settings import ModelSettings
 
-    settings = settings or ModelSettings.from_environment()
-    root = store or settings.store or models_dir / STORE_FOLDER
-    return BlobStore(root.absolute(), durability=Durability(always=settings.durable))
+    root = store or settings.models.store or models_dir / STORE_FOLDER
+    return BlobStore(root.absolute(), durability=Durability(always=settings.models.durable))

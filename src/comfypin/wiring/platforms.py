@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from comfypin.wiring.network import http_transport
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfypin.deploy.api import Api
     from comfypin.deploy.volume_bucket import VolumeBucket
     from comfypin.image.interface import ContainerBuilder
-    from comfypin.settings import RunpodSettings
+    from comfypin.settings.environment import Settings
 
 
 def open_builder(wanted: str) -> "ContainerBuilder":
@@ -31,50 +33,45 @@ def open_builder(wanted: str) -> "ContainerBuilder":
     raise NoBuilder(tried=tried)
 
 
-def runpod_api() -> "Api":
+def runpod_api(settings: "Settings") -> "Api":
     """RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
-    from comfypin.settings import RunpodSettings
-
-    settings = RunpodSettings.from_environment()
-    return _runpod(settings, settings.api_url)
+    return _runpod(settings, settings.runpod.api_url)
 
 
-def runpod_jobs_api() -> "Api":
+def runpod_jobs_api(settings: "Settings") -> "Api":
     """The job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
-    from comfypin.settings import RunpodSettings
-
-    settings = RunpodSettings.from_environment()
-    return _runpod(settings, settings.jobs_url)
+    return _runpod(settings, settings.runpod.jobs_url)
 
 
-def _runpod(settings: "RunpodSettings", base_url: str) -> "Api":
+def _runpod(settings: "Settings", base_url: str) -> "Api":
     from comfypin.deploy.api import Api
     from comfypin.errors.deploy import ApiKeyMissing
+    from comfypin.http.client import HttpClient
 
-    if settings.api_key is None:
+    if settings.runpod.api_key is None:
         raise ApiKeyMissing
-    return Api(key=settings.api_key, base_url=base_url)
+    client = HttpClient(transport=http_transport(settings, timeout_s=60.0))
+    return Api(key=settings.runpod.api_key, base_url=base_url, client=client)
 
 
-def volume_bucket(volume_id: str, data_center: str) -> "VolumeBucket":
+def volume_bucket(volume_id: str, data_center: str, settings: "Settings") -> "VolumeBucket":
     """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
     from comfypin.deploy.volume_bucket import VolumeBucket
     from comfypin.errors.deploy import VolumeKeysMissing
-    from comfypin.settings import RunpodSettings, Settings
     from comfypin.storage.proxy import Proxies
     from comfypin.storage.s3_settings import S3Credentials, S3Settings
 
-    settings = RunpodSettings.from_environment()
-    if settings.s3_access_key is None or settings.s3_secret_key is None:
+    runpod = settings.runpod
+    if runpod.s3_access_key is None or runpod.s3_secret_key is None:
         raise VolumeKeysMissing
-    keys = S3Credentials(access_key_id=settings.s3_access_key, secret_access_key=settings.s3_secret_key)
-    endpoint = settings.volumes_url.replace("{dc}", data_center.lower())
+    keys = S3Credentials(access_key_id=runpod.s3_access_key, secret_access_key=runpod.s3_secret_key)
+    endpoint = runpod.volumes_url.replace("{dc}", data_center.lower())
     volume = S3Settings(
         bucket=volume_id,
         endpoint=endpoint,
         region=data_center,
         credentials=keys,
-        proxies=Proxies.from_variables(Settings.from_environment().environ),
+        proxies=Proxies.from_variables(settings.variables),
         is_jobs_own=True,
     )
     return VolumeBucket(volume)

@@ -2,13 +2,13 @@
 
 import logging
 import tempfile
-from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError
 from comfypin.wiring.models import model_findings
+from comfypin.wiring.network import http_proxies
 from comfypin.wiring.sinks import make_job_sink, make_sink
 from comfypin.wiring.stores import open_bucket
 
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 
     from comfypin.engine.interface import Engine
     from comfypin.lock.model import Lock
+    from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.interface import OutputSink
+    from comfypin.outputs.modes import OutputMode
     from comfypin.serve.handler import Service, SinkFor
     from comfypin.serve.wire import OutputWish, S3Wish
-    from comfypin.settings import OutputMode, Settings
+    from comfypin.settings.environment import Settings
 
 log = logging.getLogger(__name__)
 
 
-def open_service(lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, private_inputs: bool = False) -> "Service":
+def open_service(
+    lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, settings: "Settings", private_inputs: bool = False
+) -> "Service":
     """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.sockets import tls_context
@@ -34,7 +38,7 @@ def open_service(lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, private
     from comfypin.serve.workflows import WorkflowFolder
 
     # Read once: the proxies, and the certificates, which take 20 ms.
-    transport = Transport(tls=cache(tls_context))
+    transport = Transport(proxies=http_proxies(settings), tls=cache(tls_context))
     return Service(
         lock=lock,
         engine=engine,
@@ -42,7 +46,7 @@ def open_service(lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, private
             open_client=lambda deadline: HttpClient(
                 transport=transport, public_only=not private_inputs, deadline=deadline
             ),
-            open_bucket=open_bucket,
+            open_bucket=partial(open_bucket, settings),
             limits=Limits(),
         ),
         sink_for=sink_for,
@@ -64,7 +68,7 @@ def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, priv
     sink_for = _sink_for(settings, folder, private_buckets=private_buckets)
     try:
         sink_for(OutputWish(), None)
-        if _job_mode(settings, folder) == "base64" and (overflow := configured_bucket(settings.environ)):
+        if _job_mode(settings, folder) == "base64" and (overflow := configured_bucket(settings.variables)):
             _open_overflow(sink_for, overflow)
     except SettingMissing as exc:
         log.error("jobs that bring no s3Config will fail", extra={"action": "bucket_not_named", "reason": exc.message})
@@ -90,29 +94,35 @@ def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
 
 def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
     """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
-    from comfypin.outputs.config import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES
+    from comfypin.errors.serve import JobInvalid
+    from comfypin.outputs.config import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES, OutputConfig
 
     result_max_bytes = RUNPOD_RESULT_BYTES if folder is None else SERVER_RESULT_BYTES
 
+    usual = OutputConfig.from_variables(settings.variables)
+
     @lru_cache(maxsize=32)
-    def shared(mode: "OutputMode", changes: "tuple[tuple[str, str], ...]") -> "OutputSink":
-        changed = replace(settings, environ={**settings.environ, **dict(changes)})
+    def shared(mode: "OutputMode", outputs: "OutputConfig") -> "OutputSink":
         if mode == "file":
-            return _folder_sink(changed, folder)
-        return make_sink(mode, changed, result_max_bytes=result_max_bytes)
+            return _folder_sink(outputs, folder)
+        return make_sink(mode, settings, result_max_bytes=result_max_bytes, outputs=outputs)
 
     def sink_for(wish: "OutputWish", s3: "S3Wish | None") -> "OutputSink":
-        changes = _wished(wish)
+        outputs = _wished(wish, usual)
         if s3 is not None and wish.mode in (None, "s3"):
-            changed = replace(settings, environ={**settings.environ, **changes})
-            return make_job_sink(changed, s3.model_dump(), private_buckets=private_buckets)
-        return shared(wish.mode or _job_mode(settings, folder), tuple(sorted(changes.items())))
+            return make_job_sink(settings, s3.model_dump(), outputs=outputs, private_buckets=private_buckets)
+        if wish.mode == "file" and folder is None:
+            raise JobInvalid(
+                findings=[
+                    "output.mode is file, but outputs on a worker's own disk go with the worker; use base64 or a bucket"
+                ]
+            )
+        return shared(wish.mode or _job_mode(settings, folder), outputs)
 
     return sink_for
 
 
-def _folder_sink(settings: "Settings", folder: "OutputSink | None") -> "OutputSink":
-    from comfypin.outputs.config import OutputConfig
+def _folder_sink(outputs: "OutputConfig", folder: "OutputSink | None") -> "OutputSink":
     from comfypin.outputs.convert import ConvertingSink
 
     if folder is None:
@@ -121,8 +131,7 @@ def _folder_sink(settings: "Settings", folder: "OutputSink | None") -> "OutputSi
             "(output.mode, OUTPUT_MODE).",
             variable="OUTPUT_MODE",
         )
-    conversion = OutputConfig.from_variables(settings.environ).conversion
-    return folder if conversion.is_nothing else ConvertingSink(folder, conversion)
+    return folder if outputs.conversion.is_nothing else ConvertingSink(folder, outputs.conversion)
 
 
 def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode":
@@ -130,22 +139,24 @@ def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode"
 
     That is the server's folder, or a worker's result.
     """
+    from comfypin.outputs.modes import named_mode
     from comfypin.storage.registry import configured_bucket
 
-    if settings.environ.get("OUTPUT_MODE", "").strip():
-        return settings.output_mode
-    return configured_bucket(settings.environ) or ("base64" if folder is None else "file")
+    named = named_mode(settings.variables)
+    return named or configured_bucket(settings.variables) or ("base64" if folder is None else "file")
 
 
-def _wished(wish: "OutputWish") -> dict[str, str]:
-    """A job's wishes for its outputs as the variables that they stand in for."""
-    wishes = {
-        "OUTPUT_KEY_TEMPLATE": wish.template,
-        "OUTPUT_FORMAT": wish.format,
-        "OUTPUT_QUALITY": None if wish.quality is None else str(wish.quality),
-        "OUTPUT_KEEP_WORKFLOW": None if wish.keep_workflow is None else str(wish.keep_workflow).lower(),
-    }
-    return {name: value for name, value in wishes.items() if value is not None}
+def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":
+    """How a job's outputs are named and converted: as usual, but for what it wishes. Raises `JobInvalid`."""
+    from comfypin.errors.serve import JobInvalid
+    from comfypin.outputs.template import TemplateInvalid
+
+    try:
+        return usual.with_wishes(
+            template=wish.template, picture_format=wish.format, quality=wish.quality, keep_workflow=wish.keep_workflow
+        )
+    except TemplateInvalid as exc:
+        raise JobInvalid(findings=[f"output.template is {wish.template!r}, which is not {exc.expected}"]) from exc
 
 
 def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":

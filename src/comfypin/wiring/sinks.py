@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from comfypin.outputs.bucket import BucketSink, UploadWatcher
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.interface import OutputSink
-    from comfypin.settings import OutputMode, Settings
+    from comfypin.outputs.modes import OutputMode
+    from comfypin.settings.environment import Settings
     from comfypin.storage.interface import BucketSettings
     from comfypin.storage.registry import StoreKind
 
@@ -25,9 +26,11 @@ def make_sink(
     prefix: str | None = None,
     result_max_bytes: int | None = None,
     keep_in: Path | None = None,
+    outputs: "OutputConfig | None" = None,
 ) -> "OutputSink":
     """Where outputs go, checked as far as it can be before a job runs.
 
+    `outputs` says how they are named and converted, if not as the environment does.
     `result_max_bytes` is what the platform that takes the result can hold, where INLINE_MAX_BYTES does not say.
     Outputs that cannot be delivered to where they leave this machine are kept below `keep_in`.
     Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE or
@@ -37,7 +40,7 @@ def make_sink(
     from comfypin.outputs.convert import ConvertingSink
     from comfypin.outputs.keep import KeepingSink
 
-    outputs = OutputConfig.from_variables(settings.environ)
+    outputs = outputs or OutputConfig.from_variables(settings.variables)
     sink: OutputSink
     if mode == "base64" and out_file is not None:
         from comfypin.outputs.folder import FileSink
@@ -73,12 +76,18 @@ def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
 
 
 def make_job_sink(
-    settings: "Settings", s3_config: "Mapping[str, object]", *, private_buckets: bool = False
+    settings: "Settings",
+    s3_config: "Mapping[str, object]",
+    *,
+    outputs: "OutputConfig | None" = None,
+    private_buckets: bool = False,
 ) -> "OutputSink":
     """The sink of one RunPod job that brought its own `s3Config`. Raises `JobInvalid`, `ConfigError`, `StorageError`.
 
     `private_buckets` lets the job name a bucket at a private address.
     """
+    from comfypin.errors import ConfigError
+    from comfypin.errors.serve import JobInvalid
     from comfypin.errors.storage import WrongRegion
     from comfypin.outputs.config import OutputConfig
     from comfypin.outputs.convert import ConvertingSink
@@ -86,8 +95,13 @@ def make_job_sink(
     from comfypin.storage.registry import KINDS
     from comfypin.storage.s3_settings import S3Settings
 
-    outputs = OutputConfig.from_variables(settings.environ)
-    config = S3Settings.from_variables(settings.environ).for_job(s3_config)
+    outputs = outputs or OutputConfig.from_variables(settings.variables)
+    usual = S3Settings.from_variables(settings.variables)
+    try:
+        config = usual.for_job(s3_config)
+    except ConfigError as exc:
+        # The client wrote it, in its job.
+        raise JobInvalid(findings=[exc.message]) from exc
     if not private_buckets:
         config = require_public(config)
     try:
@@ -104,7 +118,7 @@ def _overflow(settings: "Settings", outputs: "OutputConfig") -> "Callable[[], Ou
     """What takes outputs that are too big for a result: the bucket that is configured, opened when it is needed."""
     from comfypin.storage.registry import configured_bucket
 
-    mode = configured_bucket(settings.environ)
+    mode = configured_bucket(settings.variables)
     return None if mode is None else lambda: _bucket_sink(mode, settings, outputs)
 
 
@@ -121,7 +135,7 @@ def _bucket_sink(
     from comfypin.storage.variables import bucket_name
 
     kind = KINDS[mode]
-    chosen = kind.settings(settings.environ)
+    chosen = kind.settings(settings.variables)
     if bucket:
         chosen = replace(chosen, bucket=bucket_name(bucket, variable=f"--{mode}-bucket", scheme=kind.scheme))
     if prefix is not None:

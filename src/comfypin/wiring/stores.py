@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from comfypin.env.shelf import Shelf
+    from comfypin.settings.environment import Settings
     from comfypin.storage.interface import ObjectStore
 
 
 @lru_cache
-def open_bucket(scheme: str, bucket: str, prefix: str = "") -> "ObjectStore":
+def open_bucket(settings: "Settings", scheme: str, bucket: str, prefix: str = "") -> "ObjectStore":
     """A bucket by its name, or the part of it below a prefix, with the environment's endpoint and keys."""
-    from comfypin.settings import Settings
     from comfypin.storage import registry
 
-    return registry.open_bucket(scheme, bucket, prefix, Settings.from_environment().environ)
+    return registry.open_bucket(scheme, bucket, prefix, settings.variables)
 
 
-def open_store(address: str) -> "ObjectStore":
+def open_store(address: str, settings: "Settings") -> "ObjectStore":
     """A store by its address: `scheme://bucket/prefix`, or a folder. Raises `UsageError`."""
     from comfypin.storage.local import LocalStore
     from comfypin.storage.registry import Address
@@ -25,13 +25,13 @@ def open_store(address: str) -> "ObjectStore":
     parsed = Address.parse(address)
     if parsed.folder is not None:
         return LocalStore(parsed.folder, sidecars=False)
-    return open_bucket(parsed.scheme, parsed.bucket, parsed.prefix)
+    return open_bucket(settings, parsed.scheme, parsed.bucket, parsed.prefix)
 
 
-def open_shelf(address: str) -> "Shelf":
+def open_shelf(address: str, settings: "Settings") -> "Shelf":
     """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
     from comfypin.env.shelf import BucketShelf, FolderShelf
     from comfypin.storage.registry import Address
 
     folder = Address.parse(address).folder
-    return BucketShelf(open_store(address)) if folder is None else FolderShelf(folder)
+    return BucketShelf(open_store(address, settings)) if folder is None else FolderShelf(folder)

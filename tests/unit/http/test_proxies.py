@@ -1,5 +1,6 @@
 """Which proxy stands before which address, against the standard library, and requests that go by one."""
 
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,12 +50,12 @@ def test_proxies_are_those_of_the_standard_library(
         monkeypatch.setenv(name, value)
     scheme, _, host = url.partition("://")
     theirs = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
-    ours = Proxies.from_environment().for_url(HttpUrl.parse(url))
+    ours = Proxies.from_variables(os.environ).for_url(HttpUrl.parse(url))
     assert (ours and ours.url.rpartition("/")[2]) == (theirs and theirs.rpartition("/")[2])
 
 
 def test_one_proxy_may_stand_before_all() -> None:
-    proxies = Proxies.from_environment({"ALL_PROXY": "http://a:1", "HTTPS_PROXY": "https://b", "NO_PROXY": "c"})
+    proxies = Proxies.from_variables({"ALL_PROXY": "http://a:1", "HTTPS_PROXY": "https://b", "NO_PROXY": "c"})
     found = [proxies.for_url(HttpUrl.parse(url)) for url in ("http://x", "https://x", "http://c")]
     assert [proxy and proxy.url for proxy in found] == ["http://a:1", "https://b:443", None]
 
@@ -64,7 +65,7 @@ def test_one_proxy_may_stand_before_all() -> None:
 )
 def test_what_is_not_a_proxy_names_the_variable_and_shows_nothing(value: str) -> None:
     with pytest.raises(ProxyInvalid, match="HTTPS_PROXY is not the address") as caught:
-        Proxies.from_environment({"HTTPS_PROXY": value.format("s3cret")}).for_url(HttpUrl.parse("https://x"))
+        Proxies.from_variables({"HTTPS_PROXY": value.format("s3cret")}).for_url(HttpUrl.parse("https://x"))
     assert "s3cret" not in str(caught.value)
 
 
@@ -76,7 +77,7 @@ def server() -> Iterator[FaultyServer]:
 
 def a_client(certificate: Certificate | None = None, *, public_only: bool = False, **environ: str) -> HttpClient:
     authorities = (certificate.path,) if certificate else ()
-    transport = Transport(proxies=Proxies.from_environment(environ), tls=lambda: tls_context(authorities))
+    transport = Transport(proxies=Proxies.from_variables(environ), tls=lambda: tls_context(authorities))
     return HttpClient(transport=transport, public_only=public_only)
 
 

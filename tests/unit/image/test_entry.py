@@ -12,13 +12,13 @@ from comfypin.errors import ConfigError
 from comfypin.image.entry import choose_mode, output_folder, pod_services
 from comfypin.image.user import Choice, Volume, choose_user
 from comfypin.lock.model import EngineSpec, Lock
-from comfypin.settings import EntrySettings
+from comfypin.settings.entry import EntrySettings
 
 HOME = Path("/opt/comfy")
 
 
 def settings(**environ: str) -> EntrySettings:
-    return EntrySettings.from_environment(environ)
+    return EntrySettings.from_variables(environ)
 
 
 def services(lock: Lock, entry: EntrySettings) -> dict[str, tuple[str, ...]]:

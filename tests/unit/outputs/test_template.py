@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfypin.digest import Digest
-from comfypin.errors.storage import KeyInvalid, SettingInvalid
+from comfypin.errors.storage import KeyInvalid
 from comfypin.lock.model import Release
 from comfypin.outputs.interface import JobFacts, Output
-from comfypin.outputs.template import JobKeys, KeyTemplate, safe_word
+from comfypin.outputs.template import JobKeys, KeyTemplate, TemplateInvalid, safe_word
 
 DAY = date(2026, 3, 4)
 
@@ -77,7 +77,7 @@ def test_a_subfolder_may_be_a_part_of_keys() -> None:
     ],
 )
 def test_a_template_that_cannot_be_kept_to_is_refused(template: str) -> None:
-    with pytest.raises(SettingInvalid, match="OUTPUT_KEY_TEMPLATE"):
+    with pytest.raises(TemplateInvalid):
         KeyTemplate.parse(template)
 
 

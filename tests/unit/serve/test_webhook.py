@@ -108,7 +108,7 @@ async def test_webhooks_go_by_the_proxy_unless_they_are_private(
     receiver, url = listening
     receiver.statuses = [200]
     with connect_proxy(login="user:p@ss") as proxy:
-        proxies = Proxies.from_environment({"HTTP_PROXY": proxy.url})
+        proxies = Proxies.from_variables({"HTTP_PROXY": proxy.url})
         webhooks = Webhooks(secret=None, allow_private=is_allowed, retry_policy=AT_ONCE, proxies=proxies)
         assert await webhooks.tell("job", url, b"{}") is is_allowed
         assert proxy.asked == ([f"POST {url}"] if is_allowed else [])

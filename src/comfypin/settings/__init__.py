@@ -1,0 +1,1 @@
+"""The environment as typed values, one file a noun; `environment.Settings` is the whole."""

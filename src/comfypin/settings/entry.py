@@ -1,0 +1,38 @@
+"""What a container is to do when no command is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.settings.variables import Variables
+
+_LONGEST_GRACE_S = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntrySettings:
+    """What a container is to do when no command is given; the variables are listed in docs/images.md.
+
+    `mode` is COMFYPIN_MODE; `serverless` whether Runpod Serverless started the container; `sync_to` COMFYPIN_SYNC_TO;
+    `output_dir` COMFYPIN_OUTPUT_DIR; `page_listen` COMFYPIN_PAGE_LISTEN (`off`: no page); `grace_s` COMFYPIN_GRACE.
+    """
+
+    mode: str | None = None
+    serverless: bool = False
+    sync_to: str | None = None
+    output_dir: Path | None = None
+    page_listen: str = "127.0.0.1"
+    grace_s: float = 25.0
+
+    @classmethod
+    def from_variables(cls, environ: Mapping[str, str]) -> "EntrySettings":
+        """Read the variables; empty ones count as unset. Raises `SettingInvalid`."""
+        env = Variables(environ)
+        return cls(
+            mode=env.word("COMFYPIN_MODE", ("worker", "pod")),
+            serverless=env.text("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB") is not None,
+            sync_to=env.text("COMFYPIN_SYNC_TO"),
+            output_dir=env.path("COMFYPIN_OUTPUT_DIR"),
+            page_listen=env.text("COMFYPIN_PAGE_LISTEN") or "127.0.0.1",
+            grace_s=float(env.count("COMFYPIN_GRACE", default=25, maximum=_LONGEST_GRACE_S)),
+        )

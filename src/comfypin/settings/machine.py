@@ -1,0 +1,49 @@
+"""Which release this machine runs, and where ComfyUI and its models lie."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from comfypin.settings.variables import Variables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSettings:
+    """`COMFY_HOME`, `MODELS_DIR`, and the release: `LOCK_PATH`, else `COMFY_VERSION_NAME`.
+
+    `fast_models_dir` is COMFYPIN_FAST_MODELS, where models are staged; the engine looks there first.
+    `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine is.
+    """
+
+    comfy_home: Path
+    named_models_dir: Path | None = None
+    lock_path: Path | None = None
+    version_name: str | None = None
+    fast_models_dir: Path | None = None
+    embedded_version: str | None = None
+
+    @property
+    def models_dir(self) -> Path:
+        """Where models lie: MODELS_DIR, else `models` in COMFY_HOME."""
+        return self.named_models_dir or self.comfy_home / "models"
+
+    def overridden(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
+        """Return the settings with what flags say in place of the environment."""
+        return replace(
+            self,
+            comfy_home=comfy_home or self.comfy_home,
+            named_models_dir=models_dir or self.named_models_dir,
+        )
+
+    @classmethod
+    def from_variables(cls, environ: Mapping[str, str]) -> "MachineSettings":
+        """Read the variables; empty ones count as unset."""
+        env = Variables(environ)
+        return cls(
+            comfy_home=env.path("COMFY_HOME") or Path("/opt/comfy"),
+            named_models_dir=env.path("MODELS_DIR"),
+            lock_path=env.path("LOCK_PATH"),
+            version_name=env.text("COMFY_VERSION_NAME"),
+            fast_models_dir=env.path("COMFYPIN_FAST_MODELS"),
+            embedded_version=env.text("COMFYPIN_EMBEDDED_VERSION"),
+        )

@@ -1,0 +1,22 @@
+"""The network, as the environment describes it: the proxies before it."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfypin.http.client import Transport
+    from comfypin.http.proxies import Proxies
+    from comfypin.settings.environment import Settings
+
+
+def http_proxies(settings: "Settings") -> "Proxies":
+    """Return the proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name."""
+    from comfypin.http.proxies import Proxies
+
+    return Proxies.from_variables(settings.variables)
+
+
+def http_transport(settings: "Settings", *, timeout_s: float = 30.0) -> "Transport":
+    """Return how our HTTP clients reach servers from this machine."""
+    from comfypin.http.client import Transport
+
+    return Transport(proxies=http_proxies(settings), timeout_s=timeout_s)
