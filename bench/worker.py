@@ -111,7 +111,7 @@ async def overhead(jobs: int) -> tuple[float, float]:
     lock = read_lock(ROOT / "lockfiles" / "comfy-demo.lock.json").lock
     settings = Settings(os.environ)
     async with wiring.open_engine(wiring.choose_engine(lock.engine, settings)) as engine:
-        handler = Handler(wiring.open_service(lock, engine, settings, folder=InlineSink()))
+        handler = Handler(wiring.open_service(lock, engine, lambda *_: InlineSink(), settings=settings))
         whole: list[float] = []
         bare: list[float] = []
         colors = itertools.count()
