@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         description="Write the current env, with byte-code, as one file that is named by what is in it, for other "
         "machines to unpack in seconds: comfypin realize --packs PLACE finds it.",
     )
-    pack.add_argument("place", metavar="DIR|BUCKET", help="a folder, a volume's folder, gs://..., s3://... or az://...")
+    pack.add_argument("place", metavar="DIR|BUCKET", help="a folder, a volume's folder, or a bucket such as s3://...")
     pack.set_defaults(act=_pack)
     gc = verbs.add_parser(
         "gc",

@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--engine-url", metavar="URL", help="use a ComfyUI that is running already")
     what.add_argument("--output-dir", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
     what.add_argument(
-        "--sync", metavar="DEST", help="sync the output folder there: gs://..., s3://..., az://... or a folder"
+        "--sync", metavar="DEST", help="sync the output folder there: a bucket such as s3://..., or a folder"
     )
     what.add_argument(
         "--allow-private-inputs", action="store_true", help="let inputs, webhooks and s3Config name private addresses"

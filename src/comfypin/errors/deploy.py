@@ -77,7 +77,7 @@ class JobTooLarge(DeployError):
     def __init__(self, *, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(
             f"The job has {size_bytes} bytes and RunPod takes {limit_bytes}; put large inputs into a bucket and name "
-            "them by address: --input NODE=https://... (or s3://, gs://, az://).",
+            "them by address: --input NODE=https://... (or of a bucket, such as s3://...).",
             size_bytes=size_bytes,
             limit_bytes=limit_bytes,
         )

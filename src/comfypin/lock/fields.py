@@ -158,7 +158,7 @@ Source: TypeAlias = Annotated[
     str,
     Kind(
         r"(?!-)[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
-        "a source is hf://, civitai://, https://, s3://, gs://, az:// or file://",
+        "a source is an address, such as hf://..., civitai://..., https://..., s3://... or file://...",
         _names_a_file,
     ),
 ]

@@ -13,7 +13,7 @@ _LISTS = {"image": "images", "video": "videos", "audio": "audio"}
 
 def result_to_json(result: JobResult, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
     """A job's output. `type` of a file is `base64`, `s3_url` (as worker-comfyui says), `gcs_url`,
-    `azure_url` or `file`."""
+    another store's `..._url`, or `file`."""
     lists: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
     for delivery in result.deliveries:
         lists[_LISTS.get(delivery.output.kind, "files")].append(_file_to_json(delivery))

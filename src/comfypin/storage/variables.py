@@ -6,6 +6,7 @@ from comfypin.errors.storage import KeyInvalid, SettingInvalid
 from comfypin.settings.variables import Variables
 from comfypin.storage.interface import DEFAULT_PREFIX
 from comfypin.storage.keys import clean_prefix
+from comfypin.storage.registry import SCHEMES
 
 _LONGEST_PREFIX_BYTES = 512  # of the 1024 of a key: job and name need the rest
 
@@ -37,7 +38,6 @@ def bucket_name(text: str, *, variable: str, scheme: str) -> str:
     """Return a bucket's name from itself or its address, `s3://name`. Raises `SettingInvalid`."""
     name = text.removeprefix(f"{scheme}://").rstrip("/")
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?", name):
-        family = {"gs": "GCS", "az": "AZURE"}.get(scheme, "S3")
-        expected = f"the name of a bucket alone (what keys begin with is {family}_PREFIX)"
+        expected = f"the name of a bucket alone (what keys begin with is {SCHEMES[scheme].name.upper()}_PREFIX)"
         raise SettingInvalid(variable=variable, value=None if "@" in text else text, expected=expected)
     return name
