@@ -46,7 +46,3 @@ class Retry:
 
         again = retry.Retry(policy=self.policy, on=Transient, report=report, progress=progress, draw=self.dice)
         return again.call(operation, sleep=self.sleep)
-
-    def pause_s(self, attempt: int) -> float:
-        """Return the sleep after failed attempt number `attempt` (from 0): anything up to the ceiling, evenly."""
-        return self.dice() * self.policy.ceiling_s(attempt + 1)

@@ -1,11 +1,9 @@
 """Trying again: how often, how long after, and what for."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from comfypin.errors.storage import ClockSkewed, StoreBusy
-from comfypin.storage.retry import LONGEST_SLEEP_S, Retry
+from comfypin.storage.retry import Retry
 
 
 def busy() -> StoreBusy:
@@ -58,11 +56,3 @@ def test_progress_begins_the_counting_anew() -> None:
         return "done"
 
     assert Retry(retries=2, sleep=lambda _: None).call(send, what="x", progress=lambda: received) == "done"
-
-
-@given(attempt=st.integers(0, 500), base=st.floats(0, 100), dice=st.floats(0, 1))
-def test_a_pause_is_anything_up_to_a_ceiling_that_doubles(attempt: int, base: float, dice: float) -> None:
-    pause = Retry(base_sleep_s=base, dice=lambda: dice).pause_s(attempt)
-    assert 0 <= pause <= min(LONGEST_SLEEP_S, base * 2.0 ** min(attempt, 30))
-    if dice == 1 and attempt < 30:
-        assert pause == min(LONGEST_SLEEP_S, base * 2**attempt)
