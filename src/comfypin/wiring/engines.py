@@ -1,13 +1,13 @@
 """Engines: which one a lock and the flags name, and how it is opened."""
 
-import tempfile
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError, UsageError
+from comfypin.temp_folders import sweep_temp_folders, temp_folder
 
 if TYPE_CHECKING:
     from comfypin.engine.command import ChildSpec
@@ -51,6 +51,7 @@ async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
 
     Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.
     """
+    await asyncio.to_thread(sweep_temp_folders)
     if choice.spec.kind == "remote":
         from comfypin.engine.remote import open_remote
 
@@ -60,8 +61,8 @@ async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
     from comfypin.engine.process import open_child
 
     child = _child(choice)
-    with tempfile.TemporaryDirectory(prefix="comfypin-engine-", ignore_cleanup_errors=True) as work:
-        async with open_child(child, Path(work)) as engine:
+    with temp_folder("engine") as work:
+        async with open_child(child, work) as engine:
             yield engine
 
 
