@@ -35,11 +35,14 @@ class NoTempFolder(ConfigError):
 
 
 @contextlib.contextmanager
-def temp_folder(purpose: str) -> Iterator[Path]:
-    """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends.
+def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
+    """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends, unless it is to stay.
 
     Raises `NoTempFolder`.
     """
+    if keep:
+        yield _make(purpose, suffix="")
+        return
     folder, lock = _make_locked(purpose)
     try:
         yield folder
@@ -67,12 +70,16 @@ def sweep_temp_folders(root: Path | None = None) -> list[Path]:
     return [folder for folder in sorted(root.glob(f"{_PREFIX}*{_SUFFIX}")) if _remove_if_left(folder)]
 
 
+def _make(purpose: str, *, suffix: str) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=temp_root()))
+    except OSError as exc:
+        raise NoTempFolder(reason=_first_sentence(exc)) from exc
+
+
 def _make_locked(purpose: str) -> tuple[Path, int | None]:
     while True:
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=_SUFFIX, dir=temp_root()))
-        except OSError as exc:
-            raise NoTempFolder(reason=_first_sentence(exc)) from exc
+        folder = _make(purpose, suffix=_SUFFIX)
         try:
             lock = os.open(folder, _FOLDER)
         except FileNotFoundError:

@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="logs as JSON lines")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
+    parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
 
@@ -66,7 +67,7 @@ def execute(arguments: argparse.Namespace) -> int:
     port = arguments.metrics_port or ServeSettings.from_environment().metrics_port
     lock = read_release(arguments.lock, settings)
     sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
-    choice = wiring.choose_engine(lock.engine, settings)
+    choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
     choice = wiring.ensure_env(lock, choice, env=EnvSettings.from_environment(), tell=log.info)
     began_s = time.monotonic()
     with LoopThread() as thread:
