@@ -119,3 +119,19 @@ def free_bytes(path: Path) -> int:
         path = path.parent
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+# File systems on which every writer is on this machine, so that events and locks tell the truth.
+_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "f2fs", "bcachefs"})
+
+
+def is_local(folder: Path) -> bool:
+    """Whether the folder lies on a file system of this machine alone (False for network volumes and FUSE)."""
+    device = folder.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    kinds = [line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == wanted]
+    return bool(kinds) and kinds[-1] in _LOCAL

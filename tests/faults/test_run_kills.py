@@ -151,3 +151,24 @@ def test_a_stopped_run_takes_its_prompt_back_from_an_engine_that_goes_on(words: 
         time.sleep(0.05)
     (entry,) = history.values()
     assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+
+
+def test_a_start_removes_what_a_killed_run_left_in_the_temp_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with running_door(*words) as door:
+        door.wait_for("node_started")
+        door.signal(signal.SIGKILL)
+        with contextlib.suppress(Exception):
+            door.end()
+    wait_until_gone(door.engine_pids)
+    assert list(temporary.iterdir())
+    with running_door(*words) as door:
+        door.wait_for("node_started")
+        (left,) = temporary.iterdir()
+        door.signal(signal.SIGTERM)
+        door.end()
+    assert not left.exists()

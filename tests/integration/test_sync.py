@@ -245,6 +245,56 @@ def test_delete_after_removes_what_is_confirmed_and_nothing_else(bench: Bench) -
     assert [path for path in bench.folder.rglob("*") if path.is_file()] == []
 
 
+def remaining(bench: Bench) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bench.folder.rglob("*") if path.is_file()}
+
+
+def test_delete_after_removes_what_an_earlier_run_had_confirmed(bench: Bench) -> None:
+    files = write_tree(bench.folder, 10)
+    bench.once()
+    bench.once(delete_after=True)
+    assert (remaining(bench), bench.delivered()) == ({}, files)
+    assert bench.store.requests["put"] == 10
+
+
+def test_delete_after_removes_in_a_running_sync_what_was_confirmed_before(bench: Bench) -> None:
+    write_tree(bench.folder, 3)
+    bench.once()
+    with bench.running(delete_after=True):
+        eventually(lambda: remaining(bench) == {})
+
+
+def test_delete_after_keeps_a_confirmed_file_whose_bytes_changed_under_the_same_fingerprint(bench: Bench) -> None:
+    target = bench.folder / "a.bin"
+    target.write_bytes(b"first")
+    before = target.stat()
+    bench.once()
+    target.write_bytes(b"other")
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    bench.once(delete_after=True)
+    assert "a.bin" not in remaining(bench) or bench.delivered() == {"a.bin": b"first"}
+    assert b"other" in {*remaining(bench).values(), *bench.delivered().values()}
+
+
+def test_delete_after_keeps_a_change_that_was_ignored(bench: Bench) -> None:
+    target = bench.folder / "a.bin"
+    target.write_bytes(b"first")
+    bench.once(on_change="ignore")
+    target.write_bytes(b"second, not delivered")
+    bench.once(on_change="ignore", delete_after=True)
+    bench.once(on_change="ignore", delete_after=True)
+    assert remaining(bench) == {"a.bin": b"second, not delivered"}
+
+
+def test_delete_after_removes_what_a_killed_run_had_set_aside(bench: Bench) -> None:
+    (bench.folder / "a.bin").write_bytes(b"first")
+    bench.once()
+    (bench.folder / "a.bin").rename(bench.folder / ".comfypin-removing-0123456789ab")
+    (bench.folder / ".comfypin-removing-ba9876543210").write_bytes(b"of nobody")
+    bench.once(delete_after=True)
+    assert remaining(bench) == {".comfypin-removing-ba9876543210": b"of nobody"}
+
+
 def test_a_file_changed_while_it_is_uploaded_is_kept_and_sent_again(bench: Bench) -> None:
     target = bench.folder / "a.bin"
     rewrites = iter([b"second version"])

@@ -8,12 +8,12 @@ import argparse
 import contextlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import UsageError
+from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,7 @@ def _build(arguments: argparse.Namespace) -> int:
     wish = Wish(
         bake=arguments.bake, base=arguments.base, vendor=arguments.vendor, workflows=_workflows(arguments.workflows)
     )
-    with tempfile.TemporaryDirectory(prefix="comfypin-image-") as scratch:
+    with temp_folder("image") as scratch:
         context = compute_context(lock, own_files(Path(scratch)), wish)
         builder = open_builder(arguments.builder)
         plan = _plan(lock, wish, context, builder, tags[0])

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.lock_make import tell
 from comfypin.errors import UsageError
 from comfypin.errors.create import TrialFailed
+from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
@@ -89,7 +89,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--tolerance {arguments.tolerance:g} is not between 0 and 255.")
     _, reading = read_named_lock(arguments.lock, arguments.settings)
     other = read_named_lock(arguments.against, arguments.settings)[1].lock if arguments.against else reading.lock
-    with tempfile.TemporaryDirectory(prefix="comfypin-reproduce-", ignore_cleanup_errors=True) as scratch:
+    with temp_folder("reproduce") as scratch:
         trial = Trial(
             work=(arguments.work or Path(scratch)).absolute(),
             workflow=arguments.workflow.absolute(),

@@ -72,13 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             _abandon_stdout()
             report(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
             return StdoutUnusable.exit_code
+        import traceback
+
+        from comfypin.errors.machine import machine_failure
+
+        failure = machine_failure(error)
         if "--verbose" in arguments:
-            raise
-        print(
-            f"comfypin: internal error: {type(error).__name__}: {error}; run again with --verbose for the traceback.",
-            file=sys.stderr,
-        )
-        return 1
+            if failure is None:
+                raise
+            traceback.print_exc()
+        if failure is None:
+            print(
+                f"comfypin: internal error: {type(error).__name__}: {error}; "
+                "run again with --verbose for the traceback.",
+                file=sys.stderr,
+            )
+            return 1
+        report(failure, arguments)
+        return failure.exit_code
     return code
 
 

@@ -114,6 +114,7 @@ def add_telling_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that say what is told, and how."""
     group = parser.add_argument_group("telling")
     group.add_argument("--json", action="store_true", help="print the result as JSON; progress as JSON lines on stderr")
+    group.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     group.add_argument("--verbose", action="store_true", help="add the engine's log, and tracebacks")
 
 
@@ -162,6 +163,7 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
         settings.overridden(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
         kind=arguments.engine,
         url=arguments.engine_url,
+        keep_temp=arguments.keep_temp,
     )
     return Plan(
         request=_request(arguments),

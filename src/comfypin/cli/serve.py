@@ -69,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where jobs are kept, on a local disk")
     parser.add_argument("--json", action="store_true", help="logs as JSON lines (the default but on a terminal)")
+    parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
 
@@ -145,7 +146,7 @@ def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, fol
 
         private = arguments.allow_private_inputs
         sink_for = await asyncio.to_thread(wiring.open_sinks, settings, folder=folder, private_buckets=private)
-        choice = wiring.choose_engine(lock.engine, settings, url=arguments.engine_url)
+        choice = wiring.choose_engine(lock.engine, settings, url=arguments.engine_url, keep_temp=arguments.keep_temp)
         choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, tell=log.info)
         async with wiring.open_engine(choice) as engine:
             yield wiring.open_service(lock, engine, sink_for, settings=settings, private_inputs=private)

@@ -165,11 +165,14 @@ def _outbox_path(arguments: argparse.Namespace, folder: Path, destination: str) 
 
 @contextlib.contextmanager
 def _open_outbox(path: Path, copy: Path | None, folder: Path, destination: str) -> "Iterator[Outbox]":
-    from comfypin.errors.sync import AlreadySyncing, OutboxOfAnother
+    from comfypin.errors.sync import AlreadySyncing, OutboxOfAnother, OutboxUnusable
     from comfypin.lease import Lease, try_acquire
     from comfypin.sync.outbox import Outbox
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutboxUnusable(path=str(path), reason=(exc.strerror or str(exc)).lower()) from exc
     lease = try_acquire(path.with_name(f"{path.name}.lease"), purpose="sync")
     if not isinstance(lease, Lease):
         raise AlreadySyncing(path=str(path), holder=str(lease))

@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="logs as JSON lines")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
+    parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
 
@@ -64,7 +65,7 @@ def execute(arguments: argparse.Namespace) -> int:
     port = arguments.metrics_port or settings.server.metrics_port
     lock = read_release(arguments.lock, settings)
     sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
-    choice = wiring.choose_engine(lock.engine, settings)
+    choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
     choice = wiring.ensure_env(lock, choice, tell=log.info)
     began_s = time.monotonic()
     with LoopThread() as thread:

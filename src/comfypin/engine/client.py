@@ -14,11 +14,11 @@ from comfypin.engine.feed import Feeder
 from comfypin.engine.history import HistoryEntry, Interrupted, Raised, Succeeded
 from comfypin.engine.host import Address, EngineHost
 from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
+from comfypin.engine.leftovers import Leftovers
 from comfypin.engine.link import Link, Ticket
 from comfypin.engine.messages import parse_cancelled
 from comfypin.engine.refusal import Refusal, parse_refusal
 from comfypin.engine.results import collect_outputs
-from comfypin.engine.saved import PreviewKeeper, find_marked, remove
 from comfypin.engine.transport import Patience, Transport
 from comfypin.errors import ComfypinError, EngineError
 from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable
@@ -43,14 +43,21 @@ class HttpEngine:
     - `cancel` may be called at any time and from `finally`; afterwards `events` raises `PromptInterrupted`.
     """
 
-    def __init__(self, host: EngineHost, session: aiohttp.ClientSession, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        host: EngineHost,
+        session: aiohttp.ClientSession,
+        patience: Patience | None = None,
+        *,
+        leftovers: Leftovers | None = None,
+    ) -> None:
         self._host = host
         self._session = session
         self._patience = patience or Patience()
         self._link: Link | None = None
         self._linking = asyncio.Lock()
         self._tickets: dict[str, tuple[Ticket, Link]] = {}
-        self._previews = PreviewKeeper()
+        self._leftovers = leftovers or Leftovers()
         self._catalogue: tuple[Link, float, Catalogue] | None = None
 
     async def close(self) -> None:
@@ -90,6 +97,7 @@ class HttpEngine:
     async def submit(self, prompt: Prompt) -> None:
         """Bring the inputs and queue the prompt. Raises `WorkflowRejected`, `InputFileInvalid` or `EngineError`."""
         link = await self._linked()
+        self._leftovers.begin(prompt.prompt_id, prompt.mark)
         try:
             graph = await Feeder(link.transport, link.address.folders).feed(
                 prompt.prompt_id, prompt.graph, prompt.inputs
@@ -98,6 +106,7 @@ class HttpEngine:
             await self._post(link, replace(prompt, graph=graph))
         except BaseException as exc:
             await self._clear(link, prompt)
+            await self._discard(link, prompt)
             if isinstance(exc, EngineUnreachable):
                 raise await self._host.explain(link.address, exc) from exc
             raise
@@ -126,7 +135,7 @@ class HttpEngine:
         entry = ticket.entry or await link.history(ticket.server_id)
         if entry is None:
             raise PromptLost(prompt_id=prompt_id)
-        return await collect_outputs(entry, ticket.prompt, link.transport, link.address.folders, self._previews)
+        return await collect_outputs(entry, ticket.prompt, link.transport, link.address.folders, self._leftovers)
 
     async def cancel(self, prompt_id: str) -> None:
         """Take the prompt out of the queue, or stop it where it runs, and nothing else; see `Engine.cancel`."""
@@ -236,8 +245,8 @@ class HttpEngine:
     async def _discard(self, link: Link, prompt: Prompt) -> None:
         """Remove what a prompt saved before it failed: nobody will fetch it."""
         folders = link.address.folders
-        if folders is not None and prompt.mark is not None:
-            remove(await asyncio.to_thread(find_marked, folders, prompt.mark))
+        if folders is not None:
+            await asyncio.to_thread(self._leftovers.clear, folders, prompt.prompt_id, prompt.mark)
 
     # -- Ends -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ An engine is opened and closed by whoever wires it (an async context manager); t
 Errors are those of `comfypin.errors.engine` (the engine is at fault) and `comfypin.errors.prompt` (the prompt is).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -113,18 +113,22 @@ class EngineOutput:
     path: Path | None = None
 
 
+async def _nothing_to_clear() -> None:
+    """Remove nothing: the engine's disk is not this machine's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptOutputs:
     """All a finished prompt left: files in the order of the history, then those that no node reported; texts by node.
 
-    `leftovers` are files on this machine that are of no use once the outputs are delivered. `warnings` say what a user
-    should know of how the outputs were found.
+    `clear` removes from this machine what the prompt left, to be called once the outputs are delivered or will not be.
+    `warnings` say what a user should know of how the outputs were found.
     """
 
     files: tuple[EngineOutput, ...] = ()
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
     cached: frozenset[NodeId] = frozenset()
-    leftovers: tuple[Path, ...] = ()
+    clear: Callable[[], Awaitable[None]] = _nothing_to_clear
     warnings: tuple[str, ...] = ()
 
 

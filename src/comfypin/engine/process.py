@@ -19,6 +19,7 @@ from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder
 from comfypin.engine.host import Address
 from comfypin.engine.journal import Journal
+from comfypin.engine.leftovers import Leftovers
 from comfypin.engine.postmortem import explain_exit, port_was_taken
 from comfypin.engine.transport import Patience, Transport
 from comfypin.errors import EngineError
@@ -249,15 +250,19 @@ async def open_child(
     *,
     limits: Supervision | None = None,
     patience: Patience | None = None,
+    keep_temp: bool = False,
 ) -> AsyncIterator[HttpEngine]:
     """An engine as a child process, ready; it and all it started are gone when the block ends.
 
-    `work` is a folder of this engine alone; its log is `work/engine.log`. Raises `EngineStartFailed`.
+    `work` is a folder of this engine alone; its log is `work/engine.log`. With `keep_temp` nothing
+    that prompts leave there is removed. Raises `EngineStartFailed`.
     """
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         host = ChildHost(spec, WorkFolder(work.absolute()), session, limits or Supervision())
         # A child that dies is noticed at once; one that is only deaf may be loading a large model from a slow disk.
-        engine = HttpEngine(host, session, patience or Patience(unreachable_s=600.0))
+        engine = HttpEngine(
+            host, session, patience or Patience(unreachable_s=600.0), leftovers=Leftovers(keep=keep_temp)
+        )
         try:
             await host.address()
             yield engine

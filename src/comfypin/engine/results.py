@@ -3,18 +3,18 @@
 import asyncio
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 
 from comfypin.engine.history import HistoryEntry, ReportedFile
 from comfypin.engine.host import Folders
 from comfypin.engine.interface import Prompt, PromptOutputs
+from comfypin.engine.leftovers import Leftovers
 from comfypin.engine.saved import (
-    PreviewKeeper,
     Unreported,
     engine_output,
     find_unreported,
     locate,
-    remove,
     silent_nodes,
 )
 from comfypin.engine.transport import Transport
@@ -25,12 +25,12 @@ _FILE_SUFFIX = re.compile(r"[^/\\]\.[A-Za-z0-9]{1,12}$")
 
 
 async def collect_outputs(
-    entry: HistoryEntry, prompt: Prompt, transport: Transport, folders: Folders | None, previews: PreviewKeeper
+    entry: HistoryEntry, prompt: Prompt, transport: Transport, folders: Folders | None, leftovers: Leftovers
 ) -> PromptOutputs:
     """Read what the history says, and look for what it does not say. Raises nothing; files are read later."""
     found, reported, gone = Unreported(), entry.files, 0
     if folders is not None:
-        present = await asyncio.to_thread(_still_there, folders, entry.files, previews)
+        present = await asyncio.to_thread(_still_there, folders, entry.files, leftovers)
         gone, reported = len(entry.files) - len(present), present
         if prompt.mark is not None:
             found = await asyncio.to_thread(find_unreported, folders, prompt.mark, prompt.graph, reported)
@@ -40,17 +40,20 @@ async def collect_outputs(
         files=tuple([engine_output(transport, folders, file, prompt.mark) for file in (*reported, *found.files)]),
         texts=texts,
         cached=entry.cached,
-        leftovers=found.companions,
+        clear=partial(_clear, folders, prompt, leftovers),
         warnings=tuple(_warnings(prompt, entry, found.files, gone, folders)),
     )
 
 
-def _still_there(
-    folders: Folders, files: tuple[ReportedFile, ...], previews: PreviewKeeper
-) -> tuple[ReportedFile, ...]:
+async def _clear(folders: Folders | None, prompt: Prompt, leftovers: Leftovers) -> None:
+    if folders is not None:
+        await asyncio.to_thread(leftovers.clear, folders, prompt.prompt_id, prompt.mark)
+
+
+def _still_there(folders: Folders, files: tuple[ReportedFile, ...], leftovers: Leftovers) -> tuple[ReportedFile, ...]:
     """The files without previews that a cached node reported again and that were removed since. Blocks."""
     temporary = {file: locate(folders, file) for file in files if file.folder == "temp"}
-    remove(previews.keep(path for path in temporary.values() if path is not None))
+    leftovers.keep_previews(path for path in temporary.values() if path is not None)
     return tuple(file for file in files if file not in temporary or temporary[file] is not None)
 
 

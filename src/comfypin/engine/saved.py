@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import posixpath
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -18,8 +17,6 @@ from comfypin.errors.engine import EngineAnswerInvalid, OutputGone, OutputOutsid
 from comfypin.files import contained_path
 from comfypin.workflow.graph import Graph, Link, NodeId
 from comfypin.workflow.prefix import PREFIX_INPUT
-
-_KEPT_PREVIEWS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +72,13 @@ def locate(folders: Folders, file: ReportedFile) -> Path | None:
     return None
 
 
-def find_marked(folders: Folders, mark: str) -> tuple[Path, ...]:
-    """Every file of the output and temp folders that has the mark in its name or its folder's. Blocks."""
+def find_marked(folders: Folders, *marks: str) -> tuple[Path, ...]:
+    """Every file of the engine's folders that has one of the marks in its name or its folder's. Blocks."""
     found = []
-    for root in (folders.output, folders.temp):
+    for root in (folders.output, folders.temp, folders.input):
         for folder, _, names in os.walk(root):
-            inside = mark in Path(folder).relative_to(root).as_posix()
-            found += [Path(folder, name) for name in names if inside or mark in name]
+            inside = Path(folder).relative_to(root).as_posix()
+            found += [Path(folder, name) for name in names if any(mark in f"{inside}/{name}" for mark in marks)]
     return tuple(sorted(found))
 
 
@@ -92,7 +89,7 @@ def find_unreported(folders: Folders, mark: str, graph: Graph, reported: Iterabl
     for path in find_marked(folders, mark):
         if path in known or path.is_symlink():
             continue
-        if path.is_relative_to(folders.temp) or any(_is_companion(path, other) for other in known):
+        if not path.is_relative_to(folders.output) or any(_is_companion(path, other) for other in known):
             companions.append(path)
             continue
         name = PurePosixPath(path.relative_to(folders.output).as_posix())
@@ -113,25 +110,6 @@ def remove(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-class PreviewKeeper:
-    """Keeps the temporary files of the last prompts, which the engine's cache may report again, and removes older ones.
-
-    A worker that stays would else fill its disk: ComfyUI empties its temp folder when it starts, and never again.
-    """
-
-    def __init__(self, kept: int = _KEPT_PREVIEWS) -> None:
-        self._kept = kept
-        self._prompts: deque[frozenset[Path]] = deque()
-
-    def keep(self, files: Iterable[Path]) -> tuple[Path, ...]:
-        """Note the files of one more prompt; returns those that are to be removed."""
-        self._prompts.append(frozenset(files))
-        if len(self._prompts) <= self._kept:
-            return ()
-        oldest = self._prompts.popleft()
-        return tuple(sorted(oldest.difference(*self._prompts)))
 
 
 def _root(folders: Folders, file: ReportedFile) -> Path:

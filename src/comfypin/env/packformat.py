@@ -19,8 +19,13 @@ from comfypin.files import link_stays_inside
 MAGIC = b"comfypin-env-pk1"
 TRAILER = struct.Struct(f"<QQ32s{len(MAGIC)}s")
 FRAME_BYTES = 4 << 20
-MAX_FRAME_BYTES = 64 << 20
-MAX_INDEX_BYTES = 1 << 30
+MAX_FRAME_BYTES = 16 << 20
+# Half a million files need about 60 MiB. Ours is a tenth as large when it is compressed, never a hundredth.
+MAX_INDEX_BYTES = 128 << 20
+MAX_INDEX_RATIO = 100
+_LEAST_INDEX_BYTES = 1 << 20
+# JSON of nothing but brackets takes forty times its size in memory.
+_MAX_ENTRIES = 1_000_000
 # An empty part, `.`, `..` or a NUL: such a name does not stay inside, or has a second spelling.
 _UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")
 
@@ -87,6 +92,11 @@ def segments(files: Sequence[tuple[str, int, bool]], frame: Frame) -> Iterator[t
         number, offset = number + 1, 0
 
 
+def index_limit(packed_size: int) -> int:
+    """The most bytes that an index of this compressed size may come to."""
+    return min(MAX_INDEX_BYTES, max(_LEAST_INDEX_BYTES, MAX_INDEX_RATIO * packed_size))
+
+
 def encode_index(index: Index) -> bytes:
     """The index as JSON; the caller compresses it."""
     tree = {
@@ -101,6 +111,8 @@ def encode_index(index: Index) -> bytes:
 
 def decode_index(data: bytes) -> Index:
     """Parse an index and check all of it. Raises `ValueError` saying what is wrong."""
+    if data.count(b"[") + data.count(b"{") > _MAX_ENTRIES:
+        raise ValueError(f"its index has more than {_MAX_ENTRIES:,} entries")
     try:
         tree = json.loads(data)
         index = Index(
@@ -142,5 +154,12 @@ def _check_sizes(index: Index) -> None:
         raise ValueError("a file has less than no bytes")
     if any(frame.packed_size <= 0 or not 0 < frame.size <= MAX_FRAME_BYTES for frame in index.frames):
         raise ValueError("a frame has an impossible size")
+    if any(frame.packed_size > _packed_limit(frame.size) for frame in index.frames):
+        raise ValueError("a frame is larger than what it holds")
     if sum(frame.size for frame in index.frames) != index.size_bytes:
         raise ValueError("its frames hold more or less than its files need")
+
+
+def _packed_limit(size: int) -> int:
+    """The most bytes that zstd makes of so many; `ZSTD_COMPRESSBOUND`, rounded up."""
+    return size + (size >> 7) + 1024

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from comfypin.env.layout import COMFYUI, CUSTOM_NODES, VENV, venv_python
 from comfypin.env.packages import normalized
 from comfypin.errors.env import ProbeFailed
 from comfypin.lock.needs import decoded
+from comfypin.temp_folders import temp_folder
 from comfypin.tools.packages import clean_environment
 from comfypin.tools.process import Finished, run
 
@@ -41,11 +41,11 @@ class Probed:
 def probe(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> Probed:
     """Start the env's ComfyUI without serving. Raises `ProbeFailed` naming every node and requirement that fails."""
     comfyui = build / COMFYUI
-    with tempfile.TemporaryDirectory(prefix="comfypin-probe-") as scratch:
+    with temp_folder("probe") as scratch:
         for folder in ("output", "input", "user"):
             Path(scratch, folder).mkdir()
         report = Path(scratch, "report.jsonl")
-        arguments = start_arguments(comfyui, scratch)
+        arguments = start_arguments(comfyui, str(scratch))
         request = {
             "comfyui": str(comfyui),
             "nodes": sorted(node for node in nodes if (build / CUSTOM_NODES / node).is_dir()),
@@ -57,7 +57,7 @@ def probe(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> Prob
         done = run(
             [venv_python(build), _SCRIPT, json.dumps(request)],
             cwd=comfyui,
-            env=_environment(build, scratch),
+            env=_environment(build, str(scratch)),
             timeout_s=PROBE_TIMEOUT_S,
         )
         return _judge(report.read_text(encoding="utf-8") if report.exists() else "", done)

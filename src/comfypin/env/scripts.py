@@ -1,6 +1,5 @@
 """Nodes' install.py, by the lock's policy: reviewed by its hash, and never free to move what the lock pins."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from comfypin.env.packages import normalized
 from comfypin.env.plan import Recipe, folder_of
 from comfypin.errors.env import InstallScriptChanged, InstallScriptFailed
 from comfypin.lock.model import NodePin
+from comfypin.temp_folders import temp_folder
 from comfypin.tools.packages import clean_environment, uv_binary
 from comfypin.tools.process import run
 
@@ -41,7 +41,7 @@ def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[s
     if not present:
         return
     before = _distributions(build)
-    with tempfile.TemporaryDirectory(prefix="comfypin-pip-") as folder:
+    with temp_folder("pip") as folder:
         shim = Path(folder, "pip")
         shim.mkdir()
         (shim / "__init__.py").write_text("", encoding="utf-8")
@@ -53,7 +53,7 @@ def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[s
         for node, path in present:
             tell(f"Running install.py of {node.name}.")
             sources = _sources(build, node)
-            _run_one(build, node, path, _environment(build, folder, pins, offline=offline))
+            _run_one(build, node, path, _environment(build, str(folder), pins, offline=offline))
             _require_unmoved(node, before, _distributions(build))
             _require_untouched(node, sources, build)
 

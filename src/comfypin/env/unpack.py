@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from comfypin.env.packformat import MAGIC, MAX_INDEX_BYTES, TRAILER, Frame, Index, decode_index, segments
+from comfypin.env.packformat import MAGIC, TRAILER, Frame, Index, decode_index, index_limit, segments
 from comfypin.env.receipt import Receipt, receipt_from_json
 from comfypin.env.space import require_space
 from comfypin.errors.env import PackDamaged, PackUnfit
@@ -17,6 +17,7 @@ from comfypin.errors.env import PackDamaged, PackUnfit
 MARGIN_PER_FILE = 4096
 _PART = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = _PART | os.O_EXCL
+_PIECE_BYTES = 256 << 10
 
 
 class PackSource(Protocol):
@@ -75,11 +76,13 @@ def read_index(source: PackSource) -> Index:
         raise PackDamaged(where=source.where, reason="it is not an env pack, or a part of one")
     if offset + size + TRAILER.size != source.size_bytes:
         raise PackDamaged(where=source.where, reason="its index is not where it says")
+    if size > index_limit(size):
+        raise PackDamaged(where=source.where, reason="its index is too large to be one")
     packed = _exactly(source, offset, size)
     if hashlib.sha256(packed).digest() != digest:
         raise PackDamaged(where=source.where, reason="its index has another sha256")
     try:
-        index = decode_index(zstandard.ZstdDecompressor().decompress(packed, max_output_size=MAX_INDEX_BYTES))
+        index = decode_index(b"".join(_decompressed(packed, limit=index_limit(size))))
     except (zstandard.ZstdError, ValueError) as error:
         raise PackDamaged(where=source.where, reason=str(error)) from error
     if offset != len(MAGIC) + sum(frame.packed_size for frame in index.frames):
@@ -128,21 +131,48 @@ def _write_frame(source: PackSource, index: Index, frame: Frame, folder: str) ->
     if hashlib.sha256(packed).hexdigest() != frame.sha256:
         raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another sha256")
     try:
-        data = memoryview(zstandard.ZstdDecompressor().decompress(packed, max_output_size=frame.size))
-    except zstandard.ZstdError as error:
+        _write_segments(_decompressed(packed, limit=frame.size), index, frame, folder)
+    except (zstandard.ZstdError, ValueError) as error:
         raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset}: {error}") from error
-    if len(data) != frame.size:
-        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another size")
-    at = 0
-    files = index.files
-    for number, offset, size in segments(files, frame):
-        path, whole_size, executable = files[number]
+
+
+def _write_segments(pieces: Iterator[memoryview], index: Index, frame: Frame, folder: str) -> None:
+    """Write a frame's bytes to the files that they are of. Raises `ValueError` if they are too few or too many."""
+    piece = memoryview(b"")
+    for number, offset, size in segments(index.files, frame):
+        path, whole_size, executable = index.files[number]
         descriptor = os.open(f"{folder}/{path}", _NEW if size == whole_size else _PART, 0o755 if executable else 0o644)
         try:
-            _write_all(descriptor, data[at : at + size], offset)
+            left = size
+            while left:
+                piece = piece or next(pieces, memoryview(b""))
+                if not piece:
+                    raise ValueError("it holds less than the index says")
+                part, piece = piece[:left], piece[left:]
+                _write_all(descriptor, part, offset + size - left)
+                left -= len(part)
         finally:
             os.close(descriptor)
-        at += size
+    if piece or next(pieces, None) is not None:
+        raise ValueError("it holds more than the index says")
+
+
+def _decompressed(packed: bytes, *, limit: int) -> Iterator[memoryview]:
+    """A frame's bytes in small pieces, whatever size its own header claims: the header is not believed.
+
+    Raises `ValueError` if there are more than `limit`, `ZstdError` if it is damaged.
+    """
+    import zstandard
+
+    # The window is memory that the header asks for; zstd knows none below 1 KiB.
+    unpacker = zstandard.ZstdDecompressor(max_window_size=max(limit, 1 << 10))
+    total = 0
+    with unpacker.stream_reader(packed, read_size=_PIECE_BYTES, read_across_frames=False) as reader:
+        while piece := reader.read(_PIECE_BYTES):
+            total += len(piece)
+            if total > limit:
+                raise ValueError(f"it holds more than {limit:,} bytes")
+            yield memoryview(piece)
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from comfypin.image.context import FIXED_TIME_S
 from comfypin.image.interface import BuildRequest, Built, Hear, request_words
 from comfypin.image.names import is_local
 from comfypin.image.programs import speak
+from comfypin.temp_folders import temp_folder
 from comfypin.tools.process import run
 
 
@@ -67,7 +67,7 @@ def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | 
     auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
     # As docker does: registries on this machine itself may speak plain HTTP.
     plain = ["--tls-verify=false"] if is_local(reference) else []
-    with tempfile.TemporaryDirectory(prefix="comfypin-push-") as scratch:
+    with temp_folder("push") as scratch:
         digest = Path(scratch, "digest")
         words = [program, "push", *auth, *plain, "--digestfile", str(digest), tag, f"docker://{reference}"]
         spoken = speak(words, hear)

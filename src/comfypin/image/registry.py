@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from comfypin.errors.image import LoginRefused, LoginUnreadable, PushFailed
 from comfypin.image.interface import ContainerBuilder, Hear
 from comfypin.image.names import registry_of
 from comfypin.retry import Retried, Retry, RetryPolicy
+from comfypin.temp_folders import temp_folder
 
 PUSH_RETRIES = RetryPolicy(retries=3, base_s=4.0)
 _REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic auth|forbidden|\b40[13]\b", re.I)
@@ -98,7 +98,7 @@ def docker_config(registry: str, credential: Credential | None) -> Iterator[Path
     host = "https://index.docker.io/v1/" if registry == "docker.io" else registry
     pair = f"{credential.username}:{credential.password}"
     config = {"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}
-    with tempfile.TemporaryDirectory(prefix="comfypin-login-") as folder:
+    with temp_folder("login") as folder:
         path = Path(folder, "config.json")
         path.touch(mode=0o600)
         path.write_text(json.dumps(config), encoding="utf-8")

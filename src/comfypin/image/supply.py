@@ -1,7 +1,6 @@
 """Scanning and signing by the tools of that trade, where they are installed."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from comfypin.errors.image import ScanFailed, SignFailed, SupplyToolMissing
@@ -9,6 +8,7 @@ from comfypin.image.interface import ContainerBuilder, Hear
 from comfypin.image.programs import speak
 from comfypin.lock.export import export
 from comfypin.lock.model import Lock
+from comfypin.temp_folders import temp_folder
 
 _TRIVY = "https://trivy.dev"
 _COSIGN = "https://docs.sigstore.dev/cosign"
@@ -26,7 +26,7 @@ def scan(builder: ContainerBuilder, tag: str, hear: Hear) -> None:
     """Look for known holes. Raises `ScanFailed` at one that is grave and has a fix."""
     words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
     # As a file, because trivy does not see into the stores of all builders.
-    with tempfile.TemporaryDirectory(prefix="comfypin-scan-") as scratch:
+    with temp_folder("scan") as scratch:
         archive = Path(scratch, "image.tar")
         builder.save(tag, archive)
         spoken = speak([*words, "--input", archive], hear)
@@ -36,7 +36,7 @@ def scan(builder: ContainerBuilder, tag: str, hear: Hear) -> None:
 
 def sign(reference: str, lock: Lock, hear: Hear) -> None:
     """Sign an image by digest, and attest its list of contents. Raises `SignFailed`."""
-    with tempfile.TemporaryDirectory(prefix="comfypin-sign-") as scratch:
+    with temp_folder("sign") as scratch:
         contents = Path(scratch, "contents.cdx.json")
         contents.write_text(export(lock, "cyclonedx"), encoding="utf-8")
         for words in (

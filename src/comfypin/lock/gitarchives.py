@@ -5,7 +5,6 @@ An archive has neither submodules nor git's history, so a package that needs one
 
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from comfypin.errors.tools import DownloadFailed
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PackagePin
 from comfypin.lock.needs import Need
+from comfypin.temp_folders import temp_folder
 from comfypin.tools.download import download
 
 # What a host calls the archive of a commit, for those that give the same bytes each time.
@@ -71,7 +71,7 @@ def require_archives(pins: Iterable[PackagePin], needs: Iterable[Need] = ()) -> 
 
 
 def _is_whole(url: str, proxies: Proxies | None) -> bool:
-    with tempfile.TemporaryDirectory(prefix="comfypin-archive-") as folder:
+    with temp_folder("archive") as folder:
         path = Path(folder, "archive.tar.gz")
         try:
             download(url, path, proxies=proxies)

@@ -1,7 +1,6 @@
 """Requirements to package pins: one joint resolve for each target by uv, with the torch trio held together."""
 
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from comfypin.lock.gitarchives import HOSTS, archives, instead, repository_of, r
 from comfypin.lock.model import PackagePin, PythonPins
 from comfypin.lock.needs import Need, Needs
 from comfypin.lock.pylock import PLATFORMS, Platform, file_name, read_pylock
+from comfypin.temp_folders import temp_folder
 from comfypin.tools.packages import uv
 from comfypin.tools.process import Finished
 
@@ -187,7 +187,7 @@ def _run(
     files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str | None = None, *, patient: bool = True
 ) -> tuple[Finished, str]:
     """Run `uv pip compile` on these files, and give what it said and the pylock.toml that it wrote."""
-    with tempfile.TemporaryDirectory(prefix="comfypin-resolve-") as name:
+    with temp_folder("resolve") as name:
         folder = Path(name)
         for file, lines in files.items():
             (folder / file).write_text("".join(f"{line}\n" for line in sorted(lines)))

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -20,6 +18,7 @@ from comfypin.outputs.manifest import Stored, manifest_of
 from comfypin.outputs.template import KeyTemplate, safe_word
 from comfypin.storage.interface import ObjectStore, Payload, StoredObject
 from comfypin.storage.thread_pool import ThreadsByNeed
+from comfypin.temp_folders import temp_folder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -182,11 +181,11 @@ class BucketSink:
 
     def _put_manifest(self, key: str, document: bytes, job: JobFacts) -> StoredObject:
         digest = Digest.of(document)
-        with tempfile.NamedTemporaryFile(prefix="comfypin-manifest-") as file:
-            file.write(document)
-            file.flush()
+        with temp_folder("manifest") as folder:
+            path = folder / "manifest.json"
+            path.write_bytes(document)
             payload = Payload(
-                path=Path(file.name),
+                path=path,
                 size_bytes=len(document),
                 sha256=digest,
                 media_type="application/json",

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import struct
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from comfypin.digest import Digest
 from comfypin.errors.output import OutputUnreadable
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
+from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,7 +55,7 @@ class ConvertingSink:
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
         """Deliver the converted outputs; they are what the deliveries name. Raises `OutputUnreadable`."""
-        with tempfile.TemporaryDirectory(prefix="comfypin-convert-", ignore_cleanup_errors=True) as folder:
+        with temp_folder("convert") as folder:
             converted = [await asyncio.to_thread(convert, output, self._conversion, Path(folder)) for output in outputs]
             return await self.sink.deliver(job, tuple(converted))
 

@@ -80,12 +80,15 @@ class _Run:
             self._warn(message)
         self.stopwatch.enter("collect")
         files, held_back = self._wanted(found)
-        with spool_folder(self._job.spool_parent) as spool:
-            outputs = await collect(files, spool)
-            self._refuse_empty(outputs)
-            self.stopwatch.enter("deliver")
-            deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
-        self._remove_own(found)
+        try:
+            with spool_folder(self._job.spool_parent) as spool:
+                outputs = await collect(files, spool)
+                self._refuse_empty(outputs)
+                self.stopwatch.enter("deliver")
+                deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
+        finally:
+            # Delivered or not, nobody fetches them from there any more: workers that stay would fill their disk.
+            await found.clear()
         self.stopwatch.stop()
         if not outputs and not any(found.texts.values()):
             self._warn(_nothing_left(held_back, self._job.words.previews))
@@ -178,20 +181,6 @@ class _Run:
         with contextlib.suppress(ComfypinError, TimeoutError):
             async with asyncio.timeout(_CANCEL_WITHIN_S):
                 await self._engine.cancel(prompt_id)
-
-    def _remove_own(self, found: PromptOutputs) -> None:
-        """Remove what was delivered from an engine's folder on this machine: workers that stay would fill the disk.
-
-        Only files that bear this submission's mark: others may be what the engine's cache will report again.
-        """
-        mark = self._job.mark
-        own = [
-            file.path for file in found.files if mark is not None and mark.text in f"{file.subfolder}/{file.filename}"
-        ]
-        for path in (*own, *found.leftovers):
-            if path is not None:
-                with contextlib.suppress(OSError):
-                    path.unlink()
 
     def _refuse_empty(self, outputs: tuple[Output, ...]) -> None:
         """A file without a byte is a failure of the node that saved it; only a text may be empty."""

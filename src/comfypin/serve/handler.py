@@ -6,7 +6,6 @@ queued behind, and the last one's outputs are delivered, so that the engine neve
 
 import asyncio
 import logging
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ from comfypin.serve.interface import Outcome, Progress, nobody
 from comfypin.serve.result import failure_to_json, result_to_json
 from comfypin.serve.wire import JobInput, OutputWish, S3Wish, parse_input
 from comfypin.serve.workflows import WorkflowFolder
+from comfypin.temp_folders import temp_folder
 from comfypin.workflow.document import to_document
 from comfypin.workflow.overrides import overrides_from_json
 
@@ -92,7 +92,7 @@ class Handler:
     async def _run(self, job_id: str, wish: JobInput, progress: Progress) -> JobResult:
         began_s = time.monotonic()
         self._require_release(wish.release)
-        with tempfile.TemporaryDirectory(prefix="comfypin-job-", ignore_cleanup_errors=True) as name:
+        with temp_folder("job") as name:
             folder = Path(name)
             sink = await asyncio.to_thread(self._service.sink_for, wish.output, wish.s3_config)
             pointed = await self._inputs(wish, folder)

@@ -73,6 +73,13 @@ class Outbox:
         found = self._base.execute("SELECT path FROM files WHERE key = ?", (key,)).fetchone()
         return None if found is None else os.fsdecode(found[0])
 
+    def confirmed_digests(self, mark: Fingerprint) -> frozenset[Digest]:
+        """The digests of delivered files that looked like this, whatever their names are."""
+        query = "SELECT sha256 FROM files WHERE state = 'done' AND size = ? AND mtime_ns = ? AND inode = ?"
+        return frozenset(
+            Digest(found[0]) for found in self._base.execute(query, (mark.size, mark.mtime_ns, mark.inode))
+        )
+
     def save(self, rows: Iterable[Row]) -> None:
         """Record rows durably, all or none; a path's older row is replaced."""
         places = ", ".join("?" * (_COLUMNS.count(",") + 1))

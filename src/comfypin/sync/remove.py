@@ -2,8 +2,13 @@
 
 import os
 import secrets
+from collections.abc import Set as AbstractSet
+from pathlib import Path
 
+from comfypin.digest import Digest
 from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
+
+_ASIDE = ".comfypin-removing-"
 
 
 def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | None:
@@ -17,7 +22,7 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
         return None  # gone already, or a newer one, which will be delivered in its turn
     if is_being_written(root, relative):
         return "somebody has it open for writing"
-    aside = os.path.join(folder, f".comfypin-removing-{secrets.token_hex(6)}")
+    aside = os.path.join(folder, f"{_ASIDE}{secrets.token_hex(6)}")
     try:
         os.rename(path, aside)
     except OSError as exc:
@@ -31,3 +36,22 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
         return f"it changed in that very moment and is now {aside} ({exc.strerror})"
     os.unlink(aside)
     return "it was changed in that very moment"
+
+
+def is_set_aside(relative: str) -> bool:
+    """Whether a path is the name that a file has between its renaming and its removal."""
+    return relative.rpartition("/")[2].startswith(_ASIDE)
+
+
+def finish_removal(root: str, relative: str, expected: Fingerprint, digests: AbstractSet[Digest]) -> str | None:
+    """Remove what a killed run had set aside, if its bytes are of these digests; returns why it was kept, or None."""
+    path = Path(root, relative)
+    try:
+        if Digest.of_file(path) not in digests or fingerprint(root, relative) != expected:
+            return "it is not what was delivered"
+        if is_being_written(root, relative):
+            return "somebody has it open for writing"
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return None

@@ -5,10 +5,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-# File systems on which every writer is on this machine, so that events and leases tell the truth.
-_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "f2fs", "bcachefs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +80,6 @@ def is_being_written(root: str, relative: str) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def is_local(folder: Path) -> bool:
-    """Whether the folder lies on a file system of this machine alone (False for network volumes and FUSE)."""
-    device = folder.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return False
-    kinds = [line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == wanted]
-    return bool(kinds) and kinds[-1] in _LOCAL
 
 
 def _join(folder: str, name: str) -> str:

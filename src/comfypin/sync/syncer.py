@@ -25,7 +25,7 @@ from comfypin.sync.manifest import Manifest
 from comfypin.sync.names import Filter, key_of, revision_key
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.pace import Pace
-from comfypin.sync.remove import remove_unchanged
+from comfypin.sync.remove import finish_removal, is_set_aside, remove_unchanged
 from comfypin.sync.row import Row
 from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
 from comfypin.sync.settle import Settling
@@ -131,6 +131,8 @@ class Syncer:
         self._lanes = Lanes(options.workers)
         self._pace = Pace(options.bytes_per_s) if options.bytes_per_s else None
         self._hashing: dict[str, bool] = {}
+        # Confirmed files that --delete-after has looked at in this run; one that stays is not hashed at every scan.
+        self._removal_tried: dict[str, Fingerprint] = {}
         self._doubted: frozenset[str] = frozenset()
         self._absent_in_a_row = 0
         self._scanned = False
@@ -290,10 +292,10 @@ class Syncer:
         match sighting:
             case Closed(path):
                 if self._options.filter.takes(path):
+                    self._removal_tried.pop(path, None)
                     self._settling.closed(path, now)
             case Found(path, mark):
-                if self._options.filter.takes(path) and self._outbox.known(path) != mark:
-                    self._settling.found(path, mark, now)
+                self._hear_found(path, mark, now)
             case Scanned(first):
                 self._scanned = True
                 if first:
@@ -304,11 +306,43 @@ class Syncer:
             case Notice():
                 self._on_event(sighting)
 
+    def _hear_found(self, path: str, mark: Fingerprint, now: float) -> None:
+        if self._options.delete_after and is_set_aside(path):
+            self._finish_removal(path, mark)
+        elif not self._options.filter.takes(path):
+            return
+        elif self._outbox.known(path) == mark:
+            self._remove_confirmed(path, mark)
+        else:
+            self._settling.found(path, mark, now)
+
+    def _remove_confirmed(self, path: str, mark: Fingerprint) -> None:
+        """Hash a file that an earlier run delivered and left here; it is removed if it is still what was confirmed."""
+        if not self._options.delete_after or path in self._hashing or self._removal_tried.get(path) == mark:
+            return
+        row = self._outbox.row(path)
+        if row is not None and row.state == "done":
+            self._removal_tried[path] = mark
+            self._hashing[path] = False
+            self._hashers.submit(self._hash, path, mark)
+
+    def _finish_removal(self, path: str, mark: Fingerprint) -> None:
+        """Remove what a run that was killed had set aside for removal, if the outbox has confirmed just that file."""
+        if self._removal_tried.get(path) == mark:
+            return
+        self._removal_tried[path] = mark
+        digests = self._outbox.confirmed_digests(mark)
+        if digests and (reason := finish_removal(self._root, path, mark, digests)) is not None:
+            self._on_event(Notice(f"{path} was set aside for removal and was kept: {reason}."))
+
     def _consider(self, path: str, now: float) -> None:
         """A file's time has come: hash it, unless it is gone, still changing, or being hashed."""
         mark = fingerprint(self._root, path)
-        if mark is None or self._outbox.known(path) == mark:
+        if mark is None:
             self._settling.forget(path)
+        elif self._outbox.known(path) == mark:
+            self._settling.forget(path)
+            self._remove_confirmed(path, mark)
         elif path in self._hashing:
             self._hashing[path] = True
             self._settling.forget(path)
@@ -342,7 +376,8 @@ class Syncer:
         rows[path] = row
         if row.state == "owed":
             after.append(lambda: self._owe(row))
-        elif self._options.delete_after:
+        elif self._options.delete_after and row.sha256 == hashed.digest:
+            # With `--on-change ignore` the row may stand for bytes that are not the ones in the bucket.
             after.append(lambda: self._delete(row))
 
     def _revision(

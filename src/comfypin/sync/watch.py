@@ -17,7 +17,8 @@ from pathlib import Path
 
 from inotify_simple import Event, INotify, flags
 
-from comfypin.sync.scan import Fingerprint, files_in, fingerprint, folders_below, is_local
+from comfypin.files import is_local
+from comfypin.sync.scan import Fingerprint, files_in, fingerprint, folders_below
 
 _POLL_S = 5.0
 _RECONCILE_S = 600.0

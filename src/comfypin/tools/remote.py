@@ -2,12 +2,12 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.errors.tools import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
+from comfypin.temp_folders import temp_folder
 from comfypin.tools.git import FULL_COMMIT, git, shown
 
 LS_REMOTE_TIMEOUT_S = 120.0
@@ -57,7 +57,7 @@ def _whole_commit(repo: str, digits: str) -> str:
     """The one commit on a branch or a tag that begins so. A remote cannot be asked for it: its history is fetched,
     without trees and files where the server can leave them out.
     """
-    with tempfile.TemporaryDirectory(prefix="comfypin-commits-") as scratch:
+    with temp_folder("commits") as scratch:
         folder = Path(scratch)
         git(["init", "--quiet", "--bare", "."], cwd=folder)
         wanted = [f"+{kind}*:{kind}*" for kind in (_BRANCH, _TAG)]
@@ -127,7 +127,7 @@ def diff_of(checkout: Checkout) -> str:
     """
     folder = checkout.folder
     objects = Path(_in(folder, "rev-parse", "--git-path", "objects").strip())
-    with tempfile.TemporaryDirectory(prefix="comfypin-diff-") as scratch:
+    with temp_folder("diff") as scratch:
         (Path(scratch) / "objects").mkdir()
         places = {
             "GIT_INDEX_FILE": f"{scratch}/index",

@@ -1,13 +1,14 @@
 """Engines: which one a lock and the flags name, and how it is opened."""
 
-import tempfile
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError, UsageError
+from comfypin.temp_folders import sweep_temp_folders, temp_folder
 
 if TYPE_CHECKING:
     from comfypin.engine.command import ChildSpec
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
     from comfypin.settings.environment import Settings
     from comfypin.settings.machine import MachineSettings
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Which engine runs, as the lock and the flags say, and the settings of this machine."""
+    """Which engine runs, as the lock and the flags say, and the settings of this machine.
+
+    `keep_temp` leaves everything that the engine wrote where it is, for debugging.
+    """
 
     spec: "EngineSpec"
     settings: "Settings"
+    keep_temp: bool = False
 
     @property
     def kind(self) -> "EngineKind":
@@ -31,7 +38,12 @@ class EngineChoice:
 
 
 def choose_engine(
-    spec: "EngineSpec", settings: "Settings", *, kind: "EngineKind | None" = None, url: str | None = None
+    spec: "EngineSpec",
+    settings: "Settings",
+    *,
+    kind: "EngineKind | None" = None,
+    url: str | None = None,
+    keep_temp: bool = False,
 ) -> EngineChoice:
     """The lock's engine, or the one that flags name; an engine that nobody named is never fallen back to.
 
@@ -43,7 +55,7 @@ def choose_engine(
     url = url or spec.url
     if chosen == "remote" and url is None:
         raise ConfigError("The engine is remote, and neither --engine-url nor the lock's engine.url says where it is.")
-    return EngineChoice(spec=replace(spec, kind=chosen, url=url), settings=settings)
+    return EngineChoice(spec=replace(spec, kind=chosen, url=url), settings=settings, keep_temp=keep_temp)
 
 
 @asynccontextmanager
@@ -52,6 +64,7 @@ async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
 
     Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.
     """
+    await asyncio.to_thread(sweep_temp_folders)
     if choice.spec.kind == "remote":
         from comfypin.engine.remote import open_remote
 
@@ -61,8 +74,10 @@ async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
     from comfypin.engine.process import open_child
 
     child = _child(choice)
-    with tempfile.TemporaryDirectory(prefix="comfypin-engine-", ignore_cleanup_errors=True) as work:
-        async with open_child(child, Path(work)) as engine:
+    with temp_folder("engine", keep=choice.keep_temp) as work:
+        if choice.keep_temp:
+            log.warning("the engine's files stay in %s", work, extra={"action": "engine_files_kept", "path": str(work)})
+        async with open_child(child, work, keep_temp=choice.keep_temp) as engine:
             yield engine
 
 

@@ -1,12 +1,11 @@
 """What the jobs of a worker or server share, and what makes a machine unfit for them."""
 
 import logging
-import tempfile
 from functools import cache, lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError
+from comfypin.temp_folders import temp_root
 from comfypin.wiring.models import model_findings
 from comfypin.wiring.network import http_proxies
 from comfypin.wiring.sinks import make_job_sink, make_sink
@@ -174,5 +173,5 @@ def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable
         lock,
         cuda_needed=cuda_floor(lock.python.packages),
         models_missing=missing,
-        scratch=Path(tempfile.gettempdir()),
+        scratch=temp_root(),
     )

@@ -10,8 +10,9 @@ from comfypin.engine.client import HttpEngine
 from comfypin.engine.history import ReportedFile
 from comfypin.engine.host import Address, Folders
 from comfypin.engine.interface import Prompt, PromptOutputs
+from comfypin.engine.leftovers import PreviewKeeper
 from comfypin.engine.remote import RemoteHost
-from comfypin.engine.saved import PreviewKeeper, find_unreported, locate
+from comfypin.engine.saved import find_unreported, locate
 from comfypin.engine.transport import base_url
 from comfypin.errors.engine import OutputOutside
 from comfypin.workflow.graph import Graph, Link, Node

@@ -83,3 +83,14 @@ def test_noise_is_never_an_index(data: bytes) -> None:
 def test_other_json_is_never_an_index(tree: object) -> None:
     with pytest.raises(ValueError):
         decode_index(json.dumps(tree).encode())
+
+
+def test_an_index_of_nothing_but_brackets_is_not_parsed() -> None:
+    with pytest.raises(ValueError, match="more than 1,000,000 entries"):
+        decode_index(b'{"folders":[' + b"[]," * 1_000_001 + b"[]]}")
+
+
+@pytest.mark.parametrize("packed", [100_000, 1 << 40])
+def test_a_frame_is_not_larger_than_what_it_holds(packed: int) -> None:
+    with pytest.raises(ValueError, match="larger than what it holds"):
+        decode_index(encode_index(an_index(frames=(PackedFrame(packed, 3, "0" * 64),))))

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from comfypin.digest import Digest
 from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued, Started
+from comfypin.errors import OutputError
 from comfypin.errors.engine import EngineCrashed, OutputGone
 from comfypin.errors.prompt import DeadlineExceeded, NodeFailed, OutputEmpty, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
@@ -280,13 +282,34 @@ async def test_a_file_without_a_byte_fails_its_node_unless_it_is_a_text(filename
         assert len((await run(a_job(), engine=engine, sink=InlineSink())).deliveries) == 1
 
 
-async def test_companions_are_removed_from_this_machine_and_warnings_are_told(tmp_path: Path) -> None:
-    (tmp_path / "beside.png").touch()
+class Tidy(FakeEngine):
+    """An engine whose prompts leave something on this machine."""
 
-    class Tidy(FakeEngine):
-        async def outputs(self, prompt_id: str) -> PromptOutputs:
-            return PromptOutputs(leftovers=(tmp_path / "beside.png",), warnings=("found by its name",))
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleared = 0
 
-    result = await run(a_job(), engine=Tidy(), sink=InlineSink())
+    async def outputs(self, prompt_id: str) -> PromptOutputs:
+        found = await super().outputs(prompt_id)
+        return replace(found, clear=self._clear, warnings=("found by its name",))
+
+    async def _clear(self) -> None:
+        self.cleared += 1
+
+
+async def test_what_a_prompt_left_is_cleared_and_warnings_are_told() -> None:
+    engine = Tidy()
+    result = await run(a_job(), engine=engine, sink=InlineSink())
     assert "found by its name" in result.warnings
-    assert not list(tmp_path.iterdir())
+    assert engine.cleared == 1
+
+
+async def test_what_a_prompt_left_is_cleared_if_it_could_not_be_delivered() -> None:
+    class Refusing(InlineSink):
+        async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
+            raise OutputError("no")
+
+    engine = Tidy()
+    with pytest.raises(OutputError):
+        await run(a_job(), engine=engine, sink=Refusing())
+    assert engine.cleared == 1

@@ -1,0 +1,60 @@
+"""Failures of a machine that lacks what every program needs: memory, threads, descriptors, folders that can be used."""
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from comfypin.errors import ConfigError
+
+_LIMITS = {
+    errno.ENOMEM: "memory (`ulimit -v`, or the container's limit)",
+    errno.EMFILE: "open files (`ulimit -n`)",
+    errno.ENFILE: "open files (fs.file-max)",
+    errno.EAGAIN: "processes or threads (`ulimit -u`, or the container's limit)",
+}
+# What the loader of shared objects says when it gets no memory.
+_UNLOADABLE = re.compile(r"failed to map segment|cannot allocate memory|cannot create shared object|static TLS", re.I)
+
+
+class ResourceRefused(ConfigError):
+    """The machine refuses memory, threads, processes or open files."""
+
+    def __init__(self, *, what: str) -> None:
+        super().__init__(f"This machine refuses comfypin more {what}: raise the limit, or free some.", what=what)
+
+
+class PathUnusable(ConfigError):
+    """A file or folder that the machine, or a variable, names cannot be used."""
+
+    def __init__(self, *, path: str, reason: str, home: str | None) -> None:
+        below_home = home is not None and Path(path).is_relative_to(home)
+        help_ = (
+            f"HOME is {home}: set HOME, or the variable that names this folder (COMFYPIN_STATE_DIR, "
+            "COMFYPIN_CACHE_DIR), to one that can be written"
+            if below_home
+            else "name another, or make it usable for this user"
+        )
+        super().__init__(f"{path} cannot be used: {reason.lower()}; {help_}.", path=path, reason=reason)
+
+
+def machine_failure(error: BaseException, environ: Mapping[str, str] = os.environ) -> ConfigError | None:
+    """Return what is wrong with this machine if that is what an exception of Python's own says, else None."""
+    if isinstance(error, MemoryError):
+        return ResourceRefused(what=_LIMITS[errno.ENOMEM])
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return ResourceRefused(what=_LIMITS[errno.EAGAIN])
+    if isinstance(error, ImportError) and _UNLOADABLE.search(str(error)):
+        return ResourceRefused(what=_LIMITS[errno.ENOMEM])
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _LIMITS:
+        return ResourceRefused(what=_LIMITS[error.errno])
+    if error.errno is None or not isinstance(error.filename, str | bytes | os.PathLike):
+        return None
+    return PathUnusable(
+        path=os.fsdecode(error.filename),
+        reason=error.strerror or str(error),
+        home=environ.get("HOME", "").strip() or None,
+    )

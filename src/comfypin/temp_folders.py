@@ -1,0 +1,120 @@
+"""Temporary folders of which none stays: each is locked while its process lives, and what nobody locks is removed.
+
+A process that is killed with -9 leaves its folders, with inputs and outputs of jobs in them. Age does not tell which
+ones are in use (an engine runs for weeks), and a process id means nothing after a container has been started again. A
+lock on the folder itself does: the kernel gives it back when its holder dies, however it dies.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from comfypin.errors import ConfigError
+from comfypin.files import is_local
+
+_PREFIX = "comfypin-"
+# Only folders that are made locked have it: an older comfypin's, or somebody else's, are not judged.
+_SUFFIX = ".held"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NoTempFolder(ConfigError):
+    """This machine has no folder for temporary files."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(
+            f"No temporary files can be made here ({reason}): set TMPDIR to a folder that can be written.",
+            variable="TMPDIR",
+            reason=reason,
+        )
+
+
+@contextlib.contextmanager
+def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
+    """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends, unless it is to stay.
+
+    Raises `NoTempFolder`.
+    """
+    if keep:
+        yield _make(purpose, suffix="")
+        return
+    folder, lock = _make_locked(purpose)
+    try:
+        yield folder
+    finally:
+        # What an engine still writes at its end must not fail a job that is done; the next sweep gets it.
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def temp_root() -> Path:
+    """Return where temporary files go (TMPDIR). Raises `NoTempFolder`."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as exc:
+        raise NoTempFolder(reason=_first_sentence(exc)) from exc
+
+
+def sweep_temp_folders(root: Path | None = None) -> list[Path]:
+    """Remove the folders that killed processes left in `root` (default: TMPDIR); returns them."""
+    root = temp_root() if root is None else root
+    # On a network volume another machine's lock may not be seen here.
+    if not is_local(root):
+        return []
+    return [folder for folder in sorted(root.glob(f"{_PREFIX}*{_SUFFIX}")) if _remove_if_left(folder)]
+
+
+def _make(purpose: str, *, suffix: str) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=temp_root()))
+    except OSError as exc:
+        raise NoTempFolder(reason=_first_sentence(exc)) from exc
+
+
+def _make_locked(purpose: str) -> tuple[Path, int | None]:
+    while True:
+        folder = _make(purpose, suffix=_SUFFIX)
+        try:
+            lock = os.open(folder, _FOLDER)
+        except FileNotFoundError:
+            continue  # a sweep took it for a left one, before we locked it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        except OSError:
+            # A file system without locks: no sweep can lock it either, so none removes it.
+            os.close(lock)
+            return folder, None
+        if os.fstat(lock).st_nlink and folder.is_dir():
+            return folder, lock
+        os.close(lock)
+
+
+def _remove_if_left(folder: Path) -> bool:
+    try:
+        lock = os.open(folder, _FOLDER)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(lock)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+            return False
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+
+
+def _first_sentence(exc: OSError) -> str:
+    return exc.strerror or str(exc)
