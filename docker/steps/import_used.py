@@ -2,6 +2,8 @@
 
 import importlib
 
+import botocore.session
+
 USED = (
     *("aiohttp.web", "google.cloud.storage", "google_crc32c", "azure.storage.blob", "numpy"),
     *("packaging.markers", "packaging.tags", "packaging.utils", "PIL.Image", "PIL.PngImagePlugin", "pydantic", "yaml"),
@@ -12,3 +14,7 @@ USED = (
 
 for name in USED:
     importlib.import_module(name)
+
+# botocore's descriptions of services are data, which no import looks at.
+for service in ("s3", "sts", "sso", "sso-oidc"):
+    botocore.session.Session().create_client(service, region_name="us-east-1")
