@@ -25,6 +25,7 @@ from comfypin.errors import StorageError
 from comfypin.errors.deploy import VolumeTooSmall
 from comfypin.lock.codec import render
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
+from comfypin.settings.environment import Settings
 from comfypin.storage.s3_settings import S3Credentials, S3Settings
 from comfypin.wiring import volume_bucket
 from tests.conftest import shared_path
@@ -286,7 +287,7 @@ def test_a_volume_that_fails_does_not_keep_the_others(desk: Desk) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_it_is_sent(desk: Desk) -> None:
-    bucket = volume_bucket(desk.volume(), "EU-RO-1")
+    bucket = volume_bucket(desk.volume(), "EU-RO-1", Settings(os.environ))
     pusher = Pusher(bucket, Record(release="wan22", lock_digest="", complete=False, files={}))
     volume = Volume(identifier="v", name="models", data_center="EU-RO-1", size_gb=10)
     huge = LocalFile(key="models/x", path=desk.folder, sha256=Digest.of(b""), size_bytes=11 << 30)

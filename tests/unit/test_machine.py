@@ -20,7 +20,7 @@ from comfypin.errors.machine import PathUnusable, ResourceRefused, machine_failu
     ],
 )
 def test_what_is_refused_is_named(error: Exception, word: str) -> None:
-    failure = machine_failure(error)
+    failure = machine_failure(error, {})
     assert isinstance(failure, ResourceRefused)
     assert word in failure.message
 
@@ -35,4 +35,4 @@ def test_a_path_that_cannot_be_used_is_named_with_home(number: int) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x"), ImportError("x"), OSError("x")])
 def test_a_mistake_of_ours_is_no_matter_of_the_machine(error: Exception) -> None:
-    assert machine_failure(error) is None
+    assert machine_failure(error, {}) is None

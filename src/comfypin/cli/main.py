@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from comfypin.errors.machine import machine_failure
 
-        failure = machine_failure(error)
+        failure = machine_failure(error, os.environ)
         if "--verbose" in arguments:
             if failure is None:
                 raise

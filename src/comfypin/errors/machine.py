@@ -39,7 +39,7 @@ class PathUnusable(ConfigError):
         super().__init__(f"{path} cannot be used: {reason.lower()}; {help_}.", path=path, reason=reason)
 
 
-def machine_failure(error: BaseException, environ: Mapping[str, str] = os.environ) -> ConfigError | None:
+def machine_failure(error: BaseException, environ: Mapping[str, str]) -> ConfigError | None:
     """Return what is wrong with this machine if that is what an exception of Python's own says, else None."""
     if isinstance(error, MemoryError):
         return ResourceRefused(what=_LIMITS[errno.ENOMEM])
