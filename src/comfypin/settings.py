@@ -21,6 +21,7 @@ class Settings:
 
     `fast_models_dir` is COMFYPIN_FAST_MODELS, where models are staged; the engine looks there first.
     `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine is.
+    `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
     `environ` is what child processes inherit (without its secrets: `engine.command`); it is never printed.
     """
 
@@ -31,6 +32,7 @@ class Settings:
     output_mode: OutputMode
     fast_models_dir: Path | None = None
     embedded_version: str | None = None
+    engine_standby: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -65,6 +67,7 @@ class Settings:
             output_mode=_output_mode(text("OUTPUT_MODE")),
             fast_models_dir=path("COMFYPIN_FAST_MODELS"),
             embedded_version=text("COMFYPIN_EMBEDDED_VERSION"),
+            engine_standby=_switch("COMFYPIN_ENGINE_STANDBY", text("COMFYPIN_ENGINE_STANDBY")),
             environ=dict(environ),
         )
 
