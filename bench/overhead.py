@@ -27,8 +27,8 @@ import aiohttp
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
-from comfypin.engine.process import open_child
 from comfypin.engine.remote import open_remote
+from comfypin.engine.standby import open_child
 from comfypin.lock.model import EngineSpec, Lock
 from comfypin.outputs.inline import InlineSink
 from comfypin.run.prepare import Request, prepare

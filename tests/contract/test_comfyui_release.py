@@ -22,7 +22,8 @@ from comfypin.engine.embedded.catalogue import catalogue_entry
 from comfypin.engine.embedded.folders import Folders
 from comfypin.engine.embedded.nodes.registry import classes_of
 from comfypin.engine.embedded.releases import RELEASES
-from comfypin.engine.process import Supervision, open_child
+from comfypin.engine.process import Supervision
+from comfypin.engine.standby import open_child
 from comfypin.lock.model import EngineSpec
 from tests.integration.test_embedded_releases import unordered
 from tests.support.recordings import ANSWERS, INPUTS, assert_recorded, cases, is_recorded, recorded, release_of

@@ -22,9 +22,10 @@ from comfypin.engine.interface import (
     PromptOutputs,
     Started,
 )
-from comfypin.engine.process import Supervision, open_child
+from comfypin.engine.process import Supervision
 from comfypin.engine.progress import Progress
 from comfypin.engine.remote import open_remote
+from comfypin.engine.standby import open_child
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import EngineSpec

@@ -13,8 +13,9 @@ import pytest_asyncio
 
 from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
 from comfypin.engine.interface import Catalogue, Engine, Prompt
-from comfypin.engine.process import Supervision, open_child
+from comfypin.engine.process import Supervision
 from comfypin.engine.remote import open_remote
+from comfypin.engine.standby import open_child
 from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import EngineSpec
 from comfypin.workflow.catalogue import InputSpec

@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from comfypin.engine.command import comfyui_child, has_gpu
-from comfypin.engine.process import Supervision, open_child
+from comfypin.engine.process import Supervision
+from comfypin.engine.standby import open_child
 from comfypin.lock.model import EngineSpec
 from comfypin.serve.handler import Handler
 from tests.conftest import SHARED

@@ -19,8 +19,10 @@ import pytest
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder, comfyui_child, embedded_child, has_gpu
+from comfypin.engine.host import Address
 from comfypin.engine.interface import Prompt
-from comfypin.engine.process import RESTARTS, ChildHost, Supervision, open_child
+from comfypin.engine.process import RESTARTS, ChildHost, Supervision
+from comfypin.engine.standby import StandbyHost, open_child
 from comfypin.engine.transport import Patience
 from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
 from comfypin.errors.prompt import PromptInterrupted
@@ -168,6 +170,52 @@ async def test_a_crashed_engine_is_started_again_when_it_is_needed(tmp_path: Pat
         assert await fetch(second.url / "system_stats")
 
 
+async def die(address: Address) -> None:
+    with pytest.raises(OSError):
+        await fetch(address.url / "die")
+
+
+@asynccontextmanager
+async def standing_by(count: int, work: Path) -> AsyncIterator[tuple[StandbyHost, list[ChildHost]]]:
+    async with aiohttp.ClientSession() as session:
+        hosts = [ChildHost(toy(), WorkFolder(work / str(number)), session, LIMITS) for number in range(count)]
+        host = StandbyHost(hosts)
+        try:
+            yield host, hosts
+        finally:
+            await host.stop()
+
+
+async def test_a_dead_engine_is_started_again_before_it_is_needed(tmp_path: Path) -> None:
+    async with standing_by(1, tmp_path) as (host, (child,)):
+        address = await host.address()
+        await die(address)
+        await until(lambda: child.is_ready and not child.lives_at(address))
+        assert await host.address() != address
+    assert in_work(tmp_path) == []
+
+
+async def test_the_engine_that_stands_by_takes_the_place_of_a_dead_one(tmp_path: Path) -> None:
+    async with standing_by(2, tmp_path) as (host, (first, second)):
+        dead = await host.address()
+        await until(lambda: second.is_ready)
+        waiting = await second.address()
+        await die(dead)
+        await host.died(dead)
+        assert await host.address() == waiting
+        await until(lambda: first.is_ready and not first.lives_at(dead))
+        await die(waiting)
+        await host.died(waiting)
+        assert first.lives_at(await host.address())
+    assert in_work(tmp_path) == []
+
+
+async def test_stopping_while_the_second_engine_starts_leaves_nothing(tmp_path: Path) -> None:
+    async with standing_by(2, tmp_path) as (host, _):
+        await host.address()
+    assert in_work(tmp_path) == []
+
+
 async def test_an_engine_that_crashes_again_and_again_is_tried_again_each_time(tmp_path: Path) -> None:
     async with hosting(toy("exit 3"), tmp_path) as host:
         for _ in range(3):
@@ -220,7 +268,7 @@ import asyncio, os, signal, sys, threading
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and so would we
 from comfypin.engine.command import ChildSpec
-from comfypin.engine.process import open_child
+from comfypin.engine.standby import open_child
 
 async def main():
     spec = ChildSpec(argv=(sys.executable, {toy!r}, "--mode", {modes!r}, "--pids", {pids!r}), environ=dict(os.environ))

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -162,14 +163,14 @@ def test_outputs_go_up_while_the_next_job_runs() -> None:
     let_go = threading.Event()
     puts: list[str] = []
 
-    def bucket(request: BaseHTTPRequestHandler) -> tuple[int, str]:
-        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    def bucket(request: BaseHTTPRequestHandler) -> tuple[int, str, dict[str, str]]:
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         if request.path.endswith("write-check"):
-            return 400, "<Error><Code>XAmzContentSHA256Mismatch</Code></Error>"
+            return 400, "<Error><Code>XAmzContentSHA256Mismatch</Code></Error>", {}
         puts.append(request.path)
         if "/first/" in request.path:
             let_go.wait(60)
-        return 200, ""
+        return 200, "", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}
 
     with answering_by(bucket) as url, RunpodQueue().running() as own:
         keys = {"BUCKET_ACCESS_KEY_ID": "id", "BUCKET_SECRET_ACCESS_KEY": "secret"}

@@ -13,7 +13,7 @@ import pytest_asyncio
 from PIL import Image
 
 from comfypin.engine.command import embedded_child
-from comfypin.engine.process import open_child
+from comfypin.engine.standby import open_child
 from comfypin.lock.model import EngineSpec
 from comfypin.serve.handler import Handler
 from tests.conftest import shared_path

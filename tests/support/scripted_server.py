@@ -18,9 +18,10 @@ def answering(status: int, body: str = "", headers: Mapping[str, str] | None = N
 
 @contextmanager
 def answering_by(
-    decide: Callable[[BaseHTTPRequestHandler], tuple[int, str]], headers: Mapping[str, str] | None = None
+    decide: Callable[[BaseHTTPRequestHandler], tuple[int, str] | tuple[int, str, Mapping[str, str]]],
+    headers: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """An HTTP server whose status and body are what `decide`, which reads the request's body, makes of a request."""
+    """An HTTP server that answers what `decide`, which reads the request's body, says: status, body, maybe headers."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -29,10 +30,10 @@ def answering_by(
             pass
 
         def answer(self) -> None:
-            status, body = decide(self)
+            status, body, *more = decide(self)
             data = body.encode()
             self.send_response(status)
-            for name, value in (headers or {}).items():
+            for name, value in {**(headers or {}), **(more[0] if more else {})}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

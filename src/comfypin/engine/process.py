@@ -8,18 +8,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
-from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder
 from comfypin.engine.host import Address
 from comfypin.engine.journal import Journal
-from comfypin.engine.leftovers import Leftovers
 from comfypin.engine.postmortem import explain_exit, port_was_taken
 from comfypin.engine.transport import Patience, Transport
 from comfypin.errors import EngineError
@@ -95,6 +92,15 @@ class ChildHost:
                 self._hold_back()
                 raise
             return self._life.address
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a process of it runs and has answered."""
+        return self._life is not None and not self._life.ended.is_set()
+
+    def lives_at(self, address: Address) -> bool:
+        """Whether its last process is, or was, at that address."""
+        return self._life is not None and self._life.address == address
 
     async def died(self, address: Address) -> EngineCrashed:
         """Wait for the end of that life, unless it was asked to end."""
@@ -241,34 +247,6 @@ class ChildHost:
             await life.ended.wait()
         finally:
             life.release()
-
-
-@contextlib.asynccontextmanager
-async def open_child(
-    spec: ChildSpec,
-    work: Path,
-    *,
-    limits: Supervision | None = None,
-    patience: Patience | None = None,
-    keep_temp: bool = False,
-) -> AsyncIterator[HttpEngine]:
-    """An engine as a child process, ready; it and all it started are gone when the block ends.
-
-    `work` is a folder of this engine alone; its log is `work/engine.log`. With `keep_temp` nothing
-    that prompts leave there is removed. Raises `EngineStartFailed`.
-    """
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        host = ChildHost(spec, WorkFolder(work.absolute()), session, limits or Supervision())
-        # A child that dies is noticed at once; one that is only deaf may be loading a large model from a slow disk.
-        engine = HttpEngine(
-            host, session, patience or Patience(unreachable_s=600.0), leftovers=Leftovers(keep=keep_temp)
-        )
-        try:
-            await host.address()
-            yield engine
-        finally:
-            await engine.close()
-            await host.stop()
 
 
 def _free_port() -> int:

@@ -13,6 +13,7 @@ class MachineSettings:
 
     `fast_models_dir` is COMFYPIN_FAST_MODELS, where models are staged; the engine looks there first.
     `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine is.
+    `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
     """
 
     comfy_home: Path
@@ -21,6 +22,7 @@ class MachineSettings:
     version_name: str | None = None
     fast_models_dir: Path | None = None
     embedded_version: str | None = None
+    engine_standby: bool = False
 
     @property
     def models_dir(self) -> Path:
@@ -46,4 +48,5 @@ class MachineSettings:
             version_name=env.text("COMFY_VERSION_NAME"),
             fast_models_dir=env.path("COMFYPIN_FAST_MODELS"),
             embedded_version=env.text("COMFYPIN_EMBEDDED_VERSION"),
+            engine_standby=env.flag("COMFYPIN_ENGINE_STANDBY"),
         )

@@ -71,13 +71,14 @@ async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
         async with open_remote(choice.spec.url or "") as engine:
             yield engine
         return
-    from comfypin.engine.process import open_child
+    from comfypin.engine.standby import open_child
 
     child = _child(choice)
     with temp_folder("engine", keep=choice.keep_temp) as work:
         if choice.keep_temp:
             log.warning("the engine's files stay in %s", work, extra={"action": "engine_files_kept", "path": str(work)})
-        async with open_child(child, work, keep_temp=choice.keep_temp) as engine:
+        standby = choice.settings.machine.engine_standby
+        async with open_child(child, work, keep_temp=choice.keep_temp, standby=standby) as engine:
             yield engine
 
 

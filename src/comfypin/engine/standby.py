@@ -1,0 +1,127 @@
+"""Keeps an engine up: a dead one is started again at once, and one that stands by takes its place meanwhile.
+
+Of the time from a `kill -9` to the next prompt, nearly all is ComfyUI's own start: 11 s of processor time for its
+imports (torch, torch._dynamo, transformers), 22 s on a busy machine with two cores; we notice the death within 0.3 s.
+That cannot be made shorter from outside, only be over before it is needed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import aiohttp
+
+from comfypin.engine.client import HttpEngine
+from comfypin.engine.command import ChildSpec, WorkFolder
+from comfypin.engine.host import Address
+from comfypin.engine.leftovers import Leftovers
+from comfypin.engine.process import ChildHost, Supervision
+from comfypin.engine.transport import Patience
+from comfypin.errors import EngineError
+from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
+
+
+class StandbyHost:
+    """Implements `EngineHost` over child processes: the first is in use, the others stand by, started after it."""
+
+    def __init__(self, hosts: Sequence[ChildHost]) -> None:
+        self._hosts = list(hosts)
+        self._starts: dict[ChildHost, asyncio.Task[Address]] = {}
+        self._watchers: dict[Address, asyncio.Task[None]] = {}
+
+    async def address(self) -> Address:
+        """Return where the engine in use is; if it is dead, the one that stands by is in use from here on.
+
+        Raises `EngineStartFailed`.
+        """
+        if not self._hosts[0].is_ready:
+            await self._promote()
+        address = await asyncio.shield(self._start(self._hosts[0]))
+        for host in self._hosts[1:]:
+            self._start(host)
+        return address
+
+    async def died(self, address: Address) -> EngineCrashed:
+        """Wait for the end of that life, unless it was asked to end."""
+        return await self._host_of(address).died(address)
+
+    def log_tail(self) -> tuple[str, ...]:
+        """Return the last lines of the log of the engine in use."""
+        return self._hosts[0].log_tail()
+
+    async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
+        """Return the crash, if that life is over or ends within a second; else the failure itself."""
+        return await self._host_of(address).explain(address, failure)
+
+    async def stop(self) -> None:
+        """End all of them, those that are starting too."""
+        tasks = [*self._watchers.values(), *self._starts.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(host.stop() for host in self._hosts))
+
+    def _host_of(self, address: Address) -> ChildHost:
+        return next((host for host in self._hosts if host.lives_at(address)), self._hosts[0])
+
+    async def _promote(self) -> None:
+        """Put one that is ready, or will be sooner than a new start, in front."""
+        starting = [host for host in self._hosts[1:] if host in self._starts and not self._starts[host].done()]
+        ready = [host for host in self._hosts[1:] if host.is_ready]
+        for host in (*ready, *starting):
+            with contextlib.suppress(EngineStartFailed):
+                await asyncio.shield(self._start(host))
+                self._hosts.remove(host)
+                self._hosts.insert(0, host)
+                return
+
+    def _start(self, host: ChildHost) -> asyncio.Task[Address]:
+        task = self._starts.get(host)
+        if task is None or task.done():
+            task = self._starts[host] = asyncio.get_running_loop().create_task(host.address())
+            task.add_done_callback(lambda done: self._started(host, done))
+        return task
+
+    def _started(self, host: ChildHost, done: asyncio.Task[Address]) -> None:
+        # Asking for the exception keeps asyncio quiet: who waits for an engine gets it, and the next one tries again.
+        if done.cancelled() or done.exception() is not None or done.result() in self._watchers:
+            return
+        address = done.result()
+        watcher = asyncio.get_running_loop().create_task(self._restart_after(host, address))
+        self._watchers[address] = watcher
+        watcher.add_done_callback(lambda _: self._watchers.pop(address, None))
+
+    async def _restart_after(self, host: ChildHost, address: Address) -> None:
+        await host.died(address)
+        self._start(host)
+
+
+@contextlib.asynccontextmanager
+async def open_child(
+    spec: ChildSpec,
+    work: Path,
+    *,
+    limits: Supervision | None = None,
+    patience: Patience | None = None,
+    keep_temp: bool = False,
+    standby: bool = False,
+) -> AsyncIterator[HttpEngine]:
+    """An engine as a child process, ready; it and all it started are gone when the block ends.
+
+    `work` is a folder of this engine alone; its log is `work/engine.log`. With `keep_temp` nothing that prompts leave
+    there is removed. With `standby` a second process waits to take its place. Raises `EngineStartFailed`.
+    """
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        folders = [WorkFolder(work.absolute()), *([WorkFolder(work.absolute() / "standby")] if standby else [])]
+        host = StandbyHost([ChildHost(spec, folder, session, limits or Supervision()) for folder in folders])
+        # A child that dies is noticed at once; one that is only deaf may be loading a large model from a slow disk.
+        engine = HttpEngine(
+            host, session, patience or Patience(unreachable_s=600.0), leftovers=Leftovers(keep=keep_temp)
+        )
+        try:
+            await host.address()
+            yield engine
+        finally:
+            await engine.close()
+            await host.stop()
