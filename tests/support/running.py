@@ -37,7 +37,8 @@ class RunningDoor:
                 self.engine_pids |= set(descendants(self.process.pid))
                 if self.events[-1].get("event") == name:
                     return self.events[-1]
-        raise AssertionError(f"no event {name!r}; heard {self.events}")
+        said = self.process.communicate(timeout=10)[0].decode()
+        raise AssertionError(f"no event {name!r}; heard {self.events}, and then {said}")
 
     def signal(self, number: signal.Signals) -> None:
         """Send the door a signal."""
