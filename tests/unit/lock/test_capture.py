@@ -1,7 +1,6 @@
 """Snapshots, and what a capture remembers of files."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,38 +9,8 @@ from comfypin.digest import Digest
 from comfypin.errors.create import SnapshotUnreadable
 from comfypin.lock.digests import DigestCache
 from comfypin.lock.snapshot import read_snapshot
-from comfypin.tools.packages import uv
-from tests.support.repositories import commit, git
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The remotes of a ComfyUI and a node, and a venv with one package."""
-    root = tmp_path_factory.mktemp("origin")
-    ignored = "models/\ncustom_nodes/\n.venv/\n"
-    commit(root / "comfyui", {"main.py": "", ".gitignore": ignored, "nodes.py": "1\n"})
-    commit(root / "pack", {"__init__.py": "1\n", "install.py": "print(1)\n"})
-    uv(["venv", "--quiet", "--python", sys.executable, root / "venv"])
-    installed = uv(["pip", "install", "--quiet", "idna==3.7", "--python", root / "venv"])
-    assert installed.exit_code == 0, installed.stderr
-    return root
-
-
-@pytest.fixture
-def home(origin: Path, tmp_path: Path) -> Path:
-    git(tmp_path, "clone", "--quiet", origin.joinpath("comfyui").as_uri(), "ComfyUI")
-    home = tmp_path / "ComfyUI"
-    (home / "custom_nodes").mkdir()
-    git(home / "custom_nodes", "clone", "--quiet", origin.joinpath("pack").as_uri(), "pack")
-    (home / "custom_nodes" / "off.disabled").mkdir()
-    (home / "custom_nodes" / "__pycache__").mkdir()
-    (home / "models" / "vae").mkdir(parents=True)
-    (home / "models" / "vae" / "put_vae_here").touch()
-    (home / "models" / "vae" / "x.safetensors").write_bytes(b"model")
-    (home / "models" / "vae" / "up").symlink_to(home / "models")
-    return home
 
 
 def test_an_unchanged_file_is_hashed_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from comfypin.errors.create import ModelUndescribed, NotComfyUI, SpecInvalid
 from comfypin.errors.tools import RefMissing, TreeRefused
 from comfypin.lock.codec import parse_lock
 from comfypin.lock.complete import migrate
-from comfypin.lock.create import Made, Wishes, create
+from comfypin.lock.create import Wishes, create
 from comfypin.lock.model import Lock
 from comfypin.lock.modelspec import ModelFacts, ModelSpec, parse_model_spec, pin_models, read_model_file
 from comfypin.lock.parts import Places
@@ -64,17 +64,6 @@ def wishes(root: Path) -> Wishes:
 
 def make(wishes: Wishes, places: Places) -> Lock:
     return create(wishes, places=places, describe_model=describe, tell=silent).lock
-
-
-@pytest.fixture(scope="module")
-def made(wishes: Wishes, places: Places) -> Made:
-    """One resolve for all tests that only look."""
-    return create(wishes, places=places, describe_model=describe, tell=silent)
-
-
-@pytest.fixture
-def lock(made: Made) -> Lock:
-    return made.lock
 
 
 def test_a_repository_that_is_no_comfyui_is_refused(wishes: Wishes, places: Places) -> None:
