@@ -22,9 +22,9 @@ def _ours(mode: str) -> Callable[[Path, str], None]:
     def deliver(folder: Path, url: str) -> None:
         from comfypin import wiring
         from comfypin.digest import Digest
+        from comfypin.jobs.output_spool import Spool, Wanted, collect
         from comfypin.lock.model import Release
         from comfypin.outputs.interface import JobFacts
-        from comfypin.run.spool import Spool, Wanted, collect
         from comfypin.settings.environment import Settings
 
         environ = {**os.environ, "GCS_BUCKET": "bench", "S3_BUCKET": "bench", "S3_ENDPOINT_URL": url}

@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from comfypin.env.packages import file_name
+from comfypin.env.package_selection import file_name
 from comfypin.lock.model import Lock
 from comfypin.tools.download import download
 

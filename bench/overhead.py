@@ -29,10 +29,10 @@ from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
 from comfypin.engine.remote import open_remote
 from comfypin.engine.standby import open_child
+from comfypin.jobs.prepare import Request, prepare
+from comfypin.jobs.run import run
 from comfypin.lock.model import EngineSpec, Lock
 from comfypin.outputs.inline import InlineSink
-from comfypin.run.prepare import Request, prepare
-from comfypin.run.runner import run
 from comfypin.workflow.document import read_document
 
 QUEUED = 50

@@ -28,18 +28,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.mirror import Link, gather, mirrored
-from comfypin.env import build as build_module
+from comfypin.env.install import build as build_module
+from comfypin.env.install.import_probe import Probed
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.interpreter import find_interpreter
 from comfypin.env.layout import Home
-from comfypin.env.pack import write_pack
-from comfypin.env.packages import choose_target, requirement_lines, select
-from comfypin.env.probe import Probed
+from comfypin.env.pack.unpack import open_pack, unpack
+from comfypin.env.pack.write import write_pack
+from comfypin.env.package_selection import choose_target, requirement_lines, select
 from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.sources import SourcePlaces
-from comfypin.env.unpack import open_pack, unpack
 from comfypin.lock.codec import read_lock
 from comfypin.lock.model import Lock, PythonPins, RepoPin
-from comfypin.tools.packages import uv_binary
+from comfypin.tools.uv import uv_binary
 from tests.support.releases import PYTHON, Repo, comfyui_files, resolve_from_pypi
 
 REQUIREMENTS = (

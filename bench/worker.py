@@ -25,10 +25,10 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 
 from comfypin import wiring
 from comfypin.engine.interface import Engine, EngineEvent, Prompt, PromptOutputs
+from comfypin.jobs.handler import Handler
 from comfypin.lock.codec import read_lock
 from comfypin.outputs.inline import InlineSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output
-from comfypin.serve.handler import Handler
 from comfypin.settings.environment import Settings
 from comfypin.testing import FakeEngine, fake_output
 from comfypin.workflow.document import to_document

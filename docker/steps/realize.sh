@@ -10,4 +10,4 @@ fi
 set -- realize /build/env/lock.json --home /opt/comfy --no-models
 if [ -d /build/vendor/wheels ]; then set -- "$@" --vendor /build/vendor --offline; fi
 /opt/comfypin/bin/comfypin "$@"
-/opt/comfypin/bin/python -m comfypin.env.layers /opt/comfy /layers
+/opt/comfypin/bin/python -m comfypin.image.layers /opt/comfy /layers

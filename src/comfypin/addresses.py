@@ -14,6 +14,7 @@ import threading
 import unicodedata
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -207,3 +208,11 @@ def _ask(resolver: Resolver, name: str, port: int, within_s: float | None) -> tu
     if isinstance(answers[0], tuple):
         return answers[0]
     raise HostUnknown(str(getattr(answers[0], "strerror", None) or answers[0])) from answers[0]
+
+
+def hide_credentials(url: str) -> str:
+    """Return a URL without the user name and token that it may carry."""
+    parts = urlsplit(url)
+    if not parts.scheme or "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

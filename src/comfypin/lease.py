@@ -29,12 +29,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from comfypin.errors.lease import LeaseHeld, LeaseLost, LeaseUnavailable
+from comfypin.errors import LeaseError
 
 DEFAULT_TTL_S = 60.0
 BEATS_PER_TTL = 6
 LONG_DEAD_TTLS = 10
 CLAIM_SUFFIX = ".claim"
+
+
+class LeaseHeld(LeaseError):
+    """Somebody else holds the lease, and the time to wait for it is over."""
+
+    def __init__(self, *, path: Path, holder: str, purpose: str, waited_s: float) -> None:
+        doing = f" to {purpose}" if purpose else ""
+        super().__init__(
+            f"{path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it.",
+            path=str(path),
+            holder=holder,
+            purpose=purpose,
+            waited_s=waited_s,
+        )
+
+
+class LeaseLost(LeaseError):
+    """The holder did not give a sign of life for too long, and somebody else took over."""
+
+    def __init__(self, *, path: Path) -> None:
+        super().__init__(
+            f"The lease {path} was lost: this process was stopped, or cut off from the volume, for too long. "
+            "Run it again.",
+            path=str(path),
+        )
+
+
+class LeaseUnavailable(LeaseError):
+    """The file system does not let a lease be made there."""
+
+    def __init__(self, *, path: Path, reason: str) -> None:
+        super().__init__(
+            f"No lease can be made at {path}: {reason}. The folder must be writable.", path=str(path), reason=reason
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from comfypin.atomic_files import is_local
 from comfypin.errors import ConfigError
-from comfypin.files import is_local
 
 _PREFIX = "comfypin-"
 # Only folders that are made locked have it: an older comfypin's, or somebody else's, are not judged.

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue, canonical_json
+from comfypin.engine.errors import EngineCrashed, NodeFailed, OutputGone, PromptInterrupted, PromptLost
 from comfypin.engine.interface import (
     Catalogue,
     EngineEvent,
@@ -18,10 +19,8 @@ from comfypin.engine.interface import (
     Queued,
     Started,
 )
-from comfypin.errors.engine import EngineCrashed, OutputGone
-from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
-from comfypin.errors.workflow import NodeProblem, WorkflowRejected
 from comfypin.storage.memory import MemoryStore  # noqa: F401 - offered here, with the other fakes
+from comfypin.workflow.errors import NodeProblem, WorkflowRejected
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
 
 PIXEL_PNG = base64.b64decode(

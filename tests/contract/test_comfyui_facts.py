@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from comfypin.engine.client import HttpEngine
+from comfypin.engine.errors import NodeFailed, PromptInterrupted, PromptLost
+from comfypin.engine.http_transport import Patience
 from comfypin.engine.interface import EngineEvent, InputFile, NodeStarted, Prompt, Queued, Started, Warned
 from comfypin.engine.remote import open_remote
-from comfypin.engine.transport import Patience
-from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
-from comfypin.errors.workflow import InputFileInvalid, WorkflowRejected
+from comfypin.workflow.errors import InputFileInvalid, WorkflowRejected
 from tests.support.fake_comfyui import NEWER, PNG, Canned, FakeComfyUI, fake_comfyui
 from tests.support.graphs import a_prompt, graph, loaded, node, picture
 

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
+from comfypin.engine.errors import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.engine.interface import (
     Engine,
     EngineEvent,
@@ -26,10 +27,9 @@ from comfypin.engine.process import Supervision
 from comfypin.engine.progress import Progress
 from comfypin.engine.remote import open_remote
 from comfypin.engine.standby import open_child
-from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
-from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import EngineSpec
 from comfypin.testing import FakeEngine
+from comfypin.workflow.errors import WorkflowRejected
 from comfypin.workflow.graph import Graph, Link, Node
 from tests.support.graphs import a_prompt, graph, node, picture
 from tests.support.tiny_checkpoint import write_tiny_checkpoint

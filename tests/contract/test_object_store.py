@@ -11,13 +11,8 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.errors import Cancelled
-from comfypin.errors.storage import (
-    KeyInvalid,
-    ObjectMissing,
-    PayloadUnreadable,
-    SigningImpossible,
-)
 from comfypin.storage.azure import AzureStore
+from comfypin.storage.errors import KeyInvalid, ObjectMissing, PayloadUnreadable, SigningImpossible
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.storage.local import LocalStore

@@ -16,10 +16,10 @@ from comfypin.engine.interface import Catalogue, Engine, Prompt
 from comfypin.engine.process import Supervision
 from comfypin.engine.remote import open_remote
 from comfypin.engine.standby import open_child
-from comfypin.errors.workflow import WorkflowRejected
 from comfypin.lock.model import EngineSpec
-from comfypin.workflow.catalogue import InputSpec
-from comfypin.workflow.inputs import default_of, open_inputs
+from comfypin.workflow.errors import WorkflowRejected
+from comfypin.workflow.node_inputs import default_of, open_inputs
+from comfypin.workflow.object_info import InputSpec
 from comfypin.workflow.parse import parse
 from comfypin.workflow.preflight import Preflight, preflight
 

@@ -16,8 +16,8 @@ import pytest_asyncio
 from comfypin.engine.command import comfyui_child, has_gpu
 from comfypin.engine.process import Supervision
 from comfypin.engine.standby import open_child
+from comfypin.jobs.handler import Handler
 from comfypin.lock.model import EngineSpec
-from comfypin.serve.handler import Handler
 from tests.conftest import SHARED
 from tests.support.door import run_door
 from tests.support.real_comfyui import COMFYUI_DIR, a_lock, saves_of_every_kind

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.errors.storage import ChecksumMismatch, StoreBusy, StoreUnreachable
 from comfypin.lock.model import Release
 from comfypin.outputs.bucket import BucketSink, Naming
 from comfypin.outputs.interface import JobFacts
 from comfypin.storage import azure, gcs_client, s3_transport
+from comfypin.storage.errors import ChecksumMismatch, StoreBusy, StoreUnreachable
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.gcs_client import PIECE_BYTES, WHOLE_BYTES
 from comfypin.storage.gcs_settings import GcsSettings

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 
 from comfypin.engine.client import HttpEngine
+from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, EngineUrlInvalid, OutputGone
 from comfypin.engine.host import Address
+from comfypin.engine.http_transport import Patience, base_url
 from comfypin.engine.interface import EngineEvent, Prompt
 from comfypin.engine.remote import RemoteHost, open_remote
-from comfypin.engine.transport import Patience, base_url
 from comfypin.errors import EngineError
-from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable, EngineUrlInvalid, OutputGone
 from tests.support.fake_comfyui import PNG, Canned, FakeComfyUI, fake_comfyui
 from tests.support.graphs import a_prompt
 

@@ -19,13 +19,12 @@ import pytest
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder, comfyui_child, embedded_child, has_gpu
+from comfypin.engine.errors import EngineCrashed, EngineStartFailed, EngineUnreachable, PromptInterrupted
 from comfypin.engine.host import Address
+from comfypin.engine.http_transport import Patience
 from comfypin.engine.interface import Prompt
 from comfypin.engine.process import RESTARTS, ChildHost, Supervision
 from comfypin.engine.standby import StandbyHost, open_child
-from comfypin.engine.transport import Patience
-from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
-from comfypin.errors.prompt import PromptInterrupted
 from comfypin.lock.model import EngineSpec
 from comfypin.workflow.graph import Graph, Link
 from tests.support.graphs import a_prompt, graph, node, picture

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.storage import ChecksumMismatch, NotStored, StoreBusy, Transient
 from comfypin.storage.azure import WHOLE_BYTES as AZURE_WHOLE_BYTES
 from comfypin.storage.azure import AzureStore
+from comfypin.storage.errors import ChecksumMismatch, NotStored, StoreBusy, Transient
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.gcs_client import WHOLE_BYTES as GCS_WHOLE_BYTES
 from comfypin.storage.interface import ObjectStore

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.output import OutputNotWritten
+from comfypin.jobs.output_spool import Wanted, collect, spool_folder
+from comfypin.outputs.errors import OutputNotWritten
 from comfypin.outputs.folder import FileSink, FolderSink
-from comfypin.run.spool import Wanted, collect, spool_folder
 from comfypin.testing import fake_output
 from tests.support.door import DEMO_LOCK, DEMO_WORKFLOW, ROOT, clean_environ, door_command
 from tests.support.outputs import FACTS, an_output

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from comfypin.env.errors import DiskFull
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import Home as EnvHome
+from comfypin.env.pack.store import FolderShelf
 from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.shelf import FolderShelf
-from comfypin.env.sources import SourcePlaces
 from comfypin.errors import ComfypinError
-from comfypin.errors.env import DiskFull
-from comfypin.errors.model import DiskTooSmall
+from comfypin.models.errors import DiskTooSmall
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import Home, pin_of, some_bytes
 from tests.support.releases import SmallRelease, small_release

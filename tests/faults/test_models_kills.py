@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.models.partial import Partial
+from comfypin.models.partial_file import Partial
 from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged
 from tests.support.models import Home, pin_of, some_bytes
 

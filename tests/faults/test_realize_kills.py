@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from comfypin.env.file_manifest import Manifest, survey
 from comfypin.env.layout import Home
-from comfypin.env.manifest import Manifest, survey
 from comfypin.env.receipt import read_receipt
 from comfypin.env.status import env_status
 from tests.support.releases import SmallRelease, small_release

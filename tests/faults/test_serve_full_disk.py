@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.serve import JobsUnusable
-from comfypin.serve.jobs import JobStore
-from comfypin.serve.queue import JobQueue
+from comfypin.queue.errors import JobsUnusable
+from comfypin.queue.scheduler import JobQueue
+from comfypin.queue.sqlite import JobStore
 from tests.support.server import Server, serving
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.workflows import picture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.sync import OutboxUnusable
 from comfypin.retry import RetryPolicy
 from comfypin.storage.local import LocalStore
-from comfypin.sync.manifest import Manifest
+from comfypin.sync.delivery_log import Manifest
+from comfypin.sync.errors import OutboxUnusable
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.syncer import Options, Syncer
 from comfypin.sync.watch import Notice

@@ -19,20 +19,20 @@ from PIL import Image
 
 from comfypin import wiring
 from comfypin.digest import Digest
-from comfypin.errors.storage import (
-    BucketMissing,
-    CredentialsRefused,
-    InlineTooBig,
-    PayloadUnreadable,
-    PublicAccessImpossible,
-    SettingMissing,
-    SigningImpossible,
-)
 from comfypin.lock.model import Release
 from comfypin.outputs.bucket import BucketSink, UploadEvent, UploadFinished, UploadMoved, UploadStarted
+from comfypin.outputs.errors import InlineTooBig
 from comfypin.outputs.interface import JobFacts, Output
 from comfypin.outputs.modes import OutputMode
 from comfypin.settings.environment import Settings
+from comfypin.settings.errors import SettingMissing
+from comfypin.storage.errors import (
+    BucketMissing,
+    CredentialsRefused,
+    PayloadUnreadable,
+    PublicAccessImpossible,
+    SigningImpossible,
+)
 from tests.support.fault_proxy import fault_proxy
 from tests.support.google_key import service_account
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, AzureServer, GcsServer, S3Server

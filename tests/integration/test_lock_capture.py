@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.errors.create import CaptureRefused, NotComfyUI
-from comfypin.lock.capture import CaptureWishes, capture
-from comfypin.lock.create import Made
-from comfypin.lock.digests import DigestCache
-from comfypin.lock.parts import Places
-from comfypin.lock.registry import Registry
+from comfypin.digest_cache import DigestCache
+from comfypin.locking.capture import CaptureWishes, capture
+from comfypin.locking.create import Made
+from comfypin.locking.errors import CaptureRefused, NotComfyUI
+from comfypin.locking.node_registry import Registry
+from comfypin.locking.sources import Places
 from comfypin.tools.git import Commits, apply_patch, write_commit
-from comfypin.tools.packages import uv
+from comfypin.tools.uv import uv
 from tests.support.repositories import commit, git
 
 pytestmark = pytest.mark.network

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.cli.main import main
-from comfypin.image.parts import own_files
+from comfypin.image.own_files import own_files
 from tests.support.repositories import commit
 
 pytestmark = pytest.mark.network

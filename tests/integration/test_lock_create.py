@@ -9,24 +9,24 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.errors import UsageError
-from comfypin.errors.create import NothingToUpgrade
-from comfypin.errors.lock import LockIncomplete
 from comfypin.lock.check import check
 from comfypin.lock.codec import parse_lock, render
-from comfypin.lock.complete import complete, migrate
-from comfypin.lock.create import Made, Wishes, create
 from comfypin.lock.diff import diff, lines
+from comfypin.lock.errors import LockIncomplete
 from comfypin.lock.export import export
 from comfypin.lock.model import Lock
-from comfypin.lock.modelspec import ModelFacts, parse_model_spec
-from comfypin.lock.parts import Places
-from comfypin.lock.refs import parse_repo_spec
-from comfypin.lock.registry import Registry
-from comfypin.lock.upgrade import Moves, question_of, upgrade
-from comfypin.lock.vendor import vendor
+from comfypin.lock.model_spec import ModelFacts, parse_model_spec
+from comfypin.locking.create import Made, Wishes, create
+from comfypin.locking.errors import NothingToUpgrade
+from comfypin.locking.migrate import complete, migrate
+from comfypin.locking.node_registry import Registry
+from comfypin.locking.repository_refs import parse_repo_spec
+from comfypin.locking.sources import Places
+from comfypin.locking.upgrade import Moves, question_of, upgrade
+from comfypin.locking.vendor import vendor
 from comfypin.tools.git import Commits
-from comfypin.tools.packages import uv
-from comfypin.tools.vendor import VendorFolder
+from comfypin.tools.uv import uv
+from comfypin.tools.vendor_folder import VendorFolder
 from tests.support.repositories import commit, git
 
 pytestmark = pytest.mark.network

@@ -5,13 +5,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from comfypin.errors.create import (
-    PackagesUnreachable,
-    RequirementsConflict,
-)
 from comfypin.lock.model import PackagePin
-from comfypin.lock.needs import Needs, read_needs
-from comfypin.lock.resolve import Question, pin_installed, resolve
+from comfypin.lock.requirements import Needs, read_needs
+from comfypin.locking.errors import PackagesUnreachable, RequirementsConflict
+from comfypin.locking.resolve import Question, pin_installed, resolve
 
 pytestmark = pytest.mark.network
 

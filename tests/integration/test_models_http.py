@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.model import ModelsFailed, ModelUnavailable
 from comfypin.http.client import Credentials, HttpClient
-from comfypin.models.effort import Effort
-from comfypin.models.partial import Partial
+from comfypin.models.errors import ModelsFailed, ModelUnavailable
+from comfypin.models.partial_file import Partial
 from comfypin.models.pull import PullOptions
+from comfypin.models.pull_limits import Effort
 from comfypin.retry import RetryPolicy
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import FAST, Home, pin_of, some_bytes, sources_over

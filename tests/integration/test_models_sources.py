@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.model import SourceFailed
 from comfypin.http.client import Credentials, HttpClient, Transport
-from comfypin.models.bucket import BucketSource
-from comfypin.models.civitai import CivitaiSource
 from comfypin.models.describe import describe
-from comfypin.models.huggingface import HubFile, HubSource
-from comfypin.models.responses import model_client
+from comfypin.models.errors import SourceFailed
+from comfypin.models.http_responses import model_client
+from comfypin.models.sources.bucket import BucketSource
+from comfypin.models.sources.civitai import CivitaiSource
+from comfypin.models.sources.huggingface import HubFile, HubSource
 from comfypin.storage.azure import AzureStore
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.interface import ObjectStore

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.model import DiskTooSmall
 from comfypin.lease import acquire
+from comfypin.models.errors import DiskTooSmall
 from comfypin.models.pull import PullOptions
 from comfypin.models.store import BlobStore
 from comfypin.models.verify import Corrupt, Missing, Present, Refused, Unreadable, WrongSize, inspect, inspect_all
@@ -116,8 +116,8 @@ def test_a_second_release_fetches_nothing(home: Home, source: str) -> None:
 
 
 def test_a_store_on_a_volume_serves_another_models_folder(tmp_path: Path, source: str) -> None:
-    from comfypin.models.effort import Budget
     from comfypin.models.pull import Puller
+    from comfypin.models.pull_limits import Budget
     from tests.support.models import sources_over
 
     target = tmp_path / "container" / "models" / "vae" / "x.safetensors"

@@ -10,13 +10,7 @@ import pytest
 
 from comfypin.cli.main import main
 from comfypin.digest import Digest
-from comfypin.env.layout import Home, venv_python
-from comfypin.env.manifest import survey
-from comfypin.env.realize import Realized, RealizeOptions, plan_realize, realize
-from comfypin.env.sources import SourcePlaces
-from comfypin.env.status import env_status
-from comfypin.errors import EnvError
-from comfypin.errors.env import (
+from comfypin.env.errors import (
     HomeOccupied,
     InstallScriptChanged,
     InstallScriptFailed,
@@ -26,9 +20,15 @@ from comfypin.errors.env import (
     PythonMissing,
     WheelUnfit,
 )
-from comfypin.errors.lock import LockIncomplete
-from comfypin.errors.tools import CommitMissing, CommitNotHere, RepoUnreachable, TreeRefused
+from comfypin.env.file_manifest import survey
+from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.layout import Home, venv_python
+from comfypin.env.realize import Realized, RealizeOptions, plan_realize, realize
+from comfypin.env.status import env_status
+from comfypin.errors import EnvError
+from comfypin.lock.errors import LockIncomplete
 from comfypin.lock.model import PackagePin, PythonPins, RepoPin
+from comfypin.tools.errors import CommitMissing, CommitNotHere, RepoUnreachable, TreeRefused
 from tests.support.releases import PYTHON, Repo, SmallRelease, comfyui_files, make_wheel, small_release
 
 

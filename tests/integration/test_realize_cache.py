@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
+from comfypin.env.errors import ProbeFailed
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import Home, site_packages, venv_python
 from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.sources import SourcePlaces
-from comfypin.errors.env import ProbeFailed
 from comfypin.lock.model import PackagePin
 from tests.support.releases import SmallRelease, make_wheel, small_release
 from tests.support.served import served

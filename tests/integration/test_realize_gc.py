@@ -10,10 +10,10 @@ import pytest
 from comfypin.cli.main import main
 from comfypin.digest import Digest
 from comfypin.env.gc import Garbage, collect, find_garbage
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import Home, site_packages
-from comfypin.env.pack import write_pack
+from comfypin.env.pack.write import write_pack
 from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.sources import SourcePlaces
 from comfypin.lease import acquire, process_token
 from comfypin.lock.model import Lock, NodePin
 from tests.support.releases import SmallRelease, make_wheel, small_release

@@ -13,14 +13,14 @@ import pytest
 
 from comfypin.cli.main import main
 from comfypin.digest import Digest
+from comfypin.env.errors import PackageDamaged, PackageHashMismatch, PackagesUnavailable
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import Home, site_packages
 from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.sources import SourcePlaces
 from comfypin.env.status import env_status
-from comfypin.errors.create import PackageUnbuildable
-from comfypin.errors.env import PackageDamaged, PackageHashMismatch, PackagesUnavailable
 from comfypin.lock.model import PackagePin, PythonPins
-from comfypin.tools.vendor import VendorFolder
+from comfypin.locking.errors import PackageUnbuildable
+from comfypin.tools.vendor_folder import VendorFolder
 from tests.support.releases import PYTHON, SmallRelease, make_wheel, resolve_from_pypi, small_release
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from comfypin.cli.main import main
+from comfypin.env.errors import BuildChanged, PackDamaged, PackUnfit
+from comfypin.env.file_manifest import survey
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import Home, site_packages, venv_python
-from comfypin.env.manifest import survey
-from comfypin.env.pack import write_pack
+from comfypin.env.pack.store import BucketShelf, FolderShelf
+from comfypin.env.pack.unpack import open_pack, unpack
+from comfypin.env.pack.write import write_pack
 from comfypin.env.realize import Realized, RealizeOptions, realize
-from comfypin.env.shelf import BucketShelf, FolderShelf
-from comfypin.env.sources import SourcePlaces
 from comfypin.env.status import env_status
-from comfypin.env.unpack import open_pack, unpack
-from comfypin.errors.env import BuildChanged, PackDamaged, PackUnfit
 from comfypin.storage.azure import AzureStore
 from comfypin.storage.local import LocalStore
 from tests.support.object_servers import AzureServer

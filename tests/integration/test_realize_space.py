@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from comfypin.env.cache.package_cache import PackageCache
+from comfypin.env.errors import DiskTooSmall
+from comfypin.env.install.disk_space import MARGIN_BYTES, SOURCE_BYTES, device, needs, require_space
+from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.wheel_size import BLOCK_BYTES, UNPACKED_PER_WHEEL, unpacked_sizes
 from comfypin.env.layout import Home, site_packages
-from comfypin.env.package_cache import PackageCache
-from comfypin.env.packages import platform_of
+from comfypin.env.package_selection import platform_of
 from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.sources import SourcePlaces
-from comfypin.env.space import MARGIN_BYTES, SOURCE_BYTES, device, needs, require_space
-from comfypin.env.wheel_size import BLOCK_BYTES, UNPACKED_PER_WHEEL, unpacked_sizes
-from comfypin.errors.env import DiskTooSmall
 from comfypin.lock.model import PythonPins
 from comfypin.tools.download import download
 from tests.support.releases import PYTHON, SmallRelease, resolve_from_pypi, small_release

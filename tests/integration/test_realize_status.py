@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import Home, site_packages, venv_python
 from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.sources import SourcePlaces
 from comfypin.env.status import Drift, env_status
 from comfypin.lock.model import NodePin, PythonPins
 from tests.support.releases import (
@@ -85,7 +85,7 @@ def upgrade_by_hand(home: Home, template: SmallRelease) -> None:
 
 
 def install(home: Home, what: str) -> None:
-    from comfypin.tools.packages import uv
+    from comfypin.tools.uv import uv
 
     done = uv(["pip", "install", "--quiet", "--python", venv_python(home.root / "current"), what])
     assert done.exit_code == 0, done.stderr

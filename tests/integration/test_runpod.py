@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from comfypin.deploy.api import Api
-from comfypin.deploy.apply import apply, destroy, survey, wait_for_workers
-from comfypin.deploy.config import Deployment
-from comfypin.deploy.desired import desired_state
-from comfypin.deploy.facts import ReleaseFacts
-from comfypin.deploy.jobs import run_job
-from comfypin.deploy.plan import Step, left_over, owned, plan
 from comfypin.digest import Digest
 from comfypin.errors import ConfigError
-from comfypin.errors.deploy import ApiRefused, ApiUnreachable, DeploymentInvalid, NotOurs, WaitedTooLong
 from comfypin.http.client import HttpClient, Transport
+from comfypin.runpod.apply import apply, destroy, survey, wait_for_workers
+from comfypin.runpod.deployment_file import Deployment
+from comfypin.runpod.deployment_plan import Step, left_over, owned, plan
+from comfypin.runpod.desired_state import desired_state
+from comfypin.runpod.endpoint_client import run_job
+from comfypin.runpod.errors import ApiRefused, ApiUnreachable, DeploymentInvalid, NotOurs, WaitedTooLong
+from comfypin.runpod.management_api import Api
+from comfypin.runpod.release_facts import ReleaseFacts
 from tests.conftest import shared_path
 from tests.support.runpod_api import KEY, FakeRunPod, Fault
 

@@ -16,15 +16,15 @@ import pytest
 from botocore.exceptions import ClientError
 
 from comfypin.cli.main import main
-from comfypin.deploy.volume_bucket import VolumeBucket
-from comfypin.deploy.volume_push import Pusher
-from comfypin.deploy.volume_release import LocalFile, Record
-from comfypin.deploy.volumes import Destination, Volume, require_space
 from comfypin.digest import Digest
 from comfypin.errors import StorageError
-from comfypin.errors.deploy import VolumeTooSmall
 from comfypin.lock.codec import render
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
+from comfypin.runpod.errors import VolumeTooSmall
+from comfypin.runpod.volume_bucket import VolumeBucket
+from comfypin.runpod.volume_push import Pusher
+from comfypin.runpod.volume_release import LocalFile, Record
+from comfypin.runpod.volumes import Destination, Volume, require_space
 from comfypin.settings.environment import Settings
 from comfypin.storage.s3_settings import S3Credentials, S3Settings
 from comfypin.wiring import volume_bucket

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.serve.webhook import SIGNATURE, TIMESTAMP, signature
+from comfypin.queue.webhook import SIGNATURE, TIMESTAMP, signature
 from tests.conftest import ROOT
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.server import TOKEN, Server, serving

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from comfypin.retry import RetryPolicy
-from comfypin.sync.manifest import Manifest
-from comfypin.sync.names import Filter
+from comfypin.sync.delivery_log import Manifest
+from comfypin.sync.key_names import Filter
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.row import Row
+from comfypin.sync.outbox_row import Row
 from comfypin.sync.syncer import Delivered, Failed, Options, Syncer, SyncEvent
 from comfypin.sync.watch import Notice
 from tests.support.flaky_store import FlakyStore

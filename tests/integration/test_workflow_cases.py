@@ -14,8 +14,8 @@ from PIL import Image
 
 from comfypin.engine.command import embedded_child
 from comfypin.engine.standby import open_child
+from comfypin.jobs.handler import Handler
 from comfypin.lock.model import EngineSpec
-from comfypin.serve.handler import Handler
 from tests.conftest import shared_path
 from tests.support.services import a_service
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.graph import Conversion, convert
+from comfypin.workflow.object_info import Catalogue
 
 IMAGE: list[Any] = ["IMAGE", {}]
 

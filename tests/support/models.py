@@ -12,14 +12,14 @@ from comfypin.http.client import Credentials, Transport
 from comfypin.http.connections import Network, SystemNetwork
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import ModelPin
-from comfypin.models.effort import Budget, Effort
-from comfypin.models.httpfile import HttpSource
+from comfypin.models.http_file import HttpSource
+from comfypin.models.http_responses import model_client
 from comfypin.models.interface import ModelSource, Watcher
-from comfypin.models.local import LocalSource
-from comfypin.models.places import Places
 from comfypin.models.pull import Puller, PullOptions, PullReport
-from comfypin.models.responses import model_client
+from comfypin.models.pull_limits import Budget, Effort
+from comfypin.models.sources.local import LocalSource
 from comfypin.models.store import BlobStore
+from comfypin.models.target_paths import Places
 from comfypin.retry import RetryPolicy
 
 FAST = Effort(retry_policy=RetryPolicy(retries=3, base_s=0.02), stall_s=5.0)

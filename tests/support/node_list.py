@@ -1,6 +1,6 @@
 """A small node list in the shape of /object_info, with core classes and one of a pack."""
 
-from comfypin.workflow.catalogue import Catalogue
+from comfypin.workflow.object_info import Catalogue
 
 
 def definition(

@@ -12,7 +12,7 @@ from pathlib import Path
 from comfypin.digest import Digest
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock, NodePin, PackagePin, PythonPins, RepoPin
-from comfypin.tools.packages import uv
+from comfypin.tools.uv import uv
 
 PYTHON = "3.11"
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from comfypin.http.client import HttpClient
+from comfypin.jobs.handler import Service
+from comfypin.jobs.input_files import Fetcher, Limits
+from comfypin.jobs.request import OutputWish, S3Wish
+from comfypin.jobs.workflow_library import WorkflowFolder
 from comfypin.lock.codec import read_lock
 from comfypin.outputs.inline import InlineSink
 from comfypin.outputs.interface import OutputSink
-from comfypin.serve.fetch import Fetcher, Limits
-from comfypin.serve.handler import Service
-from comfypin.serve.wire import OutputWish, S3Wish
-from comfypin.serve.workflows import WorkflowFolder
 from comfypin.storage.interface import ObjectStore
 from comfypin.storage.memory import MemoryStore
 from comfypin.testing import FakeEngine

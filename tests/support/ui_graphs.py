@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.graph import Conversion, convert
+from comfypin.workflow.object_info import Catalogue
 from tests.support.node_list import CATALOGUE, definition
 
 CLASSES: Catalogue = {

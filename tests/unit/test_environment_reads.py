@@ -14,13 +14,13 @@ READERS = {
     "cli/entry.py",
     # What child processes inherit.
     "tools/git.py",
-    "tools/packages.py",
-    "image/programs.py",
+    "tools/uv.py",
+    "image/program_output.py",
     # Notes of what children said hold only as long as they would inherit the same.
     "env/interpreter.py",
-    "env/probed.py",
+    "env/cache/probe_notes.py",
     # Variables that a library reads, set before it is imported.
-    "serve/runpod.py",
+    "runpod/serverless.py",
     "storage/gcs_client.py",
 }
 

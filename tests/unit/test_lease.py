@@ -10,8 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.lease import LeaseHeld, LeaseLost, LeaseUnavailable
-from comfypin.lease import Holder, Lease, LeaseWatch, acquire, holder_of, is_dead, leased, process_token, try_acquire
+from comfypin.lease import (
+    Holder,
+    Lease,
+    LeaseHeld,
+    LeaseLost,
+    LeaseUnavailable,
+    LeaseWatch,
+    acquire,
+    holder_of,
+    is_dead,
+    leased,
+    process_token,
+    try_acquire,
+)
 
 ELSEWHERE = "0123456789ab-1-2-elsewhere"
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from comfypin.errors.machine import PathUnusable, ResourceRefused, machine_failure
+from comfypin.machine_errors import PathUnusable, ResourceRefused, machine_failure
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.convert.graph import convert
+from comfypin.workflow.errors import WorkflowInvalid
 from tools.record_comfyui.page import RECORDED_AT, ComfyPage
 
 

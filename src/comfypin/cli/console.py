@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
 from comfypin.engine.progress import Progress
-from comfypin.run.events import PhaseStarted, Requeued, RunEvent, to_json
+from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, to_json
 
 if TYPE_CHECKING:
     import rich.progress

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin import __version__
+from comfypin.atomic_files import free_bytes
 from comfypin.errors import ComfypinError
-from comfypin.files import free_bytes
 from comfypin.outputs.modes import OutputMode, named_mode
 from comfypin.settings.environment import Settings
 from comfypin.settings.machine import MachineSettings
@@ -123,7 +123,7 @@ def _engine(machine: MachineSettings) -> Check:
 
 def _release(machine: MachineSettings) -> Check:
     from comfypin.lock.codec import read_lock
-    from comfypin.lock.find import find_lock, release_folders, releases
+    from comfypin.lock.lookup import find_lock, release_folders, releases
 
     if machine.lock_path is None and machine.version_name is None:
         known = ", ".join(dict.fromkeys(releases(release_folders()))) or "none"
@@ -152,7 +152,7 @@ def _is_installed(module: str) -> bool:
 
 def _outputs(settings: Settings, named: OutputMode | None) -> Iterator[Check]:
     from comfypin import wiring
-    from comfypin.errors.storage import SettingMissing
+    from comfypin.settings.errors import SettingMissing
 
     for mode in KINDS:
         try:

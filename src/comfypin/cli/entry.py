@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from comfypin.errors import ComfypinError, ConfigError
 
 if TYPE_CHECKING:
-    from comfypin.image.entry import Service
+    from comfypin.image.container_command import Service
     from comfypin.settings.entry import EntrySettings
     from comfypin.settings.environment import Settings
 
@@ -32,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _enter(command: Sequence[str]) -> int:
-    from comfypin.image.entry import VOLUMES
-    from comfypin.image.init import Init
-    from comfypin.image.user import become, choose_user, survey_volumes
+    from comfypin.image.container_command import VOLUMES
+    from comfypin.image.container_user import become, choose_user, survey_volumes
+    from comfypin.image.init_process import Init
     from comfypin.settings.environment import Settings
 
     settings = Settings(os.environ)
@@ -52,7 +52,7 @@ def _enter(command: Sequence[str]) -> int:
 def _services(
     command: Sequence[str], entry: "EntrySettings", settings: "Settings", mounted: Sequence[Path]
 ) -> "tuple[Service, ...]":
-    from comfypin.image.entry import Service, choose_mode, jobs_grace, output_folder, pod_services
+    from comfypin.image.container_command import Service, choose_mode, jobs_grace, output_folder, pod_services
 
     match choose_mode(command, entry):
         case "command":
@@ -110,7 +110,7 @@ def _health() -> int:
     """Whether a pod's HTTP API answers; a worker or a command is well while it runs."""
     import http.client
 
-    from comfypin.image.entry import choose_mode
+    from comfypin.image.container_command import choose_mode
     from comfypin.settings.environment import Settings
 
     command = Path("/proc/1/cmdline").read_bytes().split(b"\0")[:-1]

@@ -102,9 +102,9 @@ def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from comfypin.env.plan import pack_name
+    from comfypin.env.errors import NothingRealized
+    from comfypin.env.realize_plan import pack_name
     from comfypin.env.receipt import read_receipt
-    from comfypin.errors.env import NothingRealized
     from comfypin.wiring import open_shelf
 
     home = _home(arguments)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from comfypin.digest import Digest
+    from comfypin.image.build_plan import ImagePlan
     from comfypin.image.context import Context, Wish
+    from comfypin.image.image_record import Pushed
     from comfypin.image.interface import ContainerBuilder, Hear
-    from comfypin.image.plan import ImagePlan
-    from comfypin.image.record import Pushed
-    from comfypin.image.registry import Credential
+    from comfypin.image.registry_login import Credential
     from comfypin.lock.model import Lock
     from comfypin.settings.environment import Settings
 
@@ -86,11 +86,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from comfypin.image.build_plan import inputs_label
     from comfypin.image.context import Wish, compute_context
+    from comfypin.image.image_names import require_tags
     from comfypin.image.interface import BuildRequest
-    from comfypin.image.names import require_tags
-    from comfypin.image.parts import own_files, write_context
-    from comfypin.image.plan import inputs_label
+    from comfypin.image.own_files import own_files, write_context
     from comfypin.wiring import open_builder
 
     tags = require_tags(arguments.tag)
@@ -128,10 +128,10 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _plan(lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBuilder", tag: str) -> "ImagePlan":
-    from comfypin.env.wheel_size import unpacked_sizes
-    from comfypin.errors.image import NoSuchImage
+    from comfypin.env.install.wheel_size import unpacked_sizes
+    from comfypin.image.build_plan import LABEL, make_plan, read_label
     from comfypin.image.context import bakes_an_env
-    from comfypin.image.plan import LABEL, make_plan, read_label
+    from comfypin.image.errors import NoSuchImage
 
     try:
         known = read_label(builder.inspect(tag).labels.get(LABEL, ""))
@@ -161,7 +161,7 @@ def _megabytes(size_bytes: int) -> str:
 
 
 def _require_room(plan: "ImagePlan", builder: "ContainerBuilder") -> None:
-    from comfypin.errors.image import NoRoomToBuild
+    from comfypin.image.errors import NoRoomToBuild
 
     free = builder.free_bytes()
     if free is not None and free < plan.disk_bytes:
@@ -169,10 +169,10 @@ def _require_room(plan: "ImagePlan", builder: "ContainerBuilder") -> None:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from comfypin.image.names import on_registry, registry_of, require_tags
-    from comfypin.image.record import Pushed, record_beside
-    from comfypin.image.registry import VARIABLES, find_credential, push
-    from comfypin.image.supply import require_tools, scan, sign
+    from comfypin.image.image_names import on_registry, registry_of, require_tags
+    from comfypin.image.image_record import Pushed, record_beside
+    from comfypin.image.registry_login import VARIABLES, find_credential, push
+    from comfypin.image.supply_chain import require_tools, scan, sign
     from comfypin.wiring import open_builder
 
     require_tools(wants_scan=arguments.scan, wants_sign=arguments.sign)
@@ -203,10 +203,10 @@ def _push(arguments: argparse.Namespace) -> int:
 
 def _attach_contents(pushed: "Pushed", lock: "Lock", credential: "Credential | None", settings: "Settings") -> str:
     """Put the list of contents beside the image in its registry; its digest there."""
-    from comfypin.image.attach import CYCLONEDX, attach
+    from comfypin.image.attachments import CYCLONEDX, attach
+    from comfypin.image.image_names import registry_of
     from comfypin.image.logins import VARIABLES, stored_credential
-    from comfypin.image.names import registry_of
-    from comfypin.image.oci import Repository
+    from comfypin.image.registry_client import Repository
     from comfypin.lock.export import export
     from comfypin.wiring import http_proxies
 
@@ -227,7 +227,7 @@ def lock_digest_of(lock: "Lock") -> "Digest":
 def _lock_of(wanted: str | None, labels: "Mapping[str, str]", settings: "Settings") -> "tuple[Path, Lock]":
     """The lock that an image was built from, by its labels; another one is not written beside."""
     from comfypin.cli.lock import read_named_lock
-    from comfypin.errors.image import NotThisRelease
+    from comfypin.image.errors import NotThisRelease
 
     where, reading = read_named_lock(wanted or labels.get("com.comfypin.release"), settings)
     said = labels.get("com.comfypin.lock")

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return StdoutUnusable.exit_code
         import traceback
 
-        from comfypin.errors.machine import machine_failure
+        from comfypin.machine_errors import machine_failure
 
         failure = machine_failure(error, os.environ)
         if "--verbose" in arguments:

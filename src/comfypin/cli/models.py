@@ -18,9 +18,9 @@ from comfypin.errors import UsageError
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
     from comfypin.models.gc import BlobUse
-    from comfypin.models.places import Places
     from comfypin.models.pull import PullReport
     from comfypin.models.store import BlobStore
+    from comfypin.models.target_paths import Places
     from comfypin.models.verify import Finding
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
@@ -98,7 +98,7 @@ class _Work:
 
 def _work(arguments: argparse.Namespace) -> _Work:
     from comfypin.cli.lock import read_named_lock
-    from comfypin.models.places import targets
+    from comfypin.models.target_paths import targets
 
     where, reading = read_named_lock(arguments.lock, arguments.settings)
     for finding in reading.warnings:
@@ -108,7 +108,7 @@ def _work(arguments: argparse.Namespace) -> _Work:
 
 
 def _trees(arguments: argparse.Namespace) -> "tuple[Places, BlobStore]":
-    from comfypin.models.places import Places
+    from comfypin.models.target_paths import Places
     from comfypin.wiring import model_store
 
     settings = arguments.settings.overridden(models_dir=arguments.models_dir)
@@ -141,8 +141,8 @@ def _bring(
     arguments: argparse.Namespace, work: _Work, models: "list[tuple[ModelPin, Path]]", *, overwrite: bool = False
 ) -> "PullReport":
     from comfypin.cli.model_progress import watching
-    from comfypin.models.effort import Budget, Effort
     from comfypin.models.pull import Puller, PullOptions
+    from comfypin.models.pull_limits import Budget, Effort
     from comfypin.wiring import model_sources
 
     settings = arguments.settings
@@ -182,7 +182,7 @@ def _print_pulled(report: "PullReport", seconds: float, *, as_json: bool) -> Non
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from comfypin.errors.model import ModelsFailed
+    from comfypin.models.errors import ModelsFailed
     from comfypin.models.verify import Present, failure, inspect_all
 
     work = _work(arguments)
@@ -236,8 +236,8 @@ def _stage(arguments: argparse.Namespace) -> int:
 
 def _copy_to(arguments: argparse.Namespace, work: _Work, to: Path) -> "PullReport":
     from comfypin.cli.model_progress import watching
-    from comfypin.models.effort import Budget
     from comfypin.models.pull import Puller
+    from comfypin.models.pull_limits import Budget
     from comfypin.models.stage import stageable
     from comfypin.wiring import model_sources, model_store
 
@@ -321,11 +321,11 @@ def _blob_json(blob: "BlobUse") -> dict[str, object]:
 def _add(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
+    from comfypin.atomic_files import write_atomically
     from comfypin.cli.lock import read_named_lock
-    from comfypin.files import write_atomically
     from comfypin.lock.codec import model_to_json, render
-    from comfypin.lock.modelspec import parse_model_spec, pin_models
-    from comfypin.models.formats import pickle_by_name
+    from comfypin.lock.model_spec import parse_model_spec, pin_models
+    from comfypin.models.file_formats import pickle_by_name
     from comfypin.wiring import model_describer
 
     where, reading = read_named_lock(arguments.lock, arguments.settings)

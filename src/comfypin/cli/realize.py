@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfypin.env.plan import Plan
     from comfypin.env.realize import Realized, RealizeOptions
+    from comfypin.env.realize_plan import Plan
     from comfypin.lock.model import Lock
 
 

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING
 from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
 from comfypin.errors import UsageError
-from comfypin.errors.output import NothingToWrite
+from comfypin.outputs.errors import NothingToWrite
 from comfypin.outputs.modes import DEFAULT_MODE, OUTPUT_MODES, OutputMode, named_mode
 from comfypin.settings.environment import Settings
 
 if TYPE_CHECKING:
     from comfypin.cli.console import Teller
+    from comfypin.jobs.job import JobResult
+    from comfypin.jobs.prepare import Request
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import Output, OutputSink
-    from comfypin.run.job import JobResult
-    from comfypin.run.prepare import Request
     from comfypin.wiring import EngineChoice
     from comfypin.workflow.document import Document
 
@@ -186,8 +186,8 @@ def _realized(plan: Plan, teller: "Teller") -> Plan:
 
 async def _run(plan: Plan, teller: "Teller") -> "JobResult":
     from comfypin import wiring
-    from comfypin.run.prepare import prepare
-    from comfypin.run.runner import run
+    from comfypin.jobs.prepare import prepare
+    from comfypin.jobs.run import run
 
     began_s = time.monotonic()
     remote = plan.engine.kind == "remote"
@@ -227,7 +227,7 @@ def _mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
 def read_release(wanted: str | None, settings: Settings) -> "Lock":
     """The lock that a flag or the environment names; what is odd in it is logged. Raises `LockError`."""
     from comfypin.lock.codec import read_lock
-    from comfypin.lock.find import find_lock
+    from comfypin.lock.lookup import find_lock
 
     path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
     reading = read_lock(path)
@@ -237,9 +237,9 @@ def read_release(wanted: str | None, settings: Settings) -> "Lock":
 
 
 def _request(arguments: argparse.Namespace) -> "Request":
-    from comfypin.run.prepare import Request, graph_of
+    from comfypin.jobs.prepare import Request, graph_of
+    from comfypin.workflow.inputs_file import read_inputs_file
     from comfypin.workflow.overrides import parse_override
-    from comfypin.workflow.sidecar import read_inputs_file
 
     document = read_workflow(arguments.workflow)
     if document.format != "ui":
@@ -264,8 +264,8 @@ def _request(arguments: argparse.Namespace) -> "Request":
 
 def read_workflow(path: str) -> "Document":
     """Read a workflow file of any format, or stdin for `-`. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
-    from comfypin.errors.workflow import WorkflowNotFound
-    from comfypin.workflow.read import MAX_FILE_BYTES, read_workflow_bytes
+    from comfypin.workflow.errors import WorkflowNotFound
+    from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
 
     try:
         if path == "-":

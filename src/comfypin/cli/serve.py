@@ -20,11 +20,11 @@ from comfypin.settings.environment import Settings
 from comfypin.settings.server import ServerSettings
 
 if TYPE_CHECKING:
+    from comfypin.jobs.handler import Service
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
-    from comfypin.serve.handler import Service
-    from comfypin.serve.queue import QueueLimits
-    from comfypin.serve.server import OpenService
+    from comfypin.queue.scheduler import QueueLimits
+    from comfypin.server.lifecycle import OpenService
 
 log = logging.getLogger(__name__)
 
@@ -90,17 +90,17 @@ def execute(arguments: argparse.Namespace) -> int:
 
 async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
     from comfypin import wiring
-    from comfypin.errors.serve import AlreadyServing
     from comfypin.lease import Lease, try_acquire
-    from comfypin.serve.app import make_app
-    from comfypin.serve.connections import ConnectionLimits
-    from comfypin.serve.folder import ServedFolder
-    from comfypin.serve.gate import Rules
-    from comfypin.serve.jobs import JobStore
-    from comfypin.serve.queue import JobQueue
-    from comfypin.serve.server import Hosting, host, listen
-    from comfypin.serve.site import Site
-    from comfypin.serve.webhook import Webhooks
+    from comfypin.queue.errors import AlreadyServing
+    from comfypin.queue.scheduler import JobQueue
+    from comfypin.queue.sqlite import JobStore
+    from comfypin.queue.webhook import Webhooks
+    from comfypin.server.app import make_app
+    from comfypin.server.auth import Rules
+    from comfypin.server.connections import ConnectionLimits
+    from comfypin.server.lifecycle import Hosting, host, listen
+    from comfypin.server.output_folder import ServedFolder
+    from comfypin.server.site import Site
 
     serving = settings.server
     address = arguments.host or ("0.0.0.0" if serving.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
@@ -155,7 +155,7 @@ def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, fol
 
 
 def _limits(arguments: argparse.Namespace) -> "QueueLimits":
-    from comfypin.serve.queue import QueueLimits
+    from comfypin.queue.scheduler import QueueLimits
 
     return QueueLimits(
         waiting=arguments.queue,
@@ -166,7 +166,7 @@ def _limits(arguments: argparse.Namespace) -> "QueueLimits":
 
 
 def _state_folder(named: Path) -> Path:
-    from comfypin.errors.serve import JobsUnusable
+    from comfypin.queue.errors import JobsUnusable
 
     folder = named.absolute()
     try:
@@ -185,8 +185,9 @@ def _output_folder(named: Path) -> Path:
 
 def _token(arguments: argparse.Namespace, serving: ServerSettings, state: Path, address: str) -> str | None:
     """The token that clients must show: COMFYPIN_TOKEN, else the one that was made at the first start."""
-    from comfypin.errors.serve import JobsUnusable, ServerUnsafe
-    from comfypin.files import write_atomically
+    from comfypin.atomic_files import write_atomically
+    from comfypin.queue.errors import JobsUnusable
+    from comfypin.server.errors import ServerUnsafe
 
     if arguments.no_auth:
         if address not in _LOOPBACK:
@@ -216,7 +217,7 @@ def _token(arguments: argparse.Namespace, serving: ServerSettings, state: Path, 
 
 
 def _kept_token(path: Path) -> str | None:
-    from comfypin.errors.serve import ServerUnsafe
+    from comfypin.server.errors import ServerUnsafe
 
     try:
         kept = path.read_text(encoding="utf-8").strip()

@@ -23,7 +23,7 @@ from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox
-    from comfypin.sync.row import Row, Tally
+    from comfypin.sync.outbox_row import Row, Tally
     from comfypin.sync.syncer import Options, SyncEvent
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -71,8 +71,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
-    from comfypin.errors.sync import FolderMissing, StillOwed
-    from comfypin.outputs.media import identify
+    from comfypin.outputs.media_types import identify
+    from comfypin.sync.errors import FolderMissing, StillOwed
     from comfypin.sync.syncer import Syncer
     from comfypin.wiring import open_store
 
@@ -133,8 +133,8 @@ def _status(arguments: argparse.Namespace, folder: str, destination: str) -> int
 
 
 def _options(arguments: argparse.Namespace, outbox: Path) -> "Options":
-    from comfypin.sync.manifest import Manifest
-    from comfypin.sync.names import Filter
+    from comfypin.sync.delivery_log import Manifest
+    from comfypin.sync.key_names import Filter
     from comfypin.sync.syncer import Options
 
     return Options(
@@ -165,8 +165,8 @@ def _outbox_path(arguments: argparse.Namespace, folder: Path, destination: str) 
 
 @contextlib.contextmanager
 def _open_outbox(path: Path, copy: Path | None, folder: Path, destination: str) -> "Iterator[Outbox]":
-    from comfypin.errors.sync import AlreadySyncing, OutboxOfAnother, OutboxUnusable
     from comfypin.lease import Lease, try_acquire
+    from comfypin.sync.errors import AlreadySyncing, OutboxOfAnother, OutboxUnusable
     from comfypin.sync.outbox import Outbox
 
     try:

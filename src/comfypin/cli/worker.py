@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
-    from comfypin.serve.handler import Handler
-    from comfypin.serve.interface import Handle
+    from comfypin.jobs.handler import Handler
+    from comfypin.jobs.interface import Handle
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin import wiring
     from comfypin.cli import console
     from comfypin.cli.run import read_release
-    from comfypin.serve.handler import Handler
-    from comfypin.serve.hosting import LoopThread
-    from comfypin.serve.runpod import RunpodWorker
-    from comfypin.serve.warmup import warm
+    from comfypin.jobs.handler import Handler
+    from comfypin.jobs.warmup import warm
+    from comfypin.runpod.loop_thread import LoopThread
+    from comfypin.runpod.serverless import RunpodWorker
 
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings = arguments.settings
@@ -95,7 +95,7 @@ def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
     if port is None:
         yield handler
         return
-    from comfypin.serve.metrics import CountedJobs, Live, Metrics
+    from comfypin.jobs.metrics import CountedJobs, Live, Metrics
 
     metrics = Metrics()
     jobs = CountedJobs(handler, metrics)
@@ -111,7 +111,7 @@ def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
 def _print_schema() -> int:
     import json
 
-    from comfypin.serve.wire import job_schema
+    from comfypin.jobs.request import job_schema
 
     print(json.dumps(job_schema(), indent=2))
     return 0

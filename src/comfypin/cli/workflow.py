@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from comfypin.digest import JsonValue
     from comfypin.lock.model import Lock
-    from comfypin.workflow.catalogue import Catalogue
-    from comfypin.workflow.describe import WorkflowInput
     from comfypin.workflow.graph import Graph
-    from comfypin.workflow.survey import Survey
+    from comfypin.workflow.object_info import Catalogue
+    from comfypin.workflow.release_check import Survey
+    from comfypin.workflow.settable_inputs import WorkflowInput
 
 _CONVERT = """Convert a workflow into the API format, exactly as ComfyUI's page does it when it queues a prompt, and
 print it. What cannot be converted is named, all at once; nothing is printed then (exit code 11)."""
@@ -97,9 +97,9 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from comfypin.cli.run import read_workflow
-    from comfypin.workflow.files import file_inputs, find_files
+    from comfypin.workflow.input_files import file_inputs, find_files
     from comfypin.workflow.load import load_workflow
-    from comfypin.workflow.survey import survey
+    from comfypin.workflow.release_check import survey
 
     document = read_workflow(arguments.workflow)
     lock = _lock(arguments)
@@ -119,9 +119,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _inputs(arguments: argparse.Namespace) -> int:
     from comfypin.cli.run import read_workflow
-    from comfypin.workflow.describe import MAIN_KINDS, describe_inputs, input_schema
+    from comfypin.workflow.inputs_file import named_inputs, read_inputs_file
     from comfypin.workflow.load import load_workflow
-    from comfypin.workflow.sidecar import named_inputs, read_inputs_file
+    from comfypin.workflow.settable_inputs import MAIN_KINDS, describe_inputs, input_schema
 
     document = read_workflow(arguments.workflow)
     catalogue = _catalogue(arguments, _lock(arguments))
@@ -146,7 +146,7 @@ def _inputs(arguments: argparse.Namespace) -> int:
 def _lock(arguments: argparse.Namespace) -> "Lock | None":
     """The release: the one that is named; where nothing else says what the engine knows, the environment's."""
     from comfypin.lock.codec import read_lock
-    from comfypin.lock.find import find_lock
+    from comfypin.lock.lookup import find_lock
 
     if arguments.lock is None and (arguments.object_info is not None or arguments.engine_url is not None):
         return None
@@ -175,7 +175,7 @@ def _catalogue(arguments: argparse.Namespace, lock: "Lock | None") -> "Catalogue
 
 
 def _read_object_info(path: Path) -> "Catalogue":
-    from comfypin.workflow.catalogue import to_catalogue
+    from comfypin.workflow.object_info import to_catalogue
 
     try:
         value = json.loads(path.read_bytes())
@@ -239,7 +239,7 @@ def _beside(workflow: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    from comfypin.files import write_atomically
+    from comfypin.atomic_files import write_atomically
 
     try:
         write_atomically(path, text.encode())

@@ -10,21 +10,20 @@ from dataclasses import replace
 import aiohttp
 
 from comfypin.digest import JsonValue
-from comfypin.engine.feed import Feeder
-from comfypin.engine.history import HistoryEntry, Interrupted, Raised, Succeeded
+from comfypin.engine.cleanup import Leftovers
+from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, NodeFailed, PromptInterrupted, PromptLost
 from comfypin.engine.host import Address, EngineHost
+from comfypin.engine.http_transport import Patience, Transport
+from comfypin.engine.input_files import Feeder
 from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
-from comfypin.engine.leftovers import Leftovers
-from comfypin.engine.link import Link, Ticket
 from comfypin.engine.messages import parse_cancelled
-from comfypin.engine.refusal import Refusal, parse_refusal
-from comfypin.engine.results import collect_outputs
-from comfypin.engine.transport import Patience, Transport
+from comfypin.engine.prompt_history import HistoryEntry, Interrupted, Raised, Succeeded
+from comfypin.engine.prompt_results import collect_outputs
+from comfypin.engine.prompt_tracker import Link, Ticket
+from comfypin.engine.rejection import Refusal, parse_refusal
 from comfypin.errors import ComfypinError, EngineError
-from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable
-from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
-from comfypin.errors.workflow import WorkflowRejected
-from comfypin.workflow.catalogue import EngineCatalogue, to_catalogue
+from comfypin.workflow.errors import WorkflowRejected
+from comfypin.workflow.object_info import EngineCatalogue, to_catalogue
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0

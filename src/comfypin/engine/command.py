@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfypin.engine.errors import EngineNotFound
 from comfypin.engine.host import Folders
-from comfypin.errors.engine import EngineNotFound
 from comfypin.lock.model import EngineSpec
 
 log = logging.getLogger(__name__)

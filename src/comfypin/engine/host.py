@@ -6,8 +6,8 @@ from typing import Protocol
 
 from yarl import URL
 
+from comfypin.engine.errors import EngineCrashed, EngineUnreachable
 from comfypin.errors import EngineError
-from comfypin.errors.engine import EngineCrashed, EngineUnreachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

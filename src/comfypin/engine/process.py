@@ -15,12 +15,12 @@ import aiohttp
 from yarl import URL
 
 from comfypin.engine.command import ChildSpec, WorkFolder
+from comfypin.engine.errors import EngineCrashed, EngineStartFailed, EngineUnreachable
+from comfypin.engine.exit_reason import explain_exit, port_was_taken
 from comfypin.engine.host import Address
-from comfypin.engine.journal import Journal
-from comfypin.engine.postmortem import explain_exit, port_was_taken
-from comfypin.engine.transport import Patience, Transport
+from comfypin.engine.http_transport import Patience, Transport
+from comfypin.engine.log_tail import Journal
 from comfypin.errors import EngineError
-from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
 from comfypin.retry import RetryPolicy
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 import aiohttp
 
 from comfypin.engine.client import HttpEngine
+from comfypin.engine.errors import EngineCrashed, EngineUnreachable
 from comfypin.engine.host import Address
-from comfypin.engine.transport import Patience, base_url
+from comfypin.engine.http_transport import Patience, base_url
 from comfypin.errors import EngineError
-from comfypin.errors.engine import EngineCrashed, EngineUnreachable
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import aiohttp
 
+from comfypin.engine.cleanup import Leftovers
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder
+from comfypin.engine.errors import EngineCrashed, EngineStartFailed, EngineUnreachable
 from comfypin.engine.host import Address
-from comfypin.engine.leftovers import Leftovers
+from comfypin.engine.http_transport import Patience
 from comfypin.engine.process import ChildHost, Supervision
-from comfypin.engine.transport import Patience
 from comfypin.errors import EngineError
-from comfypin.errors.engine import EngineCrashed, EngineStartFailed, EngineUnreachable
 
 
 class StandbyHost:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from comfypin.env.layout import BYTECODE, COMFYUI, VENV, site_packages, venv_python
-from comfypin.tools.packages import clean_environment
 from comfypin.tools.process import run
+from comfypin.tools.uv import clean_environment
 
 COMPILE_TIMEOUT_S = 3600.0
 

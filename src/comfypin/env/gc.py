@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.env.cache_gc import Links, find_unneeded, remove_from_uv
+from comfypin.env.cache.package_cache import remove_folder
+from comfypin.env.cache.package_gc import Links, find_unneeded, remove_from_uv
+from comfypin.env.cache.source_gc import remove_source, unneeded_archives, unneeded_commits, unneeded_notes
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import PACKING, RECEIPT, TEMPORARY, Home
-from comfypin.env.package_cache import remove_folder
-from comfypin.env.source_gc import remove_source, unneeded_archives, unneeded_commits, unneeded_notes
-from comfypin.env.sources import SourcePlaces
 from comfypin.lease import Lease, holder_of, is_dead, try_acquire
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from comfypin.atomic_files import write_atomically
+from comfypin.env.errors import PackagesUnavailable, PythonMissing
 from comfypin.env.layout import VENV, venv_python
-from comfypin.env.packages import Interpreter, machine_name
-from comfypin.errors.env import PackagesUnavailable, PythonMissing
-from comfypin.errors.tools import ToolTimedOut
-from comfypin.files import write_atomically
+from comfypin.env.package_selection import Interpreter, machine_name
 from comfypin.lease import process_token
-from comfypin.tools.packages import clean_environment, uv
+from comfypin.tools.errors import ToolTimedOut
 from comfypin.tools.process import run
+from comfypin.tools.uv import clean_environment, uv
 
 # Asked of the interpreter itself: its `sys` decides which wheels fit, not ours.
 _QUESTION = """

@@ -4,9 +4,9 @@ import json
 import os
 from pathlib import Path
 
+from comfypin.atomic_files import write_atomically
 from comfypin.env.layout import COMFYUI
 from comfypin.env.receipt import Receipt
-from comfypin.files import write_atomically
 from comfypin.lock.model import Lock
 
 FILE = "extra_model_paths.yaml"

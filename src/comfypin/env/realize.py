@@ -13,20 +13,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from comfypin.env.build import Build
-from comfypin.env.install import vendored_wheels
+from comfypin.atomic_files import write_atomically
+from comfypin.env.cache.package_cache import PackageCache
+from comfypin.env.errors import DiskFull, HomeOccupied, HomeUnusable, PackDamaged, PackUnfit
+from comfypin.env.install.build import Build
+from comfypin.env.install.disk_space import device, require_space_to_build
+from comfypin.env.install.packages import vendored_wheels
+from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.interpreter import find_interpreter, replace_link, rewire, works
 from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home, sweep_packings
 from comfypin.env.model_paths import write_model_paths
-from comfypin.env.package_cache import PackageCache
-from comfypin.env.packages import Interpreter, file_name, machine_name
-from comfypin.env.plan import Action, Plan, Recipe, Survey, key_of, make_plan, make_recipe, pack_name, require_pinned
+from comfypin.env.pack.store import Shelf
+from comfypin.env.package_selection import Interpreter, file_name, machine_name
+from comfypin.env.realize_plan import (
+    Action,
+    Plan,
+    Recipe,
+    Survey,
+    key_of,
+    make_plan,
+    make_recipe,
+    pack_name,
+    require_pinned,
+)
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
-from comfypin.env.shelf import Shelf
-from comfypin.env.sources import SourcePlaces
-from comfypin.env.space import device, require_space_to_build
-from comfypin.errors.env import DiskFull, HomeOccupied, HomeUnusable, PackDamaged, PackUnfit
-from comfypin.files import write_atomically
 from comfypin.lease import Holder, Lease, acquire
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock, PackagePin

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.env.layout import RECEIPT
-from comfypin.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from comfypin.digest import JsonValue
 from comfypin.env.bytecode import changed_bytecode
+from comfypin.env.errors import NothingRealized
+from comfypin.env.file_manifest import Changes, Record, compare, read_manifest, read_records, survey
 from comfypin.env.interpreter import is_wired, runs, works
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, VENV, Home, site_packages, venv_python
-from comfypin.env.manifest import Changes, Record, compare, read_manifest, read_records, survey
-from comfypin.env.packages import normalized
+from comfypin.env.package_selection import normalized
 from comfypin.env.receipt import Receipt, SourcePin, read_receipt
-from comfypin.errors.env import NothingRealized
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
-from comfypin.files import free_bytes
+from comfypin.atomic_files import free_bytes
 from comfypin.image.context import FIXED_TIME_S
+from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
+from comfypin.image.image_names import is_local
 from comfypin.image.interface import BuildRequest, Built, Hear, request_words
-from comfypin.image.names import is_local
-from comfypin.image.programs import speak
+from comfypin.image.program_output import speak
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.process import run
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from comfypin.errors.image import ReleaseUnfitForImage
+from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.image.interface import Bake
 from comfypin.lock.codec import lock_digest, render
 from comfypin.lock.export import export

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.errors.image import BuildFailed, NoSuchImage, PushFailed
-from comfypin.files import free_bytes
+from comfypin.atomic_files import free_bytes
+from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
 from comfypin.image.interface import BuildRequest, Built, Hear, request_words
-from comfypin.image.programs import speak
+from comfypin.image.program_output import speak
 from comfypin.tools.process import run
 
 _DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from comfypin.errors.tools import ToolMissing, ToolTimedOut
-from comfypin.image.registry import Credential
+from comfypin.image.registry_login import Credential
+from comfypin.tools.errors import ToolMissing, ToolTimedOut
 from comfypin.tools.process import run
 
 VARIABLES = ("HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR")

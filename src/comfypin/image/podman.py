@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.errors.image import BuildFailed, NoSuchImage
-from comfypin.files import free_bytes
+from comfypin.atomic_files import free_bytes
 from comfypin.image.buildah import build_words, push_as_buildah, save_as_buildah
+from comfypin.image.errors import BuildFailed, NoSuchImage
 from comfypin.image.interface import BuildRequest, Built, Hear
-from comfypin.image.programs import speak
+from comfypin.image.program_output import speak
 from comfypin.tools.process import run
 
 

@@ -1,1 +1,1 @@
-"""The lock: read, checked, made, compared."""
+"""The lock itself, pure: read, checked, compared, exported."""

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import parse_qsl, urlsplit
 
-from comfypin.errors.lock import Finding, Severity
 from comfypin.lock.document import describe, json_path
+from comfypin.lock.errors import Finding, Severity
 from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.digest import Digest, JsonValue, canonical_json
-from comfypin.errors.lock import Finding, LockInvalid
 from comfypin.lock.check import duplicates
 from comfypin.lock.document import describe, json_path, load, read_bytes
+from comfypin.lock.errors import Finding, LockInvalid
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, Release, RepoPin
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _wire(document: dict[str, JsonValue], schema: int, default_name: str | None)
     if schema == 3:
         return Lock3.model_validate(document)
     # Their pydantic models take longer to build than a lock of today takes to read.
-    from comfypin.lock.legacy import Lock1, Lock2
+    from comfypin.lock.old_schemas import Lock1, Lock2
 
     name_key = "version_name" if schema == 1 else "version_id"
     document = {"schema_version": schema, **document}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from comfypin.digest import JsonValue
-from comfypin.errors.lock import Finding, LockInvalid, LockUnreadable
+from comfypin.lock.errors import Finding, LockInvalid, LockUnreadable
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 100

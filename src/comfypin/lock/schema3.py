@@ -8,8 +8,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from comfypin.digest import Digest
 from comfypin.digest import JsonValue as Json
-from comfypin.errors.lock import Finding
-from comfypin.lock import fields as f
+from comfypin.lock import field_kinds as f
+from comfypin.lock.errors import Finding
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 
 JsonObject = dict[str, JsonValue]

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from comfypin.errors.lock import Finding
+from comfypin.addresses import hide_credentials
 from comfypin.lock.codec import lock_digest
+from comfypin.lock.errors import Finding
 from comfypin.lock.model import Lock, ModelPin, NodePin, RepoPin
-from comfypin.tools.git import shown
 
 
 def lines(lock: Lock) -> Iterator[str]:
@@ -44,7 +44,7 @@ def finding_lines(findings: Sequence[Finding], *, at_most: int = 3) -> Iterator[
 def _repo(pin: RepoPin | NodePin) -> str:
     ref = f" ({pin.ref})" if pin.ref else ""
     changed = " with a patch" if pin.patch else ""
-    return f"{shown(pin.repo) if pin.repo else 'no repository'} @ {pin.commit or 'no commit'}{ref}{changed}"
+    return f"{hide_credentials(pin.repo) if pin.repo else 'no repository'} @ {pin.commit or 'no commit'}{ref}{changed}"
 
 
 def _node(node: NodePin) -> tuple[str, str]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest
-from comfypin.errors.model import SourceUnavailable, UnknownSource, WrongLength
 from comfypin.http.stall import StallWatch
+from comfypin.models.errors import SourceUnavailable, UnknownSource, WrongLength
 from comfypin.models.interface import ModelSource, RemoteFile, SourceFacts, Wanted, shown
 from comfypin.retry import Retry, RetryPolicy
 

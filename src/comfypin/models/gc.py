@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest
-from comfypin.errors.model import TargetRefused
 from comfypin.lock.model import ModelPin
-from comfypin.models.places import Places
+from comfypin.models.errors import TargetRefused
 from comfypin.models.store import BlobStore
+from comfypin.models.target_paths import Places
 
 # An unfinished file that nobody went on with for so long is given up.
 STALE_PARTIAL_S = 7 * 24 * 3600

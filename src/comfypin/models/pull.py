@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from comfypin.atomic_files import free_bytes
 from comfypin.digest import Digest, JsonValue
 from comfypin.errors import ComfypinError, LeaseError, ModelError
-from comfypin.errors.model import (
+from comfypin.lease import Lease, acquire
+from comfypin.lock.model import ModelPin
+from comfypin.models.errors import (
     DiskTooSmall,
     ModelsFailed,
     ModelUnavailable,
@@ -19,14 +22,11 @@ from comfypin.errors.model import (
     TargetRefused,
     UnknownSource,
 )
-from comfypin.files import free_bytes
-from comfypin.lease import Lease, acquire
-from comfypin.lock.model import ModelPin
-from comfypin.models.effort import Budget, Effort
-from comfypin.models.formats import format_problem, pickle_by_name
+from comfypin.models.file_formats import format_problem, pickle_by_name
 from comfypin.models.interface import CachedSource, ModelSource, Stop, Unwatched, Wanted, Watcher, shown
-from comfypin.models.local import LocalSource
-from comfypin.models.partial import Partial
+from comfypin.models.partial_file import Partial
+from comfypin.models.pull_limits import Budget, Effort
+from comfypin.models.sources.local import LocalSource
 from comfypin.models.store import BlobStore, LinkKind
 from comfypin.models.transfer import fetch
 

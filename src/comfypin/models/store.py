@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from comfypin.atomic_files import free_bytes, fsync_folder
 from comfypin.digest import Digest
 from comfypin.errors import LeaseError
-from comfypin.errors.model import DiskTooSmall, ModelDiffers
-from comfypin.files import free_bytes, fsync_folder
 from comfypin.lease import Lease, acquire, is_dead, process_token, try_acquire
 from comfypin.lock.model import ModelPin
-from comfypin.models.ledger import Ledger
-from comfypin.models.partial import Partial
-from comfypin.models.releases import Releases
-from comfypin.models.scratch import Scratch
+from comfypin.models.digest_cache import Ledger
+from comfypin.models.errors import DiskTooSmall, ModelDiffers
+from comfypin.models.partial_file import Partial
+from comfypin.models.release_index import Releases
+from comfypin.models.temp_files import Scratch
 
 LinkKind = Literal["symlink", "hardlink", "reflink", "copy"]
 

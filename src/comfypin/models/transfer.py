@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError
-from comfypin.errors.model import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
 from comfypin.http.stall import StallWatch
-from comfypin.models.effort import Budget, Effort, Hunger, Trouble
+from comfypin.models.download_parts import Part, Parts
+from comfypin.models.errors import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
 from comfypin.models.interface import ModelSource, Reader, RemoteFile, Stop, Wanted, shown
-from comfypin.models.partial import Journal, Partial
-from comfypin.models.parts import Part, Parts
+from comfypin.models.partial_file import Journal, Partial
+from comfypin.models.pull_limits import Budget, Effort, Hunger, Trouble
 from comfypin.retry import Failures, RetryPolicy
 
 # What is asked for first, before the size is known; a file that is not larger needs no other request.

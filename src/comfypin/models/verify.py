@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 from comfypin.digest import Digest
 from comfypin.errors import ModelError
-from comfypin.errors.model import ModelDiffers, StoreFailed
 from comfypin.lock.model import ModelPin
-from comfypin.models.effort import available_cores
-from comfypin.models.formats import format_problem
+from comfypin.models.errors import ModelDiffers, StoreFailed
+from comfypin.models.file_formats import format_problem
+from comfypin.models.pull_limits import available_cores
 from comfypin.models.store import BlobStore
 
 # Checking what is known waits for the file system, not for the processor.

@@ -13,9 +13,9 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
 from comfypin.digest import Digest
+from comfypin.outputs.delivery_manifest import Stored, manifest_of
 from comfypin.outputs.interface import Delivery, JobFacts, Output
-from comfypin.outputs.manifest import Stored, manifest_of
-from comfypin.outputs.template import KeyTemplate, safe_word
+from comfypin.outputs.key_template import KeyTemplate, safe_word
 from comfypin.storage.interface import ObjectStore, Payload, StoredObject
 from comfypin.storage.thread_pool import ThreadsByNeed
 from comfypin.temp_folders import temp_folder

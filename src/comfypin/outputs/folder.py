@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from comfypin.atomic_files import atomic_file, contained_path, fsync_folder
 from comfypin.digest import CHUNK_BYTES, Digest
-from comfypin.errors.output import FolderUnusable, OutputChanged, OutputNotWritten, OutputUnreadable, not_written
-from comfypin.files import atomic_file, contained_path, fsync_folder
+from comfypin.outputs.errors import FolderUnusable, OutputChanged, OutputNotWritten, OutputUnreadable, not_written
+from comfypin.outputs.file_names import candidates, safe_name
 from comfypin.outputs.interface import Delivery, JobFacts, Output
-from comfypin.outputs.naming import candidates, safe_name
 
 
 class FolderSink:

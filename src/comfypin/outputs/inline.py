@@ -5,8 +5,7 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-from comfypin.errors.output import OutputUnreadable
-from comfypin.errors.storage import InlineTooBig
+from comfypin.outputs.errors import InlineTooBig, OutputUnreadable
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 
 _SMALL_BYTES = 1 << 20

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from comfypin.atomic_files import FileStamp
 from comfypin.digest import Digest
-from comfypin.files import FileStamp
 from comfypin.lock.model import Release
 from comfypin.workflow.graph import NodeId
 

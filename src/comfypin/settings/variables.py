@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from comfypin.errors import ConfigError
-from comfypin.errors.storage import SettingInvalid
+from comfypin.settings.errors import SettingInvalid
 
 _LONGEST_PATH = 1024
 _MOST_PORT = 999_999  # above 65535 Runpod's symmetrical ports begin

@@ -19,15 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import quote, unquote
 
 from comfypin.errors import StorageError
-from comfypin.errors.storage import (
-    ChecksumMismatch,
-    NotStored,
-    ObjectMissing,
-    PayloadUnreadable,
-    SettingMissing,
-    SigningImpossible,
-)
+from comfypin.settings.errors import SettingMissing
 from comfypin.storage.azure_settings import AzureSettings
+from comfypin.storage.errors import ChecksumMismatch, NotStored, ObjectMissing, PayloadUnreadable, SigningImpossible
 from comfypin.storage.interface import Payload, StoredObject
 from comfypin.storage.keys import joined_key
 from comfypin.storage.payload_file import open_payload, read_whole, require_as_hashed

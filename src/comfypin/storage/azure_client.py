@@ -10,7 +10,10 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 from urllib3.exceptions import HTTPError
 
 from comfypin.errors import ConfigError, StorageError
-from comfypin.errors.storage import (
+from comfypin.settings.errors import SettingInvalid, SettingMissing
+from comfypin.storage import network_errors
+from comfypin.storage.azure_settings import AzureSettings
+from comfypin.storage.errors import (
     BucketMissing,
     ChecksumMismatch,
     ClockSkewed,
@@ -20,14 +23,10 @@ from comfypin.errors.storage import (
     ObjectMissing,
     PermissionMissing,
     ProviderSaid,
-    SettingInvalid,
-    SettingMissing,
     StoreBusy,
     StoreRefused,
     with_request_id,
 )
-from comfypin.storage import network_errors
-from comfypin.storage.azure_settings import AzureSettings
 from comfypin.storage.proxy import ProxyFailed
 from comfypin.storage.redaction import redacted
 from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, session_for

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from comfypin.errors.storage import SettingInvalid
+from comfypin.settings.errors import SettingInvalid
 from comfypin.storage.endpoint import checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
 from comfypin.storage.proxy import Proxies

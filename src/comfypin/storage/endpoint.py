@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from comfypin.errors.storage import SettingInvalid
+from comfypin.settings.errors import SettingInvalid
 from comfypin.storage.keys import encoded_key
 
 

@@ -10,13 +10,13 @@ import logging
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from comfypin.errors.storage import (
+from comfypin.settings.errors import SettingMissing
+from comfypin.storage.errors import (
     ChecksumMismatch,
     NotStored,
     ObjectMissing,
     PermissionMissing,
     PublicAccessImpossible,
-    SettingMissing,
 )
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.interface import Payload, StoredObject

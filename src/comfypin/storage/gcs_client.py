@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import StorageError
-from comfypin.errors.storage import PayloadUnreadable, Transient
+from comfypin.storage.errors import PayloadUnreadable, Transient
 from comfypin.storage.gcs_credentials import GoogleCredentials
 from comfypin.storage.gcs_errors import (
     FAILURES,

@@ -19,7 +19,7 @@ from google.auth.credentials import Credentials, Signing, with_scopes_if_require
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
 
-from comfypin.errors.storage import CredentialsMissing, SigningImpossible, StoreUnreachable
+from comfypin.storage.errors import CredentialsMissing, SigningImpossible, StoreUnreachable
 from comfypin.storage.gcs_errors import GIVES_TOKENS, without_token
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.proxy import Proxies, ProxyFailed

@@ -9,7 +9,8 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.storage.exceptions import InvalidResponse
 
 from comfypin.errors import StorageError
-from comfypin.errors.storage import (
+from comfypin.storage import network_errors
+from comfypin.storage.errors import (
     BucketMissing,
     ChecksumMismatch,
     ClockSkewed,
@@ -25,7 +26,6 @@ from comfypin.errors.storage import (
     StoreUnreachable,
     with_request_id,
 )
-from comfypin.storage import network_errors
 from comfypin.storage.proxy import Proxy, ProxyFailed
 from comfypin.storage.redaction import redacted
 

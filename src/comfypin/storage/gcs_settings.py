@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comfypin.errors.storage import SettingInvalid
+from comfypin.settings.errors import SettingInvalid
 from comfypin.storage.endpoint import checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
 from comfypin.storage.proxy import Proxies

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
+from comfypin.atomic_files import FileStamp
 from comfypin.digest import Digest
-from comfypin.files import FileStamp
 
 DEFAULT_PREFIX = "comfy/outputs"
 DEFAULT_RETRIES = 3

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import quote
 
-from comfypin.errors.storage import KeyInvalid
+from comfypin.storage.errors import KeyInvalid
 
 # What nearly all keys are; only others are looked at part by part.
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")

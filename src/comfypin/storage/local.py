@@ -6,14 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from comfypin.atomic_files import atomic_file, contained_path, write_atomically
 from comfypin.digest import CHUNK_BYTES, Digest
-from comfypin.errors.storage import (
-    KeyInvalid,
-    ObjectMissing,
-    SigningImpossible,
-    StoreFull,
-)
-from comfypin.files import atomic_file, contained_path, write_atomically
+from comfypin.storage.errors import KeyInvalid, ObjectMissing, SigningImpossible, StoreFull
 from comfypin.storage.interface import Payload, StoredObject
 from comfypin.storage.keys import checked_key
 from comfypin.storage.payload_file import changed, copy_hashed

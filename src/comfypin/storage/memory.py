@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from comfypin.digest import CHUNK_BYTES
-from comfypin.errors.storage import ObjectMissing
+from comfypin.storage.errors import ObjectMissing
 from comfypin.storage.interface import Payload, StoredObject
 from comfypin.storage.keys import checked_key
 from comfypin.storage.payload_file import open_payload, read_whole

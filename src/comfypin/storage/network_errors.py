@@ -15,7 +15,7 @@ from urllib3.exceptions import (
 )
 
 from comfypin.errors import StorageError
-from comfypin.errors.storage import StoreUnreachable
+from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.proxy import Proxy, ProxyFailed
 
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from comfypin.atomic_files import FileStamp
 from comfypin.digest import CHUNK_BYTES, Digest
-from comfypin.errors.storage import PayloadUnreadable
-from comfypin.files import FileStamp
+from comfypin.storage.errors import PayloadUnreadable
 from comfypin.storage.interface import Payload
 
 

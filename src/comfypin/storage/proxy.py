@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from comfypin.errors import StorageError
-from comfypin.errors.storage import ProxyRefused, SettingInvalid, StoreUnreachable
+from comfypin.settings.errors import SettingInvalid
 from comfypin.storage.endpoint import known_host
+from comfypin.storage.errors import ProxyRefused, StoreUnreachable
 
 PROXY_WANTS_LOGIN = 407
 

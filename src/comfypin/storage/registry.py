@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from comfypin.errors import UsageError
-from comfypin.errors.storage import SdkMissing
+from comfypin.storage.errors import SdkMissing
 from comfypin.storage.interface import BucketSettings, ObjectStore
 from comfypin.storage.keys import clean_prefix
 

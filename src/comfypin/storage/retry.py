@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from comfypin import retry
-from comfypin.errors.storage import Transient
+from comfypin.storage.errors import Transient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -15,14 +15,7 @@ from urllib.parse import quote, unquote
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import StorageError
-from comfypin.errors.storage import (
-    ChecksumMismatch,
-    NotAStore,
-    NotStored,
-    ObjectMissing,
-    SigningImpossible,
-    Transient,
-)
+from comfypin.storage.errors import ChecksumMismatch, NotAStore, NotStored, ObjectMissing, SigningImpossible, Transient
 from comfypin.storage.interface import Payload, StoredObject
 from comfypin.storage.keys import joined_key
 from comfypin.storage.part_sizes import PART_BYTES

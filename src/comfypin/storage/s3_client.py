@@ -18,8 +18,9 @@ from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.parsers import ResponseParserError
 
 from comfypin import __version__
-from comfypin.errors.storage import ProviderSaid, SettingMissing
+from comfypin.settings.errors import SettingMissing
 from comfypin.storage.endpoint import Place
+from comfypin.storage.errors import ProviderSaid
 from comfypin.storage.redaction import redact_library_logs
 from comfypin.storage.s3_errors import (
     BODY,

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from botocore import exceptions
 
 from comfypin.errors import ComfypinError, ConfigError, StorageError
-from comfypin.errors.storage import (
+from comfypin.settings.errors import SettingInvalid, SettingsConflict
+from comfypin.storage.errors import (
     BucketMissing,
     ClockSkewed,
     CredentialsMissing,
@@ -19,8 +20,6 @@ from comfypin.errors.storage import (
     ObjectMissing,
     PermissionMissing,
     ProviderSaid,
-    SettingInvalid,
-    SettingsConflict,
     StoreBusy,
     StoreRefused,
     StoreUnreachable,

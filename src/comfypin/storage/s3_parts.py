@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from comfypin.errors import Cancelled, StorageError
-from comfypin.errors.storage import StoreBusy, StoreRefused
+from comfypin.storage.errors import StoreBusy, StoreRefused
 from comfypin.storage.interface import Payload
 from comfypin.storage.part_sizes import joined_etag, part_size
 from comfypin.storage.retry import Retry

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from comfypin.errors.storage import SettingInvalid, SettingsConflict
+from comfypin.settings.errors import SettingInvalid, SettingsConflict
 from comfypin.settings.state import state_folder
 from comfypin.settings.variables import fit_for_headers, written
 from comfypin.storage.endpoint import Place, checked_address

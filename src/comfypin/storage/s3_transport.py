@@ -21,7 +21,7 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from comfypin.errors.storage import CertificatesUnusable, ProviderSaid, StoreBusy
+from comfypin.storage.errors import CertificatesUnusable, ProviderSaid, StoreBusy
 from comfypin.storage.network_errors import explained
 from comfypin.storage.proxy import PROXY_WANTS_LOGIN, Proxies, Proxy, ProxyFailed
 from comfypin.storage.upload_body import OtherWhenSent, UploadBody

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from comfypin.errors.storage import CertificatesUnusable
+from comfypin.storage.errors import CertificatesUnusable
 from comfypin.storage.proxy import PROXY_WANTS_LOGIN, Proxies, Proxy, ProxyFailed
 
 Pace = Callable[[int], None]

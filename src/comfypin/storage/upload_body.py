@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from comfypin.errors.storage import PayloadUnreadable
+from comfypin.storage.errors import PayloadUnreadable
 from comfypin.storage.interface import Payload
 from comfypin.storage.payload_file import changed
 

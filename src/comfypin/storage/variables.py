@@ -2,8 +2,9 @@
 
 import re
 
-from comfypin.errors.storage import KeyInvalid, SettingInvalid
+from comfypin.settings.errors import SettingInvalid
 from comfypin.settings.variables import Variables
+from comfypin.storage.errors import KeyInvalid
 from comfypin.storage.interface import DEFAULT_PREFIX
 from comfypin.storage.keys import clean_prefix
 from comfypin.storage.registry import SCHEMES

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.errors.sync import OutboxUnusable
-from comfypin.sync.row import Row, State, Tally
+from comfypin.sync.errors import OutboxUnusable
+from comfypin.sync.outbox_row import Row, State, Tally
 from comfypin.sync.scan import Fingerprint
 from comfypin.sync.snapshot import Snapshot, load
 

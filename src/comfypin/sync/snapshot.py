@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from comfypin.atomic_files import atomic_file
 from comfypin.digest import Digest
-from comfypin.errors.sync import OutboxUnusable
-from comfypin.files import atomic_file
-from comfypin.sync.row import Row
+from comfypin.sync.errors import OutboxUnusable
+from comfypin.sync.outbox_row import Row
 from comfypin.sync.scan import Fingerprint
 
 _AT_LEAST_EVERY_S = 5.0

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from comfypin.atomic_files import free_bytes
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, StorageError
-from comfypin.errors.sync import FolderMissing, OutboxUnusable
-from comfypin.files import free_bytes
 from comfypin.retry import RetryPolicy
 from comfypin.storage.interface import ObjectStore, Payload
-from comfypin.sync.lanes import Lanes
-from comfypin.sync.manifest import Manifest
-from comfypin.sync.names import Filter, key_of, revision_key
+from comfypin.sync.debounce import Settling
+from comfypin.sync.delivery_log import Manifest
+from comfypin.sync.errors import FolderMissing, OutboxUnusable
+from comfypin.sync.key_names import Filter, key_of, revision_key
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.pace import Pace
+from comfypin.sync.outbox_row import Row
+from comfypin.sync.rate_limit import Pace
 from comfypin.sync.remove import finish_removal, is_set_aside, remove_unchanged
-from comfypin.sync.row import Row
 from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
-from comfypin.sync.settle import Settling
+from comfypin.sync.upload_order import Lanes
 from comfypin.sync.watch import Closed, Found, Notice, Scanned, Sighting, Watch
 
 OnChange = Literal["overwrite", "version", "ignore"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from inotify_simple import Event, INotify, flags
 
-from comfypin.files import is_local
+from comfypin.atomic_files import is_local
 from comfypin.sync.scan import Fingerprint, files_in, fingerprint, folders_below
 
 _POLL_S = 5.0

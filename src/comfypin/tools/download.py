@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from comfypin.atomic_files import atomic_file
 from comfypin.digest import CHUNK_BYTES, Digest
-from comfypin.errors.tools import DownloadFailed, DownloadWrong
-from comfypin.files import atomic_file
 from comfypin.retry import RetryPolicy
+from comfypin.tools.errors import DownloadFailed, DownloadWrong
 
 if TYPE_CHECKING:
     from comfypin.http.proxies import Proxies

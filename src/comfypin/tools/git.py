@@ -15,9 +15,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin
 
-from comfypin.errors.tools import (
+from comfypin.addresses import hide_credentials
+from comfypin.atomic_files import link_stays_inside
+from comfypin.lease import is_dead, process_token
+from comfypin.tools.errors import (
     CommitMissing,
     CommitNotHere,
     PatchUnfit,
@@ -26,8 +29,6 @@ from comfypin.errors.tools import (
     TreeIncomplete,
     TreeRefused,
 )
-from comfypin.files import link_stays_inside
-from comfypin.lease import is_dead, process_token
 from comfypin.tools.process import Finished, run
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -71,7 +72,7 @@ class Commits:
             bundle = None
         if bundle is None and self.offline:
             searched = tuple(str(place) for place in (self.cache, self.bundles) if place)
-            raise CommitNotHere(repo=shown(repo), commit=commit, searched=searched)
+            raise CommitNotHere(repo=hide_credentials(repo), commit=commit, searched=searched)
         self.cache.mkdir(parents=True, exist_ok=True)
         _sweep(self.cache)
         temporary = self.cache / f".tmp-{process_token()}"
@@ -86,14 +87,6 @@ class Commits:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return kept
-
-
-def shown(repo: str) -> str:
-    """A repository's address without the user name and token that it may carry."""
-    parts = urlsplit(repo)
-    if not parts.scheme or "@" not in parts.netloc:
-        return repo
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None:
@@ -118,7 +111,7 @@ def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None
         address = addresses.get(entry.path)
         if address is None:
             reason = "it is a submodule that .gitmodules does not name"
-            raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+            raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
         write_commit(commits, _absolute_address(repo, address), entry.oid, folder / entry.path)
     # Links last: nothing is ever written through one.
     for entry, data in links:
@@ -143,7 +136,7 @@ def submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...
     for entry in modules:
         if entry.path not in addresses:
             reason = "it is a submodule that .gitmodules does not name"
-            raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+            raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
     return tuple((_absolute_address(repo, addresses[entry.path]), entry.oid) for entry in modules)
 
 
@@ -164,7 +157,7 @@ def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
             arguments = ["-c", "pack.threads=1", "bundle", "create", "whole.bundle", "refs/heads/comfypin"]
             done = git(arguments, cwd=scratch)
         if done.exit_code:
-            raise TreeIncomplete(repo=shown(repo), commit=commit, path=f"its files ({done.complaint})")
+            raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=f"its files ({done.complaint})")
         (scratch / "whole.bundle").replace(bundle)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -209,11 +202,11 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
         for entry in entries:
             head = process.stdout.readline().split()
             if len(head) != 3 or head[1] != b"blob":
-                raise TreeIncomplete(repo=shown(repo), commit=commit, path=entry.path)
+                raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
             data = process.stdout.read(int(head[2]))
             process.stdout.read(1)
             if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != entry.oid:
-                raise TreeIncomplete(repo=shown(repo), commit=commit, path=entry.path)
+                raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
             yield entry, data
     finally:
         process.kill()
@@ -227,7 +220,7 @@ def apply_patch(folder: Path, patch: str, *, what: str) -> None:
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
     done = git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra=ceiling)
     if done.exit_code:
-        raise PatchUnfit(repo=shown(what), reason=done.complaint)
+        raise PatchUnfit(repo=hide_credentials(what), reason=done.complaint)
 
 
 def _fetch(bare: Path, repo: str, commit: str) -> None:
@@ -236,15 +229,15 @@ def _fetch(bare: Path, repo: str, commit: str) -> None:
         # Old servers give only what a branch or a tag names: take these, with their history.
         done = git(["fetch", "--quiet", "--", repo, "+refs/*:refs/comfypin/*"], cwd=bare)
     if done.exit_code:
-        raise RepoUnreachable(repo=shown(repo), reason=_without_secrets(done.complaint, repo))
+        raise RepoUnreachable(repo=hide_credentials(repo), reason=_without_secrets(done.complaint, repo))
     if not _has(bare, commit):
-        raise CommitMissing(repo=shown(repo), commit=commit, reason="no branch or tag leads to it")
+        raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason="no branch or tag leads to it")
 
 
 def _unbundle(bare: Path, bundle: Path, repo: str, commit: str) -> None:
     done = git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
     if done.exit_code or not _has(bare, commit):
-        raise CommitMissing(repo=shown(repo), commit=commit, reason=f"the bundle {bundle} does not give it")
+        raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason=f"the bundle {bundle} does not give it")
 
 
 def _has(bare: Path, commit: str) -> bool:
@@ -264,14 +257,17 @@ def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: st
 def _refuse_pointer(entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
     if data.startswith(_LFS_HEAD) and len(data) < _LFS_POINTER_BYTES:
         reason = "it is a pointer of Git LFS, not the file; take a fork or a version that has the file itself"
-        raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+        raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
 
 
 def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: str) -> None:
     path = folder / entry.path
     if not link_stays_inside(entry.path, target):
         raise TreeRefused(
-            repo=shown(repo), commit=commit, path=entry.path, reason=f"it is a link that leads out, to {target}"
+            repo=hide_credentials(repo),
+            commit=commit,
+            path=entry.path,
+            reason=f"it is a link that leads out, to {target}",
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target)
@@ -302,7 +298,7 @@ def _check_path(entry: TreeEntry, repo: str, commit: str) -> None:
     parts = entry.path.split("/")
     if any(part in {"", ".", ".."} or part.lower() == ".git" for part in parts):
         reason = "its name does not stay inside the folder"
-        raise TreeRefused(repo=shown(repo), commit=commit, path=entry.path, reason=reason)
+        raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
 
 
 def _sweep(cache: Path) -> None:
@@ -313,7 +309,7 @@ def _sweep(cache: Path) -> None:
 
 
 def _without_secrets(text: str, repo: str) -> str:
-    return text.replace(repo, shown(repo))
+    return text.replace(repo, hide_credentials(repo))
 
 
 def git(

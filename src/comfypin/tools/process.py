@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.errors.tools import ToolMissing, ToolTimedOut
+from comfypin.tools.errors import ToolMissing, ToolTimedOut
 
 DEFAULT_TIMEOUT_S = 1800.0
 

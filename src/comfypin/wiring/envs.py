@@ -13,13 +13,13 @@ from comfypin.wiring.stores import open_shelf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from comfypin.env.install.sources import SourcePlaces
     from comfypin.env.realize import RealizeOptions
-    from comfypin.env.sources import SourcePlaces
     from comfypin.lock.model import Lock
-    from comfypin.lock.parts import Places
+    from comfypin.locking.sources import Places
     from comfypin.settings.env import EnvSettings
     from comfypin.settings.environment import Settings
-    from comfypin.tools.vendor import VendorFolder
+    from comfypin.tools.vendor_folder import VendorFolder
 
 _FOREIGN = ("ComfyUI/main.py", "main.py")
 
@@ -36,7 +36,7 @@ def realize_options(
     """How this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
     from comfypin.env.layout import Home
     from comfypin.env.realize import RealizeOptions, silent
-    from comfypin.tools.vendor import VendorFolder
+    from comfypin.tools.vendor_folder import VendorFolder
 
     env, machine = env or settings.env, settings.machine
     if publish and env.packs is None:
@@ -82,9 +82,9 @@ def env_pack(lock: "Lock", settings: "Settings", *, tell: "Callable[[str], None]
 
     Raises `EnvError`, `LockError`.
     """
-    from comfypin.env.plan import pack_name
+    from comfypin.env.pack.store import FolderShelf
     from comfypin.env.realize import realize
-    from comfypin.env.shelf import FolderShelf
+    from comfypin.env.realize_plan import pack_name
 
     realized = realize(lock, realize_options(settings, tell=tell))
     name = pack_name(realized.receipt.key, realized.receipt.platform)
@@ -104,7 +104,7 @@ def source_places(
     settings: "Settings", env: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
 ) -> "SourcePlaces":
     """Where the sources of an env come from, with the caches of this machine."""
-    from comfypin.env.sources import SourcePlaces
+    from comfypin.env.install.sources import SourcePlaces
 
     env = env or settings.env
     return SourcePlaces(
@@ -118,8 +118,8 @@ def source_places(
 
 def lock_places(settings: "Settings") -> "Places":
     """Where the parts of a lock come from, with the caches that realizing uses too."""
-    from comfypin.lock.parts import Places
-    from comfypin.lock.registry import Registry
+    from comfypin.locking.node_registry import Registry
+    from comfypin.locking.sources import Places
     from comfypin.tools.git import Commits
 
     env = settings.env

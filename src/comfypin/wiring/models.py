@@ -9,7 +9,7 @@ from comfypin.wiring.stores import open_bucket
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
-    from comfypin.lock.modelspec import DescribeModel
+    from comfypin.lock.model_spec import DescribeModel
     from comfypin.models.interface import ModelSource, Watcher
     from comfypin.models.store import BlobStore
     from comfypin.models.verify import Finding as ModelFinding
@@ -23,10 +23,10 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     """
     if not lock.models:
         return 0
-    from comfypin.errors.model import ModelsFailed
-    from comfypin.models.effort import Budget
-    from comfypin.models.places import Places, targets
+    from comfypin.models.errors import ModelsFailed
     from comfypin.models.pull import Puller
+    from comfypin.models.pull_limits import Budget
+    from comfypin.models.target_paths import Places, targets
     from comfypin.models.verify import Present, failure, inspect_all
 
     models_dir = settings.machine.models_dir.absolute()
@@ -46,7 +46,7 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
 
 def model_findings(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
     """Each of the lock's models and what is in its place, every byte read where anything changed."""
-    from comfypin.models.places import Places, targets
+    from comfypin.models.target_paths import Places, targets
     from comfypin.models.verify import inspect_all
 
     models_dir = settings.machine.models_dir.absolute()
@@ -57,7 +57,7 @@ def model_findings(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, 
 
 def model_describer(settings: "Settings") -> "DescribeModel":
     """How `lock create` learns a model's digest and size: from the source's own words, else by reading it once."""
-    from comfypin.lock.modelspec import ModelFacts
+    from comfypin.lock.model_spec import ModelFacts
     from comfypin.models.describe import describe
 
     sources = model_sources(settings)
@@ -79,12 +79,12 @@ def model_describer(settings: "Settings") -> "DescribeModel":
 def model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
     """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
     from comfypin.http.client import Credentials
-    from comfypin.models.bucket import BucketSource
-    from comfypin.models.civitai import CivitaiSource
-    from comfypin.models.httpfile import HttpSource
-    from comfypin.models.huggingface import HubSource
-    from comfypin.models.local import LocalSource
-    from comfypin.models.responses import model_client
+    from comfypin.models.http_file import HttpSource
+    from comfypin.models.http_responses import model_client
+    from comfypin.models.sources.bucket import BucketSource
+    from comfypin.models.sources.civitai import CivitaiSource
+    from comfypin.models.sources.huggingface import HubSource
+    from comfypin.models.sources.local import LocalSource
 
     models = settings.models
     owners = ((models.hub_endpoint, models.hub_token), (models.civitai_endpoint, models.civitai_token))
@@ -103,8 +103,8 @@ def model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[Mod
 
 def model_store(models_dir: Path, settings: "Settings", *, store: Path | None = None) -> "BlobStore":
     """The store of a models' folder: the one that is named, else the environment's, else the folder's own."""
-    from comfypin.models.places import STORE_FOLDER
     from comfypin.models.store import BlobStore, Durability
+    from comfypin.models.target_paths import STORE_FOLDER
 
     root = store or settings.models.store or models_dir / STORE_FOLDER
     return BlobStore(root.absolute(), durability=Durability(always=settings.models.durable))

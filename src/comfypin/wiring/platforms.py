@@ -7,17 +7,17 @@ from comfypin.wiring.network import http_transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfypin.deploy.api import Api
-    from comfypin.deploy.volume_bucket import VolumeBucket
     from comfypin.image.interface import ContainerBuilder
+    from comfypin.runpod.management_api import Api
+    from comfypin.runpod.volume_bucket import VolumeBucket
     from comfypin.settings.environment import Settings
 
 
 def open_builder(wanted: str) -> "ContainerBuilder":
     """What builds images here: the one that is named, or with `auto` the first that works. Raises `NoBuilder`."""
-    from comfypin.errors.image import NoBuilder
     from comfypin.image.buildah import Buildah, store_answers
     from comfypin.image.docker import Docker, docker_answers
+    from comfypin.image.errors import NoBuilder
     from comfypin.image.podman import Podman
 
     builders: dict[str, tuple[Callable[[], str | None], Callable[[], ContainerBuilder]]] = {
@@ -44,9 +44,9 @@ def runpod_jobs_api(settings: "Settings") -> "Api":
 
 
 def _runpod(settings: "Settings", base_url: str) -> "Api":
-    from comfypin.deploy.api import Api
-    from comfypin.errors.deploy import ApiKeyMissing
     from comfypin.http.client import HttpClient
+    from comfypin.runpod.errors import ApiKeyMissing
+    from comfypin.runpod.management_api import Api
 
     if settings.runpod.api_key is None:
         raise ApiKeyMissing
@@ -56,8 +56,8 @@ def _runpod(settings: "Settings", base_url: str) -> "Api":
 
 def volume_bucket(volume_id: str, data_center: str, settings: "Settings") -> "VolumeBucket":
     """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
-    from comfypin.deploy.volume_bucket import VolumeBucket
-    from comfypin.errors.deploy import VolumeKeysMissing
+    from comfypin.runpod.errors import VolumeKeysMissing
+    from comfypin.runpod.volume_bucket import VolumeBucket
     from comfypin.storage.proxy import Proxies
     from comfypin.storage.s3_settings import S3Credentials, S3Settings
 

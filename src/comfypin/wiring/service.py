@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from comfypin.engine.interface import Engine
+    from comfypin.jobs.handler import Service, SinkFor
+    from comfypin.jobs.request import OutputWish, S3Wish
     from comfypin.lock.model import Lock
-    from comfypin.outputs.config import OutputConfig
+    from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.interface import OutputSink
     from comfypin.outputs.modes import OutputMode
-    from comfypin.serve.handler import Service, SinkFor
-    from comfypin.serve.wire import OutputWish, S3Wish
     from comfypin.settings.environment import Settings
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ def open_service(
     """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.sockets import tls_context
-    from comfypin.serve.fetch import Fetcher, Limits
-    from comfypin.serve.handler import Service
-    from comfypin.serve.workflows import WorkflowFolder
+    from comfypin.jobs.handler import Service
+    from comfypin.jobs.input_files import Fetcher, Limits
+    from comfypin.jobs.workflow_library import WorkflowFolder
 
     # Read once: the proxies, and the certificates, which take 20 ms.
     transport = Transport(proxies=http_proxies(settings), tls=cache(tls_context))
@@ -60,8 +60,9 @@ def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, priv
     jobs name private addresses. Raises `ConfigError`, `StorageError` where no such job could ever be delivered. What
     may pass is only a warning, and so is that no bucket is named: jobs may bring their own.
     """
-    from comfypin.errors.storage import SettingMissing, Transient
-    from comfypin.serve.wire import OutputWish
+    from comfypin.jobs.request import OutputWish
+    from comfypin.settings.errors import SettingMissing
+    from comfypin.storage.errors import Transient
     from comfypin.storage.registry import configured_bucket
 
     sink_for = _sink_for(settings, folder, private_buckets=private_buckets)
@@ -81,7 +82,7 @@ def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, priv
 def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
     """Open the bucket that takes what is too big for results; most jobs can do without it, so it may be wrong."""
     from comfypin.errors import StorageError
-    from comfypin.serve.wire import OutputWish
+    from comfypin.jobs.request import OutputWish
 
     try:
         sink_for(OutputWish(mode=mode), None)
@@ -93,8 +94,8 @@ def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
 
 def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
     """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
-    from comfypin.errors.serve import JobInvalid
-    from comfypin.outputs.config import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES, OutputConfig
+    from comfypin.jobs.errors import JobInvalid
+    from comfypin.outputs.delivery_settings import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES, OutputConfig
 
     result_max_bytes = RUNPOD_RESULT_BYTES if folder is None else SERVER_RESULT_BYTES
 
@@ -122,7 +123,7 @@ def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buck
 
 
 def _folder_sink(outputs: "OutputConfig", folder: "OutputSink | None") -> "OutputSink":
-    from comfypin.outputs.convert import ConvertingSink
+    from comfypin.outputs.image_format import ConvertingSink
 
     if folder is None:
         raise ConfigError(
@@ -147,8 +148,8 @@ def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode"
 
 def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":
     """How a job's outputs are named and converted: as usual, but for what it wishes. Raises `JobInvalid`."""
-    from comfypin.errors.serve import JobInvalid
-    from comfypin.outputs.template import TemplateInvalid
+    from comfypin.jobs.errors import JobInvalid
+    from comfypin.outputs.key_template import TemplateInvalid
 
     try:
         return usual.with_wishes(
@@ -160,9 +161,9 @@ def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":
 
 def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
     """Why this machine could not do the lock's jobs."""
-    from comfypin.lock.cuda import cuda_floor
+    from comfypin.lock.torch import cuda_floor
     from comfypin.models.verify import Present
-    from comfypin.serve.fitness import checks
+    from comfypin.runpod.fitness import checks
 
     def missing() -> list[str]:
         if lock.engine.kind != "comfyui":

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from comfypin.outputs.bucket import BucketSink, UploadWatcher
-    from comfypin.outputs.config import OutputConfig
+    from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.interface import OutputSink
     from comfypin.outputs.modes import OutputMode
     from comfypin.settings.environment import Settings
@@ -36,9 +36,9 @@ def make_sink(
     Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE or
     S3_VALIDATE is false.
     """
-    from comfypin.outputs.config import OutputConfig
-    from comfypin.outputs.convert import ConvertingSink
-    from comfypin.outputs.keep import KeepingSink
+    from comfypin.outputs.delivery_settings import OutputConfig
+    from comfypin.outputs.fallback_folder import KeepingSink
+    from comfypin.outputs.image_format import ConvertingSink
 
     outputs = outputs or OutputConfig.from_variables(settings.variables)
     sink: OutputSink
@@ -65,8 +65,8 @@ def make_sink(
 def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
     """Have the watcher told of all that goes up to a bucket, where the sink delivers into one."""
     from comfypin.outputs.bucket import BucketSink
-    from comfypin.outputs.convert import ConvertingSink
-    from comfypin.outputs.keep import KeepingSink
+    from comfypin.outputs.fallback_folder import KeepingSink
+    from comfypin.outputs.image_format import ConvertingSink
 
     inner = sink
     while isinstance(inner, KeepingSink | ConvertingSink):
@@ -87,11 +87,11 @@ def make_job_sink(
     `private_buckets` lets the job name a bucket at a private address.
     """
     from comfypin.errors import ConfigError
-    from comfypin.errors.serve import JobInvalid
-    from comfypin.errors.storage import WrongRegion
-    from comfypin.outputs.config import OutputConfig
-    from comfypin.outputs.convert import ConvertingSink
-    from comfypin.serve.addresses import require_public
+    from comfypin.jobs.bucket_addresses import require_public
+    from comfypin.jobs.errors import JobInvalid
+    from comfypin.outputs.delivery_settings import OutputConfig
+    from comfypin.outputs.image_format import ConvertingSink
+    from comfypin.storage.errors import WrongRegion
     from comfypin.storage.registry import KINDS
     from comfypin.storage.s3_settings import S3Settings
 

@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from comfypin.env.shelf import Shelf
+    from comfypin.env.pack.store import Shelf
     from comfypin.settings.environment import Settings
     from comfypin.storage.interface import ObjectStore
 
@@ -30,7 +30,7 @@ def open_store(address: str, settings: "Settings") -> "ObjectStore":
 
 def open_shelf(address: str, settings: "Settings") -> "Shelf":
     """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
-    from comfypin.env.shelf import BucketShelf, FolderShelf
+    from comfypin.env.pack.store import BucketShelf, FolderShelf
     from comfypin.storage.registry import Address
 
     folder = Address.parse(address).folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from comfypin.digest import JsonValue
-from comfypin.errors.workflow import WorkflowUnreadable
+from comfypin.workflow.errors import WorkflowUnreadable
 
 Format = Literal["api", "ui", "empty"]
 

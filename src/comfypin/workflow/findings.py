@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.errors.workflow import WorkflowInvalid
+from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.graph import NodeId
 
 Severity = Literal["error", "warning"]

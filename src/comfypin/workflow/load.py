@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.dynamic import Choose
 from comfypin.workflow.convert.graph import Conversion, convert
 from comfypin.workflow.convert.pages import page_rules
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
+from comfypin.workflow.filename_mark import without_marks
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import Graph, NodeId
-from comfypin.workflow.inputs import open_inputs
+from comfypin.workflow.node_inputs import open_inputs
+from comfypin.workflow.object_info import Catalogue
 from comfypin.workflow.parse import parse_api
-from comfypin.workflow.prefix import without_marks
 from comfypin.workflow.replacements import replace_classes
 from comfypin.workflow.smoke import smoke_graph
-from comfypin.workflow.texts import expand_texts
+from comfypin.workflow.text_macros import expand_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

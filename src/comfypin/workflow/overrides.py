@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.errors.workflow import OverrideInvalid
-from comfypin.workflow.catalogue import Catalogue, InputSpec
+from comfypin.workflow.errors import OverrideInvalid
 from comfypin.workflow.findings import closest, did_you_mean, shown
 from comfypin.workflow.graph import Graph, InputValue, Link, Node, NodeId
-from comfypin.workflow.inputs import (
+from comfypin.workflow.node_inputs import (
     COMBO,
     GROWING,
     default_of,
@@ -20,8 +19,9 @@ from comfypin.workflow.inputs import (
     option_names,
     option_specs,
 )
+from comfypin.workflow.node_targets import candidates, find_node
+from comfypin.workflow.object_info import Catalogue, InputSpec
 from comfypin.workflow.spelling import spelling_of
-from comfypin.workflow.targets import candidates, find_node
 
 RandomInt: TypeAlias = Callable[[int, int], int]
 """A whole number between two, both included."""

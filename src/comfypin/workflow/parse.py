@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from comfypin.digest import JsonValue
-from comfypin.errors.workflow import WorkflowUnreadable
 from comfypin.workflow.document import Document, to_document
+from comfypin.workflow.errors import WorkflowUnreadable
 from comfypin.workflow.findings import Finding, refuse, shown
 from comfypin.workflow.graph import Graph, InputValue, Link, Node
 

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.errors.workflow import WorkflowInvalid
-from comfypin.workflow.catalogue import Catalogue, InputSpec, is_core, is_output, names_file, output_types
-from comfypin.workflow.checks import Refusal, Validation, check_link, check_option, check_value
-from comfypin.workflow.files import split_annotation
+from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.findings import Finding, closest, did_you_mean, unknown_class
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
-from comfypin.workflow.inputs import OpenInputs, open_inputs
-from comfypin.workflow.pins import LockLike, Suspects, model_pin, pack_pin, suspects
-from comfypin.workflow.walk import Walk
+from comfypin.workflow.graph_walk import Walk
+from comfypin.workflow.input_checks import Refusal, Validation, check_link, check_option, check_value
+from comfypin.workflow.input_files import split_annotation
+from comfypin.workflow.missing_pins import LockLike, Suspects, model_pin, pack_pin, suspects
+from comfypin.workflow.node_inputs import OpenInputs, open_inputs
+from comfypin.workflow.object_info import Catalogue, InputSpec, is_core, is_output, names_file, output_types
 
 # Looking for near names costs more than all else; a graph with more wrong names than this gets none for the rest.
 _NAMED_CLOSELY = 50

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, EngineCatalogue
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import Graph, InputValue, Link, Node
+from comfypin.workflow.object_info import Catalogue, EngineCatalogue
 
 # ComfyUI 0.33's own, in the shape of its answer, for engines that are older and for catalogues kept in a file.
 _CORE: Mapping[str, JsonValue] = {

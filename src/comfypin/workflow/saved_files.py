@@ -6,11 +6,11 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
-from comfypin.errors.workflow import WorkflowUnreadable
-from comfypin.workflow import containers
-from comfypin.workflow.containers import KeyAndText
+from comfypin.workflow import media_metadata as containers
 from comfypin.workflow.document import MAX_BYTES, Document, read_document
-from comfypin.workflow.pictures import PNG_SIGNATURE, exif_texts, png_texts
+from comfypin.workflow.errors import WorkflowUnreadable
+from comfypin.workflow.media_metadata import KeyAndText
+from comfypin.workflow.picture_metadata import PNG_SIGNATURE, exif_texts, png_texts
 
 Texts: TypeAlias = Mapping[str, str]
 Reader: TypeAlias = Callable[[bytes], Iterator[KeyAndText]]

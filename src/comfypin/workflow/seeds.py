@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from comfypin.workflow.catalogue import Catalogue, InputSpec
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.graph import Graph, Link
-from comfypin.workflow.inputs import open_inputs
+from comfypin.workflow.node_inputs import open_inputs
+from comfypin.workflow.object_info import Catalogue, InputSpec
 from comfypin.workflow.overrides import RandomInt, random_between, random_seed
 
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, InputSpec, is_output, names_file
+from comfypin.workflow.filename_mark import PREFIX_INPUT
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import Graph, InputValue, Node, NodeId
-from comfypin.workflow.inputs import open_inputs
-from comfypin.workflow.prefix import PREFIX_INPUT
+from comfypin.workflow.node_inputs import open_inputs
+from comfypin.workflow.object_info import Catalogue, InputSpec, is_output, names_file
 
 # An option may bring further ones whose spelling differs too; no class nests them deeper.
 _MAX_ROUNDS = 20

@@ -5,8 +5,8 @@ import logging
 
 from comfypin.cli.console import JsonFormatter, JsonTeller, LineTeller, PlainFormatter
 from comfypin.engine.interface import NodeFinished, NodeProgress, NodeStarted, Queued, Started, Warned
+from comfypin.jobs.events import PhaseStarted, Requeued
 from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
-from comfypin.run.events import PhaseStarted, Requeued
 from comfypin.workflow.graph import Graph, Node
 
 GRAPH = Graph(

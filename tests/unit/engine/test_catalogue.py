@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfypin.engine.remote import open_remote
-from comfypin.workflow.catalogue import EngineCatalogue
+from comfypin.workflow.object_info import EngineCatalogue
 from tests.support.fake_comfyui import Canned, fake_comfyui
 
 ANSWER: dict[str, Any] = {"T2IAdapterLoader": [{"new_node_id": "ControlNetLoader"}]}

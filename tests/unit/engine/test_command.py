@@ -18,7 +18,7 @@ from comfypin.engine.command import (
     model_paths,
 )
 from comfypin.engine.embedded.arguments import parse
-from comfypin.errors.engine import EngineNotFound
+from comfypin.engine.errors import EngineNotFound
 from comfypin.lock.model import EngineSpec
 
 

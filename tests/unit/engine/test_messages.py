@@ -19,7 +19,7 @@ from comfypin.engine.messages import (
     parse_message,
     parse_queue,
 )
-from comfypin.engine.narrate import Narrator
+from comfypin.engine.normalize_events import Narrator
 
 
 def said(kind: str, **data: Any) -> str:

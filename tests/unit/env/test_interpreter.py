@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from comfypin.env.errors import PythonMissing
 from comfypin.env.interpreter import find_interpreter
-from comfypin.errors.env import PythonMissing
 
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 BASE = os.path.realpath(sys.executable)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.errors.image import ReleaseUnfitForImage
 from comfypin.image.context import OwnFiles, Wish, base_image, compute_context, system_packages
+from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 from tests.conftest import ROOT
 

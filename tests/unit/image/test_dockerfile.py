@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from comfypin.image.parts import UNUSED, chosen
+from comfypin.image.own_files import UNUSED, chosen
 from tests.conftest import ROOT
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.errors import LockError
-from comfypin.errors.lock import LockInvalid, LockUnreadable
 from comfypin.lock.codec import env_digest, lock_digest, parse_lock, read_lock, render
+from comfypin.lock.errors import LockInvalid, LockUnreadable
 from comfypin.lock.model import Lock
 from comfypin.lock.schema3 import json_schema
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.errors.model import SourceFailed, UnknownSource
 from comfypin.models.describe import describe
+from comfypin.models.errors import SourceFailed, UnknownSource
 from comfypin.models.interface import SourceFacts, Wanted
-from comfypin.models.local import LocalFile, LocalSource
+from comfypin.models.sources.local import LocalFile, LocalSource
 
 
 class Telling:

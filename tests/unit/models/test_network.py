@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from comfypin.http.client import Transport
-from comfypin.models.civitai import CivitaiSource
-from comfypin.models.responses import model_client
+from comfypin.models.http_responses import model_client
+from comfypin.models.sources.civitai import CivitaiSource
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import Home, pin_of, safetensors, sources_over
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.http.stall import StallWatch
-from comfypin.models import ledger as ledger_module
-from comfypin.models.effort import Trouble
-from comfypin.models.ledger import Ledger
-from comfypin.models.partial import Journal, Partial
-from comfypin.models.scratch import Scratch
+from comfypin.models import digest_cache as ledger_module
+from comfypin.models.digest_cache import Ledger
+from comfypin.models.partial_file import Journal, Partial
+from comfypin.models.pull_limits import Trouble
+from comfypin.models.temp_files import Scratch
 from comfypin.retry import RetryPolicy
 
 A, B = Digest.of(b"a"), Digest.of(b"b")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.output import FolderUnusable, OutputChanged, OutputNotWritten, OutputUnreadable
+from comfypin.outputs.errors import FolderUnusable, OutputChanged, OutputNotWritten, OutputUnreadable
 from comfypin.outputs.folder import FileSink, FolderSink
 from comfypin.outputs.inline import InlineSink
 from tests.support.outputs import FACTS, an_output

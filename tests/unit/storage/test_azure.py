@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import ConfigError, StorageError
-from comfypin.errors.storage import (
+from comfypin.settings.errors import SettingMissing
+from comfypin.storage.azure import AzureStore
+from comfypin.storage.azure_settings import AzureSettings
+from comfypin.storage.errors import (
     BucketMissing,
     ClockSkewed,
     CredentialsMissing,
@@ -23,14 +26,11 @@ from comfypin.errors.storage import (
     NotAStore,
     PermissionMissing,
     ProxyRefused,
-    SettingMissing,
     SigningImpossible,
     StoreBusy,
     StoreRefused,
     StoreUnreachable,
 )
-from comfypin.storage.azure import AzureStore
-from comfypin.storage.azure_settings import AzureSettings
 from comfypin.storage.retry import Retry
 from tests.support.connect_proxy import connect_proxy
 from tests.support.object_servers import AZURE_ACCOUNT, AZURE_KEY, AzureServer

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import ConfigError
-from comfypin.errors.storage import SettingInvalid, SettingsConflict
+from comfypin.settings.errors import SettingInvalid, SettingsConflict
 from comfypin.storage.endpoint import Place
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.s3 import S3Store

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import StorageError
-from comfypin.errors.storage import (
+from comfypin.storage.errors import (
     BucketMissing,
     ClockSkewed,
     CredentialsMissing,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from comfypin.errors import ConfigError, StorageError
-from comfypin.errors.storage import CredentialsMissing, CredentialsRefused, SigningImpossible
+from comfypin.storage.errors import CredentialsMissing, CredentialsRefused, SigningImpossible
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.gcs_credentials import GoogleCredentials
 from comfypin.storage.gcs_settings import GcsSettings

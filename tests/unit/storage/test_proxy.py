@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.storage import ProxyRefused, SettingInvalid, StoreUnreachable, Transient
+from comfypin.settings.errors import SettingInvalid
+from comfypin.storage.errors import ProxyRefused, StoreUnreachable, Transient
 from comfypin.storage.gcs_credentials import GoogleCredentials
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.proxy import Proxies

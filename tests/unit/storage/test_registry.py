@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import UsageError
-from comfypin.errors.storage import SdkMissing
 from comfypin.storage import registry
+from comfypin.storage.errors import SdkMissing
 from comfypin.storage.interface import BucketSettings
 from comfypin.storage.registry import KINDS, SCHEMES, Address, StoreKind, configured_bucket, kind_of, open_bucket
 
@@ -82,5 +82,5 @@ def test_only_its_own_files_and_the_registry_know_the_newest_store() -> None:
     }
     own = {f"storage/azure{part}.py" for part in ("", "_client", "_settings")}
     # A child is not shown its keys; helps give examples; an error and a comment name it beside others.
-    beside = {"engine/command.py", "cli/sync.py", "errors/storage.py", "storage/interface.py", "storage/sdk_session.py"}
+    beside = {"engine/command.py", "cli/sync.py", "storage/errors.py", "storage/interface.py", "storage/sdk_session.py"}
     assert named - beside == own | {"storage/registry.py"}

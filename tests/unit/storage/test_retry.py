@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfypin.errors.storage import ClockSkewed, StoreBusy
+from comfypin.storage.errors import ClockSkewed, StoreBusy
 from comfypin.storage.retry import Retry
 
 

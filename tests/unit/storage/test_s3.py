@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from comfypin.errors.storage import ChecksumMismatch, PayloadUnreadable, PermissionMissing, StoreUnreachable
-from comfypin.files import FileStamp
+from comfypin.atomic_files import FileStamp
+from comfypin.storage.errors import ChecksumMismatch, PayloadUnreadable, PermissionMissing, StoreUnreachable
 from comfypin.storage.interface import Payload
 from comfypin.storage.part_sizes import MIB, MOST_PARTS, PART_BYTES, part_size
 from comfypin.storage.retry import Retry

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.storage import CertificatesUnusable, ChecksumMismatch, StoreUnreachable
+from comfypin.storage.errors import CertificatesUnusable, ChecksumMismatch, StoreUnreachable
 from comfypin.storage.part_sizes import PART_BYTES
 from comfypin.storage.retry import Retry
 from comfypin.storage.s3 import S3Store

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.sync.lanes import LARGE_BYTES, Lanes
-from comfypin.sync.pace import Pace
+from comfypin.sync.debounce import AFTER_CLOSE_S, Settling
+from comfypin.sync.rate_limit import Pace
 from comfypin.sync.remove import remove_unchanged
 from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
-from comfypin.sync.settle import AFTER_CLOSE_S, Settling
+from comfypin.sync.upload_order import LARGE_BYTES, Lanes
 
 OLD, NEW = Fingerprint(1, 1, 1), Fingerprint(2, 2, 1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.errors.tools import DownloadFailed, DownloadWrong
 from comfypin.tools.download import download, read_url
+from comfypin.tools.errors import DownloadFailed, DownloadWrong
 
 BODY = b"some bytes" * 1000
 

@@ -4,12 +4,12 @@ import pytest
 
 from comfypin import wiring
 from comfypin.errors import ConfigError
-from comfypin.errors.serve import JobInvalid
-from comfypin.errors.storage import SettingInvalid
-from comfypin.outputs.config import OutputConfig
-from comfypin.outputs.convert import Conversion, ConvertingSink
-from comfypin.serve.wire import OutputWish, S3Wish
+from comfypin.jobs.errors import JobInvalid
+from comfypin.jobs.request import OutputWish, S3Wish
+from comfypin.outputs.delivery_settings import OutputConfig
+from comfypin.outputs.image_format import Conversion, ConvertingSink
 from comfypin.settings.environment import Settings
+from comfypin.settings.errors import SettingInvalid
 
 BASE64 = Settings({"OUTPUT_MODE": "base64", "OUTPUT_FORMAT": "webp", "OUTPUT_QUALITY": "70"})
 

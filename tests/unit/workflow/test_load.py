@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from comfypin.errors.workflow import WorkflowUnreadable
 from comfypin.workflow.document import to_document
+from comfypin.workflow.errors import WorkflowUnreadable
+from comfypin.workflow.filename_mark import Mark, mark_outputs, without_marks
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.parse import parse
-from comfypin.workflow.prefix import Mark, mark_outputs, without_marks
-from comfypin.workflow.read import read_workflow_bytes
+from comfypin.workflow.read_file import read_workflow_bytes
 from comfypin.workflow.seeds import change_seeds
 from tests.support.node_list import CATALOGUE
 from tests.support.ui_graphs import node, ui

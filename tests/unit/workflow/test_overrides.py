@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfypin.errors.workflow import OverrideInvalid
+from comfypin.workflow.errors import OverrideInvalid
 from comfypin.workflow.graph import InputValue, Link
 from comfypin.workflow.overrides import override, overrides_from_json, parse_override
 from comfypin.workflow.parse import parse

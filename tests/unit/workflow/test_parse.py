@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid, WorkflowUnreadable
 from comfypin.workflow.document import MAX_BYTES, MAX_NODES, MAX_VALUES, read_document, to_document
+from comfypin.workflow.errors import WorkflowInvalid, WorkflowUnreadable
 from comfypin.workflow.graph import Link
 from comfypin.workflow.parse import parse, parse_api
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.lock.model import Lock, ModelPin, NodePin
+from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.parse import parse
 from comfypin.workflow.preflight import Preflight, preflight
 from comfypin.workflow.smoke import smoke_graph

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.catalogue import EngineCatalogue
 from comfypin.workflow.document import to_document
 from comfypin.workflow.load import load_workflow
+from comfypin.workflow.object_info import EngineCatalogue
 from comfypin.workflow.parse import parse
 from comfypin.workflow.replacements import Replaced, replace_classes
 from tests.support.node_list import CATALOGUE, definition

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.document import to_document
-from comfypin.workflow.files import file_inputs
+from comfypin.workflow.errors import WorkflowInvalid
+from comfypin.workflow.input_files import file_inputs
 from comfypin.workflow.load import Workflow, load_workflow
 from comfypin.workflow.overrides import override, parse_override
 from comfypin.workflow.parse import parse
 from comfypin.workflow.preflight import preflight
-from comfypin.workflow.survey import survey
+from comfypin.workflow.release_check import survey
 from tests.conftest import shared_path
 from tests.support.node_list import CATALOGUE, definition
 

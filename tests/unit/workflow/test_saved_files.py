@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from comfypin.errors.workflow import WorkflowUnreadable
+from comfypin.workflow.errors import WorkflowUnreadable
 from comfypin.workflow.load import load_workflow
-from comfypin.workflow.read import read_workflow_bytes
+from comfypin.workflow.read_file import read_workflow_bytes
 from tests.support.node_list import CATALOGUE
 from tests.support.ui_graphs import node, ui
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.catalogue import Catalogue
+from comfypin.workflow.object_info import Catalogue
 from comfypin.workflow.parse import parse
 from comfypin.workflow.spelling import Respelt, respell
 from tests.support.node_list import CATALOGUE, definition

@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
+from comfypin.atomic_files import contained_path, write_atomically
 from comfypin.digest import Digest
 from comfypin.engine.embedded.folders import Folders, split_annotation
 from comfypin.engine.embedded.http import trouble
-from comfypin.files import contained_path, write_atomically
 
 _DEFAULT_QUALITY = 90
 _SAVE_COMPRESSION = 4

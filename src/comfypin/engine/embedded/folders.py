@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.files import contained_path
+from comfypin.atomic_files import contained_path
 
 _ANNOTATION = re.compile(r"(?P<name>.*) \[(?P<folder>input|output|temp)\]", re.DOTALL)
 

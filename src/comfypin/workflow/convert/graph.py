@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.dynamic import Choose
 from comfypin.workflow.convert.groups import renamed, with_group_nodes
 from comfypin.workflow.convert.links import wire_up
@@ -21,7 +20,8 @@ from comfypin.workflow.convert.unplaced import Sockets, place_values
 from comfypin.workflow.convert.write import Seed, Written, write
 from comfypin.workflow.findings import Finding, refuse, unknown_class
 from comfypin.workflow.graph import Graph, Node
-from comfypin.workflow.texts import expand_text
+from comfypin.workflow.object_info import Catalogue
+from comfypin.workflow.text_macros import expand_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

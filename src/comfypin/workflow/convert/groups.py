@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, InputSpec, input_specs
 from comfypin.workflow.convert.layout import lay_out
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.ui import INPUT_NODE, OUTPUT_NODE, UiGraph, UiNode, UiWorkflow, read_group, type_text
 from comfypin.workflow.convert.widgets import UNSET, Value, class_shape, control_of, has_widget, is_controlled
 from comfypin.workflow.findings import Finding
+from comfypin.workflow.object_info import Catalogue, InputSpec, input_specs
 
 _PREFIXES = ("workflow>", "workflow/")
 PRIMITIVE, REROUTE = "PrimitiveNode", "Reroute"

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import InputSpec
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.widgets import (
     CONTROL,
@@ -17,8 +16,9 @@ from comfypin.workflow.convert.widgets import (
     option_items,
     widget_kind,
 )
-from comfypin.workflow.inputs import COMBO, option_names
-from comfypin.workflow.texts import javascript_text
+from comfypin.workflow.node_inputs import COMBO, option_names
+from comfypin.workflow.object_info import InputSpec
+from comfypin.workflow.text_macros import javascript_text
 
 CHOICE, CHOICE_INDEX = "choice", "index"
 # Widgets that take more or other values than their one, and came after the page stopped to save dummies.

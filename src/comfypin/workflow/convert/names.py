@@ -8,7 +8,7 @@ from comfypin.workflow.convert.shapes import Shape
 from comfypin.workflow.convert.state import Container
 from comfypin.workflow.convert.widgets import UNSET, Value
 from comfypin.workflow.graph import Graph, InputValue, Link, NodeId
-from comfypin.workflow.texts import javascript_text
+from comfypin.workflow.text_macros import javascript_text
 
 _NAME_PROPERTY = "Node name for S&R"
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from comfypin.workflow.catalogue import Catalogue
+from comfypin.workflow.object_info import Catalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, InputSpec
 from comfypin.workflow.convert.layout import Layout, lay_out, reopened
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.ui import UiGraph, UiNode, UiSlot, type_text
 from comfypin.workflow.convert.widgets import ClassShape, Widget, class_shape
-from comfypin.workflow.inputs import COMBO, GROWING, MATCHING, growing_list, matched
+from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, growing_list, matched
+from comfypin.workflow.object_info import Catalogue, InputSpec
 
 PRIMITIVE, REROUTE = "PrimitiveNode", "Reroute"
 NOTES = frozenset({"Note", "MarkdownNote"})

@@ -16,7 +16,7 @@ from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.shapes import PRIMITIVE, Shape, with_option
 from comfypin.workflow.convert.ui import INPUT_NODE, UiGraph
 from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, Value, widget_kind
-from comfypin.workflow.inputs import COMBO
+from comfypin.workflow.node_inputs import COMBO
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from functools import cached_property
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import Catalogue, InputSpec
 from comfypin.workflow.convert.layout import Layout
 from comfypin.workflow.convert.shapes import Shape
 from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiNode
 from comfypin.workflow.convert.widgets import Value, Widget, is_dynamic_socket
 from comfypin.workflow.findings import Finding, shown
+from comfypin.workflow.object_info import Catalogue, InputSpec
 
 _DYNAMIC = "COMFY_"
 # A row of a list of LoRAs (Power Lora Loader of rgthree), which its class takes as `lora_1`, `lora_2`, ...

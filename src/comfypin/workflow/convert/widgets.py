@@ -10,9 +10,9 @@ from enum import Enum
 from typing import TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.catalogue import InputSpec, input_specs, is_core, is_output
 from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.inputs import COMBO, GROWING, MATCHING, default_of, option_specs
+from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, default_of, option_specs
+from comfypin.workflow.object_info import InputSpec, input_specs, is_core, is_output
 
 
 class Unset(Enum):

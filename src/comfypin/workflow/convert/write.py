@@ -15,7 +15,7 @@ from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiSlot
 from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, Value, control_of, is_controlled, widget_kind
 from comfypin.workflow.findings import Finding
 from comfypin.workflow.graph import InputValue, Link
-from comfypin.workflow.texts import EXPANDED_INPUT
+from comfypin.workflow.text_macros import EXPANDED_INPUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.convert.dynamic import Budget, TooMuchText, expand_dynamic, without_comments
+from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.overrides import override, parse_override
 from tests.support.ui_graphs import CLASSES, converted, inputs, node, ui
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.convert.pages import PAGE_1_27, PAGE_1_49, page_rules
+from comfypin.workflow.errors import WorkflowInvalid
 from tests.support.dynamic_classes import IMAGE, NEWER, growing, newer, newer_class, newer_inputs
 from tests.support.ui_graphs import CLASSES, node, ui
 

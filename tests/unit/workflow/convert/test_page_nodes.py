@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid
+from comfypin.workflow.errors import WorkflowInvalid
 from tests.support.dynamic_classes import IMAGE, newer, newer_class, newer_inputs
 from tests.support.ui_graphs import node, ui
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfypin.errors import ComfypinError
-from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.document import to_document
 from comfypin.workflow.load import load_workflow
+from comfypin.workflow.object_info import Catalogue
 from tests.support.dynamic_classes import NEWER
 from tests.support.ui_graphs import CLASSES, converted, node, ui
 

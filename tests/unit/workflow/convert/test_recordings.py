@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid
-from comfypin.workflow.catalogue import Catalogue
 from comfypin.workflow.convert.graph import convert
+from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.load import pack_of
+from comfypin.workflow.object_info import Catalogue
 from tests.support.conversions import (
     RECORDED_AT,
     Recording,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowError
 from comfypin.workflow.document import read_document
+from comfypin.workflow.errors import WorkflowError
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.preflight import preflight
 

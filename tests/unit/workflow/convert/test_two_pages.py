@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from comfypin.errors.workflow import WorkflowInvalid
 from comfypin.workflow.convert.graph import convert
+from comfypin.workflow.errors import WorkflowInvalid
 from tests.conftest import SHARED
 from tests.support.conversions import RECORDED_AT, catalogue_beside, differences
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.atomic_files import atomic_file
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.arrays import Pixels, to_bytes
 from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, Shown, choice, flag, image, number, whole
 from comfypin.engine.embedded.folders import save_place
-from comfypin.files import atomic_file
 
 if TYPE_CHECKING:
     from PIL import Image

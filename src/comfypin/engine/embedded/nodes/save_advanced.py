@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from comfypin.atomic_files import atomic_file
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.arrays import Pixels
 from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, Shown, choice, dynamic_choice, image
 from comfypin.engine.embedded.folders import save_place
 from comfypin.engine.embedded.nodes.save import HIDDEN, metadata_texts, write_picture
 from comfypin.engine.embedded.pixels.encode import exr_of_floats, png_of_16_bits
-from comfypin.files import atomic_file
 
 _DEEPEST = 65535
 _BANDS = (1, 3, 4)

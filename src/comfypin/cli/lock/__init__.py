@@ -1,0 +1,206 @@
+"""Make, check, compare and export locks.
+
+A lock is one JSON file that pins a ComfyUI release: docs/locks.md says what is in it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from comfypin.errors import UsageError
+from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
+from comfypin.lock.lookup import find_lock
+from comfypin.settings.environment import Settings
+
+_CHECK = """Say everything that keeps a lock from being realized as it stands: a branch instead of a commit, no
+checksum, no package pins. Exit code 10 when there is anything."""
+_EXPORT = """Print a lock in another tool's format: a requirements file with hashes (pip, uv), a pylock.toml (PEP 751),
+or a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages."""
+_VENDOR = """Gather everything that a lock needs beside its models in one folder: wheels, git bundles (submodules too)
+and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, whatever becomes of upstreams."""
+_DIFF = "Say what differs between two locks, pin by pin: + came, - went, ~ is another one."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs and their flags."""
+    # Other commands only read locks.
+    from comfypin.cli.lock import (
+        capture as lock_capture,
+    )
+    from comfypin.cli.lock import (
+        create as lock_make,
+    )
+    from comfypin.cli.lock import (
+        reproduce as lock_reproduce,
+    )
+    from comfypin.cli.lock import (
+        upgrade as lock_change,
+    )
+
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    make = {
+        "create": ("make a lock from repositories, requirements and models", lock_make.configure_create),
+        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", lock_capture.configure_capture),
+        "from-workflow": ("say what workflows need, and make a lock of it", lock_capture.configure_from_workflow),
+        "upgrade": ("make a lock from another one, moving only what is named", lock_change.configure_upgrade),
+        "migrate": ("write a lock of schema 1 or 2 as schema 3", lock_change.configure_migrate),
+    }
+    for name, (summary, configure_verb) in make.items():
+        configure_verb(verbs.add_parser(name, help=summary))
+    show = verbs.add_parser("show", help="print what a lock pins", description="Print what a lock pins.")
+    show.set_defaults(act=_show)
+    check = verbs.add_parser("check", help="say what keeps a lock from being realized", description=_CHECK)
+    check.set_defaults(act=_check)
+    export = verbs.add_parser("export", help="print a lock in another tool's format", description=_EXPORT)
+    export.add_argument("--format", required=True, choices=("requirements", "pylock", "cyclonedx"), help="the format")
+    export.add_argument("--target", metavar="T", help="whose packages, where the lock has several targets")
+    export.add_argument("--out", metavar="FILE", type=Path, help="write a file instead of stdout")
+    export.set_defaults(act=_export)
+    vendor = verbs.add_parser("vendor", help="gather all that a lock needs in a folder", description=_VENDOR)
+    vendor.add_argument("folder", metavar="DIR", type=Path, help="the folder; what it has already is kept")
+    vendor.set_defaults(act=_vendor)
+    for verb in (show, check, export, vendor):
+        verb.add_argument("--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)")
+    difference = verbs.add_parser("diff", help="say what differs between two locks", description=_DIFF)
+    difference.add_argument("before", metavar="A", help="a lock file, or a release's name")
+    difference.add_argument("after", metavar="B", help="the other one")
+    difference.add_argument("--exit-code", action="store_true", help="exit with 1 where they differ")
+    difference.set_defaults(act=_diff)
+    for verb in (show, check, export, vendor, difference):
+        verb.add_argument("--json", action="store_true", help="print JSON")
+        verb.add_argument("--verbose", action="store_true", help="say more about failures")
+    reproduce = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
+    lock_reproduce.configure_reproduce(reproduce)
+    schema = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
+    schema.set_defaults(act=_schema)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    if arguments.verb is None:
+        raise UsageError("Say what to do with locks; see comfypin lock --help.")
+    return int(arguments.act(arguments))
+
+
+def read_named_lock(wanted: str | None, settings: Settings) -> tuple[str, Reading]:
+    """The lock that `--lock` or the environment names, and where it lies; warnings go to stderr."""
+    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
+    return str(path), read_lock(path)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from comfypin.lock.show import finding_lines, lines
+
+    where, reading = read_named_lock(arguments.lock, arguments.settings)
+    if arguments.json:
+        _print_json(
+            {
+                "path": where,
+                "read_from_schema": reading.lock.read_from_schema,
+                "lock_digest": str(lock_digest(reading.lock)),
+                "env_digest": str(env_digest(reading.lock)),
+                "lock": to_json(reading.lock),
+                "warnings": [finding.to_json() for finding in reading.warnings],
+            }
+        )
+        return 0
+    print("\n".join(lines(reading.lock)))
+    for line in finding_lines(reading.warnings):
+        print(f"comfypin: {line}", file=sys.stderr)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from comfypin.errors import LockError
+    from comfypin.lock.check import check
+    from comfypin.lock.show import finding_lines
+
+    where, reading = read_named_lock(arguments.lock, arguments.settings)
+    findings = (*reading.warnings, *check(reading.lock))
+    errors = sum(1 for finding in findings if finding.severity == "error")
+    if arguments.json:
+        _print_json(
+            {
+                "path": where,
+                "release": reading.lock.version_name,
+                "ok": errors == 0,
+                "lock_digest": str(lock_digest(reading.lock)),
+                "findings": [finding.to_json() for finding in findings],
+            }
+        )
+    else:
+        for line in finding_lines(findings):
+            print(line)
+        summary = f"{errors} errors, {len(findings) - errors} warnings" if findings else "complete"
+        print(f"{where}: {reading.lock.version_name}: {summary}")
+    return LockError.exit_code if errors else 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from comfypin.lock.diff import diff, lines
+
+    (_, before), (_, after) = (
+        read_named_lock(arguments.before, arguments.settings),
+        read_named_lock(arguments.after, arguments.settings),
+    )
+    changes = diff(before.lock, after.lock)
+    if arguments.json:
+        _print_json(
+            {
+                "before": {"release": before.lock.version_name, "lock_digest": str(lock_digest(before.lock))},
+                "after": {"release": after.lock.version_name, "lock_digest": str(lock_digest(after.lock))},
+                "same_env": env_digest(before.lock) == env_digest(after.lock),
+                "changes": [change.to_json() for change in changes],
+            }
+        )
+    elif changes:
+        print("\n".join(lines(changes)))
+    else:
+        print("No pin differs.", file=sys.stderr)
+    return 1 if changes and arguments.exit_code else 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from comfypin.atomic_files import write_atomically
+    from comfypin.lock.export import export
+
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
+    text = export(reading.lock, arguments.format, arguments.target)
+    if arguments.out is None:
+        sys.stdout.write(text)
+        return 0
+    write_atomically(arguments.out, text.encode())
+    if arguments.json:
+        _print_json({"path": str(arguments.out), "format": arguments.format})
+    else:
+        print(arguments.out)
+    return 0
+
+
+def _vendor(arguments: argparse.Namespace) -> int:
+    from comfypin.cli.lock import create as lock_make
+    from comfypin.locking.vendor import vendor
+    from comfypin.tools.vendor_folder import VendorFolder
+
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
+    folder = VendorFolder(root=arguments.folder.absolute())
+    gathered = vendor(reading.lock, folder, places=lock_make.places(arguments), tell=lock_make.tell)
+    if arguments.json:
+        facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
+        _print_json({"folder": str(folder.root), **facts})
+    else:
+        size = f"{gathered.size_bytes / 1e6:.1f} MB"
+        print(f"{folder.root}: {len(gathered.files)} files, {size}, {gathered.fetched} of them new")
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from comfypin.lock.schema3 import json_schema
+
+    _print_json(json_schema())
+    return 0
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True))

@@ -1,0 +1,216 @@
+"""`comfypin lock capture` and `comfypin lock from-workflow`: locks from what is there."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.cli.lock.create import (
+    DEFAULT_PYTHON,
+    add_output_flags,
+    add_package_flags,
+    check_name,
+    places,
+    question_from,
+    tell,
+    write_lock,
+)
+from comfypin.errors import LockError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from comfypin.locking.from_workflow import Answer
+
+_CAPTURE = """Make a lock of what is there: a ComfyUI that lives (its commit, its nodes, the packages of its venv, its
+models with their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. Nothing there is changed."""
+
+
+def configure_capture(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lock capture`."""
+    parser.description = _CAPTURE
+    parser.add_argument("name", metavar="NAME", help="the release's name")
+    parser.add_argument("--from", dest="origin", metavar="DIR|FILE", type=Path, required=True, help="what to capture")
+    parser.add_argument("--allow-dirty", action="store_true", help="store changes of checkouts as diffs in the lock")
+    parser.add_argument(
+        "--leave-out", metavar="NAME", action="append", default=[], help="a node's folder or a package; repeatable"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not ask the remotes whether they have the commits")
+    parser.add_argument("--venv", metavar="DIR", type=Path, help="the venv (default: .venv or venv in or beside DIR)")
+    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="where the models are (default: DIR/models)")
+    parser.add_argument("--no-models", action="store_true", help="leave the models out")
+    parser.add_argument(
+        "--comfyui", metavar="URL", help="ComfyUI's repository, for a snapshot (default: the one on GitHub)"
+    )
+    parser.add_argument("--python", metavar="X.Y", help=f"the Python of a snapshot (default: {DEFAULT_PYTHON})")
+    parser.add_argument("--platform", metavar="OS-MACHINE", action="append", default=[], help="default: linux-x86_64")
+    parser.add_argument(
+        "--index", metavar="URL", action="append", default=[], help="another package index, asked first"
+    )
+    add_output_flags(parser)
+    parser.set_defaults(act=_capture, torch=None)
+
+
+def _capture(arguments: argparse.Namespace) -> int:
+    from comfypin.locking.errors import NotComfyUI
+
+    check_name(arguments.name)
+    if arguments.origin.is_dir():
+        return _capture_folder(arguments)
+    if arguments.origin.is_file():
+        return _capture_snapshot(arguments)
+    raise NotComfyUI(where=str(arguments.origin), lacks="such folder or file")
+
+
+def _capture_folder(arguments: argparse.Namespace) -> int:
+    from comfypin.digest_cache import DigestCache
+    from comfypin.locking.capture import CaptureWishes, capture
+
+    venv = arguments.venv
+    wishes = CaptureWishes(
+        name=arguments.name,
+        folder=arguments.origin.absolute(),
+        interpreter=None if venv is None else venv / "bin" / "python" if venv.is_dir() else venv,
+        models_dir=arguments.models_dir.absolute() if arguments.models_dir else None,
+        allow_dirty=arguments.allow_dirty,
+        verify=not arguments.no_verify,
+        with_models=not arguments.no_models,
+        left_out=frozenset(arguments.leave_out),
+        question=question_from(arguments),
+    )
+    digests = DigestCache(arguments.settings.env.cache_dir / "digests.json")
+    return write_lock(capture(wishes, places=places(arguments), digests=digests, tell=tell), arguments)
+
+
+def _capture_snapshot(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from comfypin.locking.create import Wishes, create
+    from comfypin.locking.errors import CaptureRefused
+    from comfypin.locking.manager_snapshot import read_snapshot
+    from comfypin.locking.repository_refs import parse_repo_spec
+    from comfypin.wiring import model_describer
+
+    comfyui = parse_repo_spec(arguments.comfyui).repo if arguments.comfyui else None
+    snapshot = read_snapshot(arguments.origin, comfyui)
+    unpinnable = [reason for reason in snapshot.unpinnable if not any(f" {n}" in reason for n in arguments.leave_out)]
+    if unpinnable:
+        raise CaptureRefused(where=str(arguments.origin), reasons=unpinnable)
+    left_out = frozenset(arguments.leave_out)
+    wishes = Wishes(
+        name=arguments.name,
+        comfyui=snapshot.comfyui,
+        nodes=tuple(node for node in snapshot.nodes if node.name not in left_out),
+        models=() if arguments.no_models else snapshot.models,
+        installed=tuple(line for line in snapshot.packages if _package_of(line) not in left_out) or None,
+        question=question_from(arguments),
+    )
+    made = create(wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell)
+    return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
+
+
+def _package_of(line: str) -> str:
+    import re
+
+    return re.split(r"[\s=@<>!~;\[]", line, maxsplit=1)[0]
+
+
+_FROM_WORKFLOW = """Say what workflows need (node packs, models), and with --name make a lock of it. What is not said
+is asked of the node registry; what is ambiguous or unknown is listed, never guessed: settle it with
+--node, --model or --unneeded. Exit code 10 while anything is open."""
+
+
+def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lock from-workflow`."""
+    parser.description = _FROM_WORKFLOW
+    parser.add_argument(
+        "workflows", metavar="WORKFLOW", type=Path, nargs="+", help="in UI or API format, or a file that ComfyUI saved"
+    )
+    parser.add_argument("--name", metavar="NAME", help="make a release of this name (needs --comfyui)")
+    parser.add_argument("--comfyui", metavar="URL[@REF]", help="ComfyUI: says which classes are its own")
+    parser.add_argument(
+        "--node", metavar="[FOLDER=]URL[@REF]", action="append", default=[], help="settle a pack; repeatable"
+    )
+    parser.add_argument(
+        "--model", metavar="[TARGET=]SOURCE", action="append", default=[], help="settle a model; repeatable"
+    )
+    parser.add_argument(
+        "--unneeded", metavar="NAME", action="append", default=[], help="a class, pack or model that is not needed"
+    )
+    parser.add_argument("--offline", action="store_true", help="do not ask the node registry")
+    parser.add_argument("--install-script", metavar="FOLDER|all", action="append", default=[], help="as in lock create")
+    add_package_flags(parser)
+    add_output_flags(parser)
+    parser.set_defaults(act=_from_workflow)
+
+
+def _from_workflow(arguments: argparse.Namespace) -> int:
+    from comfypin.lock.model_spec import parse_model_spec
+    from comfypin.locking.create import Wishes, create
+    from comfypin.locking.from_workflow import Settling, known_classes, settle
+    from comfypin.locking.repository_refs import parse_repo_spec
+    from comfypin.locking.workflow_needs import gather
+    from comfypin.wiring import model_describer
+
+    if arguments.name and not arguments.comfyui:
+        raise UsageError("--name needs --comfyui URL@REF: no workflow says which ComfyUI it means, by commit.")
+    question = question_from(arguments)
+    here = places(arguments)
+    comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
+    given = [parse_repo_spec(text) for text in arguments.node]
+    given_models = [parse_model_spec(text) for text in arguments.model]
+    wanted = gather([_read_workflow(path) for path in arguments.workflows])
+    settling = Settling(
+        registry=None if arguments.offline else here.registry,
+        builtin=known_classes(comfyui, given, here) if wanted.classes else frozenset(),
+        given=given,
+        given_models=given_models,
+        unneeded=frozenset(arguments.unneeded),
+    )
+    answer = settle(wanted, settling, tell=tell)
+    if not answer.complete or not arguments.name or comfyui is None:
+        if arguments.json:
+            print(json.dumps(answer.to_json(), indent=2, sort_keys=True))
+        else:
+            print("\n".join(_answer_lines(answer)))
+        return 0 if answer.complete else LockError.exit_code
+    wishes = Wishes(
+        name=check_name(arguments.name),
+        comfyui=comfyui,
+        nodes=answer.nodes,
+        packages=tuple(arguments.package),
+        requirement_files=tuple(arguments.requirements),
+        models=answer.models,
+        install_scripts=frozenset(arguments.install_script),
+        dropped=frozenset(arguments.drop_requirement),
+        question=question,
+    )
+    return write_lock(
+        create(wishes, places=here, describe_model=model_describer(arguments.settings), tell=tell), arguments
+    )
+
+
+def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":
+    from comfypin.workflow.errors import WorkflowUnreadable
+    from comfypin.workflow.read_file import read_workflow_bytes
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WorkflowUnreadable(source=str(path), reason=error.strerror or str(error)) from error
+    # What was on the screen names packs and addresses of models; what ran does not.
+    document = read_workflow_bytes(data, source=str(path), prefer="workflow")
+    return document.format, document.content
+
+
+def _answer_lines(answer: "Answer") -> "Iterator[str]":
+    if answer.core_versions:
+        yield f"ComfyUI   saved with {', '.join(answer.core_versions)}"
+    for node in answer.nodes:
+        yield f"node      {node.name}  {node.repo}{f'@{node.ref}' if node.ref else ''}"
+    for model in answer.models:
+        yield f"model     {model.target or ''}  {model.sources[0]}"
+    yield from (f"ambiguous {text}" for text in answer.ambiguous)
+    yield from (f"unknown   {text}" for text in answer.unknown)
+    if answer.complete:
+        yield "Everything is known; --name NAME --comfyui URL@REF makes a lock of it."

@@ -1,0 +1,135 @@
+"""`comfypin lock upgrade` and `comfypin lock migrate`: locks from locks."""
+
+import argparse
+import sys
+
+from comfypin.cli.lock.create import (
+    DEFAULT_PYTHON,
+    add_output_flags,
+    add_package_flags,
+    add_resolve_flags,
+    check_name,
+    places,
+    question_from,
+    tell,
+    write_lock,
+)
+
+_UPGRADE = """Make a new release from another one, in which only what is named here moves: ComfyUI, nodes, packages,
+models. Other packages stay at their versions unless the new requirements forbid it."""
+
+
+def configure_upgrade(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lock upgrade`."""
+    parser.description = _UPGRADE
+    parser.add_argument("--lock", metavar="FILE|NAME", help="the release to start from (default: LOCK_PATH)")
+    parser.add_argument("--name", metavar="NEW", required=True, help="the new release's name")
+    parser.add_argument(
+        "--comfyui", metavar="REF", nargs="?", const="", help="move ComfyUI: to REF, or to where its ref points now"
+    )
+    parser.add_argument(
+        "--node", metavar="FOLDER[@REF]", action="append", default=[], help="move this node; repeatable"
+    )
+    parser.add_argument(
+        "--package", metavar="P", action="append", default=[], help="move this package: idna (newest), idna==3.7, ..."
+    )
+    parser.add_argument(
+        "--model", metavar="[TARGET=]SOURCE", action="append", default=[], help="add or replace a model"
+    )
+    parser.add_argument("--torch", metavar="BUILD", help="another build of torch")
+    parser.add_argument("--python", metavar="X.Y", help="another Python")
+    add_resolve_flags(parser)
+    add_output_flags(parser)
+    parser.set_defaults(act=_upgrade)
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from comfypin.cli.lock import read_named_lock
+    from comfypin.lock.model_spec import parse_model_spec
+    from comfypin.locking.upgrade import Moves, question_of, upgrade
+    from comfypin.wiring import model_describer
+
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
+    asked, known = question_from(arguments), question_of(reading.lock)
+    question = replace(
+        known,
+        torch=arguments.torch or known.torch,
+        python=arguments.python or known.python,
+        overrides=(*known.overrides, *asked.overrides),
+        indexes=tuple(dict.fromkeys((*asked.indexes, *known.indexes))),
+        exclude_newer=asked.exclude_newer,
+    )
+    moves = Moves(
+        name=check_name(arguments.name),
+        comfyui=arguments.comfyui or None,
+        move_comfyui=arguments.comfyui is not None,
+        nodes={folder: ref or None for folder, _, ref in (text.partition("@") for text in arguments.node)},
+        packages=tuple(arguments.package),
+        models=tuple(parse_model_spec(text) for text in arguments.model),
+        dropped=frozenset(arguments.drop_requirement),
+        question=question if question != known else None,
+    )
+    made = upgrade(
+        reading.lock, moves, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell
+    )
+    if not arguments.json:
+        from comfypin.lock.diff import diff, lines
+
+        print("\n".join(lines(diff(reading.lock, made.lock))), file=sys.stderr)
+    return write_lock(made, arguments)
+
+
+_MIGRATE = """Write a lock of schema 1 or 2 as schema 3. Without --complete nothing is learned anew and no network is
+needed: what was not pinned stays so, and `lock check` says it. With --complete branches become commits, packages are
+resolved again within the versions that the file names, and every model gets its sha256 and size."""
+
+
+def configure_migrate(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lock migrate`."""
+    parser.description = _MIGRATE
+    parser.add_argument("--lock", metavar="FILE|NAME", help="the lock to convert (default: LOCK_PATH)")
+    parser.add_argument("--name", metavar="NAME", help="the release's name (default: the file's)")
+    parser.add_argument("--complete", action="store_true", help="also pin what is not pinned; needs the network")
+    add_package_flags(parser)
+    add_output_flags(parser)
+    parser.set_defaults(act=_migrate)
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from comfypin.cli.lock import read_named_lock
+    from comfypin.locking.create import Made
+    from comfypin.locking.migrate import complete, migrate
+    from comfypin.wiring import model_describer
+
+    _, reading = read_named_lock(arguments.lock, arguments.settings)
+    made = migrate(reading.lock)
+    notes = (*(str(warning) for warning in reading.warnings), *made.notes)
+    lock = made.lock
+    if arguments.name:
+        lock = replace(lock, version_name=check_name(arguments.name))
+    if arguments.complete:
+        version = arguments.python or ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
+        requirements = (*lock.python.requirements, *_requirement_lines(arguments))
+        dropped = (*lock.python.dropped, *arguments.drop_requirement)
+        python = replace(lock.python, requirements=requirements, version=version, dropped=dropped)
+        asked = replace(question_from(arguments), python=version)
+        completed = complete(
+            replace(lock, python=python),
+            asked,
+            places=places(arguments),
+            describe_model=model_describer(arguments.settings),
+            tell=tell,
+        )
+        lock, notes = completed.lock, (*notes, *completed.notes)
+    return write_lock(Made(lock=lock, notes=notes), arguments)
+
+
+def _requirement_lines(arguments: argparse.Namespace) -> tuple[str, ...]:
+    from comfypin.locking.create import own_needs
+
+    needs = own_needs(arguments.package, arguments.requirements, frozenset(arguments.drop_requirement))
+    return tuple(need.text for need in needs.requirements)

@@ -1,1 +1,0 @@
-"""The lock as RunPod templates, endpoints, pods and volumes."""

@@ -1,0 +1,169 @@
+"""HTTP to one ComfyUI: JSON in and out, files streamed both ways, every wait with a deadline, every error ours."""
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from comfypin.digest import CHUNK_BYTES, JsonValue
+from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, EngineUrlInvalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the client waits, in seconds: for a connection, an answer, the next bytes, between two looks, ...
+
+    `unreachable_s` is how long an engine that runs our prompt may not answer (a ComfyUI that loads a model is deaf for
+    a while); `lost_s` how long a prompt may be in neither queue nor history; `history_s` how long a history may come
+    after the event that announces it.
+    """
+
+    connect_s: float = 10.0
+    request_s: float = 60.0
+    chunk_s: float = 60.0
+    poll_s: float = 1.0
+    unreachable_s: float = 120.0
+    lost_s: float = 3.0
+    history_s: float = 15.0
+    cancel_s: float = 3.0
+    websocket_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and the JSON that came with it; `body` is None where it was not JSON, `text` what came instead."""
+
+    status: int
+    body: JsonValue
+    text: str
+
+
+def base_url(url: str) -> URL:
+    """An engine's address, checked; a path before the API's own stays. Raises `EngineUrlInvalid`."""
+    try:
+        parsed = URL(url.strip())
+        port = parsed.port
+    except ValueError as exc:
+        raise EngineUrlInvalid(reason=str(exc)) from exc
+    if parsed.scheme not in ("http", "https") or not parsed.host or not port:
+        raise EngineUrlInvalid(reason="it must begin with http:// or https:// and name a host")
+    return parsed.with_fragment(None)
+
+
+class Transport:
+    """Requests to the engine at one address, over kept connections."""
+
+    def __init__(self, url: URL, session: aiohttp.ClientSession, patience: Patience) -> None:
+        self._url = url
+        self._session = session
+        self._patience = patience
+
+    @property
+    def shown_url(self) -> str:
+        """The address without what may be a secret: user, password and query."""
+        return str(self._url.with_user(None).with_query(None))
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
+        """GET a JSON answer. Raises `EngineUnreachable`."""
+        return await self._ask("GET", path, query=query)
+
+    async def post(self, path: str, body: JsonValue) -> Answer:
+        """POST JSON, take a JSON answer. Raises `EngineUnreachable`."""
+        return await self._ask(
+            "POST", path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        )
+
+    async def upload(self, file: Path, *, name: str, fields: Mapping[str, str]) -> Answer:
+        """POST a file to /upload/image as a streamed form. Raises `EngineUnreachable` or `OSError`."""
+        stream = await asyncio.to_thread(file.open, "rb")
+        with stream:
+            form = aiohttp.FormData()
+            for field, value in fields.items():
+                form.add_field(field, value)
+            form.add_field("image", stream, filename=name, content_type="application/octet-stream")
+            timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=self._patience.connect_s, sock_read=self._patience.chunk_s
+            )
+            return await self._ask("POST", "/upload/image", data=form, timeout=timeout)
+
+    async def download(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """GET a file in chunks; one that ends early fails. Raises `EngineUnreachable`, `EngineAnswerInvalid`."""
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._patience.connect_s, sock_read=self._patience.chunk_s
+        )
+        async with self._mapped(path), self._session.get(self._at(path, query), timeout=timeout) as response:
+            if response.status != 200:
+                text = (await response.content.read(2000)).decode(errors="replace")
+                raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, body=text)
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                yield chunk
+
+    @asynccontextmanager
+    async def websocket(self, client_id: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A websocket for a client's events. Raises `EngineUnreachable`."""
+        url = self._at("/ws", {"clientId": client_id})
+        async with self._mapped("/ws"):
+            connecting = self._session.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=1))
+            async with asyncio.timeout(self._patience.websocket_s):
+                socket = await connecting
+            async with socket:
+                yield socket
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        data: bytes | aiohttp.FormData | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> Answer:
+        timeout = timeout or aiohttp.ClientTimeout(
+            total=self._patience.request_s, sock_connect=self._patience.connect_s
+        )
+        async with (
+            self._mapped(path),
+            self._session.request(
+                method, self._at(path, query), data=data, headers=headers, timeout=timeout
+            ) as response,
+        ):
+            text = (await response.read()).decode(errors="replace")
+        try:
+            return Answer(response.status, json.loads(text), text)
+        except ValueError:
+            return Answer(response.status, None, text)
+
+    def _at(self, path: str, query: Mapping[str, str] | None = None) -> URL:
+        url = self._url.with_path(self._url.path.rstrip("/") + path, keep_query=True)
+        return url.update_query(query) if query else url
+
+    @asynccontextmanager
+    async def _mapped(self, path: str) -> AsyncIterator[None]:
+        """Turn aiohttp's failures into ours, with a reason that a person understands."""
+        try:
+            yield
+        except TimeoutError as exc:
+            raise EngineUnreachable(url=self.shown_url, reason=f"no answer to {path} in time") from exc
+        except aiohttp.ClientConnectorDNSError as exc:
+            raise EngineUnreachable(url=self.shown_url, reason="no such host name") from exc
+        except aiohttp.ClientConnectorError as exc:
+            raise EngineUnreachable(url=self.shown_url, reason=_why(exc.os_error)) from exc
+        except aiohttp.ClientPayloadError as exc:
+            raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} broke off") from exc
+        except (aiohttp.ClientError, ConnectionError) as exc:
+            reason = f"{path}: {exc}" if str(exc) else f"{path}: {type(exc).__name__}"
+            raise EngineUnreachable(url=self.shown_url, reason=reason) from exc
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"no trusted TLS connection: {error.reason or error}"
+    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -1,0 +1,1 @@
+"""What envs share on one machine: installed packages, byte-code, notes of probes."""

@@ -1,0 +1,85 @@
+"""Byte-code of installed packages, kept with them in the cache once starting ComfyUI has made it.
+
+Python takes byte-code for a source of the same size and time, which the links of one file have in common. No RECORD
+vouches for byte-code, so a listing beside each package does: what it does not name, or names with another digest, is
+not used.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from comfypin.atomic_files import write_atomically
+
+_FOLDER = "__pycache__/"
+
+
+def read_listing(path: Path) -> dict[str, str]:
+    """The byte-code that is vouched for: paths relative to the venv, each with its sha256."""
+    try:
+        listed = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return listed if isinstance(listed, dict) else {}
+
+
+def drop_unlisted(names: Iterable[str], venv: Path, listing: Mapping[str, str]) -> None:
+    """Of the files that were linked into a venv, remove byte-code that is not what the listing says."""
+    for name in names:
+        if _FOLDER in name and listing.get(name) != _sha256(f"{venv}/{name}"):
+            os.unlink(f"{venv}/{name}")  # noqa: PTH108
+
+
+def keep_bytecode(files: Iterable[str], venv: Path, folder: Path, path: Path) -> None:
+    """Link the byte-code of a package's sources from a venv to where the package is kept, then list it at `path`.
+
+    `files` are the package's, relative to the venv. Where another file is kept, Python found it unfit: the new one goes
+    in its place.
+    """
+    listing = read_listing(path)
+    new = {}
+    for name in _made(files, venv):
+        source, target = f"{venv}/{name}", f"{folder}/{name}"
+        if _link_anew(source, target):
+            new[name] = _sha256(source)
+    if new:
+        write_atomically(path, json.dumps({**listing, **new}, sort_keys=True).encode(), durable=False)
+
+
+def _link_anew(source: str, target: str) -> bool:
+    """Make `target` the same file as `source`; False where it was already."""
+    # Strings throughout: there are thousands of files.
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        os.mkdir(os.path.dirname(target))  # noqa: PTH102, PTH120
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        if os.path.samefile(source, target):  # noqa: PTH121
+            return False
+        os.unlink(target)  # noqa: PTH108
+        os.link(source, target, follow_symlinks=False)
+    return True
+
+
+def _made(files: Iterable[str], venv: Path) -> Iterator[str]:
+    """The byte-code that there is of these sources."""
+    stems: dict[str, set[str]] = {}
+    for name in files:
+        parent, _, source = name.rpartition("/")
+        if source.endswith(".py"):
+            stems.setdefault(parent, set()).add(source[:-3])
+    for parent, names in stems.items():
+        with contextlib.suppress(OSError):
+            for made in os.listdir(f"{venv}/{parent}/{_FOLDER}"):  # noqa: PTH208  (names, hundreds of folders)
+                # `module.cpython-312.pyc`: optimized byte-code has one more dot, and is not what a start takes.
+                if made.endswith(".pyc") and made.count(".") == 2 and made.partition(".")[0] in names:
+                    yield f"{parent}/{_FOLDER}{made}"
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return hashlib.sha256(file.read()).hexdigest()

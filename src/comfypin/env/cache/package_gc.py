@@ -1,0 +1,98 @@
+"""Packages in the caches that no kept lock pins and no env shares any more: found beside what else goes, then removed.
+
+An env keeps its files whatever goes here. A package goes from the cache of installed ones and from uv's own, or its
+bytes would stay. uv's cache is ours only where UV_CACHE_DIR does not name another; a name is taken out of it as a
+whole, since uv has no smaller unit, so it stays where that would cost a kept lock a download.
+"""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from comfypin.env.cache.package_cache import cached_folders, key_of
+from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.package_selection import normalized, platform_of
+from comfypin.lock.model import Lock
+from comfypin.tools.uv import uv
+
+# Device and inode.
+Inode = tuple[int, int]
+
+
+@dataclass
+class Links:
+    """How many names each file still has, as one folder after the other goes: its bytes are free with the last."""
+
+    left: dict[Inode, int] = field(default_factory=dict)
+
+    def freed_by(self, folder: Path) -> int:
+        """Take a folder's names away, and say how many bytes that frees."""
+        freed = 0
+        for status in _files(folder):
+            inode = (status.st_dev, status.st_ino)
+            self.left[inode] = self.left.get(inode, status.st_nlink) - 1
+            freed += status.st_size if self.left[inode] <= 0 else 0
+        return freed
+
+    def shared(self, folder: Path, going: Mapping[Inode, int]) -> bool:
+        """Whether a file of the folder has more names than those that are going."""
+        return any(
+            self.left.get(inode := (status.st_dev, status.st_ino), status.st_nlink) > going[inode]
+            for status in _files(folder)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unneeded:
+    """What of the caches can go: folders of installed packages, and names in uv's cache with their folders there."""
+
+    installed: tuple[Path, ...]
+    in_uv: Mapping[str, tuple[Path, ...]]
+
+
+def find_unneeded(places: SourcePlaces, kept: Sequence[Lock], links: Links) -> Unneeded:
+    """Look through the caches; `links` knows what goes beside. Changes nothing."""
+    folders = cached_folders(places.packages)
+    needed = {key_of(pin, platform_of(str(lock.python.version))): pin for lock in kept for pin in lock.python.packages}
+    candidates = [path for path in folders if path.name not in needed]
+    # What a kept lock pins and is not among the installed ones would have to be downloaded again.
+    there = {path.name for path in folders}
+    archives = _archives(places, {normalized(pin.name) for key, pin in needed.items() if key not in there})
+    going: Counter[Inode] = Counter()
+    for folder in (*candidates, *(folder for folders in archives.values() for folder in folders)):
+        going.update((status.st_dev, status.st_ino) for status in _files(folder))
+    return Unneeded(
+        installed=tuple(folder for folder in candidates if not links.shared(folder, going)),
+        in_uv={
+            name: folders
+            for name, folders in archives.items()
+            if not all(links.shared(folder, going) for folder in folders)
+        },
+    )
+
+
+def remove_from_uv(places: SourcePlaces, names: Iterable[str]) -> None:
+    """Take names out of uv's cache; uv itself waits for others that use it."""
+    uv(["cache", "clean", "--quiet", *names], cache=places.uv_cache)
+
+
+def _archives(places: SourcePlaces, staying: Collection[str]) -> dict[str, tuple[Path, ...]]:
+    """The wheels that are unpacked in uv's cache, by normalized name, without those that stay."""
+    if places.named_uv_cache is not None:
+        return {}
+    found: dict[str, tuple[Path, ...]] = {}
+    for info in sorted((places.uv_cache / "archive-v0").glob("*/*.dist-info")):
+        name = normalized(info.name.removesuffix(".dist-info").rpartition("-")[0])
+        if name not in staying:
+            found[name] = (*found.get(name, ()), info.parent)
+    return found
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(parent, name).lstat()

@@ -1,0 +1,65 @@
+"""Remembers which envs have started on this machine, so that the same bytes on the same Python are not started twice.
+
+A note is named by all that a probe's outcome hangs on: every byte of the env, the interpreter's own file, the libraries
+the machine has, and how we probe. Whatever of it changes, another name is looked for, and the env is started.
+"""
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.atomic_files import write_atomically
+from comfypin.digest import Digest, canonical_json
+from comfypin.env.file_manifest import Manifest
+from comfypin.env.install.import_probe import Probed, way_of_probing
+from comfypin.env.package_selection import Interpreter
+
+# The linker's list of libraries is written whenever a package of the system brings or takes one.
+_LIBRARIES = Path("/etc/ld.so.cache")
+_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeNotes:
+    """The notes of probes that went well, in a folder of the cache; each says of which env it is."""
+
+    folder: Path
+    env: Digest
+
+    def find(self, manifest: Manifest, python: Interpreter) -> Probed | None:
+        """What an earlier probe of exactly this learned, or None."""
+        try:
+            folders = json.loads(self._note(manifest, python).read_bytes())["model_folders"]
+            return Probed(model_folders={str(name): tuple(map(str, paths)) for name, paths in folders.items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def write(self, manifest: Manifest, python: Interpreter, probed: Probed) -> None:
+        """Remember a probe that went well."""
+        folders = {name: list(paths) for name, paths in probed.model_folders.items()}
+        with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+            note = {"env": self.env.hex, "model_folders": folders}
+            write_atomically(self._note(manifest, python), json.dumps(note).encode(), durable=False)
+
+    def _note(self, manifest: Manifest, python: Interpreter) -> Path:
+        facts = canonical_json(
+            {
+                "manifest": manifest.digest.hex,
+                "python": [str(python.path), python.version, *_stamp(python.path)],
+                "libraries": _stamp(_LIBRARIES),
+                "markers": dict(python.markers),
+                "variables": {name: os.environ.get(name) for name in _VARIABLES},
+                "probe": way_of_probing().hex,
+            }
+        )
+        return self.folder / f"{Digest.of(facts).hex}.json"
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns, status.st_ino]

@@ -1,0 +1,72 @@
+"""Commits, archives and notes of starts in the caches that no kept lock needs.
+
+Each would be fetched or made again; one that a kept lock names stays, with the submodules that its commits name.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from comfypin.env.install.sources import SourcePlaces
+from comfypin.errors import ComfypinError
+from comfypin.lease import process_token
+from comfypin.lock.codec import env_digest
+from comfypin.lock.model import Lock
+from comfypin.tools.git import submodules
+
+
+def unneeded_commits(places: SourcePlaces, kept: Sequence[Lock]) -> list[Path]:
+    """The bare repositories of commits that no kept lock means. Changes nothing."""
+    needed = set(_commits(places.commits.cache, kept))
+    return [path for path in sorted(places.commits.cache.glob("*.git")) if path.name.removesuffix(".git") not in needed]
+
+
+def unneeded_archives(places: SourcePlaces, kept: Sequence[Lock]) -> list[Path]:
+    """The archives of nodes that no kept lock means. Changes nothing."""
+    needed = {node.sha256.hex for lock in kept for node in lock.custom_nodes if node.archive and node.sha256}
+    return [path for path in sorted(places.archives.glob("*.zip")) if path.stem not in needed]
+
+
+def unneeded_notes(places: SourcePlaces, kept: Sequence[Lock]) -> list[Path]:
+    """The notes of starts of envs that no kept lock means. Changes nothing."""
+    needed = {env_digest(lock).hex for lock in kept}
+    return [path for path in sorted(places.probes.glob("*.json")) if _env_of(path) not in needed]
+
+
+def remove_source(path: Path) -> None:
+    """Remove a commit, an archive or a note: out of its place at once, so that nobody finds half of it."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    aside = path.with_name(f".tmp-{process_token()}-{path.name}")
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _commits(cache: Path, kept: Iterable[Lock]) -> Iterator[str]:
+    waiting = [
+        (str(pin.repo), str(pin.commit))
+        for lock in kept
+        for pin in (lock.comfyui, *lock.custom_nodes)
+        if pin is not None
+    ]
+    seen = set()
+    while waiting:
+        repo, commit = waiting.pop()
+        if commit in seen:
+            continue
+        seen.add(commit)
+        yield commit
+        if (bare := cache / f"{commit}.git").is_dir():
+            try:
+                waiting += submodules(bare, repo, commit)
+            except ComfypinError:
+                continue  # a commit that cannot be realized needs no submodules
+
+
+def _env_of(note: Path) -> str | None:
+    try:
+        return str(json.loads(note.read_bytes())["env"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

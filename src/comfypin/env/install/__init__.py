@@ -1,0 +1,1 @@
+"""Builds an env: sources, packages, install scripts, and the import probe."""

@@ -1,0 +1,83 @@
+"""Compiles packages while uv still installs others, so that the start that tries the env has less to do.
+
+It is a process of the env's kind of Python, at the lowest priority; docs/architecture.md, "Env", says what for. What
+it makes is Python's own byte-code, with the size and time of its source: where the source in the env is not that very
+file, Python compiles it again.
+"""
+
+import contextlib
+import json
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from comfypin.digest import JsonValue
+from comfypin.tools.uv import clean_environment
+
+_SCRIPT = Path(__file__).with_name("compile_script.py")
+
+
+class Precompiler:
+    """While entered, modules are compiled; nothing is left running after. It starts with the first unpacked wheel."""
+
+    def __init__(self, python: Path, site: Path) -> None:
+        # Beside byte-code, where nothing is compared with the lock.
+        self._temporary = site / "__pycache__" / "ahead.tmp"
+        self._command = [str(python), "-I", "-S", "-B", str(_SCRIPT), str(site), str(self._temporary)]
+        self._process: subprocess.Popen[bytes] | None = None
+        # Told of by several threads.
+        self._guard = threading.Lock()
+        self._wanted: JsonValue = None
+        self._over = False
+
+    def __enter__(self) -> "Precompiler":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def unpacked(self, folder: str) -> None:
+        """A wheel has been unpacked there."""
+        with self._guard:
+            if self._process is None and not self._over:
+                self._start()
+            self._say({"unpacked": folder})
+
+    def want(self, comfyui: Path, packages: Sequence[str]) -> None:
+        """ComfyUI and its nodes are there; the probe tries these distributions first."""
+        first = [comfyui / "main.py", *comfyui.glob("custom_nodes/*/__init__.py"), *comfyui.glob("comfy_extras/*.py")]
+        names: list[JsonValue] = [str(path.relative_to(comfyui)) for path in first if path.is_file()]
+        with self._guard:
+            self._wanted = {"comfyui": str(comfyui), "first": names, "packages": list(packages)}
+            self._say(self._wanted)
+
+    def stop(self) -> None:
+        """End it; what it has made stays."""
+        with self._guard:
+            self._over = True
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+            self._temporary.unlink(missing_ok=True)
+
+    def _start(self) -> None:
+        with contextlib.suppress(OSError):  # without it the start only takes longer
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=clean_environment(),
+                start_new_session=True,
+            )
+        if self._wanted is not None:
+            self._say(self._wanted)
+
+    def _say(self, line: JsonValue) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(json.dumps(line).encode() + b"\n")
+                self._process.stdin.flush()

@@ -1,0 +1,130 @@
+"""ComfyUI and the nodes as files: by commit from git, or from an archive of the node registry."""
+
+import io
+import shutil
+import stat
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from comfypin.atomic_files import contained_path
+from comfypin.digest import Digest
+from comfypin.env.errors import ArchiveUnusable
+from comfypin.env.layout import COMFYUI
+from comfypin.env.realize_plan import Recipe, folder_of
+from comfypin.http.proxies import Proxies
+from comfypin.lock.model import NodePin, RepoPin
+from comfypin.tools.download import download
+from comfypin.tools.git import Commits, apply_patch, rewrite_files, write_commit
+from comfypin.tools.vendor_folder import VendorFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePlaces:
+    """Where sources may come from: the cache, a vendor folder, and (unless offline) the network."""
+
+    cache: Path
+    vendor: VendorFolder | None = None
+    offline: bool = False
+    named_uv_cache: Path | None = None
+    proxies: Proxies = field(default_factory=Proxies)
+
+    @property
+    def uv_cache(self) -> Path:
+        """uv's cache: the user's own if it is named, else one of ours, which no other venv shares files with."""
+        return self.named_uv_cache or (self.cache / "uv").absolute()
+
+    @property
+    def packages(self) -> Path:
+        """The cache of installed packages."""
+        return self.cache / "packages"
+
+    @property
+    def archives(self) -> Path:
+        """The archives of nodes from the registry, by digest."""
+        return self.cache / "archives"
+
+    @property
+    def probes(self) -> Path:
+        """The notes of which envs have started here."""
+        return self.cache / "probes"
+
+    @property
+    def commits(self) -> Commits:
+        """The git side of it."""
+        bundles = self.vendor.bundles if self.vendor else None
+        return Commits(cache=(self.cache / "git").absolute(), bundles=bundles, offline=self.offline)
+
+
+def write_sources(build: Path, recipe: Recipe, places: SourcePlaces) -> None:
+    """Write ComfyUI and every node into a build. Raises what git's tools raise, and `ArchiveUnusable`."""
+    _write_repo(build / COMFYUI, recipe.comfyui, places)
+    for node in recipe.nodes:
+        folder = build / folder_of(node)
+        # ComfyUI's own tree may hold a folder of this name; a node is exactly its pin.
+        if folder.is_symlink() or folder.exists():
+            shutil.rmtree(folder)
+        if node.archive:
+            _write_archive(folder, node, places)
+        else:
+            _write_repo(folder, node, places)
+
+
+def restore_sources(build: Path, recipe: Recipe, places: SourcePlaces, changed: Sequence[str]) -> None:
+    """Write files again that importing a node has changed; only what came from git without a patch can be."""
+    pins: dict[str, RepoPin | NodePin] = {COMFYUI: recipe.comfyui, **{folder_of(n): n for n in recipe.nodes}}
+    by_folder: dict[str, list[str]] = {}
+    for path in changed:
+        folder = max((name for name in pins if path.startswith(f"{name}/")), key=len, default=None)
+        if folder is not None:
+            by_folder.setdefault(folder, []).append(path.removeprefix(f"{folder}/"))
+    for folder, paths in by_folder.items():
+        pin = pins[folder]
+        if pin.repo and pin.commit and not pin.patch:
+            rewrite_files(places.commits, pin.repo, pin.commit, build / folder, paths)
+
+
+def _write_repo(folder: Path, pin: RepoPin | NodePin, places: SourcePlaces) -> None:
+    assert pin.repo is not None, "require_pinned comes first"
+    assert pin.commit is not None
+    write_commit(places.commits, pin.repo, pin.commit, folder)
+    if pin.patch:
+        apply_patch(folder, pin.patch, what=pin.repo)
+
+
+def _write_archive(folder: Path, node: NodePin, places: SourcePlaces) -> None:
+    data = _archive_bytes(node, places)
+    folder.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.infolist():
+                _extract(archive, member, folder)
+    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError) as error:
+        raise ArchiveUnusable(node=node.name, url=str(node.archive), reason=str(error)) from error
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    mode = member.external_attr >> 16
+    if member.is_dir():
+        return
+    if stat.S_ISLNK(mode):
+        raise ValueError(f"{member.filename} is a link")
+    path = contained_path(folder, PurePosixPath(member.filename))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as source, path.open("xb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+    path.chmod(0o755 if mode & 0o100 else 0o644)
+
+
+def _archive_bytes(node: NodePin, places: SourcePlaces) -> bytes:
+    assert node.sha256 is not None, "require_pinned comes first"
+    kept = places.archives / f"{node.sha256.hex}.zip"
+    vendored = places.vendor.archive(node.sha256) if places.vendor else kept
+    for path in (kept, vendored):
+        if path.is_file() and Digest.of(data := path.read_bytes()) == node.sha256:
+            return data
+    if places.offline:
+        raise ArchiveUnusable(node=node.name, url=str(node.archive), reason="it is not here, and this is offline")
+    download(str(node.archive), kept, (node.sha256,), proxies=places.proxies)
+    return kept.read_bytes()

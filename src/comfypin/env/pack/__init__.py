@@ -1,0 +1,1 @@
+"""An env as one archive: written, stored, unpacked."""

@@ -1,0 +1,188 @@
+"""Unpacks an env pack into an empty folder: frames are fetched, verified and written by all cores, in any order."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from comfypin.env.errors import PackDamaged, PackUnfit
+from comfypin.env.install.disk_space import require_space
+from comfypin.env.pack.format import MAGIC, TRAILER, Frame, Index, decode_index, index_limit, segments
+from comfypin.env.receipt import Receipt, receipt_from_json
+
+MARGIN_PER_FILE = 4096
+_PART = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = _PART | os.O_EXCL
+_PIECE_BYTES = 256 << 10
+
+
+class PackSource(Protocol):
+    """The bytes of a pack, wherever it is."""
+
+    @property
+    def where(self) -> str:
+        """Its address, for messages."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def readers(self) -> int:
+        """How many threads should read it at once."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """These bytes, fewer only where the pack ends. Raises `StorageError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackFile:
+    """A pack as a file of a disk or volume."""
+
+    where: str
+    size_bytes: int
+    descriptor: int
+
+    @property
+    def readers(self) -> int:
+        """Two a core: while one waits for the disk, or for the interpreter, another works."""
+        return 2 * (os.cpu_count() or 2)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.descriptor, size, offset)
+
+
+@contextlib.contextmanager
+def open_pack(path: Path) -> Iterator[PackFile]:
+    """Open a pack that lies in a folder."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield PackFile(str(path), os.fstat(descriptor).st_size, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_index(source: PackSource) -> Index:
+    """The index of a pack, verified. Raises `PackDamaged`."""
+    import zstandard
+
+    end = _exactly(source, source.size_bytes - TRAILER.size, TRAILER.size)
+    offset, size, digest, magic = TRAILER.unpack(end)
+    if magic != MAGIC or _exactly(source, 0, len(MAGIC)) != MAGIC:
+        raise PackDamaged(where=source.where, reason="it is not an env pack, or a part of one")
+    if offset + size + TRAILER.size != source.size_bytes:
+        raise PackDamaged(where=source.where, reason="its index is not where it says")
+    if size > index_limit(size):
+        raise PackDamaged(where=source.where, reason="its index is too large to be one")
+    packed = _exactly(source, offset, size)
+    if hashlib.sha256(packed).digest() != digest:
+        raise PackDamaged(where=source.where, reason="its index has another sha256")
+    try:
+        index = decode_index(b"".join(_decompressed(packed, limit=index_limit(size))))
+    except (zstandard.ZstdError, ValueError) as error:
+        raise PackDamaged(where=source.where, reason=str(error)) from error
+    if offset != len(MAGIC) + sum(frame.packed_size for frame in index.frames):
+        raise PackDamaged(where=source.where, reason="its frames do not fill it")
+    return index
+
+
+def unpack(source: PackSource, folder: Path, *, key: str) -> Receipt:
+    """Unpack into an empty folder, and return the receipt that the pack carries (it is not written).
+
+    Raises `PackDamaged`, `PackUnfit` where it is a pack of another env than `key`, `DiskTooSmall`.
+    """
+    index = read_index(source)
+    try:
+        receipt = receipt_from_json(index.receipt)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackDamaged(where=source.where, reason="its receipt is not one") from error
+    if receipt.key != key:
+        raise PackUnfit(where=source.where, reason=f"it is of env {receipt.key[:16]}, and {key[:16]} is wanted")
+    need = index.size_bytes + MARGIN_PER_FILE * len(index.files)
+    require_space(folder, need, what=f"Unpacking {source.where}")
+    for name in sorted(index.folders):
+        os.mkdir(f"{folder}/{name}")  # noqa: PTH102  (thousands of them: strings are faster)
+    with ThreadPoolExecutor(max_workers=source.readers, thread_name_prefix="unpack") as pool:
+        frames = index.placed_frames()
+        writing = [pool.submit(_write_frame, source, index, frame, str(folder)) for frame in frames]
+        try:
+            for done in writing:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for name, size, executable in index.files:
+        if size == 0:
+            os.close(os.open(f"{folder}/{name}", _NEW, 0o755 if executable else 0o644))
+    # Links last: nothing is ever written through one.
+    for name, target in index.links:
+        Path(folder, name).symlink_to(target)
+    return receipt
+
+
+def _write_frame(source: PackSource, index: Index, frame: Frame, folder: str) -> None:
+    import zstandard
+
+    packed = _exactly(source, frame.offset, frame.packed_size)
+    if hashlib.sha256(packed).hexdigest() != frame.sha256:
+        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another sha256")
+    try:
+        _write_segments(_decompressed(packed, limit=frame.size), index, frame, folder)
+    except (zstandard.ZstdError, ValueError) as error:
+        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset}: {error}") from error
+
+
+def _write_segments(pieces: Iterator[memoryview], index: Index, frame: Frame, folder: str) -> None:
+    """Write a frame's bytes to the files that they are of. Raises `ValueError` if they are too few or too many."""
+    piece = memoryview(b"")
+    for number, offset, size in segments(index.files, frame):
+        path, whole_size, executable = index.files[number]
+        descriptor = os.open(f"{folder}/{path}", _NEW if size == whole_size else _PART, 0o755 if executable else 0o644)
+        try:
+            left = size
+            while left:
+                piece = piece or next(pieces, memoryview(b""))
+                if not piece:
+                    raise ValueError("it holds less than the index says")
+                part, piece = piece[:left], piece[left:]
+                _write_all(descriptor, part, offset + size - left)
+                left -= len(part)
+        finally:
+            os.close(descriptor)
+    if piece or next(pieces, None) is not None:
+        raise ValueError("it holds more than the index says")
+
+
+def _decompressed(packed: bytes, *, limit: int) -> Iterator[memoryview]:
+    """A frame's bytes in small pieces, whatever size its own header claims: the header is not believed.
+
+    Raises `ValueError` if there are more than `limit`, `ZstdError` if it is damaged.
+    """
+    import zstandard
+
+    # The window is memory that the header asks for; zstd knows none below 1 KiB.
+    unpacker = zstandard.ZstdDecompressor(max_window_size=max(limit, 1 << 10))
+    total = 0
+    with unpacker.stream_reader(packed, read_size=_PIECE_BYTES, read_across_frames=False) as reader:
+        while piece := reader.read(_PIECE_BYTES):
+            total += len(piece)
+            if total > limit:
+                raise ValueError(f"it holds more than {limit:,} bytes")
+            yield memoryview(piece)
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _exactly(source: PackSource, offset: int, size: int) -> bytes:
+    data = source.read(offset, size) if offset >= 0 and 0 <= size <= source.size_bytes else b""
+    if len(data) != size:
+        raise PackDamaged(where=source.where, reason="it ends early")
+    return data

@@ -1,0 +1,135 @@
+"""The one tree of failures: a root, a family per kind of trouble, an exit code a family.
+
+Leaf errors live in the module of their family (`comfypin.engine.errors`, `comfypin.lock.errors`, ...). Each names a
+situation, carries its facts as attributes, and its message is one sentence that says what, where and what to do.
+The exit codes are documented in docs/exit-codes.md, which a test compares with this tree.
+"""
+
+from typing import ClassVar
+
+
+class ComfypinError(Exception):
+    """Root of every failure that comfypin raises on purpose."""
+
+    family: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+    def to_json(self) -> dict[str, object]:
+        """What `--json` prints: the family, the error's name, its sentence and its facts (JSON values only)."""
+        return {
+            "family": self.family,
+            "error": type(self).__name__,
+            "message": self.message,
+            "exit_code": self.exit_code,
+            **({"facts": self.facts} if self.facts else {}),
+        }
+
+
+class UsageError(ComfypinError):
+    """The command line asks for something that does not exist or does not fit together."""
+
+    family = "usage"
+    exit_code = 64
+
+
+class ConfigError(ComfypinError):
+    """A variable or a setting is missing or wrong."""
+
+    family = "config"
+    exit_code = 3
+
+
+class LeaseError(ComfypinError):
+    """Another process works on the same files of a shared volume; trying again later may help (EX_TEMPFAIL)."""
+
+    family = "lease"
+    exit_code = 75
+
+
+class LockError(ComfypinError):
+    """A lock cannot be found, read, made or trusted."""
+
+    family = "lock"
+    exit_code = 10
+
+
+class WorkflowError(ComfypinError):
+    """A workflow, or what a job asks of it, cannot be run as it stands."""
+
+    family = "workflow"
+    exit_code = 11
+
+
+class EngineError(ComfypinError):
+    """The engine did not start, died, or does not answer as ComfyUI answers."""
+
+    family = "engine"
+    exit_code = 20
+
+
+class PromptError(ComfypinError):
+    """The engine took the prompt, and it did not end well."""
+
+    family = "prompt"
+    exit_code = 21
+
+
+class OutputError(ComfypinError):
+    """An output exists in the engine and could not be brought to where it was asked for."""
+
+    family = "output"
+    exit_code = 30
+
+
+class StorageError(ComfypinError):
+    """A bucket or a store refused, or could not be reached."""
+
+    family = "storage"
+    exit_code = 31
+
+
+class EnvError(ComfypinError):
+    """An environment could not be realized, packed, or is not what its lock says."""
+
+    family = "env"
+    exit_code = 40
+
+
+class ModelError(ComfypinError):
+    """A model could not be fetched, verified or placed."""
+
+    family = "model"
+    exit_code = 50
+
+
+class ImageError(ComfypinError):
+    """A container image could not be built or pushed."""
+
+    family = "image"
+    exit_code = 60
+
+
+class DeployError(ComfypinError):
+    """RunPod's management API refused, or the plan cannot be applied."""
+
+    family = "deploy"
+    exit_code = 70
+
+
+class SyncError(ComfypinError):
+    """A folder could not be synced."""
+
+    family = "sync"
+    exit_code = 80
+
+
+class Cancelled(ComfypinError):
+    """The user, or the platform, asked for the work to stop."""
+
+    family = "cancelled"
+    exit_code = 130

@@ -1,0 +1,58 @@
+"""Names of images: what a tag may be, and which registry it goes to (pure)."""
+
+import re
+from collections.abc import Sequence
+
+from comfypin.image.errors import TagInvalid
+
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:(?P<host>(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|\[[0-9a-f:]+\]|[A-Za-z0-9-]+(?=:))(?::[0-9]+)?)/)?"
+    rf"(?P<path>{_PART}(?:/{_PART})*)(?::(?P<tag>\w[\w.-]{{0,127}}))?",
+    re.ASCII,
+)
+
+
+def require_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """The tags, each with `:latest` where it has none. Raises `TagInvalid`."""
+    whole = []
+    for tag in tags:
+        match = _REFERENCE.fullmatch(tag)
+        if match is None:
+            raise TagInvalid(tag=tag)
+        whole.append(tag if match["tag"] else f"{tag}:latest")
+    return tuple(whole)
+
+
+def registry_of(reference: str) -> str:
+    """The registry that a reference is pushed to. Raises `TagInvalid`."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise TagInvalid(tag=reference)
+    return match["host"] or "docker.io"
+
+
+def path_of(reference: str) -> str:
+    """The repository of a reference inside its registry, `you/wan22`. Raises `TagInvalid`."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise TagInvalid(tag=reference)
+    # Docker Hub's own images lie there without a name before them.
+    return match["path"] if match["host"] or "/" in match["path"] else f"library/{match['path']}"
+
+
+def is_local(reference: str) -> bool:
+    """Whether a reference's registry is on this machine."""
+    host = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
+    return host in {"localhost", "127.0.0.1", "[::1]"}
+
+
+def on_registry(tag: str, registry: str | None) -> str:
+    """The reference of an image on a registry, `ghcr.io/you`; its tag as it stands without one. Raises `TagInvalid`."""
+    (whole,) = require_tags([tag])
+    if registry is None:
+        return whole
+    match = _REFERENCE.fullmatch(whole)
+    assert match is not None, "it was just checked"
+    name = match["path"].rpartition("/")[2] if match["host"] else match["path"]
+    return require_tags([f"{registry.rstrip('/')}/{name}:{match['tag']}"])[0]

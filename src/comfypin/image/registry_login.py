@@ -1,0 +1,144 @@
+"""Logging in to registries by the environment, and pushing with patience."""
+
+import base64
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from comfypin.image.errors import LoginRefused, LoginUnreadable, PushFailed
+from comfypin.image.image_names import registry_of
+from comfypin.image.interface import ContainerBuilder, Hear
+from comfypin.retry import Retried, Retry, RetryPolicy
+from comfypin.temp_folders import temp_folder
+
+PUSH_RETRIES = RetryPolicy(retries=3, base_s=4.0)
+_REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic auth|forbidden|\b40[13]\b", re.I)
+_GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
+_AMAZON = re.compile(r".*\.dkr\.ecr\..*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
+
+_KEY_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+VARIABLES = (
+    *("REGISTRY_USERNAME", "REGISTRY_PASSWORD", "GHCR_TOKEN", "GITHUB_TOKEN", "GITHUB_ACTOR", "DOCKERHUB_USERNAME"),
+    *("DOCKERHUB_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN", _KEY_VARIABLE, "ECR_PASSWORD"),
+    *("HARBOR_USERNAME", "HARBOR_PASSWORD"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Whom to log in as; `source` names the variable it came from, for words, never for logs of what it holds."""
+
+    username: str
+    password: str = field(repr=False)
+    source: str
+
+
+def find_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
+    """The credential that the environment has for a registry; None: what docker's own configuration says.
+
+    Raises `LoginUnreadable` where GOOGLE_APPLICATION_CREDENTIALS names no file that can be read.
+    """
+    if "REGISTRY_PASSWORD" in variables:
+        return Credential(
+            variables.get("REGISTRY_USERNAME", "token"), variables["REGISTRY_PASSWORD"], "REGISTRY_PASSWORD"
+        )
+    if registry == "ghcr.io":
+        for name in ("GHCR_TOKEN", "GITHUB_TOKEN"):
+            if name in variables:
+                return Credential(variables.get("GITHUB_ACTOR", "token"), variables[name], name)
+    elif registry == "docker.io":
+        if {"DOCKERHUB_USERNAME", "DOCKERHUB_TOKEN"} <= variables.keys():
+            return Credential(variables["DOCKERHUB_USERNAME"], variables["DOCKERHUB_TOKEN"], "DOCKERHUB_TOKEN")
+    elif _GOOGLE.fullmatch(registry):
+        if "GOOGLE_OAUTH_ACCESS_TOKEN" in variables:
+            token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
+            return Credential("oauth2accesstoken", token, "GOOGLE_OAUTH_ACCESS_TOKEN")
+        if _KEY_VARIABLE in variables:
+            return Credential("_json_key", _key_file(variables), _KEY_VARIABLE)
+    elif _AMAZON.fullmatch(registry):
+        if "ECR_PASSWORD" in variables:
+            return Credential("AWS", variables["ECR_PASSWORD"], "ECR_PASSWORD")
+    elif {"HARBOR_USERNAME", "HARBOR_PASSWORD"} <= variables.keys():
+        return Credential(variables["HARBOR_USERNAME"], variables["HARBOR_PASSWORD"], "HARBOR_PASSWORD")
+    return None
+
+
+def _key_file(variables: Mapping[str, str]) -> str:
+    path = Path(variables[_KEY_VARIABLE])
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise LoginUnreadable(variable=_KEY_VARIABLE, path=str(path), reason=reason) from error
+
+
+def advice(registry: str) -> str:
+    """Which variable, or login, a registry wants."""
+    if registry == "ghcr.io":
+        return "nowhere: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
+    if registry == "docker.io":
+        return "nowhere: set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
+    if _GOOGLE.fullmatch(registry):
+        return "nowhere: set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
+    if _AMAZON.fullmatch(registry):
+        return "nowhere: set ECR_PASSWORD (aws ecr get-login-password)"
+    return f"nowhere: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry}"
+
+
+@contextmanager
+def docker_config(registry: str, credential: Credential | None) -> Iterator[Path | None]:
+    """A folder with the one credential, as docker reads it, for as long as a push takes; never on a command line."""
+    if credential is None:
+        yield None
+        return
+    host = "https://index.docker.io/v1/" if registry == "docker.io" else registry
+    pair = f"{credential.username}:{credential.password}"
+    config = {"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}
+    with temp_folder("login") as folder:
+        path = Path(folder, "config.json")
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config), encoding="utf-8")
+        yield Path(folder)
+
+
+def push(
+    builder: ContainerBuilder,
+    tag: str,
+    reference: str,
+    *,
+    credential: Credential | None,
+    hear: Hear,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Push and return the digest; tried again where the network, not the credential, is to blame.
+
+    Raises `LoginRefused`, `PushFailed`, `NoSuchImage`.
+    """
+    registry = registry_of(reference)
+    tries = 0
+
+    def push_once() -> str:
+        nonlocal tries
+        tries += 1
+        return builder.push(tag, reference, config, hear)
+
+    def report(retried: Retried) -> None:
+        hear(f"push failed, trying again: {getattr(retried.error, 'reason', retried.error)}")
+
+    with docker_config(registry, credential) as config:
+        try:
+            retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_may_pass, report=report)
+            return retry.call(push_once, sleep=sleep)
+        except PushFailed as error:
+            if _may_pass(error):
+                raise PushFailed(reference=reference, reason=error.reason, tries=tries) from error
+            source = credential.source if credential is not None else f"docker's configuration, or {advice(registry)}"
+            raise LoginRefused(registry=registry, source=source) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    return not _REFUSED.search(str(error))

@@ -1,0 +1,1 @@
+"""One job: its request, how it is prepared and run, and the JSON of its result."""

@@ -1,0 +1,43 @@
+"""Where jobs come from: a source owns its loop (RunPod's SDK does, a queue does) and calls one handler for each job."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+from comfypin.digest import JsonValue
+from comfypin.errors import ComfypinError
+
+State = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
+STATES: tuple[State, ...] = get_args(State)
+PENDING: frozenset[State] = frozenset({"IN_QUEUE", "IN_PROGRESS"})
+RETRYABLE: frozenset[State] = frozenset({"FAILED", "TIMED_OUT"})
+
+Progress = Callable[[Mapping[str, JsonValue]], None]
+"""Told of a job's progress, in order; must return at once."""
+
+
+def nobody(_progress: Mapping[str, JsonValue]) -> None:
+    """Nobody watches this job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job ended: its output, or its failure's, and whether this worker should be replaced after it."""
+
+    output: Mapping[str, JsonValue]
+    failure: ComfypinError | None = None
+    replace_worker: bool = False
+
+
+class Handle(Protocol):
+    """Runs one job to its end. Cancelling the call cancels the prompt in the engine."""
+
+    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+        """The job's outcome; failures of the job are outcomes, not exceptions."""
+
+
+class JobSource(Protocol):
+    """Takes jobs from somewhere and answers them, until it is told to stop."""
+
+    async def serve(self, handle: Handle) -> None:
+        """Serve until stopped; returns when every job that was taken has its answer."""

@@ -1,0 +1,102 @@
+"""A job and its result as frozen values, and the JSON that people and machines read of a result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from comfypin.digest import Digest, JsonValue
+from comfypin.engine.interface import InputFile
+from comfypin.jobs.caller_words import COMMAND_LINE, Words
+from comfypin.lock.model import Release
+from comfypin.outputs.interface import Delivery, Output
+from comfypin.workflow.filename_mark import Mark
+from comfypin.workflow.graph import Graph, NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request for a workflow to run, ready to be submitted: texts expanded, overrides made, files found.
+
+    `timeout_s` is the deadline from submission to the last delivered output. `extra_data` may hold secrets (a comfy.org
+    API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
+    Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's). `mark` is in
+    the names of the files that the graph saves, and is taken out of the outputs' names again. `warnings` are what was
+    noticed while the job was prepared. `needs_saved_workflow` are nodes that ask for the saved workflow and get none.
+    """
+
+    id: str
+    release: Release
+    graph: Graph
+    mark: Mark | None = None
+    inputs: tuple[InputFile, ...] = ()
+    timeout_s: float | None = None
+    extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
+    input_digests: Mapping[str, Digest] = field(default_factory=dict)
+    with_previews: bool = False
+    spool_parent: Path | None = None
+    warnings: tuple[str, ...] = ()
+    words: Words = COMMAND_LINE
+    needs_saved_workflow: frozenset[NodeId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a job gave: its outputs where they were delivered, texts, warnings, and the seconds everything took.
+
+    `held_back` counts the temporary outputs that nobody asked for.
+    """
+
+    job_id: str
+    release: Release
+    prompt_id: str
+    deliveries: tuple[Delivery, ...]
+    texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    phase_s: Mapping[str, float] = field(default_factory=dict)
+    node_s: Mapping[NodeId, float] = field(default_factory=dict)
+    held_back: int = 0
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The result as JSON, the same for `--json`, the worker and HTTP."""
+        return {
+            "job_id": self.job_id,
+            "release": self.release.name,
+            "release_digest": str(self.release.digest),
+            "prompt_id": self.prompt_id,
+            "outputs": [_delivery_to_json(delivery) for delivery in self.deliveries],
+            "texts": {node: list(texts) for node, texts in self.texts.items()},
+            "warnings": list(self.warnings),
+            "held_back": self.held_back,
+            "seconds": {
+                "phases": {name: round(seconds, 4) for name, seconds in self.phase_s.items()},
+                "nodes": {node: round(seconds, 4) for node, seconds in self.node_s.items()},
+            },
+        }
+
+
+def _delivery_to_json(delivery: Delivery) -> dict[str, JsonValue]:
+    output = delivery.output
+    optional = {
+        "width": output.width,
+        "height": output.height,
+        "uri": delivery.uri,
+        "url": delivery.url,
+        "data": delivery.data_base64,
+    }
+    return {
+        **_output_to_json(output),
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def _output_to_json(output: Output) -> dict[str, JsonValue]:
+    return {
+        "node": output.node_id,
+        "kind": output.kind,
+        "filename": output.filename,
+        "subfolder": output.subfolder,
+        "media_type": output.media_type,
+        "size_bytes": output.size_bytes,
+        "sha256": output.sha256.hex,
+        "temporary": output.temporary,
+    }

@@ -1,0 +1,182 @@
+"""What a job may ask for, as it comes over the wire: one model, one JSON Schema for the worker and for HTTP.
+
+A superset of worker-comfyui's input (`workflow`, `images`), so that what its users send today works unchanged.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from comfypin.jobs.errors import JobInvalid
+from comfypin.outputs.modes import OUTPUT_MODES, OutputMode
+from comfypin.storage.registry import SCHEMES
+
+MAX_INPUTS = 64
+_FILE_NAME = r"^[^\x00-\x1f\\]{1,200}$"
+
+_BUCKET_SCHEMES = "|".join(SCHEMES)
+_Mode = Annotated[
+    OutputMode, Field(pattern=f"^({'|'.join(OUTPUT_MODES)})$", json_schema_extra={"enum": list(OUTPUT_MODES)})
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ImageInput(_Part):
+    """An input file as worker-comfyui takes it: the name that a load node says, and its bytes."""
+
+    name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
+    image: Annotated[str, Field(min_length=1, description="Base64, a data URI, or an address as in inputs[].url.")]
+
+
+class MediaInput(_Part):
+    """An input file of any kind: its bytes as base64 or a data URI, or an address to fetch it from."""
+
+    name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
+    data: Annotated[str | None, Field(description="Base64, a data URI, or an address as in url.")] = None
+    url: Annotated[
+        str | None,
+        Field(
+            pattern=rf"^(https?|{_BUCKET_SCHEMES})://",
+            description="https://, or an object's address like s3://bucket/key.",
+        ),
+    ] = None
+    node: Annotated[
+        str | None, Field(description="Point this load node (id, title or class) at the file, whatever it names.")
+    ] = None
+
+
+class OutputWish(_Part):
+    """Where the job's outputs go and how they are named."""
+
+    mode: Annotated[_Mode | None, Field(description="file: the disk of comfypin serve.")] = None
+    template: Annotated[
+        str | None, Field(max_length=500, description="The key template, as OUTPUT_KEY_TEMPLATE (docs/storage.md).")
+    ] = None
+    format: Literal["png", "jpeg", "webp"] | None = None
+    quality: Annotated[int | None, Field(ge=1, le=100)] = None
+    keep_workflow: bool | None = None
+    previews: Annotated[bool, Field(description="Deliver temporary outputs (PreviewImage) too.")] = False
+
+
+class S3Wish(_Part):
+    """A bucket of the job's own, as RunPod's `s3Config` names it."""
+
+    accessId: Annotated[str, Field(min_length=1)]
+    accessSecret: Annotated[str, Field(min_length=1)]
+    bucketName: Annotated[str, Field(min_length=1)]
+    endpointUrl: Annotated[str, Field(min_length=1)]
+
+
+class JobInput(_Part):
+    """One request for a workflow to run. Fields that are not named here are ignored, with a warning in the result."""
+
+    workflow: Annotated[
+        dict[str, Any] | None,
+        Field(description="The workflow, as ComfyUI saves it or in API format; {} is the smoke test."),
+    ] = None
+    workflow_name: Annotated[
+        str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="A workflow of the image.")
+    ] = None
+    images: Annotated[tuple[ImageInput, ...], Field(max_length=MAX_INPUTS)] = ()
+    inputs: Annotated[tuple[MediaInput, ...], Field(max_length=MAX_INPUTS)] = ()
+    set: Annotated[
+        dict[str, Any],
+        Field(description='Inputs to change: {"6.text": "a cat", "KSampler.seed": "random"}.'),
+    ] = {}
+    randomize_seeds: bool = False
+    release: Annotated[str | None, Field(description="Refuse the job unless the worker runs this release.")] = None
+    output: OutputWish = OutputWish()
+    timeout_s: Annotated[float | None, Field(gt=0, le=604_800)] = None
+    s3_config: Annotated[S3Wish | None, Field(validation_alias=AliasChoices("s3Config", "s3_config"))] = None
+    comfy_org_api_key: Annotated[str | None, Field(description="For ComfyUI's API nodes; in no log and no result.")] = (
+        None
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, document: Any) -> Any:
+        """Clients write `"images": null` for what they do not send, as worker-comfyui lets them."""
+        if not isinstance(document, dict):
+            return document
+        return {name: value for name, value in document.items() if value is not None}
+
+
+def parse_input(document: object) -> tuple[JobInput, list[str]]:
+    """Read a job's input; returns it with a warning for every field that is not known.
+
+    Raises `JobInvalid` with every finding at once; no value of the input is repeated in it.
+    """
+    if isinstance(document, str):
+        document = _from_text(document)
+    if not isinstance(document, dict):
+        raise JobInvalid(findings=[f"input: it is {_kind(document)}; it must be an object with a workflow"])
+    try:
+        job = JobInput.model_validate(document)
+    except ValidationError as exc:
+        raise JobInvalid(findings=[_sentence(error) for error in exc.errors(include_input=False)]) from exc
+    findings = [*_missing(job)]
+    if findings:
+        raise JobInvalid(findings=findings)
+    return job, list(_unknown(job, ""))
+
+
+def job_of(body: Mapping[str, Any]) -> object:
+    """The input of a platform's job; `s3Config`, which RunPod puts beside it, goes into it."""
+    document = body.get("input")
+    if isinstance(document, dict) and "s3Config" in body and "s3Config" not in document:
+        return {**document, "s3Config": body["s3Config"]}
+    return document
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON Schema of a job's input; docs/job.schema.json is these bytes."""
+    schema = JobInput.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A job's input", **schema}
+
+
+def _from_text(text: str) -> object:
+    import json
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise JobInvalid(findings=["input: it is a text that is not JSON"]) from None
+
+
+def _missing(job: JobInput) -> list[str]:
+    findings = []
+    if (job.workflow is None) == (job.workflow_name is None):
+        findings.append("workflow: give either `workflow` or `workflow_name`")
+    for index, item in enumerate(job.inputs):
+        if (item.data is None) == (item.url is None):
+            findings.append(f"inputs.{index}: give either `data` or `url`")
+    names = [*(image.name for image in job.images), *(item.name for item in job.inputs)]
+    findings += [f"inputs: the name {name!r} stands twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    return findings
+
+
+def _unknown(part: BaseModel, where: str) -> list[str]:
+    warnings = [f"The field {where}{name} is not known and was ignored." for name in part.model_extra or {}]
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            warnings += _unknown(value, f"{where}{name}.")
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    warnings += _unknown(item, f"{where}{name}.{index}.")
+    return warnings
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "input"
+    return f"{where}: {re.sub(r'^Value error, ', '', error['msg'])}"
+
+
+def _kind(value: object) -> str:
+    return {type(None): "nothing", list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a number")

@@ -1,0 +1,219 @@
+"""Runs one job: submits it, follows it, brings its outputs here, delivers them; cancels it when it is to stop."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+
+from comfypin.engine.errors import DeadlineExceeded, EngineCrashed, NodeFailed, OutputEmpty, PromptLost
+from comfypin.engine.interface import (
+    Engine,
+    EngineEvent,
+    EngineOutput,
+    NodeStarted,
+    Prompt,
+    PromptOutputs,
+    Queued,
+    Started,
+    Warned,
+)
+from comfypin.errors import ComfypinError, PromptError
+from comfypin.jobs.events import Requeued, RunEvent, Watcher
+from comfypin.jobs.job import Job, JobResult
+from comfypin.jobs.output_spool import Wanted, collect, spool_folder
+from comfypin.jobs.timing import Stopwatch
+from comfypin.outputs.interface import JobFacts, Output, OutputSink
+
+_CANCEL_WITHIN_S = 5.0
+_DEATHS_OF_OTHERS = 3
+"""How often a job that only waited in an engine that died is queued again: whatever killed it was not that job."""
+
+
+_NO_SAVED_WORKFLOW = (
+    "\nThe node may read the workflow as it was saved (extra_pnginfo), which API format does not hold: "
+    "send the workflow as ComfyUI saves it, or a whole /prompt body with extra_data.extra_pnginfo."
+)
+
+
+def _nobody(event: RunEvent) -> None:
+    """The watcher of a job that nobody watches."""
+
+
+async def run(job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher = _nobody) -> JobResult:
+    """Run the job to its last delivered output.
+
+    A job whose engine dies under it is queued once more; one that only waited behind another, a few times. When the
+    deadline passes, or this task is cancelled, the prompt is cancelled in the engine before the failure goes up.
+
+    Raises `WorkflowRejected`, `NodeFailed`, `PromptInterrupted`, `PromptLost`, `DeadlineExceeded`, `EngineError`,
+    `OutputError`, `StorageError`.
+    """
+    attempt = _Run(job, engine=engine, sink=sink, on_event=on_event, clock=time.monotonic)
+    try:
+        async with asyncio.timeout(job.timeout_s) as deadline:
+            return await attempt.result()
+    except TimeoutError as exc:
+        if job.timeout_s is None or not deadline.expired():
+            raise
+        raise DeadlineExceeded(
+            timeout_s=job.timeout_s, phase=attempt.stopwatch.phase, setting=job.words.timeout
+        ) from exc
+
+
+class _Run:
+    def __init__(
+        self, job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher, clock: Callable[[], float]
+    ) -> None:
+        self._job = job
+        self._engine = engine
+        self._sink = sink
+        self._on_event = on_event
+        self._warnings = list(job.warnings)
+        self._waits = False
+        self.stopwatch = Stopwatch(clock, on_event)
+
+    async def result(self) -> JobResult:
+        prompt_id, found = await self._executed()
+        for message in found.warnings:
+            self._warn(message)
+        self.stopwatch.enter("collect")
+        files, held_back = self._wanted(found)
+        try:
+            with spool_folder(self._job.spool_parent) as spool:
+                outputs = await collect(files, spool)
+                self._refuse_empty(outputs)
+                self.stopwatch.enter("deliver")
+                deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
+        finally:
+            # Delivered or not, nobody fetches them from there any more: workers that stay would fill their disk.
+            await found.clear()
+        self.stopwatch.stop()
+        if not outputs and not any(found.texts.values()):
+            self._warn(_nothing_left(held_back, self._job.words.previews))
+        return JobResult(
+            job_id=self._job.id,
+            release=self._job.release,
+            prompt_id=prompt_id,
+            deliveries=deliveries,
+            texts=found.texts,
+            warnings=tuple(self._warnings),
+            phase_s=self.stopwatch.phase_s,
+            node_s=self.stopwatch.node_s,
+            held_back=held_back,
+        )
+
+    async def _executed(self) -> tuple[str, PromptOutputs]:
+        """Run the prompt; once more if the engine dies under it, and again where it died under another job's."""
+        own = others = 0
+        while True:
+            try:
+                return await self._execute()
+            except PromptLost as exc:
+                others += 1
+                if not (exc.restarted and self._waits) or others > _DEATHS_OF_OTHERS:
+                    raise
+                self._requeue("it was restarted", "The engine was restarted before it came to the job, which")
+            except EngineCrashed as exc:
+                own, others = (own, others + 1) if self._waits else (own + 1, others)
+                if own > 1 or others > _DEATHS_OF_OTHERS:
+                    raise
+                under = "another job, behind which this one waited" if self._waits else "it"
+                self._requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
+
+    def _requeue(self, reason: str, what: str) -> None:
+        self._on_event(Requeued(reason=reason))
+        self._warnings.append(f"{what} was run once more.")
+        self.stopwatch.end_of_nodes()
+        self.stopwatch.enter("queue")
+
+    async def _execute(self) -> tuple[str, PromptOutputs]:
+        prompt_id, self._waits = str(uuid.uuid4()), False
+        prompt = Prompt(
+            prompt_id=prompt_id,
+            graph=self._job.graph,
+            inputs=self._job.inputs,
+            extra_data=self._job.extra_data,
+            mark=self._job.mark.text if self._job.mark is not None else None,
+        )
+        try:
+            await self._engine.submit(prompt)
+            async with contextlib.aclosing(self._engine.events(prompt_id)) as events:
+                await self._follow(events)
+            return prompt_id, await self._engine.outputs(prompt_id)
+        except NodeFailed as exc:
+            raise self._explained(exc) from exc.__cause__
+        except (EngineCrashed, PromptError):
+            raise  # nothing of it is left in the engine
+        except BaseException:
+            await self._cancel(prompt_id)
+            raise
+
+    def _explained(self, failure: NodeFailed) -> NodeFailed:
+        """The failure, with what the node missed if it reads the saved workflow, which API format does not bring."""
+        is_about_it = failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
+        if failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
+            return failure
+        return NodeFailed(
+            node_id=failure.node_id,
+            class_type=failure.class_type,
+            exception_type=failure.exception_type,
+            message=failure.said,
+            traceback=failure.traceback,
+            advice=_NO_SAVED_WORKFLOW,
+        )
+
+    async def _follow(self, events: AsyncGenerator[EngineEvent, None]) -> None:
+        async for event in events:
+            match event:
+                case Warned(message=message):
+                    self._warnings.append(message)
+                case Queued(ahead=ahead):
+                    self._waits = ahead > 0
+                case Started() | NodeStarted():
+                    self._waits = False
+            self.stopwatch.hear(event)
+        self.stopwatch.end_of_nodes()
+
+    async def _cancel(self, prompt_id: str) -> None:
+        """Take the prompt back, within a few seconds: the failure that brought us here matters more."""
+        with contextlib.suppress(ComfypinError, TimeoutError):
+            async with asyncio.timeout(_CANCEL_WITHIN_S):
+                await self._engine.cancel(prompt_id)
+
+    def _refuse_empty(self, outputs: tuple[Output, ...]) -> None:
+        """A file without a byte is a failure of the node that saved it; only a text may be empty."""
+        for output in outputs:
+            if output.size_bytes == 0 and output.kind != "text":
+                node = self._job.graph.nodes.get(output.node_id)
+                class_type = node.class_type if node is not None else "unknown class"
+                raise OutputEmpty(node_id=output.node_id, class_type=class_type, filename=output.filename)
+
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._on_event(Warned(message=message))
+
+    def _wanted(self, found: PromptOutputs) -> tuple[list[Wanted], int]:
+        """The files to deliver under the names the user chose, and how many temporary ones are held back."""
+        kept = [file for file in found.files if file.folder == "output" or self._job.with_previews]
+        return [self._named(file) for file in kept], len(found.files) - len(kept)
+
+    def _named(self, file: EngineOutput) -> Wanted:
+        mark = self._job.mark
+        if mark is None:
+            return Wanted(found=file, filename=file.filename, subfolder=file.subfolder)
+        return Wanted(found=file, filename=mark.taken_from(file.filename), subfolder=mark.taken_from(file.subfolder))
+
+    def _facts(self) -> JobFacts:
+        return JobFacts(
+            job_id=self._job.id,
+            release=self._job.release,
+            inputs=self._job.input_digests,
+            phase_s=dict(self.stopwatch.phase_s),
+        )
+
+
+def _nothing_left(held_back: int, previews: str) -> str:
+    if held_back:
+        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with {previews}."
+    return "The workflow left no output: no file and no text."

@@ -1,0 +1,1 @@
+"""Makes locks, with the network: create, capture, upgrade, vendor."""

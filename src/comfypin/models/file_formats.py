@@ -1,0 +1,99 @@
+"""What kind of file a model is: safetensors headers are read, pickles are recognised under whatever name they come."""
+
+import json
+from pathlib import Path
+
+from comfypin.digest import JsonValue
+from comfypin.errors import ModelError
+from comfypin.lock.model import ModelPin
+from comfypin.models.errors import NotSafetensors, PickleRefused
+
+SAFETENSORS_SUFFIXES = frozenset({".safetensors", ".sft"})
+PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".pt2"})
+# https://huggingface.co/docs/safetensors: 8 bytes of length, little endian, then JSON; readers cap it at 100 MB.
+MAX_HEADER_BYTES = 100_000_000
+# More than any tensor library has; products of many great numbers take minutes.
+MAX_DIMENSIONS = 64
+_DTYPE_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+    "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+
+
+def pickle_by_name(pin: ModelPin) -> PickleRefused | None:
+    """The refusal that a pin's file name alone earns, before anything is fetched."""
+    suffix = Path(pin.target_path).suffix.lower()
+    if pin.allow_pickle or suffix not in PICKLE_SUFFIXES:
+        return None
+    return PickleRefused(name=pin.name, target=pin.target_path, reason=f"{suffix} files are pickles")
+
+
+def format_problem(path: Path, pin: ModelPin) -> ModelError | None:
+    """What is wrong with the file's format, judged by its bytes, or None. Raises `OSError`."""
+    by_name = pickle_by_name(pin)
+    if by_name is not None:
+        return by_name
+    reason = None
+    if Path(pin.target_path).suffix.lower() in SAFETENSORS_SUFFIXES:
+        reason = safetensors_problem(path)
+        if reason is None:
+            # Loaders go by the name, so it is no pickle, although its first length may look like the start of one.
+            return None
+    # Imported only where it is needed: a thousand good files are verified in less than a second.
+    from comfypin.models.pickles import is_pickle
+
+    if not pin.allow_pickle and is_pickle(path):
+        return PickleRefused(
+            name=pin.name, target=pin.target_path, reason="its bytes are a pickle, whatever its name says"
+        )
+    return NotSafetensors(name=pin.name, target=pin.target_path, reason=reason) if reason is not None else None
+
+
+def safetensors_problem(path: Path) -> str | None:
+    """What is wrong with a safetensors file, from its header and its size, or None. Raises `OSError`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(8)
+        if len(first) < 8:
+            return f"it has only {size} bytes"
+        length = int.from_bytes(first, "little")
+        if length > MAX_HEADER_BYTES or 8 + length > size:
+            return "it is a web page" if first.lstrip()[:1] == b"<" else f"its header would be {length} bytes long"
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        return "its header is not JSON"
+    if not isinstance(header, dict):
+        return "its header is not an object"
+    return _tensors_problem(header, size - 8 - length)
+
+
+def _tensors_problem(header: dict[str, JsonValue], data_bytes: int) -> str | None:
+    spans: list[tuple[int, int]] = []
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        match tensor:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
+                expected = _DTYPE_BITS.get(dtype)
+                if len(shape) > MAX_DIMENSIONS:
+                    return f"the shape of {name!r} is wrong"
+                for dimension in shape:
+                    if not isinstance(dimension, int) or dimension < 0:
+                        return f"the shape of {name!r} is wrong"
+                    expected = None if expected is None else expected * dimension
+                if expected is not None and expected != (end - begin) * 8:
+                    return f"the bytes of {name!r} do not fit its shape"
+                spans.append((begin, end))
+            case _:
+                return f"its header describes {name!r} wrongly"
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position or end < begin:
+            return "its tensors do not lie one after the other"
+        position = end
+    if position != data_bytes:
+        return f"it has {data_bytes} bytes of tensors where its header says {position}"
+    return None

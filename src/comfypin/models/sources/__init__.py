@@ -1,0 +1,1 @@
+"""Where model files come from: hubs, buckets, HTTP servers and this machine."""

@@ -1,0 +1,73 @@
+"""What the variables say of outputs wherever they go: names of keys, formats, how much a result may hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from comfypin.outputs.image_format import Conversion, PictureFormat
+from comfypin.outputs.key_template import DEFAULT_TEMPLATE, KeyTemplate, TemplateInvalid
+from comfypin.settings.errors import SettingInvalid
+from comfypin.settings.variables import Variables
+
+# RunPod takes results of 10 MB from jobs of /run; the rest of a result needs a little of that. Its worker passes this
+# to `wiring.make_sink`; a pipe or a file takes any size.
+RUNPOD_RESULT_BYTES = 10_000_000 - 64_000
+# A server of one's own keeps results in a database.
+SERVER_RESULT_BYTES = 64_000_000
+_TEMPLATE = "OUTPUT_KEY_TEMPLATE"
+_FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputConfig:
+    """`OUTPUT_KEY_TEMPLATE`, `OUTPUT_FORMAT`, `OUTPUT_QUALITY`, `OUTPUT_KEEP_WORKFLOW` and `INLINE_MAX_BYTES`.
+
+    `inline_max_bytes` is None where nobody set a limit.
+    """
+
+    template: KeyTemplate = field(default_factory=KeyTemplate.parse)
+    conversion: Conversion = field(default_factory=Conversion)
+    inline_max_bytes: int | None = None
+
+    @classmethod
+    def from_variables(cls, environ: Mapping[str, str]) -> "OutputConfig":
+        """Read the variables; empty ones count as unset. Raises `SettingInvalid`."""
+        env = Variables(environ)
+        wanted = (env.text("OUTPUT_FORMAT") or "png").lower()
+        if wanted not in _FORMATS:
+            raise SettingInvalid(variable="OUTPUT_FORMAT", value=wanted, expected="png, jpeg or webp")
+        return cls(
+            template=_template(env.text(_TEMPLATE) or DEFAULT_TEMPLATE),
+            conversion=Conversion(
+                format=_FORMATS[wanted],
+                quality=env.count("OUTPUT_QUALITY", default=90, minimum=1, maximum=100),
+                keep_workflow=env.flag("OUTPUT_KEEP_WORKFLOW", default=True),
+            ),
+            inline_max_bytes=env.count("INLINE_MAX_BYTES", default=0) if env.text("INLINE_MAX_BYTES") else None,
+        )
+
+    def with_wishes(
+        self,
+        *,
+        template: str | None = None,
+        picture_format: PictureFormat | None = None,
+        quality: int | None = None,
+        keep_workflow: bool | None = None,
+    ) -> "OutputConfig":
+        """Return the same, but for what one job wishes. Raises `TemplateInvalid`."""
+        usual = self.conversion
+        return replace(
+            self,
+            template=self.template if template is None else KeyTemplate.parse(template),
+            conversion=Conversion(
+                format=picture_format or usual.format,
+                quality=quality or usual.quality,
+                keep_workflow=usual.keep_workflow if keep_workflow is None else keep_workflow,
+            ),
+        )
+
+
+def _template(text: str) -> KeyTemplate:
+    try:
+        return KeyTemplate.parse(text)
+    except TemplateInvalid as exc:
+        raise SettingInvalid(variable=_TEMPLATE, value=text, expected=exc.expected) from exc

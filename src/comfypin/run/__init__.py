@@ -1,1 +1,0 @@
-"""A job, from its wire form to its result."""

@@ -1,0 +1,1 @@
+"""RunPod: its management API, deployments, volumes, and the Serverless worker."""

@@ -1,0 +1,47 @@
+"""What the file's endpoints and pods cost an hour, from the catalog's prices. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from comfypin.runpod.deployment_file import Deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HourlyCost:
+    """Dollars an hour of an endpoint or pod: its fewest workers on the cheapest GPU, its most on the dearest.
+
+    None where the catalog has no price for any of its GPUs.
+    """
+
+    kind: str
+    name: str
+    least: float | None
+    most: float | None
+
+
+def hourly_costs(deployment: Deployment, gpus: Iterable[Mapping[str, object]]) -> tuple[HourlyCost, ...]:
+    """The cost of each endpoint and pod. Volumes are billed by the month and are not in the catalog."""
+    catalog = list(gpus)
+    costs = []
+    for endpoint in deployment.endpoint:
+        prices = [
+            price * endpoint.gpu_count
+            for gpu in catalog
+            if gpu.get("pool") in endpoint.gpu_pools and gpu.get("id") not in endpoint.excluded_gpus
+            if (price := _price(gpu, "serverless")) is not None
+        ]
+        least = endpoint.workers.min * min(prices) if prices else None
+        most = endpoint.workers.max * max(prices) if prices else None
+        costs.append(HourlyCost(kind="endpoint", name=endpoint.name, least=least, most=most))
+    for pod in deployment.pod:
+        found = next((gpu for gpu in catalog if gpu.get("id") == pod.gpu), {})
+        price = _price(found, pod.cloud)
+        hourly = None if price is None else price * pod.gpu_count
+        costs.append(HourlyCost(kind="pod", name=pod.name, least=hourly, most=hourly))
+    return tuple(costs)
+
+
+def _price(gpu: Mapping[str, object], product: str) -> float | None:
+    prices = gpu.get("price")
+    value = prices.get(product) if isinstance(prices, Mapping) else None
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,162 @@
+"""runpod.toml as frozen values: what should exist on RunPod for one release.
+
+docs/runpod.schema.json is made from these.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from comfypin.runpod.errors import DeploymentInvalid
+
+_STRICT = ConfigDict(extra="forbid")
+Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Environment = Mapping[str, str]
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class RegistryConfig:
+    """Credentials of a private image registry; the variables that hold them are named here, never the values."""
+
+    name: Name
+    username_env: str
+    password_env: str
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class VolumeConfig:
+    """A network volume of `size` GB in one data centre. `existing` uses one that is there and never changes it."""
+
+    name: Name
+    data_center: str
+    size: Annotated[int, Field(ge=10, le=4096)] = 50
+    type: str | None = None
+    existing: bool = False
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class TemplateConfig:
+    """Container settings that endpoints (`kind = "serverless"`) or pods start from. `disk` is in GB."""
+
+    name: Name
+    kind: Literal["serverless", "pod"] = "serverless"
+    image: str | None = None
+    args: str = ""
+    disk: Annotated[int, Field(ge=1)] | None = None
+    ports: tuple[str, ...] | None = None
+    env: Environment = field(default_factory=dict)
+    registry: Name | None = None
+    volume_disk: Annotated[int, Field(ge=10)] | None = None
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class WorkersConfig:
+    """How many workers an endpoint may have, and how long an idle one stays (seconds)."""
+
+    min: Annotated[int, Field(ge=0)] = 0
+    max: Annotated[int, Field(ge=0)] = 3
+    idle_timeout: Annotated[int, Field(ge=1, le=3600)] = 10
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class ScalingConfig:
+    """When another worker starts: a job waits `queue_delay` seconds, or `request_count` jobs a worker are waiting."""
+
+    queue_delay: Annotated[float, Field(ge=0.5)] | None = None
+    request_count: Annotated[int, Field(ge=1)] | None = None
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class EndpointConfig:
+    """A serverless endpoint. `timeout` is seconds a job may run; `gpu_pools` are ids from the GPU catalog's `pool`."""
+
+    name: Name
+    template: Name
+    type: Literal["queue", "load-balancer"] = "queue"
+    gpu_pools: Annotated[tuple[str, ...], Field(min_length=1)]
+    excluded_gpus: tuple[str, ...] = ()
+    gpu_count: Annotated[int, Field(ge=1)] = 1
+    min_cuda: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    volumes: tuple[Name, ...] = ()
+    data_centers: tuple[str, ...] = ()
+    timeout: Annotated[int, Field(ge=5, le=604_800)] = 600
+    flashboot: Literal["off", "on", "priority"] = "on"
+    env: Environment = field(default_factory=dict)
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class PodConfig:
+    """A pod, on one GPU type, with a network volume at /workspace when one is named."""
+
+    name: Name
+    template: Name
+    gpu: str
+    gpu_count: Annotated[int, Field(ge=1)] = 1
+    cloud: Literal["secure", "community"] = "secure"
+    min_cuda: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    volume: Name | None = None
+    data_centers: tuple[str, ...] = ()
+    env: Environment = field(default_factory=dict)
+    ssh: bool = False
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Deployment:
+    """The whole file. `name` marks what belongs to it; `env` goes to every template, `storage` likewise."""
+
+    name: Name
+    release: str
+    image: str | None = None
+    env: Environment = field(default_factory=dict)
+    storage: Environment = field(default_factory=dict)
+    registry: tuple[RegistryConfig, ...] = ()
+    volume: tuple[VolumeConfig, ...] = ()
+    template: tuple[TemplateConfig, ...] = ()
+    endpoint: tuple[EndpointConfig, ...] = ()
+    pod: tuple[PodConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentFile:
+    """A deployment and where it was read from."""
+
+    path: Path
+    deployment: Deployment
+
+
+def read_deployment(path: Path) -> DeploymentFile:
+    """Read and check the shape of runpod.toml. Raises `DeploymentInvalid` with every finding at once."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        hint = f"it cannot be read ({reason}); `comfypin runpod init` writes a first one"
+        raise DeploymentInvalid(path=str(path), findings=[hint]) from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise DeploymentInvalid(path=str(path), findings=[f"it is not TOML: {exc}"]) from exc
+    try:
+        deployment = TypeAdapter(Deployment).validate_python(document)
+    except ValidationError as exc:
+        raise DeploymentInvalid(path=str(path), findings=[_sentence(error) for error in exc.errors()]) from exc
+    return DeploymentFile(path=path, deployment=deployment)
+
+
+def deployment_schema() -> dict[str, Any]:
+    """The JSON Schema of runpod.toml, for editors; docs/runpod.schema.json is these bytes."""
+    schema = TypeAdapter(Deployment).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "runpod.toml of comfypin", **schema}
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    got = error.get("input")
+    shown = "" if error["type"] == "missing" or isinstance(got, dict | list | tuple) else f" (it says {got!r})"
+    message = "this key does not exist" if error["type"] == "unexpected_keyword_argument" else error["msg"]
+    return f"{where}: {message}{shown}"

@@ -1,0 +1,238 @@
+"""What should exist, as RunPod's API speaks of it: a deployment and its release's facts become request bodies. Pure.
+
+Container settings are written out on every endpoint and pod, not only on the templates: RunPod applies a template once
+and keeps no link to it, so only what is on the resource itself can be compared later.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
+from comfypin.runpod.release_facts import ReleaseFacts, gigabytes
+
+Kind = Literal["registry", "volume", "template", "endpoint", "pod"]
+ORDER: tuple[Kind, ...] = ("registry", "volume", "template", "endpoint", "pod")
+MARK = "COMFYPIN_DEPLOYMENT"
+SERVE_PORT = 8000
+SERVERLESS_MOUNT = "/runpod-volume"
+POD_MOUNT = "/workspace"
+_NOWHERE: Mapping[str, str] = MappingProxyType({})
+_FLASHBOOT = {"off": "OFF", "on": "FLASHBOOT", "priority": "PRIORITY_FLASHBOOT"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The id of another resource, which may not exist before apply: a kind and the name in the file."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """One resource as it should be. `name` is the file's; `remote_name` carries the deployment's name.
+
+    `create_only` fields are sent when it is made and are neither compared nor changed; a difference in an `immutable`
+    field (dotted path) can only be mended by replacing the resource. `existing` ones are used and never written.
+    """
+
+    kind: Kind
+    name: str
+    remote_name: str
+    body: Mapping[str, object]
+    create_only: Mapping[str, object] = field(default_factory=dict)
+    immutable: frozenset[str] = frozenset()
+    existing: bool = False
+
+
+def desired_state(deployment: Deployment, release: ReleaseFacts) -> list[Desired]:
+    """All resources of the file, in the order in which they can be made."""
+    return [
+        *_registries(deployment),
+        *_volumes(deployment),
+        *(_template(deployment, release, template) for template in deployment.template),
+        *(_endpoint(deployment, release, endpoint) for endpoint in deployment.endpoint),
+        *(_pod(deployment, release, pod) for pod in deployment.pod),
+    ]
+
+
+def remote_name(deployment: str, name: str) -> str:
+    """A resource's name on RunPod. Volumes and registries hold no variables, so there the name is the whole mark."""
+    return f"comfypin-{deployment}-{name}"
+
+
+def plain_name(found: Mapping[str, object]) -> str:
+    """A resource's name as it was given."""
+    # RunPod appends " -fb" to the name of an endpoint with FlashBoot.
+    return str(found.get("name", "")).removesuffix(" -fb")
+
+
+def _registries(deployment: Deployment) -> list[Desired]:
+    return [
+        Desired(
+            kind="registry",
+            name=item.name,
+            remote_name=remote_name(deployment.name, item.name),
+            body={"name": remote_name(deployment.name, item.name)},
+            # RunPod never tells credentials back, so they cannot be compared; apply reads these variables.
+            create_only={"username_env": item.username_env, "password_env": item.password_env},
+        )
+        for item in deployment.registry
+    ]
+
+
+def _volumes(deployment: Deployment) -> list[Desired]:
+    made = []
+    for item in deployment.volume:
+        name = item.name if item.existing else remote_name(deployment.name, item.name)
+        body: dict[str, object] = {"name": name, "size": item.size, "dataCenter": item.data_center}
+        if item.type is not None:
+            body["type"] = item.type
+        made.append(
+            Desired(
+                kind="volume",
+                name=item.name,
+                remote_name=name,
+                body=body,
+                immutable=frozenset({"dataCenter", "type"}),
+                existing=item.existing,
+            )
+        )
+    return made
+
+
+def _volume_places(mount: str) -> dict[str, str]:
+    """Where `comfypin runpod volume push` puts a release's models and env pack, as the engine's side reads it."""
+    return {"MODELS_DIR": f"{mount}/models", "COMFYPIN_PACKS": f"{mount}/packs"}
+
+
+def _variables(
+    deployment: Deployment, release: ReleaseFacts, own: Mapping[str, str], places: Mapping[str, str] = _NOWHERE
+) -> dict[str, str]:
+    return {
+        **places,
+        **deployment.env,
+        **deployment.storage,
+        **own,
+        "COMFY_VERSION_NAME": release.name,
+        "COMFYPIN_LOCK_DIGEST": str(release.digest),
+        MARK: deployment.name,
+    }
+
+
+def _container(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> dict[str, object]:
+    ports = template.ports
+    if ports is None:
+        ports = (f"{SERVE_PORT}/http",) if template.kind == "pod" else ()
+    return {
+        "image": template.image or deployment.image or "",
+        "args": template.args,
+        "disk": template.disk or disk_gb(deployment, release, template),
+        "ports": list(ports),
+        "env": _variables(deployment, release, template.env),
+        "registry": Reference(kind="registry", name=template.registry) if template.registry else None,
+    }
+
+
+def disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
+    """The container disk that a template needs: what an env writes, and the models where no volume holds them."""
+    users = [
+        *(bool(item.volumes) for item in deployment.endpoint if item.template == template.name),
+        *(item.volume is not None for item in deployment.pod if item.template == template.name),
+    ]
+    on_volumes = all(users) or template.volume_disk is not None
+    return release.container_disk_gb + (0 if on_volumes else math.ceil(gigabytes(release.models_bytes)))
+
+
+def _template(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> Desired:
+    body: dict[str, object] = {
+        "name": remote_name(deployment.name, template.name),
+        **_container(deployment, release, template),
+        "serverless": template.kind == "serverless",
+        "public": False,
+        "startJupyter": False,
+        "startSsh": template.kind == "pod" and "22/tcp" in (template.ports or ()),
+    }
+    if template.volume_disk is not None:
+        body["mounts"] = {"persistent": {"size": template.volume_disk, "path": POD_MOUNT}}
+    return Desired(kind="template", name=template.name, remote_name=str(body["name"]), body=body, immutable=frozenset())
+
+
+def _endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointConfig) -> Desired:
+    template = next(item for item in deployment.template if item.name == endpoint.template)
+    container = _container(deployment, release, template)
+    places = _volume_places(SERVERLESS_MOUNT) if endpoint.volumes else {}
+    own = {**template.env, **endpoint.env}
+    container["env"] = {**_variables(deployment, release, own, places), **_serving(endpoint)}
+    gpu: dict[str, object] = {
+        "pools": list(endpoint.gpu_pools),
+        "excludedTypes": list(endpoint.excluded_gpus),
+        "count": endpoint.gpu_count,
+    }
+    if floor := endpoint.min_cuda or release.cuda:
+        gpu["minCudaVersion"] = floor
+    by_requests = endpoint.scaling.request_count is not None or endpoint.type == "load-balancer"
+    scaling: dict[str, object] = (
+        {"type": "REQUEST_COUNT", "requestCount": endpoint.scaling.request_count or 4}
+        if by_requests
+        else {"type": "QUEUE_DELAY", "queueDelay": endpoint.scaling.queue_delay or 4.0}
+    )
+    workers: dict[str, object] = {"min": endpoint.workers.min, "max": endpoint.workers.max}
+    if not (by_requests and endpoint.type == "queue"):
+        workers["idleTimeout"] = endpoint.workers.idle_timeout
+    name = remote_name(deployment.name, endpoint.name)
+    body: dict[str, object] = {
+        "name": name,
+        "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
+        **container,
+        "gpu": gpu,
+        "workers": workers,
+        "scaling": scaling,
+        "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
+        "dataCenterIds": list(endpoint.data_centers) or _centers(deployment, endpoint.volumes),
+        "timeout": endpoint.timeout * 1000,
+        "flashboot": _FLASHBOOT[endpoint.flashboot],
+    }
+    return Desired(kind="endpoint", name=endpoint.name, remote_name=name, body=body, immutable=frozenset({"type"}))
+
+
+def _serving(endpoint: EndpointConfig) -> dict[str, str]:
+    if endpoint.type == "queue":
+        return {}
+    return {"PORT": str(SERVE_PORT), "PORT_HEALTH": str(SERVE_PORT)}
+
+
+def _centers(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
+    return [item.data_center for item in deployment.volume if item.name in volumes]
+
+
+def _pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> Desired:
+    template = next(item for item in deployment.template if item.name == pod.template)
+    container = _container(deployment, release, template)
+    places = _volume_places(POD_MOUNT) if pod.volume is not None else {}
+    container["env"] = _variables(deployment, release, {**template.env, **pod.env}, places)
+    mounts: dict[str, object] = {}
+    if pod.volume is not None:
+        mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
+    elif template.volume_disk is not None:
+        mounts["persistent"] = {"size": template.volume_disk, "path": POD_MOUNT}
+    name = remote_name(deployment.name, pod.name)
+    body: dict[str, object] = {
+        "name": name,
+        **container,
+        "mounts": mounts,
+        "gpu": {"id": pod.gpu, "count": pod.gpu_count},
+        "cloud": pod.cloud.upper(),
+    }
+    centers = list(pod.data_centers) or (_centers(deployment, (pod.volume,)) if pod.volume else [])
+    floor = pod.min_cuda or release.cuda
+    create_only: dict[str, object] = {"startSsh": pod.ssh, "startJupyter": False}
+    if centers:
+        create_only["dataCenterIds"] = centers
+    if floor:
+        create_only["gpu"] = {"minCudaVersion": floor}
+    immutable = frozenset({"gpu.id", "gpu.count", "cloud", "mounts.network.0.volumeId"})
+    return Desired(kind="pod", name=pod.name, remote_name=name, body=body, create_only=create_only, immutable=immutable)

@@ -1,0 +1,55 @@
+"""Why a worker is unfit, in one line each: models, disk, and the CUDA of the host's driver against the lock's torch."""
+
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from comfypin.atomic_files import free_bytes
+from comfypin.errors import ConfigError
+from comfypin.lock.model import Lock
+
+LEAST_FREE_BYTES = 1_000_000_000
+
+
+class Unfit(ConfigError):
+    """This machine cannot do the release's jobs."""
+
+
+def checks(
+    lock: Lock, *, cuda_needed: str | None, models_missing: Callable[[], Sequence[str]], scratch: Path
+) -> Mapping[str, Callable[[], None]]:
+    """The checks by name; each raises `Unfit` with one line. `models_missing` names what is not as pinned."""
+
+    def models() -> None:
+        if missing := models_missing():
+            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise Unfit(f"{len(missing)} models of {lock.version_name} are missing or corrupt: {shown}.")
+
+    def disk() -> None:
+        if (free := free_bytes(scratch)) < LEAST_FREE_BYTES:
+            raise Unfit(f"{scratch} has {free / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
+
+    def cuda() -> None:
+        offered = driver_cuda()
+        if cuda_needed is not None and offered is not None and _version(offered) < _version(cuda_needed):
+            raise Unfit(
+                f"The host's driver offers CUDA {offered}, and the lock's torch needs {cuda_needed}; "
+                f"set minCudaVersion = {cuda_needed} on the endpoint."
+            )
+
+    return {"comfypin_models": models, "comfypin_disk": disk, "comfypin_cuda": cuda}
+
+
+def driver_cuda() -> str | None:
+    """The newest CUDA that the NVIDIA driver here supports, `12.8`, or None without a driver."""
+    try:
+        said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"CUDA Version:\s*(\d+\.\d+)", said)
+    return found[1] if found else None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

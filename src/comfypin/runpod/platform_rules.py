@@ -1,0 +1,259 @@
+"""RunPod's rules, checked before any call: every finding is one sentence that says where and what to do. Pure."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
+from comfypin.runpod.desired_state import MARK, disk_gb
+from comfypin.runpod.release_facts import ReleaseFacts, gigabytes
+
+MAX_HTTP_PORTS = 10
+MAX_VARIABLES = 50
+# What desired.py adds at most: the release, its digest, the mark, the places of models and packs, two ports.
+_PLATFORM_VARIABLES = 7
+SECRET_REFERENCE = re.compile(r"\{\{\s*RUNPOD_SECRET_[A-Za-z0-9_.-]+\s*\}\}")
+_SECRET_NAME = re.compile(
+    r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY_ID|AUTH)(_|$)", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|rpa_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
+    r"ya29\.[\w-]{20,}|sk-[A-Za-z0-9_-]{20,}|xox[bap]-[\w-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@|"
+    r'"private_key"\s*:'
+)
+_PORT = re.compile(r"(\d{1,6})/(http|tcp)")
+# Settings whose names look like secrets and whose values are plain facts.
+_NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
+_OURS = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK}
+
+
+def findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
+    """Everything in the file that RunPod would refuse, or that would fail later where nobody looks."""
+    return [
+        *_names(deployment),
+        *_references(deployment),
+        *_images(deployment),
+        *_volumes(deployment, release),
+        *_templates(deployment, release),
+        *_endpoints(deployment, release),
+        *_pods(deployment),
+    ]
+
+
+def gpu_findings(deployment: Deployment, release: ReleaseFacts, gpus: Iterable[Mapping[str, object]]) -> list[str]:
+    """What only the catalog can tell: unknown pools and GPUs, and models larger than a GPU's memory."""
+    catalog = [gpu for gpu in gpus if isinstance(gpu.get("memory"), int)]
+    pools: dict[str, list[Mapping[str, object]]] = {}
+    for gpu in catalog:
+        pools.setdefault(str(gpu.get("pool")), []).append(gpu)
+    by_id = {str(gpu["id"]): gpu for gpu in catalog}
+    found: list[str] = []
+    for endpoint in deployment.endpoint:
+        where = f"endpoint {endpoint.name!r}"
+        for pool in endpoint.gpu_pools:
+            if pool not in pools or pool == "None":
+                known = ", ".join(sorted(set(pools) - {"None"}))
+                found.append(f"{where}: there is no GPU pool {pool!r}; there are {known}")
+            else:
+                kept = [gpu for gpu in pools[pool] if gpu["id"] not in endpoint.excluded_gpus]
+                found += [line for gpu in kept if (line := _too_small(where, gpu, release))]
+    for pod in deployment.pod:
+        where = f"pod {pod.name!r}"
+        if pod.gpu not in by_id:
+            found.append(f"{where}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
+        elif line := _too_small(where, by_id[pod.gpu], release):
+            found.append(line)
+    return found
+
+
+def _too_small(where: str, gpu: Mapping[str, object], release: ReleaseFacts) -> str | None:
+    memory_gb = int(str(gpu["memory"]))
+    if gigabytes(release.largest_model_bytes) <= memory_gb:
+        return None
+    return (
+        f"{where}: the release's largest model has {gigabytes(release.largest_model_bytes):.1f} GB and "
+        f"{gpu['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
+    )
+
+
+def _names(deployment: Deployment) -> Iterator[str]:
+    kinds = {
+        "registry": [item.name for item in deployment.registry],
+        "volume": [item.name for item in deployment.volume],
+        "template": [item.name for item in deployment.template],
+        "endpoint": [item.name for item in deployment.endpoint],
+        "pod": [item.name for item in deployment.pod],
+    }
+    for kind, names in kinds.items():
+        for name, count in Counter(names).items():
+            if count > 1:
+                yield f"{kind} {name!r} stands {count} times in the file; names are unique within their kind"
+
+
+def _references(deployment: Deployment) -> Iterator[str]:
+    templates = {template.name: template for template in deployment.template}
+    volumes = {volume.name: volume for volume in deployment.volume}
+    registries = {registry.name for registry in deployment.registry}
+    for template in deployment.template:
+        if template.registry is not None and template.registry not in registries:
+            yield _unknown(f"template {template.name!r}", "registry", template.registry, registries)
+    users: list[tuple[str, EndpointConfig | PodConfig, str, tuple[str, ...]]] = [
+        *((f"endpoint {item.name!r}", item, "serverless", item.volumes) for item in deployment.endpoint),
+        *((f"pod {item.name!r}", item, "pod", (item.volume,) if item.volume else ()) for item in deployment.pod),
+    ]
+    for where, item, kind, named in users:
+        if item.template not in templates:
+            yield _unknown(where, "template", item.template, templates)
+        elif templates[item.template].kind != kind:
+            yield f'{where}: template {item.template!r} has kind "{templates[item.template].kind}", it needs "{kind}"'
+        for name in named:
+            if name not in volumes:
+                yield _unknown(where, "volume", name, volumes)
+        yield from _places(where, item, [volumes[name].data_center for name in named if name in volumes])
+
+
+def _places(where: str, item: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
+    """One volume a data centre, and the data centres of the item are those of its volumes."""
+    for center, count in Counter(volume_centers).items():
+        if count > 1:
+            yield f"{where}: {count} volumes lie in {center}; a worker mounts one volume a data centre"
+    outside = set(item.data_centers) - set(volume_centers)
+    if volume_centers and outside:
+        yield (
+            f"{where}: data centre {', '.join(sorted(outside))} has none of its volumes "
+            f"({', '.join(volume_centers)}); a volume is only reached from its own data centre"
+        )
+
+
+def _images(deployment: Deployment) -> Iterator[str]:
+    for template in deployment.template:
+        image = template.image or deployment.image
+        where = f"template {template.name!r}"
+        if image is None:
+            yield f"{where}: no image; set `image` there or at the top of the file"
+        elif not re.search(r"@sha256:[0-9a-f]{64}$", image):
+            yield (
+                f"{where}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
+                "which `comfypin image push` prints (a tag can change under running workers)"
+            )
+        elif image.endswith("0" * 64) or "/YOU/" in image:
+            yield (
+                f"{where}: image is still the placeholder of `comfypin runpod init`; "
+                "write the one that `comfypin image push` printed, or run init with --image"
+            )
+
+
+def _volumes(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+    for volume in deployment.volume:
+        if not volume.existing and volume.size < gigabytes(release.models_bytes):
+            yield (
+                f"volume {volume.name!r}: size = {volume.size} GB is less than the release's models "
+                f"({gigabytes(release.models_bytes):.1f} GB)"
+            )
+
+
+def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+    for template in deployment.template:
+        where = f"template {template.name!r}"
+        merged = {**deployment.env, **deployment.storage, **template.env}
+        yield from variable_findings(where, merged)
+        yield from _too_many(where, deployment, template.name, {})
+        yield from _ports(where, template)
+        needed = disk_gb(deployment, release, template)
+        if template.disk is not None and template.disk < needed:
+            yield (
+                f"{where}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
+                "(its models too, where no volume holds them); leave it out to have it derived"
+            )
+        if template.kind == "serverless" and template.volume_disk is not None:
+            yield f"{where}: volume_disk belongs to pods; a serverless worker has a container disk only"
+
+
+def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """Plain secrets, names that no shell takes, and names that are ours."""
+    for name, value in variables.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            yield f"{where}: {name!r} is no variable name; use letters, digits and _"
+        if name in _OURS:
+            yield f"{where}: {name} is set from the release in `release`; leave it out"
+        looks_secret = (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value)
+        if looks_secret and value and not SECRET_REFERENCE.fullmatch(value.strip()):
+            yield (
+                f"{where}: {name} looks like a secret in plain text; store it in RunPod's secret manager "
+                f"(console, Secrets, Create Secret, name {name.lower()}) and write "
+                f'{name} = "{{{{ RUNPOD_SECRET_{name.lower()} }}}}"'
+            )
+
+
+def _too_many(where: str, deployment: Deployment, template: str, own: Mapping[str, str]) -> Iterator[str]:
+    """More variables than RunPod allows, of all the places that a worker's or pod's variables come from."""
+    shared = next((item.env for item in deployment.template if item.name == template), {})
+    count = len({**deployment.env, **deployment.storage, **shared, **own})
+    if count + _PLATFORM_VARIABLES > MAX_VARIABLES:
+        yield f"{where}: {count} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
+
+
+def _ports(where: str, template: TemplateConfig) -> Iterator[str]:
+    ports = template.ports or ()
+    http = [port for port in ports if port.endswith("/http")]
+    if len(http) > MAX_HTTP_PORTS:
+        yield f"{where}: {len(http)} HTTP ports; RunPod's proxy takes {MAX_HTTP_PORTS}"
+    for port, count in Counter(ports).items():
+        match = _PORT.fullmatch(port)
+        if match is None:
+            yield f"{where}: port {port!r} must read NUMBER/http or NUMBER/tcp"
+            continue
+        if count > 1:
+            yield f"{where}: port {port} stands {count} times"
+        number = int(match[1])
+        # Above 70000 RunPod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>.
+        symmetrical = match[2] == "tcp" and 70_000 < number < 80_000
+        if not (1 <= number <= 65_535 or symmetrical):
+            yield f"{where}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
+
+
+def _endpoints(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+    for endpoint in deployment.endpoint:
+        where = f"endpoint {endpoint.name!r}"
+        workers, scaling = endpoint.workers, endpoint.scaling
+        yield from variable_findings(where, endpoint.env)
+        yield from _too_many(where, deployment, endpoint.template, endpoint.env)
+        if workers.min > workers.max:
+            yield f"{where}: workers.min = {workers.min} is more than workers.max = {workers.max}"
+        if scaling.queue_delay is not None and scaling.request_count is not None:
+            yield f"{where}: scaling takes queue_delay or request_count, not both"
+        if endpoint.type == "load-balancer" and scaling.queue_delay is not None:
+            yield f"{where}: a load-balancer has no queue; scale it by request_count"
+        if endpoint.type == "queue" and scaling.request_count is not None and workers.idle_timeout != 10:
+            yield f"{where}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
+        if endpoint.flashboot != "off" and workers.max == 0:
+            yield f'{where}: flashboot needs workers; set workers.max, or flashboot = "off"'
+        yield from _cuda(where, endpoint.min_cuda, release)
+
+
+def _pods(deployment: Deployment) -> Iterator[str]:
+    for pod in deployment.pod:
+        where = f"pod {pod.name!r}"
+        yield from variable_findings(where, pod.env)
+        yield from _too_many(where, deployment, pod.template, pod.env)
+        template = next((item for item in deployment.template if item.name == pod.template), None)
+        if pod.volume and template is not None and template.volume_disk is not None:
+            yield f"{where}: a network volume and the template's volume_disk exclude each other; keep one"
+        if pod.ssh and template is not None and "22/tcp" not in (template.ports or ("22/tcp",)):
+            yield f"{where}: ssh = true needs the port 22/tcp in template {template.name!r}"
+
+
+def _cuda(where: str, stated: str | None, release: ReleaseFacts) -> Iterator[str]:
+    if stated and release.cuda and _version(stated) < _version(release.cuda):
+        yield (
+            f"{where}: min_cuda = {stated} is below CUDA {release.cuda}, which the lock's torch needs; "
+            "leave it out to have it derived"
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _unknown(where: str, kind: str, name: str, known: Iterable[str]) -> str:
+    return f"{where}: there is no {kind} {name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"

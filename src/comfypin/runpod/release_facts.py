@@ -1,0 +1,46 @@
+"""What a deployment derives from its lock: the CUDA floor, the models' size, the disk its container needs. Pure."""
+
+from dataclasses import dataclass
+
+from comfypin.digest import Digest
+from comfypin.lock.model import Lock
+from comfypin.lock.torch import cuda_floor
+
+_GB = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFacts:
+    """What the rules and the desired state need to know of a lock.
+
+    `largest_model_bytes` has to fit into the memory of one GPU; `container_disk_gb` is what the container writes
+    beside its image: temp files, outputs on their way, and an unpacked env when it is not baked.
+    """
+
+    name: str
+    digest: Digest
+    cuda: str | None
+    models_bytes: int
+    largest_model_bytes: int
+    container_disk_gb: int
+
+
+def release_facts(lock: Lock, digest: Digest) -> ReleaseFacts:
+    """Read a lock for what RunPod needs to be told."""
+    sizes = [model.size_bytes or 0 for model in lock.models]
+    has_torch = any(package.name == "torch" for package in lock.python.packages)
+    # A CUDA torch with its libraries unpacks to about 7 GB; 10 GB more are for temp files and outputs on their way.
+    disk_gb = 10 + (8 if has_torch else 2)
+    return ReleaseFacts(
+        name=lock.version_name,
+        digest=digest,
+        cuda=cuda_floor(lock.python.packages),
+        models_bytes=sum(sizes),
+        largest_model_bytes=max(sizes, default=0),
+        container_disk_gb=disk_gb,
+    )
+
+
+def gigabytes(size_bytes: int) -> float:
+    """Bytes as the decimal gigabytes that people and RunPod's prices speak of."""
+    return size_bytes / _GB

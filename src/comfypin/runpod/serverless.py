@@ -1,0 +1,142 @@
+"""RunPod Serverless as a source of jobs: the SDK's worker loop in the main thread, our engine in a loop of its own.
+
+The SDK owns its event loop and the signals; the handler it calls hands each job to our loop and waits. Cancelling there
+cancels here, so a cancelled job's prompt leaves the engine at once. Requires runpod >= 1.10.1: earlier ones send nearly
+all jobs of an endpoint with a network volume to one worker (runpod-python issue 432).
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from types import FrameType
+from typing import Any, TypeVar
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.interface import Handle, Outcome
+from comfypin.jobs.request import job_of
+from comfypin.runpod.progress import Reporter
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+_CLEAN_UP_WITHIN_S = 10.0
+_BRINGS_DOWN = (signal.SIGTERM, signal.SIGINT)
+CONCURRENCY = 2
+"""One job in the engine, and one whose inputs are fetched or whose outputs are delivered."""
+
+
+class RunpodWorker:
+    """Serves an endpoint's jobs with `handle`, whose coroutines run on `loop` (another thread's)."""
+
+    def __init__(
+        self, handle: Handle, loop: asyncio.AbstractEventLoop, *, grace_s: float, concurrency: int = CONCURRENCY
+    ) -> None:
+        """`grace_s`: how long the jobs that run at SIGTERM may go on."""
+        self._handle = handle
+        self._loop = loop
+        self._grace_s = grace_s
+        self._concurrency = concurrency
+        self._bounded = False
+
+    def serve(self, *, fitness: Mapping[str, Callable[[], None]]) -> None:
+        """Take jobs until SIGTERM; returns when every job that was taken has its answer, or the grace is over.
+
+        A job that is cut off then gets no answer: the platform misses its worker and gives it to another one.
+        `fitness` are checks by name, run by the SDK before the first job; one that raises ends the worker.
+        """
+        # Its default, DEBUG, prints every job's output.
+        os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
+        import runpod
+
+        for name, check in fitness.items():
+            check.__name__ = name
+            runpod.serverless.register_fitness_check(check)
+        try:
+            runpod.serverless.start({"handler": self.handler, "concurrency_modifier": self._scale})
+        except asyncio.CancelledError:
+            log.warning("grace time over; unfinished jobs go back to the platform", extra={"action": "worker_cut_off"})
+
+    def _scale(self, _current: int) -> int:
+        """Jobs at once. The SDK asks it in its loop, after it has taken the signals: the first place of ours to be."""
+        if not self._bounded:
+            self._bounded = True
+            here = asyncio.get_running_loop()
+            for number in _BRINGS_DOWN:
+                _then(number, lambda: here.call_soon_threadsafe(here.call_later, self._grace_s, _cancel_all, here))
+        return self._concurrency
+
+    async def handler(self, job: dict[str, Any]) -> dict[str, JsonValue]:
+        """One job as the SDK gives it, and its answer as the SDK wants it."""
+        from runpod import http_client
+
+        open_session: Any = http_client.AsyncClientSession
+        async with open_session() as session:
+            reporter = Reporter(lambda progress: _send_progress(session, job, progress))
+            here = asyncio.get_running_loop()
+
+            def tell(progress: Mapping[str, JsonValue]) -> None:
+                here.call_soon_threadsafe(reporter, progress)
+
+            try:
+                work = self._handle(str(job["id"]), job_of(job), progress=tell)
+                outcome = await self._elsewhere(work)
+            finally:
+                await reporter.close()
+        return self._answer(outcome)
+
+    async def _elsewhere(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run on our loop; a cancellation waits until the prompt is out of the engine."""
+        ended = threading.Event()
+
+        async def guarded() -> Result:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(guarded(), self._loop)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            # A cancelled future counts as done at once, long before the coroutine has cleaned up.
+            future.cancel()
+            await asyncio.get_running_loop().run_in_executor(None, ended.wait, _CLEAN_UP_WITHIN_S)
+            raise
+
+    def _answer(self, outcome: Outcome) -> dict[str, JsonValue]:
+        answer = dict(outcome.output)
+        if outcome.replace_worker:
+            log.error("engine keeps dying; the worker is given back", extra={"action": "worker_given_back"})
+            # `refresh_worker` has the platform stop this pod, but the SDK's loop would go on taking jobs meanwhile;
+            # on SIGTERM it takes none, and still sends the answers of those that run.
+            answer["refresh_worker"] = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+
+def _then(number: signal.Signals, after: Callable[[], object]) -> None:
+    """Do `after` each time the signal has been dealt with by whoever has it now."""
+    before = signal.getsignal(number)
+
+    def both(received: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(received, frame)
+        after()
+
+    signal.signal(number, both)
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    # The jobs, whose prompts leave the engine then, and the SDK's own polls, which last up to 90 s.
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+
+
+async def _send_progress(session: Any, job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
+    from runpod.serverless.modules import rp_http
+
+    send: Any = rp_http.send_result
+    await send(session, {"status": "IN_PROGRESS", "output": dict(progress)}, job)

@@ -1,0 +1,165 @@
+"""What a release is on a network volume: which files under which keys, and the record that says what was pushed.
+
+models/<target>            the release's models, where MODELS_DIR=/workspace/models looks (/runpod-volume/models)
+models/.comfypin/...       the models' store: blobs of pins outside MODELS_DIR, and which release uses which
+packs/<name>.envpack       env packs, where COMFYPIN_PACKS=/workspace/packs looks
+comfypin/releases/*.json   one record a release: key, sha256, size and etag of each file; written last
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from comfypin.digest import Digest, JsonValue, canonical_json
+from comfypin.errors import LockError
+from comfypin.lock.model import Lock, ModelPin
+from comfypin.models.release_index import record_name, release_record
+from comfypin.models.target_paths import STORE_FOLDER, Places, targets
+from comfypin.runpod.volume_bucket import VolumeBucket
+
+MODELS = "models"
+PACKS = "packs"
+RECORDS = "comfypin/releases"
+FileKind = Literal["model", "env"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """A file that the volume should have, before it is known where its bytes are. `pin` for models."""
+
+    key: str
+    sha256: Digest | None
+    size_bytes: int | None
+    pin: ModelPin
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFile:
+    """A file that is here, verified, and belongs on the volume under `key`."""
+
+    key: str
+    path: Path
+    sha256: Digest
+    size_bytes: int
+    kind: FileKind = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedFile:
+    """A file that was pushed: what it was, and the etag that the volume gave it."""
+
+    key: str
+    sha256: str
+    size_bytes: int
+    etag: str
+    kind: FileKind = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What was pushed of a release. `complete` is written last, when everything is there."""
+
+    release: str
+    lock_digest: str
+    complete: bool
+    files: Mapping[str, RecordedFile]
+
+    @property
+    def key(self) -> str:
+        """Where the record lies."""
+        return f"{RECORDS}/{record_name(self.release)}"
+
+    def to_bytes(self) -> bytes:
+        """The record as it is written."""
+        files: list[JsonValue] = [
+            {
+                "key": item.key,
+                "sha256": item.sha256,
+                "size_bytes": item.size_bytes,
+                "etag": item.etag,
+                "kind": item.kind,
+            }
+            for item in sorted(self.files.values(), key=lambda item: item.key)
+        ]
+        return canonical_json(
+            {"release": self.release, "lock_digest": self.lock_digest, "complete": self.complete, "files": files}
+        )
+
+
+def owed_models(lock: Lock, places: Places) -> list[Owed]:
+    """The release's models and their keys. Raises `TargetRefused`."""
+    owed = []
+    for pin, path in targets(lock, places):
+        try:
+            key = f"{MODELS}/{path.relative_to(places.models_dir).as_posix()}"
+        except ValueError as exc:
+            # Outside MODELS_DIR (a node's own folder): the store has it by digest, and the pod's pull links it.
+            if pin.sha256 is None:
+                raise LockError(
+                    f"Model {pin.name} ({pin.target_path}) is outside MODELS_DIR and has no sha256, so a volume cannot "
+                    "hold it; pin it: comfypin models add.",
+                    model=pin.name,
+                ) from exc
+            key = blob_key(pin.sha256.hex)
+        owed.append(Owed(key=key, sha256=pin.sha256, size_bytes=pin.size_bytes, pin=pin, path=path))
+    return owed
+
+
+def blob_key(sha256: str) -> str:
+    """Where the models' store keeps these bytes."""
+    return f"{MODELS}/{STORE_FOLDER}/blobs/sha256/{sha256[:2]}/{sha256}"
+
+
+def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]:
+    """The record that the models' store on the volume keeps of a release, so that its collector spares it.
+
+    `digests` are by target path.
+    """
+    blobs: dict[Digest, list[str]] = {}
+    for pin in lock.models:
+        blobs.setdefault(digests[pin.target_path], []).append(pin.target_path)
+    return f"{MODELS}/{STORE_FOLDER}/releases/{record_name(lock.version_name)}", release_record(
+        lock.version_name, blobs
+    )
+
+
+def read_records(bucket: VolumeBucket) -> list[Record]:
+    """What was pushed to a volume. A record that is not one is left out. Raises `StorageError`."""
+    found = []
+    for item in sorted(bucket.objects(f"{RECORDS}/"), key=lambda stored: stored.key):
+        data = bucket.get(item.key) if item.key.endswith(".json") else None
+        record = _parsed(data) if data is not None else None
+        if record is not None:
+            found.append(record)
+    return found
+
+
+def recorded(records: Iterable[Record]) -> dict[str, RecordedFile]:
+    """All files that records name, by key."""
+    return {key: item for record in records for key, item in record.files.items()}
+
+
+def _parsed(data: bytes) -> Record | None:
+    try:
+        value = json.loads(data)
+        files = [
+            RecordedFile(
+                key=str(item["key"]),
+                sha256=str(item["sha256"]),
+                size_bytes=int(item["size_bytes"]),
+                etag=str(item["etag"]),
+                kind="env" if item["kind"] == "env" else "model",
+            )
+            for item in value["files"]
+        ]
+        return Record(
+            release=str(value["release"]),
+            lock_digest=str(value["lock_digest"]),
+            complete=value["complete"] is True,
+            files={item.key: item for item in files},
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

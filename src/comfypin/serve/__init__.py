@@ -1,1 +1,0 @@
-"""Jobs over RunPod Serverless and over HTTP."""

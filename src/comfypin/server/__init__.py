@@ -1,0 +1,1 @@
+"""Jobs over HTTP: the RunPod endpoint API, workflows as endpoints, auth and the page."""

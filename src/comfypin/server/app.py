@@ -1,0 +1,228 @@
+"""RunPod's endpoint API on one's own machine, and the workflows of the image as typed endpoints (FastAPI)."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, Response, StreamingResponse
+
+from comfypin import __version__
+from comfypin.atomic_files import contained_path
+from comfypin.errors import ComfypinError, EngineError, WorkflowError
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.scheduler import LiveJob
+from comfypin.queue.status import is_pending, status_body
+from comfypin.server.auth import BodyTooBig, Gate, Rules
+from comfypin.server.errors import RequestInvalid, RequestTooComplex
+from comfypin.server.openapi import JOB_BODY, document_of
+from comfypin.server.requests import parse_json, read_job, wait_s
+from comfypin.server.responses import Json, failure
+from comfypin.server.site import NotReady, Site
+from comfypin.workflow.errors import WorkflowNotFound
+
+SYNC_WAIT_MS = 90_000
+_KEEP_ALIVE_S = 15.0
+# Of outputs that browsers open: they are what workflows of others may have made.
+_UNTRUSTED = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'",
+}
+_STATUS: tuple[tuple[type[ComfypinError], int], ...] = (
+    (QueueFull, 429),
+    (JobUnknown, 404),
+    (WorkflowNotFound, 404),
+    (RetryRefused, 409),
+    (RequestInvalid, 400),
+    (RequestTooComplex, 413),
+    (BodyTooBig, 413),
+    (NotReady, 503),
+    (WorkflowError, 422),
+    (EngineError, 503),
+)
+_RETRY_AFTER_S = 5
+
+Wait = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
+
+
+def make_app(site: Site, rules: Rules) -> FastAPI:
+    """The application: every route behind the gate."""
+    app = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    for family in (_endpoint_routes(site),):
+        app.include_router(family)
+        app.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
+    app.include_router(_workflow_routes(site))
+    app.include_router(_machine_routes(site, app))
+    app.add_exception_handler(ComfypinError, _failed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_middleware(Gate, rules=rules)
+    return app
+
+
+def _endpoint_routes(site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["jobs"]), site.queue
+
+    async def take(request: Request) -> LiveJob:
+        job = await asyncio.to_thread(read_job, await request.body())
+        return await queue.accept(job.input, webhook=job.webhook, timeout_s=job.timeout_s, ttl_s=job.ttl_s)
+
+    @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
+    async def run(request: Request) -> Response:
+        return _taken(await take(request))
+
+    @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
+    async def runsync(request: Request, wait: Wait = SYNC_WAIT_MS) -> Response:
+        begun_at_s = time.monotonic()
+        live = await take(request)
+        within_s = wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
+        return Json(status_body(await queue.wait(live.row.id, max(0.0, within_s)), queue.worker_id))
+
+    # RunPod takes POST here too, and so does its SDK's own local server.
+    @routes.get("/status/{job_id}", summary="A job's state, progress and result")
+    @routes.post("/status/{job_id}", include_in_schema=False)
+    async def status(job_id: str) -> Response:
+        return Json(status_body(await queue.record(job_id), queue.worker_id))
+
+    @routes.get("/stream/{job_id}", summary="A job's progress: server-sent events, or what is new since the last call")
+    @routes.post("/stream/{job_id}", include_in_schema=False)
+    async def stream(request: Request, job_id: str) -> Response:
+        record = await queue.record(job_id)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return StreamingResponse(_events(site, job_id), media_type="text/event-stream")
+        live = queue.live(job_id)
+        chunks = []
+        while live is not None and live.untold:
+            chunks.append({"output": dict(live.untold.popleft())})
+        return Json({"status": record.row.state, "stream": chunks})
+
+    @routes.post("/cancel/{job_id}", summary="Stop a job")
+    async def cancel(job_id: str) -> Response:
+        return Json({"id": job_id, "status": await queue.cancel(job_id)})
+
+    @routes.post("/retry/{job_id}", summary="Run a job again that failed or took too long")
+    async def retry(job_id: str) -> Response:
+        return _taken(await queue.retry(job_id))
+
+    @routes.post("/purge-queue", summary="Cancel all jobs that wait")
+    async def purge() -> Response:
+        return Json({"removed": await queue.purge(), "status": "completed"})
+
+    @routes.get("/health", summary="Jobs and workers by state")
+    async def health() -> Response:
+        return Json(await queue.health(ready=site.ready))
+
+    return routes
+
+
+def _workflow_routes(site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["workflows"]), site.queue
+
+    @routes.get("/workflows", summary="The workflows of this server, and what may be set in them")
+    async def workflows() -> Response:
+        described = [await site.describe(name) for name in site.names()]
+        return Json(
+            [
+                {
+                    "name": one.name,
+                    "title": one.title,
+                    "description": one.description,
+                    "inputs": [each.to_json() for each in one.inputs],
+                }
+                for one in described
+            ]
+        )
+
+    @routes.post("/workflows/{name}", include_in_schema=False)
+    async def run_workflow(request: Request, name: str, wait: Wait = 0) -> Response:
+        body = await request.body()
+        job = await site.job_for(name, await asyncio.to_thread(parse_json, body) if body.strip() else {})
+        live = await queue.accept(dict(job), webhook=None, timeout_s=None, ttl_s=None)
+        if not wait:
+            return _taken(live)
+        return Json(status_body(await queue.wait(live.row.id, wait_s(request.url.hostname, wait)), queue.worker_id))
+
+    return routes
+
+
+def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
+    routes, queue = APIRouter(tags=["server"]), site.queue
+
+    @routes.get("/ping", summary="200 ready, 204 starting, 503 unfit or stopping; needs no token")
+    async def ping() -> Response:
+        return Response(status_code=site.ping_status)
+
+    @routes.get("/metrics", summary="Prometheus text")
+    async def metrics(request: Request) -> Response:
+        # In a thread: the driver of the GPUs may take its time.
+        page, content_type = await asyncio.to_thread(queue.metrics.page, request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type})
+
+    @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
+    async def output(path: str) -> Response:
+        try:
+            file = contained_path(site.outputs, path)
+            there = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
+        except (ValueError, OSError):
+            there = False
+        if not there:
+            return failure(404, "There is no such output.")
+        return FileResponse(file, headers=_UNTRUSTED)
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        described = [await site.describe(name) for name in site.names()] if site.ready else []
+        return Json(document_of(app, described))
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return get_swagger_ui_html(openapi_url="./openapi.json", title="comfypin")
+
+    return routes
+
+
+async def _events(site: Site, job_id: str) -> AsyncIterator[bytes]:
+    """A job as server-sent events: `progress` as it comes, and `status` once, at the end."""
+    queue, told = site.queue, None
+    while (live := queue.live(job_id)) is not None and is_pending(live.row.state):
+        changed = live.changed
+        if (newest := live.progress) and newest is not told:
+            told = newest
+            yield _event("progress", json.dumps(newest).encode())
+        if live.changed is changed:
+            try:
+                await asyncio.wait_for(changed.wait(), _KEEP_ALIVE_S)
+            except TimeoutError:
+                yield b": still there\n\n"
+    yield _event("status", status_body(await queue.record(job_id), queue.worker_id))
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def _taken(live: LiveJob) -> Response:
+    return Json({"id": live.row.id, "status": "IN_QUEUE"})
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ComfypinError)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+    wait_s = error.retry_after_s if isinstance(error, QueueFull) else _RETRY_AFTER_S
+    headers = {"Retry-After": str(wait_s)} if status in (429, 503) else None
+    return failure(status, error.message, headers=headers, error_type=type(error).__name__)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return failure(400, "The request was cut off.")  # nobody reads it; without it, each would be a traceback in the log
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    findings = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    return failure(400, f"The request cannot be taken: {'; '.join(findings)}.", error_type="RequestInvalid")

@@ -1,0 +1,119 @@
+"""Who may ask a server what: a token compared in constant time, no foreign pages, no body over the limit."""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from comfypin.errors import ComfypinError
+from comfypin.server.responses import Json, failure
+
+OPEN_PATHS = frozenset({"/ping"})
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class BodyTooBig(ComfypinError):
+    """A request's body is over the server's limit."""
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        super().__init__(
+            f"The request is larger than {limit_bytes / 1e6:.0f} MB; send inputs by address, or raise --max-body-mb.",
+            limit_bytes=limit_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The server's token (None: open to this machine alone), and how large a body may be."""
+
+    token: str | None
+    max_body_bytes: int
+
+
+class Gate:
+    """Middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what may come in, and answer the rest."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refused = self._refusal(scope["method"], scope["path"], headers)
+        if refused is not None:
+            if refused.status_code == 413:
+                await self._drain(receive)
+            await refused(scope, receive, send)
+            return
+        await self._app(scope, self._limited(receive), send)
+
+    def _refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Json | None:
+        if not self._may_enter(method, path, headers):
+            challenge = {"WWW-Authenticate": 'Bearer realm="comfypin", Basic realm="comfypin"'}
+            return failure(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
+        if self._is_foreign(headers):
+            return failure(403, "Pages of other sites may not use this server.")
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._rules.max_body_bytes:
+            return failure(
+                413, BodyTooBig(limit_bytes=self._rules.max_body_bytes).message, headers={"Connection": "close"}
+            )
+        return None
+
+    def _may_enter(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
+        if self._rules.token is None or path in OPEN_PATHS:
+            return True
+        shown = headers.get("authorization", "")
+        scheme, _, rest = shown.partition(" ")
+        if scheme.lower() == "basic":
+            # Browsers send these along from any page, so they may only look.
+            return method in ("GET", "HEAD") and self._is_token(_password(rest))
+        return self._is_token(rest.strip() if scheme.lower() == "bearer" else shown.strip())
+
+    def _is_token(self, shown: str) -> bool:
+        return hmac.compare_digest(shown.encode(), (self._rules.token or "").encode())
+
+    def _is_foreign(self, headers: Mapping[str, str]) -> bool:
+        """Whether a page of another site asks; without a token, also whether a name was rebound to this machine."""
+        host = headers.get("host", "")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return True
+        return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
+
+    async def _drain(self, receive: Receive) -> None:
+        """Let a body that is a little too big arrive, and drop it: clients read answers last."""
+        left = 4 * self._rules.max_body_bytes
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body"):
+                return
+
+    def _limited(self, receive: Receive) -> Receive:
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._rules.max_body_bytes:
+                raise BodyTooBig(limit_bytes=self._rules.max_body_bytes)
+            return message
+
+        return limited
+
+
+def _password(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,156 @@
+"""A server from its first socket to its last job: it answers at once, and runs jobs when the engine is warm."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from comfypin.jobs.handler import Handler, Service
+from comfypin.jobs.warmup import warm
+from comfypin.lock.model import Lock
+from comfypin.queue.scheduler import JobQueue
+from comfypin.retry import Failures, RetryPolicy
+from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol
+from comfypin.server.errors import PortUnusable
+from comfypin.server.site import Site
+
+log = logging.getLogger(__name__)
+
+OpenService = Callable[[], AbstractAsyncContextManager[Service]]
+"""Opens the engine and what its jobs share; may take minutes."""
+
+_CLOSE_WITHIN_S = 3
+_SYNC_RESTARTS = RetryPolicy(retries=None, base_s=5.0, longest_s=60.0)
+_SYNC_STEADY_S = 300.0
+_BACKLOG = 2048
+# asyncio accepts as many as its backlog before it looks at any of them: that many descriptors beyond the limit.
+_ACCEPTED_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosting:
+    """How a server is hosted: its sockets, their limits, the grace of running jobs, where outputs are synced to."""
+
+    sockets: Sequence[socket.socket]
+    grace_s: float
+    connections: ConnectionLimits
+    sync: tuple[Path, str] | None = None
+
+
+async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenService, hosting: Hosting) -> None:
+    """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    connections = Connections(hosting.connections)
+    logging.getLogger("uvicorn.error").addFilter(connections.log_once)
+    loop.set_exception_handler(connections.log_once.accept_failed)
+    server = _Server(_configuration(app, connections))
+    await queue.recover()
+    serving = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
+    working = asyncio.create_task(_work(site, queue, open_service))
+    stopped = asyncio.create_task(stop.wait())
+    sweeping = asyncio.create_task(connections.sweep_forever())
+    syncing = asyncio.create_task(_sync(*hosting.sync)) if hosting.sync else None
+    try:
+        await asyncio.wait({serving, working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        site.close()
+        await queue.stop(hosting.grace_s)
+        server.should_exit = True
+        await serving
+    finally:
+        for task in (working, stopped, sweeping, syncing):
+            if task is not None:
+                task.cancel()
+        ended = await asyncio.gather(working, return_exceptions=True)
+        await asyncio.gather(stopped, sweeping, *([syncing] if syncing else []), return_exceptions=True)
+    if isinstance(ended[0], Exception):
+        raise ended[0]
+
+
+def _configuration(app: FastAPI, connections: Connections) -> uvicorn.Config:
+    protocol: Any = partial(LimitedProtocol, connections=connections)
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        backlog=_ACCEPTED_AT_ONCE,
+        timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+    )
+
+
+async def _work(site: Site, queue: JobQueue, open_service: OpenService) -> None:
+    """Open the engine, warm it, run jobs until cancelled."""
+    async with open_service() as service:
+        handler = Handler(service)
+        lock: Lock = service.lock
+        await warm(handler, lock)
+        site.open(service, handler)
+        log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
+        await queue.run(handler)
+
+
+async def _sync(folder: Path, destination: str) -> None:
+    """`comfypin sync` of the outputs, started again if it ends; what it owes is on the disk."""
+    command = [sys.executable, "-m", "comfypin.cli.main", "sync", str(folder), destination]
+    failures = Failures(_SYNC_RESTARTS)
+    while True:
+        began_at = time.monotonic()
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+        if time.monotonic() - began_at > _SYNC_STEADY_S:
+            failures.reset()
+        delay_s = failures.add() or 0.0
+        log.error("sync ended", extra={"action": "sync_ended", "exit_code": code, "again_in_s": round(delay_s, 1)})
+        await asyncio.sleep(delay_s)
+
+
+def listen(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
+    """Sockets that listen. Raises `PortUnusable`."""
+    sockets: list[socket.socket] = []
+    for port in dict.fromkeys(ports):
+        try:
+            family = socket.AF_INET6 if ":" in host_name else socket.AF_INET
+            opened = socket.create_server((host_name, port), family=family, backlog=_BACKLOG)
+        except (OSError, OverflowError) as exc:
+            for other in sockets:
+                other.close()
+            raise PortUnusable(
+                address=f"{host_name}:{port}", reason=getattr(exc, "strerror", None) or str(exc)
+            ) from exc
+        opened.set_inheritable(False)
+        sockets.append(opened)
+    return sockets
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: jobs end before connections do. The kernel keeps its longer backlog."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_BACKLOG)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

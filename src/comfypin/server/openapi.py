@@ -1,0 +1,84 @@
+"""The server's /openapi.json: its routes, a job's input, and every workflow as an endpoint of its own. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from comfypin.jobs.request import JobInput
+from comfypin.server.site import Described
+
+_MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
+_JOB_REQUEST: dict[str, Any] = {
+    "title": "JobRequest",
+    "type": "object",
+    "required": ["input"],
+    "properties": {
+        "input": {"$ref": "#/components/schemas/JobInput"},
+        "webhook": {
+            "type": "string",
+            "pattern": "^https?://[A-Za-z0-9.-]+(:[1-9][0-9]{0,3})?(/[A-Za-z0-9/._-]*)?$",
+            "maxLength": 2000,
+            "description": "Told of the end: POST of the job's status, 3 tries, signed where the server has a secret.",
+        },
+        "policy": {
+            "type": "object",
+            "properties": {
+                "executionTimeout": {**_MS, "description": "Milliseconds that the job may run."},
+                "ttl": {**_MS, "description": "Milliseconds that the job may wait and run together."},
+            },
+        },
+        "s3Config": {"$ref": "#/components/schemas/S3Wish"},
+    },
+}
+JOB_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}}},
+    }
+}
+TAGS = [
+    {"name": "jobs", "description": "RunPod's endpoint API; the same below /v2/{endpoint}."},
+    {"name": "workflows", "description": "The workflows of this server."},
+    {"name": "server", "description": "The server itself."},
+]
+_WAIT = {
+    "name": "wait",
+    "in": "query",
+    "description": "Milliseconds to wait for the end; 0: the job is only taken.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 300_000, "default": 0},
+}
+_ANSWERS = {
+    "200": {"description": "The job's state.", "content": {"application/json": {"schema": {"type": "object"}}}},
+    "422": {"description": "An input that the workflow cannot take."},
+}
+
+
+def document_of(app: FastAPI, workflows: Sequence[Described]) -> dict[str, Any]:
+    """The document for the application and the workflows that it has now."""
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes, tags=TAGS)
+    schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas.update(schema.pop("$defs", {}))
+    schemas.update({"JobInput": schema, "JobRequest": _JOB_REQUEST})
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    document["paths"]["/ping"]["get"]["security"] = []
+    for one in workflows:
+        document["paths"][f"/workflows/{one.name}"] = {"post": _operation(one)}
+    return document
+
+
+def _operation(one: Described) -> dict[str, Any]:
+    body = {key: value for key, value in one.schema().items() if key != "$schema"}
+    return {
+        "tags": ["workflows"],
+        "summary": one.title or f"Run {one.name}",
+        "description": one.description or "",
+        "operationId": f"workflow_{one.name}",
+        "parameters": [_WAIT],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": _ANSWERS,
+    }

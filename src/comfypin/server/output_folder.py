@@ -1,0 +1,35 @@
+"""Outputs on the server's own disk: a folder a job, and an address of the server for every file."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+from comfypin.atomic_files import contained_path
+from comfypin.outputs.errors import OutputNotWritten
+from comfypin.outputs.folder import FolderSink
+from comfypin.outputs.interface import Delivery, JobFacts, Output
+
+
+class ServedFolder:
+    """An output sink whose files are below `/outputs/` of `base_url`; a job that runs again replaces its own files."""
+
+    def __init__(self, root: Path, *, base_url: str) -> None:
+        self._root = root
+        self._base_url = base_url
+
+    async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
+        """Write the outputs. Raises `OutputNotWritten`, `OutputUnreadable`, `OutputChanged`."""
+        try:
+            folder = contained_path(self._root, job.job_id)
+        except ValueError as exc:
+            raise OutputNotWritten(
+                filename=job.job_id, folder=self._root, reason="the job's id is no name", advice="", delivered=()
+            ) from exc
+        shutil.rmtree(folder, ignore_errors=True)
+        deliveries = await FolderSink(folder).deliver(job, outputs)
+        return tuple(self._addressed(delivery) for delivery in deliveries)
+
+    def _addressed(self, delivery: Delivery) -> Delivery:
+        place = Path(str(delivery.uri)).relative_to(self._root).as_posix()
+        return replace(delivery, url=f"{self._base_url}/outputs/{quote(place)}")

@@ -1,0 +1,188 @@
+"""What a client sends, read at the edge: RunPod's body of a job, and the inputs of a workflow by name."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.request import job_of
+from comfypin.server.errors import RequestInvalid, RequestTooComplex
+from comfypin.workflow.inputs_file import overrides_by_name
+from comfypin.workflow.settable_inputs import WorkflowInput
+
+MOST_VALUES = 200_000
+"""A quarter of a second to parse; the largest workflow that we know of has a tenth of it."""
+MOST_ESCAPES = 2_000_000
+MOST_LEVELS = 100
+_TOO_DEEP = f"its JSON has more than {MOST_LEVELS} levels"
+_COUNTED_AT_ONCE = 1 << 18
+_PROXY_HOST = ".proxy.runpod.net"
+_PROXY_WAIT_MS = 90_000
+_LONGEST_MS = 7 * 86_400_000
+_ADDRESS = re.compile(r"^(https?|s3|gs)://")
+_DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """A job as /run takes it. Times in seconds."""
+
+    input: object
+    webhook: str | None = None
+    timeout_s: float | None = None
+    ttl_s: float | None = None
+
+
+def parse_json(body: bytes) -> object:
+    """Read a body. Raises `RequestInvalid`, `RequestTooComplex`; numbers that JSON does not have are refused.
+
+    Slow for a large body, so meant for a thread. But Python's parser holds all threads until it is done: 57 MB
+    of `[],[],...` are half a minute. So what it would make is counted first, from above: commas in texts count too.
+    """
+    marks = escapes = 0
+    for start in range(0, len(body), _COUNTED_AT_ONCE):
+        piece = body[start : start + _COUNTED_AT_ONCE]
+        marks += sum(map(piece.count, (b",", b"[", b"{")))
+        escapes += piece.count(b"\\")
+    if marks > MOST_VALUES:
+        raise RequestTooComplex(what="values", most=MOST_VALUES)
+    if escapes > MOST_ESCAPES:
+        raise RequestTooComplex(what="escaped characters", most=MOST_ESCAPES)
+    try:
+        document = json.loads(body, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as exc:
+        raise RequestInvalid(_TOO_DEEP) from exc
+    except ValueError as exc:
+        raise RequestInvalid("its body is not JSON") from exc
+    _require_shallow(document)
+    return document
+
+
+def _require_shallow(document: object) -> None:
+    """Raise `RequestInvalid` for what later code, which goes down level by level, could not go through."""
+    level: list[object] = [document]
+    for _ in range(MOST_LEVELS):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise RequestInvalid(_TOO_DEEP)
+
+
+def read_job(body: bytes) -> JobRequest:
+    """Read a body of /run. Raises as `parse_json` and `parse_job`."""
+    return parse_job(parse_json(body))
+
+
+def parse_job(document: object) -> JobRequest:
+    """Read RunPod's body of a job: `input`, `webhook`, `policy`, `s3Config`. Raises `RequestInvalid`.
+
+    An `input` that is JSON as a text becomes what the text says, so that all that is known of jobs holds for it too.
+    """
+    if not isinstance(document, dict):
+        raise RequestInvalid("its body must be an object with `input`")
+    if document.get("input") is None:
+        raise RequestInvalid("its body has no `input`")
+    webhook = document.get("webhook")
+    if webhook is not None and not _is_address(webhook):
+        raise RequestInvalid("`webhook` must be an http:// or https:// address")
+    policy = document.get("policy")
+    if policy is not None and not isinstance(policy, dict):
+        raise RequestInvalid("`policy` must be an object")
+    return JobRequest(
+        input=job_of({**document, "input": _read_input(document["input"])}),
+        webhook=webhook,
+        timeout_s=_seconds(policy or {}, "executionTimeout"),
+        ttl_s=_seconds(policy or {}, "ttl"),
+    )
+
+
+def _read_input(sent: object) -> object:
+    if not isinstance(sent, str):
+        return sent
+    try:
+        return parse_json(sent.encode(errors="replace"))
+    except RequestInvalid as exc:
+        if _TOO_DEEP in exc.message:
+            raise
+        return sent  # the job fails with what is wrong in it
+
+
+def wait_s(hostname: str | None, asked_ms: int) -> float:
+    """Return how long a request may wait for its job's end: behind RunPod's proxy not longer than that waits.
+
+    The proxy cuts what has not begun to answer within 100 s; then the client would not even have the job's id.
+    """
+    proxied = (hostname or "").endswith(_PROXY_HOST)
+    return (min(asked_ms, _PROXY_WAIT_MS) if proxied else asked_ms) / 1000
+
+
+def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
+    """The job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
+
+    A file is an address, a data URI, or the name of a file beside the workflow.
+    """
+    if not isinstance(values, dict):
+        raise RequestInvalid("its body must be an object of the workflow's inputs")
+    overrides = overrides_by_name(values, inputs)
+    files = {one.target: one for one in inputs if one.kind == "file"}
+    media: list[JsonValue] = []
+    changes: dict[str, JsonValue] = {}
+    for wanted in overrides:
+        file = files.get(wanted.target)
+        sent = _media(file, wanted.value) if file is not None else None
+        if sent is None:
+            changes[wanted.target] = wanted.value
+        else:
+            media.append(sent)
+    return {"workflow_name": name, "set": changes, **({"inputs": media} if media else {})}
+
+
+def _media(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
+    if not isinstance(value, str):
+        return None
+    name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', f'{one.node_id}-{one.input_name}')}"
+    if found := _DATA.match(value):
+        return {"name": f"{name}.{found[1].lower()}", "data": value, "node": one.node_id}
+    if _ADDRESS.match(value):
+        suffix = PurePosixPath(urlsplit(value).path).suffix
+        return {"name": f"{name}{suffix}", "url": value, "node": one.node_id}
+    return None
+
+
+def _is_address(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _seconds(policy: Mapping[str, Any], name: str) -> float | None:
+    value = policy.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_MS:
+        raise RequestInvalid(f"`policy.{name}` must be milliseconds, up to 7 days")
+    return value / 1000
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return value
+
+
+def _refuse(name: str) -> object:
+    raise ValueError(name)

@@ -1,0 +1,64 @@
+"""uv, the Python package installer, called as the binary that its library brings."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from comfypin.tools.errors import ToolMissing
+from comfypin.tools.process import DEFAULT_TIMEOUT_S, Finished, run
+
+# What of uv's own variables could change which bytes a lock means.
+_FORBIDDEN_PREFIXES = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
+_KEPT = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"})
+
+_IMPATIENT = {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "3"}
+
+
+def uv_binary() -> Path:
+    """The uv that is installed beside us. Raises `ToolMissing`."""
+    from uv import find_uv_bin
+
+    try:
+        return Path(find_uv_bin())
+    except FileNotFoundError as error:
+        raise ToolMissing(tool="uv", remedy="install it with `pip install uv`") from error
+
+
+def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment without what would let the user's own uv, pip or Python settings change the outcome."""
+    return {
+        name: value
+        for name, value in (environ if environ is not None else os.environ).items()
+        if name in _KEPT or not name.startswith(_FORBIDDEN_PREFIXES)
+    }
+
+
+def uv(
+    arguments: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    offline: bool = False,
+    stdin: bytes | None = None,
+    cache: Path | None = None,
+    patient: bool = True,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> Finished:
+    """Run uv without its configuration files, without Python downloads and without progress bars.
+
+    `cache` is its cache folder, else UV_CACHE_DIR or its own choice. Without patience it gives up soon on servers that
+    it cannot reach.
+    """
+    command: list[str | Path] = [
+        uv_binary(),
+        "--no-config",
+        "--no-progress",
+        "--color",
+        "never",
+        "--no-python-downloads",
+    ]
+    if offline:
+        command.append("--offline")
+    if cache is not None:
+        command += ["--cache-dir", cache]
+    environment = {**clean_environment(), **({} if patient else _IMPATIENT)}
+    return run([*command, *arguments], cwd=cwd, env=environment, stdin=stdin, timeout_s=timeout_s)

@@ -1,0 +1,92 @@
+"""Which pin of a lock should have brought a missing class or file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from comfypin.workflow.object_info import Catalogue, module_of
+
+
+class NodePinLike(Protocol):
+    """What is asked of a lock's node pin."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def repo(self) -> str | None: ...
+    @property
+    def directory(self) -> str | None: ...
+
+
+class ModelPinLike(Protocol):
+    """What is asked of a lock's model pin."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def target_path(self) -> str: ...
+
+
+class LockLike(Protocol):
+    """What is asked of a lock; `comfypin.lock.model.Lock` is one."""
+
+    @property
+    def version_name(self) -> str: ...
+    @property
+    def custom_nodes(self) -> Sequence[NodePinLike]: ...
+    @property
+    def models(self) -> Sequence[ModelPinLike]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """The node pins of which the engine shows no class: one of them should have brought what is missing."""
+
+    names: tuple[str, ...]
+
+    def explain(self, release: str) -> tuple[str | None, str]:
+        """The pin where it can be told, and a sentence for people."""
+        match self.names:
+            case ():
+                reason = "a pack is missing in the lock, or the workflow is newer than its ComfyUI"
+                return None, f"no node pin of the release {release} brings it ({reason})"
+            case (name,):
+                return name, f"the pin {name} of the release {release} should have brought it, and did not load"
+            case names:
+                listed = ", ".join(names)
+                return None, f"one of these pins of the release {release} should have brought it: {listed}"
+
+
+def pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
+    """The node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
+    wanted = _plain(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    return next((pin for pin in lock.custom_nodes if wanted in _folders(pin)), None)
+
+
+def suspects(catalogue: Catalogue, lock: LockLike) -> Suspects:
+    """The node pins that the engine loaded nothing of."""
+    loaded = {
+        _plain(module.split(".", 2)[1])
+        for module in map(module_of, catalogue.values())
+        if module.startswith("custom_nodes.") and len(module.split(".")) > 1
+    }
+    return Suspects(tuple(pin.name for pin in lock.custom_nodes if loaded.isdisjoint(_folders(pin))))
+
+
+def model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
+    """The pin whose file a loader would show under this name, `folder/name` included."""
+    wanted = PurePosixPath(name.replace("\\", "/")).parts
+    if not wanted:
+        return None
+    exact = (pin for pin in lock.models if PurePosixPath(pin.target_path).parts[-len(wanted) :] == wanted)
+    return next(exact, None)
+
+
+def _folders(pin: NodePinLike) -> set[str]:
+    repo = (pin.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    return {_plain(name) for name in (pin.name, pin.directory or "", repo) if name}
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", "-")

@@ -1,0 +1,106 @@
+"""Would a workflow run here: what is wrong with it, the model files it loads and who brings them, its input files."""
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, replace
+
+from comfypin.digest import JsonValue
+from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.input_files import FileInput, file_inputs
+from comfypin.workflow.load import Workflow
+from comfypin.workflow.missing_pins import LockLike, model_pin
+from comfypin.workflow.object_info import Catalogue, input_specs
+from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.settable_inputs import describe_inputs, is_model_file
+from comfypin.workflow.spelling import respell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUse:
+    """A model file that a node loads: whether the engine has it, and the pin of the lock that brings it."""
+
+    node_id: NodeId
+    input_name: str
+    file: str
+    present: bool
+    pin: str | None
+    target_path: str | None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The use for machines."""
+        return {
+            "node": self.node_id,
+            "input": self.input_name,
+            "file": self.file,
+            "present": self.present,
+            "pin": self.pin,
+            "target_path": self.target_path,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """All that is to know before a run."""
+
+    preflight: Preflight
+    models: tuple[ModelUse, ...]
+    files: tuple[FileInput, ...]
+
+    @property
+    def runs(self) -> bool:
+        """Whether the engine would take the workflow."""
+        return not self.preflight.errors
+
+
+def survey(
+    workflow: Workflow, catalogue: Catalogue, lock: LockLike | None, *, brought: Set[tuple[NodeId, str]] = frozenset()
+) -> Survey:
+    """Check a workflow and list what it needs. `brought` are the inputs (node id, name) whose files were found."""
+    respelt = respell(workflow.graph, catalogue, brought=brought)
+    graph = respelt.graph
+    report = preflight(graph, catalogue, lock, brought=brought, packs=workflow.packs)
+    report = replace(report, findings=(*workflow.warnings, *respelt.findings, *report.findings))
+    return Survey(
+        preflight=report, models=tuple(_model_uses(graph, catalogue, lock)), files=file_inputs(graph, catalogue)
+    )
+
+
+def _model_uses(graph: Graph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
+    """Every model file that a node names: as a choice, as a text, or in a class that the engine does not have."""
+    described = {(one.node_id, one.input_name): one for one in describe_inputs(graph, catalogue)}
+    files: frozenset[str] | None = None
+    for node in graph.nodes.values():
+        for input_name, value in node.inputs.items():
+            one = described.get((node.id, input_name))
+            if one is not None and one.kind in ("prompt", "file"):
+                continue
+            if not isinstance(value, str) or not (is_model_file(value) or (one and one.kind == "model")):
+                continue
+            if one is not None and one.choices is not None:
+                yield _use(node.id, input_name, value, lock, present=value in one.choices)
+            elif one is not None or node.class_type not in catalogue:
+                # No list says which files this input takes; what some loader lists is there.
+                files = known_files(catalogue) if files is None else files
+                yield _use(node.id, input_name, value, lock, present=value.replace("\\", "/") in files)
+
+
+def known_files(catalogue: Catalogue) -> frozenset[str]:
+    """Return every model file that some class offers as a choice, with forward slashes."""
+    return frozenset(
+        choice.replace("\\", "/")
+        for definition in catalogue.values()
+        for spec in input_specs(definition).values()
+        for choice in spec.choices or ()
+        if isinstance(choice, str) and is_model_file(choice)
+    )
+
+
+def _use(node_id: NodeId, input_name: str, file: str, lock: LockLike | None, *, present: bool) -> ModelUse:
+    pin = model_pin(file, lock) if lock is not None else None
+    return ModelUse(
+        node_id=node_id,
+        input_name=input_name,
+        file=file,
+        present=present,
+        pin=pin.name if pin else None,
+        target_path=pin.target_path if pin else None,
+    )

@@ -1,0 +1,134 @@
+"""Names, credentials and patience with registries."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from comfypin.image.errors import LoginRefused, LoginUnreadable, PushFailed, TagInvalid
+from comfypin.image.image_names import on_registry, registry_of, require_tags
+from comfypin.image.interface import BuildRequest, Built, Hear
+from comfypin.image.registry_login import Credential, docker_config, find_credential, push
+
+
+class FakeBuilder:
+    """A builder whose pushes end as they are told to."""
+
+    name = "fake"
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons = list(reasons)
+        self.pushes = 0
+
+    def build(self, request: BuildRequest, hear: Hear) -> Built:
+        raise NotImplementedError
+
+    def inspect(self, tag: str) -> Built:
+        raise NotImplementedError
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def save(self, tag: str, archive: Path) -> None:
+        raise NotImplementedError
+
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+        self.pushes += 1
+        if self.reasons:
+            raise PushFailed(reference=reference, reason=self.reasons.pop(0), tries=1)
+        return "sha256:" + "0" * 64
+
+
+def pushed(builder: FakeBuilder, credential: Credential | None = None) -> str:
+    return push(builder, "x:1", "ghcr.io/me/x:1", credential=credential, hear=lambda _: None, sleep=lambda _: None)
+
+
+@pytest.mark.parametrize("tag", ["", "Upper/case:1", "a b", "x:", "-x", "x@sha256:1", "https://ghcr.io/x"])
+def test_what_is_no_image_name_is_refused(tag: str) -> None:
+    with pytest.raises(TagInvalid):
+        require_tags([tag])
+
+
+@pytest.mark.parametrize(
+    ("tag", "registry"),
+    [
+        ("x:1", "docker.io"),
+        ("me/x", "docker.io"),
+        ("ghcr.io/me/x:1", "ghcr.io"),
+        ("localhost:5000/x", "localhost:5000"),
+    ],
+)
+def test_the_registry_of_a_name(tag: str, registry: str) -> None:
+    assert registry_of(tag) == registry
+
+
+def test_a_registry_is_put_before_the_name() -> None:
+    assert on_registry("wan22:1", "ghcr.io/me") == "ghcr.io/me/wan22:1"
+    assert on_registry("ghcr.io/me/wan22:1", "harbor.example.org/team/") == "harbor.example.org/team/wan22:1"
+    assert on_registry("ghcr.io/me/wan22:1", None) == "ghcr.io/me/wan22:1"
+
+
+@pytest.mark.parametrize(
+    ("registry", "variables", "username", "source"),
+    [
+        ("ghcr.io", {"GITHUB_TOKEN": "t", "GITHUB_ACTOR": "me"}, "me", "GITHUB_TOKEN"),
+        ("docker.io", {"DOCKERHUB_USERNAME": "me", "DOCKERHUB_TOKEN": "t"}, "me", "DOCKERHUB_TOKEN"),
+        ("europe-docker.pkg.dev", {"GOOGLE_OAUTH_ACCESS_TOKEN": "t"}, "oauth2accesstoken", "GOOGLE_OAUTH_ACCESS_TOKEN"),
+        ("1.dkr.ecr.eu-west-1.amazonaws.com", {"ECR_PASSWORD": "t"}, "AWS", "ECR_PASSWORD"),
+        ("harbor.example.org", {"HARBOR_USERNAME": "me", "HARBOR_PASSWORD": "t"}, "me", "HARBOR_PASSWORD"),
+        ("anything", {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "t"}, "me", "REGISTRY_PASSWORD"),
+    ],
+)
+def test_each_registry_has_its_variables(registry: str, variables: dict[str, str], username: str, source: str) -> None:
+    found = find_credential(registry, variables)
+    assert found == Credential(username, "t", source)
+
+
+def test_a_key_file_that_is_not_there_is_named_with_its_variable(tmp_path: Path) -> None:
+    variables = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json")}
+    with pytest.raises(LoginUnreadable, match=r"GOOGLE_APPLICATION_CREDENTIALS names .*key\.json"):
+        find_credential("europe-docker.pkg.dev", variables)
+    (tmp_path / "key.json").write_text("{}")
+    assert find_credential("europe-docker.pkg.dev", variables) == Credential(
+        "_json_key", "{}", "GOOGLE_APPLICATION_CREDENTIALS"
+    )
+
+
+def test_one_registrys_token_goes_to_no_other() -> None:
+    variables = {"GHCR_TOKEN": "t", "ECR_PASSWORD": "t", "HARBOR_PASSWORD": "t"}
+    assert find_credential("docker.io", variables) is None
+    assert find_credential("registry.example.org", variables) is None
+
+
+def test_a_credential_is_only_in_a_file_of_ours_and_then_gone() -> None:
+    with docker_config("docker.io", Credential("me", "secret", "X")) as folder:
+        assert folder is not None
+        assert (folder / "config.json").stat().st_mode & 0o077 == 0
+        auths = json.loads((folder / "config.json").read_text())["auths"]
+    assert base64.b64decode(auths["https://index.docker.io/v1/"]["auth"]) == b"me:secret"
+    assert not folder.exists()
+    assert "secret" not in repr(Credential("me", "secret", "X"))
+
+
+def test_a_push_is_tried_again() -> None:
+    builder = FakeBuilder("connection reset", "timeout")
+    assert pushed(builder).startswith("sha256:")
+    assert builder.pushes == 3
+
+
+def test_a_refused_credential_is_not_tried_again_and_named() -> None:
+    builder = FakeBuilder("unauthorized: authentication required")
+    with pytest.raises(LoginRefused, match="GHCR_TOKEN"):
+        pushed(builder, Credential("me", "t", "GHCR_TOKEN"))
+    assert builder.pushes == 1
+
+
+def test_without_a_credential_it_says_which_variable_would_help() -> None:
+    with pytest.raises(LoginRefused, match="GHCR_TOKEN"):
+        pushed(FakeBuilder("denied: permission_denied"))
+
+
+def test_a_push_that_never_comes_through_says_how_often() -> None:
+    with pytest.raises(PushFailed, match="4 tries"):
+        pushed(FakeBuilder(*["timeout"] * 9))

@@ -1,0 +1,151 @@
+"""What a caller asks for becomes a job, or one report of all that is wrong with it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from comfypin.digest import Digest
+from comfypin.jobs.job import Job
+from comfypin.jobs.prepare import Request, prepare
+from comfypin.lock.codec import lock_digest
+from comfypin.lock.model import EngineSpec, Lock
+from comfypin.testing import FAKE_CATALOGUE
+from comfypin.workflow.document import read_document
+from comfypin.workflow.errors import InputFileInvalid, OverrideInvalid, WorkflowInvalid
+from comfypin.workflow.object_info import Definition, InputSpec
+from comfypin.workflow.overrides import parse_override
+
+LOCK = Lock(version_name="test", engine=EngineSpec(kind="embedded"))
+NOW = datetime(2026, 3, 4, 5, 6, 7)
+WORKFLOW = """{
+  "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
+  "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "%date:yyyy-MM-dd%/cat"}}
+}"""
+
+
+def a_request(folder: Path, workflow: str = WORKFLOW) -> Request:
+    return Request(
+        document=read_document(workflow, source="w.json"), job_id="job", submission="first", input_folder=folder
+    )
+
+
+# Of core classes the engine's own checks are known.
+CATALOGUE = {name: {**definition, "python_module": "nodes"} for name, definition in FAKE_CATALOGUE.items()}
+
+
+def prepared(request: Request) -> Job:
+    return prepare(request, lock=LOCK, catalogue=CATALOGUE, now=NOW)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "photo.png").write_bytes(b"a photo")
+    return tmp_path
+
+
+def test_a_job_knows_its_release_and_its_input_files(folder: Path) -> None:
+    job = prepared(a_request(folder))
+    assert job.release.digest == lock_digest(LOCK)
+    assert [file.path for file in job.inputs] == [folder / "photo.png"]
+    assert job.input_digests == {"photo.png": Digest.of(b"a photo")}
+
+
+class CountedDefinition(Definition):
+    """A class's definition that counts how often its inputs are parsed."""
+
+    parsed = 0
+
+    @cached_property
+    def specs(self) -> Mapping[str, InputSpec]:
+        self.parsed += 1
+        return super().specs
+
+
+def test_the_inputs_of_a_class_are_parsed_once_a_run(folder: Path) -> None:
+    images = {str(number): {"class_type": "LoadImage", "inputs": {"image": "photo.png"}} for number in range(3, 9)}
+    catalogue = {name: CountedDefinition(definition) for name, definition in CATALOGUE.items()}
+    request = a_request(folder, json.dumps({**json.loads(WORKFLOW), **images}))
+    for _ in range(2):
+        prepare(request, lock=LOCK, catalogue=catalogue, now=NOW)
+    assert catalogue["LoadImage"].parsed == 1
+
+
+def test_dates_are_filled_in_and_the_mark_is_put_before_the_name(folder: Path) -> None:
+    job = prepared(a_request(folder))
+    assert job.mark is not None
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == f"2026-03-04/{job.mark.text}cat"
+
+
+def test_two_submissions_of_one_job_have_marks_of_their_own(folder: Path) -> None:
+    request = a_request(folder)
+    assert prepared(request).mark != prepared(replace(request, submission="second")).mark
+
+
+def test_a_load_node_can_be_pointed_at_another_file(folder: Path) -> None:
+    other = folder / "other.png"
+    other.write_bytes(b"another")
+    job = prepared(replace(a_request(folder), input_files=(f"LoadImage={other}",)))
+    assert [file.path for file in job.inputs] == [other]
+    assert job.graph.nodes["1"].inputs["image"] == "other.png"
+
+
+def test_a_file_that_is_not_there_is_told_with_the_closest_names(folder: Path) -> None:
+    workflow = WORKFLOW.replace("photo.png", "foto.png")
+    with pytest.raises(WorkflowInvalid, match=r"foto\.png.*photo\.png.*--input 1=FILE"):
+        prepared(a_request(folder, workflow))
+
+
+def test_a_file_given_for_a_node_must_be_there(folder: Path) -> None:
+    with pytest.raises(InputFileInvalid):
+        prepared(replace(a_request(folder), input_files=("1=/nowhere/photo.png",)))
+
+
+def test_overrides_change_the_graph(folder: Path) -> None:
+    job = prepared(replace(a_request(folder), overrides=(parse_override("SaveImage.filename_prefix=dog"),)))
+    assert job.mark is not None
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == f"{job.mark.text}dog"
+
+
+def test_an_override_of_nothing_is_refused(folder: Path) -> None:
+    with pytest.raises(OverrideInvalid):
+        prepared(replace(a_request(folder), overrides=(parse_override("99.text=x"),)))
+
+
+def test_everything_wrong_is_said_at_once(folder: Path) -> None:
+    workflow = """{
+      "1": {"class_type": "LoadImgae", "inputs": {}},
+      "2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}
+    }"""
+    with pytest.raises(WorkflowInvalid) as caught:
+        prepared(a_request(folder, workflow))
+    assert "LoadImage" in caught.value.message
+    assert {finding["node"] for finding in caught.value.findings} == {"1", "2"}
+
+
+def test_an_empty_workflow_is_the_smoke_test(folder: Path) -> None:
+    job = prepared(a_request(folder, "{}"))
+    assert {node.class_type for node in job.graph.nodes.values()} == {"EmptyImage", "SaveImage"}
+
+
+def test_a_workflow_from_windows_runs_with_warnings(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "photo.png").write_bytes(b"another photo")
+    windows = WORKFLOW.replace("photo.png", "sub\\\\photo.png").replace("%date:yyyy-MM-dd%/cat", "cats\\\\cat")
+    job = prepared(a_request(folder, windows))
+    assert job.mark is not None
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == f"cats/{job.mark.text}cat"
+    assert [file.path for file in job.inputs] == [folder / "sub" / "photo.png"]
+    assert [warning.partition(":")[0] for warning in job.warnings] == ["node 2 (SaveImage), input filename_prefix"]
+
+
+def test_a_class_that_another_one_replaced_runs_with_a_warning(folder: Path) -> None:
+    classes = {**CATALOGUE, "ConditioningAverage": CATALOGUE["SaveImage"]}
+    request = a_request(folder, WORKFLOW.replace("SaveImage", "ConditioningAverage "))
+    job = prepare(request, lock=LOCK, catalogue=classes, now=NOW)
+    assert job.graph.nodes["2"].class_type == "ConditioningAverage"
+    assert "'ConditioningAverage '" in job.warnings[0]

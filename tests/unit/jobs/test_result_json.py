@@ -1,0 +1,45 @@
+"""Results as JSON: lists by kind, addresses by type."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfypin.digest import Digest
+from comfypin.engine.errors import EngineCrashed
+from comfypin.jobs.job import JobResult
+from comfypin.jobs.result_json import failure_to_json, result_to_json
+from comfypin.lock.model import Release
+from comfypin.outputs.interface import Delivery
+from tests.support.outputs import an_output
+
+
+def a_result(*deliveries: Delivery) -> JobResult:
+    release = Release(name="demo", digest=Digest.of(b"lock"))
+    return JobResult(job_id="j", release=release, prompt_id="p", deliveries=deliveries)
+
+
+@pytest.mark.parametrize(
+    ("uri", "url", "type_", "data"),
+    [
+        ("s3://b/k", None, "s3_url", "s3://b/k"),
+        ("s3://b/k", "https://b/k?sig", "s3_url", "https://b/k?sig"),
+        ("gs://b/k", None, "gcs_url", "gs://b/k"),
+        ("/out/a.png", "http://host/outputs/a.png", "file", "http://host/outputs/a.png"),
+    ],
+)
+def test_data_is_what_a_client_can_open(tmp_path: Path, uri: str, url: str | None, type_: str, data: str) -> None:
+    document: Any = result_to_json(a_result(Delivery(output=an_output(tmp_path, b"x"), uri=uri, url=url)))
+    (image,) = document["images"]
+    assert (image["type"], image["data"]) == (type_, data)
+
+
+def test_a_job_without_files_says_so_as_worker_comfyui_does() -> None:
+    assert result_to_json(a_result())["status"] == "success_no_images"
+
+
+def test_a_failure_carries_its_facts() -> None:
+    document = failure_to_json(EngineCrashed(reason="killed", log_tail=("last words",)), warnings=["w"])
+    assert document["error_facts"] == {"reason": "killed", "log_tail": ["last words"]}
+    assert document["errors"] == [document["error"]]
+    assert document["warnings"] == ["w"]

@@ -1,0 +1,202 @@
+"""RunPod's rules are checked before any call, each with a sentence that says where and what to do."""
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from comfypin.digest import Digest
+from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins
+from comfypin.lock.torch import cuda_floor
+from comfypin.runpod.deployment_file import Deployment
+from comfypin.runpod.desired_state import disk_gb
+from comfypin.runpod.platform_rules import findings, gpu_findings
+from comfypin.runpod.release_facts import ReleaseFacts, release_facts
+
+DIGEST = Digest.of(b"lock")
+IMAGE = "ghcr.io/me/x@sha256:" + "1" * 64
+
+
+def facts(**changes: Any) -> ReleaseFacts:
+    values: dict[str, Any] = {
+        "name": "wan22",
+        "digest": DIGEST,
+        "cuda": "12.8",
+        "models_bytes": 0,
+        "largest_model_bytes": 0,
+        "container_disk_gb": 12,
+    }
+    return ReleaseFacts(**{**values, **changes})
+
+
+def deployment(**changes: Any) -> Deployment:
+    document: dict[str, Any] = {
+        "name": "shop",
+        "release": "wan22",
+        "image": IMAGE,
+        "volume": [{"name": "models", "data_center": "EU-RO-1", "size": 100}],
+        "template": [{"name": "worker"}, {"name": "studio", "kind": "pod"}],
+        "endpoint": [{"name": "api", "template": "worker", "gpu_pools": ["ADA_24"], "volumes": ["models"]}],
+        "pod": [{"name": "desk", "template": "studio", "gpu": "NVIDIA GeForce RTX 4090", "volume": "models"}],
+    }
+    return TypeAdapter(Deployment).validate_python({**document, **changes})
+
+
+def test_a_sound_deployment_has_no_findings() -> None:
+    assert findings(deployment(), facts()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": "ghcr.io/me/x:latest"}, "not pinned by digest"),
+        ({"image": None}, "no image"),
+        ({"image": "ghcr.io/YOU/comfypin-demo@sha256:" + "0" * 64}, "placeholder"),
+        ({"env": {"COMFY_VERSION_NAME": "other"}}, "is set from the release"),
+        ({"env": {f"V{index}": "x" for index in range(46)}}, "RunPod allows 50"),
+        ({"env": {"HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz"}}, "RUNPOD_SECRET_hf_token"),
+        ({"storage": {"S3_URL": "https://user:pass@host/"}}, "looks like a secret"),
+        ({"env": {"SETTINGS": "token ghp_abcdefghijklmnopqrstuvwxyz0123"}}, "looks like a secret"),
+        ({"env": {"1X": "y"}}, "no variable name"),
+        ({"template": [{"name": "worker", "ports": [f"{8000 + i}/http" for i in range(11)]}]}, "11 HTTP ports"),
+        ({"template": [{"name": "worker", "ports": ["8000"]}]}, "NUMBER/http or NUMBER/tcp"),
+        ({"template": [{"name": "worker", "ports": ["70010/http"]}]}, "does not exist"),
+        ({"template": [{"name": "worker", "ports": ["8000/http", "8000/http"]}]}, "stands 2 times"),
+        ({"template": [{"name": "worker", "disk": 5}]}, "less than the 12 GB"),
+        ({"template": [{"name": "worker", "volume_disk": 20}]}, "belongs to pods"),
+        ({"template": [{"name": "worker", "registry": "ghcr"}]}, "no registry 'ghcr'"),
+        ({"template": [{"name": "worker"}, {"name": "worker"}]}, "stands 2 times"),
+        ({"endpoint": [{"name": "a", "template": "nope", "gpu_pools": ["X"]}]}, "no template 'nope'"),
+        ({"endpoint": [{"name": "a", "template": "studio", "gpu_pools": ["X"]}]}, 'it needs "serverless"'),
+        (
+            {
+                "volume": [
+                    {"name": "one", "data_center": "EU-RO-1"},
+                    {"name": "two", "data_center": "EU-RO-1"},
+                ],
+                "endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "volumes": ["one", "two"]}],
+                "pod": [],
+            },
+            "one volume a data centre",
+        ),
+        (
+            {
+                "endpoint": [
+                    {
+                        "name": "a",
+                        "template": "worker",
+                        "gpu_pools": ["X"],
+                        "volumes": ["models"],
+                        "data_centers": ["US-TX-3"],
+                    }
+                ]
+            },
+            "only reached from its own data centre",
+        ),
+        (
+            {"endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "workers": {"min": 4, "max": 2}}]},
+            "more than workers.max",
+        ),
+        (
+            {"endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "min_cuda": "12.4"}]},
+            "below CUDA 12.8",
+        ),
+        (
+            {
+                "endpoint": [
+                    {
+                        "name": "a",
+                        "template": "worker",
+                        "gpu_pools": ["X"],
+                        "type": "load-balancer",
+                        "scaling": {"queue_delay": 4},
+                    }
+                ]
+            },
+            "has no queue",
+        ),
+    ],
+)
+def test_each_broken_rule_is_one_clear_finding(changes: dict[str, Any], words: str) -> None:
+    found = findings(deployment(**{"endpoint": [], "pod": [], **changes}), facts())
+    assert len([finding for finding in found if words in finding]) >= 1, found
+
+
+def test_a_secret_by_reference_is_accepted() -> None:
+    assert findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
+
+
+def test_tcp_ports_above_70000_ask_for_symmetrical_mapping_and_are_accepted() -> None:
+    template = [{"name": "worker"}, {"name": "studio", "kind": "pod", "ports": ["8000/http", "70000/tcp", "70022/tcp"]}]
+    found = findings(deployment(template=template), facts())
+    assert found == ["template 'studio': port 70000/tcp does not exist; take 1 to 65535, or 70001/tcp to "
+                     "79999/tcp (symmetrical)"]  # fmt: skip
+
+
+def test_models_larger_than_a_gpu_are_found_with_the_catalog() -> None:
+    gpus = [{"id": "small", "pool": "ADA_24", "memory": 24}, {"id": "NVIDIA GeForce RTX 4090", "memory": 24}]
+    found = gpu_findings(deployment(), facts(largest_model_bytes=28_000_000_000), gpus)
+    assert len(found) == 2
+    assert "28.0 GB" in found[0]
+    assert "24 GB" in found[0]
+
+
+def test_an_excluded_gpu_is_not_checked() -> None:
+    gpus = [{"id": "small", "pool": "P", "memory": 24}, {"id": "large", "pool": "P", "memory": 80}]
+    endpoint = [{"name": "a", "template": "worker", "gpu_pools": ["P"], "excluded_gpus": ["small"]}]
+    assert gpu_findings(deployment(endpoint=endpoint, pod=[]), facts(largest_model_bytes=30 * 10**9), gpus) == []
+
+
+@pytest.mark.parametrize(
+    ("packages", "floor"),
+    [
+        ({"torch": "2.8.0+cu128"}, "12.8"),
+        ({"torch": "2.7.1+cu126"}, "12.6"),
+        ({"torch": "2.8.0+cpu"}, None),
+        ({"torch": "2.8.0", "nvidia-cuda-runtime-cu12": "12.8.90"}, "12.8"),
+        ({"torch": "2.10.0", "nvidia-cuda-runtime": "13.0.96"}, "13.0"),
+        ({"torch": "2.6.0"}, "12.4"),
+        ({"numpy": "2.0"}, None),
+        ({"torch": "2.9.0+cu130"}, "13.0"),
+    ],
+)
+def test_the_cuda_floor_comes_from_the_locks_torch(packages: dict[str, str], floor: str | None) -> None:
+    assert cuda_floor(tuple(PackagePin(name=name, version=version) for name, version in packages.items())) == floor
+
+
+def test_facts_of_a_lock() -> None:
+    models = tuple(ModelPin(name=str(size), target_path=f"$MODELS_DIR/{size}", size_bytes=size) for size in (5, 7))
+    python = PythonPins(packages=(PackagePin(name="torch", version="2.8.0+cu128"),))
+    read = release_facts(Lock(version_name="r", models=models, python=python), DIGEST)
+    assert (read.models_bytes, read.largest_model_bytes, read.cuda) == (12, 7, "12.8")
+
+
+def test_variables_of_all_places_are_counted_together() -> None:
+    changes = {
+        "env": {f"A{index}": "x" for index in range(30)},
+        "endpoint": [
+            {
+                "name": "api",
+                "template": "worker",
+                "gpu_pools": ["ADA_24"],
+                "env": {f"B{index}": "x" for index in range(20)},
+            }
+        ],
+    }
+    (finding,) = findings(deployment(**changes), facts())
+    assert finding == "endpoint 'api': 50 variables and 7 of ours; RunPod allows 50"
+
+
+def test_the_disk_holds_the_models_where_no_volume_does() -> None:
+    big = facts(models_bytes=30_000_000_000)
+    bare = [{"name": "api", "template": "worker", "gpu_pools": ["ADA_24"]}]
+    template = deployment().template[0]
+    assert disk_gb(deployment(), big, template) == 12
+    assert disk_gb(deployment(endpoint=bare), big, template) == 42
+    (finding,) = findings(deployment(endpoint=bare, template=[{"name": "worker", "disk": 20}], pod=[]), big)
+    assert "less than the 42 GB" in finding
+
+
+def test_a_volume_smaller_than_the_models_is_named() -> None:
+    (finding,) = findings(deployment(), facts(models_bytes=130_000_000_000))
+    assert finding == "volume 'models': size = 100 GB is less than the release's models (130.0 GB)"
