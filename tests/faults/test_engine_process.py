@@ -358,7 +358,9 @@ async def test_an_engine_killed_while_it_runs_a_prompt_fails_it_at_once_and_runs
         await engine.submit(prompt)
         events = engine.events(prompt.prompt_id)
         await anext(events)
-        [pid] = [pid for pid in in_work(tmp_path) if b"guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        [pid] = [
+            pid for pid in in_work(tmp_path) if b"process_guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(EngineCrashed, match="SIGKILL"):
             async with asyncio.timeout(4):
@@ -412,7 +414,9 @@ async def test_a_comfyui_killed_while_it_runs_a_prompt_is_started_again_and_leav
         await engine.submit(prompt)
         events = engine.events(prompt.prompt_id)
         await anext(events)
-        [pid] = [pid for pid in in_work(tmp_path) if b"guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        [pid] = [
+            pid for pid in in_work(tmp_path) if b"process_guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(EngineCrashed, match=r"SIGKILL \(exit code 137\)(.|\n)*got prompt"):
             [event async for event in events]

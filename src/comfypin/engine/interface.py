@@ -1,7 +1,7 @@
 """What runs a prompt, in five methods, and the values that cross that line.
 
 An engine is opened and closed by whoever wires it (an async context manager); this protocol is what a job needs.
-Errors are those of `comfypin.engine.errors` (the engine is at fault) and `comfypin.errors.prompt` (the prompt is).
+Errors are those of `comfypin.engine.errors`.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping

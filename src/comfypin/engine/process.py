@@ -32,7 +32,7 @@ _PORT_TRIES = 5
 _READY_POLL_S = (0.02, 0.05, 0.1, 0.2)
 _CRASH_TAIL = 20
 _NOTICE_S = 1.0
-_GUARD = Path(__file__).with_name("guard.py")
+_GUARD = Path(__file__).with_name("process_guard.py")
 _CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 

@@ -72,8 +72,8 @@ def test_a_volume_with_content_decides() -> None:
 
 INIT = """
 import os, sys, time
-from comfypin.image.entry import Service
-from comfypin.image.init import Init
+from comfypin.image.container_command import Service
+from comfypin.image.init_process import Init
 services = [Service(name=f"s{n}", argv=("sh", "-c", script), main=n == 0) for n, script in enumerate(sys.argv[2:])]
 sys.exit(Init(services, dict(os.environ), float(sys.argv[1]), lambda text: print(text, flush=True)).run())
 """

@@ -16,7 +16,7 @@ from comfypin.tools.process import Finished, run
 from comfypin.tools.uv import clean_environment
 
 PROBE_TIMEOUT_S = 900.0
-_SCRIPT = Path(__file__).with_name("probe_script.py")
+_SCRIPT = Path(__file__).with_name("import_probe_script.py")
 # (switch, value) of main.py; those that this ComfyUI knows are given. `{}` is a scratch folder.
 _SWITCHES = (
     ("--quick-test-for-ci", None),

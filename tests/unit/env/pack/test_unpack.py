@@ -35,9 +35,9 @@ def a_pack(path: Path, *, frame: bytes, size: int, packed_index: bytes | None = 
 UNPACK = """
 import resource, sys
 from pathlib import Path
-from comfypin.env import unpack
-from comfypin.env.packformat import Frame
-from comfypin.errors.env import PackDamaged
+from comfypin.env.pack import unpack
+from comfypin.env.pack.format import Frame
+from comfypin.env.errors import PackDamaged
 pack, folder = sys.argv[1:]
 with unpack.open_pack(Path(pack)) as source:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
