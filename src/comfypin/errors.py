@@ -1,11 +1,14 @@
 """The one tree of failures: a root, a family per kind of trouble, an exit code a family.
 
-Leaf errors live in the module of their family (`comfypin.engine.errors`, `comfypin.lock.errors`, ...). Each names a
+Leaf errors are declared beside their room (`comfypin.engine.errors`, `comfypin.lock.errors`, ...). Each names a
 situation, carries its facts as attributes, and its message is one sentence that says what, where and what to do.
 The exit codes are documented in docs/exit-codes.md, which a test compares with this tree.
 """
 
-from typing import ClassVar
+import inspect
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 
 class ComfypinError(Exception):
@@ -133,3 +136,65 @@ class Cancelled(ComfypinError):
 
     family = "cancelled"
     exit_code = 130
+
+
+Declared = TypeVar("Declared", bound=ComfypinError)
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+def declare(error: type[Declared]) -> type[Declared]:
+    """Give an error class a constructor made of its fields, and a message made of its `template`.
+
+    Each annotated field becomes a keyword argument, an attribute and a fact of the JSON form; one whose name begins
+    with an underscore stays out of the facts. The template may also name properties, for facts that need wording::
+
+        @declare
+        class HomeOccupied(EnvError):
+            \"""The folder holds something that comfypin did not make.\"""
+
+            template = "{path} exists and is not an env of comfypin; name another --home."
+            path: Path
+    """
+    fields = {
+        name: getattr(error, name, inspect.Parameter.empty)
+        for name in inspect.get_annotations(error)
+        if name not in ("template", "family", "exit_code")
+    }
+    template: str = error.template  # type: ignore[attr-defined]  # mypy sees the classes, not this function's rule
+
+    def __init__(self: Declared, **values: Any) -> None:
+        unknown = values.keys() - fields.keys()
+        missing = {name for name, default in fields.items() if default is inspect.Parameter.empty} - values.keys()
+        if unknown or missing:
+            raise TypeError(f"{error.__name__}: unknown {sorted(unknown)}, missing {sorted(missing)}")
+        for name, default in fields.items():
+            setattr(self, name, values.get(name, default))
+        facts = {name: _to_fact(getattr(self, name)) for name in fields if not name.startswith("_")}
+        ComfypinError.__init__(self, template.format_map(_Attributes(self)), **facts)
+
+    error.__init__ = __init__  # type: ignore[assignment]  # `dataclass_transform` tells mypy what it takes
+    return error
+
+
+class _Attributes(dict[str, object]):
+    """The attributes and properties of an error, by name, for its template."""
+
+    def __init__(self, owner: object) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def __missing__(self, name: str) -> object:
+        return getattr(self._owner, name)
+
+
+def _to_fact(value: object) -> object:
+    """Return a value as JSON holds it: paths and other objects as text, sequences as lists."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _to_fact(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_to_fact(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
