@@ -1,4 +1,6 @@
-"""Runs one command and leaves nothing of it behind: `python process_guard.py PARENT_PID LIFELINE_FD GRACE_S -- COMMAND...`
+"""Runs one command and leaves nothing of it behind.
+
+Usage: `python process_guard.py PARENT_PID LIFELINE_FD GRACE_S -- COMMAND...`
 
 A program of its own (standard library only, never imported by the rest), between comfypin and an engine, because
 nobody inside a process that is killed with -9 can clean up after it. The parent holds the other end of the lifeline
