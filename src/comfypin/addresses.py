@@ -30,6 +30,7 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _LONGEST_HOST = 253
+_LONGEST_LABEL = 63
 
 
 class HostInvalid(ValueError):
@@ -73,7 +74,8 @@ def normalize_host(text: str) -> str:
         return _normalize_ipv6(text)
     host = text if text.isascii() else _to_ascii(text)
     host = host.lower().removesuffix(".")
-    if len(host) > _LONGEST_HOST or not _HOST.fullmatch(host):
+    is_too_long = len(host) > _LONGEST_HOST or max(map(len, host.split("."))) > _LONGEST_LABEL
+    if is_too_long or not _HOST.fullmatch(host):
         raise HostInvalid(f"{text!r} is not the name of a host")
     # Resolvers take whatever ends in a number for an address, in the notations of C: octal, hexadecimal, fewer parts.
     return _ipv4_of(host) if _NUMBER.fullmatch(host.rpartition(".")[2]) else host

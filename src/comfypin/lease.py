@@ -24,7 +24,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -203,15 +203,6 @@ def acquire(
             on_wait(result)
         # Waiters that started together must not poll together.
         time.sleep(poll_s * (0.5 + secrets.randbelow(1000) / 1000))
-
-
-@contextlib.contextmanager
-def leased(
-    path: Path, *, purpose: str = "", ttl_s: float = DEFAULT_TTL_S, wait_s: float | None = None
-) -> Iterator[Lease]:
-    """Hold the lease at `path` for a block: `acquire`, then release whatever happens."""
-    with acquire(path, purpose=purpose, ttl_s=ttl_s, wait_s=wait_s) as lease:
-        yield lease
 
 
 def holder_of(path: Path) -> Holder | None:

@@ -96,6 +96,7 @@ def a_liar(server: GcsServer | AzureServer, folder: Path, *, encrypted: bool = F
         if not encrypted:
             yield Liar(server, proxy, proxy.url)
             return
+        proxy.is_behind_tls = True
         certificate = Certificate.made(folder / "tls")
         url = stack.enter_context(tls_front(proxy.url, certificate))
         yield Liar(server, proxy, url, REQUESTS_CA_BUNDLE=str(certificate.path))
@@ -148,19 +149,25 @@ def test_what_was_not_stored_does_not_count(
 
 
 @pytest.mark.parametrize(
-    ("kind", "answer"),
-    [("gcs", GCS["200 with an error"]), ("gcs", GCS["204"]), ("azurite", AZURE["202"]),
-     ("azurite", AZURE["201 without a checksum"])],
-)  # fmt: skip
+    ("kind", "size", "answer"),
+    [
+        ("gcs", 1000, GCS["200 with an error"]),
+        ("gcs", 1000, GCS["204"]),
+        *(("gcs", GCS_WHOLE_BYTES + 5, answer) for answer in GCS.values()),
+        ("azurite", 1000, AZURE["202"]),
+        ("azurite", 1000, AZURE["201 without a checksum"]),
+        *(("azurite", AZURE_WHOLE_BYTES + 5, answer) for answer in AZURE_LARGE.values()),
+    ],
+)
 def test_false_answers_under_tls_are_not_believed_either(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str, answer: FalseAnswer
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, size: int, answer: FalseAnswer
 ) -> None:
     with a_liar(request.getfixturevalue(kind), tmp_path, encrypted=True) as liar:
         liar.lies(answer)
-        liar.store.put("a", payload_of(tmp_path / "f", noise(1000)))
+        liar.store.put("a", payload_of(tmp_path / "f", noise(size)))
         liar.lies(*[undone(answer)] * 2)
         with pytest.raises(Transient):
-            liar.store.put("b", payload_of(tmp_path / "f", noise(1000)))
+            liar.store.put("b", payload_of(tmp_path / "f", noise(size)))
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])

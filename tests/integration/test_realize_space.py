@@ -15,8 +15,10 @@ from comfypin.env.install.wheel_size import BLOCK_BYTES, UNPACKED_PER_WHEEL, unp
 from comfypin.env.layout import Home, site_packages
 from comfypin.env.package_selection import platform_of
 from comfypin.env.realize import RealizeOptions, realize
+from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PythonPins
 from comfypin.tools.download import download
+from tests.support.connect_proxy import connect_proxy
 from tests.support.releases import PYTHON, SmallRelease, resolve_from_pypi, small_release
 from tests.support.served import served
 
@@ -80,6 +82,17 @@ def test_a_server_without_parts_makes_it_an_estimate(release: SmallRelease) -> N
     with served(wheel.parent) as (address, _):
         sizes = unpacked_sizes([replace(pin, url=f"{address}/{wheel.name}")], offline=False)
     assert sizes == [int(wheel.stat().st_size * UNPACKED_PER_WHEEL)]
+
+
+def test_servers_of_wheels_are_asked_by_the_proxy(release: SmallRelease) -> None:
+    pin = release.lock.python.packages[0]
+    wheel = release.root / "wheels/alpha-1.0-py3-none-any.whl"
+    with served(wheel.parent) as (address, _), connect_proxy() as proxy:
+        url = f"{address}/{wheel.name}"
+        proxies = Proxies.from_variables({"HTTP_PROXY": proxy.url})
+        (size,) = unpacked_sizes([replace(pin, url=url)], offline=False, proxies=proxies)
+    assert size > 0
+    assert proxy.asked == [f"GET {url}"]
 
 
 def test_what_is_no_wheel_or_not_there_counts_nothing(release: SmallRelease, tmp_path: Path) -> None:

@@ -15,15 +15,24 @@ from urllib.parse import parse_qs, urlsplit
 from tests.support.scripted_server import answering_by
 
 ACCOUNT = "arn:aws:iam::123456789012:role/"
-# Signs URLs in a process of its own: botocore finds the user's folder when it is imported.
+# Signs URLs in a process of its own, by a clock of its own: botocore finds the user's folder when it is imported.
 _PROGRAM = """
-import os, sys
+import datetime, os, sys
+import botocore.session
 from comfypin.errors import ComfypinError
 from comfypin.storage.registry import open_bucket
+since, step, real = 0.0, float(sys.argv[2]), datetime.datetime
+class Clock(real):
+    @classmethod
+    def now(cls, tz=None):
+        return real.now(tz) + datetime.timedelta(minutes=since)
+if step:
+    datetime.datetime = Clock
 try:
     store = open_bucket("s3", "pics", "", os.environ)
     for _ in range(int(sys.argv[1])):
         print(store.signed_url("a", ttl_s=60))
+        since += step
 except ComfypinError as exc:
     print(type(exc).__name__, exc.message)
 """
@@ -116,8 +125,8 @@ class Machine:
         path.write_text(text)
         return path
 
-    def signed(self, times: int = 1, **environ: str) -> list[str]:
-        """The lines of a process that signs URLs: addresses, or a failure."""
+    def signed(self, times: int = 1, *, minutes_between: float = 0, **environ: str) -> list[str]:
+        """The lines of a process that signs URLs, so many minutes apart by its own clock: addresses, or a failure."""
         kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("AWS_")}
         url = self.cloud.url
         services = {f"AWS_ENDPOINT_URL_{name}": url for name in ("STS", "SSO", "SSO_OIDC")}
@@ -126,7 +135,7 @@ class Machine:
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1",
             "AWS_REGION": "eu-west-1",
         }
-        command = [sys.executable, "-c", _PROGRAM, str(times)]
+        command = [sys.executable, "-c", _PROGRAM, str(times), str(minutes_between)]
         done = subprocess.run(
             command, env={**kept, **services, **own, **environ}, capture_output=True, text=True, check=True
         )

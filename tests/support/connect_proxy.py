@@ -43,6 +43,27 @@ def connect_proxy(*, login: str | None = None, certificate: Certificate | None =
         yield proxy
 
 
+@contextmanager
+def one_answer_a_connection() -> Iterator[tuple[str, list[object]]]:
+    """A proxy like tinyproxy: it keeps plain connections open, and answers the first request of each alone."""
+    met: list[object] = []
+
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.close_connection = False
+            if self.client_address not in met:
+                met.append(self.client_address)
+                self.send_response_only(200)
+                self.send_header("Content-Length", "4")
+                self.end_headers()
+                self.wfile.write(b"file")
+
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}", met
+
+
 class _Server(QuietServer):
     proxy: ConnectProxy
 

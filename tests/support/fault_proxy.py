@@ -93,6 +93,7 @@ class FaultProxy:
         self.rule = rule
         self.base = base
         self.seen: list[Seen] = []
+        self.is_behind_tls = False  # then the addresses that the server gives are those of the TLS before it
         self.lock = threading.Lock()
         self.server = _Server(("127.0.0.1", 0), _Handler)
         self.server.proxy = self
@@ -164,6 +165,8 @@ class _Handler(QuietHandler):
             answer = connection.getresponse()
             data = answer.read()
             kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
+            if self.server.proxy.is_behind_tls and "Location" in kept:
+                kept["Location"] = kept["Location"].replace("http://", "https://", 1)
             if self.command == "HEAD" and (length := answer.getheader("Content-Length")):
                 kept["Content-Length"] = length
             return answer.status, kept, data

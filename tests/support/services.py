@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from comfypin.http.client import HttpClient
-from comfypin.jobs.handler import Service
+from comfypin.http.deadline import Deadline
+from comfypin.jobs.handler import Service, SinkFor
 from comfypin.jobs.input_files import Fetcher, Limits
 from comfypin.jobs.request import OutputWish, S3Wish
 from comfypin.jobs.workflow_library import WorkflowFolder
@@ -37,14 +38,15 @@ def a_service(
     sink: OutputSink | None = None,
     folder: Path = ROOT,
     fetcher: Fetcher | None = None,
+    sink_for: SinkFor | None = None,
 ) -> Service:
-    def sink_for(_wish: OutputWish, _s3: S3Wish | None) -> OutputSink:
+    def in_memory(_wish: OutputWish, _s3: S3Wish | None, _deadline: Deadline | None = None) -> OutputSink:
         return sink or InlineSink()
 
     return Service(
         lock=LOCK,
         engine=engine or FakeEngine(),
         fetcher=fetcher or a_fetcher(),
-        sink_for=sink_for,
+        sink_for=sink_for or in_memory,
         workflows=WorkflowFolder([folder]),
     )

@@ -20,7 +20,6 @@ from comfypin.lease import (
     acquire,
     holder_of,
     is_dead,
-    leased,
     process_token,
     try_acquire,
 )
@@ -38,13 +37,13 @@ def held_elsewhere(path: Path, *, age_s: float = 0) -> Path:
 
 
 def test_a_free_lease_is_taken_and_given_back(tmp_path: Path) -> None:
-    with leased(tmp_path / "a.lease") as lease:
+    with acquire(tmp_path / "a.lease") as lease:
         assert lease.held
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_taker_is_told_who_holds_it(tmp_path: Path) -> None:
-    with leased(tmp_path / "a", purpose="pull models"):
+    with acquire(tmp_path / "a", purpose="pull models"):
         other = try_acquire(tmp_path / "a")
     assert isinstance(other, Holder)
     assert (other.pid, other.purpose) == (os.getpid(), "pull models")
@@ -59,13 +58,13 @@ def test_waiting_ends_with_the_holders_name(tmp_path: Path) -> None:
 def test_a_waiter_gets_it_when_the_holder_is_done(tmp_path: Path) -> None:
     first = acquire(tmp_path / "a")
     threading.Timer(0.1, first.release).start()
-    with leased(tmp_path / "a", wait_s=20) as second:
+    with acquire(tmp_path / "a", wait_s=20) as second:
         assert second.held
 
 
 def test_a_holder_whose_heart_stopped_is_replaced_after_the_ttl(tmp_path: Path) -> None:
     held_elsewhere(tmp_path / "a")
-    with leased(tmp_path / "a", ttl_s=0.3, wait_s=20) as lease:
+    with acquire(tmp_path / "a", ttl_s=0.3, wait_s=20) as lease:
         assert holder_of(tmp_path / "a") == lease.holder
 
 
@@ -110,7 +109,7 @@ def test_a_late_decision_cannot_throw_out_a_new_holder(tmp_path: Path) -> None:
     held_elsewhere(tmp_path / "a", age_s=86_400)
     late = LeaseWatch(path=tmp_path / "a").dead_token()
     assert late == ELSEWHERE
-    with leased(tmp_path / "a") as new:
+    with acquire(tmp_path / "a") as new:
         with pytest.raises(FileNotFoundError):
             (tmp_path / "a" / late).unlink()
         assert new.held
@@ -119,7 +118,7 @@ def test_a_late_decision_cannot_throw_out_a_new_holder(tmp_path: Path) -> None:
 def test_a_holder_that_was_replaced_learns_it(tmp_path: Path) -> None:
     lease = acquire(tmp_path / "a", ttl_s=0.3)
     (tmp_path / "a" / lease.holder.token).unlink()
-    with leased(tmp_path / "a") as new:
+    with acquire(tmp_path / "a") as new:
         deadline = time.monotonic() + 20
         while lease.held and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -133,7 +132,7 @@ def test_claims_of_killed_processes_are_swept(tmp_path: Path) -> None:
     machine = process_token().split("-")[0]
     claim = tmp_path / f".a.{machine}-4194304-1-dead.claim"
     claim.mkdir()
-    with leased(tmp_path / "a"):
+    with acquire(tmp_path / "a"):
         assert not claim.exists()
 
 
@@ -158,17 +157,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_folder_of_a_half_finished_release_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with leased(tmp_path / "a", wait_s=0) as lease:
+    with acquire(tmp_path / "a", wait_s=0) as lease:
         assert lease.held
 
 
 CONTENDER = """
 import sys, os, time
 from pathlib import Path
-from comfypin.lease import leased
+from comfypin.lease import acquire
 lease, inside, log = map(Path, sys.argv[1:4])
 for _ in range(int(sys.argv[4])):
-    with leased(lease, wait_s=60):
+    with acquire(lease, wait_s=60):
         os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
         with log.open("a") as file:
             file.write("x")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from comfypin.digest import Digest
+    from comfypin.http.proxies import Proxies
     from comfypin.image.build_plan import ImagePlan
     from comfypin.image.context import Context, Wish
     from comfypin.image.image_record import Pushed
@@ -91,7 +92,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from comfypin.image.image_names import require_tags
     from comfypin.image.interface import BuildRequest
     from comfypin.image.own_files import own_files, write_context
-    from comfypin.wiring import open_builder
+    from comfypin.wiring import http_proxies, open_builder
 
     tags = require_tags(arguments.tag)
     lock = _release(arguments.release, arguments.settings)
@@ -101,7 +102,7 @@ def _build(arguments: argparse.Namespace) -> int:
     with temp_folder("image") as scratch:
         context = compute_context(lock, own_files(Path(scratch)), wish)
         builder = open_builder(arguments.builder)
-        plan = _plan(lock, wish, context, builder, tags[0])
+        plan = _plan(lock, wish, context, builder, tags[0], proxies=http_proxies(arguments.settings))
         _show(plan, arguments)
         if arguments.dry_run:
             return 0
@@ -127,7 +128,9 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBuilder", tag: str) -> "ImagePlan":
+def _plan(
+    lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBuilder", tag: str, *, proxies: "Proxies"
+) -> "ImagePlan":
     from comfypin.env.install.wheel_size import unpacked_sizes
     from comfypin.image.build_plan import LABEL, make_plan, read_label
     from comfypin.image.context import bakes_an_env
@@ -138,7 +141,8 @@ def _plan(lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBui
     except NoSuchImage:
         known = {}
     packages = lock.python.packages if bakes_an_env(lock, wish.bake) else ()
-    sizes = dict(zip(packages, unpacked_sizes(packages, offline=wish.vendor is not None), strict=True))
+    unpacked = unpacked_sizes(packages, offline=wish.vendor is not None, proxies=proxies)
+    sizes = dict(zip(packages, unpacked, strict=True))
     target = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
     return make_plan(lock, wish, context, target=target, size_of=lambda pin: sizes[pin], known=known)
 

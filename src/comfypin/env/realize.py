@@ -191,7 +191,7 @@ def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
         return receipt
     places = options.places
     new = _new_packages(recipe, options)
-    require_space_to_build(options.home.root, places.uv_cache, new, offline=places.offline)
+    require_space_to_build(options.home.root, places.uv_cache, new, offline=places.offline, proxies=places.proxies)
     build = Build(folder=temporary, recipe=recipe, places=places, tell=options.tell, anew=options.rebuild)
     return build.make()
 

@@ -173,7 +173,7 @@ class HttpClient:
     ) -> urllib3.BaseHTTPResponse:
         is_plainly_proxied = route.proxy is not None and asking.url.scheme == "http"
         if is_plainly_proxied:
-            # Some proxies (tinyproxy) do not answer a second request on a connection, and keep it open.
+            # The pool is for this request alone.
             headers = {**headers, "Connection": "close"}
         pool = self._pools.for_route(route)
         is_repeatable = asking.method in {"GET", "HEAD"}

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import urllib3
@@ -19,7 +20,17 @@ from comfypin.http.sockets import BoundedSocket, put_under_deadline
 from comfypin.http.url import HttpUrl
 
 _CONNECT_TIMEOUT_S = 15.0
-_MOST_IDLE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """How many idle connections a pool keeps, how large the pieces of a body are, how long a server may take to accept
+    one of them (None: as long as a connection may take).
+    """
+
+    most_idle: int = 64
+    block_bytes: int = 16 << 10
+    send_timeout_s: float | None = None
 
 
 class Network(Resolver, Protocol):
@@ -49,15 +60,24 @@ class _Checked(HTTPConnection):
     """A connection to one of the addresses that were checked, or to a proxy, under the deadline of its thread."""
 
     def __init__(
-        self, *arguments: Any, addresses: Sequence[str] = (), network: Network | None = None, **options: Any
+        self,
+        *arguments: Any,
+        addresses: Sequence[str] = (),
+        network: Network | None = None,
+        send_timeout_s: float | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._addresses = addresses
         self._network = network or SystemNetwork()
+        self._send_timeout_s = send_timeout_s
 
     def connect(self) -> None:
         super().connect()
         put_under_deadline(self.sock)
+        if self._send_timeout_s is not None and self.sock is not None:
+            # urllib3 gives a body no longer than it gives the connection to be made.
+            self.sock.settimeout(self._send_timeout_s)
 
     def request(self, *arguments: Any, **options: Any) -> None:
         if self.sock is not None:
@@ -121,17 +141,27 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 class Pools:
     """One pool for each route; threads share them."""
 
-    def __init__(self, network: Network, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self, network: Network, tls: Callable[[], ssl.SSLContext], settings: PoolSettings | None = None
+    ) -> None:
         self._network = network
         self._make_tls = tls
+        self._settings = settings or PoolSettings()
         self._tls: ssl.SSLContext | None = None
         self._direct: dict[tuple[object, ...], urllib3.HTTPConnectionPool] = {}
         self._proxies: dict[Proxy, urllib3.ProxyManager] = {}
         self._lock = threading.Lock()
 
     def for_route(self, route: Route) -> urllib3.HTTPConnectionPool:
-        """Return the pool of a route."""
+        """Return the pool of a route; by a proxy without TLS, a new one, of which nothing is kept.
+
+        Such a connection must not be used again, whether the proxy closes it in time or not: tinyproxy does not answer
+        a second plain request on a connection, and keeps it open.
+        """
         with self._lock:
+            if route.proxy is not None and route.url.scheme == "http":
+                manager = self._new_manager(route.proxy)
+                return manager.connection_from_host(route.url.host, route.url.port, "http")
             if route.proxy is not None:
                 return self._manager(route.proxy).connection_from_host(route.url.host, route.url.port, route.url.scheme)
             key = (*route.url.origin, route.addresses)
@@ -140,23 +170,35 @@ class Pools:
             return self._direct[key]
 
     def _pool(self, route: Route) -> urllib3.HTTPConnectionPool:
-        options: dict[str, Any] = {"addresses": route.addresses, "network": self._network, "maxsize": _MOST_IDLE}
+        options = {"addresses": route.addresses, **self._of_connections(), **self._of_pools()}
         if route.url.scheme == "https":
             return _TlsPool(route.url.host, route.url.port, ssl_context=self._context(), **options)
         return _Pool(route.url.host, route.url.port, **options)
 
     def _manager(self, proxy: Proxy) -> urllib3.ProxyManager:
         if proxy not in self._proxies:
-            manager = urllib3.ProxyManager(
-                proxy.url,
-                proxy_headers=proxy.headers,
-                ssl_context=self._context(),
-                proxy_ssl_context=self._context(),
-                maxsize=_MOST_IDLE,
-            )
-            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-            self._proxies[proxy] = manager
+            self._proxies[proxy] = self._new_manager(proxy)
         return self._proxies[proxy]
+
+    def _new_manager(self, proxy: Proxy) -> urllib3.ProxyManager:
+        manager = urllib3.ProxyManager(
+            proxy.url,
+            proxy_headers=proxy.headers,
+            ssl_context=self._context(),
+            proxy_ssl_context=self._context(),
+            **self._of_pools(),
+        )
+        # Of its own options a manager makes the keys of its pools, and takes none that it does not know.
+        made = self._of_connections()
+        classes: dict[str, Any] = {"http": partial(_Pool, **made), "https": partial(_TlsPool, **made)}
+        manager.pool_classes_by_scheme = classes
+        return manager
+
+    def _of_pools(self) -> dict[str, Any]:
+        return {"maxsize": self._settings.most_idle, "blocksize": self._settings.block_bytes}
+
+    def _of_connections(self) -> dict[str, Any]:
+        return {"network": self._network, "send_timeout_s": self._settings.send_timeout_s}
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

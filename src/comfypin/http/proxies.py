@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from comfypin.addresses import HostInvalid, normalize_host
 from comfypin.errors import ConfigError
-from comfypin.http.url import HttpUrl
+from comfypin.http.url import HttpUrl, UrlInvalid
 
 
 class ProxyInvalid(ConfigError):
@@ -22,8 +22,8 @@ class ProxyInvalid(ConfigError):
     def __init__(self, *, variable: str) -> None:
         # What is wrong is not shown: it may be a part of a password.
         super().__init__(
-            f"{variable} is not the address of an HTTP proxy; write http://[USER:PASSWORD@]HOST:PORT, special "
-            "characters of the password as %XX.",
+            f"{variable} is not the address of an HTTP proxy (what it holds is not shown); write "
+            "http://[USER:PASSWORD@]HOST:PORT, special characters of the password as %XX.",
             variable=variable,
         )
 
@@ -65,18 +65,30 @@ class Proxies:
 
     def for_url(self, url: HttpUrl) -> Proxy | None:
         """Return the proxy for an address; None if there is none, or NO_PROXY names the host. Raises `ProxyInvalid`."""
-        found = self.named.get(url.scheme) or self.named.get("all")
-        return None if found is None or self._bypasses(url) else _parsed(*found)
+        hosts = {url.authority, re.sub(r":[0-9]*$", "", url.authority), f"{url.host}:{url.port}", url.host}
+        return self._before(url.scheme, hosts)
+
+    def for_address(self, address: str) -> Proxy | None:
+        """Return the proxy for an address as a store's own library writes it. Raises `ProxyInvalid`."""
+        try:
+            return self.for_url(HttpUrl.parse(address))
+        except UrlInvalid:
+            # No reason to go by no proxy: the library may know how to ask for it.
+            parts = urlsplit(address)
+            return self._before(parts.scheme, {parts.netloc.rpartition("@")[2].lower()})
+
+    def _before(self, scheme: str, hosts: set[str]) -> Proxy | None:
+        found = self.named.get(scheme) or self.named.get("all")
+        return None if found is None or self._bypasses(hosts) else _parsed(*found)
 
     @cached_property
     def _bypassed(self) -> tuple[str, ...]:
         _, names = self.named.get("no", ("", ""))
         return tuple(name for part in names.split(",") if (name := part.strip().lstrip(".").lower()))
 
-    def _bypasses(self, url: HttpUrl) -> bool:
+    def _bypasses(self, hosts: set[str]) -> bool:
         if self._bypassed == ("*",):
             return True
-        hosts = {url.authority, re.sub(r":[0-9]*$", "", url.authority), f"{url.host}:{url.port}", url.host}
         return any(f".{host}".endswith(f".{name}") for host in hosts for name in self._bypassed)
 
 

@@ -48,11 +48,13 @@ class LoginRefused(ConfigError):
 
 
 class LoginUnreadable(ConfigError):
-    """The file of a credential cannot be read."""
+    """A variable holds no credential for a registry, nor the name of a file that does. What it holds is not shown."""
 
-    def __init__(self, *, variable: str, path: str, reason: str) -> None:
+    def __init__(self, *, variable: str, reason: str, path: str | None = None) -> None:
+        held = f"What {variable} holds (not shown)" if path is None else f"{variable} names {path}, which"
         super().__init__(
-            f"{variable} names {path}, which cannot be read ({reason}); name the key file of a service account.",
+            f"{held} {reason}; a registry takes the key of a service account, as a file or as its JSON, or a token in "
+            "GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token).",
             variable=variable,
             path=path,
         )

@@ -21,9 +21,11 @@ _GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
 _AMAZON = re.compile(r".*\.dkr\.ecr\..*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
 
 _KEY_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+_KEY_AS_JSON = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 VARIABLES = (
     *("REGISTRY_USERNAME", "REGISTRY_PASSWORD", "GHCR_TOKEN", "GITHUB_TOKEN", "GITHUB_ACTOR", "DOCKERHUB_USERNAME"),
-    *("DOCKERHUB_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN", _KEY_VARIABLE, "ECR_PASSWORD"),
+    *("DOCKERHUB_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN", _KEY_VARIABLE, _KEY_AS_JSON),
+    "ECR_PASSWORD",
     *("HARBOR_USERNAME", "HARBOR_PASSWORD"),
 )
 
@@ -40,7 +42,7 @@ class Credential:
 def find_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
     """The credential that the environment has for a registry; None: what docker's own configuration says.
 
-    Raises `LoginUnreadable` where GOOGLE_APPLICATION_CREDENTIALS names no file that can be read.
+    Raises `LoginUnreadable` if GOOGLE_APPLICATION_CREDENTIALS neither is nor names a key that a registry takes.
     """
     if "REGISTRY_PASSWORD" in variables:
         return Credential(
@@ -57,8 +59,9 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
         if "GOOGLE_OAUTH_ACCESS_TOKEN" in variables:
             token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
             return Credential("oauth2accesstoken", token, "GOOGLE_OAUTH_ACCESS_TOKEN")
-        if _KEY_VARIABLE in variables:
-            return Credential("_json_key", _key_file(variables), _KEY_VARIABLE)
+        for name in (_KEY_AS_JSON, _KEY_VARIABLE):
+            if variables.get(name, "").strip():
+                return Credential("_json_key", _google_key(name, variables[name].strip()), name)
     elif _AMAZON.fullmatch(registry):
         if "ECR_PASSWORD" in variables:
             return Credential("AWS", variables["ECR_PASSWORD"], "ECR_PASSWORD")
@@ -67,13 +70,24 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
     return None
 
 
-def _key_file(variables: Mapping[str, str]) -> str:
-    path = Path(variables[_KEY_VARIABLE])
+def _google_key(variable: str, written: str) -> str:
+    """Return the key that a variable holds, or names the file of, as the stores take it. Raises `LoginUnreadable`."""
+    path = None if variable == _KEY_AS_JSON or written.startswith("{") else written
+    key = written
+    if path is not None:
+        try:
+            key = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise LoginUnreadable(variable=variable, path=path, reason=f"cannot be read ({reason})") from error
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise LoginUnreadable(variable=_KEY_VARIABLE, path=str(path), reason=reason) from error
+        kind = json.loads(key).get("type", "service_account")
+    except (ValueError, AttributeError, RecursionError):
+        # From None: what Python says of JSON that is invalid holds the text.
+        raise LoginUnreadable(variable=variable, path=path, reason="is not the JSON of a key") from None
+    if kind != "service_account":
+        raise LoginUnreadable(variable=variable, path=path, reason="is a credential of another kind")
+    return key
 
 
 def advice(registry: str) -> str:

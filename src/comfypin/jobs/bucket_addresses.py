@@ -8,6 +8,8 @@ from comfypin.jobs.errors import JobInvalid
 from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.s3_settings import S3Settings
 
+_RESOLVE_S = 30.0
+
 
 def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
     """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
@@ -23,7 +25,7 @@ def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S
     addresses = _addresses(host, port, resolver)
     if not all(map(is_public, (*addresses, *_addresses(f"{config.bucket}.{host}", port, resolver)))):
         raise _not_public("leads to a private address")
-    if config.proxies.to(str(config.endpoint)) is None:
+    if config.proxies.for_address(str(config.endpoint)) is None:
         if not addresses:
             raise StoreUnreachable(store=f"s3://{config.bucket} at {config.endpoint}", reason="its name is not known")
         # A name server may say something else the next time it is asked.
@@ -35,8 +37,8 @@ def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S
 
 def _addresses(name: str, port: int, resolver: Resolver | None) -> tuple[str, ...]:
     try:
-        return resolve_host(name, port, resolver=resolver)
-    except (HostInvalid, HostUnknown):
+        return resolve_host(name, port, resolver=resolver, within_s=_RESOLVE_S)
+    except (HostInvalid, HostUnknown, TimeoutError):
         return ()
 
 

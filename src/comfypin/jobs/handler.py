@@ -6,20 +6,24 @@ queued behind, and the last one's outputs are delivered, so that the engine neve
 
 import asyncio
 import logging
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from comfypin.digest import JsonValue
 from comfypin.engine.errors import EngineCrashed
 from comfypin.engine.interface import Engine
 from comfypin.engine.progress import Progress as Fraction
 from comfypin.errors import ComfypinError
+from comfypin.http.deadline import Deadline
 from comfypin.jobs.caller_words import JOB
 from comfypin.jobs.errors import JobBroken, ReleaseUnavailable
 from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, to_json
@@ -44,14 +48,25 @@ CRASHES_BEFORE_REPLACEMENT = 3
 _SAME_CRASH_S = 0.5
 # One for each job that runs, which the queue counts: a slow server must keep its own job waiting, and no other.
 _MOST_FETCHERS = 1024
-SinkFor = Callable[[OutputWish, S3Wish | None], OutputSink]
+_OPEN_BUCKET_WITHIN_S = 60.0
+# So long may what a job has begun in a bucket of its own be taken back, after the job has failed.
+_TAKE_BACK_WITHIN_S = 5.0
+
+
+class SinkFor(Protocol):
+    """Opens (and may keep) the sink that a job wishes for; the deadline is for all that is asked of its own bucket.
+
+    Raises `ConfigError`, `StorageError`, `JobInvalid`.
+    """
+
+    def __call__(self, wish: OutputWish, s3: S3Wish | None, deadline: Deadline | None = None, /) -> OutputSink: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What all jobs of a worker share. `sink_for` opens (and may keep) the sink that a job wishes for.
+    """What all jobs of a worker share. `workflows` are those of the image.
 
-    `workflows` are those of the image. `default_timeout_s` bounds jobs that set no time.
+    `default_timeout_s` bounds jobs that set no time.
     """
 
     lock: Lock
@@ -69,7 +84,7 @@ class Handler:
         self._service = service
         self._clock = clock
         self._crashed_at_s = -_SAME_CRASH_S - 1
-        # Of their own: addresses that hang must not keep deliveries waiting.
+        # Of their own: addresses that hang must not keep other jobs waiting.
         self._fetching = ThreadPoolExecutor(_MOST_FETCHERS, thread_name_prefix="inputs")
         self._release = release_of(service.lock)
         self.crashes_in_a_row = 0
@@ -92,9 +107,11 @@ class Handler:
     async def _run(self, job_id: str, wish: JobInput, progress: Progress) -> JobResult:
         began_s = time.monotonic()
         self._require_release(wish.release)
-        with temp_folder("job") as name:
+        with temp_folder("job") as name, self._own_bucket(wish) as deadline:
             folder = Path(name)
-            sink = await asyncio.to_thread(self._service.sink_for, wish.output, wish.s3_config)
+            open_sink = partial(self._service.sink_for, wish.output, wish.s3_config, deadline)
+            sink = await asyncio.get_running_loop().run_in_executor(self._fetching, open_sink)
+            deadline.lift()
             pointed = await self._inputs(wish, folder)
             fetched_s = time.monotonic()
             job = await self._prepared(job_id, wish, folder, pointed)
@@ -103,6 +120,24 @@ class Handler:
             result = await run(job, engine=self._service.engine, sink=sink, on_event=watcher.hear)
         before = {"inputs": fetched_s - began_s, "prepare": prepared_s - fetched_s}
         return replace(result, phase_s={**before, **result.phase_s})
+
+    @contextmanager
+    def _own_bucket(self, wish: JobInput) -> Iterator[Deadline]:
+        """Give a job's own bucket a time to be opened in, and its threads back when the job has ended."""
+        timeout_s = wish.timeout_s or self._service.default_timeout_s or _OPEN_BUCKET_WITHIN_S
+        deadline = Deadline(min(timeout_s, _OPEN_BUCKET_WITHIN_S))
+        try:
+            yield deadline
+        except BaseException:
+            if deadline.is_set:
+                deadline.cancel()  # it was never opened
+            else:
+                # Not at once: an upload in parts that was begun should be aborted.
+                last = threading.Timer(_TAKE_BACK_WITHIN_S, deadline.cancel)
+                last.daemon = True
+                last.start()
+            raise
+        deadline.cancel()
 
     async def _inputs(self, wish: JobInput, folder: Path) -> tuple[str, ...]:
         if not (wish.images or wish.inputs):

@@ -388,9 +388,7 @@ def find_source(sources: Sequence[ModelSource], uri: str) -> ModelSource:
     for source in sources:
         if source.accepts(uri):
             return source
-    raise UnknownSource(
-        uri=shown(uri), reason="no source understands it; there are https, hf, civitai, s3, gs, file and plain paths"
-    )
+    raise UnknownSource(uri=shown(uri), reason="no source understands it; docs/models.md lists those that there are")
 
 
 def _raise(problem: ModelError | None) -> None:

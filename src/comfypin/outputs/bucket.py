@@ -13,11 +13,11 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
 from comfypin.digest import Digest
+from comfypin.errors import Cancelled
 from comfypin.outputs.delivery_manifest import Stored, manifest_of
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.outputs.key_template import KeyTemplate, safe_word
 from comfypin.storage.interface import ObjectStore, Payload, StoredObject
-from comfypin.storage.thread_pool import ThreadsByNeed
 from comfypin.temp_folders import temp_folder
 
 log = logging.getLogger(__name__)
@@ -127,30 +127,35 @@ class BucketSink:
 
     async def _upload_all(self, job: JobFacts, outputs: tuple[Output, ...], keys: tuple[str, ...]) -> list[Stored]:
         """All outputs, in order; after the first failure none is begun any more."""
-        threads = ThreadsByNeed(self._pool)
+        stopped = threading.Event()
         stored: dict[int, Stored] = {}
         waiting = iter([(index, *pair) for index, pair in enumerate(zip(outputs, keys, strict=True))])
         taking = threading.Lock()
 
         def upload_some() -> None:
             """One thread's share: whatever is next. A hop to the loop for each would cost what a small one costs."""
-            while True:
+            while not stopped.is_set():
                 with taking:
                     item = next(waiting, None)
                 if item is None:
                     return
                 index, output, key = item
-                stored[index] = self._upload(job, output, key, threads)
+                stored[index] = self._upload(job, output, key, stopped)
 
+        loop = asyncio.get_running_loop()
+        shares = [loop.run_in_executor(self._pool, upload_some) for _ in range(min(self._at_once, len(outputs)))]
         try:
-            await asyncio.to_thread(threads.share, upload_some, most=min(self._at_once, len(outputs)))
+            await asyncio.gather(*shares)
+        except Exception:
+            stopped.set()
+            await asyncio.wait(shares)
+            raise
         except BaseException:
-            threads.stop()
+            stopped.set()
             raise
         return [stored[index] for index in range(len(outputs))]
 
-    def _upload(self, job: JobFacts, output: Output, key: str, threads: ThreadsByNeed) -> Stored:
-        threads.require_going()
+    def _upload(self, job: JobFacts, output: Output, key: str, stopped: threading.Event) -> Stored:
         began_s = time.monotonic()
         if self.watcher is not None:
             self.watcher(UploadStarted(key=key, size_bytes=output.size_bytes))
@@ -161,7 +166,7 @@ class BucketSink:
             media_type=output.media_type,
             metadata=_metadata(job, output.sha256),
             stamp=output.stamp,
-            pace=partial(self._moved, key, threads),
+            pace=partial(self._moved, key, stopped),
         )
         stored = self._store.put(key, payload)
         if self.watcher is not None:
@@ -193,8 +198,9 @@ class BucketSink:
             )
             return self._store.put(key, payload)
 
-    def _moved(self, key: str, threads: ThreadsByNeed, count: int) -> None:
-        threads.require_going()
+    def _moved(self, key: str, stopped: threading.Event, count: int) -> None:
+        if stopped.is_set():
+            raise Cancelled("The upload was given up.")
         if self.watcher is not None:
             self.watcher(UploadMoved(key=key, sent_bytes=count))
 

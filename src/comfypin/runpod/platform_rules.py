@@ -1,5 +1,6 @@
 """RunPod's rules, checked before any call: every finding is one sentence that says where and what to do. Pure."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,10 +20,15 @@ _SECRET_NAME = re.compile(
 _SECRET_VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|rpa_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
     r"ya29\.[\w-]{20,}|sk-[A-Za-z0-9_-]{20,}|xox[bap]-[\w-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@|"
-    r'"private_key"\s*:'
+    r"\bAccountKey=\S|\bSharedAccessSignature=\S"
+)
+# In JSON: keys of service accounts, of users, of workload identity that gets its token with a header or a secret.
+_SECRET_FIELD = re.compile(
+    r".*(private_?key|secret|password|passphrase|authorization|api_?key|access_?key|(access|refresh|id|bearer|auth)_?token)",
+    re.IGNORECASE,
 )
 _PORT = re.compile(r"(\d{1,6})/(http|tcp)")
-# Settings whose names look like secrets and whose values are plain facts.
+# Settings whose names look like secrets and whose values are plain facts, unless they are JSON.
 _NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
 _OURS = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK}
 
@@ -176,13 +182,36 @@ def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]
             yield f"{where}: {name!r} is no variable name; use letters, digits and _"
         if name in _OURS:
             yield f"{where}: {name} is set from the release in `release`; leave it out"
-        looks_secret = (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value)
-        if looks_secret and value and not SECRET_REFERENCE.fullmatch(value.strip()):
+        if _looks_secret(name, value) and value and not SECRET_REFERENCE.fullmatch(value.strip()):
             yield (
                 f"{where}: {name} looks like a secret in plain text; store it in RunPod's secret manager "
                 f"(console, Secrets, Create Secret, name {name.lower()}) and write "
                 f'{name} = "{{{{ RUNPOD_SECRET_{name.lower()} }}}}"'
             )
+
+
+def _looks_secret(name: str, value: str) -> bool:
+    if (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value):
+        return True
+    if not value.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        return _holds_secret(json.loads(value))
+    except (ValueError, RecursionError):
+        # Of a text that is not JSON nobody knows; a key that was pasted badly is still one.
+        return name in _NOT_SECRET or '"private_key"' in value
+
+
+def _holds_secret(document: object) -> bool:
+    match document:
+        case dict():
+            plain = [name for name, value in document.items() if isinstance(value, str) and value.strip()]
+            secret = [name for name in plain if not SECRET_REFERENCE.fullmatch(document[name].strip())]
+            return any(map(_SECRET_FIELD.fullmatch, secret)) or any(map(_holds_secret, document.values()))
+        case list():
+            return any(map(_holds_secret, document))
+        case _:
+            return False
 
 
 def _too_many(where: str, deployment: Deployment, template: str, own: Mapping[str, str]) -> Iterator[str]:

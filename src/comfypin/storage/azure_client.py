@@ -27,7 +27,7 @@ from comfypin.storage.errors import (
     StoreRefused,
     with_request_id,
 )
-from comfypin.storage.proxy import ProxyFailed
+from comfypin.storage.network_errors import ProxyFailed
 from comfypin.storage.redaction import redacted
 from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, session_for
 
@@ -136,7 +136,7 @@ def explained(
             return CredentialsMissing(store=_STORE, remedy=remedy), said
         case AzureError() | requests.RequestException() | HTTPError():
             inner = getattr(exc, "inner_exception", None) or exc
-            proxy = settings.proxies.to(settings.account_url or "https://")
+            proxy = settings.proxies.for_address(settings.account_url or "https://")
             return network_errors.explained(inner, store=store, proxy=proxy), said
         case _:
             return StoreBusy(store=store, status=200, code="its answer is not Azure's"), said

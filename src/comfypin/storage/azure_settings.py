@@ -5,10 +5,10 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from comfypin.http.proxies import Proxies
 from comfypin.settings.errors import SettingInvalid
 from comfypin.storage.endpoint import checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
-from comfypin.storage.proxy import Proxies
 from comfypin.storage.variables import BucketVariables
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from comfypin.addresses import normalize_host
 from comfypin.settings.errors import SettingInvalid
 from comfypin.storage.keys import encoded_key
 
@@ -29,7 +30,7 @@ class Place:
         if url is None:
             return cls(endpoint=None, bucket=bucket, region=None)
         parts = checked_address(url if "://" in url else f"https://{url}", variable)
-        host = known_host(parts.hostname or "")
+        host = normalize_host(parts.hostname or "")
         host = f"[{host}]" if ":" in host else host
         service, in_host = _without_bucket(host, bucket)
         region = _region_of(service)
@@ -70,7 +71,7 @@ def checked_address(url: str, variable: str) -> SplitResult:
     """The parts of a server's address. Raises `SettingInvalid`, which shows no user, password or query."""
     try:
         parts = urlsplit(url)
-        known_host(parts.hostname or "")
+        normalize_host(parts.hostname or "")
         usable = parts.scheme in {"http", "https"} and parts.port != 0
     except ValueError:
         raise SettingInvalid(variable=variable, expected="an address like https://host") from None
@@ -81,14 +82,6 @@ def checked_address(url: str, variable: str) -> SplitResult:
         expected = f"an address without user, password, query, '.' and '..': {shown}"
         raise SettingInvalid(variable=variable, expected=expected)
     return parts
-
-
-def known_host(name: str) -> str:
-    """A host's name or address as name servers know it. Raises `ValueError` where it is none."""
-    host = name if ":" in name else name.encode("idna").decode()
-    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?", host):
-        raise ValueError("no host")
-    return host
 
 
 def _without_bucket(host: str, bucket: str | None) -> tuple[str, str | None]:

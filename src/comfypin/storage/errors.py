@@ -53,6 +53,16 @@ class StoreUnreachable(Transient):
         super().__init__(f"{store} could not be reached ({reason}); {remedy}.", store=store, reason=reason)
 
 
+class StoreTooSlow(StorageError):
+    """A store did not answer within the time that there was for all of it."""
+
+    def __init__(self, *, store: str) -> None:
+        super().__init__(
+            f"{store} did not answer in the time that there was; check that its address is that of a store.",
+            store=store,
+        )
+
+
 class ProxyRefused(StorageError):
     """The proxy on the way to the store lets nothing through."""
 

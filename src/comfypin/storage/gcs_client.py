@@ -182,7 +182,7 @@ class GcsClient:
 
     def _explained(self, exc: Exception, action: str, full: str) -> tuple[StorageError, Exception]:
         uri = self.uri(full) if full else ""
-        proxy = self._settings.proxies.to(self._endpoint)
+        proxy = self._settings.proxies.for_address(self._endpoint)
         return explained(exc, bucket=self.name, action=action, uri=uri, proxy=proxy)
 
     def _retrying_pieces(self, full: str, retry: Retry) -> Callable[[Callable[[], Any]], Callable[[], Any]]:

@@ -19,10 +19,11 @@ from google.auth.credentials import Credentials, Signing, with_scopes_if_require
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
 
+from comfypin.http.proxies import Proxies
 from comfypin.storage.errors import CredentialsMissing, SigningImpossible, StoreUnreachable
 from comfypin.storage.gcs_errors import GIVES_TOKENS, without_token
 from comfypin.storage.gcs_settings import GcsSettings
-from comfypin.storage.proxy import Proxies, ProxyFailed
+from comfypin.storage.network_errors import ProxyFailed
 from comfypin.storage.sdk_session import session_for
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.full_control"
@@ -76,7 +77,7 @@ class GoogleCredentials:
         except ProxyFailed as exc:
             raise exc.error(GIVES_TOKENS) from None
         except GoogleAuthError as exc:
-            proxy = self._settings.proxies.to(_TOKENS_FROM)
+            proxy = self._settings.proxies.for_address(_TOKENS_FROM)
             error, cause = without_token(exc, store=self._store, proxy=proxy)
             raise error from cause
         except TypeError as exc:

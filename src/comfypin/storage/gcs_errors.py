@@ -9,6 +9,7 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.storage.exceptions import InvalidResponse
 
 from comfypin.errors import StorageError
+from comfypin.http.proxies import Proxy
 from comfypin.storage import network_errors
 from comfypin.storage.errors import (
     BucketMissing,
@@ -26,7 +27,7 @@ from comfypin.storage.errors import (
     StoreUnreachable,
     with_request_id,
 )
-from comfypin.storage.proxy import Proxy, ProxyFailed
+from comfypin.storage.network_errors import ProxyFailed
 from comfypin.storage.redaction import redacted
 
 GIVES_TOKENS = "Google's token service"

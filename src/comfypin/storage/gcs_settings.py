@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfypin.http.proxies import Proxies
 from comfypin.settings.errors import SettingInvalid
 from comfypin.storage.endpoint import checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
-from comfypin.storage.proxy import Proxies
 from comfypin.storage.variables import BucketVariables
 
 DEFAULT_BASE_SLEEP_S = 0.5

@@ -15,10 +15,48 @@ from urllib3.exceptions import (
 )
 
 from comfypin.errors import StorageError
-from comfypin.storage.errors import StoreUnreachable
-from comfypin.storage.proxy import Proxy, ProxyFailed
+from comfypin.http.proxies import Proxy
+from comfypin.storage.errors import ProxyRefused, StoreUnreachable
 
+PROXY_WANTS_LOGIN = 407
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})")
+
+
+class ProxyFailed(OSError):
+    """A proxy that cannot be spoken to, or lets a request not through. What passes may be tried again."""
+
+    def __init__(self, proxy: Proxy, *, reason: str, passes: bool, remedy: str | None = None) -> None:
+        super().__init__(reason)
+        self.proxy = proxy
+        self.reason = reason
+        self.passes = passes
+        self.remedy = remedy or f"check {proxy.variable}, or name the store's host in NO_PROXY"
+
+    @classmethod
+    def unreachable(cls, proxy: Proxy, *, reason: str = "the connection broke") -> "ProxyFailed":
+        """Nothing of a proxy answers, or nothing that one would say."""
+        return cls(proxy, reason=f"the proxy {proxy.url}: {reason}", passes=True)
+
+    @classmethod
+    def of_status(cls, proxy: Proxy, status: int) -> "ProxyFailed":
+        """What a proxy answers that opens no way."""
+        if status == PROXY_WANTS_LOGIN:
+            wants = "does not accept its user and password" if proxy.authorization else "wants a user and password"
+            remedy = f"write them into {proxy.variable}: http://USER:PASSWORD@HOST:PORT, special characters as %XX"
+            return cls(proxy, reason=f"it {wants}", passes=False, remedy=remedy)
+        passes = status >= 500 or status in {408, 429}
+        if passes:
+            return cls(proxy, reason=f"the proxy {proxy.url} has no way to it (HTTP {status})", passes=True)
+        remedy = "have the store's host allowed there, or name it in NO_PROXY if it can be reached without"
+        return cls(proxy, reason=f"HTTP {status}", passes=False, remedy=remedy)
+
+    def error(self, store: str) -> StorageError:
+        """The error that says so."""
+        if self.passes:
+            return StoreUnreachable(store=store, reason=self.reason, remedy=self.remedy)
+        return ProxyRefused(
+            proxy=self.proxy.url, variable=self.proxy.variable, store=store, reason=self.reason, remedy=self.remedy
+        )
 
 
 def explained(exc: BaseException, *, store: str, proxy: Proxy | None = None) -> StorageError:

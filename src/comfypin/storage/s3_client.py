@@ -56,6 +56,7 @@ class S3Client:
             ca_bundle=settings.ca_bundle,
             proxies=settings.proxies,
             connect_to=settings.connect_to,
+            deadline=settings.deadline,
             read_timeout_s=read_timeout_s,
         )
         self._client = _client(settings, session, region, self.place)

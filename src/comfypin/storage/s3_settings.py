@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from comfypin.http.deadline import Deadline
+from comfypin.http.proxies import Proxies
 from comfypin.settings.errors import SettingInvalid, SettingsConflict
 from comfypin.settings.state import state_folder
 from comfypin.settings.variables import fit_for_headers, written
 from comfypin.storage.endpoint import Place, checked_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
-from comfypin.storage.proxy import Proxies
 from comfypin.storage.variables import BucketVariables, bucket_name
 
 Addressing = Literal["auto", "path", "virtual"]
@@ -32,11 +33,12 @@ class S3Credentials:
 class S3Settings(BucketSettings):
     """A bucket behind the S3 protocol: AWS, R2, MinIO, RunPod volumes, ...
 
-    `endpoint` never holds the bucket; None means AWS, unless the profile names one. Without a `region` the profile's is
-    used, and without `credentials` what AWS's own clients find: a profile with a role, a program, SSO, a token of the
-    platform, the container's or instance's role. `ca_bundle` is a file of certificates to trust instead of the
+    `endpoint` never holds the bucket; None means AWS, unless the profile names one. Without a `region` the profile's
+    is used, and without `credentials` what AWS's own clients find: a profile with a role, a program, SSO, a token of
+    the platform, the container's or instance's role. `ca_bundle` is a file of certificates to trust instead of the
     system's; in `notes` lies what uploads in parts are under way. `connect_to`, if not empty, are the addresses to
-    connect to instead of the name's. `is_jobs_own`: nothing of the process's AWS files and variables belongs to it.
+    connect to instead of the name's; `deadline` is for all that is ever asked of it. `is_jobs_own`: nothing of the
+    process's AWS files and variables belongs to it.
     """
 
     endpoint: str | None = None
@@ -49,6 +51,7 @@ class S3Settings(BucketSettings):
     public_base_url: str | None = None
     notes: Path | None = None
     connect_to: tuple[str, ...] = ()
+    deadline: Deadline | None = field(default=None, repr=False, compare=False)
     is_jobs_own: bool = False
 
     @classmethod

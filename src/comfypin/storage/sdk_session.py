@@ -4,19 +4,18 @@ Theirs reads proxies from the process's environment, trusts certifi's certificat
 one goes by the proxies and certificates of the settings, and sends pieces small enough to be paced and stopped.
 """
 
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from comfypin.storage.errors import CertificatesUnusable
-from comfypin.storage.proxy import PROXY_WANTS_LOGIN, Proxies, Proxy, ProxyFailed
+from comfypin.http.proxies import Proxies, Proxy
+from comfypin.storage.certificates import trusting
+from comfypin.storage.network_errors import PROXY_WANTS_LOGIN, ProxyFailed
 
 Pace = Callable[[int], None]
 
@@ -61,8 +60,9 @@ class SettingsAdapter(HTTPAdapter):
     def __init__(self, proxies: Proxies, *, ca_bundle: str | None = None, origin: str | None = None) -> None:
         self._proxies = proxies
         self._origin = origin
-        self._tls = _tls_context(ca_bundle)
+        self._tls = trusting(ca_bundle)
         self._met: dict[str, Proxy] = {}
+        self._connecting = threading.Lock()
         super().__init__(pool_maxsize=_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -73,6 +73,15 @@ class SettingsAdapter(HTTPAdapter):
         """Make the pool of a proxy's connections; its certificate is checked like the server's."""
         tls = {"ssl_context": self._tls, "proxy_ssl_context": self._tls}
         return super().proxy_manager_for(proxy, **options, **tls, blocksize=_PIECE_BYTES)
+
+    def get_connection_with_tls_context(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> Any:
+        """Return the pool of a request; by a proxy without TLS a new one, because tinyproxy answers only the first
+        plain request of a connection, and keeps it open.
+        """
+        with self._connecting:
+            if str(request.url).startswith("http:"):
+                self.proxy_manager.clear()
+            return super().get_connection_with_tls_context(request, *args, **options)
 
     def cert_verify(self, *args: Any, **options: Any) -> None:
         """Leave the context as it is: it checks certificates, and knows which to trust."""
@@ -89,13 +98,13 @@ class SettingsAdapter(HTTPAdapter):
             request.headers.pop("Authorization", None)
             if self._origin.startswith("https:") and not url.startswith("https:"):
                 raise requests.exceptions.InvalidURL("less safe than the service's own address")
-        proxy = self._proxies.to(url)
+        proxy = self._proxies.for_address(url)
         options["proxies"] = {}
         if proxy is not None:
-            self._met[proxy.name] = proxy
-            options["proxies"] = {urlsplit(url).scheme: proxy.name}
+            self._met[proxy.url] = proxy
+            options["proxies"] = {urlsplit(url).scheme: proxy.url}
             if url.startswith("http:"):
-                request.headers["Connection"] = "close"  # tinyproxy takes one plain request a connection
+                request.headers["Connection"] = "close"
         if isinstance(request.body, bytes):
             request.body = _Pieces(request.body, _CURRENT.upload if _carries_payload(request) else None)  # type: ignore[assignment]
         response = super().send(request, *args, **options)
@@ -144,13 +153,3 @@ def _carries_payload(request: requests.PreparedRequest) -> bool:
     kind: str | bytes = request.headers.get("content-type", "")
     text = kind.decode("latin-1") if isinstance(kind, bytes) else kind
     return request.method == "PUT" or text.startswith("multipart/")
-
-
-def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
-    folder = ca_bundle if ca_bundle and Path(ca_bundle).is_dir() else None
-    try:
-        made = ssl.create_default_context(cafile=None if folder else ca_bundle, capath=folder)
-    except OSError as exc:
-        raise CertificatesUnusable(path=str(ca_bundle)) from exc
-    made.set_alpn_protocols(["http/1.1"])
-    return made

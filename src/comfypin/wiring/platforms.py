@@ -56,9 +56,9 @@ def _runpod(settings: "Settings", base_url: str) -> "Api":
 
 def volume_bucket(volume_id: str, data_center: str, settings: "Settings") -> "VolumeBucket":
     """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
+    from comfypin.http.proxies import Proxies
     from comfypin.runpod.errors import VolumeKeysMissing
     from comfypin.runpod.volume_bucket import VolumeBucket
-    from comfypin.storage.proxy import Proxies
     from comfypin.storage.s3_settings import S3Credentials, S3Settings
 
     runpod = settings.runpod

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from comfypin.engine.interface import Engine
+    from comfypin.http.deadline import Deadline
     from comfypin.jobs.handler import Service, SinkFor
     from comfypin.jobs.request import OutputWish, S3Wish
     from comfypin.lock.model import Lock
@@ -107,10 +108,12 @@ def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buck
             return _folder_sink(outputs, folder)
         return make_sink(mode, settings, result_max_bytes=result_max_bytes, outputs=outputs)
 
-    def sink_for(wish: "OutputWish", s3: "S3Wish | None") -> "OutputSink":
+    def sink_for(wish: "OutputWish", s3: "S3Wish | None", deadline: "Deadline | None" = None) -> "OutputSink":
         outputs = _wished(wish, usual)
         if s3 is not None and wish.mode in (None, "s3"):
-            return make_job_sink(settings, s3.model_dump(), outputs=outputs, private_buckets=private_buckets)
+            return make_job_sink(
+                settings, s3.model_dump(), outputs=outputs, private_buckets=private_buckets, deadline=deadline
+            )
         if wish.mode == "file" and folder is None:
             raise JobInvalid(
                 findings=[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from comfypin.http.deadline import Deadline
     from comfypin.outputs.bucket import BucketSink, UploadWatcher
     from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.interface import OutputSink
@@ -81,10 +82,11 @@ def make_job_sink(
     *,
     outputs: "OutputConfig | None" = None,
     private_buckets: bool = False,
+    deadline: "Deadline | None" = None,
 ) -> "OutputSink":
     """The sink of one RunPod job that brought its own `s3Config`. Raises `JobInvalid`, `ConfigError`, `StorageError`.
 
-    `private_buckets` lets the job name a bucket at a private address.
+    `private_buckets` lets the job name a bucket at a private address. `deadline` is for all that is asked of it.
     """
     from comfypin.errors import ConfigError
     from comfypin.jobs.bucket_addresses import require_public
@@ -98,7 +100,7 @@ def make_job_sink(
     outputs = outputs or OutputConfig.from_variables(settings.variables)
     usual = S3Settings.from_variables(settings.variables)
     try:
-        config = usual.for_job(s3_config)
+        config = replace(usual.for_job(s3_config), deadline=deadline)
     except ConfigError as exc:
         # The client wrote it, in its job.
         raise JobInvalid(findings=[exc.message]) from exc

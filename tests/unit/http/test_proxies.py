@@ -12,7 +12,7 @@ from comfypin.http.errors import AddressRefused, HttpError, ProxyFailed
 from comfypin.http.proxies import Proxies, ProxyInvalid
 from comfypin.http.sockets import tls_context
 from comfypin.http.url import HttpUrl
-from tests.support.connect_proxy import connect_proxy
+from tests.support.connect_proxy import connect_proxy, one_answer_a_connection
 from tests.support.faulty_server import FaultyServer, Reply, faulty_server
 from tests.support.tls import Certificate, tls_front
 
@@ -102,6 +102,14 @@ def test_http_is_asked_of_the_proxy_by_its_whole_address(server: FaultyServer) -
         assert a_client(HTTP_PROXY=proxy.url).get(f"{server.url}/x?y").body(10) == b"file"
         assert proxy.asked == [f"GET {server.url}/x?y"]
     assert "proxy-authorization" not in server.requests[0].headers
+
+
+def test_no_second_plain_request_is_sent_to_a_proxy_on_a_connection() -> None:
+    with one_answer_a_connection() as (proxy, met):
+        client = HttpClient(transport=Transport(proxies=Proxies.from_variables({"HTTP_PROXY": proxy}), timeout_s=2.0))
+        for _ in range(2):
+            assert client.request("POST", "http://hub.example/x", body=b"x").body(10) == b"file"
+    assert len(met) == 2
 
 
 def test_a_host_in_no_proxy_is_asked_directly(server: FaultyServer) -> None:

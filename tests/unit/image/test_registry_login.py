@@ -95,6 +95,29 @@ def test_a_key_file_that_is_not_there_is_named_with_its_variable(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("variable", ["GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS_JSON"])
+def test_a_key_may_be_in_the_variable_itself(variable: str) -> None:
+    key = '{"type": "service_account", "private_key": "s3cret"}'
+    found = find_credential("gcr.io", {variable: f" {key}\n"})
+    assert found == Credential("_json_key", key, variable)
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ('{"type": "authorized_user", "refresh_token": "s3cret"}', "another kind"),
+        ('{"private_key": s3cret', "not the JSON"),
+    ],
+)
+def test_json_that_a_registry_does_not_take_is_refused_and_not_shown(held: str, says: str) -> None:
+    with pytest.raises(
+        LoginUnreadable, match=rf"GOOGLE_APPLICATION_CREDENTIALS holds .*{says}.*ACCESS_TOKEN"
+    ) as caught:
+        find_credential("gcr.io", {"GOOGLE_APPLICATION_CREDENTIALS": held})
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_one_registrys_token_goes_to_no_other() -> None:
     variables = {"GHCR_TOKEN": "t", "ECR_PASSWORD": "t", "HARBOR_PASSWORD": "t"}
     assert find_credential("docker.io", variables) is None

@@ -5,6 +5,7 @@ import base64
 import itertools
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from comfypin.engine.errors import NodeFailed
 from comfypin.jobs.handler import Handler
 from comfypin.jobs.input_files import Limits
+from comfypin.settings.environment import Settings
+from comfypin.storage.s3 import PROBE
 from comfypin.testing import FAKE_CATALOGUE, PIXEL_PNG, FakeEngine
+from comfypin.wiring import open_sinks
 from tests.support.drip_server import ENDLESS, drip_server
 from tests.support.graphs import loaded, picture
 from tests.support.services import a_fetcher, a_service
@@ -245,6 +249,45 @@ async def test_servers_that_draw_their_inputs_out_hold_no_other_job_and_no_threa
         for task in slow:
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
+        assert await asyncio.to_thread(server.wait_for, 0), "their connections are closed, their threads are back"
+
+
+OK = b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 0\r\n\r\n"
+
+
+def with_own_bucket(url: str) -> dict[str, Any]:
+    keys = {"bucketName": "own", "accessId": "AKID", "accessSecret": "s3cr3t"}
+    return {**JOB, "s3Config": {"endpointUrl": url, **keys}, "timeout_s": 3}
+
+
+def a_handler_of_buckets() -> Handler:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    sink_for = open_sinks(Settings({"OUTPUT_MODE": "base64"}), private_buckets=True)
+    return Handler(a_service(sink_for=sink_for))
+
+
+@pytest.mark.parametrize("part", ["head", "silence"])
+async def test_buckets_of_jobs_that_draw_out_their_opening_hold_no_other_job_and_no_thread(part: str) -> None:
+    with drip_server(lambda path: ENDLESS[part]()) as server:
+        handler = a_handler_of_buckets()
+        slow = [asyncio.create_task(handler(f"slow-{n}", with_own_bucket(server.url))) for n in range(4)]
+        assert await asyncio.to_thread(server.wait_for, len(slow))
+        assert (await handler("job-1", JOB)).failure is None
+        outcomes = await asyncio.gather(*slow)
+        assert {outcome.output["error_type"] for outcome in outcomes} == {"StoreTooSlow"}
+        assert await asyncio.to_thread(server.wait_for, 0), "their connections are closed, their threads are back"
+
+
+async def test_a_jobs_own_bucket_that_draws_out_a_delivery_keeps_it_no_longer_than_its_deadline() -> None:
+    def answer(path: str) -> Iterable[bytes]:
+        return [OK] if PROBE in path or path == "/own" else ENDLESS["head"]()
+
+    with drip_server(answer) as server:
+        handler = a_handler_of_buckets()
+        slow = [asyncio.create_task(handler(f"slow-{n}", with_own_bucket(server.url))) for n in range(4)]
+        outcomes = await asyncio.gather(*slow)
+        assert {outcome.output["error_type"] for outcome in outcomes} == {"DeadlineExceeded"}
+        assert (await handler("job-1", JOB)).failure is None
         assert await asyncio.to_thread(server.wait_for, 0), "their connections are closed, their threads are back"
 
 

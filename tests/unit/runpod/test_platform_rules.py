@@ -122,6 +122,42 @@ def test_each_broken_rule_is_one_clear_finding(changes: dict[str, Any], words: s
     assert len([finding for finding in found if words in finding]) >= 1, found
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        (variable, value)
+        for variable in ("GOOGLE_APPLICATION_CREDENTIALS", "SETTINGS")
+        for value in (
+            '{"type": "service_account", "private_key": "-----BEGIN"}',
+            '{"type": "authorized_user", "client_id": "me", "client_secret": "s3cret", "refresh_token": "s3cret"}',
+            '{"type": "external_account", "credential_source": {"headers": {"Authorization": "Bearer s3cret"}}}',
+            '{"type": "external_account", "workforce": [{"client_secret": "s3cret"}]}',
+            '{"type": "service_account", "private_key": "s3cret", badly pasted',
+        )
+    ]
+    + [("GOOGLE_APPLICATION_CREDENTIALS", '{"refresh_token": s3cret'), ("A", "AccountName=me;AccountKey=s3cret==")],
+)
+def test_a_key_in_plain_text_is_refused_and_not_shown(variable: str, value: str) -> None:
+    found = findings(deployment(env={variable: value}), facts())
+    assert found
+    assert all(f"{variable} looks like a secret in plain text" in finding for finding in found)
+    assert not any("s3cret" in finding for finding in found)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/run/secrets/key.json",
+        '{"type": "external_account", "audience": "a", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt", '
+        '"token_url": "https://sts.googleapis.com/v1/token", "credential_source": {"file": "/var/run/token"}}',
+        '{"type": "authorized_user", "refresh_token": "{{ RUNPOD_SECRET_google }}"}',
+        "{{ RUNPOD_SECRET_google }}",
+    ],
+)
+def test_credentials_without_a_secret_are_plain_facts(value: str) -> None:
+    assert findings(deployment(env={"GOOGLE_APPLICATION_CREDENTIALS": value}), facts()) == []
+
+
 def test_a_secret_by_reference_is_accepted() -> None:
     assert findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.settings.errors import SettingInvalid
+from comfypin.http.proxies import Proxies, ProxyInvalid
 from comfypin.storage.errors import ProxyRefused, StoreUnreachable, Transient
 from comfypin.storage.gcs_credentials import GoogleCredentials
 from comfypin.storage.gcs_settings import GcsSettings
-from comfypin.storage.proxy import Proxies
 from comfypin.storage.retry import Retry
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
-from tests.support.connect_proxy import connect_proxy
+from comfypin.storage.sdk_session import session_for
+from tests.support.connect_proxy import connect_proxy, one_answer_a_connection
 from tests.support.google_key import service_account
 from tests.support.payloads import payload_of
 from tests.support.scripted_server import answering_by
@@ -66,15 +66,14 @@ def test_proxies_are_those_of_the_standard_library(
         monkeypatch.setenv(name, value)
     scheme, _, host = url.partition("://")
     theirs = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
-    ours = Proxies.from_variables(environ).to(url)
-    assert (ours and f"{ours.host}:{ours.port}") == (theirs and theirs.rpartition("/")[2])
+    ours = Proxies.from_variables(environ).for_address(url)
+    assert (ours and ours.url.rpartition("/")[2]) == (theirs and theirs.rpartition("/")[2])
 
 
 def test_one_proxy_may_stand_before_all() -> None:
     proxies = Proxies.from_variables({"ALL_PROXY": "http://a:1", "HTTPS_PROXY": "https://b", "NO_PROXY": "c"})
-    assert [(found.name if found else None) for found in map(proxies.to, ("http://x", "https://x", "http://c"))] == [
-        "http://a:1", "https://b:443", None,
-    ]  # fmt: skip
+    found = [proxies.for_address(url) for url in ("http://x", "https://x", "http://c")]
+    assert [proxy and proxy.url for proxy in found] == ["http://a:1", "https://b:443", None]
 
 
 @pytest.mark.parametrize(
@@ -84,12 +83,12 @@ def test_one_proxy_may_stand_before_all() -> None:
 )  # fmt: skip
 def test_a_proxy_that_is_none_is_named_by_its_variable_and_not_shown(value: str) -> None:
     proxies = Proxies.from_variables({"HTTPS_PROXY": value})
-    with pytest.raises(SettingInvalid, match=r"HTTPS_PROXY .*not shown.* http://") as caught:
-        proxies.to("https://s3.amazonaws.com")
+    with pytest.raises(ProxyInvalid, match=r"HTTPS_PROXY .*not shown.* http://") as caught:
+        proxies.for_address("https://s3.amazonaws.com")
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert "s3cr3t" not in f"{caught.value} {proxies}"
-    assert proxies.to("http://plain") is None
+    assert proxies.for_address("http://plain") is None
 
 
 @pytest.mark.parametrize(
@@ -97,12 +96,12 @@ def test_a_proxy_that_is_none_is_named_by_its_variable_and_not_shown(value: str)
     [("u:p", "u:p"), ("u", "u:"), ("d%5Cu:p%40%3A%2F", "d\\u:p@:/"), ("ü:%C3%9F", "ü:ß")],
 )
 def test_user_and_password_are_shown_to_the_proxy_alone(written: str, shown: str) -> None:
-    proxy = Proxies.from_variables({"HTTPS_PROXY": f"http://{written}@p:1"}).to("https://x")
+    proxy = Proxies.from_variables({"HTTPS_PROXY": f"http://{written}@p:1"}).for_address("https://x")
     assert proxy is not None
     scheme, _, encoded = (proxy.authorization or "").partition(" ")
     assert (scheme, base64.b64decode(encoded).decode()) == ("Basic", shown)
     assert encoded not in repr(proxy)
-    assert proxy.name == "http://p:1"
+    assert proxy.url == "http://p:1"
 
 
 def a_store(**environ: str) -> S3Store:
@@ -174,6 +173,14 @@ def test_no_second_plain_request_is_sent_to_a_proxy_on_a_connection(tmp_path: Pa
             store.put(key, payload_of(tmp_path / "f", b"x"))
     assert len({address for address, _ in seen}) == 2
     assert [said for _, said in seen] == ["close", "close"]
+
+
+def test_no_second_plain_request_of_googles_or_azures_library_is_sent_to_a_proxy_on_a_connection() -> None:
+    with one_answer_a_connection() as (proxy, met):
+        session = session_for(Proxies.from_variables({"HTTP_PROXY": proxy}))
+        for _ in range(2):
+            assert session.post("http://store.example/x", data=b"x", timeout=2).content == b"file"
+    assert len(met) == 2
 
 
 def test_googles_tokens_go_by_the_proxy_too(tmp_path: Path) -> None:

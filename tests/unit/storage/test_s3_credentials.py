@@ -176,6 +176,14 @@ def test_keys_that_soon_expire_are_renewed_while_a_worker_runs(machine: Machine,
     assert len(set(keys)) == 3
 
 
+def test_an_instances_keys_are_renewed_while_a_worker_runs(machine: Machine, cloud: AwsCloud) -> None:
+    # Their time is over only minutes later: AWS's client stretches it, for when the instance's service is away.
+    cloud.minutes = 30
+    urls = machine.signed(3, minutes_between=20, AWS_EC2_METADATA_SERVICE_ENDPOINT=cloud.url)
+    assert [key_of(url) for url in urls] == [f"KEY-{number} token-{number}" for number in (1, 2, 3)]
+    assert cloud.asked == ["imds imds-token"] * 3
+
+
 def test_keys_are_asked_for_once_while_they_are_good(machine: Machine, cloud: AwsCloud) -> None:
     urls = machine.signed(3, AWS_CONTAINER_CREDENTIALS_FULL_URI=f"{cloud.url}/container")
     assert [key_of(url) for url in urls] == ["KEY-1 token-1"] * 3

@@ -7,6 +7,7 @@ from pathlib import Path
 from comfypin.atomic_files import free_bytes
 from comfypin.env.errors import DiskTooSmall
 from comfypin.env.install.wheel_size import unpacked_sizes
+from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PackagePin
 
 # With this much free nobody asks sixty servers about their wheels.
@@ -32,20 +33,34 @@ class Need:
     what: str
 
 
-def require_space_to_build(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> None:
-    """Raise `DiskTooSmall` where `needs` are not met."""
+def require_space_to_build(
+    home: Path,
+    uv_cache: Path,
+    packages: Sequence[PackagePin],
+    *,
+    offline: bool,
+    proxies: Proxies | None = None,
+) -> None:
+    """Raise `DiskTooSmall` if `needs` are not met."""
     if min(free_bytes(home), free_bytes(uv_cache)) >= PLENTY_BYTES:
         return
-    for need in needs(home, uv_cache, packages, offline=offline):
+    for need in needs(home, uv_cache, packages, offline=offline, proxies=proxies):
         require_space(need.folder, need.size_bytes, what=need.what)
 
 
-def needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> list[Need]:
+def needs(
+    home: Path,
+    uv_cache: Path,
+    packages: Sequence[PackagePin],
+    *,
+    offline: bool,
+    proxies: Proxies | None = None,
+) -> list[Need]:
     """What the home must hold of an env, and uv's cache of what it has to unpack: the packages that are not there yet.
 
     On one file system a package that uv unpacks is linked into the env, so it is there once.
     """
-    unpacked = sum(unpacked_sizes(packages, offline=offline))
+    unpacked = sum(unpacked_sizes(packages, offline=offline, proxies=proxies))
     found = [Need(folder=home, size_bytes=SOURCE_BYTES + unpacked, what="Realizing this lock")]
     if device(home) != device(uv_cache):
         found.append(Need(folder=uv_cache, size_bytes=MARGIN_BYTES + unpacked, what="uv's cache for this lock"))

@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -11,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 from comfypin.lock.model import PackagePin
 
 if TYPE_CHECKING:
-    import urllib3
+    from comfypin.http.client import HttpClient
+    from comfypin.http.proxies import Proxies
 
 # Where a server gives no parts of files, by experience with 42 packages.
 UNPACKED_PER_WHEEL = 3.5
@@ -21,11 +23,13 @@ _MOST_BYTES = 64 << 20
 _TIMEOUT_S = 10.0
 
 
-def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool) -> list[int]:
-    """What the packages' files take on a disk, in bytes: read from their wheels, here or on their servers; 0 where
+def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "Proxies | None" = None) -> list[int]:
+    """Return what the packages' files take on a disk, in bytes: read from their wheels, here or on their servers; 0 if
     nobody says. A server that gives only a whole wheel's size makes it an estimate.
     """
-    import urllib3
+    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.errors import HttpError
+    from comfypin.http.proxies import Proxies, ProxyInvalid
 
     def size(pin: PackagePin) -> int:
         parts = urlsplit(pin.url or "")
@@ -34,16 +38,17 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool) -> list[int
                 return _listed(Path(unquote(parts.path)).open("rb"))
             if offline or parts.scheme not in {"http", "https"}:
                 return 0
-            return _at_server(pool, pin.url or "")
-        except (OSError, ValueError, zipfile.BadZipFile, urllib3.exceptions.HTTPError):
+            return _at_server(client, pin.url or "")
+        except (OSError, ValueError, zipfile.BadZipFile, HttpError, ProxyInvalid):
             return 0
 
-    with urllib3.PoolManager(maxsize=16) as pool, ThreadPoolExecutor(max_workers=16) as threads:
+    client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
+    with closing(client), ThreadPoolExecutor(max_workers=16) as threads:
         return list(threads.map(size, packages))
 
 
-def _at_server(pool: "urllib3.PoolManager", url: str) -> int:
-    remote = RemoteFile(pool, url)
+def _at_server(client: "HttpClient", url: str) -> int:
+    remote = RemoteFile(client, url)
     if not remote.in_parts:
         return int(remote.size_bytes * UNPACKED_PER_WHEEL)
     return _listed(io.BufferedReader(remote, buffer_size=_TAIL_BYTES))
@@ -58,20 +63,15 @@ def _listed(file: io.BufferedReader) -> int:
 class RemoteFile(io.RawIOBase):
     """A file on an HTTP server, of which parts are read; its end is fetched at once."""
 
-    def __init__(self, pool: "urllib3.PoolManager", url: str) -> None:
-        self._pool, self._url, self._at = pool, url, 0
-        answer = pool.request(
-            "GET", url, headers={"Range": f"bytes=-{_TAIL_BYTES}"}, timeout=_TIMEOUT_S, retries=1, preload_content=False
-        )
-        try:
+    def __init__(self, client: "HttpClient", url: str) -> None:
+        self._client, self._url, self._at = client, url, 0
+        # Closed undrained: it may be a whole wheel.
+        with client.get(url, {"Range": f"bytes=-{_TAIL_BYTES}"}) as answer:
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             self.in_parts = answer.status == 206 and total.isdigit()
-            whole = answer.headers.get("Content-Length", "") if answer.status == 200 else ""
-            self.size_bytes = int(total) if self.in_parts else int(whole) if whole.isdigit() else 0
-            self._tail = answer.read(_TAIL_BYTES) if self.in_parts else b""
-        finally:
-            # Not drained: it may be a whole wheel.
-            answer.close()
+            whole = (answer.size_bytes or 0) if answer.status == 200 else 0
+            self.size_bytes = int(total) if self.in_parts else whole
+            self._tail = answer.body(_TAIL_BYTES) if self.in_parts else b""
 
     def readable(self) -> bool:
         return True
@@ -104,17 +104,7 @@ class RemoteFile(io.RawIOBase):
             return bytes(self._tail[inside : inside + count])
         if count > _MOST_BYTES:
             raise ValueError("a list of files larger than any wheel's")
-        answer = self._pool.request(
-            "GET",
-            self._url,
-            headers={"Range": f"bytes={start}-{start + count - 1}"},
-            timeout=_TIMEOUT_S,
-            retries=1,
-            preload_content=False,
-        )
-        try:
+        with self._client.get(self._url, {"Range": f"bytes={start}-{start + count - 1}"}) as answer:
             if answer.status != 206:
                 raise OSError(f"HTTP {answer.status} for a part of a file")
-            return answer.read(count) or b""
-        finally:
-            answer.close()
+            return answer.body(count)
