@@ -402,6 +402,15 @@ def _feed(process: "subprocess.Popen[bytes]", data: bytes) -> None:
         process.stdin.close()
 
 
+def setting_variables(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the variables that give git these settings, after those that the user gives it so."""
+    first = int(given) if (given := _environment().get("GIT_CONFIG_COUNT", "")).isdigit() else 0
+    variables = {"GIT_CONFIG_COUNT": str(first + len(settings))}
+    for number, (key, value) in enumerate(settings, start=first):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
+
+
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from comfypin.errors.tools import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
 from comfypin.temp_folders import temp_folder
-from comfypin.tools.git import FULL_COMMIT, git, shown
+from comfypin.tools.git import FULL_COMMIT, git, setting_variables, shown
 
 LS_REMOTE_TIMEOUT_S = 120.0
 _BRANCH, _TAG = "refs/heads/", "refs/tags/"
@@ -196,11 +196,7 @@ def _without_filters(folder: Path) -> dict[str, str]:
         {key.rpartition(".")[0] for (key, _, value), scope in values if scope in _OWN and value not in _LFS_COMMANDS}
     )
     silent = [(f"{name}.{field}", value) for name in named for field, value in _SILENT.items()]
-    first = int(given) if (given := os.environ.get("GIT_CONFIG_COUNT", "")).isdigit() else 0
-    variables = {"GIT_CONFIG_COUNT": str(first + len(silent))}
-    for number, (key, value) in enumerate(silent, start=first):
-        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-    return variables
+    return setting_variables(silent)
 
 
 def _in(folder: Path, *arguments: str) -> str:
