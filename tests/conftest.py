@@ -45,6 +45,7 @@ TOOLS = {
     "podman": "apt-get install podman",
     "skopeo": "apt-get install skopeo",
     "chromium": "apt-get install chromium",
+    "faketime": "apt-get install faketime",
     "azurite": "npm install --global azurite",
 }
 

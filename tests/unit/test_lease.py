@@ -182,3 +182,9 @@ def test_processes_exclude_each_other(tmp_path: Path) -> None:
     problems = [contender.communicate()[1].decode() for contender in contenders]
     assert problems == [""] * 4
     assert (tmp_path / "log").read_text() == "x" * 100
+
+
+def test_a_holder_that_runs_here_is_not_dead_because_a_clock_was_set(tmp_path: Path) -> None:
+    with acquire(tmp_path / "a", ttl_s=60) as lease:
+        os.utime(tmp_path / "a" / lease.holder.token, (0, 0))
+        assert isinstance(try_acquire(tmp_path / "a", ttl_s=60), Holder)

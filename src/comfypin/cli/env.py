@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +108,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     from comfypin.env.errors import NothingRealized
     from comfypin.env.realize_plan import pack_name
     from comfypin.env.receipt import read_receipt
+    from comfypin.lease import acquire
     from comfypin.wiring import open_shelf
 
     home = _home(arguments)
@@ -112,7 +116,11 @@ def _pack(arguments: argparse.Namespace) -> int:
     if receipt is None:
         raise NothingRealized(home=home.root)
     build = home.build(receipt.key)
-    address = open_shelf(arguments.place, arguments.settings).publish(build, pack_name(receipt.key, receipt.platform))
+    shelf = open_shelf(arguments.place, arguments.settings)
+    # Whoever builds it anew, or removes it, waits; on a volume that is read only there is nobody.
+    writable = os.access(home.root, os.W_OK)
+    with acquire(home.lease(receipt.key), purpose="pack an env") if writable else nullcontext():
+        address = shelf.publish(build, pack_name(receipt.key, receipt.platform))
     print(json.dumps({"pack": address}) if arguments.json else address)
     return 0
 
@@ -120,17 +128,21 @@ def _pack(arguments: argparse.Namespace) -> int:
 def _gc(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
     from comfypin.env.gc import collect, find_garbage
+    from comfypin.folder_use import alone_with
     from comfypin.lock.codec import read_lock
     from comfypin.wiring import source_places
 
     home = _home(arguments)
     places = source_places(arguments.settings)
     kept = [read_named_lock(name, arguments.settings)[1].lock for name in arguments.keep]
-    if home.lock_copy.is_file():
-        kept.append(read_lock(home.lock_copy).lock)
-    garbage = find_garbage(home, kept, places)
-    total = sum(item.size_bytes for item in garbage)
-    freed = collect(home, garbage, places) if arguments.yes else None
+    with alone_with(places.cache) as is_alone:
+        if not is_alone:
+            print("comfypin: an env is made from the caches just now; they are left as they are.", file=sys.stderr)
+        if home.lock_copy.is_file():
+            kept.append(read_lock(home.lock_copy).lock)
+        garbage = find_garbage(home, kept, places, with_caches=is_alone)
+        total = sum(item.size_bytes for item in garbage)
+        freed = collect(home, garbage, places) if arguments.yes else None
     if arguments.json:
         facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total, "freed_bytes": freed}
         print(json.dumps(facts, indent=2, sort_keys=True))

@@ -1,14 +1,17 @@
 """The command `comfypin`: finds the noun, imports only its module, and turns failures into one sentence and a code."""
 
 import argparse
+import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from comfypin import __version__
+from comfypin.cli.stopping import Stopped, heeding_signals
 from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
 
 # Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`;
@@ -54,11 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     _open_missing_streams()
     try:
-        code = _dispatch(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        report(Cancelled("Stopped."), arguments)
-        return Cancelled.exit_code
+        with heeding_signals():
+            code = _dispatch(arguments)
+            sys.stdout.flush()
+    except KeyboardInterrupt as stopped:
+        failure = stopped.failure if isinstance(stopped, Stopped) else Cancelled("Stopped.")
+        report(failure, arguments)
+        return failure.exit_code
     except ComfypinError as error:
         report(error, arguments)
         return error.exit_code
@@ -76,37 +81,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from comfypin.machine_errors import machine_failure
 
-        failure = machine_failure(error, os.environ)
+        lacking = machine_failure(error, os.environ)
         if "--verbose" in arguments:
-            if failure is None:
+            if lacking is None:
                 raise
             traceback.print_exc()
-        if failure is None:
+        if lacking is None:
             print(
                 f"comfypin: internal error: {type(error).__name__}: {error}; "
                 "run again with --verbose for the traceback.",
                 file=sys.stderr,
             )
             return 1
-        report(failure, arguments)
-        return failure.exit_code
+        report(lacking, arguments)
+        return lacking.exit_code
     return code
 
 
 def report(error: ComfypinError, arguments: Sequence[str]) -> None:
     """Print a failure: one sentence on stderr, and with --json an object on stdout."""
-    try:
-        if "--json" in arguments:
-            import json
+    if "--json" in arguments:
+        import json
 
+        try:
             print(json.dumps({"error": error.to_json()}, default=str), flush=True)
+        except OSError:
+            _abandon_stdout()  # nobody listens there; stderr and the exit code still tell
+    with contextlib.suppress(OSError):
         print(f"comfypin: {error.message}", file=sys.stderr)
         if "--verbose" in arguments and error.__cause__ is not None:
             print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
         sys.stderr.flush()
-    except OSError:
-        # Nobody listens; the exit code still tells.
-        _abandon_stdout()
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -150,10 +155,25 @@ def _open_missing_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _Notes(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         # A C locale must not turn a picture's name into a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Notes(io.TextIOWrapper):
+    """Stderr, whose reader may go and whose disk may be full: what happens to a note changes nothing of the result."""
+
+    def write(self, text: str, /) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def _reader_is_gone() -> bool:

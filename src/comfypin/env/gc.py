@@ -15,6 +15,7 @@ from comfypin.env.cache.package_gc import Links, find_unneeded, remove_from_uv
 from comfypin.env.cache.source_gc import remove_source, unneeded_archives, unneeded_commits, unneeded_notes
 from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import PACKING, RECEIPT, TEMPORARY, Home
+from comfypin.folder_use import alone_with
 from comfypin.lease import Lease, holder_of, is_dead, try_acquire
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
@@ -39,21 +40,24 @@ class Garbage:
         return {"path": str(self.path), "kind": self.kind, "what": self.what, "size_bytes": self.size_bytes}
 
 
-def find_garbage(home: Home, kept: Sequence[Lock], places: SourcePlaces) -> list[Garbage]:
-    """Builds that neither a kept lock nor the link `current` means, what unfinished runs left, cached packages that
-    neither a kept lock pins nor a remaining env shares, and sources of no kept lock. Changes nothing.
+def find_garbage(home: Home, kept: Sequence[Lock], places: SourcePlaces, *, with_caches: bool = True) -> list[Garbage]:
+    """Builds that neither a kept lock nor the link `current` means and that nobody uses, what unfinished runs left,
+    and, `with_caches`, packages that neither a kept lock pins nor a remaining env shares, and sources of no kept lock.
+    Changes nothing.
     """
     needed = {env_digest(lock).hex for lock in kept}
     current = home.current.readlink().name if home.current.is_symlink() else None
     found, links = [], Links()
     for path in sorted(home.builds.iterdir()) if home.builds.is_dir() else ():
         if path.name.startswith(TEMPORARY):
-            if _abandoned(home, path.name):
+            if _abandoned(home, path.name) and not _is_used(path):
                 freed = links.freed_by(path)
                 found.append(Garbage(path=path, kind="left-over", what="left by a killed run", size_bytes=freed))
-        elif path.name != current and path.name[:64] not in needed:
+        elif path.name != current and path.name[:64] not in needed and not _is_used(path):
             freed = links.freed_by(path)
             found.append(Garbage(path=path, kind="env", what="an env of no kept lock", size_bytes=freed))
+    if not with_caches:
+        return found
     unneeded = find_unneeded(places, kept, links)
     for path in unneeded.installed:
         freed = links.freed_by(path)
@@ -102,11 +106,20 @@ def _remove_build(home: Home, build: Path) -> bool:
     held = try_acquire(home.lease(build.name), purpose="remove an env")
     if not isinstance(held, Lease):
         return False
-    with held:
+    with held, alone_with(build) as is_alone:
+        # Others may have made it the current one since it was found to be garbage.
+        if not is_alone or (home.current.is_symlink() and home.current.readlink().name == build.name):
+            return False
         # The receipt goes first: killed here, what is left is not taken for whole.
         (build / RECEIPT).unlink(missing_ok=True)
         shutil.rmtree(build, ignore_errors=True)
     return True
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether an engine runs from it."""
+    with alone_with(folder) as is_alone:
+        return not is_alone
 
 
 def _abandoned(home: Home, name: str) -> bool:

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from comfypin.env.realize_plan import (
     require_pinned,
 )
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
+from comfypin.folder_use import alone_with, using
 from comfypin.lease import Holder, Lease, acquire
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock, PackagePin
@@ -93,17 +94,31 @@ def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Rea
     require_pinned(lock, where)
     _require_free_names(options.home)
     with _disk_errors(options.home.root):
-        receipt = None if options.rebuild else whole_receipt(lock, options)
+        receipt = None if options.rebuild else _keep(lock, options)
         action: Action = "keep"
         damaged_pack = False
         if receipt is None:
             recipe = make_recipe(lock, _interpreter(lock, options), target=options.target)
-            receipt, action, damaged_pack = _make(recipe, options)
+            receipt, action, damaged_pack = _make(lock, recipe, options)
         folder = options.home.build(receipt.key)
-        _activate(lock, receipt, options)
         published = _publish(receipt, options, replace=damaged_pack) if action != "unpack" else None
     seconds = time.monotonic() - started
     return Realized(folder=folder, receipt=receipt, action=action, seconds=seconds, published=published)
+
+
+def _keep(lock: Lock, options: RealizeOptions) -> Receipt | None:
+    """Make the lock's env the current one if it is whole, and return its receipt; None where there is work to do."""
+    receipt = whole_receipt(lock, options)
+    if receipt is None or _is_current(lock, receipt, options.home):
+        if receipt is not None:
+            write_model_paths(options.home.build(receipt.key), receipt, lock, options.models_dir)
+        return receipt
+    # It is not the current one: somebody who collects garbage may be about to remove it.
+    with acquire(options.home.lease(receipt.key), purpose=f"make {lock.version_name} current"):
+        receipt = whole_receipt(lock, options)
+        if receipt is not None:
+            _activate(lock, receipt, options)
+    return receipt
 
 
 def whole_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
@@ -142,8 +157,8 @@ def _publish(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str
         return options.shelf.publish(options.home.build(receipt.key), name, replace=replace)
 
 
-def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
-    """Unpack or build, under the lease of this build; also whether a pack was found damaged."""
+def _make(lock: Lock, recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
+    """Unpack or build, and make it current, under the lease of this build; also whether a pack was found damaged."""
     home = options.home
 
     def waiting(holder: Holder) -> None:
@@ -151,7 +166,9 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, boo
 
     damaged = False
     lease = acquire(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
-    with lease:
+    with suppress(OSError):  # an env from a pack may need no cache
+        options.places.cache.mkdir(parents=True, exist_ok=True)
+    with lease, using(options.places.cache):
         _sweep(home, recipe.key)
         plan = make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
         if plan.action in {"keep", "rewire"}:
@@ -159,6 +176,7 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, boo
             assert found is not None, "the plan saw it"
             if plan.action == "rewire":
                 rewire(home.build(recipe.key), recipe.interpreter)
+            _activate(lock, found, options)
             return found, plan.action, False
         try:
             receipt = _put_in_place(plan, options, lease)
@@ -167,6 +185,7 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, boo
             plan = make_plan(recipe, Survey())
             receipt = _put_in_place(plan, options, lease)
             damaged = True
+        _activate(lock, receipt, options)
         return receipt, plan.action, damaged
 
 
@@ -221,15 +240,30 @@ def _commit(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None
 
 
 def _activate(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
-    """Make this build the home's current one; every link is relative, so the home may be mounted anywhere."""
+    """Make this build the home's current one; every link is relative, so the home may be mounted anywhere.
+
+    One process at a time: the link and the copy of the lock must be of one env.
+    """
     home = options.home
-    replace_link(home.current, f"builds/{receipt.key}")
-    for name in (COMFYUI, VENV):
-        replace_link(home.root / name, f"current/{name}")
-    data = render(lock)
-    if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
-        write_atomically(home.lock_copy, data)
+    if not _is_current(lock, receipt, home):
+        with acquire(home.lease("current"), purpose=f"make {lock.version_name} current"):
+            replace_link(home.current, f"builds/{receipt.key}")
+            for name in (COMFYUI, VENV):
+                replace_link(home.root / name, f"current/{name}")
+            data = render(lock)
+            if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
+                write_atomically(home.lock_copy, data)
     write_model_paths(home.build(receipt.key), receipt, lock, options.models_dir)
+
+
+def _is_current(lock: Lock, receipt: Receipt, home: Home) -> bool:
+    links = {home.current: f"builds/{receipt.key}"} | {home.root / name: f"current/{name}" for name in (COMFYUI, VENV)}
+    try:
+        return all(str(link.readlink()) == target for link, target in links.items()) and (
+            home.lock_copy.read_bytes() == render(lock)
+        )
+    except OSError:
+        return False
 
 
 def _survey(recipe: Recipe, options: RealizeOptions) -> Survey:
@@ -248,9 +282,14 @@ def _survey(recipe: Recipe, options: RealizeOptions) -> Survey:
 
 
 def _sweep(home: Home, key: str) -> None:
-    """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it."""
+    """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it.
+
+    An env that was built anew while an engine ran from it goes when that engine has ended.
+    """
     for path in home.temporaries(key):
-        shutil.rmtree(path, ignore_errors=True)
+        with alone_with(path) as is_alone:
+            if is_alone:
+                shutil.rmtree(path, ignore_errors=True)
     sweep_packings(home.builds)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError
@@ -97,7 +97,7 @@ class Fetcher:
         return path
 
     def _fetched(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
-        scheme = urlsplit(url).scheme
+        scheme = url.partition(":")[0]
         if scheme in SCHEMES:
             bucket, _, key = url.partition("://")[2].partition("/")
             yield from self._open_bucket(scheme, bucket).read(key)

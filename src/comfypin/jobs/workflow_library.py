@@ -35,7 +35,7 @@ class WorkflowFolder:
         for folder in self._folders:
             for suffix in _SUFFIXES:
                 path = folder / f"{name}{suffix}"
-                if path.is_file():
+                if _is_file(path):
                     return path
         hint = did_you_mean(closest(name, self.names()))
         raise WorkflowNotFound(path=name, reason=f"the image has no workflow of that name{hint}")
@@ -60,3 +60,10 @@ class WorkflowFolder:
             target = folder / path.name
             if path.is_file() and path.suffix not in (".json", ".toml") and not target.exists():
                 shutil.copyfile(path, target)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False

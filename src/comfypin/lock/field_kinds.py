@@ -88,7 +88,7 @@ Line: TypeAlias = Annotated[str, Kind(_LINE, "one line of text, not empty", _nam
 RepoUrl: TypeAlias = Annotated[
     str,
     Kind(
-        r"(?:https?|ssh|git|file)://[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+|[A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9.-]+:[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069-][^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*",
+        r"(?:https?|ssh|git|file)://(?!-)[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+|[A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9.-]+:[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069-][^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*",
         "a repository is a URL (https, http, ssh, git, file) or user@host:path",
     ),
 ]

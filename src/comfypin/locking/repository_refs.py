@@ -28,7 +28,7 @@ def parse_repo_spec(text: str) -> RepoSpec:
     """Read a repository's spec. A local folder becomes a file:// URL. Raises `SpecInvalid`."""
     match = _FOLDER.fullmatch(text)
     folder, rest = (match[1], match[2]) if match else (None, text)
-    if not rest.strip() or rest.startswith("-") or any(character.isspace() for character in rest):
+    if not rest.strip() or rest.startswith("-") or "://-" in rest or any(character.isspace() for character in rest):
         raise SpecInvalid(what="repository", spec=text, form=_REPO_FORM)
     if rest.startswith("registry://"):
         repo, _, ref = rest.partition("@")

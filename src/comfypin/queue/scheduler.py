@@ -19,6 +19,7 @@ from comfypin.queue import sqlite as jobs
 from comfypin.queue.errors import JobsUnusable, JobTimedOut, JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.sqlite import JobRow, JobStore, Record
 from comfypin.queue.status import status_body
+from comfypin.queue.steady_clock import Clock, steady_clock
 from comfypin.queue.webhook import Webhooks
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,16 @@ class JobQueue:
     ended waits with its result, and clients are told; when writes work again, all of it goes on by itself.
     """
 
-    def __init__(self, store: JobStore, webhooks: Webhooks, limits: QueueLimits, *, worker_id: str) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        webhooks: Webhooks,
+        limits: QueueLimits,
+        *,
+        worker_id: str,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or steady_clock()
         self._store = store
         self._webhooks = webhooks
         self._limits = limits
@@ -120,7 +130,7 @@ class JobQueue:
             webhook=webhook,
             timeout_s=timeout_s,
             ttl_s=ttl_s,
-            created_at=time.time(),
+            created_at=self._clock(),
         )
         live = LiveJob(row)
         self._live[row.id] = live
@@ -197,7 +207,7 @@ class JobQueue:
         if await self._store.had_secrets(job_id):
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
-        fresh = replace(row, state="IN_QUEUE", created_at=time.time(), started_at=None, ended_at=None, attempts=0)
+        fresh = replace(row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
         live = LiveJob(fresh)
         if job_id in self._live:
             raise RetryRefused(job_id=job_id, reason="it waits already")
@@ -239,7 +249,8 @@ class JobQueue:
     async def recover(self) -> None:
         """Queue again what had not ended when the last server did, and tell the webhooks that it owed."""
         for row in await self._store.pending():
-            live = LiveJob(replace(row, state="IN_QUEUE"))
+            # A job of the future was taken before the clock was set back.
+            live = LiveJob(replace(row, state="IN_QUEUE", created_at=min(row.created_at, self._clock())))
             self._live[row.id] = live
             if row.attempts >= _MOST_ATTEMPTS:
                 died = JobTimedOut(f"The server ended {row.attempts} times while it ran this job, which is given up.")
@@ -286,7 +297,7 @@ class JobQueue:
             await asyncio.sleep(_LOOK_AGAIN_S)
         if self._stopping or live.ending or live.row.state != "IN_QUEUE":
             return False
-        begun_at = time.time()
+        begun_at = self._clock()
         await self._store.write_until_done(jobs.started(live.row.id, begun_at))
         if live.ending:
             return False  # it was cancelled meanwhile, or waited too long
@@ -311,7 +322,7 @@ class JobQueue:
     async def _execute(self, live: LiveJob, handle: Handle) -> None:
         job_id = live.row.id
         try:
-            async with asyncio.timeout(_time_left_s(live.row, time.time())):
+            async with asyncio.timeout(_time_left_s(live.row, self._clock())):
                 outcome = await handle(job_id, await self._input(job_id), progress=live.hear)
         except TimeoutError:
             late = JobTimedOut("The job took longer than its policy (executionTimeout, ttl) allows, and was stopped.")
@@ -347,7 +358,7 @@ class JobQueue:
     async def _end(self, live: LiveJob, state: State, *, output: Mapping[str, JsonValue] | None) -> None:
         """End a job: on the disk first, however long that takes. No cancellation of a client comes between."""
         live.ending = True
-        at = time.time()
+        at = self._clock()
         error = output.get("error") if output is not None else None
         text = None if output is None else await _dumped(output)
         # Not every text of a job can be stored: a lone half of a surrogate pair is told by its number.
@@ -388,11 +399,12 @@ class JobQueue:
             if time.monotonic() - pruned_at_s > _PRUNE_EVERY_S:
                 pruned_at_s = time.monotonic()
                 with contextlib.suppress(JobsUnusable):
-                    await self._store.prune(older_than_s=self._limits.keep_s, max_bytes=self._limits.keep_bytes)
+                    ended_before = self._clock() - self._limits.keep_s
+                    await self._store.prune(ended_before=ended_before, max_bytes=self._limits.keep_bytes)
             if self._store.trouble is not None:
                 await self._store.probe()
             await self._store.forget()
-            now = time.time()
+            now = self._clock()
             for live in list(self._live.values()):
                 if live.task is None and live.row.ttl_s and now > live.row.created_at + live.row.ttl_s:
                     late = JobTimedOut("The job waited longer than its policy's ttl.")

@@ -12,7 +12,6 @@ import errno
 import json
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -241,12 +240,12 @@ class JobStore:
         """How often jobs were run again on request."""
         return int((await self._ask("SELECT COALESCE(SUM(retries), 0) FROM jobs"))[0][0])
 
-    async def prune(self, *, older_than_s: float, max_bytes: int) -> int:
+    async def prune(self, *, ended_before: float, max_bytes: int) -> int:
         """Drop the results that are too old, and the oldest of those that take too much; returns how many."""
 
         def prune() -> int:
             try:
-                return self._prune(time.time() - older_than_s, max_bytes)
+                return self._prune(ended_before, max_bytes)
             except sqlite3.Error as exc:
                 raise JobsUnusable(path=str(self._path), reason=_reason(exc)) from exc
 

@@ -14,6 +14,8 @@ from comfypin.server.responses import Json, failure
 
 OPEN_PATHS = frozenset({"/ping"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_VERSIONS = frozenset({"1.0", "1.1"})
+_DRAINED_AT_MOST = 4  # times the limit
 
 
 class BodyTooBig(ComfypinError):
@@ -47,9 +49,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = self._refusal(scope["method"], scope["path"], headers)
+        refused = _misframed(scope["http_version"], headers) or self._refusal(scope["method"], scope["path"], headers)
         if refused is not None:
-            if refused.status_code == 413:
+            if refused.status_code == 413 and self._is_worth_draining(headers):
                 await self._drain(receive)
             await refused(scope, receive, send)
             return
@@ -85,13 +87,25 @@ class Gate:
         """Whether a page of another site asks; without a token, also whether a name was rebound to this machine."""
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return True
-        return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
+        try:
+            if origin is not None and urlsplit(origin).netloc != host:
+                return True
+            return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
+        except ValueError:
+            return True  # `http://[`: no site at all
+
+    def _is_worth_draining(self, headers: Mapping[str, str]) -> bool:
+        """Whether a body that is too big should arrive, rather than be answered while it is still on its way.
+
+        One that waits for our `100 Continue` must not be asked for, and one that is far too big never ends.
+        """
+        return (
+            "expect" not in headers and int(headers["content-length"]) <= _DRAINED_AT_MOST * self._rules.max_body_bytes
+        )
 
     async def _drain(self, receive: Receive) -> None:
         """Let a body that is a little too big arrive, and drop it: clients read answers last."""
-        left = 4 * self._rules.max_body_bytes
+        left = _DRAINED_AT_MOST * self._rules.max_body_bytes
         while left > 0:
             message = await receive()
             left -= len(message.get("body", b""))
@@ -110,6 +124,20 @@ class Gate:
             return message
 
         return limited
+
+
+def _misframed(version: str, headers: Mapping[str, str]) -> Json | None:
+    """Return the refusal of a request whose end a proxy before us may have seen elsewhere, or None.
+
+    With a length and chunks, one of us may take for a second request what the other takes for a body
+    (https://www.rfc-editor.org/rfc/rfc9112#section-6.1).
+    """
+    if version not in _VERSIONS:
+        return failure(400, "The server speaks HTTP/1.1.", headers={"Connection": "close"})
+    if "transfer-encoding" in headers and ("content-length" in headers or version == "1.0"):
+        reason = "Transfer-Encoding stands beside Content-Length, or in HTTP/1.0; send one of the two."
+        return failure(400, reason, headers={"Connection": "close"})
+    return None
 
 
 def _password(text: str) -> str:

@@ -153,7 +153,7 @@ def _media(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | No
     if found := _DATA.match(value):
         return {"name": f"{name}.{found[1].lower()}", "data": value, "node": one.node_id}
     if _ADDRESS.match(value):
-        suffix = PurePosixPath(urlsplit(value).path).suffix
+        suffix = PurePosixPath(re.split(r"[?#]", value)[0].partition("://")[2].partition("/")[2]).suffix
         return {"name": f"{name}{suffix}", "url": value, "node": one.node_id}
     return None
 

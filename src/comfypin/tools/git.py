@@ -6,6 +6,7 @@ us, not by `git checkout`, which exits 0 when a blob is missing and lets attribu
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -33,6 +34,21 @@ from comfypin.tools.process import Finished, run
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 FETCH_TIMEOUT_S = 900.0
+_LINK_MODE = "120000"
+_MOST_NESTED = 8
+_IMPOSSIBLE = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
+# What `git rev-parse --local-env-vars` lists (a hook that calls us has them set), less settings, which are how CI
+# gives credentials; and what else would have git see another repository, or other paths of it.
+_REPOSITORY_VARIABLES = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES", "NAMESPACE", "PREFIX"),
+        *("COMMON_DIR", "SHALLOW_FILE", "GRAFT_FILE", "REPLACE_REF_BASE", "NO_REPLACE_OBJECTS", "IMPLICIT_WORK_TREE"),
+        *("INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "CONFIG", "CEILING_DIRECTORIES", "ATTR_SOURCE", "TEMPLATE_DIR"),
+        *("LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS", "ICASE_PATHSPECS", "DEFAULT_HASH"),
+        *("DEFAULT_REF_FORMAT", "EXTERNAL_DIFF", "DIFF_OPTS"),
+    )
+)
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 _LFS_POINTER_BYTES = 1024
 _NOT_THERE = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
@@ -41,6 +57,7 @@ _QUIET = (
     *("-c", "gc.auto=0"),
     *("-c", "maintenance.auto=false"),
     *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.fsmonitor=false"),
     *("-c", "advice.detachedHead=false"),
 )
 
@@ -89,10 +106,10 @@ class Commits:
         return kept
 
 
-def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None:
+def write_commit(commits: Commits, repo: str, commit: str, folder: Path, *, depth: int = 0) -> None:
     """Write all files of a commit, and of its submodules, into a folder that does not exist yet.
 
-    Raises what `Commits.obtain` raises, `TreeIncomplete` and `TreeRefused`.
+    `depth` counts the submodules around it. Raises what `Commits.obtain` raises, `TreeIncomplete` and `TreeRefused`.
     """
     kept = commits.obtain(repo, commit)
     entries = list_tree(kept, commit)
@@ -104,18 +121,30 @@ def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None
         if entry.mode == "120000":
             links.append((entry, data))
         else:
-            _write_file(folder / entry.path, entry, data, repo, commit)
-    modules = [entry for entry in entries if entry.mode == "160000"]
-    addresses = _submodule_addresses(kept, commit) if modules else {}
-    for entry in modules:
-        address = addresses.get(entry.path)
-        if address is None:
-            reason = "it is a submodule that .gitmodules does not name"
+            with _refusing_impossible(entry, repo, commit):
+                _write_file(folder / entry.path, entry, data, repo, commit)
+    for entry, address in _submodules_of(kept, repo, commit, entries):
+        if depth >= _MOST_NESTED:
+            reason = f"it is a submodule within {depth} submodules"
             raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
-        write_commit(commits, _absolute_address(repo, address), entry.oid, folder / entry.path)
+        with _refusing_impossible(entry, repo, commit):
+            write_commit(commits, address, entry.oid, folder / entry.path, depth=depth + 1)
     # Links last: nothing is ever written through one.
     for entry, data in links:
-        _write_link(folder, entry, os.fsdecode(data), repo, commit)
+        with _refusing_impossible(entry, repo, commit):
+            _write_link(folder, entry, os.fsdecode(data), repo, commit)
+
+
+@contextlib.contextmanager
+def _refusing_impossible(entry: TreeEntry, repo: str, commit: str) -> Iterator[None]:
+    """Refuse what no folder can hold: two entries of one name, a name that is too long. Raises `TreeRefused`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _IMPOSSIBLE:
+            raise
+        reason = f"it cannot be written beside the other files: {os.strerror(error.errno).lower()}"
+        raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason) from error
 
 
 def rewrite_files(commits: Commits, repo: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
@@ -131,13 +160,8 @@ def rewrite_files(commits: Commits, repo: str, commit: str, folder: Path, paths:
 
 def submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...]:
     """The repositories and commits of the submodules of a commit. Raises `TreeRefused`."""
-    modules = [entry for entry in list_tree(kept, commit) if entry.mode == "160000"]
-    addresses = _submodule_addresses(kept, commit) if modules else {}
-    for entry in modules:
-        if entry.path not in addresses:
-            reason = "it is a submodule that .gitmodules does not name"
-            raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
-    return tuple((_absolute_address(repo, addresses[entry.path]), entry.oid) for entry in modules)
+    entries = list_tree(kept, commit)
+    return tuple((address, entry.oid) for entry, address in _submodules_of(kept, repo, commit, entries))
 
 
 def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
@@ -221,6 +245,10 @@ def apply_patch(folder: Path, patch: str, *, what: str) -> None:
     done = git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra=ceiling)
     if done.exit_code:
         raise PatchUnfit(repo=hide_credentials(what), reason=done.complaint)
+    if _LINK_MODE in patch:
+        for path in filter(Path.is_symlink, folder.rglob("*")):
+            if not link_stays_inside(path.relative_to(folder).as_posix(), str(path.readlink())):
+                raise PatchUnfit(repo=hide_credentials(what), reason=f"it makes {path.name} a link that leads out")
 
 
 def _fetch(bare: Path, repo: str, commit: str) -> None:
@@ -271,6 +299,30 @@ def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: 
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target)
+
+
+def _submodules_of(kept: Path, repo: str, commit: str, entries: Sequence[TreeEntry]) -> Iterator[tuple[TreeEntry, str]]:
+    """The submodules of a commit, each with its address. Raises `TreeRefused`."""
+    modules = [entry for entry in entries if entry.mode == "160000"]
+    addresses = _submodule_addresses(kept, commit) if modules else {}
+    for entry in modules:
+        if entry.path not in addresses:
+            reason = "it is a submodule that .gitmodules does not name"
+            raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
+        address = _absolute_address(repo, addresses[entry.path])
+        # A repository of strangers must not bring files of this machine into an env (CVE-2022-39253).
+        if _is_of_this_machine(address) and not _is_of_this_machine(repo):
+            reason = f"it is a submodule from this machine's own disk, {address}"
+            raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
+        yield entry, address
+
+
+def _is_of_this_machine(address: str) -> bool:
+    """Whether git would read the address from a disk: a file:// URL, or a path that is no `host:path`."""
+    scheme, separator, _ = address.partition("://")
+    if separator:
+        return scheme.lower() == "file"
+    return "/" in address.partition(":")[0] or ":" not in address
 
 
 def _submodule_addresses(kept: Path, commit: str) -> dict[str, str]:
@@ -346,10 +398,15 @@ def _feed(process: "subprocess.Popen[bytes]", data: bytes) -> None:
         process.stdin.close()
 
 
+def setting_variables(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the variables that give git these settings, after those that the user gives it so."""
+    first = int(given) if (given := _environment().get("GIT_CONFIG_COUNT", "")).isdigit() else 0
+    variables = {"GIT_CONFIG_COUNT": str(first + len(settings))}
+    for number, (key, value) in enumerate(settings, start=first):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
+
+
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not _is_repository_variable(name)}
+    kept = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}
-
-
-def _is_repository_variable(name: str) -> bool:
-    return name in {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}

@@ -2,17 +2,21 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.addresses import hide_credentials
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
-from comfypin.tools.git import FULL_COMMIT, git
+from comfypin.tools.git import FULL_COMMIT, git, setting_variables
 
 LS_REMOTE_TIMEOUT_S = 120.0
 _BRANCH, _TAG = "refs/heads/", "refs/tags/"
+_FILTER = r"^filter\..*\.(clean|smudge|process)$"
+_SILENT = {"clean": "", "smudge": "", "process": "", "required": "false"}
+_OWN = frozenset({"local", "worktree"})
+_LFS_COMMANDS = frozenset({"git-lfs clean -- %f", "git-lfs smudge -- %f", "git-lfs filter-process"})
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
@@ -105,14 +109,27 @@ def read_checkout(folder: Path, apart: Collection[str] = ()) -> Checkout | None:
         return None
     head = _in(folder, "rev-parse", "--verify", "HEAD^{commit}")
     branch = git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=folder)
-    status = _in(folder, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    # Git would look into a submodule by its own settings, which may name programs; we look ourselves.
+    looking = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
+    status = _in(folder, "status", *looking)
+    changed = [entry[3:] for entry in status.split("\0") if entry and not _is_apart(entry, apart)]
     return Checkout(
         folder=folder,
         remote=_remote(folder, branch.text.strip()),
         commit=head.strip(),
         branch=branch.text.strip() or None,
-        changed=tuple(entry[3:] for entry in status.split("\0") if entry and not _is_apart(entry, apart)),
+        changed=(*changed, *(name for name in _changed_submodules(folder) if name not in changed)),
     )
+
+
+def _changed_submodules(folder: Path) -> Iterator[str]:
+    """The submodules of a checkout whose files are not those of their commits."""
+    for entry in _in(folder, "ls-files", "--stage", "-z").split("\0"):
+        head, _, name = entry.partition("\t")
+        if head.startswith("160000"):
+            inner = read_checkout(folder / name)
+            if inner is not None and inner.changed:
+                yield name
 
 
 def _is_apart(entry: str, apart: Collection[str]) -> bool:
@@ -139,15 +156,22 @@ def diff_of(checkout: Checkout) -> str:
             "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath((folder / objects).resolve()),
             "GIT_LITERAL_PATHSPECS": "1",
+            **_without_filters(folder),
         }
+        # `git add` would look into a repository within this one, by that one's settings.
+        within = [name for name in checkout.changed if (folder / name / ".git").exists()]
+        heads = [(name.rstrip("/"), _in(folder / name, "rev-parse", "--verify", "HEAD").strip()) for name in within]
+        files = set(checkout.changed) - set(within)
         names = Path(scratch) / "changed"
-        names.write_bytes("\0".join(checkout.changed).encode(errors="surrogateescape"))
-        named = [f"--pathspec-from-file={names}", "--pathspec-file-nul"]
-        for command in (["read-tree", "HEAD"], ["add", "--all", "--force", *named]):
+        names.write_bytes("\0".join(files).encode(errors="surrogateescape"))
+        adding = ["add", "--all", "--force", f"--pathspec-from-file={names}", "--pathspec-file-nul"]
+        commands = [["read-tree", "HEAD"], *([adding] if files else [])]
+        commands += [["update-index", "--add", "--cacheinfo", f"160000,{head},{name}"] for name, head in heads]
+        for command in commands:
             done = git(command, cwd=folder, extra=places)
             if done.exit_code:
                 raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
-        diff = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "HEAD"]
+        diff = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "HEAD"]
         try:
             return git(diff, cwd=folder, extra=places).stdout.decode()
         except UnicodeDecodeError:
@@ -165,8 +189,23 @@ def _remote(folder: Path, branch: str) -> str | None:
     return None if name is None else git(["remote", "get-url", name], cwd=folder).text.strip() or None
 
 
+def _without_filters(folder: Path) -> dict[str, str]:
+    """The variables that have git run no filter that the checkout's own settings name: they are programs of strangers.
+
+    Those of the user's settings run, and so do Git LFS's own, which `git lfs install --local` writes there.
+    """
+    listed = git(["config", "--show-scope", "-z", "--get-regexp", _FILTER], cwd=folder)
+    fields = listed.stdout.decode(errors="surrogateescape").split("\0")
+    values = [(key.partition("\n"), scope) for scope, key in zip(fields[::2], fields[1::2], strict=False)]
+    named = sorted(
+        {key.rpartition(".")[0] for (key, _, value), scope in values if scope in _OWN and value not in _LFS_COMMANDS}
+    )
+    silent = [(f"{name}.{field}", value) for name in named for field, value in _SILENT.items()]
+    return setting_variables(silent)
+
+
 def _in(folder: Path, *arguments: str) -> str:
-    done = git(list(arguments), cwd=folder)
+    done = git(list(arguments), cwd=folder, extra=_without_filters(folder))
     if done.exit_code:
         raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
     return done.stdout.decode(errors="surrogateescape")

@@ -4,13 +4,18 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfypin.errors import Cancelled
 from comfypin.tools.errors import ToolMissing, ToolTimedOut
 
 DEFAULT_TIMEOUT_S = 1800.0
+# The process groups that run now; a signal's handler reads it, so there is no lock.
+_running: set[int] = set()
+_ending = threading.Event()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +48,9 @@ def run(
 ) -> Finished:
     """Run a program to its end, in a process group of its own. A failing exit code is a value, not an error.
 
-    Raises `ToolMissing` and `ToolTimedOut` (its whole group is killed).
+    Raises `ToolMissing`, `ToolTimedOut` (its whole group is killed) and, once this process ends, `Cancelled`.
     """
+    _require_going_on()
     tool = Path(command[0]).name
     try:
         process = subprocess.Popen(
@@ -60,6 +66,7 @@ def run(
         raise ToolMissing(
             tool=tool, remedy=f"install it, or put it on PATH (Debian: apt-get install {tool})"
         ) from error
+    _running.add(process.pid)
     try:
         stdout, stderr = process.communicate(stdin, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
@@ -69,4 +76,19 @@ def run(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+        _running.discard(process.pid)
+    _require_going_on()
     return Finished(exit_code=process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))
+
+
+def end_all() -> None:
+    """Kill all programs that run now, and start no more: this process is about to end."""
+    _ending.set()
+    for group in tuple(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def _require_going_on() -> None:
+    if _ending.is_set():
+        raise Cancelled("Stopped.")

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError, UsageError
+from comfypin.folder_use import using
 from comfypin.temp_folders import sweep_temp_folders, temp_folder
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
     from comfypin.engine.standby import open_child
 
     child = _child(choice)
-    with temp_folder("engine", keep=choice.keep_temp) as work:
+    # Nobody removes the env while its engine runs.
+    env = using(choice.settings.machine.comfy_home) if choice.kind == "comfyui" else nullcontext()
+    with env, temp_folder("engine", keep=choice.keep_temp) as work:
         if choice.keep_temp:
             log.warning("the engine's files stay in %s", work, extra={"action": "engine_files_kept", "path": str(work)})
         standby = choice.settings.machine.engine_standby

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,6 @@ async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
     sent = [await send(queue, "x" * 1000) for _ in range(4)]
     for job_id in sent:
         await queue.cancel(job_id)
-    assert await store.prune(older_than_s=60, max_bytes=2500) == 2
-    assert await store.prune(older_than_s=0, max_bytes=1 << 30) == 2
+    assert await store.prune(ended_before=time.time() - 60, max_bytes=2500) == 2
+    assert await store.prune(ended_before=time.time(), max_bytes=1 << 30) == 2
     store.close()

@@ -1,5 +1,8 @@
 """Who may ask what."""
 
+import asyncio
+from collections.abc import MutableMapping
+
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -51,3 +54,32 @@ def test_a_body_over_the_limit_is_refused() -> None:
     client = a_client(None)
     assert client.post("/x", content=b"x" * 10).text == "10"
     assert client.post("/x", content=b"x" * 11).status_code == 413
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[]", "http://localhost]", "null"])
+def test_an_origin_that_is_no_address_is_refused(origin: str) -> None:
+    assert a_client(None).post("/x", headers={"Origin": origin}).status_code == 403
+
+
+def test_a_length_beside_chunks_is_refused() -> None:
+    headers = {"Content-Length": "1", "Transfer-Encoding": "chunked"}
+    answer = a_client(None).post("/x", content=b"x", headers=headers)
+    assert (answer.status_code, answer.headers.get("connection")) == (400, "close")
+
+
+@pytest.mark.parametrize(("length", "expect"), [("11", "100-continue"), ("41", None), ("9" * 20, None)])
+def test_a_body_is_not_waited_for_if_it_was_not_sent_or_is_far_over_the_limit(length: str, expect: str | None) -> None:
+    headers = {"Content-Length": length} | ({"Expect": expect} if expect else {})
+    gate = Gate(Starlette(), rules=Rules(token=None, max_body_bytes=10))
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/x"}
+    raw = [(name.lower().encode(), value.encode()) for name, value in {"Host": "localhost", **headers}.items()]
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        raise AssertionError("the body was asked for")
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        sent.append(dict(message))
+
+    asyncio.run(gate({**scope, "headers": raw}, receive, send))
+    assert sent[0]["status"] == 413

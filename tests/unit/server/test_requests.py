@@ -7,7 +7,8 @@ import pytest
 
 from comfypin.jobs.secret_fields import holds_secret
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
-from comfypin.server.requests import MOST_LEVELS, MOST_VALUES, parse_json, read_job, wait_s
+from comfypin.server.requests import MOST_LEVELS, MOST_VALUES, job_for_workflow, parse_json, read_job, wait_s
+from comfypin.workflow.settable_inputs import WorkflowInput
 
 
 def nested(levels: int) -> bytes:
@@ -116,3 +117,10 @@ def test_what_is_no_secret_may_be_retried(job: Any) -> None:
 @pytest.mark.timeout(10)  # a repetition without a bound takes minutes
 def test_texts_of_strangers_are_looked_through_in_no_time(text: str) -> None:
     assert not holds_secret({"text": text})
+
+
+@pytest.mark.parametrize("address", ["http://[", "https://[::1", "http://a]b/x.png"])
+def test_an_address_that_is_none_is_left_to_whoever_fetches_it(address: str) -> None:
+    image = WorkflowInput(name="photo", node_id="1", input_name="image", kind="file", type="COMBO", default="a.png")
+    job: Any = job_for_workflow("demo", {"photo": address}, [image])
+    assert [media["url"] for media in job["inputs"]] == [address]

@@ -1,0 +1,53 @@
+"""Folders that others use now: whoever uses one holds a shared lock on it, whoever removes it needs it alone.
+
+The kernel gives a lock back when its holder dies, however it dies. File systems without locks (some network ones) let
+everybody through, as if nobody else were there.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Keep others from removing what is in the folder; waits for those who do just that. No folder, no lock."""
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextlib.contextmanager
+def alone_with(folder: Path) -> Iterator[bool]:
+    """Keep others from using the folder, if nobody does now; yields whether that is so."""
+    try:
+        with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield True
+    except _InUse:
+        yield False
+
+
+class _InUse(Exception):
+    """Somebody else holds a lock."""
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    try:
+        descriptor = os.open(folder, _FOLDER)
+    except OSError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, kind)
+        except BlockingIOError:
+            raise _InUse from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,13 @@
+"""Workflows of an image by name."""
+
+from pathlib import Path
+
+import pytest
+from comfypin.errors.workflow import WorkflowNotFound
+from comfypin.serve.workflows import WorkflowFolder
+
+
+@pytest.mark.parametrize("name", ["x" * 3000, "é" * 200, "a\x00b", "..", ""])
+def test_a_name_that_no_file_can_have_is_not_found(name: str, tmp_path: Path) -> None:
+    with pytest.raises(WorkflowNotFound):
+        WorkflowFolder([tmp_path]).path(name)
