@@ -1,6 +1,7 @@
 """A day of a server, a hundred times as fast, under faults at random: every accepted job ends once, nothing grows.
 
-SOAK_SEED repeats a run, SOAK_S says how many seconds the long one takes (864), SOAK_JOBS how many jobs it sends (10000).
+SOAK_SEED repeats a run, SOAK_S says how many seconds the long one takes (864), SOAK_JOBS how many jobs it sends
+(10000).
 The short one is the same code with each fault once.
 """
 
@@ -176,6 +177,7 @@ def _print(life: Soak, before: Gauges, after: Gauges, log: str) -> None:
         print(f"{name:20} {len(seconds):5} {statistics.median(seconds):9.2f} {max(seconds):6.2f}")
     ends = life.faults.stop_s
     print(f"ended after SIGTERM in {statistics.median(ends):.1f} s (median), {max(ends):.1f} s (max)")
+    print(f"pings without an answer while there were slow clients: {dict(life.faults.unanswered)}")
     jobs = life.load.jobs.values()
     print(f"jobs by end: {dict(Counter(sent.state for sent in jobs))}, by mode: {dict(Counter(s.mode for s in jobs))}")
     print(f"failures: {dict(Counter(sent.error_type for sent in jobs if sent.error_type))}")

@@ -35,7 +35,7 @@ def look(server: Server, *, temp: Path, state: Path) -> Gauges:
     return Gauges(
         rss_kb=_rss_kb(pid),
         engine_rss_kb=max([_rss_kb(child) for child in children], default=0),
-        descriptors=len(os.listdir(f"/proc/{pid}/fd")),
+        descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
         processes=len(children),
         temp_folders=sum(path.name.startswith("comfypin") for path in temp.iterdir()),
         temp_kb=_size_kb(temp),
