@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 
 from comfypin.errors.lease import LeaseHeld, LeaseLost, LeaseUnavailable
+from comfypin.errors.machine import reason_of
 
 DEFAULT_TTL_S = 60.0
 BEATS_PER_TTL = 6
@@ -193,7 +194,7 @@ def volume_time_ns(folder: Path) -> int:
         probe.mkdir()
         return probe.stat().st_mtime_ns
     except OSError as error:
-        raise LeaseUnavailable(path=folder, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=folder, reason=reason_of(error)) from error
     finally:
         with contextlib.suppress(OSError):
             probe.rmdir()
@@ -247,7 +248,7 @@ def _look(path: Path) -> tuple[str, int] | None:
     except OSError as error:
         if error.errno == errno.ESTALE:
             return None
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
     return None
 
 
@@ -259,7 +260,7 @@ def _create(path: Path, purpose: str) -> str | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
     try:
         claim.mkdir()
         (claim / token).write_text(json.dumps(facts))
@@ -271,7 +272,7 @@ def _create(path: Path, purpose: str) -> str | None:
             with contextlib.suppress(OSError):
                 path.rmdir()
             return None
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
     return token
 
 

@@ -12,7 +12,7 @@ import aiohttp
 from comfypin.digest import JsonValue
 from comfypin.engine.feed import Feeder
 from comfypin.engine.history import HistoryEntry, Interrupted, Raised, Succeeded
-from comfypin.engine.host import Address, EngineHost
+from comfypin.engine.host import Address, EngineHost, Folders
 from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
 from comfypin.engine.leftovers import Leftovers
 from comfypin.engine.link import Link, Ticket
@@ -29,6 +29,7 @@ from comfypin.workflow.catalogue import EngineCatalogue, to_catalogue
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
 _FIRST_LOOK_S = 0.05
+_FULL_DISK = ("No space left on device", "Disk quota exceeded")
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
 
@@ -123,7 +124,7 @@ class HttpEngine:
             await self._discard(link, ticket.prompt)
         if ticket.failure is not None or ticket.entry is None:
             raise self._failure(ticket)
-        self._judge(ticket, ticket.entry)
+        self._judge(ticket, link, ticket.entry)
         for event in ticket.narrator.end(ticket.entry.cached, time.monotonic()):
             yield event
         if ticket.entry.verdict == Succeeded(certain=False):
@@ -255,7 +256,7 @@ class HttpEngine:
             return PromptInterrupted(prompt_id=ticket.prompt_id)
         return ticket.failure or PromptLost(prompt_id=ticket.prompt_id)
 
-    def _judge(self, ticket: Ticket, entry: HistoryEntry) -> None:
+    def _judge(self, ticket: Ticket, link: Link, entry: HistoryEntry) -> None:
         match entry.verdict:
             case Raised() as raised:
                 raise NodeFailed(
@@ -264,6 +265,7 @@ class HttpEngine:
                     exception_type=raised.exception_type,
                     message=raised.message.replace(ticket.prompt.mark or "\0", ""),
                     traceback=raised.traceback,
+                    advice=_room(raised.message, link.address.folders),
                 )
             case Interrupted(node_id):
                 raise PromptInterrupted(prompt_id=ticket.prompt_id, node_id=node_id)
@@ -304,3 +306,10 @@ class HttpEngine:
         system = answer.body.get("system") if isinstance(answer.body, dict) else None
         said = system.get("comfyui_version") if isinstance(system, dict) else None
         return tuple(int(number) for number in re.findall(r"\d+", str(said))[:3])
+
+
+def _room(message: str, folders: Folders | None) -> str:
+    """Return which disk a node found full, which its own exception does not say."""
+    if folders is None or not any(sign in message for sign in _FULL_DISK):
+        return ""
+    return f". The engine writes below {folders.output.parent}: make room on that disk, or set TMPDIR to another."

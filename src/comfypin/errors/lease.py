@@ -35,5 +35,8 @@ class LeaseUnavailable(LeaseError):
 
     def __init__(self, *, path: Path, reason: str) -> None:
         super().__init__(
-            f"No lease can be made at {path}: {reason}. The folder must be writable.", path=str(path), reason=reason
+            f"No lease can be made at {path}: {reason}. The folder must be writable, and have room.",
+            path=str(path),
+            reason=reason,
         )
+        self.reason = reason

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from comfypin.errors import ComfypinError
+from comfypin.errors.machine import is_full, reason_of
 from comfypin.errors.serve import InputUnusable
 from comfypin.files import contained_path
 from comfypin.http.client import HttpClient, shown_url
@@ -89,7 +90,9 @@ class Fetcher:
         except DeadlineExceeded as exc:
             raise budget.too_late(name) from exc
         except OSError as exc:
-            raise InputUnusable(name=name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
+            if is_full(exc):
+                raise  # the disk is to blame, not the input
+            raise InputUnusable(name=name, reason=f"it cannot be written: {reason_of(exc)}") from exc
         except InputUnusable:
             raise
         except ComfypinError as exc:

@@ -8,7 +8,6 @@ remembered (`trouble`) until a write works again.
 # ruff: noqa: S608 - statements are put together from constants alone
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import sqlite3
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from comfypin.errors.machine import reason_of
 from comfypin.errors.serve import JobsUnusable
 from comfypin.serve.secrets import holds_secret, is_secret_address
 
@@ -365,7 +365,7 @@ class JobStore:
 def _reason(error: Exception) -> str:
     """Say a full disk in words of its own; SQLite's are "database or disk is full" and, for its log, an I/O error."""
     if isinstance(error, OSError):
-        return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        return reason_of(error)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return "the disk is full"
     return str(error)
