@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from comfypin.errors.machine import reason_of
 from comfypin.errors.serve import JobsUnusable
+from comfypin.serve.older_jobs import forget_older_inputs
 from comfypin.serve.secrets import holds_secret, is_secret_address
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,7 @@ class JobStore:
             ):
                 self._base.execute(f"PRAGMA {pragma}")
             self._base.executescript(_SCHEMA)
+            forget_older_inputs(self._base)
             self._checkpoint()
         except (sqlite3.Error, OSError) as exc:
             raise JobsUnusable(path=str(path), reason=_reason(exc)) from exc
