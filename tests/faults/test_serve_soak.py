@@ -250,3 +250,28 @@ def test_a_server_outlives_each_fault_once(tmp_path: Path, rclone: S3Server) -> 
 def test_a_server_outlives_a_day_of_faults(tmp_path: Path, rclone: S3Server) -> None:
     soak_s, jobs = float(os.environ.get("SOAK_S", DAY_S)), int(os.environ.get("SOAK_JOBS", "10000"))
     soak(Plan(soak_s=soak_s, jobs=jobs, slow_clients=600, longest_fault_s=4), tmp_path, rclone)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_thousand_jobs_leave_the_disk_of_temporary_files_flat(tmp_path: Path) -> None:
+    """Previews, outputs that go to another disk, and a cache that may report files again; no faults."""
+    jobs = int(os.environ.get("SOAK_JOBS", "1000"))
+    temp = tmp_path / "tmp"
+    temp.mkdir()
+    flags = ("--keep-mb", "3", "--output-dir", str(tmp_path / "out"))
+    with serving(tmp_path, *flags, environ={"TMPDIR": str(temp)}) as server:
+        load = Load(server, random.Random(a_seed()), 1000.0, bucket_url="", clients=8, bucket_share=0.0)
+        looks = {}
+        for share in range(1, 11):
+            while load.ended() < jobs * share // 10:
+                time.sleep(0.05)
+            looks[load.ended()] = look(server, temp=temp, state=tmp_path / "state")
+            print(f"{load.ended():6} jobs: {looks[load.ended()]}", flush=True)
+        load.stop(120)
+        assert {sent.state for sent in load.jobs.values()} == {"COMPLETED"}
+        first, last = typical(list(looks.values())[:3]), typical(list(looks.values())[-3:])
+        assert last.temp_kb < first.temp_kb + 1_000
+        assert last.temp_folders <= first.temp_folders + 2
+        server.stop()
+        assert list(temp.iterdir()) == []

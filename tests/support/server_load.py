@@ -36,6 +36,7 @@ class Load:
     jobs_per_s: float
     bucket_url: str
     clients: int = 16
+    bucket_share: float = 0.12
     jobs: dict[str, Sent] = field(default_factory=dict)
     answers: Counter[int] = field(default_factory=Counter)
 
@@ -107,7 +108,7 @@ class Load:
             number, kind = self.dice.randrange(4096), self.dice.random()
         workflow = slow(3) if kind > 0.97 else picture(number, size=16)
         workflow["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
-        if kind < 0.02:  # brings its own bucket and its secrets
+        if kind < self.bucket_share / 6:  # brings its own bucket and its secrets
             config = {
                 "accessId": ACCESS_KEY,
                 "accessSecret": SECRET_KEY,
@@ -115,7 +116,7 @@ class Load:
                 "endpointUrl": self.bucket_url,
             }
             return "own", {"input": {"workflow": workflow}, "s3Config": config}
-        mode = "s3" if kind < 0.12 else "file"
+        mode = "s3" if kind < self.bucket_share else "file"
         return mode, {"input": {"workflow": workflow, "output": {"mode": mode}}}
 
     def _ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
