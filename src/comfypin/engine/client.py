@@ -19,16 +19,18 @@ from comfypin.engine.link import Link, Ticket
 from comfypin.engine.messages import parse_cancelled
 from comfypin.engine.refusal import Refusal, parse_refusal
 from comfypin.engine.results import collect_outputs
-from comfypin.engine.transport import Patience, Transport
+from comfypin.engine.transport import Answer, Patience, Transport
 from comfypin.errors import ComfypinError, EngineError
 from comfypin.errors.engine import EngineAnswerInvalid, EngineUnreachable
 from comfypin.errors.prompt import NodeFailed, PromptInterrupted, PromptLost
 from comfypin.errors.workflow import WorkflowRejected
+from comfypin.retry import Failures, RetryPolicy
 from comfypin.workflow.catalogue import EngineCatalogue, to_catalogue
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
 _FIRST_LOOK_S = 0.05
+_POSTS = RetryPolicy(retries=3, base_s=0.2, longest_s=1.0)
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
@@ -196,13 +198,9 @@ class HttpEngine:
             "client_id": client_id,
             "extra_data": prompt.extra_data,
         }
-        try:
-            answer = await link.transport.post("/prompt", body)
-        except EngineUnreachable:
-            # The answer was lost; the prompt perhaps not. It has an id of our own, so ask.
-            if await self._knows(link, prompt.prompt_id):
-                return prompt.prompt_id, None
-            raise
+        answer = await self._posted(link, prompt.prompt_id, body)
+        if answer is None:
+            return prompt.prompt_id, None
         refusal = parse_refusal(answer.body)
         if answer.status == 200 and isinstance(answer.body, dict) and isinstance(answer.body.get("prompt_id"), str):
             return str(answer.body["prompt_id"]), refusal
@@ -218,12 +216,37 @@ class HttpEngine:
         log_tail = self._host.log_tail() if answer.status >= 500 else ()
         raise EngineAnswerInvalid(request="POST /prompt", status=answer.status, body=answer.text, log_tail=log_tail)
 
-    async def _knows(self, link: Link, prompt_id: str) -> bool:
+    async def _posted(self, link: Link, prompt_id: str, body: JsonValue) -> Answer | None:
+        """POST a prompt; None if the answer was lost and the engine has it. What it never got is sent again."""
+        failures = Failures(_POSTS)
+        while True:
+            try:
+                return await link.transport.post("/prompt", body)
+            except EngineUnreachable:
+                # The answer was lost; the prompt perhaps not. It has an id of our own, so ask.
+                while (known := await self._knows(link, prompt_id)) is not True:
+                    pause_s = failures.add()
+                    if pause_s is None or link.broken is not None:
+                        raise
+                    await asyncio.sleep(pause_s)
+                    if known is False and await self._keeps_ids(link):
+                        break
+                if known:
+                    return None
+
+    async def _keeps_ids(self, link: Link) -> bool:
+        """Whether the engine is known to queue prompts under the ids that we gave them; older ones made their own."""
+        with contextlib.suppress(EngineError):
+            return await self._version(link) >= _TARGETED_INTERRUPT
+        return False
+
+    async def _knows(self, link: Link, prompt_id: str) -> bool | None:
+        """Return whether the engine has the prompt, in its queue or its history; None if it cannot be asked."""
         try:
             queue = await link.queue()
             return prompt_id in (*queue.running, *queue.pending) or await link.history(prompt_id) is not None
         except EngineError:
-            return False
+            return None
 
     def _remember(self, prompt_id: str, ticket: Ticket, link: Link) -> None:
         for old in list(self._tickets):
