@@ -159,6 +159,7 @@ class JobStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
+            self._inode = path.stat().st_ino
             self._base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for pragma in (
                 "auto_vacuum = INCREMENTAL",
@@ -309,7 +310,17 @@ class JobStore:
                 return failure
         return None
 
+    def _require_file(self) -> None:
+        """Refuse to write into a file that was removed: SQLite would, and no later server could find it there."""
+        try:
+            inode = self._path.stat().st_ino
+        except OSError as exc:
+            raise JobsUnusable(path=str(self._path), reason=f"{reason_of(exc)}; it was removed") from exc
+        if inode != self._inode:
+            raise JobsUnusable(path=str(self._path), reason="another file has taken its place")
+
     def _commit(self, changes: Sequence[Change]) -> None:
+        self._require_file()
         try:
             self._base.execute("BEGIN IMMEDIATE")
             for change in changes:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comfypin.errors.prompt import PromptLost
-from comfypin.errors.serve import JobUnknown, QueueFull, RetryRefused
+from comfypin.errors.serve import JobsUnusable, JobUnknown, QueueFull, RetryRefused
 from comfypin.serve import jobs
 from comfypin.serve.interface import Handle, Outcome, Progress, nobody
 from comfypin.serve.jobs import JobStore, State
@@ -212,3 +212,22 @@ async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
     assert await store.prune(older_than_s=60, max_bytes=2500) == 2
     assert await store.prune(older_than_s=0, max_bytes=1 << 30) == 2
     store.close()
+
+
+async def test_jobs_are_not_accepted_into_a_file_that_was_removed(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    async with a_queue(tmp_path / "state", Work()) as queue:
+        (tmp_path / "state").rename(tmp_path / "away")
+        with pytest.raises(JobsUnusable, match="it was removed"):
+            await send(queue, "ok")
+        assert queue.unhealthy
+        (tmp_path / "away").rename(tmp_path / "state")
+        assert await state(queue, await send(queue, "ok")) == "COMPLETED"
+
+
+async def test_jobs_are_not_accepted_into_a_file_that_another_has_replaced(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        (tmp_path / "jobs.sqlite").rename(tmp_path / "older.sqlite")
+        (tmp_path / "jobs.sqlite").touch()
+        with pytest.raises(JobsUnusable, match="another file has taken its place"):
+            await send(queue, "ok")
