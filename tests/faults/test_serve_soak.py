@@ -262,16 +262,17 @@ def test_a_thousand_jobs_leave_the_disk_of_temporary_files_flat(tmp_path: Path) 
     flags = ("--keep-mb", "3", "--output-dir", str(tmp_path / "out"))
     with serving(tmp_path, *flags, environ={"TMPDIR": str(temp)}) as server:
         load = Load(server, random.Random(a_seed()), 1000.0, bucket_url="", clients=8, bucket_share=0.0)
-        looks = {}
+        looks = []
         for share in range(1, 11):
             while load.ended() < jobs * share // 10:
                 time.sleep(0.05)
-            looks[load.ended()] = look(server, temp=temp, state=tmp_path / "state")
-            print(f"{load.ended():6} jobs: {looks[load.ended()]}", flush=True)
+            looks.append(look(server, temp=temp, state=tmp_path / "state"))
+            print(f"{load.ended():6} jobs: {looks[-1]}", flush=True)
         load.stop(120)
         assert {sent.state for sent in load.jobs.values()} == {"COMPLETED"}
-        first, last = typical(list(looks.values())[:3]), typical(list(looks.values())[-3:])
+        first, last = typical(looks[:3]), typical(looks[-3:])
         assert last.temp_kb < first.temp_kb + 1_000
         assert last.temp_folders <= first.temp_folders + 2
+        assert last.engine_rss_kb < first.engine_rss_kb + 3_000, "its history, or its cache, grows"
         server.stop()
         assert list(temp.iterdir()) == []
