@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 
 from comfypin.errors import LeaseError
+from comfypin.machine_errors import reason_of
 
 DEFAULT_TTL_S = 60.0
 BEATS_PER_TTL = 6
@@ -67,8 +68,11 @@ class LeaseUnavailable(LeaseError):
 
     def __init__(self, *, path: Path, reason: str) -> None:
         super().__init__(
-            f"No lease can be made at {path}: {reason}. The folder must be writable.", path=str(path), reason=reason
+            f"No lease can be made at {path}: {reason}. The folder must be writable, and have room.",
+            path=str(path),
+            reason=reason,
         )
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +224,7 @@ def volume_time_ns(folder: Path) -> int:
         probe.mkdir()
         return probe.stat().st_mtime_ns
     except OSError as error:
-        raise LeaseUnavailable(path=folder, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=folder, reason=reason_of(error)) from error
     finally:
         with contextlib.suppress(OSError):
             probe.rmdir()
@@ -281,7 +285,7 @@ def _look(path: Path) -> tuple[str, int] | None:
     except OSError as error:
         if error.errno == errno.ESTALE:
             return None
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
     return None
 
 
@@ -293,7 +297,7 @@ def _create(path: Path, purpose: str) -> str | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
     try:
         claim.mkdir()
         (claim / token).write_text(json.dumps(facts))
@@ -305,7 +309,7 @@ def _create(path: Path, purpose: str) -> str | None:
             with contextlib.suppress(OSError):
                 path.rmdir()
             return None
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
     return token
 
 

@@ -14,8 +14,19 @@ _LIMITS = {
     errno.ENFILE: "open files (fs.file-max)",
     errno.EAGAIN: "processes or threads (`ulimit -u`, or the container's limit)",
 }
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is too big"}
 # What the loader of shared objects says when it gets no memory.
 _UNLOADABLE = re.compile(r"failed to map segment|cannot allocate memory|cannot create shared object|static TLS", re.I)
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether a write failed because there was no room for it."""
+    return error.errno in _FULL
+
+
+def reason_of(error: OSError) -> str:
+    """Return why the machine refused something, in the words of our messages: "the disk is full"."""
+    return _FULL.get(error.errno or 0) or (error.strerror or str(error)).lower()
 
 
 class ResourceRefused(ConfigError):

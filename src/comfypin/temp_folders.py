@@ -16,6 +16,7 @@ from pathlib import Path
 
 from comfypin.atomic_files import is_local
 from comfypin.errors import ConfigError
+from comfypin.machine_errors import is_full, reason_of
 
 _PREFIX = "comfypin-"
 # Only folders that are made locked have it: an older comfypin's, or somebody else's, are not judged.
@@ -24,12 +25,15 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NoTempFolder(ConfigError):
-    """This machine has no folder for temporary files."""
+    """This machine has no folder for temporary files, or no room in it."""
 
-    def __init__(self, *, reason: str) -> None:
+    def __init__(self, *, reason: str, folder: Path | None = None) -> None:
+        where = f"in {folder}" if folder else "here"
         super().__init__(
-            f"No temporary files can be made here ({reason}): set TMPDIR to a folder that can be written.",
+            f"No temporary files can be made {where} ({reason}): make room there, or set TMPDIR "
+            "to a folder that can be written.",
             variable="TMPDIR",
+            folder=str(folder or ""),
             reason=reason,
         )
 
@@ -38,7 +42,7 @@ class NoTempFolder(ConfigError):
 def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
     """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends, unless it is to stay.
 
-    Raises `NoTempFolder`.
+    Raises `NoTempFolder`, also for a write of the block that the full disk refused and nobody told.
     """
     if keep:
         yield _make(purpose, suffix="")
@@ -46,6 +50,10 @@ def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
     folder, lock = _make_locked(purpose)
     try:
         yield folder
+    except OSError as exc:
+        if is_full(exc) and (exc.filename is None or Path(os.fsdecode(exc.filename)).is_relative_to(folder)):
+            raise NoTempFolder(reason=reason_of(exc), folder=folder.parent) from exc
+        raise
     finally:
         # What an engine still writes at its end must not fail a job that is done; the next sweep gets it.
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,7 +66,7 @@ def temp_root() -> Path:
     try:
         return Path(tempfile.gettempdir())
     except OSError as exc:
-        raise NoTempFolder(reason=_first_sentence(exc)) from exc
+        raise NoTempFolder(reason=reason_of(exc)) from exc
 
 
 def sweep_temp_folders(root: Path | None = None) -> list[Path]:
@@ -71,10 +79,11 @@ def sweep_temp_folders(root: Path | None = None) -> list[Path]:
 
 
 def _make(purpose: str, *, suffix: str) -> Path:
+    root = temp_root()
     try:
-        return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=temp_root()))
+        return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=root))
     except OSError as exc:
-        raise NoTempFolder(reason=_first_sentence(exc)) from exc
+        raise NoTempFolder(reason=reason_of(exc), folder=root) from exc
 
 
 def _make_locked(purpose: str) -> tuple[Path, int | None]:
@@ -114,7 +123,3 @@ def _remove_if_left(folder: Path) -> bool:
         return False
     finally:
         os.close(lock)
-
-
-def _first_sentence(exc: OSError) -> str:
-    return exc.strerror or str(exc)

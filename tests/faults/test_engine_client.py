@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,7 @@ import pytest
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, EngineUrlInvalid, OutputGone
-from comfypin.engine.host import Address
+from comfypin.engine.host import Address, Folders
 from comfypin.engine.http_transport import Patience, base_url
 from comfypin.engine.interface import EngineEvent, Prompt
 from comfypin.engine.remote import RemoteHost, open_remote
@@ -104,9 +105,40 @@ async def test_a_prompt_whose_answer_was_spoilt_is_found_in_the_queue(hiccup: st
 
 async def test_a_prompt_that_never_arrived_is_not_believed_to_have() -> None:
     async with engine_at() as (fake, engine):
-        fake.say_next("POST /prompt", HICCUPS["half an answer"])
+        fake.say_next("POST /prompt", *[HICCUPS["half an answer"]] * 100)
         with pytest.raises(EngineUnreachable, match="broke off"):
             await engine.submit(a_prompt())
+
+
+async def test_a_prompt_that_never_arrived_is_sent_again() -> None:
+    async with engine_at() as (fake, engine):
+        fake.say_next("POST /prompt", *[HICCUPS["half an answer"]] * 2)
+        assert await follow(engine, a_prompt())
+        assert len(fake.asked("POST /prompt")) == 3
+
+
+async def test_our_own_engine_forgets_prompts_of_long_ago(tmp_path: Path) -> None:
+    class Ours(RemoteHost):
+        """An engine on this machine."""
+
+    folders = Folders(input=tmp_path / "input", output=tmp_path / "output", temp=tmp_path / "temp")
+    async with fake_comfyui() as fake, aiohttp.ClientSession() as session:
+        engine = HttpEngine(Ours(Address(url=base_url(fake.url), folders=folders)), session, QUICK)
+        ids = []
+        for _ in range(120):
+            prompt = a_prompt()
+            await follow(engine, prompt)
+            ids.append(prompt.prompt_id)
+        await until(lambda: fake.asked("POST /history"))
+        assert [body["delete"] for body in fake.asked("POST /history")] == [ids[:50]]
+        await engine.close()
+
+
+async def test_the_history_of_another_machines_engine_is_not_ours_to_forget() -> None:
+    async with engine_at() as (fake, engine):
+        for _ in range(120):
+            await follow(engine, a_prompt())
+        assert fake.asked("POST /history") == []
 
 
 async def test_an_engine_that_never_answers_is_given_up() -> None:

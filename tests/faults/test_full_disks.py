@@ -1,5 +1,8 @@
 """Every disk that comfypin writes to, full in the middle: nothing half, a sentence that names it, then on by itself."""
 
+import base64
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from comfypin.env.pack.store import FolderShelf
 from comfypin.env.realize import RealizeOptions, realize
 from comfypin.errors import ComfypinError
 from comfypin.models.errors import DiskTooSmall
+from tests.support.door import clean_environ
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import Home, pin_of, some_bytes
 from tests.support.releases import SmallRelease, small_release
@@ -55,8 +59,44 @@ def test_a_full_disk_of_temporary_files_fails_jobs_and_not_the_server(tmp_path: 
         failed = a_picture(server, 2)
         assert (failed["status"], server.ping()) == ("FAILED", 200)
         assert "No space left on device" in str(failed["error"])
+        assert f"below {disk.path}/comfypin-engine-" in str(failed["error"])
         disk.free()
         assert a_picture(server, 3)["status"] == "COMPLETED"
+
+
+def test_an_input_that_a_full_disk_of_temporary_files_refuses_fails_with_its_folder(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "disk", size_mb=4) as disk,
+        serving(tmp_path, environ={"TMPDIR": str(disk.path)}) as server,
+    ):
+        large = base64.b64encode(b"\0" * 5_000_000).decode()
+        job = {"workflow": picture(1), "inputs": [{"name": "a.png", "data": large}]}
+        failed = server.ended(server.post("/run", {"input": job})["id"])
+        assert (failed["status"], failed["output"]["error_type"]) == ("FAILED", "NoTempFolder")
+        assert f"in {disk.path} (the disk is full)" in failed["error"]
+        assert a_picture(server, 3)["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("has_token", [True, False])
+def test_a_server_that_starts_on_a_full_disk_ends_with_the_folder_and_the_flag(tmp_path: Path, has_token: bool) -> None:
+    with small_disk(tmp_path / "disk", size_mb=1) as disk:
+        disk.fill()
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "comfypin.cli.main", "serve", "--lock", "demo", "--port", "0"),
+                *("--state-dir", str(disk.path / "state"), "--output-dir", str(tmp_path / "out")),
+            ],
+            env=clean_environ(HOME=str(tmp_path), **({"COMFYPIN_TOKEN": "x"} if has_token else {})),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 3
+    (said,) = done.stderr.strip().splitlines()
+    assert said == (
+        f"comfypin: The jobs cannot be kept in {disk.path}/state: the disk is full. Name a local folder that can be "
+        "written: COMFYPIN_STATE_DIR or --state-dir."
+    )
 
 
 def test_a_full_disk_of_logs_stops_no_job(tmp_path: Path) -> None:

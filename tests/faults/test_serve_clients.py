@@ -4,7 +4,9 @@ import contextlib
 import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,10 @@ def test_what_is_too_slow_is_ended_and_all_are_served_again(tmp_path: Path) -> N
                 time.sleep(1)
             assert server.post("/runsync", {"input": {"workflow": {}}})["status"] == "COMPLETED"
             assert server.log.stat().st_size < 100_000
+
+
+def test_clients_that_send_half_a_body_have_no_others_dropped_that_come_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path, descriptors=1024) as server, many_clients(server, HALF_BODY, clients=400):
+        with ThreadPoolExecutor(16) as pool:
+            answers = [answer for asked in pool.map(lambda _: pings(server, 10), range(16)) for answer in asked]
+        assert Counter(answers) == {200: 160}

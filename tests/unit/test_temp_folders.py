@@ -1,5 +1,6 @@
 """Temporary folders: held while their process lives, removed by the next start after that."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -92,3 +93,13 @@ def test_no_temp_folder_is_said_with_the_variable_that_helps(root: Path, monkeyp
     with pytest.raises(NoTempFolder, match="set TMPDIR") as caught, temp_folder("job"):
         pass
     assert caught.value.exit_code == 3
+
+
+def test_a_write_that_a_full_disk_refused_names_the_folder(root: Path) -> None:
+    with pytest.raises(NoTempFolder, match=rf"in {root} \(the disk is full\).*TMPDIR"), temp_folder("job"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_elsewhere_is_not_blamed_on_the_temp_folder(root: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), temp_folder("job"):
+        raise OSError(errno.ENOSPC, "No space left on device", str(root.parent / "outputs"))

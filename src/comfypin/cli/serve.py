@@ -90,8 +90,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
     from comfypin import wiring
-    from comfypin.lease import Lease, try_acquire
-    from comfypin.queue.errors import AlreadyServing
+    from comfypin.lease import Lease, LeaseUnavailable, try_acquire
+    from comfypin.queue.errors import AlreadyServing, JobsUnusable
     from comfypin.queue.scheduler import JobQueue
     from comfypin.queue.sqlite import JobStore
     from comfypin.queue.webhook import Webhooks
@@ -110,7 +110,10 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     port = serving.mapped(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
     sockets = listen(address, [port, *([serving.mapped(serving.health_port)] if serving.health_port else [])])
     bound = sockets[0].getsockname()[1]
-    lease = try_acquire(state / "jobs.lease", purpose="serve")
+    try:
+        lease = try_acquire(state / "jobs.lease", purpose="serve")
+    except LeaseUnavailable as exc:
+        raise JobsUnusable(path=str(state), reason=exc.reason) from exc
     if not isinstance(lease, Lease):
         raise AlreadyServing(path=str(state), holder=str(lease))
     with lease:
@@ -166,13 +169,14 @@ def _limits(arguments: argparse.Namespace) -> "QueueLimits":
 
 
 def _state_folder(named: Path) -> Path:
+    from comfypin.machine_errors import reason_of
     from comfypin.queue.errors import JobsUnusable
 
     folder = named.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
-        raise JobsUnusable(path=str(folder), reason=(exc.strerror or str(exc)).lower()) from exc
+        raise JobsUnusable(path=str(folder), reason=reason_of(exc)) from exc
     return folder
 
 
@@ -186,6 +190,7 @@ def _output_folder(named: Path) -> Path:
 def _token(arguments: argparse.Namespace, serving: ServerSettings, state: Path, address: str) -> str | None:
     """The token that clients must show: COMFYPIN_TOKEN, else the one that was made at the first start."""
     from comfypin.atomic_files import write_atomically
+    from comfypin.machine_errors import reason_of
     from comfypin.queue.errors import JobsUnusable
     from comfypin.server.errors import ServerUnsafe
 
@@ -209,7 +214,7 @@ def _token(arguments: argparse.Namespace, serving: ServerSettings, state: Path, 
     except FileExistsError:
         return _token(arguments, serving, state, address)  # another server was first
     except OSError as exc:
-        raise JobsUnusable(path=str(state), reason=(exc.strerror or str(exc)).lower()) from exc
+        raise JobsUnusable(path=str(state), reason=reason_of(exc)) from exc
     finally:
         made.unlink(missing_ok=True)
     print(f"Token (made now, kept in {path}): {token}", file=sys.stderr, flush=True)

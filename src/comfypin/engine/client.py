@@ -12,8 +12,8 @@ import aiohttp
 from comfypin.digest import JsonValue
 from comfypin.engine.cleanup import Leftovers
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, NodeFailed, PromptInterrupted, PromptLost
-from comfypin.engine.host import Address, EngineHost
-from comfypin.engine.http_transport import Patience, Transport
+from comfypin.engine.host import Address, EngineHost, Folders
+from comfypin.engine.http_transport import Answer, Patience, Transport
 from comfypin.engine.input_files import Feeder
 from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
 from comfypin.engine.messages import parse_cancelled
@@ -22,12 +22,15 @@ from comfypin.engine.prompt_results import collect_outputs
 from comfypin.engine.prompt_tracker import Link, Ticket
 from comfypin.engine.rejection import Refusal, parse_refusal
 from comfypin.errors import ComfypinError, EngineError
+from comfypin.retry import Failures, RetryPolicy
 from comfypin.workflow.errors import WorkflowRejected
 from comfypin.workflow.object_info import EngineCatalogue, to_catalogue
 
 _KEPT_TICKETS = 1000
 _CATALOGUE_S = 30.0
 _FIRST_LOOK_S = 0.05
+_POSTS = RetryPolicy(retries=3, base_s=0.2, longest_s=1.0)
+_FULL_DISK = ("No space left on device", "Disk quota exceeded")
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
 
@@ -122,7 +125,7 @@ class HttpEngine:
             await self._discard(link, ticket.prompt)
         if ticket.failure is not None or ticket.entry is None:
             raise self._failure(ticket)
-        self._judge(ticket, ticket.entry)
+        self._judge(ticket, link, ticket.entry)
         for event in ticket.narrator.end(ticket.entry.cached, time.monotonic()):
             yield event
         if ticket.entry.verdict == Succeeded(certain=False):
@@ -194,13 +197,9 @@ class HttpEngine:
             "client_id": client_id,
             "extra_data": prompt.extra_data,
         }
-        try:
-            answer = await link.transport.post("/prompt", body)
-        except EngineUnreachable:
-            # The answer was lost; the prompt perhaps not. It has an id of our own, so ask.
-            if await self._knows(link, prompt.prompt_id):
-                return prompt.prompt_id, None
-            raise
+        answer = await self._posted(link, prompt.prompt_id, body)
+        if answer is None:
+            return prompt.prompt_id, None
         refusal = parse_refusal(answer.body)
         if answer.status == 200 and isinstance(answer.body, dict) and isinstance(answer.body.get("prompt_id"), str):
             return str(answer.body["prompt_id"]), refusal
@@ -216,12 +215,37 @@ class HttpEngine:
         log_tail = self._host.log_tail() if answer.status >= 500 else ()
         raise EngineAnswerInvalid(request="POST /prompt", status=answer.status, body=answer.text, log_tail=log_tail)
 
-    async def _knows(self, link: Link, prompt_id: str) -> bool:
+    async def _posted(self, link: Link, prompt_id: str, body: JsonValue) -> Answer | None:
+        """POST a prompt; None if the answer was lost and the engine has it. What it never got is sent again."""
+        failures = Failures(_POSTS)
+        while True:
+            try:
+                return await link.transport.post("/prompt", body)
+            except EngineUnreachable:
+                # The answer was lost; the prompt perhaps not. It has an id of our own, so ask.
+                while (known := await self._knows(link, prompt_id)) is not True:
+                    pause_s = failures.add()
+                    if pause_s is None or link.broken is not None:
+                        raise
+                    await asyncio.sleep(pause_s)
+                    if known is False and await self._keeps_ids(link):
+                        break
+                if known:
+                    return None
+
+    async def _keeps_ids(self, link: Link) -> bool:
+        """Whether the engine is known to queue prompts under the ids that we gave them; older ones made their own."""
+        with contextlib.suppress(EngineError):
+            return await self._version(link) >= _TARGETED_INTERRUPT
+        return False
+
+    async def _knows(self, link: Link, prompt_id: str) -> bool | None:
+        """Return whether the engine has the prompt, in its queue or its history; None if it cannot be asked."""
         try:
             queue = await link.queue()
             return prompt_id in (*queue.running, *queue.pending) or await link.history(prompt_id) is not None
         except EngineError:
-            return False
+            return None
 
     def _remember(self, prompt_id: str, ticket: Ticket, link: Link) -> None:
         for old in list(self._tickets):
@@ -254,7 +278,7 @@ class HttpEngine:
             return PromptInterrupted(prompt_id=ticket.prompt_id)
         return ticket.failure or PromptLost(prompt_id=ticket.prompt_id)
 
-    def _judge(self, ticket: Ticket, entry: HistoryEntry) -> None:
+    def _judge(self, ticket: Ticket, link: Link, entry: HistoryEntry) -> None:
         match entry.verdict:
             case Raised() as raised:
                 raise NodeFailed(
@@ -263,6 +287,7 @@ class HttpEngine:
                     exception_type=raised.exception_type,
                     message=raised.message.replace(ticket.prompt.mark or "\0", ""),
                     traceback=raised.traceback,
+                    advice=_room(raised.message, link.address.folders),
                 )
             case Interrupted(node_id):
                 raise PromptInterrupted(prompt_id=ticket.prompt_id, node_id=node_id)
@@ -303,3 +328,10 @@ class HttpEngine:
         system = answer.body.get("system") if isinstance(answer.body, dict) else None
         said = system.get("comfyui_version") if isinstance(system, dict) else None
         return tuple(int(number) for number in re.findall(r"\d+", str(said))[:3])
+
+
+def _room(message: str, folders: Folders | None) -> str:
+    """Return which disk a node found full, which its own exception does not say."""
+    if folders is None or not any(sign in message for sign in _FULL_DISK):
+        return ""
+    return f". The engine writes below {folders.output.parent}: make room on that disk, or set TMPDIR to another."

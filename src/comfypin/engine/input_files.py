@@ -11,6 +11,7 @@ from comfypin.engine.errors import EngineAnswerInvalid
 from comfypin.engine.host import Folders
 from comfypin.engine.http_transport import Transport
 from comfypin.engine.interface import InputFile
+from comfypin.machine_errors import is_full, reason_of
 from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.graph import Graph
 
@@ -65,7 +66,8 @@ class Feeder:
             try:
                 given[path] = await self._bring(job_folder(prompt_id), path, name)
             except OSError as exc:
-                raise InputFileInvalid(name=path.name, reason=exc.strerror or str(exc)) from exc
+                folder = f" (in {self._folders.input})" if self._folders is not None and is_full(exc) else ""
+                raise InputFileInvalid(name=path.name, reason=f"{reason_of(exc)}{folder}") from exc
         return point_at(graph, files, given) if files else graph
 
     async def clear(self, prompt_id: str) -> None:

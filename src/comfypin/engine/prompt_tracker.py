@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import aiohttp
 
+from comfypin.digest import JsonValue
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, PromptLost
 from comfypin.engine.host import Address, EngineHost
 from comfypin.engine.http_transport import Patience, Transport
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 _RECONNECTS = RetryPolicy(retries=None, base_s=0.5, longest_s=10.0)
 _HISTORY_LATE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _UNCLAIMED = 2000
+_KEPT_IN_HISTORY = 50
 _QUIETEST = 5
 _STEADY_S = 5.0
 _OVERTAKEN_S = 0.05
@@ -107,6 +109,7 @@ class Link:
         self._deaf_since: Clock | None = None
         self._lists_jobs: bool | None = None
         self._ended: str | None = None
+        self._in_history: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -327,12 +330,27 @@ class Link:
     def _settle(self, ticket: Ticket, entry: HistoryEntry) -> None:
         self._open.pop(ticket.server_id, None)
         self._ended = ticket.server_id
+        self._forget_older(ticket.server_id)
         if not ticket.heard and self._socket is not None and ticket.client_id == self.client_id:
             ticket.tell(
                 [Warned(message="The engine's progress connection was silent: the result was read without it.")]
             )
             self._spawn(self._socket.close)
         ticket.settle(entry)
+
+    def _forget_older(self, server_id: str) -> None:
+        """Take what was read long ago out of our own engine's history, which keeps the graphs of 10,000 prompts."""
+        if self.address.folders is None:
+            return  # somebody else's engine, and history
+        self._in_history.append(server_id)
+        if len(self._in_history) > 2 * _KEPT_IN_HISTORY:
+            older: list[JsonValue] = [*self._in_history[:_KEPT_IN_HISTORY]]
+            del self._in_history[:_KEPT_IN_HISTORY]
+
+            async def forget() -> None:
+                await self.transport.post("/history", {"delete": older})
+
+            self._spawn(forget)
 
     async def _miss(self, ticket: Ticket) -> None:
         now = time.monotonic()

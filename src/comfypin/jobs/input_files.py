@@ -17,8 +17,8 @@ from comfypin.http.client import HttpClient, shown_url
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import DeadlineExceeded, HttpError
 from comfypin.jobs.base64_text import decode_base64
-from comfypin.jobs.errors import InputUnusable
 from comfypin.jobs.request import JobInput
+from comfypin.machine_errors import is_full, reason_of
 from comfypin.storage.interface import ObjectStore
 from comfypin.storage.registry import SCHEMES
 
@@ -89,7 +89,9 @@ class Fetcher:
         except DeadlineExceeded as exc:
             raise budget.too_late(name) from exc
         except OSError as exc:
-            raise InputUnusable(name=name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
+            if is_full(exc):
+                raise  # the disk is to blame, not the input
+            raise InputUnusable(name=name, reason=f"it cannot be written: {reason_of(exc)}") from exc
         except InputUnusable:
             raise
         except ComfypinError as exc:

@@ -1,12 +1,10 @@
 """Failures of bringing an output from the engine to where it was asked for."""
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
 from comfypin.errors import OutputError
-
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is too big"}
+from comfypin.machine_errors import is_full, reason_of
 
 
 class OutputUnreadable(OutputError):
@@ -76,12 +74,13 @@ class NothingToWrite(OutputError):
 
 def not_written(error: OSError, *, filename: str, folder: Path, delivered: tuple[str, ...] = ()) -> OutputNotWritten:
     """The failure for an `OSError` of a write: says when the disk is full, and what to do."""
-    reason = _FULL.get(error.errno or 0)
-    advice = "Free some space there, or choose another place." if reason else "Check that this user may write there."
+    advice = "Check that this user may write there."
+    if is_full(error):
+        advice = "Free some space there, or choose another place."
     return OutputNotWritten(
         filename=filename,
         folder=folder,
-        reason=reason or (error.strerror or str(error)).lower(),
+        reason=reason_of(error),
         advice=advice,
         delivered=delivered,
     )

@@ -270,9 +270,8 @@ class JobQueue:
     async def stop(self, grace_s: float) -> None:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
         self._stopping = True
+        await self._await_running(grace_s)
         tasks = [live.task for live in self._live.values() if live.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace_s)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -281,6 +280,16 @@ class JobQueue:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _await_running(self, grace_s: float) -> None:
+        """Wait for jobs that run, but not for a disk that refuses to note their ends: it may stay so."""
+        until = time.monotonic() + grace_s
+        while (left_s := until - time.monotonic()) > 0:
+            refused = self._store.trouble is not None
+            running = [live.task for live in self._live.values() if live.task and not (refused and live.ending)]
+            if not running:
+                return
+            await asyncio.wait(running, timeout=min(left_s, _LOOK_AGAIN_S))
 
     async def _work(self, handle: Handle) -> None:
         while True:

@@ -8,7 +8,6 @@ remembered (`trouble`) until a write works again.
 # ruff: noqa: S608 - statements are put together from constants alone
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import sqlite3
@@ -21,7 +20,9 @@ from typing import Any, TypeVar
 
 from comfypin.jobs.interface import RETRYABLE, STATES, State
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
+from comfypin.machine_errors import reason_of
 from comfypin.queue.errors import JobsUnusable
+from comfypin.queue.older_jobs import forget_older_inputs
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ class JobStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
+            self._inode = path.stat().st_ino
             self._base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for pragma in (
                 "auto_vacuum = INCREMENTAL",
@@ -165,6 +167,7 @@ class JobStore:
             ):
                 self._base.execute(f"PRAGMA {pragma}")
             self._base.executescript(_SCHEMA)
+            forget_older_inputs(self._base)
             self._checkpoint()
         except (sqlite3.Error, OSError) as exc:
             raise JobsUnusable(path=str(path), reason=_reason(exc)) from exc
@@ -303,7 +306,17 @@ class JobStore:
                 return failure
         return None
 
+    def _require_file(self) -> None:
+        """Refuse to write into a file that was removed: SQLite would, and no later server could find it there."""
+        try:
+            inode = self._path.stat().st_ino
+        except OSError as exc:
+            raise JobsUnusable(path=str(self._path), reason=f"{reason_of(exc)}; it was removed") from exc
+        if inode != self._inode:
+            raise JobsUnusable(path=str(self._path), reason="another file has taken its place")
+
     def _commit(self, changes: Sequence[Change]) -> None:
+        self._require_file()
         try:
             self._base.execute("BEGIN IMMEDIATE")
             for change in changes:
@@ -361,7 +374,7 @@ class JobStore:
 def _reason(error: Exception) -> str:
     """Say a full disk in words of its own; SQLite's are "database or disk is full" and, for its log, an I/O error."""
     if isinstance(error, OSError):
-        return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        return reason_of(error)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return "the disk is full"
     return str(error)

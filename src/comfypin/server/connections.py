@@ -28,6 +28,9 @@ _MOST_CONNECTIONS = 1000
 _SPARE = 32  # connections over the limit, which `/ping` needs: with them come only requests of a moment
 _SPARE_HEAD_S = 2.0
 _LOG_EVERY_S = 60.0
+# A head that is under way may not have been read yet: among clients that are never idle (half bodies), those that have
+# just come would be the only idle ones, and each would be dropped for the next.
+_JUST_COME_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,22 +119,19 @@ class Connections:
     def admit(self, protocol: "LimitedProtocol") -> bool:
         """Take a connection; returns whether it may ask anything, or only for `/ping`."""
         address = protocol.address
-        crowded = self._by_address[address] >= self.limits.by_address
-        full = len(self._open) >= self.limits.total
-        if crowded or full:
+        if crowded := self._is_crowded(address):
             self.log_once.note("connections_full", "too many connections; the oldest that sent no whole head went")
-            # The oldest that has not sent a whole head goes: a client that is served sends its own at once.
-            self._drop_idle(address if crowded else None)
-            crowded = self._by_address[address] >= self.limits.by_address
-            full = len(self._open) >= self.limits.total
+            # A client that is served sends its whole head at once.
+            while crowded and self._drop_idle(address if self._has_most(address) else None):
+                crowded = self._is_crowded(address)
         if len(self._open) >= self.limits.total + _SPARE:
-            self._drop_idle(None)
+            self._drop_idle(None, but_new=False)
         if len(self._open) >= self.limits.total + 2 * _SPARE:
             protocol.abort()
             return False
         self._open[protocol] = None
         self._by_address[address] += 1
-        return not (crowded or full)
+        return not crowded
 
     def __len__(self) -> int:
         return len(self._open)
@@ -158,11 +158,21 @@ class Connections:
             await asyncio.sleep(1)
             self.sweep()
 
-    def _drop_idle(self, address: str | None) -> None:
+    def _is_crowded(self, address: str) -> bool:
+        return self._has_most(address) or len(self._open) >= self.limits.total
+
+    def _has_most(self, address: str) -> bool:
+        return self._by_address[address] >= self.limits.by_address
+
+    def _drop_idle(self, address: str | None, *, but_new: bool = True) -> bool:
+        """Drop the oldest that has not sent a whole head, by default none that has just come; returns if one was."""
+        just_now_s = self.clock() - _JUST_COME_S
         for protocol in self._open:
-            if protocol.is_idle and address in (None, protocol.address):
+            is_new = protocol.silent_since_s is not None and protocol.silent_since_s > just_now_s
+            if protocol.is_idle and address in (None, protocol.address) and not (but_new and is_new):
                 protocol.abort()
-                return
+                return True
+        return False
 
 
 class LimitedProtocol(H11Protocol):
@@ -175,6 +185,8 @@ class LimitedProtocol(H11Protocol):
         self._admitted = True
         self._clock = connections.clock
         self._awaited_since_s = self._clock()
+        self.silent_since_s: float | None = self._awaited_since_s
+        """Since when it has not sent a byte; None once it has."""
         self._body: _Progress | None = None
         self._unread: _Progress | None = None
         self._unread_bytes = 0
@@ -201,6 +213,7 @@ class LimitedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; note what the client owes from here on."""
+        self.silent_since_s = None
         if self._body is not None:
             self._body.moved_bytes += len(data)
         elif self.is_idle and self.timeout_keep_alive_task is not None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from comfypin.errors.workflow import WorkflowNotFound
-from comfypin.serve.workflows import WorkflowFolder
+
+from comfypin.jobs.workflow_library import WorkflowFolder
+from comfypin.workflow.errors import WorkflowNotFound
 
 
 @pytest.mark.parametrize("name", ["x" * 3000, "é" * 200, "a\x00b", "..", ""])

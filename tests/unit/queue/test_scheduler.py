@@ -14,7 +14,7 @@ import pytest
 from comfypin.engine.errors import PromptLost
 from comfypin.jobs.interface import Handle, Outcome, Progress, State, nobody
 from comfypin.queue import sqlite as jobs
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.errors import JobsUnusable, JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.scheduler import JobQueue, QueueLimits
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import Webhooks
@@ -213,3 +213,22 @@ async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
     assert await store.prune(ended_before=time.time() - 60, max_bytes=2500) == 2
     assert await store.prune(ended_before=time.time(), max_bytes=1 << 30) == 2
     store.close()
+
+
+async def test_jobs_are_not_accepted_into_a_file_that_was_removed(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    async with a_queue(tmp_path / "state", Work()) as queue:
+        (tmp_path / "state").rename(tmp_path / "away")
+        with pytest.raises(JobsUnusable, match="it was removed"):
+            await send(queue, "ok")
+        assert queue.unhealthy
+        (tmp_path / "away").rename(tmp_path / "state")
+        assert await state(queue, await send(queue, "ok")) == "COMPLETED"
+
+
+async def test_jobs_are_not_accepted_into_a_file_that_another_has_replaced(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        (tmp_path / "jobs.sqlite").rename(tmp_path / "older.sqlite")
+        (tmp_path / "jobs.sqlite").touch()
+        with pytest.raises(JobsUnusable, match="another file has taken its place"):
+            await send(queue, "ok")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,8 +158,20 @@ async def test_a_job_that_is_waited_for_is_not_a_slow_client() -> None:
 async def test_a_new_connection_takes_the_place_of_the_oldest_that_sent_no_head() -> None:
     async with limited() as server:
         silent = [await server.connect() for _ in range(4)]
+        server.sweep_after(1)
         assert await (await server.connect()).status(OTHER) == 200
         assert [await client.is_ended() for client in silent] == [True, False, False, False]
+
+
+async def test_a_connection_that_has_just_come_is_not_taken_for_one_that_sends_nothing() -> None:
+    async with limited(by_address=2, total=20) as server:
+        for _ in range(2):
+            await server.connect(HALF_BODY)
+        pinging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+        for client in pinging:  # all are there before the server looks
+            client.sendall(PING)
+        statuses = [await Client(*await asyncio.open_connection(sock=client)).status(b"") for client in pinging]
+        assert statuses == [200] * 5
 
 
 @pytest.mark.parametrize("limits", [{"total": 3}, {"by_address": 3}])

@@ -1,0 +1,54 @@
+"""Brings a file of jobs that an older version wrote to what this one promises: no secret outlives its job."""
+
+import contextlib
+import json
+import sqlite3
+
+from comfypin.jobs.secret_fields import holds_secret, is_secret_address
+
+_VERSION = 1  # PRAGMA user_version: 0 is a new file, or one in which inputs stayed until their jobs were dropped
+
+
+def forget_older_inputs(base: sqlite3.Connection) -> None:
+    """Remove what ended jobs of an older version left, from the free pages too. Raises `sqlite3.Error`.
+
+    A disk without room for the free pages' turn is no failure: the next open tries again.
+    """
+    if base.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
+        return
+    is_new = base.execute("SELECT NOT EXISTS (SELECT 1 FROM jobs)").fetchone()[0]
+    base.execute("BEGIN IMMEDIATE")
+    try:
+        _note_secrets(base)
+        base.execute(
+            "UPDATE jobs SET input = '{}', size = 2 + length(COALESCE(output, '')) "
+            "WHERE ended_at IS NOT NULL AND (secret OR state IN ('COMPLETED', 'CANCELLED'))"
+        )
+        base.execute(
+            "UPDATE jobs SET webhook = NULL WHERE ended_at IS NOT NULL AND NOT webhook_owed "
+            "AND (secret OR state IN ('COMPLETED', 'CANCELLED'))"
+        )
+        base.execute("COMMIT")
+    except BaseException:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+        raise
+    with contextlib.suppress(sqlite3.OperationalError):
+        if not is_new:
+            base.execute("VACUUM")  # older versions did not overwrite what they freed
+        base.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _note_secrets(base: sqlite3.Connection) -> None:
+    """Judge by today's rules the jobs whose inputs stay: those that wait, and those that may be retried."""
+    staying = "SELECT id, input, webhook FROM jobs WHERE NOT secret AND state NOT IN ('COMPLETED', 'CANCELLED')"
+    for job_id, text, webhook in base.execute(staying).fetchall():
+        if holds_secret(_parsed(text)) or is_secret_address(webhook or ""):
+            base.execute("UPDATE jobs SET secret = 1 WHERE id = ?", (job_id,))
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
