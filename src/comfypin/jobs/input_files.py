@@ -17,6 +17,7 @@ from comfypin.http.client import HttpClient, shown_url
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import DeadlineExceeded, HttpError
 from comfypin.jobs.base64_text import decode_base64
+from comfypin.jobs.errors import InputUnusable
 from comfypin.jobs.request import JobInput
 from comfypin.machine_errors import is_full, reason_of
 from comfypin.storage.interface import ObjectStore
