@@ -169,8 +169,8 @@ def _wait_for(bucket: Path, name: str) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from comfypin.lease import leased
-with leased(Path(sys.argv[1]), purpose="hold it", ttl_s=2) as lease:
+from comfypin.lease import acquire
+with acquire(Path(sys.argv[1]), purpose="hold it", ttl_s=2) as lease:
     print("held", flush=True)
     for line in sys.stdin:
         lease.check()

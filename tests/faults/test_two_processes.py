@@ -15,7 +15,7 @@ from comfypin.env.layout import Home
 from comfypin.env.receipt import read_receipt
 from comfypin.env.status import env_status
 from comfypin.folder_use import using
-from comfypin.lease import leased
+from comfypin.lease import acquire
 from comfypin.lock.codec import env_digest, read_lock, render
 from comfypin.lock.model import Lock
 from tests.support.door import DEMO_WORKFLOW
@@ -111,7 +111,7 @@ def test_who_makes_an_env_current_waits_for_another_that_does(
     cache, home = release.root / "cache", tmp_path / "home"
     for path in files:
         finish(start(cache, "realize", path, "--home", home))
-    with leased(Home(root=home).lease("current")):
+    with acquire(Home(root=home).lease("current")):
         process = start(cache, "realize", files[0], "--home", home)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(3)
