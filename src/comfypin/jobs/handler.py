@@ -128,9 +128,9 @@ class Handler:
         deadline = Deadline(min(timeout_s, _OPEN_BUCKET_WITHIN_S))
         try:
             yield deadline
-        except BaseException:
-            if deadline.is_set:
-                deadline.cancel()  # it was never opened
+        except BaseException as error:
+            if deadline.is_set or isinstance(error, GeneratorExit):
+                deadline.cancel()  # it was never opened, or nobody is left to abort anything
             else:
                 # Not at once: an upload in parts that was begun should be aborted.
                 last = threading.Timer(_TAKE_BACK_WITHIN_S, deadline.cancel)

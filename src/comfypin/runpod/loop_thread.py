@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+_CLEAN_UP_WITHIN_S = 5.0
 
 
 class LoopThread:
@@ -19,8 +20,24 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, name="engine loop", daemon=True)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the loop and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        """Run a coroutine on the loop and wait for its result; if the wait is broken off, so is the coroutine."""
+        ended = threading.Event()
+
+        async def guarded() -> Result:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(guarded(), self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            # A signal of ours (`Stopped`) ends the wait alone. Left as it is, the coroutine would clean up when the
+            # interpreter collects it, where no thread can be started and no folder is removed.
+            if not future.done() and future.cancel():
+                ended.wait(_CLEAN_UP_WITHIN_S)
+            raise
 
     def enter(self, context: AbstractAsyncContextManager[Result]) -> Result:
         """Enter a context on the loop."""
