@@ -67,11 +67,11 @@ def _home(arguments: argparse.Namespace) -> "Home":
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from comfypin.env.status import env_status
+    from comfypin.env.status import check_env
 
     home = _home(arguments)
     lock = _lock(arguments, home)
-    status = env_status(home, lock)
+    status = check_env(home, lock)
     if lock is not None and not arguments.no_models:
         status = replace(status, drifts=(*status.drifts, *_model_drifts(lock, arguments)))
     if arguments.json:
@@ -108,18 +108,20 @@ def _pack(arguments: argparse.Namespace) -> int:
     from comfypin.wiring import open_shelf
 
     home = _home(arguments)
-    receipt = read_receipt(home.current)
+    receipt = read_receipt(home.current_link)
     if receipt is None:
         raise NothingRealized(home=home.root)
-    build = home.build(receipt.key)
-    address = open_shelf(arguments.place, arguments.settings).publish(build, pack_name(receipt.key, receipt.platform))
+    build = home.build_folder(receipt.key)
+    address = open_shelf(arguments.place, arguments.settings).publish_env(
+        build, pack_name(receipt.key, receipt.platform)
+    )
     print(json.dumps({"pack": address}) if arguments.json else address)
     return 0
 
 
 def _gc(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
-    from comfypin.env.gc import collect, find_garbage
+    from comfypin.env.gc import collect_garbage, find_garbage
     from comfypin.lock.codec import read_lock
     from comfypin.wiring import source_places
 
@@ -130,7 +132,7 @@ def _gc(arguments: argparse.Namespace) -> int:
         kept.append(read_lock(home.lock_copy).lock)
     garbage = find_garbage(home, kept, places)
     total = sum(item.size_bytes for item in garbage)
-    freed = collect(home, garbage, places) if arguments.yes else None
+    freed = collect_garbage(home, garbage, places) if arguments.yes else None
     if arguments.json:
         facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total, "freed_bytes": freed}
         print(json.dumps(facts, indent=2, sort_keys=True))

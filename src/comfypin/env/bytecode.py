@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from comfypin.env.layout import BYTECODE, COMFYUI, VENV, site_packages, venv_python
-from comfypin.tools.process import run
+from comfypin.env.layout import BYTECODE_FILE, COMFYUI_FOLDER, VENV_FOLDER, site_packages, venv_python
+from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment
 
 COMPILE_TIMEOUT_S = 3600.0
@@ -25,11 +25,11 @@ def compile_modules(build: Path, scratch: Path) -> dict[str, Path]:
     """
     build = build.resolve()
     environment = {**clean_environment(), "PYTHONPYCACHEPREFIX": str(scratch)}
-    for folder, mode in ((site_packages(build), "unchecked-hash"), (build / COMFYUI, "checked-hash")):
+    for folder, mode in ((site_packages(build), "unchecked-hash"), (build / COMFYUI_FOLDER, "checked-hash")):
         command: list[str | Path] = [venv_python(build), "-m", "compileall", "-q", "-q", "-j", "0"]
         command += ["--invalidation-mode", mode]
         # Templates and files for other Pythons do not compile; that is no failure, nobody imports them.
-        run([*command, "-s", build, folder], cwd=scratch, env=environment, timeout_s=COMPILE_TIMEOUT_S)
+        run_program([*command, "-s", build, folder], cwd=scratch, env=environment, timeout_s=COMPILE_TIMEOUT_S)
     root = scratch / str(build).lstrip("/")
     found = {}
     for path in root.rglob("*.pyc"):
@@ -40,19 +40,19 @@ def compile_modules(build: Path, scratch: Path) -> dict[str, Path]:
 
 def list_bytecode(modules: Mapping[str, Path]) -> bytes:
     """The packages' byte-code among these by sha256, as a pack brings it (JSON)."""
-    names = sorted(name for name in modules if name.startswith(f"{VENV}/"))
+    names = sorted(name for name in modules if name.startswith(f"{VENV_FOLDER}/"))
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda name: hashlib.sha256(modules[name].read_bytes()).hexdigest(), names)
         return json.dumps(dict(zip(names, digests, strict=True)), separators=(",", ":")).encode()
 
 
-def changed_bytecode(build: Path) -> tuple[str, ...]:
+def find_changed_bytecode(build: Path) -> tuple[str, ...]:
     """The packages' byte-code that is not what the env's pack brought; what was removed is made anew by Python.
 
     Empty for an env that was built here: its byte-code is Python's own, which compares it with the source.
     """
     try:
-        listed = json.loads((build / BYTECODE).read_bytes())
+        listed = json.loads((build / BYTECODE_FILE).read_bytes())
         expected = {str(name): str(digest) for name, digest in listed.items()}
     except (OSError, ValueError, AttributeError):
         return ()
@@ -60,13 +60,13 @@ def changed_bytecode(build: Path) -> tuple[str, ...]:
         return tuple(
             name
             for name, same in zip(
-                expected, pool.map(_is_same, (build / name for name in expected), expected.values()), strict=True
+                expected, pool.map(_matches_digest, (build / name for name in expected), expected.values()), strict=True
             )
             if not same
         )
 
 
-def _is_same(path: Path, digest: str) -> bool:
+def _matches_digest(path: Path, digest: str) -> bool:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == digest
     except FileNotFoundError:

@@ -129,7 +129,7 @@ class ProbeFailed(EnvError):
         )
 
 
-class DiskTooSmall(EnvError):
+class NoRoomForEnv(EnvError):
     """There is not enough free space for what is to be made; found out before anything was made."""
 
     def __init__(self, *, where: Path, need_bytes: int, free_bytes: int, what: str) -> None:

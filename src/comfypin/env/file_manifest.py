@@ -19,15 +19,22 @@ from pathlib import Path
 
 from comfypin.atomic_files import reading_buffer, write_atomically
 from comfypin.digest import Digest
-from comfypin.env.layout import BYTECODE, COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
+from comfypin.env.layout import BYTECODE_FILE, COMFYUI_FOLDER, MANIFEST_FILE, RECEIPT_FILE, STATE_FOLDERS, VENV_FOLDER
 
 SMALL_BYTES = 1 << 20
 # How a pipe, a socket or a device is listed: as a link that leads nowhere. Opening one could wait for ever.
-NO_FILE = "/dev/null/not-a-file"
+NOT_A_FILE = "/dev/null/not-a-file"
 _LEFT_OUT_FOLDERS = frozenset({"__pycache__"})
-_STATE = frozenset(f"{COMFYUI}/{folder}" for folder in STATE_FOLDERS)
+_STATE_PATHS = frozenset(f"{COMFYUI_FOLDER}/{folder}" for folder in STATE_FOLDERS)
 _LEFT_OUT_FILES = frozenset(
-    {RECEIPT, MANIFEST, BYTECODE, f"{VENV}/pyvenv.cfg", f"{VENV}/.lock", f"{COMFYUI}/extra_model_paths.yaml"}
+    {
+        RECEIPT_FILE,
+        MANIFEST_FILE,
+        BYTECODE_FILE,
+        f"{VENV_FOLDER}/pyvenv.cfg",
+        f"{VENV_FOLDER}/.lock",
+        f"{COMFYUI_FOLDER}/extra_model_paths.yaml",
+    }
 )
 
 
@@ -41,7 +48,7 @@ class FileFact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class FileManifest:
     """The files and links of a build, by path relative to it, with `/`."""
 
     files: Mapping[str, FileFact]
@@ -50,7 +57,7 @@ class Manifest:
     @property
     def digest(self) -> Digest:
         """One digest of all of it."""
-        return Digest.of(self.data)
+        return Digest.of(self.canonical_bytes)
 
     @property
     def size_bytes(self) -> int:
@@ -58,14 +65,14 @@ class Manifest:
         return sum(fact.size_bytes for fact in self.files.values())
 
     @cached_property
-    def data(self) -> bytes:
+    def canonical_bytes(self) -> bytes:
         """As it is stored, canonical and compact: there can be 40,000 files."""
         files = {path: [fact.size_bytes, fact.sha256, int(fact.executable)] for path, fact in self.files.items()}
         return json.dumps({"files": files, "links": dict(self.links)}, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Manifest":
-        """Read `data`. Raises `ValueError` for anything else."""
+    def from_bytes(cls, data: bytes) -> "FileManifest":
+        """Read `canonical_bytes`. Raises `ValueError` for anything else."""
         try:
             tree = json.loads(data)
             files = {
@@ -79,30 +86,30 @@ class Manifest:
 
 
 # Size in bytes and time of change in ns.
-Stamp = tuple[int, int]
+FileStamp = tuple[int, int]
 
 
-def survey(build: Path) -> Manifest:
+def hash_files(build: Path) -> FileManifest:
     """Hash every file of a build, with as many threads as there are cores."""
-    return survey_and_stamp(build)[0]
+    return hash_and_stamp_files(build)[0]
 
 
-def survey_and_stamp(build: Path) -> tuple[Manifest, dict[str, Stamp]]:
-    """Hash every file of a build, and say how each stood then, as `stamps` does."""
+def hash_and_stamp_files(build: Path) -> tuple[FileManifest, dict[str, FileStamp]]:
+    """Hash every file of a build, and say how each stood then, as `stamp_files` does."""
     files: dict[str, FileFact] = {}
-    seen: dict[str, Stamp] = {}
+    seen: dict[str, FileStamp] = {}
     small: list[list[tuple[str, int, bool]]] = [[]]
     large: list[list[tuple[str, int, bool]]] = []
     links: dict[str, str] = {}
     batch_bytes = 0
-    for path, entry in walk(build):
+    for path, entry in walk_files(build):
         status = entry.stat(follow_symlinks=False)
         seen[path] = (status.st_size, status.st_mtime_ns)
         if entry.is_symlink():
             links[path] = os.readlink(entry.path)  # noqa: PTH115  (a DirEntry, tens of thousands of them)
             continue
         if not stat.S_ISREG(status.st_mode):
-            links[path] = NO_FILE
+            links[path] = NOT_A_FILE
             continue
         item = (path, status.st_size, bool(status.st_mode & 0o100))
         if status.st_size > SMALL_BYTES:
@@ -117,22 +124,22 @@ def survey_and_stamp(build: Path) -> tuple[Manifest, dict[str, Stamp]]:
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="hash") as pool:
         for batch in pool.map(lambda batch: _hash_batch(build, batch), [*large, *small]):
             files.update(batch)
-    return Manifest(files=files, links=links), seen
+    return FileManifest(files=files, links=links), seen
 
 
-def stamps(build: Path, under: str = "") -> dict[str, Stamp]:
+def stamp_files(build: Path, under: str = "") -> dict[str, FileStamp]:
     """Size and mtime (ns) of every file that a manifest lists: enough to see who wrote since a moment ago.
 
     `under` is a folder of the build, if only its files are asked for.
     """
     found = {}
-    for path, entry in walk(build, under):
+    for path, entry in walk_files(build, under):
         status = entry.stat(follow_symlinks=False)
         found[path] = (status.st_size, status.st_mtime_ns)
     return found
 
 
-def walk(build: Path, under: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+def walk_files(build: Path, under: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     """Every file and link of a build, or of one of its folders, that a manifest lists, with its path in the build."""
     waiting = [(f"{under}/" if under else "", str(build / under))]
     while waiting:
@@ -141,14 +148,14 @@ def walk(build: Path, under: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"
             for entry in entries:
                 path = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _LEFT_OUT_FOLDERS and path not in _STATE:
+                    if entry.name not in _LEFT_OUT_FOLDERS and path not in _STATE_PATHS:
                         waiting.append((path + "/", entry.path))
-                elif path not in _LEFT_OUT_FILES and not path.startswith(f"{VENV}/bin/python"):
+                elif path not in _LEFT_OUT_FILES and not path.startswith(f"{VENV_FOLDER}/bin/python"):
                     yield path, entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class FileChanges:
     """What a build has that its manifest has not, and the other way round."""
 
     edited: tuple[str, ...] = ()
@@ -159,7 +166,7 @@ class Changes:
         return bool(self.edited or self.missing or self.added)
 
 
-def compare(wanted: Manifest, found: Manifest) -> Changes:
+def compare_manifests(wanted: FileManifest, found: FileManifest) -> FileChanges:
     """Compare two manifests (pure)."""
     edited = [path for path, fact in wanted.files.items() if path in found.files and found.files[path] != fact]
     edited += [path for path, target in wanted.links.items() if path in found.links and found.links[path] != target]
@@ -167,31 +174,33 @@ def compare(wanted: Manifest, found: Manifest) -> Changes:
     there = wanted.files.keys() | wanted.links.keys()
     # A file that became a link, or a link that became a file.
     edited += sorted((wanted.files.keys() & found.links.keys()) | (wanted.links.keys() & found.files.keys()))
-    return Changes(edited=tuple(sorted(edited)), missing=tuple(sorted(there - here)), added=tuple(sorted(here - there)))
+    return FileChanges(
+        edited=tuple(sorted(edited)), missing=tuple(sorted(there - here)), added=tuple(sorted(here - there))
+    )
 
 
-def read_manifest(build: Path) -> Manifest | None:
+def read_manifest(build: Path) -> FileManifest | None:
     """The manifest of a build, or None where it is missing or damaged."""
     try:
-        return Manifest.from_bytes((build / MANIFEST).read_bytes())
+        return FileManifest.from_bytes((build / MANIFEST_FILE).read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def write_manifest(build: Path, manifest: Manifest) -> None:
+def write_manifest(build: Path, manifest: FileManifest) -> None:
     """Store a manifest in its build."""
-    write_atomically(build / MANIFEST, manifest.data)
+    write_atomically(build / MANIFEST_FILE, manifest.canonical_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class InstalledRecord:
     """The RECORD of an installed distribution: its folder's name and each listed file with its sha256 (or None)."""
 
     folder: str
     files: Mapping[str, str | None]
 
     @property
-    def name(self) -> str:
+    def package_name(self) -> str:
         """The distribution's name as its folder spells it."""
         return self.folder.removesuffix(".dist-info").rpartition("-")[0]
 
@@ -201,22 +210,24 @@ class Record:
         return self.folder.removesuffix(".dist-info").rpartition("-")[2]
 
 
-def read_records(site: Path) -> tuple[Record, ...]:
+def read_records(site: Path) -> tuple[InstalledRecord, ...]:
     """The RECORD of every distribution in a site-packages folder, by name; paths are relative to that folder."""
     return tuple(
-        Record(folder=folder.name, files=dict(_record_rows(folder / "RECORD")))
+        InstalledRecord(folder=folder.name, files=dict(_read_record_rows(folder / "RECORD")))
         for folder in sorted(site.glob("*.dist-info"))
     )
 
 
-def record_mismatches(records: Sequence[Record], site: str, manifest: Manifest) -> dict[str, list[str]]:
+def find_record_mismatches(
+    records: Sequence[InstalledRecord], site: str, manifest: FileManifest
+) -> dict[str, list[str]]:
     """Files that are not what their RECORD says, by distribution (pure).
 
     This is what catches a file that was edited through a hard link in uv's cache: hashes guard uv's downloads, nothing
     guards what it has unpacked. `site` is the site-packages folder relative to the build.
     """
     wrong: dict[str, list[str]] = {}
-    fought = contested(records)
+    fought = find_contested_files(records)
     for record in records:
         for path, sha256 in record.files.items():
             if sha256 is None or "__pycache__/" in path or path in fought:
@@ -233,7 +244,7 @@ def record_mismatches(records: Sequence[Record], site: str, manifest: Manifest) 
     return wrong
 
 
-def contested(records: Iterable[Record]) -> frozenset[str]:
+def find_contested_files(records: Iterable[InstalledRecord]) -> frozenset[str]:
     """The files that several packages say are theirs, with different content: one of them is there (pure)."""
     claims: dict[str, str | None] = {}
     found = set()
@@ -244,17 +255,17 @@ def contested(records: Iterable[Record]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _record_rows(path: Path) -> Iterator[tuple[str, str | None]]:
+def _read_record_rows(path: Path) -> Iterator[tuple[str, str | None]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.reader(file):
                 if len(row) == 3:
-                    yield row[0], _record_digest(row[1])
+                    yield row[0], _parse_record_digest(row[1])
     except (OSError, ValueError, csv.Error):
         return
 
 
-def _record_digest(text: str) -> str | None:
+def _parse_record_digest(text: str) -> str | None:
     algorithm, _, value = text.partition("=")
     if algorithm != "sha256":
         return None
@@ -270,13 +281,13 @@ def _hash_batch(build: Path, batch: list[tuple[str, int, bool]]) -> list[tuple[s
     for path, size, executable in batch:
         descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            facts.append((path, FileFact(size, hash_open(descriptor, size), executable)))
+            facts.append((path, FileFact(size, hash_descriptor(descriptor, size), executable)))
         finally:
             os.close(descriptor)
     return facts
 
 
-def hash_open(descriptor: int, size_bytes: int) -> str:
+def hash_descriptor(descriptor: int, size_bytes: int) -> str:
     """The sha256, as hex, of an open file that had this size a moment ago."""
     if size_bytes <= SMALL_BYTES:
         # One byte more than it had: a file that grew meanwhile has another digest, whatever it begins with.

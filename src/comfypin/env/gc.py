@@ -10,27 +10,32 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.env.cache.package_cache import remove_folder
-from comfypin.env.cache.package_gc import Links, find_unneeded, remove_from_uv
-from comfypin.env.cache.source_gc import remove_source, unneeded_archives, unneeded_commits, unneeded_notes
-from comfypin.env.install.sources import SourcePlaces
-from comfypin.env.layout import PACKING, RECEIPT, TEMPORARY, Home
+from comfypin.env.cache.package_cache import remove_package
+from comfypin.env.cache.package_gc import LinkCounts, find_unneeded_packages, remove_from_uv
+from comfypin.env.cache.source_gc import (
+    find_unneeded_archives,
+    find_unneeded_commits,
+    find_unneeded_notes,
+    remove_source,
+)
+from comfypin.env.install.sources import SourceLocations
+from comfypin.env.layout import PACKING_PREFIX, RECEIPT_FILE, TEMPORARY_PREFIX, Home
 from comfypin.lease import Lease, holder_of, is_dead, try_acquire
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 
-Kind = Literal["left-over", "env", "package", "download", "commit", "archive", "note"]
+GarbageKind = Literal["left-over", "env", "package", "download", "commit", "archive", "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Garbage:
+class EnvGarbage:
     """One thing that would go: where it is, what it is, and how many bytes that frees, in the order of a list of them.
 
     `name` is that of a package, for a `download` in uv's cache.
     """
 
     path: Path
-    kind: Kind
+    kind: GarbageKind
     what: str
     size_bytes: int
     name: str = ""
@@ -39,45 +44,45 @@ class Garbage:
         return {"path": str(self.path), "kind": self.kind, "what": self.what, "size_bytes": self.size_bytes}
 
 
-def find_garbage(home: Home, kept: Sequence[Lock], places: SourcePlaces) -> list[Garbage]:
+def find_garbage(home: Home, kept: Sequence[Lock], places: SourceLocations) -> list[EnvGarbage]:
     """Builds that neither a kept lock nor the link `current` means, what unfinished runs left, cached packages that
     neither a kept lock pins nor a remaining env shares, and sources of no kept lock. Changes nothing.
     """
     needed = {env_digest(lock).hex for lock in kept}
-    current = home.current.readlink().name if home.current.is_symlink() else None
-    found, links = [], Links()
-    for path in sorted(home.builds.iterdir()) if home.builds.is_dir() else ():
-        if path.name.startswith(TEMPORARY):
-            if _abandoned(home, path.name):
-                freed = links.freed_by(path)
-                found.append(Garbage(path=path, kind="left-over", what="left by a killed run", size_bytes=freed))
+    current = home.current_link.readlink().name if home.current_link.is_symlink() else None
+    found, links = [], LinkCounts()
+    for path in sorted(home.builds_folder.iterdir()) if home.builds_folder.is_dir() else ():
+        if path.name.startswith(TEMPORARY_PREFIX):
+            if _is_abandoned(home, path.name):
+                freed = links.count_freed_bytes(path)
+                found.append(EnvGarbage(path=path, kind="left-over", what="left by a killed run", size_bytes=freed))
         elif path.name != current and path.name[:64] not in needed:
-            freed = links.freed_by(path)
-            found.append(Garbage(path=path, kind="env", what="an env of no kept lock", size_bytes=freed))
-    unneeded = find_unneeded(places, kept, links)
+            freed = links.count_freed_bytes(path)
+            found.append(EnvGarbage(path=path, kind="env", what="an env of no kept lock", size_bytes=freed))
+    unneeded = find_unneeded_packages(places, kept, links)
     for path in unneeded.installed:
-        freed = links.freed_by(path)
-        found.append(Garbage(path=path, kind="package", what="a package of no kept lock", size_bytes=freed))
+        freed = links.count_freed_bytes(path)
+        found.append(EnvGarbage(path=path, kind="package", what="a package of no kept lock", size_bytes=freed))
     for name, folders in unneeded.in_uv.items():
-        freed = sum(links.freed_by(folder) for folder in folders)
+        freed = sum(links.count_freed_bytes(folder) for folder in folders)
         what = f"{name}, which uv downloaded for no kept lock"
-        found.append(Garbage(path=places.uv_cache, kind="download", what=what, size_bytes=freed, name=name))
-    return [*found, *_sources(places, kept, links)]
+        found.append(EnvGarbage(path=places.uv_cache, kind="download", what=what, size_bytes=freed, name=name))
+    return [*found, *_find_source_garbage(places, kept, links)]
 
 
-def _sources(places: SourcePlaces, kept: Sequence[Lock], links: Links) -> Iterator[Garbage]:
-    groups: tuple[tuple[Kind, str, Sequence[Path]], ...] = (
-        ("commit", "a commit of no kept lock", unneeded_commits(places, kept)),
-        ("archive", "a node's archive of no kept lock", unneeded_archives(places, kept)),
-        ("note", "the note that an env of no kept lock has started", unneeded_notes(places, kept)),
+def _find_source_garbage(places: SourceLocations, kept: Sequence[Lock], links: LinkCounts) -> Iterator[EnvGarbage]:
+    groups: tuple[tuple[GarbageKind, str, Sequence[Path]], ...] = (
+        ("commit", "a commit of no kept lock", find_unneeded_commits(places, kept)),
+        ("archive", "a node's archive of no kept lock", find_unneeded_archives(places, kept)),
+        ("note", "the note that an env of no kept lock has started", find_unneeded_notes(places, kept)),
     )
     for kind, what, paths in groups:
         for path in paths:
-            freed = links.freed_by(path) if path.is_dir() else path.stat().st_size
-            yield Garbage(path=path, kind=kind, what=what, size_bytes=freed)
+            freed = links.count_freed_bytes(path) if path.is_dir() else path.stat().st_size
+            yield EnvGarbage(path=path, kind=kind, what=what, size_bytes=freed)
 
 
-def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int:
+def collect_garbage(home: Home, garbage: Iterable[EnvGarbage], places: SourceLocations) -> int:
     """Remove what was found, and say how many bytes went; a build that somebody works on now is left."""
     freed = 0
     downloads = []
@@ -87,7 +92,7 @@ def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int
         if item.kind == "left-over":
             shutil.rmtree(item.path, ignore_errors=True)
         elif item.kind == "package":
-            remove_folder(item.path)
+            remove_package(item.path)
         elif item.kind == "download":
             downloads.append(item.name)
         elif item.kind in {"commit", "archive", "note"}:
@@ -99,19 +104,19 @@ def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int
 
 
 def _remove_build(home: Home, build: Path) -> bool:
-    held = try_acquire(home.lease(build.name), purpose="remove an env")
+    held = try_acquire(home.lease_path(build.name), purpose="remove an env")
     if not isinstance(held, Lease):
         return False
     with held:
         # The receipt goes first: killed here, what is left is not taken for whole.
-        (build / RECEIPT).unlink(missing_ok=True)
+        (build / RECEIPT_FILE).unlink(missing_ok=True)
         shutil.rmtree(build, ignore_errors=True)
     return True
 
 
-def _abandoned(home: Home, name: str) -> bool:
+def _is_abandoned(home: Home, name: str) -> bool:
     """Whether the run that made a temporary folder is over: it died here, or nobody holds the lease of its key."""
-    key, _, token = name.removeprefix(TEMPORARY).partition("@")
-    if name.startswith(PACKING):
+    key, _, token = name.removeprefix(TEMPORARY_PREFIX).partition("@")
+    if name.startswith(PACKING_PREFIX):
         return is_dead(token)
-    return is_dead(token) or holder_of(home.lease(key)) is None
+    return is_dead(token) or holder_of(home.lease_path(key)) is None

@@ -11,15 +11,15 @@ from typing import Any
 
 from comfypin.atomic_files import write_atomically
 from comfypin.env.errors import PackagesUnavailable, PythonMissing
-from comfypin.env.layout import VENV, venv_python
+from comfypin.env.layout import VENV_FOLDER, venv_python
 from comfypin.env.package_selection import Interpreter, machine_name
 from comfypin.lease import process_token
 from comfypin.tools.errors import ToolTimedOut
-from comfypin.tools.process import run
-from comfypin.tools.uv import clean_environment, uv
+from comfypin.tools.process import run_program
+from comfypin.tools.uv import clean_environment, run_uv
 
 # Asked of the interpreter itself: its `sys` decides which wheels fit, not ours.
-_QUESTION = """
+_FACTS_SCRIPT = """
 import json, os, platform, sys, sysconfig
 v = sys.version_info
 print(json.dumps({
@@ -36,9 +36,9 @@ print(json.dumps({
 """
 
 
-_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3] if sys.implementation.name == 'cpython' else '')"
-CONFIG = "pyvenv.cfg"
-_SETTINGS = ("implementation = CPython", "include-system-site-packages = false", "relocatable = true")
+_VERSION_SCRIPT = "import sys; print('%d.%d.%d' % sys.version_info[:3] if sys.implementation.name == 'cpython' else '')"
+VENV_CONFIG_FILE = "pyvenv.cfg"
+_VENV_SETTINGS = ("implementation = CPython", "include-system-site-packages = false", "relocatable = true")
 
 
 def find_interpreter(version: str, *, notes: Path | None = None, uv_cache: Path | None = None) -> Interpreter:
@@ -49,63 +49,63 @@ def find_interpreter(version: str, *, notes: Path | None = None, uv_cache: Path 
     """
     minor = ".".join(version.split(".")[:2])
     note = notes / f"{minor}.json" if notes else None
-    if note is not None and (facts := _noted(note)) is not None:
-        return _interpreter(facts)
-    facts = _on_path(minor) or _by_uv(minor, uv_cache)
+    if note is not None and (facts := _read_note(note)) is not None:
+        return _parse_facts(facts)
+    facts = _find_on_path(minor) or _find_with_uv(minor, uv_cache)
     if note is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-            write_atomically(note, json.dumps({**facts, **_seen(facts)}).encode(), durable=False)
-    return _interpreter(facts)
+            write_atomically(note, json.dumps({**facts, **_note_conditions(facts)}).encode(), durable=False)
+    return _parse_facts(facts)
 
 
-def _on_path(minor: str) -> dict[str, Any] | None:
+def _find_on_path(minor: str) -> dict[str, Any] | None:
     """What `python3.12` on PATH says of itself, where it is a plain CPython: it takes a third of the time uv takes."""
     program = shutil.which(f"python{minor}")
     if program is None:
         return None
     with contextlib.suppress(PythonMissing, ToolTimedOut, ValueError, KeyError, TypeError):
-        facts = _ask(Path(program))
+        facts = _ask_interpreter(Path(program))
         # A virtual environment that has a copy of an interpreter can be gone tomorrow.
-        copied = (Path(facts["base"]).parent.parent / CONFIG).exists()
+        copied = (Path(facts["base"]).parent.parent / VENV_CONFIG_FILE).exists()
         plain = facts["version"].startswith(f"{minor}.") and facts["cache_tag"].startswith("cpython-")
         return facts if plain and not copied else None
     return None
 
 
-def _by_uv(minor: str, uv_cache: Path | None) -> dict[str, Any]:
+def _find_with_uv(minor: str, uv_cache: Path | None) -> dict[str, Any]:
     """What the interpreter says of itself that uv finds: also one of uv's own. Raises `PythonMissing`."""
-    found = uv(["python", "find", "--no-project", "--system", minor], cache=uv_cache, timeout_s=60)
-    path = Path(found.text.strip())
+    found = run_uv(["python", "find", "--no-project", "--system", minor], cache=uv_cache, timeout_s=60)
+    path = Path(found.stdout_text.strip())
     if found.exit_code or not path.is_file():
         raise PythonMissing(version=minor, reason="uv finds none on PATH or among its own")
-    return _ask(path)
+    return _ask_interpreter(path)
 
 
-def _noted(note: Path) -> dict[str, Any] | None:
+def _read_note(note: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads(note.read_bytes())
-        return facts if isinstance(facts, dict) and _seen(facts).items() <= facts.items() else None
+        return facts if isinstance(facts, dict) and _note_conditions(facts).items() <= facts.items() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _seen(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _note_conditions(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What must not have changed for a note to hold."""
     status = Path(facts["base"]).stat()
     kernel = platform.release()
     return {"mtime_ns": status.st_mtime_ns, "size": status.st_size, "path": os.environ.get("PATH"), "kernel": kernel}
 
 
-def _ask(path: Path) -> dict[str, Any]:
+def _ask_interpreter(path: Path) -> dict[str, Any]:
     """Ask an interpreter what it is. Raises `PythonMissing` where it does not run."""
-    asked = run([path, "-I", "-S", "-c", _QUESTION], env=clean_environment(), timeout_s=60)
+    asked = run_program([path, "-I", "-S", "-c", _FACTS_SCRIPT], env=clean_environment(), timeout_s=60)
     if asked.exit_code:
-        raise PythonMissing(version=path.name, reason=asked.complaint)
-    facts: dict[str, Any] = json.loads(asked.text)
+        raise PythonMissing(version=path.name, reason=asked.error_summary)
+    facts: dict[str, Any] = json.loads(asked.stdout_text)
     return facts
 
 
-def _interpreter(facts: Mapping[str, Any]) -> Interpreter:
+def _parse_facts(facts: Mapping[str, Any]) -> Interpreter:
     from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 
     major_minor = tuple(int(part) for part in facts["version"].split(".")[:2])
@@ -125,52 +125,54 @@ def _interpreter(facts: Mapping[str, Any]) -> Interpreter:
 
 def make_venv(build: Path, interpreter: Interpreter) -> None:
     """An empty venv, of what the interpreter and uv look at."""
-    library = build / VENV / "lib" / f"python{interpreter.minor}" / "site-packages"
+    library = build / VENV_FOLDER / "lib" / f"python{interpreter.minor_version}" / "site-packages"
     library.mkdir(parents=True)
-    (build / VENV / "lib64").symlink_to("lib")
-    rewire(build, interpreter)
+    (build / VENV_FOLDER / "lib64").symlink_to("lib")
+    rewire_venv(build, interpreter)
 
 
-def add_activation(build: Path, interpreter: Interpreter, uv_cache: Path) -> None:
+def add_activation_scripts(build: Path, interpreter: Interpreter, uv_cache: Path) -> None:
     """Give the venv the scripts that people source in their shells: uv's, from a venv that it makes beside."""
-    aside = build / f"{VENV}-aside"
-    made = uv(["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter.path, aside], cache=uv_cache)
+    aside = build / f"{VENV_FOLDER}-aside"
+    made = run_uv(
+        ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter.path, aside], cache=uv_cache
+    )
     if made.exit_code:
-        raise PackagesUnavailable(reason=made.complaint)
+        raise PackagesUnavailable(reason=made.error_summary)
     for script in (aside / "bin").iterdir():
         if not script.name.startswith("python"):
-            script.rename(build / VENV / "bin" / script.name)
+            script.rename(build / VENV_FOLDER / "bin" / script.name)
     shutil.rmtree(aside)
 
 
-def rewire(build: Path, interpreter: Interpreter) -> None:
+def rewire_venv(build: Path, interpreter: Interpreter) -> None:
     """Make the venv of a build run on this interpreter: what in it is absolute is written anew, atomically."""
-    lines = (f"home = {interpreter.path.parent}", f"version_info = {interpreter.version}", *_SETTINGS)
-    write_atomically(build / VENV / CONFIG, ("\n".join(lines) + "\n").encode())
+    lines = (f"home = {interpreter.path.parent}", f"version_info = {interpreter.version}", *_VENV_SETTINGS)
+    write_atomically(build / VENV_FOLDER / VENV_CONFIG_FILE, ("\n".join(lines) + "\n").encode())
     python = venv_python(build)
     python.parent.mkdir(parents=True, exist_ok=True)
     replace_link(python, str(interpreter.path))
-    for name in ("python3", f"python{interpreter.minor}"):
+    for name in ("python3", f"python{interpreter.minor_version}"):
         replace_link(python.with_name(name), "python")
 
 
-def is_wired(build: Path) -> bool:
+def is_venv_wired(build: Path) -> bool:
     """Whether the venv's settings are those that we write: one line more could let in the packages of the system."""
-    lines = [line for line in _config(build) if not line.startswith(("home = ", "version_info = "))]
-    return lines == list(_SETTINGS)
+    lines = [line for line in _read_venv_config(build) if not line.startswith(("home = ", "version_info = "))]
+    return lines == list(_VENV_SETTINGS)
 
 
-def _config(build: Path) -> list[str]:
+def _read_venv_config(build: Path) -> list[str]:
     try:
-        return (build / VENV / CONFIG).read_text(encoding="utf-8").splitlines()
+        return (build / VENV_FOLDER / VENV_CONFIG_FILE).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
 
 
-def runs(build: Path, minor: str) -> str | None:
+def read_venv_version(build: Path, minor: str) -> str | None:
     """The version (`3.12.4`) that the venv's interpreter says of itself; None where it is no Python of this minor."""
-    asked = run([venv_python(build), "-I", "-S", "-c", _VERSION], env=clean_environment(), timeout_s=60)
-    said = asked.text.strip()
+    asked = run_program([venv_python(build), "-I", "-S", "-c", _VERSION_SCRIPT], env=clean_environment(), timeout_s=60)
+    said = asked.stdout_text.strip()
     return said if not asked.exit_code and said.startswith(f"{minor}.") else None
 
 
@@ -183,9 +185,9 @@ def replace_link(link: Path, target: str) -> None:
     temporary.replace(link)
 
 
-def works(build: Path, minor: str) -> bool:
+def is_venv_usable(build: Path, minor: str) -> bool:
     """Whether the venv is wired, by us, to an interpreter of the wanted minor version, judged without starting it."""
     python = venv_python(build)
-    library = build / VENV / "lib" / f"python{minor}"
+    library = build / VENV_FOLDER / "lib" / f"python{minor}"
     there = python.is_symlink() and os.access(python, os.X_OK) and library.is_dir()
-    return there and is_wired(build) and f"home = {python.readlink().parent}" in _config(build)
+    return there and is_venv_wired(build) and f"home = {python.readlink().parent}" in _read_venv_config(build)

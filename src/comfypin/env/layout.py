@@ -10,14 +10,14 @@ from pathlib import Path
 
 from comfypin.lease import is_dead, process_token
 
-TEMPORARY = ".tmp-"
-PACKING = f"{TEMPORARY}pack-"
-RECEIPT = "receipt.json"
-BYTECODE = "bytecode.json"
-MANIFEST = "manifest.json"
-COMFYUI = "ComfyUI"
-CUSTOM_NODES = "ComfyUI/custom_nodes"
-VENV = "venv"
+TEMPORARY_PREFIX = ".tmp-"
+PACKING_PREFIX = f"{TEMPORARY_PREFIX}pack-"
+RECEIPT_FILE = "receipt.json"
+BYTECODE_FILE = "bytecode.json"
+MANIFEST_FILE = "manifest.json"
+COMFYUI_FOLDER = "ComfyUI"
+CUSTOM_NODES_FOLDER = "ComfyUI/custom_nodes"
+VENV_FOLDER = "venv"
 LOCK_COPY = "current.lock.json"
 # ComfyUI's own state inside its folder: never part of what a lock says.
 STATE_FOLDERS = ("output", "input", "temp", "user", "models")
@@ -30,28 +30,28 @@ class Home:
     root: Path
 
     @property
-    def builds(self) -> Path:
+    def builds_folder(self) -> Path:
         """All builds, each whole (with a receipt) or to be thrown away."""
         return self.root / "builds"
 
-    def build(self, key: str) -> Path:
+    def build_folder(self, key: str) -> Path:
         """The folder of one build."""
-        return self.builds / key
+        return self.builds_folder / key
 
-    def temporary(self, key: str) -> Path:
+    def new_temporary_folder(self, key: str) -> Path:
         """A new name for a build in the making: it says for which key, and which process makes it."""
-        return self.builds / f"{TEMPORARY}{key}@{process_token()}"
+        return self.builds_folder / f"{TEMPORARY_PREFIX}{key}@{process_token()}"
 
-    def temporaries(self, key: str) -> list[Path]:
+    def list_temporary_folders(self, key: str) -> list[Path]:
         """What this and other runs for the key have begun."""
-        return sorted(self.builds.glob(f"{TEMPORARY}{key}@*"))
+        return sorted(self.builds_folder.glob(f"{TEMPORARY_PREFIX}{key}@*"))
 
     @property
-    def current(self) -> Path:
+    def current_link(self) -> Path:
         """The link to the build that was realized last."""
         return self.root / "current"
 
-    def lease(self, key: str) -> Path:
+    def lease_path(self, key: str) -> Path:
         """The lease of whoever makes this build."""
         return self.root / "leases" / f"build-{key}"
 
@@ -67,25 +67,25 @@ def packing_folder(build: Path) -> Iterator[Path]:
 
     First, for its room, and once more at the end: what they had started may have gone on writing for a while.
     """
-    sweep_packings(build.parent)
+    remove_stale_packings(build.parent)
     place = build.parent if os.access(build.parent, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix=PACKING, suffix=f"@{process_token()}", dir=place) as folder:
+    with tempfile.TemporaryDirectory(prefix=PACKING_PREFIX, suffix=f"@{process_token()}", dir=place) as folder:
         yield Path(folder)
-    sweep_packings(build.parent)
+    remove_stale_packings(build.parent)
 
 
-def sweep_packings(builds: Path) -> None:
+def remove_stale_packings(builds: Path) -> None:
     """Remove what killed packings of this machine left."""
-    for left in builds.glob(f"{PACKING}*"):
+    for left in builds.glob(f"{PACKING_PREFIX}*"):
         if is_dead(left.name.rpartition("@")[2]):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def site_packages(build: Path) -> Path:
     """The folder the packages of a build are in. Raises `StopIteration` where there is no venv."""
-    return next(iter(sorted((build / VENV / "lib").glob("python3.*/site-packages"))))
+    return next(iter(sorted((build / VENV_FOLDER / "lib").glob("python3.*/site-packages"))))
 
 
 def venv_python(build: Path) -> Path:
     """The interpreter of a build."""
-    return build / VENV / "bin" / "python"
+    return build / VENV_FOLDER / "bin" / "python"

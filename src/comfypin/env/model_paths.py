@@ -5,22 +5,22 @@ import os
 from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
-from comfypin.env.layout import COMFYUI
+from comfypin.env.layout import COMFYUI_FOLDER
 from comfypin.env.receipt import Receipt
 from comfypin.lock.model import Lock
 
-FILE = "extra_model_paths.yaml"
+MODEL_PATHS_FILE = "extra_model_paths.yaml"
 # What every ComfyUI has, for one that could not be asked.
-_USUAL = (
+_USUAL_FOLDERS = (
     *("audio_encoders", "checkpoints", "clip_vision", "controlnet", "diffusers", "diffusion_models", "embeddings"),
     *("gligen", "hypernetworks", "loras", "model_patches", "photomaker", "style_models", "text_encoders"),
     *("upscale_models", "vae", "vae_approx"),
 )
 
 
-def folders(receipt: Receipt, lock: Lock, models_dir: Path) -> dict[str, tuple[str, ...]]:
+def list_model_folders(receipt: Receipt, lock: Lock, models_dir: Path) -> dict[str, tuple[str, ...]]:
     """Every name ComfyUI may look under, with its folders: its own, the lock's, and those that exist."""
-    found = dict(receipt.model_folders) or {name: (name,) for name in _USUAL}
+    found = dict(receipt.model_folders) or {name: (name,) for name in _USUAL_FOLDERS}
     known = {folder for paths in found.values() for folder in paths}
     targets = [model.target_path.split("/") for model in lock.models]
     extra = {parts[1] for parts in targets if parts[0] == "$MODELS_DIR" and len(parts) > 2}
@@ -36,7 +36,7 @@ def render_model_paths(receipt: Receipt, lock: Lock, models_dir: Path, comfyui: 
     home = comfyui.parent.parent.parent
     inside = models_dir.absolute().is_relative_to(home.absolute())
     base = os.path.relpath(models_dir.absolute(), comfyui.absolute()) if inside else str(models_dir.absolute())
-    kinds = folders(receipt, lock, models_dir)
+    kinds = list_model_folders(receipt, lock, models_dir)
     lines = ["# Written by comfypin; it is written anew whenever the env is realized.", "comfypin:"]
     # Values are JSON strings, which YAML reads as they are.
     lines.append(f"  base_path: {json.dumps(base)}")
@@ -46,8 +46,8 @@ def render_model_paths(receipt: Receipt, lock: Lock, models_dir: Path, comfyui: 
 
 def write_model_paths(build: Path, receipt: Receipt, lock: Lock, models_dir: Path) -> None:
     """Write the file beside main.py, where ComfyUI finds it by itself, when it is not already so."""
-    comfyui = build / COMFYUI
+    comfyui = build / COMFYUI_FOLDER
     data = render_model_paths(receipt, lock, models_dir, comfyui)
-    path = comfyui / FILE
+    path = comfyui / MODEL_PATHS_FILE
     if not path.is_file() or path.read_bytes() != data:
         write_atomically(path, data)

@@ -28,18 +28,18 @@ class Interpreter:
     markers: Mapping[str, str]
 
     @property
-    def minor(self) -> str:
+    def minor_version(self) -> str:
         """`3.12` of `3.12.4`."""
         return ".".join(self.version.split(".")[:2])
 
     @property
-    def platform(self) -> str:
+    def platform_tag(self) -> str:
         """What byte-code and wheels depend on, as a part of a file name: `cpython-312-linux-x86_64`."""
         return f"{self.cache_tag}-{self.machine}"
 
 
-def platform_of(python: str) -> str:
-    """`Interpreter.platform` of a CPython of this version (`3.12` or `3.12.4`) on this machine."""
+def platform_for_python(python: str) -> str:
+    """`Interpreter.platform_tag` of a CPython of this version (`3.12` or `3.12.4`) on this machine."""
     tag = "".join(python.split(".")[:2])
     return f"cpython-{tag}-{machine_name(platform.system(), platform.machine())}"
 
@@ -63,7 +63,7 @@ def choose_target(lock: Lock, machine: str, wanted: str | None) -> str | None:
     raise TargetMissing(machine=machine, targets=targets, reason=reason)
 
 
-def select(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[PackagePin, ...]:
+def select_packages(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[PackagePin, ...]:
     """The packages of a lock for this machine, by name. Raises `WheelUnfit` naming every wheel that does not fit."""
     from packaging.markers import Marker
 
@@ -74,25 +74,25 @@ def select(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[Pa
             continue
         if pin.marker and not Marker(pin.marker).evaluate(dict(interpreter.markers)):
             continue
-        name = normalized(pin.name)
-        if not fits(pin, interpreter):
-            unfit.append(f"{name} {pin.version} has {file_name(pin)}")
+        name = normalize_name(pin.name)
+        if not fits_interpreter(pin, interpreter):
+            unfit.append(f"{name} {pin.version} has {package_file_name(pin)}")
         elif name not in chosen or (pin.target is not None and chosen[name].target is None):
             chosen[name] = pin
     missing = [line for line in unfit if line.split()[0] not in chosen]
     if missing:
-        raise WheelUnfit(machine=f"{interpreter.machine}, Python {interpreter.minor}", packages=missing)
+        raise WheelUnfit(machine=f"{interpreter.machine}, Python {interpreter.minor_version}", packages=missing)
     return tuple(chosen[name] for name in sorted(chosen))
 
 
-def requirement_lines(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str:
+def render_requirements(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str:
     """The requirements file: exact URLs where the lock has them, and every digest that the lock allows.
 
     `wheels` are files by name that replace the URLs (a vendor folder's). Raises nothing.
     """
     lines = []
     for pin in packages:
-        local = wheels.get(file_name(pin) or "")
+        local = wheels.get(package_file_name(pin) or "")
         place = local.resolve().as_uri() if local else pin.url
         what = f"{pin.name} @ {place}" if place else f"{pin.name}=={pin.version}"
         marks = "".join(f" --hash=sha256:{digest.hex}" for digest in pin.sha256)
@@ -100,45 +100,49 @@ def requirement_lines(packages: Sequence[PackagePin], wheels: Mapping[str, Path]
     return "\n".join(lines) + "\n"
 
 
-def pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str | None:
+def render_pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str | None:
     """The same as a PEP 751 file, which uv installs from without asking servers for metadata first.
 
     None where it could not say the same: it takes wheels, each by one URL and one digest.
     """
     lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
     for pin in packages:
-        name = file_name(pin) or ""
+        name = package_file_name(pin) or ""
         if not name.endswith(".whl") or len(pin.sha256) != 1:
             return None
         url = wheels[name].resolve().as_uri() if name in wheels else pin.url
         wheel = f"{{ url = {json.dumps(url)}, hashes = {{ sha256 = {json.dumps(pin.sha256[0].hex)} }} }}"
-        lines += ["[[packages]]", f"name = {json.dumps(normalized(pin.name))}", f"version = {json.dumps(pin.version)}"]
+        lines += [
+            "[[packages]]",
+            f"name = {json.dumps(normalize_name(pin.name))}",
+            f"version = {json.dumps(pin.version)}",
+        ]
         lines.append(f"wheels = [{wheel}]")
     return "\n".join(lines) + "\n"
 
 
-def indexes(packages: Sequence[PackagePin]) -> tuple[str, ...]:
+def list_indexes(packages: Sequence[PackagePin]) -> tuple[str, ...]:
     """The indexes of the packages that have no URL, each once."""
     return tuple(sorted({pin.index for pin in packages if pin.index and not pin.url}))
 
 
-def file_name(pin: PackagePin) -> str | None:
+def package_file_name(pin: PackagePin) -> str | None:
     """The name of a package's file, by its URL."""
     if pin.url is None:
         return None
     return unquote(urlsplit(pin.url).path.rpartition("/")[2]) or None
 
 
-def normalized(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A distribution's name as PEP 503 spells it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def fits(pin: PackagePin, interpreter: Interpreter) -> bool:
+def fits_interpreter(pin: PackagePin, interpreter: Interpreter) -> bool:
     """Whether the interpreter takes the package's file: a wheel of its kind, or a source."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-    name = file_name(pin)
+    name = package_file_name(pin)
     if name is None or not name.endswith(".whl"):
         return True
     try:

@@ -16,22 +16,22 @@ from pathlib import Path
 from comfypin.atomic_files import write_atomically
 from comfypin.env.cache.package_cache import PackageCache
 from comfypin.env.errors import DiskFull, HomeOccupied, HomeUnusable, PackDamaged, PackUnfit
-from comfypin.env.install.build import Build
-from comfypin.env.install.disk_space import device, require_space_to_build
-from comfypin.env.install.packages import vendored_wheels
-from comfypin.env.install.sources import SourcePlaces
-from comfypin.env.interpreter import find_interpreter, replace_link, rewire, works
-from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home, sweep_packings
+from comfypin.env.install.build import EnvBuilder
+from comfypin.env.install.disk_space import file_system_id, require_space_to_build
+from comfypin.env.install.packages import list_vendored_wheels
+from comfypin.env.install.sources import SourceLocations
+from comfypin.env.interpreter import find_interpreter, is_venv_usable, replace_link, rewire_venv
+from comfypin.env.layout import COMFYUI_FOLDER, RECEIPT_FILE, VENV_FOLDER, Home, remove_stale_packings
 from comfypin.env.model_paths import write_model_paths
-from comfypin.env.pack.store import Shelf
-from comfypin.env.package_selection import Interpreter, file_name, machine_name
+from comfypin.env.pack.store import PackStore
+from comfypin.env.package_selection import Interpreter, machine_name, package_file_name
 from comfypin.env.realize_plan import (
     Action,
-    Plan,
-    Recipe,
-    Survey,
-    key_of,
-    make_plan,
+    EnvRecipe,
+    HomeSurvey,
+    RealizePlan,
+    build_key,
+    make_realize_plan,
     make_recipe,
     pack_name,
     require_pinned,
@@ -41,10 +41,10 @@ from comfypin.lease import Holder, Lease, acquire
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock, PackagePin
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def silent(_: str) -> None:
+def ignore_report(_: str) -> None:
     """Tell nobody."""
 
 
@@ -52,21 +52,21 @@ def silent(_: str) -> None:
 class RealizeOptions:
     """Where to realize, from where things may come, and what was asked for beside.
 
-    `shelf` holds env packs; `publish` stores there what had to be built. `target` names one of the lock's targets.
+    `pack_store` holds env packs; `publish` stores there what had to be built. `target` names one of the lock's targets.
     """
 
     home: Home
     models_dir: Path
-    places: SourcePlaces
-    shelf: Shelf | None = None
+    locations: SourceLocations
+    pack_store: PackStore | None = None
     publish: bool = False
     rebuild: bool = False
     target: str | None = None
-    tell: Tell = silent
+    report: Report = ignore_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Realized:
+class RealizedEnv:
     """An env that is whole: its folder (what an engine is started from), its receipt, what was done, and how long."""
 
     folder: Path
@@ -76,15 +76,15 @@ class Realized:
     published: str | None = None
 
 
-def plan_realize(lock: Lock, options: RealizeOptions, *, where: str) -> Plan:
+def plan_realize(lock: Lock, options: RealizeOptions, *, where: str) -> RealizePlan:
     """What realizing would do; changes nothing. Raises `LockIncomplete`, `NotAnEngine`, `PythonMissing`, ..."""
     require_pinned(lock, where)
     _require_free_names(options.home)
-    recipe = make_recipe(lock, _interpreter(lock, options), target=options.target)
-    return make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
+    recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
+    return make_realize_plan(recipe, _survey_home(recipe, options), rebuild=options.rebuild)
 
 
-def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Realized:
+def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") -> RealizedEnv:
     """Make the home hold the env of the lock, whole. Repeatable, and safe beside others that do the same.
 
     Raises `EnvError` and `LockError` of many kinds; the home then has what it had before.
@@ -92,170 +92,172 @@ def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Rea
     started = time.monotonic()
     require_pinned(lock, where)
     _require_free_names(options.home)
-    with _disk_errors(options.home.root):
-        receipt = None if options.rebuild else whole_receipt(lock, options)
+    with _map_disk_errors(options.home.root):
+        receipt = None if options.rebuild else find_complete_receipt(lock, options)
         action: Action = "keep"
         damaged_pack = False
         if receipt is None:
-            recipe = make_recipe(lock, _interpreter(lock, options), target=options.target)
-            receipt, action, damaged_pack = _make(recipe, options)
-        folder = options.home.build(receipt.key)
-        _activate(lock, receipt, options)
-        published = _publish(receipt, options, replace=damaged_pack) if action != "unpack" else None
+            recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
+            receipt, action, damaged_pack = _make_env(recipe, options)
+        folder = options.home.build_folder(receipt.key)
+        _activate_build(lock, receipt, options)
+        published = _publish_pack(receipt, options, replace=damaged_pack) if action != "unpack" else None
     seconds = time.monotonic() - started
-    return Realized(folder=folder, receipt=receipt, action=action, seconds=seconds, published=published)
+    return RealizedEnv(folder=folder, receipt=receipt, action=action, seconds=seconds, published=published)
 
 
-def whole_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
+def find_complete_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
     """The receipt of the lock's env where it is whole and runs here; None where there is work to do. Takes ms."""
     machine = machine_name(platform.system(), platform.machine())
-    key = key_of(lock, machine, options.target)
-    build = options.home.build(key)
-    receipt = _intact(build, key, machine)
-    return receipt if receipt is not None and works(build, receipt.python) else None
+    key = build_key(lock, machine, options.target)
+    build = options.home.build_folder(key)
+    receipt = _read_intact_receipt(build, key, machine)
+    return receipt if receipt is not None and is_venv_usable(build, receipt.python) else None
 
 
-def _interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
-    places = options.places
+def _find_lock_interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
+    places = options.locations
     return find_interpreter(str(lock.python.version), notes=places.cache / "interpreters", uv_cache=places.uv_cache)
 
 
-def _intact(build: Path, key: str, machine: str) -> Receipt | None:
+def _read_intact_receipt(build: Path, key: str, machine: str) -> Receipt | None:
     """The receipt of a build that was finished, for this kind of machine, and still has its two halves."""
     receipt = read_receipt(build)
     if receipt is None or receipt.key != key or not receipt.platform.endswith(machine):
         return None
-    halves = (build / COMFYUI, build / VENV / "lib" / f"python{receipt.python}")
+    halves = (build / COMFYUI_FOLDER, build / VENV_FOLDER / "lib" / f"python{receipt.python}")
     return receipt if all(half.is_dir() for half in halves) else None
 
 
-def _publish(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str | None:
+def _publish_pack(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str | None:
     """Store the env's pack where that was asked for and it is not there yet; one process at a time makes it."""
-    if not options.publish or options.shelf is None:
+    if not options.publish or options.pack_store is None:
         return None
     name = pack_name(receipt.key, receipt.platform)
-    found = options.shelf.find(name) if not replace else None
+    found = options.pack_store.find_pack(name) if not replace else None
     if found is not None:
         return found
-    with acquire(options.home.lease(receipt.key), purpose="pack an env"):
-        options.tell("Packing and publishing.")
-        return options.shelf.publish(options.home.build(receipt.key), name, replace=replace)
+    with acquire(options.home.lease_path(receipt.key), purpose="pack an env"):
+        options.report("Packing and publishing.")
+        return options.pack_store.publish_env(options.home.build_folder(receipt.key), name, replace=replace)
 
 
-def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
+def _make_env(recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
     """Unpack or build, under the lease of this build; also whether a pack was found damaged."""
     home = options.home
 
     def waiting(holder: Holder) -> None:
-        options.tell(f"Waiting for {holder}, which makes this env.")
+        options.report(f"Waiting for {holder}, which makes this env.")
 
     damaged = False
-    lease = acquire(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
+    lease = acquire(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
     with lease:
-        _sweep(home, recipe.key)
-        plan = make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
+        _remove_leftovers(home, recipe.key)
+        plan = make_realize_plan(recipe, _survey_home(recipe, options), rebuild=options.rebuild)
         if plan.action in {"keep", "rewire"}:
-            found = read_receipt(home.build(recipe.key))
+            found = read_receipt(home.build_folder(recipe.key))
             assert found is not None, "the plan saw it"
             if plan.action == "rewire":
-                rewire(home.build(recipe.key), recipe.interpreter)
+                rewire_venv(home.build_folder(recipe.key), recipe.interpreter)
             return found, plan.action, False
         try:
             receipt = _put_in_place(plan, options, lease)
         except (PackDamaged, PackUnfit) as error:
-            options.tell(f"{error.message} Building instead.")
-            plan = make_plan(recipe, Survey())
+            options.report(f"{error.message} Building instead.")
+            plan = make_realize_plan(recipe, HomeSurvey())
             receipt = _put_in_place(plan, options, lease)
             damaged = True
         return receipt, plan.action, damaged
 
 
-def _put_in_place(plan: Plan, options: RealizeOptions, lease: Lease) -> Receipt:
+def _put_in_place(plan: RealizePlan, options: RealizeOptions, lease: Lease) -> Receipt:
     """Make the build under a temporary name, and rename it; nothing is left where that fails."""
-    temporary = options.home.temporary(plan.recipe.key)
+    temporary = options.home.new_temporary_folder(plan.recipe.key)
     temporary.mkdir(parents=True)
     try:
-        receipt = _fill(temporary, plan, options)
-        _commit(temporary, receipt, options.home, lease)
+        receipt = _fill_build(temporary, plan, options)
+        _commit_build(temporary, receipt, options.home, lease)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return receipt
 
 
-def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
+def _fill_build(temporary: Path, plan: RealizePlan, options: RealizeOptions) -> Receipt:
     recipe = plan.recipe
-    if plan.action == "unpack" and options.shelf is not None:
-        options.tell(f"Unpacking {recipe.pack_name}.")
-        receipt = options.shelf.unpack(recipe.pack_name, temporary, key=recipe.key)
-        rewire(temporary, recipe.interpreter)
+    if plan.action == "unpack" and options.pack_store is not None:
+        options.report(f"Unpacking {recipe.pack_name}.")
+        receipt = options.pack_store.unpack_env(recipe.pack_name, temporary, key=recipe.key)
+        rewire_venv(temporary, recipe.interpreter)
         return receipt
-    places = options.places
+    places = options.locations
     new = _new_packages(recipe, options)
     require_space_to_build(options.home.root, places.uv_cache, new, offline=places.offline)
-    build = Build(folder=temporary, recipe=recipe, places=places, tell=options.tell, anew=options.rebuild)
-    return build.make()
+    build = EnvBuilder(
+        build_folder=temporary, recipe=recipe, locations=places, report=options.report, force_probe=options.rebuild
+    )
+    return build.build_env()
 
 
-def _new_packages(recipe: Recipe, options: RealizeOptions) -> list[PackagePin]:
+def _new_packages(recipe: EnvRecipe, options: RealizeOptions) -> list[PackagePin]:
     """The packages that will not be links to what this file system has already, with the files that they come from."""
-    cache = PackageCache(root=options.places.packages, platform=recipe.interpreter.platform)
-    links = device(cache.root) == device(options.home.root)
-    wheels = vendored_wheels(options.places)
+    cache = PackageCache(root=options.locations.package_cache, platform=recipe.interpreter.platform_tag)
+    links = file_system_id(cache.root) == file_system_id(options.home.root)
+    wheels = list_vendored_wheels(options.locations)
     return [
-        replace(pin, url=wheels[name].absolute().as_uri()) if (name := file_name(pin)) in wheels else pin
+        replace(pin, url=wheels[name].absolute().as_uri()) if (name := package_file_name(pin)) in wheels else pin
         for pin in recipe.packages
-        if not (links and cache.holds(pin))
+        if not (links and cache.has_package(pin))
     ]
 
 
-def _commit(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
+def _commit_build(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
     """Rename the build into its place; the receipt is last, so a build without one is never whole."""
-    final = home.build(receipt.key)
-    (temporary / RECEIPT).unlink(missing_ok=True)
+    final = home.build_folder(receipt.key)
+    (temporary / RECEIPT_FILE).unlink(missing_ok=True)
     lease.check()
     if final.exists():
-        final.rename(home.temporary(receipt.key))
+        final.rename(home.new_temporary_folder(receipt.key))
     temporary.rename(final)
     write_receipt(final, receipt)
-    _sweep(home, receipt.key)
+    _remove_leftovers(home, receipt.key)
 
 
-def _activate(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
+def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
     """Make this build the home's current one; every link is relative, so the home may be mounted anywhere."""
     home = options.home
-    replace_link(home.current, f"builds/{receipt.key}")
-    for name in (COMFYUI, VENV):
+    replace_link(home.current_link, f"builds/{receipt.key}")
+    for name in (COMFYUI_FOLDER, VENV_FOLDER):
         replace_link(home.root / name, f"current/{name}")
     data = render(lock)
     if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
         write_atomically(home.lock_copy, data)
-    write_model_paths(home.build(receipt.key), receipt, lock, options.models_dir)
+    write_model_paths(home.build_folder(receipt.key), receipt, lock, options.models_dir)
 
 
-def _survey(recipe: Recipe, options: RealizeOptions) -> Survey:
-    build = options.home.build(recipe.key)
-    receipt = _intact(build, recipe.key, recipe.interpreter.machine)
+def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeSurvey:
+    build = options.home.build_folder(recipe.key)
+    receipt = _read_intact_receipt(build, recipe.key, recipe.interpreter.machine)
     pack = None
-    if receipt is None and options.shelf is not None and not options.rebuild:
-        pack = options.shelf.find(recipe.pack_name)
-    kept = options.places.commits.cache
-    return Survey(
+    if receipt is None and options.pack_store is not None and not options.rebuild:
+        pack = options.pack_store.find_pack(recipe.pack_name)
+    kept = options.locations.commit_source.cache
+    return HomeSurvey(
         receipt=receipt,
-        interpreter_works=works(build, recipe.interpreter.minor),
+        interpreter_works=is_venv_usable(build, recipe.interpreter.minor_version),
         pack=pack,
         commits=frozenset(path.name.removesuffix(".git") for path in kept.glob("*.git")),
     )
 
 
-def _sweep(home: Home, key: str) -> None:
+def _remove_leftovers(home: Home, key: str) -> None:
     """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it."""
-    for path in home.temporaries(key):
+    for path in home.list_temporary_folders(key):
         shutil.rmtree(path, ignore_errors=True)
-    sweep_packings(home.builds)
+    remove_stale_packings(home.builds_folder)
 
 
 def _require_free_names(home: Home) -> None:
-    for path in (home.current, home.root / COMFYUI, home.root / VENV):
+    for path in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
         if path.exists() and not path.is_symlink():
             raise HomeOccupied(path=path)
     if home.root.exists() and not home.root.is_dir():
@@ -263,7 +265,7 @@ def _require_free_names(home: Home) -> None:
 
 
 @contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
+def _map_disk_errors(root: Path) -> Iterator[None]:
     """What the file system refuses, as one of our errors."""
     try:
         yield

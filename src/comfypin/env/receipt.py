@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest, JsonValue, canonical_json
-from comfypin.env.layout import RECEIPT
+from comfypin.env.layout import RECEIPT_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Receipt:
 def read_receipt(build: Path) -> Receipt | None:
     """The receipt of a build, or None where there is none that is whole: then the build is not whole either."""
     try:
-        return receipt_from_json(json.loads((build / RECEIPT).read_bytes()))
+        return receipt_from_json(json.loads((build / RECEIPT_FILE).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -91,7 +91,7 @@ def receipt_from_json(tree: Mapping[str, object]) -> Receipt:
 
 def write_receipt(build: Path, receipt: Receipt) -> None:
     """Declare a build whole."""
-    write_atomically(build / RECEIPT, canonical_json(receipt.to_json()))
+    write_atomically(build / RECEIPT_FILE, canonical_json(receipt.to_json()))
 
 
 def _source_to_json(pin: SourcePin) -> dict[str, JsonValue]:

@@ -9,24 +9,24 @@ import json
 
 from comfypin.digest import JsonValue, canonical_json
 from comfypin.image.errors import AttachFailed
-from comfypin.image.registry_client import INDEX, MANIFEST, Manifest, Repository
+from comfypin.image.registry_client import INDEX, MANIFEST, ImageManifest, ImageRepository
 
 CYCLONEDX = "application/vnd.cyclonedx+json"
 _EMPTY_TYPE, _EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
-_TRIES = 3
+_LIST_TRIES = 3
 
 
-def attach(repository: Repository, image: str, *, kind: str, data: bytes, title: str) -> str:
+def attach_document(repository: ImageRepository, image: str, *, kind: str, data: bytes, title: str) -> str:
     """Attach a document of a media type to the image of a digest; the digest of what was attached.
 
     The same again changes nothing. Raises `AttachFailed`, `LoginRefused`.
     """
-    subject = repository.manifest(image)
+    subject = repository.read_manifest(image)
     if subject is None or subject.digest != image:
         raise AttachFailed(reference=repository.reference, reason=f"it does not have {image}")
-    config = _descriptor(_EMPTY_TYPE, repository.put_blob(_EMPTY), len(_EMPTY))
-    document = _descriptor(kind, repository.put_blob(data), len(data))
-    artifact = Manifest(
+    config = _make_descriptor(_EMPTY_TYPE, repository.put_blob(_EMPTY), len(_EMPTY))
+    document = _make_descriptor(kind, repository.put_blob(data), len(data))
+    artifact = ImageManifest(
         media_type=MANIFEST,
         data=canonical_json(
             {
@@ -35,31 +35,31 @@ def attach(repository: Repository, image: str, *, kind: str, data: bytes, title:
                 "artifactType": kind,
                 "config": config,
                 "layers": [{**document, "annotations": {"org.opencontainers.image.title": title}}],
-                "subject": _descriptor(subject.media_type, image, len(subject.data)),
+                "subject": _make_descriptor(subject.media_type, image, len(subject.data)),
             }
         ),
     )
     said = repository.put_manifest(artifact.digest, artifact)
     if said.get("OCI-Subject") is None:
-        entry = {**_descriptor(MANIFEST, artifact.digest, len(artifact.data)), "artifactType": kind}
-        _list(repository, image.replace(":", "-"), entry)
+        entry = {**_make_descriptor(MANIFEST, artifact.digest, len(artifact.data)), "artifactType": kind}
+        _add_to_list(repository, image.replace(":", "-"), entry)
     return artifact.digest
 
 
-def _list(repository: Repository, tag: str, entry: dict[str, JsonValue]) -> None:
+def _add_to_list(repository: ImageRepository, tag: str, entry: dict[str, JsonValue]) -> None:
     """Add an entry to the list under a tag. Two who write at once overwrite each other, so it is looked at again."""
-    for _ in range(_TRIES):
-        entries = _entries(repository, tag)
+    for _ in range(_LIST_TRIES):
+        entries = _read_entries(repository, tag)
         if any(other.get("digest") == entry["digest"] for other in entries):
             return
         index: JsonValue = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*entries, entry]}
-        repository.put_manifest(tag, Manifest(media_type=INDEX, data=canonical_json(index)))
-    if not any(other.get("digest") == entry["digest"] for other in _entries(repository, tag)):
+        repository.put_manifest(tag, ImageManifest(media_type=INDEX, data=canonical_json(index)))
+    if not any(other.get("digest") == entry["digest"] for other in _read_entries(repository, tag)):
         raise AttachFailed(reference=repository.reference, reason=f"others keep overwriting the list {tag}")
 
 
-def _entries(repository: Repository, tag: str) -> list[dict[str, JsonValue]]:
-    found = repository.manifest(tag)
+def _read_entries(repository: ImageRepository, tag: str) -> list[dict[str, JsonValue]]:
+    found = repository.read_manifest(tag)
     if found is None:
         return []
     try:
@@ -71,5 +71,5 @@ def _entries(repository: Repository, tag: str) -> list[dict[str, JsonValue]]:
     return entries
 
 
-def _descriptor(media_type: str, digest: str, size: int) -> dict[str, JsonValue]:
+def _make_descriptor(media_type: str, digest: str, size: int) -> dict[str, JsonValue]:
     return {"mediaType": media_type, "digest": digest, "size": size}

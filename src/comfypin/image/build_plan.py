@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest, JsonValue, canonical_json
-from comfypin.image.context import Context, Wish, bakes_an_env
+from comfypin.image.context import BuildContext, ImageOptions, bakes_an_env
 from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo_to_json
 from comfypin.lock.model import Lock, PackagePin
 from comfypin.lock.torch import of_torch
@@ -13,11 +13,11 @@ SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10
 # What RunPod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
 RUNPOD_BUILD_BYTES = 80_000_000_000
 RUNPOD_BUILD_MINUTES = 30
-LABEL = "com.comfypin.inputs"
+INPUTS_LABEL = "com.comfypin.inputs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class PlannedLayer:
     """One layer: what is in it, about how large, the digest of what it is made from, whether it is there already."""
 
     name: str
@@ -42,7 +42,7 @@ class ImagePlan:
 
     release: str
     base: str
-    layers: tuple[Layer, ...]
+    layers: tuple[PlannedLayer, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -81,10 +81,10 @@ class ImagePlan:
         }
 
 
-def make_plan(
+def make_image_plan(
     lock: Lock,
-    wish: Wish,
-    context: Context,
+    wish: ImageOptions,
+    context: BuildContext,
     *,
     target: str | None = None,
     size_of: Callable[[PackagePin], int] = lambda pin: 0,
@@ -93,7 +93,9 @@ def make_plan(
     """The plan of a build; `size_of` says how large a package is, `known` what an image here was made from."""
     base = context.arguments["BASE"]
     system = context.arguments["SYSTEM_PACKAGES"].split()
-    layers = [_layer("system", _named("OS package", system), SYSTEM_PACKAGE_BYTES * len(system), [base, *system])]
+    layers = [
+        _make_layer("system", _shorten_names("OS package", system), SYSTEM_PACKAGE_BYTES * len(system), [base, *system])
+    ]
     if bakes_an_env(lock, wish.bake) and lock.comfyui is not None:
         packages = [pin for pin in lock.python.packages if pin.target in (None, target)]
         for name, pins in (
@@ -102,26 +104,31 @@ def make_plan(
         ):
             size = sum(map(size_of, pins))
             layers.append(
-                _layer(name, _named("package", [p.name for p in pins]), size, [base, *map(package_to_json, pins)])
+                _make_layer(
+                    name, _shorten_names("package", [p.name for p in pins]), size, [base, *map(package_to_json, pins)]
+                )
             )
-        layers.append(_layer("comfyui", f"ComfyUI at {lock.comfyui.commit}", SOURCES_BYTES, repo_to_json(lock.comfyui)))
+        layers.append(
+            _make_layer("comfyui", f"ComfyUI at {lock.comfyui.commit}", SOURCES_BYTES, repo_to_json(lock.comfyui))
+        )
         nodes = [node.folder for node in lock.custom_nodes]
         inputs = [node_to_json(node) for node in lock.custom_nodes]
-        layers.append(_layer("nodes", _named("node", nodes), NODE_BYTES * len(nodes), inputs))
+        layers.append(_make_layer("nodes", _shorten_names("node", nodes), NODE_BYTES * len(nodes), inputs))
     if wish.bake == "env+models":
         layers += [
-            _layer(f"model {pin.name}", pin.target_path, pin.size_bytes or 0, str(pin.sha256)) for pin in lock.models
+            _make_layer(f"model {pin.name}", pin.target_path, pin.size_bytes or 0, str(pin.sha256))
+            for pin in lock.models
         ]
     own: list[JsonValue] = [
         Digest.of(data).hex for name, data in context.files.items() if name.startswith(("steps/", "requirements/"))
     ]
     own += [Digest.of_file(path).hex for path in context.copies.values() if path.suffix == ".whl"]
-    layers.append(_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, own))
-    layers.append(_layer("lock", f"the lock and {len(wish.workflows)} workflows", 0, str(lock_digest(lock))))
-    return ImagePlan(release=lock.version_name, base=base, layers=_marked(layers, known or {}))
+    layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, own))
+    layers.append(_make_layer("lock", f"the lock and {len(wish.workflows)} workflows", 0, str(lock_digest(lock))))
+    return ImagePlan(release=lock.version_name, base=base, layers=_mark_cached(layers, known or {}))
 
 
-def inputs_label(plan: ImagePlan) -> str:
+def render_label(plan: ImagePlan) -> str:
     """What an image is labelled with, so that the next plan knows what is there."""
     return " ".join(f"{layer.name.replace(' ', '_')}={layer.inputs}" for layer in plan.layers)
 
@@ -132,24 +139,26 @@ def read_label(label: str) -> dict[str, str]:
     return {name: inputs for name, _, inputs in pairs}
 
 
-def _marked(layers: Sequence[Layer], known: Mapping[str, str]) -> tuple[Layer, ...]:
+def _mark_cached(layers: Sequence[PlannedLayer], known: Mapping[str, str]) -> tuple[PlannedLayer, ...]:
     """A layer is there where it and every one under it was made from the same."""
     marked = []
     same = True
     for layer in layers:
         same = same and known.get(layer.name.replace(" ", "_")) == layer.inputs
         marked.append(
-            Layer(name=layer.name, text=layer.text, size_bytes=layer.size_bytes, inputs=layer.inputs, cached=same)
+            PlannedLayer(
+                name=layer.name, text=layer.text, size_bytes=layer.size_bytes, inputs=layer.inputs, cached=same
+            )
         )
     return tuple(marked)
 
 
-def _layer(name: str, text: str, size_bytes: int, inputs: JsonValue) -> Layer:
+def _make_layer(name: str, text: str, size_bytes: int, inputs: JsonValue) -> PlannedLayer:
     digest = Digest.of(canonical_json(inputs)).hex[:16]
-    return Layer(name=name, text=text, size_bytes=size_bytes, inputs=digest)
+    return PlannedLayer(name=name, text=text, size_bytes=size_bytes, inputs=digest)
 
 
-def _named(what: str, names: Sequence[str]) -> str:
+def _shorten_names(what: str, names: Sequence[str]) -> str:
     if not names:
         return f"no {what}s"
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""

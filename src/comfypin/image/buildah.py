@@ -9,11 +9,11 @@ from pathlib import Path
 from comfypin.atomic_files import free_bytes
 from comfypin.image.context import FIXED_TIME_S
 from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
-from comfypin.image.image_names import is_local
-from comfypin.image.interface import BuildRequest, Built, Hear, request_words
-from comfypin.image.program_output import speak
+from comfypin.image.image_names import is_local_registry
+from comfypin.image.interface import BuildRequest, BuiltImage, Report, request_arguments
+from comfypin.image.program_output import run_and_report
 from comfypin.temp_folders import temp_folder
-from comfypin.tools.process import run
+from comfypin.tools.process import run_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,30 +23,33 @@ class Buildah:
     program: str = "buildah"
     name: str = field(default="buildah", init=False)
 
-    def build(self, request: BuildRequest, hear: Hear) -> Built:
-        spoken = speak([self.program, "bud", *build_words(request)], hear)
+    def build(self, request: BuildRequest, hear: Report) -> BuiltImage:
+        spoken = run_and_report([self.program, "bud", *build_arguments(request)], hear)
         if spoken.exit_code:
-            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
+            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log_text)
         return self.inspect(request.tags[0])
 
-    def inspect(self, tag: str) -> Built:
-        done = run([self.program, "inspect", "--type", "image", tag], timeout_s=60)
+    def inspect(self, tag: str) -> BuiltImage:
+        done = run_program([self.program, "inspect", "--type", "image", tag], timeout_s=60)
         if done.exit_code:
             raise NoSuchImage(tag=tag, builder=self.name)
         facts = json.loads(done.stdout)
         layers = tuple(facts["OCIv1"]["rootfs"]["diff_ids"])
         labels = facts["OCIv1"].get("config", {}).get("Labels") or {}
-        sizes = run([self.program, "images", "--json", tag], timeout_s=60)
-        return Built(
-            image_id=f"sha256:{facts['FromImageID']}", layers=layers, size_bytes=_size(sizes.stdout), labels=labels
+        sizes = run_program([self.program, "images", "--json", tag], timeout_s=60)
+        return BuiltImage(
+            image_id=f"sha256:{facts['FromImageID']}",
+            layers=layers,
+            size_bytes=_parse_size(sizes.stdout),
+            labels=labels,
         )
 
     def free_bytes(self) -> int | None:
-        done = run([self.program, "info"], timeout_s=60)
+        done = run_program([self.program, "info"], timeout_s=60)
         root = Path(json.loads(done.stdout or b"{}").get("store", {}).get("GraphRoot", "/nowhere"))
         return free_bytes(root) if root.is_dir() else None
 
-    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Report) -> str:
         self.inspect(tag)
         return push_as_buildah(self.program, tag, reference, credentials, hear)
 
@@ -54,43 +57,43 @@ class Buildah:
         save_as_buildah(self.program, tag, archive)
 
 
-def build_words(request: BuildRequest) -> Sequence[str]:
+def build_arguments(request: BuildRequest) -> Sequence[str]:
     """A build's flags, for buildah and podman."""
     # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made. What
     # buildah mounts into a step leaves traces with the time of the build, so it sets every time itself.
     words = ["--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
-    return [*words, *request_words(request), "--file", str(request.context / "Dockerfile"), str(request.context)]
+    return [*words, *request_arguments(request), "--file", str(request.context / "Dockerfile"), str(request.context)]
 
 
-def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | None, hear: Report) -> str:
     """Push in the words that buildah and podman share; the digest. Raises `PushFailed`."""
     auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
     # As docker does: registries on this machine itself may speak plain HTTP.
-    plain = ["--tls-verify=false"] if is_local(reference) else []
+    plain = ["--tls-verify=false"] if is_local_registry(reference) else []
     with temp_folder("push") as scratch:
         digest = Path(scratch, "digest")
         words = [program, "push", *auth, *plain, "--digestfile", str(digest), tag, f"docker://{reference}"]
-        spoken = speak(words, hear)
+        spoken = run_and_report(words, hear)
         if spoken.exit_code or not digest.is_file():
-            raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
+            raise PushFailed(reference=reference, reason=spoken.error_summary, tries=1)
         return digest.read_text(encoding="utf-8").strip()
 
 
 def save_as_buildah(program: str, tag: str, archive: Path) -> None:
     """Write an image as docker writes archives. Raises `NoSuchImage`."""
-    if run([program, "push", "--quiet", tag, f"docker-archive:{archive}:{tag}"]).exit_code:
+    if run_program([program, "push", "--quiet", tag, f"docker-archive:{archive}:{tag}"]).exit_code:
         raise NoSuchImage(tag=tag, builder=program)
 
 
-def store_answers(program: str) -> str | None:
+def explain_store_unusable(program: str) -> str | None:
     """Why buildah, or podman, cannot build here; None where it can."""
     if shutil.which(program) is None:
         return f"{program} is not installed"
-    done = run([program, "images", "--quiet"], timeout_s=30)
-    return f"{program} does not work here ({done.complaint})" if done.exit_code else None
+    done = run_program([program, "images", "--quiet"], timeout_s=30)
+    return f"{program} does not work here ({done.error_summary})" if done.exit_code else None
 
 
-def _size(listing: bytes) -> int:
+def _parse_size(listing: bytes) -> int:
     listed = json.loads(listing or b"[]")
     text = str(listed[0].get("size", "0")) if listed else "0"
     number, _, unit = text.partition(" ")

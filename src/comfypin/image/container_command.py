@@ -15,7 +15,7 @@ VOLUMES = (Path("/workspace"), Path("/runpod-volume"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class ContainerService:
     """One process of a container. The container ends with a `main` one; others are started again.
 
     `waits_for` is a port on this machine that must take connections before the service is started.
@@ -36,30 +36,30 @@ def choose_mode(command: Sequence[str], settings: EntrySettings) -> Mode:
     return "worker" if settings.serverless else "pod"
 
 
-def pod_services(
+def make_pod_services(
     lock: Lock, settings: EntrySettings, *, comfypin: Sequence[str], home: Path, output: Path
-) -> tuple[Service, ...]:
+) -> tuple[ContainerService, ...]:
     """The services of a pod: the HTTP API, ComfyUI's own page where the release has one, and the syncer."""
     page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
     services = []
     serve = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
-    serve += jobs_grace(settings)
+    serve += grace_arguments(settings)
     if page:
-        services.append(Service(name="comfyui", argv=_page_command(lock, settings, home, output)))
+        services.append(ContainerService(name="comfyui", argv=_page_command(lock, settings, home, output)))
         # One ComfyUI for the page and the API: two would not fit on one GPU.
         serve += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}"]
-    services.append(Service(name="serve", argv=tuple(serve), main=True, waits_for=PAGE_PORT if page else None))
+    services.append(ContainerService(name="serve", argv=tuple(serve), main=True, waits_for=PAGE_PORT if page else None))
     if settings.sync_to is not None:
-        services.append(Service(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
+        services.append(ContainerService(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
     return tuple(services)
 
 
-def jobs_grace(settings: EntrySettings) -> tuple[str, str]:
+def grace_arguments(settings: EntrySettings) -> tuple[str, str]:
     """The flag that ends running jobs before the container's own grace does, with time to say so and to close."""
     return "--grace", str(max(1, int(settings.grace_s - _TO_CLOSE_S)))
 
 
-def output_folder(settings: EntrySettings, home: Path, mounted: Sequence[Path]) -> Path:
+def choose_output_folder(settings: EntrySettings, home: Path, mounted: Sequence[Path]) -> Path:
     """Where a pod's outputs lie: as named, else on the volume, else in the home."""
     if settings.output_dir is not None:
         return settings.output_dir

@@ -9,7 +9,7 @@ OWN_USER = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class MountedVolume:
     """A folder from outside: whose it is, and whether it holds anything."""
 
     path: Path
@@ -19,7 +19,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class UserChoice:
     """Whom to run as, and the volumes that are to be given to them first."""
 
     user: int
@@ -27,28 +27,28 @@ class Choice:
     give: tuple[Path, ...] = ()
 
 
-def choose_user(volumes: Sequence[Volume]) -> Choice:
+def choose_user(volumes: Sequence[MountedVolume]) -> UserChoice:
     """Our own user, who is given empty volumes; a volume with content decides by its owner (pure).
 
     What lies on a volume was written by its owner, root on RunPod, and only they can change it.
     """
     full = [volume for volume in volumes if not volume.empty]
     if full:
-        return Choice(full[0].owner, full[0].group)
-    return Choice(OWN_USER, OWN_USER, tuple(volume.path for volume in volumes))
+        return UserChoice(full[0].owner, full[0].group)
+    return UserChoice(OWN_USER, OWN_USER, tuple(volume.path for volume in volumes))
 
 
-def survey_volumes(paths: Sequence[Path]) -> list[Volume]:
+def find_mounted_volumes(paths: Sequence[Path]) -> list[MountedVolume]:
     """Those of the paths that are mounted here."""
     found = []
     for path in paths:
         if path.is_mount():
             stat = path.stat()
-            found.append(Volume(path, stat.st_uid, stat.st_gid, empty=_is_empty(path)))
+            found.append(MountedVolume(path, stat.st_uid, stat.st_gid, empty=_is_empty(path)))
     return found
 
 
-def become(choice: Choice) -> str | None:
+def switch_user(choice: UserChoice) -> str | None:
     """Run as the chosen user from here on; why not, where the platform does not allow it."""
     if os.geteuid() != 0:
         return None

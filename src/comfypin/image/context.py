@@ -38,7 +38,7 @@ class OwnFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ImageOptions:
     """What of a release goes into its image, and on what it stands."""
 
     bake: Bake = "env"
@@ -48,7 +48,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class BuildContext:
     """The context: small files by path, files and folders to copy by path, and the build's arguments."""
 
     files: Mapping[str, bytes]
@@ -56,15 +56,15 @@ class Context:
     arguments: Mapping[str, str]
 
 
-def compute_context(lock: Lock, own: OwnFiles, wish: Wish) -> Context:
+def compute_context(lock: Lock, own: OwnFiles, wish: ImageOptions) -> BuildContext:
     """The context of a release. Raises `ReleaseUnfitForImage`."""
     bakes_env = bakes_an_env(lock, wish.bake)
     models = lock.models if wish.bake == "env+models" else ()
     env = replace(lock, models=())
     files: dict[str, bytes] = {
-        "Dockerfile": dockerfile_for(own.dockerfile, len(models)).encode(),
+        "Dockerfile": render_dockerfile(own.dockerfile, len(models)).encode(),
         **{f"steps/{name}": data for name, data in own.steps.items()},
-        "mounts.tar": _mount_points(),
+        "mounts.tar": _make_mount_archive(),
         "requirements/all.txt": own.requirements,
         "requirements/installer.txt": own.installer,
         # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
@@ -85,7 +85,7 @@ def compute_context(lock: Lock, own: OwnFiles, wish: Wish) -> Context:
         files["comfypin/requirement.txt"] = f"comfypin=={own.version}\n".encode()
     if wish.vendor is not None:
         copies["vendor"] = wish.vendor
-    return Context(files=files, copies=copies, arguments=_arguments(lock, wish))
+    return BuildContext(files=files, copies=copies, arguments=_build_arguments(lock, wish))
 
 
 def bakes_an_env(lock: Lock, bake: Bake) -> bool:
@@ -93,16 +93,16 @@ def bakes_an_env(lock: Lock, bake: Bake) -> bool:
     return bake != "nothing" and lock.engine.kind == "comfyui"
 
 
-def dockerfile_for(template: str, models: int) -> str:
+def render_dockerfile(template: str, models: int) -> str:
     """The Dockerfile with its model block as often as there are models to bake."""
 
-    def blocks(match: re.Match[str]) -> str:
+    def repeat_block(match: re.Match[str]) -> str:
         return "".join(match[1].replace("@MODEL@", str(number)) for number in range(1, models + 1))
 
-    return _MODEL_BLOCK.sub(blocks, template)
+    return _MODEL_BLOCK.sub(repeat_block, template)
 
 
-def base_image(lock: Lock, wanted: str | None) -> str:
+def choose_base_image(lock: Lock, wanted: str | None) -> str:
     """The image that everything stands on: the lock's Python on Debian. Raises `ReleaseUnfitForImage`."""
     if wanted is not None:
         return wanted
@@ -116,13 +116,13 @@ def base_image(lock: Lock, wanted: str | None) -> str:
     return f"python:{version}-slim-bookworm"
 
 
-def system_packages(lock: Lock, bake: Bake) -> tuple[str, ...]:
+def list_system_packages(lock: Lock, bake: Bake) -> tuple[str, ...]:
     """The OS packages of the image; git too, where the env is realized only when a container starts."""
     late = lock.engine.kind == "comfyui" and not bakes_an_env(lock, bake)
     return tuple(sorted({*lock.system_packages, *(["git"] if late else [])}))
 
 
-def _mount_points() -> bytes:
+def _make_mount_archive() -> bytes:
     """Empty /etc/hosts and /etc/resolv.conf as an archive: unpacking one sets the folder's time too."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
@@ -137,10 +137,10 @@ def _mount_points() -> bytes:
     return buffer.getvalue()
 
 
-def _arguments(lock: Lock, wish: Wish) -> dict[str, str]:
+def _build_arguments(lock: Lock, wish: ImageOptions) -> dict[str, str]:
     return {
-        "BASE": base_image(lock, wish.base),
-        "SYSTEM_PACKAGES": " ".join(system_packages(lock, wish.bake)),
+        "BASE": choose_base_image(lock, wish.base),
+        "SYSTEM_PACKAGES": " ".join(list_system_packages(lock, wish.bake)),
         "BAKE_ENV": "yes" if bakes_an_env(lock, wish.bake) else "no",
         "VERSION_NAME": lock.version_name,
         "LOCK_DIGEST": str(lock_digest(lock)),

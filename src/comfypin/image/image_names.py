@@ -24,7 +24,7 @@ def require_tags(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(whole)
 
 
-def registry_of(reference: str) -> str:
+def registry_host(reference: str) -> str:
     """The registry that a reference is pushed to. Raises `TagInvalid`."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -32,7 +32,7 @@ def registry_of(reference: str) -> str:
     return match["host"] or "docker.io"
 
 
-def path_of(reference: str) -> str:
+def repository_path(reference: str) -> str:
     """The repository of a reference inside its registry, `you/wan22`. Raises `TagInvalid`."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -41,13 +41,13 @@ def path_of(reference: str) -> str:
     return match["path"] if match["host"] or "/" in match["path"] else f"library/{match['path']}"
 
 
-def is_local(reference: str) -> bool:
+def is_local_registry(reference: str) -> bool:
     """Whether a reference's registry is on this machine."""
     host = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
     return host in {"localhost", "127.0.0.1", "[::1]"}
 
 
-def on_registry(tag: str, registry: str | None) -> str:
+def reference_on_registry(tag: str, registry: str | None) -> str:
     """The reference of an image on a registry, `ghcr.io/you`; its tag as it stands without one. Raises `TagInvalid`."""
     (whole,) = require_tags([tag])
     if registry is None:

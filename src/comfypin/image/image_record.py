@@ -11,7 +11,7 @@ from comfypin.lock.model import Lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pushed:
+class PushedImage:
     """An image on a registry, and the lock it was built from."""
 
     reference: str
@@ -20,14 +20,14 @@ class Pushed:
     lock: str
 
     @property
-    def by_digest(self) -> str:
+    def digest_reference(self) -> str:
         """The reference that always means these bytes: `ghcr.io/you/wan22@sha256:...`."""
         name, colon, tag = self.reference.rpartition(":")
         return f"{name if colon and '/' not in tag else self.reference}@{self.digest}"
 
     def to_json(self) -> dict[str, JsonValue]:
         return {
-            "image": self.by_digest,
+            "image": self.digest_reference,
             "reference": self.reference,
             "digest": self.digest,
             "release": self.release,
@@ -35,7 +35,7 @@ class Pushed:
         }
 
 
-def record_beside(lock_path: Path, pushed: Pushed, lock: Lock) -> tuple[Path, Path]:
+def write_image_record(lock_path: Path, pushed: PushedImage, lock: Lock) -> tuple[Path, Path]:
     """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; the files."""
     stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
     image, contents = lock_path.with_name(f"{stem}.image.json"), lock_path.with_name(f"{stem}.cdx.json")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 Bake: TypeAlias = Literal["env", "env+models", "nothing"]
-Hear: TypeAlias = Callable[[str], None]
+Report: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class BuildRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
+class BuiltImage:
     """An image on this machine: its id, its layers' digests from the base up, its size in bytes, its labels."""
 
     image_id: str
@@ -42,16 +42,16 @@ class ContainerBuilder(Protocol):
     def name(self) -> str:
         """How people call it."""
 
-    def build(self, request: BuildRequest, hear: Hear) -> Built:
+    def build(self, request: BuildRequest, report: Report) -> BuiltImage:
         """Build, telling every line. Raises `BuildFailed`."""
 
-    def inspect(self, tag: str) -> Built:
+    def inspect(self, tag: str) -> BuiltImage:
         """What is on this machine under a tag. Raises `NoSuchImage`."""
 
     def free_bytes(self) -> int | None:
         """The room where images are built, None where that is not on this machine."""
 
-    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+    def push(self, tag: str, reference: str, credentials: Path | None, report: Report) -> str:
         """Push an image under a reference and return its digest; once, without trying again.
 
         `credentials` is a folder with a `config.json` as docker writes it. Raises `NoSuchImage`, `PushFailed`.
@@ -61,7 +61,7 @@ class ContainerBuilder(Protocol):
         """Write an image to a file, as `docker save` does. Raises `NoSuchImage`."""
 
 
-def request_words(request: BuildRequest) -> list[str]:
+def request_arguments(request: BuildRequest) -> list[str]:
     """The flags of a build that docker, buildah and podman share."""
     options = {"--platform": request.platform, "--network": request.network}
     words = [word for flag, value in options.items() if value is not None for word in (flag, value)]

@@ -14,69 +14,77 @@ from pathlib import Path
 from comfypin.env.bytecode import compile_modules
 from comfypin.env.errors import NothingRealized
 from comfypin.env.file_manifest import read_records
-from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, RECEIPT, VENV, Home, site_packages
+from comfypin.env.layout import (
+    COMFYUI_FOLDER,
+    CUSTOM_NODES_FOLDER,
+    MANIFEST_FILE,
+    RECEIPT_FILE,
+    VENV_FOLDER,
+    Home,
+    site_packages,
+)
 from comfypin.env.receipt import read_receipt
 from comfypin.lock.torch import of_torch
 
-FOLDER = "image"
+BUILD_FOLDER = "image"
 OWNER = 1000
 
 
-def lay_out(home: Home, layers: Path, *, owner: int | None = OWNER) -> None:
+def split_env(home: Home, layers: Path, *, owner: int | None = OWNER) -> None:
     """Move the current env of a home into layers. Raises `NothingRealized` where there is none."""
-    receipt = read_receipt(home.current)
+    receipt = read_receipt(home.current_link)
     if receipt is None:
         raise NothingRealized(home=home.root)
-    build = home.build(receipt.key).resolve()
+    build = home.build_folder(receipt.key).resolve()
     _add_bytecode(build, layers)
-    place = Path(str(home.builds / FOLDER).lstrip("/"))
-    heavy = sorted(_heavy_files(build))
+    place = Path(str(home.builds_folder / BUILD_FOLDER).lstrip("/"))
+    heavy = sorted(_find_torch_files(build))
     for path in heavy:
-        _move(build / path, layers / "torch" / place / path)
+        _move_path(build / path, layers / "torch" / place / path)
     _remove_empty_folders(site_packages(build))
-    _move(build / VENV, layers / "packages" / place / VENV)
-    for node in sorted((build / CUSTOM_NODES).iterdir()):
+    _move_path(build / VENV_FOLDER, layers / "packages" / place / VENV_FOLDER)
+    for node in sorted((build / CUSTOM_NODES_FOLDER).iterdir()):
         if node.is_dir() and node.name in {source.folder for source in receipt.nodes}:
-            _move(node, layers / "nodes" / place / CUSTOM_NODES / node.name)
-    _move(build / COMFYUI, layers / "comfyui" / place / COMFYUI)
-    for name in (RECEIPT, MANIFEST):
-        _move(build / name, layers / "receipt" / place / name)
+            _move_path(node, layers / "nodes" / place / CUSTOM_NODES_FOLDER / node.name)
+    _move_path(build / COMFYUI_FOLDER, layers / "comfyui" / place / COMFYUI_FOLDER)
+    for name in (RECEIPT_FILE, MANIFEST_FILE):
+        _move_path(build / name, layers / "receipt" / place / name)
     root = layers / "receipt" / str(home.root).lstrip("/")
-    (root / "builds" / receipt.key).symlink_to(FOLDER)
-    for link in (home.current, home.root / COMFYUI, home.root / VENV):
+    (root / "builds" / receipt.key).symlink_to(BUILD_FOLDER)
+    for link in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
         (root / link.name).symlink_to(link.readlink())
     shutil.copyfile(home.lock_copy, root / home.lock_copy.name)
     if owner is not None:
         for layer in ("torch", "packages", "comfyui", "nodes", "receipt"):
-            _own(layers / layer / str(home.root).lstrip("/"), owner)
+            _change_owner(layers / layer / str(home.root).lstrip("/"), owner)
 
 
 def _add_bytecode(build: Path, layers: Path) -> None:
     scratch = layers / "bytecode"
     scratch.mkdir(parents=True)
     for name, path in compile_modules(build, scratch).items():
-        _move(path, build / name)
+        _move_path(path, build / name)
     shutil.rmtree(scratch)
 
 
-def _heavy_files(build: Path) -> Iterator[Path]:
+def _find_torch_files(build: Path) -> Iterator[Path]:
     """The files of torch and what comes with it, by their RECORDs, with their byte-code; relative to the build."""
     site = site_packages(build)
     for record in read_records(site):
         if not of_torch(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
             continue
         named = {Path(os.path.normpath(site / row)) for row in record.files}
-        cached = {code for path in named if path.suffix == ".py" for code in _bytecode_of(path)}
+        cached = {code for path in named if path.suffix == ".py" for code in _find_bytecode(path)}
         for path in {*named, *cached, *(site / record.folder).iterdir()}:
             if path.is_file() and path.is_relative_to(build):
                 yield path.relative_to(build)
 
 
-def _bytecode_of(path: Path) -> Iterator[Path]:
+def _find_bytecode(path: Path) -> Iterator[Path]:
     return (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")
 
 
-def _move(source: Path, target: Path) -> None:
+def _move_path(source: Path, target: Path) -> None:
     """Move, replacing what compiling left there before."""
     if not source.exists():
         return
@@ -92,7 +100,7 @@ def _remove_empty_folders(folder: Path) -> None:
             Path(parent).rmdir()
 
 
-def _own(folder: Path, owner: int) -> None:
+def _change_owner(folder: Path, owner: int) -> None:
     if not folder.is_dir():
         return
     os.chown(folder, owner, owner)
@@ -102,4 +110,4 @@ def _own(folder: Path, owner: int) -> None:
 
 
 if __name__ == "__main__":
-    lay_out(Home(root=Path(sys.argv[1])), Path(sys.argv[2]))
+    split_env(Home(root=Path(sys.argv[1])), Path(sys.argv[2]))

@@ -8,28 +8,28 @@ from pathlib import Path
 
 from comfypin.image.registry_login import Credential
 from comfypin.tools.errors import ToolMissing, ToolTimedOut
-from comfypin.tools.process import run
+from comfypin.tools.process import run_program
 
 VARIABLES = ("HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR")
-_HUB = ("https://index.docker.io/v1/", "docker.io", "index.docker.io")
+_DOCKER_HUB_NAMES = ("https://index.docker.io/v1/", "docker.io", "index.docker.io")
 # What helpers answer as the user's name where the secret is a token that only docker itself can exchange.
 _TOKEN_USER = "<token>"  # noqa: S105 - a placeholder
 
 
 def stored_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
     """What is stored for a registry; None where nothing is, or nothing that can be read."""
-    names = _HUB if registry == "docker.io" else (registry, f"https://{registry}")
-    for path in login_files(variables):
+    names = _DOCKER_HUB_NAMES if registry == "docker.io" else (registry, f"https://{registry}")
+    for path in list_login_files(variables):
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(config, dict) and (found := _found_in(config, names, str(path))) is not None:
+        if isinstance(config, dict) and (found := _find_in_config(config, names, str(path))) is not None:
             return found
     return None
 
 
-def login_files(variables: Mapping[str, str]) -> Sequence[Path]:
+def list_login_files(variables: Mapping[str, str]) -> Sequence[Path]:
     """Where logins are stored: docker's file, then those of buildah and podman."""
     home = Path(variables.get("HOME", "/root"))
     files = [Path(variables.get("DOCKER_CONFIG") or home / ".docker") / "config.json"]
@@ -40,12 +40,12 @@ def login_files(variables: Mapping[str, str]) -> Sequence[Path]:
     return [*files, Path("/run/containers/0/auth.json"), home / ".config" / "containers" / "auth.json"]
 
 
-def _found_in(config: Mapping[str, object], names: Sequence[str], source: str) -> Credential | None:
+def _find_in_config(config: Mapping[str, object], names: Sequence[str], source: str) -> Credential | None:
     helpers, auths = config.get("credHelpers"), config.get("auths")
     for name in names:
         helper = helpers.get(name) if isinstance(helpers, dict) else None
         helper = helper or config.get("credsStore")
-        if isinstance(helper, str) and (found := _ask(helper, name)) is not None:
+        if isinstance(helper, str) and (found := _ask_helper(helper, name)) is not None:
             return found
         entry = auths.get(name) if isinstance(auths, dict) else None
         if isinstance(entry, dict) and isinstance(entry.get("auth"), str):
@@ -58,11 +58,11 @@ def _found_in(config: Mapping[str, object], names: Sequence[str], source: str) -
     return None
 
 
-def _ask(helper: str, name: str) -> Credential | None:
+def _ask_helper(helper: str, name: str) -> Credential | None:
     """https://github.com/docker/docker-credential-helpers#development"""
     program = f"docker-credential-{helper}"
     try:
-        done = run([program, "get"], timeout_s=60, stdin=name.encode())
+        done = run_program([program, "get"], timeout_s=60, stdin=name.encode())
         said = json.loads(done.stdout) if done.exit_code == 0 else {}
     except (ToolMissing, ToolTimedOut, ValueError):
         return None

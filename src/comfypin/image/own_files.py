@@ -6,13 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from comfypin import __version__
-from comfypin.image.context import Context, OwnFiles
+from comfypin.image.context import BuildContext, OwnFiles
 from comfypin.image.errors import OwnFilesMissing
-from comfypin.tools.uv import uv
+from comfypin.tools.uv import run_uv
 
 # What comes with our dependencies for their command lines and extras, a third of their size: RunPod's SDK asks for
 # fastapi[all] and its own console.
-UNUSED = frozenset(
+UNUSED_PACKAGES = frozenset(
     (
         *("colorama", "sentry-sdk", "uvloop", "dnspython"),
         *(
@@ -30,7 +30,7 @@ UNUSED = frozenset(
 )
 
 
-def own_files(scratch: Path) -> OwnFiles:
+def collect_own_files(scratch: Path) -> OwnFiles:
     """From a checkout, else from the installed package; a wheel of a checkout goes to the scratch folder.
 
     Raises `OwnFilesMissing`.
@@ -41,18 +41,18 @@ def own_files(scratch: Path) -> OwnFiles:
     docker = project / "docker"
     if not (docker / "Dockerfile").is_file():
         raise OwnFilesMissing(what="its Dockerfile", reason=f"{docker} does not hold it")
-    requirements = _requirements(project, scratch)
+    requirements = _export_requirements(project, scratch)
     return OwnFiles(
         dockerfile=(docker / "Dockerfile").read_text(encoding="utf-8"),
         steps={path.name: path.read_bytes() for path in sorted((docker / "steps").iterdir()) if path.is_file()},
-        requirements=chosen(requirements, lambda name: name not in UNUSED),
-        installer=chosen(requirements, lambda name: name == "uv"),
+        requirements=choose_requirements(requirements, lambda name: name not in UNUSED_PACKAGES),
+        installer=choose_requirements(requirements, lambda name: name == "uv"),
         version=__version__,
-        wheel=_wheel(checkout, scratch) if is_checkout else None,
+        wheel=_build_wheel(checkout, scratch) if is_checkout else None,
     )
 
 
-def write_context(context: Context, folder: Path) -> None:
+def write_context(context: BuildContext, folder: Path) -> None:
     """Write a context into an empty folder."""
     for name, data in context.files.items():
         path = folder / name
@@ -68,7 +68,7 @@ def write_context(context: Context, folder: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def _requirements(project: Path, scratch: Path) -> str:
+def _export_requirements(project: Path, scratch: Path) -> str:
     """All dependencies as uv.lock pins them, every extra with them."""
     # uv wants a project it may write beside; an installed package may lie on a read-only disk.
     folder = scratch / "project"
@@ -76,13 +76,13 @@ def _requirements(project: Path, scratch: Path) -> str:
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copyfile(project / name, folder / name)
     words = ["export", "--frozen", "--no-emit-project", "--extra", "all", "--no-header", "--no-annotate"]
-    done = uv([*words, "--quiet", "--format", "requirements-txt", "--project", folder], cwd=folder, offline=True)
+    done = run_uv([*words, "--quiet", "--format", "requirements-txt", "--project", folder], cwd=folder, offline=True)
     if done.exit_code:
-        raise OwnFilesMissing(what="its dependencies", reason=done.complaint)
+        raise OwnFilesMissing(what="its dependencies", reason=done.error_summary)
     return done.stdout.decode()
 
 
-def chosen(requirements: str, wanted: Callable[[str], bool]) -> bytes:
+def choose_requirements(requirements: str, wanted: Callable[[str], bool]) -> bytes:
     """The wanted packages of a requirements file; each begins its own line, its hashes follow indented (pure)."""
     kept: list[str] = []
     keeping = True
@@ -94,10 +94,10 @@ def chosen(requirements: str, wanted: Callable[[str], bool]) -> bytes:
     return "".join(kept).encode()
 
 
-def _wheel(checkout: Path, scratch: Path) -> Path:
+def _build_wheel(checkout: Path, scratch: Path) -> Path:
     out = scratch / "wheel"
-    done = uv(["build", "--quiet", "--wheel", "--out-dir", out, checkout], cwd=checkout)
+    done = run_uv(["build", "--quiet", "--wheel", "--out-dir", out, checkout], cwd=checkout)
     wheels = sorted(out.glob("comfypin-*.whl"))
     if done.exit_code or not wheels:
-        raise OwnFilesMissing(what="a wheel of itself", reason=done.complaint)
+        raise OwnFilesMissing(what="a wheel of itself", reason=done.error_summary)
     return wheels[-1]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.atomic_files import free_bytes
-from comfypin.image.buildah import build_words, push_as_buildah, save_as_buildah
+from comfypin.image.buildah import build_arguments, push_as_buildah, save_as_buildah
 from comfypin.image.errors import BuildFailed, NoSuchImage
-from comfypin.image.interface import BuildRequest, Built, Hear
-from comfypin.image.program_output import speak
-from comfypin.tools.process import run
+from comfypin.image.interface import BuildRequest, BuiltImage, Report
+from comfypin.image.program_output import run_and_report
+from comfypin.tools.process import run_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,18 @@ class Podman:
     program: str = "podman"
     name: str = field(default="podman", init=False)
 
-    def build(self, request: BuildRequest, hear: Hear) -> Built:
-        spoken = speak([self.program, "build", *build_words(request)], hear)
+    def build(self, request: BuildRequest, hear: Report) -> BuiltImage:
+        spoken = run_and_report([self.program, "build", *build_arguments(request)], hear)
         if spoken.exit_code:
-            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
+            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log_text)
         return self.inspect(request.tags[0])
 
-    def inspect(self, tag: str) -> Built:
-        done = run([self.program, "image", "inspect", tag], timeout_s=60)
+    def inspect(self, tag: str) -> BuiltImage:
+        done = run_program([self.program, "image", "inspect", tag], timeout_s=60)
         if done.exit_code:
             raise NoSuchImage(tag=tag, builder=self.name)
         facts = json.loads(done.stdout)[0]
-        return Built(
+        return BuiltImage(
             image_id=f"sha256:{facts['Id']}",
             layers=tuple(facts["RootFS"]["Layers"]),
             size_bytes=int(facts["Size"]),
@@ -38,11 +38,11 @@ class Podman:
         )
 
     def free_bytes(self) -> int | None:
-        done = run([self.program, "info", "--format", "json"], timeout_s=60)
+        done = run_program([self.program, "info", "--format", "json"], timeout_s=60)
         root = Path(json.loads(done.stdout or b"{}").get("store", {}).get("graphRoot", "/nowhere"))
         return free_bytes(root) if root.is_dir() else None
 
-    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Report) -> str:
         self.inspect(tag)
         return push_as_buildah(self.program, tag, reference, credentials, hear)
 

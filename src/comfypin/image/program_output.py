@@ -7,30 +7,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.image.interface import Hear
+from comfypin.image.interface import Report
 
 KEPT_LINES = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
+class ProgramOutput:
     """How a program ended, and the last it said."""
 
     exit_code: int
-    last: tuple[str, ...]
+    last_lines: tuple[str, ...]
 
     @property
-    def log(self) -> str:
+    def log_text(self) -> str:
         """The last lines that are not empty."""
-        return "\n".join(f"  {line}" for line in self.last if line.strip())
+        return "\n".join(f"  {line}" for line in self.last_lines if line.strip())
 
     @property
-    def complaint(self) -> str:
+    def error_summary(self) -> str:
         """The last thing it said, as one line."""
-        return " / ".join(line.strip() for line in self.last[-3:] if line.strip())[-600:] or f"exit {self.exit_code}"
+        return (
+            " / ".join(line.strip() for line in self.last_lines[-3:] if line.strip())[-600:] or f"exit {self.exit_code}"
+        )
 
 
-def speak(command: Sequence[str | Path], hear: Hear, *, env: Mapping[str, str] | None = None) -> Spoken:
+def run_and_report(
+    command: Sequence[str | Path], report: Report, *, env: Mapping[str, str] | None = None
+) -> ProgramOutput:
     """Run a program to its end and tell its lines, stdout and stderr as one."""
     last: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(
@@ -45,8 +49,8 @@ def speak(command: Sequence[str | Path], hear: Hear, *, env: Mapping[str, str] |
             for raw in process.stdout:
                 line = raw.decode(errors="replace").rstrip()
                 last.append(line)
-                hear(line)
+                report(line)
         except BaseException:
             process.terminate()
             raise
-    return Spoken(exit_code=process.returncode, last=tuple(last))
+    return ProgramOutput(exit_code=process.returncode, last_lines=tuple(last))

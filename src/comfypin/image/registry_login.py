@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.image.errors import LoginRefused, LoginUnreadable, PushFailed
-from comfypin.image.image_names import registry_of
-from comfypin.image.interface import ContainerBuilder, Hear
+from comfypin.image.image_names import registry_host
+from comfypin.image.interface import ContainerBuilder, Report
 from comfypin.retry import Retried, Retry, RetryPolicy
 from comfypin.temp_folders import temp_folder
 
@@ -58,7 +58,7 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
             token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
             return Credential("oauth2accesstoken", token, "GOOGLE_OAUTH_ACCESS_TOKEN")
         if _KEY_VARIABLE in variables:
-            return Credential("_json_key", _key_file(variables), _KEY_VARIABLE)
+            return Credential("_json_key", _read_key_file(variables), _KEY_VARIABLE)
     elif _AMAZON.fullmatch(registry):
         if "ECR_PASSWORD" in variables:
             return Credential("AWS", variables["ECR_PASSWORD"], "ECR_PASSWORD")
@@ -67,7 +67,7 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
     return None
 
 
-def _key_file(variables: Mapping[str, str]) -> str:
+def _read_key_file(variables: Mapping[str, str]) -> str:
     path = Path(variables[_KEY_VARIABLE])
     try:
         return path.read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def _key_file(variables: Mapping[str, str]) -> str:
         raise LoginUnreadable(variable=_KEY_VARIABLE, path=str(path), reason=reason) from error
 
 
-def advice(registry: str) -> str:
+def login_advice(registry: str) -> str:
     """Which variable, or login, a registry wants."""
     if registry == "ghcr.io":
         return "nowhere: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
@@ -90,7 +90,7 @@ def advice(registry: str) -> str:
 
 
 @contextmanager
-def docker_config(registry: str, credential: Credential | None) -> Iterator[Path | None]:
+def write_docker_config(registry: str, credential: Credential | None) -> Iterator[Path | None]:
     """A folder with the one credential, as docker reads it, for as long as a push takes; never on a command line."""
     if credential is None:
         yield None
@@ -105,40 +105,42 @@ def docker_config(registry: str, credential: Credential | None) -> Iterator[Path
         yield Path(folder)
 
 
-def push(
+def push_image(
     builder: ContainerBuilder,
     tag: str,
     reference: str,
     *,
     credential: Credential | None,
-    hear: Hear,
+    report: Report,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """Push and return the digest; tried again where the network, not the credential, is to blame.
 
     Raises `LoginRefused`, `PushFailed`, `NoSuchImage`.
     """
-    registry = registry_of(reference)
+    registry = registry_host(reference)
     tries = 0
 
     def push_once() -> str:
         nonlocal tries
         tries += 1
-        return builder.push(tag, reference, config, hear)
+        return builder.push(tag, reference, config, report)
 
-    def report(retried: Retried) -> None:
-        hear(f"push failed, trying again: {getattr(retried.error, 'reason', retried.error)}")
+    def report_retry(retried: Retried) -> None:
+        report(f"push failed, trying again: {getattr(retried.error, 'reason', retried.error)}")
 
-    with docker_config(registry, credential) as config:
+    with write_docker_config(registry, credential) as config:
         try:
-            retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_may_pass, report=report)
+            retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_is_worth_retrying, report=report_retry)
             return retry.call(push_once, sleep=sleep)
         except PushFailed as error:
-            if _may_pass(error):
+            if _is_worth_retrying(error):
                 raise PushFailed(reference=reference, reason=error.reason, tries=tries) from error
-            source = credential.source if credential is not None else f"docker's configuration, or {advice(registry)}"
+            source = (
+                credential.source if credential is not None else f"docker's configuration, or {login_advice(registry)}"
+            )
             raise LoginRefused(registry=registry, source=source) from error
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_worth_retrying(error: Exception) -> bool:
     return not _REFUSED.search(str(error))

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from comfypin.image.errors import ScanFailed, SignFailed, SupplyToolMissing
-from comfypin.image.interface import ContainerBuilder, Hear
-from comfypin.image.program_output import speak
+from comfypin.image.interface import ContainerBuilder, Report
+from comfypin.image.program_output import run_and_report
 from comfypin.lock.export import export
 from comfypin.lock.model import Lock
 from comfypin.temp_folders import temp_folder
@@ -22,19 +22,19 @@ def require_tools(*, wants_scan: bool, wants_sign: bool) -> None:
         raise SupplyToolMissing(flag="--sign", tool="cosign", address=_COSIGN)
 
 
-def scan(builder: ContainerBuilder, tag: str, hear: Hear) -> None:
+def scan_image(builder: ContainerBuilder, tag: str, report: Report) -> None:
     """Look for known holes. Raises `ScanFailed` at one that is grave and has a fix."""
     words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
     # As a file, because trivy does not see into the stores of all builders.
     with temp_folder("scan") as scratch:
         archive = Path(scratch, "image.tar")
         builder.save(tag, archive)
-        spoken = speak([*words, "--input", archive], hear)
+        spoken = run_and_report([*words, "--input", archive], report)
     if spoken.exit_code:
-        raise ScanFailed(tag=tag, log=spoken.log)
+        raise ScanFailed(tag=tag, log=spoken.log_text)
 
 
-def sign(reference: str, lock: Lock, hear: Hear) -> None:
+def sign_image(reference: str, lock: Lock, report: Report) -> None:
     """Sign an image by digest, and attest its list of contents. Raises `SignFailed`."""
     with temp_folder("sign") as scratch:
         contents = Path(scratch, "contents.cdx.json")
@@ -43,6 +43,6 @@ def sign(reference: str, lock: Lock, hear: Hear) -> None:
             ["cosign", "sign", "--yes", reference],
             ["cosign", "attest", "--yes", "--type", "cyclonedx", "--predicate", str(contents), reference],
         ):
-            spoken = speak(words, hear)
+            spoken = run_and_report(words, report)
             if spoken.exit_code:
-                raise SignFailed(reference=reference, reason=spoken.complaint)
+                raise SignFailed(reference=reference, reason=spoken.error_summary)

@@ -16,29 +16,29 @@ AFTER_CLOSE_S = 0.02
 class _Candidate:
     due_s: float
     since_s: float
-    mark: Fingerprint | None
+    fingerprint: Fingerprint | None
     closed: bool
 
 
 @dataclass(slots=True)
-class Settling:
+class Debouncer:
     """Files that may be complete soon, and when to look at each of them next."""
 
     settle_s: float
     _files: dict[str, _Candidate] = field(default_factory=dict)
     _heap: list[tuple[float, str]] = field(default_factory=list)
 
-    def closed(self, path: str, now_s: float) -> None:
+    def note_closed(self, path: str, now_s: float) -> None:
         """The writer closed the file, or renamed it into place."""
-        self._put(path, _Candidate(now_s + AFTER_CLOSE_S, now_s, None, closed=True))
+        self._schedule_path(path, _Candidate(now_s + AFTER_CLOSE_S, now_s, None, closed=True))
 
-    def found(self, path: str, mark: Fingerprint, now_s: float) -> None:
+    def note_found(self, path: str, mark: Fingerprint, now_s: float) -> None:
         """A scan came upon the file; a close that was heard of weighs more."""
         known = self._files.get(path)
-        if known is None or (not known.closed and known.mark != mark):
-            self._put(path, _Candidate(now_s + self.settle_s, now_s, mark, closed=False))
+        if known is None or (not known.closed and known.fingerprint != mark):
+            self._schedule_path(path, _Candidate(now_s + self.settle_s, now_s, mark, closed=False))
 
-    def due(self, now_s: float) -> list[str]:
+    def due_paths(self, now_s: float) -> list[str]:
         """The files to look at now; each stays until it is forgotten or waits longer."""
         paths = []
         while self._heap and self._heap[0][0] <= now_s:
@@ -49,29 +49,29 @@ class Settling:
         return paths
 
     def has_settled(self, path: str, mark: Fingerprint, now_s: float) -> bool:
-        """Whether the file, which looks like `mark` now, may be taken."""
+        """Whether the file, which looks like `fingerprint` now, may be taken."""
         candidate = self._files[path]
-        return candidate.closed or (candidate.mark == mark and now_s >= candidate.since_s + self.settle_s)
+        return candidate.closed or (candidate.fingerprint == mark and now_s >= candidate.since_s + self.settle_s)
 
     def wait_longer(self, path: str, mark: Fingerprint, now_s: float) -> None:
         """It still changes, or is still open: look again when it may have settled."""
         known = self._files[path]
-        since_s = known.since_s if known.mark == mark else now_s
+        since_s = known.since_s if known.fingerprint == mark else now_s
         due_s = max(since_s + self.settle_s, now_s + min(0.05, self.settle_s))
-        self._put(path, _Candidate(due_s, since_s, mark, closed=False))
+        self._schedule_path(path, _Candidate(due_s, since_s, mark, closed=False))
 
-    def forget(self, path: str) -> None:
+    def forget_path(self, path: str) -> None:
         """The file was taken, or is gone."""
         self._files.pop(path, None)
 
-    def paths(self) -> list[str]:
+    def waiting_paths(self) -> list[str]:
         """Every file that waits."""
         return list(self._files)
 
-    def hurry(self, now_s: float) -> None:
+    def hurry_all(self, now_s: float) -> None:
         """Look at every file now, as complete as it is known to be: there is no time to settle."""
         for path, candidate in list(self._files.items()):
-            self._put(path, _Candidate(now_s, candidate.since_s, candidate.mark, candidate.closed))
+            self._schedule_path(path, _Candidate(now_s, candidate.since_s, candidate.fingerprint, candidate.closed))
 
     def next_due_s(self) -> float | None:
         """When to look next, or None while nothing waits."""
@@ -80,6 +80,6 @@ class Settling:
     def __len__(self) -> int:
         return len(self._files)
 
-    def _put(self, path: str, candidate: _Candidate) -> None:
+    def _schedule_path(self, path: str, candidate: _Candidate) -> None:
         self._files[path] = candidate
         heapq.heappush(self._heap, (candidate.due_s, path))

@@ -15,13 +15,13 @@ from pathlib import Path
 from comfypin.digest import Digest
 from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.sync.errors import OutboxUnusable
-from comfypin.sync.outbox_row import Row
+from comfypin.sync.outbox_row import OutboxRow
 
 _COPY_EVERY_S = 60.0
 
 
-class Manifest:
-    """Appends to the file at `path`; `copy` puts it into the store under `key`."""
+class DeliveryLog:
+    """Appends to the file at `path`; `copy_to_store` puts it into the store under `key`."""
 
     def __init__(self, path: Path, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -31,7 +31,7 @@ class Manifest:
         self._changed = False
         self._unwritten = b""
 
-    def add(self, delivered: Sequence[Row]) -> None:
+    def record_batch(self, delivered: Sequence[OutboxRow]) -> None:
         """Record a batch as one line. If the disk is full, it is written with what comes next, or before the copy."""
         files = [
             {
@@ -47,16 +47,16 @@ class Manifest:
         self._unwritten += (line + "\n").encode("ascii")
         self._changed = True
         with contextlib.suppress(OSError):
-            self._write()
+            self._append_unwritten()
 
-    def _write(self) -> None:
+    def _append_unwritten(self) -> None:
         """Append what is not written yet, all or nothing. A line that a kill cut off is ended first."""
         if not self._unwritten:
             return
         with self._path.open("ab", buffering=0) as file:
             before = file.seek(0, os.SEEK_END)
             try:
-                data = self._unwritten if self._ends_whole(before) else b"\n" + self._unwritten
+                data = self._unwritten if self._ends_with_newline(before) else b"\n" + self._unwritten
                 if file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
@@ -64,7 +64,7 @@ class Manifest:
                 raise
         self._unwritten = b""
 
-    def _ends_whole(self, size_bytes: int) -> bool:
+    def _ends_with_newline(self, size_bytes: int) -> bool:
         with self._path.open("rb") as file:
             file.seek(max(0, size_bytes - 1))
             return file.read(1) in (b"", b"\n")
@@ -73,13 +73,13 @@ class Manifest:
         """When the copy is due (monotonic seconds), or None while it is up to date."""
         return self._next_copy_s if self._changed else None
 
-    def copy(self, store: ObjectStore, *, now: bool = False) -> None:
+    def copy_to_store(self, store: ObjectStore, *, now: bool = False) -> None:
         """Put the manifest into the store if its time has come, or now. Raises `StorageError`, `OutboxUnusable`."""
         if not self._changed or (self._clock() < self._next_copy_s and not now):
             return
         self._next_copy_s = self._clock() + _COPY_EVERY_S
         try:
-            self._write()
+            self._append_unwritten()
             data = self._path.read_bytes()
         except OSError as exc:
             raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc

@@ -13,7 +13,7 @@ UNFINISHED = ("*.tmp", "*.part", "*.partial", "*.crdownload", "*.swp", "*~", ".n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class FileFilter:
     """Which files are taken: one of `include` (all, when empty), none of `exclude`.
 
     A pattern with a slash is matched against the path under the folder, one without against the name.
@@ -22,20 +22,20 @@ class Filter:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def takes(self, relative: str) -> bool:
+    def takes_path(self, relative: str) -> bool:
         """Whether the file at this relative path is to be synced."""
-        if _any(relative, UNFINISHED) or _any(relative, self.exclude):
+        if _matches_any(relative, UNFINISHED) or _matches_any(relative, self.exclude):
             return False
-        return not self.include or _any(relative, self.include)
+        return not self.include or _matches_any(relative, self.include)
 
 
-def key_of(relative: str) -> str:
+def object_key(relative: str) -> str:
     """The object's key for a path under the folder: the path itself, wherever stores take it as a key.
 
     Control characters and bytes that are not UTF-8 become %XX, and in such a name % becomes %25, so that no two names
     meet in one key. A name that is longer than keys may be keeps its beginning and ends in its digest.
     """
-    key = "".join(map(_escaped, relative)) if any(map(_is_refused, relative)) else relative
+    key = "".join(map(_escape_character, relative)) if any(map(_is_refused, relative)) else relative
     encoded = key.encode()
     if len(encoded) <= LONGEST_BYTES:
         return key
@@ -51,7 +51,7 @@ def revision_key(key: str, revision: int) -> str:
     return str(path.with_name(f"{path.stem}.r{revision}{path.suffix}"))
 
 
-def _any(relative: str, patterns: tuple[str, ...]) -> bool:
+def _matches_any(relative: str, patterns: tuple[str, ...]) -> bool:
     name = relative.rpartition("/")[2]
     return any(fnmatchcase(relative if "/" in pattern else name, pattern) for pattern in patterns)
 
@@ -61,7 +61,7 @@ def _is_refused(character: str) -> bool:
     return character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff"
 
 
-def _escaped(character: str) -> str:
+def _escape_character(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"%{ord(character) - 0xDC00:02X}"
     return f"%{ord(character):02X}" if character == "%" or _is_refused(character) else character

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.sync.errors import OutboxUnusable
-from comfypin.sync.outbox_row import Row, State, Tally
+from comfypin.sync.outbox_row import OutboxCounts, OutboxRow, RowState
 from comfypin.sync.scan import Fingerprint
-from comfypin.sync.snapshot import Snapshot, load
+from comfypin.sync.snapshot import OutboxSnapshot, load_snapshot
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -39,88 +39,89 @@ class Outbox:
         """Open or make it. `copy` is its copy on a volume: read where the outbox is new, kept up to date after."""
         self.path = path
         self.is_new = not path.exists()
-        self._copy = Snapshot(copy) if copy is not None else None
+        self._snapshot = OutboxSnapshot(copy) if copy is not None else None
         try:
             if read_only:
-                self._base = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+                self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(path, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode = WAL")
-            self._base.execute("PRAGMA synchronous = FULL")
-            self._base.execute("PRAGMA cache_size = -4000")
-            self._base.executescript(_SCHEMA)
+            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("PRAGMA cache_size = -4000")
+            self._database.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as exc:
             raise OutboxUnusable(path=str(path), reason=str(exc)) from exc
-        if self.is_new and copy is not None and (rows := load(copy)):
-            self.save(rows)
+        if self.is_new and copy is not None and (rows := load_snapshot(copy)):
+            self.save_rows(rows)
             self.is_new = False
 
-    def row(self, path: str) -> Row | None:
+    def find_row(self, path: str) -> OutboxRow | None:
         """The file's row, or None where it was never seen."""
-        cursor = self._base.execute(f"SELECT {_COLUMNS} FROM files WHERE path = ?", (os.fsencode(path),))
+        cursor = self._database.execute(f"SELECT {_COLUMNS} FROM files WHERE path = ?", (os.fsencode(path),))
         found = cursor.fetchone()
-        return None if found is None else _row(found)
+        return None if found is None else _parse_row(found)
 
-    def known(self, path: str) -> Fingerprint | None:
+    def known_fingerprint(self, path: str) -> Fingerprint | None:
         """The fingerprint last recorded for a path; for scans, which ask for every file."""
-        cursor = self._base.execute("SELECT size, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(path),))
+        cursor = self._database.execute("SELECT size, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(path),))
         found = cursor.fetchone()
         return None if found is None else Fingerprint(*found)
 
-    def holder(self, key: str) -> str | None:
+    def key_holder(self, key: str) -> str | None:
         """The path that has this key."""
-        found = self._base.execute("SELECT path FROM files WHERE key = ?", (key,)).fetchone()
+        found = self._database.execute("SELECT path FROM files WHERE key = ?", (key,)).fetchone()
         return None if found is None else os.fsdecode(found[0])
 
     def confirmed_digests(self, mark: Fingerprint) -> frozenset[Digest]:
         """The digests of delivered files that looked like this, whatever their names are."""
         query = "SELECT sha256 FROM files WHERE state = 'done' AND size = ? AND mtime_ns = ? AND inode = ?"
         return frozenset(
-            Digest(found[0]) for found in self._base.execute(query, (mark.size, mark.mtime_ns, mark.inode))
+            Digest(found[0]) for found in self._database.execute(query, (mark.size, mark.mtime_ns, mark.inode))
         )
 
-    def save(self, rows: Iterable[Row]) -> None:
+    def save_rows(self, rows: Iterable[OutboxRow]) -> None:
         """Record rows durably, all or none; a path's older row is replaced."""
         places = ", ".join("?" * (_COLUMNS.count(",") + 1))
         with self._transaction():
             # Only the same path is replaced: two paths never share a key, whatever was asked.
-            self._base.executemany(
-                f"INSERT INTO files VALUES ({places}) ON CONFLICT (path) DO UPDATE SET {_UPDATES}", map(_values, rows)
+            self._database.executemany(
+                f"INSERT INTO files VALUES ({places}) ON CONFLICT (path) DO UPDATE SET {_UPDATES}",
+                map(_row_values, rows),
             )
-        if self._copy is not None:
-            self._copy.note_change()
+        if self._snapshot is not None:
+            self._snapshot.note_change()
 
     def refresh_copy(self, *, now: bool = False) -> float | None:
         """Bring the copy up to date if its time has come, or now; returns when it will be due, or None."""
-        return None if self._copy is None else self._copy.refresh(self.everything, now=now)
+        return None if self._snapshot is None else self._snapshot.write_if_due(self.all_rows, now=now)
 
-    def owed(self) -> Iterator[Row]:
+    def owed_rows(self) -> Iterator[OutboxRow]:
         """Every row that is owed, the oldest debt first."""
-        cursor = self._base.execute(f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' ORDER BY owed_at")
-        return map(_row, cursor)
+        cursor = self._database.execute(f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' ORDER BY owed_at")
+        return map(_parse_row, cursor)
 
-    def everything(self) -> Iterator[Row]:
+    def all_rows(self) -> Iterator[OutboxRow]:
         """Every row, by path."""
-        return map(_row, self._base.execute(f"SELECT {_COLUMNS} FROM files ORDER BY path"))
+        return map(_parse_row, self._database.execute(f"SELECT {_COLUMNS} FROM files ORDER BY path"))
 
-    def failing(self, limit: int) -> Sequence[Row]:
+    def failing_rows(self, limit: int) -> Sequence[OutboxRow]:
         """Rows whose last try failed, the most failed first."""
         query = f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' AND failures > 0 ORDER BY failures DESC LIMIT ?"
-        return [_row(found) for found in self._base.execute(query, (limit,))]
+        return [_parse_row(found) for found in self._database.execute(query, (limit,))]
 
-    def tally(self) -> Tally:
+    def count_rows(self) -> OutboxCounts:
         """The counts of `sync status`."""
         now = time.time()
-        owed = self._base.execute(
+        owed = self._database.execute(
             "SELECT COUNT(*), COALESCE(SUM(size), 0), COALESCE(SUM(failures > 0), 0), MIN(owed_at) "
             "FROM files WHERE state = 'owed'"
         ).fetchone()
-        recent = self._base.execute(
+        recent = self._database.execute(
             "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM files WHERE state = 'done' AND done_at > ?", (now - 300,)
         ).fetchone()
-        ended = dict(self._base.execute("SELECT state, COUNT(*) FROM files WHERE state != 'owed' GROUP BY state"))
-        return Tally(
+        ended = dict(self._database.execute("SELECT state, COUNT(*) FROM files WHERE state != 'owed' GROUP BY state"))
+        return OutboxCounts(
             owed=owed[0],
             owed_bytes=owed[1],
             failing=owed[2],
@@ -131,42 +132,44 @@ class Outbox:
             recent_bytes=recent[1],
         )
 
-    def fact(self, name: str) -> str | None:
+    def read_fact(self, name: str) -> str | None:
         """A recorded fact (the folder, the destination), or None."""
-        found = self._base.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        found = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
-    def record(self, **facts: str) -> None:
+    def record_facts(self, **facts: str) -> None:
         """Record facts about the outbox itself."""
         with self._transaction():
-            self._base.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
     def close(self) -> None:
         """Bring the copy up to date, fold the log into the file, close it."""
         self.refresh_copy(now=True)
-        self._base.close()
+        self._database.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
-            self._base.execute("BEGIN IMMEDIATE")
+            self._database.execute("BEGIN IMMEDIATE")
             yield
-            self._base.execute("COMMIT")
+            self._database.execute("COMMIT")
         except sqlite3.Error as exc:
-            if self._base.in_transaction:
-                self._base.execute("ROLLBACK")
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise OutboxUnusable(path=str(self.path), reason=str(exc)) from exc
 
 
-def _values(row: Row) -> tuple[object, ...]:
+def _row_values(row: OutboxRow) -> tuple[object, ...]:
     mark = row.fingerprint
     identity = (os.fsencode(row.path), row.key, row.revision, mark.size, mark.mtime_ns, mark.inode, row.sha256.hex)
     return (*identity, row.state, row.doubtful, row.failures, row.reason, row.owed_at, row.done_at)
 
 
-def _row(found: tuple[bytes, str, int, int, int, int, str, State, int, int, str | None, float, float | None]) -> Row:
+def _parse_row(
+    found: tuple[bytes, str, int, int, int, int, str, RowState, int, int, str | None, float, float | None],
+) -> OutboxRow:
     path, key, revision, size, mtime_ns, inode, sha256, state, doubtful, failures, reason, owed_at, done_at = found
-    return Row(
+    return OutboxRow(
         path=os.fsdecode(path),
         key=key,
         revision=revision,

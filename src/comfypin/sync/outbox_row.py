@@ -6,11 +6,11 @@ from typing import Literal
 from comfypin.digest import Digest
 from comfypin.sync.scan import Fingerprint
 
-State = Literal["owed", "done", "gone"]
+RowState = Literal["owed", "done", "gone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class OutboxRow:
     """One file's latest revision: what it is, where it goes, and whether it is there.
 
     `doubtful` rows may be in the bucket already (the outbox that knew was lost): one HEAD decides. Times are seconds
@@ -22,7 +22,7 @@ class Row:
     revision: int
     fingerprint: Fingerprint
     sha256: Digest
-    state: State = "owed"
+    state: RowState = "owed"
     doubtful: bool = False
     failures: int = 0
     reason: str | None = None
@@ -31,7 +31,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class OutboxCounts:
     """What `sync status` tells: counts, bytes owed, the oldest debt's age and the last five minutes' rate."""
 
     owed: int

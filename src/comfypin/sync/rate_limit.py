@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class RateLimiter:
     """Lets `bytes_per_s` through, with up to a tenth of a second of it at once."""
 
     def __init__(

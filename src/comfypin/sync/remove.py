@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
+from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
 
 _ASIDE = ".comfypin-removing-"
 
@@ -18,7 +18,7 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
     """
     path = os.path.join(root, relative)
     folder = os.path.dirname(path)
-    if fingerprint(root, relative) != expected:
+    if read_fingerprint(root, relative) != expected:
         return None  # gone already, or a newer one, which will be delivered in its turn
     if is_being_written(root, relative):
         return "somebody has it open for writing"
@@ -27,7 +27,7 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
         os.rename(path, aside)
     except OSError as exc:
         return exc.strerror or str(exc)
-    if fingerprint(root, os.path.relpath(aside, root)) == expected:
+    if read_fingerprint(root, os.path.relpath(aside, root)) == expected:
         os.unlink(aside)
         return None
     try:
@@ -47,7 +47,7 @@ def finish_removal(root: str, relative: str, expected: Fingerprint, digests: Abs
     """Remove what a killed run had set aside, if its bytes are of these digests; returns why it was kept, or None."""
     path = Path(root, relative)
     try:
-        if Digest.of_file(path) not in digests or fingerprint(root, relative) != expected:
+        if Digest.of_file(path) not in digests or read_fingerprint(root, relative) != expected:
             return "it is not what was delivered"
         if is_being_written(root, relative):
             return "somebody has it open for writing"

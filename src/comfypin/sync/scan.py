@@ -16,21 +16,21 @@ class Fingerprint:
     inode: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Fingerprint":
+    def from_stat(cls, status: os.stat_result) -> "Fingerprint":
         """The fingerprint in a stat."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def fingerprint(root: str, relative: str) -> Fingerprint | None:
+def read_fingerprint(root: str, relative: str) -> Fingerprint | None:
     """The fingerprint of a regular file that no link leads to, or None where there is none."""
     try:
         status = os.lstat(os.path.join(root, relative))
     except OSError:
         return None
-    return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
+    return Fingerprint.from_stat(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def folders_below(root: str, relative: str = "") -> Iterator[str]:
+def walk_folders(root: str, relative: str = "") -> Iterator[str]:
     """The folder itself and all below it, parents first, as paths relative to the root."""
     pending = [relative]
     while pending:
@@ -38,19 +38,19 @@ def folders_below(root: str, relative: str = "") -> Iterator[str]:
         yield folder
         try:
             with os.scandir(os.path.join(root, folder)) as entries:
-                pending += [_join(folder, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+                pending += [_join_path(folder, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError:
             continue  # deleted or closed to us meanwhile; what is in it comes back with the next scan
 
 
-def files_in(root: str, folder: str) -> Iterator[tuple[str, Fingerprint]]:
+def list_files(root: str, folder: str) -> Iterator[tuple[str, Fingerprint]]:
     """The regular files of one folder (not below it), with their fingerprints."""
     try:
         with os.scandir(os.path.join(root, folder)) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     try:
-                        yield _join(folder, entry.name), Fingerprint.of(entry.stat(follow_symlinks=False))
+                        yield _join_path(folder, entry.name), Fingerprint.from_stat(entry.stat(follow_symlinks=False))
                     except OSError:
                         continue
     except OSError:
@@ -82,5 +82,5 @@ def is_being_written(root: str, relative: str) -> bool:
     return False
 
 
-def _join(folder: str, name: str) -> str:
+def _join_path(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name

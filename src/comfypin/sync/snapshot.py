@@ -12,15 +12,15 @@ from pathlib import Path
 from comfypin.atomic_files import atomic_file
 from comfypin.digest import Digest
 from comfypin.sync.errors import OutboxUnusable
-from comfypin.sync.outbox_row import Row
+from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.scan import Fingerprint
 
 _AT_LEAST_EVERY_S = 5.0
 _COST_SHARE = 100  # a copy that takes t seconds is made every 100 t at most
 
 
-class Snapshot:
-    """Keeps the copy at `path` up to date; `refresh` is cheap to call and writes only when it is time."""
+class OutboxSnapshot:
+    """Keeps the copy at `path` up to date; `write_if_due` is cheap to call and writes only when it is time."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -32,7 +32,7 @@ class Snapshot:
         """Something was recorded; the copy is stale."""
         self._changed = True
 
-    def refresh(self, rows: Callable[[], Iterable[Row]], *, now: bool = False) -> float | None:
+    def write_if_due(self, rows: Callable[[], Iterable[OutboxRow]], *, now: bool = False) -> float | None:
         """Write the copy if it is stale and its time has come, or now. Returns when it is due (monotonic seconds),
         None while it is up to date. Raises `OutboxUnusable`."""
         start = self._clock()
@@ -43,7 +43,7 @@ class Snapshot:
         try:
             with atomic_file(self._path) as file:
                 for row in rows():
-                    file.write(_line(row))
+                    file.write(_render_row(row))
         except OSError as exc:
             self._next_s = self._clock() + _AT_LEAST_EVERY_S
             raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
@@ -53,18 +53,18 @@ class Snapshot:
         return None
 
 
-def load(path: Path) -> list[Row]:
+def load_snapshot(path: Path) -> list[OutboxRow]:
     """The rows of a copy; none where there is no copy yet. Raises `OutboxUnusable`."""
     try:
         with path.open("rb") as file:
-            return [_row(line) for line in file]
+            return [_parse_row(line) for line in file]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise OutboxUnusable(path=str(path), reason=f"it is not a copy of an outbox ({exc})") from exc
 
 
-def _line(row: Row) -> bytes:
+def _render_row(row: OutboxRow) -> bytes:
     mark = row.fingerprint
     values = {
         "path": row.path,
@@ -82,10 +82,10 @@ def _line(row: Row) -> bytes:
     return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _row(line: bytes) -> Row:
+def _parse_row(line: bytes) -> OutboxRow:
     values = json.loads(line)
     size, mtime_ns, inode = values["mark"]
-    return Row(
+    return OutboxRow(
         path=values["path"],
         key=values["key"],
         revision=values["revision"],

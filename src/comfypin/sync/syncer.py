@@ -1,8 +1,8 @@
 """The syncer: a file that is complete is hashed, owed in the outbox, uploaded, and done when the server agrees.
 
-One thread (the one that calls `run`) decides and owns the outbox; a watching thread, a few that hash and a few that
-upload send it messages. All messages that wait are taken together and recorded in one transaction, so that thousands
-of small files cost a few commits, and nothing is sent before the commit that owes it.
+One thread (the one that calls `run_sync`) decides and owns the outbox; a watching thread, a few that hash and a few
+that upload send it messages. All messages that wait are taken together and recorded in one transaction, so that
+thousands of small files cost a few commits, and nothing is sent before the commit that owes it.
 """
 
 import queue
@@ -19,21 +19,21 @@ from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, StorageError
 from comfypin.retry import RetryPolicy
 from comfypin.storage.interface import ObjectStore, Payload
-from comfypin.sync.debounce import Settling
-from comfypin.sync.delivery_log import Manifest
+from comfypin.sync.debounce import Debouncer
+from comfypin.sync.delivery_log import DeliveryLog
 from comfypin.sync.errors import FolderMissing, OutboxUnusable
-from comfypin.sync.key_names import Filter, key_of, revision_key
+from comfypin.sync.key_names import FileFilter, object_key, revision_key
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.outbox_row import Row
-from comfypin.sync.rate_limit import Pace
+from comfypin.sync.outbox_row import OutboxRow
+from comfypin.sync.rate_limit import RateLimiter
 from comfypin.sync.remove import finish_removal, is_set_aside, remove_unchanged
-from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
-from comfypin.sync.upload_order import Lanes
-from comfypin.sync.watch import Closed, Found, Notice, Scanned, Sighting, Watch
+from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
+from comfypin.sync.upload_order import UploadQueue
+from comfypin.sync.watch import FileClosed, FileFound, FolderWatcher, ScanEnded, Sighting, SyncNotice
 
 OnChange = Literal["overwrite", "version", "ignore"]
-_PROBES = 16  # HEADs in a row that find nothing, before a folder without an outbox is taken for a first sync
-_HASHERS = 2
+_ABSENT_PROBES = 16  # HEADs in a row that find nothing, before a folder without an outbox is taken for a first sync
+_HASH_THREADS = 2
 _MOST_AT_ONCE = 5000
 _SAVE_AGAIN_S = 0.5
 _NEARLY_FULL_BYTES = 1_000_000_000
@@ -42,10 +42,10 @@ SYNC_RETRIES = RetryPolicy(retries=None, base_s=0.4, longest_s=60.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class SyncOptions:
     """How a folder is synced. Times in seconds, `bytes_per_s` for all uploads together."""
 
-    filter: Filter = field(default_factory=Filter)
+    filter: FileFilter = field(default_factory=FileFilter)
     settle_s: float = 2.0
     on_change: OnChange = "overwrite"
     delete_after: bool = False
@@ -55,54 +55,54 @@ class Options:
     grace_s: float = 10.0
     poll_s: float = 5.0
     retry_policy: RetryPolicy = SYNC_RETRIES
-    manifest: Manifest | None = None
+    manifest: DeliveryLog | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """A file is in the store; `sent` is False where it was there already."""
 
-    row: Row
+    row: OutboxRow
     sent: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class UploadFailed:
     """An upload failed and will be tried again in `wait_s` seconds."""
 
-    row: Row
+    row: OutboxRow
     wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class WatchStarted:
     """The first scan has ended; from here on nothing is missed, whatever happens in the folder."""
 
     found: int
 
 
-SyncEvent = Delivered | Failed | Notice | Watching
+SyncEvent = Delivered | UploadFailed | SyncNotice | WatchStarted
 
 
 @dataclass(frozen=True, slots=True)
-class _Hashed:
+class _FileHashed:
     path: str
-    mark: Fingerprint
+    fingerprint: Fingerprint
     digest: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Uploaded:
-    row: Row
+class _UploadEnded:
+    row: OutboxRow
     sent: bool
     failure: ComfypinError | None
 
 
-class _Stop:
+class _StopRequested:
     """Somebody asked the syncer to stop."""
 
 
-_Message = Closed | Found | Scanned | Notice | _Hashed | _Uploaded | _Stop
+_Message = FileClosed | FileFound | ScanEnded | SyncNotice | _FileHashed | _UploadEnded | _StopRequested
 
 
 class Syncer:
@@ -113,7 +113,7 @@ class Syncer:
         root: Path,
         store: ObjectStore,
         outbox: Outbox,
-        options: Options,
+        options: SyncOptions,
         *,
         media_type: Callable[[str], str],
         on_event: Callable[[SyncEvent], None] = lambda _event: None,
@@ -127,40 +127,40 @@ class Syncer:
         self._media_type = media_type
         self._on_event = on_event
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._settling = Settling(settle_s=options.settle_s)
-        self._lanes = Lanes(options.workers)
-        self._pace = Pace(options.bytes_per_s) if options.bytes_per_s else None
+        self._debouncer = Debouncer(settle_s=options.settle_s)
+        self._upload_queue = UploadQueue(options.workers)
+        self._rate_limiter = RateLimiter(options.bytes_per_s) if options.bytes_per_s else None
         self._hashing: dict[str, bool] = {}
         # Confirmed files that --delete-after has looked at in this run; one that stays is not hashed at every scan.
         self._removal_tried: dict[str, Fingerprint] = {}
-        self._doubted: frozenset[str] = frozenset()
-        self._absent_in_a_row = 0
+        self._doubtful_paths: frozenset[str] = frozenset()
+        self._absent_count = 0
         self._scanned = False
-        self._told_full = False
+        self._is_disk_warned = False
         self._stopping = threading.Event()
         self._deadline: float | None = None
-        self._watch = Watch(root, self._inbox.put, poll_s=options.poll_s)
-        self._hashers = ThreadPoolExecutor(_HASHERS, thread_name_prefix="hash")
+        self._watch = FolderWatcher(root, self._inbox.put, poll_s=options.poll_s)
+        self._hashers = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="hash")
         self._uploaders = ThreadPoolExecutor(options.workers, thread_name_prefix="upload")
 
     def stop(self) -> None:
         """Ask for the end: what is known is delivered within the grace time, smallest first. From any thread."""
         self._stopping.set()
-        self._inbox.put(_Stop())
+        self._inbox.put(_StopRequested())
 
-    def run(self) -> list[Row]:
+    def run_sync(self) -> list[OutboxRow]:
         """Sync until stopped (or, once, until all that is there is delivered); returns what is still owed."""
-        for row in self._outbox.owed():
-            self._lanes.add(row.path, row.fingerprint.size, due_s=0.0)
+        for row in self._outbox.owed_rows():
+            self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=0.0)
         self._watch.start()
         try:
             while not self._is_finished():
-                self._take(self._wait())
-                self._advance()
+                self._handle_messages(self._wait_for_messages())
+                self._start_due_work()
             self._watch.stop()
-            self._take(self._pending())
+            self._handle_messages(self._pending_messages())
             self._copy_manifest(now=True)
-            return list(self._outbox.owed())
+            return list(self._outbox.owed_rows())
         finally:
             self._hashers.shutdown(cancel_futures=True)
             # An upload that hangs must not hold us beyond the grace time; its debt is on the disk.
@@ -169,53 +169,55 @@ class Syncer:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def _is_finished(self) -> bool:
-        is_quiet = not (self._hashing or self._lanes.busy or len(self._lanes) or len(self._settling))
+        is_quiet = not (
+            self._hashing or self._upload_queue.running_count or len(self._upload_queue) or len(self._debouncer)
+        )
         if self._deadline is not None:
             return time.monotonic() >= self._deadline or is_quiet
         return self._options.once and self._scanned and is_quiet
 
-    def _wait(self) -> list[_Message]:
+    def _wait_for_messages(self) -> list[_Message]:
         """All messages that are there, after waiting for the first until something of our own is due."""
         now = time.monotonic()
-        dues = [self._settling.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
-        if self._lanes.busy < self._options.workers:
-            dues.append(self._lanes.next_due_s())
+        dues = [self._debouncer.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
+        if self._upload_queue.running_count < self._options.workers:
+            dues.append(self._upload_queue.next_due_s())
         due = min((item for item in dues if item is not None), default=None)
         try:
             first = self._inbox.get(timeout=None if due is None else max(0.0, due - now))
         except queue.Empty:
             return []
-        return [first, *self._pending()]
+        return [first, *self._pending_messages()]
 
-    def _pending(self) -> list[_Message]:
+    def _pending_messages(self) -> list[_Message]:
         messages: list[_Message] = []
         while len(messages) < _MOST_AT_ONCE and not self._inbox.empty():
             messages.append(self._inbox.get_nowait())
         return messages
 
-    def _take(self, messages: Iterable[_Message]) -> None:
+    def _handle_messages(self, messages: Iterable[_Message]) -> None:
         """Hear all messages, record what they come to in one transaction, and only then act on it."""
-        rows: dict[str, Row] = {}
+        rows: dict[str, OutboxRow] = {}
         after: list[Callable[[], None]] = []
         for message in messages:
             match message:
-                case _Hashed():
-                    self._hear_hashed(message, rows, after)
-                case _Uploaded():
-                    self._hear_uploaded(message, rows, after)
-                case _Stop():
+                case _FileHashed():
+                    self._handle_hashed(message, rows, after)
+                case _UploadEnded():
+                    self._handle_upload_end(message, rows, after)
+                case _StopRequested():
                     if self._deadline is None:
                         self._deadline = time.monotonic() + self._options.grace_s
-                        self._hurry()
-                case Closed() | Found() | Scanned() | Notice():
-                    self._hear_sighting(message)
+                        self._hurry_owed()
+                case FileClosed() | FileFound() | ScanEnded() | SyncNotice():
+                    self._handle_sighting(message)
         if rows:
-            self._save(list(rows.values()))
-            self._record(rows.values())
+            self._save_rows(list(rows.values()))
+            self._record_delivered(rows.values())
         for act in after:
             act()
 
-    def _save(self, rows: Sequence[Row]) -> None:
+    def _save_rows(self, rows: Sequence[OutboxRow]) -> None:
         """Record rows, and wait for a disk that is full for a while: what was uploaded stays known meanwhile.
 
         Raises `OutboxUnusable` if it is to end: once, or after the grace time.
@@ -223,7 +225,7 @@ class Syncer:
         told, stopped_at_s = False, None
         while True:
             try:
-                self._outbox.save(rows)
+                self._outbox.save_rows(rows)
             except OutboxUnusable as exc:
                 stopped_at_s = stopped_at_s or (time.monotonic() if self._stopping.is_set() else None)
                 too_late = stopped_at_s is not None and time.monotonic() - stopped_at_s > self._options.grace_s
@@ -231,11 +233,11 @@ class Syncer:
                     raise
                 if not told:
                     told = True
-                    self._on_event(Notice(f"{exc.message} Sync waits until it can."))
+                    self._on_event(SyncNotice(f"{exc.message} Sync waits until it can."))
                 time.sleep(_SAVE_AGAIN_S)
             else:
                 if told:
-                    self._on_event(Notice("The outbox is written again; sync goes on."))
+                    self._on_event(SyncNotice("The outbox is written again; sync goes on."))
                 return
 
     def _refresh_copy(self) -> float | None:
@@ -243,17 +245,17 @@ class Syncer:
         try:
             return self._outbox.refresh_copy()
         except OutboxUnusable as exc:
-            self._on_event(Notice(exc.message))
+            self._on_event(SyncNotice(exc.message))
             return self._outbox.refresh_copy()  # when it is due again
 
-    def _record(self, rows: Iterable[Row]) -> None:
+    def _record_delivered(self, rows: Iterable[OutboxRow]) -> None:
         delivered = [row for row in rows if row.state == "done"]
         if self._options.manifest is not None and delivered:
-            self._options.manifest.add(delivered)
-        if not self._told_full and free_bytes(Path(self._root)) < _NEARLY_FULL_BYTES:
-            self._told_full = True
+            self._options.manifest.record_batch(delivered)
+        if not self._is_disk_warned and free_bytes(Path(self._root)) < _NEARLY_FULL_BYTES:
+            self._is_disk_warned = True
             self._on_event(
-                Notice(f"The disk of {self._root} is nearly full (less than 1 GB); --delete-after makes room.")
+                SyncNotice(f"The disk of {self._root} is nearly full (less than 1 GB); --delete-after makes room.")
             )
 
     def _copy_manifest(self, *, now: bool = False) -> float | None:
@@ -262,69 +264,71 @@ class Syncer:
         if manifest is None:
             return None
         try:
-            manifest.copy(self._store, now=now)
+            manifest.copy_to_store(self._store, now=now)
         except (StorageError, OutboxUnusable) as exc:
-            self._on_event(Notice(f"The manifest could not be copied: {exc.message}"))
+            self._on_event(SyncNotice(f"The manifest could not be copied: {exc.message}"))
         return manifest.due_s()
 
-    def _advance(self) -> None:
+    def _start_due_work(self) -> None:
         """Start whatever is due: files that have settled are hashed, debts are paid while there are places."""
         now = time.monotonic()
-        for path in self._settling.due(now):
-            self._consider(path, now)
-        while (taken := self._lanes.take(now)) is not None:
-            row = self._outbox.row(taken)
+        for path in self._debouncer.due_paths(now):
+            self._consider_file(path, now)
+        while (taken := self._upload_queue.take_next(now)) is not None:
+            row = self._outbox.find_row(taken)
             if row is None or row.state != "owed":
-                self._lanes.release(taken)
+                self._upload_queue.release_path(taken)
                 continue
-            self._uploaders.submit(self._upload, row)
+            self._uploaders.submit(self._upload_file, row)
 
-    def _hurry(self) -> None:
+    def _hurry_owed(self) -> None:
         """Smallest first, and no more waiting for back-off: there may be no next time."""
-        smallest_first = sorted(self._outbox.owed(), key=lambda row: row.fingerprint.size)
-        self._lanes = self._lanes.reordered([row.path for row in smallest_first], due_s=time.monotonic())
-        self._settling.hurry(time.monotonic())
+        smallest_first = sorted(self._outbox.owed_rows(), key=lambda row: row.fingerprint.size)
+        self._upload_queue = self._upload_queue.reorder_uploads(
+            [row.path for row in smallest_first], due_s=time.monotonic()
+        )
+        self._debouncer.hurry_all(time.monotonic())
 
     # -- sightings -----------------------------------------------------------------------------------------------------
 
-    def _hear_sighting(self, sighting: Sighting) -> None:
+    def _handle_sighting(self, sighting: Sighting) -> None:
         now = time.monotonic()
         match sighting:
-            case Closed(path):
-                if self._options.filter.takes(path):
+            case FileClosed(path):
+                if self._options.filter.takes_path(path):
                     self._removal_tried.pop(path, None)
-                    self._settling.closed(path, now)
-            case Found(path, mark):
-                self._hear_found(path, mark, now)
-            case Scanned(first):
+                    self._debouncer.note_closed(path, now)
+            case FileFound(path, mark):
+                self._handle_found(path, mark, now)
+            case ScanEnded(first):
                 self._scanned = True
                 if first:
-                    self._on_event(Watching(len(self._settling)))
+                    self._on_event(WatchStarted(len(self._debouncer)))
                 if first and self._outbox.is_new:
                     # Without an outbox, what lies here may be in the store already; what comes from now on is not.
-                    self._doubted = frozenset(self._settling.paths())
-            case Notice():
+                    self._doubtful_paths = frozenset(self._debouncer.waiting_paths())
+            case SyncNotice():
                 self._on_event(sighting)
 
-    def _hear_found(self, path: str, mark: Fingerprint, now: float) -> None:
+    def _handle_found(self, path: str, mark: Fingerprint, now: float) -> None:
         if self._options.delete_after and is_set_aside(path):
             self._finish_removal(path, mark)
-        elif not self._options.filter.takes(path):
+        elif not self._options.filter.takes_path(path):
             return
-        elif self._outbox.known(path) == mark:
+        elif self._outbox.known_fingerprint(path) == mark:
             self._remove_confirmed(path, mark)
         else:
-            self._settling.found(path, mark, now)
+            self._debouncer.note_found(path, mark, now)
 
     def _remove_confirmed(self, path: str, mark: Fingerprint) -> None:
         """Hash a file that an earlier run delivered and left here; it is removed if it is still what was confirmed."""
         if not self._options.delete_after or path in self._hashing or self._removal_tried.get(path) == mark:
             return
-        row = self._outbox.row(path)
+        row = self._outbox.find_row(path)
         if row is not None and row.state == "done":
             self._removal_tried[path] = mark
             self._hashing[path] = False
-            self._hashers.submit(self._hash, path, mark)
+            self._hashers.submit(self._hash_file, path, mark)
 
     def _finish_removal(self, path: str, mark: Fingerprint) -> None:
         """Remove what a run that was killed had set aside for removal, if the outbox has confirmed just that file."""
@@ -333,64 +337,64 @@ class Syncer:
         self._removal_tried[path] = mark
         digests = self._outbox.confirmed_digests(mark)
         if digests and (reason := finish_removal(self._root, path, mark, digests)) is not None:
-            self._on_event(Notice(f"{path} was set aside for removal and was kept: {reason}."))
+            self._on_event(SyncNotice(f"{path} was set aside for removal and was kept: {reason}."))
 
-    def _consider(self, path: str, now: float) -> None:
+    def _consider_file(self, path: str, now: float) -> None:
         """A file's time has come: hash it, unless it is gone, still changing, or being hashed."""
-        mark = fingerprint(self._root, path)
+        mark = read_fingerprint(self._root, path)
         if mark is None:
-            self._settling.forget(path)
-        elif self._outbox.known(path) == mark:
-            self._settling.forget(path)
+            self._debouncer.forget_path(path)
+        elif self._outbox.known_fingerprint(path) == mark:
+            self._debouncer.forget_path(path)
             self._remove_confirmed(path, mark)
         elif path in self._hashing:
             self._hashing[path] = True
-            self._settling.forget(path)
-        elif not self._settling.has_settled(path, mark, now) or is_being_written(self._root, path):
-            self._settling.wait_longer(path, mark, now)
+            self._debouncer.forget_path(path)
+        elif not self._debouncer.has_settled(path, mark, now) or is_being_written(self._root, path):
+            self._debouncer.wait_longer(path, mark, now)
         else:
-            self._settling.forget(path)
+            self._debouncer.forget_path(path)
             self._hashing[path] = False
-            self._hashers.submit(self._hash, path, mark)
+            self._hashers.submit(self._hash_file, path, mark)
 
-    def _hash(self, path: str, mark: Fingerprint) -> None:
+    def _hash_file(self, path: str, mark: Fingerprint) -> None:
         digest: Digest | None = None
         try:
             digest = Digest.of_file(Path(self._root, path))
         except OSError:
             pass  # gone, or closed to us; the next scan sees what is there then
-        self._inbox.put(_Hashed(path, mark, digest if fingerprint(self._root, path) == mark else None))
+        self._inbox.put(_FileHashed(path, mark, digest if read_fingerprint(self._root, path) == mark else None))
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _hear_hashed(self, hashed: _Hashed, rows: dict[str, Row], after: list[Callable[[], None]]) -> None:
+    def _handle_hashed(self, hashed: _FileHashed, rows: dict[str, OutboxRow], after: list[Callable[[], None]]) -> None:
         path = hashed.path
         seen_again = self._hashing.pop(path)
         if hashed.digest is None or seen_again:
             # It changed while it was read: its time begins anew.
-            if (mark := fingerprint(self._root, path)) is not None:
-                self._settling.found(path, mark, time.monotonic())
+            if (mark := read_fingerprint(self._root, path)) is not None:
+                self._debouncer.note_found(path, mark, time.monotonic())
             return
-        previous = rows.get(path) or self._outbox.row(path)
-        row = self._revision(path, hashed.mark, hashed.digest, previous, rows)
+        previous = rows.get(path) or self._outbox.find_row(path)
+        row = self._next_revision(path, hashed.fingerprint, hashed.digest, previous, rows)
         rows[path] = row
         if row.state == "owed":
-            after.append(lambda: self._owe(row))
+            after.append(lambda: self._queue_upload(row))
         elif self._options.delete_after and row.sha256 == hashed.digest:
             # With `--on-change ignore` the row may stand for bytes that are not the ones in the bucket.
-            after.append(lambda: self._delete(row))
+            after.append(lambda: self._delete_local(row))
 
-    def _revision(
-        self, path: str, mark: Fingerprint, digest: Digest, previous: Row | None, rows: dict[str, Row]
-    ) -> Row:
+    def _next_revision(
+        self, path: str, mark: Fingerprint, digest: Digest, previous: OutboxRow | None, rows: dict[str, OutboxRow]
+    ) -> OutboxRow:
         if previous is None:
-            return Row(
+            return OutboxRow(
                 path=path,
-                key=self._free_key(key_of(path), path, digest, rows),
+                key=self._free_key(object_key(path), path, digest, rows),
                 revision=1,
                 fingerprint=mark,
                 sha256=digest,
-                doubtful=path in self._doubted,
+                doubtful=path in self._doubtful_paths,
                 owed_at=time.time(),
             )
         if previous.sha256 == digest and previous.state != "gone":
@@ -398,10 +402,10 @@ class Syncer:
         if self._options.on_change == "ignore" and previous.state == "done":
             return replace(previous, fingerprint=mark)
         # One that is on its way may arrive: what comes after it is a revision of its own too.
-        revision = previous.revision + (previous.state == "done" or self._lanes.is_busy(path))
+        revision = previous.revision + (previous.state == "done" or self._upload_queue.is_busy(path))
         key = previous.key
         if self._options.on_change == "version":
-            key = self._free_key(revision_key(key_of(path), revision), path, digest, rows)
+            key = self._free_key(revision_key(object_key(path), revision), path, digest, rows)
         return replace(
             previous,
             key=key,
@@ -415,95 +419,97 @@ class Syncer:
             done_at=None,
         )
 
-    def _free_key(self, key: str, path: str, digest: Digest, rows: dict[str, Row]) -> str:
+    def _free_key(self, key: str, path: str, digest: Digest, rows: dict[str, OutboxRow]) -> str:
         """The key, unless another path has it (a file named like a revision, names that are no text): then marked."""
-        holder = next((row.path for row in rows.values() if row.key == key), None) or self._outbox.holder(key)
+        holder = next((row.path for row in rows.values() if row.key == key), None) or self._outbox.key_holder(key)
         return key if holder in (None, path) else f"{key}~{digest.hex[:12]}"
 
-    def _owe(self, row: Row) -> None:
+    def _queue_upload(self, row: OutboxRow) -> None:
         # While an older revision is on its way this one waits; the end of that upload brings it up.
-        if not self._lanes.is_busy(row.path):
-            self._lanes.add(row.path, row.fingerprint.size, due_s=time.monotonic())
+        if not self._upload_queue.is_busy(row.path):
+            self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=time.monotonic())
 
-    def _upload(self, row: Row) -> None:
+    def _upload_file(self, row: OutboxRow) -> None:
         """In a thread of its own: the object is in the store, or there is a reason why not."""
         failure: ComfypinError | None = None
         sent = False
         try:
-            if not (row.doubtful and self._absent_in_a_row < _PROBES and self._is_there(row)):
+            if not (row.doubtful and self._absent_count < _ABSENT_PROBES and self._is_delivered(row)):
                 sent = True
-                self._store.put(row.key, self._payload(row))
+                self._store.put(row.key, self._make_payload(row))
         except ComfypinError as exc:
             failure = exc
         except OSError as exc:
             failure = ComfypinError(f"{row.path} cannot be read: {exc.strerror or exc}")
         except BaseException as exc:
             failure = ComfypinError(f"unexpected {type(exc).__name__}: {exc}")
-            self._inbox.put(_Uploaded(row, sent, failure))
+            self._inbox.put(_UploadEnded(row, sent, failure))
             raise
-        self._inbox.put(_Uploaded(row, sent, failure))
+        self._inbox.put(_UploadEnded(row, sent, failure))
 
-    def _is_there(self, row: Row) -> bool:
+    def _is_delivered(self, row: OutboxRow) -> bool:
         found = self._store.head(row.key)
         is_same = (
             found is not None
             and found.size_bytes == row.fingerprint.size
             and found.metadata.get("sha256") == row.sha256.hex
         )
-        self._absent_in_a_row = 0 if found is not None else self._absent_in_a_row + 1
+        self._absent_count = 0 if found is not None else self._absent_count + 1
         return is_same
 
-    def _payload(self, row: Row) -> Payload:
+    def _make_payload(self, row: OutboxRow) -> Payload:
         return Payload(
             path=Path(self._root, row.path),
             size_bytes=row.fingerprint.size,
             sha256=row.sha256,
             media_type=self._media_type(row.path),
             metadata={"sha256": row.sha256.hex},
-            pace=self._pace,
+            pace=self._rate_limiter,
         )
 
-    def _hear_uploaded(self, uploaded: _Uploaded, rows: dict[str, Row], after: list[Callable[[], None]]) -> None:
+    def _handle_upload_end(
+        self, uploaded: _UploadEnded, rows: dict[str, OutboxRow], after: list[Callable[[], None]]
+    ) -> None:
         row = uploaded.row
-        self._lanes.release(row.path)
-        current = rows.get(row.path) or self._outbox.row(row.path)
+        self._upload_queue.release_path(row.path)
+        current = rows.get(row.path) or self._outbox.find_row(row.path)
         if current is None or current.sha256 != row.sha256 or current.revision != row.revision:
             # A newer revision is owed; it was held back while this one was on its way.
             if current is not None and current.state == "owed":
-                after.append(lambda: self._owe(current))
+                after.append(lambda: self._queue_upload(current))
             return
-        now_there = fingerprint(self._root, row.path)
+        now_there = read_fingerprint(self._root, row.path)
         if uploaded.failure is None and (not uploaded.sent or now_there in (row.fingerprint, None)):
             done = replace(current, state="done", doubtful=False, reason=None, done_at=time.time())
             rows[row.path] = done
             after.append(lambda: self._on_event(Delivered(done, uploaded.sent)))
             if self._options.delete_after:
-                after.append(lambda: self._delete(done))
+                after.append(lambda: self._delete_local(done))
         elif now_there is None:
             # The file is gone: nobody can deliver it any more.
             rows[row.path] = replace(row, state="gone", reason="deleted before it was delivered")
-            after.append(lambda: self._on_event(Notice(f"{row.path} was deleted before it was delivered.")))
+            after.append(lambda: self._on_event(SyncNotice(f"{row.path} was deleted before it was delivered.")))
         else:
-            self._retry(row, uploaded.failure, now_there, rows, after)
+            self._retry_later(row, uploaded.failure, now_there, rows, after)
 
-    def _retry(
+    def _retry_later(
         self,
-        row: Row,
+        row: OutboxRow,
         failure: ComfypinError | None,
         now_there: Fingerprint,
-        rows: dict[str, Row],
+        rows: dict[str, OutboxRow],
         after: list[Callable[[], None]],
     ) -> None:
         if now_there != row.fingerprint:
-            self._settling.found(row.path, now_there, time.monotonic())
+            self._debouncer.note_found(row.path, now_there, time.monotonic())
         reason = failure.message if failure is not None else "it changed while it was uploaded"
         failed = replace(row, failures=row.failures + 1, reason=reason)
         rows[row.path] = failed
         delay_s = self._options.retry_policy.delay_s(failed.failures) or 0.0
         due_s = time.monotonic() + delay_s
-        after.append(lambda: self._lanes.add(row.path, row.fingerprint.size, due_s=due_s))
-        after.append(lambda: self._on_event(Failed(failed, delay_s)))
+        after.append(lambda: self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=due_s))
+        after.append(lambda: self._on_event(UploadFailed(failed, delay_s)))
 
-    def _delete(self, row: Row) -> None:
+    def _delete_local(self, row: OutboxRow) -> None:
         if (reason := remove_unchanged(self._root, row.path, row.fingerprint)) is not None:
-            self._on_event(Notice(f"{row.path} is delivered and was kept here: {reason}."))
+            self._on_event(SyncNotice(f"{row.path} is delivered and was kept here: {reason}."))

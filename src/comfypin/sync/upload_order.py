@@ -9,27 +9,27 @@ LARGE_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
-class Lanes:
-    """Paths that are owed, in two lanes. Large files may hold at most half of the `places`, small ones all of them."""
+class UploadQueue:
+    """Paths that are owed, in two lanes. Large files use at most half of the workers, small ones all of them."""
 
-    places: int
+    worker_count: int
     _small: list[tuple[float, int, str]] = field(default_factory=list)
     _large: list[tuple[float, int, str]] = field(default_factory=list)
     _busy: dict[str, bool] = field(default_factory=dict)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    def add(self, path: str, size: int, *, due_s: float) -> None:
+    def add_upload(self, path: str, size: int, *, due_s: float) -> None:
         """A debt that may be paid from `due_s` (monotonic seconds) on."""
         lane = self._large if size >= LARGE_BYTES else self._small
         heapq.heappush(lane, (due_s, next(self._order), path))
 
-    def take(self, now_s: float) -> str | None:
+    def take_next(self, now_s: float) -> str | None:
         """The next path to upload, or None while there is no place or nothing is due."""
-        if len(self._busy) >= self.places:
+        if len(self._busy) >= self.worker_count:
             return None
         large_busy = sum(self._busy.values())
         lanes = [(self._small, False)]
-        if large_busy < max(1, self.places // 2):
+        if large_busy < max(1, self.worker_count // 2):
             lanes.append((self._large, True))
         for lane, is_large in lanes:
             if lane and lane[0][0] <= now_s:
@@ -38,7 +38,7 @@ class Lanes:
                 return path
         return None
 
-    def release(self, path: str) -> None:
+    def release_path(self, path: str) -> None:
         """The upload ended, one way or the other."""
         del self._busy[path]
 
@@ -46,16 +46,16 @@ class Lanes:
         """Whether the path is being uploaded now."""
         return path in self._busy
 
-    def reordered(self, paths: Iterable[str], *, due_s: float) -> "Lanes":
+    def reorder_uploads(self, paths: Iterable[str], *, due_s: float) -> "UploadQueue":
         """The same uploads under way, and these debts in this order, whatever their size, for the last minutes."""
-        lanes = Lanes(self.places, _busy=self._busy)
+        lanes = UploadQueue(self.worker_count, _busy=self._busy)
         for path in paths:
             if path not in self._busy:
-                lanes.add(path, 0, due_s=due_s)
+                lanes.add_upload(path, 0, due_s=due_s)
         return lanes
 
     @property
-    def busy(self) -> int:
+    def running_count(self) -> int:
         """How many uploads run."""
         return len(self._busy)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from inotify_simple import Event, INotify, flags
 
 from comfypin.atomic_files import is_local
-from comfypin.sync.scan import Fingerprint, files_in, fingerprint, folders_below
+from comfypin.sync.scan import Fingerprint, list_files, read_fingerprint, walk_folders
 
 _POLL_S = 5.0
 _RECONCILE_S = 600.0
@@ -42,14 +42,14 @@ _EXHAUSTED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class FileClosed:
     """A file was closed after writing, or renamed into place: it is probably complete."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FileFound:
     """A scan, or an event that does not say that anything is complete, came upon a file."""
 
     path: str
@@ -57,35 +57,35 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
+class ScanEnded:
     """A scan of the whole folder has ended; `first` tells the one at the start."""
 
     first: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class SyncNotice:
     """Something people should know, in one sentence."""
 
     text: str
 
 
-Sighting = Closed | Found | Scanned | Notice
+Sighting = FileClosed | FileFound | ScanEnded | SyncNotice
 
 
-class Watch:
+class FolderWatcher:
     """Tells `tell` of every sighting, from a thread of its own, until `stop`."""
 
     def __init__(self, root: Path, tell: Callable[[Sighting], None], *, poll_s: float = _POLL_S) -> None:
         self._root = os.fspath(root)
-        self._tell = tell
+        self._report = tell
         self._poll_s = poll_s
         self._folders: dict[int, str] = {}
         self._polled: set[str] = set()
         self._warned: set[str] = set()
         self._inotify: INotify | None = None
         self._wake_out, self._wake_in = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._watch_folder, name="watch", daemon=True)
 
     def start(self) -> None:
         """Begin to watch; the first scan is told like everything else, and ends with `Scanned(first=True)`."""
@@ -98,7 +98,7 @@ class Watch:
         os.close(self._wake_in)
         os.close(self._wake_out)
 
-    def _run(self) -> None:
+    def _watch_folder(self) -> None:
         try:
             self._inotify = INotify()
         except OSError as error:
@@ -108,14 +108,14 @@ class Watch:
         if not is_local(Path(self._root)):
             # inotify sees only the writers of this machine there.
             self._polled.add("")
-        self._take_in("")
-        self._tell(Scanned(first=True))
-        self._loop()
+        self._watch_tree("")
+        self._report(ScanEnded(first=True))
+        self._watch_events()
         if self._inotify is not None:
-            self._drain(self._inotify)
+            self._drain_events(self._inotify)
             self._inotify.close()
 
-    def _loop(self) -> None:
+    def _watch_events(self) -> None:
         poll = select.poll()
         poll.register(self._wake_out, select.POLLIN)
         if self._inotify is not None:
@@ -128,30 +128,30 @@ class Watch:
             if self._wake_out in ready:
                 return
             if self._inotify is not None and self._inotify.fileno() in ready:
-                self._drain(self._inotify)
+                self._drain_events(self._inotify)
             now = time.monotonic()
             if self._polled and now >= next_poll:
                 for folder in sorted(self._polled):
-                    self._scan(folder)
-                self._tell(Scanned(first=False))
+                    self._scan_tree(folder)
+                self._report(ScanEnded(first=False))
                 next_poll = time.monotonic() + self._poll_s
             if now >= next_reconcile:
-                self._take_in("")
+                self._watch_tree("")
                 next_reconcile = time.monotonic() + _RECONCILE_S
 
-    def _drain(self, inotify: INotify) -> None:
+    def _drain_events(self, inotify: INotify) -> None:
         while events := inotify.read(timeout=0):
             for event in events:
-                self._hear(event)
+                self._handle_event(event)
 
-    def _hear(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if event.mask & flags.Q_OVERFLOW:
-            self._warn(
+            self._warn_once(
                 "overflow",
                 "more happened than the kernel could queue; the whole folder is scanned again. "
                 "Raise fs.inotify.max_queued_events if this comes often.",
             )
-            self._take_in("")
+            self._watch_tree("")
             return
         folder = self._folders.get(event.wd)
         if event.mask & flags.IGNORED:
@@ -164,30 +164,30 @@ class Watch:
         path = f"{folder}/{event.name}" if folder else event.name
         if event.mask & flags.ISDIR:
             if event.mask & (flags.CREATE | flags.MOVED_TO):
-                self._take_in(path)
+                self._watch_tree(path)
             elif event.mask & flags.MOVED_FROM:
-                self._let_go(path)
+                self._forget_tree(path)
         elif event.mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
-            self._tell(Closed(path))
+            self._report(FileClosed(path))
         elif event.mask & flags.CREATE:
             # A file linked into place has no close event of its own.
-            self._tell_file(path)
+            self._report_file(path)
 
-    def _tell_file(self, path: str) -> None:
-        if (mark := fingerprint(self._root, path)) is not None:
-            self._tell(Found(path, mark))
+    def _report_file(self, path: str) -> None:
+        if (mark := read_fingerprint(self._root, path)) is not None:
+            self._report(FileFound(path, mark))
 
-    def _take_in(self, relative: str) -> None:
+    def _watch_tree(self, relative: str) -> None:
         """Watch a folder and all below it, each before it is scanned: what is written in between is seen twice."""
-        for folder in folders_below(self._root, relative):
+        for folder in walk_folders(self._root, relative):
             self._add_watch(folder)
-            for path, mark in files_in(self._root, folder):
-                self._tell(Found(path, mark))
+            for path, mark in list_files(self._root, folder):
+                self._report(FileFound(path, mark))
 
-    def _scan(self, relative: str) -> None:
-        for folder in folders_below(self._root, relative):
-            for path, mark in files_in(self._root, folder):
-                self._tell(Found(path, mark))
+    def _scan_tree(self, relative: str) -> None:
+        for folder in walk_folders(self._root, relative):
+            for path, mark in list_files(self._root, folder):
+                self._report(FileFound(path, mark))
 
     def _add_watch(self, folder: str) -> None:
         if self._inotify is None or folder in self._polled:
@@ -203,7 +203,7 @@ class Watch:
         else:
             self._folders[watch] = folder
 
-    def _let_go(self, relative: str) -> None:
+    def _forget_tree(self, relative: str) -> None:
         """A folder was moved away: its watches must not speak of files that are elsewhere now."""
         inside = [
             watch for watch, folder in self._folders.items() if folder == relative or folder.startswith(f"{relative}/")
@@ -215,22 +215,22 @@ class Watch:
                     self._inotify.rm_watch(watch)
 
     def _await_root(self) -> None:
-        self._warn("gone", f"{self._root} is gone; it is watched again as soon as it is back.")
+        self._warn_once("gone", f"{self._root} is gone; it is watched again as soon as it is back.")
         while not Path(self._root).is_dir():
             ready, _, _ = select.select([self._wake_out], [], [], _MISSING_POLL_S)
             if ready:
                 return
         self._warned.discard("gone")
-        self._take_in("")
+        self._watch_tree("")
 
     def _warn_exhausted(self, setting: str) -> None:
-        self._warn(
+        self._warn_once(
             setting,
             f"{setting} is used up; the rest of the folder is scanned every {self._poll_s:g} s instead. "
             f"Raise it: sysctl {setting}=524288",
         )
 
-    def _warn(self, subject: str, text: str) -> None:
+    def _warn_once(self, subject: str, text: str) -> None:
         if subject not in self._warned:
             self._warned.add(subject)
-            self._tell(Notice(text))
+            self._report(SyncNotice(text))

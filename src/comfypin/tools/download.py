@@ -23,13 +23,15 @@ DOWNLOAD_RETRIES = RetryPolicy(retries=3, longest_asked_s=120.0)
 MAX_TEXT_BYTES = 64 << 20
 
 
-def download(url: str, path: Path, allowed: Collection[Digest] = (), *, proxies: "Proxies | None" = None) -> Digest:
+def download_file(
+    url: str, path: Path, allowed: Collection[Digest] = (), *, proxies: "Proxies | None" = None
+) -> Digest:
     """Bring a file to `path`, and return its digest, which is one of `allowed` if there are any.
 
     Raises `DownloadFailed`, or `DownloadWrong`; then nothing is written.
     """
 
-    def write(pieces: Iterable[bytes]) -> Digest:
+    def write_pieces(pieces: Iterable[bytes]) -> Digest:
         hasher = hashlib.sha256()
         with atomic_file(path, durable=False) as file:
             for piece in pieces:
@@ -38,29 +40,31 @@ def download(url: str, path: Path, allowed: Collection[Digest] = (), *, proxies:
             digest = Digest(hasher.hexdigest())
             if allowed and digest not in allowed:
                 expected = " or ".join(item.hex for item in allowed)
-                raise DownloadWrong(url=_shown(url), expected=expected, actual=digest.hex)
+                raise DownloadWrong(url=_hide_secrets(url), expected=expected, actual=digest.hex)
         return digest
 
-    return _consumed(url, write, proxies)
+    return _consume_url(url, write_pieces, proxies)
 
 
 def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
     """Return a small file as a whole. Raises `DownloadFailed`."""
 
-    def collect(pieces: Iterable[bytes]) -> bytes:
+    def collect_pieces(pieces: Iterable[bytes]) -> bytes:
         data = bytearray()
         for piece in pieces:
             data += piece
             if len(data) > MAX_TEXT_BYTES:
-                raise DownloadFailed(url=_shown(url), reason=f"the answer is larger than {MAX_TEXT_BYTES >> 20} MiB")
+                raise DownloadFailed(
+                    url=_hide_secrets(url), reason=f"the answer is larger than {MAX_TEXT_BYTES >> 20} MiB"
+                )
         return bytes(data)
 
-    return _consumed(url, collect, proxies)
+    return _consume_url(url, collect_pieces, proxies)
 
 
-def _consumed(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxies | None") -> T:
+def _consume_url(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxies | None") -> T:
     if url.startswith("file:"):
-        return consume(_local_pieces(url))
+        return consume(_read_local_pieces(url))
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.errors import HttpError
     from comfypin.http.patient import flowing, read_patiently
@@ -70,12 +74,12 @@ def _consumed(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxi
     try:
         return read_patiently(client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
     except HttpError as error:
-        raise DownloadFailed(url=_shown(url), reason=error.reason) from error
+        raise DownloadFailed(url=_hide_secrets(url), reason=error.reason) from error
     finally:
         client.close()
 
 
-def _local_pieces(url: str) -> Iterator[bytes]:
+def _read_local_pieces(url: str) -> Iterator[bytes]:
     try:
         with Path(urllib.request.url2pathname(urlsplit(url).path)).open("rb") as file:
             while piece := file.read(CHUNK_BYTES):
@@ -84,7 +88,7 @@ def _local_pieces(url: str) -> Iterator[bytes]:
         raise DownloadFailed(url=url, reason=error.strerror or os.strerror(error.errno or 0)) from error
 
 
-def _shown(url: str) -> str:
+def _hide_secrets(url: str) -> str:
     """The address without what may be secret in it: user, password, query."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

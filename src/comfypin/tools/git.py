@@ -29,14 +29,14 @@ from comfypin.tools.errors import (
     TreeIncomplete,
     TreeRefused,
 )
-from comfypin.tools.process import Finished, run
+from comfypin.tools.process import FinishedProcess, run_program
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 FETCH_TIMEOUT_S = 900.0
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 _LFS_POINTER_BYTES = 1024
-_NOT_THERE = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
-_QUIET = (
+_COMMIT_NOT_FOUND = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
+_GIT_OPTIONS = (
     *("-c", "protocol.version=2"),
     *("-c", "gc.auto=0"),
     *("-c", "maintenance.auto=false"),
@@ -50,19 +50,19 @@ class TreeEntry:
     """One path of a commit: a file (100644, 100755), a link (120000) or a submodule (160000)."""
 
     mode: str
-    oid: str
+    object_id: str
     path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Commits:
+class CommitSource:
     """Where commits come from: the cache, then a vendor folder's bundles, then their repository."""
 
     cache: Path
     bundles: Path | None = None
     offline: bool = False
 
-    def obtain(self, repo: str, commit: str) -> Path:
+    def obtain_repository(self, repo: str, commit: str) -> Path:
         """A bare repository that has the commit. Raises `RepoUnreachable`, `CommitMissing` or `CommitNotHere`."""
         kept = self.cache / f"{commit}.git"
         if kept.is_dir():
@@ -74,14 +74,14 @@ class Commits:
             searched = tuple(str(place) for place in (self.cache, self.bundles) if place)
             raise CommitNotHere(repo=hide_credentials(repo), commit=commit, searched=searched)
         self.cache.mkdir(parents=True, exist_ok=True)
-        _sweep(self.cache)
+        _remove_leftovers(self.cache)
         temporary = self.cache / f".tmp-{process_token()}"
         try:
-            git(["init", "--quiet", "--bare", temporary], cwd=self.cache)
+            run_git(["init", "--quiet", "--bare", temporary], cwd=self.cache)
             if bundle is not None:
-                _unbundle(temporary, bundle, repo, commit)
+                _fetch_from_bundle(temporary, bundle, repo, commit)
             else:
-                _fetch(temporary, repo, commit)
+                _fetch_commit(temporary, repo, commit)
             with contextlib.suppress(OSError):  # somebody else was faster, with the same commit
                 temporary.rename(kept)
         finally:
@@ -89,12 +89,12 @@ class Commits:
         return kept
 
 
-def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None:
+def write_commit(commits: CommitSource, repo: str, commit: str, folder: Path) -> None:
     """Write all files of a commit, and of its submodules, into a folder that does not exist yet.
 
-    Raises what `Commits.obtain` raises, `TreeIncomplete` and `TreeRefused`.
+    Raises what `Commits.obtain_repository` raises, `TreeIncomplete` and `TreeRefused`.
     """
-    kept = commits.obtain(repo, commit)
+    kept = commits.obtain_repository(repo, commit)
     entries = list_tree(kept, commit)
     for entry in entries:
         _check_path(entry, repo, commit)
@@ -112,15 +112,15 @@ def write_commit(commits: Commits, repo: str, commit: str, folder: Path) -> None
         if address is None:
             reason = "it is a submodule that .gitmodules does not name"
             raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
-        write_commit(commits, _absolute_address(repo, address), entry.oid, folder / entry.path)
+        write_commit(commits, _absolute_address(repo, address), entry.object_id, folder / entry.path)
     # Links last: nothing is ever written through one.
     for entry, data in links:
         _write_link(folder, entry, os.fsdecode(data), repo, commit)
 
 
-def rewrite_files(commits: Commits, repo: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
+def rewrite_files(commits: CommitSource, repo: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
     """Write some files of a commit again, where something has changed them. Raises what `write_commit` raises."""
-    kept = commits.obtain(repo, commit)
+    kept = commits.obtain_repository(repo, commit)
     wanted = frozenset(paths)
     entries = [entry for entry in list_tree(kept, commit) if entry.path in wanted and entry.mode.startswith("100")]
     for entry, data in read_blobs(kept, entries, repo, commit):
@@ -129,7 +129,7 @@ def rewrite_files(commits: Commits, repo: str, commit: str, folder: Path, paths:
         _write_file(path, entry, data, repo, commit)
 
 
-def submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...]:
+def list_submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...]:
     """The repositories and commits of the submodules of a commit. Raises `TreeRefused`."""
     modules = [entry for entry in list_tree(kept, commit) if entry.mode == "160000"]
     addresses = _submodule_addresses(kept, commit) if modules else {}
@@ -137,27 +137,27 @@ def submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...
         if entry.path not in addresses:
             reason = "it is a submodule that .gitmodules does not name"
             raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
-    return tuple((_absolute_address(repo, addresses[entry.path]), entry.oid) for entry in modules)
+    return tuple((_absolute_address(repo, addresses[entry.path]), entry.object_id) for entry in modules)
 
 
 def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
-    """Write one commit as a bundle: what `Commits` takes from a vendor folder. Raises `TreeIncomplete`."""
+    """Write one commit as a bundle: what `CommitSource` takes from a vendor folder. Raises `TreeIncomplete`."""
     bundle.parent.mkdir(parents=True, exist_ok=True)
     scratch = bundle.parent / f".tmp-{process_token()}"
     try:
         # A bundle needs a ref. It is made in a repository that only borrows the kept one's objects: a kill must not
         # leave a lock file of git in the cache.
-        git(["init", "--quiet", "--bare", scratch], cwd=bundle.parent)
+        run_git(["init", "--quiet", "--bare", scratch], cwd=bundle.parent)
         (scratch / "objects" / "info" / "alternates").write_text(f"{(kept / 'objects').resolve()}\n")
         if (kept / "shallow").is_file():
             shutil.copyfile(kept / "shallow", scratch / "shallow")
-        done = git(["update-ref", "refs/heads/comfypin", commit], cwd=scratch)
+        done = run_git(["update-ref", "refs/heads/comfypin", commit], cwd=scratch)
         if not done.exit_code:
             # One thread: how a commit is packed must not depend on how many cores there are.
             arguments = ["-c", "pack.threads=1", "bundle", "create", "whole.bundle", "refs/heads/comfypin"]
-            done = git(arguments, cwd=scratch)
+            done = run_git(arguments, cwd=scratch)
         if done.exit_code:
-            raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=f"its files ({done.complaint})")
+            raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=f"its files ({done.error_summary})")
         (scratch / "whole.bundle").replace(bundle)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -165,20 +165,20 @@ def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
 
 def require_whole_files(kept: Path, repo: str, commit: str) -> None:
     """Refuse a commit with pointers of Git LFS, which nobody could make an env of. Raises `TreeRefused`."""
-    listed = git(["ls-tree", "-r", "-l", "-z", "--full-tree", commit], cwd=kept)
+    listed = run_git(["ls-tree", "-r", "-l", "-z", "--full-tree", commit], cwd=kept)
     entries = []
     for line in listed.stdout.split(b"\0"):
         head, _, path = line.partition(b"\t")
         mode, _, oid, size = head.decode().split() or ("",) * 4
         if mode.startswith("100") and size.isdigit() and len(_LFS_HEAD) < int(size) < _LFS_POINTER_BYTES:
-            entries.append(TreeEntry(mode=mode, oid=oid, path=os.fsdecode(path)))
+            entries.append(TreeEntry(mode=mode, object_id=oid, path=os.fsdecode(path)))
     for entry, data in read_blobs(kept, entries, repo, commit):
         _refuse_pointer(entry, data, repo, commit)
 
 
 def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
     """Every path of a commit, in git's order."""
-    listed = git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
+    listed = run_git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
     if listed.exit_code:
         raise TreeIncomplete(repo=str(kept), commit=commit, path="its tree")
     entries = []
@@ -186,17 +186,17 @@ def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
         if line:
             head, _, path = line.partition(b"\t")
             mode, _, oid = head.decode().split(" ")
-            entries.append(TreeEntry(mode=mode, oid=oid, path=os.fsdecode(path)))
+            entries.append(TreeEntry(mode=mode, object_id=oid, path=os.fsdecode(path)))
     return tuple(entries)
 
 
 def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str) -> Iterator[tuple[TreeEntry, bytes]]:
     """The content of the entries, in order, each checked against its object id. Raises `TreeIncomplete`."""
-    process = _popen(["cat-file", "--batch", "--buffer"], cwd=kept)
+    process = _start_git(["cat-file", "--batch", "--buffer"], cwd=kept)
     assert process.stdin is not None
     assert process.stdout is not None
-    wanted = "".join(f"{entry.oid}\n" for entry in entries).encode()
-    writer = threading.Thread(target=_feed, args=(process, wanted), daemon=True)
+    wanted = "".join(f"{entry.object_id}\n" for entry in entries).encode()
+    writer = threading.Thread(target=_feed_stdin, args=(process, wanted), daemon=True)
     writer.start()
     try:
         for entry in entries:
@@ -205,7 +205,7 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
                 raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
             data = process.stdout.read(int(head[2]))
             process.stdout.read(1)
-            if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != entry.oid:
+            if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != entry.object_id:
                 raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
             yield entry, data
     finally:
@@ -218,30 +218,30 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
 def apply_patch(folder: Path, patch: str, *, what: str) -> None:
     """Apply a diff to the files in a folder. Raises `PatchUnfit`."""
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
-    done = git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra=ceiling)
+    done = run_git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra_variables=ceiling)
     if done.exit_code:
-        raise PatchUnfit(repo=hide_credentials(what), reason=done.complaint)
+        raise PatchUnfit(repo=hide_credentials(what), reason=done.error_summary)
 
 
-def _fetch(bare: Path, repo: str, commit: str) -> None:
-    done = git(["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repo, commit], cwd=bare)
-    if done.exit_code and _NOT_THERE.search(done.stderr):
+def _fetch_commit(bare: Path, repo: str, commit: str) -> None:
+    done = run_git(["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repo, commit], cwd=bare)
+    if done.exit_code and _COMMIT_NOT_FOUND.search(done.stderr):
         # Old servers give only what a branch or a tag names: take these, with their history.
-        done = git(["fetch", "--quiet", "--", repo, "+refs/*:refs/comfypin/*"], cwd=bare)
+        done = run_git(["fetch", "--quiet", "--", repo, "+refs/*:refs/comfypin/*"], cwd=bare)
     if done.exit_code:
-        raise RepoUnreachable(repo=hide_credentials(repo), reason=_without_secrets(done.complaint, repo))
-    if not _has(bare, commit):
+        raise RepoUnreachable(repo=hide_credentials(repo), reason=_without_secrets(done.error_summary, repo))
+    if not _has_commit(bare, commit):
         raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason="no branch or tag leads to it")
 
 
-def _unbundle(bare: Path, bundle: Path, repo: str, commit: str) -> None:
-    done = git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
-    if done.exit_code or not _has(bare, commit):
+def _fetch_from_bundle(bare: Path, bundle: Path, repo: str, commit: str) -> None:
+    done = run_git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
+    if done.exit_code or not _has_commit(bare, commit):
         raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason=f"the bundle {bundle} does not give it")
 
 
-def _has(bare: Path, commit: str) -> bool:
-    return git(["cat-file", "-e", f"{commit}^{{tree}}"], cwd=bare).exit_code == 0
+def _has_commit(bare: Path, commit: str) -> bool:
+    return run_git(["cat-file", "-e", f"{commit}^{{tree}}"], cwd=bare).exit_code == 0
 
 
 def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
@@ -274,9 +274,9 @@ def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: 
 
 
 def _submodule_addresses(kept: Path, commit: str) -> dict[str, str]:
-    listed = git(["config", "--blob", f"{commit}:.gitmodules", "-z", "--list"], cwd=kept)
+    listed = run_git(["config", "--blob", f"{commit}:.gitmodules", "-z", "--list"], cwd=kept)
     values: dict[str, dict[str, str]] = {}
-    for line in listed.text.split("\0"):
+    for line in listed.stdout_text.split("\0"):
         key, _, value = line.partition("\n")
         parts = re.fullmatch(r"submodule\.(.*)\.(path|url)", key, re.S)
         if parts:
@@ -301,7 +301,7 @@ def _check_path(entry: TreeEntry, repo: str, commit: str) -> None:
         raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
 
 
-def _sweep(cache: Path) -> None:
+def _remove_leftovers(cache: Path) -> None:
     """Remove what fetches that were killed on this machine left behind."""
     for entry in os.scandir(cache):
         if entry.name.startswith(".tmp-") and is_dead(entry.name.removeprefix(".tmp-")):
@@ -312,25 +312,27 @@ def _without_secrets(text: str, repo: str) -> str:
     return text.replace(repo, hide_credentials(repo))
 
 
-def git(
+def run_git(
     arguments: Sequence[str | Path],
     *,
     cwd: Path,
     stdin: bytes | None = None,
-    extra: Mapping[str, str] | None = None,
+    extra_variables: Mapping[str, str] | None = None,
     timeout_s: float = FETCH_TIMEOUT_S,
-) -> Finished:
-    """Run git where no setting of the user's and no prompt can change or stop it; `extra` are variables."""
-    command: list[str | Path] = ["git", *_QUIET, *arguments]
-    return run(command, cwd=cwd, env={**_environment(), **(extra or {})}, stdin=stdin, timeout_s=timeout_s)
+) -> FinishedProcess:
+    """Run git where no setting of the user's and no prompt can change or stop it; `extra_variables` are variables."""
+    command: list[str | Path] = ["git", *_GIT_OPTIONS, *arguments]
+    return run_program(
+        command, cwd=cwd, env={**_git_environment(), **(extra_variables or {})}, stdin=stdin, timeout_s=timeout_s
+    )
 
 
-def _popen(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]:
+def _start_git(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            ["git", *_QUIET, *arguments],
+            ["git", *_GIT_OPTIONS, *arguments],
             cwd=cwd,
-            env=_environment(),
+            env=_git_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -339,14 +341,14 @@ def _popen(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]:
         raise ToolMissing(tool="git", remedy="install it (Debian: apt-get install git)") from error
 
 
-def _feed(process: "subprocess.Popen[bytes]", data: bytes) -> None:
+def _feed_stdin(process: "subprocess.Popen[bytes]", data: bytes) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError, ValueError):
         process.stdin.write(data)
         process.stdin.close()
 
 
-def _environment() -> dict[str, str]:
+def _git_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not _is_repository_variable(name)}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from comfypin.addresses import hide_credentials
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
-from comfypin.tools.git import FULL_COMMIT, git
+from comfypin.tools.git import FULL_COMMIT, run_git
 
 LS_REMOTE_TIMEOUT_S = 120.0
-_BRANCH, _TAG = "refs/heads/", "refs/tags/"
+_BRANCH_PREFIX, _TAG_PREFIX = "refs/heads/", "refs/tags/"
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
@@ -21,13 +21,13 @@ def list_refs(repo: str) -> dict[str, str]:
 
     Raises `RepoUnreachable`.
     """
-    listed = git(["ls-remote", "--", repo], cwd=Path.cwd(), timeout_s=LS_REMOTE_TIMEOUT_S)
+    listed = run_git(["ls-remote", "--", repo], cwd=Path.cwd(), timeout_s=LS_REMOTE_TIMEOUT_S)
     if listed.exit_code:
         raise RepoUnreachable(
-            repo=hide_credentials(repo), reason=listed.complaint.replace(repo, hide_credentials(repo))
+            repo=hide_credentials(repo), reason=listed.error_summary.replace(repo, hide_credentials(repo))
         )
     refs: dict[str, str] = {}
-    for line in listed.text.splitlines():
+    for line in listed.stdout_text.splitlines():
         oid, _, name = line.partition("\t")
         if FULL_COMMIT.fullmatch(oid):
             refs[name.removesuffix("^{}")] = oid  # the peeled line comes after the tag's own
@@ -46,30 +46,30 @@ def resolve_ref(repo: str, ref: str | None) -> str:
         if "HEAD" not in refs:
             raise RefMissing(repo=hide_credentials(repo), ref="HEAD", near=())
         return refs["HEAD"]
-    names = [name for name in (ref, _TAG + ref, _BRANCH + ref) if name in refs]
+    names = [name for name in (ref, _TAG_PREFIX + ref, _BRANCH_PREFIX + ref) if name in refs]
     if len({refs[name] for name in names}) > 1:
         raise RefAmbiguous(repo=hide_credentials(repo), ref=ref, names=names)
     if not names and _SHORT_COMMIT.fullmatch(ref.lower()):
-        return _whole_commit(repo, ref.lower())
+        return _complete_commit(repo, ref.lower())
     if not names:
-        raise RefMissing(repo=hide_credentials(repo), ref=ref, near=_near(ref, refs))
+        raise RefMissing(repo=hide_credentials(repo), ref=ref, near=_similar_refs(ref, refs))
     return refs[names[0]]
 
 
-def _whole_commit(repo: str, digits: str) -> str:
+def _complete_commit(repo: str, digits: str) -> str:
     """The one commit on a branch or a tag that begins so. A remote cannot be asked for it: its history is fetched,
     without trees and files where the server can leave them out.
     """
     with temp_folder("commits") as scratch:
         folder = Path(scratch)
-        git(["init", "--quiet", "--bare", "."], cwd=folder)
-        wanted = [f"+{kind}*:{kind}*" for kind in (_BRANCH, _TAG)]
-        fetched = git(["fetch", "--quiet", "--filter=tree:0", "--no-tags", "--", repo, *wanted], cwd=folder)
+        run_git(["init", "--quiet", "--bare", "."], cwd=folder)
+        wanted = [f"+{kind}*:{kind}*" for kind in (_BRANCH_PREFIX, _TAG_PREFIX)]
+        fetched = run_git(["fetch", "--quiet", "--filter=tree:0", "--no-tags", "--", repo, *wanted], cwd=folder)
         if fetched.exit_code:
             raise RepoUnreachable(
-                repo=hide_credentials(repo), reason=fetched.complaint.replace(repo, hide_credentials(repo))
+                repo=hide_credentials(repo), reason=fetched.error_summary.replace(repo, hide_credentials(repo))
             )
-        listed = git(["rev-list", "--all"], cwd=folder).text.split()
+        listed = run_git(["rev-list", "--all"], cwd=folder).stdout_text.split()
     found = [commit for commit in listed if commit.startswith(digits)]
     if len(found) > 1:
         raise RefAmbiguous(repo=hide_credentials(repo), ref=digits, names=found[:3])
@@ -78,10 +78,10 @@ def _whole_commit(repo: str, digits: str) -> str:
     return found[0]
 
 
-def _near(ref: str, refs: Mapping[str, str]) -> tuple[str, ...]:
+def _similar_refs(ref: str, refs: Mapping[str, str]) -> tuple[str, ...]:
     import difflib
 
-    short = [name.removeprefix(_TAG).removeprefix(_BRANCH) for name in refs]
+    short = [name.removeprefix(_TAG_PREFIX).removeprefix(_BRANCH_PREFIX) for name in refs]
     return tuple(difflib.get_close_matches(ref, short, n=3))
 
 
@@ -103,14 +103,14 @@ def read_checkout(folder: Path, apart: Collection[str] = ()) -> Checkout | None:
     """
     if not (folder / ".git").exists():
         return None
-    head = _in(folder, "rev-parse", "--verify", "HEAD^{commit}")
-    branch = git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=folder)
-    status = _in(folder, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    head = _run_in_checkout(folder, "rev-parse", "--verify", "HEAD^{commit}")
+    branch = run_git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=folder)
+    status = _run_in_checkout(folder, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
     return Checkout(
         folder=folder,
-        remote=_remote(folder, branch.text.strip()),
+        remote=_remote_address(folder, branch.stdout_text.strip()),
         commit=head.strip(),
-        branch=branch.text.strip() or None,
+        branch=branch.stdout_text.strip() or None,
         changed=tuple(entry[3:] for entry in status.split("\0") if entry and not _is_apart(entry, apart)),
     )
 
@@ -120,18 +120,18 @@ def _is_apart(entry: str, apart: Collection[str]) -> bool:
     return entry.startswith("??") and (parts[0] in apart or "__pycache__" in parts)
 
 
-def tracked_files(folder: Path) -> frozenset[str]:
+def list_tracked_files(folder: Path) -> frozenset[str]:
     """The paths that git tracks in a checkout."""
-    return frozenset(name for name in _in(folder, "ls-files", "-z").split("\0") if name)
+    return frozenset(name for name in _run_in_checkout(folder, "ls-files", "-z").split("\0") if name)
 
 
-def diff_of(checkout: Checkout) -> str:
+def diff_checkout(checkout: Checkout) -> str:
     """The changes of a checkout, untracked files too, as a diff that `git apply` takes.
 
     The checkout is only read: the index and the objects that git needs for it lie in a temporary folder.
     """
     folder = checkout.folder
-    objects = Path(_in(folder, "rev-parse", "--git-path", "objects").strip())
+    objects = Path(_run_in_checkout(folder, "rev-parse", "--git-path", "objects").strip())
     with temp_folder("diff") as scratch:
         (Path(scratch) / "objects").mkdir()
         places = {
@@ -144,29 +144,31 @@ def diff_of(checkout: Checkout) -> str:
         names.write_bytes("\0".join(checkout.changed).encode(errors="surrogateescape"))
         named = [f"--pathspec-from-file={names}", "--pathspec-file-nul"]
         for command in (["read-tree", "HEAD"], ["add", "--all", "--force", *named]):
-            done = git(command, cwd=folder, extra=places)
+            done = run_git(command, cwd=folder, extra_variables=places)
             if done.exit_code:
-                raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
+                raise CheckoutUnreadable(folder=str(folder), reason=done.error_summary)
         diff = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "HEAD"]
         try:
-            return git(diff, cwd=folder, extra=places).stdout.decode()
+            return run_git(diff, cwd=folder, extra_variables=places).stdout.decode()
         except UnicodeDecodeError:
             # A text in another encoding cannot lie in a lock as it is; as binary changes, which are ASCII, it can.
             attributes = Path(scratch) / "attributes"
             attributes.write_text("* -text -diff\n")
-            return git(["-c", f"core.attributesFile={attributes}", *diff], cwd=folder, extra=places).text
+            return run_git(
+                ["-c", f"core.attributesFile={attributes}", *diff], cwd=folder, extra_variables=places
+            ).stdout_text
 
 
-def _remote(folder: Path, branch: str) -> str | None:
+def _remote_address(folder: Path, branch: str) -> str | None:
     """The address of the branch's own remote, else of `origin`, else of the only one."""
-    names = git(["remote"], cwd=folder).text.split()
-    tracked = git(["config", f"branch.{branch}.remote"], cwd=folder).text.strip() if branch else ""
+    names = run_git(["remote"], cwd=folder).stdout_text.split()
+    tracked = run_git(["config", f"branch.{branch}.remote"], cwd=folder).stdout_text.strip() if branch else ""
     name = tracked if tracked in names else "origin" if "origin" in names else names[0] if len(names) == 1 else None
-    return None if name is None else git(["remote", "get-url", name], cwd=folder).text.strip() or None
+    return None if name is None else run_git(["remote", "get-url", name], cwd=folder).stdout_text.strip() or None
 
 
-def _in(folder: Path, *arguments: str) -> str:
-    done = git(list(arguments), cwd=folder)
+def _run_in_checkout(folder: Path, *arguments: str) -> str:
+    done = run_git(list(arguments), cwd=folder)
     if done.exit_code:
-        raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
+        raise CheckoutUnreadable(folder=str(folder), reason=done.error_summary)
     return done.stdout.decode(errors="surrogateescape")

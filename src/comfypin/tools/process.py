@@ -14,7 +14,7 @@ DEFAULT_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class FinishedProcess:
     """What a program left: its exit code and what it said."""
 
     exit_code: int
@@ -22,25 +22,25 @@ class Finished:
     stderr: str
 
     @property
-    def text(self) -> str:
+    def stdout_text(self) -> str:
         """Stdout as text."""
         return self.stdout.decode(errors="replace")
 
     @property
-    def complaint(self) -> str:
+    def error_summary(self) -> str:
         """The lines of stderr that matter most, as one line: the last five that are not empty."""
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
         return " / ".join(lines[-5:])[-800:] or f"exit code {self.exit_code}"
 
 
-def run(
+def run_program(
     command: Sequence[str | Path],
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
-) -> Finished:
+) -> FinishedProcess:
     """Run a program to its end, in a process group of its own. A failing exit code is a value, not an error.
 
     Raises `ToolMissing` and `ToolTimedOut` (its whole group is killed).
@@ -69,4 +69,4 @@ def run(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    return Finished(exit_code=process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))
+    return FinishedProcess(exit_code=process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comfypin.tools.errors import ToolMissing
-from comfypin.tools.process import DEFAULT_TIMEOUT_S, Finished, run
+from comfypin.tools.process import DEFAULT_TIMEOUT_S, FinishedProcess, run_program
 
 # What of uv's own variables could change which bytes a lock means.
 _FORBIDDEN_PREFIXES = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
-_KEPT = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"})
+_KEPT_VARIABLES = frozenset(
+    {"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"}
+)
 
-_IMPATIENT = {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "3"}
+_IMPATIENT_VARIABLES = {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "3"}
 
 
-def uv_binary() -> Path:
+def find_uv() -> Path:
     """The uv that is installed beside us. Raises `ToolMissing`."""
     from uv import find_uv_bin
 
@@ -29,11 +31,11 @@ def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     return {
         name: value
         for name, value in (environ if environ is not None else os.environ).items()
-        if name in _KEPT or not name.startswith(_FORBIDDEN_PREFIXES)
+        if name in _KEPT_VARIABLES or not name.startswith(_FORBIDDEN_PREFIXES)
     }
 
 
-def uv(
+def run_uv(
     arguments: Sequence[str | Path],
     *,
     cwd: Path | None = None,
@@ -42,14 +44,14 @@ def uv(
     cache: Path | None = None,
     patient: bool = True,
     timeout_s: float = DEFAULT_TIMEOUT_S,
-) -> Finished:
+) -> FinishedProcess:
     """Run uv without its configuration files, without Python downloads and without progress bars.
 
     `cache` is its cache folder, else UV_CACHE_DIR or its own choice. Without patience it gives up soon on servers that
     it cannot reach.
     """
     command: list[str | Path] = [
-        uv_binary(),
+        find_uv(),
         "--no-config",
         "--no-progress",
         "--color",
@@ -60,5 +62,5 @@ def uv(
         command.append("--offline")
     if cache is not None:
         command += ["--cache-dir", cache]
-    environment = {**clean_environment(), **({} if patient else _IMPATIENT)}
-    return run([*command, *arguments], cwd=cwd, env=environment, stdin=stdin, timeout_s=timeout_s)
+    environment = {**clean_environment(), **({} if patient else _IMPATIENT_VARIABLES)}
+    return run_program([*command, *arguments], cwd=cwd, env=environment, stdin=stdin, timeout_s=timeout_s)

@@ -19,28 +19,28 @@ class VendorFolder:
     root: Path
 
     @property
-    def wheels(self) -> Path:
+    def wheels_folder(self) -> Path:
         """The folder of wheels, under their own file names."""
         return self.root / "wheels"
 
     @property
-    def bundles(self) -> Path:
+    def bundles_folder(self) -> Path:
         """The folder of git bundles."""
         return self.root / "git"
 
-    def bundle(self, commit: str) -> Path:
+    def bundle_path(self, commit: str) -> Path:
         """The bundle of one commit."""
-        return self.bundles / f"{commit}.bundle"
+        return self.bundles_folder / f"{commit}.bundle"
 
-    def archive(self, digest: Digest) -> Path:
+    def archive_path(self, digest: Digest) -> Path:
         """The zip of a node pack from the registry."""
         return self.root / "archives" / f"{digest.hex}.zip"
 
-    def place_of_built(self, source: Digest, wheel: Digest) -> Path:
+    def built_folder(self, source: Digest, wheel: Digest) -> Path:
         """The folder of a wheel that was built of a source archive."""
         return self.root / "built" / f"{source.hex}-{wheel.hex}"
 
-    def built_of(self, source: Digest) -> Iterator[tuple[Path, Digest]]:
+    def find_built_wheels(self, source: Digest) -> Iterator[tuple[Path, Digest]]:
         """The wheels that were built of a source archive, for any Python, each with the digest that it must have."""
         for folder in sorted((self.root / "built").glob(f"{source.hex}-*")):
             for wheel in sorted(folder.glob("*.whl")):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 
-_FOLDER = "__pycache__/"
+_BYTECODE_FOLDER = "__pycache__/"
 
 
 def read_listing(path: Path) -> dict[str, str]:
@@ -29,7 +29,7 @@ def read_listing(path: Path) -> dict[str, str]:
 def drop_unlisted(names: Iterable[str], venv: Path, listing: Mapping[str, str]) -> None:
     """Of the files that were linked into a venv, remove byte-code that is not what the listing says."""
     for name in names:
-        if _FOLDER in name and listing.get(name) != _sha256(f"{venv}/{name}"):
+        if _BYTECODE_FOLDER in name and listing.get(name) != _hash_file(f"{venv}/{name}"):
             os.unlink(f"{venv}/{name}")  # noqa: PTH108
 
 
@@ -41,10 +41,10 @@ def keep_bytecode(files: Iterable[str], venv: Path, folder: Path, path: Path) ->
     """
     listing = read_listing(path)
     new = {}
-    for name in _made(files, venv):
+    for name in _find_bytecode(files, venv):
         source, target = f"{venv}/{name}", f"{folder}/{name}"
         if _link_anew(source, target):
-            new[name] = _sha256(source)
+            new[name] = _hash_file(source)
     if new:
         write_atomically(path, json.dumps({**listing, **new}, sort_keys=True).encode(), durable=False)
 
@@ -65,7 +65,7 @@ def _link_anew(source: str, target: str) -> bool:
     return True
 
 
-def _made(files: Iterable[str], venv: Path) -> Iterator[str]:
+def _find_bytecode(files: Iterable[str], venv: Path) -> Iterator[str]:
     """The byte-code that there is of these sources."""
     stems: dict[str, set[str]] = {}
     for name in files:
@@ -74,12 +74,12 @@ def _made(files: Iterable[str], venv: Path) -> Iterator[str]:
             stems.setdefault(parent, set()).add(source[:-3])
     for parent, names in stems.items():
         with contextlib.suppress(OSError):
-            for made in os.listdir(f"{venv}/{parent}/{_FOLDER}"):  # noqa: PTH208  (names, hundreds of folders)
+            for made in os.listdir(f"{venv}/{parent}/{_BYTECODE_FOLDER}"):  # noqa: PTH208  (names, hundreds of folders)
                 # `module.cpython-312.pyc`: optimized byte-code has one more dot, and is not what a start takes.
                 if made.endswith(".pyc") and made.count(".") == 2 and made.partition(".")[0] in names:
-                    yield f"{parent}/{_FOLDER}{made}"
+                    yield f"{parent}/{_BYTECODE_FOLDER}{made}"
 
 
-def _sha256(path: str) -> str:
+def _hash_file(path: str) -> str:
     with open(path, "rb") as file:  # noqa: PTH123
         return hashlib.sha256(file.read()).hexdigest()

@@ -18,16 +18,16 @@ from pathlib import Path
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest
 from comfypin.env.cache.kept_bytecode import drop_unlisted, keep_bytecode, read_listing
-from comfypin.env.file_manifest import Record
-from comfypin.env.package_selection import file_name, normalized
+from comfypin.env.file_manifest import InstalledRecord
+from comfypin.env.package_selection import normalize_name, package_file_name
 from comfypin.lease import is_dead, process_token
 from comfypin.lock.model import PackagePin
 
 # Files whose content a RECORD has wrong, with the sha256 that they do have, and that RECORD's own.
-Faults = Mapping[str, str | None]
-_TEMPORARY = ".tmp-"
+RecordFaults = Mapping[str, str | None]
+_TEMPORARY_PREFIX = ".tmp-"
 # Where the cache is on another file system, where links are not allowed, or a file has too many.
-_NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
+_LINK_ERRORS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,36 +37,36 @@ class PackageCache:
     root: Path
     platform: str
 
-    def link(self, packages: Iterable[PackagePin], venv: Path) -> dict[str, str]:
+    def link_packages(self, packages: Iterable[PackagePin], venv: Path) -> dict[str, str]:
         """Put what is kept into a venv. Returns the sha256 that each package's RECORD must have, by normalized name.
 
         A package of which a file is there already, from another package, is left out.
         """
-        kept = {normalized(pin.name): folder for pin in packages if (folder := self._kept_in(pin)) is not None}
+        kept = {normalize_name(pin.name): folder for pin in packages if (folder := self._find_kept(pin)) is not None}
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="link") as pool:
-            linked = pool.map(lambda folder: _bring(folder, venv), kept.values())
+            linked = pool.map(lambda folder: _link_package(folder, venv), kept.values())
             return {name: folder.name for (name, folder), whole in zip(kept.items(), linked, strict=True) if whole}
 
-    def keep(self, packages: Iterable[tuple[PackagePin, Record]], site: Path, venv: Path) -> None:
+    def keep_packages(self, packages: Iterable[tuple[PackagePin, InstalledRecord]], site: Path, venv: Path) -> None:
         """Keep packages that were installed and verified; nothing happens where the cache cannot share files with them.
 
         `site` is the site-packages folder of the venv.
         """
-        missing = [(pin, record) for pin, record in packages if not self._folder(pin).is_dir()]
+        missing = [(pin, record) for pin, record in packages if not self._package_folder(pin).is_dir()]
         if missing:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._sweep()
+            self._remove_leftovers()
         for pin, record in missing:
-            self._keep(pin, record, site, venv)
+            self._keep_package(pin, record, site, venv)
 
-    def _keep(self, pin: PackagePin, record: Record, site: Path, venv: Path) -> None:
-        place = self._folder(pin)
+    def _keep_package(self, pin: PackagePin, record: InstalledRecord, site: Path, venv: Path) -> None:
+        place = self._package_folder(pin)
         # Only what a RECORD vouches for can be verified when it is linked again.
         names = [name for name, sha256 in record.files.items() if sha256 is not None and "__pycache__/" not in name]
         listing = f"{record.folder}/RECORD"
         if any(sha is None and name != listing for name, sha in record.files.items()):
             return
-        temporary = self.root / f"{_TEMPORARY}{process_token()}"
+        temporary = self.root / f"{_TEMPORARY_PREFIX}{process_token()}"
         files = temporary / Digest.of_file(site / listing).hex
         inside = f"{site}/".removeprefix(f"{venv}/")
         try:
@@ -79,82 +79,88 @@ class PackageCache:
         except OSError as error:
             # Somebody else kept it meanwhile, links are not possible here, or a node that is being imported removed a
             # file: then uv brings it the next time too.
-            if error.errno not in _NO_LINKS | {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            if error.errno not in _LINK_ERRORS | {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def keep_bytecode(self, packages: Iterable[tuple[PackagePin, Record]], site: Path, venv: Path) -> None:
+    def keep_bytecode(self, packages: Iterable[tuple[PackagePin, InstalledRecord]], site: Path, venv: Path) -> None:
         """Keep the byte-code that was made in a venv of packages whose files it shares with this cache."""
         inside = f"{site.relative_to(venv)}/"
         for pin, record in packages:
-            folder = self._kept_in(pin)
+            folder = self._find_kept(pin)
             listing = f"{record.folder}/RECORD"
-            with contextlib.suppress(OSError):  # as in `keep`
+            with contextlib.suppress(OSError):  # as in `keep_packages`
                 if folder is not None and (site / listing).samefile(folder / inside / listing):
                     names = [inside + name for name in record.files if ".." not in name]
                     keep_bytecode(names, venv, folder, _bytecode_listing(folder.parent))
 
-    def holds(self, pin: PackagePin) -> bool:
+    def has_package(self, pin: PackagePin) -> bool:
         """Whether a package is kept."""
-        return self._kept_in(pin) is not None
+        return self._find_kept(pin) is not None
 
-    def drop(self, packages: Iterable[PackagePin]) -> None:
+    def drop_packages(self, packages: Iterable[PackagePin]) -> None:
         """Forget packages whose files are not what they were."""
         for pin in packages:
-            remove_folder(self._folder(pin))
+            remove_package(self._package_folder(pin))
 
-    def noted_faults(self, pin: PackagePin) -> Faults | None:
+    def read_faults(self, pin: PackagePin) -> RecordFaults | None:
         """What a wheel's own RECORD has wrong, as it was seen right after a download."""
         try:
-            faults = json.loads(self._note(pin).read_bytes())
+            faults = json.loads(self._faults_path(pin).read_bytes())
         except (OSError, ValueError):
             return None
         return faults if isinstance(faults, dict) else None
 
-    def note_faults(self, pin: PackagePin, faults: Faults) -> None:
+    def note_faults(self, pin: PackagePin, faults: RecordFaults) -> None:
         """Remember what a wheel's own RECORD has wrong, so that it is not downloaded for that again."""
-        write_atomically(self._note(pin), json.dumps(faults, sort_keys=True).encode(), durable=False)
+        write_atomically(self._faults_path(pin), json.dumps(faults, sort_keys=True).encode(), durable=False)
 
-    def _kept_in(self, pin: PackagePin) -> Path | None:
+    def _find_kept(self, pin: PackagePin) -> Path | None:
         try:
-            folders = list(self._folder(pin).iterdir())
+            folders = list(self._package_folder(pin).iterdir())
         except OSError:
             return None
         return folders[0] if len(folders) == 1 and len(folders[0].name) == 64 else None
 
-    def _folder(self, pin: PackagePin) -> Path:
-        return self.root / key_of(pin, self.platform)
+    def _package_folder(self, pin: PackagePin) -> Path:
+        return self.root / package_key(pin, self.platform)
 
-    def _note(self, pin: PackagePin) -> Path:
-        return self.root / f"{key_of(pin, self.platform)}.json"
+    def _faults_path(self, pin: PackagePin) -> Path:
+        return self.root / f"{package_key(pin, self.platform)}.json"
 
-    def _sweep(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove what runs that were killed on this machine left behind."""
         for entry in os.scandir(self.root):
-            if entry.name.startswith(_TEMPORARY) and is_dead(entry.name.removeprefix(_TEMPORARY)):
+            if entry.name.startswith(_TEMPORARY_PREFIX) and is_dead(entry.name.removeprefix(_TEMPORARY_PREFIX)):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def cached_folders(root: Path) -> list[Path]:
+def list_cached_folders(root: Path) -> list[Path]:
     """The folders of all packages that are kept below `root`, for whatever kind of Python."""
-    return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(_TEMPORARY))
+    return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(_TEMPORARY_PREFIX))
 
 
-def remove_folder(folder: Path) -> None:
+def remove_package(folder: Path) -> None:
     """Forget one kept package and its note: out of its place at once, so that nobody links half of it."""
     folder.with_name(f"{folder.name}.json").unlink(missing_ok=True)
     _bytecode_listing(folder).unlink(missing_ok=True)
-    aside = folder.with_name(f"{_TEMPORARY}{process_token()}")
+    aside = folder.with_name(f"{_TEMPORARY_PREFIX}{process_token()}")
     with contextlib.suppress(FileNotFoundError):
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def key_of(pin: PackagePin, platform: str) -> str:
+def package_key(pin: PackagePin, platform: str) -> str:
     """A package's name in the cache: what it is, for people, and a digest of all that decides which bytes it has."""
-    facts = (normalized(pin.name), pin.version, file_name(pin) or "", platform, *sorted(d.hex for d in pin.sha256))
-    return f"{normalized(pin.name)}-{Digest.of(chr(0).join(facts).encode()).hex[:32]}"
+    facts = (
+        normalize_name(pin.name),
+        pin.version,
+        package_file_name(pin) or "",
+        platform,
+        *sorted(d.hex for d in pin.sha256),
+    )
+    return f"{normalize_name(pin.name)}-{Digest.of(chr(0).join(facts).encode()).hex[:32]}"
 
 
 def _bytecode_listing(folder: Path) -> Path:
@@ -162,21 +168,21 @@ def _bytecode_listing(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.pyc.json")
 
 
-def _bring(folder: Path, venv: Path) -> bool:
+def _link_package(folder: Path, venv: Path) -> bool:
     """Link a kept package into the venv, with the byte-code that is vouched for; False where that cannot be."""
-    made = _link_all(folder, venv)
+    made = _link_tree(folder, venv)
     drop_unlisted(made or (), venv, read_listing(_bytecode_listing(folder.parent)))
     return made is not None
 
 
-def _link_all(folder: Path, venv: Path) -> list[str] | None:
+def _link_tree(folder: Path, venv: Path) -> list[str] | None:
     """Link a tree's files into the venv; None, and nothing left, where one of them has its place taken or is gone."""
     # Strings throughout: there are tens of thousands of files.
     root, target = str(folder), str(venv)
     made: list[str] = []
     try:
-        for name in _walk(root, target):
-            _link(f"{root}/{name}", f"{target}/{name}")
+        for name in _walk_tree(root, target):
+            _link_file(f"{root}/{name}", f"{target}/{name}")
             made.append(name)
     except (FileExistsError, FileNotFoundError, NotADirectoryError):
         for name in made:
@@ -193,18 +199,18 @@ def _link_into(source: str, target: str) -> None:
         os.link(source, target, follow_symlinks=False)
 
 
-def _link(source: str, target: str) -> None:
+def _link_file(source: str, target: str) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _LINK_ERRORS:
             raise
         if os.path.lexists(target):
             raise FileExistsError(target) from error
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _walk(root: str, target: str) -> Iterator[str]:
+def _walk_tree(root: str, target: str) -> Iterator[str]:
     """Every regular file of a tree by its relative name, after its folder was made under `target`."""
     waiting = [""]
     while waiting:

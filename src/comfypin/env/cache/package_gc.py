@@ -12,86 +12,90 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.env.cache.package_cache import cached_folders, key_of
-from comfypin.env.install.sources import SourcePlaces
-from comfypin.env.package_selection import normalized, platform_of
+from comfypin.env.cache.package_cache import list_cached_folders, package_key
+from comfypin.env.install.sources import SourceLocations
+from comfypin.env.package_selection import normalize_name, platform_for_python
 from comfypin.lock.model import Lock
-from comfypin.tools.uv import uv
+from comfypin.tools.uv import run_uv
 
 # Device and inode.
 Inode = tuple[int, int]
 
 
 @dataclass
-class Links:
+class LinkCounts:
     """How many names each file still has, as one folder after the other goes: its bytes are free with the last."""
 
-    left: dict[Inode, int] = field(default_factory=dict)
+    remaining: dict[Inode, int] = field(default_factory=dict)
 
-    def freed_by(self, folder: Path) -> int:
+    def count_freed_bytes(self, folder: Path) -> int:
         """Take a folder's names away, and say how many bytes that frees."""
         freed = 0
-        for status in _files(folder):
+        for status in _walk_files(folder):
             inode = (status.st_dev, status.st_ino)
-            self.left[inode] = self.left.get(inode, status.st_nlink) - 1
-            freed += status.st_size if self.left[inode] <= 0 else 0
+            self.remaining[inode] = self.remaining.get(inode, status.st_nlink) - 1
+            freed += status.st_size if self.remaining[inode] <= 0 else 0
         return freed
 
-    def shared(self, folder: Path, going: Mapping[Inode, int]) -> bool:
+    def has_other_links(self, folder: Path, going: Mapping[Inode, int]) -> bool:
         """Whether a file of the folder has more names than those that are going."""
         return any(
-            self.left.get(inode := (status.st_dev, status.st_ino), status.st_nlink) > going[inode]
-            for status in _files(folder)
+            self.remaining.get(inode := (status.st_dev, status.st_ino), status.st_nlink) > going[inode]
+            for status in _walk_files(folder)
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unneeded:
+class UnneededPackages:
     """What of the caches can go: folders of installed packages, and names in uv's cache with their folders there."""
 
     installed: tuple[Path, ...]
     in_uv: Mapping[str, tuple[Path, ...]]
 
 
-def find_unneeded(places: SourcePlaces, kept: Sequence[Lock], links: Links) -> Unneeded:
+def find_unneeded_packages(places: SourceLocations, kept: Sequence[Lock], links: LinkCounts) -> UnneededPackages:
     """Look through the caches; `links` knows what goes beside. Changes nothing."""
-    folders = cached_folders(places.packages)
-    needed = {key_of(pin, platform_of(str(lock.python.version))): pin for lock in kept for pin in lock.python.packages}
+    folders = list_cached_folders(places.package_cache)
+    needed = {
+        package_key(pin, platform_for_python(str(lock.python.version))): pin
+        for lock in kept
+        for pin in lock.python.packages
+    }
     candidates = [path for path in folders if path.name not in needed]
     # What a kept lock pins and is not among the installed ones would have to be downloaded again.
     there = {path.name for path in folders}
-    archives = _archives(places, {normalized(pin.name) for key, pin in needed.items() if key not in there})
+    archives = _list_uv_archives(places, {normalize_name(pin.name) for key, pin in needed.items() if key not in there})
     going: Counter[Inode] = Counter()
     for folder in (*candidates, *(folder for folders in archives.values() for folder in folders)):
-        going.update((status.st_dev, status.st_ino) for status in _files(folder))
-    return Unneeded(
-        installed=tuple(folder for folder in candidates if not links.shared(folder, going)),
+        going.update((status.st_dev, status.st_ino) for status in _walk_files(folder))
+    return UnneededPackages(
+        installed=tuple(folder for folder in candidates if not links.has_other_links(folder, going)),
         in_uv={
             name: folders
             for name, folders in archives.items()
-            if not all(links.shared(folder, going) for folder in folders)
+            if not all(links.has_other_links(folder, going) for folder in folders)
         },
     )
 
 
-def remove_from_uv(places: SourcePlaces, names: Iterable[str]) -> None:
+def remove_from_uv(places: SourceLocations, names: Iterable[str]) -> None:
     """Take names out of uv's cache; uv itself waits for others that use it."""
-    uv(["cache", "clean", "--quiet", *names], cache=places.uv_cache)
+    run_uv(["cache", "clean", "--quiet", *names], cache=places.uv_cache)
 
 
-def _archives(places: SourcePlaces, staying: Collection[str]) -> dict[str, tuple[Path, ...]]:
+def _list_uv_archives(places: SourceLocations, staying: Collection[str]) -> dict[str, tuple[Path, ...]]:
     """The wheels that are unpacked in uv's cache, by normalized name, without those that stay."""
     if places.named_uv_cache is not None:
         return {}
     found: dict[str, tuple[Path, ...]] = {}
     for info in sorted((places.uv_cache / "archive-v0").glob("*/*.dist-info")):
-        name = normalized(info.name.removesuffix(".dist-info").rpartition("-")[0])
+        name = normalize_name(info.name.removesuffix(".dist-info").rpartition("-")[0])
         if name not in staying:
             found[name] = (*found.get(name, ()), info.parent)
     return found
 
 
-def _files(folder: Path) -> Iterator[os.stat_result]:
+def _walk_files(folder: Path) -> Iterator[os.stat_result]:
     for parent, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(FileNotFoundError):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest, canonical_json
-from comfypin.env.file_manifest import Manifest
-from comfypin.env.install.import_probe import Probed, way_of_probing
+from comfypin.env.file_manifest import FileManifest
+from comfypin.env.install.import_probe import ProbeResult, probe_digest
 from comfypin.env.package_selection import Interpreter
 
 # The linker's list of libraries is written whenever a package of the system brings or takes one.
@@ -28,36 +28,36 @@ class ProbeNotes:
     folder: Path
     env: Digest
 
-    def find(self, manifest: Manifest, python: Interpreter) -> Probed | None:
+    def find_result(self, manifest: FileManifest, python: Interpreter) -> ProbeResult | None:
         """What an earlier probe of exactly this learned, or None."""
         try:
-            folders = json.loads(self._note(manifest, python).read_bytes())["model_folders"]
-            return Probed(model_folders={str(name): tuple(map(str, paths)) for name, paths in folders.items()})
+            folders = json.loads(self._note_path(manifest, python).read_bytes())["model_folders"]
+            return ProbeResult(model_folders={str(name): tuple(map(str, paths)) for name, paths in folders.items()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def write(self, manifest: Manifest, python: Interpreter, probed: Probed) -> None:
+    def write_result(self, manifest: FileManifest, python: Interpreter, probed: ProbeResult) -> None:
         """Remember a probe that went well."""
         folders = {name: list(paths) for name, paths in probed.model_folders.items()}
         with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
             note = {"env": self.env.hex, "model_folders": folders}
-            write_atomically(self._note(manifest, python), json.dumps(note).encode(), durable=False)
+            write_atomically(self._note_path(manifest, python), json.dumps(note).encode(), durable=False)
 
-    def _note(self, manifest: Manifest, python: Interpreter) -> Path:
+    def _note_path(self, manifest: FileManifest, python: Interpreter) -> Path:
         facts = canonical_json(
             {
                 "manifest": manifest.digest.hex,
-                "python": [str(python.path), python.version, *_stamp(python.path)],
-                "libraries": _stamp(_LIBRARIES),
+                "python": [str(python.path), python.version, *_stamp_file(python.path)],
+                "libraries": _stamp_file(_LIBRARIES),
                 "markers": dict(python.markers),
                 "variables": {name: os.environ.get(name) for name in _VARIABLES},
-                "probe": way_of_probing().hex,
+                "probe": probe_digest().hex,
             }
         )
         return self.folder / f"{Digest.of(facts).hex}.json"
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp_file(path: Path) -> list[int]:
     try:
         status = path.stat()
     except OSError:

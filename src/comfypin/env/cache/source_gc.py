@@ -8,30 +8,34 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.sources import SourceLocations
 from comfypin.errors import ComfypinError
 from comfypin.lease import process_token
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
-from comfypin.tools.git import submodules
+from comfypin.tools.git import list_submodules
 
 
-def unneeded_commits(places: SourcePlaces, kept: Sequence[Lock]) -> list[Path]:
+def find_unneeded_commits(places: SourceLocations, kept: Sequence[Lock]) -> list[Path]:
     """The bare repositories of commits that no kept lock means. Changes nothing."""
-    needed = set(_commits(places.commits.cache, kept))
-    return [path for path in sorted(places.commits.cache.glob("*.git")) if path.name.removesuffix(".git") not in needed]
+    needed = set(_needed_commits(places.commit_source.cache, kept))
+    return [
+        path
+        for path in sorted(places.commit_source.cache.glob("*.git"))
+        if path.name.removesuffix(".git") not in needed
+    ]
 
 
-def unneeded_archives(places: SourcePlaces, kept: Sequence[Lock]) -> list[Path]:
+def find_unneeded_archives(places: SourceLocations, kept: Sequence[Lock]) -> list[Path]:
     """The archives of nodes that no kept lock means. Changes nothing."""
     needed = {node.sha256.hex for lock in kept for node in lock.custom_nodes if node.archive and node.sha256}
     return [path for path in sorted(places.archives.glob("*.zip")) if path.stem not in needed]
 
 
-def unneeded_notes(places: SourcePlaces, kept: Sequence[Lock]) -> list[Path]:
+def find_unneeded_notes(places: SourceLocations, kept: Sequence[Lock]) -> list[Path]:
     """The notes of starts of envs that no kept lock means. Changes nothing."""
     needed = {env_digest(lock).hex for lock in kept}
-    return [path for path in sorted(places.probes.glob("*.json")) if _env_of(path) not in needed]
+    return [path for path in sorted(places.probe_notes.glob("*.json")) if _read_note_env(path) not in needed]
 
 
 def remove_source(path: Path) -> None:
@@ -44,7 +48,7 @@ def remove_source(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _commits(cache: Path, kept: Iterable[Lock]) -> Iterator[str]:
+def _needed_commits(cache: Path, kept: Iterable[Lock]) -> Iterator[str]:
     waiting = [
         (str(pin.repo), str(pin.commit))
         for lock in kept
@@ -60,12 +64,12 @@ def _commits(cache: Path, kept: Iterable[Lock]) -> Iterator[str]:
         yield commit
         if (bare := cache / f"{commit}.git").is_dir():
             try:
-                waiting += submodules(bare, repo, commit)
+                waiting += list_submodules(bare, repo, commit)
             except ComfypinError:
                 continue  # a commit that cannot be realized needs no submodules
 
 
-def _env_of(note: Path) -> str | None:
+def _read_note_env(note: Path) -> str | None:
     try:
         return str(json.loads(note.read_bytes())["env"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Imports, and what tells whether an indented one is reached by importing: only blocks like `try:` and `if` are.
-_LINES = re.compile(
+_IMPORT_LINES = re.compile(
     r"^(?P<indent>[ \t]*)(?:"
     r"from[ \t]+(?P<source>[.\w]+)[ \t]+import[ \t]*(?P<names>\([^)]*\)|[^\n#;]*)"
     r"|import[ \t]+(?P<modules>[^\n#;]+)"
@@ -34,13 +34,13 @@ _LINES = re.compile(
     r"|(?P<open>(?:try|if|elif|else|except|finally|with|for|while)\b))",
     re.M,
 )
-_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-def imports(source: str, package: str) -> Iterator[str]:
+def find_imports(source: str, package: str) -> Iterator[str]:
     """The modules that a module of this package names in the import statements that importing it reaches."""
     is_open = True
-    for line in _LINES.finditer(source):
+    for line in _IMPORT_LINES.finditer(source):
         if not line["indent"] and (line["closed"] or line["open"]):
             is_open = not line["closed"]
         if line["indent"] and not is_open:
@@ -49,7 +49,7 @@ def imports(source: str, package: str) -> Iterator[str]:
             for name in line["modules"].split(","):
                 yield name.split(" as ")[0].strip()
         elif line["source"]:
-            base = _absolute(line["source"], package)
+            base = _absolute_name(line["source"], package)
             if base is not None:
                 yield base
                 for name in re.sub(r"#[^\n]*|[()\\]", "", line["names"]).split(","):
@@ -57,7 +57,7 @@ def imports(source: str, package: str) -> Iterator[str]:
                         yield f"{base}.{name.split(' as ')[0].strip()}"
 
 
-def _absolute(name: str, package: str) -> str | None:
+def _absolute_name(name: str, package: str) -> str | None:
     dots = len(name) - len(name.lstrip("."))
     if not dots:
         return name
@@ -84,28 +84,28 @@ class Compiler:
         self._waiting: dict[str, list[str]] = {}
         self._made: dict[str, list[str]] = {}
 
-    def unpacked(self, folder: str) -> None:
+    def add_unpacked(self, folder: str) -> None:
         names = os.listdir(folder)  # noqa: PTH208
         modules = [name[:-3] if name.endswith(".py") else name for name in names if "-" not in name]
         for info in names:
             if info.endswith(".dist-info"):
-                package = _normalized(info[: -len(".dist-info")].rpartition("-")[0])
+                package = _normalize_name(info[: -len(".dist-info")].rpartition("-")[0])
                 self._packages[package] = modules
                 self._wanted.extend(modules if package in self._first else ())
         for name in modules:
             if name in self._places:
-                self._leave(name)
+                self._leave_package(name)
             else:
                 self._places[name] = (folder, self._site)
                 self._wanted.extend(self._waiting.pop(name, ()))
 
-    def _leave(self, name: str) -> None:
+    def _leave_package(self, name: str) -> None:
         """Parts of one package, or packages that fight for a file: left to the start itself."""
         self._places[name] = ("", "")
         for path in self._made.pop(name, ()):
             os.unlink(path)  # noqa: PTH108
 
-    def begin(self, comfyui: str, first: list[str], packages: list[str]) -> None:
+    def follow_comfyui(self, comfyui: str, first: list[str], packages: list[str]) -> None:
         for name in os.listdir(comfyui):  # noqa: PTH208
             self._places[name[:-3] if name.endswith(".py") else name] = (comfyui, comfyui)
         self._first.update(packages)
@@ -115,11 +115,11 @@ class Compiler:
         self._places["custom_nodes"] = ("", "")
         for path in first:
             if path.startswith("custom_nodes/"):
-                self._follow(_read(f"{comfyui}/{path}"), package="")
+                self._follow_imports(_read_file(f"{comfyui}/{path}"), package="")
             else:
-                self._compile(f"{comfyui}/{path}", f"{comfyui}/{path}", package="")
+                self._compile_file(f"{comfyui}/{path}", f"{comfyui}/{path}", package="")
 
-    def step(self) -> bool:
+    def compile_next(self) -> bool:
         """Do one module. False where there is nothing to do now."""
         if not self._wanted:
             return False
@@ -129,34 +129,34 @@ class Compiler:
             self._waiting.setdefault(top, []).append(name)
         elif name not in self._seen:
             self._seen.add(name)
-            self._module(name, *self._places[top])
+            self._compile_module(name, *self._places[top])
         return True
 
-    def _module(self, name: str, folder: str, target: str) -> None:
+    def _compile_module(self, name: str, folder: str, target: str) -> None:
         path = name.replace(".", "/")
         for found, package in ((f"{path}/__init__.py", name), (f"{path}.py", name.rpartition(".")[0])):
             if folder and os.path.isfile(f"{folder}/{found}"):  # noqa: PTH113
-                self._compile(f"{folder}/{found}", f"{target}/{found}", package)
+                self._compile_file(f"{folder}/{found}", f"{target}/{found}", package)
                 return
 
-    def _compile(self, source: str, target: str, package: str) -> None:
+    def _compile_file(self, source: str, target: str, package: str) -> None:
         status = os.stat(source)  # noqa: PTH116
-        data = _read(source)
+        data = _read_file(source)
         cached = importlib.util.cache_from_source(target)
         if not os.path.exists(cached):  # noqa: PTH110
-            self._write(cached, _bytecode(compile(data, target, "exec", dont_inherit=True), status))
+            self._write_file(cached, _make_bytecode(compile(data, target, "exec", dont_inherit=True), status))
             self._made.setdefault(package.partition(".")[0], []).append(cached)
-        self._follow(data, package)
+        self._follow_imports(data, package)
 
-    def _follow(self, data: bytes, package: str) -> None:
+    def _follow_imports(self, data: bytes, package: str) -> None:
         # Examples in texts look like imports too; what is no name is none.
-        named = dict.fromkeys(filter(_NAME.fullmatch, imports(data.decode("utf-8", "replace"), package)))
+        named = dict.fromkeys(filter(_MODULE_NAME.fullmatch, find_imports(data.decode("utf-8", "replace"), package)))
         found = [name for name in named if name not in self._seen]
         parents = [".".join(name.split(".")[:count]) for name in found for count in range(1, name.count(".") + 2)]
         # First what is imported first: a start that has begun meanwhile goes the same way.
         self._wanted.extendleft(reversed([name for name in parents if name not in self._seen]))
 
-    def _write(self, path: str, data: bytes) -> None:
+    def _write_file(self, path: str, data: bytes) -> None:
         """Whole or not at all: the start may be looking for it."""
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
         with open(self._temporary, "wb") as file:  # noqa: PTH123
@@ -164,28 +164,28 @@ class Compiler:
         os.replace(self._temporary, path)  # noqa: PTH105
 
 
-def _read(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123
         return file.read()
 
 
-def _bytecode(code: types.CodeType, status: os.stat_result) -> bytes:
+def _make_bytecode(code: types.CodeType, status: os.stat_result) -> bytes:
     stamp = (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
     header = b"".join(part.to_bytes(4, "little") for part in (0, *stamp))
     return importlib.util.MAGIC_NUMBER + header + marshal.dumps(code)
 
 
-def _normalized(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _hear(said: queue.Queue[dict[str, object]]) -> None:
+def _read_messages(said: queue.Queue[dict[str, object]]) -> None:
     for line in sys.stdin:
         said.put(json.loads(line))
     os._exit(0)
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Whatever else runs on this machine is what somebody waits for."""
     os.nice(19)
     # Where Linux shares processors out by session, a process is only nice to its own.
@@ -194,11 +194,11 @@ def step_back() -> None:
 
 
 def main() -> None:
-    step_back()
+    lower_priority()
     sys.setrecursionlimit(10_000)
     compiler = Compiler(*sys.argv[1:])
     said: queue.Queue[dict[str, object]] = queue.Queue()
-    threading.Thread(target=_hear, args=(said,), daemon=True).start()
+    threading.Thread(target=_read_messages, args=(said,), daemon=True).start()
     busy = False
     while True:
         try:
@@ -207,10 +207,10 @@ def main() -> None:
             line = {}
         try:
             if "unpacked" in line:
-                compiler.unpacked(str(line["unpacked"]))
+                compiler.add_unpacked(str(line["unpacked"]))
             elif "comfyui" in line:
-                compiler.begin(**line)  # type: ignore[arg-type]
-            busy = compiler.step()
+                compiler.follow_comfyui(**line)  # type: ignore[arg-type]
+            busy = compiler.compile_next()
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             busy = True  # a template, or a file for another Python: what a start needs of it, it compiles itself
 

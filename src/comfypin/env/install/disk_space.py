@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.atomic_files import free_bytes
-from comfypin.env.errors import DiskTooSmall
+from comfypin.env.errors import NoRoomForEnv
 from comfypin.env.install.wheel_size import unpacked_sizes
 from comfypin.lock.model import PackagePin
 
@@ -17,14 +17,14 @@ MARGIN_BYTES = 50_000_000
 
 
 def require_space(folder: Path, need_bytes: int, *, what: str) -> None:
-    """Raise `DiskTooSmall` unless the file system that holds the folder has this much left."""
+    """Raise `NoRoomForEnv` unless the file system that holds the folder has this much left."""
     free = free_bytes(folder)
     if free < need_bytes:
-        raise DiskTooSmall(where=folder, need_bytes=need_bytes, free_bytes=free, what=what)
+        raise NoRoomForEnv(where=folder, need_bytes=need_bytes, free_bytes=free, what=what)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class SpaceNeed:
     """So many bytes in a folder, and for what."""
 
     folder: Path
@@ -33,26 +33,26 @@ class Need:
 
 
 def require_space_to_build(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> None:
-    """Raise `DiskTooSmall` where `needs` are not met."""
+    """Raise `NoRoomForEnv` where `list_space_needs` are not met."""
     if min(free_bytes(home), free_bytes(uv_cache)) >= PLENTY_BYTES:
         return
-    for need in needs(home, uv_cache, packages, offline=offline):
+    for need in list_space_needs(home, uv_cache, packages, offline=offline):
         require_space(need.folder, need.size_bytes, what=need.what)
 
 
-def needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> list[Need]:
+def list_space_needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> list[SpaceNeed]:
     """What the home must hold of an env, and uv's cache of what it has to unpack: the packages that are not there yet.
 
     On one file system a package that uv unpacks is linked into the env, so it is there once.
     """
     unpacked = sum(unpacked_sizes(packages, offline=offline))
-    found = [Need(folder=home, size_bytes=SOURCE_BYTES + unpacked, what="Realizing this lock")]
-    if device(home) != device(uv_cache):
-        found.append(Need(folder=uv_cache, size_bytes=MARGIN_BYTES + unpacked, what="uv's cache for this lock"))
+    found = [SpaceNeed(folder=home, size_bytes=SOURCE_BYTES + unpacked, what="Realizing this lock")]
+    if file_system_id(home) != file_system_id(uv_cache):
+        found.append(SpaceNeed(folder=uv_cache, size_bytes=MARGIN_BYTES + unpacked, what="uv's cache for this lock"))
     return found
 
 
-def device(path: Path) -> int:
+def file_system_id(path: Path) -> int:
     """The file system that holds a path, or would."""
     while not path.exists():
         path = path.parent

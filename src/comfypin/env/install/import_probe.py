@@ -8,11 +8,11 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.env.errors import ProbeFailed
-from comfypin.env.layout import COMFYUI, CUSTOM_NODES, VENV, venv_python
-from comfypin.env.package_selection import normalized
+from comfypin.env.layout import COMFYUI_FOLDER, CUSTOM_NODES_FOLDER, VENV_FOLDER, venv_python
+from comfypin.env.package_selection import normalize_name
 from comfypin.lock.requirements import decoded
 from comfypin.temp_folders import temp_folder
-from comfypin.tools.process import Finished, run
+from comfypin.tools.process import FinishedProcess, run_program
 from comfypin.tools.uv import clean_environment
 
 PROBE_TIMEOUT_S = 900.0
@@ -32,15 +32,15 @@ _SWITCHES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probed:
+class ProbeResult:
     """What a probe that went well learned: the model folders ComfyUI and its nodes look into."""
 
     model_folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def probe(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> Probed:
+def probe_env(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> ProbeResult:
     """Start the env's ComfyUI without serving. Raises `ProbeFailed` naming every node and requirement that fails."""
-    comfyui = build / COMFYUI
+    comfyui = build / COMFYUI_FOLDER
     with temp_folder("probe") as scratch:
         for folder in ("output", "input", "user"):
             Path(scratch, folder).mkdir()
@@ -48,22 +48,22 @@ def probe(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> Prob
         arguments = start_arguments(comfyui, str(scratch))
         request = {
             "comfyui": str(comfyui),
-            "nodes": sorted(node for node in nodes if (build / CUSTOM_NODES / node).is_dir()),
-            "requirements": required(comfyui / "requirements.txt", markers),
+            "nodes": sorted(node for node in nodes if (build / CUSTOM_NODES_FOLDER / node).is_dir()),
+            "requirements": required_distributions(comfyui / "requirements.txt", markers),
             "start": bool(arguments),
             "arguments": arguments,
             "report": str(report),
         }
-        done = run(
+        done = run_program(
             [venv_python(build), _SCRIPT, json.dumps(request)],
             cwd=comfyui,
-            env=_environment(build, str(scratch)),
+            env=_probe_environment(build, str(scratch)),
             timeout_s=PROBE_TIMEOUT_S,
         )
-        return _judge(report.read_text(encoding="utf-8") if report.exists() else "", done)
+        return _judge_report(report.read_text(encoding="utf-8") if report.exists() else "", done)
 
 
-def way_of_probing() -> Digest:
+def probe_digest() -> Digest:
     """One digest of all that we do to probe: a probe of another kind may find other things."""
     return Digest.of(_SCRIPT.read_bytes() + Path(__file__).read_bytes())
 
@@ -83,7 +83,7 @@ def start_arguments(comfyui: Path, scratch: str) -> list[str]:
     return arguments
 
 
-def required(path: Path, markers: Mapping[str, str]) -> list[str]:
+def required_distributions(path: Path, markers: Mapping[str, str]) -> list[str]:
     """The distributions that a requirements file asks for on this machine; lines that are not PEP 508 are left out."""
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -98,18 +98,18 @@ def required(path: Path, markers: Mapping[str, str]) -> list[str]:
         except InvalidRequirement:
             continue
         if requirement.marker is None or requirement.marker.evaluate(dict(markers)):
-            names.append(normalized(requirement.name))
+            names.append(normalize_name(requirement.name))
     return sorted(set(names))
 
 
-def _environment(build: Path, scratch: str) -> dict[str, str]:
+def _probe_environment(build: Path, scratch: str) -> dict[str, str]:
     """Nothing of the user's Python, no GPU work, nothing written to the user's home by what is imported."""
-    path = f"{build / VENV / 'bin'}:{clean_environment().get('PATH', '')}"
+    path = f"{build / VENV_FOLDER / 'bin'}:{clean_environment().get('PATH', '')}"
     quiet = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    return {**clean_environment(), **quiet, "PATH": path, "VIRTUAL_ENV": str(build / VENV), "TMPDIR": scratch}
+    return {**clean_environment(), **quiet, "PATH": path, "VIRTUAL_ENV": str(build / VENV_FOLDER), "TMPDIR": scratch}
 
 
-def _judge(report: str, done: Finished) -> Probed:
+def _judge_report(report: str, done: FinishedProcess) -> ProbeResult:
     failures: list[tuple[str, str]] = []
     folders: dict[str, tuple[str, ...]] = {}
     begun, ended = "the probe", False
@@ -125,4 +125,4 @@ def _judge(report: str, done: Finished) -> Probed:
         failures.append((begun, f"the interpreter ended with exit code {done.exit_code} while it was loaded"))
     if failures:
         raise ProbeFailed(failures=failures, log=tuple(line for line in done.stderr.splitlines() if line.strip())[-12:])
-    return Probed(model_folders=folders)
+    return ProbeResult(model_folders=folders)

@@ -23,26 +23,26 @@ _SKIPPED = re.compile(r"Skip (?P<path>.+?) module for custom nodes due to (?P<wh
 _PRESTARTUP = re.compile(r"Failed to execute startup-script: (?P<path>.+?) / (?P<why>.*)", re.S)
 
 
-class Report:
+class ProbeReport:
     """The report file, a line at a time, flushed so that a crash loses nothing."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115, PTH123
         self.failed: Dict[str, str] = {}  # noqa: UP006
 
-    def say(self, **line: Any) -> None:
+    def write_line(self, **line: Any) -> None:
         self._file.write(json.dumps(line) + "\n")
 
-    def fail(self, subject: str, why: str) -> None:
+    def record_failure(self, subject: str, why: str) -> None:
         if subject not in self.failed:
             self.failed[subject] = why
-            self.say(fail=subject, why=why)
+            self.write_line(fail=subject, why=why)
 
 
 class LogWatch(logging.Handler):
     """ComfyUI says in its log which nodes it could not import; nothing else of it does."""
 
-    def __init__(self, report: Report, nodes: List[str]) -> None:  # noqa: UP006
+    def __init__(self, report: ProbeReport, nodes: List[str]) -> None:  # noqa: UP006
         super().__init__(logging.INFO)
         self._report = report
         self._nodes = nodes
@@ -51,77 +51,77 @@ class LogWatch(logging.Handler):
         text = record.getMessage()
         for pattern in (_CANNOT, _SKIPPED, _PRESTARTUP):
             match = pattern.search(text)
-            subject = self._node_of(match["path"]) if match else None
+            subject = self._find_node(match["path"]) if match else None
             if match and subject:
-                self._report.fail(subject, match["why"].strip())
+                self._report.record_failure(subject, match["why"].strip())
 
-    def _node_of(self, path: str) -> Optional[str]:  # noqa: UP045
-        return node_of(path, self._nodes)
+    def _find_node(self, path: str) -> Optional[str]:  # noqa: UP045
+        return node_of_path(path, self._nodes)
 
 
-def node_of(path: str, nodes: List[str]) -> Optional[str]:  # noqa: UP006, UP045
+def node_of_path(path: str, nodes: List[str]) -> Optional[str]:  # noqa: UP006, UP045
     """The node that a path lies in."""
     parts = path.replace("\\", "/").split("/")
     return next((f"node {node}" for node in nodes if node in parts), None)
 
 
-def watch_nodes(report: Report, nodes: List[str]) -> None:  # noqa: UP006
+def watch_nodes(report: ProbeReport, nodes: List[str]) -> None:  # noqa: UP006
     """Say which node begins to be loaded: one that brings the interpreter down says nothing itself."""
     begun = [""]
 
-    def hear(event: str, details: Any) -> None:
+    def note_loading(event: str, details: Any) -> None:
         if event == "exec" and "custom_nodes" in (path := str(getattr(details[0], "co_filename", ""))):
-            node = node_of(path, nodes)
+            node = node_of_path(path, nodes)
             if node and node != begun[0]:
                 begun[0] = node
-                report.say(begin=node)
+                report.write_line(begin=node)
 
-    sys.addaudithook(hear)
+    sys.addaudithook(note_loading)
 
 
 def main() -> None:
     request = json.loads(sys.argv[1])
-    report = Report(request["report"])
+    report = ProbeReport(request["report"])
     comfyui, nodes = request["comfyui"], request["nodes"]
     sys.path[0] = comfyui
     os.chdir(comfyui)
     for name in request["requirements"]:
-        report.say(begin=f"requirement {name}")
+        report.write_line(begin=f"requirement {name}")
         check_requirement(report, name)
     if request["start"]:
         start_comfyui(report, request, nodes)
     else:
         for node in nodes:
-            report.say(begin=f"node {node}")
+            report.write_line(begin=f"node {node}")
             import_node(report, os.path.join(comfyui, "custom_nodes", node), node)  # noqa: PTH118
-    report.say(folders=model_folders())
-    report.say(done=True)
+    report.write_line(folders=model_folders())
+    report.write_line(done=True)
     # Threads that a node started, and its exit handlers, are not ours to wait for.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def check_requirement(report: Report, name: str) -> None:
+def check_requirement(report: ProbeReport, name: str) -> None:
     """Is the distribution there, and can what it brings be imported?"""
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        report.fail(f"requirement {name}", "ComfyUI requires it, and the lock's packages do not have it")
+        report.record_failure(f"requirement {name}", "ComfyUI requires it, and the lock's packages do not have it")
         return
     reasons, imported = [], False
-    for module in top_level(distribution):
+    for module in top_level_modules(distribution):
         try:
             importlib.import_module(module)
             imported = True
         except BaseException as error:  # noqa: BLE001  (SystemExit too: whatever it is, it is the finding)
-            reasons.append(f"import {module}: {said(error)}")
+            reasons.append(f"import {module}: {describe_error(error)}")
     # Some bring their tests along, which cannot be imported alone: one module that can is enough.
     if reasons and not imported:
-        report.fail(f"requirement {name}", "; ".join(reasons[:3]))
+        report.record_failure(f"requirement {name}", "; ".join(reasons[:3]))
 
 
-def top_level(distribution: importlib.metadata.Distribution) -> Iterator[str]:
+def top_level_modules(distribution: importlib.metadata.Distribution) -> Iterator[str]:
     """The packages and modules that a distribution puts on the path."""
     found = set()
     for file in distribution.files or ():
@@ -133,9 +133,9 @@ def top_level(distribution: importlib.metadata.Distribution) -> Iterator[str]:
     return iter(sorted(name for name in found if name.isidentifier() and not name.startswith("_")))
 
 
-def start_comfyui(report: Report, request: Dict[str, Any], nodes: List[str]) -> None:  # noqa: UP006
+def start_comfyui(report: ProbeReport, request: Dict[str, Any], nodes: List[str]) -> None:  # noqa: UP006
     """Run main.py with its own switch for tests: everything is loaded, nothing is served."""
-    report.say(begin="ComfyUI")
+    report.write_line(begin="ComfyUI")
     sys.argv = ["main.py", *request["arguments"]]
     logging.getLogger().addHandler(LogWatch(report, nodes))
     watch_nodes(report, nodes)
@@ -143,28 +143,28 @@ def start_comfyui(report: Report, request: Dict[str, Any], nodes: List[str]) -> 
         runpy.run_path(os.path.join(request["comfyui"], "main.py"), run_name="__main__")  # noqa: PTH118
     except SystemExit as end:
         if end.code not in (None, 0):
-            report.fail("ComfyUI", f"its start ended with exit code {end.code}")
+            report.record_failure("ComfyUI", f"its start ended with exit code {end.code}")
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
-        report.fail("ComfyUI", said(error))
+        report.record_failure("ComfyUI", describe_error(error))
     loaded = getattr(sys.modules.get("nodes"), "LOADED_MODULE_DIRS", None)
     if loaded is not None and not report.failed:
         known = {os.path.basename(path) for path in loaded.values()}  # noqa: PTH119
         for node in nodes:
             if node not in known:
-                report.fail(f"node {node}", "ComfyUI did not load it")
+                report.record_failure(f"node {node}", "ComfyUI did not load it")
 
 
-def import_node(report: Report, path: str, node: str) -> None:
+def import_node(report: ProbeReport, path: str, node: str) -> None:
     """Import one node pack under the name that ComfyUI gives it."""
     start = os.path.join(path, "__init__.py")  # noqa: PTH118
     if not os.path.isfile(start):  # noqa: PTH113
-        report.fail(f"node {node}", "it has no __init__.py")
+        report.record_failure(f"node {node}", "it has no __init__.py")
         return
     name = path.replace(".", "_x_")
     spec = importlib.util.spec_from_file_location(name, start)
     if spec is None or spec.loader is None:
-        report.fail(f"node {node}", "its __init__.py cannot be loaded")
+        report.record_failure(f"node {node}", "its __init__.py cannot be loaded")
         return
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -172,7 +172,7 @@ def import_node(report: Report, path: str, node: str) -> None:
         spec.loader.exec_module(module)
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
-        report.fail(f"node {node}", said(error))
+        report.record_failure(f"node {node}", describe_error(error))
 
 
 def model_folders() -> Dict[str, List[str]]:  # noqa: UP006
@@ -193,7 +193,7 @@ def model_folders() -> Dict[str, List[str]]:  # noqa: UP006
     return found
 
 
-def said(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception as one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
-from comfypin.env.cache.package_cache import Faults, PackageCache
+from comfypin.env.cache.package_cache import PackageCache, RecordFaults
 from comfypin.env.errors import (
     DiskFull,
     PackageDamaged,
@@ -18,216 +18,233 @@ from comfypin.env.errors import (
     WheelUnfit,
 )
 from comfypin.env.file_manifest import (
-    Manifest,
-    Record,
-    Stamp,
-    contested,
+    FileManifest,
+    FileStamp,
+    InstalledRecord,
+    find_contested_files,
+    find_record_mismatches,
+    hash_and_stamp_files,
     read_records,
-    record_mismatches,
-    survey_and_stamp,
 )
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.install.unpacked_wheels import UnpackedWheels
-from comfypin.env.layout import VENV, site_packages, venv_python
-from comfypin.env.package_selection import Interpreter, file_name, fits, indexes, normalized, pylock, requirement_lines
-from comfypin.env.realize_plan import Recipe
+from comfypin.env.layout import VENV_FOLDER, site_packages, venv_python
+from comfypin.env.package_selection import (
+    Interpreter,
+    fits_interpreter,
+    list_indexes,
+    normalize_name,
+    package_file_name,
+    render_pylock,
+    render_requirements,
+)
+from comfypin.env.realize_plan import EnvRecipe
 from comfypin.lock.model import PackagePin
-from comfypin.tools.process import Finished
-from comfypin.tools.uv import uv
+from comfypin.tools.process import FinishedProcess
+from comfypin.tools.uv import run_uv
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
+class LinkedPackages:
     """What was linked: the sha256 that each RECORD must have, by normalized name."""
 
-    linked: Mapping[str, str] = field(default_factory=dict)
+    record_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class VerifiedFiles:
     """Every file of a build, the packages' RECORDs, and by dist-info folder the files that differ from them."""
 
-    manifest: Manifest
-    stamps: Mapping[str, Stamp]
-    records: tuple[Record, ...]
-    wrong: Mapping[str, list[str]]
+    manifest: FileManifest
+    stamps: Mapping[str, FileStamp]
+    records: tuple[InstalledRecord, ...]
+    mismatches: Mapping[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installer:
+class PackageInstaller:
     """The packages of one build in the making."""
 
-    folder: Path
-    recipe: Recipe
-    places: SourcePlaces
-    tell: Tell
+    build_folder: Path
+    recipe: EnvRecipe
+    locations: SourceLocations
+    report: Report
 
-    def install(self, unpacked: Callable[[str], None] = lambda _: None) -> Installed:
-        """Install all packages; `unpacked` is told of folders with new ones. Raises what `explain` makes."""
+    def install_packages(self, unpacked: Callable[[str], None] = lambda _: None) -> LinkedPackages:
+        """Install all packages; `unpacked` is told of folders with new ones. Raises what `explain_failure` makes."""
         packages = self.recipe.packages
         if not packages:
-            return Installed()
-        self.tell(f"Installing {len(packages)} packages.")
-        linked = self._cache.link(packages, self.folder / VENV)
-        others = [pin for pin in packages if normalized(pin.name) not in linked]
-        with UnpackedWheels(self.places.uv_cache, unpacked):
-            self._by_uv(others)
-        return Installed(linked=linked)
+            return LinkedPackages()
+        self.report(f"Installing {len(packages)} packages.")
+        linked = self._package_cache.link_packages(packages, self.build_folder / VENV_FOLDER)
+        others = [pin for pin in packages if normalize_name(pin.name) not in linked]
+        with UnpackedWheels(self.locations.uv_cache, unpacked):
+            self._install_with_uv(others)
+        return LinkedPackages(record_digests=linked)
 
-    def verified(self, installed: Installed) -> Found:
+    def verify_files(self, installed: LinkedPackages) -> VerifiedFiles:
         """All files, every installed one equal to its RECORD; what a cache has wrong is downloaded again, once."""
-        found = self._found()
-        wrong = self._wrong(found, installed.linked)
-        return self._repaired(wrong) if wrong else found
+        found = self._survey_files()
+        wrong = self._find_damaged(found, installed.record_digests)
+        return self._repair_packages(wrong) if wrong else found
 
-    def keep(self, found: Found, installed: Installed) -> None:
+    def keep_packages(self, found: VerifiedFiles, installed: LinkedPackages) -> None:
         """Keep what uv installed, and what is exactly what its RECORD says, for the next env."""
         pins = {
-            normalized(pin.name): pin for pin in self.recipe.packages if normalized(pin.name) not in installed.linked
+            normalize_name(pin.name): pin
+            for pin in self.recipe.packages
+            if normalize_name(pin.name) not in installed.record_digests
         }
-        fought = contested(found.records)
+        fought = find_contested_files(found.records)
         sound = [
-            (pins[normalized(record.name)], record)
+            (pins[normalize_name(record.package_name)], record)
             for record in found.records
-            if normalized(record.name) in pins and record.folder not in found.wrong and not fought & record.files.keys()
+            if normalize_name(record.package_name) in pins
+            and record.folder not in found.mismatches
+            and not fought & record.files.keys()
         ]
-        self._cache.keep(sound, self._site, self.folder / VENV)
+        self._package_cache.keep_packages(sound, self._site_packages, self.build_folder / VENV_FOLDER)
 
-    def keep_bytecode(self, found: Found) -> None:
+    def keep_bytecode(self, found: VerifiedFiles) -> None:
         """Keep what starting ComfyUI has compiled, so that the next env starts with it."""
-        pins = {normalized(pin.name): pin for pin in self.recipe.packages}
-        named = [(normalized(record.name), record) for record in found.records]
+        pins = {normalize_name(pin.name): pin for pin in self.recipe.packages}
+        named = [(normalize_name(record.package_name), record) for record in found.records]
         packages = [(pins[name], record) for name, record in named if name in pins]
-        self._cache.keep_bytecode(packages, self._site, self.folder / VENV)
+        self._package_cache.keep_bytecode(packages, self._site_packages, self.build_folder / VENV_FOLDER)
 
     @property
-    def _site(self) -> Path:
-        return site_packages(self.folder)
+    def _site_packages(self) -> Path:
+        return site_packages(self.build_folder)
 
     @property
-    def _cache(self) -> PackageCache:
-        return PackageCache(root=self.places.packages, platform=self.recipe.interpreter.platform)
+    def _package_cache(self) -> PackageCache:
+        return PackageCache(root=self.locations.package_cache, platform=self.recipe.interpreter.platform_tag)
 
-    def _by_uv(self, packages: Sequence[PackagePin], *, again: bool = False) -> None:
+    def _install_with_uv(self, packages: Sequence[PackagePin], *, again: bool = False) -> None:
         """Install some packages with uv, one file two packages fight for going to the last of them by name."""
         if not packages:
             return
         self._run_uv(packages, again=again)
-        records = read_records(self._site)
-        fought = contested(records)
-        rivals = {normalized(record.name) for record in records if fought & record.files.keys()} if fought else set()
+        records = read_records(self._site_packages)
+        fought = find_contested_files(records)
+        rivals = (
+            {normalize_name(record.package_name) for record in records if fought & record.files.keys()}
+            if fought
+            else set()
+        )
         # uv installs in parallel: who came last is chance. The same lock must give the same bytes.
         for pin in self.recipe.packages:
-            if normalized(pin.name) in rivals:
+            if normalize_name(pin.name) in rivals:
                 self._run_uv([pin], again=True)
 
     def _run_uv(self, packages: Sequence[PackagePin], *, again: bool) -> None:
-        ready = [built_wheel(pin, self.places, self.recipe.interpreter) for pin in packages]
-        wheels = vendored_wheels(self.places)
+        ready = [choose_built_wheel(pin, self.locations, self.recipe.interpreter) for pin in packages]
+        wheels = list_vendored_wheels(self.locations)
         arguments: list[str | Path] = ["pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-        arguments += ["--link-mode", "hardlink", "--python", venv_python(self.folder)]
-        for index in indexes(packages):
+        arguments += ["--link-mode", "hardlink", "--python", venv_python(self.build_folder)]
+        for index in list_indexes(packages):
             arguments += ["--index", index, "--index-strategy", "unsafe-best-match"]
         for pin in packages if again else ():
             arguments += ["--reinstall-package", pin.name]
-        with tempfile.TemporaryDirectory(prefix=".pins-", dir=self.folder) as folder:
-            locked = pylock(ready, wheels)
+        with tempfile.TemporaryDirectory(prefix=".pins-", dir=self.build_folder) as folder:
+            locked = render_pylock(ready, wheels)
             pins = Path(folder, "requirements.txt" if locked is None else "pylock.toml")
-            pins.write_text(requirement_lines(ready, wheels) if locked is None else locked, encoding="utf-8")
-            done = uv(
+            pins.write_text(render_requirements(ready, wheels) if locked is None else locked, encoding="utf-8")
+            done = run_uv(
                 [*arguments, "--requirements", pins],
-                cwd=self.folder,
-                offline=self.places.offline,
-                cache=self.places.uv_cache,
+                cwd=self.build_folder,
+                offline=self.locations.offline,
+                cache=self.locations.uv_cache,
             )
         if done.exit_code:
-            raise explain(done, self.recipe, self.places, self.folder)
-        for info in self._site.glob("*.dist-info"):
+            raise explain_failure(done, self.recipe, self.locations, self.build_folder)
+        for info in self._site_packages.glob("*.dist-info"):
             forget_origin(info)
 
-    def _found(self) -> Found:
-        manifest, stamps = survey_and_stamp(self.folder)
-        records = read_records(self._site)
-        wrong = record_mismatches(records, self._prefix, manifest)
-        return Found(manifest=manifest, stamps=stamps, records=records, wrong=wrong)
+    def _survey_files(self) -> VerifiedFiles:
+        manifest, stamps = hash_and_stamp_files(self.build_folder)
+        records = read_records(self._site_packages)
+        wrong = find_record_mismatches(records, self._site_prefix, manifest)
+        return VerifiedFiles(manifest=manifest, stamps=stamps, records=records, mismatches=wrong)
 
     @property
-    def _prefix(self) -> str:
-        return str(self._site.relative_to(self.folder))
+    def _site_prefix(self) -> str:
+        return str(self._site_packages.relative_to(self.build_folder))
 
-    def _wrong(self, found: Found, linked: Mapping[str, str]) -> dict[str, str]:
+    def _find_damaged(self, found: VerifiedFiles, linked: Mapping[str, str]) -> dict[str, str]:
         """An example of what is not what its RECORD says, by normalized name."""
-        wrong = {_name(folder): f"{folder}: {paths[0]}" for folder, paths in found.wrong.items()}
+        wrong = {_distribution_name(folder): f"{folder}: {paths[0]}" for folder, paths in found.mismatches.items()}
         for record in found.records:
             # A linked RECORD may itself have been changed, through a link of another env.
-            name = normalized(record.name)
-            if name in linked and self._sha256(found, f"{record.folder}/RECORD") != linked[name]:
+            name = normalize_name(record.package_name)
+            if name in linked and self._file_sha256(found, f"{record.folder}/RECORD") != linked[name]:
                 wrong.setdefault(name, f"{record.folder}/RECORD")
-        for name in linked.keys() - {normalized(record.name) for record in found.records}:
+        for name in linked.keys() - {normalize_name(record.package_name) for record in found.records}:
             wrong[name] = f"{name}: its dist-info folder"
-        known = self._faults(found)
+        known = self._find_known_faults(found)
         return {name: example for name, example in wrong.items() if name not in known}
 
-    def _repaired(self, wrong: Mapping[str, str]) -> Found:
+    def _repair_packages(self, wrong: Mapping[str, str]) -> VerifiedFiles:
         names = sorted(wrong)
-        self.tell(f"Cached packages were changed by hand; downloading again: {', '.join(names)}.")
-        pins = [pin for pin in self.recipe.packages if normalized(pin.name) in wrong]
-        self._cache.drop(pins)
-        uv(["cache", "clean", "--quiet", *names], cache=self.places.uv_cache)
+        self.report(f"Cached packages were changed by hand; downloading again: {', '.join(names)}.")
+        pins = [pin for pin in self.recipe.packages if normalize_name(pin.name) in wrong]
+        self._package_cache.drop_packages(pins)
+        run_uv(["cache", "clean", "--quiet", *names], cache=self.locations.uv_cache)
         try:
-            self._by_uv(pins, again=True)
+            self._install_with_uv(pins, again=True)
         except (PackagesUnavailable, VendorIncomplete) as error:
             raise PackageDamaged(packages=names, example=wrong[names[0]]) from error
-        found = self._found()
+        found = self._survey_files()
         # What still differs now came from a wheel with the locked sha256: then its RECORD is what is wrong, for good.
         for pin in pins:
-            if (faults := self._faults_of(pin, found)) is not None:
-                self._cache.note_faults(pin, faults)
+            if (faults := self._package_faults(pin, found)) is not None:
+                self._package_cache.note_faults(pin, faults)
         return found
 
-    def _faults(self, found: Found) -> frozenset[str]:
+    def _find_known_faults(self, found: VerifiedFiles) -> frozenset[str]:
         """The packages that differ from their RECORD exactly as their wheel does, by normalized name."""
         return frozenset(
-            normalized(pin.name)
+            normalize_name(pin.name)
             for pin in self.recipe.packages
-            if (faults := self._faults_of(pin, found)) is not None and faults == self._cache.noted_faults(pin)
+            if (faults := self._package_faults(pin, found)) is not None
+            and faults == self._package_cache.read_faults(pin)
         )
 
-    def _faults_of(self, pin: PackagePin, found: Found) -> Faults | None:
+    def _package_faults(self, pin: PackagePin, found: VerifiedFiles) -> RecordFaults | None:
         """The files of a package that are not what its RECORD says, as they are, and that RECORD."""
         for record in found.records:
-            if record.folder in found.wrong and normalized(record.name) == normalized(pin.name):
-                files = (f"{record.folder}/RECORD", *found.wrong[record.folder])
-                return {path: self._sha256(found, path) for path in files}
+            if record.folder in found.mismatches and normalize_name(record.package_name) == normalize_name(pin.name):
+                files = (f"{record.folder}/RECORD", *found.mismatches[record.folder])
+                return {path: self._file_sha256(found, path) for path in files}
         return None
 
-    def _sha256(self, found: Found, path: str) -> str | None:
+    def _file_sha256(self, found: VerifiedFiles, path: str) -> str | None:
         """The digest that a file has, by its path in RECORDs; None where there is none."""
-        fact = found.manifest.files.get(os.path.normpath(f"{self._prefix}/{path}"))
+        fact = found.manifest.files.get(os.path.normpath(f"{self._site_prefix}/{path}"))
         return fact.sha256 if fact else None
 
 
-def _name(dist_info: str) -> str:
-    return normalized(dist_info.removesuffix(".dist-info").rpartition("-")[0])
+def _distribution_name(dist_info: str) -> str:
+    return normalize_name(dist_info.removesuffix(".dist-info").rpartition("-")[0])
 
 
-def vendored_wheels(places: SourcePlaces) -> dict[str, Path]:
+def list_vendored_wheels(places: SourceLocations) -> dict[str, Path]:
     """The files of a vendor folder by name."""
-    if places.vendor is None or not places.vendor.wheels.is_dir():
+    if places.vendor is None or not places.vendor.wheels_folder.is_dir():
         return {}
-    return {path.name: path for path in places.vendor.wheels.iterdir() if path.is_file()}
+    return {path.name: path for path in places.vendor.wheels_folder.iterdir() if path.is_file()}
 
 
-def built_wheel(pin: PackagePin, places: SourcePlaces, interpreter: Interpreter) -> PackagePin:
+def choose_built_wheel(pin: PackagePin, places: SourceLocations, interpreter: Interpreter) -> PackagePin:
     """The pin itself, or of a package without a wheel the one that the vendor folder has for this Python."""
     if places.vendor is None:
         return pin
     for source in pin.sha256:
-        for wheel, digest in places.vendor.built_of(source):
+        for wheel, digest in places.vendor.find_built_wheels(source):
             ready = replace(pin, url=wheel.resolve().as_uri(), sha256=(digest,))
-            if fits(ready, interpreter):
+            if fits_interpreter(ready, interpreter):
                 return ready
     return pin
 
@@ -247,7 +264,7 @@ def forget_origin(dist_info: Path) -> None:
     write_atomically(record, kept.encode(), durable=False)
 
 
-def explain(done: Finished, recipe: Recipe, places: SourcePlaces, where: Path) -> Exception:
+def explain_failure(done: FinishedProcess, recipe: EnvRecipe, places: SourceLocations, where: Path) -> Exception:
     """Why uv did not install, as one of our errors."""
     said = " ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
     reason = re.sub(r"^(error: )+", "", re.sub(r"[×╰─▶├│]+ ?", "", said))[-1500:]
@@ -256,11 +273,11 @@ def explain(done: Finished, recipe: Recipe, places: SourcePlaces, where: Path) -
     if re.search(r"no space left", said, re.I):
         return DiskFull(where=where)
     if re.search(r"not compatible with the current|no wheels? with a matching|is not supported", said, re.I):
-        machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor}"
+        machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor_version}"
         return WheelUnfit(machine=machine, packages=[reason])
     if places.vendor is not None and places.offline:
-        there = vendored_wheels(places)
-        names = [file_name(pin) or f"{pin.name} {pin.version}" for pin in recipe.packages]
+        there = list_vendored_wheels(places)
+        names = [package_file_name(pin) or f"{pin.name} {pin.version}" for pin in recipe.packages]
         if missing := [name for name in names if name not in there]:
             return VendorIncomplete(vendor=places.vendor.root, missing=missing)
     return PackagesUnavailable(reason=reason)

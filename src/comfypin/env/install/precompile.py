@@ -38,20 +38,20 @@ class Precompiler:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def unpacked(self, folder: str) -> None:
+    def add_unpacked(self, folder: str) -> None:
         """A wheel has been unpacked there."""
         with self._guard:
             if self._process is None and not self._over:
-                self._start()
-            self._say({"unpacked": folder})
+                self._start_process()
+            self._send_line({"unpacked": folder})
 
-    def want(self, comfyui: Path, packages: Sequence[str]) -> None:
+    def add_comfyui(self, comfyui: Path, packages: Sequence[str]) -> None:
         """ComfyUI and its nodes are there; the probe tries these distributions first."""
         first = [comfyui / "main.py", *comfyui.glob("custom_nodes/*/__init__.py"), *comfyui.glob("comfy_extras/*.py")]
         names: list[JsonValue] = [str(path.relative_to(comfyui)) for path in first if path.is_file()]
         with self._guard:
             self._wanted = {"comfyui": str(comfyui), "first": names, "packages": list(packages)}
-            self._say(self._wanted)
+            self._send_line(self._wanted)
 
     def stop(self) -> None:
         """End it; what it has made stays."""
@@ -63,7 +63,7 @@ class Precompiler:
             process.communicate()
             self._temporary.unlink(missing_ok=True)
 
-    def _start(self) -> None:
+    def _start_process(self) -> None:
         with contextlib.suppress(OSError):  # without it the start only takes longer
             self._process = subprocess.Popen(
                 self._command,
@@ -74,9 +74,9 @@ class Precompiler:
                 start_new_session=True,
             )
         if self._wanted is not None:
-            self._say(self._wanted)
+            self._send_line(self._wanted)
 
-    def _say(self, line: JsonValue) -> None:
+    def _send_line(self, line: JsonValue) -> None:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.write(json.dumps(line).encode() + b"\n")

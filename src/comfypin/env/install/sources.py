@@ -11,17 +11,17 @@ from pathlib import Path, PurePosixPath
 from comfypin.atomic_files import contained_path
 from comfypin.digest import Digest
 from comfypin.env.errors import ArchiveUnusable
-from comfypin.env.layout import COMFYUI
-from comfypin.env.realize_plan import Recipe, folder_of
+from comfypin.env.layout import COMFYUI_FOLDER
+from comfypin.env.realize_plan import EnvRecipe, node_folder
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import NodePin, RepoPin
-from comfypin.tools.download import download
-from comfypin.tools.git import Commits, apply_patch, rewrite_files, write_commit
+from comfypin.tools.download import download_file
+from comfypin.tools.git import CommitSource, apply_patch, rewrite_files, write_commit
 from comfypin.tools.vendor_folder import VendorFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourcePlaces:
+class SourceLocations:
     """Where sources may come from: the cache, a vendor folder, and (unless offline) the network."""
 
     cache: Path
@@ -36,7 +36,7 @@ class SourcePlaces:
         return self.named_uv_cache or (self.cache / "uv").absolute()
 
     @property
-    def packages(self) -> Path:
+    def package_cache(self) -> Path:
         """The cache of installed packages."""
         return self.cache / "packages"
 
@@ -46,22 +46,22 @@ class SourcePlaces:
         return self.cache / "archives"
 
     @property
-    def probes(self) -> Path:
+    def probe_notes(self) -> Path:
         """The notes of which envs have started here."""
         return self.cache / "probes"
 
     @property
-    def commits(self) -> Commits:
+    def commit_source(self) -> CommitSource:
         """The git side of it."""
-        bundles = self.vendor.bundles if self.vendor else None
-        return Commits(cache=(self.cache / "git").absolute(), bundles=bundles, offline=self.offline)
+        bundles = self.vendor.bundles_folder if self.vendor else None
+        return CommitSource(cache=(self.cache / "git").absolute(), bundles=bundles, offline=self.offline)
 
 
-def write_sources(build: Path, recipe: Recipe, places: SourcePlaces) -> None:
+def write_sources(build: Path, recipe: EnvRecipe, places: SourceLocations) -> None:
     """Write ComfyUI and every node into a build. Raises what git's tools raise, and `ArchiveUnusable`."""
-    _write_repo(build / COMFYUI, recipe.comfyui, places)
+    _write_repo(build / COMFYUI_FOLDER, recipe.comfyui, places)
     for node in recipe.nodes:
-        folder = build / folder_of(node)
+        folder = build / node_folder(node)
         # ComfyUI's own tree may hold a folder of this name; a node is exactly its pin.
         if folder.is_symlink() or folder.exists():
             shutil.rmtree(folder)
@@ -71,9 +71,9 @@ def write_sources(build: Path, recipe: Recipe, places: SourcePlaces) -> None:
             _write_repo(folder, node, places)
 
 
-def restore_sources(build: Path, recipe: Recipe, places: SourcePlaces, changed: Sequence[str]) -> None:
+def restore_sources(build: Path, recipe: EnvRecipe, places: SourceLocations, changed: Sequence[str]) -> None:
     """Write files again that importing a node has changed; only what came from git without a patch can be."""
-    pins: dict[str, RepoPin | NodePin] = {COMFYUI: recipe.comfyui, **{folder_of(n): n for n in recipe.nodes}}
+    pins: dict[str, RepoPin | NodePin] = {COMFYUI_FOLDER: recipe.comfyui, **{node_folder(n): n for n in recipe.nodes}}
     by_folder: dict[str, list[str]] = {}
     for path in changed:
         folder = max((name for name in pins if path.startswith(f"{name}/")), key=len, default=None)
@@ -82,29 +82,29 @@ def restore_sources(build: Path, recipe: Recipe, places: SourcePlaces, changed: 
     for folder, paths in by_folder.items():
         pin = pins[folder]
         if pin.repo and pin.commit and not pin.patch:
-            rewrite_files(places.commits, pin.repo, pin.commit, build / folder, paths)
+            rewrite_files(places.commit_source, pin.repo, pin.commit, build / folder, paths)
 
 
-def _write_repo(folder: Path, pin: RepoPin | NodePin, places: SourcePlaces) -> None:
+def _write_repo(folder: Path, pin: RepoPin | NodePin, places: SourceLocations) -> None:
     assert pin.repo is not None, "require_pinned comes first"
     assert pin.commit is not None
-    write_commit(places.commits, pin.repo, pin.commit, folder)
+    write_commit(places.commit_source, pin.repo, pin.commit, folder)
     if pin.patch:
         apply_patch(folder, pin.patch, what=pin.repo)
 
 
-def _write_archive(folder: Path, node: NodePin, places: SourcePlaces) -> None:
+def _write_archive(folder: Path, node: NodePin, places: SourceLocations) -> None:
     data = _archive_bytes(node, places)
     folder.mkdir(parents=True)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.infolist():
-                _extract(archive, member, folder)
+                _extract_member(archive, member, folder)
     except (zipfile.BadZipFile, ValueError, OSError, RuntimeError) as error:
         raise ArchiveUnusable(node=node.name, url=str(node.archive), reason=str(error)) from error
 
 
-def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+def _extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
     mode = member.external_attr >> 16
     if member.is_dir():
         return
@@ -117,14 +117,14 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) ->
     path.chmod(0o755 if mode & 0o100 else 0o644)
 
 
-def _archive_bytes(node: NodePin, places: SourcePlaces) -> bytes:
+def _archive_bytes(node: NodePin, places: SourceLocations) -> bytes:
     assert node.sha256 is not None, "require_pinned comes first"
     kept = places.archives / f"{node.sha256.hex}.zip"
-    vendored = places.vendor.archive(node.sha256) if places.vendor else kept
+    vendored = places.vendor.archive_path(node.sha256) if places.vendor else kept
     for path in (kept, vendored):
         if path.is_file() and Digest.of(data := path.read_bytes()) == node.sha256:
             return data
     if places.offline:
         raise ArchiveUnusable(node=node.name, url=str(node.archive), reason="it is not here, and this is offline")
-    download(str(node.archive), kept, (node.sha256,), proxies=places.proxies)
+    download_file(str(node.archive), kept, (node.sha256,), proxies=places.proxies)
     return kept.read_bytes()

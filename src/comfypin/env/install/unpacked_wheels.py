@@ -22,32 +22,32 @@ class UnpackedWheels:
         self._archives = str(uv_cache / "archive-v0")
         self._seen: set[str] = set()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="unpacked-wheels", daemon=True)
+        self._thread = threading.Thread(target=self._follow_cache, name="unpacked-wheels", daemon=True)
 
     def __enter__(self) -> None:
-        self._seen.update(self._folders())
+        self._seen.update(self._list_folders())
         self._thread.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
 
-    def _follow(self) -> None:
+    def _follow_cache(self) -> None:
         changed = 0
         while not self._over.wait(_POLL_S):
             # Listed only when something came: a cache that many projects share can hold thousands of wheels.
-            before, changed = changed, self._changed()
-            for name in self._folders() if changed != before else ():
+            before, changed = changed, self._read_mtime_ns()
+            for name in self._list_folders() if changed != before else ():
                 if name not in self._seen:
                     self._seen.add(name)
                     self._report(f"{self._archives}/{name}")
 
-    def _folders(self) -> list[str]:
+    def _list_folders(self) -> list[str]:
         with contextlib.suppress(OSError):
             return os.listdir(self._archives)  # noqa: PTH208  (names, many times a second)
         return []
 
-    def _changed(self) -> int:
+    def _read_mtime_ns(self) -> int:
         with contextlib.suppress(OSError):
             return os.stat(self._archives).st_mtime_ns  # noqa: PTH116
         return 0

@@ -27,35 +27,35 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool) -> list[int
     """
     import urllib3
 
-    def size(pin: PackagePin) -> int:
+    def unpacked_size(pin: PackagePin) -> int:
         parts = urlsplit(pin.url or "")
         try:
             if parts.scheme == "file":
-                return _listed(Path(unquote(parts.path)).open("rb"))
+                return _size_from_listing(Path(unquote(parts.path)).open("rb"))
             if offline or parts.scheme not in {"http", "https"}:
                 return 0
-            return _at_server(pool, pin.url or "")
+            return _size_at_server(pool, pin.url or "")
         except (OSError, ValueError, zipfile.BadZipFile, urllib3.exceptions.HTTPError):
             return 0
 
     with urllib3.PoolManager(maxsize=16) as pool, ThreadPoolExecutor(max_workers=16) as threads:
-        return list(threads.map(size, packages))
+        return list(threads.map(unpacked_size, packages))
 
 
-def _at_server(pool: "urllib3.PoolManager", url: str) -> int:
-    remote = RemoteFile(pool, url)
+def _size_at_server(pool: "urllib3.PoolManager", url: str) -> int:
+    remote = RemoteWheel(pool, url)
     if not remote.in_parts:
         return int(remote.size_bytes * UNPACKED_PER_WHEEL)
-    return _listed(io.BufferedReader(remote, buffer_size=_TAIL_BYTES))
+    return _size_from_listing(io.BufferedReader(remote, buffer_size=_TAIL_BYTES))
 
 
-def _listed(file: io.BufferedReader) -> int:
+def _size_from_listing(file: io.BufferedReader) -> int:
     """The size of a wheel's files, in whole blocks of a disk."""
     with file, zipfile.ZipFile(file) as wheel:
         return sum(-(-member.file_size // BLOCK_BYTES) * BLOCK_BYTES for member in wheel.infolist())
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteWheel(io.RawIOBase):
     """A file on an HTTP server, of which parts are read; its end is fetched at once."""
 
     def __init__(self, pool: "urllib3.PoolManager", url: str) -> None:
@@ -93,12 +93,12 @@ class RemoteFile(io.RawIOBase):
         wanted = min(len(buffer), self.size_bytes - self._at)
         if wanted <= 0:
             return 0
-        data = self._part(self._at, wanted)
+        data = self._read_part(self._at, wanted)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
-    def _part(self, start: int, count: int) -> bytes:
+    def _read_part(self, start: int, count: int) -> bytes:
         inside = start - (self.size_bytes - len(self._tail))
         if inside >= 0:
             return bytes(self._tail[inside : inside + count])

@@ -27,11 +27,11 @@ _LEAST_INDEX_BYTES = 1 << 20
 # JSON of nothing but brackets takes forty times its size in memory.
 _MAX_ENTRIES = 1_000_000
 # An empty part, `.`, `..` or a NUL: such a name does not stay inside, or has a second spelling.
-_UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")
+_UNSAFE_NAME = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PlacedFrame:
     """A frame: where it is in the pack, its compressed and raw sizes, its sha256 (compressed).
 
     It begins with byte `file_offset` of file number `first_file`.
@@ -55,7 +55,7 @@ class PackedFrame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class PackIndex:
     """All of a pack but its bytes. `files` are path, size, executable; `receipt` is the JSON of the env's receipt."""
 
     folders: tuple[str, ...]
@@ -69,11 +69,11 @@ class Index:
         """The size of all files when they are unpacked."""
         return sum(size for _, size, _ in self.files)
 
-    def placed_frames(self) -> Iterator[Frame]:
+    def placed_frames(self) -> Iterator[PlacedFrame]:
         """The frames with their places in the pack, and in the files."""
         offset, number, within = len(MAGIC), 0, 0
         for frame in self.frames:
-            yield Frame(offset, frame.packed_size, frame.size, frame.sha256, number, within)
+            yield PlacedFrame(offset, frame.packed_size, frame.size, frame.sha256, number, within)
             offset += frame.packed_size
             within += frame.size
             while number < len(self.files) and within >= self.files[number][1]:
@@ -81,7 +81,7 @@ class Index:
                 number += 1
 
 
-def segments(files: Sequence[tuple[str, int, bool]], frame: Frame) -> Iterator[tuple[int, int, int]]:
+def frame_segments(files: Sequence[tuple[str, int, bool]], frame: PlacedFrame) -> Iterator[tuple[int, int, int]]:
     """The parts of files that a frame holds, in order: file number, offset in the file, size. Empty files are none."""
     number, offset, left = frame.first_file, frame.file_offset, frame.size
     while left:
@@ -97,7 +97,7 @@ def index_limit(packed_size: int) -> int:
     return min(MAX_INDEX_BYTES, max(_LEAST_INDEX_BYTES, MAX_INDEX_RATIO * packed_size))
 
 
-def encode_index(index: Index) -> bytes:
+def encode_index(index: PackIndex) -> bytes:
     """The index as JSON; the caller compresses it."""
     tree = {
         "folders": index.folders,
@@ -109,13 +109,13 @@ def encode_index(index: Index) -> bytes:
     return json.dumps(tree, separators=(",", ":")).encode()
 
 
-def decode_index(data: bytes) -> Index:
+def decode_index(data: bytes) -> PackIndex:
     """Parse an index and check all of it. Raises `ValueError` saying what is wrong."""
     if data.count(b"[") + data.count(b"{") > _MAX_ENTRIES:
         raise ValueError(f"its index has more than {_MAX_ENTRIES:,} entries")
     try:
         tree = json.loads(data)
-        index = Index(
+        index = PackIndex(
             folders=tuple(map(str, tree["folders"])),
             files=tuple((str(path), int(size), bool(executable)) for path, size, executable in tree["files"]),
             links=tuple((str(path), str(target)) for path, target in tree["links"]),
@@ -131,14 +131,14 @@ def decode_index(data: bytes) -> Index:
     return index
 
 
-def _check_names(index: Index) -> None:
+def _check_names(index: PackIndex) -> None:
     """Every name stays inside, once; every file's folder is listed, so nothing is written through a link."""
     folders = set(index.folders)
     names = [*index.folders, *(path for path, _, _ in index.files), *(path for path, _ in index.links)]
     if len(set(names)) != len(names):
         raise ValueError("a name is there twice")
     for name in names:
-        if _UNSAFE.search(name):
+        if _UNSAFE_NAME.search(name):
             raise ValueError(f"the name {name!r} does not stay inside")
         parent = name.rpartition("/")[0]
         if parent and parent not in folders:
@@ -148,7 +148,7 @@ def _check_names(index: Index) -> None:
             raise ValueError(f"the link {path!r} leads out")
 
 
-def _check_sizes(index: Index) -> None:
+def _check_sizes(index: PackIndex) -> None:
     """The frames hold as many bytes as the files have."""
     if any(size < 0 for _, size, _ in index.files):
         raise ValueError("a file has less than no bytes")

@@ -9,7 +9,7 @@ from typing import Protocol
 from comfypin.digest import Digest
 from comfypin.env.errors import DiskFull
 from comfypin.env.layout import packing_folder
-from comfypin.env.pack.unpack import open_pack, unpack
+from comfypin.env.pack.unpack import open_pack, unpack_pack
 from comfypin.env.pack.write import write_pack
 from comfypin.env.receipt import Receipt
 from comfypin.storage.interface import ObjectStore, Payload
@@ -18,19 +18,19 @@ from comfypin.storage.interface import ObjectStore, Payload
 BUCKET_READERS = 12
 
 
-class Shelf(Protocol):
+class PackStore(Protocol):
     """Keeps env packs."""
 
-    def find(self, name: str) -> str | None:
+    def find_pack(self, name: str) -> str | None:
         """The address of the pack of this name, or None. Raises `StorageError`."""
 
-    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
+    def unpack_env(self, name: str, folder: Path, *, key: str) -> Receipt:
         """Unpack into an empty folder, verified; the receipt it carries, not written.
 
-        Raises `PackDamaged`, `PackUnfit`, `DiskTooSmall`, `StorageError`.
+        Raises `PackDamaged`, `PackUnfit`, `NoRoomForEnv`, `StorageError`.
         """
 
-    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
+    def publish_env(self, build: Path, name: str, *, replace: bool = False) -> str:
         """Pack a build and store it, unless it is there; its address.
 
         Raises `StorageError`, `BuildChanged`, `DiskFull`.
@@ -38,20 +38,20 @@ class Shelf(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FolderShelf:
+class FolderPackStore:
     """Packs as files of a folder, which may be on a volume that others use too."""
 
     root: Path
 
-    def find(self, name: str) -> str | None:
+    def find_pack(self, name: str) -> str | None:
         path = self.root / name
         return str(path) if path.is_file() else None
 
-    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
+    def unpack_env(self, name: str, folder: Path, *, key: str) -> Receipt:
         with open_pack(self.root / name) as source:
-            return unpack(source, folder, key=key)
+            return unpack_pack(source, folder, key=key)
 
-    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
+    def publish_env(self, build: Path, name: str, *, replace: bool = False) -> str:
         path = self.root / name
         if replace or not path.is_file():
             # Written beside its place and renamed: of two that publish at once, both succeed with a whole pack.
@@ -65,7 +65,7 @@ class FolderShelf:
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class _BucketPack:
     """A pack in a bucket, read by ranges."""
 
     store: ObjectStore
@@ -88,21 +88,21 @@ class _Object:
 
 
 @dataclass(frozen=True, slots=True)
-class BucketShelf:
+class BucketPackStore:
     """Packs as objects of a bucket."""
 
     store: ObjectStore
 
-    def find(self, name: str) -> str | None:
+    def find_pack(self, name: str) -> str | None:
         found = self.store.head(name)
         return found.uri if found else None
 
-    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
+    def unpack_env(self, name: str, folder: Path, *, key: str) -> Receipt:
         found = self.store.head(name)
         size = found.size_bytes if found else 0
-        return unpack(_Object(self.store, name, found.uri if found else name, size), folder, key=key)
+        return unpack_pack(_BucketPack(self.store, name, found.uri if found else name, size), folder, key=key)
 
-    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
+    def publish_env(self, build: Path, name: str, *, replace: bool = False) -> str:
         found = None if replace else self.store.head(name)
         if found is not None:
             return found.uri

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from comfypin.env.errors import PackDamaged, PackUnfit
 from comfypin.env.install.disk_space import require_space
-from comfypin.env.pack.format import MAGIC, TRAILER, Frame, Index, decode_index, index_limit, segments
+from comfypin.env.pack.format import MAGIC, TRAILER, PackIndex, PlacedFrame, decode_index, frame_segments, index_limit
 from comfypin.env.receipt import Receipt, receipt_from_json
 
 MARGIN_PER_FILE = 4096
-_PART = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = _PART | os.O_EXCL
+_PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FLAGS = _PART_FLAGS | os.O_EXCL
 _PIECE_BYTES = 256 << 10
 
 
@@ -66,23 +66,23 @@ def open_pack(path: Path) -> Iterator[PackFile]:
         os.close(descriptor)
 
 
-def read_index(source: PackSource) -> Index:
+def read_index(source: PackSource) -> PackIndex:
     """The index of a pack, verified. Raises `PackDamaged`."""
     import zstandard
 
-    end = _exactly(source, source.size_bytes - TRAILER.size, TRAILER.size)
+    end = _read_exactly(source, source.size_bytes - TRAILER.size, TRAILER.size)
     offset, size, digest, magic = TRAILER.unpack(end)
-    if magic != MAGIC or _exactly(source, 0, len(MAGIC)) != MAGIC:
+    if magic != MAGIC or _read_exactly(source, 0, len(MAGIC)) != MAGIC:
         raise PackDamaged(where=source.where, reason="it is not an env pack, or a part of one")
     if offset + size + TRAILER.size != source.size_bytes:
         raise PackDamaged(where=source.where, reason="its index is not where it says")
     if size > index_limit(size):
         raise PackDamaged(where=source.where, reason="its index is too large to be one")
-    packed = _exactly(source, offset, size)
+    packed = _read_exactly(source, offset, size)
     if hashlib.sha256(packed).digest() != digest:
         raise PackDamaged(where=source.where, reason="its index has another sha256")
     try:
-        index = decode_index(b"".join(_decompressed(packed, limit=index_limit(size))))
+        index = decode_index(b"".join(_decompress_pieces(packed, limit=index_limit(size))))
     except (zstandard.ZstdError, ValueError) as error:
         raise PackDamaged(where=source.where, reason=str(error)) from error
     if offset != len(MAGIC) + sum(frame.packed_size for frame in index.frames):
@@ -90,10 +90,10 @@ def read_index(source: PackSource) -> Index:
     return index
 
 
-def unpack(source: PackSource, folder: Path, *, key: str) -> Receipt:
+def unpack_pack(source: PackSource, folder: Path, *, key: str) -> Receipt:
     """Unpack into an empty folder, and return the receipt that the pack carries (it is not written).
 
-    Raises `PackDamaged`, `PackUnfit` where it is a pack of another env than `key`, `DiskTooSmall`.
+    Raises `PackDamaged`, `PackUnfit` where it is a pack of another env than `key`, `NoRoomForEnv`.
     """
     index = read_index(source)
     try:
@@ -117,31 +117,33 @@ def unpack(source: PackSource, folder: Path, *, key: str) -> Receipt:
             raise
     for name, size, executable in index.files:
         if size == 0:
-            os.close(os.open(f"{folder}/{name}", _NEW, 0o755 if executable else 0o644))
+            os.close(os.open(f"{folder}/{name}", _NEW_FLAGS, 0o755 if executable else 0o644))
     # Links last: nothing is ever written through one.
     for name, target in index.links:
         Path(folder, name).symlink_to(target)
     return receipt
 
 
-def _write_frame(source: PackSource, index: Index, frame: Frame, folder: str) -> None:
+def _write_frame(source: PackSource, index: PackIndex, frame: PlacedFrame, folder: str) -> None:
     import zstandard
 
-    packed = _exactly(source, frame.offset, frame.packed_size)
+    packed = _read_exactly(source, frame.offset, frame.packed_size)
     if hashlib.sha256(packed).hexdigest() != frame.sha256:
         raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another sha256")
     try:
-        _write_segments(_decompressed(packed, limit=frame.size), index, frame, folder)
+        _write_segments(_decompress_pieces(packed, limit=frame.size), index, frame, folder)
     except (zstandard.ZstdError, ValueError) as error:
         raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset}: {error}") from error
 
 
-def _write_segments(pieces: Iterator[memoryview], index: Index, frame: Frame, folder: str) -> None:
+def _write_segments(pieces: Iterator[memoryview], index: PackIndex, frame: PlacedFrame, folder: str) -> None:
     """Write a frame's bytes to the files that they are of. Raises `ValueError` if they are too few or too many."""
     piece = memoryview(b"")
-    for number, offset, size in segments(index.files, frame):
+    for number, offset, size in frame_segments(index.files, frame):
         path, whole_size, executable = index.files[number]
-        descriptor = os.open(f"{folder}/{path}", _NEW if size == whole_size else _PART, 0o755 if executable else 0o644)
+        descriptor = os.open(
+            f"{folder}/{path}", _NEW_FLAGS if size == whole_size else _PART_FLAGS, 0o755 if executable else 0o644
+        )
         try:
             left = size
             while left:
@@ -157,7 +159,7 @@ def _write_segments(pieces: Iterator[memoryview], index: Index, frame: Frame, fo
         raise ValueError("it holds more than the index says")
 
 
-def _decompressed(packed: bytes, *, limit: int) -> Iterator[memoryview]:
+def _decompress_pieces(packed: bytes, *, limit: int) -> Iterator[memoryview]:
     """A frame's bytes in small pieces, whatever size its own header claims: the header is not believed.
 
     Raises `ValueError` if there are more than `limit`, `ZstdError` if it is damaged.
@@ -181,7 +183,7 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _exactly(source: PackSource, offset: int, size: int) -> bytes:
+def _read_exactly(source: PackSource, offset: int, size: int) -> bytes:
     data = source.read(offset, size) if offset >= 0 and 0 <= size <= source.size_bytes else b""
     if len(data) != size:
         raise PackDamaged(where=source.where, reason="it ends early")

@@ -13,16 +13,16 @@ from comfypin.atomic_files import atomic_file
 from comfypin.digest import Digest
 from comfypin.env.bytecode import compile_modules, list_bytecode
 from comfypin.env.errors import BuildChanged, NothingRealized
-from comfypin.env.file_manifest import FileFact, Manifest, read_manifest
-from comfypin.env.layout import BYTECODE, MANIFEST, packing_folder
-from comfypin.env.pack.format import FRAME_BYTES, MAGIC, TRAILER, Index, PackedFrame, encode_index
+from comfypin.env.file_manifest import FileFact, FileManifest, read_manifest
+from comfypin.env.layout import BYTECODE_FILE, MANIFEST_FILE, packing_folder
+from comfypin.env.pack.format import FRAME_BYTES, MAGIC, TRAILER, PackedFrame, PackIndex, encode_index
 from comfypin.env.receipt import Receipt, read_receipt
 
-LEVEL = 6
+COMPRESSION_LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
+class _PackMember:
     """A file to be packed: its name in the pack, where it is, and its size and digest (None: not in the manifest)."""
 
     path: str
@@ -44,35 +44,35 @@ def write_pack(build: Path, path: Path) -> None:
     # The folder goes before the pack takes its place: whoever finds a pack has no reason to look for what was left.
     with atomic_file(path) as file:
         with packing_folder(build) as scratch:
-            members = _members(build, manifest, compile_modules(build, scratch), scratch)
+            members = _list_members(build, manifest, compile_modules(build, scratch), scratch)
             file.write(MAGIC)
             frames = tuple(_write_frames(file, members))
-        _write_index(file, _index(members, manifest, frames, receipt))
+        _write_index(file, _make_index(members, manifest, frames, receipt))
 
 
-def _members(build: Path, manifest: Manifest, modules: Mapping[str, Path], scratch: Path) -> list[_Member]:
+def _list_members(build: Path, manifest: FileManifest, modules: Mapping[str, Path], scratch: Path) -> list[_PackMember]:
     """All files by name. What is not in the manifest (somebody added it) is not packed."""
 
-    def member(name: str, fact: FileFact) -> _Member:
-        return _Member(name, build / name, fact.size_bytes, fact.executable, fact.sha256)
+    def make_member(name: str, fact: FileFact) -> _PackMember:
+        return _PackMember(name, build / name, fact.size_bytes, fact.executable, fact.sha256)
 
-    found = [member(name, fact) for name, fact in manifest.files.items()]
-    found.append(_Member(MANIFEST, build / MANIFEST, (build / MANIFEST).stat().st_size))
+    found = [make_member(name, fact) for name, fact in manifest.files.items()]
+    found.append(_PackMember(MANIFEST_FILE, build / MANIFEST_FILE, (build / MANIFEST_FILE).stat().st_size))
     sources = {name.rpartition("/")[0] for name in manifest.files}
     bytecode = {name: path for name, path in modules.items() if name.rpartition("/__pycache__/")[0] in sources}
-    listed = scratch / BYTECODE
+    listed = scratch / BYTECODE_FILE
     listed.write_bytes(list_bytecode(bytecode))
-    bytecode[BYTECODE] = listed
-    found += [_Member(name, source, source.stat().st_size) for name, source in bytecode.items()]
+    bytecode[BYTECODE_FILE] = listed
+    found += [_PackMember(name, source, source.stat().st_size) for name, source in bytecode.items()]
     return sorted(found, key=lambda one: one.path)
 
 
-def _raw_frames(members: Sequence[_Member]) -> Iterator[bytes]:
+def _cut_frames(members: Sequence[_PackMember]) -> Iterator[bytes]:
     """The files' bytes, one after the other, cut into frames. Raises `BuildChanged`."""
     parts: list[bytes] = []
     filled = 0
     for member in members:
-        for chunk in _chunks(member, FRAME_BYTES - filled):
+        for chunk in _read_chunks(member, FRAME_BYTES - filled):
             parts.append(chunk)
             filled += len(chunk)
             if filled == FRAME_BYTES:
@@ -82,7 +82,7 @@ def _raw_frames(members: Sequence[_Member]) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def _chunks(member: _Member, first_size: int) -> Iterator[bytes]:
+def _read_chunks(member: _PackMember, first_size: int) -> Iterator[bytes]:
     """A file's bytes, cut where frames end, found to be what the manifest says while they are read."""
     hasher = hashlib.sha256()
     left, size = member.size, first_size
@@ -99,35 +99,37 @@ def _chunks(member: _Member, first_size: int) -> Iterator[bytes]:
             raise BuildChanged(path=member.source)
 
 
-def _write_frames(file: BinaryIO, members: Sequence[_Member]) -> Iterator[PackedFrame]:
+def _write_frames(file: BinaryIO, members: Sequence[_PackMember]) -> Iterator[PackedFrame]:
     """Compress on all cores, write in order."""
     cores = os.cpu_count() or 2
     waiting: deque[Future[tuple[bytes, int]]] = deque()
     with ThreadPoolExecutor(max_workers=cores, thread_name_prefix="pack") as pool:
-        for raw in _raw_frames(members):
-            waiting.append(pool.submit(_compress, raw))
+        for raw in _cut_frames(members):
+            waiting.append(pool.submit(_compress_bytes, raw))
             if len(waiting) > 2 * cores:
-                yield _put(file, waiting.popleft())
+                yield _write_frame(file, waiting.popleft())
         while waiting:
-            yield _put(file, waiting.popleft())
+            yield _write_frame(file, waiting.popleft())
 
 
-def _compress(data: bytes) -> tuple[bytes, int]:
+def _compress_bytes(data: bytes) -> tuple[bytes, int]:
     import zstandard
 
-    return zstandard.ZstdCompressor(level=LEVEL).compress(data), len(data)
+    return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(data), len(data)
 
 
-def _put(file: BinaryIO, made: "Future[tuple[bytes, int]]") -> PackedFrame:
+def _write_frame(file: BinaryIO, made: "Future[tuple[bytes, int]]") -> PackedFrame:
     packed, size = made.result()
     file.write(packed)
     return PackedFrame(len(packed), size, hashlib.sha256(packed).hexdigest())
 
 
-def _index(members: Sequence[_Member], manifest: Manifest, frames: tuple[PackedFrame, ...], receipt: Receipt) -> Index:
+def _make_index(
+    members: Sequence[_PackMember], manifest: FileManifest, frames: tuple[PackedFrame, ...], receipt: Receipt
+) -> PackIndex:
     names = [*(member.path for member in members), *manifest.links]
-    return Index(
-        folders=tuple(sorted({folder for name in names for folder in _parents(name)})),
+    return PackIndex(
+        folders=tuple(sorted({folder for name in names for folder in _parent_folders(name)})),
         files=tuple((member.path, member.size, member.executable) for member in members),
         links=tuple(sorted(manifest.links.items())),
         frames=frames,
@@ -135,13 +137,13 @@ def _index(members: Sequence[_Member], manifest: Manifest, frames: tuple[PackedF
     )
 
 
-def _write_index(file: BinaryIO, index: Index) -> None:
-    packed, _ = _compress(encode_index(index))
+def _write_index(file: BinaryIO, index: PackIndex) -> None:
+    packed, _ = _compress_bytes(encode_index(index))
     offset = file.tell()
     file.write(packed)
     file.write(TRAILER.pack(offset, len(packed), bytes.fromhex(Digest.of(packed).hex), MAGIC))
 
 
-def _parents(name: str) -> Iterator[str]:
+def _parent_folders(name: str) -> Iterator[str]:
     while name := name.rpartition("/")[0]:
         yield name
