@@ -34,7 +34,7 @@ def on_disk(folder: Path) -> int:
 
 def test_too_little_space_is_said_before_in_gb(tmp_path: Path) -> None:
     with pytest.raises(
-        NoRoomForEnv, match=r"needs 1000000\.00 GB in .*, and \d+\.\d\d GB are free; nothing was started"
+        NoRoomForEnv, match=r"needs 1000000\.00 GB in .*, which has \d+\.\d\d GB free; nothing was started"
     ):
         require_space(tmp_path, 10**15, what="Realizing this lock")
 

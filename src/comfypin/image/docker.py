@@ -26,7 +26,7 @@ class Docker:
     def build(self, request: BuildRequest, hear: Report) -> BuiltImage:
         spoken = run_and_report(self._build_command(request), hear, env={"DOCKER_BUILDKIT": "1"})
         if spoken.exit_code:
-            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log_text)
+            raise BuildFailed(builder=self.name, tag=request.tags[0], _log=spoken.log_text)
         return self.inspect(request.tags[0])
 
     def inspect(self, tag: str) -> BuiltImage:

@@ -31,7 +31,7 @@ def scan_image(builder: ContainerBuilder, tag: str, report: Report) -> None:
         builder.save(tag, archive)
         spoken = run_and_report([*words, "--input", archive], report)
     if spoken.exit_code:
-        raise ScanFailed(tag=tag, log=spoken.log_text)
+        raise ScanFailed(tag=tag, _log=spoken.log_text)
 
 
 def sign_image(reference: str, lock: Lock, report: Report) -> None:

@@ -51,7 +51,7 @@ def test_digits_that_no_commit_begins_with_are_refused(origin: Path) -> None:
 def test_a_branch_and_a_tag_of_one_name_are_ambiguous(origin: Path) -> None:
     git(origin, "branch", "both", "v1")
     git(origin, "tag", "both", "v2")
-    with pytest.raises(RefAmbiguous, match="refs/tags/both and refs/heads/both"):
+    with pytest.raises(RefAmbiguous, match="refs/tags/both or refs/heads/both"):
         resolve_ref(origin.as_uri(), "both")
 
 

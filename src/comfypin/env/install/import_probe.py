@@ -124,5 +124,6 @@ def _judge_report(report: str, done: FinishedProcess) -> ProbeResult:
     if not ended and not failures:
         failures.append((begun, f"the interpreter ended with exit code {done.exit_code} while it was loaded"))
     if failures:
-        raise ProbeFailed(failures=failures, log=tuple(line for line in done.stderr.splitlines() if line.strip())[-12:])
+        log = tuple(line for line in done.stderr.splitlines() if line.strip())[-12:]
+        raise ProbeFailed(failures=[{"subject": subject, "reason": reason} for subject, reason in failures], _log=log)
     return ProbeResult(model_folders=folders)
