@@ -39,7 +39,7 @@ def compile_modules(build: Path, scratch: Path) -> dict[str, Path]:
 
 
 def list_bytecode(modules: Mapping[str, Path]) -> bytes:
-    """The packages' byte-code among these by sha256, as a pack brings it (JSON)."""
+    """Return the packages' byte-code among these modules by sha256, as JSON for a pack."""
     names = sorted(name for name in modules if name.startswith(f"{VENV_FOLDER}/"))
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda name: hashlib.sha256(modules[name].read_bytes()).hexdigest(), names)
@@ -47,9 +47,9 @@ def list_bytecode(modules: Mapping[str, Path]) -> bytes:
 
 
 def find_changed_bytecode(build: Path) -> tuple[str, ...]:
-    """The packages' byte-code that is not what the env's pack brought; what was removed is made anew by Python.
+    """Return the packages' byte-code that differs from what the env's pack brought; missing files do not count.
 
-    Empty for an env that was built here: its byte-code is Python's own, which compares it with the source.
+    Empty for an env that was built here: Python itself compares its byte-code with the source.
     """
     try:
         listed = json.loads((build / BYTECODE_FILE).read_bytes())

@@ -40,7 +40,7 @@ _LEFT_OUT_FILES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A file's size in bytes, the sha256 of its content as hex, and whether it may be executed."""
+    """Holds a file's size in bytes, the sha256 of its content as hex, and whether it is executable."""
 
     size_bytes: int
     sha256: str
@@ -49,19 +49,19 @@ class FileFact:
 
 @dataclass(frozen=True, kw_only=True)
 class FileManifest:
-    """The files and links of a build, by path relative to it, with `/`."""
+    """Lists the files and links of a build, by path relative to it, with `/`."""
 
     files: Mapping[str, FileFact]
     links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> Digest:
-        """One digest of all of it."""
+        """Return one digest of the whole manifest."""
         return Digest.of(self.canonical_bytes)
 
     @property
     def size_bytes(self) -> int:
-        """The size of all files together."""
+        """Return the size of all files together."""
         return sum(fact.size_bytes for fact in self.files.values())
 
     @cached_property
@@ -128,9 +128,9 @@ def hash_and_stamp_files(build: Path) -> tuple[FileManifest, dict[str, FileStamp
 
 
 def stamp_files(build: Path, under: str = "") -> dict[str, FileStamp]:
-    """Size and mtime (ns) of every file that a manifest lists: enough to see who wrote since a moment ago.
+    """Return size and mtime (ns) of every file that a manifest lists: enough to see what was written since.
 
-    `under` is a folder of the build, if only its files are asked for.
+    `under` is a folder of the build, to look at its files only.
     """
     found = {}
     for path, entry in walk_files(build, under):
@@ -140,7 +140,9 @@ def stamp_files(build: Path, under: str = "") -> dict[str, FileStamp]:
 
 
 def walk_files(build: Path, under: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """Every file and link of a build, or of one of its folders, that a manifest lists, with its path in the build."""
+    """Yield every file and link that a manifest lists, in a build or in one of its folders, with its path in the
+    build.
+    """
     waiting = [(f"{under}/" if under else "", str(build / under))]
     while waiting:
         prefix, folder = waiting.pop()
@@ -156,7 +158,7 @@ def walk_files(build: Path, under: str = "") -> Iterator[tuple[str, "os.DirEntry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileChanges:
-    """What a build has that its manifest has not, and the other way round."""
+    """Lists the differences between a build and its manifest."""
 
     edited: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -180,7 +182,7 @@ def compare_manifests(wanted: FileManifest, found: FileManifest) -> FileChanges:
 
 
 def read_manifest(build: Path) -> FileManifest | None:
-    """The manifest of a build, or None where it is missing or damaged."""
+    """Return the manifest of a build, or None if it is missing or damaged."""
     try:
         return FileManifest.from_bytes((build / MANIFEST_FILE).read_bytes())
     except (OSError, ValueError):
@@ -194,24 +196,26 @@ def write_manifest(build: Path, manifest: FileManifest) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledRecord:
-    """The RECORD of an installed distribution: its folder's name and each listed file with its sha256 (or None)."""
+    """Holds the RECORD of an installed distribution: its folder's name, and each listed file with its sha256 (or
+    None).
+    """
 
     folder: str
     files: Mapping[str, str | None]
 
     @property
     def package_name(self) -> str:
-        """The distribution's name as its folder spells it."""
+        """Return the distribution's name as its folder spells it."""
         return self.folder.removesuffix(".dist-info").rpartition("-")[0]
 
     @property
     def version(self) -> str:
-        """The distribution's version."""
+        """Return the distribution's version."""
         return self.folder.removesuffix(".dist-info").rpartition("-")[2]
 
 
 def read_records(site: Path) -> tuple[InstalledRecord, ...]:
-    """The RECORD of every distribution in a site-packages folder, by name; paths are relative to that folder."""
+    """Return the RECORD of every distribution in a site-packages folder, by name; paths are relative to that folder."""
     return tuple(
         InstalledRecord(folder=folder.name, files=dict(_read_record_rows(folder / "RECORD")))
         for folder in sorted(site.glob("*.dist-info"))
@@ -221,9 +225,9 @@ def read_records(site: Path) -> tuple[InstalledRecord, ...]:
 def find_record_mismatches(
     records: Sequence[InstalledRecord], site: str, manifest: FileManifest
 ) -> dict[str, list[str]]:
-    """Files that are not what their RECORD says, by distribution (pure).
+    """Return the files that do not match their RECORD, by distribution (pure).
 
-    This is what catches a file that was edited through a hard link in uv's cache: hashes guard uv's downloads, nothing
+    This catches a file that was edited through a hard link in uv's cache: hashes guard uv's downloads, but nothing
     guards what it has unpacked. `site` is the site-packages folder relative to the build.
     """
     wrong: dict[str, list[str]] = {}
@@ -245,7 +249,7 @@ def find_record_mismatches(
 
 
 def find_contested_files(records: Iterable[InstalledRecord]) -> frozenset[str]:
-    """The files that several packages say are theirs, with different content: one of them is there (pure)."""
+    """Return the files that several packages claim with different content; only one version exists (pure)."""
     claims: dict[str, str | None] = {}
     found = set()
     for record in records:
@@ -288,7 +292,7 @@ def _hash_batch(build: Path, batch: list[tuple[str, int, bool]]) -> list[tuple[s
 
 
 def hash_descriptor(descriptor: int, size_bytes: int) -> str:
-    """The sha256, as hex, of an open file that had this size a moment ago."""
+    """Return the sha256, as hex, of an open file that had this size a moment ago."""
     if size_bytes <= SMALL_BYTES:
         # One byte more than it had: a file that grew meanwhile has another digest, whatever it begins with.
         return hashlib.sha256(os.read(descriptor, size_bytes + 1)).hexdigest()

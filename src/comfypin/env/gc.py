@@ -1,4 +1,4 @@
-"""What nobody needs any more: builds that no kept lock means, what killed runs left, and what the caches keep for them.
+"""Finds and removes what nobody needs: builds of no kept lock, leftovers of killed runs, and cached files for them.
 
 Plans, then acts.
 """
@@ -29,9 +29,10 @@ GarbageKind = Literal["left-over", "env", "package", "download", "commit", "arch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvGarbage:
-    """One thing that would go: where it is, what it is, and how many bytes that frees, in the order of a list of them.
+    """Describes one thing that would go: its path, its kind, a phrase for people, and how many bytes become free.
 
-    `name` is that of a package, for a `download` in uv's cache.
+    The bytes hold in the order of a list: what goes later frees what it shares. `name` is a package's, for a `download`
+    in uv's cache.
     """
 
     path: Path
@@ -115,7 +116,7 @@ def _remove_build(home: Home, build: Path) -> bool:
 
 
 def _is_abandoned(home: Home, name: str) -> bool:
-    """Whether the run that made a temporary folder is over: it died here, or nobody holds the lease of its key."""
+    """Return whether the run that made a temporary folder is over: it died here, or nobody holds its key's lease."""
     key, _, token = name.removeprefix(TEMPORARY_PREFIX).partition("@")
     if name.startswith(PACKING_PREFIX):
         return is_dead(token)

@@ -42,10 +42,10 @@ _VENV_SETTINGS = ("implementation = CPython", "include-system-site-packages = fa
 
 
 def find_interpreter(version: str, *, notes: Path | None = None, uv_cache: Path | None = None) -> Interpreter:
-    """An interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`.
+    """Return an interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`.
 
-    `notes` is a folder that remembers what an interpreter said, which lasts until its file or PATH changes; `uv_cache`
-    is where uv remembers it.
+    `notes` is a folder that remembers what an interpreter said, valid until its file or PATH changes; `uv_cache` is
+    where uv remembers it.
     """
     minor = ".".join(version.split(".")[:2])
     note = notes / f"{minor}.json" if notes else None
@@ -59,7 +59,7 @@ def find_interpreter(version: str, *, notes: Path | None = None, uv_cache: Path 
 
 
 def _find_on_path(minor: str) -> dict[str, Any] | None:
-    """What `python3.12` on PATH says of itself, where it is a plain CPython: it takes a third of the time uv takes."""
+    """Return the facts of `python3.12` on PATH if it is a plain CPython: a third of the time that uv takes."""
     program = shutil.which(f"python{minor}")
     if program is None:
         return None
@@ -73,7 +73,7 @@ def _find_on_path(minor: str) -> dict[str, Any] | None:
 
 
 def _find_with_uv(minor: str, uv_cache: Path | None) -> dict[str, Any]:
-    """What the interpreter says of itself that uv finds: also one of uv's own. Raises `PythonMissing`."""
+    """Return the facts of the interpreter that uv finds, perhaps one of its own. Raises `PythonMissing`."""
     found = run_uv(["python", "find", "--no-project", "--system", minor], cache=uv_cache, timeout_s=60)
     path = Path(found.stdout_text.strip())
     if found.exit_code or not path.is_file():
@@ -90,14 +90,14 @@ def _read_note(note: Path) -> dict[str, Any] | None:
 
 
 def _note_conditions(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not have changed for a note to hold."""
+    """Return what must not have changed for a note to be valid."""
     status = Path(facts["base"]).stat()
     kernel = platform.release()
     return {"mtime_ns": status.st_mtime_ns, "size": status.st_size, "path": os.environ.get("PATH"), "kernel": kernel}
 
 
 def _ask_interpreter(path: Path) -> dict[str, Any]:
-    """Ask an interpreter what it is. Raises `PythonMissing` where it does not run."""
+    """Ask an interpreter what it is. Raises `PythonMissing` if it does not run."""
     asked = run_program([path, "-I", "-S", "-c", _FACTS_SCRIPT], env=clean_environment(), timeout_s=60)
     if asked.exit_code:
         raise PythonMissing(version=path.name, reason=asked.error_summary)
@@ -124,7 +124,7 @@ def _parse_facts(facts: Mapping[str, Any]) -> Interpreter:
 
 
 def make_venv(build: Path, interpreter: Interpreter) -> None:
-    """An empty venv, of what the interpreter and uv look at."""
+    """Make an empty venv with just what the interpreter and uv look at."""
     library = build / VENV_FOLDER / "lib" / f"python{interpreter.minor_version}" / "site-packages"
     library.mkdir(parents=True)
     (build / VENV_FOLDER / "lib64").symlink_to("lib")
@@ -132,7 +132,7 @@ def make_venv(build: Path, interpreter: Interpreter) -> None:
 
 
 def add_activation_scripts(build: Path, interpreter: Interpreter, uv_cache: Path) -> None:
-    """Give the venv the scripts that people source in their shells: uv's, from a venv that it makes beside."""
+    """Give the venv the scripts that people source in their shells, taken from a venv that uv makes beside it."""
     aside = build / f"{VENV_FOLDER}-aside"
     made = run_uv(
         ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter.path, aside], cache=uv_cache
@@ -146,7 +146,7 @@ def add_activation_scripts(build: Path, interpreter: Interpreter, uv_cache: Path
 
 
 def rewire_venv(build: Path, interpreter: Interpreter) -> None:
-    """Make the venv of a build run on this interpreter: what in it is absolute is written anew, atomically."""
+    """Make the venv of a build run on this interpreter: rewrite its absolute paths, atomically."""
     lines = (f"home = {interpreter.path.parent}", f"version_info = {interpreter.version}", *_VENV_SETTINGS)
     write_atomically(build / VENV_FOLDER / VENV_CONFIG_FILE, ("\n".join(lines) + "\n").encode())
     python = venv_python(build)
@@ -157,7 +157,7 @@ def rewire_venv(build: Path, interpreter: Interpreter) -> None:
 
 
 def is_venv_wired(build: Path) -> bool:
-    """Whether the venv's settings are those that we write: one line more could let in the packages of the system."""
+    """Return whether the venv's settings are ours: one more line could let in the system's packages."""
     lines = [line for line in _read_venv_config(build) if not line.startswith(("home = ", "version_info = "))]
     return lines == list(_VENV_SETTINGS)
 
@@ -170,7 +170,7 @@ def _read_venv_config(build: Path) -> list[str]:
 
 
 def read_venv_version(build: Path, minor: str) -> str | None:
-    """The version (`3.12.4`) that the venv's interpreter says of itself; None where it is no Python of this minor."""
+    """Return the version (`3.12.4`) that the venv's interpreter reports, or None if it is not of this minor version."""
     asked = run_program([venv_python(build), "-I", "-S", "-c", _VERSION_SCRIPT], env=clean_environment(), timeout_s=60)
     said = asked.stdout_text.strip()
     return said if not asked.exit_code and said.startswith(f"{minor}.") else None
@@ -186,7 +186,7 @@ def replace_link(link: Path, target: str) -> None:
 
 
 def is_venv_usable(build: Path, minor: str) -> bool:
-    """Whether the venv is wired, by us, to an interpreter of the wanted minor version, judged without starting it."""
+    """Return whether we wired the venv to an interpreter of the wanted minor version, without starting it."""
     python = venv_python(build)
     library = build / VENV_FOLDER / "lib" / f"python{minor}"
     there = python.is_symlink() and os.access(python, os.X_OK) and library.is_dir()

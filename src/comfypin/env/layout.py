@@ -1,4 +1,4 @@
-"""Where a realized env lies under COMFY_HOME; docs/architecture.md, "Env", says why."""
+"""The layout of a realized env under COMFY_HOME; docs/architecture.md, "Env", explains it."""
 
 import os
 import shutil
@@ -25,47 +25,47 @@ STATE_FOLDERS = ("output", "input", "temp", "user", "models")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """COMFY_HOME: builds by env digest, and links to the one that is current."""
+    """Names the paths under COMFY_HOME: builds by env digest, and links to the current one."""
 
     root: Path
 
     @property
     def builds_folder(self) -> Path:
-        """All builds, each whole (with a receipt) or to be thrown away."""
+        """Return the folder of all builds, each complete (with a receipt) or to be thrown away."""
         return self.root / "builds"
 
     def build_folder(self, key: str) -> Path:
-        """The folder of one build."""
+        """Return the folder of one build."""
         return self.builds_folder / key
 
     def new_temporary_folder(self, key: str) -> Path:
-        """A new name for a build in the making: it says for which key, and which process makes it."""
+        """Return a new path for an unfinished build, which names its key and the process that makes it."""
         return self.builds_folder / f"{TEMPORARY_PREFIX}{key}@{process_token()}"
 
     def list_temporary_folders(self, key: str) -> list[Path]:
-        """What this and other runs for the key have begun."""
+        """Return what this and other runs for the key have begun."""
         return sorted(self.builds_folder.glob(f"{TEMPORARY_PREFIX}{key}@*"))
 
     @property
     def current_link(self) -> Path:
-        """The link to the build that was realized last."""
+        """Return the link to the build that was realized last."""
         return self.root / "current"
 
     def lease_path(self, key: str) -> Path:
-        """The lease of whoever makes this build."""
+        """Return the lease of whoever makes this build."""
         return self.root / "leases" / f"build-{key}"
 
     @property
     def lock_copy(self) -> Path:
-        """The lock that was realized last, so that `env status` needs no other."""
+        """Return the copy of the lock that was realized last, so that `env status` needs no other."""
         return self.root / LOCK_COPY
 
 
 @contextmanager
 def packing_folder(build: Path) -> Iterator[Path]:
-    """A folder beside a build for what packing it makes; what killed runs of this machine left of theirs goes.
+    """Yield a folder beside a build for its pack, and remove what killed runs of this machine left there.
 
-    First, for its room, and once more at the end: what they had started may have gone on writing for a while.
+    Once before, to have their room, and once after: what they had started may have gone on writing for a while.
     """
     remove_stale_packings(build.parent)
     place = build.parent if os.access(build.parent, os.W_OK) else None
@@ -82,10 +82,10 @@ def remove_stale_packings(builds: Path) -> None:
 
 
 def site_packages(build: Path) -> Path:
-    """The folder the packages of a build are in. Raises `StopIteration` where there is no venv."""
+    """Return the folder of a build's packages. Raises `StopIteration` if there is no venv."""
     return next(iter(sorted((build / VENV_FOLDER / "lib").glob("python3.*/site-packages"))))
 
 
 def venv_python(build: Path) -> Path:
-    """The interpreter of a build."""
+    """Return the interpreter of a build."""
     return build / VENV_FOLDER / "bin" / "python"

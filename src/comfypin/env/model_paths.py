@@ -1,4 +1,4 @@
-"""extra_model_paths.yaml: tells a ComfyUI where the models are, for every model folder that it or a node looks into."""
+"""Writes extra_model_paths.yaml, which tells ComfyUI where the models of every model folder are."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _USUAL_FOLDERS = (
 
 
 def list_model_folders(receipt: Receipt, lock: Lock, models_dir: Path) -> dict[str, tuple[str, ...]]:
-    """Every name ComfyUI may look under, with its folders: its own, the lock's, and those that exist."""
+    """Return every name ComfyUI may look under, with its folders: its own, the lock's, and those that exist."""
     found = dict(receipt.model_folders) or {name: (name,) for name in _USUAL_FOLDERS}
     known = {folder for paths in found.values() for folder in paths}
     targets = [model.target_path.split("/") for model in lock.models]
@@ -32,7 +32,7 @@ def list_model_folders(receipt: Receipt, lock: Lock, models_dir: Path) -> dict[s
 
 
 def render_model_paths(receipt: Receipt, lock: Lock, models_dir: Path, comfyui: Path) -> bytes:
-    """The file's bytes. The base path is relative to ComfyUI where it can be: volumes are mounted in many places."""
+    """Return the file's bytes. The base path is relative to ComfyUI if possible: volumes are mounted in many places."""
     home = comfyui.parent.parent.parent
     inside = models_dir.absolute().is_relative_to(home.absolute())
     base = os.path.relpath(models_dir.absolute(), comfyui.absolute()) if inside else str(models_dir.absolute())
@@ -45,7 +45,7 @@ def render_model_paths(receipt: Receipt, lock: Lock, models_dir: Path, comfyui: 
 
 
 def write_model_paths(build: Path, receipt: Receipt, lock: Lock, models_dir: Path) -> None:
-    """Write the file beside main.py, where ComfyUI finds it by itself, when it is not already so."""
+    """Write the file beside main.py, which ComfyUI reads by itself, unless it is up to date."""
     comfyui = build / COMFYUI_FOLDER
     data = render_model_paths(receipt, lock, models_dir, comfyui)
     path = comfyui / MODEL_PATHS_FILE

@@ -1,4 +1,4 @@
-"""What of a lock's packages belongs on this machine, as the lines that uv installs from (pure)."""
+"""Selects a lock's packages for this machine, and renders them as the lines that uv installs from (pure)."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A Python that is installed here: where it is, its version, the wheels it takes and the values of markers."""
+    """Describes an installed Python: its path, its version, the wheels it takes and the values of markers."""
 
     path: Path
     version: str
@@ -34,7 +34,7 @@ class Interpreter:
 
     @property
     def platform_tag(self) -> str:
-        """What byte-code and wheels depend on, as a part of a file name: `cpython-312-linux-x86_64`."""
+        """Return what byte-code and wheels depend on, as a part of a file name: `cpython-312-linux-x86_64`."""
         return f"{self.cache_tag}-{self.machine}"
 
 
@@ -50,7 +50,7 @@ def machine_name(system: str, machine: str) -> str:
 
 
 def choose_target(lock: Lock, machine: str, wanted: str | None) -> str | None:
-    """The lock's target for this machine (`linux-x86_64`), None where the lock has none. Raises `TargetMissing`."""
+    """Return the lock's target for this machine (`linux-x86_64`), or None if it has none. Raises `TargetMissing`."""
     targets = sorted(lock.python.targets)
     if wanted is not None:
         if wanted not in targets:
@@ -64,7 +64,9 @@ def choose_target(lock: Lock, machine: str, wanted: str | None) -> str | None:
 
 
 def select_packages(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[PackagePin, ...]:
-    """The packages of a lock for this machine, by name. Raises `WheelUnfit` naming every wheel that does not fit."""
+    """Return the lock's packages for this machine, by name. Raises `WheelUnfit` naming every wheel that does not
+    fit.
+    """
     from packaging.markers import Marker
 
     chosen: dict[str, PackagePin] = {}
@@ -86,7 +88,7 @@ def select_packages(lock: Lock, target: str | None, interpreter: Interpreter) ->
 
 
 def render_requirements(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str:
-    """The requirements file: exact URLs where the lock has them, and every digest that the lock allows.
+    """Return a requirements file: exact URLs if the lock has them, and every digest that the lock allows.
 
     `wheels` are files by name that replace the URLs (a vendor folder's). Raises nothing.
     """
@@ -101,9 +103,9 @@ def render_requirements(packages: Sequence[PackagePin], wheels: Mapping[str, Pat
 
 
 def render_pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str | None:
-    """The same as a PEP 751 file, which uv installs from without asking servers for metadata first.
+    """Return the same as a PEP 751 file, which uv installs from without asking servers for metadata first.
 
-    None where it could not say the same: it takes wheels, each by one URL and one digest.
+    None if the format cannot express it: it takes wheels only, each with one URL and one digest.
     """
     lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
     for pin in packages:
@@ -122,24 +124,24 @@ def render_pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) ->
 
 
 def list_indexes(packages: Sequence[PackagePin]) -> tuple[str, ...]:
-    """The indexes of the packages that have no URL, each once."""
+    """Return the indexes of the packages that have no URL, each once."""
     return tuple(sorted({pin.index for pin in packages if pin.index and not pin.url}))
 
 
 def package_file_name(pin: PackagePin) -> str | None:
-    """The name of a package's file, by its URL."""
+    """Return the name of a package's file, by its URL."""
     if pin.url is None:
         return None
     return unquote(urlsplit(pin.url).path.rpartition("/")[2]) or None
 
 
 def normalize_name(name: str) -> str:
-    """A distribution's name as PEP 503 spells it."""
+    """Return a distribution's name as PEP 503 spells it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def fits_interpreter(pin: PackagePin, interpreter: Interpreter) -> bool:
-    """Whether the interpreter takes the package's file: a wheel of its kind, or a source."""
+    """Return whether the interpreter takes the package's file: a compatible wheel, or a source."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     name = package_file_name(pin)

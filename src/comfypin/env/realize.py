@@ -50,7 +50,7 @@ def ignore_report(_: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealizeOptions:
-    """Where to realize, from where things may come, and what was asked for beside.
+    """Holds the home to realize into, the locations that sources may come from, and further wishes.
 
     `pack_store` holds env packs; `publish` stores there what had to be built. `target` names one of the lock's targets.
     """
@@ -67,7 +67,9 @@ class RealizeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealizedEnv:
-    """An env that is whole: its folder (what an engine is started from), its receipt, what was done, and how long."""
+    """Describes a complete env: its folder (which an engine is started from), its receipt, what was done, and how long
+    it took.
+    """
 
     folder: Path
     receipt: Receipt
@@ -77,7 +79,7 @@ class RealizedEnv:
 
 
 def plan_realize(lock: Lock, options: RealizeOptions, *, where: str) -> RealizePlan:
-    """What realizing would do; changes nothing. Raises `LockIncomplete`, `NotAnEngine`, `PythonMissing`, ..."""
+    """Return what realizing would do; changes nothing. Raises `LockIncomplete`, `NotAnEngine`, `PythonMissing`, ..."""
     require_pinned(lock, where)
     _require_free_names(options.home)
     recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
@@ -107,7 +109,7 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
 
 
 def find_complete_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
-    """The receipt of the lock's env where it is whole and runs here; None where there is work to do. Takes ms."""
+    """Return the receipt of the lock's env if the env is complete and runs here, else None. Takes milliseconds."""
     machine = machine_name(platform.system(), platform.machine())
     key = build_key(lock, machine, options.target)
     build = options.home.build_folder(key)
@@ -121,7 +123,7 @@ def _find_lock_interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
 
 
 def _read_intact_receipt(build: Path, key: str, machine: str) -> Receipt | None:
-    """The receipt of a build that was finished, for this kind of machine, and still has its two halves."""
+    """Return the receipt of a finished build for this kind of machine that still has its two halves, else None."""
     receipt = read_receipt(build)
     if receipt is None or receipt.key != key or not receipt.platform.endswith(machine):
         return None
@@ -130,7 +132,7 @@ def _read_intact_receipt(build: Path, key: str, machine: str) -> Receipt | None:
 
 
 def _publish_pack(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str | None:
-    """Store the env's pack where that was asked for and it is not there yet; one process at a time makes it."""
+    """Store the env's pack if that was requested and it is not stored yet; one process at a time makes it."""
     if not options.publish or options.pack_store is None:
         return None
     name = pack_name(receipt.key, receipt.platform)
@@ -171,7 +173,7 @@ def _make_env(recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Acti
 
 
 def _put_in_place(plan: RealizePlan, options: RealizeOptions, lease: Lease) -> Receipt:
-    """Make the build under a temporary name, and rename it; nothing is left where that fails."""
+    """Make the build under a temporary name, and rename it; leave nothing if that fails."""
     temporary = options.home.new_temporary_folder(plan.recipe.key)
     temporary.mkdir(parents=True)
     try:
@@ -199,7 +201,7 @@ def _fill_build(temporary: Path, plan: RealizePlan, options: RealizeOptions) -> 
 
 
 def _new_packages(recipe: EnvRecipe, options: RealizeOptions) -> list[PackagePin]:
-    """The packages that will not be links to what this file system has already, with the files that they come from."""
+    """Return the packages that cannot be linked from this file system's cache, with their files."""
     cache = PackageCache(root=options.locations.package_cache, platform=recipe.interpreter.platform_tag)
     links = file_system_id(cache.root) == file_system_id(options.home.root)
     wheels = list_vendored_wheels(options.locations)
@@ -250,7 +252,7 @@ def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeSurvey:
 
 
 def _remove_leftovers(home: Home, key: str) -> None:
-    """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it."""
+    """Remove what other runs for this key left; only the holder of the key's lease works on it."""
     for path in home.list_temporary_folders(key):
         shutil.rmtree(path, ignore_errors=True)
     remove_stale_packings(home.builds_folder)
@@ -266,7 +268,7 @@ def _require_free_names(home: Home) -> None:
 
 @contextmanager
 def _map_disk_errors(root: Path) -> Iterator[None]:
-    """What the file system refuses, as one of our errors."""
+    """Raise what the file system refuses as one of our errors."""
     try:
         yield
     except OSError as error:

@@ -21,7 +21,7 @@ _PLAIN_FOLDER = re.compile(r"[^/\0]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvRecipe:
-    """What an env is made of on this machine. `key` names its build, the same wherever the lock is realized."""
+    """Says what an env is made of on this machine. `key` names its build, the same wherever the lock is realized."""
 
     key: str
     version_name: str
@@ -34,13 +34,13 @@ class EnvRecipe:
 
     @property
     def pack_name(self) -> str:
-        """The name of the env's pack."""
+        """Return the name of the env's pack."""
         return pack_name(self.key, self.interpreter.platform_tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomeSurvey:
-    """What is there already: a receipt, an interpreter that works, a pack, and which commits are kept."""
+    """Says what exists already: a receipt, an interpreter that works, a pack, and which commits are kept."""
 
     receipt: Receipt | None = None
     interpreter_works: bool = False
@@ -50,7 +50,7 @@ class HomeSurvey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealizeStep:
-    """One thing that will be done, for people (`text`) and machines."""
+    """Describes one thing that will be done, for people (`text`) and machines."""
 
     name: str
     subject: str
@@ -62,7 +62,7 @@ class RealizeStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealizePlan:
-    """The action and its steps, in order."""
+    """Holds the action and its steps, in order."""
 
     recipe: EnvRecipe
     action: Action
@@ -82,7 +82,7 @@ class RealizePlan:
 
 
 def require_pinned(lock: Lock, where: str) -> None:
-    """Raises `NotAnEngine`, or `LockIncomplete` naming every pin of the env that is not one (models are not of it)."""
+    """Raise `NotAnEngine`, or `LockIncomplete` naming every unpinned part of the env (models are no part of it)."""
     if lock.engine.kind != "comfyui":
         raise NotAnEngine(kind=lock.engine.kind)
     findings = [
@@ -93,7 +93,7 @@ def require_pinned(lock: Lock, where: str) -> None:
 
 
 def make_recipe(lock: Lock, interpreter: Interpreter, *, target: str | None = None) -> EnvRecipe:
-    """What the lock means on this machine. Raises `TargetMissing` or `WheelUnfit`."""
+    """Return what the lock means on this machine. Raises `TargetMissing` or `WheelUnfit`."""
     assert lock.comfyui is not None, "require_pinned comes first"
     chosen = choose_target(lock, interpreter.machine, target)
     return EnvRecipe(
@@ -109,19 +109,19 @@ def make_recipe(lock: Lock, interpreter: Interpreter, *, target: str | None = No
 
 
 def build_key(lock: Lock, machine: str, target: str | None = None) -> str:
-    """The name of a lock's build on such a machine: the env digest, and the target where the lock has several."""
+    """Return the name of a lock's build on such a machine: the env digest, and the target if the lock has several."""
     chosen = choose_target(lock, machine, target)
     suffix = f"-{re.sub(r'[^A-Za-z0-9._-]', '_', chosen)}" if chosen and len(lock.python.targets) > 1 else ""
     return env_digest(lock).hex + suffix
 
 
 def pack_name(key: str, platform: str) -> str:
-    """The name of an env's pack: env digest, target, and what its wheels and byte-code need."""
+    """Return the name of an env's pack: env digest, target, and what its wheels and byte-code need."""
     return f"{key}.{platform}.envpack"
 
 
 def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = False) -> RealizePlan:
-    """Receipt, then pack, then building."""
+    """Choose an action: keep the build of a valid receipt, else unpack a pack, else build."""
     whole = survey.receipt is not None and survey.receipt.key == recipe.key
     if whole and not rebuild:
         if survey.interpreter_works:
@@ -136,7 +136,7 @@ def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = 
 
 
 def node_folder(node: NodePin) -> str:
-    """A node's folder, relative to the build. Raises `ValueError` unless it is one plain name."""
+    """Return a node's folder, relative to the build. Raises `ValueError` unless it is one plain name."""
     if not _PLAIN_FOLDER.fullmatch(node.folder) or node.folder in {".", "..", "__pycache__"}:
         raise ValueError(f"{node.folder!r} is not a folder name")
     return f"{CUSTOM_NODES_FOLDER}/{node.folder}"

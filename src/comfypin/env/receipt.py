@@ -12,7 +12,7 @@ from comfypin.env.layout import RECEIPT_FILE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePin:
-    """ComfyUI, or a node in its folder, as it was realized."""
+    """Records ComfyUI, or a node in its folder, as it was realized."""
 
     folder: str
     repo: str | None
@@ -21,7 +21,7 @@ class SourcePin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What was realized: the env digest, the target, sources, packages by name, and the digest of every file.
+    """Records what was realized: the env digest, the target, sources, packages by name, and the digest of every file.
 
     `model_folders` are the names ComfyUI looks models up by, each with its folders under a models directory.
     """
@@ -58,7 +58,7 @@ class Receipt:
 
 
 def read_receipt(build: Path) -> Receipt | None:
-    """The receipt of a build, or None where there is none that is whole: then the build is not whole either."""
+    """Return the receipt of a build, or None if it is missing or damaged: then the build is incomplete too."""
     try:
         return receipt_from_json(json.loads((build / RECEIPT_FILE).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

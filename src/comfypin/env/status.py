@@ -1,4 +1,4 @@
-"""Is the env still what its lock says? Every file by sha256, and each difference by the name of the pin it breaks."""
+"""Checks whether the env still matches its lock: every file by sha256, each difference by the name of its pin."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,9 @@ _CODE_SUFFIXES = (".py", ".pyc", ".so", ".pth", ".js", ".sh")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """One difference: a stable `kind` for machines, the pin it breaks, a sentence, and the files it is about."""
+    """Describes one difference: a stable `kind` for machines, the pin it breaks, a sentence, and the files it is
+    about.
+    """
 
     kind: str
     subject: str
@@ -50,7 +52,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvStatus:
-    """What was checked and what was found; `drifts` is empty where the env is what its lock says."""
+    """Says what was checked and found; `drifts` is empty if the env matches its lock."""
 
     home: Path
     folder: Path
@@ -70,9 +72,9 @@ class EnvStatus:
 
 
 def check_env(home: Home, lock: Lock | None) -> EnvStatus:
-    """Check the home's current env, against its receipt and, where one is given, a lock. Changes nothing.
+    """Check the home's current env against its receipt and, if one is given, a lock. Changes nothing.
 
-    Raises `NothingRealized` where there is no env at all.
+    Raises `NothingRealized` if there is no env at all.
     """
     if not home.current_link.is_symlink():
         raise NothingRealized(home=home.root)
@@ -95,7 +97,7 @@ def check_env(home: Home, lock: Lock | None) -> EnvStatus:
 
 
 def describe_changes(folder: Path, receipt: Receipt, changes: FileChanges) -> list[Drift]:
-    """File by file differences as differences of pins: ComfyUI, each node, each package, and what nobody asked for."""
+    """Turn differences of files into differences of pins: ComfyUI, each node, each package, and unknown additions."""
     by_subject = _PathGroups(receipt)
     for kind, paths in (("edited", changes.edited), ("missing", changes.missing), ("added", changes.added)):
         for path in paths:
@@ -113,7 +115,7 @@ def describe_changes(folder: Path, receipt: Receipt, changes: FileChanges) -> li
 
 
 class _PathGroups:
-    """Changed paths by the root they lie under: a node, ComfyUI, site-packages or the venv."""
+    """Groups changed paths by the root that contains them: a node, ComfyUI, site-packages or the venv."""
 
     def __init__(self, receipt: Receipt) -> None:
         self._roots = sorted(
@@ -156,7 +158,7 @@ def _source_drifts(folder: Path, subject: str, paths: Mapping[str, tuple[str, ..
 
 
 def _find_moved_commits(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    """A folder of ours has no .git; one that has was cloned or checked out by somebody."""
+    """Yield the nodes with a .git at another commit; our folders have none, so somebody cloned or checked out there."""
     for pin in (*receipt.nodes, receipt.comfyui):
         root = folder / _source_root(pin, receipt)
         commit = _read_head_commit(root / ".git")
@@ -187,7 +189,7 @@ def _find_bytecode_drift(folder: Path) -> Iterator[Drift]:
 
 
 def _find_strange_nodes(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    """Whatever lies in custom_nodes is loaded by ComfyUI, asked for or not."""
+    """Yield the nodes that are not in the lock: ComfyUI loads whatever is in custom_nodes."""
     ours = {pin.folder for pin in receipt.nodes}
     manifest = read_manifest(folder)
     shipped = (
@@ -250,7 +252,7 @@ def _content_drifts(
     records: Sequence[InstalledRecord],
     prefix: str,
 ) -> Iterator[Drift]:
-    """Packages of the right version with other files: edited by hand, or through a hard link in uv's cache."""
+    """Yield packages of the right version with other files: edited by hand, or through a hard link in uv's cache."""
     owner = {
         os.path.normpath(prefix + file): normalize_name(record.package_name)
         for record in records
@@ -289,14 +291,14 @@ def _content_drifts(
 
 
 def _folder_owner(path: str, receipt: Receipt) -> str:
-    """Whose a path in site-packages is that no RECORD names (any more), judged by its first folder."""
+    """Guess the package of a path in site-packages that no RECORD names (any more), from its first folder."""
     first = path.split("/", maxsplit=1)[0].removesuffix(".dist-info")
     guess = normalize_name(first.rpartition("-")[0] or first)
     return guess if guess in receipt.packages else first
 
 
 def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
-    """Where the env was made from other pins than this lock's: each pin that differs."""
+    """Return each pin that differs if the env was made from other pins than this lock's."""
     if receipt.env_digest == env_digest(lock):
         return []
     found: list[Drift] = []

@@ -18,7 +18,7 @@ _BYTECODE_FOLDER = "__pycache__/"
 
 
 def read_listing(path: Path) -> dict[str, str]:
-    """The byte-code that is vouched for: paths relative to the venv, each with its sha256."""
+    """Return the byte-code that the listing vouches for: paths relative to the venv, each with its sha256."""
     try:
         listed = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -27,17 +27,17 @@ def read_listing(path: Path) -> dict[str, str]:
 
 
 def drop_unlisted(names: Iterable[str], venv: Path, listing: Mapping[str, str]) -> None:
-    """Of the files that were linked into a venv, remove byte-code that is not what the listing says."""
+    """Remove byte-code from the files linked into a venv if it does not match the listing."""
     for name in names:
         if _BYTECODE_FOLDER in name and listing.get(name) != _hash_file(f"{venv}/{name}"):
             os.unlink(f"{venv}/{name}")  # noqa: PTH108
 
 
 def keep_bytecode(files: Iterable[str], venv: Path, folder: Path, path: Path) -> None:
-    """Link the byte-code of a package's sources from a venv to where the package is kept, then list it at `path`.
+    """Link a package's byte-code from a venv into the kept package, then list it at `path`.
 
-    `files` are the package's, relative to the venv. Where another file is kept, Python found it unfit: the new one goes
-    in its place.
+    `files` are the package's, relative to the venv. If another file is kept already, Python found it unfit: the new one
+    replaces it.
     """
     listing = read_listing(path)
     new = {}
@@ -50,7 +50,7 @@ def keep_bytecode(files: Iterable[str], venv: Path, folder: Path, path: Path) ->
 
 
 def _link_anew(source: str, target: str) -> bool:
-    """Make `target` the same file as `source`; False where it was already."""
+    """Make `target` the same file as `source`; return False if it was already."""
     # Strings throughout: there are thousands of files.
     try:
         os.link(source, target, follow_symlinks=False)
@@ -66,7 +66,7 @@ def _link_anew(source: str, target: str) -> bool:
 
 
 def _find_bytecode(files: Iterable[str], venv: Path) -> Iterator[str]:
-    """The byte-code that there is of these sources."""
+    """Yield the byte-code that exists for these sources."""
     stems: dict[str, set[str]] = {}
     for name in files:
         parent, _, source = name.rpartition("/")

@@ -32,7 +32,7 @@ _LINK_ERRORS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSU
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageCache:
-    """The packages that were installed for one kind of Python and machine (`platform`)."""
+    """Keeps the packages that were installed for one kind of Python and machine (`platform`)."""
 
     root: Path
     platform: str
@@ -48,7 +48,7 @@ class PackageCache:
             return {name: folder.name for (name, folder), whole in zip(kept.items(), linked, strict=True) if whole}
 
     def keep_packages(self, packages: Iterable[tuple[PackagePin, InstalledRecord]], site: Path, venv: Path) -> None:
-        """Keep packages that were installed and verified; nothing happens where the cache cannot share files with them.
+        """Keep packages that were installed and verified; do nothing if the cache cannot share files with the venv.
 
         `site` is the site-packages folder of the venv.
         """
@@ -96,7 +96,7 @@ class PackageCache:
                     keep_bytecode(names, venv, folder, _bytecode_listing(folder.parent))
 
     def has_package(self, pin: PackagePin) -> bool:
-        """Whether a package is kept."""
+        """Return whether a package is kept."""
         return self._find_kept(pin) is not None
 
     def drop_packages(self, packages: Iterable[PackagePin]) -> None:
@@ -105,7 +105,7 @@ class PackageCache:
             remove_package(self._package_folder(pin))
 
     def read_faults(self, pin: PackagePin) -> RecordFaults | None:
-        """What a wheel's own RECORD has wrong, as it was seen right after a download."""
+        """Return what a wheel's own RECORD has wrong, as noted right after a download."""
         try:
             faults = json.loads(self._faults_path(pin).read_bytes())
         except (OSError, ValueError):
@@ -137,7 +137,7 @@ class PackageCache:
 
 
 def list_cached_folders(root: Path) -> list[Path]:
-    """The folders of all packages that are kept below `root`, for whatever kind of Python."""
+    """Return the folders of all packages that are kept below `root`, for every kind of Python."""
     return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(_TEMPORARY_PREFIX))
 
 
@@ -152,7 +152,7 @@ def remove_package(folder: Path) -> None:
 
 
 def package_key(pin: PackagePin, platform: str) -> str:
-    """A package's name in the cache: what it is, for people, and a digest of all that decides which bytes it has."""
+    """Return a package's name in the cache: readable, then a digest of everything that decides its bytes."""
     facts = (
         normalize_name(pin.name),
         pin.version,
@@ -164,19 +164,19 @@ def package_key(pin: PackagePin, platform: str) -> str:
 
 
 def _bytecode_listing(folder: Path) -> Path:
-    """Where it says which byte-code is kept with a package."""
+    """Return the path of the listing that says which byte-code is kept with a package."""
     return folder.with_name(f"{folder.name}.pyc.json")
 
 
 def _link_package(folder: Path, venv: Path) -> bool:
-    """Link a kept package into the venv, with the byte-code that is vouched for; False where that cannot be."""
+    """Link a kept package into the venv with its listed byte-code; return False if that is not possible."""
     made = _link_tree(folder, venv)
     drop_unlisted(made or (), venv, read_listing(_bytecode_listing(folder.parent)))
     return made is not None
 
 
 def _link_tree(folder: Path, venv: Path) -> list[str] | None:
-    """Link a tree's files into the venv; None, and nothing left, where one of them has its place taken or is gone."""
+    """Link a tree's files into the venv; return None, and leave nothing, if a file exists already or is gone."""
     # Strings throughout: there are tens of thousands of files.
     root, target = str(folder), str(venv)
     made: list[str] = []
@@ -211,7 +211,7 @@ def _link_file(source: str, target: str) -> None:
 
 
 def _walk_tree(root: str, target: str) -> Iterator[str]:
-    """Every regular file of a tree by its relative name, after its folder was made under `target`."""
+    """Yield every regular file of a tree by its relative name, after making its folder under `target`."""
     waiting = [""]
     while waiting:
         prefix = waiting.pop()

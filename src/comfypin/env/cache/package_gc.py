@@ -1,8 +1,8 @@
-"""Packages in the caches that no kept lock pins and no env shares any more: found beside what else goes, then removed.
+"""Finds packages in the caches that no kept lock pins and no env shares any more, and removes them.
 
 An env keeps its files whatever goes here. A package goes from the cache of installed ones and from uv's own, or its
-bytes would stay. uv's cache is ours only where UV_CACHE_DIR does not name another; a name is taken out of it as a
-whole, since uv has no smaller unit, so it stays where that would cost a kept lock a download.
+bytes would stay. uv's cache is ours only if UV_CACHE_DIR does not name another. uv can only remove a name as a whole,
+so a name stays if removing it would cost a kept lock a download.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Inode = tuple[int, int]
 
 @dataclass
 class LinkCounts:
-    """How many names each file still has, as one folder after the other goes: its bytes are free with the last."""
+    """Counts the names that each file still has as folders go one by one: its bytes are free with the last."""
 
     remaining: dict[Inode, int] = field(default_factory=dict)
 
@@ -38,7 +38,7 @@ class LinkCounts:
         return freed
 
     def has_other_links(self, folder: Path, going: Mapping[Inode, int]) -> bool:
-        """Whether a file of the folder has more names than those that are going."""
+        """Return whether a file of the folder has more names than those that are going."""
         return any(
             self.remaining.get(inode := (status.st_dev, status.st_ino), status.st_nlink) > going[inode]
             for status in _walk_files(folder)
@@ -47,7 +47,7 @@ class LinkCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnneededPackages:
-    """What of the caches can go: folders of installed packages, and names in uv's cache with their folders there."""
+    """Holds what can go from the caches: folders of installed packages, and names in uv's cache with their folders."""
 
     installed: tuple[Path, ...]
     in_uv: Mapping[str, tuple[Path, ...]]
@@ -84,7 +84,7 @@ def remove_from_uv(places: SourceLocations, names: Iterable[str]) -> None:
 
 
 def _list_uv_archives(places: SourceLocations, staying: Collection[str]) -> dict[str, tuple[Path, ...]]:
-    """The wheels that are unpacked in uv's cache, by normalized name, without those that stay."""
+    """Return the wheels that are unpacked in uv's cache by normalized name, without those that stay."""
     if places.named_uv_cache is not None:
         return {}
     found: dict[str, tuple[Path, ...]] = {}

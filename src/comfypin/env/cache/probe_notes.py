@@ -23,13 +23,13 @@ _VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeNotes:
-    """The notes of probes that went well, in a folder of the cache; each says of which env it is."""
+    """Reads and writes the notes of successful probes, in a folder of the cache; each note names its env."""
 
     folder: Path
     env: Digest
 
     def find_result(self, manifest: FileManifest, python: Interpreter) -> ProbeResult | None:
-        """What an earlier probe of exactly this learned, or None."""
+        """Return what an earlier probe of exactly these bytes learned, or None."""
         try:
             folders = json.loads(self._note_path(manifest, python).read_bytes())["model_folders"]
             return ProbeResult(model_folders={str(name): tuple(map(str, paths)) for name, paths in folders.items()})

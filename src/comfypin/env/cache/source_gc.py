@@ -17,7 +17,7 @@ from comfypin.tools.git import list_submodules
 
 
 def find_unneeded_commits(places: SourceLocations, kept: Sequence[Lock]) -> list[Path]:
-    """The bare repositories of commits that no kept lock means. Changes nothing."""
+    """Return the bare repositories of commits that no kept lock pins. Changes nothing."""
     needed = set(_needed_commits(places.commit_source.cache, kept))
     return [
         path
@@ -27,13 +27,13 @@ def find_unneeded_commits(places: SourceLocations, kept: Sequence[Lock]) -> list
 
 
 def find_unneeded_archives(places: SourceLocations, kept: Sequence[Lock]) -> list[Path]:
-    """The archives of nodes that no kept lock means. Changes nothing."""
+    """Return the archives of nodes that no kept lock pins. Changes nothing."""
     needed = {node.sha256.hex for lock in kept for node in lock.custom_nodes if node.archive and node.sha256}
     return [path for path in sorted(places.archives.glob("*.zip")) if path.stem not in needed]
 
 
 def find_unneeded_notes(places: SourceLocations, kept: Sequence[Lock]) -> list[Path]:
-    """The notes of starts of envs that no kept lock means. Changes nothing."""
+    """Return the notes about starts of envs that no kept lock describes. Changes nothing."""
     needed = {env_digest(lock).hex for lock in kept}
     return [path for path in sorted(places.probe_notes.glob("*.json")) if _read_note_env(path) not in needed]
 

@@ -23,9 +23,9 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvBuilder:
-    """One build in the making: where, of what, from where, and whom to tell.
+    """Makes one build in `build_folder` from a recipe, and reports its progress.
 
-    `force_probe` starts ComfyUI also where exactly these bytes have started on this machine before.
+    `force_probe` starts ComfyUI even if exactly these bytes have started on this machine before.
     """
 
     build_folder: Path
@@ -60,7 +60,9 @@ class EnvBuilder:
     def _keep_and_probe(
         self, installer: PackageInstaller, found: VerifiedFiles, installed: LinkedPackages
     ) -> tuple[bool, Mapping[str, tuple[str, ...]]]:
-        """Keep the packages, and start ComfyUI unless it is known to start: whether it was, and its model folders."""
+        """Keep the packages, and start ComfyUI unless these bytes have started before; return whether they had, and the
+        model folders.
+        """
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") as pool:
             kept = pool.submit(installer.keep_packages, found, installed)
             known = self._find_earlier_probe(found.manifest)
@@ -82,11 +84,11 @@ class EnvBuilder:
         return ProbeNotes(folder=self.locations.probe_notes, env=self.recipe.env_digest)
 
     def _find_earlier_probe(self, manifest: FileManifest) -> ProbeResult | None:
-        """What starting ComfyUI told when the same bytes were started here before."""
+        """Return the result of an earlier probe of the same bytes on this machine, or None."""
         return None if self.force_probe else self._probe_notes.find_result(manifest, self.recipe.interpreter)
 
     def _run_probe(self, found: VerifiedFiles) -> ProbeResult:
-        """What starting ComfyUI tells."""
+        """Start ComfyUI and return what the probe learned."""
         self.report("Starting ComfyUI to import every node.")
         probed = probe_env(
             self.build_folder, [node.folder for node in self.recipe.nodes], self.recipe.interpreter.markers
@@ -105,7 +107,7 @@ class EnvBuilder:
 
 
 def make_receipt(recipe: EnvRecipe, manifest: FileManifest, model_folders: Mapping[str, tuple[str, ...]]) -> Receipt:
-    """The receipt of a build that was made from the recipe (pure)."""
+    """Return the receipt of a build that was made from the recipe (pure)."""
     python = recipe.interpreter
     return Receipt(
         env_digest=recipe.env_digest,

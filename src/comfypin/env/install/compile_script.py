@@ -38,7 +38,7 @@ _MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def find_imports(source: str, package: str) -> Iterator[str]:
-    """The modules that a module of this package names in the import statements that importing it reaches."""
+    """Yield the modules named in the import statements that importing this module executes."""
     is_open = True
     for line in _IMPORT_LINES.finditer(source):
         if not line["indent"] and (line["closed"] or line["open"]):
@@ -67,7 +67,7 @@ def _absolute_name(name: str, package: str) -> str | None:
 
 
 class Compiler:
-    """Follows imports through the folders that it was told of, and compiles each module once."""
+    """Follows imports through the folders that it was given, and compiles each module once."""
 
     def __init__(self, site: str, temporary: str) -> None:
         self._site = site
@@ -100,7 +100,7 @@ class Compiler:
                 self._wanted.extend(self._waiting.pop(name, ()))
 
     def _leave_package(self, name: str) -> None:
-        """Parts of one package, or packages that fight for a file: left to the start itself."""
+        """Leave a name to the start itself: several wheels have it, as parts of one package or as rivals for a file."""
         self._places[name] = ("", "")
         for path in self._made.pop(name, ()):
             os.unlink(path)  # noqa: PTH108
@@ -120,7 +120,7 @@ class Compiler:
                 self._compile_file(f"{comfyui}/{path}", f"{comfyui}/{path}", package="")
 
     def compile_next(self) -> bool:
-        """Do one module. False where there is nothing to do now."""
+        """Compile one module; return False if there is nothing to do now."""
         if not self._wanted:
             return False
         name = self._wanted.popleft()

@@ -25,7 +25,7 @@ def require_space(folder: Path, need_bytes: int, *, what: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceNeed:
-    """So many bytes in a folder, and for what."""
+    """Says how many bytes a folder needs, and for what."""
 
     folder: Path
     size_bytes: int
@@ -33,7 +33,7 @@ class SpaceNeed:
 
 
 def require_space_to_build(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> None:
-    """Raise `NoRoomForEnv` where `list_space_needs` are not met."""
+    """Raise `NoRoomForEnv` unless `list_space_needs` are met."""
     if min(free_bytes(home), free_bytes(uv_cache)) >= PLENTY_BYTES:
         return
     for need in list_space_needs(home, uv_cache, packages, offline=offline):
@@ -41,9 +41,9 @@ def require_space_to_build(home: Path, uv_cache: Path, packages: Sequence[Packag
 
 
 def list_space_needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> list[SpaceNeed]:
-    """What the home must hold of an env, and uv's cache of what it has to unpack: the packages that are not there yet.
+    """Return what an env needs in its home, and in uv's cache for the packages that are not there yet.
 
-    On one file system a package that uv unpacks is linked into the env, so it is there once.
+    On one file system a package that uv unpacks is linked into the env, so it takes its space once.
     """
     unpacked = sum(unpacked_sizes(packages, offline=offline))
     found = [SpaceNeed(folder=home, size_bytes=SOURCE_BYTES + unpacked, what="Realizing this lock")]
@@ -53,7 +53,7 @@ def list_space_needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin],
 
 
 def file_system_id(path: Path) -> int:
-    """The file system that holds a path, or would."""
+    """Return the device number of the file system that holds a path, or would hold it."""
     while not path.exists():
         path = path.parent
     return path.stat().st_dev

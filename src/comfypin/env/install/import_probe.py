@@ -33,7 +33,7 @@ _SWITCHES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What a probe that went well learned: the model folders ComfyUI and its nodes look into."""
+    """Holds what a successful probe learned: the model folders that ComfyUI and its nodes look into."""
 
     model_folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -64,12 +64,12 @@ def probe_env(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> 
 
 
 def probe_digest() -> Digest:
-    """One digest of all that we do to probe: a probe of another kind may find other things."""
+    """Return one digest of all code that probes: another probe may find other things."""
     return Digest.of(_SCRIPT.read_bytes() + Path(__file__).read_bytes())
 
 
 def start_arguments(comfyui: Path, scratch: str) -> list[str]:
-    """The switches that make this ComfyUI load everything and end; none where it has no such switch."""
+    """Return the switches that make this ComfyUI load everything and exit; none if it has no such switch."""
     try:
         known = (comfyui / "comfy" / "cli_args.py").read_text(encoding="utf-8")
     except OSError:
@@ -84,7 +84,7 @@ def start_arguments(comfyui: Path, scratch: str) -> list[str]:
 
 
 def required_distributions(path: Path, markers: Mapping[str, str]) -> list[str]:
-    """The distributions that a requirements file asks for on this machine; lines that are not PEP 508 are left out."""
+    """Return the distributions that a requirements file needs on this machine; skips lines that are not PEP 508."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     names = []
@@ -103,7 +103,7 @@ def required_distributions(path: Path, markers: Mapping[str, str]) -> list[str]:
 
 
 def _probe_environment(build: Path, scratch: str) -> dict[str, str]:
-    """Nothing of the user's Python, no GPU work, nothing written to the user's home by what is imported."""
+    """Return an environment without the user's Python settings or GPU work, and with temporary files in `scratch`."""
     path = f"{build / VENV_FOLDER / 'bin'}:{clean_environment().get('PATH', '')}"
     quiet = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     return {**clean_environment(), **quiet, "PATH": path, "VIRTUAL_ENV": str(build / VENV_FOLDER), "TMPDIR": scratch}

@@ -24,7 +24,7 @@ _PRESTARTUP = re.compile(r"Failed to execute startup-script: (?P<path>.+?) / (?P
 
 
 class ProbeReport:
-    """The report file, a line at a time, flushed so that a crash loses nothing."""
+    """Writes the report file line by line, flushed so that a crash loses nothing."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115, PTH123
@@ -40,7 +40,7 @@ class ProbeReport:
 
 
 class LogWatch(logging.Handler):
-    """ComfyUI says in its log which nodes it could not import; nothing else of it does."""
+    """Reads ComfyUI's log, which is the only place that names the nodes it could not import."""
 
     def __init__(self, report: ProbeReport, nodes: List[str]) -> None:  # noqa: UP006
         super().__init__(logging.INFO)
@@ -60,7 +60,7 @@ class LogWatch(logging.Handler):
 
 
 def node_of_path(path: str, nodes: List[str]) -> Optional[str]:  # noqa: UP006, UP045
-    """The node that a path lies in."""
+    """Return the node that contains a path, or None."""
     parts = path.replace("\\", "/").split("/")
     return next((f"node {node}" for node in nodes if node in parts), None)
 
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def check_requirement(report: ProbeReport, name: str) -> None:
-    """Is the distribution there, and can what it brings be imported?"""
+    """Report a requirement that is missing, or whose modules cannot be imported."""
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -122,7 +122,7 @@ def check_requirement(report: ProbeReport, name: str) -> None:
 
 
 def top_level_modules(distribution: importlib.metadata.Distribution) -> Iterator[str]:
-    """The packages and modules that a distribution puts on the path."""
+    """Return the packages and modules that a distribution puts on the path."""
     found = set()
     for file in distribution.files or ():
         parts = file.parts
@@ -176,7 +176,7 @@ def import_node(report: ProbeReport, path: str, node: str) -> None:
 
 
 def model_folders() -> Dict[str, List[str]]:  # noqa: UP006
-    """The names ComfyUI looks models up by, each with its folders relative to the models folder."""
+    """Return the names that ComfyUI looks models up by, each with its folders relative to the models folder."""
     paths = sys.modules.get("folder_paths")
     root = getattr(paths, "models_dir", None)
     known = getattr(paths, "folder_names_and_paths", None)
@@ -194,7 +194,7 @@ def model_folders() -> Dict[str, List[str]]:  # noqa: UP006
 
 
 def describe_error(error: BaseException) -> str:
-    """An exception as one line."""
+    """Return an exception as one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 

@@ -92,7 +92,9 @@ def _require_same_packages(node: NodePin, before: dict[str, str], after: dict[st
 
 
 def _stamp_sources(build: Path, node: NodePin) -> dict[str, FileStamp]:
-    """How the files of ComfyUI and of the other nodes stand. A script may add to them, and do as it likes at home."""
+    """Return the stamps of ComfyUI and the other nodes. A script may add files there, and change its own node
+    freely.
+    """
     own = f"{node_folder(node)}/"
     return {path: stamp for path, stamp in stamp_files(build, COMFYUI_FOLDER).items() if not path.startswith(own)}
 

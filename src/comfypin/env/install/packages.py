@@ -1,4 +1,4 @@
-"""Puts a lock's packages into a build's venv: linked where they are kept already, by uv where not, then verified."""
+"""Puts a lock's packages into a build's venv: linked if they are kept already, else installed by uv, then verified."""
 
 import os
 import re
@@ -48,14 +48,14 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkedPackages:
-    """What was linked: the sha256 that each RECORD must have, by normalized name."""
+    """Holds the sha256 that the RECORD of each linked package must have, by normalized name."""
 
     record_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedFiles:
-    """Every file of a build, the packages' RECORDs, and by dist-info folder the files that differ from them."""
+    """Holds every file of a build, the packages' RECORDs, and the files that differ from them, by dist-info folder."""
 
     manifest: FileManifest
     stamps: Mapping[str, FileStamp]
@@ -65,7 +65,7 @@ class VerifiedFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageInstaller:
-    """The packages of one build in the making."""
+    """Installs and verifies the packages of one build."""
 
     build_folder: Path
     recipe: EnvRecipe
@@ -73,7 +73,9 @@ class PackageInstaller:
     report: Report
 
     def install_packages(self, unpacked: Callable[[str], None] = lambda _: None) -> LinkedPackages:
-        """Install all packages; `unpacked` is told of folders with new ones. Raises what `explain_failure` makes."""
+        """Install all packages, reporting each folder that uv unpacks to `unpacked`. Raises what `explain_failure`
+        returns.
+        """
         packages = self.recipe.packages
         if not packages:
             return LinkedPackages()
@@ -85,7 +87,7 @@ class PackageInstaller:
         return LinkedPackages(record_digests=linked)
 
     def verify_files(self, installed: LinkedPackages) -> VerifiedFiles:
-        """All files, every installed one equal to its RECORD; what a cache has wrong is downloaded again, once."""
+        """Return all files once every package matches its RECORD; downloads damaged cached packages again, once."""
         found = self._survey_files()
         wrong = self._find_damaged(found, installed.record_digests)
         return self._repair_packages(wrong) if wrong else found
@@ -174,7 +176,7 @@ class PackageInstaller:
         return str(self._site_packages.relative_to(self.build_folder))
 
     def _find_damaged(self, found: VerifiedFiles, linked: Mapping[str, str]) -> dict[str, str]:
-        """An example of what is not what its RECORD says, by normalized name."""
+        """Return one example of a mismatch with its RECORD for each damaged package, by normalized name."""
         wrong = {_distribution_name(folder): f"{folder}: {paths[0]}" for folder, paths in found.mismatches.items()}
         for record in found.records:
             # A linked RECORD may itself have been changed, through a link of another env.
@@ -204,7 +206,7 @@ class PackageInstaller:
         return found
 
     def _find_known_faults(self, found: VerifiedFiles) -> frozenset[str]:
-        """The packages that differ from their RECORD exactly as their wheel does, by normalized name."""
+        """Return the packages that differ from their RECORD exactly as their wheel does, by normalized name."""
         return frozenset(
             normalize_name(pin.name)
             for pin in self.recipe.packages
@@ -213,7 +215,9 @@ class PackageInstaller:
         )
 
     def _package_faults(self, pin: PackagePin, found: VerifiedFiles) -> RecordFaults | None:
-        """The files of a package that are not what its RECORD says, as they are, and that RECORD."""
+        """Return the digests of a package's files that do not match its RECORD, and of that RECORD; None if all
+        match.
+        """
         for record in found.records:
             if record.folder in found.mismatches and normalize_name(record.package_name) == normalize_name(pin.name):
                 files = (f"{record.folder}/RECORD", *found.mismatches[record.folder])
@@ -221,7 +225,7 @@ class PackageInstaller:
         return None
 
     def _file_sha256(self, found: VerifiedFiles, path: str) -> str | None:
-        """The digest that a file has, by its path in RECORDs; None where there is none."""
+        """Return a file's digest by its path in RECORDs, or None if it does not exist."""
         fact = found.manifest.files.get(os.path.normpath(f"{self._site_prefix}/{path}"))
         return fact.sha256 if fact else None
 
@@ -231,14 +235,14 @@ def _distribution_name(dist_info: str) -> str:
 
 
 def list_vendored_wheels(places: SourceLocations) -> dict[str, Path]:
-    """The files of a vendor folder by name."""
+    """Return the files of a vendor folder by name."""
     if places.vendor is None or not places.vendor.wheels_folder.is_dir():
         return {}
     return {path.name: path for path in places.vendor.wheels_folder.iterdir() if path.is_file()}
 
 
 def choose_built_wheel(pin: PackagePin, places: SourceLocations, interpreter: Interpreter) -> PackagePin:
-    """The pin itself, or of a package without a wheel the one that the vendor folder has for this Python."""
+    """Return the pin, or for a package without a wheel a pin of the vendor folder's wheel for this Python."""
     if places.vendor is None:
         return pin
     for source in pin.sha256:
@@ -250,7 +254,7 @@ def choose_built_wheel(pin: PackagePin, places: SourceLocations, interpreter: In
 
 
 def forget_origin(dist_info: Path) -> None:
-    """Drop the notes of where a wheel came from: the same lock gives the same bytes, from any mirror or folder."""
+    """Remove the notes about a wheel's origin: the same lock gives the same bytes, from any mirror or folder."""
     notes = [dist_info / name for name in ("direct_url.json", "uv_cache.json", "uv_build.json")]
     if not any(note.exists() for note in notes):
         return
@@ -265,7 +269,7 @@ def forget_origin(dist_info: Path) -> None:
 
 
 def explain_failure(done: FinishedProcess, recipe: EnvRecipe, places: SourceLocations, where: Path) -> Exception:
-    """Why uv did not install, as one of our errors."""
+    """Return the error that says why uv did not install."""
     said = " ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
     reason = re.sub(r"^(error: )+", "", re.sub(r"[×╰─▶├│]+ ?", "", said))[-1500:]
     if re.search(r"hash mismatch", said, re.I):

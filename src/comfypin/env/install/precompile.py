@@ -1,8 +1,8 @@
-"""Compiles packages while uv still installs others, so that the start that tries the env has less to do.
+"""Compiles packages while uv still installs others, so that the first start of the env has less to do.
 
-It is a process of the env's kind of Python, at the lowest priority; docs/architecture.md, "Env", says what for. What
-it makes is Python's own byte-code, with the size and time of its source: where the source in the env is not that very
-file, Python compiles it again.
+It is a process of the env's own Python version, at the lowest priority; docs/architecture.md, "Env", says why. It makes
+Python's own byte-code, with the size and time of its source: if the source in the env is another file, Python compiles
+it again.
 """
 
 import contextlib
@@ -39,14 +39,14 @@ class Precompiler:
         self.stop()
 
     def add_unpacked(self, folder: str) -> None:
-        """A wheel has been unpacked there."""
+        """Take up the wheel that was unpacked in `folder`; the first one starts the process."""
         with self._guard:
             if self._process is None and not self._over:
                 self._start_process()
             self._send_line({"unpacked": folder})
 
     def add_comfyui(self, comfyui: Path, packages: Sequence[str]) -> None:
-        """ComfyUI and its nodes are there; the probe tries these distributions first."""
+        """Take up ComfyUI and its nodes, and the distributions that the probe tries first."""
         first = [comfyui / "main.py", *comfyui.glob("custom_nodes/*/__init__.py"), *comfyui.glob("comfy_extras/*.py")]
         names: list[JsonValue] = [str(path.relative_to(comfyui)) for path in first if path.is_file()]
         with self._guard:

@@ -22,7 +22,7 @@ from comfypin.tools.vendor_folder import VendorFolder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLocations:
-    """Where sources may come from: the cache, a vendor folder, and (unless offline) the network."""
+    """Says what sources may come from: the cache, a vendor folder, and (unless offline) the network."""
 
     cache: Path
     vendor: VendorFolder | None = None
@@ -32,27 +32,27 @@ class SourceLocations:
 
     @property
     def uv_cache(self) -> Path:
-        """uv's cache: the user's own if it is named, else one of ours, which no other venv shares files with."""
+        """Return uv's cache: the user's own if it is named, else one of ours, whose files no other venv shares."""
         return self.named_uv_cache or (self.cache / "uv").absolute()
 
     @property
     def package_cache(self) -> Path:
-        """The cache of installed packages."""
+        """Return the cache of installed packages."""
         return self.cache / "packages"
 
     @property
     def archives(self) -> Path:
-        """The archives of nodes from the registry, by digest."""
+        """Return the folder of node archives from the registry, named by digest."""
         return self.cache / "archives"
 
     @property
     def probe_notes(self) -> Path:
-        """The notes of which envs have started here."""
+        """Return the folder of notes about envs that have started here."""
         return self.cache / "probes"
 
     @property
     def commit_source(self) -> CommitSource:
-        """The git side of it."""
+        """Return the source of git commits."""
         bundles = self.vendor.bundles_folder if self.vendor else None
         return CommitSource(cache=(self.cache / "git").absolute(), bundles=bundles, offline=self.offline)
 

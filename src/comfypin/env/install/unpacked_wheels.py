@@ -1,7 +1,7 @@
-"""Tells of each wheel that uv has unpacked while it is still at work on others.
+"""Reports each wheel that uv has unpacked while uv still works on others.
 
-uv unpacks each wheel aside and renames the folder into its cache. Where uv keeps its cache in another way, nothing is
-told.
+uv unpacks each wheel aside and renames the folder into its cache. If uv keeps its cache in another way, nothing is
+reported.
 """
 
 import contextlib

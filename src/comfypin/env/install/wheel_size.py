@@ -1,4 +1,4 @@
-"""How much disk packages take once unpacked: read from the end of each wheel, where it lists what it holds."""
+"""Reads how much disk packages take once unpacked from the end of each wheel, which lists its files."""
 
 import io
 import zipfile
@@ -22,8 +22,9 @@ _TIMEOUT_S = 10.0
 
 
 def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool) -> list[int]:
-    """What the packages' files take on a disk, in bytes: read from their wheels, here or on their servers; 0 where
-    nobody says. A server that gives only a whole wheel's size makes it an estimate.
+    """Return the bytes that each package takes on a disk, read from its wheel, here or on its server; 0 if unknown.
+
+    If a server only gives a whole wheel's size, the result is an estimate.
     """
     import urllib3
 
@@ -50,13 +51,13 @@ def _size_at_server(pool: "urllib3.PoolManager", url: str) -> int:
 
 
 def _size_from_listing(file: io.BufferedReader) -> int:
-    """The size of a wheel's files, in whole blocks of a disk."""
+    """Return the size of a wheel's files, in whole blocks of a disk."""
     with file, zipfile.ZipFile(file) as wheel:
         return sum(-(-member.file_size // BLOCK_BYTES) * BLOCK_BYTES for member in wheel.infolist())
 
 
 class RemoteWheel(io.RawIOBase):
-    """A file on an HTTP server, of which parts are read; its end is fetched at once."""
+    """Reads parts of a file on an HTTP server; fetches its end at once."""
 
     def __init__(self, pool: "urllib3.PoolManager", url: str) -> None:
         self._pool, self._url, self._at = pool, url, 0

@@ -32,7 +32,7 @@ _UNSAFE_NAME = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")
 
 @dataclass(frozen=True, slots=True)
 class PlacedFrame:
-    """A frame: where it is in the pack, its compressed and raw sizes, its sha256 (compressed).
+    """Places a frame in the pack: its offset, its compressed and raw sizes, and its sha256 (compressed).
 
     It begins with byte `file_offset` of file number `first_file`.
     """
@@ -47,7 +47,7 @@ class PlacedFrame:
 
 @dataclass(frozen=True, slots=True)
 class PackedFrame:
-    """What the index says of a frame; the rest follows from the order."""
+    """Holds what the index says about a frame; the rest follows from the order."""
 
     packed_size: int
     size: int
@@ -56,7 +56,9 @@ class PackedFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackIndex:
-    """All of a pack but its bytes. `files` are path, size, executable; `receipt` is the JSON of the env's receipt."""
+    """Holds all of a pack but its bytes. `files` are path, size, executable; `receipt` is the JSON of the env's
+    receipt.
+    """
 
     folders: tuple[str, ...]
     files: tuple[tuple[str, int, bool], ...]
@@ -66,11 +68,11 @@ class PackIndex:
 
     @property
     def size_bytes(self) -> int:
-        """The size of all files when they are unpacked."""
+        """Return the size of all files when they are unpacked."""
         return sum(size for _, size, _ in self.files)
 
     def placed_frames(self) -> Iterator[PlacedFrame]:
-        """The frames with their places in the pack, and in the files."""
+        """Yield the frames with their offsets in the pack and in the files."""
         offset, number, within = len(MAGIC), 0, 0
         for frame in self.frames:
             yield PlacedFrame(offset, frame.packed_size, frame.size, frame.sha256, number, within)
@@ -82,7 +84,9 @@ class PackIndex:
 
 
 def frame_segments(files: Sequence[tuple[str, int, bool]], frame: PlacedFrame) -> Iterator[tuple[int, int, int]]:
-    """The parts of files that a frame holds, in order: file number, offset in the file, size. Empty files are none."""
+    """Yield the parts of files that a frame holds, in order: file number, offset in the file, size. Skips empty
+    files.
+    """
     number, offset, left = frame.first_file, frame.file_offset, frame.size
     while left:
         size = min(files[number][1] - offset, left)
@@ -93,12 +97,12 @@ def frame_segments(files: Sequence[tuple[str, int, bool]], frame: PlacedFrame) -
 
 
 def index_limit(packed_size: int) -> int:
-    """The most bytes that an index of this compressed size may come to."""
+    """Return the most bytes that an index of this compressed size may unpack to."""
     return min(MAX_INDEX_BYTES, max(_LEAST_INDEX_BYTES, MAX_INDEX_RATIO * packed_size))
 
 
 def encode_index(index: PackIndex) -> bytes:
-    """The index as JSON; the caller compresses it."""
+    """Return the index as JSON; the caller compresses it."""
     tree = {
         "folders": index.folders,
         "files": index.files,
@@ -132,7 +136,7 @@ def decode_index(data: bytes) -> PackIndex:
 
 
 def _check_names(index: PackIndex) -> None:
-    """Every name stays inside, once; every file's folder is listed, so nothing is written through a link."""
+    """Require that every name stays inside, once, and that every file's folder is listed, so nothing follows a link."""
     folders = set(index.folders)
     names = [*index.folders, *(path for path, _, _ in index.files), *(path for path, _ in index.links)]
     if len(set(names)) != len(names):
@@ -149,7 +153,7 @@ def _check_names(index: PackIndex) -> None:
 
 
 def _check_sizes(index: PackIndex) -> None:
-    """The frames hold as many bytes as the files have."""
+    """Require that the frames hold as many bytes as the files have."""
     if any(size < 0 for _, size, _ in index.files):
         raise ValueError("a file has less than no bytes")
     if any(frame.packed_size <= 0 or not 0 < frame.size <= MAX_FRAME_BYTES for frame in index.frames):
@@ -161,5 +165,5 @@ def _check_sizes(index: PackIndex) -> None:
 
 
 def _packed_limit(size: int) -> int:
-    """The most bytes that zstd makes of so many; `ZSTD_COMPRESSBOUND`, rounded up."""
+    """Return the most bytes that zstd makes of `size` bytes; `ZSTD_COMPRESSBOUND`, rounded up."""
     return size + (size >> 7) + 1024

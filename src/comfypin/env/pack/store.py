@@ -22,16 +22,16 @@ class PackStore(Protocol):
     """Keeps env packs."""
 
     def find_pack(self, name: str) -> str | None:
-        """The address of the pack of this name, or None. Raises `StorageError`."""
+        """Return the address of the pack of this name, or None. Raises `StorageError`."""
 
     def unpack_env(self, name: str, folder: Path, *, key: str) -> Receipt:
-        """Unpack into an empty folder, verified; the receipt it carries, not written.
+        """Unpack into an empty folder and verify; return the pack's receipt, which is not written.
 
         Raises `PackDamaged`, `PackUnfit`, `NoRoomForEnv`, `StorageError`.
         """
 
     def publish_env(self, build: Path, name: str, *, replace: bool = False) -> str:
-        """Pack a build and store it, unless it is there; its address.
+        """Pack a build and store it unless it is stored already; return its address.
 
         Raises `StorageError`, `BuildChanged`, `DiskFull`.
         """
@@ -66,7 +66,7 @@ class FolderPackStore:
 
 @dataclass(frozen=True, slots=True)
 class _BucketPack:
-    """A pack in a bucket, read by ranges."""
+    """Reads a pack in a bucket by ranges."""
 
     store: ObjectStore
     key: str

@@ -21,27 +21,27 @@ _PIECE_BYTES = 256 << 10
 
 
 class PackSource(Protocol):
-    """The bytes of a pack, wherever it is."""
+    """Reads the bytes of a pack, wherever it is."""
 
     @property
     def where(self) -> str:
-        """Its address, for messages."""
+        """Return its address, for messages."""
 
     @property
     def size_bytes(self) -> int:
-        """Its size."""
+        """Return its size."""
 
     @property
     def readers(self) -> int:
-        """How many threads should read it at once."""
+        """Return how many threads should read it at once."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """These bytes, fewer only where the pack ends. Raises `StorageError`."""
+        """Return these bytes, fewer only if the pack ends. Raises `StorageError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackFile:
-    """A pack as a file of a disk or volume."""
+    """Reads a pack that is a file on a disk or volume."""
 
     where: str
     size_bytes: int
@@ -49,7 +49,7 @@ class PackFile:
 
     @property
     def readers(self) -> int:
-        """Two a core: while one waits for the disk, or for the interpreter, another works."""
+        """Return two for each core: while one waits for the disk, or for the interpreter, another works."""
         return 2 * (os.cpu_count() or 2)
 
     def read(self, offset: int, size: int) -> bytes:
@@ -58,7 +58,7 @@ class PackFile:
 
 @contextlib.contextmanager
 def open_pack(path: Path) -> Iterator[PackFile]:
-    """Open a pack that lies in a folder."""
+    """Open a pack in a folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield PackFile(str(path), os.fstat(descriptor).st_size, descriptor)
@@ -67,7 +67,7 @@ def open_pack(path: Path) -> Iterator[PackFile]:
 
 
 def read_index(source: PackSource) -> PackIndex:
-    """The index of a pack, verified. Raises `PackDamaged`."""
+    """Return the index of a pack, verified. Raises `PackDamaged`."""
     import zstandard
 
     end = _read_exactly(source, source.size_bytes - TRAILER.size, TRAILER.size)
@@ -93,7 +93,7 @@ def read_index(source: PackSource) -> PackIndex:
 def unpack_pack(source: PackSource, folder: Path, *, key: str) -> Receipt:
     """Unpack into an empty folder, and return the receipt that the pack carries (it is not written).
 
-    Raises `PackDamaged`, `PackUnfit` where it is a pack of another env than `key`, `NoRoomForEnv`.
+    Raises `PackDamaged`, `PackUnfit` if it is not a pack of the env `key`, `NoRoomForEnv`.
     """
     index = read_index(source)
     try:
@@ -137,7 +137,7 @@ def _write_frame(source: PackSource, index: PackIndex, frame: PlacedFrame, folde
 
 
 def _write_segments(pieces: Iterator[memoryview], index: PackIndex, frame: PlacedFrame, folder: str) -> None:
-    """Write a frame's bytes to the files that they are of. Raises `ValueError` if they are too few or too many."""
+    """Write a frame's bytes to their files. Raises `ValueError` if there are too few or too many."""
     piece = memoryview(b"")
     for number, offset, size in frame_segments(index.files, frame):
         path, whole_size, executable = index.files[number]
@@ -160,7 +160,7 @@ def _write_segments(pieces: Iterator[memoryview], index: PackIndex, frame: Place
 
 
 def _decompress_pieces(packed: bytes, *, limit: int) -> Iterator[memoryview]:
-    """A frame's bytes in small pieces, whatever size its own header claims: the header is not believed.
+    """Yield a frame's bytes in small pieces, whatever size its own header claims: the header is not believed.
 
     Raises `ValueError` if there are more than `limit`, `ZstdError` if it is damaged.
     """

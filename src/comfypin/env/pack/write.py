@@ -23,7 +23,9 @@ COMPRESSION_LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class _PackMember:
-    """A file to be packed: its name in the pack, where it is, and its size and digest (None: not in the manifest)."""
+    """Describes a file to be packed: its name in the pack, its path, its size and digest (None: not in the
+    manifest).
+    """
 
     path: str
     source: Path
@@ -33,9 +35,9 @@ class _PackMember:
 
 
 def write_pack(build: Path, path: Path) -> None:
-    """Pack a whole build into one file; whole or not at all.
+    """Pack a whole build into one file, completely or not at all.
 
-    Raises `NothingRealized` where the build has no receipt, `BuildChanged` where it is not what its receipt says.
+    Raises `NothingRealized` if the build has no receipt, `BuildChanged` if it does not match its receipt.
     """
     build = build.resolve()
     receipt, manifest = read_receipt(build), read_manifest(build)
@@ -51,7 +53,7 @@ def write_pack(build: Path, path: Path) -> None:
 
 
 def _list_members(build: Path, manifest: FileManifest, modules: Mapping[str, Path], scratch: Path) -> list[_PackMember]:
-    """All files by name. What is not in the manifest (somebody added it) is not packed."""
+    """Return all files by name. A file that is not in the manifest, because somebody added it, is not packed."""
 
     def make_member(name: str, fact: FileFact) -> _PackMember:
         return _PackMember(name, build / name, fact.size_bytes, fact.executable, fact.sha256)
@@ -68,7 +70,7 @@ def _list_members(build: Path, manifest: FileManifest, modules: Mapping[str, Pat
 
 
 def _cut_frames(members: Sequence[_PackMember]) -> Iterator[bytes]:
-    """The files' bytes, one after the other, cut into frames. Raises `BuildChanged`."""
+    """Yield the files' bytes, one after the other, cut into frames. Raises `BuildChanged`."""
     parts: list[bytes] = []
     filled = 0
     for member in members:
@@ -83,7 +85,7 @@ def _cut_frames(members: Sequence[_PackMember]) -> Iterator[bytes]:
 
 
 def _read_chunks(member: _PackMember, first_size: int) -> Iterator[bytes]:
-    """A file's bytes, cut where frames end, found to be what the manifest says while they are read."""
+    """Yield a file's bytes, cut where frames end, while checking them against the manifest."""
     hasher = hashlib.sha256()
     left, size = member.size, first_size
     with member.source.open("rb", buffering=0) as file:
