@@ -1,8 +1,9 @@
-"""Something said about an image, put beside it in its registry so that whoever has the image finds it.
+"""Attaches a document to an image in its registry, so that whoever has the image finds it.
 
-An artifact whose `subject` is the image; https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers.
-A registry that does not keep such lists itself (it does not answer with `OCI-Subject`) gets the list under the tag
-`sha256-<digest of the image>`, as the specification has it.
+It is an artifact whose `subject` is the image;
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers. A registry that does not keep
+such lists itself (it does not answer with `OCI-Subject`) gets the list under the tag `sha256-<digest of the image>`, as
+the specification says.
 """
 
 import json
@@ -17,9 +18,9 @@ _LIST_TRIES = 3
 
 
 def attach_document(repository: ImageRepository, image: str, *, kind: str, data: bytes, title: str) -> str:
-    """Attach a document of a media type to the image of a digest; the digest of what was attached.
+    """Attach a document of the media type `kind` to the image; return the digest of the attachment.
 
-    The same again changes nothing. Raises `AttachFailed`, `LoginRefused`.
+    Doing it again changes nothing. Raises `AttachFailed`, `LoginRefused`.
     """
     subject = repository.read_manifest(image)
     if subject is None or subject.digest != image:
@@ -47,7 +48,7 @@ def attach_document(repository: ImageRepository, image: str, *, kind: str, data:
 
 
 def _add_to_list(repository: ImageRepository, tag: str, entry: dict[str, JsonValue]) -> None:
-    """Add an entry to the list under a tag. Two who write at once overwrite each other, so it is looked at again."""
+    """Add an entry to the list under a tag; check it after writing, since two writers at once overwrite each other."""
     for _ in range(_LIST_TRIES):
         entries = _read_entries(repository, tag)
         if any(other.get("digest") == entry["digest"] for other in entries):

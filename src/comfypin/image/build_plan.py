@@ -1,4 +1,4 @@
-"""What a build will make, before it is begun: layers with sizes, what is there already, the disk needed (pure)."""
+"""Plans a build before it starts: layers with their sizes, which of them exist already, the disk needed (pure)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ INPUTS_LABEL = "com.comfypin.inputs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedLayer:
-    """One layer: what is in it, about how large, the digest of what it is made from, whether it is there already."""
+    """Describes one layer: its content, its approximate size, the digest of its inputs, whether it exists already."""
 
     name: str
     text: str
@@ -38,7 +38,7 @@ class PlannedLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan:
-    """The layers in order, and what is to be known about them."""
+    """Holds the layers of an image in order."""
 
     release: str
     base: str
@@ -46,17 +46,17 @@ class ImagePlan:
 
     @property
     def size_bytes(self) -> int:
-        """About how large all of it is, over its base."""
+        """Return the approximate size of all layers, without the base."""
         return sum(layer.size_bytes for layer in self.layers)
 
     @property
     def disk_bytes(self) -> int:
-        """The disk that building takes: what is new stands in its stage, in its layer and in the cache of downloads."""
+        """Return the disk that building takes: a new layer is in its stage, in the image and in the download cache."""
         return 500_000_000 + 3 * sum(layer.size_bytes for layer in self.layers if not layer.cached)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What RunPod will say to an image of this size."""
+        """Return what RunPod will do with an image of this size, as sentences."""
         remarks = []
         if self.size_bytes > RUNPOD_BUILD_BYTES:
             remarks.append(
@@ -90,7 +90,7 @@ def make_image_plan(
     size_of: Callable[[PackagePin], int] = lambda pin: 0,
     known: Mapping[str, str] | None = None,
 ) -> ImagePlan:
-    """The plan of a build; `size_of` says how large a package is, `known` what an image here was made from."""
+    """Return the plan of a build; `size_of` gives a package's size, `known` the inputs of an existing image."""
     base = context.arguments["BASE"]
     system = context.arguments["SYSTEM_PACKAGES"].split()
     layers = [
@@ -129,18 +129,18 @@ def make_image_plan(
 
 
 def render_label(plan: ImagePlan) -> str:
-    """What an image is labelled with, so that the next plan knows what is there."""
+    """Return the label that tells the next plan which layers exist."""
     return " ".join(f"{layer.name.replace(' ', '_')}={layer.inputs}" for layer in plan.layers)
 
 
 def read_label(label: str) -> dict[str, str]:
-    """The inputs by layer that a label says."""
+    """Return the inputs by layer from a label."""
     pairs = (word.rpartition("=") for word in label.split())
     return {name: inputs for name, _, inputs in pairs}
 
 
 def _mark_cached(layers: Sequence[PlannedLayer], known: Mapping[str, str]) -> tuple[PlannedLayer, ...]:
-    """A layer is there where it and every one under it was made from the same."""
+    """Mark the layers that exist: those whose inputs, and the inputs of every layer below, are the same."""
     marked = []
     same = True
     for layer in layers:

@@ -1,4 +1,4 @@
-"""buildah, as a builder: it needs no daemon."""
+"""Builds images with buildah, which needs no daemon."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from comfypin.tools.process import run_program
 
 @dataclass(frozen=True, slots=True)
 class Buildah:
-    """The program `buildah`; its store and isolation are what its own variables say."""
+    """Runs the program `buildah`; its own variables choose its store and isolation."""
 
     program: str = "buildah"
     name: str = field(default="buildah", init=False)
@@ -58,7 +58,7 @@ class Buildah:
 
 
 def build_arguments(request: BuildRequest) -> Sequence[str]:
-    """A build's flags, for buildah and podman."""
+    """Return a build's flags, for buildah and podman."""
     # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made. What
     # buildah mounts into a step leaves traces with the time of the build, so it sets every time itself.
     words = ["--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
@@ -66,7 +66,7 @@ def build_arguments(request: BuildRequest) -> Sequence[str]:
 
 
 def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | None, hear: Report) -> str:
-    """Push in the words that buildah and podman share; the digest. Raises `PushFailed`."""
+    """Push with the flags that buildah and podman share; return the digest. Raises `PushFailed`."""
     auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
     # As docker does: registries on this machine itself may speak plain HTTP.
     plain = ["--tls-verify=false"] if is_local_registry(reference) else []
@@ -86,7 +86,7 @@ def save_as_buildah(program: str, tag: str, archive: Path) -> None:
 
 
 def explain_store_unusable(program: str) -> str | None:
-    """Why buildah, or podman, cannot build here; None where it can."""
+    """Return why buildah, or podman, cannot build here; None if it can."""
     if shutil.which(program) is None:
         return f"{program} is not installed"
     done = run_program([program, "images", "--quiet"], timeout_s=30)

@@ -1,4 +1,4 @@
-"""What a container does: the command it was given, a Serverless worker, or a pod's services (pure)."""
+"""Decides what a container does: run a given command, a Serverless worker, or a pod's services (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ VOLUMES = (Path("/workspace"), Path("/runpod-volume"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerService:
-    """One process of a container. The container ends with a `main` one; others are started again.
+    """Describes one process of a container. The container ends with a `main` one; others are started again.
 
     `waits_for` is a port on this machine that must take connections before the service is started.
     """
@@ -28,7 +28,7 @@ class ContainerService:
 
 
 def choose_mode(command: Sequence[str], settings: EntrySettings) -> Mode:
-    """A command wins; then COMFYPIN_MODE; then what RunPod says of itself."""
+    """Return the mode: a command wins, then COMFYPIN_MODE, then what RunPod's variables say."""
     if command:
         return "command"
     if settings.mode is not None:
@@ -39,7 +39,7 @@ def choose_mode(command: Sequence[str], settings: EntrySettings) -> Mode:
 def make_pod_services(
     lock: Lock, settings: EntrySettings, *, comfypin: Sequence[str], home: Path, output: Path
 ) -> tuple[ContainerService, ...]:
-    """The services of a pod: the HTTP API, ComfyUI's own page where the release has one, and the syncer."""
+    """Return the services of a pod: the HTTP API, ComfyUI's own page if the release has one, and the syncer."""
     page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
     services = []
     serve = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
@@ -55,12 +55,12 @@ def make_pod_services(
 
 
 def grace_arguments(settings: EntrySettings) -> tuple[str, str]:
-    """The flag that ends running jobs before the container's own grace does, with time to say so and to close."""
+    """Return the flag that ends running jobs before the container's grace time does, with time left to close."""
     return "--grace", str(max(1, int(settings.grace_s - _TO_CLOSE_S)))
 
 
 def choose_output_folder(settings: EntrySettings, home: Path, mounted: Sequence[Path]) -> Path:
-    """Where a pod's outputs lie: as named, else on the volume, else in the home."""
+    """Return the folder for a pod's outputs: the one that is named, else on the volume, else in the home."""
     if settings.output_dir is not None:
         return settings.output_dir
     return next((volume / "output" for volume in VOLUMES if volume in mounted), home / "output")

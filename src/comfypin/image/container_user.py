@@ -1,4 +1,4 @@
-"""Whom a container runs as: the image's own user, or whoever owns the volume, so that volumes stay writable."""
+"""Chooses the user a container runs as: the image's own, or whoever owns the volume, so that volumes stay writable."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ OWN_USER = 1000
 
 @dataclass(frozen=True, slots=True)
 class MountedVolume:
-    """A folder from outside: whose it is, and whether it holds anything."""
+    """Describes a mounted folder: its owner and group, and whether it is empty."""
 
     path: Path
     owner: int
@@ -20,7 +20,7 @@ class MountedVolume:
 
 @dataclass(frozen=True, slots=True)
 class UserChoice:
-    """Whom to run as, and the volumes that are to be given to them first."""
+    """Says which user to run as, and which volumes to give to that user first."""
 
     user: int
     group: int
@@ -28,9 +28,9 @@ class UserChoice:
 
 
 def choose_user(volumes: Sequence[MountedVolume]) -> UserChoice:
-    """Our own user, who is given empty volumes; a volume with content decides by its owner (pure).
+    """Return our own user, who is given empty volumes, or else the owner of a volume with content (pure).
 
-    What lies on a volume was written by its owner, root on RunPod, and only they can change it.
+    A volume's files were written by its owner, root on RunPod, and only that user can change them.
     """
     full = [volume for volume in volumes if not volume.empty]
     if full:
@@ -39,7 +39,7 @@ def choose_user(volumes: Sequence[MountedVolume]) -> UserChoice:
 
 
 def find_mounted_volumes(paths: Sequence[Path]) -> list[MountedVolume]:
-    """Those of the paths that are mounted here."""
+    """Return those of the paths that are mounted here."""
     found = []
     for path in paths:
         if path.is_mount():
@@ -49,7 +49,7 @@ def find_mounted_volumes(paths: Sequence[Path]) -> list[MountedVolume]:
 
 
 def switch_user(choice: UserChoice) -> str | None:
-    """Run as the chosen user from here on; why not, where the platform does not allow it."""
+    """Run as the chosen user from here on; return why not if the platform does not allow it."""
     if os.geteuid() != 0:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The build context of a release, computed from its lock (pure): files by path, and the Dockerfile's arguments."""
+"""Computes a release's build context from its lock (pure): files by path, and the Dockerfile's arguments."""
 
 import io
 import re
@@ -23,10 +23,10 @@ _MODEL_BLOCK = re.compile(r"^# \[model\].*?\n(.*?)^# \[/model\]\n", re.MULTILINE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFiles:
-    """What comfypin brings into every image: the Dockerfile and its steps, and itself.
+    """Holds what comfypin brings into every image: the Dockerfile and its steps, and itself.
 
-    `requirements` are its dependencies by sha256, `installer` of them the one that installs the others; `wheel` is
-    itself as a file, None where it is installed by version.
+    `requirements` are its dependencies by sha256, `installer` is the one of them that installs the others; `wheel` is
+    comfypin as a file, None if it is installed by version.
     """
 
     dockerfile: str
@@ -39,7 +39,7 @@ class OwnFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
-    """What of a release goes into its image, and on what it stands."""
+    """Says what of a release goes into its image, and which base it is built on."""
 
     bake: Bake = "env"
     base: str | None = None
@@ -49,7 +49,7 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildContext:
-    """The context: small files by path, files and folders to copy by path, and the build's arguments."""
+    """Holds small files by path, files and folders to copy by path, and the build's arguments."""
 
     files: Mapping[str, bytes]
     copies: Mapping[str, Path]
@@ -57,7 +57,7 @@ class BuildContext:
 
 
 def compute_context(lock: Lock, own: OwnFiles, wish: ImageOptions) -> BuildContext:
-    """The context of a release. Raises `ReleaseUnfitForImage`."""
+    """Return the build context of a release. Raises `ReleaseUnfitForImage`."""
     bakes_env = bakes_an_env(lock, wish.bake)
     models = lock.models if wish.bake == "env+models" else ()
     env = replace(lock, models=())
@@ -89,12 +89,12 @@ def compute_context(lock: Lock, own: OwnFiles, wish: ImageOptions) -> BuildConte
 
 
 def bakes_an_env(lock: Lock, bake: Bake) -> bool:
-    """Whether the image will hold an env: only a ComfyUI of ours needs one."""
+    """Return whether the image will hold an env: only a ComfyUI of ours needs one."""
     return bake != "nothing" and lock.engine.kind == "comfyui"
 
 
 def render_dockerfile(template: str, models: int) -> str:
-    """The Dockerfile with its model block as often as there are models to bake."""
+    """Return the Dockerfile with its model block repeated once for each model to bake."""
 
     def repeat_block(match: re.Match[str]) -> str:
         return "".join(match[1].replace("@MODEL@", str(number)) for number in range(1, models + 1))
@@ -103,7 +103,7 @@ def render_dockerfile(template: str, models: int) -> str:
 
 
 def choose_base_image(lock: Lock, wanted: str | None) -> str:
-    """The image that everything stands on: the lock's Python on Debian. Raises `ReleaseUnfitForImage`."""
+    """Return the base image: the lock's Python on Debian unless another is named. Raises `ReleaseUnfitForImage`."""
     if wanted is not None:
         return wanted
     version = ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
@@ -117,13 +117,13 @@ def choose_base_image(lock: Lock, wanted: str | None) -> str:
 
 
 def list_system_packages(lock: Lock, bake: Bake) -> tuple[str, ...]:
-    """The OS packages of the image; git too, where the env is realized only when a container starts."""
+    """Return the OS packages of the image; git too, if the env is realized only when a container starts."""
     late = lock.engine.kind == "comfyui" and not bakes_an_env(lock, bake)
     return tuple(sorted({*lock.system_packages, *(["git"] if late else [])}))
 
 
 def _make_mount_archive() -> bytes:
-    """Empty /etc/hosts and /etc/resolv.conf as an archive: unpacking one sets the folder's time too."""
+    """Make an archive of an empty /etc/hosts and /etc/resolv.conf: unpacking one sets the folder's time too."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, kind, mode in (

@@ -1,4 +1,4 @@
-"""Docker with BuildKit, as a builder."""
+"""Builds images with Docker and BuildKit."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """The program `docker`, talking to the daemon that its environment names."""
+    """Runs the program `docker`, which talks to the daemon that its environment names."""
 
     program: str = "docker"
     name: str = field(default="docker", init=False)
@@ -66,7 +66,7 @@ class Docker:
 
 
 def explain_docker_unusable(program: str = "docker") -> str | None:
-    """Why docker cannot build here, None where it can."""
+    """Return why docker cannot build here, None if it can."""
     import shutil
 
     if shutil.which(program) is None:

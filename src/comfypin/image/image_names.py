@@ -1,4 +1,4 @@
-"""Names of images: what a tag may be, and which registry it goes to (pure)."""
+"""Parses image names: what a tag may be, and which registry it goes to (pure)."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _REFERENCE = re.compile(
 
 
 def require_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """The tags, each with `:latest` where it has none. Raises `TagInvalid`."""
+    """Return the tags, with `:latest` added to those without one. Raises `TagInvalid`."""
     whole = []
     for tag in tags:
         match = _REFERENCE.fullmatch(tag)
@@ -25,7 +25,7 @@ def require_tags(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def registry_host(reference: str) -> str:
-    """The registry that a reference is pushed to. Raises `TagInvalid`."""
+    """Return the registry that a reference is pushed to. Raises `TagInvalid`."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise TagInvalid(tag=reference)
@@ -33,7 +33,7 @@ def registry_host(reference: str) -> str:
 
 
 def repository_path(reference: str) -> str:
-    """The repository of a reference inside its registry, `you/wan22`. Raises `TagInvalid`."""
+    """Return the repository of a reference inside its registry, `you/wan22`. Raises `TagInvalid`."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise TagInvalid(tag=reference)
@@ -42,13 +42,13 @@ def repository_path(reference: str) -> str:
 
 
 def is_local_registry(reference: str) -> bool:
-    """Whether a reference's registry is on this machine."""
+    """Return whether a reference's registry is on this machine."""
     host = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
     return host in {"localhost", "127.0.0.1", "[::1]"}
 
 
 def reference_on_registry(tag: str, registry: str | None) -> str:
-    """The reference of an image on a registry, `ghcr.io/you`; its tag as it stands without one. Raises `TagInvalid`."""
+    """Return an image's reference on a registry (`ghcr.io/you`), or its tag if none is given. Raises `TagInvalid`."""
     (whole,) = require_tags([tag])
     if registry is None:
         return whole

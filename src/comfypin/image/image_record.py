@@ -1,4 +1,4 @@
-"""What is written beside a lock when its image was pushed: where the image is, by digest, and what is in it."""
+"""Writes a record beside a lock after its image was pushed: the image's reference by digest, and its contents."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from comfypin.lock.model import Lock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushedImage:
-    """An image on a registry, and the lock it was built from."""
+    """Describes an image on a registry, and the lock it was built from."""
 
     reference: str
     digest: str
@@ -21,7 +21,7 @@ class PushedImage:
 
     @property
     def digest_reference(self) -> str:
-        """The reference that always means these bytes: `ghcr.io/you/wan22@sha256:...`."""
+        """Return the reference that always means these bytes: `ghcr.io/you/wan22@sha256:...`."""
         name, colon, tag = self.reference.rpartition(":")
         return f"{name if colon and '/' not in tag else self.reference}@{self.digest}"
 
@@ -36,7 +36,7 @@ class PushedImage:
 
 
 def write_image_record(lock_path: Path, pushed: PushedImage, lock: Lock) -> tuple[Path, Path]:
-    """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; the files."""
+    """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; return both paths."""
     stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
     image, contents = lock_path.with_name(f"{stem}.image.json"), lock_path.with_name(f"{stem}.cdx.json")
     write_atomically(image, (json.dumps(pushed.to_json(), indent=2, sort_keys=True) + "\n").encode())

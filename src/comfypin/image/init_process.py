@@ -1,4 +1,4 @@
-"""The first process of a container: it starts services, hands signals on, reaps every orphan, and ends in time."""
+"""The first process of a container: starts services, forwards signals, reaps every orphan, and ends in time."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 @dataclass
 class InitProcess:
-    """Runs the services until a main one ends or a signal asks for it; its exit code is that of the main one."""
+    """Runs the services until a main one ends or a signal stops them; exits with the code of the main one."""
 
     services: Sequence[ContainerService]
     environ: Mapping[str, str]
@@ -133,7 +133,7 @@ def _unblock_signals() -> None:
 
 
 def _has_terminal() -> bool:
-    """A shell on a terminal needs to stay in the terminal's session."""
+    """Return whether we have a terminal: a shell on it must stay in its session."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 

@@ -1,4 +1,4 @@
-"""What builds and pushes images: the seam, and the values that cross it."""
+"""The seam to programs that build and push images, and the values that cross it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ Report: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """One image to build from a context that lies in a folder.
+    """Describes one image to build from a context folder.
 
-    `secrets` are builders' own words (`id=ca,src=/path`, `id=HF_TOKEN,env=HF_TOKEN`): they never enter a layer.
+    `secrets` are in the builders' own syntax (`id=ca,src=/path`, `id=HF_TOKEN,env=HF_TOKEN`): they never enter a layer.
     """
 
     context: Path
@@ -27,7 +27,9 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
-    """An image on this machine: its id, its layers' digests from the base up, its size in bytes, its labels."""
+    """Describes an image on this machine: its id, its layers' digests from the base up, its size in bytes, its
+    labels.
+    """
 
     image_id: str
     layers: tuple[str, ...]
@@ -40,16 +42,16 @@ class ContainerBuilder(Protocol):
 
     @property
     def name(self) -> str:
-        """How people call it."""
+        """Return the builder's name for people."""
 
     def build(self, request: BuildRequest, report: Report) -> BuiltImage:
-        """Build, telling every line. Raises `BuildFailed`."""
+        """Build, reporting every line of output. Raises `BuildFailed`."""
 
     def inspect(self, tag: str) -> BuiltImage:
-        """What is on this machine under a tag. Raises `NoSuchImage`."""
+        """Return the image that has a tag on this machine. Raises `NoSuchImage`."""
 
     def free_bytes(self) -> int | None:
-        """The room where images are built, None where that is not on this machine."""
+        """Return the free space where images are built, or None if that is not on this machine."""
 
     def push(self, tag: str, reference: str, credentials: Path | None, report: Report) -> str:
         """Push an image under a reference and return its digest; once, without trying again.
@@ -62,7 +64,7 @@ class ContainerBuilder(Protocol):
 
 
 def request_arguments(request: BuildRequest) -> list[str]:
-    """The flags of a build that docker, buildah and podman share."""
+    """Return the flags of a build that docker, buildah and podman share."""
     options = {"--platform": request.platform, "--network": request.network}
     words = [word for flag, value in options.items() if value is not None for word in (flag, value)]
     words += ["--no-cache"] if request.fresh else []

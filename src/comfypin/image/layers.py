@@ -1,7 +1,7 @@
-"""Run inside a build: a realized env, taken apart into one folder a layer.
+"""Splits a realized env into one folder for each layer; runs inside a build.
 
 `python -m comfypin.image.layers HOME LAYERS` moves `HOME/current` into `torch`, `packages`, `comfyui`, `nodes` and
-`receipt` under LAYERS, each laid out from the root. In the image the build lies in `builds/image`, whatever its key is,
+`receipt` under LAYERS, each laid out from the root. In the image the build is always `builds/image`, whatever its key,
 so that what two releases share has the same path in both; `builds/<key>` links to it.
 """
 
@@ -31,7 +31,7 @@ OWNER = 1000
 
 
 def split_env(home: Home, layers: Path, *, owner: int | None = OWNER) -> None:
-    """Move the current env of a home into layers. Raises `NothingRealized` where there is none."""
+    """Move the current env of a home into layers. Raises `NothingRealized` if there is none."""
     receipt = read_receipt(home.current_link)
     if receipt is None:
         raise NothingRealized(home=home.root)
@@ -68,7 +68,7 @@ def _add_bytecode(build: Path, layers: Path) -> None:
 
 
 def _find_torch_files(build: Path) -> Iterator[Path]:
-    """The files of torch and what comes with it, by their RECORDs, with their byte-code; relative to the build."""
+    """Yield the files of torch and its companions, by their RECORDs, with their byte-code; relative to the build."""
     site = site_packages(build)
     for record in read_records(site):
         if not of_torch(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
@@ -85,7 +85,7 @@ def _find_bytecode(path: Path) -> Iterator[Path]:
 
 
 def _move_path(source: Path, target: Path) -> None:
-    """Move, replacing what compiling left there before."""
+    """Move a path, replacing a file that compiling left there before."""
     if not source.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def _move_path(source: Path, target: Path) -> None:
 
 
 def _remove_empty_folders(folder: Path) -> None:
-    """Else what is left of torch's folders would change the layer of the other packages with every torch."""
+    """Remove empty folders: those of torch would change the layer of the other packages with every torch."""
     for parent, _, _ in os.walk(folder, topdown=False):
         if parent != str(folder) and not any(Path(parent).iterdir()):
             Path(parent).rmdir()

@@ -1,4 +1,4 @@
-"""Credentials that `docker login` and its like have stored: in a file, or with the helper program that it names."""
+"""Reads credentials that `docker login` and its like have stored in a file, or with a helper program."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ _TOKEN_USER = "<token>"  # noqa: S105 - a placeholder
 
 
 def stored_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
-    """What is stored for a registry; None where nothing is, or nothing that can be read."""
+    """Return the credential stored for a registry, or None if there is none that can be read."""
     names = _DOCKER_HUB_NAMES if registry == "docker.io" else (registry, f"https://{registry}")
     for path in list_login_files(variables):
         try:
@@ -30,7 +30,7 @@ def stored_credential(registry: str, variables: Mapping[str, str]) -> Credential
 
 
 def list_login_files(variables: Mapping[str, str]) -> Sequence[Path]:
-    """Where logins are stored: docker's file, then those of buildah and podman."""
+    """Return the files of stored logins: docker's, then those of buildah and podman."""
     home = Path(variables.get("HOME", "/root"))
     files = [Path(variables.get("DOCKER_CONFIG") or home / ".docker") / "config.json"]
     if "REGISTRY_AUTH_FILE" in variables:
@@ -59,7 +59,7 @@ def _find_in_config(config: Mapping[str, object], names: Sequence[str], source: 
 
 
 def _ask_helper(helper: str, name: str) -> Credential | None:
-    """https://github.com/docker/docker-credential-helpers#development"""
+    """Ask a credential helper; https://github.com/docker/docker-credential-helpers#development"""
     program = f"docker-credential-{helper}"
     try:
         done = run_program([program, "get"], timeout_s=60, stdin=name.encode())

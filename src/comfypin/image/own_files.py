@@ -1,4 +1,4 @@
-"""comfypin's own part of every image: its Dockerfile, its dependencies by sha256, and itself as a wheel."""
+"""Collects comfypin's own part of every image: its Dockerfile, its dependencies by sha256, and itself as a wheel."""
 
 import shutil
 from collections.abc import Callable
@@ -31,7 +31,7 @@ UNUSED_PACKAGES = frozenset(
 
 
 def collect_own_files(scratch: Path) -> OwnFiles:
-    """From a checkout, else from the installed package; a wheel of a checkout goes to the scratch folder.
+    """Collect the files from a checkout, else from the installed package; builds a checkout's wheel in `scratch`.
 
     Raises `OwnFilesMissing`.
     """
@@ -69,7 +69,7 @@ def write_context(context: BuildContext, folder: Path) -> None:
 
 
 def _export_requirements(project: Path, scratch: Path) -> str:
-    """All dependencies as uv.lock pins them, every extra with them."""
+    """Return all dependencies as uv.lock pins them, with every extra."""
     # uv wants a project it may write beside; an installed package may lie on a read-only disk.
     folder = scratch / "project"
     folder.mkdir(parents=True)
@@ -83,7 +83,7 @@ def _export_requirements(project: Path, scratch: Path) -> str:
 
 
 def choose_requirements(requirements: str, wanted: Callable[[str], bool]) -> bytes:
-    """The wanted packages of a requirements file; each begins its own line, its hashes follow indented (pure)."""
+    """Return the wanted packages of a requirements file; hashes follow their package's line, indented (pure)."""
     kept: list[str] = []
     keeping = True
     for line in requirements.splitlines(keepends=True):

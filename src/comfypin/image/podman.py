@@ -1,4 +1,4 @@
-"""podman, as a builder: buildah's own code behind docker's words."""
+"""Builds images with podman: buildah's own code behind docker's commands."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from comfypin.tools.process import run_program
 
 @dataclass(frozen=True, slots=True)
 class Podman:
-    """The program `podman`; its store is buildah's."""
+    """Runs the program `podman`; its store is buildah's."""
 
     program: str = "podman"
     name: str = field(default="podman", init=False)

@@ -1,4 +1,4 @@
-"""Programs that talk while they work: every line is told, and the last ones are kept for the error."""
+"""Runs programs that print while they work: reports every line, and keeps the last ones for an error."""
 
 import os
 import subprocess
@@ -14,19 +14,19 @@ KEPT_LINES = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramOutput:
-    """How a program ended, and the last it said."""
+    """Holds a program's exit code and the last lines of its output."""
 
     exit_code: int
     last_lines: tuple[str, ...]
 
     @property
     def log_text(self) -> str:
-        """The last lines that are not empty."""
+        """Return the last lines that are not empty, indented."""
         return "\n".join(f"  {line}" for line in self.last_lines if line.strip())
 
     @property
     def error_summary(self) -> str:
-        """The last thing it said, as one line."""
+        """Return the last lines as one line."""
         return (
             " / ".join(line.strip() for line in self.last_lines[-3:] if line.strip())[-600:] or f"exit {self.exit_code}"
         )
@@ -35,7 +35,7 @@ class ProgramOutput:
 def run_and_report(
     command: Sequence[str | Path], report: Report, *, env: Mapping[str, str] | None = None
 ) -> ProgramOutput:
-    """Run a program to its end and tell its lines, stdout and stderr as one."""
+    """Run a program to its end and report its lines, stdout and stderr together."""
     last: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(
         [str(word) for word in command],

@@ -1,6 +1,6 @@
-"""One repository of a registry, spoken to directly: manifests and small blobs.
+"""Talks to one repository of a registry: manifests and small blobs.
 
-Shapes: https://github.com/opencontainers/distribution-spec/blob/main/spec.md; logging in:
+Requests: https://github.com/opencontainers/distribution-spec/blob/main/spec.md; logging in:
 https://distribution.github.io/distribution/spec/auth/token/
 """
 
@@ -39,14 +39,14 @@ _CERTIFICATES = Path("/etc/docker/certs.d")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageManifest:
-    """A manifest as the registry has it."""
+    """Holds a manifest as the registry has it."""
 
     media_type: str
     data: bytes
 
     @property
     def digest(self) -> str:
-        """Its name by content."""
+        """Return the digest of its content."""
         return sha256_digest(self.data)
 
 
@@ -58,7 +58,7 @@ class _RegistryResponse:
 
 
 class _RegistryBusy(HttpError):
-    """An answer that another one may follow."""
+    """Carries a response after which another try may succeed."""
 
     def __init__(self, answer: _RegistryResponse) -> None:
         super().__init__(f"HTTP {answer.status}")
@@ -68,7 +68,7 @@ class _RegistryBusy(HttpError):
 
 @dataclass(slots=True, kw_only=True)
 class ImageRepository:
-    """The repository of a reference. Every method raises `LoginRefused` and `AttachFailed`."""
+    """Reads and writes the repository of a reference. Every method raises `LoginRefused` and `AttachFailed`."""
 
     reference: str
     credential: Credential | None = None
@@ -88,7 +88,7 @@ class ImageRepository:
         self._origin = f"{'http' if is_local_registry(self.reference) else 'https'}://{served_by}"
 
     def read_manifest(self, name: str) -> ImageManifest | None:
-        """The manifest under a tag or digest; None where there is none."""
+        """Return the manifest under a tag or digest, or None if there is none."""
         answer = self._request_allowed("GET", f"manifests/{name}", headers={"Accept": _ACCEPTED}, allowed=(200, 404))
         if answer.status == 404:
             return None
@@ -96,14 +96,14 @@ class ImageRepository:
         return ImageManifest(media_type=media_type, data=answer.data)
 
     def put_manifest(self, name: str, manifest: ImageManifest) -> Mapping[str, str]:
-        """Store a manifest under a tag or its digest; the answer's headers."""
+        """Store a manifest under a tag or its digest; return the response's headers."""
         headers = {"Content-Type": manifest.media_type}
         return self._request_allowed(
             "PUT", f"manifests/{name}", headers=headers, body=manifest.data, allowed=(201,)
         ).headers
 
     def put_blob(self, data: bytes) -> str:
-        """Store a small blob, if it is not there yet; its digest."""
+        """Store a small blob unless it is there already; return its digest."""
         digest = sha256_digest(data)
         if self._request_allowed("HEAD", f"blobs/{digest}", allowed=(200, 404)).status == 404:
             begun = self._request_allowed("POST", "blobs/uploads/", allowed=(202,))
@@ -150,7 +150,7 @@ class ImageRepository:
     def _request_with_retries(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> _RegistryResponse:
-        """Return the answer, which is the last one where the registry stays busy. Raises `HttpError`."""
+        """Return the response, the last one if the registry stays busy. Raises `HttpError`."""
 
         def request_once() -> _RegistryResponse:
             response = self._client.request(
@@ -170,7 +170,7 @@ class ImageRepository:
             return busy.response
 
     def _log_in(self, challenge: str) -> str:
-        """What to send from here on: the credential itself, or the token that the registry's own realm gives for it."""
+        """Return the Authorization to send from here on: the credential, or the token that the realm gives for it."""
         scheme = challenge.partition(" ")[0].lower()
         basic = None
         if self.credential is not None:
@@ -207,11 +207,11 @@ class ImageRepository:
 
 
 def sha256_digest(data: bytes) -> str:
-    """Its name by content, as registries write it."""
+    """Return the digest of some content, as registries write it."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _describe_response(answer: _RegistryResponse) -> str:
-    """An answer that is an error, in one line."""
+    """Return an error response as one line."""
     text = " ".join(answer.data[:400].decode(errors="replace").split())
     return f"HTTP {answer.status}{f', {text}' if text else ''}"

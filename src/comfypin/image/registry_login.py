@@ -1,4 +1,4 @@
-"""Logging in to registries by the environment, and pushing with patience."""
+"""Logs in to registries with the environment's credentials, and pushes with retries."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Whom to log in as; `source` names the variable it came from, for words, never for logs of what it holds."""
+    """Holds a user and password; `source` names the variable it came from, for messages, never to log what it holds."""
 
     username: str
     password: str = field(repr=False)
@@ -38,9 +38,9 @@ class Credential:
 
 
 def find_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
-    """The credential that the environment has for a registry; None: what docker's own configuration says.
+    """Return the environment's credential for a registry; None leaves it to docker's own configuration.
 
-    Raises `LoginUnreadable` where GOOGLE_APPLICATION_CREDENTIALS names no file that can be read.
+    Raises `LoginUnreadable` if GOOGLE_APPLICATION_CREDENTIALS does not name a readable file.
     """
     if "REGISTRY_PASSWORD" in variables:
         return Credential(
@@ -77,7 +77,7 @@ def _read_key_file(variables: Mapping[str, str]) -> str:
 
 
 def login_advice(registry: str) -> str:
-    """Which variable, or login, a registry wants."""
+    """Return which variable, or login, a registry expects."""
     if registry == "ghcr.io":
         return "nowhere: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
     if registry == "docker.io":
@@ -91,7 +91,7 @@ def login_advice(registry: str) -> str:
 
 @contextmanager
 def write_docker_config(registry: str, credential: Credential | None) -> Iterator[Path | None]:
-    """A folder with the one credential, as docker reads it, for as long as a push takes; never on a command line."""
+    """Yield a folder with the credential as docker reads it, for the time of a push; never on a command line."""
     if credential is None:
         yield None
         return
@@ -114,7 +114,7 @@ def push_image(
     report: Report,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Push and return the digest; tried again where the network, not the credential, is to blame.
+    """Push and return the digest; try again if the network, not the credential, is to blame.
 
     Raises `LoginRefused`, `PushFailed`, `NoSuchImage`.
     """

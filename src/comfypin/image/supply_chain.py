@@ -1,4 +1,4 @@
-"""Scanning and signing by the tools of that trade, where they are installed."""
+"""Scans images with trivy and signs them with cosign, if they are installed."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ _COSIGN = "https://docs.sigstore.dev/cosign"
 
 
 def require_tools(*, wants_scan: bool, wants_sign: bool) -> None:
-    """Raises `SupplyToolMissing` before anything is done."""
+    """Raise `SupplyToolMissing` if a requested tool is missing, before anything is done."""
     if wants_scan and shutil.which("trivy") is None:
         raise SupplyToolMissing(flag="--scan", tool="trivy", address=_TRIVY)
     if wants_sign and shutil.which("cosign") is None:
@@ -23,7 +23,7 @@ def require_tools(*, wants_scan: bool, wants_sign: bool) -> None:
 
 
 def scan_image(builder: ContainerBuilder, tag: str, report: Report) -> None:
-    """Look for known holes. Raises `ScanFailed` at one that is grave and has a fix."""
+    """Look for known vulnerabilities. Raises `ScanFailed` at a serious one that has a fix."""
     words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
     # As a file, because trivy does not see into the stores of all builders.
     with temp_folder("scan") as scratch:

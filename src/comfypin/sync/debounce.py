@@ -1,4 +1,4 @@
-"""When a file is complete: right after its close, or once it has stayed the same for the settle time. Pure.
+"""Decides when a file is complete: right after its close, or once it stays unchanged for the settle time. Pure.
 
 Times are monotonic seconds, so that a jump of the wall clock changes nothing.
 """
@@ -22,24 +22,24 @@ class _Candidate:
 
 @dataclass(slots=True)
 class Debouncer:
-    """Files that may be complete soon, and when to look at each of them next."""
+    """Tracks files that may be complete soon, and when to look at each of them next."""
 
     settle_s: float
     _files: dict[str, _Candidate] = field(default_factory=dict)
     _heap: list[tuple[float, str]] = field(default_factory=list)
 
     def note_closed(self, path: str, now_s: float) -> None:
-        """The writer closed the file, or renamed it into place."""
+        """Note that the writer closed the file, or renamed it into place."""
         self._schedule_path(path, _Candidate(now_s + AFTER_CLOSE_S, now_s, None, closed=True))
 
     def note_found(self, path: str, mark: Fingerprint, now_s: float) -> None:
-        """A scan came upon the file; a close that was heard of weighs more."""
+        """Note that a scan found the file, unless a close of it is known, which weighs more."""
         known = self._files.get(path)
         if known is None or (not known.closed and known.fingerprint != mark):
             self._schedule_path(path, _Candidate(now_s + self.settle_s, now_s, mark, closed=False))
 
     def due_paths(self, now_s: float) -> list[str]:
-        """The files to look at now; each stays until it is forgotten or waits longer."""
+        """Return the files to look at now; each stays until it is forgotten or waits longer."""
         paths = []
         while self._heap and self._heap[0][0] <= now_s:
             due_s, path = heapq.heappop(self._heap)
@@ -49,23 +49,23 @@ class Debouncer:
         return paths
 
     def has_settled(self, path: str, mark: Fingerprint, now_s: float) -> bool:
-        """Whether the file, which looks like `fingerprint` now, may be taken."""
+        """Return whether the file, which has this fingerprint now, may be taken."""
         candidate = self._files[path]
         return candidate.closed or (candidate.fingerprint == mark and now_s >= candidate.since_s + self.settle_s)
 
     def wait_longer(self, path: str, mark: Fingerprint, now_s: float) -> None:
-        """It still changes, or is still open: look again when it may have settled."""
+        """Look again when it may have settled: it still changes, or is still open."""
         known = self._files[path]
         since_s = known.since_s if known.fingerprint == mark else now_s
         due_s = max(since_s + self.settle_s, now_s + min(0.05, self.settle_s))
         self._schedule_path(path, _Candidate(due_s, since_s, mark, closed=False))
 
     def forget_path(self, path: str) -> None:
-        """The file was taken, or is gone."""
+        """Forget the file, which was taken or is gone."""
         self._files.pop(path, None)
 
     def waiting_paths(self) -> list[str]:
-        """Every file that waits."""
+        """Return every file that waits."""
         return list(self._files)
 
     def hurry_all(self, now_s: float) -> None:
@@ -74,7 +74,7 @@ class Debouncer:
             self._schedule_path(path, _Candidate(now_s, candidate.since_s, candidate.fingerprint, candidate.closed))
 
     def next_due_s(self) -> float | None:
-        """When to look next, or None while nothing waits."""
+        """Return when to look next, or None while nothing waits."""
         return self._heap[0][0] if self._heap else None
 
     def __len__(self) -> int:

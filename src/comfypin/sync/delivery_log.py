@@ -1,7 +1,7 @@
-"""The manifest: what was delivered, one JSON line a batch, kept beside the outbox and copied to the destination.
+"""Keeps the manifest of deliveries: one JSON line for each batch, beside the outbox and copied to the destination.
 
 Objects carry their own metadata; the manifest lets people find things without listing a bucket, and costs one object a
-minute rather than one a file.
+minute rather than one for each file.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class DeliveryLog:
         self._unwritten = b""
 
     def record_batch(self, delivered: Sequence[OutboxRow]) -> None:
-        """Record a batch as one line. If the disk is full, it is written with what comes next, or before the copy."""
+        """Record a batch as one line. If the disk is full, write it with the next batch, or before the copy."""
         files = [
             {
                 "path": row.path,
@@ -50,7 +50,7 @@ class DeliveryLog:
             self._append_unwritten()
 
     def _append_unwritten(self) -> None:
-        """Append what is not written yet, all or nothing. A line that a kill cut off is ended first."""
+        """Append what is not written yet, all or nothing, after ending a line that a kill cut off."""
         if not self._unwritten:
             return
         with self._path.open("ab", buffering=0) as file:
@@ -70,11 +70,11 @@ class DeliveryLog:
             return file.read(1) in (b"", b"\n")
 
     def due_s(self) -> float | None:
-        """When the copy is due (monotonic seconds), or None while it is up to date."""
+        """Return when the copy is due (monotonic seconds), or None while it is up to date."""
         return self._next_copy_s if self._changed else None
 
     def copy_to_store(self, store: ObjectStore, *, now: bool = False) -> None:
-        """Put the manifest into the store if its time has come, or now. Raises `StorageError`, `OutboxUnusable`."""
+        """Put the manifest into the store when it is due, or now. Raises `StorageError`, `OutboxUnusable`."""
         if not self._changed or (self._clock() < self._next_copy_s and not now):
             return
         self._next_copy_s = self._clock() + _COPY_EVERY_S

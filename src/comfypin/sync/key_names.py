@@ -1,4 +1,4 @@
-"""Names: which files are taken, and the key each one gets. Pure."""
+"""Decides which files are taken, and which key each of them gets. Pure."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +14,7 @@ UNFINISHED = ("*.tmp", "*.part", "*.partial", "*.crdownload", "*.swp", "*~", ".n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFilter:
-    """Which files are taken: one of `include` (all, when empty), none of `exclude`.
+    """Selects files: those that match one of `include` (all, if empty) and none of `exclude`.
 
     A pattern with a slash is matched against the path under the folder, one without against the name.
     """
@@ -23,14 +23,14 @@ class FileFilter:
     exclude: tuple[str, ...] = ()
 
     def takes_path(self, relative: str) -> bool:
-        """Whether the file at this relative path is to be synced."""
+        """Return whether the file at this relative path is to be synced."""
         if _matches_any(relative, UNFINISHED) or _matches_any(relative, self.exclude):
             return False
         return not self.include or _matches_any(relative, self.include)
 
 
 def object_key(relative: str) -> str:
-    """The object's key for a path under the folder: the path itself, wherever stores take it as a key.
+    """Return the object's key for a path under the folder: the path itself, if stores take it as a key.
 
     Control characters and bytes that are not UTF-8 become %XX, and in such a name % becomes %25, so that no two names
     meet in one key. A name that is longer than keys may be keeps its beginning and ends in its digest.
@@ -44,7 +44,7 @@ def object_key(relative: str) -> str:
 
 
 def revision_key(key: str, revision: int) -> str:
-    """The key of a later revision of a file: `a/b.png` -> `a/b.r2.png`; the first keeps its name."""
+    """Return the key of a later revision of a file: `a/b.png` -> `a/b.r2.png`; the first keeps its name."""
     if revision <= 1:
         return key
     path = PurePosixPath(key)

@@ -1,7 +1,7 @@
 """The outbox: durable rows of uploads owed, in SQLite on the local disk; committed before anything is sent.
 
-One thread owns it. Paths are stored as bytes, because names need not be text. WAL with full synchronisation: what a
-commit returned from survives a power cut. (WAL does not work on network file systems: `sync/snapshot.py` carries the
+One thread owns it. Paths are stored as bytes, because names may not be valid text. WAL with full synchronisation: what
+a commit returned from survives a power cut. (WAL does not work on network file systems: `sync/snapshot.py` carries the
 outbox from pod to pod instead.)
 """
 
@@ -33,10 +33,10 @@ _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.spli
 
 
 class Outbox:
-    """The rows of one folder and one destination. Raises `OutboxUnusable` where the file cannot be used."""
+    """Stores the rows of one folder and one destination. Raises `OutboxUnusable` if the file cannot be used."""
 
     def __init__(self, path: Path, *, copy: Path | None = None, read_only: bool = False) -> None:
-        """Open or make it. `copy` is its copy on a volume: read where the outbox is new, kept up to date after."""
+        """Open or make it. `copy` is its copy on a volume: read if the outbox is new, and kept up to date after."""
         self.path = path
         self.is_new = not path.exists()
         self._snapshot = OutboxSnapshot(copy) if copy is not None else None
@@ -57,24 +57,24 @@ class Outbox:
             self.is_new = False
 
     def find_row(self, path: str) -> OutboxRow | None:
-        """The file's row, or None where it was never seen."""
+        """Return the file's row, or None if it was never seen."""
         cursor = self._database.execute(f"SELECT {_COLUMNS} FROM files WHERE path = ?", (os.fsencode(path),))
         found = cursor.fetchone()
         return None if found is None else _parse_row(found)
 
     def known_fingerprint(self, path: str) -> Fingerprint | None:
-        """The fingerprint last recorded for a path; for scans, which ask for every file."""
+        """Return the fingerprint last recorded for a path; cheap, because scans ask for every file."""
         cursor = self._database.execute("SELECT size, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(path),))
         found = cursor.fetchone()
         return None if found is None else Fingerprint(*found)
 
     def key_holder(self, key: str) -> str | None:
-        """The path that has this key."""
+        """Return the path that has this key, or None."""
         found = self._database.execute("SELECT path FROM files WHERE key = ?", (key,)).fetchone()
         return None if found is None else os.fsdecode(found[0])
 
     def confirmed_digests(self, mark: Fingerprint) -> frozenset[Digest]:
-        """The digests of delivered files that looked like this, whatever their names are."""
+        """Return the digests of delivered files that had this fingerprint, whatever their names are."""
         query = "SELECT sha256 FROM files WHERE state = 'done' AND size = ? AND mtime_ns = ? AND inode = ?"
         return frozenset(
             Digest(found[0]) for found in self._database.execute(query, (mark.size, mark.mtime_ns, mark.inode))
@@ -93,25 +93,25 @@ class Outbox:
             self._snapshot.note_change()
 
     def refresh_copy(self, *, now: bool = False) -> float | None:
-        """Bring the copy up to date if its time has come, or now; returns when it will be due, or None."""
+        """Update the copy when it is due, or now; return when it will be due, or None."""
         return None if self._snapshot is None else self._snapshot.write_if_due(self.all_rows, now=now)
 
     def owed_rows(self) -> Iterator[OutboxRow]:
-        """Every row that is owed, the oldest debt first."""
+        """Return every row that is owed, the oldest debt first."""
         cursor = self._database.execute(f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' ORDER BY owed_at")
         return map(_parse_row, cursor)
 
     def all_rows(self) -> Iterator[OutboxRow]:
-        """Every row, by path."""
+        """Return every row, by path."""
         return map(_parse_row, self._database.execute(f"SELECT {_COLUMNS} FROM files ORDER BY path"))
 
     def failing_rows(self, limit: int) -> Sequence[OutboxRow]:
-        """Rows whose last try failed, the most failed first."""
+        """Return rows whose last try failed, the most failed first."""
         query = f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' AND failures > 0 ORDER BY failures DESC LIMIT ?"
         return [_parse_row(found) for found in self._database.execute(query, (limit,))]
 
     def count_rows(self) -> OutboxCounts:
-        """The counts of `sync status`."""
+        """Return the counts that `sync status` prints."""
         now = time.time()
         owed = self._database.execute(
             "SELECT COUNT(*), COALESCE(SUM(size), 0), COALESCE(SUM(failures > 0), 0), MIN(owed_at) "
@@ -133,7 +133,7 @@ class Outbox:
         )
 
     def read_fact(self, name: str) -> str | None:
-        """A recorded fact (the folder, the destination), or None."""
+        """Return a recorded fact (the folder, the destination), or None."""
         found = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 

@@ -1,4 +1,4 @@
-"""One file's row in the outbox, and what a status is made of."""
+"""Defines one file's row in the outbox, and the counts of a status."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,10 +11,10 @@ RowState = Literal["owed", "done", "gone"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
-    """One file's latest revision: what it is, where it goes, and whether it is there.
+    """Describes one file's latest revision: its content, its key, and whether it is delivered.
 
-    `doubtful` rows may be in the bucket already (the outbox that knew was lost): one HEAD decides. Times are seconds
-    of the wall clock, for people; nothing is decided by them.
+    `doubtful` rows may be in the bucket already (the outbox that knew was lost): one HEAD decides. Times are seconds of
+    the wall clock, for people; nothing is decided by them.
     """
 
     path: str
@@ -32,7 +32,7 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxCounts:
-    """What `sync status` tells: counts, bytes owed, the oldest debt's age and the last five minutes' rate."""
+    """Holds what `sync status` prints: counts, bytes owed, the oldest debt's age and the last five minutes' rate."""
 
     owed: int
     owed_bytes: int

@@ -1,4 +1,4 @@
-"""A bound on bytes a second, shared by all uploads: a bucket that fills with time and is emptied by bytes."""
+"""Limits the bytes sent each second by all uploads together: a bucket that time fills and bytes empty."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class RateLimiter:
-    """Lets `bytes_per_s` through, with up to a tenth of a second of it at once."""
+    """Lets `bytes_per_s` through, with up to a tenth of a second's worth at once."""
 
     def __init__(
         self,

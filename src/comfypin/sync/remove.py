@@ -12,9 +12,9 @@ _ASIDE = ".comfypin-removing-"
 
 
 def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | None:
-    """Remove the file if it is still the one that was delivered; returns why it was kept, or None.
+    """Remove the file if it is still the one that was delivered; return why it was kept, or None.
 
-    It is renamed aside first and looked at again there, so that a file that comes under the name meanwhile is safe.
+    It is renamed aside first and checked again there, so that a new file of that name is safe.
     """
     path = os.path.join(root, relative)
     folder = os.path.dirname(path)
@@ -39,12 +39,14 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
 
 
 def is_set_aside(relative: str) -> bool:
-    """Whether a path is the name that a file has between its renaming and its removal."""
+    """Return whether a path is the name that a file has between its renaming and its removal."""
     return relative.rpartition("/")[2].startswith(_ASIDE)
 
 
 def finish_removal(root: str, relative: str, expected: Fingerprint, digests: AbstractSet[Digest]) -> str | None:
-    """Remove what a killed run had set aside, if its bytes are of these digests; returns why it was kept, or None."""
+    """Remove a file that a killed run had set aside, if it has one of these digests; return why it was kept, or
+    None.
+    """
     path = Path(root, relative)
     try:
         if Digest.of_file(path) not in digests or read_fingerprint(root, relative) != expected:

@@ -1,4 +1,4 @@
-"""What lies in a folder now: regular files with their fingerprints, folders; links are not followed."""
+"""Reads what is in a folder now: regular files with their fingerprints, and folders; does not follow links."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What changes when a file does: size in bytes, mtime in nanoseconds, inode."""
+    """Holds what changes when a file does: size in bytes, mtime in nanoseconds, inode."""
 
     size: int
     mtime_ns: int
@@ -17,12 +17,12 @@ class Fingerprint:
 
     @classmethod
     def from_stat(cls, status: os.stat_result) -> "Fingerprint":
-        """The fingerprint in a stat."""
+        """Return the fingerprint in a stat result."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def read_fingerprint(root: str, relative: str) -> Fingerprint | None:
-    """The fingerprint of a regular file that no link leads to, or None where there is none."""
+    """Return the fingerprint of a regular file (not of a link), or None if there is none."""
     try:
         status = os.lstat(os.path.join(root, relative))
     except OSError:
@@ -31,7 +31,7 @@ def read_fingerprint(root: str, relative: str) -> Fingerprint | None:
 
 
 def walk_folders(root: str, relative: str = "") -> Iterator[str]:
-    """The folder itself and all below it, parents first, as paths relative to the root."""
+    """Yield the folder itself and all below it, parents first, as paths relative to the root."""
     pending = [relative]
     while pending:
         folder = pending.pop()
@@ -44,7 +44,7 @@ def walk_folders(root: str, relative: str = "") -> Iterator[str]:
 
 
 def list_files(root: str, folder: str) -> Iterator[tuple[str, Fingerprint]]:
-    """The regular files of one folder (not below it), with their fingerprints."""
+    """Yield the regular files of one folder (not below it), with their fingerprints."""
     try:
         with os.scandir(os.path.join(root, folder)) as entries:
             for entry in entries:
@@ -58,9 +58,9 @@ def list_files(root: str, folder: str) -> Iterator[tuple[str, Fingerprint]]:
 
 
 def is_being_written(root: str, relative: str) -> bool:
-    """Whether somebody on this machine has the file open for writing, as far as the kernel can tell.
+    """Return whether somebody on this machine has the file open for writing, as far as the kernel can tell.
 
-    A read lease is granted only where nobody has. SIGURG, which is ignored by default, stands in for SIGIO, whose
+    The kernel grants a read lease only if nobody has. SIGURG, which is ignored by default, replaces SIGIO, whose
     default would end us if a writer came in that very moment. Source: fcntl(2), "Leases".
     """
     try:

@@ -1,7 +1,7 @@
-"""The outbox on a volume: a copy that is replaced whole by a rename, so that the next pod knows what is done and owed.
+"""Keeps a copy of the outbox on a volume, replaced by a rename, so that the next pod knows what is done and owed.
 
-SQLite itself must not lie on a network file system (its write-ahead log needs shared memory, its locks need flock).
-The copy may be a little older than the outbox: what it does not know yet is hashed again, and sent again at worst.
+SQLite itself must not be on a network file system (its write-ahead log needs shared memory, its locks need flock). The
+copy may be a little older than the outbox: what it does not know yet is hashed again, and sent again at worst.
 """
 
 import json
@@ -20,7 +20,7 @@ _COST_SHARE = 100  # a copy that takes t seconds is made every 100 t at most
 
 
 class OutboxSnapshot:
-    """Keeps the copy at `path` up to date; `write_if_due` is cheap to call and writes only when it is time."""
+    """Keeps the copy at `path` up to date; `write_if_due` is cheap to call and writes only when it is due."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -29,12 +29,14 @@ class OutboxSnapshot:
         self._changed = False
 
     def note_change(self) -> None:
-        """Something was recorded; the copy is stale."""
+        """Note that something was recorded, so the copy is stale."""
         self._changed = True
 
     def write_if_due(self, rows: Callable[[], Iterable[OutboxRow]], *, now: bool = False) -> float | None:
-        """Write the copy if it is stale and its time has come, or now. Returns when it is due (monotonic seconds),
-        None while it is up to date. Raises `OutboxUnusable`."""
+        """Write the copy if it is stale and due, or now. Raises `OutboxUnusable`.
+
+        Returns when it is due (monotonic seconds), or None while it is up to date.
+        """
         start = self._clock()
         if not self._changed:
             return None
@@ -54,7 +56,7 @@ class OutboxSnapshot:
 
 
 def load_snapshot(path: Path) -> list[OutboxRow]:
-    """The rows of a copy; none where there is no copy yet. Raises `OutboxUnusable`."""
+    """Return the rows of a copy; none if there is no copy yet. Raises `OutboxUnusable`."""
     try:
         with path.open("rb") as file:
             return [_parse_row(line) for line in file]

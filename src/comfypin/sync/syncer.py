@@ -1,7 +1,8 @@
-"""The syncer: a file that is complete is hashed, owed in the outbox, uploaded, and done when the server agrees.
+"""The syncer: hashes a file once it is complete, owes it in the outbox, uploads it, and marks it done when the server
+agrees.
 
 One thread (the one that calls `run_sync`) decides and owns the outbox; a watching thread, a few that hash and a few
-that upload send it messages. All messages that wait are taken together and recorded in one transaction, so that
+that upload send it messages. All waiting messages are handled together and recorded in one transaction, so that
 thousands of small files cost a few commits, and nothing is sent before the commit that owes it.
 """
 
@@ -43,7 +44,7 @@ SYNC_RETRIES = RetryPolicy(retries=None, base_s=0.4, longest_s=60.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncOptions:
-    """How a folder is synced. Times in seconds, `bytes_per_s` for all uploads together."""
+    """Says how a folder is synced. Times in seconds, `bytes_per_s` for all uploads together."""
 
     filter: FileFilter = field(default_factory=FileFilter)
     settle_s: float = 2.0
@@ -60,7 +61,7 @@ class SyncOptions:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A file is in the store; `sent` is False where it was there already."""
+    """Reports that a file is in the store; `sent` is False if it was there already."""
 
     row: OutboxRow
     sent: bool
@@ -68,7 +69,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class UploadFailed:
-    """An upload failed and will be tried again in `wait_s` seconds."""
+    """Reports a failed upload that will be tried again in `wait_s` seconds."""
 
     row: OutboxRow
     wait_s: float
@@ -76,7 +77,7 @@ class UploadFailed:
 
 @dataclass(frozen=True, slots=True)
 class WatchStarted:
-    """The first scan has ended; from here on nothing is missed, whatever happens in the folder."""
+    """Reports the end of the first scan; from here on no change in the folder is missed."""
 
     found: int
 
@@ -99,14 +100,14 @@ class _UploadEnded:
 
 
 class _StopRequested:
-    """Somebody asked the syncer to stop."""
+    """Asks the syncer to stop."""
 
 
 _Message = FileClosed | FileFound | ScanEnded | SyncNotice | _FileHashed | _UploadEnded | _StopRequested
 
 
 class Syncer:
-    """Syncs one folder into one store until `stop`, or once. `on_event` hears of every delivery and failure."""
+    """Syncs one folder into one store until `stop`, or once; reports every delivery and failure to `on_event`."""
 
     def __init__(
         self,
@@ -144,12 +145,12 @@ class Syncer:
         self._uploaders = ThreadPoolExecutor(options.workers, thread_name_prefix="upload")
 
     def stop(self) -> None:
-        """Ask for the end: what is known is delivered within the grace time, smallest first. From any thread."""
+        """Ask for the end, from any thread: known files are delivered within the grace time, smallest first."""
         self._stopping.set()
         self._inbox.put(_StopRequested())
 
     def run_sync(self) -> list[OutboxRow]:
-        """Sync until stopped (or, once, until all that is there is delivered); returns what is still owed."""
+        """Sync until stopped (or, once, until all files are delivered); return what is still owed."""
         for row in self._outbox.owed_rows():
             self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=0.0)
         self._watch.start()
@@ -177,7 +178,7 @@ class Syncer:
         return self._options.once and self._scanned and is_quiet
 
     def _wait_for_messages(self) -> list[_Message]:
-        """All messages that are there, after waiting for the first until something of our own is due."""
+        """Wait for the first message, at most until our own next work is due; return all that are there."""
         now = time.monotonic()
         dues = [self._debouncer.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
         if self._upload_queue.running_count < self._options.workers:
@@ -196,7 +197,7 @@ class Syncer:
         return messages
 
     def _handle_messages(self, messages: Iterable[_Message]) -> None:
-        """Hear all messages, record what they come to in one transaction, and only then act on it."""
+        """Handle all messages, record their outcome in one transaction, and only then act on it."""
         rows: dict[str, OutboxRow] = {}
         after: list[Callable[[], None]] = []
         for message in messages:
@@ -218,9 +219,9 @@ class Syncer:
             act()
 
     def _save_rows(self, rows: Sequence[OutboxRow]) -> None:
-        """Record rows, and wait for a disk that is full for a while: what was uploaded stays known meanwhile.
+        """Record rows, waiting for a disk that is full for a while: what was uploaded stays known meanwhile.
 
-        Raises `OutboxUnusable` if it is to end: once, or after the grace time.
+        Raises `OutboxUnusable` if the syncer is to end: once, or after the grace time.
         """
         told, stopped_at_s = False, None
         while True:
@@ -241,7 +242,7 @@ class Syncer:
                 return
 
     def _refresh_copy(self) -> float | None:
-        """Bring the outbox's copy up to date when it is time; a failure is told, and tried again."""
+        """Update the outbox's copy when it is due; report a failure, and try again later."""
         try:
             return self._outbox.refresh_copy()
         except OutboxUnusable as exc:
@@ -259,7 +260,7 @@ class Syncer:
             )
 
     def _copy_manifest(self, *, now: bool = False) -> float | None:
-        """Copy the manifest when it is time; a failure is told, and tried again with the next batch."""
+        """Copy the manifest when it is due; report a failure, and try again with the next batch."""
         manifest = self._options.manifest
         if manifest is None:
             return None
@@ -270,7 +271,7 @@ class Syncer:
         return manifest.due_s()
 
     def _start_due_work(self) -> None:
-        """Start whatever is due: files that have settled are hashed, debts are paid while there are places."""
+        """Start whatever is due: hash files that have settled, and upload while there are free workers."""
         now = time.monotonic()
         for path in self._debouncer.due_paths(now):
             self._consider_file(path, now)
@@ -282,7 +283,7 @@ class Syncer:
             self._uploaders.submit(self._upload_file, row)
 
     def _hurry_owed(self) -> None:
-        """Smallest first, and no more waiting for back-off: there may be no next time."""
+        """Order uploads by size and end their back-off: there may be no next time."""
         smallest_first = sorted(self._outbox.owed_rows(), key=lambda row: row.fingerprint.size)
         self._upload_queue = self._upload_queue.reorder_uploads(
             [row.path for row in smallest_first], due_s=time.monotonic()
@@ -321,7 +322,7 @@ class Syncer:
             self._debouncer.note_found(path, mark, now)
 
     def _remove_confirmed(self, path: str, mark: Fingerprint) -> None:
-        """Hash a file that an earlier run delivered and left here; it is removed if it is still what was confirmed."""
+        """Hash a file that an earlier run delivered and left here, to remove it if it is still what was confirmed."""
         if not self._options.delete_after or path in self._hashing or self._removal_tried.get(path) == mark:
             return
         row = self._outbox.find_row(path)
@@ -331,7 +332,7 @@ class Syncer:
             self._hashers.submit(self._hash_file, path, mark)
 
     def _finish_removal(self, path: str, mark: Fingerprint) -> None:
-        """Remove what a run that was killed had set aside for removal, if the outbox has confirmed just that file."""
+        """Remove a file that a killed run had set aside, if the outbox has confirmed exactly that file."""
         if self._removal_tried.get(path) == mark:
             return
         self._removal_tried[path] = mark
@@ -340,7 +341,7 @@ class Syncer:
             self._on_event(SyncNotice(f"{path} was set aside for removal and was kept: {reason}."))
 
     def _consider_file(self, path: str, now: float) -> None:
-        """A file's time has come: hash it, unless it is gone, still changing, or being hashed."""
+        """Hash a file whose time has come, unless it is gone, still changing, or being hashed."""
         mark = read_fingerprint(self._root, path)
         if mark is None:
             self._debouncer.forget_path(path)
@@ -420,7 +421,7 @@ class Syncer:
         )
 
     def _free_key(self, key: str, path: str, digest: Digest, rows: dict[str, OutboxRow]) -> str:
-        """The key, unless another path has it (a file named like a revision, names that are no text): then marked."""
+        """Return the key, marked with the digest if another path has it (a file named like a revision, an odd name)."""
         holder = next((row.path for row in rows.values() if row.key == key), None) or self._outbox.key_holder(key)
         return key if holder in (None, path) else f"{key}~{digest.hex[:12]}"
 
@@ -430,7 +431,7 @@ class Syncer:
             self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=time.monotonic())
 
     def _upload_file(self, row: OutboxRow) -> None:
-        """In a thread of its own: the object is in the store, or there is a reason why not."""
+        """Upload in a worker thread, and send the outcome as a message."""
         failure: ComfypinError | None = None
         sent = False
         try:

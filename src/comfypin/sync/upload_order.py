@@ -1,4 +1,4 @@
-"""Which debt is paid next: small files never wait behind large ones, failed ones wait for their time. Pure."""
+"""Decides which upload is next: small files never wait behind large ones, failed ones wait for their time. Pure."""
 
 import heapq
 import itertools
@@ -10,7 +10,7 @@ LARGE_BYTES = 64 << 20
 
 @dataclass(slots=True)
 class UploadQueue:
-    """Paths that are owed, in two lanes. Large files use at most half of the workers, small ones all of them."""
+    """Queues the paths that are owed. Large files use at most half of the workers, small ones all of them."""
 
     worker_count: int
     _small: list[tuple[float, int, str]] = field(default_factory=list)
@@ -19,12 +19,12 @@ class UploadQueue:
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def add_upload(self, path: str, size: int, *, due_s: float) -> None:
-        """A debt that may be paid from `due_s` (monotonic seconds) on."""
+        """Add an upload that may start at `due_s` (monotonic seconds)."""
         lane = self._large if size >= LARGE_BYTES else self._small
         heapq.heappush(lane, (due_s, next(self._order), path))
 
     def take_next(self, now_s: float) -> str | None:
-        """The next path to upload, or None while there is no place or nothing is due."""
+        """Return the next path to upload, or None while no worker is free or nothing is due."""
         if len(self._busy) >= self.worker_count:
             return None
         large_busy = sum(self._busy.values())
@@ -39,15 +39,15 @@ class UploadQueue:
         return None
 
     def release_path(self, path: str) -> None:
-        """The upload ended, one way or the other."""
+        """Free the worker of an upload that ended, however it ended."""
         del self._busy[path]
 
     def is_busy(self, path: str) -> bool:
-        """Whether the path is being uploaded now."""
+        """Return whether the path is being uploaded now."""
         return path in self._busy
 
     def reorder_uploads(self, paths: Iterable[str], *, due_s: float) -> "UploadQueue":
-        """The same uploads under way, and these debts in this order, whatever their size, for the last minutes."""
+        """Return a queue with the same running uploads, and these paths in this order, whatever their size."""
         lanes = UploadQueue(self.worker_count, _busy=self._busy)
         for path in paths:
             if path not in self._busy:
@@ -56,11 +56,11 @@ class UploadQueue:
 
     @property
     def running_count(self) -> int:
-        """How many uploads run."""
+        """Return how many uploads run."""
         return len(self._busy)
 
     def next_due_s(self) -> float | None:
-        """When the next waiting debt may be paid (monotonic seconds), or None."""
+        """Return when the next waiting upload may start (monotonic seconds), or None."""
         return min((lane[0][0] for lane in (self._small, self._large) if lane), default=None)
 
     def __len__(self) -> int:

@@ -1,8 +1,8 @@
-"""Watches a folder and tells what may be new: events where the kernel has them, scans where it has not.
+"""Watches a folder and reports what may be new: by events if the kernel has them, else by scans.
 
-Events are a hint, scanning is the truth. A thread reads inotify; folders that appear are watched first and scanned
-then, so that nothing that was written in between is missed; an overflow of the kernel's queue, watches that ran out and
-file systems whose writers are on other machines all come down to scanning again.
+Events are a hint, scanning is the truth. A thread reads inotify. New folders are watched first and scanned then, so
+that nothing written in between is missed. It scans again after an overflow of the kernel's queue, if watches run out,
+and on file systems whose writers are on other machines.
 """
 
 import contextlib
@@ -43,14 +43,14 @@ _EXHAUSTED = {
 
 @dataclass(frozen=True, slots=True)
 class FileClosed:
-    """A file was closed after writing, or renamed into place: it is probably complete."""
+    """Reports a file that was closed after writing, or renamed into place: it is probably complete."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class FileFound:
-    """A scan, or an event that does not say that anything is complete, came upon a file."""
+    """Reports a file found by a scan, or by an event that does not say that it is complete."""
 
     path: str
     fingerprint: Fingerprint
@@ -58,14 +58,14 @@ class FileFound:
 
 @dataclass(frozen=True, slots=True)
 class ScanEnded:
-    """A scan of the whole folder has ended; `first` tells the one at the start."""
+    """Reports the end of a scan of the whole folder; `first` marks the one at the start."""
 
     first: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SyncNotice:
-    """Something people should know, in one sentence."""
+    """Reports something people should know, in one sentence."""
 
     text: str
 
@@ -74,7 +74,7 @@ Sighting = FileClosed | FileFound | ScanEnded | SyncNotice
 
 
 class FolderWatcher:
-    """Tells `tell` of every sighting, from a thread of its own, until `stop`."""
+    """Reports every sighting from its own thread until `stop`."""
 
     def __init__(self, root: Path, tell: Callable[[Sighting], None], *, poll_s: float = _POLL_S) -> None:
         self._root = os.fspath(root)
@@ -88,11 +88,11 @@ class FolderWatcher:
         self._thread = threading.Thread(target=self._watch_folder, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch; the first scan is told like everything else, and ends with `Scanned(first=True)`."""
+        """Begin to watch; the first scan ends with `ScanEnded(first=True)`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what it has read is told first."""
+        """End the thread after it has reported what it has read."""
         os.write(self._wake_in, b"x")
         self._thread.join()
         os.close(self._wake_in)
@@ -204,7 +204,7 @@ class FolderWatcher:
             self._folders[watch] = folder
 
     def _forget_tree(self, relative: str) -> None:
-        """A folder was moved away: its watches must not speak of files that are elsewhere now."""
+        """Drop the watches of a folder that was moved away: its files are elsewhere now."""
         inside = [
             watch for watch, folder in self._folders.items() if folder == relative or folder.startswith(f"{relative}/")
         ]

@@ -1,4 +1,4 @@
-"""One file by HTTP(S) or from this machine: verified while it is written, whole or absent."""
+"""Downloads one file by HTTP(S), or copies it from this machine: verified while it is written, complete or absent."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ MAX_TEXT_BYTES = 64 << 20
 def download_file(
     url: str, path: Path, allowed: Collection[Digest] = (), *, proxies: "Proxies | None" = None
 ) -> Digest:
-    """Bring a file to `path`, and return its digest, which is one of `allowed` if there are any.
+    """Download a file to `path`, and return its digest, which is one of `allowed` if there are any.
 
     Raises `DownloadFailed`, or `DownloadWrong`; then nothing is written.
     """
@@ -89,6 +89,6 @@ def _read_local_pieces(url: str) -> Iterator[bytes]:
 
 
 def _hide_secrets(url: str) -> str:
-    """The address without what may be secret in it: user, password, query."""
+    """Return the address without what may be secret in it: user, password, query."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,8 +1,8 @@
-"""Git as we use it: one commit of one repository, without history, kept once and written out as plain files.
+"""Uses git to get one commit of one repository, without history, keep it once and write it out as plain files.
 
 A kept commit is a bare repository of its own (`<cache>/<commit>.git`), made beside its place and renamed into it: two
-processes cannot hurt each other, and a kill leaves no lock file of git behind. Files are written from the objects by
-us, not by `git checkout`, which exits 0 when a blob is missing and lets attributes change bytes.
+processes cannot hurt each other, and a kill leaves no lock file of git behind. We write files from the objects, not by
+`git checkout`, which exits 0 when a blob is missing and lets attributes change bytes.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ _GIT_OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeEntry:
-    """One path of a commit: a file (100644, 100755), a link (120000) or a submodule (160000)."""
+    """Describes one path of a commit: a file (100644, 100755), a link (120000) or a submodule (160000)."""
 
     mode: str
     object_id: str
@@ -56,14 +56,14 @@ class TreeEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitSource:
-    """Where commits come from: the cache, then a vendor folder's bundles, then their repository."""
+    """Gets commits from the cache, then a vendor folder's bundles, then their repository."""
 
     cache: Path
     bundles: Path | None = None
     offline: bool = False
 
     def obtain_repository(self, repo: str, commit: str) -> Path:
-        """A bare repository that has the commit. Raises `RepoUnreachable`, `CommitMissing` or `CommitNotHere`."""
+        """Return a bare repository with the commit. Raises `RepoUnreachable`, `CommitMissing` or `CommitNotHere`."""
         kept = self.cache / f"{commit}.git"
         if kept.is_dir():
             return kept
@@ -119,7 +119,7 @@ def write_commit(commits: CommitSource, repo: str, commit: str, folder: Path) ->
 
 
 def rewrite_files(commits: CommitSource, repo: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
-    """Write some files of a commit again, where something has changed them. Raises what `write_commit` raises."""
+    """Write some files of a commit again, because something changed them. Raises what `write_commit` raises."""
     kept = commits.obtain_repository(repo, commit)
     wanted = frozenset(paths)
     entries = [entry for entry in list_tree(kept, commit) if entry.path in wanted and entry.mode.startswith("100")]
@@ -130,7 +130,7 @@ def rewrite_files(commits: CommitSource, repo: str, commit: str, folder: Path, p
 
 
 def list_submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...]:
-    """The repositories and commits of the submodules of a commit. Raises `TreeRefused`."""
+    """Return the repositories and commits of a commit's submodules. Raises `TreeRefused`."""
     modules = [entry for entry in list_tree(kept, commit) if entry.mode == "160000"]
     addresses = _submodule_addresses(kept, commit) if modules else {}
     for entry in modules:
@@ -141,7 +141,7 @@ def list_submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str]
 
 
 def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
-    """Write one commit as a bundle: what `CommitSource` takes from a vendor folder. Raises `TreeIncomplete`."""
+    """Write one commit as a bundle, which `CommitSource` reads from a vendor folder. Raises `TreeIncomplete`."""
     bundle.parent.mkdir(parents=True, exist_ok=True)
     scratch = bundle.parent / f".tmp-{process_token()}"
     try:
@@ -164,7 +164,7 @@ def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
 
 
 def require_whole_files(kept: Path, repo: str, commit: str) -> None:
-    """Refuse a commit with pointers of Git LFS, which nobody could make an env of. Raises `TreeRefused`."""
+    """Refuse a commit with Git LFS pointers, which cannot become an env. Raises `TreeRefused`."""
     listed = run_git(["ls-tree", "-r", "-l", "-z", "--full-tree", commit], cwd=kept)
     entries = []
     for line in listed.stdout.split(b"\0"):
@@ -177,7 +177,7 @@ def require_whole_files(kept: Path, repo: str, commit: str) -> None:
 
 
 def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
-    """Every path of a commit, in git's order."""
+    """Return every path of a commit, in git's order."""
     listed = run_git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
     if listed.exit_code:
         raise TreeIncomplete(repo=str(kept), commit=commit, path="its tree")
@@ -191,7 +191,7 @@ def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
 
 
 def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str) -> Iterator[tuple[TreeEntry, bytes]]:
-    """The content of the entries, in order, each checked against its object id. Raises `TreeIncomplete`."""
+    """Yield the content of the entries, in order, each checked against its object id. Raises `TreeIncomplete`."""
     process = _start_git(["cat-file", "--batch", "--buffer"], cwd=kept)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -320,7 +320,7 @@ def run_git(
     extra_variables: Mapping[str, str] | None = None,
     timeout_s: float = FETCH_TIMEOUT_S,
 ) -> FinishedProcess:
-    """Run git where no setting of the user's and no prompt can change or stop it; `extra_variables` are variables."""
+    """Run git so that no user setting and no prompt can change or stop it; `extra_variables` join its environment."""
     command: list[str | Path] = ["git", *_GIT_OPTIONS, *arguments]
     return run_program(
         command, cwd=cwd, env={**_git_environment(), **(extra_variables or {})}, stdin=stdin, timeout_s=timeout_s

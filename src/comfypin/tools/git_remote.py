@@ -1,4 +1,4 @@
-"""What git knows without fetching: the refs of a remote repository, and the state of a checkout on this machine."""
+"""Asks git without fetching: the refs of a remote repository, and the state of a checkout on this machine."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
 def list_refs(repo: str) -> dict[str, str]:
-    """The refs of a repository and the commits they name; an annotated tag counts as the commit it stands for.
+    """Return the refs of a repository and their commits; an annotated tag counts as the commit it stands for.
 
     Raises `RepoUnreachable`.
     """
@@ -35,9 +35,9 @@ def list_refs(repo: str) -> dict[str, str]:
 
 
 def resolve_ref(repo: str, ref: str | None) -> str:
-    """The commit that a branch, a tag, a full ref or a commit's first digits name; None is the default branch.
+    """Return the commit named by a branch, a tag, a full ref or a commit's first digits; None is the default branch.
 
-    Raises `RepoUnreachable`, `RefMissing` (with names that are near) or `RefAmbiguous`.
+    Raises `RepoUnreachable`, `RefMissing` (with similar names) or `RefAmbiguous`.
     """
     if ref is not None and FULL_COMMIT.fullmatch(ref.lower()):
         return ref.lower()
@@ -57,8 +57,9 @@ def resolve_ref(repo: str, ref: str | None) -> str:
 
 
 def _complete_commit(repo: str, digits: str) -> str:
-    """The one commit on a branch or a tag that begins so. A remote cannot be asked for it: its history is fetched,
-    without trees and files where the server can leave them out.
+    """Return the one commit on a branch or a tag that begins with these digits.
+
+    A remote cannot be asked for it, so its history is fetched, without trees and files if the server can omit them.
     """
     with temp_folder("commits") as scratch:
         folder = Path(scratch)
@@ -87,7 +88,7 @@ def _similar_refs(ref: str, refs: Mapping[str, str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkout:
-    """A working tree: where it came from, the commit it is at, the branch, and its changes as a diff."""
+    """Describes a working tree: its remote, its commit, its branch, and its changed paths."""
 
     folder: Path
     remote: str | None
@@ -97,9 +98,10 @@ class Checkout:
 
 
 def read_checkout(folder: Path, apart: Collection[str] = ()) -> Checkout | None:
-    """The state of a checkout, None where the folder is no git repository of its own. Raises `CheckoutUnreadable`.
+    """Return the state of a checkout, None if the folder is not a git repository itself. Raises `CheckoutUnreadable`.
 
-    What git does not track counts as no change in `apart`, names in the checkout's root, nor where it is byte-code.
+    Untracked files do not count as changes if they are byte-code, or below `apart`, which are names in the checkout's
+    root.
     """
     if not (folder / ".git").exists():
         return None
@@ -121,14 +123,14 @@ def _is_apart(entry: str, apart: Collection[str]) -> bool:
 
 
 def list_tracked_files(folder: Path) -> frozenset[str]:
-    """The paths that git tracks in a checkout."""
+    """Return the paths that git tracks in a checkout."""
     return frozenset(name for name in _run_in_checkout(folder, "ls-files", "-z").split("\0") if name)
 
 
 def diff_checkout(checkout: Checkout) -> str:
-    """The changes of a checkout, untracked files too, as a diff that `git apply` takes.
+    """Return the changes of a checkout, with untracked files, as a diff that `git apply` takes.
 
-    The checkout is only read: the index and the objects that git needs for it lie in a temporary folder.
+    The checkout is only read: the index and the objects that git needs are made in a temporary folder.
     """
     folder = checkout.folder
     objects = Path(_run_in_checkout(folder, "rev-parse", "--git-path", "objects").strip())
@@ -160,7 +162,7 @@ def diff_checkout(checkout: Checkout) -> str:
 
 
 def _remote_address(folder: Path, branch: str) -> str | None:
-    """The address of the branch's own remote, else of `origin`, else of the only one."""
+    """Return the address of the branch's own remote, else of `origin`, else of the only one."""
     names = run_git(["remote"], cwd=folder).stdout_text.split()
     tracked = run_git(["config", f"branch.{branch}.remote"], cwd=folder).stdout_text.strip() if branch else ""
     name = tracked if tracked in names else "origin" if "origin" in names else names[0] if len(names) == 1 else None

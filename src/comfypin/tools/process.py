@@ -1,4 +1,4 @@
-"""Child processes that we wait for: output kept, a deadline, and nothing of them left when it passes."""
+"""Runs child processes and waits for them: keeps their output, and kills all of them after a deadline."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ DEFAULT_TIMEOUT_S = 1800.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedProcess:
-    """What a program left: its exit code and what it said."""
+    """Holds a program's exit code and output."""
 
     exit_code: int
     stdout: bytes
@@ -23,12 +23,12 @@ class FinishedProcess:
 
     @property
     def stdout_text(self) -> str:
-        """Stdout as text."""
+        """Return stdout as text."""
         return self.stdout.decode(errors="replace")
 
     @property
     def error_summary(self) -> str:
-        """The lines of stderr that matter most, as one line: the last five that are not empty."""
+        """Return the last five lines of stderr that are not empty, as one line."""
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
         return " / ".join(lines[-5:])[-800:] or f"exit code {self.exit_code}"
 
@@ -41,7 +41,7 @@ def run_program(
     stdin: bytes | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> FinishedProcess:
-    """Run a program to its end, in a process group of its own. A failing exit code is a value, not an error.
+    """Run a program to its end in its own process group. A failing exit code is a value, not an error.
 
     Raises `ToolMissing` and `ToolTimedOut` (its whole group is killed).
     """

@@ -1,4 +1,4 @@
-"""uv, the Python package installer, called as the binary that its library brings."""
+"""Runs uv, the Python package installer, as the binary that its library brings."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _IMPATIENT_VARIABLES = {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "3"}
 
 
 def find_uv() -> Path:
-    """The uv that is installed beside us. Raises `ToolMissing`."""
+    """Return the uv that is installed beside us. Raises `ToolMissing`."""
     from uv import find_uv_bin
 
     try:
@@ -27,7 +27,7 @@ def find_uv() -> Path:
 
 
 def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without what would let the user's own uv, pip or Python settings change the outcome."""
+    """Return the environment without the user's own uv, pip or Python settings, which could change the outcome."""
     return {
         name: value
         for name, value in (environ if environ is not None else os.environ).items()
@@ -47,8 +47,8 @@ def run_uv(
 ) -> FinishedProcess:
     """Run uv without its configuration files, without Python downloads and without progress bars.
 
-    `cache` is its cache folder, else UV_CACHE_DIR or its own choice. Without patience it gives up soon on servers that
-    it cannot reach.
+    `cache` is its cache folder; without it, UV_CACHE_DIR or uv itself decides. Without patience it soon gives up on
+    servers that it cannot reach.
     """
     command: list[str | Path] = [
         find_uv(),

@@ -14,34 +14,34 @@ from comfypin.digest import Digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VendorFolder:
-    """Where things lie in a vendor folder."""
+    """Names the paths in a vendor folder."""
 
     root: Path
 
     @property
     def wheels_folder(self) -> Path:
-        """The folder of wheels, under their own file names."""
+        """Return the folder of wheels, under their own file names."""
         return self.root / "wheels"
 
     @property
     def bundles_folder(self) -> Path:
-        """The folder of git bundles."""
+        """Return the folder of git bundles."""
         return self.root / "git"
 
     def bundle_path(self, commit: str) -> Path:
-        """The bundle of one commit."""
+        """Return the bundle of one commit."""
         return self.bundles_folder / f"{commit}.bundle"
 
     def archive_path(self, digest: Digest) -> Path:
-        """The zip of a node pack from the registry."""
+        """Return the zip of a node pack from the registry."""
         return self.root / "archives" / f"{digest.hex}.zip"
 
     def built_folder(self, source: Digest, wheel: Digest) -> Path:
-        """The folder of a wheel that was built of a source archive."""
+        """Return the folder of a wheel that was built from a source archive."""
         return self.root / "built" / f"{source.hex}-{wheel.hex}"
 
     def find_built_wheels(self, source: Digest) -> Iterator[tuple[Path, Digest]]:
-        """The wheels that were built of a source archive, for any Python, each with the digest that it must have."""
+        """Yield the wheels built from a source archive, for any Python, each with its expected digest."""
         for folder in sorted((self.root / "built").glob(f"{source.hex}-*")):
             for wheel in sorted(folder.glob("*.whl")):
                 yield wheel, Digest(folder.name.rpartition("-")[2])
