@@ -18,7 +18,9 @@ from comfypin.sync.delivery_log import DeliveryLog
 from comfypin.sync.key_names import FileFilter
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
-from comfypin.sync.syncer import Delivered, Syncer, SyncEvent, SyncOptions, UploadFailed
+from comfypin.sync.sync_events import Delivered, SyncEvent, UploadFailed
+from comfypin.sync.sync_options import SyncOptions
+from comfypin.sync.syncer import Syncer
 from comfypin.sync.watch import SyncNotice
 from tests.support.flaky_store import FlakyStore
 

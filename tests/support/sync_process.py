@@ -7,7 +7,8 @@ from pathlib import Path
 
 from comfypin.retry import RetryPolicy
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.syncer import Syncer, SyncOptions
+from comfypin.sync.sync_options import SyncOptions
+from comfypin.sync.syncer import Syncer
 from tests.support.flaky_store import FlakyStore
 
 RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=0.5)

@@ -24,7 +24,8 @@ from comfypin.errors import UsageError
 if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox
     from comfypin.sync.outbox_row import OutboxCounts, OutboxRow
-    from comfypin.sync.syncer import SyncEvent, SyncOptions
+    from comfypin.sync.sync_events import SyncEvent
+    from comfypin.sync.sync_options import SyncOptions
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -135,7 +136,7 @@ def _status(arguments: argparse.Namespace, folder: str, destination: str) -> int
 def _options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
     from comfypin.sync.delivery_log import DeliveryLog
     from comfypin.sync.key_names import FileFilter
-    from comfypin.sync.syncer import SyncOptions
+    from comfypin.sync.sync_options import SyncOptions
 
     return SyncOptions(
         filter=FileFilter(include=tuple(arguments.include), exclude=tuple(arguments.exclude)),
@@ -228,7 +229,7 @@ def _tell(event: "SyncEvent", *, verbose: bool) -> None:
 
 
 def _line(event: "SyncEvent", *, verbose: bool) -> str | None:
-    from comfypin.sync.syncer import Delivered, UploadFailed, WatchStarted
+    from comfypin.sync.sync_events import Delivered, UploadFailed, WatchStarted
     from comfypin.sync.watch import SyncNotice
 
     match event:
@@ -243,7 +244,7 @@ def _line(event: "SyncEvent", *, verbose: bool) -> str | None:
 
 
 def _event_to_json(event: "SyncEvent") -> dict[str, object]:
-    from comfypin.sync.syncer import Delivered, UploadFailed, WatchStarted
+    from comfypin.sync.sync_events import Delivered, UploadFailed, WatchStarted
     from comfypin.sync.watch import SyncNotice
 
     match event:

@@ -11,78 +11,30 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from comfypin.atomic_files import free_bytes
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, StorageError
-from comfypin.retry import RetryPolicy
-from comfypin.storage.interface import ObjectStore, Payload
+from comfypin.storage.interface import ObjectStore
 from comfypin.sync.debounce import Debouncer
-from comfypin.sync.delivery_log import DeliveryLog
 from comfypin.sync.errors import FolderMissing, OutboxUnusable
-from comfypin.sync.key_names import FileFilter, object_key, revision_key
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
-from comfypin.sync.rate_limit import RateLimiter
 from comfypin.sync.remove import finish_removal, is_set_aside, remove_unchanged
+from comfypin.sync.revisions import RevisionPlanner
 from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
+from comfypin.sync.sync_events import Delivered, SyncEvent, UploadFailed, WatchStarted
+from comfypin.sync.sync_options import SyncOptions
 from comfypin.sync.upload_order import UploadQueue
+from comfypin.sync.uploader import UploadEnded, Uploader
 from comfypin.sync.watch import FileClosed, FileFound, FolderWatcher, ScanEnded, Sighting, SyncNotice
 
-OnChange = Literal["overwrite", "version", "ignore"]
-_ABSENT_PROBES = 16  # HEADs in a row that find nothing, before a folder without an outbox is taken for a first sync
 _HASH_THREADS = 2
 _MOST_AT_ONCE = 5000
 _SAVE_AGAIN_S = 0.5
 _NEARLY_FULL_BYTES = 1_000_000_000
-# Without end: what is owed stays owed.
-SYNC_RETRIES = RetryPolicy(retries=None, base_s=0.4, longest_s=60.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncOptions:
-    """Says how a folder is synced. Times in seconds, `bytes_per_s` for all uploads together."""
-
-    filter: FileFilter = field(default_factory=FileFilter)
-    settle_s: float = 2.0
-    on_change: OnChange = "overwrite"
-    delete_after: bool = False
-    once: bool = False
-    workers: int = 8
-    bytes_per_s: float | None = None
-    grace_s: float = 10.0
-    poll_s: float = 5.0
-    retry_policy: RetryPolicy = SYNC_RETRIES
-    manifest: DeliveryLog | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """Reports that a file is in the store; `sent` is False if it was there already."""
-
-    row: OutboxRow
-    sent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UploadFailed:
-    """Reports a failed upload that will be tried again in `wait_s` seconds."""
-
-    row: OutboxRow
-    wait_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class WatchStarted:
-    """Reports the end of the first scan; from here on no change in the folder is missed."""
-
-    found: int
-
-
-SyncEvent = Delivered | UploadFailed | SyncNotice | WatchStarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +44,11 @@ class _FileHashed:
     digest: Digest | None
 
 
-@dataclass(frozen=True, slots=True)
-class _UploadEnded:
-    row: OutboxRow
-    sent: bool
-    failure: ComfypinError | None
-
-
 class _StopRequested:
     """Asks the syncer to stop."""
 
 
-_Message = FileClosed | FileFound | ScanEnded | SyncNotice | _FileHashed | _UploadEnded | _StopRequested
+_Message = FileClosed | FileFound | ScanEnded | SyncNotice | _FileHashed | UploadEnded | _StopRequested
 
 
 class Syncer:
@@ -125,17 +70,15 @@ class Syncer:
         self._store = store
         self._outbox = outbox
         self._options = options
-        self._media_type = media_type
         self._on_event = on_event
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._debouncer = Debouncer(settle_s=options.settle_s)
         self._upload_queue = UploadQueue(options.workers)
-        self._rate_limiter = RateLimiter(options.bytes_per_s) if options.bytes_per_s else None
         self._hashing: dict[str, bool] = {}
         # Confirmed files that --delete-after has looked at in this run; one that stays is not hashed at every scan.
         self._removal_tried: dict[str, Fingerprint] = {}
-        self._doubtful_paths: frozenset[str] = frozenset()
-        self._absent_count = 0
+        self._revisions = RevisionPlanner(outbox, options.on_change)
+        self._uploader = Uploader(root, store, self._inbox.put, media_type=media_type, bytes_per_s=options.bytes_per_s)
         self._scanned = False
         self._is_disk_warned = False
         self._stopping = threading.Event()
@@ -204,7 +147,7 @@ class Syncer:
             match message:
                 case _FileHashed():
                     self._handle_hashed(message, rows, after)
-                case _UploadEnded():
+                case UploadEnded():
                     self._handle_upload_end(message, rows, after)
                 case _StopRequested():
                     if self._deadline is None:
@@ -280,7 +223,7 @@ class Syncer:
             if row is None or row.state != "owed":
                 self._upload_queue.release_path(taken)
                 continue
-            self._uploaders.submit(self._upload_file, row)
+            self._uploaders.submit(self._uploader.upload_file, row)
 
     def _hurry_owed(self) -> None:
         """Order uploads by size and end their back-off: there may be no next time."""
@@ -307,7 +250,7 @@ class Syncer:
                     self._on_event(WatchStarted(len(self._debouncer)))
                 if first and self._outbox.is_new:
                     # Without an outbox, what lies here may be in the store already; what comes from now on is not.
-                    self._doubtful_paths = frozenset(self._debouncer.waiting_paths())
+                    self._revisions.doubtful_paths = frozenset(self._debouncer.waiting_paths())
             case SyncNotice():
                 self._on_event(sighting)
 
@@ -376,8 +319,8 @@ class Syncer:
             if (mark := read_fingerprint(self._root, path)) is not None:
                 self._debouncer.note_found(path, mark, time.monotonic())
             return
-        previous = rows.get(path) or self._outbox.find_row(path)
-        row = self._next_revision(path, hashed.fingerprint, hashed.digest, previous, rows)
+        is_uploading = self._upload_queue.is_busy(path)
+        row = self._revisions.next_revision(path, hashed.fingerprint, hashed.digest, rows, is_uploading=is_uploading)
         rows[path] = row
         if row.state == "owed":
             after.append(lambda: self._queue_upload(row))
@@ -385,91 +328,13 @@ class Syncer:
             # With `--on-change ignore` the row may stand for bytes that are not the ones in the bucket.
             after.append(lambda: self._delete_local(row))
 
-    def _next_revision(
-        self, path: str, mark: Fingerprint, digest: Digest, previous: OutboxRow | None, rows: dict[str, OutboxRow]
-    ) -> OutboxRow:
-        if previous is None:
-            return OutboxRow(
-                path=path,
-                key=self._free_key(object_key(path), path, digest, rows),
-                revision=1,
-                fingerprint=mark,
-                sha256=digest,
-                doubtful=path in self._doubtful_paths,
-                owed_at=time.time(),
-            )
-        if previous.sha256 == digest and previous.state != "gone":
-            return replace(previous, fingerprint=mark)  # touched, not changed
-        if self._options.on_change == "ignore" and previous.state == "done":
-            return replace(previous, fingerprint=mark)
-        # One that is on its way may arrive: what comes after it is a revision of its own too.
-        revision = previous.revision + (previous.state == "done" or self._upload_queue.is_busy(path))
-        key = previous.key
-        if self._options.on_change == "version":
-            key = self._free_key(revision_key(object_key(path), revision), path, digest, rows)
-        return replace(
-            previous,
-            key=key,
-            revision=revision,
-            fingerprint=mark,
-            sha256=digest,
-            state="owed",
-            failures=0,
-            reason=None,
-            owed_at=time.time(),
-            done_at=None,
-        )
-
-    def _free_key(self, key: str, path: str, digest: Digest, rows: dict[str, OutboxRow]) -> str:
-        """Return the key, marked with the digest if another path has it (a file named like a revision, an odd name)."""
-        holder = next((row.path for row in rows.values() if row.key == key), None) or self._outbox.key_holder(key)
-        return key if holder in (None, path) else f"{key}~{digest.hex[:12]}"
-
     def _queue_upload(self, row: OutboxRow) -> None:
         # While an older revision is on its way this one waits; the end of that upload brings it up.
         if not self._upload_queue.is_busy(row.path):
             self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=time.monotonic())
 
-    def _upload_file(self, row: OutboxRow) -> None:
-        """Upload in a worker thread, and send the outcome as a message."""
-        failure: ComfypinError | None = None
-        sent = False
-        try:
-            if not (row.doubtful and self._absent_count < _ABSENT_PROBES and self._is_delivered(row)):
-                sent = True
-                self._store.put(row.key, self._make_payload(row))
-        except ComfypinError as exc:
-            failure = exc
-        except OSError as exc:
-            failure = ComfypinError(f"{row.path} cannot be read: {exc.strerror or exc}")
-        except BaseException as exc:
-            failure = ComfypinError(f"unexpected {type(exc).__name__}: {exc}")
-            self._inbox.put(_UploadEnded(row, sent, failure))
-            raise
-        self._inbox.put(_UploadEnded(row, sent, failure))
-
-    def _is_delivered(self, row: OutboxRow) -> bool:
-        found = self._store.head(row.key)
-        is_same = (
-            found is not None
-            and found.size_bytes == row.fingerprint.size
-            and found.metadata.get("sha256") == row.sha256.hex
-        )
-        self._absent_count = 0 if found is not None else self._absent_count + 1
-        return is_same
-
-    def _make_payload(self, row: OutboxRow) -> Payload:
-        return Payload(
-            path=Path(self._root, row.path),
-            size_bytes=row.fingerprint.size,
-            sha256=row.sha256,
-            media_type=self._media_type(row.path),
-            metadata={"sha256": row.sha256.hex},
-            pace=self._rate_limiter,
-        )
-
     def _handle_upload_end(
-        self, uploaded: _UploadEnded, rows: dict[str, OutboxRow], after: list[Callable[[], None]]
+        self, uploaded: UploadEnded, rows: dict[str, OutboxRow], after: list[Callable[[], None]]
     ) -> None:
         row = uploaded.row
         self._upload_queue.release_path(row.path)
