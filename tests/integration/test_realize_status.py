@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from comfypin.env.drift import Drift
 from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import Home, site_packages, venv_python
 from comfypin.env.realize import RealizeOptions, realize_env
-from comfypin.env.status import Drift, check_env
+from comfypin.env.status import check_env
 from comfypin.lock.model import NodePin, PythonPins
 from tests.support.releases import (
     PYTHON,

@@ -10,8 +10,8 @@ from comfypin.cli.realize import add_home
 from comfypin.errors import EnvError, UsageError
 
 if TYPE_CHECKING:
+    from comfypin.env.drift import Drift
     from comfypin.env.layout import Home
-    from comfypin.env.status import Drift
     from comfypin.lock.model import Lock
 
 
@@ -87,7 +87,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
-    from comfypin.env.status import Drift
+    from comfypin.env.drift import Drift
     from comfypin.models.verify import Missing, Present, describe
     from comfypin.wiring import model_findings
 

@@ -1,20 +1,19 @@
 """Checks whether the env still matches its lock: every file by sha256, each difference by the name of its pin."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.digest import JsonValue
 from comfypin.env.bytecode import find_changed_bytecode
+from comfypin.env.drift import CODE_SUFFIXES, Drift, shorten_list
 from comfypin.env.errors import NothingRealized
 from comfypin.env.file_manifest import (
     FileChanges,
-    InstalledRecord,
     compare_manifests,
     hash_files,
     read_manifest,
-    read_records,
 )
 from comfypin.env.interpreter import is_venv_usable, is_venv_wired, read_venv_version
 from comfypin.env.layout import (
@@ -23,31 +22,13 @@ from comfypin.env.layout import (
     MANIFEST_FILE,
     VENV_FOLDER,
     Home,
-    site_packages,
     venv_python,
 )
+from comfypin.env.package_drifts import find_package_drifts
 from comfypin.env.package_selection import normalize_name
 from comfypin.env.receipt import Receipt, SourcePin, read_receipt
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
-
-# What is new in a folder and could run; notes, caches and settings that nodes write are not drift.
-_CODE_SUFFIXES = (".py", ".pyc", ".so", ".pth", ".js", ".sh")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
-    """Describes one difference: a stable `kind` for machines, the pin it breaks, a sentence, and the files it is
-    about.
-    """
-
-    kind: str
-    subject: str
-    text: str
-    paths: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return {"kind": self.kind, "subject": self.subject, "text": self.text, "paths": list(self.paths)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +91,7 @@ def describe_changes(folder: Path, receipt: Receipt, changes: FileChanges) -> li
         if subject not in moved:
             found += _source_drifts(folder, subject, by_subject.paths_under(_source_root(pin, receipt)))
     found += _find_strange_nodes(folder, receipt)
-    found += _package_drifts(folder, receipt, by_subject)
+    found += find_package_drifts(folder, receipt, by_subject.paths_under(VENV_FOLDER))
     return found
 
 
@@ -144,16 +125,16 @@ def _source_drifts(folder: Path, subject: str, paths: Mapping[str, tuple[str, ..
         yield Drift(
             kind="file-edited",
             subject=subject,
-            text=f"Files of {subject} were edited: {_shorten_list(edited)}.",
+            text=f"Files of {subject} were edited: {shorten_list(edited)}.",
             paths=edited,
         )
     if missing := paths["missing"]:
-        text = f"Files of {subject} were deleted: {_shorten_list(missing)}."
+        text = f"Files of {subject} were deleted: {shorten_list(missing)}."
         yield Drift(kind="file-missing", subject=subject, text=text, paths=missing)
-    added = tuple(path for path in paths["added"] if path.endswith(_CODE_SUFFIXES) and "/.git/" not in path)
+    added = tuple(path for path in paths["added"] if path.endswith(CODE_SUFFIXES) and "/.git/" not in path)
     added = tuple(path for path in added if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/"))
     if added:
-        text = f"Code was added to {subject}: {_shorten_list(added)}."
+        text = f"Code was added to {subject}: {shorten_list(added)}."
         yield Drift(kind="file-added", subject=subject, text=text, paths=added)
 
 
@@ -184,7 +165,7 @@ def _read_head_commit(git: Path) -> str | None:
 
 def _find_bytecode_drift(folder: Path) -> Iterator[Drift]:
     if changed := find_changed_bytecode(folder):
-        text = f"Byte-code of packages is not what the env's pack brought: {_shorten_list(changed)}."
+        text = f"Byte-code of packages is not what the env's pack brought: {shorten_list(changed)}."
         yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed)
 
 
@@ -213,88 +194,6 @@ def _find_strange_nodes(folder: Path, receipt: Receipt) -> Iterator[Drift]:
                 text=text,
                 paths=(f"{CUSTOM_NODES_FOLDER}/{entry.name}",),
             )
-
-
-def _package_drifts(folder: Path, receipt: Receipt, groups: _PathGroups) -> Iterator[Drift]:
-    try:
-        site = site_packages(folder)
-    except StopIteration:
-        yield Drift(kind="venv-missing", subject=VENV_FOLDER, text=f"The venv is gone: {folder / VENV_FOLDER}.")
-        return
-    records = read_records(site)
-    prefix = f"{site.relative_to(folder)}/"
-    installed: dict[str, list[str]] = {}
-    for record in records:
-        installed.setdefault(normalize_name(record.package_name), []).append(record.version)
-    yield from _version_drifts(receipt, installed)
-    yield from _content_drifts(receipt, installed, groups.paths_under(VENV_FOLDER), records, prefix)
-
-
-def _version_drifts(receipt: Receipt, installed: Mapping[str, Sequence[str]]) -> Iterator[Drift]:
-    for name, version in sorted(receipt.packages.items()):
-        here = installed.get(name, [])
-        if not here:
-            yield Drift(
-                kind="package-missing", subject=name, text=f"Package {name} {version} is not installed any more."
-            )
-        elif not any(_is_same_version(version, other) for other in here):
-            text = f"Package {name} is {', '.join(here)}, and the lock says {version}."
-            yield Drift(kind="package-changed", subject=name, text=text)
-    for name in sorted(installed.keys() - receipt.packages.keys()):
-        text = f"Package {name} {', '.join(installed[name])} is installed, and the lock does not have it."
-        yield Drift(kind="package-added", subject=name, text=text)
-
-
-def _content_drifts(
-    receipt: Receipt,
-    installed: Mapping[str, Sequence[str]],
-    paths: Mapping[str, tuple[str, ...]],
-    records: Sequence[InstalledRecord],
-    prefix: str,
-) -> Iterator[Drift]:
-    """Yield packages of the right version with other files: edited by hand, or through a hard link in uv's cache."""
-    owner = {
-        os.path.normpath(prefix + file): normalize_name(record.package_name)
-        for record in records
-        for file in record.files
-    }
-    by_package: dict[str, list[str]] = {}
-    others: list[str] = []
-    for path in (*paths["edited"], *paths["missing"]):
-        if path.startswith(prefix) or path in owner:
-            name = owner.get(path) or _folder_owner(path.removeprefix(prefix), receipt)
-            by_package.setdefault(name, []).append(path)
-        else:
-            others.append(path)
-    if others:
-        text = f"The venv's own files changed: {_shorten_list(others)}."
-        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=text, paths=tuple(others))
-    for name, changed in sorted(by_package.items()):
-        versions = installed.get(name, [])
-        if any(_is_same_version(receipt.packages.get(name, ""), version) for version in versions):
-            text = f"Files of package {name} are not what its RECORD says: {_shorten_list(changed)}."
-            yield Drift(kind="package-edited", subject=name, text=text, paths=tuple(changed))
-    known = set(owner)
-    added = tuple(
-        path
-        for path in paths["added"]
-        if path.startswith(prefix) and path.endswith(_CODE_SUFFIXES) and path not in known
-    )
-    if added:
-        text = f"Code that belongs to no package lies in site-packages: {_shorten_list(added)}."
-        yield Drift(kind="site-added", subject="site-packages", text=text, paths=added)
-    # What lies in bin is found before the system's own programs of that name.
-    programs = tuple(path for path in paths["added"] if path.startswith(f"{VENV_FOLDER}/bin/") and path not in known)
-    if programs:
-        text = f"Programs that belong to no package lie in the venv: {_shorten_list(programs)}."
-        yield Drift(kind="venv-added", subject=VENV_FOLDER, text=text, paths=programs)
-
-
-def _folder_owner(path: str, receipt: Receipt) -> str:
-    """Guess the package of a path in site-packages that no RECORD names (any more), from its first folder."""
-    first = path.split("/", maxsplit=1)[0].removesuffix(".dist-info")
-    guess = normalize_name(first.rpartition("-")[0] or first)
-    return guess if guess in receipt.packages else first
 
 
 def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
@@ -355,17 +254,3 @@ def _source_root(pin: SourcePin, receipt: Receipt) -> str:
 
 def _drift_subject(pin: SourcePin, receipt: Receipt) -> str:
     return "ComfyUI" if pin is receipt.comfyui else f"node {pin.folder}"
-
-
-def _is_same_version(one: str, other: str) -> bool:
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return Version(one) == Version(other)
-    except InvalidVersion:
-        return one == other
-
-
-def _shorten_list(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    return ", ".join(paths[:5]) + more

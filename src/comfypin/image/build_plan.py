@@ -1,12 +1,12 @@
 """Plans a build before it starts: layers with their sizes, which of them exist already, the disk needed (pure)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.image.context import BuildContext, ImageOptions, bakes_an_env
 from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo_to_json
-from comfypin.lock.model import Lock, PackagePin
+from comfypin.lock.model import Lock, PackagePin, RepoPin
 from comfypin.lock.torch import of_torch
 
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
@@ -97,23 +97,7 @@ def make_image_plan(
         _make_layer("system", _shorten_names("OS package", system), SYSTEM_PACKAGE_BYTES * len(system), [base, *system])
     ]
     if bakes_an_env(lock, wish.bake) and lock.comfyui is not None:
-        packages = [pin for pin in lock.python.packages if pin.target in (None, target)]
-        for name, pins in (
-            ("torch", [pin for pin in packages if of_torch(pin.name)]),
-            ("packages", [pin for pin in packages if not of_torch(pin.name)]),
-        ):
-            size = sum(map(size_of, pins))
-            layers.append(
-                _make_layer(
-                    name, _shorten_names("package", [p.name for p in pins]), size, [base, *map(package_to_json, pins)]
-                )
-            )
-        layers.append(
-            _make_layer("comfyui", f"ComfyUI at {lock.comfyui.commit}", SOURCES_BYTES, repo_to_json(lock.comfyui))
-        )
-        nodes = [node.folder for node in lock.custom_nodes]
-        inputs = [node_to_json(node) for node in lock.custom_nodes]
-        layers.append(_make_layer("nodes", _shorten_names("node", nodes), NODE_BYTES * len(nodes), inputs))
+        layers += _make_env_layers(lock, lock.comfyui, base, target, size_of)
     if wish.bake == "env+models":
         layers += [
             _make_layer(f"model {pin.name}", pin.target_path, pin.size_bytes or 0, str(pin.sha256))
@@ -126,6 +110,23 @@ def make_image_plan(
     layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, own))
     layers.append(_make_layer("lock", f"the lock and {len(wish.workflows)} workflows", 0, str(lock_digest(lock))))
     return ImagePlan(release=lock.version_name, base=base, layers=_mark_cached(layers, known or {}))
+
+
+def _make_env_layers(
+    lock: Lock, comfyui: RepoPin, base: str, target: str | None, size_of: Callable[[PackagePin], int]
+) -> Iterator[PlannedLayer]:
+    packages = [pin for pin in lock.python.packages if pin.target in (None, target)]
+    # torch apart: it is most of the bytes, and many releases share it.
+    for name, pins in (
+        ("torch", [pin for pin in packages if of_torch(pin.name)]),
+        ("packages", [pin for pin in packages if not of_torch(pin.name)]),
+    ):
+        names = _shorten_names("package", [pin.name for pin in pins])
+        yield _make_layer(name, names, sum(map(size_of, pins)), [base, *map(package_to_json, pins)])
+    yield _make_layer("comfyui", f"ComfyUI at {comfyui.commit}", SOURCES_BYTES, repo_to_json(comfyui))
+    nodes = [node.folder for node in lock.custom_nodes]
+    inputs = [node_to_json(node) for node in lock.custom_nodes]
+    yield _make_layer("nodes", _shorten_names("node", nodes), NODE_BYTES * len(nodes), inputs)
 
 
 def render_label(plan: ImagePlan) -> str:

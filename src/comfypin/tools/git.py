@@ -10,9 +10,8 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
@@ -25,24 +24,15 @@ from comfypin.tools.errors import (
     CommitNotHere,
     PatchUnfit,
     RepoUnreachable,
-    ToolMissing,
     TreeIncomplete,
     TreeRefused,
 )
-from comfypin.tools.process import FinishedProcess, run_program
+from comfypin.tools.git_process import feed_stdin, run_git, start_git
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
-FETCH_TIMEOUT_S = 900.0
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 _LFS_POINTER_BYTES = 1024
 _COMMIT_NOT_FOUND = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
-_GIT_OPTIONS = (
-    *("-c", "protocol.version=2"),
-    *("-c", "gc.auto=0"),
-    *("-c", "maintenance.auto=false"),
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "advice.detachedHead=false"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,11 +182,11 @@ def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
 
 def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str) -> Iterator[tuple[TreeEntry, bytes]]:
     """Yield the content of the entries, in order, each checked against its object id. Raises `TreeIncomplete`."""
-    process = _start_git(["cat-file", "--batch", "--buffer"], cwd=kept)
+    process = start_git(["cat-file", "--batch", "--buffer"], cwd=kept)
     assert process.stdin is not None
     assert process.stdout is not None
     wanted = "".join(f"{entry.object_id}\n" for entry in entries).encode()
-    writer = threading.Thread(target=_feed_stdin, args=(process, wanted), daemon=True)
+    writer = threading.Thread(target=feed_stdin, args=(process, wanted), daemon=True)
     writer.start()
     try:
         for entry in entries:
@@ -310,48 +300,3 @@ def _remove_leftovers(cache: Path) -> None:
 
 def _without_secrets(text: str, repo: str) -> str:
     return text.replace(repo, hide_credentials(repo))
-
-
-def run_git(
-    arguments: Sequence[str | Path],
-    *,
-    cwd: Path,
-    stdin: bytes | None = None,
-    extra_variables: Mapping[str, str] | None = None,
-    timeout_s: float = FETCH_TIMEOUT_S,
-) -> FinishedProcess:
-    """Run git so that no user setting and no prompt can change or stop it; `extra_variables` join its environment."""
-    command: list[str | Path] = ["git", *_GIT_OPTIONS, *arguments]
-    return run_program(
-        command, cwd=cwd, env={**_git_environment(), **(extra_variables or {})}, stdin=stdin, timeout_s=timeout_s
-    )
-
-
-def _start_git(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            ["git", *_GIT_OPTIONS, *arguments],
-            cwd=cwd,
-            env=_git_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except FileNotFoundError as error:
-        raise ToolMissing(tool="git", remedy="install it (Debian: apt-get install git)") from error
-
-
-def _feed_stdin(process: "subprocess.Popen[bytes]", data: bytes) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        process.stdin.write(data)
-        process.stdin.close()
-
-
-def _git_environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not _is_repository_variable(name)}
-    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}
-
-
-def _is_repository_variable(name: str) -> bool:
-    return name in {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}

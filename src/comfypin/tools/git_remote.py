@@ -9,7 +9,8 @@ from pathlib import Path
 from comfypin.addresses import hide_credentials
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
-from comfypin.tools.git import FULL_COMMIT, run_git
+from comfypin.tools.git import FULL_COMMIT
+from comfypin.tools.git_process import run_git
 
 LS_REMOTE_TIMEOUT_S = 120.0
 _BRANCH_PREFIX, _TAG_PREFIX = "refs/heads/", "refs/tags/"
