@@ -222,4 +222,4 @@ def test_a_read_only_folder_is_delivered_and_what_cannot_be_removed_is_said(tmp_
     assert run.returncode == 0, run.stderr
     assert files_below(bucket) == {"a.bin": b"a"}
     assert (folder / "a.bin").exists()
-    assert "a.bin is delivered and was kept here: Read-only file system" in run.stderr
+    assert "a.bin is delivered, but was kept here: Read-only file system" in run.stderr

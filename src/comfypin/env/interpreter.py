@@ -77,7 +77,7 @@ def _find_with_uv(minor: str, uv_cache: Path | None) -> dict[str, Any]:
     found = run_uv(["python", "find", "--no-project", "--system", minor], cache=uv_cache, timeout_s=60)
     path = Path(found.stdout_text.strip())
     if found.exit_code or not path.is_file():
-        raise PythonMissing(version=minor, reason="uv finds none on PATH or among its own")
+        raise PythonMissing(version=minor, reason="uv finds none, on PATH or among its own")
     return _ask_interpreter(path)
 
 

@@ -37,7 +37,7 @@ def render_model_paths(receipt: Receipt, lock: Lock, models_dir: Path, comfyui: 
     inside = models_dir.absolute().is_relative_to(home.absolute())
     base = os.path.relpath(models_dir.absolute(), comfyui.absolute()) if inside else str(models_dir.absolute())
     kinds = list_model_folders(receipt, lock, models_dir)
-    lines = ["# Written by comfypin; it is written anew whenever the env is realized.", "comfypin:"]
+    lines = ["# Written by comfypin, again whenever the env is realized.", "comfypin:"]
     # Values are JSON strings, which YAML reads as they are.
     lines.append(f"  base_path: {json.dumps(base)}")
     lines += [f"  {json.dumps(name)}: {json.dumps(chr(10).join(paths))}" for name, paths in sorted(kinds.items())]

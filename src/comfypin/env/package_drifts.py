@@ -34,10 +34,10 @@ def _version_drifts(receipt: Receipt, installed: Mapping[str, Sequence[str]]) ->
                 kind="package-missing", subject=name, text=f"Package {name} {version} is not installed any more."
             )
         elif not any(_is_same_version(version, other) for other in here):
-            text = f"Package {name} is {', '.join(here)}, and the lock says {version}."
+            text = f"Package {name} is {', '.join(here)}, but the lock says {version}."
             yield Drift(kind="package-changed", subject=name, text=text)
     for name in sorted(installed.keys() - receipt.packages.keys()):
-        text = f"Package {name} {', '.join(installed[name])} is installed, and the lock does not have it."
+        text = f"Package {name} {', '.join(installed[name])} is installed, but is not in the lock."
         yield Drift(kind="package-added", subject=name, text=text)
 
 
@@ -68,7 +68,7 @@ def _content_drifts(
     for name, changed in sorted(by_package.items()):
         versions = installed.get(name, [])
         if any(_is_same_version(receipt.packages.get(name, ""), version) for version in versions):
-            text = f"Files of package {name} are not what its RECORD says: {shorten_list(changed)}."
+            text = f"Files of package {name} do not match its RECORD: {shorten_list(changed)}."
             yield Drift(kind="package-edited", subject=name, text=text, paths=tuple(changed))
     known = set(owner)
     added = tuple(
@@ -77,12 +77,12 @@ def _content_drifts(
         if path.startswith(prefix) and path.endswith(CODE_SUFFIXES) and path not in known
     )
     if added:
-        text = f"Code that belongs to no package lies in site-packages: {shorten_list(added)}."
+        text = f"Site-packages holds code that belongs to no package: {shorten_list(added)}."
         yield Drift(kind="site-added", subject="site-packages", text=text, paths=added)
     # What lies in bin is found before the system's own programs of that name.
     programs = tuple(path for path in paths["added"] if path.startswith(f"{VENV_FOLDER}/bin/") and path not in known)
     if programs:
-        text = f"Programs that belong to no package lie in the venv: {shorten_list(programs)}."
+        text = f"The venv holds programs that belong to no package: {shorten_list(programs)}."
         yield Drift(kind="venv-added", subject=VENV_FOLDER, text=text, paths=programs)
 
 

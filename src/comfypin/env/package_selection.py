@@ -54,12 +54,12 @@ def choose_target(lock: Lock, machine: str, wanted: str | None) -> str | None:
     targets = sorted(lock.python.targets)
     if wanted is not None:
         if wanted not in targets:
-            raise TargetMissing(machine=machine, targets=targets, reason=f"there is no target {wanted}")
+            raise TargetMissing(machine=machine, targets=targets, reason=f"it has no target {wanted}")
         return wanted
     fitting = [target for target in targets if target == machine or target.startswith(f"{machine}-")]
     if len(fitting) == 1 or not targets:
         return fitting[0] if fitting else None
-    reason = "more than one target fits, name one with --target" if fitting else "it was locked for other platforms"
+    reason = "several targets fit, so name one with --target" if fitting else "it was locked for other platforms"
     raise TargetMissing(machine=machine, targets=targets, reason=reason)
 
 

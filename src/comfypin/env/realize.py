@@ -149,7 +149,7 @@ def _make_env(recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Acti
     home = options.home
 
     def waiting(holder: Holder) -> None:
-        options.report(f"Waiting for {holder}, which makes this env.")
+        options.report(f"Waiting for {holder}, which is making this env.")
 
     damaged = False
     lease = acquire(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)

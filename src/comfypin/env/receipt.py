@@ -68,7 +68,7 @@ def read_receipt(build: Path) -> Receipt | None:
 def receipt_from_json(tree: Mapping[str, object]) -> Receipt:
     """Parse a receipt. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` for anything else."""
     if tree["schema_version"] != 1:
-        raise ValueError("a receipt of another schema")
+        raise ValueError("a receipt with another schema version")
     nodes, packages, folders = tree["custom_nodes"], tree["packages"], tree["model_folders"]
     if not isinstance(nodes, list) or not isinstance(packages, dict) or not isinstance(folders, dict):
         raise TypeError("not a receipt")

@@ -62,14 +62,14 @@ def check_env(home: Home, lock: Lock | None) -> EnvStatus:
     folder = home.root / home.current_link.readlink()
     receipt = read_receipt(folder) if folder.is_dir() else None
     if receipt is None:
-        reason = "it has no receipt: it was never finished" if folder.is_dir() else "it is gone"
+        reason = "it has no receipt, so it was never finished" if folder.is_dir() else "it is gone"
         drift = Drift(kind="env-incomplete", subject="env", text=f"The env {folder}: {reason}. Run comfypin realize.")
         return EnvStatus(home=home.root, folder=folder, receipt=None, drifts=(drift,))
     drifts = [*_find_link_drifts(home), *_find_interpreter_drifts(folder, receipt)]
     drifts += _compare_with_lock(receipt, lock) if lock is not None else []
     manifest = read_manifest(folder)
     if manifest is None or manifest.digest != receipt.manifest:
-        text = f"{folder / MANIFEST_FILE} is not the one the receipt was written for: it was changed or is damaged."
+        text = f"{folder / MANIFEST_FILE} does not match the receipt: it was changed or is damaged."
         drifts.append(Drift(kind="manifest-changed", subject="env", text=text))
     if manifest is not None:
         drifts += describe_changes(folder, receipt, compare_manifests(manifest, hash_files(folder)))
@@ -145,7 +145,7 @@ def _find_moved_commits(folder: Path, receipt: Receipt) -> Iterator[Drift]:
         commit = _read_head_commit(root / ".git")
         if commit is not None and commit != pin.commit:
             subject = _drift_subject(pin, receipt)
-            text = f"{subject} is at commit {commit}, and the lock says {pin.commit}."
+            text = f"{subject} is at commit {commit}, but the lock says {pin.commit}."
             yield Drift(kind="commit-moved", subject=subject, text=text, paths=(_source_root(pin, receipt),))
 
 
@@ -165,7 +165,7 @@ def _read_head_commit(git: Path) -> str | None:
 
 def _find_bytecode_drift(folder: Path) -> Iterator[Drift]:
     if changed := find_changed_bytecode(folder):
-        text = f"Byte-code of packages is not what the env's pack brought: {shorten_list(changed)}."
+        text = f"Byte-code of packages does not match the env's pack: {shorten_list(changed)}."
         yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed)
 
 
@@ -187,7 +187,7 @@ def _find_strange_nodes(folder: Path, receipt: Receipt) -> Iterator[Drift]:
         if not loaded or entry.name in ours | shipped or entry.name in {"__pycache__", ".git"}:
             continue
         if not entry.name.endswith(".disabled"):
-            text = f"{CUSTOM_NODES_FOLDER}/{entry.name} is not in the lock, and ComfyUI loads it."
+            text = f"{CUSTOM_NODES_FOLDER}/{entry.name} is not in the lock, but ComfyUI loads it."
             yield Drift(
                 kind="node-added",
                 subject=f"node {entry.name}",
@@ -208,7 +208,8 @@ def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
     for name in sorted(ours.keys() | theirs.keys()):
         here, there = ours.get(name), theirs.get(name)
         if here is None or there is None:
-            text = f"Node {name} is in the {'lock' if here is None else 'env'} and not in the other."
+            places = ("lock", "env") if here is None else ("env", "lock")
+            text = f"Node {name} is in the {places[0]} but not in the {places[1]}."
             found.append(Drift(kind="lock-differs", subject=f"node {name}", text=text))
         elif here.commit != there.commit:
             found.append(_describe_new_pin(f"node {name}", here.commit, there.commit))
@@ -221,7 +222,7 @@ def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
 
 
 def _describe_new_pin(subject: str, here: str | None, there: str | None) -> Drift:
-    text = f"{subject} was realized at {here or 'nothing'}, and the lock says {there or 'nothing'}."
+    text = f"{subject} was realized at {here or 'nothing'}, but the lock says {there or 'nothing'}."
     return Drift(kind="lock-differs", subject=subject, text=text)
 
 
@@ -235,10 +236,10 @@ def _find_link_drifts(home: Home) -> Iterator[Drift]:
 def _find_interpreter_drifts(folder: Path, receipt: Receipt) -> Iterator[Drift]:
     python, wired = venv_python(folder), is_venv_wired(folder)
     if not python.exists():
-        text = f"{python} does not lead to a Python {receipt.python} here; run comfypin realize."
+        text = f"{python} does not lead to Python {receipt.python} here; run comfypin realize."
         yield Drift(kind="interpreter-missing", subject="python", text=text)
     elif read_venv_version(folder, receipt.python) is None:
-        text = f"{python} leads to {python.resolve()}, which is no Python {receipt.python}; run comfypin realize."
+        text = f"{python} leads to {python.resolve()}, which is not Python {receipt.python}; run comfypin realize."
         yield Drift(kind="interpreter-changed", subject="python", text=text)
     elif wired and not is_venv_usable(folder, receipt.python):
         text = f"{python} leads to {python.resolve()}, which is not the Python it was made for; run comfypin realize."

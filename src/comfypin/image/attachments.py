@@ -24,7 +24,7 @@ def attach_document(repository: ImageRepository, image: str, *, kind: str, data:
     """
     subject = repository.read_manifest(image)
     if subject is None or subject.digest != image:
-        raise AttachFailed(reference=repository.reference, reason=f"it does not have {image}")
+        raise AttachFailed(reference=repository.reference, reason=f"the registry does not have {image}")
     config = _make_descriptor(_EMPTY_TYPE, repository.put_blob(_EMPTY), len(_EMPTY))
     document = _make_descriptor(kind, repository.put_blob(data), len(data))
     artifact = ImageManifest(
@@ -56,7 +56,7 @@ def _add_to_list(repository: ImageRepository, tag: str, entry: dict[str, JsonVal
         index: JsonValue = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*entries, entry]}
         repository.put_manifest(tag, ImageManifest(media_type=INDEX, data=canonical_json(index)))
     if not any(other.get("digest") == entry["digest"] for other in _read_entries(repository, tag)):
-        raise AttachFailed(reference=repository.reference, reason=f"others keep overwriting the list {tag}")
+        raise AttachFailed(reference=repository.reference, reason=f"other writers keep overwriting the list {tag}")
 
 
 def _read_entries(repository: ImageRepository, tag: str) -> list[dict[str, JsonValue]]:
@@ -68,7 +68,9 @@ def _read_entries(repository: ImageRepository, tag: str) -> list[dict[str, JsonV
     except (ValueError, AttributeError):
         entries = None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise AttachFailed(reference=repository.reference, reason=f"what lies under {tag} is no list of referrers")
+        raise AttachFailed(
+            reference=repository.reference, reason=f"the tag {tag} holds no list of referrers"
+        )
     return entries
 
 

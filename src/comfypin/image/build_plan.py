@@ -64,7 +64,9 @@ class ImagePlan:
                 "build this elsewhere and push it, or leave models on a network volume (--bake env)."
             )
         elif self.size_bytes > RUNPOD_BUILD_BYTES / 4:
-            remarks.append("Every new worker pulls all of this first; models on a network volume (--bake env) are not.")
+            remarks.append(
+                "Every new worker first pulls all of this, but no models on a network volume (--bake env)."
+            )
         remarks.append(
             f"Give templates a container disk of {max(10, int(self.size_bytes / 1e9 * 1.2) + 5)} GB or more."
         )

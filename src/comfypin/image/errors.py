@@ -44,7 +44,7 @@ class LoginRefused(ConfigError):
     """A registry refuses the credential; `source` names the variable or file it came from."""
 
     template = (
-        "The registry {registry} refuses the credential from {source}. Check that it is current and may write "
+        "The registry {registry} refuses the login with {source}. Check that it is current and may write "
         "packages; docs/images.md has a line for every registry."
     )
     registry: str

@@ -114,7 +114,7 @@ class InitProcess:
                 self._main_exit_code if self._main_exit_code is not None else (128 - code if code < 0 else code)
             )
         elif self._main_exit_code is None and self._stop_signal is None:
-            self.report(f"{service.name} ended with {code}; it is started again.")
+            self.report(f"{service.name} exited with code {code}; it will be started again.")
             self._due_services.append((time.monotonic() + RESTART_AFTER_S, service))
 
     def _wait_timeout_s(self) -> float:

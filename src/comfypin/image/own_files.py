@@ -40,7 +40,7 @@ def collect_own_files(scratch: Path) -> OwnFiles:
     project = checkout if is_checkout else Path(str(files("comfypin"))) / "data" / "project"
     docker = project / "docker"
     if not (docker / "Dockerfile").is_file():
-        raise OwnFilesMissing(what="its Dockerfile", reason=f"{docker} does not hold it")
+        raise OwnFilesMissing(what="its Dockerfile", reason=f"it is not in {docker}")
     requirements = _export_requirements(project, scratch)
     return OwnFiles(
         dockerfile=(docker / "Dockerfile").read_text(encoding="utf-8"),

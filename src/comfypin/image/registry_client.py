@@ -158,7 +158,7 @@ class ImageRepository:
             )
             data = response.body(_MAX_BYTES + 1)
             if len(data) > _MAX_BYTES:
-                raise HttpError("its answer is larger than a manifest may be", is_transient=False)
+                raise HttpError("its response is too large for a manifest", is_transient=False)
             answer = _RegistryResponse(response.status, response.headers, data)
             if answer.status in TRANSIENT_STATUSES:
                 raise _RegistryBusy(answer)

@@ -72,21 +72,21 @@ def _read_key_file(variables: Mapping[str, str]) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise LoginUnreadable(variable=_KEY_VARIABLE, path=str(path), reason=reason) from error
 
 
 def login_advice(registry: str) -> str:
     """Return which variable, or login, a registry expects."""
     if registry == "ghcr.io":
-        return "nowhere: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
+        return "no credential: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
     if registry == "docker.io":
-        return "nowhere: set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
+        return "no credential: set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
     if _GOOGLE.fullmatch(registry):
-        return "nowhere: set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
+        return "no credential: set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
     if _AMAZON.fullmatch(registry):
-        return "nowhere: set ECR_PASSWORD (aws ecr get-login-password)"
-    return f"nowhere: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry}"
+        return "no credential: set ECR_PASSWORD (aws ecr get-login-password)"
+    return f"no credential: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry}"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
     if read_fingerprint(root, relative) != expected:
         return None  # gone already, or a newer one, which will be delivered in its turn
     if is_being_written(root, relative):
-        return "somebody has it open for writing"
+        return "a program has it open for writing"
     aside = os.path.join(folder, f"{_ASIDE}{secrets.token_hex(6)}")
     try:
         os.rename(path, aside)
@@ -33,9 +33,9 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
     try:
         os.link(aside, path)  # never over a file that has come meanwhile
     except OSError as exc:
-        return f"it changed in that very moment and is now {aside} ({exc.strerror})"
+        return f"it was changed just then and is now {aside} ({exc.strerror})"
     os.unlink(aside)
-    return "it was changed in that very moment"
+    return "it was changed just then"
 
 
 def is_set_aside(relative: str) -> bool:
@@ -50,9 +50,9 @@ def finish_removal(root: str, relative: str, expected: Fingerprint, digests: Abs
     path = Path(root, relative)
     try:
         if Digest.of_file(path) not in digests or read_fingerprint(root, relative) != expected:
-            return "it is not what was delivered"
+            return "it differs from what was delivered"
         if is_being_written(root, relative):
-            return "somebody has it open for writing"
+            return "a program has it open for writing"
         path.unlink(missing_ok=True)
     except OSError as exc:
         return exc.strerror or str(exc)

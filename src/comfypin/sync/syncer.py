@@ -177,11 +177,11 @@ class Syncer:
                     raise
                 if not told:
                     told = True
-                    self._on_event(SyncNotice(f"{exc.message} Sync waits until it can."))
+                    self._on_event(SyncNotice(f"{exc.message} Sync waits until it can be written."))
                 time.sleep(_SAVE_AGAIN_S)
             else:
                 if told:
-                    self._on_event(SyncNotice("The outbox is written again; sync goes on."))
+                    self._on_event(SyncNotice("The outbox can be written again; sync continues."))
                 return
 
     def _refresh_copy(self) -> float | None:
@@ -281,7 +281,7 @@ class Syncer:
         self._removal_tried[path] = mark
         digests = self._outbox.confirmed_digests(mark)
         if digests and (reason := finish_removal(self._root, path, mark, digests)) is not None:
-            self._on_event(SyncNotice(f"{path} was set aside for removal and was kept: {reason}."))
+            self._on_event(SyncNotice(f"{path} was set aside for removal, but was kept: {reason}."))
 
     def _consider_file(self, path: str, now: float) -> None:
         """Hash a file whose time has come, unless it is gone, still changing, or being hashed."""
@@ -368,7 +368,7 @@ class Syncer:
     ) -> None:
         if now_there != row.fingerprint:
             self._debouncer.note_found(row.path, now_there, time.monotonic())
-        reason = failure.message if failure is not None else "it changed while it was uploaded"
+        reason = failure.message if failure is not None else "it changed during the upload"
         failed = replace(row, failures=row.failures + 1, reason=reason)
         rows[row.path] = failed
         delay_s = self._options.retry_policy.delay_s(failed.failures) or 0.0
@@ -378,4 +378,4 @@ class Syncer:
 
     def _delete_local(self, row: OutboxRow) -> None:
         if (reason := remove_unchanged(self._root, row.path, row.fingerprint)) is not None:
-            self._on_event(SyncNotice(f"{row.path} is delivered and was kept here: {reason}."))
+            self._on_event(SyncNotice(f"{row.path} is delivered, but was kept here: {reason}."))

@@ -148,8 +148,8 @@ class FolderWatcher:
         if event.mask & flags.Q_OVERFLOW:
             self._warn_once(
                 "overflow",
-                "more happened than the kernel could queue; the whole folder is scanned again. "
-                "Raise fs.inotify.max_queued_events if this comes often.",
+                "More changed than the kernel could queue, so the whole folder is scanned again. "
+                "Raise fs.inotify.max_queued_events if this happens often.",
             )
             self._watch_tree("")
             return
@@ -215,7 +215,7 @@ class FolderWatcher:
                     self._inotify.rm_watch(watch)
 
     def _await_root(self) -> None:
-        self._warn_once("gone", f"{self._root} is gone; it is watched again as soon as it is back.")
+        self._warn_once("gone", f"{self._root} is gone; it will be watched again when it is back.")
         while not Path(self._root).is_dir():
             ready, _, _ = select.select([self._wake_out], [], [], _MISSING_POLL_S)
             if ready:

@@ -55,7 +55,7 @@ def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
             data += piece
             if len(data) > MAX_TEXT_BYTES:
                 raise DownloadFailed(
-                    url=_hide_secrets(url), reason=f"the answer is larger than {MAX_TEXT_BYTES >> 20} MiB"
+                    url=_hide_secrets(url), reason=f"the response is larger than {MAX_TEXT_BYTES >> 20} MiB"
                 )
         return bytes(data)
 

@@ -100,7 +100,7 @@ def write_commit(commits: CommitSource, repo: str, commit: str, folder: Path) ->
     for entry in modules:
         address = addresses.get(entry.path)
         if address is None:
-            reason = "it is a submodule that .gitmodules does not name"
+            reason = "it is a submodule, but .gitmodules does not name it"
             raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
         write_commit(commits, _absolute_address(repo, address), entry.object_id, folder / entry.path)
     # Links last: nothing is ever written through one.
@@ -125,7 +125,7 @@ def list_submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str]
     addresses = _submodule_addresses(kept, commit) if modules else {}
     for entry in modules:
         if entry.path not in addresses:
-            reason = "it is a submodule that .gitmodules does not name"
+            reason = "it is a submodule, but .gitmodules does not name it"
             raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
     return tuple((_absolute_address(repo, addresses[entry.path]), entry.object_id) for entry in modules)
 
@@ -227,7 +227,7 @@ def _fetch_commit(bare: Path, repo: str, commit: str) -> None:
 def _fetch_from_bundle(bare: Path, bundle: Path, repo: str, commit: str) -> None:
     done = run_git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
     if done.exit_code or not _has_commit(bare, commit):
-        raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason=f"the bundle {bundle} does not give it")
+        raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason=f"it is not in the bundle {bundle}")
 
 
 def _has_commit(bare: Path, commit: str) -> bool:
@@ -246,7 +246,7 @@ def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: st
 
 def _refuse_pointer(entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
     if data.startswith(_LFS_HEAD) and len(data) < _LFS_POINTER_BYTES:
-        reason = "it is a pointer of Git LFS, not the file; take a fork or a version that has the file itself"
+        reason = "it is a Git LFS pointer, not the file; use a fork or a version that has the file itself"
         raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
 
 
@@ -287,7 +287,7 @@ def _absolute_address(repo: str, address: str) -> str:
 def _check_path(entry: TreeEntry, repo: str, commit: str) -> None:
     parts = entry.path.split("/")
     if any(part in {"", ".", ".."} or part.lower() == ".git" for part in parts):
-        reason = "its name does not stay inside the folder"
+        reason = "its name leads out of the folder"
         raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
 
 

@@ -104,7 +104,7 @@ def test_a_file_that_somebody_writes_is_kept(tmp_path: Path) -> None:
     with (tmp_path / "a").open("wb"):
         mark = read_fingerprint(str(tmp_path), "a")
         assert mark is not None
-        assert remove_unchanged(str(tmp_path), "a", mark) == "somebody has it open for writing"
+        assert remove_unchanged(str(tmp_path), "a", mark) == "a program has it open for writing"
     assert (tmp_path / "a").exists()
 
 

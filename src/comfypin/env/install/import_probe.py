@@ -122,7 +122,7 @@ def _judge_report(report: str, done: FinishedProcess) -> ProbeResult:
         if "folders" in said:
             folders = {name: tuple(paths) for name, paths in said["folders"].items()}
     if not ended and not failures:
-        failures.append((begun, f"the interpreter ended with exit code {done.exit_code} while it was loaded"))
+        failures.append((begun, f"the interpreter exited with code {done.exit_code} while loading it"))
     if failures:
         log = tuple(line for line in done.stderr.splitlines() if line.strip())[-12:]
         raise ProbeFailed(failures=[{"subject": subject, "reason": reason} for subject, reason in failures], _log=log)

@@ -107,7 +107,7 @@ def check_requirement(report: ProbeReport, name: str) -> None:
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        report.record_failure(f"requirement {name}", "ComfyUI requires it, and the lock's packages do not have it")
+        report.record_failure(f"requirement {name}", "ComfyUI requires it, but it is not among the lock's packages")
         return
     reasons, imported = [], False
     for module in top_level_modules(distribution):
@@ -143,7 +143,7 @@ def start_comfyui(report: ProbeReport, request: Dict[str, Any], nodes: List[str]
         runpy.run_path(os.path.join(request["comfyui"], "main.py"), run_name="__main__")  # noqa: PTH118
     except SystemExit as end:
         if end.code not in (None, 0):
-            report.record_failure("ComfyUI", f"its start ended with exit code {end.code}")
+            report.record_failure("ComfyUI", f"it exited with code {end.code}")
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
         report.record_failure("ComfyUI", describe_error(error))

@@ -81,7 +81,7 @@ def _run_script(build: Path, node: NodePin, path: Path, environment: dict[str, s
     done = run_program([venv_python(build), path], cwd=path.parent, env=environment, timeout_s=SCRIPT_TIMEOUT_S)
     if done.exit_code:
         end = f"exit code {done.exit_code}" if done.exit_code > 0 else f"ended by signal {-done.exit_code}"
-        raise InstallScriptFailed(node=node.name, reason=f"{end}: {done.error_summary or 'it said nothing'}")
+        raise InstallScriptFailed(node=node.name, reason=f"{end}: {done.error_summary or 'no output'}")
 
 
 def _require_same_packages(node: NodePin, before: dict[str, str], after: dict[str, str]) -> None:
@@ -104,7 +104,7 @@ def _require_same_sources(node: NodePin, before: dict[str, FileStamp], build: Pa
     changed = sorted(path for path, stamp in before.items() if after.get(path) != stamp)
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        reason = f"it changed files that are not its own: {', '.join(changed[:5])}{more}"
+        reason = f"it changed files outside its own folder: {', '.join(changed[:5])}{more}"
         raise InstallScriptFailed(node=node.name, reason=reason)
 
 

@@ -190,7 +190,7 @@ class PackageInstaller:
 
     def _repair_packages(self, wrong: Mapping[str, str]) -> VerifiedFiles:
         names = sorted(wrong)
-        self.report(f"Cached packages were changed by hand; downloading again: {', '.join(names)}.")
+        self.report(f"Cached packages were changed; downloading them again: {', '.join(names)}.")
         pins = [pin for pin in self.recipe.packages if normalize_name(pin.name) in wrong]
         self._package_cache.drop_packages(pins)
         run_uv(["cache", "clean", "--quiet", *names], cache=self.locations.uv_cache)

@@ -109,7 +109,7 @@ def _extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: P
     if member.is_dir():
         return
     if stat.S_ISLNK(mode):
-        raise ValueError(f"{member.filename} is a link")
+        raise ValueError(f"{member.filename} in it is a link")
     path = contained_path(folder, PurePosixPath(member.filename))
     path.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(member) as source, path.open("xb") as file:
@@ -125,6 +125,10 @@ def _archive_bytes(node: NodePin, places: SourceLocations) -> bytes:
         if path.is_file() and Digest.of(data := path.read_bytes()) == node.sha256:
             return data
     if places.offline:
-        raise ArchiveUnusable(node=node.name, url=str(node.archive), reason="it is not here, and this is offline")
+        raise ArchiveUnusable(
+            node=node.name,
+            url=str(node.archive),
+            reason="it is not on this machine, and --offline forbids to download it",
+        )
     download_file(str(node.archive), kept, (node.sha256,), proxies=places.proxies)
     return kept.read_bytes()

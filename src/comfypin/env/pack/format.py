@@ -129,7 +129,7 @@ def decode_index(data: bytes) -> PackIndex:
             receipt=dict(tree["receipt"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its index is not one ({error})") from error
+        raise ValueError(f"its index is invalid ({error})") from error
     _check_names(index)
     _check_sizes(index)
     return index
@@ -140,28 +140,28 @@ def _check_names(index: PackIndex) -> None:
     folders = set(index.folders)
     names = [*index.folders, *(path for path, _, _ in index.files), *(path for path, _ in index.links)]
     if len(set(names)) != len(names):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name appears twice")
     for name in names:
         if _UNSAFE_NAME.search(name):
-            raise ValueError(f"the name {name!r} does not stay inside")
+            raise ValueError(f"the name {name!r} does not stay inside the folder")
         parent = name.rpartition("/")[0]
         if parent and parent not in folders:
             raise ValueError(f"the folder of {name!r} is not listed")
     for path, target in index.links:
         if not link_stays_inside(path, target):
-            raise ValueError(f"the link {path!r} leads out")
+            raise ValueError(f"the link {path!r} leads out of the folder")
 
 
 def _check_sizes(index: PackIndex) -> None:
     """Require that the frames hold as many bytes as the files have."""
     if any(size < 0 for _, size, _ in index.files):
-        raise ValueError("a file has less than no bytes")
+        raise ValueError("a file has a negative size")
     if any(frame.packed_size <= 0 or not 0 < frame.size <= MAX_FRAME_BYTES for frame in index.frames):
         raise ValueError("a frame has an impossible size")
     if any(frame.packed_size > _packed_limit(frame.size) for frame in index.frames):
-        raise ValueError("a frame is larger than what it holds")
+        raise ValueError("a frame is larger than its content can be")
     if sum(frame.size for frame in index.frames) != index.size_bytes:
-        raise ValueError("its frames hold more or less than its files need")
+        raise ValueError("its frames do not hold as many bytes as its files")
 
 
 def _packed_limit(size: int) -> int:

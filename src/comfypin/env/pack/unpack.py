@@ -73,20 +73,20 @@ def read_index(source: PackSource) -> PackIndex:
     end = _read_exactly(source, source.size_bytes - TRAILER.size, TRAILER.size)
     offset, size, digest, magic = TRAILER.unpack(end)
     if magic != MAGIC or _read_exactly(source, 0, len(MAGIC)) != MAGIC:
-        raise PackDamaged(where=source.where, reason="it is not an env pack, or a part of one")
+        raise PackDamaged(where=source.where, reason="it is not an env pack, or only a part of one")
     if offset + size + TRAILER.size != source.size_bytes:
-        raise PackDamaged(where=source.where, reason="its index is not where it says")
+        raise PackDamaged(where=source.where, reason="its index is not at its recorded place")
     if size > index_limit(size):
-        raise PackDamaged(where=source.where, reason="its index is too large to be one")
+        raise PackDamaged(where=source.where, reason="its index is too large")
     packed = _read_exactly(source, offset, size)
     if hashlib.sha256(packed).digest() != digest:
-        raise PackDamaged(where=source.where, reason="its index has another sha256")
+        raise PackDamaged(where=source.where, reason="its index does not match its sha256")
     try:
         index = decode_index(b"".join(_decompress_pieces(packed, limit=index_limit(size))))
     except (zstandard.ZstdError, ValueError) as error:
         raise PackDamaged(where=source.where, reason=str(error)) from error
     if offset != len(MAGIC) + sum(frame.packed_size for frame in index.frames):
-        raise PackDamaged(where=source.where, reason="its frames do not fill it")
+        raise PackDamaged(where=source.where, reason="its frames do not fill the file")
     return index
 
 
@@ -99,9 +99,9 @@ def unpack_pack(source: PackSource, folder: Path, *, key: str) -> Receipt:
     try:
         receipt = receipt_from_json(index.receipt)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackDamaged(where=source.where, reason="its receipt is not one") from error
+        raise PackDamaged(where=source.where, reason="its receipt is invalid") from error
     if receipt.key != key:
-        raise PackUnfit(where=source.where, reason=f"it is of env {receipt.key[:16]}, and {key[:16]} is wanted")
+        raise PackUnfit(where=source.where, reason=f"it holds env {receipt.key[:16]}, but {key[:16]} is needed")
     need = index.size_bytes + MARGIN_PER_FILE * len(index.files)
     require_space(folder, need, what=f"Unpacking {source.where}")
     for name in sorted(index.folders):
@@ -129,7 +129,7 @@ def _write_frame(source: PackSource, index: PackIndex, frame: PlacedFrame, folde
 
     packed = _read_exactly(source, frame.offset, frame.packed_size)
     if hashlib.sha256(packed).hexdigest() != frame.sha256:
-        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} has another sha256")
+        raise PackDamaged(where=source.where, reason=f"the frame at byte {frame.offset} does not match its sha256")
     try:
         _write_segments(_decompress_pieces(packed, limit=frame.size), index, frame, folder)
     except (zstandard.ZstdError, ValueError) as error:

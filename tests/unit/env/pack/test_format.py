@@ -92,5 +92,5 @@ def test_an_index_of_nothing_but_brackets_is_not_parsed() -> None:
 
 @pytest.mark.parametrize("packed", [100_000, 1 << 40])
 def test_a_frame_is_not_larger_than_what_it_holds(packed: int) -> None:
-    with pytest.raises(ValueError, match="larger than what it holds"):
+    with pytest.raises(ValueError, match="larger than its content can be"):
         decode_index(encode_index(an_index(frames=(PackedFrame(packed, 3, "0" * 64),))))

@@ -78,7 +78,7 @@ def test_a_trailer_that_says_a_huge_index_is_refused_unread(tmp_path: Path) -> N
         file.truncate(len(MAGIC) + size)
         file.seek(0, 2)
         file.write(TRAILER.pack(len(MAGIC), size, bytes(32), MAGIC))
-    with open_pack(path) as source, pytest.raises(PackDamaged, match="too large to be one"):
+    with open_pack(path) as source, pytest.raises(PackDamaged, match="its index is too large"):
         read_index(source)
 
 
