@@ -14,6 +14,7 @@ from comfypin.env.layout import BYTECODE_FILE, COMFYUI_FOLDER, VENV_FOLDER, site
 from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment
 
+# Generous, since a network volume is slow with tens of thousands of small files.
 COMPILE_TIMEOUT_S = 3600.0
 
 
@@ -26,6 +27,7 @@ def compile_modules(build: Path, scratch: Path) -> dict[str, Path]:
     build = build.resolve()
     environment = {**clean_environment(), "PYTHONPYCACHEPREFIX": str(scratch)}
     for folder, mode in ((site_packages(build), "unchecked-hash"), (build / COMFYUI_FOLDER, "checked-hash")):
+        # `-j 0` uses every core, and `-q -q` hides files that are not meant to compile.
         command: list[str | Path] = [venv_python(build), "-m", "compileall", "-q", "-q", "-j", "0"]
         command += ["--invalidation-mode", mode]
         # Templates and files for other Pythons do not compile; that is no failure, nobody imports them.
@@ -42,6 +44,7 @@ def list_bytecode(modules: Mapping[str, Path]) -> bytes:
     """Return the packages' byte-code among these modules by sha256, as JSON for a pack."""
     names = sorted(name for name in modules if name.startswith(f"{VENV_FOLDER}/"))
     with ThreadPoolExecutor() as pool:
+        # Hashing releases the interpreter's lock, so threads use every core.
         digests = pool.map(lambda name: hashlib.sha256(modules[name].read_bytes()).hexdigest(), names)
         return json.dumps(dict(zip(names, digests, strict=True)), separators=(",", ":")).encode()
 

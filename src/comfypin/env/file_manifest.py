@@ -21,6 +21,7 @@ from comfypin.atomic_files import reading_buffer, write_atomically
 from comfypin.digest import Digest
 from comfypin.env.layout import BYTECODE_FILE, COMFYUI_FOLDER, MANIFEST_FILE, RECEIPT_FILE, STATE_FOLDERS, VENV_FOLDER
 
+# Below this a file is read by one call, above it through a buffer.
 SMALL_BYTES = 1 << 20
 # How a pipe, a socket or a device is listed: as a link that leads nowhere. Opening one could wait for ever.
 NOT_A_FILE = "/dev/null/not-a-file"
@@ -111,15 +112,18 @@ def hash_and_stamp_files(build: Path) -> tuple[FileManifest, dict[str, FileStamp
         if not stat.S_ISREG(status.st_mode):
             links[path] = NOT_A_FILE
             continue
+        # Only the owner's bit: the others depend on the umask.
         item = (path, status.st_size, bool(status.st_mode & 0o100))
         if status.st_size > SMALL_BYTES:
             large.append([item])
             continue
+        # Batches, so that handing over tasks costs little beside the hashing.
         if len(small[-1]) >= 200 or batch_bytes > 8 * SMALL_BYTES:
             small.append([])
             batch_bytes = 0
         small[-1].append(item)
         batch_bytes += status.st_size
+    # The largest first, so that no thread starts a long file when the others are done.
     large.sort(key=lambda batch: -batch[0][1])
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="hash") as pool:
         for batch in pool.map(lambda batch: _hash_batch(build, batch), [*large, *small]):
@@ -274,6 +278,7 @@ def _parse_record_digest(text: str) -> str | None:
     if algorithm != "sha256":
         return None
     try:
+        # RECORD drops the padding: https://packaging.python.org/en/latest/specifications/recording-installed-packages/
         return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
     except (binascii.Error, ValueError):
         return None

@@ -57,6 +57,7 @@ def find_garbage(home: Home, kept: Sequence[Lock], places: SourceLocations) -> l
             if _is_abandoned(home, path.name):
                 freed = links.count_freed_bytes(path)
                 found.append(EnvGarbage(path=path, kind="left-over", what="left by a killed run", size_bytes=freed))
+        # The first 64 characters of a build's name are its env digest; a target may follow.
         elif path.name != current and path.name[:64] not in needed:
             freed = links.count_freed_bytes(path)
             found.append(EnvGarbage(path=path, kind="env", what="an env of no kept lock", size_bytes=freed))
@@ -118,6 +119,7 @@ def _remove_build(home: Home, build: Path) -> bool:
 def _is_abandoned(home: Home, name: str) -> bool:
     """Return whether the run that made a temporary folder is over: it died here, or nobody holds its key's lease."""
     key, _, token = name.removeprefix(TEMPORARY_PREFIX).partition("@")
+    # Packing takes no lease, so the process alone decides.
     if name.startswith(PACKING_PREFIX):
         return is_dead(token)
     return is_dead(token) or holder_of(home.lease_path(key)) is None

@@ -152,6 +152,7 @@ def rewire_venv(build: Path, interpreter: Interpreter) -> None:
     python = venv_python(build)
     python.parent.mkdir(parents=True, exist_ok=True)
     replace_link(python, str(interpreter.path))
+    # Scripts name the interpreter in any of these ways.
     for name in ("python3", f"python{interpreter.minor_version}"):
         replace_link(python.with_name(name), "python")
 
@@ -180,6 +181,7 @@ def replace_link(link: Path, target: str) -> None:
     """Point a symbolic link somewhere, atomically."""
     if link.is_symlink() and str(link.readlink()) == target:
         return
+    # `symlink` cannot replace a link; a rename can, and nobody sees a moment without it.
     temporary = link.with_name(f".{link.name}.{process_token()}.tmp")
     temporary.symlink_to(target)
     temporary.replace(link)

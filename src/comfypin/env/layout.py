@@ -68,6 +68,7 @@ def packing_folder(build: Path) -> Iterator[Path]:
     Once before, to have their room, and once after: what they had started may have gone on writing for a while.
     """
     remove_stale_packings(build.parent)
+    # On a read-only home the system's temporary folder has to do.
     place = build.parent if os.access(build.parent, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=PACKING_PREFIX, suffix=f"@{process_token()}", dir=place) as folder:
         yield Path(folder)

@@ -23,6 +23,7 @@ def list_model_folders(receipt: Receipt, lock: Lock, models_dir: Path) -> dict[s
     found = dict(receipt.model_folders) or {name: (name,) for name in _USUAL_FOLDERS}
     known = {folder for paths in found.values() for folder in paths}
     targets = [model.target_path.split("/") for model in lock.models]
+    # `$MODELS_DIR/loras/x.safetensors`: the folder is the first part after the root.
     extra = {parts[1] for parts in targets if parts[0] == "$MODELS_DIR" and len(parts) > 2}
     if models_dir.is_dir():
         extra |= {entry.name for entry in models_dir.iterdir() if entry.is_dir() and not entry.name.startswith(".")}

@@ -89,6 +89,7 @@ def _content_drifts(
 def _folder_owner(path: str, receipt: Receipt) -> str:
     """Guess the package of a path in site-packages that no RECORD names (any more), from its first folder."""
     first = path.split("/", maxsplit=1)[0].removesuffix(".dist-info")
+    # `numpy-1.0.dist-info` and `numpy` both belong to numpy.
     guess = normalize_name(first.rpartition("-")[0] or first)
     return guess if guess in receipt.packages else first
 

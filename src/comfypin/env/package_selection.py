@@ -79,6 +79,7 @@ def select_packages(lock: Lock, target: str | None, interpreter: Interpreter) ->
         name = normalize_name(pin.name)
         if not fits_interpreter(pin, interpreter):
             unfit.append(f"{name} {pin.version} has {package_file_name(pin)}")
+        # A pin for this target goes before one for every target.
         elif name not in chosen or (pin.target is not None and chosen[name].target is None):
             chosen[name] = pin
     missing = [line for line in unfit if line.split()[0] not in chosen]

@@ -216,8 +216,10 @@ def _commit_build(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -
     """Rename the build into its place; the receipt is last, so a build without one is never whole."""
     final = home.build_folder(receipt.key)
     (temporary / RECEIPT_FILE).unlink(missing_ok=True)
+    # The lease may have been lost while this process was suspended; then another one builds here.
     lease.check()
     if final.exists():
+        # Out of the way by a rename: an engine may still run from it.
         final.rename(home.new_temporary_folder(receipt.key))
     temporary.rename(final)
     write_receipt(final, receipt)
@@ -272,6 +274,7 @@ def _map_disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # A full quota is a full disk to its user.
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskFull(where=root) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:

@@ -111,6 +111,7 @@ def make_recipe(lock: Lock, interpreter: Interpreter, *, target: str | None = No
 def build_key(lock: Lock, machine: str, target: str | None = None) -> str:
     """Return the name of a lock's build on such a machine: the env digest, and the target if the lock has several."""
     chosen = choose_target(lock, machine, target)
+    # Only if the lock has several targets, so that the usual name is the digest alone.
     suffix = f"-{re.sub(r'[^A-Za-z0-9._-]', '_', chosen)}" if chosen and len(lock.python.targets) > 1 else ""
     return env_digest(lock).hex + suffix
 

@@ -157,6 +157,7 @@ def _read_head_commit(git: Path) -> str | None:
         name = head.removeprefix("ref: ")
         if (git / name).is_file():
             return (git / name).read_text().strip()
+        # git moves refs into this file when it cleans up.
         packed = (git / "packed-refs").read_text().splitlines()
         return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
     except OSError:
@@ -186,6 +187,7 @@ def _find_strange_nodes(folder: Path, receipt: Receipt) -> Iterator[Drift]:
         loaded = entry.is_dir() or entry.name.endswith(".py")
         if not loaded or entry.name in ours | shipped or entry.name in {"__pycache__", ".git"}:
             continue
+        # ComfyUI-Manager disables a node by this suffix, and ComfyUI skips it.
         if not entry.name.endswith(".disabled"):
             text = f"{CUSTOM_NODES_FOLDER}/{entry.name} is not in the lock, but ComfyUI loads it."
             yield Drift(

@@ -13,6 +13,7 @@ from comfypin.image.errors import AttachFailed
 from comfypin.image.registry_client import INDEX, MANIFEST, ImageManifest, ImageRepository
 
 CYCLONEDX = "application/vnd.cyclonedx+json"
+# The specification demands a config even if there is none; this is its empty one.
 _EMPTY_TYPE, _EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
 _LIST_TRIES = 3
 
@@ -41,6 +42,7 @@ def attach_document(repository: ImageRepository, image: str, *, kind: str, data:
         ),
     )
     said = repository.put_manifest(artifact.digest, artifact)
+    # The registry keeps no lists of referrers, so readers look for the tag instead.
     if said.get("OCI-Subject") is None:
         entry = {**_make_descriptor(MANIFEST, artifact.digest, len(artifact.data)), "artifactType": kind}
         _add_to_list(repository, image.replace(":", "-"), entry)
@@ -49,6 +51,7 @@ def attach_document(repository: ImageRepository, image: str, *, kind: str, data:
 
 def _add_to_list(repository: ImageRepository, tag: str, entry: dict[str, JsonValue]) -> None:
     """Add an entry to the list under a tag; check it after writing, since two writers at once overwrite each other."""
+    # Registries have no conditional PUT, so the only way to notice another writer is to read again.
     for _ in range(_LIST_TRIES):
         entries = _read_entries(repository, tag)
         if any(other.get("digest") == entry["digest"] for other in entries):
@@ -68,9 +71,7 @@ def _read_entries(repository: ImageRepository, tag: str) -> list[dict[str, JsonV
     except (ValueError, AttributeError):
         entries = None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise AttachFailed(
-            reference=repository.reference, reason=f"the tag {tag} holds no list of referrers"
-        )
+        raise AttachFailed(reference=repository.reference, reason=f"the tag {tag} holds no list of referrers")
     return entries
 
 

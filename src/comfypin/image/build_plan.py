@@ -9,6 +9,7 @@ from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo
 from comfypin.lock.model import Lock, PackagePin, RepoPin
 from comfypin.lock.torch import of_torch
 
+# Rough sizes for the plan, which says "about".
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
 # What RunPod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
 RUNPOD_BUILD_BYTES = 80_000_000_000
@@ -52,6 +53,7 @@ class ImagePlan:
     @property
     def disk_bytes(self) -> int:
         """Return the disk that building takes: a new layer is in its stage, in the image and in the download cache."""
+        # Half a GB for the base and the builder's own temporary files.
         return 500_000_000 + 3 * sum(layer.size_bytes for layer in self.layers if not layer.cached)
 
     @property
@@ -64,9 +66,7 @@ class ImagePlan:
                 "build this elsewhere and push it, or leave models on a network volume (--bake env)."
             )
         elif self.size_bytes > RUNPOD_BUILD_BYTES / 4:
-            remarks.append(
-                "Every new worker first pulls all of this, but no models on a network volume (--bake env)."
-            )
+            remarks.append("Every new worker first pulls all of this, but no models on a network volume (--bake env).")
         remarks.append(
             f"Give templates a container disk of {max(10, int(self.size_bytes / 1e9 * 1.2) + 5)} GB or more."
         )
@@ -105,6 +105,7 @@ def make_image_plan(
             _make_layer(f"model {pin.name}", pin.target_path, pin.size_bytes or 0, str(pin.sha256))
             for pin in lock.models
         ]
+    # Every byte of comfypin that enters the layer: the same version from a checkout may differ.
     own: list[JsonValue] = [
         Digest.of(data).hex for name, data in context.files.items() if name.startswith(("steps/", "requirements/"))
     ]
@@ -133,6 +134,7 @@ def _make_env_layers(
 
 def render_label(plan: ImagePlan) -> str:
     """Return the label that tells the next plan which layers exist."""
+    # A label's words are separated by spaces, and model names may contain some.
     return " ".join(f"{layer.name.replace(' ', '_')}={layer.inputs}" for layer in plan.layers)
 
 
@@ -147,6 +149,7 @@ def _mark_cached(layers: Sequence[PlannedLayer], known: Mapping[str, str]) -> tu
     marked = []
     same = True
     for layer in layers:
+        # Builders reuse a layer only on top of the same layers, so the first change ends it.
         same = same and known.get(layer.name.replace(" ", "_")) == layer.inputs
         marked.append(
             PlannedLayer(
@@ -157,6 +160,7 @@ def _mark_cached(layers: Sequence[PlannedLayer], known: Mapping[str, str]) -> tu
 
 
 def _make_layer(name: str, text: str, size_bytes: int, inputs: JsonValue) -> PlannedLayer:
+    # 64 bits: a label has to hold dozens of them, and nobody attacks it.
     digest = Digest.of(canonical_json(inputs)).hex[:16]
     return PlannedLayer(name=name, text=text, size_bytes=size_bytes, inputs=digest)
 

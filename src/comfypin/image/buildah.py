@@ -46,6 +46,7 @@ class Buildah:
 
     def free_bytes(self) -> int | None:
         done = run_program([self.program, "info"], timeout_s=60)
+        # Field names differ from podman's: `GraphRoot` here, `graphRoot` there.
         root = Path(json.loads(done.stdout or b"{}").get("store", {}).get("GraphRoot", "/nowhere"))
         return free_bytes(root) if root.is_dir() else None
 
@@ -67,10 +68,12 @@ def build_arguments(request: BuildRequest) -> Sequence[str]:
 
 def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | None, hear: Report) -> str:
     """Push with the flags that buildah and podman share; return the digest. Raises `PushFailed`."""
+    # A file, never `--creds`: the arguments of a process can be read by every user.
     auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
     # As docker does: registries on this machine itself may speak plain HTTP.
     plain = ["--tls-verify=false"] if is_local_registry(reference) else []
     with temp_folder("push") as scratch:
+        # The digest is printed for people in changing formats; the file is the interface.
         digest = Path(scratch, "digest")
         words = [program, "push", *auth, *plain, "--digestfile", str(digest), tag, f"docker://{reference}"]
         spoken = run_and_report(words, hear)
@@ -96,6 +99,7 @@ def explain_store_unusable(program: str) -> str | None:
 def _parse_size(listing: bytes) -> int:
     listed = json.loads(listing or b"[]")
     text = str(listed[0].get("size", "0")) if listed else "0"
+    # buildah prints sizes for people only: "1.2 GB".
     number, _, unit = text.partition(" ")
     factor = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}.get(unit.upper(), 1)
     return int(float(number or 0) * factor)

@@ -9,8 +9,11 @@ from comfypin.lock.model import Lock
 from comfypin.settings.entry import EntrySettings
 
 Mode: TypeAlias = Literal["command", "worker", "pod"]
+# ComfyUI's own default.
 PAGE_PORT = 8188
+# Time to write the failures of jobs, and to close, before SIGKILL.
 _TO_CLOSE_S = 5
+# Where RunPod mounts a network volume: in pods, and in Serverless workers.
 VOLUMES = (Path("/workspace"), Path("/runpod-volume"))
 
 
@@ -63,6 +66,7 @@ def choose_output_folder(settings: EntrySettings, home: Path, mounted: Sequence[
     """Return the folder for a pod's outputs: the one that is named, else on the volume, else in the home."""
     if settings.output_dir is not None:
         return settings.output_dir
+    # The volume survives the pod; the home does not.
     return next((volume / "output" for volume in VOLUMES if volume in mounted), home / "output")
 
 
@@ -73,5 +77,6 @@ def _page_command(lock: Lock, settings: EntrySettings, home: Path, output: Path)
         *("--listen", settings.page_listen, "--port", str(PAGE_PORT)),
         *("--output-directory", str(output), "--input-directory", str(output.with_name("input"))),
         *("--user-directory", str(output.with_name("user")), "--temp-directory", "/tmp"),  # noqa: S108
+        # There is no browser in a container.
         "--disable-auto-launch",
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# The first user of Debian, so that files on a bind mount belong to the person on a Linux desktop.
 OWN_USER = 1000
 
 
@@ -50,12 +51,14 @@ def find_mounted_volumes(paths: Sequence[Path]) -> list[MountedVolume]:
 
 def switch_user(choice: UserChoice) -> str | None:
     """Run as the chosen user from here on; return why not if the platform does not allow it."""
+    # `docker run --user` has chosen already.
     if os.geteuid() != 0:
         return None
     try:
         for path in choice.give:
             os.chown(path, choice.user, choice.group)
         if choice.user != 0:
+            # Groups first, then the user: once the user is set, nothing else may be changed.
             os.setgroups([choice.group])
             os.setgid(choice.group)
             os.setuid(choice.user)
@@ -66,6 +69,7 @@ def switch_user(choice: UserChoice) -> str | None:
 
 def _is_empty(path: Path) -> bool:
     try:
+        # A fresh ext4 volume has this folder.
         return all(entry.name == "lost+found" for entry in os.scandir(path))
     except OSError:
         return False

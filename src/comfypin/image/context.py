@@ -60,6 +60,7 @@ def compute_context(lock: Lock, own: OwnFiles, wish: ImageOptions) -> BuildConte
     """Return the build context of a release. Raises `ReleaseUnfitForImage`."""
     bakes_env = bakes_an_env(lock, wish.bake)
     models = lock.models if wish.bake == "env+models" else ()
+    # Without models: else a new model would invalidate the cached layers of the env.
     env = replace(lock, models=())
     files: dict[str, bytes] = {
         "Dockerfile": render_dockerfile(own.dockerfile, len(models)).encode(),
@@ -99,6 +100,7 @@ def render_dockerfile(template: str, models: int) -> str:
     def repeat_block(match: re.Match[str]) -> str:
         return "".join(match[1].replace("@MODEL@", str(number)) for number in range(1, models + 1))
 
+    # One block for each model: a Dockerfile has no loops, and each model is a layer of its own.
     return _MODEL_BLOCK.sub(repeat_block, template)
 
 
@@ -106,6 +108,7 @@ def choose_base_image(lock: Lock, wanted: str | None) -> str:
     """Return the base image: the lock's Python on Debian unless another is named. Raises `ReleaseUnfitForImage`."""
     if wanted is not None:
         return wanted
+    # The minor version only: a patch release must not ask for another base image.
     version = ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
     if tuple(int(part) for part in version.split(".") if part.isdigit()) < OLDEST_PYTHON:
         raise ReleaseUnfitForImage(

@@ -24,6 +24,7 @@ class Docker:
     name: str = field(default="docker", init=False)
 
     def build(self, request: BuildRequest, hear: Report) -> BuiltImage:
+        # The old builder knows neither secrets nor cache mounts.
         spoken = run_and_report(self._build_command(request), hear, env={"DOCKER_BUILDKIT": "1"})
         if spoken.exit_code:
             raise BuildFailed(builder=self.name, tag=request.tags[0], _log=spoken.log_text)
@@ -43,15 +44,18 @@ class Docker:
 
     def free_bytes(self) -> int | None:
         done = run_program([self.program, "info", "--format", "{{.DockerRootDir}}"], timeout_s=60)
+        # With Docker Desktop or a remote daemon this folder is on another machine.
         root = Path(done.stdout_text.strip() or "/nowhere")
         return free_bytes(root) if root.is_dir() else None
 
     def push(self, tag: str, reference: str, credentials: Path | None, hear: Report) -> str:
+        # docker pushes under the name of the image only, so it has to have that name.
         tagged = run_program([self.program, "tag", tag, reference], timeout_s=60)
         if tagged.exit_code:
             raise NoSuchImage(tag=tag, builder=self.name)
         config = ["--config", str(credentials)] if credentials is not None else []
         spoken = run_and_report([self.program, *config, "push", reference], hear)
+        # The last digest: a push of several tags prints one for each.
         found = next((match[1] for line in reversed(spoken.last_lines) if (match := _DIGEST.search(line))), None)
         if spoken.exit_code or found is None:
             raise PushFailed(reference=reference, reason=spoken.error_summary, tries=1)
@@ -71,6 +75,7 @@ def explain_docker_unusable(program: str = "docker") -> str | None:
 
     if shutil.which(program) is None:
         return "docker is not installed"
+    # A daemon that hangs answers after the client's own timeout; the time tells it from one that is off.
     began_s = time.monotonic()
     done = run_program([program, "version", "--format", "{{.Server.Version}}"], timeout_s=30)
     if done.exit_code:

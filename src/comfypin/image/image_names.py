@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from comfypin.image.errors import TagInvalid
 
+# https://github.com/distribution/reference/blob/main/regexp.go
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(
     rf"(?:(?P<host>(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|\[[0-9a-f:]+\]|[A-Za-z0-9-]+(?=:))(?::[0-9]+)?)/)?"
@@ -29,6 +30,7 @@ def registry_host(reference: str) -> str:
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise TagInvalid(tag=reference)
+    # A first part without a dot or a port is a user of Docker Hub, as docker reads it.
     return match["host"] or "docker.io"
 
 

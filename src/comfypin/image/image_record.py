@@ -37,8 +37,10 @@ class PushedImage:
 
 def write_image_record(lock_path: Path, pushed: PushedImage, lock: Lock) -> tuple[Path, Path]:
     """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; return both paths."""
+    # `comfy-x.lock.json` gives `comfy-x`.
     stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
     image, contents = lock_path.with_name(f"{stem}.image.json"), lock_path.with_name(f"{stem}.cdx.json")
     write_atomically(image, (json.dumps(pushed.to_json(), indent=2, sort_keys=True) + "\n").encode())
+    # The same bytes as in the image, so that both can be compared.
     write_atomically(contents, export(lock, "cyclonedx").encode())
     return image, contents

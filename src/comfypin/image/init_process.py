@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 from comfypin.image.container_command import ContainerService
 
+# A service that dies at once must not use a core for restarts.
 RESTART_AFTER_S = 2.0
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 _FORWARDED_SIGNALS = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH})
+# As shells do: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
@@ -34,6 +36,7 @@ class InitProcess:
     def run_services(self) -> int:
         """Run to the end and return the exit code."""
         heeded = {signal.SIGCHLD, *_STOP_SIGNALS, *_FORWARDED_SIGNALS}
+        # Blocked and waited for: a handler could run between a check and the wait, and its signal be missed.
         signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
         self._due_services = [(0.0, service) for service in self.services]
         while True:
@@ -64,6 +67,7 @@ class InitProcess:
             process = subprocess.Popen(
                 service.argv,
                 env=dict(self.environ),
+                # A session of its own, so that Ctrl-C in a terminal reaches a service only through us.
                 start_new_session=not _has_terminal(),
                 preexec_fn=_unblock_signals,  # noqa: PLW1509 - this process has one thread
             )
@@ -99,6 +103,7 @@ class InitProcess:
     def _reap_children(self) -> None:
         while True:
             try:
+                # Any child: the kernel gives us the orphans of all services too.
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
@@ -119,7 +124,9 @@ class InitProcess:
 
     def _wait_timeout_s(self) -> float:
         if self._deadline_s is not None:
+            # Wake up for the deadline, and once a second to kill what ignored SIGTERM.
             return min(1.0, max(0.01, self._deadline_s - time.monotonic()))
+        # A port that a service waits for is polled.
         return 0.25 if self._due_services else 3600.0
 
     def _exit_code(self) -> int:

@@ -27,6 +27,7 @@ from comfypin.env.receipt import read_receipt
 from comfypin.lock.torch import of_torch
 
 BUILD_FOLDER = "image"
+# The image's own user; see container_user.py.
 OWNER = 1000
 
 
@@ -36,6 +37,7 @@ def split_env(home: Home, layers: Path, *, owner: int | None = OWNER) -> None:
     if receipt is None:
         raise NothingRealized(home=home.root)
     build = home.build_folder(receipt.key).resolve()
+    # Before files move: compiling needs the env in one piece.
     _add_bytecode(build, layers)
     place = Path(str(home.builds_folder / BUILD_FOLDER).lstrip("/"))
     heavy = sorted(_find_torch_files(build))
@@ -50,6 +52,7 @@ def split_env(home: Home, layers: Path, *, owner: int | None = OWNER) -> None:
     for name in (RECEIPT_FILE, MANIFEST_FILE):
         _move_path(build / name, layers / "receipt" / place / name)
     root = layers / "receipt" / str(home.root).lstrip("/")
+    # comfypin looks for a build by its key.
     (root / "builds" / receipt.key).symlink_to(BUILD_FOLDER)
     for link in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
         (root / link.name).symlink_to(link.readlink())
@@ -73,6 +76,7 @@ def _find_torch_files(build: Path) -> Iterator[Path]:
     for record in read_records(site):
         if not of_torch(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
             continue
+        # RECORDs name scripts as `../../../bin/x`.
         named = {Path(os.path.normpath(site / row)) for row in record.files}
         cached = {code for path in named if path.suffix == ".py" for code in _find_bytecode(path)}
         for path in {*named, *cached, *(site / record.folder).iterdir()}:

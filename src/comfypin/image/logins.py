@@ -19,6 +19,7 @@ _TOKEN_USER = "<token>"  # noqa: S105 - a placeholder
 def stored_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
     """Return the credential stored for a registry, or None if there is none that can be read."""
     names = _DOCKER_HUB_NAMES if registry == "docker.io" else (registry, f"https://{registry}")
+    # The first file with a login wins, as the tools themselves do.
     for path in list_login_files(variables):
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -44,6 +45,7 @@ def _find_in_config(config: Mapping[str, object], names: Sequence[str], source: 
     helpers, auths = config.get("credHelpers"), config.get("auths")
     for name in names:
         helper = helpers.get(name) if isinstance(helpers, dict) else None
+        # A helper for one registry goes before the general one.
         helper = helper or config.get("credsStore")
         if isinstance(helper, str) and (found := _ask_helper(helper, name)) is not None:
             return found
@@ -64,6 +66,7 @@ def _ask_helper(helper: str, name: str) -> Credential | None:
     try:
         done = run_program([program, "get"], timeout_s=60, stdin=name.encode())
         said = json.loads(done.stdout) if done.exit_code == 0 else {}
+    # A helper of the desktop does not work in a container; a login in the file may.
     except (ToolMissing, ToolTimedOut, ValueError):
         return None
     user, secret = said.get("Username"), said.get("Secret")

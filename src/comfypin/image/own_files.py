@@ -35,6 +35,7 @@ def collect_own_files(scratch: Path) -> OwnFiles:
 
     Raises `OwnFilesMissing`.
     """
+    # src/comfypin/image/own_files.py
     checkout = Path(__file__).resolve().parents[3]
     is_checkout = (checkout / "docker" / "Dockerfile").is_file() and (checkout / "pyproject.toml").is_file()
     project = checkout if is_checkout else Path(str(files("comfypin"))) / "data" / "project"
@@ -58,6 +59,7 @@ def write_context(context: BuildContext, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        # The umask of this machine must not change a layer.
         path.chmod(0o644)
     for name, source in context.copies.items():
         target = folder / name
@@ -75,6 +77,7 @@ def _export_requirements(project: Path, scratch: Path) -> str:
     folder.mkdir(parents=True)
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copyfile(project / name, folder / name)
+    # Frozen: uv.lock as it was released, without asking any index.
     words = ["export", "--frozen", "--no-emit-project", "--extra", "all", "--no-header", "--no-annotate"]
     done = run_uv([*words, "--quiet", "--format", "requirements-txt", "--project", folder], cwd=folder, offline=True)
     if done.exit_code:

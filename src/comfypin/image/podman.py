@@ -31,6 +31,7 @@ class Podman:
             raise NoSuchImage(tag=tag, builder=self.name)
         facts = json.loads(done.stdout)[0]
         return BuiltImage(
+            # podman leaves out the algorithm, docker does not.
             image_id=f"sha256:{facts['Id']}",
             layers=tuple(facts["RootFS"]["Layers"]),
             size_bytes=int(facts["Size"]),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from comfypin.image.interface import Report
 
+# Enough for the failing step of a Dockerfile with its command.
 KEPT_LINES = 30
 
 
@@ -41,6 +42,7 @@ def run_and_report(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        # Together, because their order tells which command failed.
         stderr=subprocess.STDOUT,
         env={**os.environ, **env} if env else None,
     ) as process:
@@ -50,6 +52,7 @@ def run_and_report(
                 line = raw.decode(errors="replace").rstrip()
                 last.append(line)
                 report(line)
+        # Ctrl-C too: a build that goes on would hold the builder's lock.
         except BaseException:
             process.terminate()
             raise

@@ -28,6 +28,7 @@ MANIFEST, INDEX = "application/vnd.oci.image.manifest.v1+json", "application/vnd
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _ACCEPTED = ", ".join((MANIFEST, INDEX, _DOCKER_MANIFEST, _DOCKER_LIST))
+# The specification asks registries to accept manifests of 4 MiB; a much larger answer is something else.
 _MAX_BYTES = 16 << 20
 _CHALLENGE_WORDS = re.compile(r'(\w+)="([^"]*)"')
 # A registry's limits count in windows of minutes; an upload waits for one, not for the next day's.
@@ -106,8 +107,10 @@ class ImageRepository:
         """Store a small blob unless it is there already; return its digest."""
         digest = sha256_digest(data)
         if self._request_allowed("HEAD", f"blobs/{digest}", allowed=(200, 404)).status == 404:
+            # Two steps, because not every registry accepts a blob in one POST.
             begun = self._request_allowed("POST", "blobs/uploads/", allowed=(202,))
             place = urllib.parse.urljoin(f"{self._origin}/", begun.headers.get("Location", ""))
+            # The Location may have a query of its own.
             where = f"{place}{'&' if '?' in place else '?'}digest={urllib.parse.quote(digest)}"
             self._request_allowed(
                 "PUT", where, headers={"Content-Type": "application/octet-stream"}, body=data, allowed=(201,)
@@ -125,6 +128,7 @@ class ImageRepository:
     ) -> _RegistryResponse:
         url = path if "://" in path else f"{self._origin}/v2/{repository_path(self.reference)}/{path}"
         answer = self._send_authorized(method, url, headers or {}, body)
+        # Tokens expire, so the login is done when the registry asks, not ahead of time.
         if answer.status == 401 and self._is_own_url(url):
             self._authorization = self._log_in(answer.headers.get("WWW-Authenticate", ""))
             answer = self._send_authorized(method, url, headers or {}, body)
@@ -180,6 +184,7 @@ class ImageRepository:
             return basic
         words = dict(_CHALLENGE_WORDS.findall(challenge))
         realm = words.get("realm", "")
+        # A realm over plain HTTP would get the password in the clear.
         if scheme != "bearer" or not (realm.startswith("https://") or self._origin.startswith("http://")):
             raise self._login_refused()
         scope = f"repository:{repository_path(self.reference)}:pull,push"
@@ -191,6 +196,7 @@ class ImageRepository:
             said = json.loads(answer.data) if answer.status == 200 else {}
         except (HttpError, ValueError) as error:
             raise AttachFailed(reference=self.reference, reason=f"its login {realm} fails ({error})") from error
+        # Docker's specification says `token`, OAuth says `access_token`; registries send either.
         token = said.get("token") or said.get("access_token") if isinstance(said, dict) else None
         if answer.status >= 500:
             raise AttachFailed(

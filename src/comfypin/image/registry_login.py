@@ -15,7 +15,9 @@ from comfypin.image.interface import ContainerBuilder, Report
 from comfypin.retry import Retried, Retry, RetryPolicy
 from comfypin.temp_folders import temp_folder
 
+# Each try sends only layers that are missing, so a few are cheap.
 PUSH_RETRIES = RetryPolicy(retries=3, base_s=4.0)
+# Builders report a refused login only in words.
 _REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic auth|forbidden|\b40[13]\b", re.I)
 _GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
 _AMAZON = re.compile(r".*\.dkr\.ecr\..*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
@@ -58,6 +60,7 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
             token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
             return Credential("oauth2accesstoken", token, "GOOGLE_OAUTH_ACCESS_TOKEN")
         if _KEY_VARIABLE in variables:
+            # https://cloud.google.com/artifact-registry/docs/docker/authentication#json-key
             return Credential("_json_key", _read_key_file(variables), _KEY_VARIABLE)
     elif _AMAZON.fullmatch(registry):
         if "ECR_PASSWORD" in variables:
@@ -95,11 +98,13 @@ def write_docker_config(registry: str, credential: Credential | None) -> Iterato
     if credential is None:
         yield None
         return
+    # Docker Hub's key in this file, for historical reasons.
     host = "https://index.docker.io/v1/" if registry == "docker.io" else registry
     pair = f"{credential.username}:{credential.password}"
     config = {"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}
     with temp_folder("login") as folder:
         path = Path(folder, "config.json")
+        # The mode first, then the secret: never readable by others, not even for a moment.
         path.touch(mode=0o600)
         path.write_text(json.dumps(config), encoding="utf-8")
         yield Path(folder)

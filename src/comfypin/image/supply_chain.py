@@ -24,6 +24,7 @@ def require_tools(*, wants_scan: bool, wants_sign: bool) -> None:
 
 def scan_image(builder: ContainerBuilder, tag: str, report: Report) -> None:
     """Look for known vulnerabilities. Raises `ScanFailed` at a serious one that has a fix."""
+    # Only what has a fix: else no base image would ever pass.
     words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
     # As a file, because trivy does not see into the stores of all builders.
     with temp_folder("scan") as scratch:
@@ -40,6 +41,7 @@ def sign_image(reference: str, lock: Lock, report: Report) -> None:
         contents = Path(scratch, "contents.cdx.json")
         contents.write_text(export(lock, "cyclonedx"), encoding="utf-8")
         for words in (
+            # By digest: a tag could be moved between the push and the signature.
             ["cosign", "sign", "--yes", reference],
             ["cosign", "attest", "--yes", "--type", "cyclonedx", "--predicate", str(contents), reference],
         ):

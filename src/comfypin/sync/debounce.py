@@ -35,6 +35,7 @@ class Debouncer:
     def note_found(self, path: str, mark: Fingerprint, now_s: float) -> None:
         """Note that a scan found the file, unless a close of it is known, which weighs more."""
         known = self._files.get(path)
+        # The same state again must not restart the settle time.
         if known is None or (not known.closed and known.fingerprint != mark):
             self._schedule_path(path, _Candidate(now_s + self.settle_s, now_s, mark, closed=False))
 
@@ -44,6 +45,7 @@ class Debouncer:
         while self._heap and self._heap[0][0] <= now_s:
             due_s, path = heapq.heappop(self._heap)
             candidate = self._files.get(path)
+            # Heap entries are never removed; one whose time differs is outdated.
             if candidate is not None and candidate.due_s == due_s:
                 paths.append(path)
         return paths
@@ -57,6 +59,7 @@ class Debouncer:
         """Look again when it may have settled: it still changes, or is still open."""
         known = self._files[path]
         since_s = known.since_s if known.fingerprint == mark else now_s
+        # At least 50 ms ahead: a file that is open all the time must not be checked in a loop.
         due_s = max(since_s + self.settle_s, now_s + min(0.05, self.settle_s))
         self._schedule_path(path, _Candidate(due_s, since_s, mark, closed=False))
 

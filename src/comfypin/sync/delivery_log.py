@@ -17,6 +17,7 @@ from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.sync.errors import OutboxUnusable
 from comfypin.sync.outbox_row import OutboxRow
 
+# One more object a minute, however many files are delivered.
 _COPY_EVERY_S = 60.0
 
 
@@ -53,6 +54,7 @@ class DeliveryLog:
         """Append what is not written yet, all or nothing, after ending a line that a kill cut off."""
         if not self._unwritten:
             return
+        # Unbuffered, so that one write either has all bytes or reports how many.
         with self._path.open("ab", buffering=0) as file:
             before = file.seek(0, os.SEEK_END)
             try:
@@ -60,6 +62,7 @@ class DeliveryLog:
                 if file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
+                # A half line on a full disk would make the next line unreadable too.
                 file.truncate(before)
                 raise
         self._unwritten = b""

@@ -39,6 +39,7 @@ def object_key(relative: str) -> str:
     encoded = key.encode()
     if len(encoded) <= LONGEST_BYTES:
         return key
+    # The suffix stays, because browsers and buckets guess types from it.
     suffix = PurePosixPath(key).suffix[:20]
     return f"{encoded[: LONGEST_BYTES - 60].decode(errors='ignore')}~{Digest.of(encoded).hex[:32]}{suffix}"
 
@@ -48,11 +49,13 @@ def revision_key(key: str, revision: int) -> str:
     if revision <= 1:
         return key
     path = PurePosixPath(key)
+    # Before the suffix, so that the file still opens with a double click.
     return str(path.with_name(f"{path.stem}.r{revision}{path.suffix}"))
 
 
 def _matches_any(relative: str, patterns: tuple[str, ...]) -> bool:
     name = relative.rpartition("/")[2]
+    # Case matters on every platform: keys in a bucket have case.
     return any(fnmatchcase(relative if "/" in pattern else name, pattern) for pattern in patterns)
 
 

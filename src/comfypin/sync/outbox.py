@@ -1,3 +1,4 @@
+# The next pod starts from this copy.
 """The outbox: durable rows of uploads owed, in SQLite on the local disk; committed before anything is sent.
 
 One thread owns it. Paths are stored as bytes, because names may not be valid text. WAL with full synchronisation: what
@@ -42,12 +43,15 @@ class Outbox:
         self._snapshot = OutboxSnapshot(copy) if copy is not None else None
         try:
             if read_only:
+                # Read only: `sync status` must never create an outbox.
                 self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, isolation_level=None)
             self._database.execute("PRAGMA journal_mode = WAL")
+            # With NORMAL, a power cut may undo the last commits, and files would be sent twice.
             self._database.execute("PRAGMA synchronous = FULL")
+            # 4 MB: rows are read by key, a larger cache does not help.
             self._database.execute("PRAGMA cache_size = -4000")
             self._database.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as exc:
@@ -150,6 +154,7 @@ class Outbox:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
+            # Take the write lock now: a later upgrade could fail with SQLITE_BUSY.
             self._database.execute("BEGIN IMMEDIATE")
             yield
             self._database.execute("COMMIT")

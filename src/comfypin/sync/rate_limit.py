@@ -25,8 +25,10 @@ class RateLimiter:
         """Account for `count` bytes, sleeping until they fit."""
         with self._lock:
             now = self._clock()
+            # Unused time counts for a tenth of a second only, so an idle hour gives no burst.
             start = max(self._free_at, now - 0.1)
             self._free_at = start + count / self._rate
             wait = self._free_at - now
         if wait > 0:
+            # Outside the lock: other threads may book their time meanwhile.
             self._sleep(wait)

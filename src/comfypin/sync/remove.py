@@ -22,6 +22,7 @@ def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | N
         return None  # gone already, or a newer one, which will be delivered in its turn
     if is_being_written(root, relative):
         return "a program has it open for writing"
+    # In the same folder, so that the rename stays on one file system.
     aside = os.path.join(folder, f"{_ASIDE}{secrets.token_hex(6)}")
     try:
         os.rename(path, aside)

@@ -24,6 +24,7 @@ class Fingerprint:
 def read_fingerprint(root: str, relative: str) -> Fingerprint | None:
     """Return the fingerprint of a regular file (not of a link), or None if there is none."""
     try:
+        # `lstat`: a link could lead out of the folder, to files that nobody wanted in a bucket.
         status = os.lstat(os.path.join(root, relative))
     except OSError:
         return None

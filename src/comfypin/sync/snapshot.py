@@ -15,6 +15,7 @@ from comfypin.sync.errors import OutboxUnusable
 from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.scan import Fingerprint
 
+# A network volume is slow; this bounds what a lost pod forgets.
 _AT_LEAST_EVERY_S = 5.0
 _COST_SHARE = 100  # a copy that takes t seconds is made every 100 t at most
 

@@ -31,7 +31,9 @@ from comfypin.sync.upload_order import UploadQueue
 from comfypin.sync.uploader import UploadEnded, Uploader
 from comfypin.sync.watch import FileClosed, FileFound, FolderWatcher, ScanEnded, Sighting, SyncNotice
 
+# One core can hash faster than most networks send.
 _HASH_THREADS = 2
+# Bounds a transaction, so that a scan of a million files does not delay the first upload.
 _MOST_AT_ONCE = 5000
 _SAVE_AGAIN_S = 0.5
 _NEARLY_FULL_BYTES = 1_000_000_000
@@ -74,6 +76,7 @@ class Syncer:
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._debouncer = Debouncer(settle_s=options.settle_s)
         self._upload_queue = UploadQueue(options.workers)
+        # The files being hashed; True once one was seen again meanwhile, so that its digest is outdated.
         self._hashing: dict[str, bool] = {}
         # Confirmed files that --delete-after has looked at in this run; one that stays is not hashed at every scan.
         self._removal_tried: dict[str, Fingerprint] = {}
@@ -89,6 +92,7 @@ class Syncer:
 
     def stop(self) -> None:
         """Ask for the end, from any thread: known files are delivered within the grace time, smallest first."""
+        # Besides the message: the loop may be waiting for a full disk, and read no messages.
         self._stopping.set()
         self._inbox.put(_StopRequested())
 
@@ -227,6 +231,7 @@ class Syncer:
 
     def _hurry_owed(self) -> None:
         """Order uploads by size and end their back-off: there may be no next time."""
+        # Small files first: most files are safe soonest.
         smallest_first = sorted(self._outbox.owed_rows(), key=lambda row: row.fingerprint.size)
         self._upload_queue = self._upload_queue.reorder_uploads(
             [row.path for row in smallest_first], due_s=time.monotonic()

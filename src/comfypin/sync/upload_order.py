@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+# About five seconds at 100 Mbit/s: a longer wait would be noticed.
 LARGE_BYTES = 64 << 20
 
 
@@ -21,6 +22,7 @@ class UploadQueue:
     def add_upload(self, path: str, size: int, *, due_s: float) -> None:
         """Add an upload that may start at `due_s` (monotonic seconds)."""
         lane = self._large if size >= LARGE_BYTES else self._small
+        # The counter keeps the order of rows that are due at the same time.
         heapq.heappush(lane, (due_s, next(self._order), path))
 
     def take_next(self, now_s: float) -> str | None:

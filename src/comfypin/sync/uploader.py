@@ -52,6 +52,7 @@ class Uploader:
             failure = exc
         except OSError as exc:
             failure = ComfypinError(f"{row.path} cannot be read: {exc.strerror or exc}")
+        # Even for a bug the row must be released, or the syncer would wait for this upload for ever.
         except BaseException as exc:
             failure = ComfypinError(f"unexpected {type(exc).__name__}: {exc}")
             self._report(UploadEnded(row, sent, failure))
@@ -74,6 +75,7 @@ class Uploader:
             size_bytes=row.fingerprint.size,
             sha256=row.sha256,
             media_type=self._media_type(row.path),
+            # Lets a later HEAD recognise the object, since an ETag is no content digest for large ones.
             metadata={"sha256": row.sha256.hex},
             pace=self._rate_limiter,
         )

@@ -21,6 +21,7 @@ from comfypin.atomic_files import is_local
 from comfypin.sync.scan import Fingerprint, list_files, read_fingerprint, walk_folders
 
 _POLL_S = 5.0
+# A full scan now and then, since events are only a hint.
 _RECONCILE_S = 600.0
 _MISSING_POLL_S = 1.0
 _WATCHED = (
@@ -84,6 +85,7 @@ class FolderWatcher:
         self._polled: set[str] = set()
         self._warned: set[str] = set()
         self._inotify: INotify | None = None
+        # A pipe, because `poll` can wait for it together with inotify.
         self._wake_out, self._wake_in = os.pipe()
         self._thread = threading.Thread(target=self._watch_folder, name="watch", daemon=True)
 
@@ -116,6 +118,7 @@ class FolderWatcher:
             self._inotify.close()
 
     def _watch_events(self) -> None:
+        # Not `select.select`, which fails for descriptors above 1023.
         poll = select.poll()
         poll.register(self._wake_out, select.POLLIN)
         if self._inotify is not None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT_S = 120.0
+# Long enough for a server's rate limit of a minute, too short to look hung.
 DOWNLOAD_RETRIES = RetryPolicy(retries=3, longest_asked_s=120.0)
+# Bounds memory if a server sends something other than the small file that is expected.
 MAX_TEXT_BYTES = 64 << 20
 
 
@@ -33,6 +35,7 @@ def download_file(
 
     def write_pieces(pieces: Iterable[bytes]) -> Digest:
         hasher = hashlib.sha256()
+        # Not durable: after a power cut the file is downloaded again, since it is checked by digest.
         with atomic_file(path, durable=False) as file:
             for piece in pieces:
                 hasher.update(piece)
@@ -65,6 +68,7 @@ def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
 def _consume_url(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxies | None") -> T:
     if url.startswith("file:"):
         return consume(_read_local_pieces(url))
+    # Imported late: the HTTP client loads urllib3 and TLS, which a `file:` URL does not need.
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.errors import HttpError
     from comfypin.http.patient import flowing, read_patiently

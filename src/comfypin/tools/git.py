@@ -31,6 +31,7 @@ from comfypin.tools.git_process import feed_stdin, run_git, start_git
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
+# The LFS specification limits a pointer file to 1024 bytes: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER_BYTES = 1024
 _COMMIT_NOT_FOUND = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
 
@@ -57,6 +58,7 @@ class CommitSource:
         kept = self.cache / f"{commit}.git"
         if kept.is_dir():
             return kept
+        # A bundle before the network: a vendor folder must give the same result without one.
         bundle = self.bundles / f"{commit}.bundle" if self.bundles else None
         if bundle is not None and not bundle.is_file():
             bundle = None
@@ -72,6 +74,7 @@ class CommitSource:
                 _fetch_from_bundle(temporary, bundle, repo, commit)
             else:
                 _fetch_commit(temporary, repo, commit)
+            # A rename onto a folder that is not empty fails, so the first of two processes wins.
             with contextlib.suppress(OSError):  # somebody else was faster, with the same commit
                 temporary.rename(kept)
         finally:
@@ -87,6 +90,7 @@ def write_commit(commits: CommitSource, repo: str, commit: str, folder: Path) ->
     kept = commits.obtain_repository(repo, commit)
     entries = list_tree(kept, commit)
     for entry in entries:
+        # Check every name before the first byte is written: a refused commit leaves nothing behind.
         _check_path(entry, repo, commit)
     folder.mkdir(parents=True)
     links: list[tuple[TreeEntry, bytes]] = []
@@ -95,6 +99,7 @@ def write_commit(commits: CommitSource, repo: str, commit: str, folder: Path) ->
             links.append((entry, data))
         else:
             _write_file(folder / entry.path, entry, data, repo, commit)
+    # 160000 is a gitlink: the commit of a submodule, whose address only .gitmodules has.
     modules = [entry for entry in entries if entry.mode == "160000"]
     addresses = _submodule_addresses(kept, commit) if modules else {}
     for entry in modules:
@@ -140,6 +145,7 @@ def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
         run_git(["init", "--quiet", "--bare", scratch], cwd=bundle.parent)
         (scratch / "objects" / "info" / "alternates").write_text(f"{(kept / 'objects').resolve()}\n")
         if (kept / "shallow").is_file():
+            # Without it git would miss the parents of a shallow commit, and refuse to bundle it.
             shutil.copyfile(kept / "shallow", scratch / "shallow")
         done = run_git(["update-ref", "refs/heads/comfypin", commit], cwd=scratch)
         if not done.exit_code:
@@ -186,6 +192,7 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
     assert process.stdin is not None
     assert process.stdout is not None
     wanted = "".join(f"{entry.object_id}\n" for entry in entries).encode()
+    # In a thread: thousands of ids overflow the pipe while git waits for us to read.
     writer = threading.Thread(target=feed_stdin, args=(process, wanted), daemon=True)
     writer.start()
     try:
@@ -194,7 +201,9 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
             if len(head) != 3 or head[1] != b"blob":
                 raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
             data = process.stdout.read(int(head[2]))
+            # `cat-file --batch` ends each object with a newline that is not part of it.
             process.stdout.read(1)
+            # `cat-file` need not compare the content with its hash, so we do.
             if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != entry.object_id:
                 raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
             yield entry, data
@@ -207,6 +216,7 @@ def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str)
 
 def apply_patch(folder: Path, patch: str, *, what: str) -> None:
     """Apply a diff to the files in a folder. Raises `PatchUnfit`."""
+    # Else `git apply` may find a repository above the folder, and skip the paths as not its own.
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
     done = run_git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra_variables=ceiling)
     if done.exit_code:
@@ -214,6 +224,7 @@ def apply_patch(folder: Path, patch: str, *, what: str) -> None:
 
 
 def _fetch_commit(bare: Path, repo: str, commit: str) -> None:
+    # One commit without history: an env needs only its files.
     done = run_git(["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repo, commit], cwd=bare)
     if done.exit_code and _COMMIT_NOT_FOUND.search(done.stderr):
         # Old servers give only what a branch or a tag names: take these, with their history.
@@ -238,9 +249,11 @@ def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: st
     _refuse_pointer(entry, data, repo, commit)
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = 0o755 if entry.mode == "100755" else 0o644
+    # O_EXCL and O_NOFOLLOW: never write through a link, never over a file of another entry.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
+        # The umask may have taken bits away; the same lock must give the same modes.
         os.fchmod(descriptor, mode)
 
 
@@ -280,12 +293,14 @@ def _absolute_address(repo: str, address: str) -> str:
     base = repo.rstrip("/") + "/"
     if "://" in base:
         scheme, _, rest = base.partition("://")
+        # `urljoin` resolves `..` only for schemes that it knows, and ssh is not one of them.
         return f"{scheme}://" + urljoin(f"http://{rest}", address).removeprefix("http://")
     return os.path.normpath(base + address)
 
 
 def _check_path(entry: TreeEntry, repo: str, commit: str) -> None:
     parts = entry.path.split("/")
+    # `.git` in any case: on file systems that ignore case it would be the repository itself (CVE-2014-9390).
     if any(part in {"", ".", ".."} or part.lower() == ".git" for part in parts):
         reason = "its name leads out of the folder"
         raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)

@@ -12,8 +12,10 @@ from comfypin.tools.process import FinishedProcess, run_program
 FETCH_TIMEOUT_S = 900.0
 _GIT_OPTIONS = (
     *("-c", "protocol.version=2"),
+    # A garbage collection in the background would outlive us and hold locks in the cache.
     *("-c", "gc.auto=0"),
     *("-c", "maintenance.auto=false"),
+    # A hook from the user's configuration would run code that no lock pins.
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "advice.detachedHead=false"),
 )
@@ -50,13 +52,16 @@ def start_git(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]
 
 def feed_stdin(process: "subprocess.Popen[bytes]", data: bytes) -> None:
     assert process.stdin is not None
+    # git closes its input when it fails; the reader then reports the missing object.
     with contextlib.suppress(BrokenPipeError, ValueError):
         process.stdin.write(data)
         process.stdin.close()
 
 
 def _git_environment() -> dict[str, str]:
+    # Inside another repository's hook these variables would send our commands to that repository.
     kept = {name: value for name, value in os.environ.items() if not _is_repository_variable(name)}
+    # No prompt: nobody may be there to answer. LC_ALL, because we match git's English messages.
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}
 
 

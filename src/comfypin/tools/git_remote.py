@@ -12,8 +12,10 @@ from comfypin.tools.errors import CheckoutUnreadable, RefAmbiguous, RefMissing, 
 from comfypin.tools.git import FULL_COMMIT
 from comfypin.tools.git_process import run_git
 
+# A list of refs is small; a server that needs longer than this is not answering.
 LS_REMOTE_TIMEOUT_S = 120.0
 _BRANCH_PREFIX, _TAG_PREFIX = "refs/heads/", "refs/tags/"
+# git itself abbreviates to seven digits at least.
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
@@ -47,6 +49,7 @@ def resolve_ref(repo: str, ref: str | None) -> str:
         if "HEAD" not in refs:
             raise RefMissing(repo=hide_credentials(repo), ref="HEAD", near=())
         return refs["HEAD"]
+    # Tags before branches, as `git rev-parse` resolves them.
     names = [name for name in (ref, _TAG_PREFIX + ref, _BRANCH_PREFIX + ref) if name in refs]
     if len({refs[name] for name in names}) > 1:
         raise RefAmbiguous(repo=hide_credentials(repo), ref=ref, names=names)
@@ -104,9 +107,11 @@ def read_checkout(folder: Path, apart: Collection[str] = ()) -> Checkout | None:
     Untracked files do not count as changes if they are byte-code, or below `apart`, which are names in the checkout's
     root.
     """
+    # Without a `.git` here, git would describe a checkout further up.
     if not (folder / ".git").exists():
         return None
     head = _run_in_checkout(folder, "rev-parse", "--verify", "HEAD^{commit}")
+    # Fails on a detached HEAD, which is no error: then there is no branch.
     branch = run_git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=folder)
     status = _run_in_checkout(folder, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
     return Checkout(
@@ -134,6 +139,7 @@ def diff_checkout(checkout: Checkout) -> str:
     The checkout is only read: the index and the objects that git needs are made in a temporary folder.
     """
     folder = checkout.folder
+    # `--git-path` also finds the objects of a linked worktree.
     objects = Path(_run_in_checkout(folder, "rev-parse", "--git-path", "objects").strip())
     with temp_folder("diff") as scratch:
         (Path(scratch) / "objects").mkdir()
@@ -141,9 +147,11 @@ def diff_checkout(checkout: Checkout) -> str:
             "GIT_INDEX_FILE": f"{scratch}/index",
             "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath((folder / objects).resolve()),
+            # Names may contain `*` or `[`, which git would expand.
             "GIT_LITERAL_PATHSPECS": "1",
         }
         names = Path(scratch) / "changed"
+        # Through a file: the names of a large change exceed the limit of a command line.
         names.write_bytes("\0".join(checkout.changed).encode(errors="surrogateescape"))
         named = [f"--pathspec-from-file={names}", "--pathspec-file-nul"]
         for command in (["read-tree", "HEAD"], ["add", "--all", "--force", *named]):

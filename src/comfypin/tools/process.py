@@ -24,12 +24,14 @@ class FinishedProcess:
     @property
     def stdout_text(self) -> str:
         """Return stdout as text."""
+        # Reaps the child, which would else stay a zombie as long as we run.
         return self.stdout.decode(errors="replace")
 
     @property
     def error_summary(self) -> str:
         """Return the last five lines of stderr that are not empty, as one line."""
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        # Tools print the cause last; 800 characters keep a message readable.
         return " / ".join(lines[-5:])[-800:] or f"exit code {self.exit_code}"
 
 
@@ -54,6 +56,7 @@ def run_program(
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # Its own group, so that a timeout can kill what the program itself has started.
             start_new_session=True,
         )
     except FileNotFoundError as error:
@@ -61,6 +64,7 @@ def run_program(
             tool=tool, remedy=f"install it, or put it on PATH (Debian: apt-get install {tool})"
         ) from error
     try:
+        # `communicate` reads both pipes at once: a full pipe that nobody reads would block the program for ever.
         stdout, stderr = process.communicate(stdin, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise ToolTimedOut(tool=tool, timeout_s=timeout_s, where=str(cwd or Path.cwd())) from error

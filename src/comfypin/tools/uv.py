@@ -9,10 +9,12 @@ from comfypin.tools.process import DEFAULT_TIMEOUT_S, FinishedProcess, run_progr
 
 # What of uv's own variables could change which bytes a lock means.
 _FORBIDDEN_PREFIXES = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
+# These only say where and how uv downloads, never which bytes it installs.
 _KEPT_VARIABLES = frozenset(
     {"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"}
 )
 
+# For questions that have another answer, for example a cached one.
 _IMPATIENT_VARIABLES = {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "3"}
 
 
@@ -52,10 +54,12 @@ def run_uv(
     """
     command: list[str | Path] = [
         find_uv(),
+        # A uv.toml of the user may name other indexes, and so other bytes.
         "--no-config",
         "--no-progress",
         "--color",
         "never",
+        # The interpreter is chosen by us, before uv runs.
         "--no-python-downloads",
     ]
     if offline:

@@ -44,4 +44,5 @@ class VendorFolder:
         """Yield the wheels built from a source archive, for any Python, each with its expected digest."""
         for folder in sorted((self.root / "built").glob(f"{source.hex}-*")):
             for wheel in sorted(folder.glob("*.whl")):
+                # The digest is part of the folder's name, so nobody can swap the wheel unnoticed.
                 yield wheel, Digest(folder.name.rpartition("-")[2])

@@ -46,6 +46,7 @@ def keep_bytecode(files: Iterable[str], venv: Path, folder: Path, path: Path) ->
         if _link_anew(source, target):
             new[name] = _hash_file(source)
     if new:
+        # After the links: a listing must never name byte-code that is not there yet.
         write_atomically(path, json.dumps({**listing, **new}, sort_keys=True).encode(), durable=False)
 
 

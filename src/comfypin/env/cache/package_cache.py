@@ -64,6 +64,7 @@ class PackageCache:
         # Only what a RECORD vouches for can be verified when it is linked again.
         names = [name for name, sha256 in record.files.items() if sha256 is not None and "__pycache__/" not in name]
         listing = f"{record.folder}/RECORD"
+        # A file without a digest could not be verified when it is linked.
         if any(sha is None and name != listing for name, sha in record.files.items()):
             return
         temporary = self.root / f"{_TEMPORARY_PREFIX}{process_token()}"
@@ -75,6 +76,7 @@ class PackageCache:
                 if relative.startswith(".."):
                     return
                 _link_into(f"{site}/{name}", f"{files}/{relative}")
+            # One rename: other processes see the whole package or nothing.
             temporary.rename(place)
         except OSError as error:
             # Somebody else kept it meanwhile, links are not possible here, or a node that is being imported removed a
@@ -121,6 +123,7 @@ class PackageCache:
             folders = list(self._package_folder(pin).iterdir())
         except OSError:
             return None
+        # More than one folder means that somebody else wrote here; then the package is not trusted.
         return folders[0] if len(folders) == 1 and len(folders[0].name) == 64 else None
 
     def _package_folder(self, pin: PackagePin) -> Path:
@@ -143,6 +146,7 @@ def list_cached_folders(root: Path) -> list[Path]:
 
 def remove_package(folder: Path) -> None:
     """Forget one kept package and its note: out of its place at once, so that nobody links half of it."""
+    # The notes first: without them, what is left after a kill is only downloaded again.
     folder.with_name(f"{folder.name}.json").unlink(missing_ok=True)
     _bytecode_listing(folder).unlink(missing_ok=True)
     aside = folder.with_name(f"{_TEMPORARY_PREFIX}{process_token()}")
@@ -207,6 +211,7 @@ def _link_file(source: str, target: str) -> None:
             raise
         if os.path.lexists(target):
             raise FileExistsError(target) from error
+        # A copy works as well as a link; it only takes space.
         shutil.copy2(source, target, follow_symlinks=False)
 
 

@@ -31,6 +31,7 @@ class LinkCounts:
     def count_freed_bytes(self, folder: Path) -> int:
         """Take a folder's names away, and say how many bytes that frees."""
         freed = 0
+        # By inode, because a hard link frees nothing as long as another name exists.
         for status in _walk_files(folder):
             inode = (status.st_dev, status.st_ino)
             self.remaining[inode] = self.remaining.get(inode, status.st_nlink) - 1

@@ -48,6 +48,7 @@ class ProbeNotes:
             {
                 "manifest": manifest.digest.hex,
                 "python": [str(python.path), python.version, *_stamp_file(python.path)],
+                # A node may load libgl or ffmpeg from the system.
                 "libraries": _stamp_file(_LIBRARIES),
                 "markers": dict(python.markers),
                 "variables": {name: os.environ.get(name) for name in _VARIABLES},

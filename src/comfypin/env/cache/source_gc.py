@@ -45,6 +45,7 @@ def remove_source(path: Path) -> None:
         return
     aside = path.with_name(f".tmp-{process_token()}-{path.name}")
     path.rename(aside)
+    # A rename is atomic; removing a tree is not.
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -56,6 +57,7 @@ def _needed_commits(cache: Path, kept: Iterable[Lock]) -> Iterator[str]:
         if pin is not None
     ]
     seen = set()
+    # A submodule may have submodules of its own.
     while waiting:
         repo, commit = waiting.pop()
         if commit in seen:

@@ -45,6 +45,7 @@ class EnvBuilder:
             build_folder=self.build_folder, recipe=self.recipe, locations=self.locations, report=self.report
         )
         with Precompiler(python.path, site_packages(self.build_folder)) as compiler:
+            # Sources wait for the network and packages for the disk, so they run together.
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sources") as pool:
                 beside = pool.submit(self._write_sources, compiler)
                 installed = installer.install_packages(compiler.add_unpacked)
@@ -53,6 +54,7 @@ class EnvBuilder:
             self.report("Verifying every file.")
             found = installer.verify_files(installed)
             known, model_folders = self._keep_and_probe(installer, found, installed)
+        # A start that was skipped has made no byte-code.
         if not known:
             installer.keep_bytecode(found)
         return make_receipt(self.recipe, found.manifest, model_folders)
@@ -63,6 +65,7 @@ class EnvBuilder:
         """Keep the packages, and start ComfyUI unless these bytes have started before; return whether they had, and the
         model folders.
         """
+        # Keeping only makes links, so it runs beside the probe.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") as pool:
             kept = pool.submit(installer.keep_packages, found, installed)
             known = self._find_earlier_probe(found.manifest)

@@ -13,6 +13,7 @@ from comfypin.lock.model import PackagePin
 PLENTY_BYTES = 30_000_000_000
 # ComfyUI, nodes, and the byte-code of what is imported to try the env.
 SOURCE_BYTES = 300_000_000
+# Room for small files that nobody counts.
 MARGIN_BYTES = 50_000_000
 
 
@@ -54,6 +55,7 @@ def list_space_needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin],
 
 def file_system_id(path: Path) -> int:
     """Return the device number of the file system that holds a path, or would hold it."""
+    # A home that does not exist yet will be made on the file system of its parent.
     while not path.exists():
         path = path.parent
     return path.stat().st_dev

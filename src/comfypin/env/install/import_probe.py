@@ -15,6 +15,7 @@ from comfypin.temp_folders import temp_folder
 from comfypin.tools.process import FinishedProcess, run_program
 from comfypin.tools.uv import clean_environment
 
+# A first start from a network volume, without byte-code, can take minutes.
 PROBE_TIMEOUT_S = 900.0
 _SCRIPT = Path(__file__).with_name("import_probe_script.py")
 # (switch, value) of main.py; those that this ComfyUI knows are given. `{}` is a scratch folder.
@@ -74,6 +75,7 @@ def start_arguments(comfyui: Path, scratch: str) -> list[str]:
         known = (comfyui / "comfy" / "cli_args.py").read_text(encoding="utf-8")
     except OSError:
         return []
+    # Only this switch ends ComfyUI after it has loaded its nodes; without it the nodes are imported one by one.
     if "--quick-test-for-ci" not in known or not (comfyui / "main.py").is_file():
         return []
     arguments = []
@@ -105,6 +107,7 @@ def required_distributions(path: Path, markers: Mapping[str, str]) -> list[str]:
 def _probe_environment(build: Path, scratch: str) -> dict[str, str]:
     """Return an environment without the user's Python settings or GPU work, and with temporary files in `scratch`."""
     path = f"{build / VENV_FOLDER / 'bin'}:{clean_environment().get('PATH', '')}"
+    # Nodes may download models or send telemetry when they are imported.
     quiet = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     return {**clean_environment(), **quiet, "PATH": path, "VIRTUAL_ENV": str(build / VENV_FOLDER), "TMPDIR": scratch}
 
@@ -121,6 +124,7 @@ def _judge_report(report: str, done: FinishedProcess) -> ProbeResult:
             failures.append((said["fail"], said["why"]))
         if "folders" in said:
             folders = {name: tuple(paths) for name, paths in said["folders"].items()}
+    # The report stops in the middle: a native module has crashed the interpreter.
     if not ended and not failures:
         failures.append((begun, f"the interpreter exited with code {done.exit_code} while loading it"))
     if failures:

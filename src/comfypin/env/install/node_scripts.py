@@ -14,6 +14,7 @@ from comfypin.temp_folders import temp_folder
 from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment, find_uv
 
+# Some scripts compile CUDA extensions.
 SCRIPT_TIMEOUT_S = 1800.0
 # Scripts call `python -m pip install ...` or `pip install ...`; a locked venv has no pip, and that of the system would
 # change the system. uv answers to both names, held to the lock's pins, and without the flags that only pip knows.
@@ -122,8 +123,11 @@ def _script_environment(build: Path, shim: str, pins: Path, *, offline: bool) ->
         "VIRTUAL_ENV": str(venv),
         "PYTHONPATH": shim,
         "PYTHONNOUSERSITE": "1",
+        # Byte-code of a script would not belong to any package.
         "PYTHONDONTWRITEBYTECODE": "1",
+        # A script that asks for another version of a locked package fails here, not at run time.
         "UV_CONSTRAINT": str(pins),
+        # A script may edit what it installs; a hard link would edit uv's cache.
         "UV_LINK_MODE": "copy",
         "COMFYUI_PATH": str(build / COMFYUI_FOLDER),
         **({"UV_OFFLINE": "1"} if offline else {}),

@@ -144,9 +144,11 @@ class PackageInstaller:
     def _run_uv(self, packages: Sequence[PackagePin], *, again: bool) -> None:
         ready = [choose_built_wheel(pin, self.locations, self.recipe.interpreter) for pin in packages]
         wheels = list_vendored_wheels(self.locations)
+        # No resolution: the lock names every package, and every digest is required.
         arguments: list[str | Path] = ["pip", "install", "--quiet", "--no-deps", "--require-hashes"]
         arguments += ["--link-mode", "hardlink", "--python", venv_python(self.build_folder)]
         for index in list_indexes(packages):
+            # Any index may serve a locked file, because its digest decides.
             arguments += ["--index", index, "--index-strategy", "unsafe-best-match"]
         for pin in packages if again else ():
             arguments += ["--reinstall-package", pin.name]
@@ -271,6 +273,7 @@ def forget_origin(dist_info: Path) -> None:
 def explain_failure(done: FinishedProcess, recipe: EnvRecipe, places: SourceLocations, where: Path) -> Exception:
     """Return the error that says why uv did not install."""
     said = " ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
+    # uv draws its chain of causes with box characters.
     reason = re.sub(r"^(error: )+", "", re.sub(r"[×╰─▶├│]+ ?", "", said))[-1500:]
     if re.search(r"hash mismatch", said, re.I):
         return PackageHashMismatch(reason=reason)

@@ -59,6 +59,7 @@ class Precompiler:
             self._over = True
             process, self._process = self._process, None
         if process is not None:
+            # Killed, not asked: each file is replaced as a whole, so nothing is left half written.
             process.kill()
             process.communicate()
             self._temporary.unlink(missing_ok=True)
@@ -71,6 +72,7 @@ class Precompiler:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=clean_environment(),
+                # Ctrl-C is for us; we then end it ourselves.
                 start_new_session=True,
             )
         if self._wanted is not None:

@@ -112,8 +112,10 @@ def _extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: P
         raise ValueError(f"{member.filename} in it is a link")
     path = contained_path(folder, PurePosixPath(member.filename))
     path.parent.mkdir(parents=True, exist_ok=True)
+    # "xb" refuses an archive that has a name twice.
     with archive.open(member) as source, path.open("xb") as file:
         shutil.copyfileobj(source, file, 1 << 20)
+    # Only the executable bit of the archive counts, so that the umask of its author does not.
     path.chmod(0o755 if mode & 0o100 else 0o644)
 
 

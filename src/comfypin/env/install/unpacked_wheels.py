@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+# Short enough to compile one wheel while uv works on the next.
 _POLL_S = 0.02
 
 
@@ -19,6 +20,7 @@ class UnpackedWheels:
 
     def __init__(self, uv_cache: Path, report: Callable[[str], None]) -> None:
         self._report = report
+        # The name is uv's own, not an interface; if it changes, nothing is compiled ahead.
         self._archives = str(uv_cache / "archive-v0")
         self._seen: set[str] = set()
         self._over = threading.Event()

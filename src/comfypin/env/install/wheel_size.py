@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 # Where a server gives no parts of files, by experience with 42 packages.
 UNPACKED_PER_WHEEL = 3.5
+# Every file takes whole blocks, which adds up for thousands of small ones.
 BLOCK_BYTES = 4096
+# A zip's list of files is at its end; 64 KiB are usually enough for it.
 _TAIL_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
 _TIMEOUT_S = 10.0
@@ -39,6 +41,7 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool) -> list[int
         except (OSError, ValueError, zipfile.BadZipFile, urllib3.exceptions.HTTPError):
             return 0
 
+    # Dozens of small requests: the time is all latency.
     with urllib3.PoolManager(maxsize=16) as pool, ThreadPoolExecutor(max_workers=16) as threads:
         return list(threads.map(unpacked_size, packages))
 

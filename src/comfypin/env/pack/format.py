@@ -18,6 +18,7 @@ from comfypin.digest import Digest
 
 MAGIC = b"comfypin-env-pk1"
 TRAILER = struct.Struct(f"<QQ32s{len(MAGIC)}s")
+# Large enough for a good ratio, small enough that dozens are in flight at once.
 FRAME_BYTES = 4 << 20
 MAX_FRAME_BYTES = 16 << 20
 # Half a million files need about 60 MiB. Ours is a tenth as large when it is compressed, never a hundredth.

@@ -78,6 +78,7 @@ class _BucketPack:
         parts, left = [], size
         chunks = self.store.read(self.key, offset=offset)
         for chunk in chunks:
+            # A store may send more than was asked for.
             parts.append(chunk[:left])
             left -= len(parts[-1])
             if left <= 0:
@@ -107,6 +108,7 @@ class BucketPackStore:
         if found is not None:
             return found.uri
         with packing_folder(build) as scratch:
+            # Packed to a file first: an upload needs its size and digest before the first byte.
             path = scratch / "pack"
             write_pack(build, path)
             payload = Payload(path=path, size_bytes=path.stat().st_size, sha256=Digest.of_file(path))

@@ -17,6 +17,7 @@ from comfypin.env.receipt import Receipt, receipt_from_json
 MARGIN_PER_FILE = 4096
 _PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS = _PART_FLAGS | os.O_EXCL
+# Bounds the memory of a thread, whatever a frame claims.
 _PIECE_BYTES = 256 << 10
 
 
@@ -104,6 +105,7 @@ def unpack_pack(source: PackSource, folder: Path, *, key: str) -> Receipt:
         raise PackUnfit(where=source.where, reason=f"it holds env {receipt.key[:16]}, but {key[:16]} is needed")
     need = index.size_bytes + MARGIN_PER_FILE * len(index.files)
     require_space(folder, need, what=f"Unpacking {source.where}")
+    # Sorted, so that a parent comes before its children.
     for name in sorted(index.folders):
         os.mkdir(f"{folder}/{name}")  # noqa: PTH102  (thousands of them: strings are faster)
     with ThreadPoolExecutor(max_workers=source.readers, thread_name_prefix="unpack") as pool:
@@ -113,6 +115,7 @@ def unpack_pack(source: PackSource, folder: Path, *, key: str) -> Receipt:
             for done in writing:
                 done.result()
         except BaseException:
+            # Without this a damaged pack would be read to its end before the error shows.
             pool.shutdown(cancel_futures=True)
             raise
     for name, size, executable in index.files:

@@ -108,6 +108,7 @@ def _write_frames(file: BinaryIO, members: Sequence[_PackMember]) -> Iterator[Pa
     with ThreadPoolExecutor(max_workers=cores, thread_name_prefix="pack") as pool:
         for raw in _cut_frames(members):
             waiting.append(pool.submit(_compress_bytes, raw))
+            # Bounds memory: frames are compressed ahead of the disk, but not without end.
             if len(waiting) > 2 * cores:
                 yield _write_frame(file, waiting.popleft())
         while waiting:
