@@ -46,8 +46,10 @@ class EnvGarbage:
 
 
 def find_garbage(home: Home, kept: Sequence[Lock], places: SourceLocations) -> list[EnvGarbage]:
-    """Builds that neither a kept lock nor the link `current` means, what unfinished runs left, cached packages that
-    neither a kept lock pins nor a remaining env shares, and sources of no kept lock. Changes nothing.
+    """Return what can go; changes nothing.
+
+    Those are builds of no kept lock (the current one stays), leftovers of killed runs, cached packages that no kept
+    lock pins and no remaining env shares, and sources of no kept lock.
     """
     needed = {env_digest(lock).hex for lock in kept}
     current = home.current_link.readlink().name if home.current_link.is_symlink() else None

@@ -1,7 +1,7 @@
 """Finds how the installed packages of an env differ from its receipt: versions first, then their files."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from comfypin.env.drift import CODE_SUFFIXES, Drift, shorten_list
@@ -70,7 +70,11 @@ def _content_drifts(
         if any(_is_same_version(receipt.packages.get(name, ""), version) for version in versions):
             text = f"Files of package {name} do not match its RECORD: {shorten_list(changed)}."
             yield Drift(kind="package-edited", subject=name, text=text, paths=tuple(changed))
-    known = set(owner)
+    yield from _added_drifts(paths["added"], set(owner), prefix)
+
+
+def _added_drifts(paths: Sequence[str], known: Collection[str], prefix: str) -> Iterator[Drift]:
+    """Yield code and programs that no package lists: Python and the shell find them before what was locked."""
     added = tuple(
         path
         for path in paths["added"]
@@ -80,7 +84,7 @@ def _content_drifts(
         text = f"Site-packages holds code that belongs to no package: {shorten_list(added)}."
         yield Drift(kind="site-added", subject="site-packages", text=text, paths=added)
     # What lies in bin is found before the system's own programs of that name.
-    programs = tuple(path for path in paths["added"] if path.startswith(f"{VENV_FOLDER}/bin/") and path not in known)
+    programs = tuple(path for path in paths if path.startswith(f"{VENV_FOLDER}/bin/") and path not in known)
     if programs:
         text = f"The venv holds programs that belong to no package: {shorten_list(programs)}."
         yield Drift(kind="venv-added", subject=VENV_FOLDER, text=text, paths=programs)

@@ -241,10 +241,10 @@ def _find_interpreter_drifts(folder: Path, receipt: Receipt) -> Iterator[Drift]:
         text = f"{python} does not lead to Python {receipt.python} here; run comfypin realize."
         yield Drift(kind="interpreter-missing", subject="python", text=text)
     elif read_venv_version(folder, receipt.python) is None:
-        text = f"{python} leads to {python.resolve()}, which is not Python {receipt.python}; run comfypin realize."
+        text = f"{python} leads to {python.resolve()}, not to Python {receipt.python}; run comfypin realize."
         yield Drift(kind="interpreter-changed", subject="python", text=text)
     elif wired and not is_venv_usable(folder, receipt.python):
-        text = f"{python} leads to {python.resolve()}, which is not the Python it was made for; run comfypin realize."
+        text = f"{python} leads to {python.resolve()}, not to the Python it was made for; run comfypin realize."
         yield Drift(kind="interpreter-changed", subject="python", text=text)
     if (folder / VENV_FOLDER).is_dir() and not wired:
         text = f"{VENV_FOLDER}/pyvenv.cfg has other settings than a locked env; run comfypin realize."

@@ -105,14 +105,18 @@ def make_image_plan(
             _make_layer(f"model {pin.name}", pin.target_path, pin.size_bytes or 0, str(pin.sha256))
             for pin in lock.models
         ]
-    # Every byte of comfypin that enters the layer: the same version from a checkout may differ.
-    own: list[JsonValue] = [
-        Digest.of(data).hex for name, data in context.files.items() if name.startswith(("steps/", "requirements/"))
-    ]
-    own += [Digest.of_file(path).hex for path in context.copies.values() if path.suffix == ".whl"]
-    layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, own))
+    layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, _own_digests(context)))
     layers.append(_make_layer("lock", f"the lock and {len(wish.workflows)} workflows", 0, str(lock_digest(lock))))
     return ImagePlan(release=lock.version_name, base=base, layers=_mark_cached(layers, known or {}))
+
+
+def _own_digests(context: BuildContext) -> JsonValue:
+    # Every byte of comfypin that enters the layer: the same version from a checkout may differ.
+    digests: list[JsonValue] = [
+        Digest.of(data).hex for name, data in context.files.items() if name.startswith(("steps/", "requirements/"))
+    ]
+    digests += [Digest.of_file(path).hex for path in context.copies.values() if path.suffix == ".whl"]
+    return digests
 
 
 def _make_env_layers(

@@ -31,7 +31,7 @@ UNUSED_PACKAGES = frozenset(
 
 
 def collect_own_files(scratch: Path) -> OwnFiles:
-    """Collect the files from a checkout, else from the installed package; builds a checkout's wheel in `scratch`.
+    """Collect the files from a checkout, else from the installed package; builds a wheel of a checkout.
 
     Raises `OwnFilesMissing`.
     """

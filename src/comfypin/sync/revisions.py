@@ -26,15 +26,7 @@ class RevisionPlanner:
         """Return the row of a file that was hashed; `rows` are changed but not recorded yet."""
         previous = rows.get(path) or self._outbox.find_row(path)
         if previous is None:
-            return OutboxRow(
-                path=path,
-                key=self._free_key(object_key(path), path, digest, rows),
-                revision=1,
-                fingerprint=mark,
-                sha256=digest,
-                doubtful=path in self.doubtful_paths,
-                owed_at=time.time(),
-            )
+            return self._first_revision(path, mark, digest, rows)
         if previous.sha256 == digest and previous.state != "gone":
             return replace(previous, fingerprint=mark)  # touched, not changed
         if self._on_change == "ignore" and previous.state == "done":
@@ -55,6 +47,17 @@ class RevisionPlanner:
             reason=None,
             owed_at=time.time(),
             done_at=None,
+        )
+
+    def _first_revision(self, path: str, mark: Fingerprint, digest: Digest, rows: Mapping[str, OutboxRow]) -> OutboxRow:
+        return OutboxRow(
+            path=path,
+            key=self._free_key(object_key(path), path, digest, rows),
+            revision=1,
+            fingerprint=mark,
+            sha256=digest,
+            doubtful=path in self.doubtful_paths,
+            owed_at=time.time(),
         )
 
     def _free_key(self, key: str, path: str, digest: Digest, rows: Mapping[str, OutboxRow]) -> str:

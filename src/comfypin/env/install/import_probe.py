@@ -105,7 +105,7 @@ def required_distributions(path: Path, markers: Mapping[str, str]) -> list[str]:
 
 
 def _probe_environment(build: Path, scratch: str) -> dict[str, str]:
-    """Return an environment without the user's Python settings or GPU work, and with temporary files in `scratch`."""
+    """Return an environment without the user's Python settings or GPU work, and with a folder for temporary files."""
     path = f"{build / VENV_FOLDER / 'bin'}:{clean_environment().get('PATH', '')}"
     # Nodes may download models or send telemetry when they are imported.
     quiet = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
