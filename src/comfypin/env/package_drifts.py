@@ -76,9 +76,7 @@ def _content_drifts(
 def _added_drifts(paths: Sequence[str], known: Collection[str], prefix: str) -> Iterator[Drift]:
     """Yield code and programs that no package lists: Python and the shell find them before what was locked."""
     added = tuple(
-        path
-        for path in paths["added"]
-        if path.startswith(prefix) and path.endswith(CODE_SUFFIXES) and path not in known
+        path for path in paths if path.startswith(prefix) and path.endswith(CODE_SUFFIXES) and path not in known
     )
     if added:
         text = f"Site-packages holds code that belongs to no package: {shorten_list(added)}."

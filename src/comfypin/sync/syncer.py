@@ -9,7 +9,7 @@ thousands of small files cost a few commits, and nothing is sent before the comm
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.remove import finish_removal, is_set_aside, remove_unchanged
 from comfypin.sync.revisions import RevisionPlanner
+from comfypin.sync.row_saving import save_when_possible
 from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
 from comfypin.sync.sync_events import Delivered, SyncEvent, UploadFailed, WatchStarted
 from comfypin.sync.sync_options import SyncOptions
@@ -35,7 +36,6 @@ from comfypin.sync.watch import FileClosed, FileFound, FolderWatcher, ScanEnded,
 _HASH_THREADS = 2
 # Bounds a transaction, so that a scan of a million files does not delay the first upload.
 _MOST_AT_ONCE = 5000
-_SAVE_AGAIN_S = 0.5
 _NEARLY_FULL_BYTES = 1_000_000_000
 
 
@@ -160,33 +160,10 @@ class Syncer:
                 case FileClosed() | FileFound() | ScanEnded() | SyncNotice():
                     self._handle_sighting(message)
         if rows:
-            self._save_rows(list(rows.values()))
+            save_when_possible(self._outbox, list(rows.values()), self._options, self._stopping, self._on_event)
             self._record_delivered(rows.values())
         for act in after:
             act()
-
-    def _save_rows(self, rows: Sequence[OutboxRow]) -> None:
-        """Record rows, waiting for a disk that is full for a while: what was uploaded stays known meanwhile.
-
-        Raises `OutboxUnusable` if the syncer is to end: once, or after the grace time.
-        """
-        told, stopped_at_s = False, None
-        while True:
-            try:
-                self._outbox.save_rows(rows)
-            except OutboxUnusable as exc:
-                stopped_at_s = stopped_at_s or (time.monotonic() if self._stopping.is_set() else None)
-                too_late = stopped_at_s is not None and time.monotonic() - stopped_at_s > self._options.grace_s
-                if self._options.once or too_late:
-                    raise
-                if not told:
-                    told = True
-                    self._on_event(SyncNotice(f"{exc.message} Sync waits until it can be written."))
-                time.sleep(_SAVE_AGAIN_S)
-            else:
-                if told:
-                    self._on_event(SyncNotice("The outbox can be written again; sync continues."))
-                return
 
     def _refresh_copy(self) -> float | None:
         """Update the outbox's copy when it is due; report a failure, and try again later."""
