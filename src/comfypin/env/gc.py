@@ -93,6 +93,7 @@ def collect_garbage(home: Home, garbage: Iterable[EnvGarbage], places: SourceLoc
     for item in garbage:
         if item.kind == "env" and not _remove_build(home, item.path):
             continue
+        # A temporary folder has no receipt and no lease to take.
         if item.kind == "left-over":
             shutil.rmtree(item.path, ignore_errors=True)
         elif item.kind == "package":

@@ -127,6 +127,7 @@ def make_venv(build: Path, interpreter: Interpreter) -> None:
     """Make an empty venv with just what the interpreter and uv look at."""
     library = build / VENV_FOLDER / "lib" / f"python{interpreter.minor_version}" / "site-packages"
     library.mkdir(parents=True)
+    # As `python -m venv` does on 64-bit Linux.
     (build / VENV_FOLDER / "lib64").symlink_to("lib")
     rewire_venv(build, interpreter)
 

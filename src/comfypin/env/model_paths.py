@@ -50,5 +50,6 @@ def write_model_paths(build: Path, receipt: Receipt, lock: Lock, models_dir: Pat
     comfyui = build / COMFYUI_FOLDER
     data = render_model_paths(receipt, lock, models_dir, comfyui)
     path = comfyui / MODEL_PATHS_FILE
+    # Unchanged files keep their time, so that a second realize changes nothing.
     if not path.is_file() or path.read_bytes() != data:
         write_atomically(path, data)

@@ -97,6 +97,7 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
     with _map_disk_errors(options.home.root):
         receipt = None if options.rebuild else find_complete_receipt(lock, options)
         action: Action = "keep"
+        # A damaged pack is replaced by the env that was built instead of it.
         damaged_pack = False
         if receipt is None:
             recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
@@ -127,6 +128,7 @@ def _read_intact_receipt(build: Path, key: str, machine: str) -> Receipt | None:
     receipt = read_receipt(build)
     if receipt is None or receipt.key != key or not receipt.platform.endswith(machine):
         return None
+    # A half can be missing if somebody has cleaned up by hand.
     halves = (build / COMFYUI_FOLDER, build / VENV_FOLDER / "lib" / f"python{receipt.python}")
     return receipt if all(half.is_dir() for half in halves) else None
 
@@ -155,6 +157,7 @@ def _make_env(recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Acti
     lease = acquire(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
     with lease:
         _remove_leftovers(home, recipe.key)
+        # Surveyed again under the lease: another process may have made the env while we waited.
         plan = make_realize_plan(recipe, _survey_home(recipe, options), rebuild=options.rebuild)
         if plan.action in {"keep", "rewire"}:
             found = read_receipt(home.build_folder(recipe.key))
@@ -229,6 +232,7 @@ def _commit_build(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -
 def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
     """Make this build the home's current one; every link is relative, so the home may be mounted anywhere."""
     home = options.home
+    # Relative links, because a volume is mounted at different paths in pods and in Serverless workers.
     replace_link(home.current_link, f"builds/{receipt.key}")
     for name in (COMFYUI_FOLDER, VENV_FOLDER):
         replace_link(home.root / name, f"current/{name}")

@@ -124,6 +124,7 @@ def pack_name(key: str, platform: str) -> str:
 def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = False) -> RealizePlan:
     """Choose an action: keep the build of a valid receipt, else unpack a pack, else build."""
     whole = survey.receipt is not None and survey.receipt.key == recipe.key
+    # The venv's interpreter belongs to the machine: on another one it only has to be pointed to anew.
     if whole and not rebuild:
         if survey.interpreter_works:
             return RealizePlan(recipe=recipe, action="keep", steps=())

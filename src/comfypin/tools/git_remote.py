@@ -104,7 +104,7 @@ class Checkout:
 def read_checkout(folder: Path, apart: Collection[str] = ()) -> Checkout | None:
     """Return the state of a checkout, None if the folder is not a git repository itself. Raises `CheckoutUnreadable`.
 
-    Untracked files do not count as changes if they are byte-code, or below one of the names `apart` in the root.
+    Untracked files do not count as changes if they are byte-code, or below a name in `apart` in the root.
     """
     # Without a `.git` here, git would describe a checkout further up.
     if not (folder / ".git").exists():

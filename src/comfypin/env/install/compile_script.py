@@ -180,6 +180,7 @@ def _normalize_name(name: str) -> str:
 
 
 def _read_messages(said: queue.Queue[dict[str, object]]) -> None:
+    # A thread reads, so that compiling goes on while no message comes.
     for line in sys.stdin:
         said.put(json.loads(line))
     os._exit(0)
@@ -195,6 +196,7 @@ def lower_priority() -> None:
 
 def main() -> None:
     lower_priority()
+    # Generated modules nest deeper than the default limit allows.
     sys.setrecursionlimit(10_000)
     compiler = Compiler(*sys.argv[1:])
     said: queue.Queue[dict[str, object]] = queue.Queue()

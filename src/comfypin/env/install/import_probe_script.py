@@ -83,6 +83,7 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     report = ProbeReport(request["report"])
     comfyui, nodes = request["comfyui"], request["nodes"]
+    # As `python main.py` would have it: ComfyUI's own modules come first.
     sys.path[0] = comfyui
     os.chdir(comfyui)
     for name in request["requirements"]:
@@ -112,6 +113,7 @@ def check_requirement(report: ProbeReport, name: str) -> None:
     reasons, imported = [], False
     for module in top_level_modules(distribution):
         try:
+            # Only an import shows that the wheel fits this machine's libraries.
             importlib.import_module(module)
             imported = True
         except BaseException as error:  # noqa: BLE001  (SystemExit too: whatever it is, it is the finding)

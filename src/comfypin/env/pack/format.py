@@ -140,6 +140,7 @@ def _check_names(index: PackIndex) -> None:
     """Require that every name stays inside, once, and that every file's folder is listed, so nothing follows a link."""
     folders = set(index.folders)
     names = [*index.folders, *(path for path, _, _ in index.files), *(path for path, _ in index.links)]
+    # A second entry of a name could replace a file that was verified already.
     if len(set(names)) != len(names):
         raise ValueError("a name appears twice")
     for name in names:
@@ -148,6 +149,7 @@ def _check_names(index: PackIndex) -> None:
         parent = name.rpartition("/")[0]
         if parent and parent not in folders:
             raise ValueError(f"the folder of {name!r} is not listed")
+    # A link that leads out could make a later reader follow it to files of the machine.
     for path, target in index.links:
         if not link_stays_inside(path, target):
             raise ValueError(f"the link {path!r} leads out of the folder")
