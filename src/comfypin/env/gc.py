@@ -45,84 +45,98 @@ class EnvGarbage:
         return {"path": str(self.path), "kind": self.kind, "what": self.what, "size_bytes": self.size_bytes}
 
 
-def find_garbage(home: Home, kept: Sequence[Lock], places: SourceLocations) -> list[EnvGarbage]:
+def find_garbage(home: Home, kept_locks: Sequence[Lock], locations: SourceLocations) -> list[EnvGarbage]:
     """Return what can go; changes nothing.
 
     Those are builds of no kept lock (the current one stays), leftovers of killed runs, cached packages that no kept
     lock pins and no remaining env shares, and sources of no kept lock.
     """
-    needed = {env_digest(lock).hex for lock in kept}
-    current = home.current_link.readlink().name if home.current_link.is_symlink() else None
-    found, links = [], LinkCounts()
-    for path in sorted(home.builds_folder.iterdir()) if home.builds_folder.is_dir() else ():
-        if path.name.startswith(TEMPORARY_PREFIX):
-            if _is_abandoned(home, path.name):
-                freed = links.count_freed_bytes(path)
-                found.append(EnvGarbage(path=path, kind="left-over", what="left by a killed run", size_bytes=freed))
+    needed_digests = {env_digest(lock).hex for lock in kept_locks}
+    current_name = home.current_link.readlink().name if home.current_link.is_symlink() else None
+    garbage_found, link_counts = [], LinkCounts()
+    for folder_path in sorted(home.builds_folder.iterdir()) if home.builds_folder.is_dir() else ():
+        if folder_path.name.startswith(TEMPORARY_PREFIX):
+            if _is_abandoned(home, folder_path.name):
+                freed_bytes = link_counts.count_freed_bytes(folder_path)
+                garbage_found.append(
+                    EnvGarbage(path=folder_path, kind="left-over", what="left by a killed run", size_bytes=freed_bytes)
+                )
         # The first 64 characters of a build's name are its env digest; a target may follow.
-        elif path.name != current and path.name[:64] not in needed:
-            freed = links.count_freed_bytes(path)
-            found.append(EnvGarbage(path=path, kind="env", what="an env of no kept lock", size_bytes=freed))
-    unneeded = find_unneeded_packages(places, kept, links)
-    for path in unneeded.installed:
-        freed = links.count_freed_bytes(path)
-        found.append(EnvGarbage(path=path, kind="package", what="a package of no kept lock", size_bytes=freed))
-    for name, folders in unneeded.in_uv.items():
-        freed = sum(links.count_freed_bytes(folder) for folder in folders)
-        what = f"{name}, which uv downloaded for no kept lock"
-        found.append(EnvGarbage(path=places.uv_cache, kind="download", what=what, size_bytes=freed, name=name))
-    return [*found, *_find_source_garbage(places, kept, links)]
+        elif folder_path.name != current_name and folder_path.name[:64] not in needed_digests:
+            freed_bytes = link_counts.count_freed_bytes(folder_path)
+            garbage_found.append(
+                EnvGarbage(path=folder_path, kind="env", what="an env of no kept lock", size_bytes=freed_bytes)
+            )
+    unneeded_packages = find_unneeded_packages(locations, kept_locks, link_counts)
+    for folder_path in unneeded_packages.installed:
+        freed_bytes = link_counts.count_freed_bytes(folder_path)
+        garbage_found.append(
+            EnvGarbage(path=folder_path, kind="package", what="a package of no kept lock", size_bytes=freed_bytes)
+        )
+    for package_name, folders in unneeded_packages.in_uv.items():
+        freed_bytes = sum(link_counts.count_freed_bytes(folder) for folder in folders)
+        description = f"{package_name}, which uv downloaded for no kept lock"
+        garbage_found.append(
+            EnvGarbage(
+                path=locations.uv_cache, kind="download", what=description, size_bytes=freed_bytes, name=package_name
+            )
+        )
+    return [*garbage_found, *_find_source_garbage(locations, kept_locks, link_counts)]
 
 
-def _find_source_garbage(places: SourceLocations, kept: Sequence[Lock], links: LinkCounts) -> Iterator[EnvGarbage]:
-    groups: tuple[tuple[GarbageKind, str, Sequence[Path]], ...] = (
-        ("commit", "a commit of no kept lock", find_unneeded_commits(places, kept)),
-        ("archive", "a node's archive of no kept lock", find_unneeded_archives(places, kept)),
-        ("note", "the note that an env of no kept lock has started", find_unneeded_notes(places, kept)),
+def _find_source_garbage(
+    locations: SourceLocations, kept_locks: Sequence[Lock], link_counts: LinkCounts
+) -> Iterator[EnvGarbage]:
+    source_groups: tuple[tuple[GarbageKind, str, Sequence[Path]], ...] = (
+        ("commit", "a commit of no kept lock", find_unneeded_commits(locations, kept_locks)),
+        ("archive", "a node's archive of no kept lock", find_unneeded_archives(locations, kept_locks)),
+        ("note", "the note that an env of no kept lock has started", find_unneeded_notes(locations, kept_locks)),
     )
-    for kind, what, paths in groups:
-        for path in paths:
-            freed = links.count_freed_bytes(path) if path.is_dir() else path.stat().st_size
-            yield EnvGarbage(path=path, kind=kind, what=what, size_bytes=freed)
+    for garbage_kind, description, source_paths in source_groups:
+        for folder_path in source_paths:
+            freed_bytes = (
+                link_counts.count_freed_bytes(folder_path) if folder_path.is_dir() else folder_path.stat().st_size
+            )
+            yield EnvGarbage(path=folder_path, kind=garbage_kind, what=description, size_bytes=freed_bytes)
 
 
-def collect_garbage(home: Home, garbage: Iterable[EnvGarbage], places: SourceLocations) -> int:
+def collect_garbage(home: Home, garbage: Iterable[EnvGarbage], locations: SourceLocations) -> int:
     """Remove what was found, and say how many bytes went; a build that somebody works on now is left."""
-    freed = 0
+    freed_bytes = 0
     downloads = []
-    for item in garbage:
-        if item.kind == "env" and not _remove_build(home, item.path):
+    for garbage_item in garbage:
+        if garbage_item.kind == "env" and not _remove_build(home, garbage_item.path):
             continue
         # A temporary folder has no receipt and no lease to take.
-        if item.kind == "left-over":
-            shutil.rmtree(item.path, ignore_errors=True)
-        elif item.kind == "package":
-            remove_package(item.path)
-        elif item.kind == "download":
-            downloads.append(item.name)
-        elif item.kind in {"commit", "archive", "note"}:
-            remove_source(item.path)
-        freed += item.size_bytes
+        if garbage_item.kind == "left-over":
+            shutil.rmtree(garbage_item.path, ignore_errors=True)
+        elif garbage_item.kind == "package":
+            remove_package(garbage_item.path)
+        elif garbage_item.kind == "download":
+            downloads.append(garbage_item.name)
+        elif garbage_item.kind in {"commit", "archive", "note"}:
+            remove_source(garbage_item.path)
+        freed_bytes += garbage_item.size_bytes
     if downloads:
-        remove_from_uv(places, downloads)
-    return freed
+        remove_from_uv(locations, downloads)
+    return freed_bytes
 
 
-def _remove_build(home: Home, build: Path) -> bool:
-    held = try_acquire(home.lease_path(build.name), purpose="remove an env")
-    if not isinstance(held, Lease):
+def _remove_build(home: Home, build_folder: Path) -> bool:
+    held_lease = try_acquire(home.lease_path(build_folder.name), purpose="remove an env")
+    if not isinstance(held_lease, Lease):
         return False
-    with held:
+    with held_lease:
         # The receipt goes first: killed here, what is left is not taken for whole.
-        (build / RECEIPT_FILE).unlink(missing_ok=True)
-        shutil.rmtree(build, ignore_errors=True)
+        (build_folder / RECEIPT_FILE).unlink(missing_ok=True)
+        shutil.rmtree(build_folder, ignore_errors=True)
     return True
 
 
-def _is_abandoned(home: Home, name: str) -> bool:
+def _is_abandoned(home: Home, folder_name: str) -> bool:
     """Return whether the run that made a temporary folder is over: it died here, or nobody holds its key's lease."""
-    key, _, token = name.removeprefix(TEMPORARY_PREFIX).partition("@")
+    build_key, _, process_name = folder_name.removeprefix(TEMPORARY_PREFIX).partition("@")
     # Packing takes no lease, so the process alone decides.
-    if name.startswith(PACKING_PREFIX):
-        return is_dead(token)
-    return is_dead(token) or holder_of(home.lease_path(key)) is None
+    if folder_name.startswith(PACKING_PREFIX):
+        return is_dead(process_name)
+    return is_dead(process_name) or holder_of(home.lease_path(build_key)) is None

@@ -34,26 +34,26 @@ class Home:
         """Return the folder of all builds, each complete (with a receipt) or to be thrown away."""
         return self.root / "builds"
 
-    def build_folder(self, key: str) -> Path:
+    def build_folder(self, build_key: str) -> Path:
         """Return the folder of one build."""
-        return self.builds_folder / key
+        return self.builds_folder / build_key
 
-    def new_temporary_folder(self, key: str) -> Path:
+    def new_temporary_folder(self, build_key: str) -> Path:
         """Return a new path for an unfinished build, which names its key and the process that makes it."""
-        return self.builds_folder / f"{TEMPORARY_PREFIX}{key}@{process_token()}"
+        return self.builds_folder / f"{TEMPORARY_PREFIX}{build_key}@{process_token()}"
 
-    def list_temporary_folders(self, key: str) -> list[Path]:
+    def list_temporary_folders(self, build_key: str) -> list[Path]:
         """Return what this and other runs for the key have begun."""
-        return sorted(self.builds_folder.glob(f"{TEMPORARY_PREFIX}{key}@*"))
+        return sorted(self.builds_folder.glob(f"{TEMPORARY_PREFIX}{build_key}@*"))
 
     @property
     def current_link(self) -> Path:
         """Return the link to the build that was realized last."""
         return self.root / "current"
 
-    def lease_path(self, key: str) -> Path:
+    def lease_path(self, build_key: str) -> Path:
         """Return the lease of whoever makes this build."""
-        return self.root / "leases" / f"build-{key}"
+        return self.root / "leases" / f"build-{build_key}"
 
     @property
     def lock_copy(self) -> Path:
@@ -62,31 +62,33 @@ class Home:
 
 
 @contextmanager
-def packing_folder(build: Path) -> Iterator[Path]:
+def packing_folder(build_folder: Path) -> Iterator[Path]:
     """Yield a folder beside a build for its pack, and remove what killed runs of this machine left there.
 
     Once before, to have their room, and once after: what they had started may have gone on writing for a while.
     """
-    remove_stale_packings(build.parent)
+    remove_stale_packings(build_folder.parent)
     # On a read-only home the system's temporary folder has to do.
-    place = build.parent if os.access(build.parent, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix=PACKING_PREFIX, suffix=f"@{process_token()}", dir=place) as folder:
-        yield Path(folder)
-    remove_stale_packings(build.parent)
+    parent_folder = build_folder.parent if os.access(build_folder.parent, os.W_OK) else None
+    with tempfile.TemporaryDirectory(
+        prefix=PACKING_PREFIX, suffix=f"@{process_token()}", dir=parent_folder
+    ) as temporary_folder:
+        yield Path(temporary_folder)
+    remove_stale_packings(build_folder.parent)
 
 
-def remove_stale_packings(builds: Path) -> None:
+def remove_stale_packings(builds_folder: Path) -> None:
     """Remove what killed packings of this machine left."""
-    for left in builds.glob(f"{PACKING_PREFIX}*"):
-        if is_dead(left.name.rpartition("@")[2]):
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover_folder in builds_folder.glob(f"{PACKING_PREFIX}*"):
+        if is_dead(leftover_folder.name.rpartition("@")[2]):
+            shutil.rmtree(leftover_folder, ignore_errors=True)
 
 
-def site_packages(build: Path) -> Path:
+def site_packages(build_folder: Path) -> Path:
     """Return the folder of a build's packages. Raises `StopIteration` if there is no venv."""
-    return next(iter(sorted((build / VENV_FOLDER / "lib").glob("python3.*/site-packages"))))
+    return next(iter(sorted((build_folder / VENV_FOLDER / "lib").glob("python3.*/site-packages"))))
 
 
-def venv_python(build: Path) -> Path:
+def venv_python(build_folder: Path) -> Path:
     """Return the interpreter of a build."""
-    return build / VENV_FOLDER / "bin" / "python"
+    return build_folder / VENV_FOLDER / "bin" / "python"

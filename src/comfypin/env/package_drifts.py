@@ -11,95 +11,106 @@ from comfypin.env.package_selection import normalize_name
 from comfypin.env.receipt import Receipt
 
 
-def find_package_drifts(folder: Path, receipt: Receipt, paths: Mapping[str, tuple[str, ...]]) -> Iterator[Drift]:
+def find_package_drifts(
+    env_folder: Path, receipt: Receipt, changed_paths: Mapping[str, tuple[str, ...]]
+) -> Iterator[Drift]:
     try:
-        site = site_packages(folder)
+        site_folder = site_packages(env_folder)
     except StopIteration:
-        yield Drift(kind="venv-missing", subject=VENV_FOLDER, text=f"The venv is gone: {folder / VENV_FOLDER}.")
+        yield Drift(kind="venv-missing", subject=VENV_FOLDER, text=f"The venv is gone: {env_folder / VENV_FOLDER}.")
         return
-    records = read_records(site)
-    prefix = f"{site.relative_to(folder)}/"
+    records = read_records(site_folder)
+    site_prefix = f"{site_folder.relative_to(env_folder)}/"
     installed: dict[str, list[str]] = {}
     for record in records:
         installed.setdefault(normalize_name(record.package_name), []).append(record.version)
     yield from _version_drifts(receipt, installed)
-    yield from _content_drifts(receipt, installed, paths, records, prefix)
+    yield from _content_drifts(receipt, installed, changed_paths, records, site_prefix)
 
 
 def _version_drifts(receipt: Receipt, installed: Mapping[str, Sequence[str]]) -> Iterator[Drift]:
-    for name, version in sorted(receipt.packages.items()):
-        here = installed.get(name, [])
-        if not here:
+    for package_name, locked_version in sorted(receipt.packages.items()):
+        installed_versions = installed.get(package_name, [])
+        if not installed_versions:
             yield Drift(
-                kind="package-missing", subject=name, text=f"Package {name} {version} is not installed any more."
+                kind="package-missing",
+                subject=package_name,
+                text=f"Package {package_name} {locked_version} is not installed any more.",
             )
-        elif not any(_is_same_version(version, other) for other in here):
-            text = f"Package {name} is {', '.join(here)}, but the lock says {version}."
-            yield Drift(kind="package-changed", subject=name, text=text)
-    for name in sorted(installed.keys() - receipt.packages.keys()):
-        text = f"Package {name} {', '.join(installed[name])} is installed, but is not in the lock."
-        yield Drift(kind="package-added", subject=name, text=text)
+        elif not any(_is_same_version(locked_version, other_version) for other_version in installed_versions):
+            text = f"Package {package_name} is {', '.join(installed_versions)}, but the lock says {locked_version}."
+            yield Drift(kind="package-changed", subject=package_name, text=text)
+    for package_name in sorted(installed.keys() - receipt.packages.keys()):
+        text = f"Package {package_name} {', '.join(installed[package_name])} is installed, but is not in the lock."
+        yield Drift(kind="package-added", subject=package_name, text=text)
 
 
 def _content_drifts(
     receipt: Receipt,
     installed: Mapping[str, Sequence[str]],
-    paths: Mapping[str, tuple[str, ...]],
+    paths_by_kind: Mapping[str, tuple[str, ...]],
     records: Sequence[InstalledRecord],
-    prefix: str,
+    site_prefix: str,
 ) -> Iterator[Drift]:
     """Yield packages of the right version with other files: edited by hand, or through a hard link in uv's cache."""
-    owner = {
-        os.path.normpath(prefix + file): normalize_name(record.package_name)
+    path_owners = {
+        os.path.normpath(site_prefix + listed_file): normalize_name(record.package_name)
         for record in records
-        for file in record.files
+        for listed_file in record.files
     }
     by_package: dict[str, list[str]] = {}
-    others: list[str] = []
-    for path in (*paths["edited"], *paths["missing"]):
-        if path.startswith(prefix) or path in owner:
-            name = owner.get(path) or _folder_owner(path.removeprefix(prefix), receipt)
-            by_package.setdefault(name, []).append(path)
+    other_paths: list[str] = []
+    for path in (*paths_by_kind["edited"], *paths_by_kind["missing"]):
+        if path.startswith(site_prefix) or path in path_owners:
+            package_name = path_owners.get(path) or _folder_owner(path.removeprefix(site_prefix), receipt)
+            by_package.setdefault(package_name, []).append(path)
         else:
-            others.append(path)
-    if others:
-        text = f"The venv's own files changed: {shorten_list(others)}."
-        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=text, paths=tuple(others))
-    for name, changed in sorted(by_package.items()):
-        versions = installed.get(name, [])
-        if any(_is_same_version(receipt.packages.get(name, ""), version) for version in versions):
-            text = f"Files of package {name} do not match its RECORD: {shorten_list(changed)}."
-            yield Drift(kind="package-edited", subject=name, text=text, paths=tuple(changed))
-    yield from _added_drifts(paths["added"], set(owner), prefix)
+            other_paths.append(path)
+    if other_paths:
+        text = f"The venv's own files changed: {shorten_list(other_paths)}."
+        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=text, paths=tuple(other_paths))
+    for package_name, changed_paths in sorted(by_package.items()):
+        versions = installed.get(package_name, [])
+        if any(
+            _is_same_version(receipt.packages.get(package_name, ""), installed_version)
+            for installed_version in versions
+        ):
+            text = f"Files of package {package_name} do not match its RECORD: {shorten_list(changed_paths)}."
+            yield Drift(kind="package-edited", subject=package_name, text=text, paths=tuple(changed_paths))
+    yield from _added_drifts(paths_by_kind["added"], set(path_owners), site_prefix)
 
 
-def _added_drifts(paths: Sequence[str], known: Collection[str], prefix: str) -> Iterator[Drift]:
+def _added_drifts(changed_paths: Sequence[str], known_paths: Collection[str], site_prefix: str) -> Iterator[Drift]:
     """Yield code and programs that no package lists: Python and the shell find them before what was locked."""
-    added = tuple(
-        path for path in paths if path.startswith(prefix) and path.endswith(CODE_SUFFIXES) and path not in known
+    added_paths = tuple(
+        path
+        for path in changed_paths
+        if path.startswith(site_prefix) and path.endswith(CODE_SUFFIXES) and path not in known_paths
     )
-    if added:
-        text = f"Site-packages holds code that belongs to no package: {shorten_list(added)}."
-        yield Drift(kind="site-added", subject="site-packages", text=text, paths=added)
+    if added_paths:
+        text = f"Site-packages holds code that belongs to no package: {shorten_list(added_paths)}."
+        yield Drift(kind="site-added", subject="site-packages", text=text, paths=added_paths)
     # What lies in bin is found before the system's own programs of that name.
-    programs = tuple(path for path in paths if path.startswith(f"{VENV_FOLDER}/bin/") and path not in known)
-    if programs:
-        text = f"The venv holds programs that belong to no package: {shorten_list(programs)}."
-        yield Drift(kind="venv-added", subject=VENV_FOLDER, text=text, paths=programs)
+    added_programs = tuple(
+        path for path in changed_paths if path.startswith(f"{VENV_FOLDER}/bin/") and path not in known_paths
+    )
+    if added_programs:
+        text = f"The venv holds programs that belong to no package: {shorten_list(added_programs)}."
+        yield Drift(kind="venv-added", subject=VENV_FOLDER, text=text, paths=added_programs)
 
 
 def _folder_owner(path: str, receipt: Receipt) -> str:
     """Guess the package of a path in site-packages that no RECORD names (any more), from its first folder."""
-    first = path.split("/", maxsplit=1)[0].removesuffix(".dist-info")
+    first_folder = path.split("/", maxsplit=1)[0].removesuffix(".dist-info")
     # `numpy-1.0.dist-info` and `numpy` both belong to numpy.
-    guess = normalize_name(first.rpartition("-")[0] or first)
-    return guess if guess in receipt.packages else first
+    guessed_name = normalize_name(first_folder.rpartition("-")[0] or first_folder)
+    return guessed_name if guessed_name in receipt.packages else first_folder
 
 
-def _is_same_version(one: str, other: str) -> bool:
+def _is_same_version(first_version: str, other_version: str) -> bool:
     from packaging.version import InvalidVersion, Version
 
     try:
-        return Version(one) == Version(other)
+        return Version(first_version) == Version(other_version)
     except InvalidVersion:
-        return one == other
+        return first_version == other_version

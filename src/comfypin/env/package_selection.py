@@ -38,29 +38,31 @@ class Interpreter:
         return f"{self.cache_tag}-{self.machine}"
 
 
-def platform_for_python(python: str) -> str:
+def platform_for_python(python_version: str) -> str:
     """`Interpreter.platform_tag` of a CPython of this version (`3.12` or `3.12.4`) on this machine."""
-    tag = "".join(python.split(".")[:2])
-    return f"cpython-{tag}-{machine_name(platform.system(), platform.machine())}"
+    version_tag = "".join(python_version.split(".")[:2])
+    return f"cpython-{version_tag}-{machine_name(platform.system(), platform.machine())}"
 
 
-def machine_name(system: str, machine: str) -> str:
+def machine_name(system_name: str, machine: str) -> str:
     """`linux-x86_64`, as the lock's targets begin."""
-    return f"{system.lower()}-{machine.lower().replace('amd64', 'x86_64').replace('arm64', 'aarch64')}"
+    return f"{system_name.lower()}-{machine.lower().replace('amd64', 'x86_64').replace('arm64', 'aarch64')}"
 
 
-def choose_target(lock: Lock, machine: str, wanted: str | None) -> str | None:
+def choose_target(lock: Lock, machine: str, wanted_target: str | None) -> str | None:
     """Return the lock's target for this machine (`linux-x86_64`), or None if it has none. Raises `TargetMissing`."""
-    targets = sorted(lock.python.targets)
-    if wanted is not None:
-        if wanted not in targets:
-            raise TargetMissing(machine=machine, targets=targets, reason=f"it has no target {wanted}")
-        return wanted
-    fitting = [target for target in targets if target == machine or target.startswith(f"{machine}-")]
-    if len(fitting) == 1 or not targets:
-        return fitting[0] if fitting else None
-    reason = "several targets fit, so name one with --target" if fitting else "it was locked for other platforms"
-    raise TargetMissing(machine=machine, targets=targets, reason=reason)
+    target_names = sorted(lock.python.targets)
+    if wanted_target is not None:
+        if wanted_target not in target_names:
+            raise TargetMissing(machine=machine, targets=target_names, reason=f"it has no target {wanted_target}")
+        return wanted_target
+    fitting_targets = [target for target in target_names if target == machine or target.startswith(f"{machine}-")]
+    if len(fitting_targets) == 1 or not target_names:
+        return fitting_targets[0] if fitting_targets else None
+    reason = (
+        "several targets fit, so name one with --target" if fitting_targets else "it was locked for other platforms"
+    )
+    raise TargetMissing(machine=machine, targets=target_names, reason=reason)
 
 
 def select_packages(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[PackagePin, ...]:
@@ -69,23 +71,25 @@ def select_packages(lock: Lock, target: str | None, interpreter: Interpreter) ->
     """
     from packaging.markers import Marker
 
-    chosen: dict[str, PackagePin] = {}
-    unfit: list[str] = []
-    for pin in lock.python.packages:
-        if pin.target is not None and pin.target != target:
+    chosen_pins: dict[str, PackagePin] = {}
+    unfit_wheels: list[str] = []
+    for package_pin in lock.python.packages:
+        if package_pin.target is not None and package_pin.target != target:
             continue
-        if pin.marker and not Marker(pin.marker).evaluate(dict(interpreter.markers)):
+        if package_pin.marker and not Marker(package_pin.marker).evaluate(dict(interpreter.markers)):
             continue
-        name = normalize_name(pin.name)
-        if not fits_interpreter(pin, interpreter):
-            unfit.append(f"{name} {pin.version} has {package_file_name(pin)}")
+        package_name = normalize_name(package_pin.name)
+        if not fits_interpreter(package_pin, interpreter):
+            unfit_wheels.append(f"{package_name} {package_pin.version} has {package_file_name(package_pin)}")
         # A pin for this target goes before one for every target.
-        elif name not in chosen or (pin.target is not None and chosen[name].target is None):
-            chosen[name] = pin
-    missing = [line for line in unfit if line.split()[0] not in chosen]
-    if missing:
-        raise WheelUnfit(machine=f"{interpreter.machine}, Python {interpreter.minor_version}", packages=missing)
-    return tuple(chosen[name] for name in sorted(chosen))
+        elif package_name not in chosen_pins or (
+            package_pin.target is not None and chosen_pins[package_name].target is None
+        ):
+            chosen_pins[package_name] = package_pin
+    missing_wheels = [unfit_wheel for unfit_wheel in unfit_wheels if unfit_wheel.split()[0] not in chosen_pins]
+    if missing_wheels:
+        raise WheelUnfit(machine=f"{interpreter.machine}, Python {interpreter.minor_version}", packages=missing_wheels)
+    return tuple(chosen_pins[package_name] for package_name in sorted(chosen_pins))
 
 
 def render_requirements(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str:
@@ -93,14 +97,16 @@ def render_requirements(packages: Sequence[PackagePin], wheels: Mapping[str, Pat
 
     `wheels` are files by name that replace the URLs (a vendor folder's). Raises nothing.
     """
-    lines = []
-    for pin in packages:
-        local = wheels.get(package_file_name(pin) or "")
-        place = local.resolve().as_uri() if local else pin.url
-        what = f"{pin.name} @ {place}" if place else f"{pin.name}=={pin.version}"
-        marks = "".join(f" --hash=sha256:{digest.hex}" for digest in pin.sha256)
-        lines.append(what + marks)
-    return "\n".join(lines) + "\n"
+    requirement_lines = []
+    for package_pin in packages:
+        local_wheel = wheels.get(package_file_name(package_pin) or "")
+        package_url = local_wheel.resolve().as_uri() if local_wheel else package_pin.url
+        requirement = (
+            f"{package_pin.name} @ {package_url}" if package_url else f"{package_pin.name}=={package_pin.version}"
+        )
+        hash_options = "".join(f" --hash=sha256:{digest.hex}" for digest in package_pin.sha256)
+        requirement_lines.append(requirement + hash_options)
+    return "\n".join(requirement_lines) + "\n"
 
 
 def render_pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str | None:
@@ -108,47 +114,49 @@ def render_pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) ->
 
     None if the format cannot express it: it takes wheels only, each with one URL and one digest.
     """
-    lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
-    for pin in packages:
-        name = package_file_name(pin) or ""
-        if not name.endswith(".whl") or len(pin.sha256) != 1:
+    pylock_lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
+    for package_pin in packages:
+        wheel_name = package_file_name(package_pin) or ""
+        if not wheel_name.endswith(".whl") or len(package_pin.sha256) != 1:
             return None
-        url = wheels[name].resolve().as_uri() if name in wheels else pin.url
-        wheel = f"{{ url = {json.dumps(url)}, hashes = {{ sha256 = {json.dumps(pin.sha256[0].hex)} }} }}"
-        lines += [
+        package_url = wheels[wheel_name].resolve().as_uri() if wheel_name in wheels else package_pin.url
+        wheel_table = (
+            f"{{ url = {json.dumps(package_url)}, hashes = {{ sha256 = {json.dumps(package_pin.sha256[0].hex)} }} }}"
+        )
+        pylock_lines += [
             "[[packages]]",
-            f"name = {json.dumps(normalize_name(pin.name))}",
-            f"version = {json.dumps(pin.version)}",
+            f"name = {json.dumps(normalize_name(package_pin.name))}",
+            f"version = {json.dumps(package_pin.version)}",
         ]
-        lines.append(f"wheels = [{wheel}]")
-    return "\n".join(lines) + "\n"
+        pylock_lines.append(f"wheels = [{wheel_table}]")
+    return "\n".join(pylock_lines) + "\n"
 
 
 def list_indexes(packages: Sequence[PackagePin]) -> tuple[str, ...]:
     """Return the indexes of the packages that have no URL, each once."""
-    return tuple(sorted({pin.index for pin in packages if pin.index and not pin.url}))
+    return tuple(sorted({package_pin.index for package_pin in packages if package_pin.index and not package_pin.url}))
 
 
-def package_file_name(pin: PackagePin) -> str | None:
+def package_file_name(package_pin: PackagePin) -> str | None:
     """Return the name of a package's file, by its URL."""
-    if pin.url is None:
+    if package_pin.url is None:
         return None
-    return unquote(urlsplit(pin.url).path.rpartition("/")[2]) or None
+    return unquote(urlsplit(package_pin.url).path.rpartition("/")[2]) or None
 
 
-def normalize_name(name: str) -> str:
+def normalize_name(package_name: str) -> str:
     """Return a distribution's name as PEP 503 spells it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return re.sub(r"[-_.]+", "-", package_name).lower()
 
 
-def fits_interpreter(pin: PackagePin, interpreter: Interpreter) -> bool:
+def fits_interpreter(package_pin: PackagePin, interpreter: Interpreter) -> bool:
     """Return whether the interpreter takes the package's file: a compatible wheel, or a source."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-    name = package_file_name(pin)
-    if name is None or not name.endswith(".whl"):
+    file_name = package_file_name(package_pin)
+    if file_name is None or not file_name.endswith(".whl"):
         return True
     try:
-        return not parse_wheel_filename(name)[3].isdisjoint(interpreter.tags)
+        return not parse_wheel_filename(file_name)[3].isdisjoint(interpreter.tags)
     except InvalidWheelFilename:
         return True

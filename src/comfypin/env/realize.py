@@ -96,54 +96,58 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
     _require_free_names(options.home)
     with _map_disk_errors(options.home.root):
         receipt = None if options.rebuild else find_complete_receipt(lock, options)
-        action: Action = "keep"
+        realize_action: Action = "keep"
         # A damaged pack is replaced by the env that was built instead of it.
         damaged_pack = False
         if receipt is None:
             recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
-            receipt, action, damaged_pack = _make_env(recipe, options)
-        folder = options.home.build_folder(receipt.key)
+            receipt, realize_action, damaged_pack = _make_env(recipe, options)
+        env_folder = options.home.build_folder(receipt.key)
         _activate_build(lock, receipt, options)
-        published = _publish_pack(receipt, options, replace=damaged_pack) if action != "unpack" else None
-    seconds = time.monotonic() - started
-    return RealizedEnv(folder=folder, receipt=receipt, action=action, seconds=seconds, published=published)
+        pack_address = _publish_pack(receipt, options, replace=damaged_pack) if realize_action != "unpack" else None
+    elapsed_seconds = time.monotonic() - started
+    return RealizedEnv(
+        folder=env_folder, receipt=receipt, action=realize_action, seconds=elapsed_seconds, published=pack_address
+    )
 
 
 def find_complete_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
     """Return the receipt of the lock's env if the env is complete and runs here, else None. Takes milliseconds."""
-    machine = machine_name(platform.system(), platform.machine())
-    key = build_key(lock, machine, options.target)
-    build = options.home.build_folder(key)
-    receipt = _read_intact_receipt(build, key, machine)
-    return receipt if receipt is not None and is_venv_usable(build, receipt.python) else None
+    machine_type = machine_name(platform.system(), platform.machine())
+    env_key = build_key(lock, machine_type, options.target)
+    build_folder = options.home.build_folder(env_key)
+    receipt = _read_intact_receipt(build_folder, env_key, machine_type)
+    return receipt if receipt is not None and is_venv_usable(build_folder, receipt.python) else None
 
 
 def _find_lock_interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
-    places = options.locations
-    return find_interpreter(str(lock.python.version), notes=places.cache / "interpreters", uv_cache=places.uv_cache)
+    locations = options.locations
+    return find_interpreter(
+        str(lock.python.version), notes=locations.cache / "interpreters", uv_cache=locations.uv_cache
+    )
 
 
-def _read_intact_receipt(build: Path, key: str, machine: str) -> Receipt | None:
+def _read_intact_receipt(build_folder: Path, env_key: str, machine_type: str) -> Receipt | None:
     """Return the receipt of a finished build for this kind of machine that still has its two halves, else None."""
-    receipt = read_receipt(build)
-    if receipt is None or receipt.key != key or not receipt.platform.endswith(machine):
+    receipt = read_receipt(build_folder)
+    if receipt is None or receipt.key != env_key or not receipt.platform.endswith(machine_type):
         return None
     # A half can be missing if somebody has cleaned up by hand.
-    halves = (build / COMFYUI_FOLDER, build / VENV_FOLDER / "lib" / f"python{receipt.python}")
-    return receipt if all(half.is_dir() for half in halves) else None
+    env_halves = (build_folder / COMFYUI_FOLDER, build_folder / VENV_FOLDER / "lib" / f"python{receipt.python}")
+    return receipt if all(half_folder.is_dir() for half_folder in env_halves) else None
 
 
 def _publish_pack(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str | None:
     """Store the env's pack if that was requested and it is not stored yet; one process at a time makes it."""
     if not options.publish or options.pack_store is None:
         return None
-    name = pack_name(receipt.key, receipt.platform)
-    found = options.pack_store.find_pack(name) if not replace else None
-    if found is not None:
-        return found
+    pack_key = pack_name(receipt.key, receipt.platform)
+    pack_address = options.pack_store.find_pack(pack_key) if not replace else None
+    if pack_address is not None:
+        return pack_address
     with acquire(options.home.lease_path(receipt.key), purpose="pack an env"):
         options.report("Packing and publishing.")
-        return options.pack_store.publish_env(options.home.build_folder(receipt.key), name, replace=replace)
+        return options.pack_store.publish_env(options.home.build_folder(receipt.key), pack_key, replace=replace)
 
 
 def _make_env(recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
@@ -153,79 +157,85 @@ def _make_env(recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Acti
     def waiting(holder: Holder) -> None:
         options.report(f"Waiting for {holder}, which is making this env.")
 
-    damaged = False
+    is_pack_damaged = False
     lease = acquire(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
     with lease:
         _remove_leftovers(home, recipe.key)
         # Surveyed again under the lease: another process may have made the env while we waited.
-        plan = make_realize_plan(recipe, _survey_home(recipe, options), rebuild=options.rebuild)
-        if plan.action in {"keep", "rewire"}:
-            found = read_receipt(home.build_folder(recipe.key))
-            assert found is not None, "the plan saw it"
-            if plan.action == "rewire":
+        realize_plan = make_realize_plan(recipe, _survey_home(recipe, options), rebuild=options.rebuild)
+        if realize_plan.action in {"keep", "rewire"}:
+            existing_receipt = read_receipt(home.build_folder(recipe.key))
+            assert existing_receipt is not None, "the plan saw it"
+            if realize_plan.action == "rewire":
                 rewire_venv(home.build_folder(recipe.key), recipe.interpreter)
-            return found, plan.action, False
+            return existing_receipt, realize_plan.action, False
         try:
-            receipt = _put_in_place(plan, options, lease)
+            receipt = _put_in_place(realize_plan, options, lease)
         except (PackDamaged, PackUnfit) as error:
             options.report(f"{error.message} Building instead.")
-            plan = make_realize_plan(recipe, HomeSurvey())
-            receipt = _put_in_place(plan, options, lease)
-            damaged = True
-        return receipt, plan.action, damaged
+            realize_plan = make_realize_plan(recipe, HomeSurvey())
+            receipt = _put_in_place(realize_plan, options, lease)
+            is_pack_damaged = True
+        return receipt, realize_plan.action, is_pack_damaged
 
 
-def _put_in_place(plan: RealizePlan, options: RealizeOptions, lease: Lease) -> Receipt:
+def _put_in_place(realize_plan: RealizePlan, options: RealizeOptions, lease: Lease) -> Receipt:
     """Make the build under a temporary name, and rename it; leave nothing if that fails."""
-    temporary = options.home.new_temporary_folder(plan.recipe.key)
-    temporary.mkdir(parents=True)
+    temporary_folder = options.home.new_temporary_folder(realize_plan.recipe.key)
+    temporary_folder.mkdir(parents=True)
     try:
-        receipt = _fill_build(temporary, plan, options)
-        _commit_build(temporary, receipt, options.home, lease)
+        receipt = _fill_build(temporary_folder, realize_plan, options)
+        _commit_build(temporary_folder, receipt, options.home, lease)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary_folder, ignore_errors=True)
     return receipt
 
 
-def _fill_build(temporary: Path, plan: RealizePlan, options: RealizeOptions) -> Receipt:
-    recipe = plan.recipe
-    if plan.action == "unpack" and options.pack_store is not None:
+def _fill_build(temporary_folder: Path, realize_plan: RealizePlan, options: RealizeOptions) -> Receipt:
+    recipe = realize_plan.recipe
+    if realize_plan.action == "unpack" and options.pack_store is not None:
         options.report(f"Unpacking {recipe.pack_name}.")
-        receipt = options.pack_store.unpack_env(recipe.pack_name, temporary, key=recipe.key)
-        rewire_venv(temporary, recipe.interpreter)
+        receipt = options.pack_store.unpack_env(recipe.pack_name, temporary_folder, key=recipe.key)
+        rewire_venv(temporary_folder, recipe.interpreter)
         return receipt
-    places = options.locations
-    new = _new_packages(recipe, options)
-    require_space_to_build(options.home.root, places.uv_cache, new, offline=places.offline)
-    build = EnvBuilder(
-        build_folder=temporary, recipe=recipe, locations=places, report=options.report, force_probe=options.rebuild
+    locations = options.locations
+    new_packages = _new_packages(recipe, options)
+    require_space_to_build(options.home.root, locations.uv_cache, new_packages, offline=locations.offline)
+    builder = EnvBuilder(
+        build_folder=temporary_folder,
+        recipe=recipe,
+        locations=locations,
+        report=options.report,
+        force_probe=options.rebuild,
     )
-    return build.build_env()
+    return builder.build_env()
 
 
 def _new_packages(recipe: EnvRecipe, options: RealizeOptions) -> list[PackagePin]:
     """Return the packages that cannot be linked from this file system's cache, with their files."""
-    cache = PackageCache(root=options.locations.package_cache, platform=recipe.interpreter.platform_tag)
-    links = file_system_id(cache.root) == file_system_id(options.home.root)
-    wheels = list_vendored_wheels(options.locations)
+    package_cache = PackageCache(root=options.locations.package_cache, platform=recipe.interpreter.platform_tag)
+    can_link = file_system_id(package_cache.root) == file_system_id(options.home.root)
+    vendored_wheels = list_vendored_wheels(options.locations)
     return [
-        replace(pin, url=wheels[name].absolute().as_uri()) if (name := package_file_name(pin)) in wheels else pin
-        for pin in recipe.packages
-        if not (links and cache.has_package(pin))
+        replace(package_pin, url=vendored_wheels[link_name].absolute().as_uri())
+        if (link_name := package_file_name(package_pin)) in vendored_wheels
+        else package_pin
+        for package_pin in recipe.packages
+        if not (can_link and package_cache.has_package(package_pin))
     ]
 
 
-def _commit_build(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
+def _commit_build(temporary_folder: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
     """Rename the build into its place; the receipt is last, so a build without one is never whole."""
-    final = home.build_folder(receipt.key)
-    (temporary / RECEIPT_FILE).unlink(missing_ok=True)
+    final_folder = home.build_folder(receipt.key)
+    (temporary_folder / RECEIPT_FILE).unlink(missing_ok=True)
     # The lease may have been lost while this process was suspended; then another one builds here.
     lease.check()
-    if final.exists():
+    if final_folder.exists():
         # Out of the way by a rename: an engine may still run from it.
-        final.rename(home.new_temporary_folder(receipt.key))
-    temporary.rename(final)
-    write_receipt(final, receipt)
+        final_folder.rename(home.new_temporary_folder(receipt.key))
+    temporary_folder.rename(final_folder)
+    write_receipt(final_folder, receipt)
     _remove_leftovers(home, receipt.key)
 
 
@@ -234,8 +244,8 @@ def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> No
     home = options.home
     # Relative links, because a volume is mounted at different paths in pods and in Serverless workers.
     replace_link(home.current_link, f"builds/{receipt.key}")
-    for name in (COMFYUI_FOLDER, VENV_FOLDER):
-        replace_link(home.root / name, f"current/{name}")
+    for link_name in (COMFYUI_FOLDER, VENV_FOLDER):
+        replace_link(home.root / link_name, f"current/{link_name}")
     data = render(lock)
     if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
         write_atomically(home.lock_copy, data)
@@ -243,44 +253,44 @@ def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> No
 
 
 def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeSurvey:
-    build = options.home.build_folder(recipe.key)
-    receipt = _read_intact_receipt(build, recipe.key, recipe.interpreter.machine)
-    pack = None
+    build_folder = options.home.build_folder(recipe.key)
+    receipt = _read_intact_receipt(build_folder, recipe.key, recipe.interpreter.machine)
+    pack_address = None
     if receipt is None and options.pack_store is not None and not options.rebuild:
-        pack = options.pack_store.find_pack(recipe.pack_name)
-    kept = options.locations.commit_source.cache
+        pack_address = options.pack_store.find_pack(recipe.pack_name)
+    commit_cache = options.locations.commit_source.cache
     return HomeSurvey(
         receipt=receipt,
-        interpreter_works=is_venv_usable(build, recipe.interpreter.minor_version),
-        pack=pack,
-        commits=frozenset(path.name.removesuffix(".git") for path in kept.glob("*.git")),
+        interpreter_works=is_venv_usable(build_folder, recipe.interpreter.minor_version),
+        pack=pack_address,
+        commits=frozenset(repository_path.name.removesuffix(".git") for repository_path in commit_cache.glob("*.git")),
     )
 
 
-def _remove_leftovers(home: Home, key: str) -> None:
+def _remove_leftovers(home: Home, env_key: str) -> None:
     """Remove what other runs for this key left; only the holder of the key's lease works on it."""
-    for path in home.list_temporary_folders(key):
-        shutil.rmtree(path, ignore_errors=True)
+    for temporary_path in home.list_temporary_folders(env_key):
+        shutil.rmtree(temporary_path, ignore_errors=True)
     remove_stale_packings(home.builds_folder)
 
 
 def _require_free_names(home: Home) -> None:
-    for path in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
-        if path.exists() and not path.is_symlink():
-            raise HomeOccupied(path=path)
+    for occupied_path in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
+        if occupied_path.exists() and not occupied_path.is_symlink():
+            raise HomeOccupied(path=occupied_path)
     if home.root.exists() and not home.root.is_dir():
         raise HomeUnusable(path=home.root, reason="it is not a folder")
 
 
 @contextmanager
-def _map_disk_errors(root: Path) -> Iterator[None]:
+def _map_disk_errors(home_root: Path) -> Iterator[None]:
     """Raise what the file system refuses as one of our errors."""
     try:
         yield
     except OSError as error:
         # A full quota is a full disk to its user.
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(where=root) from error
+            raise DiskFull(where=home_root) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise HomeUnusable(path=root, reason=error.strerror or str(error)) from error
+            raise HomeUnusable(path=home_root, reason=error.strerror or str(error)) from error
         raise

@@ -95,25 +95,27 @@ def require_pinned(lock: Lock, where: str) -> None:
 def make_recipe(lock: Lock, interpreter: Interpreter, *, target: str | None = None) -> EnvRecipe:
     """Return what the lock means on this machine. Raises `TargetMissing` or `WheelUnfit`."""
     assert lock.comfyui is not None, "require_pinned comes first"
-    chosen = choose_target(lock, interpreter.machine, target)
+    chosen_target = choose_target(lock, interpreter.machine, target)
     return EnvRecipe(
         key=build_key(lock, interpreter.machine, target),
         version_name=lock.version_name,
         env_digest=env_digest(lock),
-        target=chosen,
+        target=chosen_target,
         interpreter=interpreter,
         comfyui=lock.comfyui,
-        nodes=tuple(sorted(lock.custom_nodes, key=lambda node: node.folder)),
-        packages=select_packages(lock, chosen, interpreter),
+        nodes=tuple(sorted(lock.custom_nodes, key=lambda node_pin: node_pin.folder)),
+        packages=select_packages(lock, chosen_target, interpreter),
     )
 
 
-def build_key(lock: Lock, machine: str, target: str | None = None) -> str:
+def build_key(lock: Lock, machine_type: str, target: str | None = None) -> str:
     """Return the name of a lock's build on such a machine: the env digest, and the target if the lock has several."""
-    chosen = choose_target(lock, machine, target)
+    chosen_target = choose_target(lock, machine_type, target)
     # Only if the lock has several targets, so that the usual name is the digest alone.
-    suffix = f"-{re.sub(r'[^A-Za-z0-9._-]', '_', chosen)}" if chosen and len(lock.python.targets) > 1 else ""
-    return env_digest(lock).hex + suffix
+    target_suffix = (
+        f"-{re.sub(r'[^A-Za-z0-9._-]', '_', chosen_target)}" if chosen_target and len(lock.python.targets) > 1 else ""
+    )
+    return env_digest(lock).hex + target_suffix
 
 
 def pack_name(key: str, platform: str) -> str:
@@ -123,9 +125,9 @@ def pack_name(key: str, platform: str) -> str:
 
 def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = False) -> RealizePlan:
     """Choose an action: keep the build of a valid receipt, else unpack a pack, else build."""
-    whole = survey.receipt is not None and survey.receipt.key == recipe.key
+    is_complete = survey.receipt is not None and survey.receipt.key == recipe.key
     # The venv's interpreter belongs to the machine: on another one it only has to be pointed to anew.
-    if whole and not rebuild:
+    if is_complete and not rebuild:
         if survey.interpreter_works:
             return RealizePlan(recipe=recipe, action="keep", steps=())
         text = f"point the venv at {recipe.interpreter.path}"
@@ -137,27 +139,29 @@ def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = 
     return RealizePlan(recipe=recipe, action="build", steps=tuple(_build_steps(recipe, survey)))
 
 
-def node_folder(node: NodePin) -> str:
+def node_folder(node_pin: NodePin) -> str:
     """Return a node's folder, relative to the build. Raises `ValueError` unless it is one plain name."""
-    if not _PLAIN_FOLDER.fullmatch(node.folder) or node.folder in {".", "..", "__pycache__"}:
-        raise ValueError(f"{node.folder!r} is not a folder name")
-    return f"{CUSTOM_NODES_FOLDER}/{node.folder}"
+    if not _PLAIN_FOLDER.fullmatch(node_pin.folder) or node_pin.folder in {".", "..", "__pycache__"}:
+        raise ValueError(f"{node_pin.folder!r} is not a folder name")
+    return f"{CUSTOM_NODES_FOLDER}/{node_pin.folder}"
 
 
 def _build_steps(recipe: EnvRecipe, survey: HomeSurvey) -> Sequence[RealizeStep]:
     steps = [_source_step(COMFYUI_FOLDER, recipe.comfyui, survey)]
-    steps += [_source_step(node_folder(node), node, survey) for node in recipe.nodes]
-    python, count = recipe.interpreter, len(recipe.packages)
+    steps += [_source_step(node_folder(node_pin), node_pin, survey) for node_pin in recipe.nodes]
+    interpreter, package_count = recipe.interpreter, len(recipe.packages)
     steps.append(
-        RealizeStep(name="venv", subject=VENV_FOLDER, text=f"make a venv with Python {python.version} ({python.path})")
+        RealizeStep(
+            name="venv", subject=VENV_FOLDER, text=f"make a venv with Python {interpreter.version} ({interpreter.path})"
+        )
     )
     steps.append(
-        RealizeStep(name="packages", subject=VENV_FOLDER, text=f"install {count} packages, each by its sha256")
+        RealizeStep(name="packages", subject=VENV_FOLDER, text=f"install {package_count} packages, each by its sha256")
     )
     steps += [
-        RealizeStep(name="script", subject=node.folder, text=f"run install.py of {node.name}")
-        for node in recipe.nodes
-        if node.install_script == "run"
+        RealizeStep(name="script", subject=node_pin.folder, text=f"run install.py of {node_pin.name}")
+        for node_pin in recipe.nodes
+        if node_pin.install_script == "run"
     ]
     steps.append(
         RealizeStep(name="probe", subject=COMFYUI_FOLDER, text="start ComfyUI without serving, and import every node")
@@ -168,9 +172,13 @@ def _build_steps(recipe: EnvRecipe, survey: HomeSurvey) -> Sequence[RealizeStep]
     return steps
 
 
-def _source_step(folder: str, pin: RepoPin | NodePin, survey: HomeSurvey) -> RealizeStep:
-    if isinstance(pin, NodePin) and pin.archive:
-        return RealizeStep(name="archive", subject=folder, text=f"unpack {pin.archive}")
-    kept = " (kept here already)" if pin.commit in survey.commits else ""
-    patched = ", then its patch" if pin.patch else ""
-    return RealizeStep(name="source", subject=folder, text=f"write {pin.repo} at {pin.commit}{kept}{patched}")
+def _source_step(source_folder: str, source_pin: RepoPin | NodePin, survey: HomeSurvey) -> RealizeStep:
+    if isinstance(source_pin, NodePin) and source_pin.archive:
+        return RealizeStep(name="archive", subject=source_folder, text=f"unpack {source_pin.archive}")
+    kept_note = " (kept here already)" if source_pin.commit in survey.commits else ""
+    patch_note = ", then its patch" if source_pin.patch else ""
+    return RealizeStep(
+        name="source",
+        subject=source_folder,
+        text=f"write {source_pin.repo} at {source_pin.commit}{kept_note}{patch_note}",
+    )

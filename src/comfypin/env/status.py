@@ -59,40 +59,50 @@ def check_env(home: Home, lock: Lock | None) -> EnvStatus:
     """
     if not home.current_link.is_symlink():
         raise NothingRealized(home=home.root)
-    folder = home.root / home.current_link.readlink()
-    receipt = read_receipt(folder) if folder.is_dir() else None
+    env_folder = home.root / home.current_link.readlink()
+    receipt = read_receipt(env_folder) if env_folder.is_dir() else None
     if receipt is None:
-        reason = "it has no receipt, so it was never finished" if folder.is_dir() else "it is gone"
-        drift = Drift(kind="env-incomplete", subject="env", text=f"The env {folder}: {reason}. Run comfypin realize.")
-        return EnvStatus(home=home.root, folder=folder, receipt=None, drifts=(drift,))
-    drifts = [*_find_link_drifts(home), *_find_interpreter_drifts(folder, receipt)]
+        incomplete_reason = "it has no receipt, so it was never finished" if env_folder.is_dir() else "it is gone"
+        drift = Drift(
+            kind="env-incomplete",
+            subject="env",
+            text=f"The env {env_folder}: {incomplete_reason}. Run comfypin realize.",
+        )
+        return EnvStatus(home=home.root, folder=env_folder, receipt=None, drifts=(drift,))
+    drifts = [*_find_link_drifts(home), *_find_interpreter_drifts(env_folder, receipt)]
     drifts += _compare_with_lock(receipt, lock) if lock is not None else []
-    manifest = read_manifest(folder)
+    manifest = read_manifest(env_folder)
     if manifest is None or manifest.digest != receipt.manifest:
-        text = f"{folder / MANIFEST_FILE} does not match the receipt: it was changed or is damaged."
+        text = f"{env_folder / MANIFEST_FILE} does not match the receipt: it was changed or is damaged."
         drifts.append(Drift(kind="manifest-changed", subject="env", text=text))
     if manifest is not None:
-        drifts += describe_changes(folder, receipt, compare_manifests(manifest, hash_files(folder)))
-    drifts += _find_bytecode_drift(folder)
-    return EnvStatus(home=home.root, folder=folder, receipt=receipt, drifts=tuple(drifts))
+        drifts += describe_changes(env_folder, receipt, compare_manifests(manifest, hash_files(env_folder)))
+    drifts += _find_bytecode_drift(env_folder)
+    return EnvStatus(home=home.root, folder=env_folder, receipt=receipt, drifts=tuple(drifts))
 
 
-def describe_changes(folder: Path, receipt: Receipt, changes: FileChanges) -> list[Drift]:
+def describe_changes(env_folder: Path, receipt: Receipt, changes: FileChanges) -> list[Drift]:
     """Turn differences of files into differences of pins: ComfyUI, each node, each package, and unknown additions."""
     by_subject = _PathGroups(receipt)
-    for kind, paths in (("edited", changes.edited), ("missing", changes.missing), ("added", changes.added)):
-        for path in paths:
-            by_subject.add_path(kind, path)
-    found = [*_find_moved_commits(folder, receipt)]
-    moved = {drift.subject for drift in found}
+    for change_kind, changed_paths in (
+        ("edited", changes.edited),
+        ("missing", changes.missing),
+        ("added", changes.added),
+    ):
+        for path in changed_paths:
+            by_subject.add_path(change_kind, path)
+    drifts_found = [*_find_moved_commits(env_folder, receipt)]
+    moved_subjects = {drift.subject for drift in drifts_found}
     sources = [*receipt.nodes, receipt.comfyui]
-    for pin in sources:
-        subject = _drift_subject(pin, receipt)
-        if subject not in moved:
-            found += _source_drifts(folder, subject, by_subject.paths_under(_source_root(pin, receipt)))
-    found += _find_strange_nodes(folder, receipt)
-    found += find_package_drifts(folder, receipt, by_subject.paths_under(VENV_FOLDER))
-    return found
+    for source_pin in sources:
+        subject = _drift_subject(source_pin, receipt)
+        if subject not in moved_subjects:
+            drifts_found += _source_drifts(
+                env_folder, subject, by_subject.paths_under(_source_root(source_pin, receipt))
+            )
+    drifts_found += _find_strange_nodes(env_folder, receipt)
+    drifts_found += find_package_drifts(env_folder, receipt, by_subject.paths_under(VENV_FOLDER))
+    return drifts_found
 
 
 class _PathGroups:
@@ -100,101 +110,115 @@ class _PathGroups:
 
     def __init__(self, receipt: Receipt) -> None:
         self._roots = sorted(
-            (_source_root(pin, receipt) for pin in (*receipt.nodes, receipt.comfyui)), key=len, reverse=True
+            (_source_root(source_pin, receipt) for source_pin in (*receipt.nodes, receipt.comfyui)),
+            key=len,
+            reverse=True,
         )
         self._found: dict[str, dict[str, list[str]]] = {}
 
-    def add_path(self, kind: str, path: str) -> None:
-        roots = (*self._roots, VENV_FOLDER)
-        root = next((root for root in roots if path.startswith(f"{root}/")), VENV_FOLDER)
-        self._found.setdefault(root, {}).setdefault(kind, []).append(path)
+    def add_path(self, change_kind: str, path: str) -> None:
+        source_roots = (*self._roots, VENV_FOLDER)
+        source_root = next(
+            (source_root for source_root in source_roots if path.startswith(f"{source_root}/")), VENV_FOLDER
+        )
+        self._found.setdefault(source_root, {}).setdefault(change_kind, []).append(path)
 
-    def paths_under(self, root: str) -> Mapping[str, tuple[str, ...]]:
-        found = self._found.get(root, {})
-        return {kind: tuple(found.get(kind, ())) for kind in ("edited", "missing", "added")}
+    def paths_under(self, source_root: str) -> Mapping[str, tuple[str, ...]]:
+        found_paths = self._found.get(source_root, {})
+        return {change_kind: tuple(found_paths.get(change_kind, ())) for change_kind in ("edited", "missing", "added")}
 
 
-def _source_drifts(folder: Path, subject: str, paths: Mapping[str, tuple[str, ...]]) -> Iterator[Drift]:
-    root = folder / (
+def _source_drifts(env_folder: Path, subject: str, paths_by_kind: Mapping[str, tuple[str, ...]]) -> Iterator[Drift]:
+    source_folder = env_folder / (
         COMFYUI_FOLDER if subject == "ComfyUI" else f"{CUSTOM_NODES_FOLDER}/{subject.removeprefix('node ')}"
     )
-    if not root.is_dir():
-        yield Drift(kind="source-missing", subject=subject, text=f"{subject} is gone: {root} does not exist.")
+    if not source_folder.is_dir():
+        yield Drift(kind="source-missing", subject=subject, text=f"{subject} is gone: {source_folder} does not exist.")
         return
-    if edited := paths["edited"]:
+    if edited_paths := paths_by_kind["edited"]:
         yield Drift(
             kind="file-edited",
             subject=subject,
-            text=f"Files of {subject} were edited: {shorten_list(edited)}.",
-            paths=edited,
+            text=f"Files of {subject} were edited: {shorten_list(edited_paths)}.",
+            paths=edited_paths,
         )
-    if missing := paths["missing"]:
-        text = f"Files of {subject} were deleted: {shorten_list(missing)}."
-        yield Drift(kind="file-missing", subject=subject, text=text, paths=missing)
-    added = tuple(path for path in paths["added"] if path.endswith(CODE_SUFFIXES) and "/.git/" not in path)
-    added = tuple(path for path in added if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/"))
-    if added:
-        text = f"Code was added to {subject}: {shorten_list(added)}."
-        yield Drift(kind="file-added", subject=subject, text=text, paths=added)
+    if missing_paths := paths_by_kind["missing"]:
+        text = f"Files of {subject} were deleted: {shorten_list(missing_paths)}."
+        yield Drift(kind="file-missing", subject=subject, text=text, paths=missing_paths)
+    added_paths = tuple(
+        path for path in paths_by_kind["added"] if path.endswith(CODE_SUFFIXES) and "/.git/" not in path
+    )
+    added_paths = tuple(
+        path for path in added_paths if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/")
+    )
+    if added_paths:
+        text = f"Code was added to {subject}: {shorten_list(added_paths)}."
+        yield Drift(kind="file-added", subject=subject, text=text, paths=added_paths)
 
 
-def _find_moved_commits(folder: Path, receipt: Receipt) -> Iterator[Drift]:
+def _find_moved_commits(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
     """Yield the nodes with a .git at another commit; our folders have none, so somebody cloned or checked out there."""
-    for pin in (*receipt.nodes, receipt.comfyui):
-        root = folder / _source_root(pin, receipt)
-        commit = _read_head_commit(root / ".git")
-        if commit is not None and commit != pin.commit:
-            subject = _drift_subject(pin, receipt)
-            text = f"{subject} is at commit {commit}, but the lock says {pin.commit}."
-            yield Drift(kind="commit-moved", subject=subject, text=text, paths=(_source_root(pin, receipt),))
+    for source_pin in (*receipt.nodes, receipt.comfyui):
+        source_folder = env_folder / _source_root(source_pin, receipt)
+        commit_id = _read_head_commit(source_folder / ".git")
+        if commit_id is not None and commit_id != source_pin.commit:
+            subject = _drift_subject(source_pin, receipt)
+            text = f"{subject} is at commit {commit_id}, but the lock says {source_pin.commit}."
+            yield Drift(kind="commit-moved", subject=subject, text=text, paths=(_source_root(source_pin, receipt),))
 
 
-def _read_head_commit(git: Path) -> str | None:
+def _read_head_commit(git_folder: Path) -> str | None:
     try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        name = head.removeprefix("ref: ")
-        if (git / name).is_file():
-            return (git / name).read_text().strip()
+        head_text = (git_folder / "HEAD").read_text().strip()
+        if not head_text.startswith("ref: "):
+            return head_text
+        ref_name = head_text.removeprefix("ref: ")
+        if (git_folder / ref_name).is_file():
+            return (git_folder / ref_name).read_text().strip()
         # git moves refs into this file when it cleans up.
-        packed = (git / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
+        packed_refs = (git_folder / "packed-refs").read_text().splitlines()
+        return next((ref_line.split()[0] for ref_line in packed_refs if ref_line.endswith(f" {ref_name}")), None)
     except OSError:
         return None
 
 
-def _find_bytecode_drift(folder: Path) -> Iterator[Drift]:
-    if changed := find_changed_bytecode(folder):
-        text = f"Byte-code of packages does not match the env's pack: {shorten_list(changed)}."
-        yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed)
+def _find_bytecode_drift(env_folder: Path) -> Iterator[Drift]:
+    if changed_paths := find_changed_bytecode(env_folder):
+        text = f"Byte-code of packages does not match the env's pack: {shorten_list(changed_paths)}."
+        yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed_paths)
 
 
-def _find_strange_nodes(folder: Path, receipt: Receipt) -> Iterator[Drift]:
+def _find_strange_nodes(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
     """Yield the nodes that are not in the lock: ComfyUI loads whatever is in custom_nodes."""
-    ours = {pin.folder for pin in receipt.nodes}
-    manifest = read_manifest(folder)
-    shipped = (
+    locked_folders = {source_pin.folder for source_pin in receipt.nodes}
+    manifest = read_manifest(env_folder)
+    shipped_folders = (
         {path.split("/")[2] for path in manifest.files if path.startswith(f"{CUSTOM_NODES_FOLDER}/")}
         if manifest
         else set()
     )
     try:
-        entries = sorted(os.scandir(folder / CUSTOM_NODES_FOLDER), key=lambda entry: entry.name)
+        directory_entries = sorted(
+            os.scandir(env_folder / CUSTOM_NODES_FOLDER), key=lambda directory_entry: directory_entry.name
+        )
     except OSError:
         return
-    for entry in entries:
-        loaded = entry.is_dir() or entry.name.endswith(".py")
-        if not loaded or entry.name in ours | shipped or entry.name in {"__pycache__", ".git"}:
+    for directory_entry in directory_entries:
+        is_loaded = directory_entry.is_dir() or directory_entry.name.endswith(".py")
+        if (
+            not is_loaded
+            or directory_entry.name in locked_folders | shipped_folders
+            or directory_entry.name in {"__pycache__", ".git"}
+        ):
             continue
         # ComfyUI-Manager disables a node by this suffix, and ComfyUI skips it.
-        if not entry.name.endswith(".disabled"):
-            text = f"{CUSTOM_NODES_FOLDER}/{entry.name} is not in the lock, but ComfyUI loads it."
+        if not directory_entry.name.endswith(".disabled"):
+            text = f"{CUSTOM_NODES_FOLDER}/{directory_entry.name} is not in the lock, but ComfyUI loads it."
             yield Drift(
                 kind="node-added",
-                subject=f"node {entry.name}",
+                subject=f"node {directory_entry.name}",
                 text=text,
-                paths=(f"{CUSTOM_NODES_FOLDER}/{entry.name}",),
+                paths=(f"{CUSTOM_NODES_FOLDER}/{directory_entry.name}",),
             )
 
 
@@ -202,58 +226,66 @@ def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
     """Return each pin that differs if the env was made from other pins than this lock's."""
     if receipt.env_digest == env_digest(lock):
         return []
-    found: list[Drift] = []
+    drifts_found: list[Drift] = []
     if lock.comfyui is not None and lock.comfyui.commit != receipt.comfyui.commit:
-        found.append(_describe_new_pin("ComfyUI", receipt.comfyui.commit, lock.comfyui.commit))
-    ours = {pin.folder: pin for pin in receipt.nodes}
-    theirs = {node.folder: node for node in lock.custom_nodes}
-    for name in sorted(ours.keys() | theirs.keys()):
-        here, there = ours.get(name), theirs.get(name)
-        if here is None or there is None:
-            places = ("lock", "env") if here is None else ("env", "lock")
-            text = f"Node {name} is in the {places[0]} but not in the {places[1]}."
-            found.append(Drift(kind="lock-differs", subject=f"node {name}", text=text))
-        elif here.commit != there.commit:
-            found.append(_describe_new_pin(f"node {name}", here.commit, there.commit))
-    wanted = {normalize_name(pin.name): pin.version for pin in lock.python.packages}
-    for name in sorted(wanted.keys() | receipt.packages.keys()):
-        if wanted.get(name) != receipt.packages.get(name):
-            found.append(_describe_new_pin(f"package {name}", receipt.packages.get(name), wanted.get(name)))
+        drifts_found.append(_describe_new_pin("ComfyUI", receipt.comfyui.commit, lock.comfyui.commit))
+    realized_pins = {pin.folder: pin for pin in receipt.nodes}
+    locked_pins = {node.folder: node for node in lock.custom_nodes}
+    for pin_name in sorted(realized_pins.keys() | locked_pins.keys()):
+        realized_pin, locked_pin = realized_pins.get(pin_name), locked_pins.get(pin_name)
+        if realized_pin is None or locked_pin is None:
+            locations = ("lock", "env") if realized_pin is None else ("env", "lock")
+            text = f"Node {pin_name} is in the {locations[0]} but not in the {locations[1]}."
+            drifts_found.append(Drift(kind="lock-differs", subject=f"node {pin_name}", text=text))
+        elif realized_pin.commit != locked_pin.commit:
+            drifts_found.append(_describe_new_pin(f"node {pin_name}", realized_pin.commit, locked_pin.commit))
+    locked_versions = {normalize_name(pin.name): pin.version for pin in lock.python.packages}
+    for pin_name in sorted(locked_versions.keys() | receipt.packages.keys()):
+        if locked_versions.get(pin_name) != receipt.packages.get(pin_name):
+            drifts_found.append(
+                _describe_new_pin(f"package {pin_name}", receipt.packages.get(pin_name), locked_versions.get(pin_name))
+            )
     text = "The env was realized from another lock; run comfypin realize with this one."
-    return found or [Drift(kind="lock-differs", subject="env", text=text)]
+    return drifts_found or [Drift(kind="lock-differs", subject="env", text=text)]
 
 
-def _describe_new_pin(subject: str, here: str | None, there: str | None) -> Drift:
-    text = f"{subject} was realized at {here or 'nothing'}, but the lock says {there or 'nothing'}."
+def _describe_new_pin(subject: str, realized_pin: str | None, locked_pin: str | None) -> Drift:
+    text = f"{subject} was realized at {realized_pin or 'nothing'}, but the lock says {locked_pin or 'nothing'}."
     return Drift(kind="lock-differs", subject=subject, text=text)
 
 
 def _find_link_drifts(home: Home) -> Iterator[Drift]:
-    for name in (COMFYUI_FOLDER, VENV_FOLDER):
-        link = home.root / name
-        if not link.is_symlink() or str(link.readlink()) != f"current/{name}":
-            yield Drift(kind="link-changed", subject=name, text=f"{link} is not the link to current/{name} any more.")
+    for link_name in (COMFYUI_FOLDER, VENV_FOLDER):
+        link_path = home.root / link_name
+        if not link_path.is_symlink() or str(link_path.readlink()) != f"current/{link_name}":
+            yield Drift(
+                kind="link-changed",
+                subject=link_name,
+                text=f"{link_path} is not the link to current/{link_name} any more.",
+            )
 
 
-def _find_interpreter_drifts(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    python, wired = venv_python(folder), is_venv_wired(folder)
-    if not python.exists():
-        text = f"{python} does not lead to Python {receipt.python} here; run comfypin realize."
+def _find_interpreter_drifts(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
+    python_link, is_wired = venv_python(env_folder), is_venv_wired(env_folder)
+    if not python_link.exists():
+        text = f"{python_link} does not lead to Python {receipt.python} here; run comfypin realize."
         yield Drift(kind="interpreter-missing", subject="python", text=text)
-    elif read_venv_version(folder, receipt.python) is None:
-        text = f"{python} leads to {python.resolve()}, not to Python {receipt.python}; run comfypin realize."
+    elif read_venv_version(env_folder, receipt.python) is None:
+        text = f"{python_link} leads to {python_link.resolve()}, not to Python {receipt.python}; run comfypin realize."
         yield Drift(kind="interpreter-changed", subject="python", text=text)
-    elif wired and not is_venv_usable(folder, receipt.python):
-        text = f"{python} leads to {python.resolve()}, not to the Python it was made for; run comfypin realize."
+    elif is_wired and not is_venv_usable(env_folder, receipt.python):
+        text = (
+            f"{python_link} leads to {python_link.resolve()}, not to the Python it was made for; run comfypin realize."
+        )
         yield Drift(kind="interpreter-changed", subject="python", text=text)
-    if (folder / VENV_FOLDER).is_dir() and not wired:
+    if (env_folder / VENV_FOLDER).is_dir() and not is_wired:
         text = f"{VENV_FOLDER}/pyvenv.cfg has other settings than a locked env; run comfypin realize."
         yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=text, paths=(f"{VENV_FOLDER}/pyvenv.cfg",))
 
 
-def _source_root(pin: SourcePin, receipt: Receipt) -> str:
-    return COMFYUI_FOLDER if pin is receipt.comfyui else f"{CUSTOM_NODES_FOLDER}/{pin.folder}"
+def _source_root(source_pin: SourcePin, receipt: Receipt) -> str:
+    return COMFYUI_FOLDER if source_pin is receipt.comfyui else f"{CUSTOM_NODES_FOLDER}/{source_pin.folder}"
 
 
-def _drift_subject(pin: SourcePin, receipt: Receipt) -> str:
-    return "ComfyUI" if pin is receipt.comfyui else f"node {pin.folder}"
+def _drift_subject(source_pin: SourcePin, receipt: Receipt) -> str:
+    return "ComfyUI" if source_pin is receipt.comfyui else f"node {source_pin.folder}"

@@ -85,92 +85,108 @@ class ImagePlan:
 
 def make_image_plan(
     lock: Lock,
-    wish: ImageOptions,
-    context: BuildContext,
+    options: ImageOptions,
+    build_context: BuildContext,
     *,
     target: str | None = None,
-    size_of: Callable[[PackagePin], int] = lambda pin: 0,
+    size_of: Callable[[PackagePin], int] = lambda package_pin: 0,
     known: Mapping[str, str] | None = None,
 ) -> ImagePlan:
     """Return the plan of a build; `size_of` gives a package's size, `known` the inputs of an existing image."""
-    base = context.arguments["BASE"]
-    system = context.arguments["SYSTEM_PACKAGES"].split()
+    base_image = build_context.arguments["BASE"]
+    system_packages = build_context.arguments["SYSTEM_PACKAGES"].split()
     layers = [
-        _make_layer("system", _shorten_names("OS package", system), SYSTEM_PACKAGE_BYTES * len(system), [base, *system])
+        _make_layer(
+            "system",
+            _shorten_names("OS package", system_packages),
+            SYSTEM_PACKAGE_BYTES * len(system_packages),
+            [base_image, *system_packages],
+        )
     ]
-    if bakes_an_env(lock, wish.bake) and lock.comfyui is not None:
-        layers += _make_env_layers(lock, lock.comfyui, base, target, size_of)
-    if wish.bake == "env+models":
+    if bakes_an_env(lock, options.bake) and lock.comfyui is not None:
+        layers += _make_env_layers(lock, lock.comfyui, base_image, target, size_of)
+    if options.bake == "env+models":
         layers += [
-            _make_layer(f"model {pin.name}", pin.target_path, pin.size_bytes or 0, str(pin.sha256))
-            for pin in lock.models
+            _make_layer(
+                f"model {package_pin.name}",
+                package_pin.target_path,
+                package_pin.size_bytes or 0,
+                str(package_pin.sha256),
+            )
+            for package_pin in lock.models
         ]
-    layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, _own_digests(context)))
-    layers.append(_make_layer("lock", f"the lock and {len(wish.workflows)} workflows", 0, str(lock_digest(lock))))
-    return ImagePlan(release=lock.version_name, base=base, layers=_mark_cached(layers, known or {}))
+    layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, _own_digests(build_context)))
+    layers.append(_make_layer("lock", f"the lock and {len(options.workflows)} workflows", 0, str(lock_digest(lock))))
+    return ImagePlan(release=lock.version_name, base=base_image, layers=_mark_cached(layers, known or {}))
 
 
-def _own_digests(context: BuildContext) -> JsonValue:
+def _own_digests(build_context: BuildContext) -> JsonValue:
     # Every byte of comfypin that enters the layer: the same version from a checkout may differ.
     digests: list[JsonValue] = [
-        Digest.of(data).hex for name, data in context.files.items() if name.startswith(("steps/", "requirements/"))
+        Digest.of(file_content).hex
+        for layer_name, file_content in build_context.files.items()
+        if layer_name.startswith(("steps/", "requirements/"))
     ]
-    digests += [Digest.of_file(path).hex for path in context.copies.values() if path.suffix == ".whl"]
+    digests += [
+        Digest.of_file(copied_path).hex for copied_path in build_context.copies.values() if copied_path.suffix == ".whl"
+    ]
     return digests
 
 
 def _make_env_layers(
-    lock: Lock, comfyui: RepoPin, base: str, target: str | None, size_of: Callable[[PackagePin], int]
+    lock: Lock, comfyui: RepoPin, base_image: str, target: str | None, size_of: Callable[[PackagePin], int]
 ) -> Iterator[PlannedLayer]:
-    packages = [pin for pin in lock.python.packages if pin.target in (None, target)]
+    target_packages = [package_pin for package_pin in lock.python.packages if package_pin.target in (None, target)]
     # torch apart: it is most of the bytes, and many releases share it.
-    for name, pins in (
-        ("torch", [pin for pin in packages if of_torch(pin.name)]),
-        ("packages", [pin for pin in packages if not of_torch(pin.name)]),
+    for layer_name, package_pins in (
+        ("torch", [package_pin for package_pin in target_packages if of_torch(package_pin.name)]),
+        ("packages", [package_pin for package_pin in target_packages if not of_torch(package_pin.name)]),
     ):
-        names = _shorten_names("package", [pin.name for pin in pins])
-        yield _make_layer(name, names, sum(map(size_of, pins)), [base, *map(package_to_json, pins)])
+        all_names = _shorten_names("package", [package_pin.name for package_pin in package_pins])
+        yield _make_layer(
+            layer_name, all_names, sum(map(size_of, package_pins)), [base_image, *map(package_to_json, package_pins)]
+        )
     yield _make_layer("comfyui", f"ComfyUI at {comfyui.commit}", SOURCES_BYTES, repo_to_json(comfyui))
-    nodes = [node.folder for node in lock.custom_nodes]
-    inputs = [node_to_json(node) for node in lock.custom_nodes]
-    yield _make_layer("nodes", _shorten_names("node", nodes), NODE_BYTES * len(nodes), inputs)
+    node_folders = [node_pin.folder for node_pin in lock.custom_nodes]
+    layer_inputs = [node_to_json(node_pin) for node_pin in lock.custom_nodes]
+    yield _make_layer("nodes", _shorten_names("node", node_folders), NODE_BYTES * len(node_folders), layer_inputs)
 
 
-def render_label(plan: ImagePlan) -> str:
+def render_label(image_plan: ImagePlan) -> str:
     """Return the label that tells the next plan which layers exist."""
     # A label's words are separated by spaces, and model names may contain some.
-    return " ".join(f"{layer.name.replace(' ', '_')}={layer.inputs}" for layer in plan.layers)
+    return " ".join(f"{layer.name.replace(' ', '_')}={layer.inputs}" for layer in image_plan.layers)
 
 
 def read_label(label: str) -> dict[str, str]:
     """Return the inputs by layer from a label."""
-    pairs = (word.rpartition("=") for word in label.split())
-    return {name: inputs for name, _, inputs in pairs}
+    label_pairs = (label_word.rpartition("=") for label_word in label.split())
+    return {layer_name: layer_inputs for layer_name, _, layer_inputs in label_pairs}
 
 
-def _mark_cached(layers: Sequence[PlannedLayer], known: Mapping[str, str]) -> tuple[PlannedLayer, ...]:
+def _mark_cached(layers: Sequence[PlannedLayer], known_inputs: Mapping[str, str]) -> tuple[PlannedLayer, ...]:
     """Mark the layers that exist: those whose inputs, and the inputs of every layer below, are the same."""
-    marked = []
-    same = True
+    marked_layers = []
+    is_same = True
     for layer in layers:
         # Builders reuse a layer only on top of the same layers, so the first change ends it.
-        same = same and known.get(layer.name.replace(" ", "_")) == layer.inputs
-        marked.append(
+        is_same = is_same and known_inputs.get(layer.name.replace(" ", "_")) == layer.inputs
+        marked_layers.append(
             PlannedLayer(
-                name=layer.name, text=layer.text, size_bytes=layer.size_bytes, inputs=layer.inputs, cached=same
+                name=layer.name, text=layer.text, size_bytes=layer.size_bytes, inputs=layer.inputs, cached=is_same
             )
         )
-    return tuple(marked)
+    return tuple(marked_layers)
 
 
-def _make_layer(name: str, text: str, size_bytes: int, inputs: JsonValue) -> PlannedLayer:
+def _make_layer(layer_name: str, description: str, size_bytes: int, layer_inputs: JsonValue) -> PlannedLayer:
     # 64 bits: a label has to hold dozens of them, and nobody attacks it.
-    digest = Digest.of(canonical_json(inputs)).hex[:16]
-    return PlannedLayer(name=name, text=text, size_bytes=size_bytes, inputs=digest)
+    inputs_digest = Digest.of(canonical_json(layer_inputs)).hex[:16]
+    return PlannedLayer(name=layer_name, text=description, size_bytes=size_bytes, inputs=inputs_digest)
 
 
-def _shorten_names(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return f"no {what}s"
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{', '.join(names[:4])}{more}"
+def _shorten_names(thing_name: str, all_names: Sequence[str]) -> str:
+    if not all_names:
+        return f"no {thing_name}s"
+    omitted_note = f" and {len(all_names) - 4} more" if len(all_names) > 4 else ""
+    return f"{', '.join(all_names[:4])}{omitted_note}"

@@ -30,9 +30,9 @@ class ContainerService:
     waits_for: int | None = None
 
 
-def choose_mode(command: Sequence[str], settings: EntrySettings) -> Mode:
+def choose_mode(given_command: Sequence[str], settings: EntrySettings) -> Mode:
     """Return the mode: a command wins, then COMFYPIN_MODE, then what RunPod's variables say."""
-    if command:
+    if given_command:
         return "command"
     if settings.mode is not None:
         return "worker" if settings.mode == "worker" else "pod"
@@ -43,18 +43,20 @@ def make_pod_services(
     lock: Lock, settings: EntrySettings, *, comfypin: Sequence[str], home: Path, output: Path
 ) -> tuple[ContainerService, ...]:
     """Return the services of a pod: the HTTP API, ComfyUI's own page if the release has one, and the syncer."""
-    page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
-    services = []
-    serve = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
-    serve += grace_arguments(settings)
-    if page:
-        services.append(ContainerService(name="comfyui", argv=_page_command(lock, settings, home, output)))
+    has_page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
+    pod_services = []
+    serve_command = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
+    serve_command += grace_arguments(settings)
+    if has_page:
+        pod_services.append(ContainerService(name="comfyui", argv=_page_command(lock, settings, home, output)))
         # One ComfyUI for the page and the API: two would not fit on one GPU.
-        serve += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}"]
-    services.append(ContainerService(name="serve", argv=tuple(serve), main=True, waits_for=PAGE_PORT if page else None))
+        serve_command += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}"]
+    pod_services.append(
+        ContainerService(name="serve", argv=tuple(serve_command), main=True, waits_for=PAGE_PORT if has_page else None)
+    )
     if settings.sync_to is not None:
-        services.append(ContainerService(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
-    return tuple(services)
+        pod_services.append(ContainerService(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
+    return tuple(pod_services)
 
 
 def grace_arguments(settings: EntrySettings) -> tuple[str, str]:
@@ -62,21 +64,23 @@ def grace_arguments(settings: EntrySettings) -> tuple[str, str]:
     return "--grace", str(max(1, int(settings.grace_s - _TO_CLOSE_S)))
 
 
-def choose_output_folder(settings: EntrySettings, home: Path, mounted: Sequence[Path]) -> Path:
+def choose_output_folder(settings: EntrySettings, home_folder: Path, mounted_volumes: Sequence[Path]) -> Path:
     """Return the folder for a pod's outputs: the one that is named, else on the volume, else in the home."""
     if settings.output_dir is not None:
         return settings.output_dir
     # The volume survives the pod; the home does not.
-    return next((volume / "output" for volume in VOLUMES if volume in mounted), home / "output")
+    return next(
+        (volume_path / "output" for volume_path in VOLUMES if volume_path in mounted_volumes), home_folder / "output"
+    )
 
 
-def _page_command(lock: Lock, settings: EntrySettings, home: Path, output: Path) -> tuple[str, ...]:
+def _page_command(lock: Lock, settings: EntrySettings, home_folder: Path, output_folder: Path) -> tuple[str, ...]:
     return (
-        *(str(home / "venv" / "bin" / "python"), str(home / "ComfyUI" / "main.py")),
+        *(str(home_folder / "venv" / "bin" / "python"), str(home_folder / "ComfyUI" / "main.py")),
         *lock.engine.args,
         *("--listen", settings.page_listen, "--port", str(PAGE_PORT)),
-        *("--output-directory", str(output), "--input-directory", str(output.with_name("input"))),
-        *("--user-directory", str(output.with_name("user")), "--temp-directory", "/tmp"),  # noqa: S108
+        *("--output-directory", str(output_folder), "--input-directory", str(output_folder.with_name("input"))),
+        *("--user-directory", str(output_folder.with_name("user")), "--temp-directory", "/tmp"),  # noqa: S108
         # There is no browser in a container.
         "--disable-auto-launch",
     )

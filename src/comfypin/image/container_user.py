@@ -28,25 +28,27 @@ class UserChoice:
     give: tuple[Path, ...] = ()
 
 
-def choose_user(volumes: Sequence[MountedVolume]) -> UserChoice:
+def choose_user(mounted_volumes: Sequence[MountedVolume]) -> UserChoice:
     """Return our own user, who is given empty volumes, or else the owner of a volume with content (pure).
 
     A volume's files were written by its owner, root on RunPod, and only that user can change them.
     """
-    full = [volume for volume in volumes if not volume.empty]
-    if full:
-        return UserChoice(full[0].owner, full[0].group)
-    return UserChoice(OWN_USER, OWN_USER, tuple(volume.path for volume in volumes))
+    full_volumes = [mounted_volume for mounted_volume in mounted_volumes if not mounted_volume.empty]
+    if full_volumes:
+        return UserChoice(full_volumes[0].owner, full_volumes[0].group)
+    return UserChoice(OWN_USER, OWN_USER, tuple(mounted_volume.path for mounted_volume in mounted_volumes))
 
 
-def find_mounted_volumes(paths: Sequence[Path]) -> list[MountedVolume]:
+def find_mounted_volumes(volume_paths: Sequence[Path]) -> list[MountedVolume]:
     """Return those of the paths that are mounted here."""
-    found = []
-    for path in paths:
-        if path.is_mount():
-            stat = path.stat()
-            found.append(MountedVolume(path, stat.st_uid, stat.st_gid, empty=_is_empty(path)))
-    return found
+    mounted_volumes = []
+    for volume_path in volume_paths:
+        if volume_path.is_mount():
+            path_status = volume_path.stat()
+            mounted_volumes.append(
+                MountedVolume(volume_path, path_status.st_uid, path_status.st_gid, empty=_is_empty(volume_path))
+            )
+    return mounted_volumes
 
 
 def switch_user(choice: UserChoice) -> str | None:
@@ -55,8 +57,8 @@ def switch_user(choice: UserChoice) -> str | None:
     if os.geteuid() != 0:
         return None
     try:
-        for path in choice.give:
-            os.chown(path, choice.user, choice.group)
+        for volume_path in choice.give:
+            os.chown(volume_path, choice.user, choice.group)
         if choice.user != 0:
             # Groups first, then the user: once the user is set, nothing else may be changed.
             os.setgroups([choice.group])
@@ -67,9 +69,9 @@ def switch_user(choice: UserChoice) -> str | None:
     return None
 
 
-def _is_empty(path: Path) -> bool:
+def _is_empty(folder_path: Path) -> bool:
     try:
         # A fresh ext4 volume has this folder.
-        return all(entry.name == "lost+found" for entry in os.scandir(path))
+        return all(directory_entry.name == "lost+found" for directory_entry in os.scandir(folder_path))
     except OSError:
         return False

@@ -14,15 +14,15 @@ _REFERENCE = re.compile(
 )
 
 
-def require_tags(tags: Sequence[str]) -> tuple[str, ...]:
+def require_tags(image_tags: Sequence[str]) -> tuple[str, ...]:
     """Return the tags, with `:latest` added to those without one. Raises `TagInvalid`."""
-    whole = []
-    for tag in tags:
-        match = _REFERENCE.fullmatch(tag)
+    complete_tags = []
+    for image_tag in image_tags:
+        match = _REFERENCE.fullmatch(image_tag)
         if match is None:
-            raise TagInvalid(tag=tag)
-        whole.append(tag if match["tag"] else f"{tag}:latest")
-    return tuple(whole)
+            raise TagInvalid(tag=image_tag)
+        complete_tags.append(image_tag if match["tag"] else f"{image_tag}:latest")
+    return tuple(complete_tags)
 
 
 def registry_host(reference: str) -> str:
@@ -45,16 +45,16 @@ def repository_path(reference: str) -> str:
 
 def is_local_registry(reference: str) -> bool:
     """Return whether a reference's registry is on this machine."""
-    host = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
-    return host in {"localhost", "127.0.0.1", "[::1]"}
+    registry_name = reference.partition("/")[0].rpartition(":")[0] or reference.partition("/")[0]
+    return registry_name in {"localhost", "127.0.0.1", "[::1]"}
 
 
-def reference_on_registry(tag: str, registry: str | None) -> str:
+def reference_on_registry(image_tag: str, registry_prefix: str | None) -> str:
     """Return an image's reference on a registry (`ghcr.io/you`), or its tag if none is given. Raises `TagInvalid`."""
-    (whole,) = require_tags([tag])
-    if registry is None:
-        return whole
-    match = _REFERENCE.fullmatch(whole)
+    (complete_reference,) = require_tags([image_tag])
+    if registry_prefix is None:
+        return complete_reference
+    match = _REFERENCE.fullmatch(complete_reference)
     assert match is not None, "it was just checked"
-    name = match["path"].rpartition("/")[2] if match["host"] else match["path"]
-    return require_tags([f"{registry.rstrip('/')}/{name}:{match['tag']}"])[0]
+    repository_name = match["path"].rpartition("/")[2] if match["host"] else match["path"]
+    return require_tags([f"{registry_prefix.rstrip('/')}/{repository_name}:{match['tag']}"])[0]

@@ -22,8 +22,8 @@ class PushedImage:
     @property
     def digest_reference(self) -> str:
         """Return the reference that always means these bytes: `ghcr.io/you/wan22@sha256:...`."""
-        name, colon, tag = self.reference.rpartition(":")
-        return f"{name if colon and '/' not in tag else self.reference}@{self.digest}"
+        repository_name, colon, image_tag = self.reference.rpartition(":")
+        return f"{repository_name if colon and '/' not in image_tag else self.reference}@{self.digest}"
 
     def to_json(self) -> dict[str, JsonValue]:
         return {
@@ -35,12 +35,15 @@ class PushedImage:
         }
 
 
-def write_image_record(lock_path: Path, pushed: PushedImage, lock: Lock) -> tuple[Path, Path]:
+def write_image_record(lock_path: Path, pushed_image: PushedImage, lock: Lock) -> tuple[Path, Path]:
     """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; return both paths."""
     # `comfy-x.lock.json` gives `comfy-x`.
-    stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
-    image, contents = lock_path.with_name(f"{stem}.image.json"), lock_path.with_name(f"{stem}.cdx.json")
-    write_atomically(image, (json.dumps(pushed.to_json(), indent=2, sort_keys=True) + "\n").encode())
+    lock_stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
+    record_path, contents_path = (
+        lock_path.with_name(f"{lock_stem}.image.json"),
+        lock_path.with_name(f"{lock_stem}.cdx.json"),
+    )
+    write_atomically(record_path, (json.dumps(pushed_image.to_json(), indent=2, sort_keys=True) + "\n").encode())
     # The same bytes as in the image, so that both can be compared.
-    write_atomically(contents, export(lock, "cyclonedx").encode())
-    return image, contents
+    write_atomically(contents_path, export(lock, "cyclonedx").encode())
+    return record_path, contents_path

@@ -35,9 +35,9 @@ class InitProcess:
 
     def run_services(self) -> int:
         """Run to the end and return the exit code."""
-        heeded = {signal.SIGCHLD, *_STOP_SIGNALS, *_FORWARDED_SIGNALS}
+        handled_signals = {signal.SIGCHLD, *_STOP_SIGNALS, *_FORWARDED_SIGNALS}
         # Blocked and waited for: a handler could run between a check and the wait, and its signal be missed.
-        signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
+        signal.pthread_sigmask(signal.SIG_BLOCK, handled_signals)
         self._due_services = [(0.0, service) for service in self.services]
         while True:
             self._start_due()
@@ -45,9 +45,9 @@ class InitProcess:
                 self._stop_all()
                 if not self._running_services:
                     return self._exit_code()
-            caught = signal.sigtimedwait(heeded, self._wait_timeout_s())
-            if caught is not None and caught.si_signo != signal.SIGCHLD:
-                self._handle_signal(caught.si_signo)
+            caught_signal = signal.sigtimedwait(handled_signals, self._wait_timeout_s())
+            if caught_signal is not None and caught_signal.si_signo != signal.SIGCHLD:
+                self._handle_signal(caught_signal.si_signo)
             self._reap_children()
 
     def _start_due(self) -> None:
@@ -55,16 +55,18 @@ class InitProcess:
             self._due_services.clear()
             return
         now_s = time.monotonic()
-        ready = [
-            (at, service) for at, service in self._due_services if at <= now_s and _takes_connections(service.waits_for)
+        ready_services = [
+            (due_at_s, service)
+            for due_at_s, service in self._due_services
+            if due_at_s <= now_s and _takes_connections(service.waits_for)
         ]
-        for item in ready:
-            self._due_services.remove(item)
-            self._start_service(item[1])
+        for due_service in ready_services:
+            self._due_services.remove(due_service)
+            self._start_service(due_service[1])
 
     def _start_service(self, service: ContainerService) -> None:
         try:
-            process = subprocess.Popen(
+            service_process = subprocess.Popen(
                 service.argv,
                 env=dict(self.environ),
                 # A session of its own, so that Ctrl-C in a terminal reaches a service only through us.
@@ -76,13 +78,13 @@ class InitProcess:
             self._main_exit_code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             return
         # It is waited for here, together with every orphan; Popen must not do so too when it is collected.
-        process.returncode = 0
-        self._running_services[process.pid] = service
+        service_process.returncode = 0
+        self._running_services[service_process.pid] = service
 
-    def _handle_signal(self, number: int) -> None:
-        if number in _STOP_SIGNALS and self._stop_signal is None:
-            self._stop_signal = number
-        self._send_signal(signal.Signals(number))
+    def _handle_signal(self, signal_number: int) -> None:
+        if signal_number in _STOP_SIGNALS and self._stop_signal is None:
+            self._stop_signal = signal_number
+        self._send_signal(signal.Signals(signal_number))
 
     def _stop_all(self) -> None:
         now_s = time.monotonic()
@@ -93,10 +95,10 @@ class InitProcess:
         elif now_s >= self._deadline_s:
             self._send_signal(signal.SIGKILL)
 
-    def _send_signal(self, number: signal.Signals) -> None:
-        for pid in list(self._running_services):
+    def _send_signal(self, signal_number: signal.Signals) -> None:
+        for process_id in list(self._running_services):
             try:
-                os.kill(pid, number)
+                os.kill(process_id, signal_number)
             except ProcessLookupError:
                 continue
 
@@ -104,22 +106,24 @@ class InitProcess:
         while True:
             try:
                 # Any child: the kernel gives us the orphans of all services too.
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                process_id, wait_status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if process_id == 0:
                 return
-            service = self._running_services.pop(pid, None)
+            service = self._running_services.pop(process_id, None)
             if service is not None:
-                self._note_exit(service, os.waitstatus_to_exitcode(status))
+                self._note_exit(service, os.waitstatus_to_exitcode(wait_status))
 
-    def _note_exit(self, service: ContainerService, code: int) -> None:
+    def _note_exit(self, service: ContainerService, exit_code: int) -> None:
         if service.main:
             self._main_exit_code = (
-                self._main_exit_code if self._main_exit_code is not None else (128 - code if code < 0 else code)
+                self._main_exit_code
+                if self._main_exit_code is not None
+                else (128 - exit_code if exit_code < 0 else exit_code)
             )
         elif self._main_exit_code is None and self._stop_signal is None:
-            self.report(f"{service.name} exited with code {code}; it will be started again.")
+            self.report(f"{service.name} exited with code {exit_code}; it will be started again.")
             self._due_services.append((time.monotonic() + RESTART_AFTER_S, service))
 
     def _wait_timeout_s(self) -> float:
@@ -144,9 +148,9 @@ def _has_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _takes_connections(port: int | None) -> bool:
-    if port is None:
+def _takes_connections(port_number: int | None) -> bool:
+    if port_number is None:
         return True
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as probe_socket:
+        probe_socket.settimeout(0.2)
+        return probe_socket.connect_ex(("127.0.0.1", port_number)) == 0

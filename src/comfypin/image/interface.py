@@ -47,31 +47,36 @@ class ContainerBuilder(Protocol):
     def build(self, request: BuildRequest, report: Report) -> BuiltImage:
         """Build, reporting every line of output. Raises `BuildFailed`."""
 
-    def inspect(self, tag: str) -> BuiltImage:
+    def inspect(self, image_tag: str) -> BuiltImage:
         """Return the image that has a tag on this machine. Raises `NoSuchImage`."""
 
     def free_bytes(self) -> int | None:
         """Return the free space where images are built, or None if that is not on this machine."""
 
-    def push(self, tag: str, reference: str, credentials: Path | None, report: Report) -> str:
+    def push(self, image_tag: str, reference: str, credentials: Path | None, report: Report) -> str:
         """Push an image under a reference and return its digest; once, without trying again.
 
         `credentials` is a folder with a `config.json` as docker writes it. Raises `NoSuchImage`, `PushFailed`.
         """
 
-    def save(self, tag: str, archive: Path) -> None:
+    def save(self, image_tag: str, archive_path: Path) -> None:
         """Write an image to a file, as `docker save` does. Raises `NoSuchImage`."""
 
 
 def request_arguments(request: BuildRequest) -> list[str]:
     """Return the flags of a build that docker, buildah and podman share."""
-    options = {"--platform": request.platform, "--network": request.network}
-    words = [word for flag, value in options.items() if value is not None for word in (flag, value)]
-    words += ["--no-cache"] if request.fresh else []
-    for tag in request.tags:
-        words += ["--tag", tag]
-    for name, value in request.arguments.items():
-        words += ["--build-arg", f"{name}={value}"]
-    for secret in request.secrets:
-        words += ["--secret", secret]
-    return words
+    flag_values = {"--platform": request.platform, "--network": request.network}
+    build_arguments = [
+        argument
+        for flag_name, flag_value in flag_values.items()
+        if flag_value is not None
+        for argument in (flag_name, flag_value)
+    ]
+    build_arguments += ["--no-cache"] if request.fresh else []
+    for image_tag in request.tags:
+        build_arguments += ["--tag", image_tag]
+    for argument_name, flag_value in request.arguments.items():
+        build_arguments += ["--build-arg", f"{argument_name}={flag_value}"]
+    for build_secret in request.secrets:
+        build_arguments += ["--secret", build_secret]
+    return build_arguments

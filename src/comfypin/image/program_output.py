@@ -23,13 +23,14 @@ class ProgramOutput:
     @property
     def log_text(self) -> str:
         """Return the last lines that are not empty, indented."""
-        return "\n".join(f"  {line}" for line in self.last_lines if line.strip())
+        return "\n".join(f"  {output_line}" for output_line in self.last_lines if output_line.strip())
 
     @property
     def error_summary(self) -> str:
         """Return the last lines as one line."""
         return (
-            " / ".join(line.strip() for line in self.last_lines[-3:] if line.strip())[-600:] or f"exit {self.exit_code}"
+            " / ".join(output_line.strip() for output_line in self.last_lines[-3:] if output_line.strip())[-600:]
+            or f"exit {self.exit_code}"
         )
 
 
@@ -37,23 +38,23 @@ def run_and_report(
     command: Sequence[str | Path], report: Report, *, env: Mapping[str, str] | None = None
 ) -> ProgramOutput:
     """Run a program to its end and report its lines, stdout and stderr together."""
-    last: deque[str] = deque(maxlen=KEPT_LINES)
+    last_lines: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(
-        [str(word) for word in command],
+        [str(argument) for argument in command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         # Together, because their order tells which command failed.
         stderr=subprocess.STDOUT,
         env={**os.environ, **env} if env else None,
-    ) as process:
-        assert process.stdout is not None
+    ) as child_process:
+        assert child_process.stdout is not None
         try:
-            for raw in process.stdout:
-                line = raw.decode(errors="replace").rstrip()
-                last.append(line)
-                report(line)
+            for raw_line in child_process.stdout:
+                output_line = raw_line.decode(errors="replace").rstrip()
+                last_lines.append(output_line)
+                report(output_line)
         # Ctrl-C too: a build that goes on would hold the builder's lock.
         except BaseException:
-            process.terminate()
+            child_process.terminate()
             raise
-    return ProgramOutput(exit_code=process.returncode, last_lines=tuple(last))
+    return ProgramOutput(exit_code=child_process.returncode, last_lines=tuple(last_lines))

@@ -39,7 +39,7 @@ class Credential:
     source: str
 
 
-def find_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
+def find_credential(registry_name: str, variables: Mapping[str, str]) -> Credential | None:
     """Return the environment's credential for a registry; None leaves it to docker's own configuration.
 
     Raises `LoginUnreadable` if GOOGLE_APPLICATION_CREDENTIALS does not name a readable file.
@@ -48,21 +48,21 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
         return Credential(
             variables.get("REGISTRY_USERNAME", "token"), variables["REGISTRY_PASSWORD"], "REGISTRY_PASSWORD"
         )
-    if registry == "ghcr.io":
-        for name in ("GHCR_TOKEN", "GITHUB_TOKEN"):
-            if name in variables:
-                return Credential(variables.get("GITHUB_ACTOR", "token"), variables[name], name)
-    elif registry == "docker.io":
+    if registry_name == "ghcr.io":
+        for variable_name in ("GHCR_TOKEN", "GITHUB_TOKEN"):
+            if variable_name in variables:
+                return Credential(variables.get("GITHUB_ACTOR", "token"), variables[variable_name], variable_name)
+    elif registry_name == "docker.io":
         if {"DOCKERHUB_USERNAME", "DOCKERHUB_TOKEN"} <= variables.keys():
             return Credential(variables["DOCKERHUB_USERNAME"], variables["DOCKERHUB_TOKEN"], "DOCKERHUB_TOKEN")
-    elif _GOOGLE.fullmatch(registry):
+    elif _GOOGLE.fullmatch(registry_name):
         if "GOOGLE_OAUTH_ACCESS_TOKEN" in variables:
-            token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
-            return Credential("oauth2accesstoken", token, "GOOGLE_OAUTH_ACCESS_TOKEN")
+            access_token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
+            return Credential("oauth2accesstoken", access_token, "GOOGLE_OAUTH_ACCESS_TOKEN")
         if _KEY_VARIABLE in variables:
             # https://cloud.google.com/artifact-registry/docs/docker/authentication#json-key
             return Credential("_json_key", _read_key_file(variables), _KEY_VARIABLE)
-    elif _AMAZON.fullmatch(registry):
+    elif _AMAZON.fullmatch(registry_name):
         if "ECR_PASSWORD" in variables:
             return Credential("AWS", variables["ECR_PASSWORD"], "ECR_PASSWORD")
     elif {"HARBOR_USERNAME", "HARBOR_PASSWORD"} <= variables.keys():
@@ -71,48 +71,48 @@ def find_credential(registry: str, variables: Mapping[str, str]) -> Credential |
 
 
 def _read_key_file(variables: Mapping[str, str]) -> str:
-    path = Path(variables[_KEY_VARIABLE])
+    key_path = Path(variables[_KEY_VARIABLE])
     try:
-        return path.read_text(encoding="utf-8")
+        return key_path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise LoginUnreadable(variable=_KEY_VARIABLE, path=str(path), reason=reason) from error
+        read_error = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise LoginUnreadable(variable=_KEY_VARIABLE, path=str(key_path), reason=read_error) from error
 
 
-def login_advice(registry: str) -> str:
+def login_advice(registry_name: str) -> str:
     """Return which variable, or login, a registry expects."""
-    if registry == "ghcr.io":
+    if registry_name == "ghcr.io":
         return "no credential: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
-    if registry == "docker.io":
+    if registry_name == "docker.io":
         return "no credential: set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
-    if _GOOGLE.fullmatch(registry):
+    if _GOOGLE.fullmatch(registry_name):
         return "no credential: set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
-    if _AMAZON.fullmatch(registry):
+    if _AMAZON.fullmatch(registry_name):
         return "no credential: set ECR_PASSWORD (aws ecr get-login-password)"
-    return f"no credential: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry}"
+    return f"no credential: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry_name}"
 
 
 @contextmanager
-def write_docker_config(registry: str, credential: Credential | None) -> Iterator[Path | None]:
+def write_docker_config(registry_name: str, credential: Credential | None) -> Iterator[Path | None]:
     """Yield a folder with the credential as docker reads it, for the time of a push; never on a command line."""
     if credential is None:
         yield None
         return
     # Docker Hub's key in this file, for historical reasons.
-    host = "https://index.docker.io/v1/" if registry == "docker.io" else registry
-    pair = f"{credential.username}:{credential.password}"
-    config = {"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}
-    with temp_folder("login") as folder:
-        path = Path(folder, "config.json")
+    registry_key = "https://index.docker.io/v1/" if registry_name == "docker.io" else registry_name
+    user_and_password = f"{credential.username}:{credential.password}"
+    docker_config = {"auths": {registry_key: {"auth": base64.b64encode(user_and_password.encode()).decode()}}}
+    with temp_folder("login") as docker_folder:
+        config_path = Path(docker_folder, "config.json")
         # The mode first, then the secret: never readable by others, not even for a moment.
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(config), encoding="utf-8")
-        yield Path(folder)
+        config_path.touch(mode=0o600)
+        config_path.write_text(json.dumps(docker_config), encoding="utf-8")
+        yield Path(docker_folder)
 
 
 def push_image(
     builder: ContainerBuilder,
-    tag: str,
+    image_tag: str,
     reference: str,
     *,
     credential: Credential | None,
@@ -123,28 +123,30 @@ def push_image(
 
     Raises `LoginRefused`, `PushFailed`, `NoSuchImage`.
     """
-    registry = registry_host(reference)
-    tries = 0
+    registry_name = registry_host(reference)
+    try_count = 0
 
     def push_once() -> str:
-        nonlocal tries
-        tries += 1
-        return builder.push(tag, reference, config, report)
+        nonlocal try_count
+        try_count += 1
+        return builder.push(image_tag, reference, docker_folder, report)
 
-    def report_retry(retried: Retried) -> None:
-        report(f"push failed, trying again: {getattr(retried.error, 'reason', retried.error)}")
+    def report_retry(retried_push: Retried) -> None:
+        report(f"push failed, trying again: {getattr(retried_push.error, 'reason', retried_push.error)}")
 
-    with write_docker_config(registry, credential) as config:
+    with write_docker_config(registry_name, credential) as docker_folder:
         try:
-            retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_is_worth_retrying, report=report_retry)
-            return retry.call(push_once, sleep=sleep)
+            push_retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_is_worth_retrying, report=report_retry)
+            return push_retry.call(push_once, sleep=sleep)
         except PushFailed as error:
             if _is_worth_retrying(error):
-                raise PushFailed(reference=reference, reason=error.reason, tries=tries) from error
-            source = (
-                credential.source if credential is not None else f"docker's configuration, or {login_advice(registry)}"
+                raise PushFailed(reference=reference, reason=error.reason, tries=try_count) from error
+            credential_source = (
+                credential.source
+                if credential is not None
+                else f"docker's configuration, or {login_advice(registry_name)}"
             )
-            raise LoginRefused(registry=registry, source=source) from error
+            raise LoginRefused(registry=registry_name, source=credential_source) from error
 
 
 def _is_worth_retrying(error: Exception) -> bool:

@@ -22,29 +22,29 @@ def require_tools(*, wants_scan: bool, wants_sign: bool) -> None:
         raise SupplyToolMissing(flag="--sign", tool="cosign", address=_COSIGN)
 
 
-def scan_image(builder: ContainerBuilder, tag: str, report: Report) -> None:
+def scan_image(builder: ContainerBuilder, image_tag: str, report: Report) -> None:
     """Look for known vulnerabilities. Raises `ScanFailed` at a serious one that has a fix."""
     # Only what has a fix: else no base image would ever pass.
-    words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
+    command = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
     # As a file, because trivy does not see into the stores of all builders.
-    with temp_folder("scan") as scratch:
-        archive = Path(scratch, "image.tar")
-        builder.save(tag, archive)
-        spoken = run_and_report([*words, "--input", archive], report)
-    if spoken.exit_code:
-        raise ScanFailed(tag=tag, _log=spoken.log_text)
+    with temp_folder("scan") as temporary_folder:
+        archive_path = Path(temporary_folder, "image.tar")
+        builder.save(image_tag, archive_path)
+        output = run_and_report([*command, "--input", archive_path], report)
+    if output.exit_code:
+        raise ScanFailed(tag=image_tag, _log=output.log_text)
 
 
 def sign_image(reference: str, lock: Lock, report: Report) -> None:
     """Sign an image by digest, and attest its list of contents. Raises `SignFailed`."""
-    with temp_folder("sign") as scratch:
-        contents = Path(scratch, "contents.cdx.json")
-        contents.write_text(export(lock, "cyclonedx"), encoding="utf-8")
-        for words in (
+    with temp_folder("sign") as temporary_folder:
+        contents_path = Path(temporary_folder, "contents.cdx.json")
+        contents_path.write_text(export(lock, "cyclonedx"), encoding="utf-8")
+        for command in (
             # By digest: a tag could be moved between the push and the signature.
             ["cosign", "sign", "--yes", reference],
-            ["cosign", "attest", "--yes", "--type", "cyclonedx", "--predicate", str(contents), reference],
+            ["cosign", "attest", "--yes", "--type", "cyclonedx", "--predicate", str(contents_path), reference],
         ):
-            spoken = run_and_report(words, report)
-            if spoken.exit_code:
-                raise SignFailed(reference=reference, reason=spoken.error_summary)
+            output = run_and_report(command, report)
+            if output.exit_code:
+                raise SignFailed(reference=reference, reason=output.error_summary)

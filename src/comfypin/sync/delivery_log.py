@@ -32,20 +32,20 @@ class DeliveryLog:
         self._changed = False
         self._unwritten = b""
 
-    def record_batch(self, delivered: Sequence[OutboxRow]) -> None:
+    def record_batch(self, delivered_rows: Sequence[OutboxRow]) -> None:
         """Record a batch as one line. If the disk is full, write it with the next batch, or before the copy."""
-        files = [
+        file_entries = [
             {
-                "path": row.path,
-                "key": row.key,
-                "revision": row.revision,
-                "size_bytes": row.fingerprint.size,
-                "sha256": row.sha256.hex,
+                "path": outbox_row.path,
+                "key": outbox_row.key,
+                "revision": outbox_row.revision,
+                "size_bytes": outbox_row.fingerprint.size,
+                "sha256": outbox_row.sha256.hex,
             }
-            for row in delivered
+            for outbox_row in delivered_rows
         ]
-        line = json.dumps({"time": round(time.time(), 3), "files": files}, separators=(",", ":"))
-        self._unwritten += (line + "\n").encode("ascii")
+        batch_line = json.dumps({"time": round(time.time(), 3), "files": file_entries}, separators=(",", ":"))
+        self._unwritten += (batch_line + "\n").encode("ascii")
         self._changed = True
         with contextlib.suppress(OSError):
             self._append_unwritten()
@@ -55,22 +55,22 @@ class DeliveryLog:
         if not self._unwritten:
             return
         # Unbuffered, so that one write either has all bytes or reports how many.
-        with self._path.open("ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
+        with self._path.open("ab", buffering=0) as open_file:
+            size_before = open_file.seek(0, os.SEEK_END)
             try:
-                data = self._unwritten if self._ends_with_newline(before) else b"\n" + self._unwritten
-                if file.write(data) != len(data):
+                content = self._unwritten if self._ends_with_newline(size_before) else b"\n" + self._unwritten
+                if open_file.write(content) != len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
                 # A half line on a full disk would make the next line unreadable too.
-                file.truncate(before)
+                open_file.truncate(size_before)
                 raise
         self._unwritten = b""
 
     def _ends_with_newline(self, size_bytes: int) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(max(0, size_bytes - 1))
-            return file.read(1) in (b"", b"\n")
+        with self._path.open("rb") as open_file:
+            open_file.seek(max(0, size_bytes - 1))
+            return open_file.read(1) in (b"", b"\n")
 
     def due_s(self) -> float | None:
         """Return when the copy is due (monotonic seconds), or None while it is up to date."""
@@ -83,11 +83,11 @@ class DeliveryLog:
         self._next_copy_s = self._clock() + _COPY_EVERY_S
         try:
             self._append_unwritten()
-            data = self._path.read_bytes()
-        except OSError as exc:
-            raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
+            content = self._path.read_bytes()
+        except OSError as error:
+            raise OutboxUnusable(path=str(self._path), reason=error.strerror or str(error)) from error
         payload = Payload(
-            path=self._path, size_bytes=len(data), sha256=Digest.of(data), media_type="application/x-ndjson"
+            path=self._path, size_bytes=len(content), sha256=Digest.of(content), media_type="application/x-ndjson"
         )
         store.put(self._key, payload)
         self._changed = False

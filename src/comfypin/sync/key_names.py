@@ -22,41 +22,43 @@ class FileFilter:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def takes_path(self, relative: str) -> bool:
+    def takes_path(self, relative_path: str) -> bool:
         """Return whether the file at this relative path is to be synced."""
-        if _matches_any(relative, UNFINISHED) or _matches_any(relative, self.exclude):
+        if _matches_any(relative_path, UNFINISHED) or _matches_any(relative_path, self.exclude):
             return False
-        return not self.include or _matches_any(relative, self.include)
+        return not self.include or _matches_any(relative_path, self.include)
 
 
-def object_key(relative: str) -> str:
+def object_key(relative_path: str) -> str:
     """Return the object's key for a path under the folder: the path itself, if stores take it as a key.
 
     Control characters and bytes that are not UTF-8 become %XX, and in such a name % becomes %25, so that no two names
     meet in one key. A name that is longer than keys may be keeps its beginning and ends in its digest.
     """
-    key = "".join(map(_escape_character, relative)) if any(map(_is_refused, relative)) else relative
-    encoded = key.encode()
-    if len(encoded) <= LONGEST_BYTES:
+    key = "".join(map(_escape_character, relative_path)) if any(map(_is_refused, relative_path)) else relative_path
+    encoded_key = key.encode()
+    if len(encoded_key) <= LONGEST_BYTES:
         return key
     # The suffix stays, because browsers and buckets guess types from it.
     suffix = PurePosixPath(key).suffix[:20]
-    return f"{encoded[: LONGEST_BYTES - 60].decode(errors='ignore')}~{Digest.of(encoded).hex[:32]}{suffix}"
+    return f"{encoded_key[: LONGEST_BYTES - 60].decode(errors='ignore')}~{Digest.of(encoded_key).hex[:32]}{suffix}"
 
 
 def revision_key(key: str, revision: int) -> str:
     """Return the key of a later revision of a file: `a/b.png` -> `a/b.r2.png`; the first keeps its name."""
     if revision <= 1:
         return key
-    path = PurePosixPath(key)
+    key_path = PurePosixPath(key)
     # Before the suffix, so that the file still opens with a double click.
-    return str(path.with_name(f"{path.stem}.r{revision}{path.suffix}"))
+    return str(key_path.with_name(f"{key_path.stem}.r{revision}{key_path.suffix}"))
 
 
-def _matches_any(relative: str, patterns: tuple[str, ...]) -> bool:
-    name = relative.rpartition("/")[2]
+def _matches_any(relative_path: str, patterns: tuple[str, ...]) -> bool:
+    file_name = relative_path.rpartition("/")[2]
     # Case matters on every platform: keys in a bucket have case.
-    return any(fnmatchcase(relative if "/" in pattern else name, pattern) for pattern in patterns)
+    return any(
+        fnmatchcase(relative_path if "/" in name_pattern else file_name, name_pattern) for name_pattern in patterns
+    )
 
 
 def _is_refused(character: str) -> bool:

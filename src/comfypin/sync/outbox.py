@@ -30,7 +30,7 @@ CREATE INDEX IF NOT EXISTS by_state ON files (state, done_at);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = "path, key, revision, size, mtime_ns, inode, sha256, state, doubtful, failures, reason, owed_at, done_at"
-_UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", ")[1:])
+_UPDATES = ", ".join(f"{column_name} = excluded.{column_name}" for column_name in _COLUMNS.split(", ")[1:])
 
 
 class Outbox:
@@ -54,44 +54,51 @@ class Outbox:
             # 4 MB: rows are read by key, a larger cache does not help.
             self._database.execute("PRAGMA cache_size = -4000")
             self._database.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as exc:
-            raise OutboxUnusable(path=str(path), reason=str(exc)) from exc
-        if self.is_new and copy is not None and (rows := load_snapshot(copy)):
-            self.save_rows(rows)
+        except (sqlite3.Error, OSError) as error:
+            raise OutboxUnusable(path=str(path), reason=str(error)) from error
+        if self.is_new and copy is not None and (outbox_rows := load_snapshot(copy)):
+            self.save_rows(outbox_rows)
             self.is_new = False
 
-    def find_row(self, path: str) -> OutboxRow | None:
+    def find_row(self, relative_path: str) -> OutboxRow | None:
         """Return the file's row, or None if it was never seen."""
-        cursor = self._database.execute(f"SELECT {_COLUMNS} FROM files WHERE path = ?", (os.fsencode(path),))
-        found = cursor.fetchone()
-        return None if found is None else _parse_row(found)
+        query_cursor = self._database.execute(
+            f"SELECT {_COLUMNS} FROM files WHERE path = ?", (os.fsencode(relative_path),)
+        )
+        database_row = query_cursor.fetchone()
+        return None if database_row is None else _parse_row(database_row)
 
-    def known_fingerprint(self, path: str) -> Fingerprint | None:
+    def known_fingerprint(self, relative_path: str) -> Fingerprint | None:
         """Return the fingerprint last recorded for a path; cheap, because scans ask for every file."""
-        cursor = self._database.execute("SELECT size, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(path),))
-        found = cursor.fetchone()
-        return None if found is None else Fingerprint(*found)
+        query_cursor = self._database.execute(
+            "SELECT size, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(relative_path),)
+        )
+        database_row = query_cursor.fetchone()
+        return None if database_row is None else Fingerprint(*database_row)
 
-    def key_holder(self, key: str) -> str | None:
+    def key_holder(self, object_key: str) -> str | None:
         """Return the path that has this key, or None."""
-        found = self._database.execute("SELECT path FROM files WHERE key = ?", (key,)).fetchone()
-        return None if found is None else os.fsdecode(found[0])
+        database_row = self._database.execute("SELECT path FROM files WHERE key = ?", (object_key,)).fetchone()
+        return None if database_row is None else os.fsdecode(database_row[0])
 
-    def confirmed_digests(self, mark: Fingerprint) -> frozenset[Digest]:
+    def confirmed_digests(self, fingerprint: Fingerprint) -> frozenset[Digest]:
         """Return the digests of delivered files that had this fingerprint, whatever their names are."""
-        query = "SELECT sha256 FROM files WHERE state = 'done' AND size = ? AND mtime_ns = ? AND inode = ?"
+        sql_query = "SELECT sha256 FROM files WHERE state = 'done' AND size = ? AND mtime_ns = ? AND inode = ?"
         return frozenset(
-            Digest(found[0]) for found in self._database.execute(query, (mark.size, mark.mtime_ns, mark.inode))
+            Digest(database_row[0])
+            for database_row in self._database.execute(
+                sql_query, (fingerprint.size, fingerprint.mtime_ns, fingerprint.inode)
+            )
         )
 
-    def save_rows(self, rows: Iterable[OutboxRow]) -> None:
+    def save_rows(self, outbox_rows: Iterable[OutboxRow]) -> None:
         """Record rows durably, all or none; a path's older row is replaced."""
-        places = ", ".join("?" * (_COLUMNS.count(",") + 1))
+        placeholders = ", ".join("?" * (_COLUMNS.count(",") + 1))
         with self._transaction():
             # Only the same path is replaced: two paths never share a key, whatever was asked.
             self._database.executemany(
-                f"INSERT INTO files VALUES ({places}) ON CONFLICT (path) DO UPDATE SET {_UPDATES}",
-                map(_row_values, rows),
+                f"INSERT INTO files VALUES ({placeholders}) ON CONFLICT (path) DO UPDATE SET {_UPDATES}",
+                map(_row_values, outbox_rows),
             )
         if self._snapshot is not None:
             self._snapshot.note_change()
@@ -102,44 +109,46 @@ class Outbox:
 
     def owed_rows(self) -> Iterator[OutboxRow]:
         """Return every row that is owed, the oldest debt first."""
-        cursor = self._database.execute(f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' ORDER BY owed_at")
-        return map(_parse_row, cursor)
+        query_cursor = self._database.execute(f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' ORDER BY owed_at")
+        return map(_parse_row, query_cursor)
 
     def all_rows(self) -> Iterator[OutboxRow]:
         """Return every row, by path."""
         return map(_parse_row, self._database.execute(f"SELECT {_COLUMNS} FROM files ORDER BY path"))
 
-    def failing_rows(self, limit: int) -> Sequence[OutboxRow]:
+    def failing_rows(self, row_limit: int) -> Sequence[OutboxRow]:
         """Return rows whose last try failed, the most failed first."""
-        query = f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' AND failures > 0 ORDER BY failures DESC LIMIT ?"
-        return [_parse_row(found) for found in self._database.execute(query, (limit,))]
+        sql_query = f"SELECT {_COLUMNS} FROM files WHERE state = 'owed' AND failures > 0 ORDER BY failures DESC LIMIT ?"
+        return [_parse_row(database_row) for database_row in self._database.execute(sql_query, (row_limit,))]
 
     def count_rows(self) -> OutboxCounts:
         """Return the counts that `sync status` prints."""
-        now = time.time()
-        owed = self._database.execute(
+        now_s = time.time()
+        owed_counts = self._database.execute(
             "SELECT COUNT(*), COALESCE(SUM(size), 0), COALESCE(SUM(failures > 0), 0), MIN(owed_at) "
             "FROM files WHERE state = 'owed'"
         ).fetchone()
-        recent = self._database.execute(
-            "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM files WHERE state = 'done' AND done_at > ?", (now - 300,)
+        recent_counts = self._database.execute(
+            "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM files WHERE state = 'done' AND done_at > ?", (now_s - 300,)
         ).fetchone()
-        ended = dict(self._database.execute("SELECT state, COUNT(*) FROM files WHERE state != 'owed' GROUP BY state"))
+        counts_by_state = dict(
+            self._database.execute("SELECT state, COUNT(*) FROM files WHERE state != 'owed' GROUP BY state")
+        )
         return OutboxCounts(
-            owed=owed[0],
-            owed_bytes=owed[1],
-            failing=owed[2],
-            oldest_owed_at=owed[3],
-            done=ended.get("done", 0),
-            gone=ended.get("gone", 0),
-            recent_files=recent[0],
-            recent_bytes=recent[1],
+            owed=owed_counts[0],
+            owed_bytes=owed_counts[1],
+            failing=owed_counts[2],
+            oldest_owed_at=owed_counts[3],
+            done=counts_by_state.get("done", 0),
+            gone=counts_by_state.get("gone", 0),
+            recent_files=recent_counts[0],
+            recent_bytes=recent_counts[1],
         )
 
-    def read_fact(self, name: str) -> str | None:
+    def read_fact(self, fact_name: str) -> str | None:
         """Return a recorded fact (the folder, the destination), or None."""
-        found = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if found is None else str(found[0])
+        database_row = self._database.execute("SELECT value FROM facts WHERE name = ?", (fact_name,)).fetchone()
+        return None if database_row is None else str(database_row[0])
 
     def record_facts(self, **facts: str) -> None:
         """Record facts about the outbox itself."""
@@ -158,27 +167,57 @@ class Outbox:
             self._database.execute("BEGIN IMMEDIATE")
             yield
             self._database.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except sqlite3.Error as error:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
-            raise OutboxUnusable(path=str(self.path), reason=str(exc)) from exc
+            raise OutboxUnusable(path=str(self.path), reason=str(error)) from error
 
 
-def _row_values(row: OutboxRow) -> tuple[object, ...]:
-    mark = row.fingerprint
-    identity = (os.fsencode(row.path), row.key, row.revision, mark.size, mark.mtime_ns, mark.inode, row.sha256.hex)
-    return (*identity, row.state, row.doubtful, row.failures, row.reason, row.owed_at, row.done_at)
+def _row_values(outbox_row: OutboxRow) -> tuple[object, ...]:
+    fingerprint = outbox_row.fingerprint
+    identity_values = (
+        os.fsencode(outbox_row.path),
+        outbox_row.key,
+        outbox_row.revision,
+        fingerprint.size,
+        fingerprint.mtime_ns,
+        fingerprint.inode,
+        outbox_row.sha256.hex,
+    )
+    return (
+        *identity_values,
+        outbox_row.state,
+        outbox_row.doubtful,
+        outbox_row.failures,
+        outbox_row.reason,
+        outbox_row.owed_at,
+        outbox_row.done_at,
+    )
 
 
 def _parse_row(
-    found: tuple[bytes, str, int, int, int, int, str, RowState, int, int, str | None, float, float | None],
+    database_row: tuple[bytes, str, int, int, int, int, str, RowState, int, int, str | None, float, float | None],
 ) -> OutboxRow:
-    path, key, revision, size, mtime_ns, inode, sha256, state, doubtful, failures, reason, owed_at, done_at = found
+    (
+        relative_path,
+        object_key,
+        revision,
+        size_bytes,
+        mtime_ns,
+        inode,
+        sha256,
+        state,
+        doubtful,
+        failures,
+        reason,
+        owed_at,
+        done_at,
+    ) = database_row
     return OutboxRow(
-        path=os.fsdecode(path),
-        key=key,
+        path=os.fsdecode(relative_path),
+        key=object_key,
         revision=revision,
-        fingerprint=Fingerprint(size, mtime_ns, inode),
+        fingerprint=Fingerprint(size_bytes, mtime_ns, inode),
         sha256=Digest(sha256),
         state=state,
         doubtful=bool(doubtful),

@@ -21,14 +21,14 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._free_at = clock()
 
-    def __call__(self, count: int) -> None:
-        """Account for `count` bytes, sleeping until they fit."""
+    def __call__(self, byte_count: int) -> None:
+        """Account for `byte_count` bytes, sleeping until they fit."""
         with self._lock:
-            now = self._clock()
+            now_s = self._clock()
             # Unused time counts for a tenth of a second only, so an idle hour gives no burst.
-            start = max(self._free_at, now - 0.1)
-            self._free_at = start + count / self._rate
-            wait = self._free_at - now
-        if wait > 0:
+            start_s = max(self._free_at, now_s - 0.1)
+            self._free_at = start_s + byte_count / self._rate
+            wait_s = self._free_at - now_s
+        if wait_s > 0:
             # Outside the lock: other threads may book their time meanwhile.
-            self._sleep(wait)
+            self._sleep(wait_s)

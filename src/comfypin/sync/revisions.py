@@ -21,26 +21,34 @@ class RevisionPlanner:
         self.doubtful_paths: frozenset[str] = frozenset()
 
     def next_revision(
-        self, path: str, mark: Fingerprint, digest: Digest, rows: Mapping[str, OutboxRow], *, is_uploading: bool
+        self,
+        relative_path: str,
+        fingerprint: Fingerprint,
+        digest: Digest,
+        changed_rows: Mapping[str, OutboxRow],
+        *,
+        is_uploading: bool,
     ) -> OutboxRow:
-        """Return the row of a file that was hashed; `rows` are changed but not recorded yet."""
-        previous = rows.get(path) or self._outbox.find_row(path)
-        if previous is None:
-            return self._first_revision(path, mark, digest, rows)
-        if previous.sha256 == digest and previous.state != "gone":
-            return replace(previous, fingerprint=mark)  # touched, not changed
-        if self._on_change == "ignore" and previous.state == "done":
-            return replace(previous, fingerprint=mark)
+        """Return the row of a file that was hashed; `changed_rows` are changed but not recorded yet."""
+        previous_row = changed_rows.get(relative_path) or self._outbox.find_row(relative_path)
+        if previous_row is None:
+            return self._first_revision(relative_path, fingerprint, digest, changed_rows)
+        if previous_row.sha256 == digest and previous_row.state != "gone":
+            return replace(previous_row, fingerprint=fingerprint)  # touched, not changed
+        if self._on_change == "ignore" and previous_row.state == "done":
+            return replace(previous_row, fingerprint=fingerprint)
         # One that is on its way may arrive: what comes after it is a revision of its own too.
-        revision = previous.revision + (previous.state == "done" or is_uploading)
-        key = previous.key
+        revision = previous_row.revision + (previous_row.state == "done" or is_uploading)
+        free_key = previous_row.key
         if self._on_change == "version":
-            key = self._free_key(revision_key(object_key(path), revision), path, digest, rows)
+            free_key = self._free_key(
+                revision_key(object_key(relative_path), revision), relative_path, digest, changed_rows
+            )
         return replace(
-            previous,
-            key=key,
+            previous_row,
+            key=free_key,
             revision=revision,
-            fingerprint=mark,
+            fingerprint=fingerprint,
             sha256=digest,
             state="owed",
             failures=0,
@@ -49,18 +57,24 @@ class RevisionPlanner:
             done_at=None,
         )
 
-    def _first_revision(self, path: str, mark: Fingerprint, digest: Digest, rows: Mapping[str, OutboxRow]) -> OutboxRow:
+    def _first_revision(
+        self, relative_path: str, fingerprint: Fingerprint, digest: Digest, changed_rows: Mapping[str, OutboxRow]
+    ) -> OutboxRow:
         return OutboxRow(
-            path=path,
-            key=self._free_key(object_key(path), path, digest, rows),
+            path=relative_path,
+            key=self._free_key(object_key(relative_path), relative_path, digest, changed_rows),
             revision=1,
-            fingerprint=mark,
+            fingerprint=fingerprint,
             sha256=digest,
-            doubtful=path in self.doubtful_paths,
+            doubtful=relative_path in self.doubtful_paths,
             owed_at=time.time(),
         )
 
-    def _free_key(self, key: str, path: str, digest: Digest, rows: Mapping[str, OutboxRow]) -> str:
+    def _free_key(
+        self, wanted_key: str, relative_path: str, digest: Digest, changed_rows: Mapping[str, OutboxRow]
+    ) -> str:
         """Return the key, marked with the digest if another path has it (a file named like a revision, an odd name)."""
-        holder = next((row.path for row in rows.values() if row.key == key), None) or self._outbox.key_holder(key)
-        return key if holder in (None, path) else f"{key}~{digest.hex[:12]}"
+        key_holder = next(
+            (outbox_row.path for outbox_row in changed_rows.values() if outbox_row.key == wanted_key), None
+        ) or self._outbox.key_holder(wanted_key)
+        return wanted_key if key_holder in (None, relative_path) else f"{wanted_key}~{digest.hex[:12]}"

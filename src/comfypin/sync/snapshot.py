@@ -33,72 +33,72 @@ class OutboxSnapshot:
         """Note that something was recorded, so the copy is stale."""
         self._changed = True
 
-    def write_if_due(self, rows: Callable[[], Iterable[OutboxRow]], *, now: bool = False) -> float | None:
+    def write_if_due(self, read_rows: Callable[[], Iterable[OutboxRow]], *, now: bool = False) -> float | None:
         """Write the copy if it is stale and due, or now. Raises `OutboxUnusable`.
 
         Returns when it is due (monotonic seconds), or None while it is up to date.
         """
-        start = self._clock()
+        started_s = self._clock()
         if not self._changed:
             return None
-        if start < self._next_s and not now:
+        if started_s < self._next_s and not now:
             return self._next_s
         try:
-            with atomic_file(self._path) as file:
-                for row in rows():
-                    file.write(_render_row(row))
-        except OSError as exc:
+            with atomic_file(self._path) as snapshot_file:
+                for outbox_row in read_rows():
+                    snapshot_file.write(_render_row(outbox_row))
+        except OSError as error:
             self._next_s = self._clock() + _AT_LEAST_EVERY_S
-            raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
+            raise OutboxUnusable(path=str(self._path), reason=error.strerror or str(error)) from error
         self._changed = False
-        end = self._clock()
-        self._next_s = end + max(_AT_LEAST_EVERY_S, (end - start) * _COST_SHARE)
+        ended_s = self._clock()
+        self._next_s = ended_s + max(_AT_LEAST_EVERY_S, (ended_s - started_s) * _COST_SHARE)
         return None
 
 
-def load_snapshot(path: Path) -> list[OutboxRow]:
+def load_snapshot(snapshot_path: Path) -> list[OutboxRow]:
     """Return the rows of a copy; none if there is no copy yet. Raises `OutboxUnusable`."""
     try:
-        with path.open("rb") as file:
-            return [_parse_row(line) for line in file]
+        with snapshot_path.open("rb") as snapshot_file:
+            return [_parse_row(row_line) for row_line in snapshot_file]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise OutboxUnusable(path=str(path), reason=f"it is not a copy of an outbox ({exc})") from exc
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutboxUnusable(path=str(snapshot_path), reason=f"it is not a copy of an outbox ({error})") from error
 
 
-def _render_row(row: OutboxRow) -> bytes:
-    mark = row.fingerprint
-    values = {
-        "path": row.path,
-        "key": row.key,
-        "revision": row.revision,
-        "mark": [mark.size, mark.mtime_ns, mark.inode],
-        "sha256": row.sha256.hex,
-        "state": row.state,
-        "failures": row.failures,
-        "reason": row.reason,
-        "owed_at": row.owed_at,
-        "done_at": row.done_at,
+def _render_row(outbox_row: OutboxRow) -> bytes:
+    fingerprint = outbox_row.fingerprint
+    row_values = {
+        "path": outbox_row.path,
+        "key": outbox_row.key,
+        "revision": outbox_row.revision,
+        "mark": [fingerprint.size, fingerprint.mtime_ns, fingerprint.inode],
+        "sha256": outbox_row.sha256.hex,
+        "state": outbox_row.state,
+        "failures": outbox_row.failures,
+        "reason": outbox_row.reason,
+        "owed_at": outbox_row.owed_at,
+        "done_at": outbox_row.done_at,
     }
     # ASCII keeps the bytes of names that are no text, as \udcXX escapes.
-    return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(row_values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _parse_row(line: bytes) -> OutboxRow:
-    values = json.loads(line)
-    size, mtime_ns, inode = values["mark"]
+def _parse_row(row_line: bytes) -> OutboxRow:
+    row_values = json.loads(row_line)
+    size_bytes, mtime_ns, inode = row_values["mark"]
     return OutboxRow(
-        path=values["path"],
-        key=values["key"],
-        revision=values["revision"],
-        fingerprint=Fingerprint(size, mtime_ns, inode),
-        sha256=Digest(values["sha256"]),
-        state=values["state"],
+        path=row_values["path"],
+        key=row_values["key"],
+        revision=row_values["revision"],
+        fingerprint=Fingerprint(size_bytes, mtime_ns, inode),
+        sha256=Digest(row_values["sha256"]),
+        state=row_values["state"],
         # What was owed may have been delivered after the copy was made.
-        doubtful=values["state"] == "owed",
-        failures=values["failures"],
-        reason=values["reason"],
-        owed_at=values["owed_at"],
-        done_at=values["done_at"],
+        doubtful=row_values["state"] == "owed",
+        failures=row_values["failures"],
+        reason=row_values["reason"],
+        owed_at=row_values["owed_at"],
+        done_at=row_values["done_at"],
     )

@@ -58,7 +58,7 @@ class Syncer:
 
     def __init__(
         self,
-        root: Path,
+        root_folder: Path,
         store: ObjectStore,
         outbox: Outbox,
         options: SyncOptions,
@@ -66,9 +66,9 @@ class Syncer:
         media_type: Callable[[str], str],
         on_event: Callable[[SyncEvent], None] = lambda _event: None,
     ) -> None:
-        if not root.is_dir():
-            raise FolderMissing(folder=str(root))
-        self._root = str(root)
+        if not root_folder.is_dir():
+            raise FolderMissing(folder=str(root_folder))
+        self._root = str(root_folder)
         self._store = store
         self._outbox = outbox
         self._options = options
@@ -81,12 +81,14 @@ class Syncer:
         # Confirmed files that --delete-after has looked at in this run; one that stays is not hashed at every scan.
         self._removal_tried: dict[str, Fingerprint] = {}
         self._revisions = RevisionPlanner(outbox, options.on_change)
-        self._uploader = Uploader(root, store, self._inbox.put, media_type=media_type, bytes_per_s=options.bytes_per_s)
+        self._uploader = Uploader(
+            root_folder, store, self._inbox.put, media_type=media_type, bytes_per_s=options.bytes_per_s
+        )
         self._scanned = False
         self._is_disk_warned = False
         self._stopping = threading.Event()
         self._deadline: float | None = None
-        self._watch = FolderWatcher(root, self._inbox.put, poll_s=options.poll_s)
+        self._watch = FolderWatcher(root_folder, self._inbox.put, poll_s=options.poll_s)
         self._hashers = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="hash")
         self._uploaders = ThreadPoolExecutor(options.workers, thread_name_prefix="upload")
 
@@ -98,8 +100,8 @@ class Syncer:
 
     def run_sync(self) -> list[OutboxRow]:
         """Sync until stopped (or, once, until all files are delivered); return what is still owed."""
-        for row in self._outbox.owed_rows():
-            self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=0.0)
+        for outbox_row in self._outbox.owed_rows():
+            self._upload_queue.add_upload(outbox_row.path, outbox_row.fingerprint.size, due_s=0.0)
         self._watch.start()
         try:
             while not self._is_finished():
@@ -126,16 +128,16 @@ class Syncer:
 
     def _wait_for_messages(self) -> list[_Message]:
         """Wait for the first message, at most until our own next work is due; return all that are there."""
-        now = time.monotonic()
-        dues = [self._debouncer.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
+        now_s = time.monotonic()
+        due_times = [self._debouncer.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
         if self._upload_queue.running_count < self._options.workers:
-            dues.append(self._upload_queue.next_due_s())
-        due = min((item for item in dues if item is not None), default=None)
+            due_times.append(self._upload_queue.next_due_s())
+        next_due_s = min((due_time for due_time in due_times if due_time is not None), default=None)
         try:
-            first = self._inbox.get(timeout=None if due is None else max(0.0, due - now))
+            first_message = self._inbox.get(timeout=None if next_due_s is None else max(0.0, next_due_s - now_s))
         except queue.Empty:
             return []
-        return [first, *self._pending_messages()]
+        return [first_message, *self._pending_messages()]
 
     def _pending_messages(self) -> list[_Message]:
         messages: list[_Message] = []
@@ -145,38 +147,38 @@ class Syncer:
 
     def _handle_messages(self, messages: Iterable[_Message]) -> None:
         """Handle all messages, record their outcome in one transaction, and only then act on it."""
-        rows: dict[str, OutboxRow] = {}
-        after: list[Callable[[], None]] = []
+        changed_rows: dict[str, OutboxRow] = {}
+        follow_ups: list[Callable[[], None]] = []
         for message in messages:
             match message:
                 case _FileHashed():
-                    self._handle_hashed(message, rows, after)
+                    self._handle_hashed(message, changed_rows, follow_ups)
                 case UploadEnded():
-                    self._handle_upload_end(message, rows, after)
+                    self._handle_upload_end(message, changed_rows, follow_ups)
                 case _StopRequested():
                     if self._deadline is None:
                         self._deadline = time.monotonic() + self._options.grace_s
                         self._hurry_owed()
                 case FileClosed() | FileFound() | ScanEnded() | SyncNotice():
                     self._handle_sighting(message)
-        if rows:
-            save_when_possible(self._outbox, list(rows.values()), self._options, self._stopping, self._on_event)
-            self._record_delivered(rows.values())
-        for act in after:
-            act()
+        if changed_rows:
+            save_when_possible(self._outbox, list(changed_rows.values()), self._options, self._stopping, self._on_event)
+            self._record_delivered(changed_rows.values())
+        for follow_up in follow_ups:
+            follow_up()
 
     def _refresh_copy(self) -> float | None:
         """Update the outbox's copy when it is due; report a failure, and try again later."""
         try:
             return self._outbox.refresh_copy()
-        except OutboxUnusable as exc:
-            self._on_event(SyncNotice(exc.message))
+        except OutboxUnusable as error:
+            self._on_event(SyncNotice(error.message))
             return self._outbox.refresh_copy()  # when it is due again
 
-    def _record_delivered(self, rows: Iterable[OutboxRow]) -> None:
-        delivered = [row for row in rows if row.state == "done"]
-        if self._options.manifest is not None and delivered:
-            self._options.manifest.record_batch(delivered)
+    def _record_delivered(self, changed_rows: Iterable[OutboxRow]) -> None:
+        delivered_rows = [outbox_row for outbox_row in changed_rows if outbox_row.state == "done"]
+        if self._options.manifest is not None and delivered_rows:
+            self._options.manifest.record_batch(delivered_rows)
         if not self._is_disk_warned and free_bytes(Path(self._root)) < _NEARLY_FULL_BYTES:
             self._is_disk_warned = True
             self._on_event(
@@ -185,179 +187,208 @@ class Syncer:
 
     def _copy_manifest(self, *, now: bool = False) -> float | None:
         """Copy the manifest when it is due; report a failure, and try again with the next batch."""
-        manifest = self._options.manifest
-        if manifest is None:
+        delivery_log = self._options.manifest
+        if delivery_log is None:
             return None
         try:
-            manifest.copy_to_store(self._store, now=now)
-        except (StorageError, OutboxUnusable) as exc:
-            self._on_event(SyncNotice(f"The manifest could not be copied: {exc.message}"))
-        return manifest.due_s()
+            delivery_log.copy_to_store(self._store, now=now)
+        except (StorageError, OutboxUnusable) as error:
+            self._on_event(SyncNotice(f"The manifest could not be copied: {error.message}"))
+        return delivery_log.due_s()
 
     def _start_due_work(self) -> None:
         """Start whatever is due: hash files that have settled, and upload while there are free workers."""
-        now = time.monotonic()
-        for path in self._debouncer.due_paths(now):
-            self._consider_file(path, now)
-        while (taken := self._upload_queue.take_next(now)) is not None:
-            row = self._outbox.find_row(taken)
-            if row is None or row.state != "owed":
-                self._upload_queue.release_path(taken)
+        now_s = time.monotonic()
+        for relative_path in self._debouncer.due_paths(now_s):
+            self._consider_file(relative_path, now_s)
+        while (next_path := self._upload_queue.take_next(now_s)) is not None:
+            outbox_row = self._outbox.find_row(next_path)
+            if outbox_row is None or outbox_row.state != "owed":
+                self._upload_queue.release_path(next_path)
                 continue
-            self._uploaders.submit(self._uploader.upload_file, row)
+            self._uploaders.submit(self._uploader.upload_file, outbox_row)
 
     def _hurry_owed(self) -> None:
         """Order uploads by size and end their back-off: there may be no next time."""
         # Small files first: most files are safe soonest.
-        smallest_first = sorted(self._outbox.owed_rows(), key=lambda row: row.fingerprint.size)
+        smallest_first = sorted(self._outbox.owed_rows(), key=lambda outbox_row: outbox_row.fingerprint.size)
         self._upload_queue = self._upload_queue.reorder_uploads(
-            [row.path for row in smallest_first], due_s=time.monotonic()
+            [outbox_row.path for outbox_row in smallest_first], due_s=time.monotonic()
         )
         self._debouncer.hurry_all(time.monotonic())
 
     # -- sightings -----------------------------------------------------------------------------------------------------
 
     def _handle_sighting(self, sighting: Sighting) -> None:
-        now = time.monotonic()
+        now_s = time.monotonic()
         match sighting:
-            case FileClosed(path):
-                if self._options.filter.takes_path(path):
-                    self._removal_tried.pop(path, None)
-                    self._debouncer.note_closed(path, now)
-            case FileFound(path, mark):
-                self._handle_found(path, mark, now)
-            case ScanEnded(first):
+            case FileClosed(relative_path):
+                if self._options.filter.takes_path(relative_path):
+                    self._removal_tried.pop(relative_path, None)
+                    self._debouncer.note_closed(relative_path, now_s)
+            case FileFound(relative_path, fingerprint):
+                self._handle_found(relative_path, fingerprint, now_s)
+            case ScanEnded(is_first):
                 self._scanned = True
-                if first:
+                if is_first:
                     self._on_event(WatchStarted(len(self._debouncer)))
-                if first and self._outbox.is_new:
+                if is_first and self._outbox.is_new:
                     # Without an outbox, what lies here may be in the store already; what comes from now on is not.
                     self._revisions.doubtful_paths = frozenset(self._debouncer.waiting_paths())
             case SyncNotice():
                 self._on_event(sighting)
 
-    def _handle_found(self, path: str, mark: Fingerprint, now: float) -> None:
-        if self._options.delete_after and is_set_aside(path):
-            self._finish_removal(path, mark)
-        elif not self._options.filter.takes_path(path):
+    def _handle_found(self, relative_path: str, fingerprint: Fingerprint, now_s: float) -> None:
+        if self._options.delete_after and is_set_aside(relative_path):
+            self._finish_removal(relative_path, fingerprint)
+        elif not self._options.filter.takes_path(relative_path):
             return
-        elif self._outbox.known_fingerprint(path) == mark:
-            self._remove_confirmed(path, mark)
+        elif self._outbox.known_fingerprint(relative_path) == fingerprint:
+            self._remove_confirmed(relative_path, fingerprint)
         else:
-            self._debouncer.note_found(path, mark, now)
+            self._debouncer.note_found(relative_path, fingerprint, now_s)
 
-    def _remove_confirmed(self, path: str, mark: Fingerprint) -> None:
+    def _remove_confirmed(self, relative_path: str, fingerprint: Fingerprint) -> None:
         """Hash a file that an earlier run delivered and left here, to remove it if it is still what was confirmed."""
-        if not self._options.delete_after or path in self._hashing or self._removal_tried.get(path) == mark:
+        if (
+            not self._options.delete_after
+            or relative_path in self._hashing
+            or self._removal_tried.get(relative_path) == fingerprint
+        ):
             return
-        row = self._outbox.find_row(path)
-        if row is not None and row.state == "done":
-            self._removal_tried[path] = mark
-            self._hashing[path] = False
-            self._hashers.submit(self._hash_file, path, mark)
+        outbox_row = self._outbox.find_row(relative_path)
+        if outbox_row is not None and outbox_row.state == "done":
+            self._removal_tried[relative_path] = fingerprint
+            self._hashing[relative_path] = False
+            self._hashers.submit(self._hash_file, relative_path, fingerprint)
 
-    def _finish_removal(self, path: str, mark: Fingerprint) -> None:
+    def _finish_removal(self, relative_path: str, fingerprint: Fingerprint) -> None:
         """Remove a file that a killed run had set aside, if the outbox has confirmed exactly that file."""
-        if self._removal_tried.get(path) == mark:
+        if self._removal_tried.get(relative_path) == fingerprint:
             return
-        self._removal_tried[path] = mark
-        digests = self._outbox.confirmed_digests(mark)
-        if digests and (reason := finish_removal(self._root, path, mark, digests)) is not None:
-            self._on_event(SyncNotice(f"{path} was set aside for removal, but was kept: {reason}."))
+        self._removal_tried[relative_path] = fingerprint
+        confirmed_digests = self._outbox.confirmed_digests(fingerprint)
+        if (
+            confirmed_digests
+            and (kept_reason := finish_removal(self._root, relative_path, fingerprint, confirmed_digests)) is not None
+        ):
+            self._on_event(SyncNotice(f"{relative_path} was set aside for removal, but was kept: {kept_reason}."))
 
-    def _consider_file(self, path: str, now: float) -> None:
+    def _consider_file(self, relative_path: str, now_s: float) -> None:
         """Hash a file whose time has come, unless it is gone, still changing, or being hashed."""
-        mark = read_fingerprint(self._root, path)
-        if mark is None:
-            self._debouncer.forget_path(path)
-        elif self._outbox.known_fingerprint(path) == mark:
-            self._debouncer.forget_path(path)
-            self._remove_confirmed(path, mark)
-        elif path in self._hashing:
-            self._hashing[path] = True
-            self._debouncer.forget_path(path)
-        elif not self._debouncer.has_settled(path, mark, now) or is_being_written(self._root, path):
-            self._debouncer.wait_longer(path, mark, now)
+        fingerprint = read_fingerprint(self._root, relative_path)
+        if fingerprint is None:
+            self._debouncer.forget_path(relative_path)
+        elif self._outbox.known_fingerprint(relative_path) == fingerprint:
+            self._debouncer.forget_path(relative_path)
+            self._remove_confirmed(relative_path, fingerprint)
+        elif relative_path in self._hashing:
+            self._hashing[relative_path] = True
+            self._debouncer.forget_path(relative_path)
+        elif not self._debouncer.has_settled(relative_path, fingerprint, now_s) or is_being_written(
+            self._root, relative_path
+        ):
+            self._debouncer.wait_longer(relative_path, fingerprint, now_s)
         else:
-            self._debouncer.forget_path(path)
-            self._hashing[path] = False
-            self._hashers.submit(self._hash_file, path, mark)
+            self._debouncer.forget_path(relative_path)
+            self._hashing[relative_path] = False
+            self._hashers.submit(self._hash_file, relative_path, fingerprint)
 
-    def _hash_file(self, path: str, mark: Fingerprint) -> None:
+    def _hash_file(self, relative_path: str, fingerprint: Fingerprint) -> None:
         digest: Digest | None = None
         try:
-            digest = Digest.of_file(Path(self._root, path))
+            digest = Digest.of_file(Path(self._root, relative_path))
         except OSError:
             pass  # gone, or closed to us; the next scan sees what is there then
-        self._inbox.put(_FileHashed(path, mark, digest if read_fingerprint(self._root, path) == mark else None))
+        self._inbox.put(
+            _FileHashed(
+                relative_path,
+                fingerprint,
+                digest if read_fingerprint(self._root, relative_path) == fingerprint else None,
+            )
+        )
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _handle_hashed(self, hashed: _FileHashed, rows: dict[str, OutboxRow], after: list[Callable[[], None]]) -> None:
-        path = hashed.path
-        seen_again = self._hashing.pop(path)
-        if hashed.digest is None or seen_again:
+    def _handle_hashed(
+        self, hashed_file: _FileHashed, changed_rows: dict[str, OutboxRow], follow_ups: list[Callable[[], None]]
+    ) -> None:
+        relative_path = hashed_file.path
+        seen_again = self._hashing.pop(relative_path)
+        if hashed_file.digest is None or seen_again:
             # It changed while it was read: its time begins anew.
-            if (mark := read_fingerprint(self._root, path)) is not None:
-                self._debouncer.note_found(path, mark, time.monotonic())
+            if (fingerprint := read_fingerprint(self._root, relative_path)) is not None:
+                self._debouncer.note_found(relative_path, fingerprint, time.monotonic())
             return
-        is_uploading = self._upload_queue.is_busy(path)
-        row = self._revisions.next_revision(path, hashed.fingerprint, hashed.digest, rows, is_uploading=is_uploading)
-        rows[path] = row
-        if row.state == "owed":
-            after.append(lambda: self._queue_upload(row))
-        elif self._options.delete_after and row.sha256 == hashed.digest:
+        is_uploading = self._upload_queue.is_busy(relative_path)
+        outbox_row = self._revisions.next_revision(
+            relative_path, hashed_file.fingerprint, hashed_file.digest, changed_rows, is_uploading=is_uploading
+        )
+        changed_rows[relative_path] = outbox_row
+        if outbox_row.state == "owed":
+            follow_ups.append(lambda: self._queue_upload(outbox_row))
+        elif self._options.delete_after and outbox_row.sha256 == hashed_file.digest:
             # With `--on-change ignore` the row may stand for bytes that are not the ones in the bucket.
-            after.append(lambda: self._delete_local(row))
+            follow_ups.append(lambda: self._delete_local(outbox_row))
 
-    def _queue_upload(self, row: OutboxRow) -> None:
+    def _queue_upload(self, outbox_row: OutboxRow) -> None:
         # While an older revision is on its way this one waits; the end of that upload brings it up.
-        if not self._upload_queue.is_busy(row.path):
-            self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=time.monotonic())
+        if not self._upload_queue.is_busy(outbox_row.path):
+            self._upload_queue.add_upload(outbox_row.path, outbox_row.fingerprint.size, due_s=time.monotonic())
 
     def _handle_upload_end(
-        self, uploaded: UploadEnded, rows: dict[str, OutboxRow], after: list[Callable[[], None]]
+        self, upload_end: UploadEnded, changed_rows: dict[str, OutboxRow], follow_ups: list[Callable[[], None]]
     ) -> None:
-        row = uploaded.row
-        self._upload_queue.release_path(row.path)
-        current = rows.get(row.path) or self._outbox.find_row(row.path)
-        if current is None or current.sha256 != row.sha256 or current.revision != row.revision:
+        outbox_row = upload_end.row
+        self._upload_queue.release_path(outbox_row.path)
+        current_row = changed_rows.get(outbox_row.path) or self._outbox.find_row(outbox_row.path)
+        if (
+            current_row is None
+            or current_row.sha256 != outbox_row.sha256
+            or current_row.revision != outbox_row.revision
+        ):
             # A newer revision is owed; it was held back while this one was on its way.
-            if current is not None and current.state == "owed":
-                after.append(lambda: self._queue_upload(current))
+            if current_row is not None and current_row.state == "owed":
+                follow_ups.append(lambda: self._queue_upload(current_row))
             return
-        now_there = read_fingerprint(self._root, row.path)
-        if uploaded.failure is None and (not uploaded.sent or now_there in (row.fingerprint, None)):
-            done = replace(current, state="done", doubtful=False, reason=None, done_at=time.time())
-            rows[row.path] = done
-            after.append(lambda: self._on_event(Delivered(done, uploaded.sent)))
+        current_fingerprint = read_fingerprint(self._root, outbox_row.path)
+        if upload_end.failure is None and (
+            not upload_end.sent or current_fingerprint in (outbox_row.fingerprint, None)
+        ):
+            delivered_row = replace(current_row, state="done", doubtful=False, reason=None, done_at=time.time())
+            changed_rows[outbox_row.path] = delivered_row
+            follow_ups.append(lambda: self._on_event(Delivered(delivered_row, upload_end.sent)))
             if self._options.delete_after:
-                after.append(lambda: self._delete_local(done))
-        elif now_there is None:
+                follow_ups.append(lambda: self._delete_local(delivered_row))
+        elif current_fingerprint is None:
             # The file is gone: nobody can deliver it any more.
-            rows[row.path] = replace(row, state="gone", reason="deleted before it was delivered")
-            after.append(lambda: self._on_event(SyncNotice(f"{row.path} was deleted before it was delivered.")))
+            changed_rows[outbox_row.path] = replace(outbox_row, state="gone", reason="deleted before it was delivered")
+            follow_ups.append(
+                lambda: self._on_event(SyncNotice(f"{outbox_row.path} was deleted before it was delivered."))
+            )
         else:
-            self._retry_later(row, uploaded.failure, now_there, rows, after)
+            self._retry_later(outbox_row, upload_end.failure, current_fingerprint, changed_rows, follow_ups)
 
     def _retry_later(
         self,
-        row: OutboxRow,
-        failure: ComfypinError | None,
-        now_there: Fingerprint,
-        rows: dict[str, OutboxRow],
-        after: list[Callable[[], None]],
+        outbox_row: OutboxRow,
+        upload_error: ComfypinError | None,
+        current_fingerprint: Fingerprint,
+        changed_rows: dict[str, OutboxRow],
+        follow_ups: list[Callable[[], None]],
     ) -> None:
-        if now_there != row.fingerprint:
-            self._debouncer.note_found(row.path, now_there, time.monotonic())
-        reason = failure.message if failure is not None else "it changed during the upload"
-        failed = replace(row, failures=row.failures + 1, reason=reason)
-        rows[row.path] = failed
-        delay_s = self._options.retry_policy.delay_s(failed.failures) or 0.0
+        if current_fingerprint != outbox_row.fingerprint:
+            self._debouncer.note_found(outbox_row.path, current_fingerprint, time.monotonic())
+        failure_reason = upload_error.message if upload_error is not None else "it changed during the upload"
+        failed_row = replace(outbox_row, failures=outbox_row.failures + 1, reason=failure_reason)
+        changed_rows[outbox_row.path] = failed_row
+        delay_s = self._options.retry_policy.delay_s(failed_row.failures) or 0.0
         due_s = time.monotonic() + delay_s
-        after.append(lambda: self._upload_queue.add_upload(row.path, row.fingerprint.size, due_s=due_s))
-        after.append(lambda: self._on_event(UploadFailed(failed, delay_s)))
+        follow_ups.append(
+            lambda: self._upload_queue.add_upload(outbox_row.path, outbox_row.fingerprint.size, due_s=due_s)
+        )
+        follow_ups.append(lambda: self._on_event(UploadFailed(failed_row, delay_s)))
 
-    def _delete_local(self, row: OutboxRow) -> None:
-        if (reason := remove_unchanged(self._root, row.path, row.fingerprint)) is not None:
-            self._on_event(SyncNotice(f"{row.path} is delivered, but was kept here: {reason}."))
+    def _delete_local(self, outbox_row: OutboxRow) -> None:
+        if (kept_reason := remove_unchanged(self._root, outbox_row.path, outbox_row.fingerprint)) is not None:
+            self._on_event(SyncNotice(f"{outbox_row.path} is delivered, but was kept here: {kept_reason}."))

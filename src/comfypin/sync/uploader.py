@@ -26,56 +26,56 @@ class Uploader:
 
     def __init__(
         self,
-        root: Path,
+        root_folder: Path,
         store: ObjectStore,
         report: Callable[[UploadEnded], None],
         *,
         media_type: Callable[[str], str],
         bytes_per_s: float | None,
     ) -> None:
-        self._root = str(root)
+        self._root = str(root_folder)
         self._store = store
         self._report = report
         self._media_type = media_type
         self._rate_limiter = RateLimiter(bytes_per_s) if bytes_per_s else None
         self._absent_count = 0
 
-    def upload_file(self, row: OutboxRow) -> None:
+    def upload_file(self, outbox_row: OutboxRow) -> None:
         """Upload unless it is there already, and report the outcome, whatever it is."""
-        failure: ComfypinError | None = None
-        sent = False
+        upload_error: ComfypinError | None = None
+        is_sent = False
         try:
-            if not (row.doubtful and self._absent_count < _ABSENT_PROBES and self._is_delivered(row)):
-                sent = True
-                self._store.put(row.key, self._make_payload(row))
-        except ComfypinError as exc:
-            failure = exc
-        except OSError as exc:
-            failure = ComfypinError(f"{row.path} cannot be read: {exc.strerror or exc}")
+            if not (outbox_row.doubtful and self._absent_count < _ABSENT_PROBES and self._is_delivered(outbox_row)):
+                is_sent = True
+                self._store.put(outbox_row.key, self._make_payload(outbox_row))
+        except ComfypinError as error:
+            upload_error = error
+        except OSError as error:
+            upload_error = ComfypinError(f"{outbox_row.path} cannot be read: {error.strerror or error}")
         # Even for a bug the row must be released, or the syncer would wait for this upload for ever.
-        except BaseException as exc:
-            failure = ComfypinError(f"unexpected {type(exc).__name__}: {exc}")
-            self._report(UploadEnded(row, sent, failure))
+        except BaseException as error:
+            upload_error = ComfypinError(f"unexpected {type(error).__name__}: {error}")
+            self._report(UploadEnded(outbox_row, is_sent, upload_error))
             raise
-        self._report(UploadEnded(row, sent, failure))
+        self._report(UploadEnded(outbox_row, is_sent, upload_error))
 
-    def _is_delivered(self, row: OutboxRow) -> bool:
-        found = self._store.head(row.key)
+    def _is_delivered(self, outbox_row: OutboxRow) -> bool:
+        stored_object = self._store.head(outbox_row.key)
         is_same = (
-            found is not None
-            and found.size_bytes == row.fingerprint.size
-            and found.metadata.get("sha256") == row.sha256.hex
+            stored_object is not None
+            and stored_object.size_bytes == outbox_row.fingerprint.size
+            and stored_object.metadata.get("sha256") == outbox_row.sha256.hex
         )
-        self._absent_count = 0 if found is not None else self._absent_count + 1
+        self._absent_count = 0 if stored_object is not None else self._absent_count + 1
         return is_same
 
-    def _make_payload(self, row: OutboxRow) -> Payload:
+    def _make_payload(self, outbox_row: OutboxRow) -> Payload:
         return Payload(
-            path=Path(self._root, row.path),
-            size_bytes=row.fingerprint.size,
-            sha256=row.sha256,
-            media_type=self._media_type(row.path),
+            path=Path(self._root, outbox_row.path),
+            size_bytes=outbox_row.fingerprint.size,
+            sha256=outbox_row.sha256,
+            media_type=self._media_type(outbox_row.path),
             # Lets a later HEAD recognise the object, since an ETag is no content digest for large ones.
-            metadata={"sha256": row.sha256.hex},
+            metadata={"sha256": outbox_row.sha256.hex},
             pace=self._rate_limiter,
         )

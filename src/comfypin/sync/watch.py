@@ -77,8 +77,8 @@ Sighting = FileClosed | FileFound | ScanEnded | SyncNotice
 class FolderWatcher:
     """Reports every sighting from its own thread until `stop`."""
 
-    def __init__(self, root: Path, tell: Callable[[Sighting], None], *, poll_s: float = _POLL_S) -> None:
-        self._root = os.fspath(root)
+    def __init__(self, root_folder: Path, tell: Callable[[Sighting], None], *, poll_s: float = _POLL_S) -> None:
+        self._root = os.fspath(root_folder)
         self._report = tell
         self._poll_s = poll_s
         self._folders: dict[int, str] = {}
@@ -119,36 +119,38 @@ class FolderWatcher:
 
     def _watch_events(self) -> None:
         # Not `select.select`, which fails for descriptors above 1023.
-        poll = select.poll()
-        poll.register(self._wake_out, select.POLLIN)
+        file_poll = select.poll()
+        file_poll.register(self._wake_out, select.POLLIN)
         if self._inotify is not None:
-            poll.register(self._inotify, select.POLLIN)
-        next_poll = time.monotonic() + self._poll_s
-        next_reconcile = time.monotonic() + _RECONCILE_S
+            file_poll.register(self._inotify, select.POLLIN)
+        next_poll_s = time.monotonic() + self._poll_s
+        next_reconcile_s = time.monotonic() + _RECONCILE_S
         while True:
-            due = min(next_reconcile, next_poll) if self._polled else next_reconcile
-            ready = {descriptor for descriptor, _ in poll.poll(max(0.0, due - time.monotonic()) * 1000)}
-            if self._wake_out in ready:
+            next_due_s = min(next_reconcile_s, next_poll_s) if self._polled else next_reconcile_s
+            ready_descriptors = {
+                descriptor for descriptor, _ in file_poll.poll(max(0.0, next_due_s - time.monotonic()) * 1000)
+            }
+            if self._wake_out in ready_descriptors:
                 return
-            if self._inotify is not None and self._inotify.fileno() in ready:
+            if self._inotify is not None and self._inotify.fileno() in ready_descriptors:
                 self._drain_events(self._inotify)
-            now = time.monotonic()
-            if self._polled and now >= next_poll:
-                for folder in sorted(self._polled):
-                    self._scan_tree(folder)
+            now_s = time.monotonic()
+            if self._polled and now_s >= next_poll_s:
+                for subfolder in sorted(self._polled):
+                    self._scan_tree(subfolder)
                 self._report(ScanEnded(first=False))
-                next_poll = time.monotonic() + self._poll_s
-            if now >= next_reconcile:
+                next_poll_s = time.monotonic() + self._poll_s
+            if now_s >= next_reconcile_s:
                 self._watch_tree("")
-                next_reconcile = time.monotonic() + _RECONCILE_S
+                next_reconcile_s = time.monotonic() + _RECONCILE_S
 
     def _drain_events(self, inotify: INotify) -> None:
-        while events := inotify.read(timeout=0):
-            for event in events:
-                self._handle_event(event)
+        while inotify_events := inotify.read(timeout=0):
+            for inotify_event in inotify_events:
+                self._handle_event(inotify_event)
 
-    def _handle_event(self, event: Event) -> None:
-        if event.mask & flags.Q_OVERFLOW:
+    def _handle_event(self, inotify_event: Event) -> None:
+        if inotify_event.mask & flags.Q_OVERFLOW:
             self._warn_once(
                 "overflow",
                 "More changed than the kernel could queue, so the whole folder is scanned again. "
@@ -156,84 +158,86 @@ class FolderWatcher:
             )
             self._watch_tree("")
             return
-        folder = self._folders.get(event.wd)
-        if event.mask & flags.IGNORED:
-            self._folders.pop(event.wd, None)
-            if folder == "":
+        subfolder = self._folders.get(inotify_event.wd)
+        if inotify_event.mask & flags.IGNORED:
+            self._folders.pop(inotify_event.wd, None)
+            if subfolder == "":
                 self._await_root()
             return
-        if folder is None or event.mask & flags.DELETE_SELF:
+        if subfolder is None or inotify_event.mask & flags.DELETE_SELF:
             return
-        path = f"{folder}/{event.name}" if folder else event.name
-        if event.mask & flags.ISDIR:
-            if event.mask & (flags.CREATE | flags.MOVED_TO):
-                self._watch_tree(path)
-            elif event.mask & flags.MOVED_FROM:
-                self._forget_tree(path)
-        elif event.mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
-            self._report(FileClosed(path))
-        elif event.mask & flags.CREATE:
+        relative_path = f"{subfolder}/{inotify_event.name}" if subfolder else inotify_event.name
+        if inotify_event.mask & flags.ISDIR:
+            if inotify_event.mask & (flags.CREATE | flags.MOVED_TO):
+                self._watch_tree(relative_path)
+            elif inotify_event.mask & flags.MOVED_FROM:
+                self._forget_tree(relative_path)
+        elif inotify_event.mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
+            self._report(FileClosed(relative_path))
+        elif inotify_event.mask & flags.CREATE:
             # A file linked into place has no close event of its own.
-            self._report_file(path)
+            self._report_file(relative_path)
 
-    def _report_file(self, path: str) -> None:
-        if (mark := read_fingerprint(self._root, path)) is not None:
-            self._report(FileFound(path, mark))
+    def _report_file(self, relative_path: str) -> None:
+        if (fingerprint := read_fingerprint(self._root, relative_path)) is not None:
+            self._report(FileFound(relative_path, fingerprint))
 
-    def _watch_tree(self, relative: str) -> None:
+    def _watch_tree(self, top_folder: str) -> None:
         """Watch a folder and all below it, each before it is scanned: what is written in between is seen twice."""
-        for folder in walk_folders(self._root, relative):
-            self._add_watch(folder)
-            for path, mark in list_files(self._root, folder):
-                self._report(FileFound(path, mark))
+        for subfolder in walk_folders(self._root, top_folder):
+            self._add_watch(subfolder)
+            for relative_path, fingerprint in list_files(self._root, subfolder):
+                self._report(FileFound(relative_path, fingerprint))
 
-    def _scan_tree(self, relative: str) -> None:
-        for folder in walk_folders(self._root, relative):
-            for path, mark in list_files(self._root, folder):
-                self._report(FileFound(path, mark))
+    def _scan_tree(self, top_folder: str) -> None:
+        for subfolder in walk_folders(self._root, top_folder):
+            for relative_path, fingerprint in list_files(self._root, subfolder):
+                self._report(FileFound(relative_path, fingerprint))
 
-    def _add_watch(self, folder: str) -> None:
-        if self._inotify is None or folder in self._polled:
-            self._polled.add("" if self._inotify is None else folder)
+    def _add_watch(self, subfolder: str) -> None:
+        if self._inotify is None or subfolder in self._polled:
+            self._polled.add("" if self._inotify is None else subfolder)
             return
         try:
-            watch = self._inotify.add_watch(os.path.join(self._root, folder), _WATCHED)
+            watch_id = self._inotify.add_watch(os.path.join(self._root, subfolder), _WATCHED)
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 return  # gone again, or closed to us; its parent tells when that changes
             self._warn_exhausted(_EXHAUSTED[error.errno])
-            self._polled.add(folder)
+            self._polled.add(subfolder)
         else:
-            self._folders[watch] = folder
+            self._folders[watch_id] = subfolder
 
-    def _forget_tree(self, relative: str) -> None:
+    def _forget_tree(self, moved_folder: str) -> None:
         """Drop the watches of a folder that was moved away: its files are elsewhere now."""
-        inside = [
-            watch for watch, folder in self._folders.items() if folder == relative or folder.startswith(f"{relative}/")
+        moved_watches = [
+            watch_id
+            for watch_id, subfolder in self._folders.items()
+            if subfolder == moved_folder or subfolder.startswith(f"{moved_folder}/")
         ]
-        for watch in inside:
-            del self._folders[watch]
+        for watch_id in moved_watches:
+            del self._folders[watch_id]
             if self._inotify is not None:
                 with contextlib.suppress(OSError):  # it went with its folder already
-                    self._inotify.rm_watch(watch)
+                    self._inotify.rm_watch(watch_id)
 
     def _await_root(self) -> None:
         self._warn_once("gone", f"{self._root} is gone; it will be watched again when it is back.")
         while not Path(self._root).is_dir():
-            ready, _, _ = select.select([self._wake_out], [], [], _MISSING_POLL_S)
-            if ready:
+            ready_descriptors, _, _ = select.select([self._wake_out], [], [], _MISSING_POLL_S)
+            if ready_descriptors:
                 return
         self._warned.discard("gone")
         self._watch_tree("")
 
-    def _warn_exhausted(self, setting: str) -> None:
+    def _warn_exhausted(self, sysctl_name: str) -> None:
         self._warn_once(
-            setting,
-            f"{setting} is used up; the rest of the folder is scanned every {self._poll_s:g} s instead. "
-            f"Raise it: sysctl {setting}=524288",
+            sysctl_name,
+            f"{sysctl_name} is used up; the rest of the folder is scanned every {self._poll_s:g} s instead. "
+            f"Raise it: sysctl {sysctl_name}=524288",
         )
 
-    def _warn_once(self, subject: str, text: str) -> None:
-        if subject not in self._warned:
-            self._warned.add(subject)
-            self._report(SyncNotice(text))
+    def _warn_once(self, warning_key: str, notice_text: str) -> None:
+        if warning_key not in self._warned:
+            self._warned.add(warning_key)
+            self._report(SyncNotice(notice_text))

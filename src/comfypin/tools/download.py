@@ -26,23 +26,23 @@ MAX_TEXT_BYTES = 64 << 20
 
 
 def download_file(
-    url: str, path: Path, allowed: Collection[Digest] = (), *, proxies: "Proxies | None" = None
+    url: str, target_path: Path, allowed_digests: Collection[Digest] = (), *, proxies: "Proxies | None" = None
 ) -> Digest:
-    """Download a file to `path`, and return its digest, which is one of `allowed` if there are any.
+    """Download a file to `target_path`, and return its digest, which is one of `allowed_digests` if there are any.
 
     Raises `DownloadFailed`, or `DownloadWrong`; then nothing is written.
     """
 
-    def write_pieces(pieces: Iterable[bytes]) -> Digest:
+    def write_pieces(content_pieces: Iterable[bytes]) -> Digest:
         hasher = hashlib.sha256()
         # Not durable: after a power cut the file is downloaded again, since it is checked by digest.
-        with atomic_file(path, durable=False) as file:
-            for piece in pieces:
-                hasher.update(piece)
-                file.write(piece)
+        with atomic_file(target_path, durable=False) as target_file:
+            for content_piece in content_pieces:
+                hasher.update(content_piece)
+                target_file.write(content_piece)
             digest = Digest(hasher.hexdigest())
-            if allowed and digest not in allowed:
-                expected = " or ".join(item.hex for item in allowed)
+            if allowed_digests and digest not in allowed_digests:
+                expected = " or ".join(allowed_digest.hex for allowed_digest in allowed_digests)
                 raise DownloadWrong(url=_hide_secrets(url), expected=expected, actual=digest.hex)
         return digest
 
@@ -52,15 +52,15 @@ def download_file(
 def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
     """Return a small file as a whole. Raises `DownloadFailed`."""
 
-    def collect_pieces(pieces: Iterable[bytes]) -> bytes:
-        data = bytearray()
-        for piece in pieces:
-            data += piece
-            if len(data) > MAX_TEXT_BYTES:
+    def collect_pieces(content_pieces: Iterable[bytes]) -> bytes:
+        content = bytearray()
+        for content_piece in content_pieces:
+            content += content_piece
+            if len(content) > MAX_TEXT_BYTES:
                 raise DownloadFailed(
                     url=_hide_secrets(url), reason=f"the response is larger than {MAX_TEXT_BYTES >> 20} MiB"
                 )
-        return bytes(data)
+        return bytes(content)
 
     return _consume_url(url, collect_pieces, proxies)
 
@@ -74,25 +74,25 @@ def _consume_url(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Pr
     from comfypin.http.patient import flowing, read_patiently
     from comfypin.http.proxies import Proxies
 
-    client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
+    http_client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
     try:
-        return read_patiently(client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
+        return read_patiently(http_client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
     except HttpError as error:
         raise DownloadFailed(url=_hide_secrets(url), reason=error.reason) from error
     finally:
-        client.close()
+        http_client.close()
 
 
 def _read_local_pieces(url: str) -> Iterator[bytes]:
     try:
-        with Path(urllib.request.url2pathname(urlsplit(url).path)).open("rb") as file:
-            while piece := file.read(CHUNK_BYTES):
-                yield piece
+        with Path(urllib.request.url2pathname(urlsplit(url).path)).open("rb") as local_file:
+            while content_piece := local_file.read(CHUNK_BYTES):
+                yield content_piece
     except OSError as error:
         raise DownloadFailed(url=url, reason=error.strerror or os.strerror(error.errno or 0)) from error
 
 
 def _hide_secrets(url: str) -> str:
     """Return the address without what may be secret in it: user, password, query."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    url_parts = urlsplit(url)
+    return url_parts._replace(netloc=url_parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -53,265 +53,310 @@ class CommitSource:
     bundles: Path | None = None
     offline: bool = False
 
-    def obtain_repository(self, repo: str, commit: str) -> Path:
+    def obtain_repository(self, repository: str, commit_id: str) -> Path:
         """Return a bare repository with the commit. Raises `RepoUnreachable`, `CommitMissing` or `CommitNotHere`."""
-        kept = self.cache / f"{commit}.git"
-        if kept.is_dir():
-            return kept
+        bare_repository = self.cache / f"{commit_id}.git"
+        if bare_repository.is_dir():
+            return bare_repository
         # A bundle before the network: a vendor folder must give the same result without one.
-        bundle = self.bundles / f"{commit}.bundle" if self.bundles else None
-        if bundle is not None and not bundle.is_file():
-            bundle = None
-        if bundle is None and self.offline:
-            searched = tuple(str(place) for place in (self.cache, self.bundles) if place)
-            raise CommitNotHere(repo=hide_credentials(repo), commit=commit, searched=searched)
+        bundle_path = self.bundles / f"{commit_id}.bundle" if self.bundles else None
+        if bundle_path is not None and not bundle_path.is_file():
+            bundle_path = None
+        if bundle_path is None and self.offline:
+            searched = tuple(str(searched_folder) for searched_folder in (self.cache, self.bundles) if searched_folder)
+            raise CommitNotHere(repo=hide_credentials(repository), commit=commit_id, searched=searched)
         self.cache.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self.cache)
         temporary = self.cache / f".tmp-{process_token()}"
         try:
             run_git(["init", "--quiet", "--bare", temporary], cwd=self.cache)
-            if bundle is not None:
-                _fetch_from_bundle(temporary, bundle, repo, commit)
+            if bundle_path is not None:
+                _fetch_from_bundle(temporary, bundle_path, repository, commit_id)
             else:
-                _fetch_commit(temporary, repo, commit)
+                _fetch_commit(temporary, repository, commit_id)
             # A rename onto a folder that is not empty fails, so the first of two processes wins.
             with contextlib.suppress(OSError):  # somebody else was faster, with the same commit
-                temporary.rename(kept)
+                temporary.rename(bare_repository)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return kept
+        return bare_repository
 
 
-def write_commit(commits: CommitSource, repo: str, commit: str, folder: Path) -> None:
+def write_commit(commit_source: CommitSource, repository: str, commit_id: str, target_folder: Path) -> None:
     """Write all files of a commit, and of its submodules, into a folder that does not exist yet.
 
     Raises what `Commits.obtain_repository` raises, `TreeIncomplete` and `TreeRefused`.
     """
-    kept = commits.obtain_repository(repo, commit)
-    entries = list_tree(kept, commit)
-    for entry in entries:
+    bare_repository = commit_source.obtain_repository(repository, commit_id)
+    tree_entries = list_tree(bare_repository, commit_id)
+    for tree_entry in tree_entries:
         # Check every name before the first byte is written: a refused commit leaves nothing behind.
-        _check_path(entry, repo, commit)
-    folder.mkdir(parents=True)
-    links: list[tuple[TreeEntry, bytes]] = []
-    for entry, data in read_blobs(kept, [entry for entry in entries if entry.mode != "160000"], repo, commit):
-        if entry.mode == "120000":
-            links.append((entry, data))
+        _check_path(tree_entry, repository, commit_id)
+    target_folder.mkdir(parents=True)
+    link_entries: list[tuple[TreeEntry, bytes]] = []
+    for tree_entry, content in read_blobs(
+        bare_repository,
+        [tree_entry for tree_entry in tree_entries if tree_entry.mode != "160000"],
+        repository,
+        commit_id,
+    ):
+        if tree_entry.mode == "120000":
+            link_entries.append((tree_entry, content))
         else:
-            _write_file(folder / entry.path, entry, data, repo, commit)
+            _write_file(target_folder / tree_entry.path, tree_entry, content, repository, commit_id)
     # 160000 is a gitlink: the commit of a submodule, whose address only .gitmodules has.
-    modules = [entry for entry in entries if entry.mode == "160000"]
-    addresses = _submodule_addresses(kept, commit) if modules else {}
-    for entry in modules:
-        address = addresses.get(entry.path)
-        if address is None:
+    submodule_entries = [tree_entry for tree_entry in tree_entries if tree_entry.mode == "160000"]
+    submodule_addresses = _submodule_addresses(bare_repository, commit_id) if submodule_entries else {}
+    for tree_entry in submodule_entries:
+        submodule_address = submodule_addresses.get(tree_entry.path)
+        if submodule_address is None:
             reason = "it is a submodule, but .gitmodules does not name it"
-            raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
-        write_commit(commits, _absolute_address(repo, address), entry.object_id, folder / entry.path)
+            raise TreeRefused(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason)
+        write_commit(
+            commit_source,
+            _absolute_address(repository, submodule_address),
+            tree_entry.object_id,
+            target_folder / tree_entry.path,
+        )
     # Links last: nothing is ever written through one.
-    for entry, data in links:
-        _write_link(folder, entry, os.fsdecode(data), repo, commit)
+    for tree_entry, content in link_entries:
+        _write_link(target_folder, tree_entry, os.fsdecode(content), repository, commit_id)
 
 
-def rewrite_files(commits: CommitSource, repo: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
+def rewrite_files(
+    commit_source: CommitSource, repository: str, commit_id: str, target_folder: Path, paths: Sequence[str]
+) -> None:
     """Write some files of a commit again, because something changed them. Raises what `write_commit` raises."""
-    kept = commits.obtain_repository(repo, commit)
-    wanted = frozenset(paths)
-    entries = [entry for entry in list_tree(kept, commit) if entry.path in wanted and entry.mode.startswith("100")]
-    for entry, data in read_blobs(kept, entries, repo, commit):
-        path = folder / entry.path
-        path.unlink(missing_ok=True)
-        _write_file(path, entry, data, repo, commit)
+    bare_repository = commit_source.obtain_repository(repository, commit_id)
+    wanted_paths = frozenset(paths)
+    tree_entries = [
+        tree_entry
+        for tree_entry in list_tree(bare_repository, commit_id)
+        if tree_entry.path in wanted_paths and tree_entry.mode.startswith("100")
+    ]
+    for tree_entry, content in read_blobs(bare_repository, tree_entries, repository, commit_id):
+        file_path = target_folder / tree_entry.path
+        file_path.unlink(missing_ok=True)
+        _write_file(file_path, tree_entry, content, repository, commit_id)
 
 
-def list_submodules(kept: Path, repo: str, commit: str) -> tuple[tuple[str, str], ...]:
+def list_submodules(bare_repository: Path, repository: str, commit_id: str) -> tuple[tuple[str, str], ...]:
     """Return the repositories and commits of a commit's submodules. Raises `TreeRefused`."""
-    modules = [entry for entry in list_tree(kept, commit) if entry.mode == "160000"]
-    addresses = _submodule_addresses(kept, commit) if modules else {}
-    for entry in modules:
-        if entry.path not in addresses:
+    submodule_entries = [
+        tree_entry for tree_entry in list_tree(bare_repository, commit_id) if tree_entry.mode == "160000"
+    ]
+    submodule_addresses = _submodule_addresses(bare_repository, commit_id) if submodule_entries else {}
+    for tree_entry in submodule_entries:
+        if tree_entry.path not in submodule_addresses:
             reason = "it is a submodule, but .gitmodules does not name it"
-            raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
-    return tuple((_absolute_address(repo, addresses[entry.path]), entry.object_id) for entry in modules)
+            raise TreeRefused(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason)
+    return tuple(
+        (_absolute_address(repository, submodule_addresses[tree_entry.path]), tree_entry.object_id)
+        for tree_entry in submodule_entries
+    )
 
 
-def write_bundle(kept: Path, repo: str, commit: str, bundle: Path) -> None:
+def write_bundle(bare_repository: Path, repository: str, commit_id: str, bundle_path: Path) -> None:
     """Write one commit as a bundle, which `CommitSource` reads from a vendor folder. Raises `TreeIncomplete`."""
-    bundle.parent.mkdir(parents=True, exist_ok=True)
-    scratch = bundle.parent / f".tmp-{process_token()}"
+    bundle_path.parent.mkdir(parents=True, exist_ok=True)
+    temporary_folder = bundle_path.parent / f".tmp-{process_token()}"
     try:
         # A bundle needs a ref. It is made in a repository that only borrows the kept one's objects: a kill must not
         # leave a lock file of git in the cache.
-        run_git(["init", "--quiet", "--bare", scratch], cwd=bundle.parent)
-        (scratch / "objects" / "info" / "alternates").write_text(f"{(kept / 'objects').resolve()}\n")
-        if (kept / "shallow").is_file():
+        run_git(["init", "--quiet", "--bare", temporary_folder], cwd=bundle_path.parent)
+        (temporary_folder / "objects" / "info" / "alternates").write_text(
+            f"{(bare_repository / 'objects').resolve()}\n"
+        )
+        if (bare_repository / "shallow").is_file():
             # Without it git would miss the parents of a shallow commit, and refuse to bundle it.
-            shutil.copyfile(kept / "shallow", scratch / "shallow")
-        done = run_git(["update-ref", "refs/heads/comfypin", commit], cwd=scratch)
-        if not done.exit_code:
+            shutil.copyfile(bare_repository / "shallow", temporary_folder / "shallow")
+        finished = run_git(["update-ref", "refs/heads/comfypin", commit_id], cwd=temporary_folder)
+        if not finished.exit_code:
             # One thread: how a commit is packed must not depend on how many cores there are.
-            arguments = ["-c", "pack.threads=1", "bundle", "create", "whole.bundle", "refs/heads/comfypin"]
-            done = run_git(arguments, cwd=scratch)
-        if done.exit_code:
-            raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=f"its files ({done.error_summary})")
-        (scratch / "whole.bundle").replace(bundle)
+            bundle_arguments = ["-c", "pack.threads=1", "bundle", "create", "whole.bundle", "refs/heads/comfypin"]
+            finished = run_git(bundle_arguments, cwd=temporary_folder)
+        if finished.exit_code:
+            raise TreeIncomplete(
+                repo=hide_credentials(repository), commit=commit_id, path=f"its files ({finished.error_summary})"
+            )
+        (temporary_folder / "whole.bundle").replace(bundle_path)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(temporary_folder, ignore_errors=True)
 
 
-def require_whole_files(kept: Path, repo: str, commit: str) -> None:
+def require_whole_files(bare_repository: Path, repository: str, commit_id: str) -> None:
     """Refuse a commit with Git LFS pointers, which cannot become an env. Raises `TreeRefused`."""
-    listed = run_git(["ls-tree", "-r", "-l", "-z", "--full-tree", commit], cwd=kept)
-    entries = []
-    for line in listed.stdout.split(b"\0"):
-        head, _, path = line.partition(b"\t")
-        mode, _, oid, size = head.decode().split() or ("",) * 4
-        if mode.startswith("100") and size.isdigit() and len(_LFS_HEAD) < int(size) < _LFS_POINTER_BYTES:
-            entries.append(TreeEntry(mode=mode, object_id=oid, path=os.fsdecode(path)))
-    for entry, data in read_blobs(kept, entries, repo, commit):
-        _refuse_pointer(entry, data, repo, commit)
+    finished = run_git(["ls-tree", "-r", "-l", "-z", "--full-tree", commit_id], cwd=bare_repository)
+    tree_entries = []
+    for listing_line in finished.stdout.split(b"\0"):
+        entry_head, _, file_path = listing_line.partition(b"\t")
+        file_mode, _, object_id, size_text = entry_head.decode().split() or ("",) * 4
+        if file_mode.startswith("100") and size_text.isdigit() and len(_LFS_HEAD) < int(size_text) < _LFS_POINTER_BYTES:
+            tree_entries.append(TreeEntry(mode=file_mode, object_id=object_id, path=os.fsdecode(file_path)))
+    for tree_entry, content in read_blobs(bare_repository, tree_entries, repository, commit_id):
+        _refuse_pointer(tree_entry, content, repository, commit_id)
 
 
-def list_tree(kept: Path, commit: str) -> tuple[TreeEntry, ...]:
+def list_tree(bare_repository: Path, commit_id: str) -> tuple[TreeEntry, ...]:
     """Return every path of a commit, in git's order."""
-    listed = run_git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=kept)
-    if listed.exit_code:
-        raise TreeIncomplete(repo=str(kept), commit=commit, path="its tree")
-    entries = []
-    for line in listed.stdout.split(b"\0"):
-        if line:
-            head, _, path = line.partition(b"\t")
-            mode, _, oid = head.decode().split(" ")
-            entries.append(TreeEntry(mode=mode, object_id=oid, path=os.fsdecode(path)))
-    return tuple(entries)
+    finished = run_git(["ls-tree", "-r", "-z", "--full-tree", commit_id], cwd=bare_repository)
+    if finished.exit_code:
+        raise TreeIncomplete(repo=str(bare_repository), commit=commit_id, path="its tree")
+    tree_entries = []
+    for listing_line in finished.stdout.split(b"\0"):
+        if listing_line:
+            entry_head, _, file_path = listing_line.partition(b"\t")
+            file_mode, _, object_id = entry_head.decode().split(" ")
+            tree_entries.append(TreeEntry(mode=file_mode, object_id=object_id, path=os.fsdecode(file_path)))
+    return tuple(tree_entries)
 
 
-def read_blobs(kept: Path, entries: Sequence[TreeEntry], repo: str, commit: str) -> Iterator[tuple[TreeEntry, bytes]]:
+def read_blobs(
+    bare_repository: Path, tree_entries: Sequence[TreeEntry], repository: str, commit_id: str
+) -> Iterator[tuple[TreeEntry, bytes]]:
     """Yield the content of the entries, in order, each checked against its object id. Raises `TreeIncomplete`."""
-    process = start_git(["cat-file", "--batch", "--buffer"], cwd=kept)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    wanted = "".join(f"{entry.object_id}\n" for entry in entries).encode()
+    git_process = start_git(["cat-file", "--batch", "--buffer"], cwd=bare_repository)
+    assert git_process.stdin is not None
+    assert git_process.stdout is not None
+    object_ids = "".join(f"{tree_entry.object_id}\n" for tree_entry in tree_entries).encode()
     # In a thread: thousands of ids overflow the pipe while git waits for us to read.
-    writer = threading.Thread(target=feed_stdin, args=(process, wanted), daemon=True)
-    writer.start()
+    writer_thread = threading.Thread(target=feed_stdin, args=(git_process, object_ids), daemon=True)
+    writer_thread.start()
     try:
-        for entry in entries:
-            head = process.stdout.readline().split()
-            if len(head) != 3 or head[1] != b"blob":
-                raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
-            data = process.stdout.read(int(head[2]))
+        for tree_entry in tree_entries:
+            object_header = git_process.stdout.readline().split()
+            if len(object_header) != 3 or object_header[1] != b"blob":
+                raise TreeIncomplete(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path)
+            content = git_process.stdout.read(int(object_header[2]))
             # `cat-file --batch` ends each object with a newline that is not part of it.
-            process.stdout.read(1)
+            git_process.stdout.read(1)
             # `cat-file` need not compare the content with its hash, so we do.
-            if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != entry.object_id:
-                raise TreeIncomplete(repo=hide_credentials(repo), commit=commit, path=entry.path)
-            yield entry, data
+            if (
+                hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+                != tree_entry.object_id
+            ):
+                raise TreeIncomplete(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path)
+            yield tree_entry, content
     finally:
-        process.kill()
-        process.wait()
-        writer.join()
-        process.stdout.close()
+        git_process.kill()
+        git_process.wait()
+        writer_thread.join()
+        git_process.stdout.close()
 
 
-def apply_patch(folder: Path, patch: str, *, what: str) -> None:
+def apply_patch(target_folder: Path, patch_text: str, *, what: str) -> None:
     """Apply a diff to the files in a folder. Raises `PatchUnfit`."""
     # Else `git apply` may find a repository above the folder, and skip the paths as not its own.
-    ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
-    done = run_git(["apply", "--whitespace=nowarn", "-"], cwd=folder, stdin=patch.encode(), extra_variables=ceiling)
-    if done.exit_code:
-        raise PatchUnfit(repo=hide_credentials(what), reason=done.error_summary)
+    ceiling_variables = {"GIT_CEILING_DIRECTORIES": str(target_folder.resolve().parent)}
+    finished = run_git(
+        ["apply", "--whitespace=nowarn", "-"],
+        cwd=target_folder,
+        stdin=patch_text.encode(),
+        extra_variables=ceiling_variables,
+    )
+    if finished.exit_code:
+        raise PatchUnfit(repo=hide_credentials(what), reason=finished.error_summary)
 
 
-def _fetch_commit(bare: Path, repo: str, commit: str) -> None:
+def _fetch_commit(bare_repository: Path, repository: str, commit_id: str) -> None:
     # One commit without history: an env needs only its files.
-    done = run_git(["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repo, commit], cwd=bare)
-    if done.exit_code and _COMMIT_NOT_FOUND.search(done.stderr):
+    finished = run_git(
+        ["fetch", "--quiet", "--depth", "1", "--no-tags", "--", repository, commit_id], cwd=bare_repository
+    )
+    if finished.exit_code and _COMMIT_NOT_FOUND.search(finished.stderr):
         # Old servers give only what a branch or a tag names: take these, with their history.
-        done = run_git(["fetch", "--quiet", "--", repo, "+refs/*:refs/comfypin/*"], cwd=bare)
-    if done.exit_code:
-        raise RepoUnreachable(repo=hide_credentials(repo), reason=_without_secrets(done.error_summary, repo))
-    if not _has_commit(bare, commit):
-        raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason="no branch or tag leads to it")
-
-
-def _fetch_from_bundle(bare: Path, bundle: Path, repo: str, commit: str) -> None:
-    done = run_git(["bundle", "unbundle", bundle.resolve()], cwd=bare)
-    if done.exit_code or not _has_commit(bare, commit):
-        raise CommitMissing(repo=hide_credentials(repo), commit=commit, reason=f"it is not in the bundle {bundle}")
-
-
-def _has_commit(bare: Path, commit: str) -> bool:
-    return run_git(["cat-file", "-e", f"{commit}^{{tree}}"], cwd=bare).exit_code == 0
-
-
-def _write_file(path: Path, entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
-    _refuse_pointer(entry, data, repo, commit)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = 0o755 if entry.mode == "100755" else 0o644
-    # O_EXCL and O_NOFOLLOW: never write through a link, never over a file of another entry.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        # The umask may have taken bits away; the same lock must give the same modes.
-        os.fchmod(descriptor, mode)
-
-
-def _refuse_pointer(entry: TreeEntry, data: bytes, repo: str, commit: str) -> None:
-    if data.startswith(_LFS_HEAD) and len(data) < _LFS_POINTER_BYTES:
-        reason = "it is a Git LFS pointer, not the file; use a fork or a version that has the file itself"
-        raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
-
-
-def _write_link(folder: Path, entry: TreeEntry, target: str, repo: str, commit: str) -> None:
-    path = folder / entry.path
-    if not link_stays_inside(entry.path, target):
-        raise TreeRefused(
-            repo=hide_credentials(repo),
-            commit=commit,
-            path=entry.path,
-            reason=f"it is a link that leads out, to {target}",
+        finished = run_git(["fetch", "--quiet", "--", repository, "+refs/*:refs/comfypin/*"], cwd=bare_repository)
+    if finished.exit_code:
+        raise RepoUnreachable(
+            repo=hide_credentials(repository), reason=_without_secrets(finished.error_summary, repository)
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.symlink_to(target)
+    if not _has_commit(bare_repository, commit_id):
+        raise CommitMissing(repo=hide_credentials(repository), commit=commit_id, reason="no branch or tag leads to it")
 
 
-def _submodule_addresses(kept: Path, commit: str) -> dict[str, str]:
-    listed = run_git(["config", "--blob", f"{commit}:.gitmodules", "-z", "--list"], cwd=kept)
-    values: dict[str, dict[str, str]] = {}
-    for line in listed.stdout_text.split("\0"):
-        key, _, value = line.partition("\n")
-        parts = re.fullmatch(r"submodule\.(.*)\.(path|url)", key, re.S)
-        if parts:
-            values.setdefault(parts[1], {})[parts[2]] = value
-    return {module["path"]: module["url"] for module in values.values() if {"path", "url"} <= module.keys()}
+def _fetch_from_bundle(bare_repository: Path, bundle_path: Path, repository: str, commit_id: str) -> None:
+    finished = run_git(["bundle", "unbundle", bundle_path.resolve()], cwd=bare_repository)
+    if finished.exit_code or not _has_commit(bare_repository, commit_id):
+        raise CommitMissing(
+            repo=hide_credentials(repository), commit=commit_id, reason=f"it is not in the bundle {bundle_path}"
+        )
 
 
-def _absolute_address(repo: str, address: str) -> str:
-    if not address.startswith(("./", "../")):
-        return address
-    base = repo.rstrip("/") + "/"
-    if "://" in base:
-        scheme, _, rest = base.partition("://")
+def _has_commit(bare_repository: Path, commit_id: str) -> bool:
+    return run_git(["cat-file", "-e", f"{commit_id}^{{tree}}"], cwd=bare_repository).exit_code == 0
+
+
+def _write_file(file_path: Path, tree_entry: TreeEntry, content: bytes, repository: str, commit_id: str) -> None:
+    _refuse_pointer(tree_entry, content, repository, commit_id)
+    file_path.parent.mkdir(parents=True, exist_ok=True)
+    file_mode = 0o755 if tree_entry.mode == "100755" else 0o644
+    # O_EXCL and O_NOFOLLOW: never write through a link, never over a file of another entry.
+    descriptor = os.open(file_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, file_mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        # The umask may have taken bits away; the same lock must give the same modes.
+        os.fchmod(descriptor, file_mode)
+
+
+def _refuse_pointer(tree_entry: TreeEntry, content: bytes, repository: str, commit_id: str) -> None:
+    if content.startswith(_LFS_HEAD) and len(content) < _LFS_POINTER_BYTES:
+        reason = "it is a Git LFS pointer, not the file; use a fork or a version that has the file itself"
+        raise TreeRefused(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason)
+
+
+def _write_link(target_folder: Path, tree_entry: TreeEntry, link_target: str, repository: str, commit_id: str) -> None:
+    file_path = target_folder / tree_entry.path
+    if not link_stays_inside(tree_entry.path, link_target):
+        raise TreeRefused(
+            repo=hide_credentials(repository),
+            commit=commit_id,
+            path=tree_entry.path,
+            reason=f"it is a link that leads out, to {link_target}",
+        )
+    file_path.parent.mkdir(parents=True, exist_ok=True)
+    file_path.symlink_to(link_target)
+
+
+def _submodule_addresses(bare_repository: Path, commit_id: str) -> dict[str, str]:
+    finished = run_git(["config", "--blob", f"{commit_id}:.gitmodules", "-z", "--list"], cwd=bare_repository)
+    settings_by_name: dict[str, dict[str, str]] = {}
+    for setting_line in finished.stdout_text.split("\0"):
+        setting_key, _, setting_value = setting_line.partition("\n")
+        setting_match = re.fullmatch(r"submodule\.(.*)\.(path|url)", setting_key, re.S)
+        if setting_match:
+            settings_by_name.setdefault(setting_match[1], {})[setting_match[2]] = setting_value
+    return {
+        submodule_settings["path"]: submodule_settings["url"]
+        for submodule_settings in settings_by_name.values()
+        if {"path", "url"} <= submodule_settings.keys()
+    }
+
+
+def _absolute_address(repository: str, submodule_address: str) -> str:
+    if not submodule_address.startswith(("./", "../")):
+        return submodule_address
+    base_address = repository.rstrip("/") + "/"
+    if "://" in base_address:
+        scheme, _, address_rest = base_address.partition("://")
         # `urljoin` resolves `..` only for schemes that it knows, and ssh is not one of them.
-        return f"{scheme}://" + urljoin(f"http://{rest}", address).removeprefix("http://")
-    return os.path.normpath(base + address)
+        return f"{scheme}://" + urljoin(f"http://{address_rest}", submodule_address).removeprefix("http://")
+    return os.path.normpath(base_address + submodule_address)
 
 
-def _check_path(entry: TreeEntry, repo: str, commit: str) -> None:
-    parts = entry.path.split("/")
+def _check_path(tree_entry: TreeEntry, repository: str, commit_id: str) -> None:
+    path_parts = tree_entry.path.split("/")
     # `.git` in any case: on file systems that ignore case it would be the repository itself (CVE-2014-9390).
-    if any(part in {"", ".", ".."} or part.lower() == ".git" for part in parts):
+    if any(path_part in {"", ".", ".."} or path_part.lower() == ".git" for path_part in path_parts):
         reason = "its name leads out of the folder"
-        raise TreeRefused(repo=hide_credentials(repo), commit=commit, path=entry.path, reason=reason)
+        raise TreeRefused(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason)
 
 
-def _remove_leftovers(cache: Path) -> None:
+def _remove_leftovers(cache_folder: Path) -> None:
     """Remove what fetches that were killed on this machine left behind."""
-    for entry in os.scandir(cache):
-        if entry.name.startswith(".tmp-") and is_dead(entry.name.removeprefix(".tmp-")):
-            shutil.rmtree(entry.path, ignore_errors=True)
+    for directory_entry in os.scandir(cache_folder):
+        if directory_entry.name.startswith(".tmp-") and is_dead(directory_entry.name.removeprefix(".tmp-")):
+            shutil.rmtree(directory_entry.path, ignore_errors=True)
 
 
-def _without_secrets(text: str, repo: str) -> str:
-    return text.replace(repo, hide_credentials(repo))
+def _without_secrets(message: str, repository: str) -> str:
+    return message.replace(repository, hide_credentials(repository))

@@ -50,20 +50,36 @@ def start_git(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]
         raise ToolMissing(tool="git", remedy="install it (Debian: apt-get install git)") from error
 
 
-def feed_stdin(process: "subprocess.Popen[bytes]", data: bytes) -> None:
-    assert process.stdin is not None
+def feed_stdin(git_process: "subprocess.Popen[bytes]", content: bytes) -> None:
+    assert git_process.stdin is not None
     # git closes its input when it fails; the reader then reports the missing object.
     with contextlib.suppress(BrokenPipeError, ValueError):
-        process.stdin.write(data)
-        process.stdin.close()
+        git_process.stdin.write(content)
+        git_process.stdin.close()
 
 
 def _git_environment() -> dict[str, str]:
     # Inside another repository's hook these variables would send our commands to that repository.
-    kept = {name: value for name, value in os.environ.items() if not _is_repository_variable(name)}
+    kept_variables = {
+        variable_name: variable_value
+        for variable_name, variable_value in os.environ.items()
+        if not _is_repository_variable(variable_name)
+    }
     # No prompt: nobody may be there to answer. LC_ALL, because we match git's English messages.
-    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}
+    return {
+        **kept_variables,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+        "LC_ALL": "C",
+    }
 
 
-def _is_repository_variable(name: str) -> bool:
-    return name in {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}
+def _is_repository_variable(variable_name: str) -> bool:
+    return variable_name in {
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_NAMESPACE",
+        "GIT_PREFIX",
+    }

@@ -30,9 +30,9 @@ class FinishedProcess:
     @property
     def error_summary(self) -> str:
         """Return the last five lines of stderr that are not empty, as one line."""
-        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        error_lines = [error_line.strip() for error_line in self.stderr.splitlines() if error_line.strip()]
         # Tools print the cause last; 800 characters keep a message readable.
-        return " / ".join(lines[-5:])[-800:] or f"exit code {self.exit_code}"
+        return " / ".join(error_lines[-5:])[-800:] or f"exit code {self.exit_code}"
 
 
 def run_program(
@@ -47,10 +47,10 @@ def run_program(
 
     Raises `ToolMissing` and `ToolTimedOut` (its whole group is killed).
     """
-    tool = Path(command[0]).name
+    tool_name = Path(command[0]).name
     try:
-        process = subprocess.Popen(
-            [str(part) for part in command],
+        child_process = subprocess.Popen(
+            [str(command_part) for command_part in command],
             cwd=cwd,
             env=dict(env) if env is not None else None,
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
@@ -61,16 +61,16 @@ def run_program(
         )
     except FileNotFoundError as error:
         raise ToolMissing(
-            tool=tool, remedy=f"install it, or put it on PATH (Debian: apt-get install {tool})"
+            tool=tool_name, remedy=f"install it, or put it on PATH (Debian: apt-get install {tool_name})"
         ) from error
     try:
         # `communicate` reads both pipes at once: a full pipe that nobody reads would block the program for ever.
-        stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+        stdout, stderr = child_process.communicate(stdin, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise ToolTimedOut(tool=tool, timeout_s=timeout_s, where=str(cwd or Path.cwd())) from error
+        raise ToolTimedOut(tool=tool_name, timeout_s=timeout_s, where=str(cwd or Path.cwd())) from error
     finally:
-        if process.poll() is None:
+        if child_process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    return FinishedProcess(exit_code=process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))
+                os.killpg(child_process.pid, signal.SIGKILL)
+            child_process.communicate()
+    return FinishedProcess(exit_code=child_process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))

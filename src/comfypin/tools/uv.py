@@ -28,12 +28,12 @@ def find_uv() -> Path:
         raise ToolMissing(tool="uv", remedy="install it with `pip install uv`") from error
 
 
-def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def clean_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment without the user's own uv, pip or Python settings, which could change the outcome."""
     return {
-        name: value
-        for name, value in (environ if environ is not None else os.environ).items()
-        if name in _KEPT_VARIABLES or not name.startswith(_FORBIDDEN_PREFIXES)
+        variable_name: variable_value
+        for variable_name, variable_value in (variables if variables is not None else os.environ).items()
+        if variable_name in _KEPT_VARIABLES or not variable_name.startswith(_FORBIDDEN_PREFIXES)
     }
 
 

@@ -28,21 +28,21 @@ class VendorFolder:
         """Return the folder of git bundles."""
         return self.root / "git"
 
-    def bundle_path(self, commit: str) -> Path:
+    def bundle_path(self, commit_id: str) -> Path:
         """Return the bundle of one commit."""
-        return self.bundles_folder / f"{commit}.bundle"
+        return self.bundles_folder / f"{commit_id}.bundle"
 
-    def archive_path(self, digest: Digest) -> Path:
+    def archive_path(self, archive_digest: Digest) -> Path:
         """Return the zip of a node pack from the registry."""
-        return self.root / "archives" / f"{digest.hex}.zip"
+        return self.root / "archives" / f"{archive_digest.hex}.zip"
 
-    def built_folder(self, source: Digest, wheel: Digest) -> Path:
+    def built_folder(self, source_digest: Digest, wheel_digest: Digest) -> Path:
         """Return the folder of a wheel that was built from a source archive."""
-        return self.root / "built" / f"{source.hex}-{wheel.hex}"
+        return self.root / "built" / f"{source_digest.hex}-{wheel_digest.hex}"
 
-    def find_built_wheels(self, source: Digest) -> Iterator[tuple[Path, Digest]]:
+    def find_built_wheels(self, source_digest: Digest) -> Iterator[tuple[Path, Digest]]:
         """Yield the wheels built from a source archive, for any Python, each with its expected digest."""
-        for folder in sorted((self.root / "built").glob(f"{source.hex}-*")):
-            for wheel in sorted(folder.glob("*.whl")):
+        for built_folder in sorted((self.root / "built").glob(f"{source_digest.hex}-*")):
+            for wheel_path in sorted(built_folder.glob("*.whl")):
                 # The digest is part of the folder's name, so nobody can swap the wheel unnoticed.
-                yield wheel, Digest(folder.name.rpartition("-")[2])
+                yield wheel_path, Digest(built_folder.name.rpartition("-")[2])

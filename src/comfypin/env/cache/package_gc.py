@@ -28,21 +28,22 @@ class LinkCounts:
 
     remaining: dict[Inode, int] = field(default_factory=dict)
 
-    def count_freed_bytes(self, folder: Path) -> int:
+    def count_freed_bytes(self, candidate_folder: Path) -> int:
         """Take a folder's names away, and say how many bytes that frees."""
-        freed = 0
+        freed_bytes = 0
         # By inode, because a hard link frees nothing as long as another name exists.
-        for status in _walk_files(folder):
-            inode = (status.st_dev, status.st_ino)
-            self.remaining[inode] = self.remaining.get(inode, status.st_nlink) - 1
-            freed += status.st_size if self.remaining[inode] <= 0 else 0
-        return freed
+        for file_status in _walk_files(candidate_folder):
+            inode_key = (file_status.st_dev, file_status.st_ino)
+            self.remaining[inode_key] = self.remaining.get(inode_key, file_status.st_nlink) - 1
+            freed_bytes += file_status.st_size if self.remaining[inode_key] <= 0 else 0
+        return freed_bytes
 
-    def has_other_links(self, folder: Path, going: Mapping[Inode, int]) -> bool:
+    def has_other_links(self, candidate_folder: Path, going_links: Mapping[Inode, int]) -> bool:
         """Return whether a file of the folder has more names than those that are going."""
         return any(
-            self.remaining.get(inode := (status.st_dev, status.st_ino), status.st_nlink) > going[inode]
-            for status in _walk_files(folder)
+            self.remaining.get(inode_key := (file_status.st_dev, file_status.st_ino), file_status.st_nlink)
+            > going_links[inode_key]
+            for file_status in _walk_files(candidate_folder)
         )
 
 
@@ -54,50 +55,62 @@ class UnneededPackages:
     in_uv: Mapping[str, tuple[Path, ...]]
 
 
-def find_unneeded_packages(places: SourceLocations, kept: Sequence[Lock], links: LinkCounts) -> UnneededPackages:
-    """Look through the caches; `links` knows what goes beside. Changes nothing."""
-    folders = list_cached_folders(places.package_cache)
-    needed = {
-        package_key(pin, platform_for_python(str(lock.python.version))): pin
-        for lock in kept
-        for pin in lock.python.packages
+def find_unneeded_packages(
+    locations: SourceLocations, kept_locks: Sequence[Lock], link_counts: LinkCounts
+) -> UnneededPackages:
+    """Look through the caches; `link_counts` knows what goes beside. Changes nothing."""
+    folders = list_cached_folders(locations.package_cache)
+    needed_pins = {
+        package_key(package_pin, platform_for_python(str(kept_lock.python.version))): package_pin
+        for kept_lock in kept_locks
+        for package_pin in kept_lock.python.packages
     }
-    candidates = [path for path in folders if path.name not in needed]
+    candidates = [package_folder for package_folder in folders if package_folder.name not in needed_pins]
     # What a kept lock pins and is not among the installed ones would have to be downloaded again.
-    there = {path.name for path in folders}
-    archives = _list_uv_archives(places, {normalize_name(pin.name) for key, pin in needed.items() if key not in there})
-    going: Counter[Inode] = Counter()
-    for folder in (*candidates, *(folder for folders in archives.values() for folder in folders)):
-        going.update((status.st_dev, status.st_ino) for status in _walk_files(folder))
+    kept_names = {package_folder.name for package_folder in folders}
+    uv_archives = _list_uv_archives(
+        locations,
+        {normalize_name(package_pin.name) for key, package_pin in needed_pins.items() if key not in kept_names},
+    )
+    going_links: Counter[Inode] = Counter()
+    for candidate_folder in (
+        *candidates,
+        *(candidate_folder for folders in uv_archives.values() for candidate_folder in folders),
+    ):
+        going_links.update((file_status.st_dev, file_status.st_ino) for file_status in _walk_files(candidate_folder))
     return UnneededPackages(
-        installed=tuple(folder for folder in candidates if not links.has_other_links(folder, going)),
+        installed=tuple(
+            candidate_folder
+            for candidate_folder in candidates
+            if not link_counts.has_other_links(candidate_folder, going_links)
+        ),
         in_uv={
-            name: folders
-            for name, folders in archives.items()
-            if not all(links.has_other_links(folder, going) for folder in folders)
+            package_name: folders
+            for package_name, folders in uv_archives.items()
+            if not all(link_counts.has_other_links(candidate_folder, going_links) for candidate_folder in folders)
         },
     )
 
 
-def remove_from_uv(places: SourceLocations, names: Iterable[str]) -> None:
+def remove_from_uv(locations: SourceLocations, package_names: Iterable[str]) -> None:
     """Take names out of uv's cache; uv itself waits for others that use it."""
-    run_uv(["cache", "clean", "--quiet", *names], cache=places.uv_cache)
+    run_uv(["cache", "clean", "--quiet", *package_names], cache=locations.uv_cache)
 
 
-def _list_uv_archives(places: SourceLocations, staying: Collection[str]) -> dict[str, tuple[Path, ...]]:
+def _list_uv_archives(locations: SourceLocations, staying_names: Collection[str]) -> dict[str, tuple[Path, ...]]:
     """Return the wheels that are unpacked in uv's cache by normalized name, without those that stay."""
-    if places.named_uv_cache is not None:
+    if locations.named_uv_cache is not None:
         return {}
-    found: dict[str, tuple[Path, ...]] = {}
-    for info in sorted((places.uv_cache / "archive-v0").glob("*/*.dist-info")):
-        name = normalize_name(info.name.removesuffix(".dist-info").rpartition("-")[0])
-        if name not in staying:
-            found[name] = (*found.get(name, ()), info.parent)
-    return found
+    archives_by_name: dict[str, tuple[Path, ...]] = {}
+    for dist_info in sorted((locations.uv_cache / "archive-v0").glob("*/*.dist-info")):
+        package_name = normalize_name(dist_info.name.removesuffix(".dist-info").rpartition("-")[0])
+        if package_name not in staying_names:
+            archives_by_name[package_name] = (*archives_by_name.get(package_name, ()), dist_info.parent)
+    return archives_by_name
 
 
-def _walk_files(folder: Path) -> Iterator[os.stat_result]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
+def _walk_files(candidate_folder: Path) -> Iterator[os.stat_result]:
+    for parent_folder, _, file_names in os.walk(candidate_folder):
+        for file_name in file_names:
             with contextlib.suppress(FileNotFoundError):
-                yield Path(parent, name).lstat()
+                yield Path(parent_folder, file_name).lstat()

@@ -39,40 +39,40 @@ class EnvBuilder:
 
         Raises `EnvError` of every kind; the folder is then to be thrown away.
         """
-        python = self.recipe.interpreter
-        make_venv(self.build_folder, python)
+        interpreter = self.recipe.interpreter
+        make_venv(self.build_folder, interpreter)
         installer = PackageInstaller(
             build_folder=self.build_folder, recipe=self.recipe, locations=self.locations, report=self.report
         )
-        with Precompiler(python.path, site_packages(self.build_folder)) as compiler:
+        with Precompiler(interpreter.path, site_packages(self.build_folder)) as compiler:
             # Sources wait for the network and packages for the disk, so they run together.
-            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sources") as pool:
-                beside = pool.submit(self._write_sources, compiler)
-                installed = installer.install_packages(compiler.add_unpacked)
-                beside.result()
+            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sources") as thread_pool:
+                sources_written = thread_pool.submit(self._write_sources, compiler)
+                linked_packages = installer.install_packages(compiler.add_unpacked)
+                sources_written.result()
             run_install_scripts(self.build_folder, self.recipe, offline=self.locations.offline, report=self.report)
             self.report("Verifying every file.")
-            found = installer.verify_files(installed)
-            known, model_folders = self._keep_and_probe(installer, found, installed)
+            verified_files = installer.verify_files(linked_packages)
+            earlier_result, model_folders = self._keep_and_probe(installer, verified_files, linked_packages)
         # A start that was skipped has made no byte-code.
-        if not known:
-            installer.keep_bytecode(found)
-        return make_receipt(self.recipe, found.manifest, model_folders)
+        if not earlier_result:
+            installer.keep_bytecode(verified_files)
+        return make_receipt(self.recipe, verified_files.manifest, model_folders)
 
     def _keep_and_probe(
-        self, installer: PackageInstaller, found: VerifiedFiles, installed: LinkedPackages
+        self, installer: PackageInstaller, verified_files: VerifiedFiles, linked_packages: LinkedPackages
     ) -> tuple[bool, Mapping[str, tuple[str, ...]]]:
         """Keep the packages, and start ComfyUI unless these bytes have started before; return whether they had, and the
         model folders.
         """
         # Keeping only makes links, so it runs beside the probe.
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") as pool:
-            kept = pool.submit(installer.keep_packages, found, installed)
-            known = self._find_earlier_probe(found.manifest)
-            probed = known or self._run_probe(found)
-            write_manifest(self.build_folder, found.manifest)
-            kept.result()
-        return known is not None, probed.model_folders
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") as thread_pool:
+            packages_kept = thread_pool.submit(installer.keep_packages, verified_files, linked_packages)
+            earlier_result = self._find_earlier_probe(verified_files.manifest)
+            probe_result = earlier_result or self._run_probe(verified_files)
+            write_manifest(self.build_folder, verified_files.manifest)
+            packages_kept.result()
+        return earlier_result is not None, probe_result.model_folders
 
     def _write_sources(self, compiler: Precompiler) -> None:
         write_sources(self.build_folder, self.recipe, self.locations)
@@ -90,37 +90,43 @@ class EnvBuilder:
         """Return the result of an earlier probe of the same bytes on this machine, or None."""
         return None if self.force_probe else self._probe_notes.find_result(manifest, self.recipe.interpreter)
 
-    def _run_probe(self, found: VerifiedFiles) -> ProbeResult:
+    def _run_probe(self, verified_files: VerifiedFiles) -> ProbeResult:
         """Start ComfyUI and return what the probe learned."""
         self.report("Starting ComfyUI to import every node.")
-        probed = probe_env(
-            self.build_folder, [node.folder for node in self.recipe.nodes], self.recipe.interpreter.markers
+        probe_result = probe_env(
+            self.build_folder, [node_pin.folder for node_pin in self.recipe.nodes], self.recipe.interpreter.markers
         )
-        self._undo_imports(found.stamps)
-        self._probe_notes.write_result(found.manifest, self.recipe.interpreter, probed)
-        return probed
+        self._undo_imports(verified_files.stamps)
+        self._probe_notes.write_result(verified_files.manifest, self.recipe.interpreter, probe_result)
+        return probe_result
 
-    def _undo_imports(self, before: Mapping[str, FileStamp]) -> None:
+    def _undo_imports(self, stamps_before: Mapping[str, FileStamp]) -> None:
         """Take back what importing nodes has written: files that are new go, files that changed are written again."""
-        after = stamp_files(self.build_folder)
-        for path in after.keys() - before.keys():
-            (self.build_folder / path).unlink(missing_ok=True)
-        changed = sorted(path for path, stamp in before.items() if after.get(path) != stamp)
-        restore_sources(self.build_folder, self.recipe, self.locations, changed)
+        stamps_after = stamp_files(self.build_folder)
+        for relative_path in stamps_after.keys() - stamps_before.keys():
+            (self.build_folder / relative_path).unlink(missing_ok=True)
+        changed_paths = sorted(
+            relative_path
+            for relative_path, file_stamp in stamps_before.items()
+            if stamps_after.get(relative_path) != file_stamp
+        )
+        restore_sources(self.build_folder, self.recipe, self.locations, changed_paths)
 
 
 def make_receipt(recipe: EnvRecipe, manifest: FileManifest, model_folders: Mapping[str, tuple[str, ...]]) -> Receipt:
     """Return the receipt of a build that was made from the recipe (pure)."""
-    python = recipe.interpreter
+    interpreter = recipe.interpreter
     return Receipt(
         env_digest=recipe.env_digest,
         key=recipe.key,
         target=recipe.target,
-        python=python.minor_version,
-        platform=python.platform_tag,
+        python=interpreter.minor_version,
+        platform=interpreter.platform_tag,
         comfyui=SourcePin(folder=COMFYUI_FOLDER, repo=recipe.comfyui.repo, commit=recipe.comfyui.commit),
-        nodes=tuple(SourcePin(folder=node.folder, repo=node.repo, commit=node.commit) for node in recipe.nodes),
-        packages={normalize_name(pin.name): pin.version for pin in recipe.packages},
+        nodes=tuple(
+            SourcePin(folder=node_pin.folder, repo=node_pin.repo, commit=node_pin.commit) for node_pin in recipe.nodes
+        ),
+        packages={normalize_name(package_pin.name): package_pin.version for package_pin in recipe.packages},
         manifest=manifest.digest,
         files=len(manifest.files),
         size_bytes=manifest.size_bytes,

@@ -19,9 +19,9 @@ MARGIN_BYTES = 50_000_000
 
 def require_space(folder: Path, need_bytes: int, *, what: str) -> None:
     """Raise `NoRoomForEnv` unless the file system that holds the folder has this much left."""
-    free = free_bytes(folder)
-    if free < need_bytes:
-        raise NoRoomForEnv(where=folder, need_bytes=need_bytes, free_bytes=free, what=what)
+    available_bytes = free_bytes(folder)
+    if available_bytes < need_bytes:
+        raise NoRoomForEnv(where=folder, need_bytes=need_bytes, free_bytes=available_bytes, what=what)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,29 +33,33 @@ class SpaceNeed:
     what: str
 
 
-def require_space_to_build(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> None:
+def require_space_to_build(home_folder: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> None:
     """Raise `NoRoomForEnv` unless `list_space_needs` are met."""
-    if min(free_bytes(home), free_bytes(uv_cache)) >= PLENTY_BYTES:
+    if min(free_bytes(home_folder), free_bytes(uv_cache)) >= PLENTY_BYTES:
         return
-    for need in list_space_needs(home, uv_cache, packages, offline=offline):
-        require_space(need.folder, need.size_bytes, what=need.what)
+    for space_need in list_space_needs(home_folder, uv_cache, packages, offline=offline):
+        require_space(space_need.folder, space_need.size_bytes, what=space_need.what)
 
 
-def list_space_needs(home: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool) -> list[SpaceNeed]:
+def list_space_needs(
+    home_folder: Path, uv_cache: Path, packages: Sequence[PackagePin], *, offline: bool
+) -> list[SpaceNeed]:
     """Return what an env needs in its home, and in uv's cache for the packages that are not there yet.
 
     On one file system a package that uv unpacks is linked into the env, so it takes its space once.
     """
-    unpacked = sum(unpacked_sizes(packages, offline=offline))
-    found = [SpaceNeed(folder=home, size_bytes=SOURCE_BYTES + unpacked, what="Realizing this lock")]
-    if file_system_id(home) != file_system_id(uv_cache):
-        found.append(SpaceNeed(folder=uv_cache, size_bytes=MARGIN_BYTES + unpacked, what="uv's cache for this lock"))
-    return found
+    unpacked_bytes = sum(unpacked_sizes(packages, offline=offline))
+    space_needs = [SpaceNeed(folder=home_folder, size_bytes=SOURCE_BYTES + unpacked_bytes, what="Realizing this lock")]
+    if file_system_id(home_folder) != file_system_id(uv_cache):
+        space_needs.append(
+            SpaceNeed(folder=uv_cache, size_bytes=MARGIN_BYTES + unpacked_bytes, what="uv's cache for this lock")
+        )
+    return space_needs
 
 
-def file_system_id(path: Path) -> int:
+def file_system_id(checked_path: Path) -> int:
     """Return the device number of the file system that holds a path, or would hold it."""
     # A home that does not exist yet will be made on the file system of its parent.
-    while not path.exists():
-        path = path.parent
-    return path.stat().st_dev
+    while not checked_path.exists():
+        checked_path = checked_path.parent
+    return checked_path.stat().st_dev

@@ -22,10 +22,10 @@ _SCRIPT = Path(__file__).with_name("compile_script.py")
 class Precompiler:
     """While entered, modules are compiled; nothing is left running after. It starts with the first unpacked wheel."""
 
-    def __init__(self, python: Path, site: Path) -> None:
+    def __init__(self, python_path: Path, site_folder: Path) -> None:
         # Beside byte-code, where nothing is compared with the lock.
-        self._temporary = site / "__pycache__" / "ahead.tmp"
-        self._command = [str(python), "-I", "-S", "-B", str(_SCRIPT), str(site), str(self._temporary)]
+        self._temporary = site_folder / "__pycache__" / "ahead.tmp"
+        self._command = [str(python_path), "-I", "-S", "-B", str(_SCRIPT), str(site_folder), str(self._temporary)]
         self._process: subprocess.Popen[bytes] | None = None
         # Told of by several threads.
         self._guard = threading.Lock()
@@ -35,7 +35,9 @@ class Precompiler:
     def __enter__(self) -> "Precompiler":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.stop()
 
     def add_unpacked(self, folder: str) -> None:
@@ -45,23 +47,29 @@ class Precompiler:
                 self._start_process()
             self._send_line({"unpacked": folder})
 
-    def add_comfyui(self, comfyui: Path, packages: Sequence[str]) -> None:
+    def add_comfyui(self, comfyui_folder: Path, packages: Sequence[str]) -> None:
         """Take up ComfyUI and its nodes, and the distributions that the probe tries first."""
-        first = [comfyui / "main.py", *comfyui.glob("custom_nodes/*/__init__.py"), *comfyui.glob("comfy_extras/*.py")]
-        names: list[JsonValue] = [str(path.relative_to(comfyui)) for path in first if path.is_file()]
+        first_files = [
+            comfyui_folder / "main.py",
+            *comfyui_folder.glob("custom_nodes/*/__init__.py"),
+            *comfyui_folder.glob("comfy_extras/*.py"),
+        ]
+        file_names: list[JsonValue] = [
+            str(source_path.relative_to(comfyui_folder)) for source_path in first_files if source_path.is_file()
+        ]
         with self._guard:
-            self._wanted = {"comfyui": str(comfyui), "first": names, "packages": list(packages)}
+            self._wanted = {"comfyui": str(comfyui_folder), "first": file_names, "packages": list(packages)}
             self._send_line(self._wanted)
 
     def stop(self) -> None:
         """End it; what it has made stays."""
         with self._guard:
             self._over = True
-            process, self._process = self._process, None
-        if process is not None:
+            running_process, self._process = self._process, None
+        if running_process is not None:
             # Killed, not asked: each file is replaced as a whole, so nothing is left half written.
-            process.kill()
-            process.communicate()
+            running_process.kill()
+            running_process.communicate()
             self._temporary.unlink(missing_ok=True)
 
     def _start_process(self) -> None:
@@ -78,8 +86,8 @@ class Precompiler:
         if self._wanted is not None:
             self._send_line(self._wanted)
 
-    def _send_line(self, line: JsonValue) -> None:
+    def _send_line(self, message: JsonValue) -> None:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.write(json.dumps(line).encode() + b"\n")
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
                 self._process.stdin.flush()

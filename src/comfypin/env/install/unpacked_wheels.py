@@ -30,19 +30,21 @@ class UnpackedWheels:
         self._seen.update(self._list_folders())
         self._thread.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._over.set()
         self._thread.join()
 
     def _follow_cache(self) -> None:
-        changed = 0
+        current_mtime_ns = 0
         while not self._over.wait(_POLL_S):
             # Listed only when something came: a cache that many projects share can hold thousands of wheels.
-            before, changed = changed, self._read_mtime_ns()
-            for name in self._list_folders() if changed != before else ():
-                if name not in self._seen:
-                    self._seen.add(name)
-                    self._report(f"{self._archives}/{name}")
+            previous_mtime_ns, current_mtime_ns = current_mtime_ns, self._read_mtime_ns()
+            for folder_name in self._list_folders() if current_mtime_ns != previous_mtime_ns else ():
+                if folder_name not in self._seen:
+                    self._seen.add(folder_name)
+                    self._report(f"{self._archives}/{folder_name}")
 
     def _list_folders(self) -> list[str]:
         with contextlib.suppress(OSError):

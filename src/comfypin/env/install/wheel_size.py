@@ -30,52 +30,52 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool) -> list[int
     """
     import urllib3
 
-    def unpacked_size(pin: PackagePin) -> int:
-        parts = urlsplit(pin.url or "")
+    def unpacked_size(package_pin: PackagePin) -> int:
+        url_parts = urlsplit(package_pin.url or "")
         try:
-            if parts.scheme == "file":
-                return _size_from_listing(Path(unquote(parts.path)).open("rb"))
-            if offline or parts.scheme not in {"http", "https"}:
+            if url_parts.scheme == "file":
+                return _size_from_listing(Path(unquote(url_parts.path)).open("rb"))
+            if offline or url_parts.scheme not in {"http", "https"}:
                 return 0
-            return _size_at_server(pool, pin.url or "")
+            return _size_at_server(connection_pool, package_pin.url or "")
         except (OSError, ValueError, zipfile.BadZipFile, urllib3.exceptions.HTTPError):
             return 0
 
     # Dozens of small requests: the time is all latency.
-    with urllib3.PoolManager(maxsize=16) as pool, ThreadPoolExecutor(max_workers=16) as threads:
+    with urllib3.PoolManager(maxsize=16) as connection_pool, ThreadPoolExecutor(max_workers=16) as threads:
         return list(threads.map(unpacked_size, packages))
 
 
-def _size_at_server(pool: "urllib3.PoolManager", url: str) -> int:
-    remote = RemoteWheel(pool, url)
-    if not remote.in_parts:
-        return int(remote.size_bytes * UNPACKED_PER_WHEEL)
-    return _size_from_listing(io.BufferedReader(remote, buffer_size=_TAIL_BYTES))
+def _size_at_server(connection_pool: "urllib3.PoolManager", url: str) -> int:
+    remote_wheel = RemoteWheel(connection_pool, url)
+    if not remote_wheel.in_parts:
+        return int(remote_wheel.size_bytes * UNPACKED_PER_WHEEL)
+    return _size_from_listing(io.BufferedReader(remote_wheel, buffer_size=_TAIL_BYTES))
 
 
-def _size_from_listing(file: io.BufferedReader) -> int:
+def _size_from_listing(wheel_file: io.BufferedReader) -> int:
     """Return the size of a wheel's files, in whole blocks of a disk."""
-    with file, zipfile.ZipFile(file) as wheel:
-        return sum(-(-member.file_size // BLOCK_BYTES) * BLOCK_BYTES for member in wheel.infolist())
+    with wheel_file, zipfile.ZipFile(wheel_file) as wheel_zip:
+        return sum(-(-zip_member.file_size // BLOCK_BYTES) * BLOCK_BYTES for zip_member in wheel_zip.infolist())
 
 
 class RemoteWheel(io.RawIOBase):
     """Reads parts of a file on an HTTP server; fetches its end at once."""
 
-    def __init__(self, pool: "urllib3.PoolManager", url: str) -> None:
-        self._pool, self._url, self._at = pool, url, 0
-        answer = pool.request(
+    def __init__(self, connection_pool: "urllib3.PoolManager", url: str) -> None:
+        self._pool, self._url, self._at = connection_pool, url, 0
+        response = connection_pool.request(
             "GET", url, headers={"Range": f"bytes=-{_TAIL_BYTES}"}, timeout=_TIMEOUT_S, retries=1, preload_content=False
         )
         try:
-            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            self.in_parts = answer.status == 206 and total.isdigit()
-            whole = answer.headers.get("Content-Length", "") if answer.status == 200 else ""
-            self.size_bytes = int(total) if self.in_parts else int(whole) if whole.isdigit() else 0
-            self._tail = answer.read(_TAIL_BYTES) if self.in_parts else b""
+            total_text = response.headers.get("Content-Range", "").rpartition("/")[2]
+            self.in_parts = response.status == 206 and total_text.isdigit()
+            length_text = response.headers.get("Content-Length", "") if response.status == 200 else ""
+            self.size_bytes = int(total_text) if self.in_parts else int(length_text) if length_text.isdigit() else 0
+            self._tail = response.read(_TAIL_BYTES) if self.in_parts else b""
         finally:
             # Not drained: it may be a whole wheel.
-            answer.close()
+            response.close()
 
     def readable(self) -> bool:
         return True
@@ -84,41 +84,41 @@ class RemoteWheel(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
-        if start + offset < 0:
+        start_offset = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
+        if start_offset + offset < 0:
             raise ValueError("before the beginning of the file")
-        self._at = start + offset
+        self._at = start_offset + offset
         return self._at
 
     def tell(self) -> int:
         return self._at
 
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
-        wanted = min(len(buffer), self.size_bytes - self._at)
-        if wanted <= 0:
+        wanted_bytes = min(len(buffer), self.size_bytes - self._at)
+        if wanted_bytes <= 0:
             return 0
-        data = self._read_part(self._at, wanted)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        content = self._read_part(self._at, wanted_bytes)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
 
-    def _read_part(self, start: int, count: int) -> bytes:
-        inside = start - (self.size_bytes - len(self._tail))
-        if inside >= 0:
-            return bytes(self._tail[inside : inside + count])
-        if count > _MOST_BYTES:
+    def _read_part(self, start_offset: int, byte_count: int) -> bytes:
+        tail_offset = start_offset - (self.size_bytes - len(self._tail))
+        if tail_offset >= 0:
+            return bytes(self._tail[tail_offset : tail_offset + byte_count])
+        if byte_count > _MOST_BYTES:
             raise ValueError("a list of files larger than any wheel's")
-        answer = self._pool.request(
+        response = self._pool.request(
             "GET",
             self._url,
-            headers={"Range": f"bytes={start}-{start + count - 1}"},
+            headers={"Range": f"bytes={start_offset}-{start_offset + byte_count - 1}"},
             timeout=_TIMEOUT_S,
             retries=1,
             preload_content=False,
         )
         try:
-            if answer.status != 206:
-                raise OSError(f"HTTP {answer.status} for a part of a file")
-            return answer.read(count) or b""
+            if response.status != 206:
+                raise OSError(f"HTTP {response.status} for a part of a file")
+            return response.read(byte_count) or b""
         finally:
-            answer.close()
+            response.close()

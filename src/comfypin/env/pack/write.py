@@ -34,119 +34,137 @@ class _PackMember:
     sha256: str | None = None
 
 
-def write_pack(build: Path, path: Path) -> None:
+def write_pack(build_folder: Path, pack_path: Path) -> None:
     """Pack a whole build into one file, completely or not at all.
 
     Raises `NothingRealized` if the build has no receipt, `BuildChanged` if it does not match its receipt.
     """
-    build = build.resolve()
-    receipt, manifest = read_receipt(build), read_manifest(build)
+    build_folder = build_folder.resolve()
+    receipt, manifest = read_receipt(build_folder), read_manifest(build_folder)
     if receipt is None or manifest is None:
-        raise NothingRealized(home=build)
+        raise NothingRealized(home=build_folder)
     # The folder goes before the pack takes its place: whoever finds a pack has no reason to look for what was left.
-    with atomic_file(path) as file:
-        with packing_folder(build) as scratch:
-            members = _list_members(build, manifest, compile_modules(build, scratch), scratch)
-            file.write(MAGIC)
-            frames = tuple(_write_frames(file, members))
-        _write_index(file, _make_index(members, manifest, frames, receipt))
+    with atomic_file(pack_path) as pack_file:
+        with packing_folder(build_folder) as temporary_folder:
+            pack_members = _list_members(
+                build_folder, manifest, compile_modules(build_folder, temporary_folder), temporary_folder
+            )
+            pack_file.write(MAGIC)
+            packed_frames = tuple(_write_frames(pack_file, pack_members))
+        _write_index(pack_file, _make_index(pack_members, manifest, packed_frames, receipt))
 
 
-def _list_members(build: Path, manifest: FileManifest, modules: Mapping[str, Path], scratch: Path) -> list[_PackMember]:
+def _list_members(
+    build_folder: Path, manifest: FileManifest, compiled_modules: Mapping[str, Path], temporary_folder: Path
+) -> list[_PackMember]:
     """Return all files by name. A file that is not in the manifest, because somebody added it, is not packed."""
 
-    def make_member(name: str, fact: FileFact) -> _PackMember:
-        return _PackMember(name, build / name, fact.size_bytes, fact.executable, fact.sha256)
+    def make_member(relative_path: str, fact: FileFact) -> _PackMember:
+        return _PackMember(relative_path, build_folder / relative_path, fact.size_bytes, fact.executable, fact.sha256)
 
-    found = [make_member(name, fact) for name, fact in manifest.files.items()]
-    found.append(_PackMember(MANIFEST_FILE, build / MANIFEST_FILE, (build / MANIFEST_FILE).stat().st_size))
-    sources = {name.rpartition("/")[0] for name in manifest.files}
-    bytecode = {name: path for name, path in modules.items() if name.rpartition("/__pycache__/")[0] in sources}
-    listed = scratch / BYTECODE_FILE
-    listed.write_bytes(list_bytecode(bytecode))
-    bytecode[BYTECODE_FILE] = listed
-    found += [_PackMember(name, source, source.stat().st_size) for name, source in bytecode.items()]
-    return sorted(found, key=lambda one: one.path)
+    pack_members = [make_member(relative_path, fact) for relative_path, fact in manifest.files.items()]
+    pack_members.append(
+        _PackMember(MANIFEST_FILE, build_folder / MANIFEST_FILE, (build_folder / MANIFEST_FILE).stat().st_size)
+    )
+    source_folders = {relative_path.rpartition("/")[0] for relative_path in manifest.files}
+    bytecode_paths = {
+        relative_path: compiled_path
+        for relative_path, compiled_path in compiled_modules.items()
+        if relative_path.rpartition("/__pycache__/")[0] in source_folders
+    }
+    listing_path = temporary_folder / BYTECODE_FILE
+    listing_path.write_bytes(list_bytecode(bytecode_paths))
+    bytecode_paths[BYTECODE_FILE] = listing_path
+    pack_members += [
+        _PackMember(relative_path, source_path, source_path.stat().st_size)
+        for relative_path, source_path in bytecode_paths.items()
+    ]
+    return sorted(pack_members, key=lambda pack_member: pack_member.path)
 
 
-def _cut_frames(members: Sequence[_PackMember]) -> Iterator[bytes]:
+def _cut_frames(pack_members: Sequence[_PackMember]) -> Iterator[bytes]:
     """Yield the files' bytes, one after the other, cut into frames. Raises `BuildChanged`."""
-    parts: list[bytes] = []
-    filled = 0
-    for member in members:
-        for chunk in _read_chunks(member, FRAME_BYTES - filled):
-            parts.append(chunk)
-            filled += len(chunk)
-            if filled == FRAME_BYTES:
-                yield b"".join(parts)
-                parts, filled = [], 0
-    if parts:
-        yield b"".join(parts)
+    frame_parts: list[bytes] = []
+    filled_bytes = 0
+    for pack_member in pack_members:
+        for content_chunk in _read_chunks(pack_member, FRAME_BYTES - filled_bytes):
+            frame_parts.append(content_chunk)
+            filled_bytes += len(content_chunk)
+            if filled_bytes == FRAME_BYTES:
+                yield b"".join(frame_parts)
+                frame_parts, filled_bytes = [], 0
+    if frame_parts:
+        yield b"".join(frame_parts)
 
 
-def _read_chunks(member: _PackMember, first_size: int) -> Iterator[bytes]:
+def _read_chunks(pack_member: _PackMember, first_size: int) -> Iterator[bytes]:
     """Yield a file's bytes, cut where frames end, while checking them against the manifest."""
     hasher = hashlib.sha256()
-    left, size = member.size, first_size
-    with member.source.open("rb", buffering=0) as file:
-        while left:
-            chunk = file.read(min(size, left))
-            if not chunk:
-                raise BuildChanged(path=member.source)
-            hasher.update(chunk)
-            left -= len(chunk)
-            size = size - len(chunk) or FRAME_BYTES
-            yield chunk
-        if file.read(1) or member.sha256 not in {None, hasher.hexdigest()}:
-            raise BuildChanged(path=member.source)
+    remaining_bytes, chunk_size = pack_member.size, first_size
+    with pack_member.source.open("rb", buffering=0) as source_file:
+        while remaining_bytes:
+            content_chunk = source_file.read(min(chunk_size, remaining_bytes))
+            if not content_chunk:
+                raise BuildChanged(path=pack_member.source)
+            hasher.update(content_chunk)
+            remaining_bytes -= len(content_chunk)
+            chunk_size = chunk_size - len(content_chunk) or FRAME_BYTES
+            yield content_chunk
+        if source_file.read(1) or pack_member.sha256 not in {None, hasher.hexdigest()}:
+            raise BuildChanged(path=pack_member.source)
 
 
-def _write_frames(file: BinaryIO, members: Sequence[_PackMember]) -> Iterator[PackedFrame]:
+def _write_frames(pack_file: BinaryIO, pack_members: Sequence[_PackMember]) -> Iterator[PackedFrame]:
     """Compress on all cores, write in order."""
-    cores = os.cpu_count() or 2
-    waiting: deque[Future[tuple[bytes, int]]] = deque()
-    with ThreadPoolExecutor(max_workers=cores, thread_name_prefix="pack") as pool:
-        for raw in _cut_frames(members):
-            waiting.append(pool.submit(_compress_bytes, raw))
+    core_count = os.cpu_count() or 2
+    pending_frames: deque[Future[tuple[bytes, int]]] = deque()
+    with ThreadPoolExecutor(max_workers=core_count, thread_name_prefix="pack") as thread_pool:
+        for raw_frame in _cut_frames(pack_members):
+            pending_frames.append(thread_pool.submit(_compress_bytes, raw_frame))
             # Bounds memory: frames are compressed ahead of the disk, but not without end.
-            if len(waiting) > 2 * cores:
-                yield _write_frame(file, waiting.popleft())
-        while waiting:
-            yield _write_frame(file, waiting.popleft())
+            if len(pending_frames) > 2 * core_count:
+                yield _write_frame(pack_file, pending_frames.popleft())
+        while pending_frames:
+            yield _write_frame(pack_file, pending_frames.popleft())
 
 
-def _compress_bytes(data: bytes) -> tuple[bytes, int]:
+def _compress_bytes(content: bytes) -> tuple[bytes, int]:
     import zstandard
 
-    return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(data), len(data)
+    return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(content), len(content)
 
 
-def _write_frame(file: BinaryIO, made: "Future[tuple[bytes, int]]") -> PackedFrame:
-    packed, size = made.result()
-    file.write(packed)
-    return PackedFrame(len(packed), size, hashlib.sha256(packed).hexdigest())
+def _write_frame(pack_file: BinaryIO, pending_frame: "Future[tuple[bytes, int]]") -> PackedFrame:
+    packed_bytes, raw_size = pending_frame.result()
+    pack_file.write(packed_bytes)
+    return PackedFrame(len(packed_bytes), raw_size, hashlib.sha256(packed_bytes).hexdigest())
 
 
 def _make_index(
-    members: Sequence[_PackMember], manifest: FileManifest, frames: tuple[PackedFrame, ...], receipt: Receipt
+    pack_members: Sequence[_PackMember],
+    manifest: FileManifest,
+    packed_frames: tuple[PackedFrame, ...],
+    receipt: Receipt,
 ) -> PackIndex:
-    names = [*(member.path for member in members), *manifest.links]
+    entry_names = [*(pack_member.path for pack_member in pack_members), *manifest.links]
     return PackIndex(
-        folders=tuple(sorted({folder for name in names for folder in _parent_folders(name)})),
-        files=tuple((member.path, member.size, member.executable) for member in members),
+        folders=tuple(
+            sorted({parent_folder for relative_path in entry_names for parent_folder in _parent_folders(relative_path)})
+        ),
+        files=tuple((pack_member.path, pack_member.size, pack_member.executable) for pack_member in pack_members),
         links=tuple(sorted(manifest.links.items())),
-        frames=frames,
+        frames=packed_frames,
         receipt=dict(receipt.to_json()),
     )
 
 
-def _write_index(file: BinaryIO, index: PackIndex) -> None:
-    packed, _ = _compress_bytes(encode_index(index))
-    offset = file.tell()
-    file.write(packed)
-    file.write(TRAILER.pack(offset, len(packed), bytes.fromhex(Digest.of(packed).hex), MAGIC))
+def _write_index(pack_file: BinaryIO, pack_index: PackIndex) -> None:
+    packed_bytes, _ = _compress_bytes(encode_index(pack_index))
+    offset = pack_file.tell()
+    pack_file.write(packed_bytes)
+    pack_file.write(TRAILER.pack(offset, len(packed_bytes), bytes.fromhex(Digest.of(packed_bytes).hex), MAGIC))
 
 
-def _parent_folders(name: str) -> Iterator[str]:
-    while name := name.rpartition("/")[0]:
-        yield name
+def _parent_folders(relative_path: str) -> Iterator[str]:
+    while relative_path := relative_path.rpartition("/")[0]:
+        yield relative_path
