@@ -152,7 +152,7 @@ def test_an_overflow_of_the_kernels_queue_loses_nothing(tmp_path: Path) -> None:
     syncer.send_signal(signal.SIGTERM)
     _, said = syncer.communicate(timeout=60)
     assert files_below(bucket) == files_below(folder)
-    assert "more happened than the kernel could queue" in said
+    assert "More changed than the kernel could queue" in said
 
 
 @pytest.mark.parametrize(
