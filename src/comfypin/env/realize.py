@@ -98,13 +98,13 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
         receipt = None if options.rebuild else find_complete_receipt(lock, options)
         realize_action: Action = "keep"
         # A damaged pack is replaced by the env that was built instead of it.
-        damaged_pack = False
+        is_pack_damaged = False
         if receipt is None:
             recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
-            receipt, realize_action, damaged_pack = _make_env(recipe, options)
+            receipt, realize_action, is_pack_damaged = _make_env(recipe, options)
         env_folder = options.home.build_folder(receipt.key)
         _activate_build(lock, receipt, options)
-        pack_address = _publish_pack(receipt, options, replace=damaged_pack) if realize_action != "unpack" else None
+        pack_address = _publish_pack(receipt, options, replace=is_pack_damaged) if realize_action != "unpack" else None
     elapsed_seconds = time.monotonic() - started
     return RealizedEnv(
         folder=env_folder, receipt=receipt, action=realize_action, seconds=elapsed_seconds, published=pack_address
@@ -217,8 +217,8 @@ def _new_packages(recipe: EnvRecipe, options: RealizeOptions) -> list[PackagePin
     can_link = file_system_id(package_cache.root) == file_system_id(options.home.root)
     vendored_wheels = list_vendored_wheels(options.locations)
     return [
-        replace(package_pin, url=vendored_wheels[link_name].absolute().as_uri())
-        if (link_name := package_file_name(package_pin)) in vendored_wheels
+        replace(package_pin, url=vendored_wheels[wheel_name].absolute().as_uri())
+        if (wheel_name := package_file_name(package_pin)) in vendored_wheels
         else package_pin
         for package_pin in recipe.packages
         if not (can_link and package_cache.has_package(package_pin))
@@ -246,9 +246,9 @@ def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> No
     replace_link(home.current_link, f"builds/{receipt.key}")
     for link_name in (COMFYUI_FOLDER, VENV_FOLDER):
         replace_link(home.root / link_name, f"current/{link_name}")
-    data = render(lock)
-    if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
-        write_atomically(home.lock_copy, data)
+    lock_bytes = render(lock)
+    if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != lock_bytes:
+        write_atomically(home.lock_copy, lock_bytes)
     write_model_paths(home.build_folder(receipt.key), receipt, lock, options.models_dir)
 
 
@@ -275,9 +275,9 @@ def _remove_leftovers(home: Home, env_key: str) -> None:
 
 
 def _require_free_names(home: Home) -> None:
-    for occupied_path in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
-        if occupied_path.exists() and not occupied_path.is_symlink():
-            raise HomeOccupied(path=occupied_path)
+    for checked_path in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
+        if checked_path.exists() and not checked_path.is_symlink():
+            raise HomeOccupied(path=checked_path)
     if home.root.exists() and not home.root.is_dir():
         raise HomeUnusable(path=home.root, reason="it is not a folder")
 

@@ -78,37 +78,37 @@ class PackageCache:
     ) -> None:
         package_folder = self._package_folder(package_pin)
         # Only what a RECORD vouches for can be verified when it is linked again.
-        relative_paths = [
-            relative_path
-            for relative_path, sha256 in record.files.items()
-            if sha256 is not None and "__pycache__/" not in relative_path
+        recorded_paths = [
+            recorded_path
+            for recorded_path, sha256 in record.files.items()
+            if sha256 is not None and "__pycache__/" not in recorded_path
         ]
         record_path = f"{record.folder}/RECORD"
         # A file without a digest could not be verified when it is linked.
-        if any(digest is None and relative_path != record_path for relative_path, digest in record.files.items()):
+        if any(digest is None and recorded_path != record_path for recorded_path, digest in record.files.items()):
             return
-        temporary = self.root / f"{_TEMPORARY_PREFIX}{process_token()}"
-        files = temporary / Digest.of_file(site_folder / record_path).hex
+        temporary_folder = self.root / f"{_TEMPORARY_PREFIX}{process_token()}"
+        staged_folder = temporary_folder / Digest.of_file(site_folder / record_path).hex
         site_prefix = f"{site_folder}/".removeprefix(f"{venv_folder}/")
         try:
-            for relative_path in (*relative_paths, record_path):
-                relative = (
-                    os.path.normpath(site_prefix + relative_path)
-                    if ".." in relative_path
-                    else site_prefix + relative_path
+            for recorded_path in (*recorded_paths, record_path):
+                relative_path = (
+                    os.path.normpath(site_prefix + recorded_path)
+                    if ".." in recorded_path
+                    else site_prefix + recorded_path
                 )
-                if relative.startswith(".."):
+                if relative_path.startswith(".."):
                     return
-                _link_into(f"{site_folder}/{relative_path}", f"{files}/{relative}")
+                _link_into(f"{site_folder}/{recorded_path}", f"{staged_folder}/{relative_path}")
             # One rename: other processes see the whole package or nothing.
-            temporary.rename(package_folder)
+            temporary_folder.rename(package_folder)
         except OSError as error:
             # Somebody else kept it meanwhile, links are not possible here, or a node that is being imported removed a
             # file: then uv brings it the next time too.
             if error.errno not in _LINK_ERRORS | {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
                 raise
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary_folder, ignore_errors=True)
 
     def keep_bytecode(
         self, packages: Iterable[tuple[PackagePin, InstalledRecord]], site_folder: Path, venv_folder: Path
