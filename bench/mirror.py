@@ -22,9 +22,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from comfypin.env.package_selection import file_name
+from comfypin.env.package_selection import package_file_name
 from comfypin.lock.model import Lock
-from comfypin.tools.download import download
+from comfypin.tools.download import download_file
 
 _CHUNK_BYTES = 256 << 10
 
@@ -132,9 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
 def gather(lock: Lock, folder: Path) -> None:
     """Bring the files of all packages of a lock into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    pins = {file_name(pin): pin for pin in lock.python.packages if pin.url}
+    pins = {package_file_name(pin): pin for pin in lock.python.packages if pin.url}
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: download(str(pins[name].url), folder / str(name), pins[name].sha256), pins))
+        list(pool.map(lambda name: download_file(str(pins[name].url), folder / str(name), pins[name].sha256), pins))
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def mirrored(lock: Lock, folder: Path, link: Link) -> Iterator[Lock]:
             assert server.stdout is not None
             address = f"http://127.0.0.1:{int(server.stdout.readline())}"
             packages = tuple(
-                replace(pin, url=f"{address}/{quote(str(file_name(pin)))}") if pin.url else pin
+                replace(pin, url=f"{address}/{quote(str(package_file_name(pin)))}") if pin.url else pin
                 for pin in lock.python.packages
             )
             yield replace(lock, python=replace(lock.python, packages=packages))

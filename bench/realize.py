@@ -29,17 +29,17 @@ from pathlib import Path
 
 from bench.mirror import Link, gather, mirrored
 from comfypin.env.install import build as build_module
-from comfypin.env.install.import_probe import Probed
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.import_probe import ProbeResult
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.interpreter import find_interpreter
 from comfypin.env.layout import Home
-from comfypin.env.pack.unpack import open_pack, unpack
+from comfypin.env.pack.unpack import open_pack, unpack_pack
 from comfypin.env.pack.write import write_pack
-from comfypin.env.package_selection import choose_target, requirement_lines, select
-from comfypin.env.realize import RealizeOptions, realize
+from comfypin.env.package_selection import choose_target, render_requirements, select_packages
+from comfypin.env.realize import RealizeOptions, realize_env
 from comfypin.lock.codec import read_lock
 from comfypin.lock.model import Lock, PythonPins, RepoPin
-from comfypin.tools.uv import uv_binary
+from comfypin.tools.uv import find_uv
 from tests.support.releases import PYTHON, Repo, comfyui_files, resolve_from_pypi
 
 REQUIREMENTS = (
@@ -77,8 +77,8 @@ class Bench:
     def requirements(self) -> Path:
         path = self.root / "requirements.txt"
         python = find_interpreter(self.python)
-        packages = select(self.lock, choose_target(self.lock, python.machine, None), python)
-        path.write_text(requirement_lines(packages, {}))
+        packages = select_packages(self.lock, choose_target(self.lock, python.machine, None), python)
+        path.write_text(render_requirements(packages, {}))
         return path
 
     @property
@@ -91,7 +91,9 @@ class Bench:
 
     def options(self, name: str) -> RealizeOptions:
         home = Home(root=self.fresh(name))
-        return RealizeOptions(home=home, models_dir=home.root / "models", places=SourcePlaces(cache=self.root / "git"))
+        return RealizeOptions(
+            home=home, models_dir=home.root / "models", locations=SourceLocations(cache=self.root / "git")
+        )
 
 
 @dataclass(frozen=True, order=True)
@@ -116,9 +118,9 @@ def sh(*command: object, **environ: str) -> None:
 
 def plain_uv(bench: Bench, *flags: str, where: Path | None = None) -> None:
     venv = bench.fresh("plain-uv", where=where)
-    sh(uv_binary(), "venv", "--quiet", "--no-project", "--python", bench.python, venv)
+    sh(find_uv(), "venv", "--quiet", "--no-project", "--python", bench.python, venv)
     arguments = ("pip", "sync", "--quiet", "--no-config", "--require-hashes", "--python", venv / "bin/python", *flags)
-    sh(uv_binary(), *arguments, bench.requirements(), UV_CACHE_DIR=str(bench.uv_cache))
+    sh(find_uv(), *arguments, bench.requirements(), UV_CACHE_DIR=str(bench.uv_cache))
 
 
 def plain_pip(bench: Bench) -> None:
@@ -130,16 +132,16 @@ def plain_pip(bench: Bench) -> None:
 
 
 def ours(bench: Bench, *, rebuild: bool = False) -> None:
-    realize(bench.lock, replace(bench.options("home"), rebuild=rebuild))
+    realize_env(bench.lock, replace(bench.options("home"), rebuild=rebuild))
 
 
 def ours_unprobed(bench: Bench) -> None:
-    kept = build_module.probe
-    build_module.probe = lambda *_: Probed()  # type: ignore[assignment]
+    kept = build_module.probe_env
+    build_module.probe_env = lambda *_: ProbeResult()  # type: ignore[assignment]
     try:
-        realize(bench.lock, bench.options("home"))
+        realize_env(bench.lock, bench.options("home"))
     finally:
-        build_module.probe = kept
+        build_module.probe_env = kept
 
 
 def compare(
@@ -192,7 +194,7 @@ def bench_build(bench: Bench, *, with_pip: bool) -> dict[str, dict[str, Cost]]:
 
 
 def bench_pack(bench: Bench) -> dict[str, dict[str, Cost]]:
-    realized = realize(bench.lock, bench.options("home"))
+    realized = realize_env(bench.lock, bench.options("home"))
     pack = bench.root / "env.envpack"
     packing = timed(lambda: write_pack(realized.folder, pack))
     archive = bench.root / "env.tar.zst"
@@ -201,7 +203,7 @@ def bench_pack(bench: Bench) -> dict[str, dict[str, Cost]]:
         folder = bench.fresh("unpacked", where=bench.other)
         folder.mkdir(parents=True)
         with open_pack(pack) as source:
-            unpack(source, folder, key=realized.receipt.key)
+            unpack_pack(source, folder, key=realized.receipt.key)
         return folder
 
     def unpack_tar() -> None:

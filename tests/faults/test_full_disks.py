@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from comfypin.env.errors import DiskFull
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import Home as EnvHome
-from comfypin.env.pack.store import FolderShelf
-from comfypin.env.realize import RealizeOptions, realize
+from comfypin.env.pack.store import FolderPackStore
+from comfypin.env.realize import RealizeOptions, realize_env
 from comfypin.errors import ComfypinError
 from comfypin.models.errors import DiskTooSmall
 from tests.support.door import clean_environ
@@ -137,9 +137,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> SmallRelease:
 
 
 def options(release: SmallRelease, home: Path, packs: Path, **changes: object) -> RealizeOptions:
-    places = SourcePlaces(cache=release.root / "cache")
+    places = SourceLocations(cache=release.root / "cache")
     env = EnvHome(root=home)
-    given = RealizeOptions(home=env, models_dir=home / "models", places=places, shelf=FolderShelf(packs))
+    given = RealizeOptions(home=env, models_dir=home / "models", locations=places, pack_store=FolderPackStore(packs))
     return replace(given, **changes)  # type: ignore[arg-type]
 
 
@@ -149,11 +149,11 @@ def test_a_pack_that_does_not_fit_is_no_pack(release: SmallRelease, tmp_path: Pa
         packs.mkdir()
         disk.fill()
         with pytest.raises(DiskFull, match=str(packs)):
-            realize(release.lock, options(release, tmp_path / "home", packs, publish=True))
+            realize_env(release.lock, options(release, tmp_path / "home", packs, publish=True))
         assert (tmp_path / "home/current").exists(), "the env itself is complete"
         assert [path for path in disk.files() if path.suffix == ".envpack"] == []
         disk.free()
-        published = realize(release.lock, options(release, tmp_path / "other", packs, publish=True)).published
+        published = realize_env(release.lock, options(release, tmp_path / "other", packs, publish=True)).published
         assert Path(str(published)).is_file()
 
 
@@ -165,10 +165,10 @@ def test_an_env_that_meets_a_full_disk_is_not_taken_for_one(
         _fill_but(disk, free_kb)
         given = options(release, disk.path / "home", tmp_path / "packs")
         with pytest.raises(ComfypinError, match=str(disk.path)):
-            realize(release.lock, given)
+            realize_env(release.lock, given)
         assert not (disk.path / "home/current").exists()
         disk.free()
-        realized = realize(release.lock, given)
+        realized = realize_env(release.lock, given)
         assert realized.folder.is_dir()
 
 

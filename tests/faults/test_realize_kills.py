@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.env.file_manifest import Manifest, survey
+from comfypin.env.file_manifest import FileManifest, hash_files
 from comfypin.env.layout import Home
 from comfypin.env.receipt import read_receipt
-from comfypin.env.status import env_status
+from comfypin.env.status import check_env
 from tests.support.releases import SmallRelease, small_release
 
-Kind = Callable[[SmallRelease, Path, Manifest, int, int], None]
+Kind = Callable[[SmallRelease, Path, FileManifest, int, int], None]
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 300
 
@@ -30,10 +30,10 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> SmallRelease:
 
 
 @pytest.fixture(scope="module")
-def clean(release: SmallRelease) -> Manifest:
+def clean(release: SmallRelease) -> FileManifest:
     """What an env that nobody disturbed is, byte for byte."""
     finish(release, release.root / "clean")
-    return survey(release.root / "clean/current")
+    return hash_files(release.root / "clean/current")
 
 
 def command(release: SmallRelease, home: Path, *flags: str) -> list[str]:
@@ -65,11 +65,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.communicate(timeout=LIMIT_S)
 
 
-def assert_good(home: Path, clean: Manifest) -> None:
+def assert_good(home: Path, clean: FileManifest) -> None:
     receipt = read_receipt(home / "current")
     assert receipt is not None
-    assert survey(home / "current") == clean, "bit for bit"
-    assert env_status(Home(root=home), None).drifts == ()
+    assert hash_files(home / "current") == clean, "bit for bit"
+    assert check_env(Home(root=home), None).drifts == ()
     assert [path.name for path in (home / "builds").iterdir()] == [receipt.key], "nothing half done is left"
 
 
@@ -82,7 +82,7 @@ def run_killed_then_finish(
     finish(release, home, *flags, cache=cache)
 
 
-def kill_builds(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: int) -> None:
+def kill_builds(release: SmallRelease, root: Path, clean: FileManifest, times: int, seed: int) -> None:
     """By turns with an empty cache (uv installs, ComfyUI is started, packages are kept), and with one that has all."""
     chance = random.Random(seed)
     shared = release.root / "cache"
@@ -98,7 +98,7 @@ def kill_builds(release: SmallRelease, root: Path, clean: Manifest, times: int, 
         assert_good(root / f"again{number}", clean)
 
 
-def kill_packs(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: int) -> None:
+def kill_packs(release: SmallRelease, root: Path, clean: FileManifest, times: int, seed: int) -> None:
     """Killed while it builds, packs or publishes: whatever pack there is afterwards is whole."""
     chance = random.Random(seed)
     whole_s = finish(release, root / "measure", "--packs", str(root / "measured"), "--publish")
@@ -110,7 +110,7 @@ def kill_packs(release: SmallRelease, root: Path, clean: Manifest, times: int, s
         assert_good(root / f"b{number}", clean)
 
 
-def kill_unpacks(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: int) -> None:
+def kill_unpacks(release: SmallRelease, root: Path, clean: FileManifest, times: int, seed: int) -> None:
     chance = random.Random(seed)
     packs = ("--packs", str(root / "packs"))
     finish(release, root / "publisher", *packs, "--publish")
@@ -121,7 +121,7 @@ def kill_unpacks(release: SmallRelease, root: Path, clean: Manifest, times: int,
         assert_good(home, clean)
 
 
-def race(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: int) -> None:
+def race(release: SmallRelease, root: Path, clean: FileManifest, times: int, seed: int) -> None:
     """Two at once on one volume, one of them killed: the other succeeds, and so does a third."""
     chance = random.Random(seed)
     whole_s = finish(release, root / "measure", "--packs", str(root / "measured"), "--publish")
@@ -143,12 +143,12 @@ def race(release: SmallRelease, root: Path, clean: Manifest, times: int, seed: i
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kind", "times"), [(kill_builds, 3), (kill_packs, 2), (kill_unpacks, 3)])
 def test_a_killed_run_is_finished_by_the_next(
-    kind: Kind, times: int, release: SmallRelease, tmp_path: Path, clean: Manifest
+    kind: Kind, times: int, release: SmallRelease, tmp_path: Path, clean: FileManifest
 ) -> None:
     kind(release, tmp_path, clean, times, 1)
 
 
-def test_two_at_once_make_one_good_env(release: SmallRelease, tmp_path: Path, clean: Manifest) -> None:
+def test_two_at_once_make_one_good_env(release: SmallRelease, tmp_path: Path, clean: FileManifest) -> None:
     home = tmp_path / "home"
     pair = [start(command(release, home), release) for _ in range(2)]
     for process in pair:
@@ -158,18 +158,18 @@ def test_two_at_once_make_one_good_env(release: SmallRelease, tmp_path: Path, cl
 
 
 @pytest.mark.timeout(900)
-def test_two_at_once_and_one_of_them_killed(release: SmallRelease, tmp_path: Path, clean: Manifest) -> None:
+def test_two_at_once_and_one_of_them_killed(release: SmallRelease, tmp_path: Path, clean: FileManifest) -> None:
     race(release, tmp_path, clean, 3, 2)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("kind", "times"), [(kill_builds, 40), (kill_packs, 30), (kill_unpacks, 30)])
-def test_a_hundred_kills(kind: Kind, times: int, release: SmallRelease, tmp_path: Path, clean: Manifest) -> None:
+def test_a_hundred_kills(kind: Kind, times: int, release: SmallRelease, tmp_path: Path, clean: FileManifest) -> None:
     kind(release, tmp_path, clean, times, 3)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_fifty_races(release: SmallRelease, tmp_path: Path, clean: Manifest) -> None:
+def test_fifty_races(release: SmallRelease, tmp_path: Path, clean: FileManifest) -> None:
     race(release, tmp_path, clean, 50, 4)

@@ -9,11 +9,12 @@ import pytest
 
 from comfypin.retry import RetryPolicy
 from comfypin.storage.local import LocalStore
-from comfypin.sync.delivery_log import Manifest
+from comfypin.sync.delivery_log import DeliveryLog
 from comfypin.sync.errors import OutboxUnusable
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.syncer import Options, Syncer
-from comfypin.sync.watch import Notice
+from comfypin.sync.sync_options import SyncOptions
+from comfypin.sync.syncer import Syncer
+from comfypin.sync.watch import SyncNotice
 from tests.faults.test_serve_full_disk import a_seed
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -23,13 +24,13 @@ FILES = 40
 
 def a_syncer(folder: Path, bucket: Path, disk: SmallDisk, events: list[object], *, once: bool) -> tuple[Syncer, Outbox]:
     outbox = Outbox(disk.path / "outbox.sqlite", copy=disk.path / "copy.jsonl")
-    options = Options(
+    options = SyncOptions(
         settle_s=0.1,
         poll_s=0.5,
         retry_policy=RetryPolicy(retries=None, base_s=0.5, longest_s=0.5),
         once=once,
         grace_s=20,
-        manifest=Manifest(disk.path / "manifest.jsonl", "manifest.jsonl"),
+        manifest=DeliveryLog(disk.path / "manifest.jsonl", "manifest.jsonl"),
     )
     store = LocalStore(bucket)
     syncer = Syncer(folder, store, outbox, options, media_type=lambda _path: "image/png", on_event=events.append)
@@ -63,7 +64,7 @@ def test_files_that_come_while_the_state_disk_is_full_are_synced_when_it_is_free
         def sync() -> None:  # the outbox belongs to the thread that opened it
             syncer, outbox = a_syncer(folder, bucket, disk, events, once=False)
             threading.Thread(target=disturb, args=(syncer,)).start()
-            ended.append(syncer.run())
+            ended.append(syncer.run_sync())
             outbox.close()
 
         syncing = threading.Thread(target=sync)
@@ -74,7 +75,7 @@ def test_files_that_come_while_the_state_disk_is_full_are_synced_when_it_is_free
         assert there == {path.name for path in folder.iterdir()}
         delivered = [line for line in (disk.path / "manifest.jsonl").read_text().splitlines() if line]
         assert sum(line.count('"path"') for line in delivered) == len(there)
-        print([event.text for event in events if isinstance(event, Notice)])
+        print([event.text for event in events if isinstance(event, SyncNotice)])
 
 
 def test_once_on_a_full_disk_ends_with_a_sentence_that_names_it(tmp_path: Path) -> None:
@@ -87,10 +88,10 @@ def test_once_on_a_full_disk_ends_with_a_sentence_that_names_it(tmp_path: Path) 
         syncer, outbox = a_syncer(folder, bucket, disk, [], once=True)
         disk.fill()
         with pytest.raises(OutboxUnusable, match=r"outbox\.sqlite.*full"):
-            syncer.run()
+            syncer.run_sync()
         assert list(bucket.rglob("*.png")) == []
         disk.free()
         syncer, outbox = a_syncer(folder, bucket, disk, [], once=True)
-        assert syncer.run() == []
+        assert syncer.run_sync() == []
         outbox.close()
         assert len(list(bucket.rglob("*.png"))) == 30

@@ -13,8 +13,8 @@ from comfypin.locking.create import Made
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.node_registry import Registry
 from comfypin.locking.sources import Places
-from comfypin.tools.git import Commits, apply_patch, write_commit
-from comfypin.tools.uv import uv
+from comfypin.tools.git import CommitSource, apply_patch, write_commit
+from comfypin.tools.uv import run_uv
 from tests.support.repositories import commit, git
 
 pytestmark = pytest.mark.network
@@ -31,8 +31,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = "models/\ncustom_nodes/\n.venv/\n"
     commit(root / "comfyui", {"main.py": "", ".gitignore": ignored, "nodes.py": "1\n"})
     commit(root / "pack", {"__init__.py": "1\n", "install.py": "print(1)\n"})
-    uv(["venv", "--quiet", "--python", sys.executable, root / "venv"])
-    installed = uv(["pip", "install", "--quiet", "idna==3.7", "--python", root / "venv"])
+    run_uv(["venv", "--quiet", "--python", sys.executable, root / "venv"])
+    installed = run_uv(["pip", "install", "--quiet", "idna==3.7", "--python", root / "venv"])
     assert installed.exit_code == 0, installed.stderr
     return root
 
@@ -56,7 +56,9 @@ def captured(home: Path, origin: Path, **changes: object) -> Made:
     wishes = CaptureWishes(name="live", folder=home, interpreter=origin / "venv" / "bin" / "python")
     cache = home.parent / "cache"
     places = Places(
-        commits=Commits(cache=cache / "git"), registry=Registry(url="http://127.0.0.1:9"), archives=cache / "archives"
+        commits=CommitSource(cache=cache / "git"),
+        registry=Registry(url="http://127.0.0.1:9"),
+        archives=cache / "archives",
     )
     digests = DigestCache(cache / "digests.json")
     return capture(replace(wishes, **changes), places=places, digests=digests, tell=silent)  # type: ignore[arg-type]
@@ -149,7 +151,7 @@ def test_allowed_changes_are_stored_as_a_diff_that_brings_them_back(home: Path, 
     (home / "added.py").write_text("new\n")
     pin = captured(home, origin, allow_dirty=True, with_models=False).lock.comfyui
     assert pin is not None
-    write_commit(Commits(cache=tmp_path / "again"), str(pin.repo), str(pin.commit), tmp_path / "out")
+    write_commit(CommitSource(cache=tmp_path / "again"), str(pin.repo), str(pin.commit), tmp_path / "out")
     apply_patch(tmp_path / "out", str(pin.patch), what="patch")
     assert (tmp_path / "out" / "nodes.py").read_text() == "2\n"
     assert (tmp_path / "out" / "added.py").read_text() == "new\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.cli.main import main
-from comfypin.image.own_files import own_files
+from comfypin.image.own_files import collect_own_files
 from tests.support.repositories import commit
 
 pytestmark = pytest.mark.network
@@ -36,7 +36,7 @@ def test_create_writes_a_release_that_is_found_by_name(project: Path, capsys: py
 
 
 def test_the_door_has_its_own_dependencies_by_hash(tmp_path: Path) -> None:
-    own = own_files(tmp_path)
+    own = collect_own_files(tmp_path)
     assert own.wheel is not None
     assert own.installer.startswith(b"uv==")
     assert own.requirements.count(b"==") < own.requirements.count(b"--hash=sha256:")

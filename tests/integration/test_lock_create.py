@@ -24,8 +24,8 @@ from comfypin.locking.repository_refs import parse_repo_spec
 from comfypin.locking.sources import Places
 from comfypin.locking.upgrade import Moves, question_of, upgrade
 from comfypin.locking.vendor import vendor
-from comfypin.tools.git import Commits
-from comfypin.tools.uv import uv
+from comfypin.tools.git import CommitSource
+from comfypin.tools.uv import run_uv
 from comfypin.tools.vendor_folder import VendorFolder
 from tests.support.repositories import commit, git
 
@@ -54,7 +54,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def places(root: Path) -> Places:
     cache = root / "cache"
     return Places(
-        commits=Commits(cache=cache / "git"), registry=Registry(url="http://127.0.0.1:9"), archives=cache / "archives"
+        commits=CommitSource(cache=cache / "git"),
+        registry=Registry(url="http://127.0.0.1:9"),
+        archives=cache / "archives",
     )
 
 
@@ -219,16 +221,16 @@ def test_a_diff_says_what_came_went_and_changed(lock: Lock) -> None:
 
 def test_an_exported_pylock_is_installed_by_uv(lock: Lock, tmp_path: Path) -> None:
     (tmp_path / "pylock.toml").write_text(export(replace(lock, python=replace(lock.python, version=None)), "pylock"))
-    uv(["venv", "--quiet", tmp_path / "venv"])
-    synced = uv(["pip", "sync", tmp_path / "pylock.toml", "--python", tmp_path / "venv"])
+    run_uv(["venv", "--quiet", tmp_path / "venv"])
+    synced = run_uv(["pip", "sync", tmp_path / "pylock.toml", "--python", tmp_path / "venv"])
     assert synced.exit_code == 0, synced.stderr
-    frozen = uv(["pip", "freeze", "--python", tmp_path / "venv"]).text.split()
+    frozen = run_uv(["pip", "freeze", "--python", tmp_path / "venv"]).stdout_text.split()
     assert frozen == sorted(f"{name}=={version}" for name, version in versions(lock).items())
 
 
 def test_exported_requirements_are_taken_with_required_hashes(lock: Lock, tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_text(export(lock, "requirements"))
-    uv(["venv", "--quiet", tmp_path / "venv"])
+    run_uv(["venv", "--quiet", tmp_path / "venv"])
     arguments = [
         "pip",
         "install",
@@ -239,7 +241,7 @@ def test_exported_requirements_are_taken_with_required_hashes(lock: Lock, tmp_pa
         "--python",
         tmp_path / "venv",
     ]
-    assert uv(arguments).exit_code == 0
+    assert run_uv(arguments).exit_code == 0
 
 
 def test_a_bill_of_materials_names_every_part_and_is_the_same_each_time(lock: Lock) -> None:
@@ -257,13 +259,13 @@ def test_a_vendor_folder_needs_no_upstream_and_goes_on_where_it_was(lock: Lock, 
     folder = VendorFolder(root=tmp_path / "vendor")
     gathered = vendor(lock, folder, places=places, tell=silent)
     assert len(gathered.files) == gathered.fetched == 6
-    broken = next(folder.wheels.iterdir())
+    broken = next(folder.wheels_folder.iterdir())
     broken.write_bytes(b"damaged")
     again = vendor(lock, folder, places=places, tell=silent)
     assert (again.files, again.fetched) == (gathered.files, 1)
     assert lock.comfyui is not None
-    offline = Commits(cache=tmp_path / "empty", bundles=folder.bundles, offline=True)
-    assert offline.obtain("https://gone.invalid", str(lock.comfyui.commit)).is_dir()
+    offline = CommitSource(cache=tmp_path / "empty", bundles=folder.bundles_folder, offline=True)
+    assert offline.obtain_repository("https://gone.invalid", str(lock.comfyui.commit)).is_dir()
 
 
 def test_a_lock_that_is_not_pinned_cannot_be_vendored(lock: Lock, places: Places, tmp_path: Path) -> None:

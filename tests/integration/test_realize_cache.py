@@ -10,9 +10,9 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.env.errors import ProbeFailed
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import Home, site_packages, venv_python
-from comfypin.env.realize import RealizeOptions, realize
+from comfypin.env.realize import RealizeOptions, realize_env
 from comfypin.lock.model import PackagePin
 from tests.support.releases import SmallRelease, make_wheel, small_release
 from tests.support.served import served
@@ -23,7 +23,7 @@ def options(release: SmallRelease, name: str, **changes: object) -> RealizeOptio
     given = RealizeOptions(
         home=home,
         models_dir=release.root / "models",
-        places=SourcePlaces(cache=release.root / "cache", named_uv_cache=release.root / "uv"),
+        locations=SourceLocations(cache=release.root / "cache", named_uv_cache=release.root / "uv"),
     )
     return replace(given, **changes)  # type: ignore[arg-type]
 
@@ -53,15 +53,15 @@ def counting(release: SmallRelease) -> tuple[SmallRelease, Path]:
 
 def test_the_same_bytes_are_started_once_on_a_machine(release: SmallRelease) -> None:
     release, starts = counting(release)
-    made = [realize(release.lock, options(release, name)) for name in ("first", "second")]
+    made = [realize_env(release.lock, options(release, name)) for name in ("first", "second")]
     assert starts.read_text() == "."
     assert made[0].receipt == made[1].receipt
 
 
 def test_a_rebuild_starts_them_again(release: SmallRelease) -> None:
     release, starts = counting(release)
-    realize(release.lock, options(release, "home"))
-    realize(release.lock, options(release, "home", rebuild=True))
+    realize_env(release.lock, options(release, "home"))
+    realize_env(release.lock, options(release, "home", rebuild=True))
     assert starts.read_text() == ".."
 
 
@@ -69,9 +69,9 @@ def test_other_libraries_of_the_machine_start_them_again(
     release: SmallRelease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, starts = counting(release)
-    realize(release.lock, options(release, "first"))
+    realize_env(release.lock, options(release, "first"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(release.root))
-    realize(release.lock, options(release, "second"))
+    realize_env(release.lock, options(release, "second"))
     assert starts.read_text() == ".."
 
 
@@ -80,9 +80,9 @@ def test_a_start_that_failed_is_not_remembered(release: SmallRelease) -> None:
     wall.touch()
     release = with_node(release, f"import os\nassert not os.path.exists({str(wall)!r}), 'a wall'\n")
     with pytest.raises(ProbeFailed, match="a wall"):
-        realize(release.lock, options(release, "home"))
+        realize_env(release.lock, options(release, "home"))
     wall.unlink()
-    assert realize(release.lock, options(release, "home")).action == "build"
+    assert realize_env(release.lock, options(release, "home")).action == "build"
 
 
 # -- a wheel whose own RECORD is wrong
@@ -107,15 +107,15 @@ def test_a_wheel_whose_record_is_wrong_is_not_downloaded_for_each_env(release: S
         pin = replace(pin, url=f"{address}/liar-1.0-py3-none-any.whl")
         pins = replace(release.lock.python, packages=(*release.lock.python.packages, pin))
         release = release.changed(python=pins)
-        first = realize(release.lock, options(release, "first"))
+        first = realize_env(release.lock, options(release, "first"))
         asked.clear()
-        second = realize(release.lock, options(release, "second"))
+        second = realize_env(release.lock, options(release, "second"))
         assert asked == []
         # An edit is told from the wheel's own fault.
         module = site_packages(second.folder) / "liar/__init__.py"
         assert module.read_text() == "TRUTH = 2\n"
         module.write_text("TRUTH = 3\n")
-        third = realize(release.lock, options(release, "third"))
+        third = realize_env(release.lock, options(release, "third"))
         assert (site_packages(third.folder) / "liar/__init__.py").read_text() == "TRUTH = 2\n"
         assert first.receipt == second.receipt == third.receipt
 
@@ -136,8 +136,8 @@ def uses_byte_code(folder: Path) -> bool:
 
 
 def test_the_next_env_starts_with_byte_code(release: SmallRelease) -> None:
-    first = realize(release.lock, options(release, "first"))
-    second = realize(release.lock, options(release, "second"))
+    first = realize_env(release.lock, options(release, "first"))
+    second = realize_env(release.lock, options(release, "second"))
     assert byte_code(second.folder).samefile(byte_code(first.folder))
     assert uses_byte_code(second.folder)
 
@@ -158,14 +158,14 @@ def damaged(listing: Path, code: Path) -> None:
 def test_byte_code_that_nothing_vouches_for_is_not_used(
     release: SmallRelease, change: Callable[[Path, Path], None]
 ) -> None:
-    first = realize(release.lock, options(release, "first"))
+    first = realize_env(release.lock, options(release, "first"))
     (listing,) = (release.root / "cache/packages").glob("alpha-*.pyc.json")
     change(listing, byte_code(first.folder))
-    second = realize(release.lock, options(release, "second"))
+    second = realize_env(release.lock, options(release, "second"))
     assert list(site_packages(second.folder).glob("alpha/__pycache__/*")) == []
     # Once it is made again, it is kept again.
-    realize(release.lock, options(release, "third", rebuild=True))
-    fourth = realize(release.lock, options(release, "fourth"))
+    realize_env(release.lock, options(release, "third", rebuild=True))
+    fourth = realize_env(release.lock, options(release, "fourth"))
     assert uses_byte_code(fourth.folder)
 
 
@@ -174,6 +174,6 @@ def test_byte_code_that_nothing_vouches_for_is_not_used(
 
 def test_uv_links_an_env_to_what_it_unpacked(release: SmallRelease) -> None:
     """What compiling ahead relies on: without it nothing breaks, but the first start takes longer."""
-    realized = realize(release.lock, options(release, "home"))
+    realized = realize_env(release.lock, options(release, "home"))
     inode = (site_packages(realized.folder) / "alpha/__init__.py").stat().st_ino
     assert inode in {path.stat().st_ino for path in (release.root / "uv/archive-v0").rglob("__init__.py")}

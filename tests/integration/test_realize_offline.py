@@ -14,10 +14,10 @@ import pytest
 from comfypin.cli.main import main
 from comfypin.digest import Digest
 from comfypin.env.errors import PackageDamaged, PackageHashMismatch, PackagesUnavailable
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import Home, site_packages
-from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.status import env_status
+from comfypin.env.realize import RealizeOptions, realize_env
+from comfypin.env.status import check_env
 from comfypin.lock.model import PackagePin, PythonPins
 from comfypin.locking.errors import PackageUnbuildable
 from comfypin.tools.vendor_folder import VendorFolder
@@ -30,10 +30,10 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRelease:
     return small_release(tmp_path)
 
 
-def options(release: SmallRelease, name: str, places: SourcePlaces | None = None) -> RealizeOptions:
+def options(release: SmallRelease, name: str, places: SourceLocations | None = None) -> RealizeOptions:
     home = Home(root=release.root / name)
-    places = places or SourcePlaces(cache=release.root / "cache", named_uv_cache=release.root / "uv")
-    return RealizeOptions(home=home, models_dir=home.root / "models", places=places)
+    places = places or SourceLocations(cache=release.root / "cache", named_uv_cache=release.root / "uv")
+    return RealizeOptions(home=home, models_dir=home.root / "models", locations=places)
 
 
 def vendored(release: SmallRelease) -> VendorFolder:
@@ -48,20 +48,20 @@ def vendored(release: SmallRelease) -> VendorFolder:
 
 
 def test_a_vendor_folder_is_enough(release: SmallRelease) -> None:
-    online = realize(release.lock, options(release, "online"))
+    online = realize_env(release.lock, options(release, "online"))
     folder = vendored(release)
     shutil.rmtree(release.root / "uv")
-    places = SourcePlaces(cache=release.root / "empty", vendor=folder, offline=True)
-    assert realize(release.lock, options(release, "offline", places)).receipt == online.receipt
+    places = SourceLocations(cache=release.root / "empty", vendor=folder, offline=True)
+    assert realize_env(release.lock, options(release, "offline", places)).receipt == online.receipt
 
 
 def test_a_changed_wheel_in_a_vendor_folder_is_refused(release: SmallRelease) -> None:
     folder = vendored(release)
-    wheel = next(folder.wheels.glob("alpha-*"))
+    wheel = next(folder.wheels_folder.glob("alpha-*"))
     wheel.write_bytes(wheel.read_bytes() + b"more")
-    places = SourcePlaces(cache=release.root / "empty", vendor=folder, offline=True)
+    places = SourceLocations(cache=release.root / "empty", vendor=folder, offline=True)
     with pytest.raises((PackageHashMismatch, PackagesUnavailable), match="alpha"):
-        realize(release.lock, options(release, "offline", places))
+        realize_env(release.lock, options(release, "offline", places))
 
 
 def with_a_source(release: SmallRelease) -> SmallRelease:
@@ -83,17 +83,17 @@ def test_a_package_without_a_wheel_is_vendored_with_the_one_that_was_built_of_it
     release: SmallRelease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = with_a_source(release)
-    online = realize(release.lock, options(release, "online"))
+    online = realize_env(release.lock, options(release, "online"))
     folder = vendored(release)
     monkeypatch.setenv("UV_CACHE_DIR", str(release.root / "other-uv"))
     named = release.root / "other-uv"
-    places = SourcePlaces(cache=release.root / "empty", vendor=folder, offline=True, named_uv_cache=named)
-    assert realize(release.lock, options(release, "offline", places)).receipt == online.receipt
+    places = SourceLocations(cache=release.root / "empty", vendor=folder, offline=True, named_uv_cache=named)
+    assert realize_env(release.lock, options(release, "offline", places)).receipt == online.receipt
     (wheel,) = (folder.root / "built").rglob("*.whl")
     wheel.write_bytes(wheel.read_bytes() + b"more")
     changed = replace(places, cache=release.root / "emptier")
     with pytest.raises((PackageHashMismatch, PackagesUnavailable), match="delta"):
-        realize(release.lock, options(release, "changed", changed))
+        realize_env(release.lock, options(release, "changed", changed))
 
 
 def test_a_package_that_cannot_be_built_is_not_vendored(release: SmallRelease) -> None:
@@ -121,27 +121,27 @@ def change_the_cache(root: Path) -> None:
 
 def test_a_changed_file_in_the_cache_of_uv_does_not_get_into_an_env(release: SmallRelease) -> None:
     release = from_registry(release)
-    first = realize(release.lock, options(release, "first"))
+    first = realize_env(release.lock, options(release, "first"))
     change_the_cache(release.root)
-    second = realize(release.lock, options(release, "second"))
+    second = realize_env(release.lock, options(release, "second"))
     assert "CHANGED" not in (site_packages(second.folder) / "tqdm/std.py").read_text()
     assert second.receipt == first.receipt
 
 
 def test_a_changed_cache_without_a_network_is_one_error(release: SmallRelease) -> None:
     release = from_registry(release)
-    realize(release.lock, options(release, "first"))
+    realize_env(release.lock, options(release, "first"))
     change_the_cache(release.root)
-    places = SourcePlaces(cache=release.root / "cache", offline=True, named_uv_cache=release.root / "uv")
+    places = SourceLocations(cache=release.root / "cache", offline=True, named_uv_cache=release.root / "uv")
     with pytest.raises(PackageDamaged, match="tqdm"):
-        realize(release.lock, options(release, "second", places))
+        realize_env(release.lock, options(release, "second", places))
     assert not (release.root / "second/current").is_symlink()
 
 
 def test_an_edit_in_one_env_does_not_get_into_the_next(release: SmallRelease) -> None:
     """Envs share their packages' files: the edit is named where it is, and kept out of what is made later."""
     release = from_registry(release)
-    first = realize(release.lock, options(release, "first"))
+    first = realize_env(release.lock, options(release, "first"))
     site = site_packages(first.folder)
     changed, listing = site / "tqdm/std.py", next(site.glob("tqdm-*.dist-info")) / "RECORD"
     before = changed.read_bytes()
@@ -151,9 +151,9 @@ def test_an_edit_in_one_env_does_not_get_into_the_next(release: SmallRelease) ->
     changed.write_bytes(wrong)
     os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
     listing.write_bytes(listing.read_bytes().replace(digests[0], digests[1]))
-    named = [(drift.kind, drift.subject) for drift in env_status(Home(root=release.root / "first"), None).drifts]
+    named = [(drift.kind, drift.subject) for drift in check_env(Home(root=release.root / "first"), None).drifts]
     assert named == [("package-edited", "tqdm")]
-    second = realize(release.lock, options(release, "second"))
+    second = realize_env(release.lock, options(release, "second"))
     assert (site_packages(second.folder) / "tqdm/std.py").read_bytes() == before
     assert second.receipt == first.receipt
 
@@ -166,7 +166,7 @@ def test_a_file_that_two_packages_fight_for_is_the_same_every_time(release: Smal
     )
     pins = replace(release.lock.python, packages=(*release.lock.python.packages, *rivals))
     lock = replace(release.lock, python=pins)
-    made = [realize(lock, options(release, name)) for name in ("first", "second")]
+    made = [realize_env(lock, options(release, name)) for name in ("first", "second")]
     assert made[0].receipt == made[1].receipt
     assert "rival_b" in (site_packages(made[0].folder) / "shared/__init__.py").read_text()
-    assert env_status(Home(root=release.root / "second"), None).drifts == ()
+    assert check_env(Home(root=release.root / "second"), None).drifts == ()

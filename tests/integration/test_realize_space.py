@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from comfypin.env.cache.package_cache import PackageCache
-from comfypin.env.errors import DiskTooSmall
-from comfypin.env.install.disk_space import MARGIN_BYTES, SOURCE_BYTES, device, needs, require_space
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.errors import NoRoomForEnv
+from comfypin.env.install.disk_space import MARGIN_BYTES, SOURCE_BYTES, file_system_id, list_space_needs, require_space
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.install.wheel_size import BLOCK_BYTES, UNPACKED_PER_WHEEL, unpacked_sizes
 from comfypin.env.layout import Home, site_packages
-from comfypin.env.package_selection import platform_of
-from comfypin.env.realize import RealizeOptions, realize
+from comfypin.env.package_selection import platform_for_python
+from comfypin.env.realize import RealizeOptions, realize_env
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PythonPins
-from comfypin.tools.download import download
+from comfypin.tools.download import download_file
 from tests.support.connect_proxy import connect_proxy
 from tests.support.releases import PYTHON, SmallRelease, resolve_from_pypi, small_release
 from tests.support.served import served
@@ -36,7 +36,7 @@ def on_disk(folder: Path) -> int:
 
 def test_too_little_space_is_said_before_in_gb(tmp_path: Path) -> None:
     with pytest.raises(
-        DiskTooSmall, match=r"needs 1000000\.00 GB in .*, and \d+\.\d\d GB are free; nothing was started"
+        NoRoomForEnv, match=r"needs 1000000\.00 GB in .*, which has \d+\.\d\d GB free; nothing was started"
     ):
         require_space(tmp_path, 10**15, what="Realizing this lock")
 
@@ -44,7 +44,7 @@ def test_too_little_space_is_said_before_in_gb(tmp_path: Path) -> None:
 def test_the_registry_tells_what_a_wheel_holds(tmp_path: Path) -> None:
     pins = resolve_from_pypi(["numpy", "idna"])
     for pin, size in zip(pins, unpacked_sizes(pins, offline=False), strict=True):
-        download(pin.url or "", tmp_path / pin.name, pin.sha256)
+        download_file(pin.url or "", tmp_path / pin.name, pin.sha256)
         with zipfile.ZipFile(tmp_path / pin.name) as wheel:
             wheel.extractall(tmp_path / f"{pin.name}-unpacked")
         assert size == on_disk(tmp_path / f"{pin.name}-unpacked")
@@ -56,21 +56,21 @@ def test_what_is_asked_for_is_what_an_env_takes(release: SmallRelease) -> None:
     lock = replace(release.lock, python=PythonPins(version=PYTHON, packages=packages))
     home = Home(root=release.root / "home")
     cache = release.root / "cache"
-    (need,) = needs(home.root, cache / "uv", packages, offline=False)
-    places = SourcePlaces(cache=cache)
-    realized = realize(lock, RealizeOptions(home=home, models_dir=release.root / "models", places=places))
+    (need,) = list_space_needs(home.root, cache / "uv", packages, offline=False)
+    places = SourceLocations(cache=cache)
+    realized = realize_env(lock, RealizeOptions(home=home, models_dir=release.root / "models", locations=places))
     taken = on_disk(site_packages(realized.folder))
     # What uv itself puts beside them (INSTALLER, scripts) is within the margin.
     assert abs(need.size_bytes - SOURCE_BYTES - taken) < 100_000
-    kept = PackageCache(root=places.packages, platform=platform_of(PYTHON))
-    assert all(kept.holds(pin) for pin in packages), "so the next env takes nothing for them"
+    kept = PackageCache(root=places.package_cache, platform=platform_for_python(PYTHON))
+    assert all(kept.has_package(pin) for pin in packages), "so the next env takes nothing for them"
 
 
 def test_a_cache_on_another_disk_is_asked_too(release: SmallRelease) -> None:
     elsewhere = Path("/dev/shm")
-    if not os.access(elsewhere, os.W_OK) or device(elsewhere) == device(release.root):
+    if not os.access(elsewhere, os.W_OK) or file_system_id(elsewhere) == file_system_id(release.root):
         pytest.skip("one file system is all that is here")
-    here, there = needs(release.root, elsewhere / "uv", release.lock.python.packages, offline=True)
+    here, there = list_space_needs(release.root, elsewhere / "uv", release.lock.python.packages, offline=True)
     unpacked = sum(unpacked_sizes(release.lock.python.packages, offline=True))
     assert unpacked > 0
     assert (here.size_bytes, there.size_bytes) == (SOURCE_BYTES + unpacked, MARGIN_BYTES + unpacked)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.drift import Drift
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import Home, site_packages, venv_python
-from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.status import Drift, env_status
+from comfypin.env.realize import RealizeOptions, realize_env
+from comfypin.env.status import check_env
 from comfypin.lock.model import NodePin, PythonPins
 from tests.support.releases import (
     PYTHON,
@@ -48,12 +49,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> SmallRelease:
         python=PythonPins(version=PYTHON, packages=(*pins, small.lock.python.packages[0])),
     )
     release = replace(small, lock=lock, nodes={**small.nodes, "third": third})
-    realize(lock, options(root / "home", root))
+    realize_env(lock, options(root / "home", root))
     return release
 
 
 def options(home: Path, root: Path) -> RealizeOptions:
-    return RealizeOptions(home=Home(root=home), models_dir=home / "models", places=SourcePlaces(cache=root / "cache"))
+    return RealizeOptions(
+        home=Home(root=home), models_dir=home / "models", locations=SourceLocations(cache=root / "cache")
+    )
 
 
 @pytest.fixture
@@ -85,9 +88,9 @@ def upgrade_by_hand(home: Home, template: SmallRelease) -> None:
 
 
 def install(home: Home, what: str) -> None:
-    from comfypin.tools.uv import uv
+    from comfypin.tools.uv import run_uv
 
-    done = uv(["pip", "install", "--quiet", "--python", venv_python(home.root / "current"), what])
+    done = run_uv(["pip", "install", "--quiet", "--python", venv_python(home.root / "current"), what])
     assert done.exit_code == 0, done.stderr
 
 
@@ -193,7 +196,7 @@ BREAKAGES: dict[str, tuple[Breakage, str, str]] = {
 
 
 def test_an_env_that_was_just_realized_is_what_its_lock_says(home: Home, template: SmallRelease) -> None:
-    status = env_status(home, template.lock)
+    status = check_env(home, template.lock)
     assert status.drifts == ()
     assert status.receipt is not None
     assert len(status.receipt.packages) >= 31
@@ -203,7 +206,7 @@ def test_an_env_that_was_just_realized_is_what_its_lock_says(home: Home, templat
 def test_what_was_broken_is_named_and_nothing_else(name: str, home: Home, template: SmallRelease) -> None:
     break_it, kind, subject = BREAKAGES[name]
     break_it(home, template)
-    found = env_status(home, template.lock).drifts
+    found = check_env(home, template.lock).drifts
     assert [(drift.kind, drift.subject) for drift in found] == [(kind, subject)]
 
 
@@ -218,13 +221,13 @@ def test_all_ways_at_once_are_all_named(home: Home, template: SmallRelease) -> N
             wanted.add((kind, subject))
     venv_python(home.root / "current").unlink()
     wanted.add(("interpreter-missing", "python"))
-    assert wanted <= {(drift.kind, drift.subject) for drift in env_status(home, template.lock).drifts}
+    assert wanted <= {(drift.kind, drift.subject) for drift in check_env(home, template.lock).drifts}
 
 
 def test_a_lock_with_other_pins_is_named_pin_by_pin(home: Home, template: SmallRelease) -> None:
     first, *others = template.lock.custom_nodes
     other = replace(template.lock, custom_nodes=(replace(first, commit="c" * 40), *others))
-    found: list[Drift] = list(env_status(home, other).drifts)
+    found: list[Drift] = list(check_env(home, other).drifts)
     assert [(drift.kind, drift.subject) for drift in found] == [("lock-differs", "node node-one")]
 
 
@@ -233,18 +236,18 @@ def test_what_an_engine_writes_is_no_drift(home: Home, template: SmallRelease) -
         (home.root / path).parent.mkdir(parents=True, exist_ok=True)
         (home.root / path).write_text("{}")
     subprocess.run([venv_python(home.root / "current"), "-c", "import aiohttp"], check=True)
-    assert env_status(home, template.lock).drifts == ()
+    assert check_env(home, template.lock).drifts == ()
 
 
 def test_realizing_again_brings_python_and_its_settings_back(home: Home, template: SmallRelease) -> None:
     for name in ("a program in Python's place", "another Python", "the system's packages let in"):
         BREAKAGES[name][0](home, template)
-        assert realize(template.lock, options(home.root, template.root)).action == "rewire"
-        assert env_status(home, template.lock).drifts == ()
+        assert realize_env(template.lock, options(home.root, template.root)).action == "rewire"
+        assert check_env(home, template.lock).drifts == ()
 
 
 def test_a_rebuild_repairs_everything(home: Home, template: SmallRelease) -> None:
     edit(home.root / "ComfyUI/nodes.py")
-    rebuilt = realize(template.lock, replace(options(home.root, template.root), rebuild=True))
+    rebuilt = realize_env(template.lock, replace(options(home.root, template.root), rebuild=True))
     assert rebuilt.action == "build"
-    assert env_status(home, template.lock).drifts == ()
+    assert check_env(home, template.lock).drifts == ()

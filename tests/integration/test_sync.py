@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 
 from comfypin.retry import RetryPolicy
-from comfypin.sync.delivery_log import Manifest
-from comfypin.sync.key_names import Filter
+from comfypin.sync.delivery_log import DeliveryLog
+from comfypin.sync.key_names import FileFilter
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.outbox_row import Row
-from comfypin.sync.syncer import Delivered, Failed, Options, Syncer, SyncEvent
-from comfypin.sync.watch import Notice
+from comfypin.sync.outbox_row import OutboxRow
+from comfypin.sync.sync_events import Delivered, SyncEvent, UploadFailed
+from comfypin.sync.sync_options import SyncOptions
+from comfypin.sync.syncer import Syncer
+from comfypin.sync.watch import SyncNotice
 from tests.support.flaky_store import FlakyStore
 
-OPTIONS = Options(
+OPTIONS = SyncOptions(
     settle_s=0.15, poll_s=0.2, grace_s=20, retry_policy=RetryPolicy(retries=None, base_s=0.3, longest_s=0.3)
 )
 
@@ -36,7 +38,7 @@ class Bench:
         self.store = FlakyStore(base / "bucket")
         self.outbox = base / "state" / "outbox.sqlite"
         self.events: list[SyncEvent] = []
-        self.owed: list[Row] = []
+        self.owed: list[OutboxRow] = []
 
     @contextmanager
     def running(self, **changes: Any) -> Iterator[None]:
@@ -47,7 +49,7 @@ class Bench:
             outbox = Outbox(self.outbox, copy=changes.pop("copy", None))
             box["syncer"] = self._syncer(outbox, replace(OPTIONS, **changes))
             started.set()
-            self.owed = box["syncer"].run()
+            self.owed = box["syncer"].run_sync()
             outbox.close()
 
         thread = threading.Thread(target=work)
@@ -59,13 +61,13 @@ class Bench:
             box["syncer"].stop()
             thread.join()
 
-    def once(self, **changes: Any) -> list[Row]:
+    def once(self, **changes: Any) -> list[OutboxRow]:
         outbox = Outbox(self.outbox, copy=changes.pop("copy", None))
-        self.owed = self._syncer(outbox, replace(OPTIONS, once=True, **changes)).run()
+        self.owed = self._syncer(outbox, replace(OPTIONS, once=True, **changes)).run_sync()
         outbox.close()
         return self.owed
 
-    def _syncer(self, outbox: Outbox, options: Options) -> Syncer:
+    def _syncer(self, outbox: Outbox, options: SyncOptions) -> Syncer:
         return Syncer(
             self.folder,
             self.store,
@@ -80,7 +82,7 @@ class Bench:
         return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
     def notices(self) -> str:
-        return "\n".join(event.text for event in self.events if isinstance(event, Notice))
+        return "\n".join(event.text for event in self.events if isinstance(event, SyncNotice))
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_a_store_that_fails_is_asked_again_until_it_works(bench: Bench) -> None:
     files = write_tree(bench.folder, 60)
     assert bench.once() == []
     assert bench.delivered() == files
-    assert any(isinstance(event, Failed) for event in bench.events)
+    assert any(isinstance(event, UploadFailed) for event in bench.events)
 
 
 def test_a_file_that_is_still_open_is_not_taken(bench: Bench) -> None:
@@ -331,7 +333,7 @@ def test_links_are_not_followed(bench: Bench, tmp_path: Path) -> None:
 def test_only_what_the_filter_takes_is_delivered(bench: Bench) -> None:
     for name in ("a.png", "b.txt", "c.png.part"):
         (bench.folder / name).write_bytes(b"x")
-    bench.once(filter=Filter(include=("*.png",)))
+    bench.once(filter=FileFilter(include=("*.png",)))
     assert sorted(bench.delivered()) == ["a.png"]
 
 
@@ -415,7 +417,7 @@ def test_every_delivery_is_told_once(bench: Bench) -> None:
 
 def test_the_manifest_names_every_delivery_one_line_a_batch(bench: Bench, tmp_path: Path) -> None:
     files = write_tree(bench.folder, 40)
-    manifest = Manifest(tmp_path / "manifest.jsonl", ".comfypin/manifest.jsonl")
+    manifest = DeliveryLog(tmp_path / "manifest.jsonl", ".comfypin/manifest.jsonl")
     bench.once(manifest=manifest)
     lines = bench.delivered()[".comfypin/manifest.jsonl"].decode().splitlines()
     told = [file for line in lines for file in json.loads(line)["files"]]

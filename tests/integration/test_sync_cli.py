@@ -100,7 +100,7 @@ def test_a_bucket_that_does_not_answer_is_said_with_what_is_owed(tmp_path: Path)
     syncer.send_signal(signal.SIGTERM)
     _, said = syncer.communicate(timeout=60)
     assert syncer.returncode == 80
-    assert "1 files (0.0 MB) are still owed: a.bin" in said
+    assert "1 file (0.0 MB) still owed: a.bin" in said
     assert "Traceback" not in said
     status = [*command(Path("status"), folder), "s3://nowhere", "--json"]
     told = json.loads(subprocess.run(status, env=env, capture_output=True, text=True, check=True).stdout)
@@ -152,7 +152,7 @@ def test_an_overflow_of_the_kernels_queue_loses_nothing(tmp_path: Path) -> None:
     syncer.send_signal(signal.SIGTERM)
     _, said = syncer.communicate(timeout=60)
     assert files_below(bucket) == files_below(folder)
-    assert "more happened than the kernel could queue" in said
+    assert "More changed than the kernel could queue" in said
 
 
 @pytest.mark.parametrize(
@@ -222,4 +222,4 @@ def test_a_read_only_folder_is_delivered_and_what_cannot_be_removed_is_said(tmp_
     assert run.returncode == 0, run.stderr
     assert files_below(bucket) == {"a.bin": b"a"}
     assert (folder / "a.bin").exists()
-    assert "a.bin is delivered and was kept here: Read-only file system" in run.stderr
+    assert "a.bin is delivered, but was kept here: Read-only file system" in run.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 from comfypin.digest import Digest
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock, NodePin, PackagePin, PythonPins, RepoPin
-from comfypin.tools.uv import uv
+from comfypin.tools.uv import run_uv
 
 PYTHON = "3.11"
 
@@ -185,10 +185,10 @@ def resolve_from_pypi(requirements: Sequence[str]) -> tuple[PackagePin, ...]:
 
     order = {tag: index for index, tag in enumerate(sys_tags())}
     arguments = ["pip", "compile", "--quiet", "--format", "pylock.toml", "--python-version", PYTHON]
-    done = uv([*arguments, "--only-binary", ":all:", "-"], stdin="\n".join(requirements).encode())
+    done = run_uv([*arguments, "--only-binary", ":all:", "-"], stdin="\n".join(requirements).encode())
     assert done.exit_code == 0, done.stderr
     pins = []
-    for package in tomllib.loads(done.text)["packages"]:
+    for package in tomllib.loads(done.stdout_text)["packages"]:
         ranked = []
         for wheel in package["wheels"]:
             tags = parse_wheel_filename(wheel["url"].rpartition("/")[2])[3]

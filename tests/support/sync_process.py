@@ -7,7 +7,8 @@ from pathlib import Path
 
 from comfypin.retry import RetryPolicy
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.syncer import Options, Syncer
+from comfypin.sync.sync_options import SyncOptions
+from comfypin.sync.syncer import Syncer
 from tests.support.flaky_store import FlakyStore
 
 RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=0.5)
@@ -16,10 +17,10 @@ RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=0.5)
 def main(folder: str, bucket: str, outbox: str, rate: str, *once: str) -> None:
     rows = Outbox(Path(outbox))
     store = FlakyStore(Path(bucket), rate=float(rate), seed=os.getpid())
-    options = Options(settle_s=0.2, poll_s=1, retry_policy=RETRIES, once=bool(once))
+    options = SyncOptions(settle_s=0.2, poll_s=1, retry_policy=RETRIES, once=bool(once))
     syncer = Syncer(Path(folder), store, rows, options, media_type=lambda _path: "application/octet-stream")
     signal.signal(signal.SIGTERM, lambda *_: syncer.stop())
-    owed = syncer.run()
+    owed = syncer.run_sync()
     rows.close()
     sys.exit(1 if owed else 0)
 

@@ -13,7 +13,7 @@ READERS = {
     "cli/main.py",
     "cli/entry.py",
     # What child processes inherit.
-    "tools/git.py",
+    "tools/git_process.py",
     "tools/uv.py",
     "image/program_output.py",
     # Notes of what children said hold only as long as they would inherit the same.

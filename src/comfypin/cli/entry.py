@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from comfypin.errors import ComfypinError, ConfigError
 
 if TYPE_CHECKING:
-    from comfypin.image.container_command import Service
+    from comfypin.image.container_command import ContainerService
     from comfypin.settings.entry import EntrySettings
     from comfypin.settings.environment import Settings
 
@@ -33,40 +33,48 @@ def main(arguments: Sequence[str]) -> int:
 
 def _enter(command: Sequence[str]) -> int:
     from comfypin.image.container_command import VOLUMES
-    from comfypin.image.container_user import become, choose_user, survey_volumes
-    from comfypin.image.init_process import Init
+    from comfypin.image.container_user import choose_user, find_mounted_volumes, switch_user
+    from comfypin.image.init_process import InitProcess
     from comfypin.settings.environment import Settings
 
     settings = Settings(os.environ)
     entry, machine = settings.entry, settings.machine
     named = [path for path in (machine.named_models_dir, entry.output_dir) if path is not None]
-    volumes = survey_volumes([*VOLUMES, machine.models_dir, machine.comfy_home, *named])
+    volumes = find_mounted_volumes([*VOLUMES, machine.models_dir, machine.comfy_home, *named])
     choice = choose_user(volumes)
-    why_not = become(choice)
+    why_not = switch_user(choice)
     if why_not is not None:
         print(f"comfypin: {why_not}.", file=sys.stderr, flush=True)
     services = _services(command, entry, settings, [volume.path for volume in volumes])
-    return Init(services, _environment(settings), entry.grace_s, _say).run()
+    return InitProcess(services, _environment(settings), entry.grace_s, _say).run_services()
 
 
 def _services(
     command: Sequence[str], entry: "EntrySettings", settings: "Settings", mounted: Sequence[Path]
-) -> "tuple[Service, ...]":
-    from comfypin.image.container_command import Service, choose_mode, jobs_grace, output_folder, pod_services
+) -> "tuple[ContainerService, ...]":
+    from comfypin.image.container_command import (
+        ContainerService,
+        choose_mode,
+        choose_output_folder,
+        grace_arguments,
+        make_pod_services,
+    )
 
     match choose_mode(command, entry):
         case "command":
-            return (Service(name=command[0], argv=tuple(command), main=True),)
+            return (ContainerService(name=command[0], argv=tuple(command), main=True),)
         case "worker":
-            return (Service(name="worker", argv=(*COMFYPIN, "worker", *jobs_grace(entry)), main=True),)
+            return (ContainerService(name="worker", argv=(*COMFYPIN, "worker", *grace_arguments(entry)), main=True),)
         case "pod":
             from comfypin.cli.run import read_release
 
             lock = read_release(None, settings)
             output = _writable(
-                output_folder(entry, settings.machine.comfy_home, mounted), named=entry.output_dir is not None
+                choose_output_folder(entry, settings.machine.comfy_home, mounted), named=entry.output_dir is not None
             )
-            services = pod_services(lock, entry, comfypin=COMFYPIN, home=settings.machine.comfy_home, output=output)
+            services = make_pod_services(
+                lock, entry, comfypin=COMFYPIN, home=settings.machine.comfy_home, output=output
+            )
             if any(service.name == "comfyui" for service in services):
                 _realize(settings)
             return services

@@ -13,8 +13,8 @@ from comfypin.cli.realize import add_home
 from comfypin.errors import EnvError, UsageError
 
 if TYPE_CHECKING:
+    from comfypin.env.drift import Drift
     from comfypin.env.layout import Home
-    from comfypin.env.status import Drift
     from comfypin.lock.model import Lock
 
 
@@ -70,11 +70,11 @@ def _home(arguments: argparse.Namespace) -> "Home":
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from comfypin.env.status import env_status
+    from comfypin.env.status import check_env
 
     home = _home(arguments)
     lock = _lock(arguments, home)
-    status = env_status(home, lock)
+    status = check_env(home, lock)
     if lock is not None and not arguments.no_models:
         status = replace(status, drifts=(*status.drifts, *_model_drifts(lock, arguments)))
     if arguments.json:
@@ -90,7 +90,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
-    from comfypin.env.status import Drift
+    from comfypin.env.drift import Drift
     from comfypin.models.verify import Missing, Present, describe
     from comfypin.wiring import model_findings
 
@@ -112,22 +112,24 @@ def _pack(arguments: argparse.Namespace) -> int:
     from comfypin.wiring import open_shelf
 
     home = _home(arguments)
-    receipt = read_receipt(home.current)
+    receipt = read_receipt(home.current_link)
     if receipt is None:
         raise NothingRealized(home=home.root)
-    build = home.build(receipt.key)
+    build = home.build_folder(receipt.key)
     shelf = open_shelf(arguments.place, arguments.settings)
     # Whoever builds it anew, or removes it, waits; on a volume that is read only there is nobody.
     writable = os.access(home.root, os.W_OK)
     with acquire(home.lease(receipt.key), purpose="pack an env") if writable else nullcontext():
-        address = shelf.publish(build, pack_name(receipt.key, receipt.platform))
+        address = shelf.publish_env(
+        build, pack_name(receipt.key, receipt.platform)
+    )
     print(json.dumps({"pack": address}) if arguments.json else address)
     return 0
 
 
 def _gc(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
-    from comfypin.env.gc import collect, find_garbage
+    from comfypin.env.gc import collect_garbage, find_garbage
     from comfypin.folder_use import alone_with
     from comfypin.lock.codec import read_lock
     from comfypin.wiring import source_places
@@ -142,7 +144,7 @@ def _gc(arguments: argparse.Namespace) -> int:
             kept.append(read_lock(home.lock_copy).lock)
         garbage = find_garbage(home, kept, places, with_caches=is_alone)
         total = sum(item.size_bytes for item in garbage)
-        freed = collect(home, garbage, places) if arguments.yes else None
+        freed = collect_garbage(home, garbage, places) if arguments.yes else None
     if arguments.json:
         facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total, "freed_bytes": freed}
         print(json.dumps(facts, indent=2, sort_keys=True))

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from comfypin.digest import Digest
     from comfypin.http.proxies import Proxies
     from comfypin.image.build_plan import ImagePlan
-    from comfypin.image.context import Context, Wish
-    from comfypin.image.image_record import Pushed
-    from comfypin.image.interface import ContainerBuilder, Hear
+    from comfypin.image.context import BuildContext, ImageOptions
+    from comfypin.image.image_record import PushedImage
+    from comfypin.image.interface import ContainerBuilder, Report
     from comfypin.image.registry_login import Credential
     from comfypin.lock.model import Lock
     from comfypin.settings.environment import Settings
@@ -87,20 +87,20 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from comfypin.image.build_plan import inputs_label
-    from comfypin.image.context import Wish, compute_context
+    from comfypin.image.build_plan import render_label
+    from comfypin.image.context import ImageOptions, compute_context
     from comfypin.image.image_names import require_tags
     from comfypin.image.interface import BuildRequest
-    from comfypin.image.own_files import own_files, write_context
+    from comfypin.image.own_files import collect_own_files, write_context
     from comfypin.wiring import http_proxies, open_builder
 
     tags = require_tags(arguments.tag)
     lock = _release(arguments.release, arguments.settings)
-    wish = Wish(
+    wish = ImageOptions(
         bake=arguments.bake, base=arguments.base, vendor=arguments.vendor, workflows=_workflows(arguments.workflows)
     )
     with temp_folder("image") as scratch:
-        context = compute_context(lock, own_files(Path(scratch)), wish)
+        context = compute_context(lock, collect_own_files(Path(scratch)), wish)
         builder = open_builder(arguments.builder)
         plan = _plan(lock, wish, context, builder, tags[0], proxies=http_proxies(arguments.settings))
         _show(plan, arguments)
@@ -112,7 +112,7 @@ def _build(arguments: argparse.Namespace) -> int:
         request = BuildRequest(
             context=folder,
             tags=tags,
-            arguments={**context.arguments, "INPUTS": inputs_label(plan)},
+            arguments={**context.arguments, "INPUTS": render_label(plan)},
             secrets=tuple(arguments.secret),
             platform=arguments.platform,
             network=arguments.network,
@@ -129,22 +129,22 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _plan(
-    lock: "Lock", wish: "Wish", context: "Context", builder: "ContainerBuilder", tag: str, *, proxies: "Proxies"
+    lock: "Lock", wish: "ImageOptions", context: "BuildContext", builder: "ContainerBuilder", tag: str, *, proxies: "Proxies"
 ) -> "ImagePlan":
     from comfypin.env.install.wheel_size import unpacked_sizes
-    from comfypin.image.build_plan import LABEL, make_plan, read_label
+    from comfypin.image.build_plan import INPUTS_LABEL, make_image_plan, read_label
     from comfypin.image.context import bakes_an_env
     from comfypin.image.errors import NoSuchImage
 
     try:
-        known = read_label(builder.inspect(tag).labels.get(LABEL, ""))
+        known = read_label(builder.inspect(tag).labels.get(INPUTS_LABEL, ""))
     except NoSuchImage:
         known = {}
     packages = lock.python.packages if bakes_an_env(lock, wish.bake) else ()
     unpacked = unpacked_sizes(packages, offline=wish.vendor is not None, proxies=proxies)
     sizes = dict(zip(packages, unpacked, strict=True))
     target = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
-    return make_plan(lock, wish, context, target=target, size_of=lambda pin: sizes[pin], known=known)
+    return make_image_plan(lock, wish, context, target=target, size_of=lambda pin: sizes[pin], known=known)
 
 
 def _show(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
@@ -173,52 +173,54 @@ def _require_room(plan: "ImagePlan", builder: "ContainerBuilder") -> None:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from comfypin.image.image_names import on_registry, registry_of, require_tags
-    from comfypin.image.image_record import Pushed, record_beside
-    from comfypin.image.registry_login import VARIABLES, find_credential, push
-    from comfypin.image.supply_chain import require_tools, scan, sign
+    from comfypin.image.image_names import reference_on_registry, registry_host, require_tags
+    from comfypin.image.image_record import PushedImage, write_image_record
+    from comfypin.image.registry_login import VARIABLES, find_credential, push_image
+    from comfypin.image.supply_chain import require_tools, scan_image, sign_image
     from comfypin.wiring import open_builder
 
     require_tools(wants_scan=arguments.scan, wants_sign=arguments.sign)
     (tag,) = require_tags([arguments.tag])
-    reference = on_registry(tag, arguments.registry)
+    reference = reference_on_registry(tag, arguments.registry)
     builder = open_builder(arguments.builder)
     labels = builder.inspect(tag).labels
     path, lock = _lock_of(arguments.release, labels, arguments.settings)
     with _hearing(verbose=arguments.verbose, what=f"Pushing {reference}") as hear:
         if arguments.scan:
-            scan(builder, tag, hear)
-        credential = find_credential(registry_of(reference), arguments.settings.named(VARIABLES))
-        digest = push(builder, tag, reference, credential=credential, hear=hear)
-        pushed = Pushed(reference=reference, digest=digest, release=lock.version_name, lock=str(lock_digest_of(lock)))
-        written = record_beside(path, pushed, lock)
+            scan_image(builder, tag, hear)
+        credential = find_credential(registry_host(reference), arguments.settings.named(VARIABLES))
+        digest = push_image(builder, tag, reference, credential=credential, report=hear)
+        pushed = PushedImage(
+            reference=reference, digest=digest, release=lock.version_name, lock=str(lock_digest_of(lock))
+        )
+        written = write_image_record(path, pushed, lock)
         contents = _attach_contents(pushed, lock, credential, arguments.settings)
         if arguments.sign:
-            sign(pushed.by_digest, lock, hear)
+            sign_image(pushed.digest_reference, lock, hear)
     if arguments.json:
         facts = {**pushed.to_json(), "sbom": contents, "written": [str(file) for file in written]}
         print(json.dumps(facts, indent=2))
     else:
-        print(pushed.by_digest)
+        print(pushed.digest_reference)
         print(f"Written: {', '.join(str(file) for file in written)}", file=sys.stderr)
         print(f"Attached: its list of contents, {contents}", file=sys.stderr)
     return 0
 
 
-def _attach_contents(pushed: "Pushed", lock: "Lock", credential: "Credential | None", settings: "Settings") -> str:
+def _attach_contents(pushed: "PushedImage", lock: "Lock", credential: "Credential | None", settings: "Settings") -> str:
     """Put the list of contents beside the image in its registry; its digest there."""
-    from comfypin.image.attachments import CYCLONEDX, attach
-    from comfypin.image.image_names import registry_of
+    from comfypin.image.attachments import CYCLONEDX, attach_document
+    from comfypin.image.image_names import registry_host
     from comfypin.image.logins import VARIABLES, stored_credential
-    from comfypin.image.registry_client import Repository
+    from comfypin.image.registry_client import ImageRepository
     from comfypin.lock.export import export
     from comfypin.wiring import http_proxies
 
     if credential is None:
-        credential = stored_credential(registry_of(pushed.reference), settings.named(VARIABLES))
-    repository = Repository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
+        credential = stored_credential(registry_host(pushed.reference), settings.named(VARIABLES))
+    repository = ImageRepository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
     data, title = export(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
-    return attach(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)
+    return attach_document(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)
 
 
 def lock_digest_of(lock: "Lock") -> "Digest":
@@ -261,7 +263,7 @@ def _workflows(folder: Path | None) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def _hearing(*, verbose: bool, what: str) -> "Iterator[Hear]":
+def _hearing(*, verbose: bool, what: str) -> "Iterator[Report]":
     """Tell a builder's lines: all of them, or the last one on a terminal, or only that it begins."""
     if verbose:
         yield lambda line: print(line, file=sys.stderr, flush=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfypin.env.realize import Realized, RealizeOptions
-    from comfypin.env.realize_plan import Plan
+    from comfypin.env.realize import RealizedEnv, RealizeOptions
+    from comfypin.env.realize_plan import RealizePlan
     from comfypin.lock.model import Lock
 
 
@@ -44,7 +44,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Realize, or print the plan."""
     from comfypin.cli.console import telling
     from comfypin.cli.lock import read_named_lock
-    from comfypin.env.realize import plan_realize, realize
+    from comfypin.env.realize import plan_realize, realize_env
     from comfypin.errors import UsageError
 
     if arguments.lock is not None and arguments.lock_flag is not None:
@@ -57,9 +57,9 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     with telling(as_json=arguments.json) as teller:
         options = _options(arguments, teller.say)
-        realized = realize(reading.lock, options, where=where)
+        realized = realize_env(reading.lock, options, where=where)
     if not arguments.no_models:
-        _bring_models(arguments, reading.lock, offline=options.places.offline)
+        _bring_models(arguments, reading.lock, offline=options.locations.offline)
     _print_done(realized, as_json=arguments.json)
     return 0
 
@@ -87,7 +87,7 @@ def _options(arguments: argparse.Namespace, tell: "Callable[[str], None] | None"
     )
 
 
-def _print_plan(plan: "Plan", *, as_json: bool) -> None:
+def _print_plan(plan: "RealizePlan", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan.to_json(), indent=2, sort_keys=True))
         return
@@ -96,7 +96,7 @@ def _print_plan(plan: "Plan", *, as_json: bool) -> None:
         print(f"  {step.name:9} {step.subject}: {step.text}")
 
 
-def _print_done(realized: "Realized", *, as_json: bool) -> None:
+def _print_done(realized: "RealizedEnv", *, as_json: bool) -> None:
     receipt = realized.receipt
     if as_json:
         facts = {

@@ -23,8 +23,9 @@ from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox
-    from comfypin.sync.outbox_row import Row, Tally
-    from comfypin.sync.syncer import Options, SyncEvent
+    from comfypin.sync.outbox_row import OutboxCounts, OutboxRow
+    from comfypin.sync.sync_events import SyncEvent
+    from comfypin.sync.sync_options import SyncOptions
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -91,8 +92,8 @@ def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: syncer.stop())
-        owed = syncer.run()
-        tally = outbox.tally()
+        owed = syncer.run_sync()
+        tally = outbox.count_rows()
     if arguments.json:
         print(json.dumps({"event": "ended", "owed": len(owed), **_tally_to_json(tally)}), flush=True)
     elif not owed:
@@ -121,7 +122,7 @@ def _status(arguments: argparse.Namespace, folder: str, destination: str) -> int
     if not path.exists():
         raise UsageError(f"Nothing was synced from {folder} to {destination} on this machine (no outbox {path}).")
     outbox = Outbox(path, read_only=True)
-    tally, failing = outbox.tally(), outbox.failing(10)
+    tally, failing = outbox.count_rows(), outbox.failing_rows(10)
     if arguments.metrics:
         print(_prometheus(tally), end="")
     elif arguments.json:
@@ -132,13 +133,13 @@ def _status(arguments: argparse.Namespace, folder: str, destination: str) -> int
     return 0
 
 
-def _options(arguments: argparse.Namespace, outbox: Path) -> "Options":
-    from comfypin.sync.delivery_log import Manifest
-    from comfypin.sync.key_names import Filter
-    from comfypin.sync.syncer import Options
+def _options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
+    from comfypin.sync.delivery_log import DeliveryLog
+    from comfypin.sync.key_names import FileFilter
+    from comfypin.sync.sync_options import SyncOptions
 
-    return Options(
-        filter=Filter(include=tuple(arguments.include), exclude=tuple(arguments.exclude)),
+    return SyncOptions(
+        filter=FileFilter(include=tuple(arguments.include), exclude=tuple(arguments.exclude)),
         settle_s=arguments.settle,
         on_change=arguments.on_change,
         delete_after=arguments.delete_after,
@@ -147,7 +148,7 @@ def _options(arguments: argparse.Namespace, outbox: Path) -> "Options":
         bytes_per_s=arguments.limit,
         grace_s=arguments.grace,
         poll_s=arguments.poll,
-        manifest=Manifest(outbox.with_suffix(".jsonl"), f".comfypin/manifest-{outbox.stem}.jsonl")
+        manifest=DeliveryLog(outbox.with_suffix(".jsonl"), f".comfypin/manifest-{outbox.stem}.jsonl")
         if arguments.manifest
         else None,
     )
@@ -179,10 +180,10 @@ def _open_outbox(path: Path, copy: Path | None, folder: Path, destination: str) 
     with lease:
         outbox = Outbox(path, copy=copy)
         pair = f"{os.fsencode(folder.resolve())!r} -> {destination}"
-        recorded = outbox.fact("pair")
+        recorded = outbox.read_fact("pair")
         if recorded not in (None, pair):
             raise OutboxOfAnother(path=str(path), wanted=pair, recorded=str(recorded))
-        outbox.record(pair=pair)
+        outbox.record_facts(pair=pair)
         try:
             yield outbox
         finally:
@@ -217,7 +218,7 @@ def _live(outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
                 console.print(Text(line))
             if time.monotonic() - last > 0.2:
                 last = time.monotonic()
-                live.update(Text("  ".join(_status_lines(outbox.tally(), []))), refresh=True)
+                live.update(Text("  ".join(_status_lines(outbox.count_rows(), []))), refresh=True)
 
         yield hear
 
@@ -228,38 +229,38 @@ def _tell(event: "SyncEvent", *, verbose: bool) -> None:
 
 
 def _line(event: "SyncEvent", *, verbose: bool) -> str | None:
-    from comfypin.sync.syncer import Delivered, Failed, Watching
-    from comfypin.sync.watch import Notice
+    from comfypin.sync.sync_events import Delivered, UploadFailed, WatchStarted
+    from comfypin.sync.watch import SyncNotice
 
     match event:
-        case Watching(found):
+        case WatchStarted(found):
             return f"watching, {found} files to look at" if verbose else None
         case Delivered(row, sent):
             return f"{'delivered' if sent else 'there already'} {_shown(row.path)}" if verbose else None
-        case Failed(row, wait_s):
+        case UploadFailed(row, wait_s):
             return f"{_shown(row.path)} failed ({row.failures}x): {row.reason}; again in {wait_s:.1f} s"
-        case Notice(text):
+        case SyncNotice(text):
             return text
 
 
 def _event_to_json(event: "SyncEvent") -> dict[str, object]:
-    from comfypin.sync.syncer import Delivered, Failed, Watching
-    from comfypin.sync.watch import Notice
+    from comfypin.sync.sync_events import Delivered, UploadFailed, WatchStarted
+    from comfypin.sync.watch import SyncNotice
 
     match event:
-        case Watching(found):
+        case WatchStarted(found):
             return {"event": "watching", "found": found}
         case Delivered(row, sent):
             facts = {"key": row.key, "size_bytes": row.fingerprint.size, "sha256": row.sha256.hex}
             return {"event": "delivered", "path": _shown(row.path), "sent": sent, "revision": row.revision, **facts}
-        case Failed(row, wait_s):
+        case UploadFailed(row, wait_s):
             facts = {"failures": row.failures, "reason": row.reason, "wait_s": round(wait_s, 2)}
             return {"event": "failed", "path": _shown(row.path), **facts}
-        case Notice(text):
+        case SyncNotice(text):
             return {"event": "notice", "text": text}
 
 
-def _tally_to_json(tally: "Tally") -> dict[str, object]:
+def _tally_to_json(tally: "OutboxCounts") -> dict[str, object]:
     return {
         "pending": tally.owed,
         "pending_bytes": tally.owed_bytes,
@@ -272,7 +273,7 @@ def _tally_to_json(tally: "Tally") -> dict[str, object]:
     }
 
 
-def _status_lines(tally: "Tally", failing: "Sequence[Row]") -> list[str]:
+def _status_lines(tally: "OutboxCounts", failing: "Sequence[OutboxRow]") -> list[str]:
     age = _age_s(tally)
     lines = [
         f"done     {tally.done}" + (f", {tally.gone} deleted before they were delivered" if tally.gone else ""),
@@ -282,7 +283,7 @@ def _status_lines(tally: "Tally", failing: "Sequence[Row]") -> list[str]:
     return [*lines, *(f"failing  {_shown(row.path)} ({row.failures}x): {row.reason}" for row in failing)]
 
 
-def _prometheus(tally: "Tally") -> str:
+def _prometheus(tally: "OutboxCounts") -> str:
     values = {
         "comfypin_sync_pending_files": tally.owed,
         "comfypin_sync_pending_bytes": tally.owed_bytes,
@@ -293,7 +294,7 @@ def _prometheus(tally: "Tally") -> str:
     return "".join(f"# TYPE {name} gauge\n{name} {value}\n" for name, value in values.items())
 
 
-def _age_s(tally: "Tally") -> float | None:
+def _age_s(tally: "OutboxCounts") -> float | None:
     return None if tally.oldest_owed_at is None else max(0.0, round(time.time() - tally.oldest_owed_at, 1))
 
 

@@ -10,63 +10,82 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from comfypin.env.layout import BYTECODE, COMFYUI, VENV, site_packages, venv_python
-from comfypin.tools.process import run
+from comfypin.env.layout import BYTECODE_FILE, COMFYUI_FOLDER, VENV_FOLDER, site_packages, venv_python
+from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment
 
+# Generous, since a network volume is slow with tens of thousands of small files.
 COMPILE_TIMEOUT_S = 3600.0
 
 
-def compile_modules(build: Path, scratch: Path) -> dict[str, Path]:
+def compile_modules(build_folder: Path, temporary_folder: Path) -> dict[str, Path]:
     """Compile into the scratch folder; each file by the name it is to have in the build.
 
     Packages do not change, so their byte-code is never compared with its source. That of ComfyUI and the nodes is, by
     hash, so that an edit of theirs counts. Neither depends on times, so it is valid wherever it is unpacked.
     """
-    build = build.resolve()
-    environment = {**clean_environment(), "PYTHONPYCACHEPREFIX": str(scratch)}
-    for folder, mode in ((site_packages(build), "unchecked-hash"), (build / COMFYUI, "checked-hash")):
-        command: list[str | Path] = [venv_python(build), "-m", "compileall", "-q", "-q", "-j", "0"]
-        command += ["--invalidation-mode", mode]
+    build_folder = build_folder.resolve()
+    environment = {**clean_environment(), "PYTHONPYCACHEPREFIX": str(temporary_folder)}
+    for folder, invalidation_mode in (
+        (site_packages(build_folder), "unchecked-hash"),
+        (build_folder / COMFYUI_FOLDER, "checked-hash"),
+    ):
+        # `-j 0` uses every core, and `-q -q` hides files that are not meant to compile.
+        command: list[str | Path] = [venv_python(build_folder), "-m", "compileall", "-q", "-q", "-j", "0"]
+        command += ["--invalidation-mode", invalidation_mode]
         # Templates and files for other Pythons do not compile; that is no failure, nobody imports them.
-        run([*command, "-s", build, folder], cwd=scratch, env=environment, timeout_s=COMPILE_TIMEOUT_S)
-    root = scratch / str(build).lstrip("/")
-    found = {}
-    for path in root.rglob("*.pyc"):
-        relative = path.relative_to(root)
-        found[str(relative.parent / "__pycache__" / relative.name)] = path
-    return found
+        run_program(
+            [*command, "-s", build_folder, folder], cwd=temporary_folder, env=environment, timeout_s=COMPILE_TIMEOUT_S
+        )
+    compiled_root = temporary_folder / str(build_folder).lstrip("/")
+    compiled_files = {}
+    for compiled_path in compiled_root.rglob("*.pyc"):
+        relative = compiled_path.relative_to(compiled_root)
+        compiled_files[str(relative.parent / "__pycache__" / relative.name)] = compiled_path
+    return compiled_files
 
 
-def list_bytecode(modules: Mapping[str, Path]) -> bytes:
-    """The packages' byte-code among these by sha256, as a pack brings it (JSON)."""
-    names = sorted(name for name in modules if name.startswith(f"{VENV}/"))
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda name: hashlib.sha256(modules[name].read_bytes()).hexdigest(), names)
-        return json.dumps(dict(zip(names, digests, strict=True)), separators=(",", ":")).encode()
+def list_bytecode(compiled_modules: Mapping[str, Path]) -> bytes:
+    """Return the packages' byte-code among these modules by sha256, as JSON for a pack."""
+    package_paths = sorted(
+        relative_path for relative_path in compiled_modules if relative_path.startswith(f"{VENV_FOLDER}/")
+    )
+    with ThreadPoolExecutor() as thread_pool:
+        # Hashing releases the interpreter's lock, so threads use every core.
+        file_digests = thread_pool.map(
+            lambda relative_path: hashlib.sha256(compiled_modules[relative_path].read_bytes()).hexdigest(),
+            package_paths,
+        )
+        return json.dumps(dict(zip(package_paths, file_digests, strict=True)), separators=(",", ":")).encode()
 
 
-def changed_bytecode(build: Path) -> tuple[str, ...]:
-    """The packages' byte-code that is not what the env's pack brought; what was removed is made anew by Python.
+def find_changed_bytecode(build_folder: Path) -> tuple[str, ...]:
+    """Return the packages' byte-code that differs from what the env's pack brought; missing files do not count.
 
-    Empty for an env that was built here: its byte-code is Python's own, which compares it with the source.
+    Empty for an env that was built here: Python itself compares its byte-code with the source.
     """
     try:
-        listed = json.loads((build / BYTECODE).read_bytes())
-        expected = {str(name): str(digest) for name, digest in listed.items()}
+        listed_digests = json.loads((build_folder / BYTECODE_FILE).read_bytes())
+        expected_digests = {str(relative_path): str(digest) for relative_path, digest in listed_digests.items()}
     except (OSError, ValueError, AttributeError):
         return ()
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as thread_pool:
         return tuple(
-            name
-            for name, same in zip(
-                expected, pool.map(_is_same, (build / name for name in expected), expected.values()), strict=True
+            relative_path
+            for relative_path, is_same in zip(
+                expected_digests,
+                thread_pool.map(
+                    _matches_digest,
+                    (build_folder / relative_path for relative_path in expected_digests),
+                    expected_digests.values(),
+                ),
+                strict=True,
             )
-            if not same
+            if not is_same
         )
 
 
-def _is_same(path: Path, digest: str) -> bool:
+def _matches_digest(path: Path, digest: str) -> bool:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == digest
     except FileNotFoundError:

@@ -1,216 +1,247 @@
 """Failures of realizing, packing and checking an env."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from comfypin.errors import EnvError
+from comfypin.errors import EnvError, declare
 
 
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"
-
-
+@declare
 class PythonMissing(EnvError):
     """No interpreter of the lock's Python version is on this machine."""
 
-    def __init__(self, *, version: str, reason: str) -> None:
-        super().__init__(
-            f"Python {version}, which the lock asks for, is not on this machine ({reason}); install it "
-            f"(Debian, Ubuntu: apt-get install python{version} python{version}-venv).",
-            version=version,
-        )
+    template = (
+        "The lock asks for Python {version}, which is not on this machine ({reason}). Install it (Debian, Ubuntu: "
+        "apt-get install python{version} python{version}-venv)."
+    )
+    version: str
+    reason: str
 
 
+@declare
 class TargetMissing(EnvError):
-    """The lock was not resolved for this machine, or for more than one kind of it."""
+    """The lock was not resolved for this machine, or several of its targets fit it."""
 
-    def __init__(self, *, machine: str, targets: Sequence[str], reason: str) -> None:
-        super().__init__(
-            f"The lock does not fit this machine ({machine}): {reason}; it has targets {', '.join(targets) or 'none'}.",
-            machine=machine,
-            targets=list(targets),
-        )
+    template = "The lock does not fit this machine ({machine}): {reason}. Its targets: {listed}."
+    machine: str
+    targets: Sequence[str]
+    reason: str
+
+    @property
+    def listed(self) -> str:
+        return ", ".join(self.targets) or "none"
 
 
+@declare
 class WheelUnfit(EnvError):
     """Packages of the lock have no wheel for this platform and Python."""
 
-    def __init__(self, *, machine: str, packages: Sequence[str]) -> None:
-        super().__init__(
-            f"No wheel for this platform ({machine}): {'; '.join(packages)}. Lock the release for it too, "
-            "or realize it where it was made for.",
-            machine=machine,
-            packages=list(packages),
-        )
+    template = (
+        "These packages have no wheel for this machine ({machine}): {listed}. Lock the release for this platform "
+        "too, or realize it on the platform that it was locked for."
+    )
+    machine: str
+    packages: Sequence[str]
+
+    @property
+    def listed(self) -> str:
+        return "; ".join(self.packages)
 
 
+@declare
 class PackageHashMismatch(EnvError):
-    """A package that was downloaded, or lies in a vendor folder, is not the one that the lock names."""
+    """A downloaded or vendored package does not match the sha256 in the lock."""
 
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(
-            f"A package has not the sha256 that the lock names: {reason}. Nothing was installed; the file was "
-            "replaced at its source, or damaged on its way.",
-            reason=reason,
-        )
+    template = (
+        "A package does not match its sha256 in the lock: {reason}. Nothing was installed. The file was replaced at "
+        "its source, or damaged on the way; try again, and if that does not help, lock the release anew."
+    )
+    reason: str
 
 
+@declare
 class PackagesUnavailable(EnvError):
-    """uv could not bring the packages."""
+    """uv could not install the packages."""
 
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(f"The Python packages could not be installed: {reason}", reason=reason)
+    template = "The Python packages could not be installed: {reason}"
+    reason: str
 
 
+@declare
 class VendorIncomplete(EnvError):
-    """A vendor folder lacks something that the lock needs, and there is to be no network."""
+    """A vendor folder lacks something that the lock needs, and --offline forbids to download it."""
 
-    def __init__(self, *, vendor: Path, missing: Sequence[str]) -> None:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        super().__init__(
-            f"The vendor folder {vendor} lacks {shown}; make it again with `comfypin lock vendor`.",
-            vendor=str(vendor),
-            missing=list(missing),
-        )
+    template = "The vendor folder {vendor} lacks {listed}. Make it again: comfypin lock vendor."
+    vendor: Path
+    missing: Sequence[str]
+
+    @property
+    def listed(self) -> str:
+        more = f" and {len(self.missing) - 5} more" if len(self.missing) > 5 else ""
+        return ", ".join(self.missing[:5]) + more
 
 
+@declare
 class PackageDamaged(EnvError):
     """uv's cache holds a package whose files were changed, and it cannot be downloaded again."""
 
-    def __init__(self, *, packages: Sequence[str], example: str) -> None:
-        super().__init__(
-            f"uv's cache held changed files of {', '.join(packages)} (first: {example}; an edit through a hard link "
-            "does that), and they cannot be downloaded again now; run once with a network.",
-            packages=list(packages),
-            example=example,
-        )
+    template = (
+        "In uv's cache, files of {listed} were changed (first: {example}), probably by an edit through a hard link, "
+        "and the packages could not be downloaded again. Run once with a network."
+    )
+    packages: Sequence[str]
+    example: str
+
+    @property
+    def listed(self) -> str:
+        return ", ".join(self.packages)
 
 
+@declare
 class ArchiveUnusable(EnvError):
-    """The archive of a node pack cannot be downloaded, is not the locked one, or is not a safe zip."""
+    """A node pack's archive cannot be downloaded, does not match the lock, or is not a safe zip."""
 
-    def __init__(self, *, node: str, url: str, reason: str) -> None:
-        super().__init__(f"The archive of node {node} ({url}) cannot be used: {reason}.", node=node, url=url)
+    template = "The archive of node {node} ({url}) cannot be used: {reason}."
+    node: str
+    url: str
+    reason: str
 
 
+@declare
 class InstallScriptChanged(EnvError):
     """A node's install.py is not the one that was reviewed and locked."""
 
-    def __init__(self, *, node: str, expected: str, actual: str) -> None:
-        super().__init__(
-            f"install.py of node {node} has sha256 {actual}, and the lock says {expected}; it was not run.",
-            node=node,
-            expected=expected,
-            actual=actual,
-        )
+    template = (
+        "install.py of node {node} has sha256 {actual}, but the lock says {expected}; it was not run. Review the "
+        "script, then lock the release anew."
+    )
+    node: str
+    expected: str
+    actual: str
 
 
+@declare
 class InstallScriptFailed(EnvError):
-    """A node's install.py ended badly, or changed packages that the lock pins."""
+    """A node's install.py failed, or changed packages that the lock pins."""
 
-    def __init__(self, *, node: str, reason: str) -> None:
-        super().__init__(
-            f"install.py of node {node} failed: {reason}. Lock the release with install_script `skip` for it, "
-            "or repair what it needs.",
-            node=node,
-            reason=reason,
-        )
+    template = (
+        "install.py of node {node} failed: {reason}. Repair what it needs, or set the node's install_script to "
+        "`skip` in the lock."
+    )
+    node: str
+    reason: str
 
 
+@declare
 class ProbeFailed(EnvError):
-    """ComfyUI, a node or a requirement cannot be imported in the env that was made."""
+    """ComfyUI, a node or a requirement cannot be imported in the new env; each failure has a subject and a reason."""
 
-    def __init__(self, *, failures: Sequence[tuple[str, str]], log: Sequence[str] = ()) -> None:
-        shown = "".join(f"\n  {subject}: {reason}" for subject, reason in failures[:20])
-        tail = "".join(f"\n  | {line}" for line in log)
-        super().__init__(
-            f"The env was made and does not work, so it was not kept; what cannot be imported:{shown}{tail}",
-            failures=[{"subject": subject, "reason": reason} for subject, reason in failures],
-        )
+    template = "The env was built but does not work, so it was removed. These cannot be imported:{listed}{log_tail}"
+    failures: Sequence[Mapping[str, str]]
+    _log: Sequence[str] = ()
 
+    @property
+    def listed(self) -> str:
+        return "".join(f"\n  {failure['subject']}: {failure['reason']}" for failure in self.failures[:20])
 
-class DiskTooSmall(EnvError):
-    """There is not enough free space for what is to be made; found out before anything was made."""
-
-    def __init__(self, *, where: Path, need_bytes: int, free_bytes: int, what: str) -> None:
-        super().__init__(
-            f"{what} needs {_gb(need_bytes)} in {where}, and {_gb(free_bytes)} are free; nothing was started. "
-            "Make room (`comfypin env gc`) or choose another --home.",
-            where=str(where),
-            need_bytes=need_bytes,
-            free_bytes=free_bytes,
-        )
+    @property
+    def log_tail(self) -> str:
+        return "".join(f"\n  | {line}" for line in self._log)
 
 
+@declare
+class NoRoomForEnv(EnvError):
+    """The disk has too little free space, which was found out before anything was made."""
+
+    template = (
+        "{what} needs {needed} in {where}, which has {free} free; nothing was started. Make room (comfypin env gc), "
+        "or choose another --home."
+    )
+    where: Path
+    need_bytes: int
+    free_bytes: int
+    what: str
+
+    @property
+    def needed(self) -> str:
+        return _format_gb(self.need_bytes)
+
+    @property
+    def free(self) -> str:
+        return _format_gb(self.free_bytes)
+
+
+@declare
 class DiskFull(EnvError):
-    """The disk became full on the way; what was begun was removed."""
+    """The disk became full during the work, and what was begun was removed."""
 
-    def __init__(self, *, where: Path) -> None:
-        super().__init__(f"The disk that holds {where} is full; what was begun was removed.", where=str(where))
+    template = (
+        "The disk that holds {where} is full; what was begun was removed. Make room (comfypin env gc), then retry."
+    )
+    where: Path
 
 
+@declare
 class HomeOccupied(EnvError):
-    """COMFY_HOME holds something under a name of ours that we did not make."""
+    """COMFY_HOME holds something under one of our names that comfypin did not make."""
 
-    def __init__(self, *, path: Path) -> None:
-        super().__init__(
-            f"{path} exists and was not made by comfypin; move it away, or choose another --home.", path=str(path)
-        )
+    template = "{path} exists and was not made by comfypin. Move it away, or choose another --home."
+    path: Path
 
 
+@declare
 class HomeUnusable(EnvError):
     """COMFY_HOME cannot be written."""
 
-    def __init__(self, *, path: Path, reason: str) -> None:
-        super().__init__(
-            f"The home {path} cannot be written ({reason}); choose another with --home or COMFY_HOME.",
-            path=str(path),
-            reason=reason,
-        )
+    template = "The home {path} cannot be written ({reason}). Choose another with --home or COMFY_HOME."
+    path: Path
+    reason: str
 
 
+@declare
 class NotAnEngine(EnvError):
-    """The lock's engine is not a ComfyUI of our own, so there is no env to make."""
+    """The lock's engine is not ComfyUI, so it has no env to make."""
 
-    def __init__(self, *, kind: str) -> None:
-        super().__init__(
-            f"The lock's engine is `{kind}`, which has no env; only engine.kind `comfyui` is realized.", kind=kind
-        )
+    template = "The lock's engine.kind is `{kind}`, which has no env; only `comfyui` can be realized."
+    kind: str
 
 
+@declare
 class NothingRealized(EnvError):
-    """There is no env in the home."""
+    """The home holds no env."""
 
-    def __init__(self, *, home: Path) -> None:
-        super().__init__(
-            f"No env is realized in {home}; run `comfypin realize LOCK --home {home}` first.", home=str(home)
-        )
+    template = "No env is realized in {home}. Make one first: comfypin realize LOCK --home {home}."
+    home: Path
 
 
+@declare
 class BuildChanged(EnvError):
     """A build that is to be packed is not what its receipt says."""
 
-    def __init__(self, *, path: Path) -> None:
-        super().__init__(
-            f"{path} was changed since the env was realized, so it is not packed; `comfypin env status` names all that "
-            "differs, `comfypin realize --rebuild` makes the env anew.",
-            path=str(path),
-        )
+    template = (
+        "{path} was changed after the env was realized, so the env is not packed. comfypin env status lists every "
+        "difference; comfypin realize --rebuild makes the env anew."
+    )
+    path: Path
 
 
+@declare
 class PackDamaged(EnvError):
-    """An env pack is not what its own table says; nothing of it was used."""
+    """An env pack does not match its own index; nothing of it was used."""
 
-    def __init__(self, *, where: str, reason: str) -> None:
-        super().__init__(
-            f"The env pack {where} is damaged ({reason}) and was not used; delete it and publish it again.",
-            where=where,
-            reason=reason,
-        )
+    template = "The env pack {where} is damaged ({reason}) and was not used. Delete it, then publish it again."
+    where: str
+    reason: str
 
 
+@declare
 class PackUnfit(EnvError):
-    """An env pack is of another env, platform or Python than is wanted."""
+    """An env pack is for another env, platform or Python."""
 
-    def __init__(self, *, where: str, reason: str) -> None:
-        super().__init__(f"The env pack {where} does not fit: {reason}.", where=where, reason=reason)
+    template = "The env pack {where} does not fit: {reason}."
+    where: str
+    reason: str
+
+
+def _format_gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"

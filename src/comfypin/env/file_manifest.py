@@ -19,21 +19,29 @@ from pathlib import Path
 
 from comfypin.atomic_files import reading_buffer, write_atomically
 from comfypin.digest import Digest
-from comfypin.env.layout import BYTECODE, COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
+from comfypin.env.layout import BYTECODE_FILE, COMFYUI_FOLDER, MANIFEST_FILE, RECEIPT_FILE, STATE_FOLDERS, VENV_FOLDER
 
+# Below this a file is read by one call, above it through a buffer.
 SMALL_BYTES = 1 << 20
 # How a pipe, a socket or a device is listed: as a link that leads nowhere. Opening one could wait for ever.
-NO_FILE = "/dev/null/not-a-file"
+NOT_A_FILE = "/dev/null/not-a-file"
 _LEFT_OUT_FOLDERS = frozenset({"__pycache__"})
-_STATE = frozenset(f"{COMFYUI}/{folder}" for folder in STATE_FOLDERS)
+_STATE_PATHS = frozenset(f"{COMFYUI_FOLDER}/{folder_path}" for folder_path in STATE_FOLDERS)
 _LEFT_OUT_FILES = frozenset(
-    {RECEIPT, MANIFEST, BYTECODE, f"{VENV}/pyvenv.cfg", f"{VENV}/.lock", f"{COMFYUI}/extra_model_paths.yaml"}
+    {
+        RECEIPT_FILE,
+        MANIFEST_FILE,
+        BYTECODE_FILE,
+        f"{VENV_FOLDER}/pyvenv.cfg",
+        f"{VENV_FOLDER}/.lock",
+        f"{COMFYUI_FOLDER}/extra_model_paths.yaml",
+    }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A file's size in bytes, the sha256 of its content as hex, and whether it may be executed."""
+    """Holds a file's size in bytes, the sha256 of its content as hex, and whether it is executable."""
 
     size_bytes: int
     sha256: str
@@ -41,115 +49,129 @@ class FileFact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The files and links of a build, by path relative to it, with `/`."""
+class FileManifest:
+    """Lists the files and links of a build, by path relative to it, with `/`."""
 
     files: Mapping[str, FileFact]
     links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> Digest:
-        """One digest of all of it."""
-        return Digest.of(self.data)
+        """Return one digest of the whole manifest."""
+        return Digest.of(self.canonical_bytes)
 
     @property
     def size_bytes(self) -> int:
-        """The size of all files together."""
+        """Return the size of all files together."""
         return sum(fact.size_bytes for fact in self.files.values())
 
     @cached_property
-    def data(self) -> bytes:
+    def canonical_bytes(self) -> bytes:
         """As it is stored, canonical and compact: there can be 40,000 files."""
-        files = {path: [fact.size_bytes, fact.sha256, int(fact.executable)] for path, fact in self.files.items()}
-        return json.dumps({"files": files, "links": dict(self.links)}, sort_keys=True, separators=(",", ":")).encode()
+        file_facts = {
+            relative_path: [fact.size_bytes, fact.sha256, int(fact.executable)]
+            for relative_path, fact in self.files.items()
+        }
+        return json.dumps(
+            {"files": file_facts, "links": dict(self.links)}, sort_keys=True, separators=(",", ":")
+        ).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Manifest":
-        """Read `data`. Raises `ValueError` for anything else."""
+    def from_bytes(cls, content: bytes) -> "FileManifest":
+        """Read `canonical_bytes`. Raises `ValueError` for anything else."""
         try:
-            tree = json.loads(data)
-            files = {
-                str(path): FileFact(int(size), Digest(str(sha256)).hex, bool(executable))
-                for path, (size, sha256, executable) in tree["files"].items()
+            parsed_json = json.loads(content)
+            file_facts = {
+                str(relative_path): FileFact(int(size_bytes), Digest(str(sha256)).hex, bool(executable))
+                for relative_path, (size_bytes, sha256, executable) in parsed_json["files"].items()
             }
-            links = {str(path): str(target) for path, target in tree["links"].items()}
+            link_targets = {
+                str(relative_path): str(link_target) for relative_path, link_target in parsed_json["links"].items()
+            }
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a manifest: {error}") from error
-        return cls(files=files, links=links)
+        return cls(files=file_facts, links=link_targets)
 
 
 # Size in bytes and time of change in ns.
-Stamp = tuple[int, int]
+FileStamp = tuple[int, int]
 
 
-def survey(build: Path) -> Manifest:
+def hash_files(build_folder: Path) -> FileManifest:
     """Hash every file of a build, with as many threads as there are cores."""
-    return survey_and_stamp(build)[0]
+    return hash_and_stamp_files(build_folder)[0]
 
 
-def survey_and_stamp(build: Path) -> tuple[Manifest, dict[str, Stamp]]:
-    """Hash every file of a build, and say how each stood then, as `stamps` does."""
-    files: dict[str, FileFact] = {}
-    seen: dict[str, Stamp] = {}
-    small: list[list[tuple[str, int, bool]]] = [[]]
-    large: list[list[tuple[str, int, bool]]] = []
-    links: dict[str, str] = {}
-    batch_bytes = 0
-    for path, entry in walk(build):
-        status = entry.stat(follow_symlinks=False)
-        seen[path] = (status.st_size, status.st_mtime_ns)
-        if entry.is_symlink():
-            links[path] = os.readlink(entry.path)  # noqa: PTH115  (a DirEntry, tens of thousands of them)
+def hash_and_stamp_files(build_folder: Path) -> tuple[FileManifest, dict[str, FileStamp]]:
+    """Hash every file of a build, and say how each stood then, as `stamp_files` does."""
+    file_facts: dict[str, FileFact] = {}
+    file_stamps: dict[str, FileStamp] = {}
+    small_batches: list[list[tuple[str, int, bool]]] = [[]]
+    large_batches: list[list[tuple[str, int, bool]]] = []
+    link_targets: dict[str, str] = {}
+    batch_size_bytes = 0
+    for relative_path, directory_entry in walk_files(build_folder):
+        file_status = directory_entry.stat(follow_symlinks=False)
+        file_stamps[relative_path] = (file_status.st_size, file_status.st_mtime_ns)
+        if directory_entry.is_symlink():
+            link_targets[relative_path] = os.readlink(directory_entry.path)  # noqa: PTH115  (a DirEntry, tens of thousands of them)
             continue
-        if not stat.S_ISREG(status.st_mode):
-            links[path] = NO_FILE
+        if not stat.S_ISREG(file_status.st_mode):
+            link_targets[relative_path] = NOT_A_FILE
             continue
-        item = (path, status.st_size, bool(status.st_mode & 0o100))
-        if status.st_size > SMALL_BYTES:
-            large.append([item])
+        # Only the owner's bit: the others depend on the umask.
+        batch_item = (relative_path, file_status.st_size, bool(file_status.st_mode & 0o100))
+        if file_status.st_size > SMALL_BYTES:
+            large_batches.append([batch_item])
             continue
-        if len(small[-1]) >= 200 or batch_bytes > 8 * SMALL_BYTES:
-            small.append([])
-            batch_bytes = 0
-        small[-1].append(item)
-        batch_bytes += status.st_size
-    large.sort(key=lambda batch: -batch[0][1])
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="hash") as pool:
-        for batch in pool.map(lambda batch: _hash_batch(build, batch), [*large, *small]):
-            files.update(batch)
-    return Manifest(files=files, links=links), seen
+        # Batches, so that handing over tasks costs little beside the hashing.
+        if len(small_batches[-1]) >= 200 or batch_size_bytes > 8 * SMALL_BYTES:
+            small_batches.append([])
+            batch_size_bytes = 0
+        small_batches[-1].append(batch_item)
+        batch_size_bytes += file_status.st_size
+    # The largest first, so that no thread starts a long file when the others are done.
+    large_batches.sort(key=lambda file_batch: -file_batch[0][1])
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="hash") as thread_pool:
+        for file_batch in thread_pool.map(
+            lambda file_batch: _hash_batch(build_folder, file_batch), [*large_batches, *small_batches]
+        ):
+            file_facts.update(file_batch)
+    return FileManifest(files=file_facts, links=link_targets), file_stamps
 
 
-def stamps(build: Path, under: str = "") -> dict[str, Stamp]:
-    """Size and mtime (ns) of every file that a manifest lists: enough to see who wrote since a moment ago.
+def stamp_files(build_folder: Path, subfolder: str = "") -> dict[str, FileStamp]:
+    """Return size and mtime (ns) of every file that a manifest lists: enough to see what was written since.
 
-    `under` is a folder of the build, if only its files are asked for.
+    `subfolder` is a folder of the build, to look at its files only.
     """
-    found = {}
-    for path, entry in walk(build, under):
-        status = entry.stat(follow_symlinks=False)
-        found[path] = (status.st_size, status.st_mtime_ns)
-    return found
+    file_stamps = {}
+    for relative_path, directory_entry in walk_files(build_folder, subfolder):
+        file_status = directory_entry.stat(follow_symlinks=False)
+        file_stamps[relative_path] = (file_status.st_size, file_status.st_mtime_ns)
+    return file_stamps
 
 
-def walk(build: Path, under: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """Every file and link of a build, or of one of its folders, that a manifest lists, with its path in the build."""
-    waiting = [(f"{under}/" if under else "", str(build / under))]
-    while waiting:
-        prefix, folder = waiting.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                path = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _LEFT_OUT_FOLDERS and path not in _STATE:
-                        waiting.append((path + "/", entry.path))
-                elif path not in _LEFT_OUT_FILES and not path.startswith(f"{VENV}/bin/python"):
-                    yield path, entry
+def walk_files(build_folder: Path, subfolder: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Yield every file and link that a manifest lists, in a build or in one of its folders, with its path in the
+    build.
+    """
+    pending_folders = [(f"{subfolder}/" if subfolder else "", str(build_folder / subfolder))]
+    while pending_folders:
+        path_prefix, folder_path = pending_folders.pop()
+        with os.scandir(folder_path) as entries:
+            for directory_entry in entries:
+                relative_path = path_prefix + directory_entry.name
+                if directory_entry.is_dir(follow_symlinks=False):
+                    if directory_entry.name not in _LEFT_OUT_FOLDERS and relative_path not in _STATE_PATHS:
+                        pending_folders.append((relative_path + "/", directory_entry.path))
+                elif relative_path not in _LEFT_OUT_FILES and not relative_path.startswith(f"{VENV_FOLDER}/bin/python"):
+                    yield relative_path, directory_entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """What a build has that its manifest has not, and the other way round."""
+class FileChanges:
+    """Lists the differences between a build and its manifest."""
 
     edited: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -159,129 +181,155 @@ class Changes:
         return bool(self.edited or self.missing or self.added)
 
 
-def compare(wanted: Manifest, found: Manifest) -> Changes:
+def compare_manifests(expected_manifest: FileManifest, found_manifest: FileManifest) -> FileChanges:
     """Compare two manifests (pure)."""
-    edited = [path for path, fact in wanted.files.items() if path in found.files and found.files[path] != fact]
-    edited += [path for path, target in wanted.links.items() if path in found.links and found.links[path] != target]
-    here = found.files.keys() | found.links.keys()
-    there = wanted.files.keys() | wanted.links.keys()
+    edited_paths = [
+        relative_path
+        for relative_path, fact in expected_manifest.files.items()
+        if relative_path in found_manifest.files and found_manifest.files[relative_path] != fact
+    ]
+    edited_paths += [
+        relative_path
+        for relative_path, link_target in expected_manifest.links.items()
+        if relative_path in found_manifest.links and found_manifest.links[relative_path] != link_target
+    ]
+    found_paths = found_manifest.files.keys() | found_manifest.links.keys()
+    expected_paths = expected_manifest.files.keys() | expected_manifest.links.keys()
     # A file that became a link, or a link that became a file.
-    edited += sorted((wanted.files.keys() & found.links.keys()) | (wanted.links.keys() & found.files.keys()))
-    return Changes(edited=tuple(sorted(edited)), missing=tuple(sorted(there - here)), added=tuple(sorted(here - there)))
+    edited_paths += sorted(
+        (expected_manifest.files.keys() & found_manifest.links.keys())
+        | (expected_manifest.links.keys() & found_manifest.files.keys())
+    )
+    return FileChanges(
+        edited=tuple(sorted(edited_paths)),
+        missing=tuple(sorted(expected_paths - found_paths)),
+        added=tuple(sorted(found_paths - expected_paths)),
+    )
 
 
-def read_manifest(build: Path) -> Manifest | None:
-    """The manifest of a build, or None where it is missing or damaged."""
+def read_manifest(build_folder: Path) -> FileManifest | None:
+    """Return the manifest of a build, or None if it is missing or damaged."""
     try:
-        return Manifest.from_bytes((build / MANIFEST).read_bytes())
+        return FileManifest.from_bytes((build_folder / MANIFEST_FILE).read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def write_manifest(build: Path, manifest: Manifest) -> None:
+def write_manifest(build_folder: Path, manifest: FileManifest) -> None:
     """Store a manifest in its build."""
-    write_atomically(build / MANIFEST, manifest.data)
+    write_atomically(build_folder / MANIFEST_FILE, manifest.canonical_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """The RECORD of an installed distribution: its folder's name and each listed file with its sha256 (or None)."""
+class InstalledRecord:
+    """Holds the RECORD of an installed distribution: its folder's name, and each listed file with its sha256 (or
+    None).
+    """
 
     folder: str
     files: Mapping[str, str | None]
 
     @property
-    def name(self) -> str:
-        """The distribution's name as its folder spells it."""
+    def package_name(self) -> str:
+        """Return the distribution's name as its folder spells it."""
         return self.folder.removesuffix(".dist-info").rpartition("-")[0]
 
     @property
     def version(self) -> str:
-        """The distribution's version."""
+        """Return the distribution's version."""
         return self.folder.removesuffix(".dist-info").rpartition("-")[2]
 
 
-def read_records(site: Path) -> tuple[Record, ...]:
-    """The RECORD of every distribution in a site-packages folder, by name; paths are relative to that folder."""
+def read_records(site_folder: Path) -> tuple[InstalledRecord, ...]:
+    """Return the RECORD of every distribution in a site-packages folder, by name; paths are relative to that folder."""
     return tuple(
-        Record(folder=folder.name, files=dict(_record_rows(folder / "RECORD")))
-        for folder in sorted(site.glob("*.dist-info"))
+        InstalledRecord(folder=dist_info.name, files=dict(_read_record_rows(dist_info / "RECORD")))
+        for dist_info in sorted(site_folder.glob("*.dist-info"))
     )
 
 
-def record_mismatches(records: Sequence[Record], site: str, manifest: Manifest) -> dict[str, list[str]]:
-    """Files that are not what their RECORD says, by distribution (pure).
+def find_record_mismatches(
+    records: Sequence[InstalledRecord], site_prefix: str, manifest: FileManifest
+) -> dict[str, list[str]]:
+    """Return the files that do not match their RECORD, by distribution (pure).
 
-    This is what catches a file that was edited through a hard link in uv's cache: hashes guard uv's downloads, nothing
-    guards what it has unpacked. `site` is the site-packages folder relative to the build.
+    This catches a file that was edited through a hard link in uv's cache: hashes guard uv's downloads, but nothing
+    guards what it has unpacked. `site_prefix` is the site-packages folder relative to the build.
     """
-    wrong: dict[str, list[str]] = {}
-    fought = contested(records)
+    mismatched_paths: dict[str, list[str]] = {}
+    contested_paths = find_contested_files(records)
     for record in records:
-        for path, sha256 in record.files.items():
-            if sha256 is None or "__pycache__/" in path or path in fought:
+        for relative_path, sha256 in record.files.items():
+            if sha256 is None or "__pycache__/" in relative_path or relative_path in contested_paths:
                 continue
-            fact = manifest.files.get(os.path.normpath(f"{site}/{path}") if ".." in path else f"{site}/{path}")
+            fact = manifest.files.get(
+                os.path.normpath(f"{site_prefix}/{relative_path}")
+                if ".." in relative_path
+                else f"{site_prefix}/{relative_path}"
+            )
             if fact is None or fact.sha256 != sha256:
-                wrong.setdefault(record.folder, []).append(path)
-    for path in sorted(fought):
-        claims = [(record.folder, record.files[path]) for record in records if path in record.files]
-        fact = manifest.files.get(os.path.normpath(f"{site}/{path}"))
-        if fact is None or fact.sha256 not in {sha256 for _, sha256 in claims}:
-            for folder, _ in claims:
-                wrong.setdefault(folder, []).append(path)
-    return wrong
+                mismatched_paths.setdefault(record.folder, []).append(relative_path)
+    for relative_path in sorted(contested_paths):
+        claiming_folders = [
+            (record.folder, record.files[relative_path]) for record in records if relative_path in record.files
+        ]
+        fact = manifest.files.get(os.path.normpath(f"{site_prefix}/{relative_path}"))
+        if fact is None or fact.sha256 not in {sha256 for _, sha256 in claiming_folders}:
+            for folder_path, _ in claiming_folders:
+                mismatched_paths.setdefault(folder_path, []).append(relative_path)
+    return mismatched_paths
 
 
-def contested(records: Iterable[Record]) -> frozenset[str]:
-    """The files that several packages say are theirs, with different content: one of them is there (pure)."""
-    claims: dict[str, str | None] = {}
-    found = set()
+def find_contested_files(records: Iterable[InstalledRecord]) -> frozenset[str]:
+    """Return the files that several packages claim with different content; only one version exists (pure)."""
+    claimed_digests: dict[str, str | None] = {}
+    contested_paths = set()
     for record in records:
-        for path, sha256 in record.files.items():
-            if claims.setdefault(path, sha256) != sha256:
-                found.add(path)
-    return frozenset(found)
+        for relative_path, sha256 in record.files.items():
+            if claimed_digests.setdefault(relative_path, sha256) != sha256:
+                contested_paths.add(relative_path)
+    return frozenset(contested_paths)
 
 
-def _record_rows(path: Path) -> Iterator[tuple[str, str | None]]:
+def _read_record_rows(record_path: Path) -> Iterator[tuple[str, str | None]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.reader(file):
-                if len(row) == 3:
-                    yield row[0], _record_digest(row[1])
+        with record_path.open(newline="", encoding="utf-8") as file:
+            for record_row in csv.reader(file):
+                if len(record_row) == 3:
+                    yield record_row[0], _parse_record_digest(record_row[1])
     except (OSError, ValueError, csv.Error):
         return
 
 
-def _record_digest(text: str) -> str | None:
-    algorithm, _, value = text.partition("=")
+def _parse_record_digest(digest_text: str) -> str | None:
+    algorithm, _, encoded_digest = digest_text.partition("=")
     if algorithm != "sha256":
         return None
     try:
-        return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+        # RECORD drops the padding: https://packaging.python.org/en/latest/specifications/recording-installed-packages/
+        return base64.urlsafe_b64decode(encoded_digest + "=" * (-len(encoded_digest) % 4)).hex()
     except (binascii.Error, ValueError):
         return None
 
 
-def _hash_batch(build: Path, batch: list[tuple[str, int, bool]]) -> list[tuple[str, FileFact]]:
+def _hash_batch(build_folder: Path, file_batch: list[tuple[str, int, bool]]) -> list[tuple[str, FileFact]]:
     facts = []
-    root = str(build)
-    for path, size, executable in batch:
-        descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+    build_root = str(build_folder)
+    for relative_path, size_bytes, executable in file_batch:
+        descriptor = os.open(f"{build_root}/{relative_path}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            facts.append((path, FileFact(size, hash_open(descriptor, size), executable)))
+            facts.append((relative_path, FileFact(size_bytes, hash_descriptor(descriptor, size_bytes), executable)))
         finally:
             os.close(descriptor)
     return facts
 
 
-def hash_open(descriptor: int, size_bytes: int) -> str:
-    """The sha256, as hex, of an open file that had this size a moment ago."""
+def hash_descriptor(descriptor: int, size_bytes: int) -> str:
+    """Return the sha256, as hex, of an open file that had this size a moment ago."""
     if size_bytes <= SMALL_BYTES:
         # One byte more than it had: a file that grew meanwhile has another digest, whatever it begins with.
         return hashlib.sha256(os.read(descriptor, size_bytes + 1)).hexdigest()
-    hasher, buffer = hashlib.sha256(), reading_buffer()
-    while count := os.readv(descriptor, [buffer]):
-        hasher.update(buffer[:count])
+    hasher, read_buffer = hashlib.sha256(), reading_buffer()
+    while read_count := os.readv(descriptor, [read_buffer]):
+        hasher.update(read_buffer[:read_count])
     return hasher.hexdigest()

@@ -1,4 +1,4 @@
-"""What nobody needs any more: builds that no kept lock means, what killed runs left, and what the caches keep for them.
+"""Finds and removes what nobody needs: builds of no kept lock, leftovers of killed runs, and cached files for them.
 
 Plans, then acts.
 """
@@ -10,28 +10,34 @@ from pathlib import Path
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.env.cache.package_cache import remove_folder
-from comfypin.env.cache.package_gc import Links, find_unneeded, remove_from_uv
-from comfypin.env.cache.source_gc import remove_source, unneeded_archives, unneeded_commits, unneeded_notes
-from comfypin.env.install.sources import SourcePlaces
-from comfypin.env.layout import PACKING, RECEIPT, TEMPORARY, Home
+from comfypin.env.cache.package_cache import remove_package
+from comfypin.env.cache.package_gc import LinkCounts, find_unneeded_packages, remove_from_uv
+from comfypin.env.cache.source_gc import (
+    find_unneeded_archives,
+    find_unneeded_commits,
+    find_unneeded_notes,
+    remove_source,
+)
+from comfypin.env.install.sources import SourceLocations
+from comfypin.env.layout import PACKING_PREFIX, RECEIPT_FILE, TEMPORARY_PREFIX, Home
 from comfypin.folder_use import alone_with
 from comfypin.lease import Lease, holder_of, is_dead, try_acquire
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 
-Kind = Literal["left-over", "env", "package", "download", "commit", "archive", "note"]
+GarbageKind = Literal["left-over", "env", "package", "download", "commit", "archive", "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Garbage:
-    """One thing that would go: where it is, what it is, and how many bytes that frees, in the order of a list of them.
+class EnvGarbage:
+    """Describes one thing that would go: its path, its kind, a phrase for people, and how many bytes become free.
 
-    `name` is that of a package, for a `download` in uv's cache.
+    The bytes hold in the order of a list: what goes later frees what it shares. `name` is a package's, for a `download`
+    in uv's cache.
     """
 
     path: Path
-    kind: Kind
+    kind: GarbageKind
     what: str
     size_bytes: int
     name: str = ""
@@ -40,79 +46,97 @@ class Garbage:
         return {"path": str(self.path), "kind": self.kind, "what": self.what, "size_bytes": self.size_bytes}
 
 
-def find_garbage(home: Home, kept: Sequence[Lock], places: SourcePlaces, *, with_caches: bool = True) -> list[Garbage]:
-    """Builds that neither a kept lock nor the link `current` means and that nobody uses, what unfinished runs left,
-    and, `with_caches`, packages that neither a kept lock pins nor a remaining env shares, and sources of no kept lock.
-    Changes nothing.
+def find_garbage(home: Home, kept_locks: Sequence[Lock], locations: SourceLocations, *, with_caches: bool = True) -> list[EnvGarbage]:
+    """Return what can go; changes nothing.
+
+    Those are builds of no kept lock (the current one stays) and that nobody uses, leftovers of killed runs,
+    and, `with_caches`, packages that no kept
+    lock pins and no remaining env shares, and sources of no kept lock.
     """
-    needed = {env_digest(lock).hex for lock in kept}
-    current = home.current.readlink().name if home.current.is_symlink() else None
-    found, links = [], Links()
-    for path in sorted(home.builds.iterdir()) if home.builds.is_dir() else ():
-        if path.name.startswith(TEMPORARY):
-            if _abandoned(home, path.name) and not _is_used(path):
-                freed = links.freed_by(path)
-                found.append(Garbage(path=path, kind="left-over", what="left by a killed run", size_bytes=freed))
-        elif path.name != current and path.name[:64] not in needed and not _is_used(path):
-            freed = links.freed_by(path)
-            found.append(Garbage(path=path, kind="env", what="an env of no kept lock", size_bytes=freed))
+    needed_digests = {env_digest(lock).hex for lock in kept_locks}
+    current_name = home.current_link.readlink().name if home.current_link.is_symlink() else None
+    garbage_found, link_counts = [], LinkCounts()
+    for folder_path in sorted(home.builds_folder.iterdir()) if home.builds_folder.is_dir() else ():
+        if folder_path.name.startswith(TEMPORARY_PREFIX):
+            if _is_abandoned(home, folder_path.name) and not _is_used(path):
+                freed_bytes = link_counts.count_freed_bytes(folder_path)
+                garbage_found.append(
+                    EnvGarbage(path=folder_path, kind="left-over", what="left by a killed run", size_bytes=freed_bytes)
+                )
+        # The first 64 characters of a build's name are its env digest; a target may follow.
+        elif folder_path.name != current_name and folder_path.name[:64] not in needed_digests and not _is_used(path):
+            freed_bytes = link_counts.count_freed_bytes(folder_path)
+            garbage_found.append(
+                EnvGarbage(path=folder_path, kind="env", what="an env of no kept lock", size_bytes=freed_bytes)
+            )
     if not with_caches:
-        return found
-    unneeded = find_unneeded(places, kept, links)
-    for path in unneeded.installed:
-        freed = links.freed_by(path)
-        found.append(Garbage(path=path, kind="package", what="a package of no kept lock", size_bytes=freed))
-    for name, folders in unneeded.in_uv.items():
-        freed = sum(links.freed_by(folder) for folder in folders)
-        what = f"{name}, which uv downloaded for no kept lock"
-        found.append(Garbage(path=places.uv_cache, kind="download", what=what, size_bytes=freed, name=name))
-    return [*found, *_sources(places, kept, links)]
+        return garbage_found
+    unneeded_packages = find_unneeded_packages(locations, kept_locks, link_counts)
+    for folder_path in unneeded_packages.installed:
+        freed_bytes = link_counts.count_freed_bytes(folder_path)
+        garbage_found.append(
+            EnvGarbage(path=folder_path, kind="package", what="a package of no kept lock", size_bytes=freed_bytes)
+        )
+    for package_name, folders in unneeded_packages.in_uv.items():
+        freed_bytes = sum(link_counts.count_freed_bytes(folder) for folder in folders)
+        description = f"{package_name}, which uv downloaded for no kept lock"
+        garbage_found.append(
+            EnvGarbage(
+                path=locations.uv_cache, kind="download", what=description, size_bytes=freed_bytes, name=package_name
+            )
+        )
+    return [*garbage_found, *_find_source_garbage(locations, kept_locks, link_counts)]
 
 
-def _sources(places: SourcePlaces, kept: Sequence[Lock], links: Links) -> Iterator[Garbage]:
-    groups: tuple[tuple[Kind, str, Sequence[Path]], ...] = (
-        ("commit", "a commit of no kept lock", unneeded_commits(places, kept)),
-        ("archive", "a node's archive of no kept lock", unneeded_archives(places, kept)),
-        ("note", "the note that an env of no kept lock has started", unneeded_notes(places, kept)),
+def _find_source_garbage(
+    locations: SourceLocations, kept_locks: Sequence[Lock], link_counts: LinkCounts
+) -> Iterator[EnvGarbage]:
+    source_groups: tuple[tuple[GarbageKind, str, Sequence[Path]], ...] = (
+        ("commit", "a commit of no kept lock", find_unneeded_commits(locations, kept_locks)),
+        ("archive", "a node's archive of no kept lock", find_unneeded_archives(locations, kept_locks)),
+        ("note", "the note that an env of no kept lock has started", find_unneeded_notes(locations, kept_locks)),
     )
-    for kind, what, paths in groups:
-        for path in paths:
-            freed = links.freed_by(path) if path.is_dir() else path.stat().st_size
-            yield Garbage(path=path, kind=kind, what=what, size_bytes=freed)
+    for garbage_kind, description, source_paths in source_groups:
+        for folder_path in source_paths:
+            freed_bytes = (
+                link_counts.count_freed_bytes(folder_path) if folder_path.is_dir() else folder_path.stat().st_size
+            )
+            yield EnvGarbage(path=folder_path, kind=garbage_kind, what=description, size_bytes=freed_bytes)
 
 
-def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int:
+def collect_garbage(home: Home, garbage: Iterable[EnvGarbage], locations: SourceLocations) -> int:
     """Remove what was found, and say how many bytes went; a build that somebody works on now is left."""
-    freed = 0
+    freed_bytes = 0
     downloads = []
-    for item in garbage:
-        if item.kind == "env" and not _remove_build(home, item.path):
+    for garbage_item in garbage:
+        if garbage_item.kind == "env" and not _remove_build(home, garbage_item.path):
             continue
-        if item.kind == "left-over":
-            shutil.rmtree(item.path, ignore_errors=True)
-        elif item.kind == "package":
-            remove_folder(item.path)
-        elif item.kind == "download":
-            downloads.append(item.name)
-        elif item.kind in {"commit", "archive", "note"}:
-            remove_source(item.path)
-        freed += item.size_bytes
+        # A temporary folder has no receipt and no lease to take.
+        if garbage_item.kind == "left-over":
+            shutil.rmtree(garbage_item.path, ignore_errors=True)
+        elif garbage_item.kind == "package":
+            remove_package(garbage_item.path)
+        elif garbage_item.kind == "download":
+            downloads.append(garbage_item.name)
+        elif garbage_item.kind in {"commit", "archive", "note"}:
+            remove_source(garbage_item.path)
+        freed_bytes += garbage_item.size_bytes
     if downloads:
-        remove_from_uv(places, downloads)
-    return freed
+        remove_from_uv(locations, downloads)
+    return freed_bytes
 
 
-def _remove_build(home: Home, build: Path) -> bool:
-    held = try_acquire(home.lease(build.name), purpose="remove an env")
-    if not isinstance(held, Lease):
+def _remove_build(home: Home, build_folder: Path) -> bool:
+    held_lease = try_acquire(home.lease_path(build_folder.name), purpose="remove an env")
+    if not isinstance(held_lease, Lease):
         return False
-    with held, alone_with(build) as is_alone:
-        # Others may have made it the current one since it was found to be garbage.
-        if not is_alone or (home.current.is_symlink() and home.current.readlink().name == build.name):
+    with held_lease, alone_with(build_folder) as is_alone:
+        # Others may have made it the current one since it was garbage_found to be garbage.
+        if not is_alone or (home.current.is_symlink() and home.current.readlink().name == build_folder.name):
             return False
         # The receipt goes first: killed here, what is left is not taken for whole.
-        (build / RECEIPT).unlink(missing_ok=True)
-        shutil.rmtree(build, ignore_errors=True)
+        (build_folder / RECEIPT_FILE).unlink(missing_ok=True)
+        shutil.rmtree(build_folder, ignore_errors=True)
     return True
 
 
@@ -122,9 +146,10 @@ def _is_used(folder: Path) -> bool:
         return not is_alone
 
 
-def _abandoned(home: Home, name: str) -> bool:
-    """Whether the run that made a temporary folder is over: it died here, or nobody holds the lease of its key."""
-    key, _, token = name.removeprefix(TEMPORARY).partition("@")
-    if name.startswith(PACKING):
-        return is_dead(token)
-    return is_dead(token) or holder_of(home.lease(key)) is None
+def _is_abandoned(home: Home, folder_name: str) -> bool:
+    """Return whether the run that made a temporary folder is over: it died here, or nobody holds its key's lease."""
+    build_key, _, process_name = folder_name.removeprefix(TEMPORARY_PREFIX).partition("@")
+    # Packing takes no lease, so the process alone decides.
+    if folder_name.startswith(PACKING_PREFIX):
+        return is_dead(process_name)
+    return is_dead(process_name) or holder_of(home.lease_path(build_key)) is None

@@ -11,15 +11,15 @@ from typing import Any
 
 from comfypin.atomic_files import write_atomically
 from comfypin.env.errors import PackagesUnavailable, PythonMissing
-from comfypin.env.layout import VENV, venv_python
+from comfypin.env.layout import VENV_FOLDER, venv_python
 from comfypin.env.package_selection import Interpreter, machine_name
 from comfypin.lease import process_token
 from comfypin.tools.errors import ToolTimedOut
-from comfypin.tools.process import run
-from comfypin.tools.uv import clean_environment, uv
+from comfypin.tools.process import run_program
+from comfypin.tools.uv import clean_environment, run_uv
 
 # Asked of the interpreter itself: its `sys` decides which wheels fit, not ours.
-_QUESTION = """
+_FACTS_SCRIPT = """
 import json, os, platform, sys, sysconfig
 v = sys.version_info
 print(json.dumps({
@@ -36,156 +36,190 @@ print(json.dumps({
 """
 
 
-_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3] if sys.implementation.name == 'cpython' else '')"
-CONFIG = "pyvenv.cfg"
-_SETTINGS = ("implementation = CPython", "include-system-site-packages = false", "relocatable = true")
+_VERSION_SCRIPT = "import sys; print('%d.%d.%d' % sys.version_info[:3] if sys.implementation.name == 'cpython' else '')"
+VENV_CONFIG_FILE = "pyvenv.cfg"
+_VENV_SETTINGS = ("implementation = CPython", "include-system-site-packages = false", "relocatable = true")
 
 
-def find_interpreter(version: str, *, notes: Path | None = None, uv_cache: Path | None = None) -> Interpreter:
-    """An interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`.
+def find_interpreter(python_version: str, *, notes: Path | None = None, uv_cache: Path | None = None) -> Interpreter:
+    """Return an interpreter of the wanted minor version (`3.12` of `3.12.4`). Raises `PythonMissing`.
 
-    `notes` is a folder that remembers what an interpreter said, which lasts until its file or PATH changes; `uv_cache`
-    is where uv remembers it.
+    `notes` is a folder that remembers what an interpreter said, valid until its file or PATH changes; `uv_cache` is
+    where uv remembers it.
     """
-    minor = ".".join(version.split(".")[:2])
-    note = notes / f"{minor}.json" if notes else None
-    if note is not None and (facts := _noted(note)) is not None:
-        return _interpreter(facts)
-    facts = _on_path(minor) or _by_uv(minor, uv_cache)
-    if note is not None:
+    minor_version = ".".join(python_version.split(".")[:2])
+    note_path = notes / f"{minor_version}.json" if notes else None
+    if note_path is not None and (interpreter_facts := _read_note(note_path)) is not None:
+        return _parse_facts(interpreter_facts)
+    interpreter_facts = _find_on_path(minor_version) or _find_with_uv(minor_version, uv_cache)
+    if note_path is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-            write_atomically(note, json.dumps({**facts, **_seen(facts)}).encode(), durable=False)
-    return _interpreter(facts)
+            write_atomically(
+                note_path,
+                json.dumps({**interpreter_facts, **_note_conditions(interpreter_facts)}).encode(),
+                durable=False,
+            )
+    return _parse_facts(interpreter_facts)
 
 
-def _on_path(minor: str) -> dict[str, Any] | None:
-    """What `python3.12` on PATH says of itself, where it is a plain CPython: it takes a third of the time uv takes."""
-    program = shutil.which(f"python{minor}")
-    if program is None:
+def _find_on_path(minor_version: str) -> dict[str, Any] | None:
+    """Return the facts of `python3.12` on PATH if it is a plain CPython: a third of the time that uv takes."""
+    program_path = shutil.which(f"python{minor_version}")
+    if program_path is None:
         return None
     with contextlib.suppress(PythonMissing, ToolTimedOut, ValueError, KeyError, TypeError):
-        facts = _ask(Path(program))
+        interpreter_facts = _ask_interpreter(Path(program_path))
         # A virtual environment that has a copy of an interpreter can be gone tomorrow.
-        copied = (Path(facts["base"]).parent.parent / CONFIG).exists()
-        plain = facts["version"].startswith(f"{minor}.") and facts["cache_tag"].startswith("cpython-")
-        return facts if plain and not copied else None
+        is_copied = (Path(interpreter_facts["base"]).parent.parent / VENV_CONFIG_FILE).exists()
+        is_plain = interpreter_facts["version"].startswith(f"{minor_version}.") and interpreter_facts[
+            "cache_tag"
+        ].startswith("cpython-")
+        return interpreter_facts if is_plain and not is_copied else None
     return None
 
 
-def _by_uv(minor: str, uv_cache: Path | None) -> dict[str, Any]:
-    """What the interpreter says of itself that uv finds: also one of uv's own. Raises `PythonMissing`."""
-    found = uv(["python", "find", "--no-project", "--system", minor], cache=uv_cache, timeout_s=60)
-    path = Path(found.text.strip())
-    if found.exit_code or not path.is_file():
-        raise PythonMissing(version=minor, reason="uv finds none on PATH or among its own")
-    return _ask(path)
+def _find_with_uv(minor_version: str, uv_cache: Path | None) -> dict[str, Any]:
+    """Return the facts of the interpreter that uv finds, perhaps one of its own. Raises `PythonMissing`."""
+    finished = run_uv(["python", "find", "--no-project", "--system", minor_version], cache=uv_cache, timeout_s=60)
+    interpreter_path = Path(finished.stdout_text.strip())
+    if finished.exit_code or not interpreter_path.is_file():
+        raise PythonMissing(version=minor_version, reason="uv finds none, on PATH or among its own")
+    return _ask_interpreter(interpreter_path)
 
 
-def _noted(note: Path) -> dict[str, Any] | None:
+def _read_note(note_path: Path) -> dict[str, Any] | None:
     try:
-        facts = json.loads(note.read_bytes())
-        return facts if isinstance(facts, dict) and _seen(facts).items() <= facts.items() else None
+        interpreter_facts = json.loads(note_path.read_bytes())
+        return (
+            interpreter_facts
+            if isinstance(interpreter_facts, dict)
+            and _note_conditions(interpreter_facts).items() <= interpreter_facts.items()
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _seen(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not have changed for a note to hold."""
-    status = Path(facts["base"]).stat()
-    kernel = platform.release()
-    return {"mtime_ns": status.st_mtime_ns, "size": status.st_size, "path": os.environ.get("PATH"), "kernel": kernel}
+def _note_conditions(interpreter_facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must not have changed for a note to be valid."""
+    file_status = Path(interpreter_facts["base"]).stat()
+    kernel_release = platform.release()
+    return {
+        "mtime_ns": file_status.st_mtime_ns,
+        "size": file_status.st_size,
+        "path": os.environ.get("PATH"),
+        "kernel": kernel_release,
+    }
 
 
-def _ask(path: Path) -> dict[str, Any]:
-    """Ask an interpreter what it is. Raises `PythonMissing` where it does not run."""
-    asked = run([path, "-I", "-S", "-c", _QUESTION], env=clean_environment(), timeout_s=60)
-    if asked.exit_code:
-        raise PythonMissing(version=path.name, reason=asked.complaint)
-    facts: dict[str, Any] = json.loads(asked.text)
-    return facts
+def _ask_interpreter(interpreter_path: Path) -> dict[str, Any]:
+    """Ask an interpreter what it is. Raises `PythonMissing` if it does not run."""
+    finished = run_program([interpreter_path, "-I", "-S", "-c", _FACTS_SCRIPT], env=clean_environment(), timeout_s=60)
+    if finished.exit_code:
+        raise PythonMissing(version=interpreter_path.name, reason=finished.error_summary)
+    interpreter_facts: dict[str, Any] = json.loads(finished.stdout_text)
+    return interpreter_facts
 
 
-def _interpreter(facts: Mapping[str, Any]) -> Interpreter:
+def _parse_facts(interpreter_facts: Mapping[str, Any]) -> Interpreter:
     from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 
-    major_minor = tuple(int(part) for part in facts["version"].split(".")[:2])
+    major_minor = tuple(int(version_part) for version_part in interpreter_facts["version"].split(".")[:2])
     # packaging asks this process for platforms; ours and the env's Python run on one machine.
     platforms = list(platform_tags())
-    short = f"cp{major_minor[0]}{major_minor[1]}"
-    tags: set[Tag] = {*cpython_tags(major_minor, [short], platforms), *compatible_tags(major_minor, short, platforms)}
+    short_tag = f"cp{major_minor[0]}{major_minor[1]}"
+    wheel_tags: set[Tag] = {
+        *cpython_tags(major_minor, [short_tag], platforms),
+        *compatible_tags(major_minor, short_tag, platforms),
+    }
     return Interpreter(
-        path=Path(facts["base"]),
-        version=facts["version"],
-        cache_tag=facts["cache_tag"],
-        machine=machine_name(facts["markers"]["platform_system"], facts["machine"]),
-        tags=frozenset(tags),
-        markers=facts["markers"],
+        path=Path(interpreter_facts["base"]),
+        version=interpreter_facts["version"],
+        cache_tag=interpreter_facts["cache_tag"],
+        machine=machine_name(interpreter_facts["markers"]["platform_system"], interpreter_facts["machine"]),
+        tags=frozenset(wheel_tags),
+        markers=interpreter_facts["markers"],
     )
 
 
-def make_venv(build: Path, interpreter: Interpreter) -> None:
-    """An empty venv, of what the interpreter and uv look at."""
-    library = build / VENV / "lib" / f"python{interpreter.minor}" / "site-packages"
-    library.mkdir(parents=True)
-    (build / VENV / "lib64").symlink_to("lib")
-    rewire(build, interpreter)
+def make_venv(build_folder: Path, interpreter: Interpreter) -> None:
+    """Make an empty venv with just what the interpreter and uv look at."""
+    library_folder = build_folder / VENV_FOLDER / "lib" / f"python{interpreter.minor_version}" / "site-packages"
+    library_folder.mkdir(parents=True)
+    # As `python -m venv` does on 64-bit Linux.
+    (build_folder / VENV_FOLDER / "lib64").symlink_to("lib")
+    rewire_venv(build_folder, interpreter)
 
 
-def add_activation(build: Path, interpreter: Interpreter, uv_cache: Path) -> None:
-    """Give the venv the scripts that people source in their shells: uv's, from a venv that it makes beside."""
-    aside = build / f"{VENV}-aside"
-    made = uv(["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter.path, aside], cache=uv_cache)
-    if made.exit_code:
-        raise PackagesUnavailable(reason=made.complaint)
-    for script in (aside / "bin").iterdir():
-        if not script.name.startswith("python"):
-            script.rename(build / VENV / "bin" / script.name)
-    shutil.rmtree(aside)
+def add_activation_scripts(build_folder: Path, interpreter: Interpreter, uv_cache: Path) -> None:
+    """Give the venv the scripts that people source in their shells, taken from a venv that uv makes beside it."""
+    aside_folder = build_folder / f"{VENV_FOLDER}-aside"
+    finished = run_uv(
+        ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter.path, aside_folder], cache=uv_cache
+    )
+    if finished.exit_code:
+        raise PackagesUnavailable(reason=finished.error_summary)
+    for script_path in (aside_folder / "bin").iterdir():
+        if not script_path.name.startswith("python"):
+            script_path.rename(build_folder / VENV_FOLDER / "bin" / script_path.name)
+    shutil.rmtree(aside_folder)
 
 
-def rewire(build: Path, interpreter: Interpreter) -> None:
-    """Make the venv of a build run on this interpreter: what in it is absolute is written anew, atomically."""
-    lines = (f"home = {interpreter.path.parent}", f"version_info = {interpreter.version}", *_SETTINGS)
-    write_atomically(build / VENV / CONFIG, ("\n".join(lines) + "\n").encode())
-    python = venv_python(build)
-    python.parent.mkdir(parents=True, exist_ok=True)
-    replace_link(python, str(interpreter.path))
-    for name in ("python3", f"python{interpreter.minor}"):
-        replace_link(python.with_name(name), "python")
+def rewire_venv(build_folder: Path, interpreter: Interpreter) -> None:
+    """Make the venv of a build run on this interpreter: rewrite its absolute paths, atomically."""
+    setting_lines = (f"home = {interpreter.path.parent}", f"version_info = {interpreter.version}", *_VENV_SETTINGS)
+    write_atomically(build_folder / VENV_FOLDER / VENV_CONFIG_FILE, ("\n".join(setting_lines) + "\n").encode())
+    python_link = venv_python(build_folder)
+    python_link.parent.mkdir(parents=True, exist_ok=True)
+    replace_link(python_link, str(interpreter.path))
+    # Scripts name the interpreter in any of these ways.
+    for link_name in ("python3", f"python{interpreter.minor_version}"):
+        replace_link(python_link.with_name(link_name), "python")
 
 
-def is_wired(build: Path) -> bool:
-    """Whether the venv's settings are those that we write: one line more could let in the packages of the system."""
-    lines = [line for line in _config(build) if not line.startswith(("home = ", "version_info = "))]
-    return lines == list(_SETTINGS)
+def is_venv_wired(build_folder: Path) -> bool:
+    """Return whether the venv's settings are ours: one more line could let in the system's packages."""
+    setting_lines = [
+        setting_line
+        for setting_line in _read_venv_config(build_folder)
+        if not setting_line.startswith(("home = ", "version_info = "))
+    ]
+    return setting_lines == list(_VENV_SETTINGS)
 
 
-def _config(build: Path) -> list[str]:
+def _read_venv_config(build_folder: Path) -> list[str]:
     try:
-        return (build / VENV / CONFIG).read_text(encoding="utf-8").splitlines()
+        return (build_folder / VENV_FOLDER / VENV_CONFIG_FILE).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
 
 
-def runs(build: Path, minor: str) -> str | None:
-    """The version (`3.12.4`) that the venv's interpreter says of itself; None where it is no Python of this minor."""
-    asked = run([venv_python(build), "-I", "-S", "-c", _VERSION], env=clean_environment(), timeout_s=60)
-    said = asked.text.strip()
-    return said if not asked.exit_code and said.startswith(f"{minor}.") else None
+def read_venv_version(build_folder: Path, minor_version: str) -> str | None:
+    """Return the version (`3.12.4`) that the venv's interpreter reports, or None if it is not of this minor version."""
+    finished = run_program(
+        [venv_python(build_folder), "-I", "-S", "-c", _VERSION_SCRIPT], env=clean_environment(), timeout_s=60
+    )
+    reported_version = finished.stdout_text.strip()
+    return reported_version if not finished.exit_code and reported_version.startswith(f"{minor_version}.") else None
 
 
-def replace_link(link: Path, target: str) -> None:
+def replace_link(link_path: Path, link_target: str) -> None:
     """Point a symbolic link somewhere, atomically."""
-    if link.is_symlink() and str(link.readlink()) == target:
+    if link_path.is_symlink() and str(link_path.readlink()) == link_target:
         return
-    temporary = link.with_name(f".{link.name}.{process_token()}.tmp")
-    temporary.symlink_to(target)
-    temporary.replace(link)
+    # `symlink` cannot replace a link; a rename can, and nobody sees a moment without it.
+    temporary_link = link_path.with_name(f".{link_path.name}.{process_token()}.tmp")
+    temporary_link.symlink_to(link_target)
+    temporary_link.replace(link_path)
 
 
-def works(build: Path, minor: str) -> bool:
-    """Whether the venv is wired, by us, to an interpreter of the wanted minor version, judged without starting it."""
-    python = venv_python(build)
-    library = build / VENV / "lib" / f"python{minor}"
-    there = python.is_symlink() and os.access(python, os.X_OK) and library.is_dir()
-    return there and is_wired(build) and f"home = {python.readlink().parent}" in _config(build)
+def is_venv_usable(build_folder: Path, minor_version: str) -> bool:
+    """Return whether we wired the venv to an interpreter of the wanted minor version, without starting it."""
+    python_link = venv_python(build_folder)
+    library_folder = build_folder / VENV_FOLDER / "lib" / f"python{minor_version}"
+    is_present = python_link.is_symlink() and os.access(python_link, os.X_OK) and library_folder.is_dir()
+    return (
+        is_present
+        and is_venv_wired(build_folder)
+        and f"home = {python_link.readlink().parent}" in _read_venv_config(build_folder)
+    )

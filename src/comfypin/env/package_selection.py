@@ -1,4 +1,4 @@
-"""What of a lock's packages belongs on this machine, as the lines that uv installs from (pure)."""
+"""Selects a lock's packages for this machine, and renders them as the lines that uv installs from (pure)."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A Python that is installed here: where it is, its version, the wheels it takes and the values of markers."""
+    """Describes an installed Python: its path, its version, the wheels it takes and the values of markers."""
 
     path: Path
     version: str
@@ -28,120 +28,135 @@ class Interpreter:
     markers: Mapping[str, str]
 
     @property
-    def minor(self) -> str:
+    def minor_version(self) -> str:
         """`3.12` of `3.12.4`."""
         return ".".join(self.version.split(".")[:2])
 
     @property
-    def platform(self) -> str:
-        """What byte-code and wheels depend on, as a part of a file name: `cpython-312-linux-x86_64`."""
+    def platform_tag(self) -> str:
+        """Return what byte-code and wheels depend on, as a part of a file name: `cpython-312-linux-x86_64`."""
         return f"{self.cache_tag}-{self.machine}"
 
 
-def platform_of(python: str) -> str:
-    """`Interpreter.platform` of a CPython of this version (`3.12` or `3.12.4`) on this machine."""
-    tag = "".join(python.split(".")[:2])
-    return f"cpython-{tag}-{machine_name(platform.system(), platform.machine())}"
+def platform_for_python(python_version: str) -> str:
+    """`Interpreter.platform_tag` of a CPython of this version (`3.12` or `3.12.4`) on this machine."""
+    version_tag = "".join(python_version.split(".")[:2])
+    return f"cpython-{version_tag}-{machine_name(platform.system(), platform.machine())}"
 
 
-def machine_name(system: str, machine: str) -> str:
+def machine_name(system_name: str, machine: str) -> str:
     """`linux-x86_64`, as the lock's targets begin."""
-    return f"{system.lower()}-{machine.lower().replace('amd64', 'x86_64').replace('arm64', 'aarch64')}"
+    return f"{system_name.lower()}-{machine.lower().replace('amd64', 'x86_64').replace('arm64', 'aarch64')}"
 
 
-def choose_target(lock: Lock, machine: str, wanted: str | None) -> str | None:
-    """The lock's target for this machine (`linux-x86_64`), None where the lock has none. Raises `TargetMissing`."""
-    targets = sorted(lock.python.targets)
-    if wanted is not None:
-        if wanted not in targets:
-            raise TargetMissing(machine=machine, targets=targets, reason=f"there is no target {wanted}")
-        return wanted
-    fitting = [target for target in targets if target == machine or target.startswith(f"{machine}-")]
-    if len(fitting) == 1 or not targets:
-        return fitting[0] if fitting else None
-    reason = "more than one target fits, name one with --target" if fitting else "it was locked for other platforms"
-    raise TargetMissing(machine=machine, targets=targets, reason=reason)
+def choose_target(lock: Lock, machine: str, wanted_target: str | None) -> str | None:
+    """Return the lock's target for this machine (`linux-x86_64`), or None if it has none. Raises `TargetMissing`."""
+    target_names = sorted(lock.python.targets)
+    if wanted_target is not None:
+        if wanted_target not in target_names:
+            raise TargetMissing(machine=machine, targets=target_names, reason=f"it has no target {wanted_target}")
+        return wanted_target
+    fitting_targets = [target for target in target_names if target == machine or target.startswith(f"{machine}-")]
+    if len(fitting_targets) == 1 or not target_names:
+        return fitting_targets[0] if fitting_targets else None
+    reason = (
+        "several targets fit, so name one with --target" if fitting_targets else "it was locked for other platforms"
+    )
+    raise TargetMissing(machine=machine, targets=target_names, reason=reason)
 
 
-def select(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[PackagePin, ...]:
-    """The packages of a lock for this machine, by name. Raises `WheelUnfit` naming every wheel that does not fit."""
+def select_packages(lock: Lock, target: str | None, interpreter: Interpreter) -> tuple[PackagePin, ...]:
+    """Return the lock's packages for this machine, by name. Raises `WheelUnfit` naming every wheel that does not
+    fit.
+    """
     from packaging.markers import Marker
 
-    chosen: dict[str, PackagePin] = {}
-    unfit: list[str] = []
-    for pin in lock.python.packages:
-        if pin.target is not None and pin.target != target:
+    chosen_pins: dict[str, PackagePin] = {}
+    unfit_wheels: list[str] = []
+    for package_pin in lock.python.packages:
+        if package_pin.target is not None and package_pin.target != target:
             continue
-        if pin.marker and not Marker(pin.marker).evaluate(dict(interpreter.markers)):
+        if package_pin.marker and not Marker(package_pin.marker).evaluate(dict(interpreter.markers)):
             continue
-        name = normalized(pin.name)
-        if not fits(pin, interpreter):
-            unfit.append(f"{name} {pin.version} has {file_name(pin)}")
-        elif name not in chosen or (pin.target is not None and chosen[name].target is None):
-            chosen[name] = pin
-    missing = [line for line in unfit if line.split()[0] not in chosen]
-    if missing:
-        raise WheelUnfit(machine=f"{interpreter.machine}, Python {interpreter.minor}", packages=missing)
-    return tuple(chosen[name] for name in sorted(chosen))
+        package_name = normalize_name(package_pin.name)
+        if not fits_interpreter(package_pin, interpreter):
+            unfit_wheels.append(f"{package_name} {package_pin.version} has {package_file_name(package_pin)}")
+        # A pin for this target goes before one for every target.
+        elif package_name not in chosen_pins or (
+            package_pin.target is not None and chosen_pins[package_name].target is None
+        ):
+            chosen_pins[package_name] = package_pin
+    missing_wheels = [unfit_wheel for unfit_wheel in unfit_wheels if unfit_wheel.split()[0] not in chosen_pins]
+    if missing_wheels:
+        raise WheelUnfit(machine=f"{interpreter.machine}, Python {interpreter.minor_version}", packages=missing_wheels)
+    return tuple(chosen_pins[package_name] for package_name in sorted(chosen_pins))
 
 
-def requirement_lines(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str:
-    """The requirements file: exact URLs where the lock has them, and every digest that the lock allows.
+def render_requirements(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str:
+    """Return a requirements file: exact URLs if the lock has them, and every digest that the lock allows.
 
     `wheels` are files by name that replace the URLs (a vendor folder's). Raises nothing.
     """
-    lines = []
-    for pin in packages:
-        local = wheels.get(file_name(pin) or "")
-        place = local.resolve().as_uri() if local else pin.url
-        what = f"{pin.name} @ {place}" if place else f"{pin.name}=={pin.version}"
-        marks = "".join(f" --hash=sha256:{digest.hex}" for digest in pin.sha256)
-        lines.append(what + marks)
-    return "\n".join(lines) + "\n"
+    requirement_lines = []
+    for package_pin in packages:
+        local_wheel = wheels.get(package_file_name(package_pin) or "")
+        package_url = local_wheel.resolve().as_uri() if local_wheel else package_pin.url
+        requirement = (
+            f"{package_pin.name} @ {package_url}" if package_url else f"{package_pin.name}=={package_pin.version}"
+        )
+        hash_options = "".join(f" --hash=sha256:{digest.hex}" for digest in package_pin.sha256)
+        requirement_lines.append(requirement + hash_options)
+    return "\n".join(requirement_lines) + "\n"
 
 
-def pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str | None:
-    """The same as a PEP 751 file, which uv installs from without asking servers for metadata first.
+def render_pylock(packages: Sequence[PackagePin], wheels: Mapping[str, Path]) -> str | None:
+    """Return the same as a PEP 751 file, which uv installs from without asking servers for metadata first.
 
-    None where it could not say the same: it takes wheels, each by one URL and one digest.
+    None if the format cannot express it: it takes wheels only, each with one URL and one digest.
     """
-    lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
-    for pin in packages:
-        name = file_name(pin) or ""
-        if not name.endswith(".whl") or len(pin.sha256) != 1:
+    pylock_lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
+    for package_pin in packages:
+        wheel_name = package_file_name(package_pin) or ""
+        if not wheel_name.endswith(".whl") or len(package_pin.sha256) != 1:
             return None
-        url = wheels[name].resolve().as_uri() if name in wheels else pin.url
-        wheel = f"{{ url = {json.dumps(url)}, hashes = {{ sha256 = {json.dumps(pin.sha256[0].hex)} }} }}"
-        lines += ["[[packages]]", f"name = {json.dumps(normalized(pin.name))}", f"version = {json.dumps(pin.version)}"]
-        lines.append(f"wheels = [{wheel}]")
-    return "\n".join(lines) + "\n"
+        package_url = wheels[wheel_name].resolve().as_uri() if wheel_name in wheels else package_pin.url
+        wheel_table = (
+            f"{{ url = {json.dumps(package_url)}, hashes = {{ sha256 = {json.dumps(package_pin.sha256[0].hex)} }} }}"
+        )
+        pylock_lines += [
+            "[[packages]]",
+            f"name = {json.dumps(normalize_name(package_pin.name))}",
+            f"version = {json.dumps(package_pin.version)}",
+        ]
+        pylock_lines.append(f"wheels = [{wheel_table}]")
+    return "\n".join(pylock_lines) + "\n"
 
 
-def indexes(packages: Sequence[PackagePin]) -> tuple[str, ...]:
-    """The indexes of the packages that have no URL, each once."""
-    return tuple(sorted({pin.index for pin in packages if pin.index and not pin.url}))
+def list_indexes(packages: Sequence[PackagePin]) -> tuple[str, ...]:
+    """Return the indexes of the packages that have no URL, each once."""
+    return tuple(sorted({package_pin.index for package_pin in packages if package_pin.index and not package_pin.url}))
 
 
-def file_name(pin: PackagePin) -> str | None:
-    """The name of a package's file, by its URL."""
-    if pin.url is None:
+def package_file_name(package_pin: PackagePin) -> str | None:
+    """Return the name of a package's file, by its URL."""
+    if package_pin.url is None:
         return None
-    return unquote(urlsplit(pin.url).path.rpartition("/")[2]) or None
+    return unquote(urlsplit(package_pin.url).path.rpartition("/")[2]) or None
 
 
-def normalized(name: str) -> str:
-    """A distribution's name as PEP 503 spells it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def normalize_name(package_name: str) -> str:
+    """Return a distribution's name as PEP 503 spells it."""
+    return re.sub(r"[-_.]+", "-", package_name).lower()
 
 
-def fits(pin: PackagePin, interpreter: Interpreter) -> bool:
-    """Whether the interpreter takes the package's file: a wheel of its kind, or a source."""
+def fits_interpreter(package_pin: PackagePin, interpreter: Interpreter) -> bool:
+    """Return whether the interpreter takes the package's file: a compatible wheel, or a source."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-    name = file_name(pin)
-    if name is None or not name.endswith(".whl"):
+    file_name = package_file_name(package_pin)
+    if file_name is None or not file_name.endswith(".whl"):
         return True
     try:
-        return not parse_wheel_filename(name)[3].isdisjoint(interpreter.tags)
+        return not parse_wheel_filename(file_name)[3].isdisjoint(interpreter.tags)
     except InvalidWheelFilename:
         return True

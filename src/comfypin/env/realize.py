@@ -16,22 +16,22 @@ from pathlib import Path
 from comfypin.atomic_files import write_atomically
 from comfypin.env.cache.package_cache import PackageCache
 from comfypin.env.errors import DiskFull, HomeOccupied, HomeUnusable, PackDamaged, PackUnfit
-from comfypin.env.install.build import Build
-from comfypin.env.install.disk_space import device, require_space_to_build
-from comfypin.env.install.packages import vendored_wheels
-from comfypin.env.install.sources import SourcePlaces
-from comfypin.env.interpreter import find_interpreter, replace_link, rewire, works
-from comfypin.env.layout import COMFYUI, RECEIPT, VENV, Home, sweep_packings
+from comfypin.env.install.build import EnvBuilder
+from comfypin.env.install.disk_space import file_system_id, require_space_to_build
+from comfypin.env.install.packages import list_vendored_wheels
+from comfypin.env.install.sources import SourceLocations
+from comfypin.env.interpreter import find_interpreter, is_venv_usable, replace_link, rewire_venv
+from comfypin.env.layout import COMFYUI_FOLDER, RECEIPT_FILE, VENV_FOLDER, Home, remove_stale_packings
 from comfypin.env.model_paths import write_model_paths
-from comfypin.env.pack.store import Shelf
-from comfypin.env.package_selection import Interpreter, file_name, machine_name
+from comfypin.env.pack.store import PackStore
+from comfypin.env.package_selection import Interpreter, machine_name, package_file_name
 from comfypin.env.realize_plan import (
     Action,
-    Plan,
-    Recipe,
-    Survey,
-    key_of,
-    make_plan,
+    EnvRecipe,
+    HomeSurvey,
+    RealizePlan,
+    build_key,
+    make_realize_plan,
     make_recipe,
     pack_name,
     require_pinned,
@@ -42,33 +42,35 @@ from comfypin.lease import Holder, Lease, acquire
 from comfypin.lock.codec import render
 from comfypin.lock.model import Lock, PackagePin
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def silent(_: str) -> None:
+def ignore_report(_: str) -> None:
     """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealizeOptions:
-    """Where to realize, from where things may come, and what was asked for beside.
+    """Holds the home to realize into, the locations that sources may come from, and further wishes.
 
-    `shelf` holds env packs; `publish` stores there what had to be built. `target` names one of the lock's targets.
+    `pack_store` holds env packs; `publish` stores there what had to be built. `target` names one of the lock's targets.
     """
 
     home: Home
     models_dir: Path
-    places: SourcePlaces
-    shelf: Shelf | None = None
+    locations: SourceLocations
+    pack_store: PackStore | None = None
     publish: bool = False
     rebuild: bool = False
     target: str | None = None
-    tell: Tell = silent
+    report: Report = ignore_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Realized:
-    """An env that is whole: its folder (what an engine is started from), its receipt, what was done, and how long."""
+class RealizedEnv:
+    """Describes a complete env: its folder (which an engine is started from), its receipt, what was done, and how long
+    it took.
+    """
 
     folder: Path
     receipt: Receipt
@@ -77,15 +79,15 @@ class Realized:
     published: str | None = None
 
 
-def plan_realize(lock: Lock, options: RealizeOptions, *, where: str) -> Plan:
-    """What realizing would do; changes nothing. Raises `LockIncomplete`, `NotAnEngine`, `PythonMissing`, ..."""
+def plan_realize(lock: Lock, options: RealizeOptions, *, where: str) -> RealizePlan:
+    """Return what realizing would do; changes nothing. Raises `LockIncomplete`, `NotAnEngine`, `PythonMissing`, ..."""
     require_pinned(lock, where)
     _require_free_names(options.home)
-    recipe = make_recipe(lock, _interpreter(lock, options), target=options.target)
-    return make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
+    recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
+    return make_realize_plan(recipe, _survey_home(recipe, options), rebuild=options.rebuild)
 
 
-def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Realized:
+def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") -> RealizedEnv:
     """Make the home hold the env of the lock, whole. Repeatable, and safe beside others that do the same.
 
     Raises `EnvError` and `LockError` of many kinds; the home then has what it had before.
@@ -93,171 +95,189 @@ def realize(lock: Lock, options: RealizeOptions, *, where: str = "given") -> Rea
     started = time.monotonic()
     require_pinned(lock, where)
     _require_free_names(options.home)
-    with _disk_errors(options.home.root):
+    with _map_disk_errors(options.home.root):
         receipt = None if options.rebuild else _keep(lock, options)
-        action: Action = "keep"
-        damaged_pack = False
+        realize_action: Action = "keep"
+        # A damaged pack is replaced by the env that was built instead of it.
+        is_pack_damaged = False
         if receipt is None:
-            recipe = make_recipe(lock, _interpreter(lock, options), target=options.target)
-            receipt, action, damaged_pack = _make(lock, recipe, options)
-        folder = options.home.build(receipt.key)
-        published = _publish(receipt, options, replace=damaged_pack) if action != "unpack" else None
-    seconds = time.monotonic() - started
-    return Realized(folder=folder, receipt=receipt, action=action, seconds=seconds, published=published)
+            recipe = make_recipe(lock, _find_lock_interpreter(lock, options), target=options.target)
+            receipt, realize_action, is_pack_damaged = _make_env(lock, recipe, options)
+        env_folder = options.home.build_folder(receipt.key)
+        pack_address = _publish_pack(receipt, options, replace=is_pack_damaged) if realize_action != "unpack" else None
+    elapsed_seconds = time.monotonic() - started
+    return RealizedEnv(
+        folder=env_folder, receipt=receipt, action=realize_action, seconds=elapsed_seconds, published=pack_address
+    )
 
 
 def _keep(lock: Lock, options: RealizeOptions) -> Receipt | None:
     """Make the lock's env the current one if it is whole, and return its receipt; None where there is work to do."""
-    receipt = whole_receipt(lock, options)
+    receipt = find_complete_receipt(lock, options)
     if receipt is None or _is_current(lock, receipt, options.home):
         if receipt is not None:
             write_model_paths(options.home.build(receipt.key), receipt, lock, options.models_dir)
         return receipt
     # It is not the current one: somebody who collects garbage may be about to remove it.
-    with acquire(options.home.lease(receipt.key), purpose=f"make {lock.version_name} current"):
-        receipt = whole_receipt(lock, options)
+    with acquire(options.home.lease(receipt.key), purpose=f"build_env {lock.version_name} current"):
+        receipt = find_complete_receipt(lock, options)
         if receipt is not None:
-            _activate(lock, receipt, options)
+            _activate_build(lock, receipt, options)
     return receipt
 
 
-def whole_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
-    """The receipt of the lock's env where it is whole and runs here; None where there is work to do. Takes ms."""
-    machine = machine_name(platform.system(), platform.machine())
-    key = key_of(lock, machine, options.target)
-    build = options.home.build(key)
-    receipt = _intact(build, key, machine)
-    return receipt if receipt is not None and works(build, receipt.python) else None
+def find_complete_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None:
+    """Return the receipt of the lock's env if the env is complete and runs here, else None. Takes milliseconds."""
+    machine_type = machine_name(platform.system(), platform.machine())
+    env_key = build_key(lock, machine_type, options.target)
+    build_folder = options.home.build_folder(env_key)
+    receipt = _read_intact_receipt(build_folder, env_key, machine_type)
+    return receipt if receipt is not None and is_venv_usable(build_folder, receipt.python) else None
 
 
-def _interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
-    places = options.places
-    return find_interpreter(str(lock.python.version), notes=places.cache / "interpreters", uv_cache=places.uv_cache)
+def _find_lock_interpreter(lock: Lock, options: RealizeOptions) -> Interpreter:
+    locations = options.locations
+    return find_interpreter(
+        str(lock.python.version), notes=locations.cache / "interpreters", uv_cache=locations.uv_cache
+    )
 
 
-def _intact(build: Path, key: str, machine: str) -> Receipt | None:
-    """The receipt of a build that was finished, for this kind of machine, and still has its two halves."""
-    receipt = read_receipt(build)
-    if receipt is None or receipt.key != key or not receipt.platform.endswith(machine):
+def _read_intact_receipt(build_folder: Path, env_key: str, machine_type: str) -> Receipt | None:
+    """Return the receipt of a finished build for this kind of machine that still has its two halves, else None."""
+    receipt = read_receipt(build_folder)
+    if receipt is None or receipt.key != env_key or not receipt.platform.endswith(machine_type):
         return None
-    halves = (build / COMFYUI, build / VENV / "lib" / f"python{receipt.python}")
-    return receipt if all(half.is_dir() for half in halves) else None
+    # A half can be missing if somebody has cleaned up by hand.
+    env_halves = (build_folder / COMFYUI_FOLDER, build_folder / VENV_FOLDER / "lib" / f"python{receipt.python}")
+    return receipt if all(half_folder.is_dir() for half_folder in env_halves) else None
 
 
-def _publish(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str | None:
-    """Store the env's pack where that was asked for and it is not there yet; one process at a time makes it."""
-    if not options.publish or options.shelf is None:
+def _publish_pack(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str | None:
+    """Store the env's pack if that was requested and it is not stored yet; one process at a time makes it."""
+    if not options.publish or options.pack_store is None:
         return None
-    name = pack_name(receipt.key, receipt.platform)
-    found = options.shelf.find(name) if not replace else None
-    if found is not None:
-        return found
-    with acquire(options.home.lease(receipt.key), purpose="pack an env"):
-        options.tell("Packing and publishing.")
-        return options.shelf.publish(options.home.build(receipt.key), name, replace=replace)
+    pack_key = pack_name(receipt.key, receipt.platform)
+    pack_address = options.pack_store.find_pack(pack_key) if not replace else None
+    if pack_address is not None:
+        return pack_address
+    with acquire(options.home.lease_path(receipt.key), purpose="pack an env"):
+        options.report("Packing and publishing.")
+        return options.pack_store.publish_env(options.home.build_folder(receipt.key), pack_key, replace=replace)
 
 
-def _make(lock: Lock, recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
-    """Unpack or build, and make it current, under the lease of this build; also whether a pack was found damaged."""
+def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
+    """Unpack or build, and build_env it current, under the lease of this build; also whether a pack was found damaged."""
     home = options.home
 
     def waiting(holder: Holder) -> None:
-        options.tell(f"Waiting for {holder}, which makes this env.")
+        options.report(f"Waiting for {holder}, which is making this env.")
 
-    damaged = False
-    lease = acquire(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
+    is_pack_damaged = False
+    lease = acquire(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
     with suppress(OSError):  # an env from a pack may need no cache
-        options.places.cache.mkdir(parents=True, exist_ok=True)
-    with lease, using(options.places.cache):
-        _sweep(home, recipe.key)
-        plan = make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
-        if plan.action in {"keep", "rewire"}:
-            found = read_receipt(home.build(recipe.key))
-            assert found is not None, "the plan saw it"
-            if plan.action == "rewire":
-                rewire(home.build(recipe.key), recipe.interpreter)
-            _activate(lock, found, options)
-            return found, plan.action, False
+        options.locations.cache.mkdir(parents=True, exist_ok=True)
+    with lease, using(options.locations.cache):
+        _remove_leftovers(home, recipe.key)
+        # Surveyed again under the lease: another process may have made the env while we waited.
+        realize_plan = make_realize_plan(recipe, _survey_home(recipe, options), rebuild=options.rebuild)
+        if realize_plan.action in {"keep", "rewire"}:
+            existing_receipt = read_receipt(home.build_folder(recipe.key))
+            assert existing_receipt is not None, "the plan saw it"
+            if realize_plan.action == "rewire":
+                rewire_venv(home.build_folder(recipe.key), recipe.interpreter)
+            _activate_build(lock, found, options)
+            return existing_receipt, realize_plan.action, False
         try:
-            receipt = _put_in_place(plan, options, lease)
+            receipt = _put_in_place(realize_plan, options, lease)
         except (PackDamaged, PackUnfit) as error:
-            options.tell(f"{error.message} Building instead.")
-            plan = make_plan(recipe, Survey())
-            receipt = _put_in_place(plan, options, lease)
-            damaged = True
-        _activate(lock, receipt, options)
-        return receipt, plan.action, damaged
+            options.report(f"{error.message} Building instead.")
+            realize_plan = make_realize_plan(recipe, HomeSurvey())
+            receipt = _put_in_place(realize_plan, options, lease)
+            is_pack_damaged = True
+        _activate_build(lock, receipt, options)
+        return receipt, realize_plan.action, is_pack_damaged
 
 
-def _put_in_place(plan: Plan, options: RealizeOptions, lease: Lease) -> Receipt:
-    """Make the build under a temporary name, and rename it; nothing is left where that fails."""
-    temporary = options.home.temporary(plan.recipe.key)
-    temporary.mkdir(parents=True)
+def _put_in_place(realize_plan: RealizePlan, options: RealizeOptions, lease: Lease) -> Receipt:
+    """Make the build under a temporary name, and rename it; leave nothing if that fails."""
+    temporary_folder = options.home.new_temporary_folder(realize_plan.recipe.key)
+    temporary_folder.mkdir(parents=True)
     try:
-        receipt = _fill(temporary, plan, options)
-        _commit(temporary, receipt, options.home, lease)
+        receipt = _fill_build(temporary_folder, realize_plan, options)
+        _commit_build(temporary_folder, receipt, options.home, lease)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary_folder, ignore_errors=True)
     return receipt
 
 
-def _fill(temporary: Path, plan: Plan, options: RealizeOptions) -> Receipt:
-    recipe = plan.recipe
-    if plan.action == "unpack" and options.shelf is not None:
-        options.tell(f"Unpacking {recipe.pack_name}.")
-        receipt = options.shelf.unpack(recipe.pack_name, temporary, key=recipe.key)
-        rewire(temporary, recipe.interpreter)
+def _fill_build(temporary_folder: Path, realize_plan: RealizePlan, options: RealizeOptions) -> Receipt:
+    recipe = realize_plan.recipe
+    if realize_plan.action == "unpack" and options.pack_store is not None:
+        options.report(f"Unpacking {recipe.pack_name}.")
+        receipt = options.pack_store.unpack_env(recipe.pack_name, temporary_folder, key=recipe.key)
+        rewire_venv(temporary_folder, recipe.interpreter)
         return receipt
-    places = options.places
-    new = _new_packages(recipe, options)
-    require_space_to_build(options.home.root, places.uv_cache, new, offline=places.offline, proxies=places.proxies)
-    build = Build(folder=temporary, recipe=recipe, places=places, tell=options.tell, anew=options.rebuild)
-    return build.make()
+    locations = options.locations
+    new_packages = _new_packages(recipe, options)
+    require_space_to_build(options.home.root, locations.uv_cache, new_packages, offline=locations.offline, proxies=locations.proxies)
+    builder = EnvBuilder(
+        build_folder=temporary_folder,
+        recipe=recipe,
+        locations=locations,
+        report=options.report,
+        force_probe=options.rebuild,
+    )
+    return builder.build_env()
 
 
-def _new_packages(recipe: Recipe, options: RealizeOptions) -> list[PackagePin]:
-    """The packages that will not be links to what this file system has already, with the files that they come from."""
-    cache = PackageCache(root=options.places.packages, platform=recipe.interpreter.platform)
-    links = device(cache.root) == device(options.home.root)
-    wheels = vendored_wheels(options.places)
+def _new_packages(recipe: EnvRecipe, options: RealizeOptions) -> list[PackagePin]:
+    """Return the packages that cannot be linked from this file system's cache, with their files."""
+    package_cache = PackageCache(root=options.locations.package_cache, platform=recipe.interpreter.platform_tag)
+    can_link = file_system_id(package_cache.root) == file_system_id(options.home.root)
+    vendored_wheels = list_vendored_wheels(options.locations)
     return [
-        replace(pin, url=wheels[name].absolute().as_uri()) if (name := file_name(pin)) in wheels else pin
-        for pin in recipe.packages
-        if not (links and cache.holds(pin))
+        replace(package_pin, url=vendored_wheels[wheel_name].absolute().as_uri())
+        if (wheel_name := package_file_name(package_pin)) in vendored_wheels
+        else package_pin
+        for package_pin in recipe.packages
+        if not (can_link and package_cache.has_package(package_pin))
     ]
 
 
-def _commit(temporary: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
+def _commit_build(temporary_folder: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
     """Rename the build into its place; the receipt is last, so a build without one is never whole."""
-    final = home.build(receipt.key)
-    (temporary / RECEIPT).unlink(missing_ok=True)
+    final_folder = home.build_folder(receipt.key)
+    (temporary_folder / RECEIPT_FILE).unlink(missing_ok=True)
+    # The lease may have been lost while this process was suspended; then another one builds here.
     lease.check()
-    if final.exists():
-        final.rename(home.temporary(receipt.key))
-    temporary.rename(final)
-    write_receipt(final, receipt)
-    _sweep(home, receipt.key)
+    if final_folder.exists():
+        # Out of the way by a rename: an engine may still run from it.
+        final_folder.rename(home.new_temporary_folder(receipt.key))
+    temporary_folder.rename(final_folder)
+    write_receipt(final_folder, receipt)
+    _remove_leftovers(home, receipt.key)
 
 
-def _activate(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
+def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
     """Make this build the home's current one; every link is relative, so the home may be mounted anywhere.
 
     One process at a time: the link and the copy of the lock must be of one env.
     """
     home = options.home
     if not _is_current(lock, receipt, home):
-        with acquire(home.lease("current"), purpose=f"make {lock.version_name} current"):
-            replace_link(home.current, f"builds/{receipt.key}")
-            for name in (COMFYUI, VENV):
-                replace_link(home.root / name, f"current/{name}")
-            data = render(lock)
-            if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
-                write_atomically(home.lock_copy, data)
-    write_model_paths(home.build(receipt.key), receipt, lock, options.models_dir)
+        with acquire(home.lease("current"), purpose=f"build_env {lock.version_name} current"):
+    # Relative links, because a volume is mounted at different paths in pods and in Serverless workers.
+            replace_link(home.current_link, f"builds/{receipt.key}")
+            for link_name in (COMFYUI_FOLDER, VENV_FOLDER):
+                replace_link(home.root / link_name, f"current/{link_name}")
+    lock_bytes = render(lock)
+            if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != lock_bytes:
+                write_atomically(home.lock_copy, lock_bytes)
+    write_model_paths(home.build_folder(receipt.key), receipt, lock, options.models_dir)
 
 
 def _is_current(lock: Lock, receipt: Receipt, home: Home) -> bool:
-    links = {home.current: f"builds/{receipt.key}"} | {home.root / name: f"current/{name}" for name in (COMFYUI, VENV)}
+    links = {home.current: f"builds/{receipt.key}"} | {home.root / name: f"current/{name}" for name in (COMFYUI_FOLDER, VENV_FOLDER)}
     try:
         return all(str(link.readlink()) == target for link, target in links.items()) and (
             home.lock_copy.read_bytes() == render(lock)
@@ -266,49 +286,50 @@ def _is_current(lock: Lock, receipt: Receipt, home: Home) -> bool:
         return False
 
 
-def _survey(recipe: Recipe, options: RealizeOptions) -> Survey:
-    build = options.home.build(recipe.key)
-    receipt = _intact(build, recipe.key, recipe.interpreter.machine)
-    pack = None
-    if receipt is None and options.shelf is not None and not options.rebuild:
-        pack = options.shelf.find(recipe.pack_name)
-    kept = options.places.commits.cache
-    return Survey(
+def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeSurvey:
+    build_folder = options.home.build_folder(recipe.key)
+    receipt = _read_intact_receipt(build_folder, recipe.key, recipe.interpreter.machine)
+    pack_address = None
+    if receipt is None and options.pack_store is not None and not options.rebuild:
+        pack_address = options.pack_store.find_pack(recipe.pack_name)
+    commit_cache = options.locations.commit_source.cache
+    return HomeSurvey(
         receipt=receipt,
-        interpreter_works=works(build, recipe.interpreter.minor),
-        pack=pack,
-        commits=frozenset(path.name.removesuffix(".git") for path in kept.glob("*.git")),
+        interpreter_works=is_venv_usable(build_folder, recipe.interpreter.minor_version),
+        pack=pack_address,
+        commits=frozenset(repository_path.name.removesuffix(".git") for repository_path in commit_cache.glob("*.git")),
     )
 
 
-def _sweep(home: Home, key: str) -> None:
-    """Remove what other runs for this key left; whoever holds the key's lease is the only one that works on it.
+def _remove_leftovers(home: Home, env_key: str) -> None:
+    """Remove what other runs for this key left; only the holder of the key's lease works on it.
 
-    An env that was built anew while an engine ran from it goes when that engine has ended.
+    An env that was built force_probe while an engine ran from it goes when that engine has ended.
     """
-    for path in home.temporaries(key):
+    for temporary_path in home.list_temporary_folders(env_key):
         with alone_with(path) as is_alone:
             if is_alone:
-                shutil.rmtree(path, ignore_errors=True)
-    sweep_packings(home.builds)
+                shutil.rmtree(temporary_path, ignore_errors=True)
+    remove_stale_packings(home.builds_folder)
 
 
 def _require_free_names(home: Home) -> None:
-    for path in (home.current, home.root / COMFYUI, home.root / VENV):
-        if path.exists() and not path.is_symlink():
-            raise HomeOccupied(path=path)
+    for checked_path in (home.current_link, home.root / COMFYUI_FOLDER, home.root / VENV_FOLDER):
+        if checked_path.exists() and not checked_path.is_symlink():
+            raise HomeOccupied(path=checked_path)
     if home.root.exists() and not home.root.is_dir():
         raise HomeUnusable(path=home.root, reason="it is not a folder")
 
 
 @contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
-    """What the file system refuses, as one of our errors."""
+def _map_disk_errors(home_root: Path) -> Iterator[None]:
+    """Raise what the file system refuses as one of our errors."""
     try:
         yield
     except OSError as error:
+        # A full quota is a full disk to its user.
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(where=root) from error
+            raise DiskFull(where=home_root) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise HomeUnusable(path=root, reason=error.strerror or str(error)) from error
+            raise HomeUnusable(path=home_root, reason=error.strerror or str(error)) from error
         raise

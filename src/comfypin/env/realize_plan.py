@@ -7,8 +7,8 @@ from typing import Literal
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.env.errors import NotAnEngine
-from comfypin.env.layout import COMFYUI, CUSTOM_NODES, VENV
-from comfypin.env.package_selection import Interpreter, choose_target, select
+from comfypin.env.layout import COMFYUI_FOLDER, CUSTOM_NODES_FOLDER, VENV_FOLDER
+from comfypin.env.package_selection import Interpreter, choose_target, select_packages
 from comfypin.env.receipt import Receipt
 from comfypin.lock.check import check
 from comfypin.lock.codec import env_digest
@@ -20,8 +20,8 @@ _PLAIN_FOLDER = re.compile(r"[^/\0]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What an env is made of on this machine. `key` names its build, the same wherever the lock is realized."""
+class EnvRecipe:
+    """Says what an env is made of on this machine. `key` names its build, the same wherever the lock is realized."""
 
     key: str
     version_name: str
@@ -34,13 +34,13 @@ class Recipe:
 
     @property
     def pack_name(self) -> str:
-        """The name of the env's pack."""
-        return pack_name(self.key, self.interpreter.platform)
+        """Return the name of the env's pack."""
+        return pack_name(self.key, self.interpreter.platform_tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """What is there already: a receipt, an interpreter that works, a pack, and which commits are kept."""
+class HomeSurvey:
+    """Says what exists already: a receipt, an interpreter that works, a pack, and which commits are kept."""
 
     receipt: Receipt | None = None
     interpreter_works: bool = False
@@ -49,8 +49,8 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One thing that will be done, for people (`text`) and machines."""
+class RealizeStep:
+    """Describes one thing that will be done, for people (`text`) and machines."""
 
     name: str
     subject: str
@@ -61,12 +61,12 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The action and its steps, in order."""
+class RealizePlan:
+    """Holds the action and its steps, in order."""
 
-    recipe: Recipe
+    recipe: EnvRecipe
     action: Action
-    steps: tuple[Step, ...]
+    steps: tuple[RealizeStep, ...]
 
     def to_json(self) -> dict[str, JsonValue]:
         return {
@@ -82,7 +82,7 @@ class Plan:
 
 
 def require_pinned(lock: Lock, where: str) -> None:
-    """Raises `NotAnEngine`, or `LockIncomplete` naming every pin of the env that is not one (models are not of it)."""
+    """Raise `NotAnEngine`, or `LockIncomplete` naming every unpinned part of the env (models are no part of it)."""
     if lock.engine.kind != "comfyui":
         raise NotAnEngine(kind=lock.engine.kind)
     findings = [
@@ -92,75 +92,93 @@ def require_pinned(lock: Lock, where: str) -> None:
         raise LockIncomplete(where=where, findings=findings)
 
 
-def make_recipe(lock: Lock, interpreter: Interpreter, *, target: str | None = None) -> Recipe:
-    """What the lock means on this machine. Raises `TargetMissing` or `WheelUnfit`."""
+def make_recipe(lock: Lock, interpreter: Interpreter, *, target: str | None = None) -> EnvRecipe:
+    """Return what the lock means on this machine. Raises `TargetMissing` or `WheelUnfit`."""
     assert lock.comfyui is not None, "require_pinned comes first"
-    chosen = choose_target(lock, interpreter.machine, target)
-    return Recipe(
-        key=key_of(lock, interpreter.machine, target),
+    chosen_target = choose_target(lock, interpreter.machine, target)
+    return EnvRecipe(
+        key=build_key(lock, interpreter.machine, target),
         version_name=lock.version_name,
         env_digest=env_digest(lock),
-        target=chosen,
+        target=chosen_target,
         interpreter=interpreter,
         comfyui=lock.comfyui,
-        nodes=tuple(sorted(lock.custom_nodes, key=lambda node: node.folder)),
-        packages=select(lock, chosen, interpreter),
+        nodes=tuple(sorted(lock.custom_nodes, key=lambda node_pin: node_pin.folder)),
+        packages=select_packages(lock, chosen_target, interpreter),
     )
 
 
-def key_of(lock: Lock, machine: str, target: str | None = None) -> str:
-    """The name of a lock's build on such a machine: the env digest, and the target where the lock has several."""
-    chosen = choose_target(lock, machine, target)
-    suffix = f"-{re.sub(r'[^A-Za-z0-9._-]', '_', chosen)}" if chosen and len(lock.python.targets) > 1 else ""
-    return env_digest(lock).hex + suffix
+def build_key(lock: Lock, machine_type: str, target: str | None = None) -> str:
+    """Return the name of a lock's build on such a machine: the env digest, and the target if the lock has several."""
+    chosen_target = choose_target(lock, machine_type, target)
+    # Only if the lock has several targets, so that the usual name is the digest alone.
+    target_suffix = (
+        f"-{re.sub(r'[^A-Za-z0-9._-]', '_', chosen_target)}" if chosen_target and len(lock.python.targets) > 1 else ""
+    )
+    return env_digest(lock).hex + target_suffix
 
 
 def pack_name(key: str, platform: str) -> str:
-    """The name of an env's pack: env digest, target, and what its wheels and byte-code need."""
+    """Return the name of an env's pack: env digest, target, and what its wheels and byte-code need."""
     return f"{key}.{platform}.envpack"
 
 
-def make_plan(recipe: Recipe, survey: Survey, *, rebuild: bool = False) -> Plan:
-    """Receipt, then pack, then building."""
-    whole = survey.receipt is not None and survey.receipt.key == recipe.key
-    if whole and not rebuild:
+def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = False) -> RealizePlan:
+    """Choose an action: keep the build of a valid receipt, else unpack a pack, else build."""
+    is_complete = survey.receipt is not None and survey.receipt.key == recipe.key
+    # The venv's interpreter belongs to the machine: on another one it only has to be pointed to anew.
+    if is_complete and not rebuild:
         if survey.interpreter_works:
-            return Plan(recipe=recipe, action="keep", steps=())
+            return RealizePlan(recipe=recipe, action="keep", steps=())
         text = f"point the venv at {recipe.interpreter.path}"
-        step = Step(name="rewire", subject=VENV, text=text)
-        return Plan(recipe=recipe, action="rewire", steps=(step,))
+        step = RealizeStep(name="rewire", subject=VENV_FOLDER, text=text)
+        return RealizePlan(recipe=recipe, action="rewire", steps=(step,))
     if survey.pack is not None and not rebuild:
-        step = Step(name="unpack", subject=survey.pack, text=f"unpack and verify {survey.pack}")
-        return Plan(recipe=recipe, action="unpack", steps=(step,))
-    return Plan(recipe=recipe, action="build", steps=tuple(_build_steps(recipe, survey)))
+        step = RealizeStep(name="unpack", subject=survey.pack, text=f"unpack and verify {survey.pack}")
+        return RealizePlan(recipe=recipe, action="unpack", steps=(step,))
+    return RealizePlan(recipe=recipe, action="build", steps=tuple(_build_steps(recipe, survey)))
 
 
-def folder_of(node: NodePin) -> str:
-    """A node's folder, relative to the build. Raises `ValueError` unless it is one plain name."""
-    if not _PLAIN_FOLDER.fullmatch(node.folder) or node.folder in {".", "..", "__pycache__"}:
-        raise ValueError(f"{node.folder!r} is not a folder name")
-    return f"{CUSTOM_NODES}/{node.folder}"
+def node_folder(node_pin: NodePin) -> str:
+    """Return a node's folder, relative to the build. Raises `ValueError` unless it is one plain name."""
+    if not _PLAIN_FOLDER.fullmatch(node_pin.folder) or node_pin.folder in {".", "..", "__pycache__"}:
+        raise ValueError(f"{node_pin.folder!r} is not a folder name")
+    return f"{CUSTOM_NODES_FOLDER}/{node_pin.folder}"
 
 
-def _build_steps(recipe: Recipe, survey: Survey) -> Sequence[Step]:
-    steps = [_source_step(COMFYUI, recipe.comfyui, survey)]
-    steps += [_source_step(folder_of(node), node, survey) for node in recipe.nodes]
-    python, count = recipe.interpreter, len(recipe.packages)
-    steps.append(Step(name="venv", subject=VENV, text=f"make a venv with Python {python.version} ({python.path})"))
-    steps.append(Step(name="packages", subject=VENV, text=f"install {count} packages, each by its sha256"))
+def _build_steps(recipe: EnvRecipe, survey: HomeSurvey) -> Sequence[RealizeStep]:
+    steps = [_source_step(COMFYUI_FOLDER, recipe.comfyui, survey)]
+    steps += [_source_step(node_folder(node_pin), node_pin, survey) for node_pin in recipe.nodes]
+    interpreter, package_count = recipe.interpreter, len(recipe.packages)
+    steps.append(
+        RealizeStep(
+            name="venv", subject=VENV_FOLDER, text=f"make a venv with Python {interpreter.version} ({interpreter.path})"
+        )
+    )
+    steps.append(
+        RealizeStep(name="packages", subject=VENV_FOLDER, text=f"install {package_count} packages, each by its sha256")
+    )
     steps += [
-        Step(name="script", subject=node.folder, text=f"run install.py of {node.name}")
-        for node in recipe.nodes
-        if node.install_script == "run"
+        RealizeStep(name="script", subject=node_pin.folder, text=f"run install.py of {node_pin.name}")
+        for node_pin in recipe.nodes
+        if node_pin.install_script == "run"
     ]
-    steps.append(Step(name="probe", subject=COMFYUI, text="start ComfyUI without serving, and import every node"))
-    steps.append(Step(name="commit", subject=recipe.key, text="rename the build into its place, write the receipt"))
+    steps.append(
+        RealizeStep(name="probe", subject=COMFYUI_FOLDER, text="start ComfyUI without serving, and import every node")
+    )
+    steps.append(
+        RealizeStep(name="commit", subject=recipe.key, text="rename the build into its place, write the receipt")
+    )
     return steps
 
 
-def _source_step(folder: str, pin: RepoPin | NodePin, survey: Survey) -> Step:
-    if isinstance(pin, NodePin) and pin.archive:
-        return Step(name="archive", subject=folder, text=f"unpack {pin.archive}")
-    kept = " (kept here already)" if pin.commit in survey.commits else ""
-    patched = ", then its patch" if pin.patch else ""
-    return Step(name="source", subject=folder, text=f"write {pin.repo} at {pin.commit}{kept}{patched}")
+def _source_step(source_folder: str, source_pin: RepoPin | NodePin, survey: HomeSurvey) -> RealizeStep:
+    if isinstance(source_pin, NodePin) and source_pin.archive:
+        return RealizeStep(name="archive", subject=source_folder, text=f"unpack {source_pin.archive}")
+    kept_note = " (kept here already)" if source_pin.commit in survey.commits else ""
+    patch_note = ", then its patch" if source_pin.patch else ""
+    return RealizeStep(
+        name="source",
+        subject=source_folder,
+        text=f"write {source_pin.repo} at {source_pin.commit}{kept_note}{patch_note}",
+    )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest, JsonValue, canonical_json
-from comfypin.env.layout import RECEIPT
+from comfypin.env.layout import RECEIPT_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePin:
-    """ComfyUI, or a node in its folder, as it was realized."""
+    """Records ComfyUI, or a node in its folder, as it was realized."""
 
     folder: str
     repo: str | None
@@ -21,7 +21,7 @@ class SourcePin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What was realized: the env digest, the target, sources, packages by name, and the digest of every file.
+    """Records what was realized: the env digest, the target, sources, packages by name, and the digest of every file.
 
     `model_folders` are the names ComfyUI looks models up by, each with its folders under a models directory.
     """
@@ -48,62 +48,70 @@ class Receipt:
             "python": self.python,
             "platform": self.platform,
             "comfyui": _source_to_json(self.comfyui),
-            "custom_nodes": [_source_to_json(node) for node in self.nodes],
+            "custom_nodes": [_source_to_json(node_json) for node_json in self.nodes],
             "packages": dict(self.packages),
             "manifest": self.manifest.hex,
             "files": self.files,
             "size_bytes": self.size_bytes,
-            "model_folders": {name: list(folders) for name, folders in self.model_folders.items()},
+            "model_folders": {
+                entry_name: list(model_folders) for entry_name, model_folders in self.model_folders.items()
+            },
         }
 
 
-def read_receipt(build: Path) -> Receipt | None:
-    """The receipt of a build, or None where there is none that is whole: then the build is not whole either."""
+def read_receipt(build_folder: Path) -> Receipt | None:
+    """Return the receipt of a build, or None if it is missing or damaged: then the build is incomplete too."""
     try:
-        return receipt_from_json(json.loads((build / RECEIPT).read_bytes()))
+        return receipt_from_json(json.loads((build_folder / RECEIPT_FILE).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def receipt_from_json(tree: Mapping[str, object]) -> Receipt:
+def receipt_from_json(parsed_json: Mapping[str, object]) -> Receipt:
     """Parse a receipt. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` for anything else."""
-    if tree["schema_version"] != 1:
-        raise ValueError("a receipt of another schema")
-    nodes, packages, folders = tree["custom_nodes"], tree["packages"], tree["model_folders"]
-    if not isinstance(nodes, list) or not isinstance(packages, dict) or not isinstance(folders, dict):
+    if parsed_json["schema_version"] != 1:
+        raise ValueError("a receipt with another schema version")
+    node_list, package_versions, model_folders = (
+        parsed_json["custom_nodes"],
+        parsed_json["packages"],
+        parsed_json["model_folders"],
+    )
+    if not isinstance(node_list, list) or not isinstance(package_versions, dict) or not isinstance(model_folders, dict):
         raise TypeError("not a receipt")
-    target = tree["target"]
+    target_name = parsed_json["target"]
     return Receipt(
-        env_digest=Digest(str(tree["env_digest"])),
-        key=str(tree["key"]),
-        target=None if target is None else str(target),
-        python=str(tree["python"]),
-        platform=str(tree["platform"]),
-        comfyui=_source_from_json(tree["comfyui"]),
-        nodes=tuple(_source_from_json(node) for node in nodes),
-        packages={str(name): str(version) for name, version in packages.items()},
-        manifest=Digest(str(tree["manifest"])),
-        files=int(str(tree["files"])),
-        size_bytes=int(str(tree["size_bytes"])),
-        model_folders={str(name): tuple(map(str, paths)) for name, paths in folders.items()},
+        env_digest=Digest(str(parsed_json["env_digest"])),
+        key=str(parsed_json["key"]),
+        target=None if target_name is None else str(target_name),
+        python=str(parsed_json["python"]),
+        platform=str(parsed_json["platform"]),
+        comfyui=_source_from_json(parsed_json["comfyui"]),
+        nodes=tuple(_source_from_json(node_json) for node_json in node_list),
+        packages={str(entry_name): str(version) for entry_name, version in package_versions.items()},
+        manifest=Digest(str(parsed_json["manifest"])),
+        files=int(str(parsed_json["files"])),
+        size_bytes=int(str(parsed_json["size_bytes"])),
+        model_folders={
+            str(entry_name): tuple(map(str, folder_paths)) for entry_name, folder_paths in model_folders.items()
+        },
     )
 
 
-def write_receipt(build: Path, receipt: Receipt) -> None:
+def write_receipt(build_folder: Path, receipt: Receipt) -> None:
     """Declare a build whole."""
-    write_atomically(build / RECEIPT, canonical_json(receipt.to_json()))
+    write_atomically(build_folder / RECEIPT_FILE, canonical_json(receipt.to_json()))
 
 
-def _source_to_json(pin: SourcePin) -> dict[str, JsonValue]:
-    return {"folder": pin.folder, "repo": pin.repo, "commit": pin.commit}
+def _source_to_json(source_pin: SourcePin) -> dict[str, JsonValue]:
+    return {"folder": source_pin.folder, "repo": source_pin.repo, "commit": source_pin.commit}
 
 
-def _source_from_json(value: object) -> SourcePin:
-    if not isinstance(value, dict):
+def _source_from_json(source_json: object) -> SourcePin:
+    if not isinstance(source_json, dict):
         raise TypeError("not a source")
-    repo, commit = value["repo"], value["commit"]
+    repository, commit_id = source_json["repo"], source_json["commit"]
     return SourcePin(
-        folder=str(value["folder"]),
-        repo=None if repo is None else str(repo),
-        commit=None if commit is None else str(commit),
+        folder=str(source_json["folder"]),
+        repo=None if repository is None else str(repository),
+        commit=None if commit_id is None else str(commit_id),
     )

@@ -1,41 +1,39 @@
-"""Is the env still what its lock says? Every file by sha256, and each difference by the name of the pin it breaks."""
+"""Checks whether the env still matches its lock: every file by sha256, each difference by the name of its pin."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.digest import JsonValue
-from comfypin.env.bytecode import changed_bytecode
+from comfypin.env.bytecode import find_changed_bytecode
+from comfypin.env.drift import CODE_SUFFIXES, Drift, shorten_list
 from comfypin.env.errors import NothingRealized
-from comfypin.env.file_manifest import Changes, Record, compare, read_manifest, read_records, survey
-from comfypin.env.interpreter import is_wired, runs, works
-from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, VENV, Home, site_packages, venv_python
-from comfypin.env.package_selection import normalized
+from comfypin.env.file_manifest import (
+    FileChanges,
+    compare_manifests,
+    hash_files,
+    read_manifest,
+)
+from comfypin.env.interpreter import is_venv_usable, is_venv_wired, read_venv_version
+from comfypin.env.layout import (
+    COMFYUI_FOLDER,
+    CUSTOM_NODES_FOLDER,
+    MANIFEST_FILE,
+    VENV_FOLDER,
+    Home,
+    venv_python,
+)
+from comfypin.env.package_drifts import find_package_drifts
+from comfypin.env.package_selection import normalize_name
 from comfypin.env.receipt import Receipt, SourcePin, read_receipt
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 
-# What is new in a folder and could run; notes, caches and settings that nodes write are not drift.
-_CODE = (".py", ".pyc", ".so", ".pth", ".js", ".sh")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
-    """One difference: a stable `kind` for machines, the pin it breaks, a sentence, and the files it is about."""
-
-    kind: str
-    subject: str
-    text: str
-    paths: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return {"kind": self.kind, "subject": self.subject, "text": self.text, "paths": list(self.paths)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What was checked and what was found; `drifts` is empty where the env is what its lock says."""
+class EnvStatus:
+    """Says what was checked and found; `drifts` is empty if the env matches its lock."""
 
     home: Path
     folder: Path
@@ -54,283 +52,240 @@ class Status:
         }
 
 
-def env_status(home: Home, lock: Lock | None) -> Status:
-    """Check the home's current env, against its receipt and, where one is given, a lock. Changes nothing.
+def check_env(home: Home, lock: Lock | None) -> EnvStatus:
+    """Check the home's current env against its receipt and, if one is given, a lock. Changes nothing.
 
-    Raises `NothingRealized` where there is no env at all.
+    Raises `NothingRealized` if there is no env at all.
     """
-    if not home.current.is_symlink():
+    if not home.current_link.is_symlink():
         raise NothingRealized(home=home.root)
-    folder = home.root / home.current.readlink()
-    receipt = read_receipt(folder) if folder.is_dir() else None
+    env_folder = home.root / home.current_link.readlink()
+    receipt = read_receipt(env_folder) if env_folder.is_dir() else None
     if receipt is None:
-        reason = "it has no receipt: it was never finished" if folder.is_dir() else "it is gone"
-        drift = Drift(kind="env-incomplete", subject="env", text=f"The env {folder}: {reason}. Run comfypin realize.")
-        return Status(home=home.root, folder=folder, receipt=None, drifts=(drift,))
-    drifts = [*_links(home), *_interpreter(folder, receipt)]
-    drifts += _against_lock(receipt, lock) if lock is not None else []
-    manifest = read_manifest(folder)
+        incomplete_reason = "it has no receipt, so it was never finished" if env_folder.is_dir() else "it is gone"
+        drift = Drift(
+            kind="env-incomplete",
+            subject="env",
+            text=f"The env {env_folder}: {incomplete_reason}. Run comfypin realize.",
+        )
+        return EnvStatus(home=home.root, folder=env_folder, receipt=None, drifts=(drift,))
+    drifts = [*_find_link_drifts(home), *_find_interpreter_drifts(env_folder, receipt)]
+    drifts += _compare_with_lock(receipt, lock) if lock is not None else []
+    manifest = read_manifest(env_folder)
     if manifest is None or manifest.digest != receipt.manifest:
-        text = f"{folder / MANIFEST} is not the one the receipt was written for: it was changed or is damaged."
+        text = f"{env_folder / MANIFEST_FILE} does not match the receipt: it was changed or is damaged."
         drifts.append(Drift(kind="manifest-changed", subject="env", text=text))
     if manifest is not None:
-        drifts += describe(folder, receipt, compare(manifest, survey(folder)))
-    drifts += _bytecode(folder)
-    return Status(home=home.root, folder=folder, receipt=receipt, drifts=tuple(drifts))
+        drifts += describe_changes(env_folder, receipt, compare_manifests(manifest, hash_files(env_folder)))
+    drifts += _find_bytecode_drift(env_folder)
+    return EnvStatus(home=home.root, folder=env_folder, receipt=receipt, drifts=tuple(drifts))
 
 
-def describe(folder: Path, receipt: Receipt, changes: Changes) -> list[Drift]:
-    """File by file differences as differences of pins: ComfyUI, each node, each package, and what nobody asked for."""
-    by_subject = _Groups(receipt)
-    for kind, paths in (("edited", changes.edited), ("missing", changes.missing), ("added", changes.added)):
-        for path in paths:
-            by_subject.put(kind, path)
-    found = [*_moved_commits(folder, receipt)]
-    moved = {drift.subject for drift in found}
+def describe_changes(env_folder: Path, receipt: Receipt, changes: FileChanges) -> list[Drift]:
+    """Turn differences of files into differences of pins: ComfyUI, each node, each package, and unknown additions."""
+    by_subject = _PathGroups(receipt)
+    for change_kind, changed_paths in (
+        ("edited", changes.edited),
+        ("missing", changes.missing),
+        ("added", changes.added),
+    ):
+        for path in changed_paths:
+            by_subject.add_path(change_kind, path)
+    drifts_found = [*_find_moved_commits(env_folder, receipt)]
+    moved_subjects = {drift.subject for drift in drifts_found}
     sources = [*receipt.nodes, receipt.comfyui]
-    for pin in sources:
-        subject = _subject(pin, receipt)
-        if subject not in moved:
-            found += _source_drifts(folder, subject, by_subject.of(_root(pin, receipt)))
-    found += _strange_nodes(folder, receipt)
-    found += _package_drifts(folder, receipt, by_subject)
-    return found
+    for source_pin in sources:
+        subject = _drift_subject(source_pin, receipt)
+        if subject not in moved_subjects:
+            drifts_found += _source_drifts(
+                env_folder, subject, by_subject.paths_under(_source_root(source_pin, receipt))
+            )
+    drifts_found += _find_strange_nodes(env_folder, receipt)
+    drifts_found += find_package_drifts(env_folder, receipt, by_subject.paths_under(VENV_FOLDER))
+    return drifts_found
 
 
-class _Groups:
-    """Changed paths by the root they lie under: a node, ComfyUI, site-packages or the venv."""
+class _PathGroups:
+    """Groups changed paths by the root that contains them: a node, ComfyUI, site-packages or the venv."""
 
     def __init__(self, receipt: Receipt) -> None:
-        self._roots = sorted((_root(pin, receipt) for pin in (*receipt.nodes, receipt.comfyui)), key=len, reverse=True)
+        self._roots = sorted(
+            (_source_root(source_pin, receipt) for source_pin in (*receipt.nodes, receipt.comfyui)),
+            key=len,
+            reverse=True,
+        )
         self._found: dict[str, dict[str, list[str]]] = {}
 
-    def put(self, kind: str, path: str) -> None:
-        roots = (*self._roots, VENV)
-        root = next((root for root in roots if path.startswith(f"{root}/")), VENV)
-        self._found.setdefault(root, {}).setdefault(kind, []).append(path)
-
-    def of(self, root: str) -> Mapping[str, tuple[str, ...]]:
-        found = self._found.get(root, {})
-        return {kind: tuple(found.get(kind, ())) for kind in ("edited", "missing", "added")}
-
-
-def _source_drifts(folder: Path, subject: str, paths: Mapping[str, tuple[str, ...]]) -> Iterator[Drift]:
-    root = folder / (COMFYUI if subject == "ComfyUI" else f"{CUSTOM_NODES}/{subject.removeprefix('node ')}")
-    if not root.is_dir():
-        yield Drift(kind="source-missing", subject=subject, text=f"{subject} is gone: {root} does not exist.")
-        return
-    if edited := paths["edited"]:
-        yield Drift(
-            kind="file-edited", subject=subject, text=f"Files of {subject} were edited: {_few(edited)}.", paths=edited
+    def add_path(self, change_kind: str, path: str) -> None:
+        source_roots = (*self._roots, VENV_FOLDER)
+        source_root = next(
+            (source_root for source_root in source_roots if path.startswith(f"{source_root}/")), VENV_FOLDER
         )
-    if missing := paths["missing"]:
-        text = f"Files of {subject} were deleted: {_few(missing)}."
-        yield Drift(kind="file-missing", subject=subject, text=text, paths=missing)
-    added = tuple(path for path in paths["added"] if path.endswith(_CODE) and "/.git/" not in path)
-    added = tuple(path for path in added if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES}/"))
-    if added:
-        text = f"Code was added to {subject}: {_few(added)}."
-        yield Drift(kind="file-added", subject=subject, text=text, paths=added)
+        self._found.setdefault(source_root, {}).setdefault(change_kind, []).append(path)
+
+    def paths_under(self, source_root: str) -> Mapping[str, tuple[str, ...]]:
+        found_paths = self._found.get(source_root, {})
+        return {change_kind: tuple(found_paths.get(change_kind, ())) for change_kind in ("edited", "missing", "added")}
 
 
-def _moved_commits(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    """A folder of ours has no .git; one that has was cloned or checked out by somebody."""
-    for pin in (*receipt.nodes, receipt.comfyui):
-        root = folder / _root(pin, receipt)
-        commit = _head(root / ".git")
-        if commit is not None and commit != pin.commit:
-            subject = _subject(pin, receipt)
-            text = f"{subject} is at commit {commit}, and the lock says {pin.commit}."
-            yield Drift(kind="commit-moved", subject=subject, text=text, paths=(_root(pin, receipt),))
+def _source_drifts(env_folder: Path, subject: str, paths_by_kind: Mapping[str, tuple[str, ...]]) -> Iterator[Drift]:
+    source_folder = env_folder / (
+        COMFYUI_FOLDER if subject == "ComfyUI" else f"{CUSTOM_NODES_FOLDER}/{subject.removeprefix('node ')}"
+    )
+    if not source_folder.is_dir():
+        yield Drift(kind="source-missing", subject=subject, text=f"{subject} is gone: {source_folder} does not exist.")
+        return
+    if edited_paths := paths_by_kind["edited"]:
+        yield Drift(
+            kind="file-edited",
+            subject=subject,
+            text=f"Files of {subject} were edited: {shorten_list(edited_paths)}.",
+            paths=edited_paths,
+        )
+    if missing_paths := paths_by_kind["missing"]:
+        text = f"Files of {subject} were deleted: {shorten_list(missing_paths)}."
+        yield Drift(kind="file-missing", subject=subject, text=text, paths=missing_paths)
+    added_paths = tuple(
+        path for path in paths_by_kind["added"] if path.endswith(CODE_SUFFIXES) and "/.git/" not in path
+    )
+    added_paths = tuple(
+        path for path in added_paths if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/")
+    )
+    if added_paths:
+        text = f"Code was added to {subject}: {shorten_list(added_paths)}."
+        yield Drift(kind="file-added", subject=subject, text=text, paths=added_paths)
 
 
-def _head(git: Path) -> str | None:
+def _find_moved_commits(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
+    """Yield the nodes with a .git at another commit; our folders have none, so somebody cloned or checked out there."""
+    for source_pin in (*receipt.nodes, receipt.comfyui):
+        source_folder = env_folder / _source_root(source_pin, receipt)
+        commit_id = _read_head_commit(source_folder / ".git")
+        if commit_id is not None and commit_id != source_pin.commit:
+            subject = _drift_subject(source_pin, receipt)
+            text = f"{subject} is at commit {commit_id}, but the lock says {source_pin.commit}."
+            yield Drift(kind="commit-moved", subject=subject, text=text, paths=(_source_root(source_pin, receipt),))
+
+
+def _read_head_commit(git_folder: Path) -> str | None:
     try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        name = head.removeprefix("ref: ")
-        if (git / name).is_file():
-            return (git / name).read_text().strip()
-        packed = (git / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
+        head_text = (git_folder / "HEAD").read_text().strip()
+        if not head_text.startswith("ref: "):
+            return head_text
+        ref_name = head_text.removeprefix("ref: ")
+        if (git_folder / ref_name).is_file():
+            return (git_folder / ref_name).read_text().strip()
+        # git moves refs into this file when it cleans up.
+        packed_refs = (git_folder / "packed-refs").read_text().splitlines()
+        return next((ref_line.split()[0] for ref_line in packed_refs if ref_line.endswith(f" {ref_name}")), None)
     except OSError:
         return None
 
 
-def _bytecode(folder: Path) -> Iterator[Drift]:
-    if changed := changed_bytecode(folder):
-        text = f"Byte-code of packages is not what the env's pack brought: {_few(changed)}."
-        yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed)
+def _find_bytecode_drift(env_folder: Path) -> Iterator[Drift]:
+    if changed_paths := find_changed_bytecode(env_folder):
+        text = f"Byte-code of packages does not match the env's pack: {shorten_list(changed_paths)}."
+        yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed_paths)
 
 
-def _strange_nodes(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    """Whatever lies in custom_nodes is loaded by ComfyUI, asked for or not."""
-    ours = {pin.folder for pin in receipt.nodes}
-    manifest = read_manifest(folder)
-    shipped = (
-        {path.split("/")[2] for path in manifest.files if path.startswith(f"{CUSTOM_NODES}/")} if manifest else set()
+def _find_strange_nodes(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
+    """Yield the nodes that are not in the lock: ComfyUI loads whatever is in custom_nodes."""
+    locked_folders = {source_pin.folder for source_pin in receipt.nodes}
+    manifest = read_manifest(env_folder)
+    shipped_folders = (
+        {path.split("/")[2] for path in manifest.files if path.startswith(f"{CUSTOM_NODES_FOLDER}/")}
+        if manifest
+        else set()
     )
     try:
-        entries = sorted(os.scandir(folder / CUSTOM_NODES), key=lambda entry: entry.name)
+        directory_entries = sorted(
+            os.scandir(env_folder / CUSTOM_NODES_FOLDER), key=lambda directory_entry: directory_entry.name
+        )
     except OSError:
         return
-    for entry in entries:
-        loaded = entry.is_dir() or entry.name.endswith(".py")
-        if not loaded or entry.name in ours | shipped or entry.name in {"__pycache__", ".git"}:
+    for directory_entry in directory_entries:
+        is_loaded = directory_entry.is_dir() or directory_entry.name.endswith(".py")
+        if (
+            not is_loaded
+            or directory_entry.name in locked_folders | shipped_folders
+            or directory_entry.name in {"__pycache__", ".git"}
+        ):
             continue
-        if not entry.name.endswith(".disabled"):
-            text = f"{CUSTOM_NODES}/{entry.name} is not in the lock, and ComfyUI loads it."
+        # ComfyUI-Manager disables a node by this suffix, and ComfyUI skips it.
+        if not directory_entry.name.endswith(".disabled"):
+            text = f"{CUSTOM_NODES_FOLDER}/{directory_entry.name} is not in the lock, but ComfyUI loads it."
             yield Drift(
-                kind="node-added", subject=f"node {entry.name}", text=text, paths=(f"{CUSTOM_NODES}/{entry.name}",)
+                kind="node-added",
+                subject=f"node {directory_entry.name}",
+                text=text,
+                paths=(f"{CUSTOM_NODES_FOLDER}/{directory_entry.name}",),
             )
 
 
-def _package_drifts(folder: Path, receipt: Receipt, groups: _Groups) -> Iterator[Drift]:
-    try:
-        site = site_packages(folder)
-    except StopIteration:
-        yield Drift(kind="venv-missing", subject=VENV, text=f"The venv is gone: {folder / VENV}.")
-        return
-    records = read_records(site)
-    prefix = f"{site.relative_to(folder)}/"
-    installed: dict[str, list[str]] = {}
-    for record in records:
-        installed.setdefault(normalized(record.name), []).append(record.version)
-    yield from _version_drifts(receipt, installed)
-    yield from _content_drifts(receipt, installed, groups.of(VENV), records, prefix)
-
-
-def _version_drifts(receipt: Receipt, installed: Mapping[str, Sequence[str]]) -> Iterator[Drift]:
-    for name, version in sorted(receipt.packages.items()):
-        here = installed.get(name, [])
-        if not here:
-            yield Drift(
-                kind="package-missing", subject=name, text=f"Package {name} {version} is not installed any more."
-            )
-        elif not any(_same_version(version, other) for other in here):
-            text = f"Package {name} is {', '.join(here)}, and the lock says {version}."
-            yield Drift(kind="package-changed", subject=name, text=text)
-    for name in sorted(installed.keys() - receipt.packages.keys()):
-        text = f"Package {name} {', '.join(installed[name])} is installed, and the lock does not have it."
-        yield Drift(kind="package-added", subject=name, text=text)
-
-
-def _content_drifts(
-    receipt: Receipt,
-    installed: Mapping[str, Sequence[str]],
-    paths: Mapping[str, tuple[str, ...]],
-    records: Sequence[Record],
-    prefix: str,
-) -> Iterator[Drift]:
-    """Packages of the right version with other files: edited by hand, or through a hard link in uv's cache."""
-    owner = {os.path.normpath(prefix + file): normalized(record.name) for record in records for file in record.files}
-    by_package: dict[str, list[str]] = {}
-    others: list[str] = []
-    for path in (*paths["edited"], *paths["missing"]):
-        if path.startswith(prefix) or path in owner:
-            name = owner.get(path) or _folder_owner(path.removeprefix(prefix), receipt)
-            by_package.setdefault(name, []).append(path)
-        else:
-            others.append(path)
-    if others:
-        text = f"The venv's own files changed: {_few(others)}."
-        yield Drift(kind="venv-changed", subject=VENV, text=text, paths=tuple(others))
-    for name, changed in sorted(by_package.items()):
-        versions = installed.get(name, [])
-        if any(_same_version(receipt.packages.get(name, ""), version) for version in versions):
-            text = f"Files of package {name} are not what its RECORD says: {_few(changed)}."
-            yield Drift(kind="package-edited", subject=name, text=text, paths=tuple(changed))
-    known = set(owner)
-    added = tuple(
-        path for path in paths["added"] if path.startswith(prefix) and path.endswith(_CODE) and path not in known
-    )
-    if added:
-        text = f"Code that belongs to no package lies in site-packages: {_few(added)}."
-        yield Drift(kind="site-added", subject="site-packages", text=text, paths=added)
-    # What lies in bin is found before the system's own programs of that name.
-    programs = tuple(path for path in paths["added"] if path.startswith(f"{VENV}/bin/") and path not in known)
-    if programs:
-        text = f"Programs that belong to no package lie in the venv: {_few(programs)}."
-        yield Drift(kind="venv-added", subject=VENV, text=text, paths=programs)
-
-
-def _folder_owner(path: str, receipt: Receipt) -> str:
-    """Whose a path in site-packages is that no RECORD names (any more), judged by its first folder."""
-    first = path.split("/", maxsplit=1)[0].removesuffix(".dist-info")
-    guess = normalized(first.rpartition("-")[0] or first)
-    return guess if guess in receipt.packages else first
-
-
-def _against_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
-    """Where the env was made from other pins than this lock's: each pin that differs."""
+def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
+    """Return each pin that differs if the env was made from other pins than this lock's."""
     if receipt.env_digest == env_digest(lock):
         return []
-    found: list[Drift] = []
+    drifts_found: list[Drift] = []
     if lock.comfyui is not None and lock.comfyui.commit != receipt.comfyui.commit:
-        found.append(_repinned("ComfyUI", receipt.comfyui.commit, lock.comfyui.commit))
-    ours = {pin.folder: pin for pin in receipt.nodes}
-    theirs = {node.folder: node for node in lock.custom_nodes}
-    for name in sorted(ours.keys() | theirs.keys()):
-        here, there = ours.get(name), theirs.get(name)
-        if here is None or there is None:
-            text = f"Node {name} is in the {'lock' if here is None else 'env'} and not in the other."
-            found.append(Drift(kind="lock-differs", subject=f"node {name}", text=text))
-        elif here.commit != there.commit:
-            found.append(_repinned(f"node {name}", here.commit, there.commit))
-    wanted = {normalized(pin.name): pin.version for pin in lock.python.packages}
-    for name in sorted(wanted.keys() | receipt.packages.keys()):
-        if wanted.get(name) != receipt.packages.get(name):
-            found.append(_repinned(f"package {name}", receipt.packages.get(name), wanted.get(name)))
+        drifts_found.append(_describe_new_pin("ComfyUI", receipt.comfyui.commit, lock.comfyui.commit))
+    realized_pins = {pin.folder: pin for pin in receipt.nodes}
+    locked_pins = {node.folder: node for node in lock.custom_nodes}
+    for pin_name in sorted(realized_pins.keys() | locked_pins.keys()):
+        realized_pin, locked_pin = realized_pins.get(pin_name), locked_pins.get(pin_name)
+        if realized_pin is None or locked_pin is None:
+            locations = ("lock", "env") if realized_pin is None else ("env", "lock")
+            text = f"Node {pin_name} is in the {locations[0]} but not in the {locations[1]}."
+            drifts_found.append(Drift(kind="lock-differs", subject=f"node {pin_name}", text=text))
+        elif realized_pin.commit != locked_pin.commit:
+            drifts_found.append(_describe_new_pin(f"node {pin_name}", realized_pin.commit, locked_pin.commit))
+    locked_versions = {normalize_name(pin.name): pin.version for pin in lock.python.packages}
+    for pin_name in sorted(locked_versions.keys() | receipt.packages.keys()):
+        if locked_versions.get(pin_name) != receipt.packages.get(pin_name):
+            drifts_found.append(
+                _describe_new_pin(f"package {pin_name}", receipt.packages.get(pin_name), locked_versions.get(pin_name))
+            )
     text = "The env was realized from another lock; run comfypin realize with this one."
-    return found or [Drift(kind="lock-differs", subject="env", text=text)]
+    return drifts_found or [Drift(kind="lock-differs", subject="env", text=text)]
 
 
-def _repinned(subject: str, here: str | None, there: str | None) -> Drift:
-    text = f"{subject} was realized at {here or 'nothing'}, and the lock says {there or 'nothing'}."
+def _describe_new_pin(subject: str, realized_pin: str | None, locked_pin: str | None) -> Drift:
+    text = f"{subject} was realized at {realized_pin or 'nothing'}, but the lock says {locked_pin or 'nothing'}."
     return Drift(kind="lock-differs", subject=subject, text=text)
 
 
-def _links(home: Home) -> Iterator[Drift]:
-    for name in (COMFYUI, VENV):
-        link = home.root / name
-        if not link.is_symlink() or str(link.readlink()) != f"current/{name}":
-            yield Drift(kind="link-changed", subject=name, text=f"{link} is not the link to current/{name} any more.")
+def _find_link_drifts(home: Home) -> Iterator[Drift]:
+    for link_name in (COMFYUI_FOLDER, VENV_FOLDER):
+        link_path = home.root / link_name
+        if not link_path.is_symlink() or str(link_path.readlink()) != f"current/{link_name}":
+            yield Drift(
+                kind="link-changed",
+                subject=link_name,
+                text=f"{link_path} is not the link to current/{link_name} any more.",
+            )
 
 
-def _interpreter(folder: Path, receipt: Receipt) -> Iterator[Drift]:
-    python, wired = venv_python(folder), is_wired(folder)
-    if not python.exists():
-        text = f"{python} does not lead to a Python {receipt.python} here; run comfypin realize."
+def _find_interpreter_drifts(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
+    python_link, is_wired = venv_python(env_folder), is_venv_wired(env_folder)
+    if not python_link.exists():
+        text = f"{python_link} does not lead to Python {receipt.python} here; run comfypin realize."
         yield Drift(kind="interpreter-missing", subject="python", text=text)
-    elif runs(folder, receipt.python) is None:
-        text = f"{python} leads to {python.resolve()}, which is no Python {receipt.python}; run comfypin realize."
+    elif read_venv_version(env_folder, receipt.python) is None:
+        text = f"{python_link} leads to {python_link.resolve()}, not to Python {receipt.python}; run comfypin realize."
         yield Drift(kind="interpreter-changed", subject="python", text=text)
-    elif wired and not works(folder, receipt.python):
-        text = f"{python} leads to {python.resolve()}, which is not the Python it was made for; run comfypin realize."
+    elif is_wired and not is_venv_usable(env_folder, receipt.python):
+        text = (
+            f"{python_link} leads to {python_link.resolve()}, not to the Python it was made for; run comfypin realize."
+        )
         yield Drift(kind="interpreter-changed", subject="python", text=text)
-    if (folder / VENV).is_dir() and not wired:
-        text = f"{VENV}/pyvenv.cfg has other settings than a locked env; run comfypin realize."
-        yield Drift(kind="venv-changed", subject=VENV, text=text, paths=(f"{VENV}/pyvenv.cfg",))
+    if (env_folder / VENV_FOLDER).is_dir() and not is_wired:
+        text = f"{VENV_FOLDER}/pyvenv.cfg has other settings than a locked env; run comfypin realize."
+        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=text, paths=(f"{VENV_FOLDER}/pyvenv.cfg",))
 
 
-def _root(pin: SourcePin, receipt: Receipt) -> str:
-    return COMFYUI if pin is receipt.comfyui else f"{CUSTOM_NODES}/{pin.folder}"
+def _source_root(source_pin: SourcePin, receipt: Receipt) -> str:
+    return COMFYUI_FOLDER if source_pin is receipt.comfyui else f"{CUSTOM_NODES_FOLDER}/{source_pin.folder}"
 
 
-def _subject(pin: SourcePin, receipt: Receipt) -> str:
-    return "ComfyUI" if pin is receipt.comfyui else f"node {pin.folder}"
-
-
-def _same_version(one: str, other: str) -> bool:
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return Version(one) == Version(other)
-    except InvalidVersion:
-        return one == other
-
-
-def _few(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    return ", ".join(paths[:5]) + more
+def _drift_subject(source_pin: SourcePin, receipt: Receipt) -> str:
+    return "ComfyUI" if source_pin is receipt.comfyui else f"node {source_pin.folder}"

@@ -1,24 +1,25 @@
-"""What a build will make, before it is begun: layers with sizes, what is there already, the disk needed (pure)."""
+"""Plans a build before it starts: layers with their sizes, which of them exist already, the disk needed (pure)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest, JsonValue, canonical_json
-from comfypin.image.context import Context, Wish, bakes_an_env
+from comfypin.image.context import BuildContext, ImageOptions, bakes_an_env
 from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo_to_json
-from comfypin.lock.model import Lock, PackagePin
+from comfypin.lock.model import Lock, PackagePin, RepoPin
 from comfypin.lock.torch import of_torch
 
+# Rough sizes for the plan, which says "about".
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
 # What RunPod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
 RUNPOD_BUILD_BYTES = 80_000_000_000
 RUNPOD_BUILD_MINUTES = 30
-LABEL = "com.comfypin.inputs"
+INPUTS_LABEL = "com.comfypin.inputs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One layer: what is in it, about how large, the digest of what it is made from, whether it is there already."""
+class PlannedLayer:
+    """Describes one layer: its content, its approximate size, the digest of its inputs, whether it exists already."""
 
     name: str
     text: str
@@ -38,25 +39,26 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan:
-    """The layers in order, and what is to be known about them."""
+    """Holds the layers of an image in order."""
 
     release: str
     base: str
-    layers: tuple[Layer, ...]
+    layers: tuple[PlannedLayer, ...]
 
     @property
     def size_bytes(self) -> int:
-        """About how large all of it is, over its base."""
+        """Return the approximate size of all layers, without the base."""
         return sum(layer.size_bytes for layer in self.layers)
 
     @property
     def disk_bytes(self) -> int:
-        """The disk that building takes: what is new stands in its stage, in its layer and in the cache of downloads."""
+        """Return the disk that building takes: a new layer is in its stage, in the image and in the download cache."""
+        # Half a GB for the base and the builder's own temporary files.
         return 500_000_000 + 3 * sum(layer.size_bytes for layer in self.layers if not layer.cached)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What RunPod will say to an image of this size."""
+        """Return what RunPod will do with an image of this size, as sentences."""
         remarks = []
         if self.size_bytes > RUNPOD_BUILD_BYTES:
             remarks.append(
@@ -64,7 +66,7 @@ class ImagePlan:
                 "build this elsewhere and push it, or leave models on a network volume (--bake env)."
             )
         elif self.size_bytes > RUNPOD_BUILD_BYTES / 4:
-            remarks.append("Every new worker pulls all of this first; models on a network volume (--bake env) are not.")
+            remarks.append("Every new worker first pulls all of this, but no models on a network volume (--bake env).")
         remarks.append(
             f"Give templates a container disk of {max(10, int(self.size_bytes / 1e9 * 1.2) + 5)} GB or more."
         )
@@ -81,76 +83,110 @@ class ImagePlan:
         }
 
 
-def make_plan(
+def make_image_plan(
     lock: Lock,
-    wish: Wish,
-    context: Context,
+    options: ImageOptions,
+    build_context: BuildContext,
     *,
     target: str | None = None,
-    size_of: Callable[[PackagePin], int] = lambda pin: 0,
+    size_of: Callable[[PackagePin], int] = lambda package_pin: 0,
     known: Mapping[str, str] | None = None,
 ) -> ImagePlan:
-    """The plan of a build; `size_of` says how large a package is, `known` what an image here was made from."""
-    base = context.arguments["BASE"]
-    system = context.arguments["SYSTEM_PACKAGES"].split()
-    layers = [_layer("system", _named("OS package", system), SYSTEM_PACKAGE_BYTES * len(system), [base, *system])]
-    if bakes_an_env(lock, wish.bake) and lock.comfyui is not None:
-        packages = [pin for pin in lock.python.packages if pin.target in (None, target)]
-        for name, pins in (
-            ("torch", [pin for pin in packages if of_torch(pin.name)]),
-            ("packages", [pin for pin in packages if not of_torch(pin.name)]),
-        ):
-            size = sum(map(size_of, pins))
-            layers.append(
-                _layer(name, _named("package", [p.name for p in pins]), size, [base, *map(package_to_json, pins)])
-            )
-        layers.append(_layer("comfyui", f"ComfyUI at {lock.comfyui.commit}", SOURCES_BYTES, repo_to_json(lock.comfyui)))
-        nodes = [node.folder for node in lock.custom_nodes]
-        inputs = [node_to_json(node) for node in lock.custom_nodes]
-        layers.append(_layer("nodes", _named("node", nodes), NODE_BYTES * len(nodes), inputs))
-    if wish.bake == "env+models":
-        layers += [
-            _layer(f"model {pin.name}", pin.target_path, pin.size_bytes or 0, str(pin.sha256)) for pin in lock.models
-        ]
-    own: list[JsonValue] = [
-        Digest.of(data).hex for name, data in context.files.items() if name.startswith(("steps/", "requirements/"))
+    """Return the plan of a build; `size_of` gives a package's size, `known` the inputs of an existing image."""
+    base_image = build_context.arguments["BASE"]
+    system_packages = build_context.arguments["SYSTEM_PACKAGES"].split()
+    layers = [
+        _make_layer(
+            "system",
+            _shorten_names("OS package", system_packages),
+            SYSTEM_PACKAGE_BYTES * len(system_packages),
+            [base_image, *system_packages],
+        )
     ]
-    own += [Digest.of_file(path).hex for path in context.copies.values() if path.suffix == ".whl"]
-    layers.append(_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, own))
-    layers.append(_layer("lock", f"the lock and {len(wish.workflows)} workflows", 0, str(lock_digest(lock))))
-    return ImagePlan(release=lock.version_name, base=base, layers=_marked(layers, known or {}))
+    if bakes_an_env(lock, options.bake) and lock.comfyui is not None:
+        layers += _make_env_layers(lock, lock.comfyui, base_image, target, size_of)
+    if options.bake == "env+models":
+        layers += [
+            _make_layer(
+                f"model {package_pin.name}",
+                package_pin.target_path,
+                package_pin.size_bytes or 0,
+                str(package_pin.sha256),
+            )
+            for package_pin in lock.models
+        ]
+    layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, _own_digests(build_context)))
+    layers.append(_make_layer("lock", f"the lock and {len(options.workflows)} workflows", 0, str(lock_digest(lock))))
+    return ImagePlan(release=lock.version_name, base=base_image, layers=_mark_cached(layers, known or {}))
 
 
-def inputs_label(plan: ImagePlan) -> str:
-    """What an image is labelled with, so that the next plan knows what is there."""
-    return " ".join(f"{layer.name.replace(' ', '_')}={layer.inputs}" for layer in plan.layers)
+def _own_digests(build_context: BuildContext) -> JsonValue:
+    # Every byte of comfypin that enters the layer: the same version from a checkout may differ.
+    digests: list[JsonValue] = [
+        Digest.of(file_content).hex
+        for layer_name, file_content in build_context.files.items()
+        if layer_name.startswith(("steps/", "requirements/"))
+    ]
+    digests += [
+        Digest.of_file(copied_path).hex for copied_path in build_context.copies.values() if copied_path.suffix == ".whl"
+    ]
+    return digests
+
+
+def _make_env_layers(
+    lock: Lock, comfyui: RepoPin, base_image: str, target: str | None, size_of: Callable[[PackagePin], int]
+) -> Iterator[PlannedLayer]:
+    target_packages = [package_pin for package_pin in lock.python.packages if package_pin.target in (None, target)]
+    # torch apart: it is most of the bytes, and many releases share it.
+    for layer_name, package_pins in (
+        ("torch", [package_pin for package_pin in target_packages if of_torch(package_pin.name)]),
+        ("packages", [package_pin for package_pin in target_packages if not of_torch(package_pin.name)]),
+    ):
+        all_names = _shorten_names("package", [package_pin.name for package_pin in package_pins])
+        yield _make_layer(
+            layer_name, all_names, sum(map(size_of, package_pins)), [base_image, *map(package_to_json, package_pins)]
+        )
+    yield _make_layer("comfyui", f"ComfyUI at {comfyui.commit}", SOURCES_BYTES, repo_to_json(comfyui))
+    node_folders = [node_pin.folder for node_pin in lock.custom_nodes]
+    layer_inputs = [node_to_json(node_pin) for node_pin in lock.custom_nodes]
+    yield _make_layer("nodes", _shorten_names("node", node_folders), NODE_BYTES * len(node_folders), layer_inputs)
+
+
+def render_label(image_plan: ImagePlan) -> str:
+    """Return the label that tells the next plan which layers exist."""
+    # A label's words are separated by spaces, and model names may contain some.
+    return " ".join(f"{layer.name.replace(' ', '_')}={layer.inputs}" for layer in image_plan.layers)
 
 
 def read_label(label: str) -> dict[str, str]:
-    """The inputs by layer that a label says."""
-    pairs = (word.rpartition("=") for word in label.split())
-    return {name: inputs for name, _, inputs in pairs}
+    """Return the inputs by layer from a label."""
+    label_pairs = (label_word.rpartition("=") for label_word in label.split())
+    return {layer_name: layer_inputs for layer_name, _, layer_inputs in label_pairs}
 
 
-def _marked(layers: Sequence[Layer], known: Mapping[str, str]) -> tuple[Layer, ...]:
-    """A layer is there where it and every one under it was made from the same."""
-    marked = []
-    same = True
+def _mark_cached(layers: Sequence[PlannedLayer], known_inputs: Mapping[str, str]) -> tuple[PlannedLayer, ...]:
+    """Mark the layers that exist: those whose inputs, and the inputs of every layer below, are the same."""
+    marked_layers = []
+    is_same = True
     for layer in layers:
-        same = same and known.get(layer.name.replace(" ", "_")) == layer.inputs
-        marked.append(
-            Layer(name=layer.name, text=layer.text, size_bytes=layer.size_bytes, inputs=layer.inputs, cached=same)
+        # Builders reuse a layer only on top of the same layers, so the first change ends it.
+        is_same = is_same and known_inputs.get(layer.name.replace(" ", "_")) == layer.inputs
+        marked_layers.append(
+            PlannedLayer(
+                name=layer.name, text=layer.text, size_bytes=layer.size_bytes, inputs=layer.inputs, cached=is_same
+            )
         )
-    return tuple(marked)
+    return tuple(marked_layers)
 
 
-def _layer(name: str, text: str, size_bytes: int, inputs: JsonValue) -> Layer:
-    digest = Digest.of(canonical_json(inputs)).hex[:16]
-    return Layer(name=name, text=text, size_bytes=size_bytes, inputs=digest)
+def _make_layer(layer_name: str, description: str, size_bytes: int, layer_inputs: JsonValue) -> PlannedLayer:
+    # 64 bits: a label has to hold dozens of them, and nobody attacks it.
+    inputs_digest = Digest.of(canonical_json(layer_inputs)).hex[:16]
+    return PlannedLayer(name=layer_name, text=description, size_bytes=size_bytes, inputs=inputs_digest)
 
 
-def _named(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return f"no {what}s"
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{', '.join(names[:4])}{more}"
+def _shorten_names(thing_name: str, all_names: Sequence[str]) -> str:
+    if not all_names:
+        return f"no {thing_name}s"
+    omitted_note = f" and {len(all_names) - 4} more" if len(all_names) > 4 else ""
+    return f"{', '.join(all_names[:4])}{omitted_note}"

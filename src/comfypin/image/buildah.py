@@ -1,4 +1,4 @@
-"""buildah, as a builder: it needs no daemon."""
+"""Builds images with buildah, which needs no daemon."""
 
 import json
 import shutil
@@ -9,90 +9,114 @@ from pathlib import Path
 from comfypin.atomic_files import free_bytes
 from comfypin.image.context import FIXED_TIME_S
 from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
-from comfypin.image.image_names import is_local
-from comfypin.image.interface import BuildRequest, Built, Hear, request_words
-from comfypin.image.program_output import speak
+from comfypin.image.image_names import is_local_registry
+from comfypin.image.interface import BuildRequest, BuiltImage, Report, request_arguments
+from comfypin.image.program_output import run_and_report
 from comfypin.temp_folders import temp_folder
-from comfypin.tools.process import run
+from comfypin.tools.process import run_program
 
 
 @dataclass(frozen=True, slots=True)
 class Buildah:
-    """The program `buildah`; its store and isolation are what its own variables say."""
+    """Runs the program `buildah`; its own variables choose its store and isolation."""
 
     program: str = "buildah"
     name: str = field(default="buildah", init=False)
 
-    def build(self, request: BuildRequest, hear: Hear) -> Built:
-        spoken = speak([self.program, "bud", *build_words(request)], hear)
-        if spoken.exit_code:
-            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
+    def build(self, request: BuildRequest, report: Report) -> BuiltImage:
+        output = run_and_report([self.program, "bud", *build_arguments(request)], report)
+        if output.exit_code:
+            raise BuildFailed(builder=self.name, tag=request.tags[0], _log=output.log_text)
         return self.inspect(request.tags[0])
 
-    def inspect(self, tag: str) -> Built:
-        done = run([self.program, "inspect", "--type", "image", tag], timeout_s=60)
-        if done.exit_code:
-            raise NoSuchImage(tag=tag, builder=self.name)
-        facts = json.loads(done.stdout)
-        layers = tuple(facts["OCIv1"]["rootfs"]["diff_ids"])
-        labels = facts["OCIv1"].get("config", {}).get("Labels") or {}
-        sizes = run([self.program, "images", "--json", tag], timeout_s=60)
-        return Built(
-            image_id=f"sha256:{facts['FromImageID']}", layers=layers, size_bytes=_size(sizes.stdout), labels=labels
+    def inspect(self, image_tag: str) -> BuiltImage:
+        finished = run_program([self.program, "inspect", "--type", "image", image_tag], timeout_s=60)
+        if finished.exit_code:
+            raise NoSuchImage(tag=image_tag, builder=self.name)
+        image_facts = json.loads(finished.stdout)
+        layer_digests = tuple(image_facts["OCIv1"]["rootfs"]["diff_ids"])
+        image_labels = image_facts["OCIv1"].get("config", {}).get("Labels") or {}
+        size_listing = run_program([self.program, "images", "--json", image_tag], timeout_s=60)
+        return BuiltImage(
+            image_id=f"sha256:{image_facts['FromImageID']}",
+            layers=layer_digests,
+            size_bytes=_parse_size(size_listing.stdout),
+            labels=image_labels,
         )
 
     def free_bytes(self) -> int | None:
-        done = run([self.program, "info"], timeout_s=60)
-        root = Path(json.loads(done.stdout or b"{}").get("store", {}).get("GraphRoot", "/nowhere"))
-        return free_bytes(root) if root.is_dir() else None
+        finished = run_program([self.program, "info"], timeout_s=60)
+        # Field names differ from podman's: `GraphRoot` here, `graphRoot` there.
+        store_root = Path(json.loads(finished.stdout or b"{}").get("store", {}).get("GraphRoot", "/nowhere"))
+        return free_bytes(store_root) if store_root.is_dir() else None
 
-    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
-        self.inspect(tag)
-        return push_as_buildah(self.program, tag, reference, credentials, hear)
+    def push(self, image_tag: str, reference: str, credentials: Path | None, report: Report) -> str:
+        self.inspect(image_tag)
+        return push_as_buildah(self.program, image_tag, reference, credentials, report)
 
-    def save(self, tag: str, archive: Path) -> None:
-        save_as_buildah(self.program, tag, archive)
+    def save(self, image_tag: str, archive_path: Path) -> None:
+        save_as_buildah(self.program, image_tag, archive_path)
 
 
-def build_words(request: BuildRequest) -> Sequence[str]:
-    """A build's flags, for buildah and podman."""
+def build_arguments(request: BuildRequest) -> Sequence[str]:
+    """Return a build's flags, for buildah and podman."""
     # Docker's format, because OCI's has no health checks; layers, so that a build takes what one before it made. What
     # buildah mounts into a step leaves traces with the time of the build, so it sets every time itself.
-    words = ["--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
-    return [*words, *request_words(request), "--file", str(request.context / "Dockerfile"), str(request.context)]
+    arguments = ["--format", "docker", "--layers", "--timestamp", str(FIXED_TIME_S)]
+    return [
+        *arguments,
+        *request_arguments(request),
+        "--file",
+        str(request.context / "Dockerfile"),
+        str(request.context),
+    ]
 
 
-def push_as_buildah(program: str, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
-    """Push in the words that buildah and podman share; the digest. Raises `PushFailed`."""
-    auth = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
+def push_as_buildah(program_name: str, image_tag: str, reference: str, credentials: Path | None, report: Report) -> str:
+    """Push with the flags that buildah and podman share; return the digest. Raises `PushFailed`."""
+    # A file, never `--creds`: the arguments of a process can be read by every user.
+    credential_options = ["--authfile", str(credentials / "config.json")] if credentials is not None else []
     # As docker does: registries on this machine itself may speak plain HTTP.
-    plain = ["--tls-verify=false"] if is_local(reference) else []
-    with temp_folder("push") as scratch:
-        digest = Path(scratch, "digest")
-        words = [program, "push", *auth, *plain, "--digestfile", str(digest), tag, f"docker://{reference}"]
-        spoken = speak(words, hear)
-        if spoken.exit_code or not digest.is_file():
-            raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
-        return digest.read_text(encoding="utf-8").strip()
+    plain_http_options = ["--tls-verify=false"] if is_local_registry(reference) else []
+    with temp_folder("push") as temporary_folder:
+        # The digest is printed for people in changing formats; the file is the interface.
+        digest_path = Path(temporary_folder, "digest")
+        arguments = [
+            program_name,
+            "push",
+            *credential_options,
+            *plain_http_options,
+            "--digestfile",
+            str(digest_path),
+            image_tag,
+            f"docker://{reference}",
+        ]
+        output = run_and_report(arguments, report)
+        if output.exit_code or not digest_path.is_file():
+            raise PushFailed(reference=reference, reason=output.error_summary, tries=1)
+        return digest_path.read_text(encoding="utf-8").strip()
 
 
-def save_as_buildah(program: str, tag: str, archive: Path) -> None:
+def save_as_buildah(program_name: str, image_tag: str, archive_path: Path) -> None:
     """Write an image as docker writes archives. Raises `NoSuchImage`."""
-    if run([program, "push", "--quiet", tag, f"docker-archive:{archive}:{tag}"]).exit_code:
-        raise NoSuchImage(tag=tag, builder=program)
+    if run_program(
+        [program_name, "push", "--quiet", image_tag, f"docker-archive:{archive_path}:{image_tag}"]
+    ).exit_code:
+        raise NoSuchImage(tag=image_tag, builder=program_name)
 
 
-def store_answers(program: str) -> str | None:
-    """Why buildah, or podman, cannot build here; None where it can."""
-    if shutil.which(program) is None:
-        return f"{program} is not installed"
-    done = run([program, "images", "--quiet"], timeout_s=30)
-    return f"{program} does not work here ({done.complaint})" if done.exit_code else None
+def explain_store_unusable(program_name: str) -> str | None:
+    """Return why buildah, or podman, cannot build here; None if it can."""
+    if shutil.which(program_name) is None:
+        return f"{program_name} is not installed"
+    finished = run_program([program_name, "images", "--quiet"], timeout_s=30)
+    return f"{program_name} does not work here ({finished.error_summary})" if finished.exit_code else None
 
 
-def _size(listing: bytes) -> int:
-    listed = json.loads(listing or b"[]")
-    text = str(listed[0].get("size", "0")) if listed else "0"
-    number, _, unit = text.partition(" ")
-    factor = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}.get(unit.upper(), 1)
-    return int(float(number or 0) * factor)
+def _parse_size(listing_json: bytes) -> int:
+    image_list = json.loads(listing_json or b"[]")
+    size_text = str(image_list[0].get("size", "0")) if image_list else "0"
+    # buildah prints sizes for people only: "1.2 GB".
+    size_number, _, size_unit = size_text.partition(" ")
+    unit_factor = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}.get(size_unit.upper(), 1)
+    return int(float(size_number or 0) * unit_factor)

@@ -1,4 +1,4 @@
-"""What a container does: the command it was given, a Serverless worker, or a pod's services (pure)."""
+"""Decides what a container does: run a given command, a Serverless worker, or a pod's services (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,17 @@ from comfypin.lock.model import Lock
 from comfypin.settings.entry import EntrySettings
 
 Mode: TypeAlias = Literal["command", "worker", "pod"]
+# ComfyUI's own default.
 PAGE_PORT = 8188
+# Time to write the failures of jobs, and to close, before SIGKILL.
 _TO_CLOSE_S = 5
+# Where RunPod mounts a network volume: in pods, and in Serverless workers.
 VOLUMES = (Path("/workspace"), Path("/runpod-volume"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """One process of a container. The container ends with a `main` one; others are started again.
+class ContainerService:
+    """Describes one process of a container. The container ends with a `main` one; others are started again.
 
     `waits_for` is a port on this machine that must take connections before the service is started.
     """
@@ -27,51 +30,57 @@ class Service:
     waits_for: int | None = None
 
 
-def choose_mode(command: Sequence[str], settings: EntrySettings) -> Mode:
-    """A command wins; then COMFYPIN_MODE; then what RunPod says of itself."""
-    if command:
+def choose_mode(given_command: Sequence[str], settings: EntrySettings) -> Mode:
+    """Return the mode: a command wins, then COMFYPIN_MODE, then what RunPod's variables say."""
+    if given_command:
         return "command"
     if settings.mode is not None:
         return "worker" if settings.mode == "worker" else "pod"
     return "worker" if settings.serverless else "pod"
 
 
-def pod_services(
+def make_pod_services(
     lock: Lock, settings: EntrySettings, *, comfypin: Sequence[str], home: Path, output: Path
-) -> tuple[Service, ...]:
-    """The services of a pod: the HTTP API, ComfyUI's own page where the release has one, and the syncer."""
-    page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
-    services = []
-    serve = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
-    serve += jobs_grace(settings)
-    if page:
-        services.append(Service(name="comfyui", argv=_page_command(lock, settings, home, output)))
+) -> tuple[ContainerService, ...]:
+    """Return the services of a pod: the HTTP API, ComfyUI's own page if the release has one, and the syncer."""
+    has_page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
+    pod_services = []
+    serve_command = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
+    serve_command += grace_arguments(settings)
+    if has_page:
+        pod_services.append(ContainerService(name="comfyui", argv=_page_command(lock, settings, home, output)))
         # One ComfyUI for the page and the API: two would not fit on one GPU.
-        serve += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}"]
-    services.append(Service(name="serve", argv=tuple(serve), main=True, waits_for=PAGE_PORT if page else None))
+        serve_command += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}"]
+    pod_services.append(
+        ContainerService(name="serve", argv=tuple(serve_command), main=True, waits_for=PAGE_PORT if has_page else None)
+    )
     if settings.sync_to is not None:
-        services.append(Service(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
-    return tuple(services)
+        pod_services.append(ContainerService(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
+    return tuple(pod_services)
 
 
-def jobs_grace(settings: EntrySettings) -> tuple[str, str]:
-    """The flag that ends running jobs before the container's own grace does, with time to say so and to close."""
+def grace_arguments(settings: EntrySettings) -> tuple[str, str]:
+    """Return the flag that ends running jobs before the container's grace time does, with time left to close."""
     return "--grace", str(max(1, int(settings.grace_s - _TO_CLOSE_S)))
 
 
-def output_folder(settings: EntrySettings, home: Path, mounted: Sequence[Path]) -> Path:
-    """Where a pod's outputs lie: as named, else on the volume, else in the home."""
+def choose_output_folder(settings: EntrySettings, home_folder: Path, mounted_volumes: Sequence[Path]) -> Path:
+    """Return the folder for a pod's outputs: the one that is named, else on the volume, else in the home."""
     if settings.output_dir is not None:
         return settings.output_dir
-    return next((volume / "output" for volume in VOLUMES if volume in mounted), home / "output")
+    # The volume survives the pod; the home does not.
+    return next(
+        (volume_path / "output" for volume_path in VOLUMES if volume_path in mounted_volumes), home_folder / "output"
+    )
 
 
-def _page_command(lock: Lock, settings: EntrySettings, home: Path, output: Path) -> tuple[str, ...]:
+def _page_command(lock: Lock, settings: EntrySettings, home_folder: Path, output_folder: Path) -> tuple[str, ...]:
     return (
-        *(str(home / "venv" / "bin" / "python"), str(home / "ComfyUI" / "main.py")),
+        *(str(home_folder / "venv" / "bin" / "python"), str(home_folder / "ComfyUI" / "main.py")),
         *lock.engine.args,
         *("--listen", settings.page_listen, "--port", str(PAGE_PORT)),
-        *("--output-directory", str(output), "--input-directory", str(output.with_name("input"))),
-        *("--user-directory", str(output.with_name("user")), "--temp-directory", "/tmp"),  # noqa: S108
+        *("--output-directory", str(output_folder), "--input-directory", str(output_folder.with_name("input"))),
+        *("--user-directory", str(output_folder.with_name("user")), "--temp-directory", "/tmp"),  # noqa: S108
+        # There is no browser in a container.
         "--disable-auto-launch",
     )

@@ -1,4 +1,4 @@
-"""The build context of a release, computed from its lock (pure): files by path, and the Dockerfile's arguments."""
+"""Computes a release's build context from its lock (pure): files by path, and the Dockerfile's arguments."""
 
 import io
 import re
@@ -23,10 +23,10 @@ _MODEL_BLOCK = re.compile(r"^# \[model\].*?\n(.*?)^# \[/model\]\n", re.MULTILINE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFiles:
-    """What comfypin brings into every image: the Dockerfile and its steps, and itself.
+    """Holds what comfypin brings into every image: the Dockerfile and its steps, and itself.
 
-    `requirements` are its dependencies by sha256, `installer` of them the one that installs the others; `wheel` is
-    itself as a file, None where it is installed by version.
+    `requirements` are its dependencies by sha256, `installer` is the one of them that installs the others; `wheel` is
+    comfypin as a file, None if it is installed by version.
     """
 
     dockerfile: str
@@ -38,8 +38,8 @@ class OwnFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What of a release goes into its image, and on what it stands."""
+class ImageOptions:
+    """Says what of a release goes into its image, and which base it is built on."""
 
     bake: Bake = "env"
     base: str | None = None
@@ -48,100 +48,105 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """The context: small files by path, files and folders to copy by path, and the build's arguments."""
+class BuildContext:
+    """Holds small files by path, files and folders to copy by path, and the build's arguments."""
 
     files: Mapping[str, bytes]
     copies: Mapping[str, Path]
     arguments: Mapping[str, str]
 
 
-def compute_context(lock: Lock, own: OwnFiles, wish: Wish) -> Context:
-    """The context of a release. Raises `ReleaseUnfitForImage`."""
-    bakes_env = bakes_an_env(lock, wish.bake)
-    models = lock.models if wish.bake == "env+models" else ()
-    env = replace(lock, models=())
+def compute_context(lock: Lock, own_files: OwnFiles, options: ImageOptions) -> BuildContext:
+    """Return the build context of a release. Raises `ReleaseUnfitForImage`."""
+    bakes_env = bakes_an_env(lock, options.bake)
+    baked_models = lock.models if options.bake == "env+models" else ()
+    # Without models: else a new model would invalidate the cached layers of the env.
+    env_lock = replace(lock, models=())
     files: dict[str, bytes] = {
-        "Dockerfile": dockerfile_for(own.dockerfile, len(models)).encode(),
-        **{f"steps/{name}": data for name, data in own.steps.items()},
-        "mounts.tar": _mount_points(),
-        "requirements/all.txt": own.requirements,
-        "requirements/installer.txt": own.installer,
+        "Dockerfile": render_dockerfile(own_files.dockerfile, len(baked_models)).encode(),
+        **{f"steps/{file_name}": file_content for file_name, file_content in own_files.steps.items()},
+        "mounts.tar": _make_mount_archive(),
+        "requirements/all.txt": own_files.requirements,
+        "requirements/installer.txt": own_files.installer,
         # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
-        "env/lock.json": render(env) if bakes_env else b"{}\n",
+        "env/lock.json": render(env_lock) if bakes_env else b"{}\n",
         "vendor/README": b"`comfypin image build --vendor DIR` puts a vendor folder here.\n",
         # What is in the image, in words that scanners read.
         f"release/app/sbom/comfy-{lock.version_name}.cdx.json": export(lock, "cyclonedx").encode(),
         f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render(lock),
-        **{f"release/app/workflows/{name}": data for name, data in wish.workflows.items()},
+        **{f"release/app/workflows/{file_name}": file_content for file_name, file_content in options.workflows.items()},
     }
-    for number, model in enumerate(models, start=1):
-        one = Lock(version_name=lock.version_name, models=(model,), python=PythonPins())
-        files[f"models/{number}/lock.json"] = render(one)
-    copies: dict[str, Path] = {}
-    if own.wheel is not None:
-        copies[f"comfypin/{own.wheel.name}"] = own.wheel
+    for model_number, model in enumerate(baked_models, start=1):
+        model_lock = Lock(version_name=lock.version_name, models=(model,), python=PythonPins())
+        files[f"models/{model_number}/lock.json"] = render(model_lock)
+    copied_paths: dict[str, Path] = {}
+    if own_files.wheel is not None:
+        copied_paths[f"comfypin/{own_files.wheel.name}"] = own_files.wheel
     else:
-        files["comfypin/requirement.txt"] = f"comfypin=={own.version}\n".encode()
-    if wish.vendor is not None:
-        copies["vendor"] = wish.vendor
-    return Context(files=files, copies=copies, arguments=_arguments(lock, wish))
+        files["comfypin/requirement.txt"] = f"comfypin=={own_files.version}\n".encode()
+    if options.vendor is not None:
+        copied_paths["vendor"] = options.vendor
+    return BuildContext(files=files, copies=copied_paths, arguments=_build_arguments(lock, options))
 
 
-def bakes_an_env(lock: Lock, bake: Bake) -> bool:
-    """Whether the image will hold an env: only a ComfyUI of ours needs one."""
-    return bake != "nothing" and lock.engine.kind == "comfyui"
+def bakes_an_env(lock: Lock, bake_mode: Bake) -> bool:
+    """Return whether the image will hold an env: only a ComfyUI of ours needs one."""
+    return bake_mode != "nothing" and lock.engine.kind == "comfyui"
 
 
-def dockerfile_for(template: str, models: int) -> str:
-    """The Dockerfile with its model block as often as there are models to bake."""
+def render_dockerfile(dockerfile_template: str, model_count: int) -> str:
+    """Return the Dockerfile with its model block repeated once for each model to bake."""
 
-    def blocks(match: re.Match[str]) -> str:
-        return "".join(match[1].replace("@MODEL@", str(number)) for number in range(1, models + 1))
+    def repeat_block(block_match: re.Match[str]) -> str:
+        return "".join(
+            block_match[1].replace("@MODEL@", str(model_number)) for model_number in range(1, model_count + 1)
+        )
 
-    return _MODEL_BLOCK.sub(blocks, template)
+    # One block for each model: a Dockerfile has no loops, and each model is a layer of its own.
+    return _MODEL_BLOCK.sub(repeat_block, dockerfile_template)
 
 
-def base_image(lock: Lock, wanted: str | None) -> str:
-    """The image that everything stands on: the lock's Python on Debian. Raises `ReleaseUnfitForImage`."""
-    if wanted is not None:
-        return wanted
-    version = ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
-    if tuple(int(part) for part in version.split(".") if part.isdigit()) < OLDEST_PYTHON:
+def choose_base_image(lock: Lock, wanted_base: str | None) -> str:
+    """Return the base image: the lock's Python on Debian unless another is named. Raises `ReleaseUnfitForImage`."""
+    if wanted_base is not None:
+        return wanted_base
+    # The minor version only: a patch release must not ask for another base image.
+    python_version = ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
+    if tuple(int(version_part) for version_part in python_version.split(".") if version_part.isdigit()) < OLDEST_PYTHON:
         raise ReleaseUnfitForImage(
             release=lock.version_name,
-            reason=f"it is locked for Python {version}, and comfypin runs on 3.11 and newer",
+            reason=f"it is locked for Python {python_version}, and comfypin runs on 3.11 and newer",
             remedy="give --base an image that has both, the newer one as python3",
         )
-    return f"python:{version}-slim-bookworm"
+    return f"python:{python_version}-slim-bookworm"
 
 
-def system_packages(lock: Lock, bake: Bake) -> tuple[str, ...]:
-    """The OS packages of the image; git too, where the env is realized only when a container starts."""
-    late = lock.engine.kind == "comfyui" and not bakes_an_env(lock, bake)
-    return tuple(sorted({*lock.system_packages, *(["git"] if late else [])}))
+def list_system_packages(lock: Lock, bake_mode: Bake) -> tuple[str, ...]:
+    """Return the OS packages of the image; git too, if the env is realized only when a container starts."""
+    needs_git = lock.engine.kind == "comfyui" and not bakes_an_env(lock, bake_mode)
+    return tuple(sorted({*lock.system_packages, *(["git"] if needs_git else [])}))
 
 
-def _mount_points() -> bytes:
-    """Empty /etc/hosts and /etc/resolv.conf as an archive: unpacking one sets the folder's time too."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, kind, mode in (
+def _make_mount_archive() -> bytes:
+    """Make an archive of an empty /etc/hosts and /etc/resolv.conf: unpacking one sets the folder's time too."""
+    archive_buffer = io.BytesIO()
+    with tarfile.open(fileobj=archive_buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar_archive:
+        for file_name, member_type, file_mode in (
             ("etc", tarfile.DIRTYPE, 0o755),
             ("etc/hosts", tarfile.REGTYPE, 0o644),
             ("etc/resolv.conf", tarfile.REGTYPE, 0o644),
         ):
-            member = tarfile.TarInfo(name)
-            member.type, member.mode, member.mtime = kind, mode, FIXED_TIME_S
-            archive.addfile(member)
-    return buffer.getvalue()
+            archive_member = tarfile.TarInfo(file_name)
+            archive_member.type, archive_member.mode, archive_member.mtime = member_type, file_mode, FIXED_TIME_S
+            tar_archive.addfile(archive_member)
+    return archive_buffer.getvalue()
 
 
-def _arguments(lock: Lock, wish: Wish) -> dict[str, str]:
+def _build_arguments(lock: Lock, options: ImageOptions) -> dict[str, str]:
     return {
-        "BASE": base_image(lock, wish.base),
-        "SYSTEM_PACKAGES": " ".join(system_packages(lock, wish.bake)),
-        "BAKE_ENV": "yes" if bakes_an_env(lock, wish.bake) else "no",
+        "BASE": choose_base_image(lock, options.base),
+        "SYSTEM_PACKAGES": " ".join(list_system_packages(lock, options.bake)),
+        "BAKE_ENV": "yes" if bakes_an_env(lock, options.bake) else "no",
         "VERSION_NAME": lock.version_name,
         "LOCK_DIGEST": str(lock_digest(lock)),
     }

@@ -1,4 +1,4 @@
-"""Docker with BuildKit, as a builder."""
+"""Builds images with Docker and BuildKit."""
 
 import json
 import re
@@ -9,70 +9,82 @@ from pathlib import Path
 
 from comfypin.atomic_files import free_bytes
 from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
-from comfypin.image.interface import BuildRequest, Built, Hear, request_words
-from comfypin.image.program_output import speak
-from comfypin.tools.process import run
+from comfypin.image.interface import BuildRequest, BuiltImage, Report, request_arguments
+from comfypin.image.program_output import run_and_report
+from comfypin.tools.process import run_program
 
 _DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """The program `docker`, talking to the daemon that its environment names."""
+    """Runs the program `docker`, which talks to the daemon that its environment names."""
 
     program: str = "docker"
     name: str = field(default="docker", init=False)
 
-    def build(self, request: BuildRequest, hear: Hear) -> Built:
-        spoken = speak(self._build_command(request), hear, env={"DOCKER_BUILDKIT": "1"})
-        if spoken.exit_code:
-            raise BuildFailed(builder=self.name, tag=request.tags[0], log=spoken.log)
+    def build(self, request: BuildRequest, report: Report) -> BuiltImage:
+        # The old builder knows neither secrets nor cache mounts.
+        output = run_and_report(self._build_command(request), report, env={"DOCKER_BUILDKIT": "1"})
+        if output.exit_code:
+            raise BuildFailed(builder=self.name, tag=request.tags[0], _log=output.log_text)
         return self.inspect(request.tags[0])
 
-    def inspect(self, tag: str) -> Built:
-        done = run([self.program, "image", "inspect", tag], timeout_s=60)
-        if done.exit_code:
-            raise NoSuchImage(tag=tag, builder=self.name)
-        facts = json.loads(done.stdout)[0]
-        return Built(
-            image_id=facts["Id"],
-            layers=tuple(facts["RootFS"]["Layers"]),
-            size_bytes=int(facts["Size"]),
-            labels=facts["Config"].get("Labels") or {},
+    def inspect(self, image_tag: str) -> BuiltImage:
+        finished = run_program([self.program, "image", "inspect", image_tag], timeout_s=60)
+        if finished.exit_code:
+            raise NoSuchImage(tag=image_tag, builder=self.name)
+        image_facts = json.loads(finished.stdout)[0]
+        return BuiltImage(
+            image_id=image_facts["Id"],
+            layers=tuple(image_facts["RootFS"]["Layers"]),
+            size_bytes=int(image_facts["Size"]),
+            labels=image_facts["Config"].get("Labels") or {},
         )
 
     def free_bytes(self) -> int | None:
-        done = run([self.program, "info", "--format", "{{.DockerRootDir}}"], timeout_s=60)
-        root = Path(done.text.strip() or "/nowhere")
-        return free_bytes(root) if root.is_dir() else None
+        finished = run_program([self.program, "info", "--format", "{{.DockerRootDir}}"], timeout_s=60)
+        # With Docker Desktop or a remote daemon this folder is on another machine.
+        docker_root = Path(finished.stdout_text.strip() or "/nowhere")
+        return free_bytes(docker_root) if docker_root.is_dir() else None
 
-    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
-        tagged = run([self.program, "tag", tag, reference], timeout_s=60)
-        if tagged.exit_code:
-            raise NoSuchImage(tag=tag, builder=self.name)
-        config = ["--config", str(credentials)] if credentials is not None else []
-        spoken = speak([self.program, *config, "push", reference], hear)
-        found = next((match[1] for line in reversed(spoken.last) if (match := _DIGEST.search(line))), None)
-        if spoken.exit_code or found is None:
-            raise PushFailed(reference=reference, reason=spoken.complaint, tries=1)
-        return found
+    def push(self, image_tag: str, reference: str, credentials: Path | None, report: Report) -> str:
+        # docker pushes under the name of the image only, so it has to have that name.
+        finished = run_program([self.program, "tag", image_tag, reference], timeout_s=60)
+        if finished.exit_code:
+            raise NoSuchImage(tag=image_tag, builder=self.name)
+        config_options = ["--config", str(credentials)] if credentials is not None else []
+        output = run_and_report([self.program, *config_options, "push", reference], report)
+        # The last digest: a push of several tags prints one for each.
+        pushed_digest = next(
+            (
+                digest_match[1]
+                for output_line in reversed(output.last_lines)
+                if (digest_match := _DIGEST.search(output_line))
+            ),
+            None,
+        )
+        if output.exit_code or pushed_digest is None:
+            raise PushFailed(reference=reference, reason=output.error_summary, tries=1)
+        return pushed_digest
 
-    def save(self, tag: str, archive: Path) -> None:
-        if run([self.program, "save", "--output", str(archive), tag]).exit_code:
-            raise NoSuchImage(tag=tag, builder=self.name)
+    def save(self, image_tag: str, archive_path: Path) -> None:
+        if run_program([self.program, "save", "--output", str(archive_path), image_tag]).exit_code:
+            raise NoSuchImage(tag=image_tag, builder=self.name)
 
     def _build_command(self, request: BuildRequest) -> Sequence[str]:
-        return [self.program, "build", "--progress", "plain", *request_words(request), str(request.context)]
+        return [self.program, "build", "--progress", "plain", *request_arguments(request), str(request.context)]
 
 
-def docker_answers(program: str = "docker") -> str | None:
-    """Why docker cannot build here, None where it can."""
+def explain_docker_unusable(program_name: str = "docker") -> str | None:
+    """Return why docker cannot build here, None if it can."""
     import shutil
 
-    if shutil.which(program) is None:
+    if shutil.which(program_name) is None:
         return "docker is not installed"
+    # A daemon that hangs answers after the client's own timeout; the time tells it from one that is off.
     began_s = time.monotonic()
-    done = run([program, "version", "--format", "{{.Server.Version}}"], timeout_s=30)
-    if done.exit_code:
-        return f"docker's daemon does not answer ({done.complaint}, {time.monotonic() - began_s:.0f} s)"
+    finished = run_program([program_name, "version", "--format", "{{.Server.Version}}"], timeout_s=30)
+    if finished.exit_code:
+        return f"docker's daemon does not answer ({finished.error_summary}, {time.monotonic() - began_s:.0f} s)"
     return None

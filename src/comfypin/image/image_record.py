@@ -1,4 +1,4 @@
-"""What is written beside a lock when its image was pushed: where the image is, by digest, and what is in it."""
+"""Writes a record beside a lock after its image was pushed: the image's reference by digest, and its contents."""
 
 import json
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from comfypin.lock.model import Lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pushed:
-    """An image on a registry, and the lock it was built from."""
+class PushedImage:
+    """Describes an image on a registry, and the lock it was built from."""
 
     reference: str
     digest: str
@@ -20,14 +20,14 @@ class Pushed:
     lock: str
 
     @property
-    def by_digest(self) -> str:
-        """The reference that always means these bytes: `ghcr.io/you/wan22@sha256:...`."""
-        name, colon, tag = self.reference.rpartition(":")
-        return f"{name if colon and '/' not in tag else self.reference}@{self.digest}"
+    def digest_reference(self) -> str:
+        """Return the reference that always means these bytes: `ghcr.io/you/wan22@sha256:...`."""
+        repository_name, colon, image_tag = self.reference.rpartition(":")
+        return f"{repository_name if colon and '/' not in image_tag else self.reference}@{self.digest}"
 
     def to_json(self) -> dict[str, JsonValue]:
         return {
-            "image": self.by_digest,
+            "image": self.digest_reference,
             "reference": self.reference,
             "digest": self.digest,
             "release": self.release,
@@ -35,10 +35,15 @@ class Pushed:
         }
 
 
-def record_beside(lock_path: Path, pushed: Pushed, lock: Lock) -> tuple[Path, Path]:
-    """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; the files."""
-    stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
-    image, contents = lock_path.with_name(f"{stem}.image.json"), lock_path.with_name(f"{stem}.cdx.json")
-    write_atomically(image, (json.dumps(pushed.to_json(), indent=2, sort_keys=True) + "\n").encode())
-    write_atomically(contents, export(lock, "cyclonedx").encode())
-    return image, contents
+def write_image_record(lock_path: Path, pushed_image: PushedImage, lock: Lock) -> tuple[Path, Path]:
+    """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; return both paths."""
+    # `comfy-x.lock.json` gives `comfy-x`.
+    lock_stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
+    record_path, contents_path = (
+        lock_path.with_name(f"{lock_stem}.image.json"),
+        lock_path.with_name(f"{lock_stem}.cdx.json"),
+    )
+    write_atomically(record_path, (json.dumps(pushed_image.to_json(), indent=2, sort_keys=True) + "\n").encode())
+    # The same bytes as in the image, so that both can be compared.
+    write_atomically(contents_path, export(lock, "cyclonedx").encode())
+    return record_path, contents_path

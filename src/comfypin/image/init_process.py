@@ -1,4 +1,4 @@
-"""The first process of a container: it starts services, hands signals on, reaps every orphan, and ends in time."""
+"""The first process of a container: starts services, forwards signals, reaps every orphan, and ends in time."""
 
 import os
 import signal
@@ -9,133 +9,148 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from comfypin.image.container_command import Service
+from comfypin.image.container_command import ContainerService
 
+# A service that dies at once must not use a core for restarts.
 RESTART_AFTER_S = 2.0
-_STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
-_HANDED_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH})
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
+_FORWARDED_SIGNALS = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH})
+# As shells do: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
 @dataclass
-class Init:
-    """Runs the services until a main one ends or a signal asks for it; its exit code is that of the main one."""
+class InitProcess:
+    """Runs the services until a main one ends or a signal stops them; exits with the code of the main one."""
 
-    services: Sequence[Service]
+    services: Sequence[ContainerService]
     environ: Mapping[str, str]
     grace_s: float
-    tell: Callable[[str], None]
-    _running: dict[int, Service] = field(default_factory=dict)
-    _due: list[tuple[float, Service]] = field(default_factory=list)
-    _code: int | None = None
-    _asked_by: int | None = None
+    report: Callable[[str], None]
+    _running_services: dict[int, ContainerService] = field(default_factory=dict)
+    _due_services: list[tuple[float, ContainerService]] = field(default_factory=list)
+    _main_exit_code: int | None = None
+    _stop_signal: int | None = None
     _deadline_s: float | None = None
 
-    def run(self) -> int:
+    def run_services(self) -> int:
         """Run to the end and return the exit code."""
-        heeded = {signal.SIGCHLD, *_STOPPING, *_HANDED_ON}
-        signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
-        self._due = [(0.0, service) for service in self.services]
+        handled_signals = {signal.SIGCHLD, *_STOP_SIGNALS, *_FORWARDED_SIGNALS}
+        # Blocked and waited for: a handler could run between a check and the wait, and its signal be missed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, handled_signals)
+        self._due_services = [(0.0, service) for service in self.services]
         while True:
             self._start_due()
-            if self._code is not None or self._asked_by is not None:
+            if self._main_exit_code is not None or self._stop_signal is not None:
                 self._stop_all()
-                if not self._running:
+                if not self._running_services:
                     return self._exit_code()
-            caught = signal.sigtimedwait(heeded, self._patience_s())
-            if caught is not None and caught.si_signo != signal.SIGCHLD:
-                self._heed(caught.si_signo)
-            self._reap()
+            caught_signal = signal.sigtimedwait(handled_signals, self._wait_timeout_s())
+            if caught_signal is not None and caught_signal.si_signo != signal.SIGCHLD:
+                self._handle_signal(caught_signal.si_signo)
+            self._reap_children()
 
     def _start_due(self) -> None:
-        if self._code is not None or self._asked_by is not None:
-            self._due.clear()
+        if self._main_exit_code is not None or self._stop_signal is not None:
+            self._due_services.clear()
             return
         now_s = time.monotonic()
-        ready = [(at, service) for at, service in self._due if at <= now_s and _answers(service.waits_for)]
-        for item in ready:
-            self._due.remove(item)
-            self._start(item[1])
+        ready_services = [
+            (due_at_s, service)
+            for due_at_s, service in self._due_services
+            if due_at_s <= now_s and _takes_connections(service.waits_for)
+        ]
+        for due_service in ready_services:
+            self._due_services.remove(due_service)
+            self._start_service(due_service[1])
 
-    def _start(self, service: Service) -> None:
+    def _start_service(self, service: ContainerService) -> None:
         try:
-            process = subprocess.Popen(
+            service_process = subprocess.Popen(
                 service.argv,
                 env=dict(self.environ),
+                # A session of its own, so that Ctrl-C in a terminal reaches a service only through us.
                 start_new_session=not _has_terminal(),
-                preexec_fn=_unblock,  # noqa: PLW1509 - this process has one thread
+                preexec_fn=_unblock_signals,  # noqa: PLW1509 - this process has one thread
             )
         except OSError as error:
-            self.tell(f"{service.argv[0]} cannot be started: {error.strerror}.")
-            self._code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            self.report(f"{service.argv[0]} cannot be started: {error.strerror}.")
+            self._main_exit_code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             return
         # It is waited for here, together with every orphan; Popen must not do so too when it is collected.
-        process.returncode = 0
-        self._running[process.pid] = service
+        service_process.returncode = 0
+        self._running_services[service_process.pid] = service
 
-    def _heed(self, number: int) -> None:
-        if number in _STOPPING and self._asked_by is None:
-            self._asked_by = number
-        self._send(signal.Signals(number))
+    def _handle_signal(self, signal_number: int) -> None:
+        if signal_number in _STOP_SIGNALS and self._stop_signal is None:
+            self._stop_signal = signal_number
+        self._send_signal(signal.Signals(signal_number))
 
     def _stop_all(self) -> None:
         now_s = time.monotonic()
         if self._deadline_s is None:
             self._deadline_s = now_s + self.grace_s
-            if self._asked_by is None:
-                self._send(signal.SIGTERM)
+            if self._stop_signal is None:
+                self._send_signal(signal.SIGTERM)
         elif now_s >= self._deadline_s:
-            self._send(signal.SIGKILL)
+            self._send_signal(signal.SIGKILL)
 
-    def _send(self, number: signal.Signals) -> None:
-        for pid in list(self._running):
+    def _send_signal(self, signal_number: signal.Signals) -> None:
+        for process_id in list(self._running_services):
             try:
-                os.kill(pid, number)
+                os.kill(process_id, signal_number)
             except ProcessLookupError:
                 continue
 
-    def _reap(self) -> None:
+    def _reap_children(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                # Any child: the kernel gives us the orphans of all services too.
+                process_id, wait_status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if process_id == 0:
                 return
-            service = self._running.pop(pid, None)
+            service = self._running_services.pop(process_id, None)
             if service is not None:
-                self._ended(service, os.waitstatus_to_exitcode(status))
+                self._note_exit(service, os.waitstatus_to_exitcode(wait_status))
 
-    def _ended(self, service: Service, code: int) -> None:
+    def _note_exit(self, service: ContainerService, exit_code: int) -> None:
         if service.main:
-            self._code = self._code if self._code is not None else (128 - code if code < 0 else code)
-        elif self._code is None and self._asked_by is None:
-            self.tell(f"{service.name} ended with {code}; it is started again.")
-            self._due.append((time.monotonic() + RESTART_AFTER_S, service))
+            self._main_exit_code = (
+                self._main_exit_code
+                if self._main_exit_code is not None
+                else (128 - exit_code if exit_code < 0 else exit_code)
+            )
+        elif self._main_exit_code is None and self._stop_signal is None:
+            self.report(f"{service.name} exited with code {exit_code}; it will be started again.")
+            self._due_services.append((time.monotonic() + RESTART_AFTER_S, service))
 
-    def _patience_s(self) -> float:
+    def _wait_timeout_s(self) -> float:
         if self._deadline_s is not None:
+            # Wake up for the deadline, and once a second to kill what ignored SIGTERM.
             return min(1.0, max(0.01, self._deadline_s - time.monotonic()))
-        return 0.25 if self._due else 3600.0
+        # A port that a service waits for is polled.
+        return 0.25 if self._due_services else 3600.0
 
     def _exit_code(self) -> int:
-        if self._code is not None:
-            return self._code
-        return 128 + (self._asked_by or 0)
+        if self._main_exit_code is not None:
+            return self._main_exit_code
+        return 128 + (self._stop_signal or 0)
 
 
-def _unblock() -> None:
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
 
 def _has_terminal() -> bool:
-    """A shell on a terminal needs to stay in the terminal's session."""
+    """Return whether we have a terminal: a shell on it must stay in its session."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _answers(port: int | None) -> bool:
-    if port is None:
+def _takes_connections(port_number: int | None) -> bool:
+    if port_number is None:
         return True
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as probe_socket:
+        probe_socket.settimeout(0.2)
+        return probe_socket.connect_ex(("127.0.0.1", port_number)) == 0

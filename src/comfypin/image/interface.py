@@ -1,4 +1,4 @@
-"""What builds and pushes images: the seam, and the values that cross it."""
+"""The seam to programs that build and push images, and the values that cross it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 Bake: TypeAlias = Literal["env", "env+models", "nothing"]
-Hear: TypeAlias = Callable[[str], None]
+Report: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """One image to build from a context that lies in a folder.
+    """Describes one image to build from a context folder.
 
-    `secrets` are builders' own words (`id=ca,src=/path`, `id=HF_TOKEN,env=HF_TOKEN`): they never enter a layer.
+    `secrets` are in the builders' own syntax (`id=ca,src=/path`, `id=HF_TOKEN,env=HF_TOKEN`): they never enter a layer.
     """
 
     context: Path
@@ -26,8 +26,10 @@ class BuildRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """An image on this machine: its id, its layers' digests from the base up, its size in bytes, its labels."""
+class BuiltImage:
+    """Describes an image on this machine: its id, its layers' digests from the base up, its size in bytes, its
+    labels.
+    """
 
     image_id: str
     layers: tuple[str, ...]
@@ -40,36 +42,41 @@ class ContainerBuilder(Protocol):
 
     @property
     def name(self) -> str:
-        """How people call it."""
+        """Return the builder's name for people."""
 
-    def build(self, request: BuildRequest, hear: Hear) -> Built:
-        """Build, telling every line. Raises `BuildFailed`."""
+    def build(self, request: BuildRequest, report: Report) -> BuiltImage:
+        """Build, reporting every line of output. Raises `BuildFailed`."""
 
-    def inspect(self, tag: str) -> Built:
-        """What is on this machine under a tag. Raises `NoSuchImage`."""
+    def inspect(self, image_tag: str) -> BuiltImage:
+        """Return the image that has a tag on this machine. Raises `NoSuchImage`."""
 
     def free_bytes(self) -> int | None:
-        """The room where images are built, None where that is not on this machine."""
+        """Return the free space where images are built, or None if that is not on this machine."""
 
-    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+    def push(self, image_tag: str, reference: str, credentials: Path | None, report: Report) -> str:
         """Push an image under a reference and return its digest; once, without trying again.
 
         `credentials` is a folder with a `config.json` as docker writes it. Raises `NoSuchImage`, `PushFailed`.
         """
 
-    def save(self, tag: str, archive: Path) -> None:
+    def save(self, image_tag: str, archive_path: Path) -> None:
         """Write an image to a file, as `docker save` does. Raises `NoSuchImage`."""
 
 
-def request_words(request: BuildRequest) -> list[str]:
-    """The flags of a build that docker, buildah and podman share."""
-    options = {"--platform": request.platform, "--network": request.network}
-    words = [word for flag, value in options.items() if value is not None for word in (flag, value)]
-    words += ["--no-cache"] if request.fresh else []
-    for tag in request.tags:
-        words += ["--tag", tag]
-    for name, value in request.arguments.items():
-        words += ["--build-arg", f"{name}={value}"]
-    for secret in request.secrets:
-        words += ["--secret", secret]
-    return words
+def request_arguments(request: BuildRequest) -> list[str]:
+    """Return the flags of a build that docker, buildah and podman share."""
+    flag_values = {"--platform": request.platform, "--network": request.network}
+    build_arguments = [
+        argument
+        for flag_name, flag_value in flag_values.items()
+        if flag_value is not None
+        for argument in (flag_name, flag_value)
+    ]
+    build_arguments += ["--no-cache"] if request.fresh else []
+    for image_tag in request.tags:
+        build_arguments += ["--tag", image_tag]
+    for argument_name, flag_value in request.arguments.items():
+        build_arguments += ["--build-arg", f"{argument_name}={flag_value}"]
+    for build_secret in request.secrets:
+        build_arguments += ["--secret", build_secret]
+    return build_arguments

@@ -1,4 +1,4 @@
-"""comfypin's own part of every image: its Dockerfile, its dependencies by sha256, and itself as a wheel."""
+"""Collects comfypin's own part of every image: its Dockerfile, its dependencies by sha256, and itself as a wheel."""
 
 import shutil
 from collections.abc import Callable
@@ -6,13 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from comfypin import __version__
-from comfypin.image.context import Context, OwnFiles
+from comfypin.image.context import BuildContext, OwnFiles
 from comfypin.image.errors import OwnFilesMissing
-from comfypin.tools.uv import uv
+from comfypin.tools.uv import run_uv
 
 # What comes with our dependencies for their command lines and extras, a third of their size: RunPod's SDK asks for
 # fastapi[all] and its own console.
-UNUSED = frozenset(
+UNUSED_PACKAGES = frozenset(
     (
         *("colorama", "sentry-sdk", "uvloop", "dnspython"),
         *(
@@ -30,74 +30,87 @@ UNUSED = frozenset(
 )
 
 
-def own_files(scratch: Path) -> OwnFiles:
-    """From a checkout, else from the installed package; a wheel of a checkout goes to the scratch folder.
+def collect_own_files(temporary_folder: Path) -> OwnFiles:
+    """Collect the files from a checkout, else from the installed package; builds a wheel of a checkout.
 
     Raises `OwnFilesMissing`.
     """
-    checkout = Path(__file__).resolve().parents[3]
-    is_checkout = (checkout / "docker" / "Dockerfile").is_file() and (checkout / "pyproject.toml").is_file()
-    project = checkout if is_checkout else Path(str(files("comfypin"))) / "data" / "project"
-    docker = project / "docker"
-    if not (docker / "Dockerfile").is_file():
-        raise OwnFilesMissing(what="its Dockerfile", reason=f"{docker} does not hold it")
-    requirements = _requirements(project, scratch)
+    # src/comfypin/image/own_files.py
+    checkout_folder = Path(__file__).resolve().parents[3]
+    is_checkout = (checkout_folder / "docker" / "Dockerfile").is_file() and (
+        checkout_folder / "pyproject.toml"
+    ).is_file()
+    project_folder = checkout_folder if is_checkout else Path(str(files("comfypin"))) / "data" / "project"
+    docker_folder = project_folder / "docker"
+    if not (docker_folder / "Dockerfile").is_file():
+        raise OwnFilesMissing(what="its Dockerfile", reason=f"it is not in {docker_folder}")
+    requirements = _export_requirements(project_folder, temporary_folder)
     return OwnFiles(
-        dockerfile=(docker / "Dockerfile").read_text(encoding="utf-8"),
-        steps={path.name: path.read_bytes() for path in sorted((docker / "steps").iterdir()) if path.is_file()},
-        requirements=chosen(requirements, lambda name: name not in UNUSED),
-        installer=chosen(requirements, lambda name: name == "uv"),
+        dockerfile=(docker_folder / "Dockerfile").read_text(encoding="utf-8"),
+        steps={
+            file_path.name: file_path.read_bytes()
+            for file_path in sorted((docker_folder / "steps").iterdir())
+            if file_path.is_file()
+        },
+        requirements=choose_requirements(requirements, lambda file_name: file_name not in UNUSED_PACKAGES),
+        installer=choose_requirements(requirements, lambda file_name: file_name == "uv"),
         version=__version__,
-        wheel=_wheel(checkout, scratch) if is_checkout else None,
+        wheel=_build_wheel(checkout_folder, temporary_folder) if is_checkout else None,
     )
 
 
-def write_context(context: Context, folder: Path) -> None:
+def write_context(build_context: BuildContext, target_folder: Path) -> None:
     """Write a context into an empty folder."""
-    for name, data in context.files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        path.chmod(0o644)
-    for name, source in context.copies.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
+    for file_name, content in build_context.files.items():
+        file_path = target_folder / file_name
+        file_path.parent.mkdir(parents=True, exist_ok=True)
+        file_path.write_bytes(content)
+        # The umask of this machine must not change a layer.
+        file_path.chmod(0o644)
+    for file_name, source_path in build_context.copies.items():
+        target_path = target_folder / file_name
+        target_path.parent.mkdir(parents=True, exist_ok=True)
+        if source_path.is_dir():
+            shutil.copytree(source_path, target_path, dirs_exist_ok=True)
         else:
-            shutil.copyfile(source, target)
+            shutil.copyfile(source_path, target_path)
 
 
-def _requirements(project: Path, scratch: Path) -> str:
-    """All dependencies as uv.lock pins them, every extra with them."""
+def _export_requirements(project_folder: Path, temporary_folder: Path) -> str:
+    """Return all dependencies as uv.lock pins them, with every extra."""
     # uv wants a project it may write beside; an installed package may lie on a read-only disk.
-    folder = scratch / "project"
-    folder.mkdir(parents=True)
-    for name in ("pyproject.toml", "uv.lock"):
-        shutil.copyfile(project / name, folder / name)
-    words = ["export", "--frozen", "--no-emit-project", "--extra", "all", "--no-header", "--no-annotate"]
-    done = uv([*words, "--quiet", "--format", "requirements-txt", "--project", folder], cwd=folder, offline=True)
-    if done.exit_code:
-        raise OwnFilesMissing(what="its dependencies", reason=done.complaint)
-    return done.stdout.decode()
+    target_folder = temporary_folder / "project"
+    target_folder.mkdir(parents=True)
+    for file_name in ("pyproject.toml", "uv.lock"):
+        shutil.copyfile(project_folder / file_name, target_folder / file_name)
+    # Frozen: uv.lock as it was released, without asking any index.
+    arguments = ["export", "--frozen", "--no-emit-project", "--extra", "all", "--no-header", "--no-annotate"]
+    finished = run_uv(
+        [*arguments, "--quiet", "--format", "requirements-txt", "--project", target_folder],
+        cwd=target_folder,
+        offline=True,
+    )
+    if finished.exit_code:
+        raise OwnFilesMissing(what="its dependencies", reason=finished.error_summary)
+    return finished.stdout.decode()
 
 
-def chosen(requirements: str, wanted: Callable[[str], bool]) -> bytes:
-    """The wanted packages of a requirements file; each begins its own line, its hashes follow indented (pure)."""
-    kept: list[str] = []
-    keeping = True
-    for line in requirements.splitlines(keepends=True):
-        if not line[:1].isspace():
-            keeping = wanted(line.partition("==")[0].strip().lower())
-        if keeping:
-            kept.append(line)
-    return "".join(kept).encode()
+def choose_requirements(requirements: str, is_wanted: Callable[[str], bool]) -> bytes:
+    """Return the wanted packages of a requirements file; hashes follow their package's line, indented (pure)."""
+    kept_lines: list[str] = []
+    is_kept = True
+    for requirement_line in requirements.splitlines(keepends=True):
+        if not requirement_line[:1].isspace():
+            is_kept = is_wanted(requirement_line.partition("==")[0].strip().lower())
+        if is_kept:
+            kept_lines.append(requirement_line)
+    return "".join(kept_lines).encode()
 
 
-def _wheel(checkout: Path, scratch: Path) -> Path:
-    out = scratch / "wheel"
-    done = uv(["build", "--quiet", "--wheel", "--out-dir", out, checkout], cwd=checkout)
-    wheels = sorted(out.glob("comfypin-*.whl"))
-    if done.exit_code or not wheels:
-        raise OwnFilesMissing(what="a wheel of itself", reason=done.complaint)
-    return wheels[-1]
+def _build_wheel(checkout_folder: Path, temporary_folder: Path) -> Path:
+    output_folder = temporary_folder / "wheel"
+    finished = run_uv(["build", "--quiet", "--wheel", "--out-dir", output_folder, checkout_folder], cwd=checkout_folder)
+    built_wheels = sorted(output_folder.glob("comfypin-*.whl"))
+    if finished.exit_code or not built_wheels:
+        raise OwnFilesMissing(what="a wheel of itself", reason=finished.error_summary)
+    return built_wheels[-1]

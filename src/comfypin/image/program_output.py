@@ -1,4 +1,4 @@
-"""Programs that talk while they work: every line is told, and the last ones are kept for the error."""
+"""Runs programs that print while they work: reports every line, and keeps the last ones for an error."""
 
 import os
 import subprocess
@@ -7,46 +7,54 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.image.interface import Hear
+from comfypin.image.interface import Report
 
+# Enough for the failing step of a Dockerfile with its command.
 KEPT_LINES = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
-    """How a program ended, and the last it said."""
+class ProgramOutput:
+    """Holds a program's exit code and the last lines of its output."""
 
     exit_code: int
-    last: tuple[str, ...]
+    last_lines: tuple[str, ...]
 
     @property
-    def log(self) -> str:
-        """The last lines that are not empty."""
-        return "\n".join(f"  {line}" for line in self.last if line.strip())
+    def log_text(self) -> str:
+        """Return the last lines that are not empty, indented."""
+        return "\n".join(f"  {output_line}" for output_line in self.last_lines if output_line.strip())
 
     @property
-    def complaint(self) -> str:
-        """The last thing it said, as one line."""
-        return " / ".join(line.strip() for line in self.last[-3:] if line.strip())[-600:] or f"exit {self.exit_code}"
+    def error_summary(self) -> str:
+        """Return the last lines as one line."""
+        return (
+            " / ".join(output_line.strip() for output_line in self.last_lines[-3:] if output_line.strip())[-600:]
+            or f"exit {self.exit_code}"
+        )
 
 
-def speak(command: Sequence[str | Path], hear: Hear, *, env: Mapping[str, str] | None = None) -> Spoken:
-    """Run a program to its end and tell its lines, stdout and stderr as one."""
-    last: deque[str] = deque(maxlen=KEPT_LINES)
+def run_and_report(
+    command: Sequence[str | Path], report: Report, *, env: Mapping[str, str] | None = None
+) -> ProgramOutput:
+    """Run a program to its end and report its lines, stdout and stderr together."""
+    last_lines: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(
-        [str(word) for word in command],
+        [str(argument) for argument in command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        # Together, because their order tells which command failed.
         stderr=subprocess.STDOUT,
         env={**os.environ, **env} if env else None,
-    ) as process:
-        assert process.stdout is not None
+    ) as child_process:
+        assert child_process.stdout is not None
         try:
-            for raw in process.stdout:
-                line = raw.decode(errors="replace").rstrip()
-                last.append(line)
-                hear(line)
+            for raw_line in child_process.stdout:
+                output_line = raw_line.decode(errors="replace").rstrip()
+                last_lines.append(output_line)
+                report(output_line)
+        # Ctrl-C too: a build that goes on would hold the builder's lock.
         except BaseException:
-            process.terminate()
+            child_process.terminate()
             raise
-    return Spoken(exit_code=process.returncode, last=tuple(last))
+    return ProgramOutput(exit_code=child_process.returncode, last_lines=tuple(last_lines))

@@ -1,6 +1,6 @@
-"""One repository of a registry, spoken to directly: manifests and small blobs.
+"""Talks to one repository of a registry: manifests and small blobs.
 
-Shapes: https://github.com/opencontainers/distribution-spec/blob/main/spec.md; logging in:
+Requests: https://github.com/opencontainers/distribution-spec/blob/main/spec.md; logging in:
 https://distribution.github.io/distribution/spec/auth/token/
 """
 
@@ -20,16 +20,17 @@ from comfypin.http.patient import TRANSIENT_STATUSES, is_transient
 from comfypin.http.proxies import Proxies
 from comfypin.http.sockets import tls_context
 from comfypin.image.errors import AttachFailed, LoginRefused
-from comfypin.image.image_names import is_local, path_of, registry_of
-from comfypin.image.registry_login import Credential, advice
+from comfypin.image.image_names import is_local_registry, registry_host, repository_path
+from comfypin.image.registry_login import Credential, login_advice
 from comfypin.retry import Retry, RetryPolicy, parse_retry_after
 
 MANIFEST, INDEX = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _ACCEPTED = ", ".join((MANIFEST, INDEX, _DOCKER_MANIFEST, _DOCKER_LIST))
+# The specification asks registries to accept manifests of 4 MiB; a much larger answer is something else.
 _MAX_BYTES = 16 << 20
-_WORDS = re.compile(r'(\w+)="([^"]*)"')
+_CHALLENGE_WORDS = re.compile(r'(\w+)="([^"]*)"')
 # A registry's limits count in windows of minutes; an upload waits for one, not for the next day's.
 REGISTRY_RETRIES = RetryPolicy(retries=5, base_s=0.5, longest_s=20.0, longest_asked_s=120.0)
 _REQUEST_S = 180.0
@@ -38,37 +39,37 @@ _CERTIFICATES = Path("/etc/docker/certs.d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """A manifest as the registry has it."""
+class ImageManifest:
+    """Holds a manifest as the registry has it."""
 
     media_type: str
     data: bytes
 
     @property
     def digest(self) -> str:
-        """Its name by content."""
-        return sha256_of(self.data)
+        """Return the digest of its content."""
+        return sha256_digest(self.data)
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _RegistryResponse:
     status: int
     headers: Mapping[str, str]
     data: bytes
 
 
-class _Busy(HttpError):
-    """An answer that another one may follow."""
+class _RegistryBusy(HttpError):
+    """Carries a response after which another try may succeed."""
 
-    def __init__(self, answer: _Answer) -> None:
-        super().__init__(f"HTTP {answer.status}")
-        self.answer = answer
-        self.retry_after_s = parse_retry_after(answer.headers.get("Retry-After"))
+    def __init__(self, response: _RegistryResponse) -> None:
+        super().__init__(f"HTTP {response.status}")
+        self.response = response
+        self.retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
 
 
 @dataclass(slots=True, kw_only=True)
-class Repository:
-    """The repository of a reference. Every method raises `LoginRefused` and `AttachFailed`."""
+class ImageRepository:
+    """Reads and writes the repository of a reference. Every method raises `LoginRefused` and `AttachFailed`."""
 
     reference: str
     credential: Credential | None = None
@@ -79,127 +80,152 @@ class Repository:
     _client: HttpClient = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        host = registry_of(self.reference)
-        served_by = "registry-1.docker.io" if host == "docker.io" else host
-        authorities = tuple(sorted((_CERTIFICATES / host).glob("*.crt")))
-        transport = Transport(proxies=self.proxies, tls=lambda: tls_context(authorities), timeout_s=60.0)
+        registry_name = registry_host(self.reference)
+        served_by = "registry-1.docker.io" if registry_name == "docker.io" else registry_name
+        authority_files = tuple(sorted((_CERTIFICATES / registry_name).glob("*.crt")))
+        transport = Transport(proxies=self.proxies, tls=lambda: tls_context(authority_files), timeout_s=60.0)
         self._client = HttpClient(transport=transport)
         # As docker does: a registry on this machine itself may speak plain HTTP.
-        self._origin = f"{'http' if is_local(self.reference) else 'https'}://{served_by}"
+        self._origin = f"{'http' if is_local_registry(self.reference) else 'https'}://{served_by}"
 
-    def manifest(self, name: str) -> Manifest | None:
-        """The manifest under a tag or digest; None where there is none."""
-        answer = self._ask("GET", f"manifests/{name}", headers={"Accept": _ACCEPTED}, allowed=(200, 404))
-        if answer.status == 404:
+    def read_manifest(self, manifest_name: str) -> ImageManifest | None:
+        """Return the manifest under a tag or digest, or None if there is none."""
+        response = self._request_allowed(
+            "GET", f"manifests/{manifest_name}", headers={"Accept": _ACCEPTED}, allowed=(200, 404)
+        )
+        if response.status == 404:
             return None
-        media_type = answer.headers.get("Content-Type", MANIFEST).partition(";")[0]
-        return Manifest(media_type=media_type, data=answer.data)
+        media_type = response.headers.get("Content-Type", MANIFEST).partition(";")[0]
+        return ImageManifest(media_type=media_type, data=response.data)
 
-    def put_manifest(self, name: str, manifest: Manifest) -> Mapping[str, str]:
-        """Store a manifest under a tag or its digest; the answer's headers."""
+    def put_manifest(self, manifest_name: str, manifest: ImageManifest) -> Mapping[str, str]:
+        """Store a manifest under a tag or its digest; return the response's headers."""
         headers = {"Content-Type": manifest.media_type}
-        return self._ask("PUT", f"manifests/{name}", headers=headers, body=manifest.data, allowed=(201,)).headers
+        return self._request_allowed(
+            "PUT", f"manifests/{manifest_name}", headers=headers, body=manifest.data, allowed=(201,)
+        ).headers
 
-    def put_blob(self, data: bytes) -> str:
-        """Store a small blob, if it is not there yet; its digest."""
-        digest = sha256_of(data)
-        if self._ask("HEAD", f"blobs/{digest}", allowed=(200, 404)).status == 404:
-            begun = self._ask("POST", "blobs/uploads/", allowed=(202,))
-            place = urllib.parse.urljoin(f"{self._origin}/", begun.headers.get("Location", ""))
-            where = f"{place}{'&' if '?' in place else '?'}digest={urllib.parse.quote(digest)}"
-            self._ask("PUT", where, headers={"Content-Type": "application/octet-stream"}, body=data, allowed=(201,))
-        return digest
+    def put_blob(self, content: bytes) -> str:
+        """Store a small blob unless it is there already; return its digest."""
+        content_digest = sha256_digest(content)
+        if self._request_allowed("HEAD", f"blobs/{content_digest}", allowed=(200, 404)).status == 404:
+            # Two steps, because not every registry accepts a blob in one POST.
+            upload_started = self._request_allowed("POST", "blobs/uploads/", allowed=(202,))
+            upload_url = urllib.parse.urljoin(f"{self._origin}/", upload_started.headers.get("Location", ""))
+            # The Location may have a query of its own.
+            blob_url = f"{upload_url}{'&' if '?' in upload_url else '?'}digest={urllib.parse.quote(content_digest)}"
+            self._request_allowed(
+                "PUT", blob_url, headers={"Content-Type": "application/octet-stream"}, body=content, allowed=(201,)
+            )
+        return content_digest
 
-    def _ask(
+    def _request_allowed(
         self,
         method: str,
-        path: str,
+        resource_path: str,
         *,
         allowed: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> _Answer:
-        url = path if "://" in path else f"{self._origin}/v2/{path_of(self.reference)}/{path}"
-        answer = self._send(method, url, headers or {}, body)
-        if answer.status == 401 and self._is_own(url):
-            self._authorization = self._log_in(answer.headers.get("WWW-Authenticate", ""))
-            answer = self._send(method, url, headers or {}, body)
-        if answer.status in {401, 403}:
-            raise self._refused()
-        if answer.status not in allowed:
-            raise AttachFailed(reference=self.reference, reason=_said(answer))
-        return answer
+    ) -> _RegistryResponse:
+        request_url = (
+            resource_path
+            if "://" in resource_path
+            else f"{self._origin}/v2/{repository_path(self.reference)}/{resource_path}"
+        )
+        response = self._send_authorized(method, request_url, headers or {}, body)
+        # Tokens expire, so the login is done when the registry asks, not ahead of time.
+        if response.status == 401 and self._is_own_url(request_url):
+            self._authorization = self._log_in(response.headers.get("WWW-Authenticate", ""))
+            response = self._send_authorized(method, request_url, headers or {}, body)
+        if response.status in {401, 403}:
+            raise self._login_refused()
+        if response.status not in allowed:
+            raise AttachFailed(reference=self.reference, reason=_describe_response(response))
+        return response
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> _Answer:
+    def _send_authorized(
+        self, method: str, request_url: str, headers: Mapping[str, str], request_body: bytes | None
+    ) -> _RegistryResponse:
         # What takes the bytes may be another host, which the login is not for.
-        own = {"Authorization": self._authorization} if self._authorization and self._is_own(url) else {}
+        login_headers = (
+            {"Authorization": self._authorization} if self._authorization and self._is_own_url(request_url) else {}
+        )
         try:
-            return self._asked(method, url, {**headers, **own}, body)
+            return self._request_with_retries(method, request_url, {**headers, **login_headers}, request_body)
         except HttpError as error:
             raise AttachFailed(reference=self.reference, reason=error.reason) from error
 
-    def _is_own(self, url: str) -> bool:
-        return url.startswith(f"{self._origin}/")
+    def _is_own_url(self, request_url: str) -> bool:
+        return request_url.startswith(f"{self._origin}/")
 
-    def _asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> _Answer:
-        """Return the answer, which is the last one where the registry stays busy. Raises `HttpError`."""
+    def _request_with_retries(
+        self, method: str, request_url: str, headers: Mapping[str, str], request_body: bytes | None
+    ) -> _RegistryResponse:
+        """Return the response, the last one if the registry stays busy. Raises `HttpError`."""
 
-        def ask() -> _Answer:
+        def request_once() -> _RegistryResponse:
             response = self._client.request(
-                method, url, headers=headers, body=body, max_redirects=3, deadline=Deadline(_REQUEST_S)
+                method, request_url, headers=headers, body=request_body, max_redirects=3, deadline=Deadline(_REQUEST_S)
             )
-            data = response.body(_MAX_BYTES + 1)
-            if len(data) > _MAX_BYTES:
-                raise HttpError("its answer is larger than a manifest may be", is_transient=False)
-            answer = _Answer(response.status, response.headers, data)
+            content = response.body(_MAX_BYTES + 1)
+            if len(content) > _MAX_BYTES:
+                raise HttpError("its response is too large for a manifest", is_transient=False)
+            answer = _RegistryResponse(response.status, response.headers, content)
             if answer.status in TRANSIENT_STATUSES:
-                raise _Busy(answer)
+                raise _RegistryBusy(answer)
             return answer
 
         try:
-            return Retry(policy=self.retry_policy, on=HttpError, when=is_transient).call(ask)
-        except _Busy as busy:
-            return busy.answer
+            return Retry(policy=self.retry_policy, on=HttpError, when=is_transient).call(request_once)
+        except _RegistryBusy as busy_error:
+            return busy_error.response
 
     def _log_in(self, challenge: str) -> str:
-        """What to send from here on: the credential itself, or the token that the registry's own realm gives for it."""
-        scheme = challenge.partition(" ")[0].lower()
-        basic = None
+        """Return the Authorization to send from here on: the credential, or the token that the realm gives for it."""
+        login_scheme = challenge.partition(" ")[0].lower()
+        basic_login = None
         if self.credential is not None:
-            pair = f"{self.credential.username}:{self.credential.password}".encode()
-            basic = f"Basic {base64.b64encode(pair).decode()}"
-        if scheme == "basic" and basic is not None:
-            return basic
-        words = dict(_WORDS.findall(challenge))
-        realm = words.get("realm", "")
-        if scheme != "bearer" or not (realm.startswith("https://") or self._origin.startswith("http://")):
-            raise self._refused()
-        scope = f"repository:{path_of(self.reference)}:pull,push"
-        query = urllib.parse.urlencode({"service": words.get("service", ""), "scope": scope})
+            user_and_password = f"{self.credential.username}:{self.credential.password}".encode()
+            basic_login = f"Basic {base64.b64encode(user_and_password).decode()}"
+        if login_scheme == "basic" and basic_login is not None:
+            return basic_login
+        challenge_words = dict(_CHALLENGE_WORDS.findall(challenge))
+        realm_url = challenge_words.get("realm", "")
+        # A realm over plain HTTP would get the password in the clear.
+        if login_scheme != "bearer" or not (realm_url.startswith("https://") or self._origin.startswith("http://")):
+            raise self._login_refused()
+        token_scope = f"repository:{repository_path(self.reference)}:pull,push"
+        query_text = urllib.parse.urlencode({"service": challenge_words.get("service", ""), "scope": token_scope})
         try:
-            answer = self._asked("GET", f"{realm}?{query}", {"Authorization": basic} if basic else {}, None)
-            said = json.loads(answer.data) if answer.status == 200 else {}
+            response = self._request_with_retries(
+                "GET", f"{realm_url}?{query_text}", {"Authorization": basic_login} if basic_login else {}, None
+            )
+            token_reply = json.loads(response.data) if response.status == 200 else {}
         except (HttpError, ValueError) as error:
-            raise AttachFailed(reference=self.reference, reason=f"its login {realm} fails ({error})") from error
-        token = said.get("token") or said.get("access_token") if isinstance(said, dict) else None
-        if answer.status >= 500:
-            raise AttachFailed(reference=self.reference, reason=f"its login {realm} fails: {_said(answer)}")
+            raise AttachFailed(reference=self.reference, reason=f"its login {realm_url} fails ({error})") from error
+        # Docker's specification says `token`, OAuth says `access_token`; registries send either.
+        token = token_reply.get("token") or token_reply.get("access_token") if isinstance(token_reply, dict) else None
+        if response.status >= 500:
+            raise AttachFailed(
+                reference=self.reference, reason=f"its login {realm_url} fails: {_describe_response(response)}"
+            )
         if not isinstance(token, str):
-            raise self._refused()
+            raise self._login_refused()
         return f"Bearer {token}"
 
-    def _refused(self) -> LoginRefused:
-        registry = registry_of(self.reference)
-        source = self.credential.source if self.credential is not None else advice(registry)
-        return LoginRefused(registry=registry, source=source)
+    def _login_refused(self) -> LoginRefused:
+        registry_name = registry_host(self.reference)
+        source = self.credential.source if self.credential is not None else login_advice(registry_name)
+        return LoginRefused(registry=registry_name, source=source)
 
 
-def sha256_of(data: bytes) -> str:
-    """Its name by content, as registries write it."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+def sha256_digest(content: bytes) -> str:
+    """Return the digest of some content, as registries write it."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _said(answer: _Answer) -> str:
-    """An answer that is an error, in one line."""
-    text = " ".join(answer.data[:400].decode(errors="replace").split())
-    return f"HTTP {answer.status}{f', {text}' if text else ''}"
+def _describe_response(response: _RegistryResponse) -> str:
+    """Return an error response as one line."""
+    response_text = " ".join(response.data[:400].decode(errors="replace").split())
+    return f"HTTP {response.status}{f', {response_text}' if response_text else ''}"

@@ -1,4 +1,4 @@
-"""Logging in to registries by the environment, and pushing with patience."""
+"""Logs in to registries with the environment's credentials, and pushes with retries."""
 
 import base64
 import json
@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.image.errors import LoginRefused, LoginUnreadable, PushFailed
-from comfypin.image.image_names import registry_of
-from comfypin.image.interface import ContainerBuilder, Hear
+from comfypin.image.image_names import registry_host
+from comfypin.image.interface import ContainerBuilder, Report
 from comfypin.retry import Retried, Retry, RetryPolicy
 from comfypin.temp_folders import temp_folder
 
+# Each try sends only layers that are missing, so a few are cheap.
 PUSH_RETRIES = RetryPolicy(retries=3, base_s=4.0)
+# Builders report a refused login only in words.
 _REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic auth|forbidden|\b40[13]\b", re.I)
 _GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
 _AMAZON = re.compile(r".*\.dkr\.ecr\..*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
@@ -32,37 +34,38 @@ VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Whom to log in as; `source` names the variable it came from, for words, never for logs of what it holds."""
+    """Holds a user and password; `source` names the variable it came from, for messages, never to log what it holds."""
 
     username: str
     password: str = field(repr=False)
     source: str
 
 
-def find_credential(registry: str, variables: Mapping[str, str]) -> Credential | None:
-    """The credential that the environment has for a registry; None: what docker's own configuration says.
+def find_credential(registry_name: str, variables: Mapping[str, str]) -> Credential | None:
+    """Return the environment's credential for a registry; None leaves it to docker's own configuration.
 
-    Raises `LoginUnreadable` if GOOGLE_APPLICATION_CREDENTIALS neither is nor names a key that a registry takes.
+    Raises `LoginUnreadable` if GOOGLE_APPLICATION_CREDENTIALS neither is nor names a key that a registry_name takes.
     """
     if "REGISTRY_PASSWORD" in variables:
         return Credential(
             variables.get("REGISTRY_USERNAME", "token"), variables["REGISTRY_PASSWORD"], "REGISTRY_PASSWORD"
         )
-    if registry == "ghcr.io":
-        for name in ("GHCR_TOKEN", "GITHUB_TOKEN"):
-            if name in variables:
-                return Credential(variables.get("GITHUB_ACTOR", "token"), variables[name], name)
-    elif registry == "docker.io":
+    if registry_name == "ghcr.io":
+        for variable_name in ("GHCR_TOKEN", "GITHUB_TOKEN"):
+            if variable_name in variables:
+                return Credential(variables.get("GITHUB_ACTOR", "token"), variables[variable_name], variable_name)
+    elif registry_name == "docker.io":
         if {"DOCKERHUB_USERNAME", "DOCKERHUB_TOKEN"} <= variables.keys():
             return Credential(variables["DOCKERHUB_USERNAME"], variables["DOCKERHUB_TOKEN"], "DOCKERHUB_TOKEN")
-    elif _GOOGLE.fullmatch(registry):
+    elif _GOOGLE.fullmatch(registry_name):
         if "GOOGLE_OAUTH_ACCESS_TOKEN" in variables:
-            token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
-            return Credential("oauth2accesstoken", token, "GOOGLE_OAUTH_ACCESS_TOKEN")
-        for name in (_KEY_AS_JSON, _KEY_VARIABLE):
-            if variables.get(name, "").strip():
-                return Credential("_json_key", _google_key(name, variables[name].strip()), name)
-    elif _AMAZON.fullmatch(registry):
+            access_token = variables["GOOGLE_OAUTH_ACCESS_TOKEN"]
+            return Credential("oauth2accesstoken", access_token, "GOOGLE_OAUTH_ACCESS_TOKEN")
+        for variable_name in (_KEY_AS_JSON, _KEY_VARIABLE):
+            if variables.get(variable_name, "").strip():
+            # https://cloud.google.com/artifact-registry/docs/docker/authentication#json-key
+                return Credential("_json_key", _google_key(variable_name, variables[variable_name].strip()), variable_name)
+    elif _AMAZON.fullmatch(registry_name):
         if "ECR_PASSWORD" in variables:
             return Credential("AWS", variables["ECR_PASSWORD"], "ECR_PASSWORD")
     elif {"HARBOR_USERNAME", "HARBOR_PASSWORD"} <= variables.keys():
@@ -76,9 +79,9 @@ def _google_key(variable: str, written: str) -> str:
     key = written
     if path is not None:
         try:
-            key = Path(path).read_text(encoding="utf-8")
+            key = Path( key_path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
+        read_error = getattr(error, "strerror", None) or "it is not text"
             raise LoginUnreadable(variable=variable, path=path, reason=f"cannot be read ({reason})") from error
     try:
         kind = json.loads(key).get("type", "service_account")
@@ -90,69 +93,75 @@ def _google_key(variable: str, written: str) -> str:
     return key
 
 
-def advice(registry: str) -> str:
-    """Which variable, or login, a registry wants."""
-    if registry == "ghcr.io":
-        return "nowhere: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
-    if registry == "docker.io":
-        return "nowhere: set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
-    if _GOOGLE.fullmatch(registry):
-        return "nowhere: set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
-    if _AMAZON.fullmatch(registry):
-        return "nowhere: set ECR_PASSWORD (aws ecr get-login-password)"
-    return f"nowhere: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry}"
+def login_advice(registry_name: str) -> str:
+    """Return which variable, or login, a registry expects."""
+    if registry_name == "ghcr.io":
+        return "no credential: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
+    if registry_name == "docker.io":
+        return "no credential: set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
+    if _GOOGLE.fullmatch(registry_name):
+        return "no credential: set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
+    if _AMAZON.fullmatch(registry_name):
+        return "no credential: set ECR_PASSWORD (aws ecr get-login-password)"
+    return f"no credential: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry_name}"
 
 
 @contextmanager
-def docker_config(registry: str, credential: Credential | None) -> Iterator[Path | None]:
-    """A folder with the one credential, as docker reads it, for as long as a push takes; never on a command line."""
+def write_docker_config(registry_name: str, credential: Credential | None) -> Iterator[Path | None]:
+    """Yield a folder with the credential as docker reads it, for the time of a push; never on a command line."""
     if credential is None:
         yield None
         return
-    host = "https://index.docker.io/v1/" if registry == "docker.io" else registry
-    pair = f"{credential.username}:{credential.password}"
-    config = {"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}
-    with temp_folder("login") as folder:
-        path = Path(folder, "config.json")
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(config), encoding="utf-8")
-        yield Path(folder)
+    # Docker Hub's key in this file, for historical reasons.
+    registry_key = "https://index.docker.io/v1/" if registry_name == "docker.io" else registry_name
+    user_and_password = f"{credential.username}:{credential.password}"
+    docker_config = {"auths": {registry_key: {"auth": base64.b64encode(user_and_password.encode()).decode()}}}
+    with temp_folder("login") as docker_folder:
+        config_path = Path(docker_folder, "config.json")
+        # The mode first, then the secret: never readable by others, not even for a moment.
+        config_path.touch(mode=0o600)
+        config_path.write_text(json.dumps(docker_config), encoding="utf-8")
+        yield Path(docker_folder)
 
 
-def push(
+def push_image(
     builder: ContainerBuilder,
-    tag: str,
+    image_tag: str,
     reference: str,
     *,
     credential: Credential | None,
-    hear: Hear,
+    report: Report,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Push and return the digest; tried again where the network, not the credential, is to blame.
+    """Push and return the digest; try again if the network, not the credential, is to blame.
 
     Raises `LoginRefused`, `PushFailed`, `NoSuchImage`.
     """
-    registry = registry_of(reference)
-    tries = 0
+    registry_name = registry_host(reference)
+    try_count = 0
 
     def push_once() -> str:
-        nonlocal tries
-        tries += 1
-        return builder.push(tag, reference, config, hear)
+        nonlocal try_count
+        try_count += 1
+        return builder.push(image_tag, reference, docker_folder, report)
 
-    def report(retried: Retried) -> None:
-        hear(f"push failed, trying again: {getattr(retried.error, 'reason', retried.error)}")
+    def report_retry(retried_push: Retried) -> None:
+        report(f"push failed, trying again: {getattr(retried_push.error, 'reason', retried_push.error)}")
 
-    with docker_config(registry, credential) as config:
+    with write_docker_config(registry_name, credential) as docker_folder:
         try:
-            retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_may_pass, report=report)
-            return retry.call(push_once, sleep=sleep)
+            push_retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_is_worth_retrying, report=report_retry)
+            return push_retry.call(push_once, sleep=sleep)
         except PushFailed as error:
-            if _may_pass(error):
-                raise PushFailed(reference=reference, reason=error.reason, tries=tries) from error
-            source = credential.source if credential is not None else f"docker's configuration, or {advice(registry)}"
-            raise LoginRefused(registry=registry, source=source) from error
+            if _is_worth_retrying(error):
+                raise PushFailed(reference=reference, reason=error.reason, tries=try_count) from error
+            credential_source = (
+                credential.source
+                if credential is not None
+                else f"docker's configuration, or {login_advice(registry_name)}"
+            )
+            raise LoginRefused(registry=registry_name, source=credential_source) from error
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_worth_retrying(error: Exception) -> bool:
     return not _REFUSED.search(str(error))

@@ -1,11 +1,11 @@
-"""Scanning and signing by the tools of that trade, where they are installed."""
+"""Scans images with trivy and signs them with cosign, if they are installed."""
 
 import shutil
 from pathlib import Path
 
 from comfypin.image.errors import ScanFailed, SignFailed, SupplyToolMissing
-from comfypin.image.interface import ContainerBuilder, Hear
-from comfypin.image.program_output import speak
+from comfypin.image.interface import ContainerBuilder, Report
+from comfypin.image.program_output import run_and_report
 from comfypin.lock.export import export
 from comfypin.lock.model import Lock
 from comfypin.temp_folders import temp_folder
@@ -15,34 +15,36 @@ _COSIGN = "https://docs.sigstore.dev/cosign"
 
 
 def require_tools(*, wants_scan: bool, wants_sign: bool) -> None:
-    """Raises `SupplyToolMissing` before anything is done."""
+    """Raise `SupplyToolMissing` if a requested tool is missing, before anything is done."""
     if wants_scan and shutil.which("trivy") is None:
         raise SupplyToolMissing(flag="--scan", tool="trivy", address=_TRIVY)
     if wants_sign and shutil.which("cosign") is None:
         raise SupplyToolMissing(flag="--sign", tool="cosign", address=_COSIGN)
 
 
-def scan(builder: ContainerBuilder, tag: str, hear: Hear) -> None:
-    """Look for known holes. Raises `ScanFailed` at one that is grave and has a fix."""
-    words = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
+def scan_image(builder: ContainerBuilder, image_tag: str, report: Report) -> None:
+    """Look for known vulnerabilities. Raises `ScanFailed` at a serious one that has a fix."""
+    # Only what has a fix: else no base image would ever pass.
+    command = ["trivy", "image", "--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--ignore-unfixed"]
     # As a file, because trivy does not see into the stores of all builders.
-    with temp_folder("scan") as scratch:
-        archive = Path(scratch, "image.tar")
-        builder.save(tag, archive)
-        spoken = speak([*words, "--input", archive], hear)
-    if spoken.exit_code:
-        raise ScanFailed(tag=tag, log=spoken.log)
+    with temp_folder("scan") as temporary_folder:
+        archive_path = Path(temporary_folder, "image.tar")
+        builder.save(image_tag, archive_path)
+        output = run_and_report([*command, "--input", archive_path], report)
+    if output.exit_code:
+        raise ScanFailed(tag=image_tag, _log=output.log_text)
 
 
-def sign(reference: str, lock: Lock, hear: Hear) -> None:
+def sign_image(reference: str, lock: Lock, report: Report) -> None:
     """Sign an image by digest, and attest its list of contents. Raises `SignFailed`."""
-    with temp_folder("sign") as scratch:
-        contents = Path(scratch, "contents.cdx.json")
-        contents.write_text(export(lock, "cyclonedx"), encoding="utf-8")
-        for words in (
+    with temp_folder("sign") as temporary_folder:
+        contents_path = Path(temporary_folder, "contents.cdx.json")
+        contents_path.write_text(export(lock, "cyclonedx"), encoding="utf-8")
+        for command in (
+            # By digest: a tag could be moved between the push and the signature.
             ["cosign", "sign", "--yes", reference],
-            ["cosign", "attest", "--yes", "--type", "cyclonedx", "--predicate", str(contents), reference],
+            ["cosign", "attest", "--yes", "--type", "cyclonedx", "--predicate", str(contents_path), reference],
         ):
-            spoken = speak(words, hear)
-            if spoken.exit_code:
-                raise SignFailed(reference=reference, reason=spoken.complaint)
+            output = run_and_report(command, report)
+            if output.exit_code:
+                raise SignFailed(reference=reference, reason=output.error_summary)

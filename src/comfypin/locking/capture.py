@@ -21,8 +21,8 @@ from comfypin.locking.node_registry import SCHEME
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import Question
 from comfypin.locking.sources import Places, node_pin, read_part
-from comfypin.tools.git_remote import Checkout, diff_of, read_checkout, tracked_files
-from comfypin.tools.process import run
+from comfypin.tools.git_remote import Checkout, diff_checkout, list_tracked_files, read_checkout
+from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment
 
 WORKERS = 8
@@ -122,7 +122,7 @@ def _repo_pin(what: str, checkout: Checkout, wishes: CaptureWishes, survey: _Sur
         survey.reasons.append(f"{what} has changes ({named}); commit them, or store them with --allow-dirty")
         return None
     if checkout.changed:
-        patch = diff_of(checkout) or None
+        patch = diff_checkout(checkout) or None
         survey.notes.append(f"{what} has changes in {len(checkout.changed)} files; the lock holds them as a diff")
     script = None
     if wishes.verify:
@@ -173,7 +173,7 @@ def _nodes(wishes: CaptureWishes, survey: _Survey, places: Places) -> None:
 
 
 def _tracked(folder: Path) -> frozenset[str]:
-    return tracked_files(folder) if (folder / ".git").exists() else frozenset()
+    return list_tracked_files(folder) if (folder / ".git").exists() else frozenset()
 
 
 def _is_node(entry: Path, own: set[str], wishes: CaptureWishes) -> bool:
@@ -238,14 +238,14 @@ def _installed(wishes: CaptureWishes, survey: _Survey) -> tuple[str, list[str]]:
     if interpreter is None:
         survey.reasons.append("there is no venv beside it (.venv, venv); name its interpreter with --venv")
         return "3.12", []
-    asked = run([interpreter, "-I", "-c", _LIST_PACKAGES], env=clean_environment(), timeout_s=120)
+    asked = run_program([interpreter, "-I", "-c", _LIST_PACKAGES], env=clean_environment(), timeout_s=120)
     if asked.exit_code:
-        survey.reasons.append(f"{interpreter} cannot say its packages: {asked.complaint}")
+        survey.reasons.append(f"{interpreter} cannot say its packages: {asked.error_summary}")
         return "3.12", []
     try:
-        facts = json.loads(asked.text.strip().rpartition("\n")[2])
+        facts = json.loads(asked.stdout_text.strip().rpartition("\n")[2])
     except ValueError:
-        survey.reasons.append(f"{interpreter} does not answer as Python does: {asked.text[:200]!r}")
+        survey.reasons.append(f"{interpreter} does not answer as Python does: {asked.stdout_text[:200]!r}")
         return "3.12", []
     lines: dict[str, str] = {}
     for package in facts["packages"]:

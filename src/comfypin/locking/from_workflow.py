@@ -191,7 +191,7 @@ def of_comfyui(path: str) -> bool:
 
 def _classes(spec: RepoSpec, places: Places, registers: Callable[[str], bool]) -> set[str]:
     commit = resolve_ref(spec.repo, spec.ref)
-    kept = places.commits.obtain(spec.repo, commit)
+    kept = places.commits.obtain_repository(spec.repo, commit)
     files = [entry for entry in list_tree(kept, commit) if entry.mode.startswith("100") and entry.path.endswith(".py")]
     names: set[str] = set()
     for _, data in read_blobs(kept, [file for file in files if registers(file.path)], spec.repo, commit):

@@ -15,7 +15,7 @@ from comfypin.lock.model import PackagePin
 from comfypin.lock.requirements import Need
 from comfypin.locking.errors import GitPackageUnpinnable
 from comfypin.temp_folders import temp_folder
-from comfypin.tools.download import download
+from comfypin.tools.download import download_file
 from comfypin.tools.errors import DownloadFailed
 
 # What a host calls the archive of a commit, for those that give the same bytes each time.
@@ -74,7 +74,7 @@ def _is_whole(url: str, proxies: Proxies | None) -> bool:
     with temp_folder("archive") as folder:
         path = Path(folder, "archive.tar.gz")
         try:
-            download(url, path, proxies=proxies)
+            download_file(url, path, proxies=proxies)
             with tarfile.open(path) as archive:
                 return not any(name.partition("/")[2] == ".gitmodules" for name in archive.getnames())
         except (DownloadFailed, OSError, tarfile.TarError):

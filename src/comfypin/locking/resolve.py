@@ -19,8 +19,8 @@ from comfypin.locking.git_archives import HOSTS, archives, instead, repository_o
 from comfypin.locking.pylock import PLATFORMS, Platform, file_name, read_pylock
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import UvFailed
-from comfypin.tools.process import Finished
-from comfypin.tools.uv import uv
+from comfypin.tools.process import FinishedProcess
+from comfypin.tools.uv import run_uv
 
 TRIO = ("torch", "torchvision", "torchaudio")
 _INDEX_FLAG = re.compile(r": (--(extra-)?index-url|--find-links|-i|-f)\b")
@@ -185,7 +185,7 @@ def _compile(
 
 def _run(
     files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str | None = None, *, patient: bool = True
-) -> tuple[Finished, str]:
+) -> tuple[FinishedProcess, str]:
     """Run `uv pip compile` on these files, and give what it said and the pylock.toml that it wrote."""
     with temp_folder("resolve") as name:
         folder = Path(name)
@@ -197,7 +197,7 @@ def _run(
         command = ["pip", "compile", "requirements.in", "--format", "pylock.toml", "-o", str(output)]
         command += ["--constraint", "constraints.txt"] if "constraints.txt" in files else []
         command += ["--override", "overrides.txt"] if "overrides.txt" in files else []
-        done = uv([*command, *arguments], cwd=folder, patient=patient)
+        done = run_uv([*command, *arguments], cwd=folder, patient=patient)
         return done, "" if done.exit_code else output.read_text()
 
 
@@ -271,9 +271,9 @@ def _preference(pin: PackagePin) -> str:
     return f'[[packages]]\nname = "{pin.name}"\nversion = "{pin.version}"\n{kind}\n'
 
 
-def _failure(done: Finished, question: Question, platform: Platform, backend: str | None) -> Exception:
+def _failure(done: FinishedProcess, question: Question, platform: Platform, backend: str | None) -> Exception:
     """What uv said, as the error that it is."""
-    said = done.stderr.rpartition("error: ")[2].strip() or done.complaint
+    said = done.stderr.rpartition("error: ")[2].strip() or done.error_summary
     text = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", said))
     if "No solution found" in said or "unsatisfiable" in said:
         explanation = text.removeprefix("No solution found when resolving dependencies").strip(" :")

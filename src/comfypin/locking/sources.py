@@ -16,8 +16,8 @@ from comfypin.lock.requirements import Needs, decoded, read_needs
 from comfypin.locking.errors import ArchiveUnreadable
 from comfypin.locking.node_registry import SCHEME, Registry
 from comfypin.locking.repository_refs import RepoSpec
-from comfypin.tools.download import download
-from comfypin.tools.git import Commits, list_tree, read_blobs, require_whole_files
+from comfypin.tools.download import download_file
+from comfypin.tools.git import CommitSource, list_tree, read_blobs, require_whole_files
 from comfypin.tools.git_remote import resolve_ref
 
 MAX_TEXT_BYTES = 4 << 20
@@ -28,7 +28,7 @@ WORKERS = 8
 class Places:
     """Where parts come from: git commits, the node registry, the folder that keeps its archives by digest."""
 
-    commits: Commits
+    commits: CommitSource
     registry: Registry
     archives: Path
     proxies: Proxies = field(default_factory=Proxies)
@@ -57,7 +57,7 @@ def read_part(spec: RepoSpec, *, origin: str, places: Places, dropped: frozenset
         spec = RepoSpec(repo=spec.repo, ref=found.version, folder=spec.name)
         return _read_archive(spec, found.archive, None, places=places, origin=origin, dropped=dropped)
     commit = resolve_ref(spec.repo, spec.ref)
-    kept = places.commits.obtain(spec.repo, commit)
+    kept = places.commits.obtain_repository(spec.repo, commit)
     require_whole_files(kept, spec.repo, commit)
     entries = {entry.path: entry for entry in list_tree(kept, commit) if entry.mode.startswith("100")}
 
@@ -91,7 +91,7 @@ def _read_archive(
     kept = places.archives / f"{known.hex}.zip" if known else None
     if kept is None or not kept.is_file():
         arriving = places.archives / f".tmp-{process_token()}.zip"
-        digest = download(url, arriving, (known,) if known else (), proxies=places.proxies)
+        digest = download_file(url, arriving, (known,) if known else (), proxies=places.proxies)
         kept = arriving.replace(places.archives / f"{digest.hex}.zip")
     digest = Digest.of_file(kept)
     try:

@@ -15,9 +15,9 @@ from comfypin.lock.model import Lock, PackagePin
 from comfypin.locking.errors import PackageUnbuildable
 from comfypin.locking.pylock import file_name
 from comfypin.locking.sources import Places
-from comfypin.tools.download import download
-from comfypin.tools.git import Commits, submodules, write_bundle
-from comfypin.tools.uv import uv
+from comfypin.tools.download import download_file
+from comfypin.tools.git import CommitSource, list_submodules, write_bundle
+from comfypin.tools.uv import run_uv
 from comfypin.tools.vendor_folder import VendorFolder
 
 WORKERS = 8
@@ -56,7 +56,7 @@ def vendor(lock: Lock, folder: VendorFolder, *, places: Places, tell: Callable[[
         there = list(pool.map(_Download.is_there, wanted))
         absent = [item for item, is_there in zip(wanted, there, strict=True) if not is_there]
         tell(f"{len(wanted)} packages and archives, {len(absent)} of them to download")
-        list(pool.map(lambda item: download(item.url, item.path, item.digests, proxies=places.proxies), absent))
+        list(pool.map(lambda item: download_file(item.url, item.path, item.digests, proxies=places.proxies), absent))
     built, fresh = _built(lock, folder, tell)
     bundles, made = _bundles(lock, folder, places.commits, tell)
     files = sorted({*(item.path for item in wanted), *built, *bundles})
@@ -83,13 +83,13 @@ def require_sources(lock: Lock) -> None:
 def _wheels(lock: Lock, folder: VendorFolder) -> Iterator[_Download]:
     for pin in {pin.url: pin for pin in lock.python.packages}.values():
         if pin.url and not pin.url.startswith("git+"):
-            yield _Download(path=folder.wheels / file_name(pin.url), url=pin.url, digests=pin.sha256)
+            yield _Download(path=folder.wheels_folder / file_name(pin.url), url=pin.url, digests=pin.sha256)
 
 
 def _archives(lock: Lock, folder: VendorFolder) -> Iterator[_Download]:
     for node in lock.custom_nodes:
         if node.archive and node.sha256:
-            yield _Download(path=folder.archive(node.sha256), url=node.archive, digests=(node.sha256,))
+            yield _Download(path=folder.archive_path(node.sha256), url=node.archive, digests=(node.sha256,))
 
 
 def _built(lock: Lock, folder: VendorFolder, tell: Callable[[str], None]) -> tuple[list[Path], int]:
@@ -102,7 +102,7 @@ def _built(lock: Lock, folder: VendorFolder, tell: Callable[[str], None]) -> tup
     for pin in {pin.url: pin for pin in lock.python.packages}.values():
         if not pin.url or pin.url.startswith("git+") or file_name(pin.url).endswith(".whl"):
             continue
-        known = [wheel for digest in pin.sha256 for wheel, _ in folder.built_of(digest)]
+        known = [wheel for digest in pin.sha256 for wheel, _ in folder.find_built_wheels(digest)]
         if not known and not _is_for_this_machine(lock, pin):
             tell(f"{pin.name} {pin.version} is for another kind of machine, which has to build it with a network")
         elif not known:
@@ -120,19 +120,23 @@ def _is_for_this_machine(lock: Lock, pin: PackagePin) -> bool:
 
 
 def _build(pin: PackagePin, folder: VendorFolder, python: str) -> Path:
-    source = folder.wheels / file_name(str(pin.url))
+    source = folder.wheels_folder / file_name(str(pin.url))
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.root) as scratch:
         minor = ".".join(python.split(".")[:2])
-        done = uv(["build", "--quiet", "--wheel", "--python", minor, "--out-dir", scratch, source], cwd=Path(scratch))
+        done = run_uv(
+            ["build", "--quiet", "--wheel", "--python", minor, "--out-dir", scratch, source], cwd=Path(scratch)
+        )
         wheels = list(Path(scratch).glob("*.whl"))
         if done.exit_code or len(wheels) != 1:
-            raise PackageUnbuildable(package=f"{pin.name} {pin.version}", python=minor, reason=done.complaint)
-        place = folder.place_of_built(Digest.of_file(source), Digest.of_file(wheels[0]))
+            raise PackageUnbuildable(package=f"{pin.name} {pin.version}", python=minor, reason=done.error_summary)
+        place = folder.built_folder(Digest.of_file(source), Digest.of_file(wheels[0]))
         place.mkdir(parents=True, exist_ok=True)
         return wheels[0].replace(place / wheels[0].name)
 
 
-def _bundles(lock: Lock, folder: VendorFolder, commits: Commits, tell: Callable[[str], None]) -> tuple[list[Path], int]:
+def _bundles(
+    lock: Lock, folder: VendorFolder, commits: CommitSource, tell: Callable[[str], None]
+) -> tuple[list[Path], int]:
     """A bundle for every commit, submodules too."""
     waiting = [(pin.repo, pin.commit) for pin in (lock.comfyui, *lock.custom_nodes) if pin and pin.repo and pin.commit]
     seen: set[str] = set()
@@ -143,12 +147,12 @@ def _bundles(lock: Lock, folder: VendorFolder, commits: Commits, tell: Callable[
         if commit in seen or not is_commit(commit):
             continue
         seen.add(commit)
-        path = folder.bundle(commit)
-        kept = commits.obtain(repo, commit)
+        path = folder.bundle_path(commit)
+        kept = commits.obtain_repository(repo, commit)
         if not path.is_file():
             tell(f"bundling {repo} at {commit[:12]}")
             write_bundle(kept, repo, commit, path)
             made += 1
         paths.append(path)
-        waiting += submodules(kept, repo, commit)
+        waiting += list_submodules(kept, repo, commit)
     return paths, made

@@ -1,4 +1,4 @@
-"""When a file is complete: right after its close, or once it has stayed the same for the settle time. Pure.
+"""Decides when a file is complete: right after its close, or once it stays unchanged for the settle time. Pure.
 
 Times are monotonic seconds, so that a jump of the wall clock changes nothing.
 """
@@ -16,70 +16,78 @@ AFTER_CLOSE_S = 0.02
 class _Candidate:
     due_s: float
     since_s: float
-    mark: Fingerprint | None
+    fingerprint: Fingerprint | None
     closed: bool
 
 
 @dataclass(slots=True)
-class Settling:
-    """Files that may be complete soon, and when to look at each of them next."""
+class Debouncer:
+    """Tracks files that may be complete soon, and when to look at each of them next."""
 
     settle_s: float
     _files: dict[str, _Candidate] = field(default_factory=dict)
     _heap: list[tuple[float, str]] = field(default_factory=list)
 
-    def closed(self, path: str, now_s: float) -> None:
-        """The writer closed the file, or renamed it into place."""
-        self._put(path, _Candidate(now_s + AFTER_CLOSE_S, now_s, None, closed=True))
+    def note_closed(self, relative_path: str, now_s: float) -> None:
+        """Note that the writer closed the file, or renamed it into place."""
+        self._schedule_path(relative_path, _Candidate(now_s + AFTER_CLOSE_S, now_s, None, closed=True))
 
-    def found(self, path: str, mark: Fingerprint, now_s: float) -> None:
-        """A scan came upon the file; a close that was heard of weighs more."""
-        known = self._files.get(path)
-        if known is None or (not known.closed and known.mark != mark):
-            self._put(path, _Candidate(now_s + self.settle_s, now_s, mark, closed=False))
+    def note_found(self, relative_path: str, fingerprint: Fingerprint, now_s: float) -> None:
+        """Note that a scan found the file, unless a close of it is known, which weighs more."""
+        known_candidate = self._files.get(relative_path)
+        # The same state again must not restart the settle time.
+        if known_candidate is None or (not known_candidate.closed and known_candidate.fingerprint != fingerprint):
+            self._schedule_path(relative_path, _Candidate(now_s + self.settle_s, now_s, fingerprint, closed=False))
 
-    def due(self, now_s: float) -> list[str]:
-        """The files to look at now; each stays until it is forgotten or waits longer."""
-        paths = []
+    def due_paths(self, now_s: float) -> list[str]:
+        """Return the files to look at now; each stays until it is forgotten or waits longer."""
+        due_files = []
         while self._heap and self._heap[0][0] <= now_s:
-            due_s, path = heapq.heappop(self._heap)
-            candidate = self._files.get(path)
-            if candidate is not None and candidate.due_s == due_s:
-                paths.append(path)
-        return paths
+            due_s, relative_path = heapq.heappop(self._heap)
+            file_candidate = self._files.get(relative_path)
+            # Heap entries are never removed; one whose time differs is outdated.
+            if file_candidate is not None and file_candidate.due_s == due_s:
+                due_files.append(relative_path)
+        return due_files
 
-    def has_settled(self, path: str, mark: Fingerprint, now_s: float) -> bool:
-        """Whether the file, which looks like `mark` now, may be taken."""
-        candidate = self._files[path]
-        return candidate.closed or (candidate.mark == mark and now_s >= candidate.since_s + self.settle_s)
+    def has_settled(self, relative_path: str, fingerprint: Fingerprint, now_s: float) -> bool:
+        """Return whether the file, which has this fingerprint now, may be taken."""
+        file_candidate = self._files[relative_path]
+        return file_candidate.closed or (
+            file_candidate.fingerprint == fingerprint and now_s >= file_candidate.since_s + self.settle_s
+        )
 
-    def wait_longer(self, path: str, mark: Fingerprint, now_s: float) -> None:
-        """It still changes, or is still open: look again when it may have settled."""
-        known = self._files[path]
-        since_s = known.since_s if known.mark == mark else now_s
+    def wait_longer(self, relative_path: str, fingerprint: Fingerprint, now_s: float) -> None:
+        """Look again when it may have settled: it still changes, or is still open."""
+        known_candidate = self._files[relative_path]
+        since_s = known_candidate.since_s if known_candidate.fingerprint == fingerprint else now_s
+        # At least 50 ms ahead: a file that is open all the time must not be checked in a loop.
         due_s = max(since_s + self.settle_s, now_s + min(0.05, self.settle_s))
-        self._put(path, _Candidate(due_s, since_s, mark, closed=False))
+        self._schedule_path(relative_path, _Candidate(due_s, since_s, fingerprint, closed=False))
 
-    def forget(self, path: str) -> None:
-        """The file was taken, or is gone."""
-        self._files.pop(path, None)
+    def forget_path(self, relative_path: str) -> None:
+        """Forget the file, which was taken or is gone."""
+        self._files.pop(relative_path, None)
 
-    def paths(self) -> list[str]:
-        """Every file that waits."""
+    def waiting_paths(self) -> list[str]:
+        """Return every file that waits."""
         return list(self._files)
 
-    def hurry(self, now_s: float) -> None:
+    def hurry_all(self, now_s: float) -> None:
         """Look at every file now, as complete as it is known to be: there is no time to settle."""
-        for path, candidate in list(self._files.items()):
-            self._put(path, _Candidate(now_s, candidate.since_s, candidate.mark, candidate.closed))
+        for relative_path, file_candidate in list(self._files.items()):
+            self._schedule_path(
+                relative_path,
+                _Candidate(now_s, file_candidate.since_s, file_candidate.fingerprint, file_candidate.closed),
+            )
 
     def next_due_s(self) -> float | None:
-        """When to look next, or None while nothing waits."""
+        """Return when to look next, or None while nothing waits."""
         return self._heap[0][0] if self._heap else None
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def _put(self, path: str, candidate: _Candidate) -> None:
-        self._files[path] = candidate
-        heapq.heappush(self._heap, (candidate.due_s, path))
+    def _schedule_path(self, relative_path: str, file_candidate: _Candidate) -> None:
+        self._files[relative_path] = file_candidate
+        heapq.heappush(self._heap, (file_candidate.due_s, relative_path))

@@ -1,7 +1,7 @@
-"""The manifest: what was delivered, one JSON line a batch, kept beside the outbox and copied to the destination.
+"""Keeps the manifest of deliveries: one JSON line for each batch, beside the outbox and copied to the destination.
 
 Objects carry their own metadata; the manifest lets people find things without listing a bucket, and costs one object a
-minute rather than one a file.
+minute rather than one for each file.
 """
 
 import contextlib
@@ -15,13 +15,14 @@ from pathlib import Path
 from comfypin.digest import Digest
 from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.sync.errors import OutboxUnusable
-from comfypin.sync.outbox_row import Row
+from comfypin.sync.outbox_row import OutboxRow
 
+# One more object a minute, however many files are delivered.
 _COPY_EVERY_S = 60.0
 
 
-class Manifest:
-    """Appends to the file at `path`; `copy` puts it into the store under `key`."""
+class DeliveryLog:
+    """Appends to the file at `path`; `copy_to_store` puts it into the store under `key`."""
 
     def __init__(self, path: Path, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -31,60 +32,62 @@ class Manifest:
         self._changed = False
         self._unwritten = b""
 
-    def add(self, delivered: Sequence[Row]) -> None:
-        """Record a batch as one line. If the disk is full, it is written with what comes next, or before the copy."""
-        files = [
+    def record_batch(self, delivered_rows: Sequence[OutboxRow]) -> None:
+        """Record a batch as one line. If the disk is full, write it with the next batch, or before the copy."""
+        file_entries = [
             {
-                "path": row.path,
-                "key": row.key,
-                "revision": row.revision,
-                "size_bytes": row.fingerprint.size,
-                "sha256": row.sha256.hex,
+                "path": outbox_row.path,
+                "key": outbox_row.key,
+                "revision": outbox_row.revision,
+                "size_bytes": outbox_row.fingerprint.size,
+                "sha256": outbox_row.sha256.hex,
             }
-            for row in delivered
+            for outbox_row in delivered_rows
         ]
-        line = json.dumps({"time": round(time.time(), 3), "files": files}, separators=(",", ":"))
-        self._unwritten += (line + "\n").encode("ascii")
+        batch_line = json.dumps({"time": round(time.time(), 3), "files": file_entries}, separators=(",", ":"))
+        self._unwritten += (batch_line + "\n").encode("ascii")
         self._changed = True
         with contextlib.suppress(OSError):
-            self._write()
+            self._append_unwritten()
 
-    def _write(self) -> None:
-        """Append what is not written yet, all or nothing. A line that a kill cut off is ended first."""
+    def _append_unwritten(self) -> None:
+        """Append what is not written yet, all or nothing, after ending a line that a kill cut off."""
         if not self._unwritten:
             return
-        with self._path.open("ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
+        # Unbuffered, so that one write either has all bytes or reports how many.
+        with self._path.open("ab", buffering=0) as open_file:
+            size_before = open_file.seek(0, os.SEEK_END)
             try:
-                data = self._unwritten if self._ends_whole(before) else b"\n" + self._unwritten
-                if file.write(data) != len(data):
+                content = self._unwritten if self._ends_with_newline(size_before) else b"\n" + self._unwritten
+                if open_file.write(content) != len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                file.truncate(before)
+                # A half line on a full disk would make the next line unreadable too.
+                open_file.truncate(size_before)
                 raise
         self._unwritten = b""
 
-    def _ends_whole(self, size_bytes: int) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(max(0, size_bytes - 1))
-            return file.read(1) in (b"", b"\n")
+    def _ends_with_newline(self, size_bytes: int) -> bool:
+        with self._path.open("rb") as open_file:
+            open_file.seek(max(0, size_bytes - 1))
+            return open_file.read(1) in (b"", b"\n")
 
     def due_s(self) -> float | None:
-        """When the copy is due (monotonic seconds), or None while it is up to date."""
+        """Return when the copy is due (monotonic seconds), or None while it is up to date."""
         return self._next_copy_s if self._changed else None
 
-    def copy(self, store: ObjectStore, *, now: bool = False) -> None:
-        """Put the manifest into the store if its time has come, or now. Raises `StorageError`, `OutboxUnusable`."""
+    def copy_to_store(self, store: ObjectStore, *, now: bool = False) -> None:
+        """Put the manifest into the store when it is due, or now. Raises `StorageError`, `OutboxUnusable`."""
         if not self._changed or (self._clock() < self._next_copy_s and not now):
             return
         self._next_copy_s = self._clock() + _COPY_EVERY_S
         try:
-            self._write()
-            data = self._path.read_bytes()
-        except OSError as exc:
-            raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
+            self._append_unwritten()
+            content = self._path.read_bytes()
+        except OSError as error:
+            raise OutboxUnusable(path=str(self._path), reason=error.strerror or str(error)) from error
         payload = Payload(
-            path=self._path, size_bytes=len(data), sha256=Digest.of(data), media_type="application/x-ndjson"
+            path=self._path, size_bytes=len(content), sha256=Digest.of(content), media_type="application/x-ndjson"
         )
         store.put(self._key, payload)
         self._changed = False

@@ -1,4 +1,4 @@
-"""One file's row in the outbox, and what a status is made of."""
+"""Defines one file's row in the outbox, and the counts of a status."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,15 +6,15 @@ from typing import Literal
 from comfypin.digest import Digest
 from comfypin.sync.scan import Fingerprint
 
-State = Literal["owed", "done", "gone"]
+RowState = Literal["owed", "done", "gone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One file's latest revision: what it is, where it goes, and whether it is there.
+class OutboxRow:
+    """Describes one file's latest revision: its content, its key, and whether it is delivered.
 
-    `doubtful` rows may be in the bucket already (the outbox that knew was lost): one HEAD decides. Times are seconds
-    of the wall clock, for people; nothing is decided by them.
+    `doubtful` rows may be in the bucket already (the outbox that knew was lost): one HEAD decides. Times are seconds of
+    the wall clock, for people; nothing is decided by them.
     """
 
     path: str
@@ -22,7 +22,7 @@ class Row:
     revision: int
     fingerprint: Fingerprint
     sha256: Digest
-    state: State = "owed"
+    state: RowState = "owed"
     doubtful: bool = False
     failures: int = 0
     reason: str | None = None
@@ -31,8 +31,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """What `sync status` tells: counts, bytes owed, the oldest debt's age and the last five minutes' rate."""
+class OutboxCounts:
+    """Holds what `sync status` prints: counts, bytes owed, the oldest debt's age and the last five minutes' rate."""
 
     owed: int
     owed_bytes: int

@@ -6,52 +6,60 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
+from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
 
 _ASIDE = ".comfypin-removing-"
 
 
-def remove_unchanged(root: str, relative: str, expected: Fingerprint) -> str | None:
-    """Remove the file if it is still the one that was delivered; returns why it was kept, or None.
+def remove_unchanged(root_folder: str, relative_path: str, expected_fingerprint: Fingerprint) -> str | None:
+    """Remove the file if it is still the one that was delivered; return why it was kept, or None.
 
-    It is renamed aside first and looked at again there, so that a file that comes under the name meanwhile is safe.
+    It is renamed aside first and checked again there, so that a new file of that name is safe.
     """
-    path = os.path.join(root, relative)
-    folder = os.path.dirname(path)
-    if fingerprint(root, relative) != expected:
+    file_path = os.path.join(root_folder, relative_path)
+    parent_folder = os.path.dirname(file_path)
+    if read_fingerprint(root_folder, relative_path) != expected_fingerprint:
         return None  # gone already, or a newer one, which will be delivered in its turn
-    if is_being_written(root, relative):
-        return "somebody has it open for writing"
-    aside = os.path.join(folder, f"{_ASIDE}{secrets.token_hex(6)}")
+    if is_being_written(root_folder, relative_path):
+        return "a program has it open for writing"
+    # In the same folder, so that the rename stays on one file system.
+    aside_path = os.path.join(parent_folder, f"{_ASIDE}{secrets.token_hex(6)}")
     try:
-        os.rename(path, aside)
-    except OSError as exc:
-        return exc.strerror or str(exc)
-    if fingerprint(root, os.path.relpath(aside, root)) == expected:
-        os.unlink(aside)
+        os.rename(file_path, aside_path)
+    except OSError as error:
+        return error.strerror or str(error)
+    if read_fingerprint(root_folder, os.path.relpath(aside_path, root_folder)) == expected_fingerprint:
+        os.unlink(aside_path)
         return None
     try:
-        os.link(aside, path)  # never over a file that has come meanwhile
-    except OSError as exc:
-        return f"it changed in that very moment and is now {aside} ({exc.strerror})"
-    os.unlink(aside)
-    return "it was changed in that very moment"
+        os.link(aside_path, file_path)  # never over a file that has come meanwhile
+    except OSError as error:
+        return f"it was changed just then and is now {aside_path} ({error.strerror})"
+    os.unlink(aside_path)
+    return "it was changed just then"
 
 
-def is_set_aside(relative: str) -> bool:
-    """Whether a path is the name that a file has between its renaming and its removal."""
-    return relative.rpartition("/")[2].startswith(_ASIDE)
+def is_set_aside(relative_path: str) -> bool:
+    """Return whether a path is the name that a file has between its renaming and its removal."""
+    return relative_path.rpartition("/")[2].startswith(_ASIDE)
 
 
-def finish_removal(root: str, relative: str, expected: Fingerprint, digests: AbstractSet[Digest]) -> str | None:
-    """Remove what a killed run had set aside, if its bytes are of these digests; returns why it was kept, or None."""
-    path = Path(root, relative)
+def finish_removal(
+    root_folder: str, relative_path: str, expected_fingerprint: Fingerprint, confirmed_digests: AbstractSet[Digest]
+) -> str | None:
+    """Remove a file that a killed run had set aside, if it has one of these digests; return why it was kept, or
+    None.
+    """
+    file_path = Path(root_folder, relative_path)
     try:
-        if Digest.of_file(path) not in digests or fingerprint(root, relative) != expected:
-            return "it is not what was delivered"
-        if is_being_written(root, relative):
-            return "somebody has it open for writing"
-        path.unlink(missing_ok=True)
-    except OSError as exc:
-        return exc.strerror or str(exc)
+        if (
+            Digest.of_file(file_path) not in confirmed_digests
+            or read_fingerprint(root_folder, relative_path) != expected_fingerprint
+        ):
+            return "it differs from what was delivered"
+        if is_being_written(root_folder, relative_path):
+            return "a program has it open for writing"
+        file_path.unlink(missing_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
     return None

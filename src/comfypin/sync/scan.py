@@ -1,4 +1,4 @@
-"""What lies in a folder now: regular files with their fingerprints, folders; links are not followed."""
+"""Reads what is in a folder now: regular files with their fingerprints, and folders; does not follow links."""
 
 import fcntl
 import os
@@ -9,62 +9,70 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What changes when a file does: size in bytes, mtime in nanoseconds, inode."""
+    """Holds what changes when a file does: size in bytes, mtime in nanoseconds, inode."""
 
     size: int
     mtime_ns: int
     inode: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Fingerprint":
-        """The fingerprint in a stat."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+    def from_stat(cls, file_status: os.stat_result) -> "Fingerprint":
+        """Return the fingerprint in a stat result."""
+        return cls(file_status.st_size, file_status.st_mtime_ns, file_status.st_ino)
 
 
-def fingerprint(root: str, relative: str) -> Fingerprint | None:
-    """The fingerprint of a regular file that no link leads to, or None where there is none."""
+def read_fingerprint(root_folder: str, relative_path: str) -> Fingerprint | None:
+    """Return the fingerprint of a regular file (not of a link), or None if there is none."""
     try:
-        status = os.lstat(os.path.join(root, relative))
+        # `lstat`: a link could lead out of the folder, to files that nobody wanted in a bucket.
+        file_status = os.lstat(os.path.join(root_folder, relative_path))
     except OSError:
         return None
-    return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
+    return Fingerprint.from_stat(file_status) if stat.S_ISREG(file_status.st_mode) else None
 
 
-def folders_below(root: str, relative: str = "") -> Iterator[str]:
-    """The folder itself and all below it, parents first, as paths relative to the root."""
-    pending = [relative]
-    while pending:
-        folder = pending.pop()
-        yield folder
+def walk_folders(root_folder: str, relative_path: str = "") -> Iterator[str]:
+    """Yield the folder itself and all below it, parents first, as paths relative to the root."""
+    pending_folders = [relative_path]
+    while pending_folders:
+        subfolder = pending_folders.pop()
+        yield subfolder
         try:
-            with os.scandir(os.path.join(root, folder)) as entries:
-                pending += [_join(folder, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+            with os.scandir(os.path.join(root_folder, subfolder)) as directory_entries:
+                pending_folders += [
+                    _join_path(subfolder, directory_entry.name)
+                    for directory_entry in directory_entries
+                    if directory_entry.is_dir(follow_symlinks=False)
+                ]
         except OSError:
             continue  # deleted or closed to us meanwhile; what is in it comes back with the next scan
 
 
-def files_in(root: str, folder: str) -> Iterator[tuple[str, Fingerprint]]:
-    """The regular files of one folder (not below it), with their fingerprints."""
+def list_files(root_folder: str, subfolder: str) -> Iterator[tuple[str, Fingerprint]]:
+    """Yield the regular files of one folder (not below it), with their fingerprints."""
     try:
-        with os.scandir(os.path.join(root, folder)) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
+        with os.scandir(os.path.join(root_folder, subfolder)) as directory_entries:
+            for directory_entry in directory_entries:
+                if directory_entry.is_file(follow_symlinks=False):
                     try:
-                        yield _join(folder, entry.name), Fingerprint.of(entry.stat(follow_symlinks=False))
+                        yield (
+                            _join_path(subfolder, directory_entry.name),
+                            Fingerprint.from_stat(directory_entry.stat(follow_symlinks=False)),
+                        )
                     except OSError:
                         continue
     except OSError:
         return
 
 
-def is_being_written(root: str, relative: str) -> bool:
-    """Whether somebody on this machine has the file open for writing, as far as the kernel can tell.
+def is_being_written(root_folder: str, relative_path: str) -> bool:
+    """Return whether somebody on this machine has the file open for writing, as far as the kernel can tell.
 
-    A read lease is granted only where nobody has. SIGURG, which is ignored by default, stands in for SIGIO, whose
+    The kernel grants a read lease only if nobody has. SIGURG, which is ignored by default, replaces SIGIO, whose
     default would end us if a writer came in that very moment. Source: fcntl(2), "Leases".
     """
     try:
-        descriptor = os.open(os.path.join(root, relative), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(os.path.join(root_folder, relative_path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -82,5 +90,5 @@ def is_being_written(root: str, relative: str) -> bool:
     return False
 
 
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
+def _join_path(subfolder: str, file_name: str) -> str:
+    return f"{subfolder}/{file_name}" if subfolder else file_name

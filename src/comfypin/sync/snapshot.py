@@ -1,7 +1,7 @@
-"""The outbox on a volume: a copy that is replaced whole by a rename, so that the next pod knows what is done and owed.
+"""Keeps a copy of the outbox on a volume, replaced by a rename, so that the next pod knows what is done and owed.
 
-SQLite itself must not lie on a network file system (its write-ahead log needs shared memory, its locks need flock).
-The copy may be a little older than the outbox: what it does not know yet is hashed again, and sent again at worst.
+SQLite itself must not be on a network file system (its write-ahead log needs shared memory, its locks need flock). The
+copy may be a little older than the outbox: what it does not know yet is hashed again, and sent again at worst.
 """
 
 import json
@@ -12,15 +12,16 @@ from pathlib import Path
 from comfypin.atomic_files import atomic_file
 from comfypin.digest import Digest
 from comfypin.sync.errors import OutboxUnusable
-from comfypin.sync.outbox_row import Row
+from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.scan import Fingerprint
 
+# A network volume is slow; this bounds what a lost pod forgets.
 _AT_LEAST_EVERY_S = 5.0
 _COST_SHARE = 100  # a copy that takes t seconds is made every 100 t at most
 
 
-class Snapshot:
-    """Keeps the copy at `path` up to date; `refresh` is cheap to call and writes only when it is time."""
+class OutboxSnapshot:
+    """Keeps the copy at `path` up to date; `write_if_due` is cheap to call and writes only when it is due."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -29,73 +30,75 @@ class Snapshot:
         self._changed = False
 
     def note_change(self) -> None:
-        """Something was recorded; the copy is stale."""
+        """Note that something was recorded, so the copy is stale."""
         self._changed = True
 
-    def refresh(self, rows: Callable[[], Iterable[Row]], *, now: bool = False) -> float | None:
-        """Write the copy if it is stale and its time has come, or now. Returns when it is due (monotonic seconds),
-        None while it is up to date. Raises `OutboxUnusable`."""
-        start = self._clock()
+    def write_if_due(self, read_rows: Callable[[], Iterable[OutboxRow]], *, now: bool = False) -> float | None:
+        """Write the copy if it is stale and due, or now. Raises `OutboxUnusable`.
+
+        Returns when it is due (monotonic seconds), or None while it is up to date.
+        """
+        started_s = self._clock()
         if not self._changed:
             return None
-        if start < self._next_s and not now:
+        if started_s < self._next_s and not now:
             return self._next_s
         try:
-            with atomic_file(self._path) as file:
-                for row in rows():
-                    file.write(_line(row))
-        except OSError as exc:
+            with atomic_file(self._path) as snapshot_file:
+                for outbox_row in read_rows():
+                    snapshot_file.write(_render_row(outbox_row))
+        except OSError as error:
             self._next_s = self._clock() + _AT_LEAST_EVERY_S
-            raise OutboxUnusable(path=str(self._path), reason=exc.strerror or str(exc)) from exc
+            raise OutboxUnusable(path=str(self._path), reason=error.strerror or str(error)) from error
         self._changed = False
-        end = self._clock()
-        self._next_s = end + max(_AT_LEAST_EVERY_S, (end - start) * _COST_SHARE)
+        ended_s = self._clock()
+        self._next_s = ended_s + max(_AT_LEAST_EVERY_S, (ended_s - started_s) * _COST_SHARE)
         return None
 
 
-def load(path: Path) -> list[Row]:
-    """The rows of a copy; none where there is no copy yet. Raises `OutboxUnusable`."""
+def load_snapshot(snapshot_path: Path) -> list[OutboxRow]:
+    """Return the rows of a copy; none if there is no copy yet. Raises `OutboxUnusable`."""
     try:
-        with path.open("rb") as file:
-            return [_row(line) for line in file]
+        with snapshot_path.open("rb") as snapshot_file:
+            return [_parse_row(row_line) for row_line in snapshot_file]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise OutboxUnusable(path=str(path), reason=f"it is not a copy of an outbox ({exc})") from exc
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutboxUnusable(path=str(snapshot_path), reason=f"it is not a copy of an outbox ({error})") from error
 
 
-def _line(row: Row) -> bytes:
-    mark = row.fingerprint
-    values = {
-        "path": row.path,
-        "key": row.key,
-        "revision": row.revision,
-        "mark": [mark.size, mark.mtime_ns, mark.inode],
-        "sha256": row.sha256.hex,
-        "state": row.state,
-        "failures": row.failures,
-        "reason": row.reason,
-        "owed_at": row.owed_at,
-        "done_at": row.done_at,
+def _render_row(outbox_row: OutboxRow) -> bytes:
+    fingerprint = outbox_row.fingerprint
+    row_values = {
+        "path": outbox_row.path,
+        "key": outbox_row.key,
+        "revision": outbox_row.revision,
+        "mark": [fingerprint.size, fingerprint.mtime_ns, fingerprint.inode],
+        "sha256": outbox_row.sha256.hex,
+        "state": outbox_row.state,
+        "failures": outbox_row.failures,
+        "reason": outbox_row.reason,
+        "owed_at": outbox_row.owed_at,
+        "done_at": outbox_row.done_at,
     }
     # ASCII keeps the bytes of names that are no text, as \udcXX escapes.
-    return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(row_values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _row(line: bytes) -> Row:
-    values = json.loads(line)
-    size, mtime_ns, inode = values["mark"]
-    return Row(
-        path=values["path"],
-        key=values["key"],
-        revision=values["revision"],
-        fingerprint=Fingerprint(size, mtime_ns, inode),
-        sha256=Digest(values["sha256"]),
-        state=values["state"],
+def _parse_row(row_line: bytes) -> OutboxRow:
+    row_values = json.loads(row_line)
+    size_bytes, mtime_ns, inode = row_values["mark"]
+    return OutboxRow(
+        path=row_values["path"],
+        key=row_values["key"],
+        revision=row_values["revision"],
+        fingerprint=Fingerprint(size_bytes, mtime_ns, inode),
+        sha256=Digest(row_values["sha256"]),
+        state=row_values["state"],
         # What was owed may have been delivered after the copy was made.
-        doubtful=values["state"] == "owed",
-        failures=values["failures"],
-        reason=values["reason"],
-        owed_at=values["owed_at"],
-        done_at=values["done_at"],
+        doubtful=row_values["state"] == "owed",
+        failures=row_values["failures"],
+        reason=row_values["reason"],
+        owed_at=row_values["owed_at"],
+        done_at=row_values["done_at"],
     )

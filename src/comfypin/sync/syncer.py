@@ -1,166 +1,116 @@
-"""The syncer: a file that is complete is hashed, owed in the outbox, uploaded, and done when the server agrees.
+"""The syncer: hashes a file once it is complete, owes it in the outbox, uploads it, and marks it done when the server
+agrees.
 
-One thread (the one that calls `run`) decides and owns the outbox; a watching thread, a few that hash and a few that
-upload send it messages. All messages that wait are taken together and recorded in one transaction, so that thousands
-of small files cost a few commits, and nothing is sent before the commit that owes it.
+One thread (the one that calls `run_sync`) decides and owns the outbox; a watching thread, a few that hash and a few
+that upload send it messages. All waiting messages are handled together and recorded in one transaction, so that
+thousands of small files cost a few commits, and nothing is sent before the commit that owes it.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from comfypin.atomic_files import free_bytes
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, StorageError
-from comfypin.retry import RetryPolicy
-from comfypin.storage.interface import ObjectStore, Payload
-from comfypin.sync.debounce import Settling
-from comfypin.sync.delivery_log import Manifest
+from comfypin.storage.interface import ObjectStore
+from comfypin.sync.debounce import Debouncer
 from comfypin.sync.errors import FolderMissing, OutboxUnusable
-from comfypin.sync.key_names import Filter, key_of, revision_key
 from comfypin.sync.outbox import Outbox
-from comfypin.sync.outbox_row import Row
-from comfypin.sync.rate_limit import Pace
+from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.remove import finish_removal, is_set_aside, remove_unchanged
-from comfypin.sync.scan import Fingerprint, fingerprint, is_being_written
-from comfypin.sync.upload_order import Lanes
-from comfypin.sync.watch import Closed, Found, Notice, Scanned, Sighting, Watch
+from comfypin.sync.revisions import RevisionPlanner
+from comfypin.sync.row_saving import save_when_possible
+from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
+from comfypin.sync.sync_events import Delivered, SyncEvent, UploadFailed, WatchStarted
+from comfypin.sync.sync_options import SyncOptions
+from comfypin.sync.upload_order import UploadQueue
+from comfypin.sync.uploader import UploadEnded, Uploader
+from comfypin.sync.watch import FileClosed, FileFound, FolderWatcher, ScanEnded, Sighting, SyncNotice
 
-OnChange = Literal["overwrite", "version", "ignore"]
-_PROBES = 16  # HEADs in a row that find nothing, before a folder without an outbox is taken for a first sync
-_HASHERS = 2
+# One core can hash faster than most networks send.
+_HASH_THREADS = 2
+# Bounds a transaction, so that a scan of a million files does not delay the first upload.
 _MOST_AT_ONCE = 5000
-_SAVE_AGAIN_S = 0.5
 _NEARLY_FULL_BYTES = 1_000_000_000
-# Without end: what is owed stays owed.
-SYNC_RETRIES = RetryPolicy(retries=None, base_s=0.4, longest_s=60.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a folder is synced. Times in seconds, `bytes_per_s` for all uploads together."""
-
-    filter: Filter = field(default_factory=Filter)
-    settle_s: float = 2.0
-    on_change: OnChange = "overwrite"
-    delete_after: bool = False
-    once: bool = False
-    workers: int = 8
-    bytes_per_s: float | None = None
-    grace_s: float = 10.0
-    poll_s: float = 5.0
-    retry_policy: RetryPolicy = SYNC_RETRIES
-    manifest: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """A file is in the store; `sent` is False where it was there already."""
-
-    row: Row
-    sent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An upload failed and will be tried again in `wait_s` seconds."""
-
-    row: Row
-    wait_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """The first scan has ended; from here on nothing is missed, whatever happens in the folder."""
-
-    found: int
-
-
-SyncEvent = Delivered | Failed | Notice | Watching
-
-
-@dataclass(frozen=True, slots=True)
-class _Hashed:
+class _FileHashed:
     path: str
-    mark: Fingerprint
+    fingerprint: Fingerprint
     digest: Digest | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Uploaded:
-    row: Row
-    sent: bool
-    failure: ComfypinError | None
+class _StopRequested:
+    """Asks the syncer to stop."""
 
 
-class _Stop:
-    """Somebody asked the syncer to stop."""
-
-
-_Message = Closed | Found | Scanned | Notice | _Hashed | _Uploaded | _Stop
+_Message = FileClosed | FileFound | ScanEnded | SyncNotice | _FileHashed | UploadEnded | _StopRequested
 
 
 class Syncer:
-    """Syncs one folder into one store until `stop`, or once. `on_event` hears of every delivery and failure."""
+    """Syncs one folder into one store until `stop`, or once; reports every delivery and failure to `on_event`."""
 
     def __init__(
         self,
-        root: Path,
+        root_folder: Path,
         store: ObjectStore,
         outbox: Outbox,
-        options: Options,
+        options: SyncOptions,
         *,
         media_type: Callable[[str], str],
         on_event: Callable[[SyncEvent], None] = lambda _event: None,
     ) -> None:
-        if not root.is_dir():
-            raise FolderMissing(folder=str(root))
-        self._root = str(root)
+        if not root_folder.is_dir():
+            raise FolderMissing(folder=str(root_folder))
+        self._root = str(root_folder)
         self._store = store
         self._outbox = outbox
         self._options = options
-        self._media_type = media_type
         self._on_event = on_event
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._settling = Settling(settle_s=options.settle_s)
-        self._lanes = Lanes(options.workers)
-        self._pace = Pace(options.bytes_per_s) if options.bytes_per_s else None
+        self._debouncer = Debouncer(settle_s=options.settle_s)
+        self._upload_queue = UploadQueue(options.workers)
+        # The files being hashed; True once one was seen again meanwhile, so that its digest is outdated.
         self._hashing: dict[str, bool] = {}
         # Confirmed files that --delete-after has looked at in this run; one that stays is not hashed at every scan.
         self._removal_tried: dict[str, Fingerprint] = {}
-        self._doubted: frozenset[str] = frozenset()
-        self._absent_in_a_row = 0
+        self._revisions = RevisionPlanner(outbox, options.on_change)
+        self._uploader = Uploader(
+            root_folder, store, self._inbox.put, media_type=media_type, bytes_per_s=options.bytes_per_s
+        )
         self._scanned = False
-        self._told_full = False
+        self._is_disk_warned = False
         self._stopping = threading.Event()
         self._deadline: float | None = None
-        self._watch = Watch(root, self._inbox.put, poll_s=options.poll_s)
-        self._hashers = ThreadPoolExecutor(_HASHERS, thread_name_prefix="hash")
+        self._watch = FolderWatcher(root_folder, self._inbox.put, poll_s=options.poll_s)
+        self._hashers = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="hash")
         self._uploaders = ThreadPoolExecutor(options.workers, thread_name_prefix="upload")
 
     def stop(self) -> None:
-        """Ask for the end: what is known is delivered within the grace time, smallest first. From any thread."""
+        """Ask for the end, from any thread: known files are delivered within the grace time, smallest first."""
+        # Besides the message: the loop may be waiting for a full disk, and read no messages.
         self._stopping.set()
-        self._inbox.put(_Stop())
+        self._inbox.put(_StopRequested())
 
-    def run(self) -> list[Row]:
-        """Sync until stopped (or, once, until all that is there is delivered); returns what is still owed."""
-        for row in self._outbox.owed():
-            self._lanes.add(row.path, row.fingerprint.size, due_s=0.0)
+    def run_sync(self) -> list[OutboxRow]:
+        """Sync until stopped (or, once, until all files are delivered); return what is still owed."""
+        for outbox_row in self._outbox.owed_rows():
+            self._upload_queue.add_upload(outbox_row.path, outbox_row.fingerprint.size, due_s=0.0)
         self._watch.start()
         try:
             while not self._is_finished():
-                self._take(self._wait())
-                self._advance()
+                self._handle_messages(self._wait_for_messages())
+                self._start_due_work()
             self._watch.stop()
-            self._take(self._pending())
+            self._handle_messages(self._pending_messages())
             self._copy_manifest(now=True)
-            return list(self._outbox.owed())
+            return list(self._outbox.owed_rows())
         finally:
             self._hashers.shutdown(cancel_futures=True)
             # An upload that hangs must not hold us beyond the grace time; its debt is on the disk.
@@ -169,341 +119,276 @@ class Syncer:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def _is_finished(self) -> bool:
-        is_quiet = not (self._hashing or self._lanes.busy or len(self._lanes) or len(self._settling))
+        is_quiet = not (
+            self._hashing or self._upload_queue.running_count or len(self._upload_queue) or len(self._debouncer)
+        )
         if self._deadline is not None:
             return time.monotonic() >= self._deadline or is_quiet
         return self._options.once and self._scanned and is_quiet
 
-    def _wait(self) -> list[_Message]:
-        """All messages that are there, after waiting for the first until something of our own is due."""
-        now = time.monotonic()
-        dues = [self._settling.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
-        if self._lanes.busy < self._options.workers:
-            dues.append(self._lanes.next_due_s())
-        due = min((item for item in dues if item is not None), default=None)
+    def _wait_for_messages(self) -> list[_Message]:
+        """Wait for the first message, at most until our own next work is due; return all that are there."""
+        now_s = time.monotonic()
+        due_times = [self._debouncer.next_due_s(), self._deadline, self._refresh_copy(), self._copy_manifest()]
+        if self._upload_queue.running_count < self._options.workers:
+            due_times.append(self._upload_queue.next_due_s())
+        next_due_s = min((due_time for due_time in due_times if due_time is not None), default=None)
         try:
-            first = self._inbox.get(timeout=None if due is None else max(0.0, due - now))
+            first_message = self._inbox.get(timeout=None if next_due_s is None else max(0.0, next_due_s - now_s))
         except queue.Empty:
             return []
-        return [first, *self._pending()]
+        return [first_message, *self._pending_messages()]
 
-    def _pending(self) -> list[_Message]:
+    def _pending_messages(self) -> list[_Message]:
         messages: list[_Message] = []
         while len(messages) < _MOST_AT_ONCE and not self._inbox.empty():
             messages.append(self._inbox.get_nowait())
         return messages
 
-    def _take(self, messages: Iterable[_Message]) -> None:
-        """Hear all messages, record what they come to in one transaction, and only then act on it."""
-        rows: dict[str, Row] = {}
-        after: list[Callable[[], None]] = []
+    def _handle_messages(self, messages: Iterable[_Message]) -> None:
+        """Handle all messages, record their outcome in one transaction, and only then act on it."""
+        changed_rows: dict[str, OutboxRow] = {}
+        follow_ups: list[Callable[[], None]] = []
         for message in messages:
             match message:
-                case _Hashed():
-                    self._hear_hashed(message, rows, after)
-                case _Uploaded():
-                    self._hear_uploaded(message, rows, after)
-                case _Stop():
+                case _FileHashed():
+                    self._handle_hashed(message, changed_rows, follow_ups)
+                case UploadEnded():
+                    self._handle_upload_end(message, changed_rows, follow_ups)
+                case _StopRequested():
                     if self._deadline is None:
                         self._deadline = time.monotonic() + self._options.grace_s
-                        self._hurry()
-                case Closed() | Found() | Scanned() | Notice():
-                    self._hear_sighting(message)
-        if rows:
-            self._save(list(rows.values()))
-            self._record(rows.values())
-        for act in after:
-            act()
-
-    def _save(self, rows: Sequence[Row]) -> None:
-        """Record rows, and wait for a disk that is full for a while: what was uploaded stays known meanwhile.
-
-        Raises `OutboxUnusable` if it is to end: once, or after the grace time.
-        """
-        told, stopped_at_s = False, None
-        while True:
-            try:
-                self._outbox.save(rows)
-            except OutboxUnusable as exc:
-                stopped_at_s = stopped_at_s or (time.monotonic() if self._stopping.is_set() else None)
-                too_late = stopped_at_s is not None and time.monotonic() - stopped_at_s > self._options.grace_s
-                if self._options.once or too_late:
-                    raise
-                if not told:
-                    told = True
-                    self._on_event(Notice(f"{exc.message} Sync waits until it can."))
-                time.sleep(_SAVE_AGAIN_S)
-            else:
-                if told:
-                    self._on_event(Notice("The outbox is written again; sync goes on."))
-                return
+                        self._hurry_owed()
+                case FileClosed() | FileFound() | ScanEnded() | SyncNotice():
+                    self._handle_sighting(message)
+        if changed_rows:
+            save_when_possible(self._outbox, list(changed_rows.values()), self._options, self._stopping, self._on_event)
+            self._record_delivered(changed_rows.values())
+        for follow_up in follow_ups:
+            follow_up()
 
     def _refresh_copy(self) -> float | None:
-        """Bring the outbox's copy up to date when it is time; a failure is told, and tried again."""
+        """Update the outbox's copy when it is due; report a failure, and try again later."""
         try:
             return self._outbox.refresh_copy()
-        except OutboxUnusable as exc:
-            self._on_event(Notice(exc.message))
+        except OutboxUnusable as error:
+            self._on_event(SyncNotice(error.message))
             return self._outbox.refresh_copy()  # when it is due again
 
-    def _record(self, rows: Iterable[Row]) -> None:
-        delivered = [row for row in rows if row.state == "done"]
-        if self._options.manifest is not None and delivered:
-            self._options.manifest.add(delivered)
-        if not self._told_full and free_bytes(Path(self._root)) < _NEARLY_FULL_BYTES:
-            self._told_full = True
+    def _record_delivered(self, changed_rows: Iterable[OutboxRow]) -> None:
+        delivered_rows = [outbox_row for outbox_row in changed_rows if outbox_row.state == "done"]
+        if self._options.manifest is not None and delivered_rows:
+            self._options.manifest.record_batch(delivered_rows)
+        if not self._is_disk_warned and free_bytes(Path(self._root)) < _NEARLY_FULL_BYTES:
+            self._is_disk_warned = True
             self._on_event(
-                Notice(f"The disk of {self._root} is nearly full (less than 1 GB); --delete-after makes room.")
+                SyncNotice(f"The disk of {self._root} is nearly full (less than 1 GB); --delete-after makes room.")
             )
 
     def _copy_manifest(self, *, now: bool = False) -> float | None:
-        """Copy the manifest when it is time; a failure is told, and tried again with the next batch."""
-        manifest = self._options.manifest
-        if manifest is None:
+        """Copy the manifest when it is due; report a failure, and try again with the next batch."""
+        delivery_log = self._options.manifest
+        if delivery_log is None:
             return None
         try:
-            manifest.copy(self._store, now=now)
-        except (StorageError, OutboxUnusable) as exc:
-            self._on_event(Notice(f"The manifest could not be copied: {exc.message}"))
-        return manifest.due_s()
+            delivery_log.copy_to_store(self._store, now=now)
+        except (StorageError, OutboxUnusable) as error:
+            self._on_event(SyncNotice(f"The manifest could not be copied: {error.message}"))
+        return delivery_log.due_s()
 
-    def _advance(self) -> None:
-        """Start whatever is due: files that have settled are hashed, debts are paid while there are places."""
-        now = time.monotonic()
-        for path in self._settling.due(now):
-            self._consider(path, now)
-        while (taken := self._lanes.take(now)) is not None:
-            row = self._outbox.row(taken)
-            if row is None or row.state != "owed":
-                self._lanes.release(taken)
+    def _start_due_work(self) -> None:
+        """Start whatever is due: hash files that have settled, and upload while there are free workers."""
+        now_s = time.monotonic()
+        for relative_path in self._debouncer.due_paths(now_s):
+            self._consider_file(relative_path, now_s)
+        while (next_path := self._upload_queue.take_next(now_s)) is not None:
+            outbox_row = self._outbox.find_row(next_path)
+            if outbox_row is None or outbox_row.state != "owed":
+                self._upload_queue.release_path(next_path)
                 continue
-            self._uploaders.submit(self._upload, row)
+            self._uploaders.submit(self._uploader.upload_file, outbox_row)
 
-    def _hurry(self) -> None:
-        """Smallest first, and no more waiting for back-off: there may be no next time."""
-        smallest_first = sorted(self._outbox.owed(), key=lambda row: row.fingerprint.size)
-        self._lanes = self._lanes.reordered([row.path for row in smallest_first], due_s=time.monotonic())
-        self._settling.hurry(time.monotonic())
+    def _hurry_owed(self) -> None:
+        """Order uploads by size and end their back-off: there may be no next time."""
+        # Small files first: most files are safe soonest.
+        smallest_first = sorted(self._outbox.owed_rows(), key=lambda outbox_row: outbox_row.fingerprint.size)
+        self._upload_queue = self._upload_queue.reorder_uploads(
+            [outbox_row.path for outbox_row in smallest_first], due_s=time.monotonic()
+        )
+        self._debouncer.hurry_all(time.monotonic())
 
     # -- sightings -----------------------------------------------------------------------------------------------------
 
-    def _hear_sighting(self, sighting: Sighting) -> None:
-        now = time.monotonic()
+    def _handle_sighting(self, sighting: Sighting) -> None:
+        now_s = time.monotonic()
         match sighting:
-            case Closed(path):
-                if self._options.filter.takes(path):
-                    self._removal_tried.pop(path, None)
-                    self._settling.closed(path, now)
-            case Found(path, mark):
-                self._hear_found(path, mark, now)
-            case Scanned(first):
+            case FileClosed(relative_path):
+                if self._options.filter.takes_path(relative_path):
+                    self._removal_tried.pop(relative_path, None)
+                    self._debouncer.note_closed(relative_path, now_s)
+            case FileFound(relative_path, fingerprint):
+                self._handle_found(relative_path, fingerprint, now_s)
+            case ScanEnded(is_first):
                 self._scanned = True
-                if first:
-                    self._on_event(Watching(len(self._settling)))
-                if first and self._outbox.is_new:
+                if is_first:
+                    self._on_event(WatchStarted(len(self._debouncer)))
+                if is_first and self._outbox.is_new:
                     # Without an outbox, what lies here may be in the store already; what comes from now on is not.
-                    self._doubted = frozenset(self._settling.paths())
-            case Notice():
+                    self._revisions.doubtful_paths = frozenset(self._debouncer.waiting_paths())
+            case SyncNotice():
                 self._on_event(sighting)
 
-    def _hear_found(self, path: str, mark: Fingerprint, now: float) -> None:
-        if self._options.delete_after and is_set_aside(path):
-            self._finish_removal(path, mark)
-        elif not self._options.filter.takes(path):
+    def _handle_found(self, relative_path: str, fingerprint: Fingerprint, now_s: float) -> None:
+        if self._options.delete_after and is_set_aside(relative_path):
+            self._finish_removal(relative_path, fingerprint)
+        elif not self._options.filter.takes_path(relative_path):
             return
-        elif self._outbox.known(path) == mark:
-            self._remove_confirmed(path, mark)
+        elif self._outbox.known_fingerprint(relative_path) == fingerprint:
+            self._remove_confirmed(relative_path, fingerprint)
         else:
-            self._settling.found(path, mark, now)
+            self._debouncer.note_found(relative_path, fingerprint, now_s)
 
-    def _remove_confirmed(self, path: str, mark: Fingerprint) -> None:
-        """Hash a file that an earlier run delivered and left here; it is removed if it is still what was confirmed."""
-        if not self._options.delete_after or path in self._hashing or self._removal_tried.get(path) == mark:
+    def _remove_confirmed(self, relative_path: str, fingerprint: Fingerprint) -> None:
+        """Hash a file that an earlier run delivered and left here, to remove it if it is still what was confirmed."""
+        if (
+            not self._options.delete_after
+            or relative_path in self._hashing
+            or self._removal_tried.get(relative_path) == fingerprint
+        ):
             return
-        row = self._outbox.row(path)
-        if row is not None and row.state == "done":
-            self._removal_tried[path] = mark
-            self._hashing[path] = False
-            self._hashers.submit(self._hash, path, mark)
+        outbox_row = self._outbox.find_row(relative_path)
+        if outbox_row is not None and outbox_row.state == "done":
+            self._removal_tried[relative_path] = fingerprint
+            self._hashing[relative_path] = False
+            self._hashers.submit(self._hash_file, relative_path, fingerprint)
 
-    def _finish_removal(self, path: str, mark: Fingerprint) -> None:
-        """Remove what a run that was killed had set aside for removal, if the outbox has confirmed just that file."""
-        if self._removal_tried.get(path) == mark:
+    def _finish_removal(self, relative_path: str, fingerprint: Fingerprint) -> None:
+        """Remove a file that a killed run had set aside, if the outbox has confirmed exactly that file."""
+        if self._removal_tried.get(relative_path) == fingerprint:
             return
-        self._removal_tried[path] = mark
-        digests = self._outbox.confirmed_digests(mark)
-        if digests and (reason := finish_removal(self._root, path, mark, digests)) is not None:
-            self._on_event(Notice(f"{path} was set aside for removal and was kept: {reason}."))
+        self._removal_tried[relative_path] = fingerprint
+        confirmed_digests = self._outbox.confirmed_digests(fingerprint)
+        if (
+            confirmed_digests
+            and (kept_reason := finish_removal(self._root, relative_path, fingerprint, confirmed_digests)) is not None
+        ):
+            self._on_event(SyncNotice(f"{relative_path} was set aside for removal, but was kept: {kept_reason}."))
 
-    def _consider(self, path: str, now: float) -> None:
-        """A file's time has come: hash it, unless it is gone, still changing, or being hashed."""
-        mark = fingerprint(self._root, path)
-        if mark is None:
-            self._settling.forget(path)
-        elif self._outbox.known(path) == mark:
-            self._settling.forget(path)
-            self._remove_confirmed(path, mark)
-        elif path in self._hashing:
-            self._hashing[path] = True
-            self._settling.forget(path)
-        elif not self._settling.has_settled(path, mark, now) or is_being_written(self._root, path):
-            self._settling.wait_longer(path, mark, now)
+    def _consider_file(self, relative_path: str, now_s: float) -> None:
+        """Hash a file whose time has come, unless it is gone, still changing, or being hashed."""
+        fingerprint = read_fingerprint(self._root, relative_path)
+        if fingerprint is None:
+            self._debouncer.forget_path(relative_path)
+        elif self._outbox.known_fingerprint(relative_path) == fingerprint:
+            self._debouncer.forget_path(relative_path)
+            self._remove_confirmed(relative_path, fingerprint)
+        elif relative_path in self._hashing:
+            self._hashing[relative_path] = True
+            self._debouncer.forget_path(relative_path)
+        elif not self._debouncer.has_settled(relative_path, fingerprint, now_s) or is_being_written(
+            self._root, relative_path
+        ):
+            self._debouncer.wait_longer(relative_path, fingerprint, now_s)
         else:
-            self._settling.forget(path)
-            self._hashing[path] = False
-            self._hashers.submit(self._hash, path, mark)
+            self._debouncer.forget_path(relative_path)
+            self._hashing[relative_path] = False
+            self._hashers.submit(self._hash_file, relative_path, fingerprint)
 
-    def _hash(self, path: str, mark: Fingerprint) -> None:
+    def _hash_file(self, relative_path: str, fingerprint: Fingerprint) -> None:
         digest: Digest | None = None
         try:
-            digest = Digest.of_file(Path(self._root, path))
+            digest = Digest.of_file(Path(self._root, relative_path))
         except OSError:
             pass  # gone, or closed to us; the next scan sees what is there then
-        self._inbox.put(_Hashed(path, mark, digest if fingerprint(self._root, path) == mark else None))
+        self._inbox.put(
+            _FileHashed(
+                relative_path,
+                fingerprint,
+                digest if read_fingerprint(self._root, relative_path) == fingerprint else None,
+            )
+        )
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _hear_hashed(self, hashed: _Hashed, rows: dict[str, Row], after: list[Callable[[], None]]) -> None:
-        path = hashed.path
-        seen_again = self._hashing.pop(path)
-        if hashed.digest is None or seen_again:
-            # It changed while it was read: its time begins anew.
-            if (mark := fingerprint(self._root, path)) is not None:
-                self._settling.found(path, mark, time.monotonic())
-            return
-        previous = rows.get(path) or self._outbox.row(path)
-        row = self._revision(path, hashed.mark, hashed.digest, previous, rows)
-        rows[path] = row
-        if row.state == "owed":
-            after.append(lambda: self._owe(row))
-        elif self._options.delete_after and row.sha256 == hashed.digest:
-            # With `--on-change ignore` the row may stand for bytes that are not the ones in the bucket.
-            after.append(lambda: self._delete(row))
-
-    def _revision(
-        self, path: str, mark: Fingerprint, digest: Digest, previous: Row | None, rows: dict[str, Row]
-    ) -> Row:
-        if previous is None:
-            return Row(
-                path=path,
-                key=self._free_key(key_of(path), path, digest, rows),
-                revision=1,
-                fingerprint=mark,
-                sha256=digest,
-                doubtful=path in self._doubted,
-                owed_at=time.time(),
-            )
-        if previous.sha256 == digest and previous.state != "gone":
-            return replace(previous, fingerprint=mark)  # touched, not changed
-        if self._options.on_change == "ignore" and previous.state == "done":
-            return replace(previous, fingerprint=mark)
-        # One that is on its way may arrive: what comes after it is a revision of its own too.
-        revision = previous.revision + (previous.state == "done" or self._lanes.is_busy(path))
-        key = previous.key
-        if self._options.on_change == "version":
-            key = self._free_key(revision_key(key_of(path), revision), path, digest, rows)
-        return replace(
-            previous,
-            key=key,
-            revision=revision,
-            fingerprint=mark,
-            sha256=digest,
-            state="owed",
-            failures=0,
-            reason=None,
-            owed_at=time.time(),
-            done_at=None,
-        )
-
-    def _free_key(self, key: str, path: str, digest: Digest, rows: dict[str, Row]) -> str:
-        """The key, unless another path has it (a file named like a revision, names that are no text): then marked."""
-        holder = next((row.path for row in rows.values() if row.key == key), None) or self._outbox.holder(key)
-        return key if holder in (None, path) else f"{key}~{digest.hex[:12]}"
-
-    def _owe(self, row: Row) -> None:
-        # While an older revision is on its way this one waits; the end of that upload brings it up.
-        if not self._lanes.is_busy(row.path):
-            self._lanes.add(row.path, row.fingerprint.size, due_s=time.monotonic())
-
-    def _upload(self, row: Row) -> None:
-        """In a thread of its own: the object is in the store, or there is a reason why not."""
-        failure: ComfypinError | None = None
-        sent = False
-        try:
-            if not (row.doubtful and self._absent_in_a_row < _PROBES and self._is_there(row)):
-                sent = True
-                self._store.put(row.key, self._payload(row))
-        except ComfypinError as exc:
-            failure = exc
-        except OSError as exc:
-            failure = ComfypinError(f"{row.path} cannot be read: {exc.strerror or exc}")
-        except BaseException as exc:
-            failure = ComfypinError(f"unexpected {type(exc).__name__}: {exc}")
-            self._inbox.put(_Uploaded(row, sent, failure))
-            raise
-        self._inbox.put(_Uploaded(row, sent, failure))
-
-    def _is_there(self, row: Row) -> bool:
-        found = self._store.head(row.key)
-        is_same = (
-            found is not None
-            and found.size_bytes == row.fingerprint.size
-            and found.metadata.get("sha256") == row.sha256.hex
-        )
-        self._absent_in_a_row = 0 if found is not None else self._absent_in_a_row + 1
-        return is_same
-
-    def _payload(self, row: Row) -> Payload:
-        return Payload(
-            path=Path(self._root, row.path),
-            size_bytes=row.fingerprint.size,
-            sha256=row.sha256,
-            media_type=self._media_type(row.path),
-            metadata={"sha256": row.sha256.hex},
-            pace=self._pace,
-        )
-
-    def _hear_uploaded(self, uploaded: _Uploaded, rows: dict[str, Row], after: list[Callable[[], None]]) -> None:
-        row = uploaded.row
-        self._lanes.release(row.path)
-        current = rows.get(row.path) or self._outbox.row(row.path)
-        if current is None or current.sha256 != row.sha256 or current.revision != row.revision:
-            # A newer revision is owed; it was held back while this one was on its way.
-            if current is not None and current.state == "owed":
-                after.append(lambda: self._owe(current))
-            return
-        now_there = fingerprint(self._root, row.path)
-        if uploaded.failure is None and (not uploaded.sent or now_there in (row.fingerprint, None)):
-            done = replace(current, state="done", doubtful=False, reason=None, done_at=time.time())
-            rows[row.path] = done
-            after.append(lambda: self._on_event(Delivered(done, uploaded.sent)))
-            if self._options.delete_after:
-                after.append(lambda: self._delete(done))
-        elif now_there is None:
-            # The file is gone: nobody can deliver it any more.
-            rows[row.path] = replace(row, state="gone", reason="deleted before it was delivered")
-            after.append(lambda: self._on_event(Notice(f"{row.path} was deleted before it was delivered.")))
-        else:
-            self._retry(row, uploaded.failure, now_there, rows, after)
-
-    def _retry(
-        self,
-        row: Row,
-        failure: ComfypinError | None,
-        now_there: Fingerprint,
-        rows: dict[str, Row],
-        after: list[Callable[[], None]],
+    def _handle_hashed(
+        self, hashed_file: _FileHashed, changed_rows: dict[str, OutboxRow], follow_ups: list[Callable[[], None]]
     ) -> None:
-        if now_there != row.fingerprint:
-            self._settling.found(row.path, now_there, time.monotonic())
-        reason = failure.message if failure is not None else "it changed while it was uploaded"
-        failed = replace(row, failures=row.failures + 1, reason=reason)
-        rows[row.path] = failed
-        delay_s = self._options.retry_policy.delay_s(failed.failures) or 0.0
-        due_s = time.monotonic() + delay_s
-        after.append(lambda: self._lanes.add(row.path, row.fingerprint.size, due_s=due_s))
-        after.append(lambda: self._on_event(Failed(failed, delay_s)))
+        relative_path = hashed_file.path
+        seen_again = self._hashing.pop(relative_path)
+        if hashed_file.digest is None or seen_again:
+            # It changed while it was read: its time begins anew.
+            if (fingerprint := read_fingerprint(self._root, relative_path)) is not None:
+                self._debouncer.note_found(relative_path, fingerprint, time.monotonic())
+            return
+        is_uploading = self._upload_queue.is_busy(relative_path)
+        outbox_row = self._revisions.next_revision(
+            relative_path, hashed_file.fingerprint, hashed_file.digest, changed_rows, is_uploading=is_uploading
+        )
+        changed_rows[relative_path] = outbox_row
+        if outbox_row.state == "owed":
+            follow_ups.append(lambda: self._queue_upload(outbox_row))
+        elif self._options.delete_after and outbox_row.sha256 == hashed_file.digest:
+            # With `--on-change ignore` the row may stand for bytes that are not the ones in the bucket.
+            follow_ups.append(lambda: self._delete_local(outbox_row))
 
-    def _delete(self, row: Row) -> None:
-        if (reason := remove_unchanged(self._root, row.path, row.fingerprint)) is not None:
-            self._on_event(Notice(f"{row.path} is delivered and was kept here: {reason}."))
+    def _queue_upload(self, outbox_row: OutboxRow) -> None:
+        # While an older revision is on its way this one waits; the end of that upload brings it up.
+        if not self._upload_queue.is_busy(outbox_row.path):
+            self._upload_queue.add_upload(outbox_row.path, outbox_row.fingerprint.size, due_s=time.monotonic())
+
+    def _handle_upload_end(
+        self, upload_end: UploadEnded, changed_rows: dict[str, OutboxRow], follow_ups: list[Callable[[], None]]
+    ) -> None:
+        outbox_row = upload_end.row
+        self._upload_queue.release_path(outbox_row.path)
+        current_row = changed_rows.get(outbox_row.path) or self._outbox.find_row(outbox_row.path)
+        if (
+            current_row is None
+            or current_row.sha256 != outbox_row.sha256
+            or current_row.revision != outbox_row.revision
+        ):
+            # A newer revision is owed; it was held back while this one was on its way.
+            if current_row is not None and current_row.state == "owed":
+                follow_ups.append(lambda: self._queue_upload(current_row))
+            return
+        current_fingerprint = read_fingerprint(self._root, outbox_row.path)
+        if upload_end.failure is None and (
+            not upload_end.sent or current_fingerprint in (outbox_row.fingerprint, None)
+        ):
+            delivered_row = replace(current_row, state="done", doubtful=False, reason=None, done_at=time.time())
+            changed_rows[outbox_row.path] = delivered_row
+            follow_ups.append(lambda: self._on_event(Delivered(delivered_row, upload_end.sent)))
+            if self._options.delete_after:
+                follow_ups.append(lambda: self._delete_local(delivered_row))
+        elif current_fingerprint is None:
+            # The file is gone: nobody can deliver it any more.
+            changed_rows[outbox_row.path] = replace(outbox_row, state="gone", reason="deleted before it was delivered")
+            follow_ups.append(
+                lambda: self._on_event(SyncNotice(f"{outbox_row.path} was deleted before it was delivered."))
+            )
+        else:
+            self._retry_later(outbox_row, upload_end.failure, current_fingerprint, changed_rows, follow_ups)
+
+    def _retry_later(
+        self,
+        outbox_row: OutboxRow,
+        upload_error: ComfypinError | None,
+        current_fingerprint: Fingerprint,
+        changed_rows: dict[str, OutboxRow],
+        follow_ups: list[Callable[[], None]],
+    ) -> None:
+        if current_fingerprint != outbox_row.fingerprint:
+            self._debouncer.note_found(outbox_row.path, current_fingerprint, time.monotonic())
+        failure_reason = upload_error.message if upload_error is not None else "it changed during the upload"
+        failed_row = replace(outbox_row, failures=outbox_row.failures + 1, reason=failure_reason)
+        changed_rows[outbox_row.path] = failed_row
+        delay_s = self._options.retry_policy.delay_s(failed_row.failures) or 0.0
+        due_s = time.monotonic() + delay_s
+        follow_ups.append(
+            lambda: self._upload_queue.add_upload(outbox_row.path, outbox_row.fingerprint.size, due_s=due_s)
+        )
+        follow_ups.append(lambda: self._on_event(UploadFailed(failed_row, delay_s)))
+
+    def _delete_local(self, outbox_row: OutboxRow) -> None:
+        if (kept_reason := remove_unchanged(self._root, outbox_row.path, outbox_row.fingerprint)) is not None:
+            self._on_event(SyncNotice(f"{outbox_row.path} is delivered, but was kept here: {kept_reason}."))

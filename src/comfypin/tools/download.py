@@ -1,4 +1,4 @@
-"""One file by HTTP(S) or from this machine: verified while it is written, whole or absent."""
+"""Downloads one file by HTTP(S), or copies it from this machine: verified while it is written, complete or absent."""
 
 import hashlib
 import os
@@ -19,72 +19,80 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT_S = 120.0
+# Long enough for a server's rate limit of a minute, too short to look hung.
 DOWNLOAD_RETRIES = RetryPolicy(retries=3, longest_asked_s=120.0)
+# Bounds memory if a server sends something other than the small file that is expected.
 MAX_TEXT_BYTES = 64 << 20
 
 
-def download(url: str, path: Path, allowed: Collection[Digest] = (), *, proxies: "Proxies | None" = None) -> Digest:
-    """Bring a file to `path`, and return its digest, which is one of `allowed` if there are any.
+def download_file(
+    url: str, target_path: Path, allowed_digests: Collection[Digest] = (), *, proxies: "Proxies | None" = None
+) -> Digest:
+    """Download a file to `target_path`, and return its digest, which is one of `allowed_digests` if there are any.
 
     Raises `DownloadFailed`, or `DownloadWrong`; then nothing is written.
     """
 
-    def write(pieces: Iterable[bytes]) -> Digest:
+    def write_pieces(content_pieces: Iterable[bytes]) -> Digest:
         hasher = hashlib.sha256()
-        with atomic_file(path, durable=False) as file:
-            for piece in pieces:
-                hasher.update(piece)
-                file.write(piece)
+        # Not durable: after a power cut the file is downloaded again, since it is checked by digest.
+        with atomic_file(target_path, durable=False) as target_file:
+            for content_piece in content_pieces:
+                hasher.update(content_piece)
+                target_file.write(content_piece)
             digest = Digest(hasher.hexdigest())
-            if allowed and digest not in allowed:
-                expected = " or ".join(item.hex for item in allowed)
-                raise DownloadWrong(url=_shown(url), expected=expected, actual=digest.hex)
+            if allowed_digests and digest not in allowed_digests:
+                expected = " or ".join(allowed_digest.hex for allowed_digest in allowed_digests)
+                raise DownloadWrong(url=_hide_secrets(url), expected=expected, actual=digest.hex)
         return digest
 
-    return _consumed(url, write, proxies)
+    return _consume_url(url, write_pieces, proxies)
 
 
 def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
     """Return a small file as a whole. Raises `DownloadFailed`."""
 
-    def collect(pieces: Iterable[bytes]) -> bytes:
-        data = bytearray()
-        for piece in pieces:
-            data += piece
-            if len(data) > MAX_TEXT_BYTES:
-                raise DownloadFailed(url=_shown(url), reason=f"the answer is larger than {MAX_TEXT_BYTES >> 20} MiB")
-        return bytes(data)
+    def collect_pieces(content_pieces: Iterable[bytes]) -> bytes:
+        content = bytearray()
+        for content_piece in content_pieces:
+            content += content_piece
+            if len(content) > MAX_TEXT_BYTES:
+                raise DownloadFailed(
+                    url=_hide_secrets(url), reason=f"the response is larger than {MAX_TEXT_BYTES >> 20} MiB"
+                )
+        return bytes(content)
 
-    return _consumed(url, collect, proxies)
+    return _consume_url(url, collect_pieces, proxies)
 
 
-def _consumed(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxies | None") -> T:
+def _consume_url(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxies | None") -> T:
     if url.startswith("file:"):
-        return consume(_local_pieces(url))
+        return consume(_read_local_pieces(url))
+    # Imported late: the HTTP client loads urllib3 and TLS, which a `file:` URL does not need.
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.errors import HttpError
     from comfypin.http.patient import flowing, read_patiently
     from comfypin.http.proxies import Proxies
 
-    client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
+    http_client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
     try:
-        return read_patiently(client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
+        return read_patiently(http_client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
     except HttpError as error:
-        raise DownloadFailed(url=_shown(url), reason=error.reason) from error
+        raise DownloadFailed(url=_hide_secrets(url), reason=error.reason) from error
     finally:
-        client.close()
+        http_client.close()
 
 
-def _local_pieces(url: str) -> Iterator[bytes]:
+def _read_local_pieces(url: str) -> Iterator[bytes]:
     try:
-        with Path(urllib.request.url2pathname(urlsplit(url).path)).open("rb") as file:
-            while piece := file.read(CHUNK_BYTES):
-                yield piece
+        with Path(urllib.request.url2pathname(urlsplit(url).path)).open("rb") as local_file:
+            while content_piece := local_file.read(CHUNK_BYTES):
+                yield content_piece
     except OSError as error:
         raise DownloadFailed(url=url, reason=error.strerror or os.strerror(error.errno or 0)) from error
 
 
-def _shown(url: str) -> str:
-    """The address without what may be secret in it: user, password, query."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def _hide_secrets(url: str) -> str:
+    """Return the address without what may be secret in it: user, password, query."""
+    url_parts = urlsplit(url)
+    return url_parts._replace(netloc=url_parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,4 +1,4 @@
-"""What git knows without fetching: the refs of a remote repository, and the state of a checkout on this machine."""
+"""Asks git without fetching: the refs of a remote repository, and the state of a checkout on this machine."""
 
 import os
 import re
@@ -9,89 +9,102 @@ from pathlib import Path
 from comfypin.addresses import hide_credentials
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
-from comfypin.tools.git import FULL_COMMIT, git, setting_variables
+from comfypin.tools.git import FULL_COMMIT
+from comfypin.tools.git_process import run_git
 
+# A list of refs is small; a server that needs longer than this is not answering., setting_variables
 LS_REMOTE_TIMEOUT_S = 120.0
-_BRANCH, _TAG = "refs/heads/", "refs/tags/"
+_BRANCH_PREFIX, _TAG_PREFIX = "refs/heads/", "refs/tags/"
 _FILTER = r"^filter\..*\.(clean|smudge|process)$"
 _SILENT = {"clean": "", "smudge": "", "process": "", "required": "false"}
 _OWN = frozenset({"local", "worktree"})
 _LFS_COMMANDS = frozenset({"git-lfs clean -- %f", "git-lfs smudge -- %f", "git-lfs filter-process"})
+# git itself abbreviates to seven digits at least.
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
-def list_refs(repo: str) -> dict[str, str]:
-    """The refs of a repository and the commits they name; an annotated tag counts as the commit it stands for.
+def list_refs(repository: str) -> dict[str, str]:
+    """Return the refs of a repository and their commits; an annotated tag counts as the commit it stands for.
 
     Raises `RepoUnreachable`.
     """
-    listed = git(["ls-remote", "--", repo], cwd=Path.cwd(), timeout_s=LS_REMOTE_TIMEOUT_S)
-    if listed.exit_code:
+    finished = run_git(["ls-remote", "--", repository], cwd=Path.cwd(), timeout_s=LS_REMOTE_TIMEOUT_S)
+    if finished.exit_code:
         raise RepoUnreachable(
-            repo=hide_credentials(repo), reason=listed.complaint.replace(repo, hide_credentials(repo))
+            repo=hide_credentials(repository),
+            reason=finished.error_summary.replace(repository, hide_credentials(repository)),
         )
-    refs: dict[str, str] = {}
-    for line in listed.text.splitlines():
-        oid, _, name = line.partition("\t")
-        if FULL_COMMIT.fullmatch(oid):
-            refs[name.removesuffix("^{}")] = oid  # the peeled line comes after the tag's own
-    return refs
+    refs_by_name: dict[str, str] = {}
+    for ref_line in finished.stdout_text.splitlines():
+        object_id, _, ref_name = ref_line.partition("\t")
+        if FULL_COMMIT.fullmatch(object_id):
+            refs_by_name[ref_name.removesuffix("^{}")] = object_id  # the peeled line comes after the tag's own
+    return refs_by_name
 
 
-def resolve_ref(repo: str, ref: str | None) -> str:
-    """The commit that a branch, a tag, a full ref or a commit's first digits name; None is the default branch.
+def resolve_ref(repository: str, ref_name: str | None) -> str:
+    """Return the commit named by a branch, a tag, a full ref or a commit's first digits; None is the default branch.
 
-    Raises `RepoUnreachable`, `RefMissing` (with names that are near) or `RefAmbiguous`.
+    Raises `RepoUnreachable`, `RefMissing` (with similar names) or `RefAmbiguous`.
     """
-    if ref is not None and FULL_COMMIT.fullmatch(ref.lower()):
-        return ref.lower()
-    refs = list_refs(repo)
-    if ref is None:
-        if "HEAD" not in refs:
-            raise RefMissing(repo=hide_credentials(repo), ref="HEAD", near=())
-        return refs["HEAD"]
-    names = [name for name in (ref, _TAG + ref, _BRANCH + ref) if name in refs]
-    if len({refs[name] for name in names}) > 1:
-        raise RefAmbiguous(repo=hide_credentials(repo), ref=ref, names=names)
-    if not names and _SHORT_COMMIT.fullmatch(ref.lower()):
-        return _whole_commit(repo, ref.lower())
-    if not names:
-        raise RefMissing(repo=hide_credentials(repo), ref=ref, near=_near(ref, refs))
-    return refs[names[0]]
+    if ref_name is not None and FULL_COMMIT.fullmatch(ref_name.lower()):
+        return ref_name.lower()
+    refs_by_name = list_refs(repository)
+    if ref_name is None:
+        if "HEAD" not in refs_by_name:
+            raise RefMissing(repo=hide_credentials(repository), ref="HEAD", near=())
+        return refs_by_name["HEAD"]
+    # Tags before branches, as `git rev-parse` resolves them.
+    matching_names = [
+        candidate_name
+        for candidate_name in (ref_name, _TAG_PREFIX + ref_name, _BRANCH_PREFIX + ref_name)
+        if candidate_name in refs_by_name
+    ]
+    if len({refs_by_name[candidate_name] for candidate_name in matching_names}) > 1:
+        raise RefAmbiguous(repo=hide_credentials(repository), ref=ref_name, names=matching_names)
+    if not matching_names and _SHORT_COMMIT.fullmatch(ref_name.lower()):
+        return _complete_commit(repository, ref_name.lower())
+    if not matching_names:
+        raise RefMissing(repo=hide_credentials(repository), ref=ref_name, near=_similar_refs(ref_name, refs_by_name))
+    return refs_by_name[matching_names[0]]
 
 
-def _whole_commit(repo: str, digits: str) -> str:
-    """The one commit on a branch or a tag that begins so. A remote cannot be asked for it: its history is fetched,
-    without trees and files where the server can leave them out.
+def _complete_commit(repository: str, commit_digits: str) -> str:
+    """Return the one commit on a branch or a tag that begins with these digits.
+
+    A remote cannot be asked for it, so its history is fetched, without trees and files if the server can omit them.
     """
-    with temp_folder("commits") as scratch:
-        folder = Path(scratch)
-        git(["init", "--quiet", "--bare", "."], cwd=folder)
-        wanted = [f"+{kind}*:{kind}*" for kind in (_BRANCH, _TAG)]
-        fetched = git(["fetch", "--quiet", "--filter=tree:0", "--no-tags", "--", repo, *wanted], cwd=folder)
-        if fetched.exit_code:
+    with temp_folder("commits") as temporary_folder:
+        repository_folder = Path(temporary_folder)
+        run_git(["init", "--quiet", "--bare", "."], cwd=repository_folder)
+        refspecs = [f"+{ref_kind}*:{ref_kind}*" for ref_kind in (_BRANCH_PREFIX, _TAG_PREFIX)]
+        finished = run_git(
+            ["fetch", "--quiet", "--filter=tree:0", "--no-tags", "--", repository, *refspecs], cwd=repository_folder
+        )
+        if finished.exit_code:
             raise RepoUnreachable(
-                repo=hide_credentials(repo), reason=fetched.complaint.replace(repo, hide_credentials(repo))
+                repo=hide_credentials(repository),
+                reason=finished.error_summary.replace(repository, hide_credentials(repository)),
             )
-        listed = git(["rev-list", "--all"], cwd=folder).text.split()
-    found = [commit for commit in listed if commit.startswith(digits)]
-    if len(found) > 1:
-        raise RefAmbiguous(repo=hide_credentials(repo), ref=digits, names=found[:3])
-    if not found:
-        raise RefMissing(repo=hide_credentials(repo), ref=digits, near=())
-    return found[0]
+        commit_ids = run_git(["rev-list", "--all"], cwd=repository_folder).stdout_text.split()
+    matching_commits = [commit_id for commit_id in commit_ids if commit_id.startswith(commit_digits)]
+    if len(matching_commits) > 1:
+        raise RefAmbiguous(repo=hide_credentials(repository), ref=commit_digits, names=matching_commits[:3])
+    if not matching_commits:
+        raise RefMissing(repo=hide_credentials(repository), ref=commit_digits, near=())
+    return matching_commits[0]
 
 
-def _near(ref: str, refs: Mapping[str, str]) -> tuple[str, ...]:
+def _similar_refs(ref_name: str, refs_by_name: Mapping[str, str]) -> tuple[str, ...]:
     import difflib
 
-    short = [name.removeprefix(_TAG).removeprefix(_BRANCH) for name in refs]
-    return tuple(difflib.get_close_matches(ref, short, n=3))
+    short_names = [known_name.removeprefix(_TAG_PREFIX).removeprefix(_BRANCH_PREFIX) for known_name in refs_by_name]
+    return tuple(difflib.get_close_matches(ref_name, short_names, n=3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkout:
-    """A working tree: where it came from, the commit it is at, the branch, and its changes as a diff."""
+    """Describes a working tree: its remote, its commit, its branch, and its changed paths."""
 
     folder: Path
     remote: str | None
@@ -100,93 +113,121 @@ class Checkout:
     changed: tuple[str, ...]
 
 
-def read_checkout(folder: Path, apart: Collection[str] = ()) -> Checkout | None:
-    """The state of a checkout, None where the folder is no git repository of its own. Raises `CheckoutUnreadable`.
+def read_checkout(checkout_folder: Path, ignored_names: Collection[str] = ()) -> Checkout | None:
+    """Return the state of a checkout, None if the folder is not a git repository itself. Raises `CheckoutUnreadable`.
 
-    What git does not track counts as no change in `apart`, names in the checkout's root, nor where it is byte-code.
+    Untracked files do not count as changes if they are byte-code, or below a name in `ignored_names` in the root.
     """
-    if not (folder / ".git").exists():
+    # Without a `.git` here, git would describe a checkout further up.
+    if not (checkout_folder / ".git").exists():
         return None
-    head = _in(folder, "rev-parse", "--verify", "HEAD^{commit}")
-    branch = git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=folder)
+    head_commit = _run_in_checkout(checkout_folder, "rev-parse", "--verify", "HEAD^{commit}")
+    # Fails on a detached HEAD, which is no error: then there is no branch.
+    branch_result = run_git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=checkout_folder)
     # Git would look into a submodule by its own settings, which may name programs; we look ourselves.
-    looking = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
-    status = _in(folder, "status", *looking)
-    changed = [entry[3:] for entry in status.split("\0") if entry and not _is_apart(entry, apart)]
+    looking = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty"
+    )
+    status = _run_in_checkout(folder, "status", *looking)
+    changed = [status_entry[3:] for status_entry in status.split("\0") if status_entry and not _is_apart(status_entry, ignored_names)]
     return Checkout(
-        folder=folder,
-        remote=_remote(folder, branch.text.strip()),
-        commit=head.strip(),
-        branch=branch.text.strip() or None,
+        folder=checkout_folder,
+        remote=_remote_address(checkout_folder, branch_result.stdout_text.strip()),
+        commit=head_commit.strip(),
+        branch=branch_result.stdout_text.strip() or None,
         changed=(*changed, *(name for name in _changed_submodules(folder) if name not in changed)),
     )
 
 
 def _changed_submodules(folder: Path) -> Iterator[str]:
     """The submodules of a checkout whose files are not those of their commits."""
-    for entry in _in(folder, "ls-files", "--stage", "-z").split("\0"):
-        head, _, name = entry.partition("\t")
-        if head.startswith("160000"):
+    for status_entry in _run_in_checkout(folder, "ls-files", "--stage", "-z").split("\0"):
+        head_commit, _, name = status_entry.partition("\t")
+        if head_commit.startswith("160000"):
             inner = read_checkout(folder / name)
             if inner is not None and inner.changed:
                 yield name
 
 
-def _is_apart(entry: str, apart: Collection[str]) -> bool:
-    parts = entry[3:].split("/")
-    return entry.startswith("??") and (parts[0] in apart or "__pycache__" in parts)
+def _is_apart(status_entry: str, ignored_names: Collection[str]) -> bool:
+    path_parts = status_entry[3:].split("/")
+    return status_entry.startswith("??") and (path_parts[0] in ignored_names or "__pycache__" in path_parts)
 
 
-def tracked_files(folder: Path) -> frozenset[str]:
-    """The paths that git tracks in a checkout."""
-    return frozenset(name for name in _in(folder, "ls-files", "-z").split("\0") if name)
+def list_tracked_files(checkout_folder: Path) -> frozenset[str]:
+    """Return the paths that git tracks in a checkout."""
+    return frozenset(
+        tracked_name for tracked_name in _run_in_checkout(checkout_folder, "ls-files", "-z").split("\0") if tracked_name
+    )
 
 
-def diff_of(checkout: Checkout) -> str:
-    """The changes of a checkout, untracked files too, as a diff that `git apply` takes.
+def diff_checkout(checkout: Checkout) -> str:
+    """Return the changes of a checkout, with untracked files, as a diff that `git apply` takes.
 
-    The checkout is only read: the index and the objects that git needs for it lie in a temporary folder.
+    The checkout is only read: the index and the objects that git needs are made in a temporary folder.
     """
-    folder = checkout.folder
-    objects = Path(_in(folder, "rev-parse", "--git-path", "objects").strip())
-    with temp_folder("diff") as scratch:
-        (Path(scratch) / "objects").mkdir()
-        places = {
-            "GIT_INDEX_FILE": f"{scratch}/index",
-            "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath((folder / objects).resolve()),
+    checkout_folder = checkout.folder
+    # `--git-path` also finds the objects of a linked worktree.
+    objects_folder = Path(_run_in_checkout(checkout_folder, "rev-parse", "--git-path", "objects").strip())
+    with temp_folder("diff") as temporary_folder:
+        (Path(temporary_folder) / "objects").mkdir()
+        git_variables = {
+            "GIT_INDEX_FILE": f"{temporary_folder}/index",
+            "GIT_OBJECT_DIRECTORY": f"{temporary_folder}/objects",
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath((checkout_folder / objects_folder).resolve()),
+            # Names may contain `*` or `[`, which git would expand.
             "GIT_LITERAL_PATHSPECS": "1",
             **_without_filters(folder),
         }
         # `git add` would look into a repository within this one, by that one's settings.
         within = [name for name in checkout.changed if (folder / name / ".git").exists()]
-        heads = [(name.rstrip("/"), _in(folder / name, "rev-parse", "--verify", "HEAD").strip()) for name in within]
+        heads = [(name.rstrip("/"), _run_in_checkout(folder / name, "rev-parse", "--verify", "HEAD").strip()) for name in within]
         files = set(checkout.changed) - set(within)
-        names = Path(scratch) / "changed"
-        names.write_bytes("\0".join(files).encode(errors="surrogateescape"))
+        names = Path(temporary_folder) / "changed"
+        # Through a file: the names of a large change exceed the limit of a command line.
+        names_path.write_bytes("\0".join(files).encode(errors="surrogateescape"))
         adding = ["add", "--all", "--force", f"--pathspec-from-file={names}", "--pathspec-file-nul"]
         commands = [["read-tree", "HEAD"], *([adding] if files else [])]
-        commands += [["update-index", "--add", "--cacheinfo", f"160000,{head},{name}"] for name, head in heads]
-        for command in commands:
-            done = git(command, cwd=folder, extra=places)
-            if done.exit_code:
-                raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
-        diff = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "HEAD"]
+        commands += [["update-index", "--add", "--cacheinfo", f"160000,{head_commit},{name}"] for name, head_commit in heads]
+        for git_command in commands:
+            finished = run_git(git_command, cwd=checkout_folder, extra_variables=git_variables)
+            if finished.exit_code:
+                raise CheckoutUnreadable(folder=str(checkout_folder), reason=finished.error_summary)
+        diff_command = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "HEAD"]
         try:
-            return git(diff, cwd=folder, extra=places).stdout.decode()
+            return run_git(diff_command, cwd=checkout_folder, extra_variables=git_variables).stdout.decode()
         except UnicodeDecodeError:
             # A text in another encoding cannot lie in a lock as it is; as binary changes, which are ASCII, it can.
-            attributes = Path(scratch) / "attributes"
-            attributes.write_text("* -text -diff\n")
-            return git(["-c", f"core.attributesFile={attributes}", *diff], cwd=folder, extra=places).text
+            attributes_path = Path(temporary_folder) / "attributes"
+            attributes_path.write_text("* -text -diff\n")
+            return run_git(
+                ["-c", f"core.attributesFile={attributes_path}", *diff_command],
+                cwd=checkout_folder,
+                extra_variables=git_variables,
+            ).stdout_text
 
 
-def _remote(folder: Path, branch: str) -> str | None:
-    """The address of the branch's own remote, else of `origin`, else of the only one."""
-    names = git(["remote"], cwd=folder).text.split()
-    tracked = git(["config", f"branch.{branch}.remote"], cwd=folder).text.strip() if branch else ""
-    name = tracked if tracked in names else "origin" if "origin" in names else names[0] if len(names) == 1 else None
-    return None if name is None else git(["remote", "get-url", name], cwd=folder).text.strip() or None
+def _remote_address(checkout_folder: Path, branch_name: str) -> str | None:
+    """Return the address of the branch's own remote, else of `origin`, else of the only one."""
+    remote_names = run_git(["remote"], cwd=checkout_folder).stdout_text.split()
+    tracked_remote = (
+        run_git(["config", f"branch.{branch_name}.remote"], cwd=checkout_folder).stdout_text.strip()
+        if branch_name
+        else ""
+    )
+    remote_name = (
+        tracked_remote
+        if tracked_remote in remote_names
+        else "origin"
+        if "origin" in remote_names
+        else remote_names[0]
+        if len(remote_names) == 1
+        else None
+    )
+    return (
+        None
+        if remote_name is None
+        else run_git(["remote", "get-url", remote_name], cwd=checkout_folder).stdout_text.strip() or None
+    )
 
 
 def _without_filters(folder: Path) -> dict[str, str]:
@@ -197,15 +238,15 @@ def _without_filters(folder: Path) -> dict[str, str]:
     listed = git(["config", "--show-scope", "-z", "--get-regexp", _FILTER], cwd=folder)
     fields = listed.stdout.decode(errors="surrogateescape").split("\0")
     values = [(key.partition("\n"), scope) for scope, key in zip(fields[::2], fields[1::2], strict=False)]
-    named = sorted(
+    pathspec_options = sorted(
         {key.rpartition(".")[0] for (key, _, value), scope in values if scope in _OWN and value not in _LFS_COMMANDS}
     )
-    silent = [(f"{name}.{field}", value) for name in named for field, value in _SILENT.items()]
+    silent = [(f"{name}.{field}", value) for name in pathspec_options for field, value in _SILENT.items()]
     return setting_variables(silent)
 
 
-def _in(folder: Path, *arguments: str) -> str:
-    done = git(list(arguments), cwd=folder, extra=_without_filters(folder))
-    if done.exit_code:
-        raise CheckoutUnreadable(folder=str(folder), reason=done.complaint)
-    return done.stdout.decode(errors="surrogateescape")
+def _run_in_checkout(checkout_folder: Path, *arguments: str) -> str:
+    finished = run_git(list(arguments), cwd=checkout_folder, extra_variables=_without_filters(folder))
+    if finished.exit_code:
+        raise CheckoutUnreadable(folder=str(checkout_folder), reason=finished.error_summary)
+    return finished.stdout.decode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""Child processes that we wait for: output kept, a deadline, and nothing of them left when it passes."""
+"""Runs child processes and waits for them: keeps their output, and kills all of them after a deadline."""
 
 import contextlib
 import os
@@ -13,76 +13,80 @@ from comfypin.errors import Cancelled
 from comfypin.tools.errors import ToolMissing, ToolTimedOut
 
 DEFAULT_TIMEOUT_S = 1800.0
-# The process groups that run now; a signal's handler reads it, so there is no lock.
+# The child_process groups that run_program now; a signal's handler reads it, so there is no lock.
 _running: set[int] = set()
 _ending = threading.Event()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """What a program left: its exit code and what it said."""
+class FinishedProcess:
+    """Holds a program's exit code and output."""
 
     exit_code: int
     stdout: bytes
     stderr: str
 
     @property
-    def text(self) -> str:
-        """Stdout as text."""
+    def stdout_text(self) -> str:
+        """Return stdout as text."""
+        # Reaps the child, which would else stay a zombie as long as we run.
         return self.stdout.decode(errors="replace")
 
     @property
-    def complaint(self) -> str:
-        """The lines of stderr that matter most, as one line: the last five that are not empty."""
-        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
-        return " / ".join(lines[-5:])[-800:] or f"exit code {self.exit_code}"
+    def error_summary(self) -> str:
+        """Return the last five lines of stderr that are not empty, as one line."""
+        error_lines = [error_line.strip() for error_line in self.stderr.splitlines() if error_line.strip()]
+        # Tools print the cause last; 800 characters keep a message readable.
+        return " / ".join(error_lines[-5:])[-800:] or f"exit code {self.exit_code}"
 
 
-def run(
+def run_program(
     command: Sequence[str | Path],
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
-) -> Finished:
-    """Run a program to its end, in a process group of its own. A failing exit code is a value, not an error.
+) -> FinishedProcess:
+    """Run a program to its end in its own process group. A failing exit code is a value, not an error.
 
-    Raises `ToolMissing`, `ToolTimedOut` (its whole group is killed) and, once this process ends, `Cancelled`.
+    Raises `ToolMissing`, `ToolTimedOut` (its whole group is killed) and, once this child_process ends, `Cancelled`.
     """
     _require_going_on()
     tool = Path(command[0]).name
     try:
-        process = subprocess.Popen(
-            [str(part) for part in command],
+        child_process = subprocess.Popen(
+            [str(command_part) for command_part in command],
             cwd=cwd,
             env=dict(env) if env is not None else None,
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # Its own group, so that a timeout can kill what the program itself has started.
             start_new_session=True,
         )
     except FileNotFoundError as error:
         raise ToolMissing(
-            tool=tool, remedy=f"install it, or put it on PATH (Debian: apt-get install {tool})"
+            tool=tool_name, remedy=f"install it, or put it on PATH (Debian: apt-get install {tool_name})"
         ) from error
-    _running.add(process.pid)
+    _running.add(child_process.pid)
     try:
-        stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+        # `communicate` reads both pipes at once: a full pipe that nobody reads would block the program for ever.
+        stdout, stderr = child_process.communicate(stdin, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise ToolTimedOut(tool=tool, timeout_s=timeout_s, where=str(cwd or Path.cwd())) from error
+        raise ToolTimedOut(tool=tool_name, timeout_s=timeout_s, where=str(cwd or Path.cwd())) from error
     finally:
-        if process.poll() is None:
+        if child_process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-        _running.discard(process.pid)
+                os.killpg(child_process.pid, signal.SIGKILL)
+            child_process.communicate()
+        _running.discard(child_process.pid)
     _require_going_on()
-    return Finished(exit_code=process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))
+    return FinishedProcess(exit_code=child_process.returncode, stdout=stdout, stderr=stderr.decode(errors="replace"))
 
 
 def end_all() -> None:
-    """Kill all programs that run now, and start no more: this process is about to end."""
+    """Kill all programs that run_program now, and start no more: this child_process is about to end."""
     _ending.set()
     for group in tuple(_running):
         with contextlib.suppress(ProcessLookupError):

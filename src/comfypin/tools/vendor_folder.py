@@ -14,34 +14,35 @@ from comfypin.digest import Digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VendorFolder:
-    """Where things lie in a vendor folder."""
+    """Names the paths in a vendor folder."""
 
     root: Path
 
     @property
-    def wheels(self) -> Path:
-        """The folder of wheels, under their own file names."""
+    def wheels_folder(self) -> Path:
+        """Return the folder of wheels, under their own file names."""
         return self.root / "wheels"
 
     @property
-    def bundles(self) -> Path:
-        """The folder of git bundles."""
+    def bundles_folder(self) -> Path:
+        """Return the folder of git bundles."""
         return self.root / "git"
 
-    def bundle(self, commit: str) -> Path:
-        """The bundle of one commit."""
-        return self.bundles / f"{commit}.bundle"
+    def bundle_path(self, commit_id: str) -> Path:
+        """Return the bundle of one commit."""
+        return self.bundles_folder / f"{commit_id}.bundle"
 
-    def archive(self, digest: Digest) -> Path:
-        """The zip of a node pack from the registry."""
-        return self.root / "archives" / f"{digest.hex}.zip"
+    def archive_path(self, archive_digest: Digest) -> Path:
+        """Return the zip of a node pack from the registry."""
+        return self.root / "archives" / f"{archive_digest.hex}.zip"
 
-    def place_of_built(self, source: Digest, wheel: Digest) -> Path:
-        """The folder of a wheel that was built of a source archive."""
-        return self.root / "built" / f"{source.hex}-{wheel.hex}"
+    def built_folder(self, source_digest: Digest, wheel_digest: Digest) -> Path:
+        """Return the folder of a wheel that was built from a source archive."""
+        return self.root / "built" / f"{source_digest.hex}-{wheel_digest.hex}"
 
-    def built_of(self, source: Digest) -> Iterator[tuple[Path, Digest]]:
-        """The wheels that were built of a source archive, for any Python, each with the digest that it must have."""
-        for folder in sorted((self.root / "built").glob(f"{source.hex}-*")):
-            for wheel in sorted(folder.glob("*.whl")):
-                yield wheel, Digest(folder.name.rpartition("-")[2])
+    def find_built_wheels(self, source_digest: Digest) -> Iterator[tuple[Path, Digest]]:
+        """Yield the wheels built from a source archive, for any Python, each with its expected digest."""
+        for built_folder in sorted((self.root / "built").glob(f"{source_digest.hex}-*")):
+            for wheel_path in sorted(built_folder.glob("*.whl")):
+                # The digest is part of the folder's name, so nobody can swap the wheel unnoticed.
+                yield wheel_path, Digest(built_folder.name.rpartition("-")[2])

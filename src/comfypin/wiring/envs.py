@@ -13,7 +13,7 @@ from comfypin.wiring.stores import open_shelf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfypin.env.install.sources import SourcePlaces
+    from comfypin.env.install.sources import SourceLocations
     from comfypin.env.realize import RealizeOptions
     from comfypin.lock.model import Lock
     from comfypin.locking.sources import Places
@@ -35,7 +35,7 @@ def realize_options(
 ) -> "RealizeOptions":
     """How this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
     from comfypin.env.layout import Home
-    from comfypin.env.realize import RealizeOptions, silent
+    from comfypin.env.realize import RealizeOptions, ignore_report
     from comfypin.tools.vendor_folder import VendorFolder
 
     env, machine = env or settings.env, settings.machine
@@ -47,12 +47,12 @@ def realize_options(
     return RealizeOptions(
         home=Home(root=machine.comfy_home.absolute()),
         models_dir=machine.models_dir.absolute(),
-        places=source_places(settings, env, vendor=vendor),
-        shelf=open_shelf(env.packs, settings) if env.packs else None,
+        locations=source_places(settings, env, vendor=vendor),
+        pack_store=open_shelf(env.packs, settings) if env.packs else None,
         publish=publish,
         rebuild=rebuild,
         target=target,
-        tell=tell or silent,
+        report=tell or ignore_report,
     )
 
 
@@ -69,9 +69,9 @@ def ensure_env(lock: "Lock", choice: EngineChoice, *, tell: "Callable[[str], Non
     if not (home / "current").is_symlink() and any((home / path).is_file() for path in _FOREIGN):
         tell(f"{home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
         return choice
-    from comfypin.env.realize import realize
+    from comfypin.env.realize import realize_env
 
-    realized = realize(lock, realize_options(settings, tell=tell))
+    realized = realize_env(lock, realize_options(settings, tell=tell))
     bring_models(lock, settings, offline=settings.env.offline)
     moved = settings.overridden(comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute())
     return replace(choice, settings=moved)
@@ -82,32 +82,32 @@ def env_pack(lock: "Lock", settings: "Settings", *, tell: "Callable[[str], None]
 
     Raises `EnvError`, `LockError`.
     """
-    from comfypin.env.pack.store import FolderShelf
-    from comfypin.env.realize import realize
+    from comfypin.env.pack.store import FolderPackStore
+    from comfypin.env.realize import realize_env
     from comfypin.env.realize_plan import pack_name
 
-    realized = realize(lock, realize_options(settings, tell=tell))
+    realized = realize_env(lock, realize_options(settings, tell=tell))
     name = pack_name(realized.receipt.key, realized.receipt.platform)
-    shelves = [FolderShelf(settings.env.cache_dir.absolute() / "packs")]
+    shelves = [FolderPackStore(settings.env.cache_dir.absolute() / "packs")]
     packs = settings.env.packs
-    if packs is not None and isinstance(named := open_shelf(packs, settings), FolderShelf):
+    if packs is not None and isinstance(named := open_shelf(packs, settings), FolderPackStore):
         shelves.insert(0, named)
-    found = next((path for shelf in shelves if (path := shelf.find(name)) is not None), None)
+    found = next((path for shelf in shelves if (path := shelf.find_pack(name)) is not None), None)
     if found is None:
         tell("Packing the env.")
         shelves[-1].root.mkdir(parents=True, exist_ok=True)
-        found = shelves[-1].publish(realized.folder, name)
+        found = shelves[-1].publish_env(realized.folder, name)
     return Path(found)
 
 
 def source_places(
     settings: "Settings", env: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
-) -> "SourcePlaces":
+) -> "SourceLocations":
     """Where the sources of an env come from, with the caches of this machine."""
-    from comfypin.env.install.sources import SourcePlaces
+    from comfypin.env.install.sources import SourceLocations
 
     env = env or settings.env
-    return SourcePlaces(
+    return SourceLocations(
         cache=env.cache_dir.absolute(),
         vendor=vendor,
         offline=env.offline,
@@ -120,12 +120,12 @@ def lock_places(settings: "Settings") -> "Places":
     """Where the parts of a lock come from, with the caches that realizing uses too."""
     from comfypin.locking.node_registry import Registry
     from comfypin.locking.sources import Places
-    from comfypin.tools.git import Commits
+    from comfypin.tools.git import CommitSource
 
     env = settings.env
     cache = env.cache_dir.absolute()
     return Places(
-        commits=Commits(cache=cache / "git", offline=env.offline),
+        commits=CommitSource(cache=cache / "git", offline=env.offline),
         registry=Registry(url=env.registry_url, proxies=http_proxies(settings)),
         archives=cache / "archives",
         proxies=http_proxies(settings),

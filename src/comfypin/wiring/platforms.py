@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 def open_builder(wanted: str) -> "ContainerBuilder":
     """What builds images here: the one that is named, or with `auto` the first that works. Raises `NoBuilder`."""
-    from comfypin.image.buildah import Buildah, store_answers
-    from comfypin.image.docker import Docker, docker_answers
+    from comfypin.image.buildah import Buildah, explain_store_unusable
+    from comfypin.image.docker import Docker, explain_docker_unusable
     from comfypin.image.errors import NoBuilder
     from comfypin.image.podman import Podman
 
     builders: dict[str, tuple[Callable[[], str | None], Callable[[], ContainerBuilder]]] = {
-        "docker": (docker_answers, Docker),
-        "buildah": (lambda: store_answers("buildah"), Buildah),
-        "podman": (lambda: store_answers("podman"), Podman),
+        "docker": (explain_docker_unusable, Docker),
+        "buildah": (lambda: explain_store_unusable("buildah"), Buildah),
+        "podman": (lambda: explain_store_unusable("podman"), Podman),
     }
     tried = []
     for why_not, make in [builders[wanted]] if wanted != "auto" else builders.values():

@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from comfypin.env.pack.store import Shelf
+    from comfypin.env.pack.store import PackStore
     from comfypin.settings.environment import Settings
     from comfypin.storage.interface import ObjectStore
 
@@ -28,10 +28,10 @@ def open_store(address: str, settings: "Settings") -> "ObjectStore":
     return open_bucket(settings, parsed.scheme, parsed.bucket, parsed.prefix)
 
 
-def open_shelf(address: str, settings: "Settings") -> "Shelf":
+def open_shelf(address: str, settings: "Settings") -> "PackStore":
     """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
-    from comfypin.env.pack.store import BucketShelf, FolderShelf
+    from comfypin.env.pack.store import BucketPackStore, FolderPackStore
     from comfypin.storage.registry import Address
 
     folder = Address.parse(address).folder
-    return BucketShelf(open_store(address, settings)) if folder is None else FolderShelf(folder)
+    return BucketPackStore(open_store(address, settings)) if folder is None else FolderPackStore(folder)

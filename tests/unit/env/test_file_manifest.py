@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.env.file_manifest import Changes, FileFact, Manifest, compare, read_records, record_mismatches, survey
+from comfypin.env.file_manifest import (
+    FileChanges,
+    FileFact,
+    FileManifest,
+    compare_manifests,
+    find_record_mismatches,
+    hash_files,
+    read_records,
+)
 from tests.support.releases import make_wheel
 
 SITE = "venv/lib/python3.12/site-packages"
@@ -31,7 +39,7 @@ def build(tmp_path: Path) -> Path:
 
 
 def test_what_belongs_to_the_lock_is_listed_and_nothing_else(build: Path) -> None:
-    found = survey(build)
+    found = hash_files(build)
     assert set(found.files) == {"ComfyUI/main.py", "ComfyUI/custom_nodes/n/output/kept.py"}
     assert dict(found.links) == {"venv/lib64": "lib"}
     assert found.files["ComfyUI/main.py"] == FileFact(4, hashlib.sha256(b"main").hexdigest())
@@ -40,12 +48,12 @@ def test_what_belongs_to_the_lock_is_listed_and_nothing_else(build: Path) -> Non
 def test_large_files_are_hashed_too(build: Path) -> None:
     data = bytes(range(256)) * 8192 * 2
     (build / "ComfyUI/big").write_bytes(data)
-    assert survey(build).files["ComfyUI/big"] == FileFact(len(data), hashlib.sha256(data).hexdigest())
+    assert hash_files(build).files["ComfyUI/big"] == FileFact(len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_a_manifest_survives_its_encoding(build: Path) -> None:
-    found = survey(build)
-    assert Manifest.from_bytes(found.data) == found
+    found = hash_files(build)
+    assert FileManifest.from_bytes(found.canonical_bytes) == found
 
 
 @pytest.mark.parametrize(
@@ -53,19 +61,21 @@ def test_a_manifest_survives_its_encoding(build: Path) -> None:
 )
 def test_anything_else_is_no_manifest(data: bytes) -> None:
     with pytest.raises(ValueError):
-        Manifest.from_bytes(data)
+        FileManifest.from_bytes(data)
 
 
 def test_differences_are_edited_missing_and_added() -> None:
     one, two = FileFact(1, "1" * 64), FileFact(1, "2" * 64)
-    wanted = Manifest(files={"same": one, "edited": one, "gone": one, "now-a-link": one}, links={"l": "a"})
-    found = Manifest(files={"same": one, "edited": two, "new": one}, links={"l": "b", "now-a-link": "x"})
-    assert compare(wanted, found) == Changes(edited=("edited", "l", "now-a-link"), missing=("gone",), added=("new",))
+    wanted = FileManifest(files={"same": one, "edited": one, "gone": one, "now-a-link": one}, links={"l": "a"})
+    found = FileManifest(files={"same": one, "edited": two, "new": one}, links={"l": "b", "now-a-link": "x"})
+    assert compare_manifests(wanted, found) == FileChanges(
+        edited=("edited", "l", "now-a-link"), missing=("gone",), added=("new",)
+    )
 
 
 def test_an_executable_bit_is_a_difference() -> None:
-    wanted = Manifest(files={"a": FileFact(1, "1" * 64)})
-    assert compare(wanted, Manifest(files={"a": FileFact(1, "1" * 64, executable=True)})).edited == ("a",)
+    wanted = FileManifest(files={"a": FileFact(1, "1" * 64)})
+    assert compare_manifests(wanted, FileManifest(files={"a": FileFact(1, "1" * 64, executable=True)})).edited == ("a",)
 
 
 def test_a_file_that_is_not_what_its_record_says_is_found(tmp_path: Path) -> None:
@@ -76,6 +86,8 @@ def test_a_file_that_is_not_what_its_record_says_is_found(tmp_path: Path) -> Non
     with zipfile.ZipFile(tmp_path / "alpha-1.0-py3-none-any.whl") as wheel:
         wheel.extractall(site)
     records = read_records(site)
-    assert record_mismatches(records, SITE, survey(tmp_path / "build")) == {}
+    assert find_record_mismatches(records, SITE, hash_files(tmp_path / "build")) == {}
     (site / "alpha/more.py").write_text("# edited through a hard link\n")
-    assert record_mismatches(records, SITE, survey(tmp_path / "build")) == {"alpha-1.0.dist-info": ["alpha/more.py"]}
+    assert find_record_mismatches(records, SITE, hash_files(tmp_path / "build")) == {
+        "alpha-1.0.dist-info": ["alpha/more.py"]
+    }

@@ -7,7 +7,14 @@ from packaging.tags import Tag
 
 from comfypin.digest import Digest
 from comfypin.env.errors import TargetMissing, WheelUnfit
-from comfypin.env.package_selection import Interpreter, choose_target, file_name, indexes, requirement_lines, select
+from comfypin.env.package_selection import (
+    Interpreter,
+    choose_target,
+    list_indexes,
+    package_file_name,
+    render_requirements,
+    select_packages,
+)
 from comfypin.lock.model import Lock, PackagePin, PythonPins
 
 ZERO = Digest("0" * 64)
@@ -58,35 +65,35 @@ def test_markers_and_targets_leave_packages_out() -> None:
         pin("other", target="linux-aarch64"),
         pin("ours", target="linux-x86_64"),
     )
-    assert [one.name for one in select(lock, "linux-x86_64", HERE)] == ["here", "ours"]
+    assert [one.name for one in select_packages(lock, "linux-x86_64", HERE)] == ["here", "ours"]
 
 
 def test_every_wheel_that_does_not_fit_is_named() -> None:
     lock = a_lock(pin("torch", "torch-1.0-cp311-cp311-win_amd64.whl"), pin("b", "b-1.0-cp310-cp310-linux_x86_64.whl"))
     with pytest.raises(WheelUnfit) as caught:
-        select(lock, None, HERE)
+        select_packages(lock, None, HERE)
     assert "torch 1.0 has torch-1.0-cp311-cp311-win_amd64.whl" in caught.value.message
     assert "b 1.0 has b-1.0-cp310-cp310-linux_x86_64.whl" in caught.value.message
 
 
 def test_of_several_wheels_the_one_that_fits_is_taken() -> None:
     lock = a_lock(pin("t", "t-1.0-cp311-cp311-win_amd64.whl"), pin("T", "t-1.0-py3-none-any.whl"))
-    assert [file_name(one) for one in select(lock, None, HERE)] == ["t-1.0-py3-none-any.whl"]
+    assert [package_file_name(one) for one in select_packages(lock, None, HERE)] == ["t-1.0-py3-none-any.whl"]
 
 
 def test_lines_hold_the_url_and_every_digest() -> None:
     wheel = PackagePin(name="a", version="1", url="https://e.org/a-1-py3-none-any.whl", sha256=(ZERO, Digest("1" * 64)))
     line = f"a @ https://e.org/a-1-py3-none-any.whl --hash=sha256:{'0' * 64} --hash=sha256:{'1' * 64}\n"
-    assert requirement_lines([wheel], {}) == line
+    assert render_requirements([wheel], {}) == line
 
 
 def test_a_package_without_a_url_is_asked_of_its_index() -> None:
     wheel = PackagePin(name="a", version="1", sha256=(ZERO,), index="https://e.org/simple")
-    assert requirement_lines([wheel], {}) == f"a==1 --hash=sha256:{'0' * 64}\n"
-    assert indexes([wheel]) == ("https://e.org/simple",)
+    assert render_requirements([wheel], {}) == f"a==1 --hash=sha256:{'0' * 64}\n"
+    assert list_indexes([wheel]) == ("https://e.org/simple",)
 
 
 def test_a_file_of_a_vendor_folder_takes_the_place_of_its_url(tmp_path: Path) -> None:
     name = "torch-2.13.0+cpu-cp312-cp312-manylinux_2_28_x86_64.whl"
     wheel = PackagePin(name="torch", version="2.13.0", url=f"https://e.org/{name.replace('+', '%2B')}", sha256=(ZERO,))
-    assert requirement_lines([wheel], {name: tmp_path / name}).startswith(f"torch @ {tmp_path.as_uri()}/torch-2.13.0")
+    assert render_requirements([wheel], {name: tmp_path / name}).startswith(f"torch @ {tmp_path.as_uri()}/torch-2.13.0")

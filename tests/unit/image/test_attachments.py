@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import pytest
 
-from comfypin.image.attachments import CYCLONEDX, attach
+from comfypin.image.attachments import CYCLONEDX, attach_document
 from comfypin.image.errors import AttachFailed, LoginRefused
-from comfypin.image.image_names import path_of
+from comfypin.image.image_names import repository_path
 from comfypin.image.logins import stored_credential
-from comfypin.image.registry_client import INDEX, MANIFEST, Manifest, Repository, sha256_of
+from comfypin.image.registry_client import INDEX, MANIFEST, ImageManifest, ImageRepository, sha256_digest
 from comfypin.image.registry_login import Credential
 from comfypin.retry import RetryPolicy
 
@@ -32,7 +32,9 @@ class FakeRegistry(ThreadingHTTPServer):
     def __init__(self, *, login: str = "none", referrers: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.login, self.referrers = login, referrers
-        self.manifests: dict[str, Manifest] = {sha256_of(IMAGE): Manifest(media_type=MANIFEST, data=IMAGE)}
+        self.manifests: dict[str, ImageManifest] = {
+            sha256_digest(IMAGE): ImageManifest(media_type=MANIFEST, data=IMAGE)
+        }
         self.blobs: dict[str, bytes] = {}
         self.fail_next = 0
         self.seen: list[tuple[str, str]] = []
@@ -43,11 +45,11 @@ class FakeRegistry(ThreadingHTTPServer):
 
     def document(self) -> bytes:
         """The one document that the list of referrers leads to."""
-        listed = json.loads(self.manifests[sha256_of(IMAGE).replace(":", "-")].data)
+        listed = json.loads(self.manifests[sha256_digest(IMAGE).replace(":", "-")].data)
         (entry,) = listed["manifests"]
         assert entry["artifactType"] == CYCLONEDX
         artifact = json.loads(self.manifests[entry["digest"]].data)
-        assert artifact["subject"] == {"mediaType": MANIFEST, "digest": sha256_of(IMAGE), "size": len(IMAGE)}
+        assert artifact["subject"] == {"mediaType": MANIFEST, "digest": sha256_digest(IMAGE), "size": len(IMAGE)}
         return self.blobs[artifact["layers"][0]["digest"]]
 
 
@@ -87,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         if match["blob"]:
             self._answer(200 if match["blob"] in self.server.blobs else 404)
         elif self.command == "PUT":
-            self.server.manifests[match["name"]] = Manifest(media_type=self.headers["Content-Type"], data=data)
+            self.server.manifests[match["name"]] = ImageManifest(media_type=self.headers["Content-Type"], data=data)
             subject = json.loads(data).get("subject", {}).get("digest")
             keeps = {"OCI-Subject": subject} if subject and self.server.referrers else {}
             self._answer(201, **keeps)
@@ -130,10 +132,10 @@ def served() -> Iterator[FakeRegistry]:
 
 
 def put(registry: FakeRegistry, data: bytes = b"{}\n", credential: Credential | None = None) -> str:
-    repository = Repository(
+    repository = ImageRepository(
         reference=registry.reference, credential=credential, retry_policy=RetryPolicy(retries=5, base_s=0.001)
     )
-    return attach(repository, sha256_of(IMAGE), kind=CYCLONEDX, data=data, title="x.cdx.json")
+    return attach_document(repository, sha256_digest(IMAGE), kind=CYCLONEDX, data=data, title="x.cdx.json")
 
 
 @pytest.mark.parametrize("login", ["none", "basic", "bearer"])
@@ -151,9 +153,9 @@ def test_the_same_again_changes_nothing(served: FakeRegistry) -> None:
 
 
 def test_others_in_the_list_stay_in_it(served: FakeRegistry) -> None:
-    tag = sha256_of(IMAGE).replace(":", "-")
+    tag = sha256_digest(IMAGE).replace(":", "-")
     other = {"mediaType": MANIFEST, "digest": f"sha256:{'0' * 64}", "size": 2, "artifactType": "a signature"}
-    served.manifests[tag] = Manifest(media_type=INDEX, data=json.dumps({"manifests": [other]}).encode())
+    served.manifests[tag] = ImageManifest(media_type=INDEX, data=json.dumps({"manifests": [other]}).encode())
     digest = put(served)
     assert [entry["digest"] for entry in json.loads(served.manifests[tag].data)["manifests"]] == [
         other["digest"],
@@ -164,7 +166,7 @@ def test_others_in_the_list_stay_in_it(served: FakeRegistry) -> None:
 def test_a_registry_that_lists_referrers_itself_gets_no_list(served: FakeRegistry) -> None:
     served.referrers = True
     digest = put(served)
-    assert served.manifests.keys() == {sha256_of(IMAGE), digest}
+    assert served.manifests.keys() == {sha256_digest(IMAGE), digest}
 
 
 def test_a_failing_registry_is_asked_again(served: FakeRegistry) -> None:
@@ -188,8 +190,8 @@ def test_a_wrong_credential_names_its_variable(served: FakeRegistry, login: str)
 
 
 def test_what_is_no_list_is_not_overwritten(served: FakeRegistry) -> None:
-    tag = sha256_of(IMAGE).replace(":", "-")
-    served.manifests[tag] = Manifest(media_type=MANIFEST, data=b'{"manifests": 3}')
+    tag = sha256_digest(IMAGE).replace(":", "-")
+    served.manifests[tag] = ImageManifest(media_type=MANIFEST, data=b'{"manifests": 3}')
     with pytest.raises(AttachFailed, match=tag):
         put(served)
     assert served.manifests[tag].data == b'{"manifests": 3}'
@@ -221,7 +223,7 @@ def test_a_helper_program_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [("debian:12", "library/debian"), ("me/x:1", "me/x"), ("ghcr.io/me/x:1", "me/x"), ("localhost:5000/x:1", "x")],
 )
 def test_the_repository_of_a_reference(reference: str, path: str) -> None:
-    assert path_of(reference) == path
+    assert repository_path(reference) == path
 
 
 def me_from(path: Path) -> Credential:

@@ -2,24 +2,24 @@
 
 from dataclasses import replace
 
-from comfypin.image.build_plan import ImagePlan, inputs_label, make_plan, read_label
-from comfypin.image.context import Wish, compute_context
+from comfypin.image.build_plan import ImagePlan, make_image_plan, read_label, render_label
+from comfypin.image.context import ImageOptions, compute_context
 from comfypin.lock.model import Lock, NodePin
 from tests.unit.image.test_context import COMMIT, a_lock, own
 
 
-def plan(lock: Lock, wish: Wish = Wish(), known: dict[str, str] | None = None) -> ImagePlan:  # noqa: B008
-    return make_plan(lock, wish, compute_context(lock, own(), wish), size_of=lambda _: 1_000_000_000, known=known)
+def plan(lock: Lock, wish: ImageOptions = ImageOptions(), known: dict[str, str] | None = None) -> ImagePlan:  # noqa: B008
+    return make_image_plan(lock, wish, compute_context(lock, own(), wish), size_of=lambda _: 1_000_000_000, known=known)
 
 
 def test_layers_stand_from_the_one_that_changes_least() -> None:
-    names = [layer.name for layer in plan(a_lock(), Wish(bake="env+models")).layers]
+    names = [layer.name for layer in plan(a_lock(), ImageOptions(bake="env+models")).layers]
     models = ["model one", "model two"]
     assert names == ["system", "torch", "packages", "comfyui", "nodes", *models, "comfypin", "lock"]
 
 
 def test_a_changed_node_leaves_what_stands_under_it() -> None:
-    known = read_label(inputs_label(plan(a_lock())))
+    known = read_label(render_label(plan(a_lock())))
     node = NodePin(name="n", repo="https://example.org/n", commit="b" * 40)
     changed = plan(replace(a_lock(), custom_nodes=(node,)), known=known)
     assert [layer.name for layer in changed.layers if layer.cached] == ["system", "torch", "packages", "comfyui"]
@@ -28,11 +28,11 @@ def test_a_changed_node_leaves_what_stands_under_it() -> None:
 
 
 def test_all_is_there_after_the_same_build() -> None:
-    known = read_label(inputs_label(plan(a_lock())))
+    known = read_label(render_label(plan(a_lock())))
     assert all(layer.cached for layer in plan(a_lock(), known=known).layers)
 
 
 def test_an_image_over_runpods_limit_is_told() -> None:
     huge = tuple(replace(model, size_bytes=50_000_000_000) for model in a_lock().models)
-    remarks = plan(replace(a_lock(), models=huge), Wish(bake="env+models")).remarks
+    remarks = plan(replace(a_lock(), models=huge), ImageOptions(bake="env+models")).remarks
     assert "80 GB" in remarks[0]

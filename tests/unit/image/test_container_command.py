@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import ConfigError
-from comfypin.image.container_command import choose_mode, output_folder, pod_services
-from comfypin.image.container_user import Choice, Volume, choose_user
+from comfypin.image.container_command import choose_mode, choose_output_folder, make_pod_services
+from comfypin.image.container_user import MountedVolume, UserChoice, choose_user
 from comfypin.lock.model import EngineSpec, Lock
 from comfypin.settings.entry import EntrySettings
 
@@ -22,7 +22,7 @@ def settings(**environ: str) -> EntrySettings:
 
 
 def services(lock: Lock, entry: EntrySettings) -> dict[str, tuple[str, ...]]:
-    made = pod_services(lock, entry, comfypin=("comfypin",), home=HOME, output=Path("/workspace/output"))
+    made = make_pod_services(lock, entry, comfypin=("comfypin",), home=HOME, output=Path("/workspace/output"))
     return {service.name: service.argv for service in made}
 
 
@@ -56,26 +56,30 @@ def test_without_a_page_serve_starts_its_own_engine() -> None:
 
 
 def test_outputs_lie_on_the_volume_where_there_is_one() -> None:
-    assert output_folder(settings(), HOME, [Path("/workspace")]) == Path("/workspace/output")
-    assert output_folder(settings(), HOME, []) == HOME / "output"
-    assert output_folder(settings(COMFYPIN_OUTPUT_DIR="/o"), HOME, [Path("/workspace")]) == Path("/o")
+    assert choose_output_folder(settings(), HOME, [Path("/workspace")]) == Path("/workspace/output")
+    assert choose_output_folder(settings(), HOME, []) == HOME / "output"
+    assert choose_output_folder(settings(COMFYPIN_OUTPUT_DIR="/o"), HOME, [Path("/workspace")]) == Path("/o")
 
 
 def test_an_empty_volume_is_given_to_our_user() -> None:
-    volume = Volume(Path("/workspace"), 0, 0, empty=True)
-    assert choose_user([volume]) == Choice(1000, 1000, (Path("/workspace"),))
+    volume = MountedVolume(Path("/workspace"), 0, 0, empty=True)
+    assert choose_user([volume]) == UserChoice(1000, 1000, (Path("/workspace"),))
 
 
 def test_a_volume_with_content_decides() -> None:
-    assert choose_user([Volume(Path("/workspace"), 0, 0, empty=False)]) == Choice(0, 0)
+    assert choose_user([MountedVolume(Path("/workspace"), 0, 0, empty=False)]) == UserChoice(0, 0)
 
 
 INIT = """
 import os, sys, time
-from comfypin.image.container_command import Service
-from comfypin.image.init_process import Init
-services = [Service(name=f"s{n}", argv=("sh", "-c", script), main=n == 0) for n, script in enumerate(sys.argv[2:])]
-sys.exit(Init(services, dict(os.environ), float(sys.argv[1]), lambda text: print(text, flush=True)).run())
+from comfypin.image.container_command import ContainerService
+from comfypin.image.init_process import InitProcess
+services = [
+    ContainerService(name=f"s{n}", argv=("sh", "-c", script), main=n == 0)
+    for n, script in enumerate(sys.argv[2:])
+]
+process = InitProcess(services, dict(os.environ), float(sys.argv[1]), lambda text: print(text, flush=True))
+sys.exit(process.run_services())
 """
 
 

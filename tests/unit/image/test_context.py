@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.image.context import OwnFiles, Wish, base_image, compute_context, system_packages
+from comfypin.image.context import ImageOptions, OwnFiles, choose_base_image, compute_context, list_system_packages
 from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 from tests.conftest import ROOT
@@ -42,13 +42,13 @@ def a_lock() -> Lock:
 
 
 def test_a_model_changes_nothing_that_the_env_is_made_from() -> None:
-    with_models = compute_context(a_lock(), own(), Wish())
-    without = compute_context(replace(a_lock(), models=()), own(), Wish())
+    with_models = compute_context(a_lock(), own(), ImageOptions())
+    without = compute_context(replace(a_lock(), models=()), own(), ImageOptions())
     assert with_models.files["env/lock.json"] == without.files["env/lock.json"]
 
 
 def test_each_baked_model_is_one_step_with_a_lock_of_its_own() -> None:
-    context = compute_context(a_lock(), own(), Wish(bake="env+models"))
+    context = compute_context(a_lock(), own(), ImageOptions(bake="env+models"))
     dockerfile = context.files["Dockerfile"]
     assert re.findall(rb"COPY models/(\d+) ", dockerfile) == [b"1", b"2"]
     assert re.findall(rb"from=model-(\d+),", dockerfile) == [b"1", b"2"]
@@ -57,37 +57,39 @@ def test_each_baked_model_is_one_step_with_a_lock_of_its_own() -> None:
 
 
 def test_without_baked_models_no_step_speaks_of_them() -> None:
-    dockerfile = compute_context(a_lock(), own(), Wish()).files["Dockerfile"]
+    dockerfile = compute_context(a_lock(), own(), ImageOptions()).files["Dockerfile"]
     assert b"models/" not in dockerfile
     assert b"@MODEL@" not in dockerfile
 
 
 def test_every_step_of_the_dockerfile_is_in_the_context() -> None:
-    context = compute_context(a_lock(), own(), Wish(bake="env+models"))
+    context = compute_context(a_lock(), own(), ImageOptions(bake="env+models"))
     named = set(re.findall(r"/media/([\w.-]+)", context.files["Dockerfile"].decode()))
     assert named <= {name.removeprefix("steps/") for name in context.files if name.startswith("steps/")}
 
 
 def test_an_engine_that_needs_no_env_bakes_none() -> None:
-    context = compute_context(replace(a_lock(), engine=EngineSpec(kind="embedded")), own(), Wish())
+    context = compute_context(replace(a_lock(), engine=EngineSpec(kind="embedded")), own(), ImageOptions())
     assert context.arguments["BAKE_ENV"] == "no"
 
 
 def test_what_is_realized_at_the_start_needs_git() -> None:
-    assert system_packages(a_lock(), "nothing") == ("ffmpeg", "git")
-    assert system_packages(a_lock(), "env") == ("ffmpeg",)
+    assert list_system_packages(a_lock(), "nothing") == ("ffmpeg", "git")
+    assert list_system_packages(a_lock(), "env") == ("ffmpeg",)
 
 
 def test_the_base_has_the_locks_python() -> None:
-    assert base_image(a_lock(), None) == "python:3.12-slim-bookworm"
+    assert choose_base_image(a_lock(), None) == "python:3.12-slim-bookworm"
 
 
 def test_a_python_that_comfypin_does_not_run_on_is_refused() -> None:
     with pytest.raises(ReleaseUnfitForImage, match=r"3\.10"):
-        base_image(replace(a_lock(), python=PythonPins(version="3.10")), None)
+        choose_base_image(replace(a_lock(), python=PythonPins(version="3.10")), None)
 
 
 def test_a_wheel_is_copied_and_a_version_is_named() -> None:
     wheel = Path("/x/comfypin-1-py3-none-any.whl")
-    assert compute_context(a_lock(), replace(own(), wheel=wheel), Wish()).copies == {f"comfypin/{wheel.name}": wheel}
-    assert compute_context(a_lock(), own(), Wish()).files["comfypin/requirement.txt"] == b"comfypin==1.0\n"
+    assert compute_context(a_lock(), replace(own(), wheel=wheel), ImageOptions()).copies == {
+        f"comfypin/{wheel.name}": wheel
+    }
+    assert compute_context(a_lock(), own(), ImageOptions()).files["comfypin/requirement.txt"] == b"comfypin==1.0\n"

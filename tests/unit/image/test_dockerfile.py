@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from comfypin.image.own_files import UNUSED, chosen
+from comfypin.image.own_files import UNUSED_PACKAGES, choose_requirements
 from tests.conftest import ROOT
 
 
@@ -27,10 +27,10 @@ def test_steps_are_shell_that_parses() -> None:
 
 def test_a_requirements_file_is_taken_apart_by_name() -> None:
     text = "a==1 \\\n    --hash=sha256:1\nsentry-sdk==2 \\\n    --hash=sha256:2\n"
-    assert chosen(text, lambda name: name not in UNUSED) == b"a==1 \\\n    --hash=sha256:1\n"
+    assert choose_requirements(text, lambda name: name not in UNUSED_PACKAGES) == b"a==1 \\\n    --hash=sha256:1\n"
 
 
 @pytest.mark.parametrize("package", ["boto3", "botocore", "s3transfer", "google-cloud-storage", "azure-storage-blob"])
 def test_what_the_stores_clients_need_is_in_the_image(package: str) -> None:
     needed = {Requirement(text).name for text in importlib.metadata.requires(package) or () if "extra ==" not in text}
-    assert not UNUSED & {package, *needed}
+    assert not UNUSED_PACKAGES & {package, *needed}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.image.errors import LoginRefused, LoginUnreadable, PushFailed, TagInvalid
-from comfypin.image.image_names import on_registry, registry_of, require_tags
-from comfypin.image.interface import BuildRequest, Built, Hear
-from comfypin.image.registry_login import Credential, docker_config, find_credential, push
+from comfypin.image.image_names import reference_on_registry, registry_host, require_tags
+from comfypin.image.interface import BuildRequest, BuiltImage, Report
+from comfypin.image.registry_login import Credential, find_credential, push_image, write_docker_config
 
 
 class FakeBuilder:
@@ -21,10 +21,10 @@ class FakeBuilder:
         self.reasons = list(reasons)
         self.pushes = 0
 
-    def build(self, request: BuildRequest, hear: Hear) -> Built:
+    def build(self, request: BuildRequest, hear: Report) -> BuiltImage:
         raise NotImplementedError
 
-    def inspect(self, tag: str) -> Built:
+    def inspect(self, tag: str) -> BuiltImage:
         raise NotImplementedError
 
     def free_bytes(self) -> int | None:
@@ -33,7 +33,7 @@ class FakeBuilder:
     def save(self, tag: str, archive: Path) -> None:
         raise NotImplementedError
 
-    def push(self, tag: str, reference: str, credentials: Path | None, hear: Hear) -> str:
+    def push(self, tag: str, reference: str, credentials: Path | None, hear: Report) -> str:
         self.pushes += 1
         if self.reasons:
             raise PushFailed(reference=reference, reason=self.reasons.pop(0), tries=1)
@@ -41,7 +41,9 @@ class FakeBuilder:
 
 
 def pushed(builder: FakeBuilder, credential: Credential | None = None) -> str:
-    return push(builder, "x:1", "ghcr.io/me/x:1", credential=credential, hear=lambda _: None, sleep=lambda _: None)
+    return push_image(
+        builder, "x:1", "ghcr.io/me/x:1", credential=credential, report=lambda _: None, sleep=lambda _: None
+    )
 
 
 @pytest.mark.parametrize("tag", ["", "Upper/case:1", "a b", "x:", "-x", "x@sha256:1", "https://ghcr.io/x"])
@@ -60,13 +62,13 @@ def test_what_is_no_image_name_is_refused(tag: str) -> None:
     ],
 )
 def test_the_registry_of_a_name(tag: str, registry: str) -> None:
-    assert registry_of(tag) == registry
+    assert registry_host(tag) == registry
 
 
 def test_a_registry_is_put_before_the_name() -> None:
-    assert on_registry("wan22:1", "ghcr.io/me") == "ghcr.io/me/wan22:1"
-    assert on_registry("ghcr.io/me/wan22:1", "harbor.example.org/team/") == "harbor.example.org/team/wan22:1"
-    assert on_registry("ghcr.io/me/wan22:1", None) == "ghcr.io/me/wan22:1"
+    assert reference_on_registry("wan22:1", "ghcr.io/me") == "ghcr.io/me/wan22:1"
+    assert reference_on_registry("ghcr.io/me/wan22:1", "harbor.example.org/team/") == "harbor.example.org/team/wan22:1"
+    assert reference_on_registry("ghcr.io/me/wan22:1", None) == "ghcr.io/me/wan22:1"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_one_registrys_token_goes_to_no_other() -> None:
 
 
 def test_a_credential_is_only_in_a_file_of_ours_and_then_gone() -> None:
-    with docker_config("docker.io", Credential("me", "secret", "X")) as folder:
+    with write_docker_config("docker.io", Credential("me", "secret", "X")) as folder:
         assert folder is not None
         assert (folder / "config.json").stat().st_mode & 0o077 == 0
         auths = json.loads((folder / "config.json").read_text())["auths"]

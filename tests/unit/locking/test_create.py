@@ -18,7 +18,7 @@ from comfypin.locking.node_registry import Registry
 from comfypin.locking.repository_refs import parse_repo_spec
 from comfypin.locking.sources import Places
 from comfypin.tools.errors import RefMissing, TreeRefused
-from comfypin.tools.git import Commits
+from comfypin.tools.git import CommitSource
 from tests.support.repositories import commit
 
 SCRIPT = "print('installing')\n"
@@ -44,7 +44,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def places(root: Path) -> Places:
     cache = root / "cache"
     return Places(
-        commits=Commits(cache=cache / "git"), registry=Registry(url="http://127.0.0.1:9"), archives=cache / "archives"
+        commits=CommitSource(cache=cache / "git"),
+        registry=Registry(url="http://127.0.0.1:9"),
+        archives=cache / "archives",
     )
 
 

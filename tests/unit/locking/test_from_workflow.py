@@ -21,7 +21,7 @@ from comfypin.locking.repository_refs import parse_repo_spec
 from comfypin.locking.sources import Places, node_pin, read_part, reread_part
 from comfypin.locking.workflow_needs import gather
 from comfypin.tools.errors import DownloadFailed, DownloadWrong
-from comfypin.tools.git import Commits
+from comfypin.tools.git import CommitSource
 from tests.support.repositories import commit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -217,14 +217,14 @@ def test_the_classes_of_sources_are_read_without_running_them(tmp_path: Path) ->
     assert class_names(b"not python (") == set()
     commit(tmp_path / "c", {"nodes.py": source, "comfy_extras/x.py": 'NODE_CLASS_MAPPINGS = {"E": 1}', "y.py": "Z"})
     places = Places(
-        commits=Commits(cache=tmp_path / "g"), registry=Registry(url="http://127.0.0.1:9"), archives=tmp_path / "a"
+        commits=CommitSource(cache=tmp_path / "g"), registry=Registry(url="http://127.0.0.1:9"), archives=tmp_path / "a"
     )
     assert known_classes(parse_repo_spec(str(tmp_path / "c")), (), places) == {"A", "B", "C", "E"}
 
 
 @pytest.fixture
 def places(registry: Registry, tmp_path: Path) -> Places:
-    return Places(commits=Commits(cache=tmp_path / "git"), registry=registry, archives=tmp_path / "archives")
+    return Places(commits=CommitSource(cache=tmp_path / "git"), registry=registry, archives=tmp_path / "archives")
 
 
 def test_a_pack_of_the_registry_is_pinned_by_the_digest_of_its_archive(places: Places) -> None:

@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfypin.storage.keys import checked_key
-from comfypin.sync.key_names import Filter, key_of, revision_key
+from comfypin.sync.key_names import FileFilter, object_key, revision_key
 
 
 @pytest.mark.parametrize("path", ["a.png", "sub/a.png", "sub/ünï/猫.webp", "100%.png", "a b.png"])
 def test_an_ordinary_path_is_its_own_key(path: str) -> None:
-    assert key_of(path) == path
+    assert object_key(path) == path
 
 
 def test_names_that_stores_refuse_get_a_key_of_their_own() -> None:
-    assert key_of("a\nb.png") == "a%0Ab.png"
-    assert key_of(os.fsdecode(b"caf\xe9.png")) == "caf%E9.png"
-    assert key_of(os.fsdecode(b"5% caf\xe9.png")) == "5%25 caf%E9.png"
+    assert object_key("a\nb.png") == "a%0Ab.png"
+    assert object_key(os.fsdecode(b"caf\xe9.png")) == "caf%E9.png"
+    assert object_key(os.fsdecode(b"5% caf\xe9.png")) == "5%25 caf%E9.png"
 
 
 names = st.binary(min_size=1, max_size=40).filter(lambda raw: b"/" not in raw and b"\0" not in raw)
@@ -27,16 +27,16 @@ names = st.binary(min_size=1, max_size=40).filter(lambda raw: b"/" not in raw an
 @given(st.lists(names, min_size=2, max_size=2, unique=True))
 def test_two_names_that_are_no_text_never_meet_in_one_key(raw: list[bytes]) -> None:
     first, second = (os.fsdecode(b"\x01" + name) for name in raw)
-    assert key_of(first) != key_of(second)
+    assert object_key(first) != object_key(second)
 
 
 @given(st.lists(names.filter(lambda raw: raw not in (b".", b"..")), min_size=1, max_size=60))
 def test_every_path_has_a_key_that_stores_take(parts: list[bytes]) -> None:
-    checked_key(key_of("/".join(map(os.fsdecode, parts))))
+    checked_key(object_key("/".join(map(os.fsdecode, parts))))
 
 
 def test_a_path_longer_than_keys_keeps_its_suffix() -> None:
-    key = key_of("/".join(["folder" * 20] * 20) + "/picture.png")
+    key = object_key("/".join(["folder" * 20] * 20) + "/picture.png")
     assert len(key.encode()) <= 900
     assert key.endswith(".png")
 
@@ -61,4 +61,4 @@ def test_later_revisions_are_numbered_before_the_suffix(revision: int, key: str)
     ],
 )
 def test_what_is_taken(path: str, include: tuple[str, ...], exclude: tuple[str, ...], taken: bool) -> None:
-    assert Filter(include=include, exclude=exclude).takes(path) is taken
+    assert FileFilter(include=include, exclude=exclude).takes_path(path) is taken

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.tools.download import download, read_url
+from comfypin.tools.download import download_file, read_url
 from comfypin.tools.errors import DownloadFailed, DownloadWrong
 
 BODY = b"some bytes" * 1000
@@ -37,20 +37,20 @@ def server() -> Iterator[str]:
 
 
 def test_a_file_is_brought_and_verified(server: str, tmp_path: Path) -> None:
-    assert download(f"{server}/there", tmp_path / "x", (Digest.of(BODY),)) == Digest.of(BODY)
+    assert download_file(f"{server}/there", tmp_path / "x", (Digest.of(BODY),)) == Digest.of(BODY)
     assert (tmp_path / "x").read_bytes() == BODY
 
 
 def test_other_bytes_than_the_digest_says_leave_nothing(server: str, tmp_path: Path) -> None:
     with pytest.raises(DownloadWrong, match="aaaaaaaa"):
-        download(f"{server}/there?token=hunter2", tmp_path / "x", (Digest("aa" * 32),))
+        download_file(f"{server}/there?token=hunter2", tmp_path / "x", (Digest("aa" * 32),))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", ["/absent", "/there-short"])
 def test_a_failure_is_said_without_the_query_and_leaves_nothing(server: str, path: str, tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed) as caught:
-        download(f"{server}{path}?token=hunter2", tmp_path / "x")
+        download_file(f"{server}{path}?token=hunter2", tmp_path / "x")
     assert "hunter2" not in caught.value.message
     assert list(tmp_path.iterdir()) == []
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from comfypin.tools.errors import RefAmbiguous, RefMissing, RepoUnreachable
-from comfypin.tools.git import Commits, apply_patch, submodules, write_bundle, write_commit
-from comfypin.tools.git_remote import diff_of, list_refs, read_checkout, resolve_ref, tracked_files
+from comfypin.tools.git import CommitSource, apply_patch, list_submodules, write_bundle, write_commit
+from comfypin.tools.git_remote import diff_checkout, list_refs, list_tracked_files, read_checkout, resolve_ref
 from tests.support.repositories import commit, git
 
 
@@ -51,7 +51,7 @@ def test_digits_that_no_commit_begins_with_are_refused(origin: Path) -> None:
 def test_a_branch_and_a_tag_of_one_name_are_ambiguous(origin: Path) -> None:
     git(origin, "branch", "both", "v1")
     git(origin, "tag", "both", "v2")
-    with pytest.raises(RefAmbiguous, match="refs/tags/both and refs/heads/both"):
+    with pytest.raises(RefAmbiguous, match="refs/tags/both or refs/heads/both"):
         resolve_ref(origin.as_uri(), "both")
 
 
@@ -75,7 +75,7 @@ def test_a_checkout_knows_its_remote_branch_commit_and_changes(origin: Path, tmp
     assert (checkout.remote, checkout.branch) == (str(origin), "main")
     assert checkout.commit == git(origin, "rev-parse", "main")
     assert set(checkout.changed) == {"a.txt", "new \u043d.txt"}
-    assert tracked_files(copy) == {"a.txt"}
+    assert list_tracked_files(copy) == {"a.txt"}
 
 
 def test_a_diff_brings_all_changes_elsewhere_and_changes_nothing_here(origin: Path, tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_diff_brings_all_changes_elsewhere_and_changes_nothing_here(origin: Pa
     before = git(copy, "status", "--porcelain"), git(copy, "count-objects")
     checkout = read_checkout(copy)
     assert checkout is not None
-    patch = diff_of(checkout)
+    patch = diff_checkout(checkout)
     assert (git(copy, "status", "--porcelain"), git(copy, "count-objects")) == before
     elsewhere = tmp_path / "elsewhere"
-    write_commit(Commits(cache=tmp_path / "cache"), origin.as_uri(), git(origin, "rev-parse", "main"), elsewhere)
+    write_commit(CommitSource(cache=tmp_path / "cache"), origin.as_uri(), git(origin, "rev-parse", "main"), elsewhere)
     apply_patch(elsewhere, patch, what="a patch")
     assert (elsewhere / "a.txt").read_text() == "changed\n"
     assert (elsewhere / "bytes.bin").read_bytes() == bytes(range(256))
@@ -99,9 +99,9 @@ def test_a_diff_brings_all_changes_elsewhere_and_changes_nothing_here(origin: Pa
 
 def test_a_bundle_brings_a_commit_without_its_repository(origin: Path, tmp_path: Path) -> None:
     head = git(origin, "rev-parse", "main")
-    kept = Commits(cache=tmp_path / "cache").obtain(origin.as_uri(), head)
+    kept = CommitSource(cache=tmp_path / "cache").obtain_repository(origin.as_uri(), head)
     write_bundle(kept, origin.as_uri(), head, tmp_path / "git" / f"{head}.bundle")
-    offline = Commits(cache=tmp_path / "other", bundles=tmp_path / "git", offline=True)
+    offline = CommitSource(cache=tmp_path / "other", bundles=tmp_path / "git", offline=True)
     write_commit(offline, "https://gone.invalid/x", head, tmp_path / "out")
     assert (tmp_path / "out" / "a.txt").read_text() == "2\n"
     assert [path.name for path in (tmp_path / "git").iterdir()] == [f"{head}.bundle"]
@@ -112,5 +112,5 @@ def test_submodules_are_named_with_their_commits(origin: Path, tmp_path: Path) -
     commit(outer, {"b.txt": "b"})
     git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", origin.as_uri(), "inner")
     head = commit(outer, {})
-    kept = Commits(cache=tmp_path / "cache").obtain(outer.as_uri(), head)
-    assert submodules(kept, outer.as_uri(), head) == ((origin.as_uri(), git(origin, "rev-parse", "main")),)
+    kept = CommitSource(cache=tmp_path / "cache").obtain_repository(outer.as_uri(), head)
+    assert list_submodules(kept, outer.as_uri(), head) == ((origin.as_uri(), git(origin, "rev-parse", "main")),)

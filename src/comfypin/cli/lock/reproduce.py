@@ -68,15 +68,15 @@ class Trial:
         return outputs
 
     def _comfypin(self, arguments: list[str]) -> dict[str, object]:
-        from comfypin.tools.process import run
+        from comfypin.tools.process import run_program
 
-        done = run([sys.executable, "-m", "comfypin.cli.main", *arguments], timeout_s=TIMEOUT_S)
+        done = run_program([sys.executable, "-m", "comfypin.cli.main", *arguments], timeout_s=TIMEOUT_S)
         try:
-            answer = json.loads(done.text)
+            answer = json.loads(done.stdout_text)
         except ValueError:
             answer = {}
         if done.exit_code or "error" in answer:
-            said = answer.get("error", {}).get("message") or done.complaint
+            said = answer.get("error", {}).get("message") or done.error_summary
             raise TrialFailed(command=arguments[0], place=str(self.work), reason=said, exit_code=done.exit_code)
         return dict(answer)
 

@@ -154,7 +154,7 @@ def _local_pack(
 
     from comfypin.digest import Digest
     from comfypin.env.package_selection import machine_name
-    from comfypin.env.realize_plan import key_of
+    from comfypin.env.realize_plan import build_key
     from comfypin.runpod.errors import PlatformUnfit
     from comfypin.runpod.volume_release import PACKS, LocalFile
     from comfypin.wiring import env_pack
@@ -164,7 +164,7 @@ def _local_pack(
     machine = machine_name(platform.system(), platform.machine())
     if machine != "linux-x86_64":
         raise PlatformUnfit(platform=machine)
-    prefix = f"{PACKS}/{key_of(lock, machine)}."
+    prefix = f"{PACKS}/{build_key(lock, machine)}."
     lacking = []
     for destination in destinations:
         key = destination.pusher.recorded_key(prefix)

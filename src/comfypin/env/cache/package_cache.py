@@ -18,202 +18,247 @@ from pathlib import Path
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest
 from comfypin.env.cache.kept_bytecode import drop_unlisted, keep_bytecode, read_listing
-from comfypin.env.file_manifest import Record
-from comfypin.env.package_selection import file_name, normalized
+from comfypin.env.file_manifest import InstalledRecord
+from comfypin.env.package_selection import normalize_name, package_file_name
 from comfypin.lease import is_dead, process_token
 from comfypin.lock.model import PackagePin
 
 # Files whose content a RECORD has wrong, with the sha256 that they do have, and that RECORD's own.
-Faults = Mapping[str, str | None]
-_TEMPORARY = ".tmp-"
+RecordFaults = Mapping[str, str | None]
+_TEMPORARY_PREFIX = ".tmp-"
 # Where the cache is on another file system, where links are not allowed, or a file has too many.
-_NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
+_LINK_ERRORS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageCache:
-    """The packages that were installed for one kind of Python and machine (`platform`)."""
+    """Keeps the packages that were installed for one kind of Python and machine (`platform`)."""
 
     root: Path
     platform: str
 
-    def link(self, packages: Iterable[PackagePin], venv: Path) -> dict[str, str]:
+    def link_packages(self, packages: Iterable[PackagePin], venv_folder: Path) -> dict[str, str]:
         """Put what is kept into a venv. Returns the sha256 that each package's RECORD must have, by normalized name.
 
         A package of which a file is there already, from another package, is left out.
         """
-        kept = {normalized(pin.name): folder for pin in packages if (folder := self._kept_in(pin)) is not None}
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="link") as pool:
-            linked = pool.map(lambda folder: _bring(folder, venv), kept.values())
-            return {name: folder.name for (name, folder), whole in zip(kept.items(), linked, strict=True) if whole}
+        kept_folders = {
+            normalize_name(package_pin.name): kept_folder
+            for package_pin in packages
+            if (kept_folder := self._find_kept(package_pin)) is not None
+        }
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="link") as thread_pool:
+            link_results = thread_pool.map(
+                lambda kept_folder: _link_package(kept_folder, venv_folder), kept_folders.values()
+            )
+            return {
+                package_name: kept_folder.name
+                for (package_name, kept_folder), is_complete in zip(kept_folders.items(), link_results, strict=True)
+                if is_complete
+            }
 
-    def keep(self, packages: Iterable[tuple[PackagePin, Record]], site: Path, venv: Path) -> None:
-        """Keep packages that were installed and verified; nothing happens where the cache cannot share files with them.
+    def keep_packages(
+        self, packages: Iterable[tuple[PackagePin, InstalledRecord]], site_folder: Path, venv_folder: Path
+    ) -> None:
+        """Keep packages that were installed and verified; do nothing if the cache cannot share files with the venv.
 
-        `site` is the site-packages folder of the venv.
+        `site_folder` is the site-packages folder of the venv.
         """
-        missing = [(pin, record) for pin, record in packages if not self._folder(pin).is_dir()]
-        if missing:
+        missing_packages = [
+            (package_pin, record) for package_pin, record in packages if not self._package_folder(package_pin).is_dir()
+        ]
+        if missing_packages:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-        for pin, record in missing:
-            self._keep(pin, record, site, venv)
+            self._remove_leftovers()
+        for package_pin, record in missing_packages:
+            self._keep_package(package_pin, record, site_folder, venv_folder)
 
-    def _keep(self, pin: PackagePin, record: Record, site: Path, venv: Path) -> None:
-        place = self._folder(pin)
+    def _keep_package(
+        self, package_pin: PackagePin, record: InstalledRecord, site_folder: Path, venv_folder: Path
+    ) -> None:
+        package_folder = self._package_folder(package_pin)
         # Only what a RECORD vouches for can be verified when it is linked again.
-        names = [name for name, sha256 in record.files.items() if sha256 is not None and "__pycache__/" not in name]
-        listing = f"{record.folder}/RECORD"
-        if any(sha is None and name != listing for name, sha in record.files.items()):
+        recorded_paths = [
+            recorded_path
+            for recorded_path, sha256 in record.files.items()
+            if sha256 is not None and "__pycache__/" not in recorded_path
+        ]
+        record_path = f"{record.folder}/RECORD"
+        # A file without a digest could not be verified when it is linked.
+        if any(digest is None and recorded_path != record_path for recorded_path, digest in record.files.items()):
             return
-        temporary = self.root / f"{_TEMPORARY}{process_token()}"
-        files = temporary / Digest.of_file(site / listing).hex
-        inside = f"{site}/".removeprefix(f"{venv}/")
+        temporary_folder = self.root / f"{_TEMPORARY_PREFIX}{process_token()}"
+        staged_folder = temporary_folder / Digest.of_file(site_folder / record_path).hex
+        site_prefix = f"{site_folder}/".removeprefix(f"{venv_folder}/")
         try:
-            for name in (*names, listing):
-                relative = os.path.normpath(inside + name) if ".." in name else inside + name
-                if relative.startswith(".."):
+            for recorded_path in (*recorded_paths, record_path):
+                relative_path = (
+                    os.path.normpath(site_prefix + recorded_path)
+                    if ".." in recorded_path
+                    else site_prefix + recorded_path
+                )
+                if relative_path.startswith(".."):
                     return
-                _link_into(f"{site}/{name}", f"{files}/{relative}")
-            temporary.rename(place)
+                _link_into(f"{site_folder}/{recorded_path}", f"{staged_folder}/{relative_path}")
+            # One rename: other processes see the whole package or nothing.
+            temporary_folder.rename(package_folder)
         except OSError as error:
             # Somebody else kept it meanwhile, links are not possible here, or a node that is being imported removed a
             # file: then uv brings it the next time too.
-            if error.errno not in _NO_LINKS | {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            if error.errno not in _LINK_ERRORS | {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
                 raise
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary_folder, ignore_errors=True)
 
-    def keep_bytecode(self, packages: Iterable[tuple[PackagePin, Record]], site: Path, venv: Path) -> None:
+    def keep_bytecode(
+        self, packages: Iterable[tuple[PackagePin, InstalledRecord]], site_folder: Path, venv_folder: Path
+    ) -> None:
         """Keep the byte-code that was made in a venv of packages whose files it shares with this cache."""
-        inside = f"{site.relative_to(venv)}/"
-        for pin, record in packages:
-            folder = self._kept_in(pin)
-            listing = f"{record.folder}/RECORD"
-            with contextlib.suppress(OSError):  # as in `keep`
-                if folder is not None and (site / listing).samefile(folder / inside / listing):
-                    names = [inside + name for name in record.files if ".." not in name]
-                    keep_bytecode(names, venv, folder, _bytecode_listing(folder.parent))
+        site_prefix = f"{site_folder.relative_to(venv_folder)}/"
+        for package_pin, record in packages:
+            kept_folder = self._find_kept(package_pin)
+            record_path = f"{record.folder}/RECORD"
+            with contextlib.suppress(OSError):  # as in `keep_packages`
+                if kept_folder is not None and (site_folder / record_path).samefile(
+                    kept_folder / site_prefix / record_path
+                ):
+                    relative_paths = [
+                        site_prefix + relative_path for relative_path in record.files if ".." not in relative_path
+                    ]
+                    keep_bytecode(relative_paths, venv_folder, kept_folder, _bytecode_listing(kept_folder.parent))
 
-    def holds(self, pin: PackagePin) -> bool:
-        """Whether a package is kept."""
-        return self._kept_in(pin) is not None
+    def has_package(self, package_pin: PackagePin) -> bool:
+        """Return whether a package is kept."""
+        return self._find_kept(package_pin) is not None
 
-    def drop(self, packages: Iterable[PackagePin]) -> None:
+    def drop_packages(self, packages: Iterable[PackagePin]) -> None:
         """Forget packages whose files are not what they were."""
-        for pin in packages:
-            remove_folder(self._folder(pin))
+        for package_pin in packages:
+            remove_package(self._package_folder(package_pin))
 
-    def noted_faults(self, pin: PackagePin) -> Faults | None:
-        """What a wheel's own RECORD has wrong, as it was seen right after a download."""
+    def read_faults(self, package_pin: PackagePin) -> RecordFaults | None:
+        """Return what a wheel's own RECORD has wrong, as noted right after a download."""
         try:
-            faults = json.loads(self._note(pin).read_bytes())
+            record_faults = json.loads(self._faults_path(package_pin).read_bytes())
         except (OSError, ValueError):
             return None
-        return faults if isinstance(faults, dict) else None
+        return record_faults if isinstance(record_faults, dict) else None
 
-    def note_faults(self, pin: PackagePin, faults: Faults) -> None:
+    def note_faults(self, package_pin: PackagePin, record_faults: RecordFaults) -> None:
         """Remember what a wheel's own RECORD has wrong, so that it is not downloaded for that again."""
-        write_atomically(self._note(pin), json.dumps(faults, sort_keys=True).encode(), durable=False)
+        write_atomically(
+            self._faults_path(package_pin), json.dumps(record_faults, sort_keys=True).encode(), durable=False
+        )
 
-    def _kept_in(self, pin: PackagePin) -> Path | None:
+    def _find_kept(self, package_pin: PackagePin) -> Path | None:
         try:
-            folders = list(self._folder(pin).iterdir())
+            folders = list(self._package_folder(package_pin).iterdir())
         except OSError:
             return None
+        # More than one folder means that somebody else wrote here; then the package is not trusted.
         return folders[0] if len(folders) == 1 and len(folders[0].name) == 64 else None
 
-    def _folder(self, pin: PackagePin) -> Path:
-        return self.root / key_of(pin, self.platform)
+    def _package_folder(self, package_pin: PackagePin) -> Path:
+        return self.root / package_key(package_pin, self.platform)
 
-    def _note(self, pin: PackagePin) -> Path:
-        return self.root / f"{key_of(pin, self.platform)}.json"
+    def _faults_path(self, package_pin: PackagePin) -> Path:
+        return self.root / f"{package_key(package_pin, self.platform)}.json"
 
-    def _sweep(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove what runs that were killed on this machine left behind."""
-        for entry in os.scandir(self.root):
-            if entry.name.startswith(_TEMPORARY) and is_dead(entry.name.removeprefix(_TEMPORARY)):
-                shutil.rmtree(entry.path, ignore_errors=True)
+        for directory_entry in os.scandir(self.root):
+            if directory_entry.name.startswith(_TEMPORARY_PREFIX) and is_dead(
+                directory_entry.name.removeprefix(_TEMPORARY_PREFIX)
+            ):
+                shutil.rmtree(directory_entry.path, ignore_errors=True)
 
 
-def cached_folders(root: Path) -> list[Path]:
-    """The folders of all packages that are kept below `root`, for whatever kind of Python."""
-    return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(_TEMPORARY))
+def list_cached_folders(tree_root: Path) -> list[Path]:
+    """Return the folders of all packages that are kept below `tree_root`, for every kind of Python."""
+    return sorted(path for path in tree_root.glob("*") if path.is_dir() and not path.name.startswith(_TEMPORARY_PREFIX))
 
 
-def remove_folder(folder: Path) -> None:
+def remove_package(kept_folder: Path) -> None:
     """Forget one kept package and its note: out of its place at once, so that nobody links half of it."""
-    folder.with_name(f"{folder.name}.json").unlink(missing_ok=True)
-    _bytecode_listing(folder).unlink(missing_ok=True)
-    aside = folder.with_name(f"{_TEMPORARY}{process_token()}")
+    # The notes first: without them, what is left after a kill is only downloaded again.
+    kept_folder.with_name(f"{kept_folder.name}.json").unlink(missing_ok=True)
+    _bytecode_listing(kept_folder).unlink(missing_ok=True)
+    aside_folder = kept_folder.with_name(f"{_TEMPORARY_PREFIX}{process_token()}")
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        kept_folder.rename(aside_folder)
+        shutil.rmtree(aside_folder, ignore_errors=True)
 
 
-def key_of(pin: PackagePin, platform: str) -> str:
-    """A package's name in the cache: what it is, for people, and a digest of all that decides which bytes it has."""
-    facts = (normalized(pin.name), pin.version, file_name(pin) or "", platform, *sorted(d.hex for d in pin.sha256))
-    return f"{normalized(pin.name)}-{Digest.of(chr(0).join(facts).encode()).hex[:32]}"
+def package_key(package_pin: PackagePin, platform: str) -> str:
+    """Return a package's name in the cache: readable, then a digest of everything that decides its bytes."""
+    identity_facts = (
+        normalize_name(package_pin.name),
+        package_pin.version,
+        package_file_name(package_pin) or "",
+        platform,
+        *sorted(digest.hex for digest in package_pin.sha256),
+    )
+    return f"{normalize_name(package_pin.name)}-{Digest.of(chr(0).join(identity_facts).encode()).hex[:32]}"
 
 
-def _bytecode_listing(folder: Path) -> Path:
-    """Where it says which byte-code is kept with a package."""
-    return folder.with_name(f"{folder.name}.pyc.json")
+def _bytecode_listing(kept_folder: Path) -> Path:
+    """Return the path of the listing that says which byte-code is kept with a package."""
+    return kept_folder.with_name(f"{kept_folder.name}.pyc.json")
 
 
-def _bring(folder: Path, venv: Path) -> bool:
-    """Link a kept package into the venv, with the byte-code that is vouched for; False where that cannot be."""
-    made = _link_all(folder, venv)
-    drop_unlisted(made or (), venv, read_listing(_bytecode_listing(folder.parent)))
-    return made is not None
+def _link_package(kept_folder: Path, venv_folder: Path) -> bool:
+    """Link a kept package into the venv with its listed byte-code; return False if that is not possible."""
+    linked_paths = _link_tree(kept_folder, venv_folder)
+    drop_unlisted(linked_paths or (), venv_folder, read_listing(_bytecode_listing(kept_folder.parent)))
+    return linked_paths is not None
 
 
-def _link_all(folder: Path, venv: Path) -> list[str] | None:
-    """Link a tree's files into the venv; None, and nothing left, where one of them has its place taken or is gone."""
+def _link_tree(kept_folder: Path, venv_folder: Path) -> list[str] | None:
+    """Link a tree's files into the venv; return None, and leave nothing, if a file exists already or is gone."""
     # Strings throughout: there are tens of thousands of files.
-    root, target = str(folder), str(venv)
-    made: list[str] = []
+    tree_root, target_folder = str(kept_folder), str(venv_folder)
+    linked_paths: list[str] = []
     try:
-        for name in _walk(root, target):
-            _link(f"{root}/{name}", f"{target}/{name}")
-            made.append(name)
+        for relative_path in _walk_tree(tree_root, target_folder):
+            _link_file(f"{tree_root}/{relative_path}", f"{target_folder}/{relative_path}")
+            linked_paths.append(relative_path)
     except (FileExistsError, FileNotFoundError, NotADirectoryError):
-        for name in made:
-            os.unlink(f"{target}/{name}")  # noqa: PTH108
+        for relative_path in linked_paths:
+            os.unlink(f"{target_folder}/{relative_path}")  # noqa: PTH108
         return None
-    return made
+    return linked_paths
 
 
-def _link_into(source: str, target: str) -> None:
+def _link_into(source_path: str, target_path: str) -> None:
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(source_path, target_path, follow_symlinks=False)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
-        os.link(source, target, follow_symlinks=False)
+        os.makedirs(os.path.dirname(target_path), exist_ok=True)  # noqa: PTH103, PTH120
+        os.link(source_path, target_path, follow_symlinks=False)
 
 
-def _link(source: str, target: str) -> None:
+def _link_file(source_path: str, target_path: str) -> None:
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(source_path, target_path, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _LINK_ERRORS:
             raise
-        if os.path.lexists(target):
-            raise FileExistsError(target) from error
-        shutil.copy2(source, target, follow_symlinks=False)
+        if os.path.lexists(target_path):
+            raise FileExistsError(target_path) from error
+        # A copy works as well as a link; it only takes space.
+        shutil.copy2(source_path, target_path, follow_symlinks=False)
 
 
-def _walk(root: str, target: str) -> Iterator[str]:
-    """Every regular file of a tree by its relative name, after its folder was made under `target`."""
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
+def _walk_tree(tree_root: str, target_folder: str) -> Iterator[str]:
+    """Yield every regular file of a tree by its relative name, after making its folder under `target_folder`."""
+    pending_prefixes = [""]
+    while pending_prefixes:
+        path_prefix = pending_prefixes.pop()
         with contextlib.suppress(FileExistsError):
-            os.mkdir(f"{target}/{prefix}")  # noqa: PTH102
-        with os.scandir(f"{root}/{prefix}") as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{prefix}{entry.name}/")
-                elif entry.is_file(follow_symlinks=False):
-                    yield prefix + entry.name
+            os.mkdir(f"{target_folder}/{path_prefix}")  # noqa: PTH102
+        with os.scandir(f"{tree_root}/{path_prefix}") as entries:
+            for directory_entry in entries:
+                if directory_entry.is_dir(follow_symlinks=False):
+                    pending_prefixes.append(f"{path_prefix}{directory_entry.name}/")
+                elif directory_entry.is_file(follow_symlinks=False):
+                    yield path_prefix + directory_entry.name

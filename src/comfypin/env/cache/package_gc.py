@@ -1,8 +1,8 @@
-"""Packages in the caches that no kept lock pins and no env shares any more: found beside what else goes, then removed.
+"""Finds packages in the caches that no kept lock pins and no env shares any more, and removes them.
 
 An env keeps its files whatever goes here. A package goes from the cache of installed ones and from uv's own, or its
-bytes would stay. uv's cache is ours only where UV_CACHE_DIR does not name another; a name is taken out of it as a
-whole, since uv has no smaller unit, so it stays where that would cost a kept lock a download.
+bytes would stay. uv's cache is ours only if UV_CACHE_DIR does not name another. uv can only remove a name as a whole,
+so a name stays if removing it would cost a kept lock a download.
 """
 
 import contextlib
@@ -12,87 +12,105 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.env.cache.package_cache import cached_folders, key_of
-from comfypin.env.install.sources import SourcePlaces
-from comfypin.env.package_selection import normalized, platform_of
+from comfypin.env.cache.package_cache import list_cached_folders, package_key
+from comfypin.env.install.sources import SourceLocations
+from comfypin.env.package_selection import normalize_name, platform_for_python
 from comfypin.lock.model import Lock
-from comfypin.tools.uv import uv
+from comfypin.tools.uv import run_uv
 
 # Device and inode.
 Inode = tuple[int, int]
 
 
 @dataclass
-class Links:
-    """How many names each file still has, as one folder after the other goes: its bytes are free with the last."""
+class LinkCounts:
+    """Counts the names that each file still has as folders go one by one: its bytes are free with the last."""
 
-    left: dict[Inode, int] = field(default_factory=dict)
+    remaining: dict[Inode, int] = field(default_factory=dict)
 
-    def freed_by(self, folder: Path) -> int:
+    def count_freed_bytes(self, candidate_folder: Path) -> int:
         """Take a folder's names away, and say how many bytes that frees."""
-        freed = 0
-        for status in _files(folder):
-            inode = (status.st_dev, status.st_ino)
-            self.left[inode] = self.left.get(inode, status.st_nlink) - 1
-            freed += status.st_size if self.left[inode] <= 0 else 0
-        return freed
+        freed_bytes = 0
+        # By inode, because a hard link frees nothing as long as another name exists.
+        for file_status in _walk_files(candidate_folder):
+            inode_key = (file_status.st_dev, file_status.st_ino)
+            self.remaining[inode_key] = self.remaining.get(inode_key, file_status.st_nlink) - 1
+            freed_bytes += file_status.st_size if self.remaining[inode_key] <= 0 else 0
+        return freed_bytes
 
-    def shared(self, folder: Path, going: Mapping[Inode, int]) -> bool:
-        """Whether a file of the folder has more names than those that are going."""
+    def has_other_links(self, candidate_folder: Path, going_links: Mapping[Inode, int]) -> bool:
+        """Return whether a file of the folder has more names than those that are going."""
         return any(
-            self.left.get(inode := (status.st_dev, status.st_ino), status.st_nlink) > going[inode]
-            for status in _files(folder)
+            self.remaining.get(inode_key := (file_status.st_dev, file_status.st_ino), file_status.st_nlink)
+            > going_links[inode_key]
+            for file_status in _walk_files(candidate_folder)
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unneeded:
-    """What of the caches can go: folders of installed packages, and names in uv's cache with their folders there."""
+class UnneededPackages:
+    """Holds what can go from the caches: folders of installed packages, and names in uv's cache with their folders."""
 
     installed: tuple[Path, ...]
     in_uv: Mapping[str, tuple[Path, ...]]
 
 
-def find_unneeded(places: SourcePlaces, kept: Sequence[Lock], links: Links) -> Unneeded:
-    """Look through the caches; `links` knows what goes beside. Changes nothing."""
-    folders = cached_folders(places.packages)
-    needed = {key_of(pin, platform_of(str(lock.python.version))): pin for lock in kept for pin in lock.python.packages}
-    candidates = [path for path in folders if path.name not in needed]
+def find_unneeded_packages(
+    locations: SourceLocations, kept_locks: Sequence[Lock], link_counts: LinkCounts
+) -> UnneededPackages:
+    """Look through the caches; `link_counts` knows what goes beside. Changes nothing."""
+    folders = list_cached_folders(locations.package_cache)
+    needed_pins = {
+        package_key(package_pin, platform_for_python(str(kept_lock.python.version))): package_pin
+        for kept_lock in kept_locks
+        for package_pin in kept_lock.python.packages
+    }
+    candidates = [package_folder for package_folder in folders if package_folder.name not in needed_pins]
     # What a kept lock pins and is not among the installed ones would have to be downloaded again.
-    there = {path.name for path in folders}
-    archives = _archives(places, {normalized(pin.name) for key, pin in needed.items() if key not in there})
-    going: Counter[Inode] = Counter()
-    for folder in (*candidates, *(folder for folders in archives.values() for folder in folders)):
-        going.update((status.st_dev, status.st_ino) for status in _files(folder))
-    return Unneeded(
-        installed=tuple(folder for folder in candidates if not links.shared(folder, going)),
+    kept_names = {package_folder.name for package_folder in folders}
+    uv_archives = _list_uv_archives(
+        locations,
+        {normalize_name(package_pin.name) for key, package_pin in needed_pins.items() if key not in kept_names},
+    )
+    going_links: Counter[Inode] = Counter()
+    for candidate_folder in (
+        *candidates,
+        *(candidate_folder for folders in uv_archives.values() for candidate_folder in folders),
+    ):
+        going_links.update((file_status.st_dev, file_status.st_ino) for file_status in _walk_files(candidate_folder))
+    return UnneededPackages(
+        installed=tuple(
+            candidate_folder
+            for candidate_folder in candidates
+            if not link_counts.has_other_links(candidate_folder, going_links)
+        ),
         in_uv={
-            name: folders
-            for name, folders in archives.items()
-            if not all(links.shared(folder, going) for folder in folders)
+            package_name: folders
+            for package_name, folders in uv_archives.items()
+            if not all(link_counts.has_other_links(candidate_folder, going_links) for candidate_folder in folders)
         },
     )
 
 
-def remove_from_uv(places: SourcePlaces, names: Iterable[str]) -> None:
+def remove_from_uv(locations: SourceLocations, package_names: Iterable[str]) -> None:
     """Take names out of uv's cache; uv itself waits for others that use it."""
-    uv(["cache", "clean", "--quiet", *names], cache=places.uv_cache)
+    run_uv(["cache", "clean", "--quiet", *package_names], cache=locations.uv_cache)
 
 
-def _archives(places: SourcePlaces, staying: Collection[str]) -> dict[str, tuple[Path, ...]]:
-    """The wheels that are unpacked in uv's cache, by normalized name, without those that stay."""
-    if places.named_uv_cache is not None:
+def _list_uv_archives(locations: SourceLocations, staying_names: Collection[str]) -> dict[str, tuple[Path, ...]]:
+    """Return the wheels that are unpacked in uv's cache by normalized name, without those that stay."""
+    if locations.named_uv_cache is not None:
         return {}
-    found: dict[str, tuple[Path, ...]] = {}
-    for info in sorted((places.uv_cache / "archive-v0").glob("*/*.dist-info")):
-        name = normalized(info.name.removesuffix(".dist-info").rpartition("-")[0])
-        if name not in staying:
-            found[name] = (*found.get(name, ()), info.parent)
-    return found
+    archives_by_name: dict[str, tuple[Path, ...]] = {}
+    for dist_info in sorted((locations.uv_cache / "archive-v0").glob("*/*.dist-info")):
+        package_name = normalize_name(dist_info.name.removesuffix(".dist-info").rpartition("-")[0])
+        if package_name not in staying_names:
+            archives_by_name[package_name] = (*archives_by_name.get(package_name, ()), dist_info.parent)
+    return archives_by_name
 
 
-def _files(folder: Path) -> Iterator[os.stat_result]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
+def _walk_files(candidate_folder: Path) -> Iterator[os.stat_result]:
+    for parent_folder, _, file_names in os.walk(candidate_folder):
+        for file_name in file_names:
             with contextlib.suppress(FileNotFoundError):
-                yield Path(parent, name).lstat()
+                yield Path(parent_folder, file_name).lstat()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest, canonical_json
-from comfypin.env.file_manifest import Manifest
-from comfypin.env.install.import_probe import Probed, way_of_probing
+from comfypin.env.file_manifest import FileManifest
+from comfypin.env.install.import_probe import ProbeResult, probe_digest
 from comfypin.env.package_selection import Interpreter
 
 # The linker's list of libraries is written whenever a package of the system brings or takes one.
@@ -23,43 +23,51 @@ _VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeNotes:
-    """The notes of probes that went well, in a folder of the cache; each says of which env it is."""
+    """Reads and writes the notes of successful probes, in a folder of the cache; each note names its env."""
 
     folder: Path
     env: Digest
 
-    def find(self, manifest: Manifest, python: Interpreter) -> Probed | None:
-        """What an earlier probe of exactly this learned, or None."""
+    def find_result(self, manifest: FileManifest, interpreter: Interpreter) -> ProbeResult | None:
+        """Return what an earlier probe of exactly these bytes learned, or None."""
         try:
-            folders = json.loads(self._note(manifest, python).read_bytes())["model_folders"]
-            return Probed(model_folders={str(name): tuple(map(str, paths)) for name, paths in folders.items()})
+            model_folders = json.loads(self._note_path(manifest, interpreter).read_bytes())["model_folders"]
+            return ProbeResult(
+                model_folders={
+                    str(folder_name): tuple(map(str, folder_paths))
+                    for folder_name, folder_paths in model_folders.items()
+                }
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def write(self, manifest: Manifest, python: Interpreter, probed: Probed) -> None:
+    def write_result(self, manifest: FileManifest, interpreter: Interpreter, probe_result: ProbeResult) -> None:
         """Remember a probe that went well."""
-        folders = {name: list(paths) for name, paths in probed.model_folders.items()}
+        model_folders = {
+            folder_name: list(folder_paths) for folder_name, folder_paths in probe_result.model_folders.items()
+        }
         with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-            note = {"env": self.env.hex, "model_folders": folders}
-            write_atomically(self._note(manifest, python), json.dumps(note).encode(), durable=False)
+            probe_note = {"env": self.env.hex, "model_folders": model_folders}
+            write_atomically(self._note_path(manifest, interpreter), json.dumps(probe_note).encode(), durable=False)
 
-    def _note(self, manifest: Manifest, python: Interpreter) -> Path:
+    def _note_path(self, manifest: FileManifest, interpreter: Interpreter) -> Path:
         facts = canonical_json(
             {
                 "manifest": manifest.digest.hex,
-                "python": [str(python.path), python.version, *_stamp(python.path)],
-                "libraries": _stamp(_LIBRARIES),
-                "markers": dict(python.markers),
-                "variables": {name: os.environ.get(name) for name in _VARIABLES},
-                "probe": way_of_probing().hex,
+                "python": [str(interpreter.path), interpreter.version, *_stamp_file(interpreter.path)],
+                # A node may load libgl or ffmpeg from the system.
+                "libraries": _stamp_file(_LIBRARIES),
+                "markers": dict(interpreter.markers),
+                "variables": {variable_name: os.environ.get(variable_name) for variable_name in _VARIABLES},
+                "probe": probe_digest().hex,
             }
         )
         return self.folder / f"{Digest.of(facts).hex}.json"
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp_file(file_path: Path) -> list[int]:
     try:
-        status = path.stat()
+        file_status = file_path.stat()
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [file_status.st_size, file_status.st_mtime_ns, file_status.st_ino]

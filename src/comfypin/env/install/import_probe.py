@@ -8,13 +8,14 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.env.errors import ProbeFailed
-from comfypin.env.layout import COMFYUI, CUSTOM_NODES, VENV, venv_python
-from comfypin.env.package_selection import normalized
+from comfypin.env.layout import COMFYUI_FOLDER, CUSTOM_NODES_FOLDER, VENV_FOLDER, venv_python
+from comfypin.env.package_selection import normalize_name
 from comfypin.lock.requirements import decoded
 from comfypin.temp_folders import temp_folder
-from comfypin.tools.process import Finished, run
+from comfypin.tools.process import FinishedProcess, run_program
 from comfypin.tools.uv import clean_environment
 
+# A first start from a network volume, without byte-code, can take minutes.
 PROBE_TIMEOUT_S = 900.0
 _SCRIPT = Path(__file__).with_name("import_probe_script.py")
 # (switch, value) of main.py; those that this ComfyUI knows are given. `{}` is a scratch folder.
@@ -32,97 +33,113 @@ _SWITCHES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probed:
-    """What a probe that went well learned: the model folders ComfyUI and its nodes look into."""
+class ProbeResult:
+    """Holds what a successful probe learned: the model folders that ComfyUI and its nodes look into."""
 
     model_folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def probe(build: Path, nodes: Sequence[str], markers: Mapping[str, str]) -> Probed:
+def probe_env(build_folder: Path, node_names: Sequence[str], markers: Mapping[str, str]) -> ProbeResult:
     """Start the env's ComfyUI without serving. Raises `ProbeFailed` naming every node and requirement that fails."""
-    comfyui = build / COMFYUI
-    with temp_folder("probe") as scratch:
-        for folder in ("output", "input", "user"):
-            Path(scratch, folder).mkdir()
-        report = Path(scratch, "report.jsonl")
-        arguments = start_arguments(comfyui, str(scratch))
-        request = {
-            "comfyui": str(comfyui),
-            "nodes": sorted(node for node in nodes if (build / CUSTOM_NODES / node).is_dir()),
-            "requirements": required(comfyui / "requirements.txt", markers),
+    comfyui_folder = build_folder / COMFYUI_FOLDER
+    with temp_folder("probe") as temporary_folder:
+        for subfolder in ("output", "input", "user"):
+            Path(temporary_folder, subfolder).mkdir()
+        report_path = Path(temporary_folder, "report.jsonl")
+        arguments = start_arguments(comfyui_folder, str(temporary_folder))
+        probe_request = {
+            "comfyui": str(comfyui_folder),
+            "nodes": sorted(
+                node_name for node_name in node_names if (build_folder / CUSTOM_NODES_FOLDER / node_name).is_dir()
+            ),
+            "requirements": required_distributions(comfyui_folder / "requirements.txt", markers),
             "start": bool(arguments),
             "arguments": arguments,
-            "report": str(report),
+            "report": str(report_path),
         }
-        done = run(
-            [venv_python(build), _SCRIPT, json.dumps(request)],
-            cwd=comfyui,
-            env=_environment(build, str(scratch)),
+        finished = run_program(
+            [venv_python(build_folder), _SCRIPT, json.dumps(probe_request)],
+            cwd=comfyui_folder,
+            env=_probe_environment(build_folder, str(temporary_folder)),
             timeout_s=PROBE_TIMEOUT_S,
         )
-        return _judge(report.read_text(encoding="utf-8") if report.exists() else "", done)
+        return _judge_report(report_path.read_text(encoding="utf-8") if report_path.exists() else "", finished)
 
 
-def way_of_probing() -> Digest:
-    """One digest of all that we do to probe: a probe of another kind may find other things."""
+def probe_digest() -> Digest:
+    """Return one digest of all code that probes: another probe may find other things."""
     return Digest.of(_SCRIPT.read_bytes() + Path(__file__).read_bytes())
 
 
-def start_arguments(comfyui: Path, scratch: str) -> list[str]:
-    """The switches that make this ComfyUI load everything and end; none where it has no such switch."""
+def start_arguments(comfyui_folder: Path, temporary_folder: str) -> list[str]:
+    """Return the switches that make this ComfyUI load everything and exit; none if it has no such switch."""
     try:
-        known = (comfyui / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+        known_arguments = (comfyui_folder / "comfy" / "cli_args.py").read_text(encoding="utf-8")
     except OSError:
         return []
-    if "--quick-test-for-ci" not in known or not (comfyui / "main.py").is_file():
+    # Only this switch ends ComfyUI after it has loaded its nodes; without it the nodes are imported one by one.
+    if "--quick-test-for-ci" not in known_arguments or not (comfyui_folder / "main.py").is_file():
         return []
     arguments = []
-    for switch, value in _SWITCHES:
-        if re.search(rf"[\"']{switch}[\"']", known):
-            arguments += [switch] if value is None else [switch, value.format(scratch)]
+    for switch_name, switch_value in _SWITCHES:
+        if re.search(rf"[\"']{switch_name}[\"']", known_arguments):
+            arguments += [switch_name] if switch_value is None else [switch_name, switch_value.format(temporary_folder)]
     return arguments
 
 
-def required(path: Path, markers: Mapping[str, str]) -> list[str]:
-    """The distributions that a requirements file asks for on this machine; lines that are not PEP 508 are left out."""
+def required_distributions(requirements_path: Path, markers: Mapping[str, str]) -> list[str]:
+    """Return the distributions that a requirements file needs on this machine; skips lines that are not PEP 508."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    names = []
-    lines = decoded(path.read_bytes()).splitlines() if path.is_file() else []
-    for line in lines:
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not text or text.startswith("-"):
+    distribution_names = []
+    requirement_lines = decoded(requirements_path.read_bytes()).splitlines() if requirements_path.is_file() else []
+    for requirement_line in requirement_lines:
+        requirement_text = re.sub(r"(^|\s)#.*", "", requirement_line).strip()
+        if not requirement_text or requirement_text.startswith("-"):
             continue
         try:
-            requirement = Requirement(text)
+            requirement = Requirement(requirement_text)
         except InvalidRequirement:
             continue
         if requirement.marker is None or requirement.marker.evaluate(dict(markers)):
-            names.append(normalized(requirement.name))
-    return sorted(set(names))
+            distribution_names.append(normalize_name(requirement.name))
+    return sorted(set(distribution_names))
 
 
-def _environment(build: Path, scratch: str) -> dict[str, str]:
-    """Nothing of the user's Python, no GPU work, nothing written to the user's home by what is imported."""
-    path = f"{build / VENV / 'bin'}:{clean_environment().get('PATH', '')}"
-    quiet = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    return {**clean_environment(), **quiet, "PATH": path, "VIRTUAL_ENV": str(build / VENV), "TMPDIR": scratch}
+def _probe_environment(build_folder: Path, temporary_folder: str) -> dict[str, str]:
+    """Return an environment without the user's Python settings or GPU work, and with a folder for temporary files."""
+    search_path = f"{build_folder / VENV_FOLDER / 'bin'}:{clean_environment().get('PATH', '')}"
+    # Nodes may download models or send telemetry when they are imported.
+    quiet_variables = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    return {
+        **clean_environment(),
+        **quiet_variables,
+        "PATH": search_path,
+        "VIRTUAL_ENV": str(build_folder / VENV_FOLDER),
+        "TMPDIR": temporary_folder,
+    }
 
 
-def _judge(report: str, done: Finished) -> Probed:
+def _judge_report(report_text: str, finished: FinishedProcess) -> ProbeResult:
     failures: list[tuple[str, str]] = []
-    folders: dict[str, tuple[str, ...]] = {}
-    begun, ended = "the probe", False
-    for line in report.splitlines():
-        said = json.loads(line)
-        begun = said.get("begin", begun)
-        ended = ended or "done" in said
-        if "fail" in said:
-            failures.append((said["fail"], said["why"]))
-        if "folders" in said:
-            folders = {name: tuple(paths) for name, paths in said["folders"].items()}
-    if not ended and not failures:
-        failures.append((begun, f"the interpreter ended with exit code {done.exit_code} while it was loaded"))
+    model_folders: dict[str, tuple[str, ...]] = {}
+    last_begun, has_ended = "the probe", False
+    for report_line in report_text.splitlines():
+        report_entry = json.loads(report_line)
+        last_begun = report_entry.get("begin", last_begun)
+        has_ended = has_ended or "done" in report_entry
+        if "fail" in report_entry:
+            failures.append((report_entry["fail"], report_entry["why"]))
+        if "folders" in report_entry:
+            model_folders = {
+                folder_name: tuple(folder_paths) for folder_name, folder_paths in report_entry["folders"].items()
+            }
+    # The report stops in the middle: a native module has crashed the interpreter.
+    if not has_ended and not failures:
+        failures.append((last_begun, f"the interpreter exited with code {finished.exit_code} while loading it"))
     if failures:
-        raise ProbeFailed(failures=failures, log=tuple(line for line in done.stderr.splitlines() if line.strip())[-12:])
-    return Probed(model_folders=folders)
+        log_tail = tuple(report_line for report_line in finished.stderr.splitlines() if report_line.strip())[-12:]
+        raise ProbeFailed(
+            failures=[{"subject": subject, "reason": reason} for subject, reason in failures], _log=log_tail
+        )
+    return ProbeResult(model_folders=model_folders)

@@ -5,124 +5,164 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.env.errors import InstallScriptChanged, InstallScriptFailed
-from comfypin.env.file_manifest import Stamp, stamps
-from comfypin.env.layout import COMFYUI, VENV, site_packages, venv_python
-from comfypin.env.package_selection import normalized
-from comfypin.env.realize_plan import Recipe, folder_of
+from comfypin.env.file_manifest import FileStamp, stamp_files
+from comfypin.env.layout import COMFYUI_FOLDER, VENV_FOLDER, site_packages, venv_python
+from comfypin.env.package_selection import normalize_name
+from comfypin.env.realize_plan import EnvRecipe, node_folder
 from comfypin.lock.model import NodePin
 from comfypin.temp_folders import temp_folder
-from comfypin.tools.process import run
-from comfypin.tools.uv import clean_environment, uv_binary
+from comfypin.tools.process import run_program
+from comfypin.tools.uv import clean_environment, find_uv
 
+# Some scripts compile CUDA extensions.
 SCRIPT_TIMEOUT_S = 1800.0
 # Scripts call `python -m pip install ...` or `pip install ...`; a locked venv has no pip, and that of the system would
 # change the system. uv answers to both names, held to the lock's pins, and without the flags that only pip knows.
-_PIP = """\
+_PIP_SHIM = """\
 import os, sys
 uv = {uv!r}
 deaf = ("--user", "--no-warn-script-location", "--disable-pip-version-check", "--no-input", "--root-user-action")
 arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in deaf]
 os.execv(uv, [uv, "--no-config", "--no-progress", "pip", *arguments])
 """
-_PROGRAM = """\
+_PIP_PROGRAM = """\
 #!/bin/sh
 exec python -m pip "$@"
 """
 
 
-def run_scripts(build: Path, recipe: Recipe, *, offline: bool, tell: Callable[[str], None]) -> None:
+def run_install_scripts(build_folder: Path, recipe: EnvRecipe, *, offline: bool, report: Callable[[str], None]) -> None:
     """Run the scripts that the lock says are to be run.
 
     Raises `InstallScriptChanged` (before anything is run) and `InstallScriptFailed`.
     """
-    wanted = [node for node in recipe.nodes if node.install_script == "run"]
-    scripts = [(node, build / folder_of(node) / "install.py") for node in wanted]
-    present = [(node, path) for node, path in scripts if _check(node, path)]
-    if not present:
+    scripted_nodes = [node_pin for node_pin in recipe.nodes if node_pin.install_script == "run"]
+    script_paths = [(node_pin, build_folder / node_folder(node_pin) / "install.py") for node_pin in scripted_nodes]
+    present_scripts = [
+        (node_pin, script_path) for node_pin, script_path in script_paths if _check_script(node_pin, script_path)
+    ]
+    if not present_scripts:
         return
-    before = _distributions(build)
-    with temp_folder("pip") as folder:
-        shim = Path(folder, "pip")
-        shim.mkdir()
-        (shim / "__init__.py").write_text("", encoding="utf-8")
-        (shim / "__main__.py").write_text(_PIP.format(uv=str(uv_binary())), encoding="utf-8")
-        _write_programs(Path(folder, "bin"))
-        pins = Path(folder, "pins.txt")
-        lines = [f"{pin.name}=={pin.version}" for pin in recipe.packages]
-        pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for node, path in present:
-            tell(f"Running install.py of {node.name}.")
-            sources = _sources(build, node)
-            _run_one(build, node, path, _environment(build, str(folder), pins, offline=offline))
-            _require_unmoved(node, before, _distributions(build))
-            _require_untouched(node, sources, build)
+    versions_before = _list_distributions(build_folder)
+    with temp_folder("pip") as temporary_folder:
+        shim_folder = Path(temporary_folder, "pip")
+        shim_folder.mkdir()
+        (shim_folder / "__init__.py").write_text("", encoding="utf-8")
+        (shim_folder / "__main__.py").write_text(_PIP_SHIM.format(uv=str(find_uv())), encoding="utf-8")
+        _write_programs(Path(temporary_folder, "bin"))
+        pins_path = Path(temporary_folder, "pins.txt")
+        pin_lines = [f"{package_pin.name}=={package_pin.version}" for package_pin in recipe.packages]
+        pins_path.write_text("\n".join(pin_lines) + "\n", encoding="utf-8")
+        for node_pin, script_path in present_scripts:
+            report(f"Running install.py of {node_pin.name}.")
+            source_stamps = _stamp_sources(build_folder, node_pin)
+            _run_script(
+                build_folder,
+                node_pin,
+                script_path,
+                _script_environment(build_folder, str(temporary_folder), pins_path, offline=offline),
+            )
+            _require_same_packages(node_pin, versions_before, _list_distributions(build_folder))
+            _require_same_sources(node_pin, source_stamps, build_folder)
 
 
-def _write_programs(folder: Path) -> None:
-    folder.mkdir()
-    for name in ("pip", "pip3"):
-        program = folder / name
-        program.write_text(_PROGRAM, encoding="utf-8")
-        program.chmod(0o755)
+def _write_programs(programs_folder: Path) -> None:
+    programs_folder.mkdir()
+    for program_name in ("pip", "pip3"):
+        program_path = programs_folder / program_name
+        program_path.write_text(_PIP_PROGRAM, encoding="utf-8")
+        program_path.chmod(0o755)
 
 
-def _check(node: NodePin, path: Path) -> bool:
-    if not path.is_file():
-        if node.install_script_sha256 is not None:
-            raise InstallScriptChanged(node=node.name, expected=node.install_script_sha256.hex, actual="(no file)")
+def _check_script(node_pin: NodePin, script_path: Path) -> bool:
+    if not script_path.is_file():
+        if node_pin.install_script_sha256 is not None:
+            raise InstallScriptChanged(
+                node=node_pin.name, expected=node_pin.install_script_sha256.hex, actual="(no file)"
+            )
         return False
-    actual = Digest.of_file(path)
-    if node.install_script_sha256 is not None and actual != node.install_script_sha256:
-        raise InstallScriptChanged(node=node.name, expected=node.install_script_sha256.hex, actual=actual.hex)
+    actual_digest = Digest.of_file(script_path)
+    if node_pin.install_script_sha256 is not None and actual_digest != node_pin.install_script_sha256:
+        raise InstallScriptChanged(
+            node=node_pin.name, expected=node_pin.install_script_sha256.hex, actual=actual_digest.hex
+        )
     return True
 
 
-def _run_one(build: Path, node: NodePin, path: Path, environment: dict[str, str]) -> None:
-    done = run([venv_python(build), path], cwd=path.parent, env=environment, timeout_s=SCRIPT_TIMEOUT_S)
-    if done.exit_code:
-        end = f"exit code {done.exit_code}" if done.exit_code > 0 else f"ended by signal {-done.exit_code}"
-        raise InstallScriptFailed(node=node.name, reason=f"{end}: {done.complaint or 'it said nothing'}")
+def _run_script(build_folder: Path, node_pin: NodePin, script_path: Path, environment: dict[str, str]) -> None:
+    finished = run_program(
+        [venv_python(build_folder), script_path], cwd=script_path.parent, env=environment, timeout_s=SCRIPT_TIMEOUT_S
+    )
+    if finished.exit_code:
+        exit_reason = (
+            f"exit code {finished.exit_code}" if finished.exit_code > 0 else f"ended by signal {-finished.exit_code}"
+        )
+        raise InstallScriptFailed(node=node_pin.name, reason=f"{exit_reason}: {finished.error_summary or 'no output'}")
 
 
-def _require_unmoved(node: NodePin, before: dict[str, str], after: dict[str, str]) -> None:
-    moved = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    if moved:
-        reason = f"it installed or changed packages that are not in the lock: {', '.join(moved)}; lock them instead"
-        raise InstallScriptFailed(node=node.name, reason=reason)
+def _require_same_packages(node_pin: NodePin, versions_before: dict[str, str], versions_after: dict[str, str]) -> None:
+    moved_packages = sorted(
+        package_name
+        for package_name in versions_before.keys() | versions_after.keys()
+        if versions_before.get(package_name) != versions_after.get(package_name)
+    )
+    if moved_packages:
+        reason = (
+            f"it installed or changed packages that are not in the lock: {', '.join(moved_packages)}; lock them instead"
+        )
+        raise InstallScriptFailed(node=node_pin.name, reason=reason)
 
 
-def _sources(build: Path, node: NodePin) -> dict[str, Stamp]:
-    """How the files of ComfyUI and of the other nodes stand. A script may add to them, and do as it likes at home."""
-    own = f"{folder_of(node)}/"
-    return {path: stamp for path, stamp in stamps(build, COMFYUI).items() if not path.startswith(own)}
-
-
-def _require_untouched(node: NodePin, before: dict[str, Stamp], build: Path) -> None:
-    after = _sources(build, node)
-    changed = sorted(path for path, stamp in before.items() if after.get(path) != stamp)
-    if changed:
-        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        reason = f"it changed files that are not its own: {', '.join(changed[:5])}{more}"
-        raise InstallScriptFailed(node=node.name, reason=reason)
-
-
-def _distributions(build: Path) -> dict[str, str]:
-    names = [folder.name.removesuffix(".dist-info") for folder in site_packages(build).glob("*.dist-info")]
-    return {normalized(name.rpartition("-")[0]): name.rpartition("-")[2] for name in names}
-
-
-def _environment(build: Path, shim: str, pins: Path, *, offline: bool) -> dict[str, str]:
-    ours = clean_environment()
-    venv = build / VENV
+def _stamp_sources(build_folder: Path, node_pin: NodePin) -> dict[str, FileStamp]:
+    """Return the stamps of ComfyUI and the other nodes. A script may add files there, and change its own node
+    freely.
+    """
+    own_prefix = f"{node_folder(node_pin)}/"
     return {
-        **ours,
-        "PATH": f"{venv / 'bin'}:{shim}/bin:{ours.get('PATH', '')}",
-        "VIRTUAL_ENV": str(venv),
-        "PYTHONPATH": shim,
+        relative_path: file_stamp
+        for relative_path, file_stamp in stamp_files(build_folder, COMFYUI_FOLDER).items()
+        if not relative_path.startswith(own_prefix)
+    }
+
+
+def _require_same_sources(node_pin: NodePin, stamps_before: dict[str, FileStamp], build_folder: Path) -> None:
+    stamps_after = _stamp_sources(build_folder, node_pin)
+    changed_paths = sorted(
+        relative_path
+        for relative_path, file_stamp in stamps_before.items()
+        if stamps_after.get(relative_path) != file_stamp
+    )
+    if changed_paths:
+        omitted_note = f" and {len(changed_paths) - 5} more" if len(changed_paths) > 5 else ""
+        reason = f"it changed files outside its own folder: {', '.join(changed_paths[:5])}{omitted_note}"
+        raise InstallScriptFailed(node=node_pin.name, reason=reason)
+
+
+def _list_distributions(build_folder: Path) -> dict[str, str]:
+    distribution_names = [
+        dist_info.name.removesuffix(".dist-info") for dist_info in site_packages(build_folder).glob("*.dist-info")
+    ]
+    return {
+        normalize_name(distribution_name.rpartition("-")[0]): distribution_name.rpartition("-")[2]
+        for distribution_name in distribution_names
+    }
+
+
+def _script_environment(build_folder: Path, shim_folder: str, pins_path: Path, *, offline: bool) -> dict[str, str]:
+    clean_variables = clean_environment()
+    venv_folder = build_folder / VENV_FOLDER
+    return {
+        **clean_variables,
+        "PATH": f"{venv_folder / 'bin'}:{shim_folder}/bin:{clean_variables.get('PATH', '')}",
+        "VIRTUAL_ENV": str(venv_folder),
+        "PYTHONPATH": shim_folder,
         "PYTHONNOUSERSITE": "1",
+        # Byte-code of a script would not belong to any package.
         "PYTHONDONTWRITEBYTECODE": "1",
-        "UV_CONSTRAINT": str(pins),
+        # A script that asks for another version of a locked package fails here, not at run time.
+        "UV_CONSTRAINT": str(pins_path),
+        # A script may edit what it installs; a hard link would edit uv's cache.
         "UV_LINK_MODE": "copy",
-        "COMFYUI_PATH": str(build / COMFYUI),
+        "COMFYUI_PATH": str(build_folder / COMFYUI_FOLDER),
         **({"UV_OFFLINE": "1"} if offline else {}),
     }

@@ -1,4 +1,4 @@
-"""Puts a lock's packages into a build's venv: linked where they are kept already, by uv where not, then verified."""
+"""Puts a lock's packages into a build's venv: linked if they are kept already, else installed by uv, then verified."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
-from comfypin.env.cache.package_cache import Faults, PackageCache
+from comfypin.env.cache.package_cache import PackageCache, RecordFaults
 from comfypin.env.errors import (
     DiskFull,
     PackageDamaged,
@@ -18,249 +18,307 @@ from comfypin.env.errors import (
     WheelUnfit,
 )
 from comfypin.env.file_manifest import (
-    Manifest,
-    Record,
-    Stamp,
-    contested,
+    FileManifest,
+    FileStamp,
+    InstalledRecord,
+    find_contested_files,
+    find_record_mismatches,
+    hash_and_stamp_files,
     read_records,
-    record_mismatches,
-    survey_and_stamp,
 )
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.install.unpacked_wheels import UnpackedWheels
-from comfypin.env.layout import VENV, site_packages, venv_python
-from comfypin.env.package_selection import Interpreter, file_name, fits, indexes, normalized, pylock, requirement_lines
-from comfypin.env.realize_plan import Recipe
+from comfypin.env.layout import VENV_FOLDER, site_packages, venv_python
+from comfypin.env.package_selection import (
+    Interpreter,
+    fits_interpreter,
+    list_indexes,
+    normalize_name,
+    package_file_name,
+    render_pylock,
+    render_requirements,
+)
+from comfypin.env.realize_plan import EnvRecipe
 from comfypin.lock.model import PackagePin
-from comfypin.tools.process import Finished
-from comfypin.tools.uv import uv
+from comfypin.tools.process import FinishedProcess
+from comfypin.tools.uv import run_uv
 
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """What was linked: the sha256 that each RECORD must have, by normalized name."""
-
-    linked: Mapping[str, str] = field(default_factory=dict)
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Every file of a build, the packages' RECORDs, and by dist-info folder the files that differ from them."""
+class LinkedPackages:
+    """Holds the sha256 that the RECORD of each linked package must have, by normalized name."""
 
-    manifest: Manifest
-    stamps: Mapping[str, Stamp]
-    records: tuple[Record, ...]
-    wrong: Mapping[str, list[str]]
+    record_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installer:
-    """The packages of one build in the making."""
+class VerifiedFiles:
+    """Holds every file of a build, the packages' RECORDs, and the files that differ from them, by dist-info folder."""
 
-    folder: Path
-    recipe: Recipe
-    places: SourcePlaces
-    tell: Tell
+    manifest: FileManifest
+    stamps: Mapping[str, FileStamp]
+    records: tuple[InstalledRecord, ...]
+    mismatches: Mapping[str, list[str]]
 
-    def install(self, unpacked: Callable[[str], None] = lambda _: None) -> Installed:
-        """Install all packages; `unpacked` is told of folders with new ones. Raises what `explain` makes."""
-        packages = self.recipe.packages
-        if not packages:
-            return Installed()
-        self.tell(f"Installing {len(packages)} packages.")
-        linked = self._cache.link(packages, self.folder / VENV)
-        others = [pin for pin in packages if normalized(pin.name) not in linked]
-        with UnpackedWheels(self.places.uv_cache, unpacked):
-            self._by_uv(others)
-        return Installed(linked=linked)
 
-    def verified(self, installed: Installed) -> Found:
-        """All files, every installed one equal to its RECORD; what a cache has wrong is downloaded again, once."""
-        found = self._found()
-        wrong = self._wrong(found, installed.linked)
-        return self._repaired(wrong) if wrong else found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageInstaller:
+    """Installs and verifies the packages of one build."""
 
-    def keep(self, found: Found, installed: Installed) -> None:
-        """Keep what uv installed, and what is exactly what its RECORD says, for the next env."""
-        pins = {
-            normalized(pin.name): pin for pin in self.recipe.packages if normalized(pin.name) not in installed.linked
-        }
-        fought = contested(found.records)
-        sound = [
-            (pins[normalized(record.name)], record)
-            for record in found.records
-            if normalized(record.name) in pins and record.folder not in found.wrong and not fought & record.files.keys()
+    build_folder: Path
+    recipe: EnvRecipe
+    locations: SourceLocations
+    report: Report
+
+    def install_packages(self, unpacked: Callable[[str], None] = lambda _: None) -> LinkedPackages:
+        """Install all packages, reporting each folder that uv unpacks to `unpacked`. Raises what `explain_failure`
+        returns.
+        """
+        package_pins = self.recipe.packages
+        if not package_pins:
+            return LinkedPackages()
+        self.report(f"Installing {len(package_pins)} packages.")
+        record_digests = self._package_cache.link_packages(package_pins, self.build_folder / VENV_FOLDER)
+        other_pins = [
+            package_pin for package_pin in package_pins if normalize_name(package_pin.name) not in record_digests
         ]
-        self._cache.keep(sound, self._site, self.folder / VENV)
+        with UnpackedWheels(self.locations.uv_cache, unpacked):
+            self._install_with_uv(other_pins)
+        return LinkedPackages(record_digests=record_digests)
 
-    def keep_bytecode(self, found: Found) -> None:
+    def verify_files(self, installed: LinkedPackages) -> VerifiedFiles:
+        """Return all files once every package matches its RECORD; downloads damaged cached packages again, once."""
+        verified_files = self._survey_files()
+        mismatches = self._find_damaged(verified_files, installed.record_digests)
+        return self._repair_packages(mismatches) if mismatches else verified_files
+
+    def keep_packages(self, verified_files: VerifiedFiles, installed: LinkedPackages) -> None:
+        """Keep what uv installed, and what is exactly what its RECORD says, for the next env."""
+        package_pins = {
+            normalize_name(package_pin.name): package_pin
+            for package_pin in self.recipe.packages
+            if normalize_name(package_pin.name) not in installed.record_digests
+        }
+        contested_paths = find_contested_files(verified_files.records)
+        sound_packages = [
+            (package_pins[normalize_name(record.package_name)], record)
+            for record in verified_files.records
+            if normalize_name(record.package_name) in package_pins
+            and record.folder not in verified_files.mismatches
+            and not contested_paths & record.files.keys()
+        ]
+        self._package_cache.keep_packages(sound_packages, self._site_packages, self.build_folder / VENV_FOLDER)
+
+    def keep_bytecode(self, verified_files: VerifiedFiles) -> None:
         """Keep what starting ComfyUI has compiled, so that the next env starts with it."""
-        pins = {normalized(pin.name): pin for pin in self.recipe.packages}
-        named = [(normalized(record.name), record) for record in found.records]
-        packages = [(pins[name], record) for name, record in named if name in pins]
-        self._cache.keep_bytecode(packages, self._site, self.folder / VENV)
+        package_pins = {normalize_name(package_pin.name): package_pin for package_pin in self.recipe.packages}
+        named_records = [(normalize_name(record.package_name), record) for record in verified_files.records]
+        packages = [
+            (package_pins[package_name], record)
+            for package_name, record in named_records
+            if package_name in package_pins
+        ]
+        self._package_cache.keep_bytecode(packages, self._site_packages, self.build_folder / VENV_FOLDER)
 
     @property
-    def _site(self) -> Path:
-        return site_packages(self.folder)
+    def _site_packages(self) -> Path:
+        return site_packages(self.build_folder)
 
     @property
-    def _cache(self) -> PackageCache:
-        return PackageCache(root=self.places.packages, platform=self.recipe.interpreter.platform)
+    def _package_cache(self) -> PackageCache:
+        return PackageCache(root=self.locations.package_cache, platform=self.recipe.interpreter.platform_tag)
 
-    def _by_uv(self, packages: Sequence[PackagePin], *, again: bool = False) -> None:
+    def _install_with_uv(self, package_pins: Sequence[PackagePin], *, again: bool = False) -> None:
         """Install some packages with uv, one file two packages fight for going to the last of them by name."""
-        if not packages:
+        if not package_pins:
             return
-        self._run_uv(packages, again=again)
-        records = read_records(self._site)
-        fought = contested(records)
-        rivals = {normalized(record.name) for record in records if fought & record.files.keys()} if fought else set()
+        self._run_uv(package_pins, again=again)
+        records = read_records(self._site_packages)
+        contested_paths = find_contested_files(records)
+        rival_names = (
+            {normalize_name(record.package_name) for record in records if contested_paths & record.files.keys()}
+            if contested_paths
+            else set()
+        )
         # uv installs in parallel: who came last is chance. The same lock must give the same bytes.
-        for pin in self.recipe.packages:
-            if normalized(pin.name) in rivals:
-                self._run_uv([pin], again=True)
+        for package_pin in self.recipe.packages:
+            if normalize_name(package_pin.name) in rival_names:
+                self._run_uv([package_pin], again=True)
 
-    def _run_uv(self, packages: Sequence[PackagePin], *, again: bool) -> None:
-        ready = [built_wheel(pin, self.places, self.recipe.interpreter) for pin in packages]
-        wheels = vendored_wheels(self.places)
+    def _run_uv(self, package_pins: Sequence[PackagePin], *, again: bool) -> None:
+        ready_pins = [
+            choose_built_wheel(package_pin, self.locations, self.recipe.interpreter) for package_pin in package_pins
+        ]
+        vendored_wheels = list_vendored_wheels(self.locations)
+        # No resolution: the lock names every package, and every digest is required.
         arguments: list[str | Path] = ["pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-        arguments += ["--link-mode", "hardlink", "--python", venv_python(self.folder)]
-        for index in indexes(packages):
-            arguments += ["--index", index, "--index-strategy", "unsafe-best-match"]
-        for pin in packages if again else ():
-            arguments += ["--reinstall-package", pin.name]
-        with tempfile.TemporaryDirectory(prefix=".pins-", dir=self.folder) as folder:
-            locked = pylock(ready, wheels)
-            pins = Path(folder, "requirements.txt" if locked is None else "pylock.toml")
-            pins.write_text(requirement_lines(ready, wheels) if locked is None else locked, encoding="utf-8")
-            done = uv(
-                [*arguments, "--requirements", pins],
-                cwd=self.folder,
-                offline=self.places.offline,
-                cache=self.places.uv_cache,
+        arguments += ["--link-mode", "hardlink", "--python", venv_python(self.build_folder)]
+        for index_url in list_indexes(package_pins):
+            # Any index may serve a locked file, because its digest decides.
+            arguments += ["--index", index_url, "--index-strategy", "unsafe-best-match"]
+        for package_pin in package_pins if again else ():
+            arguments += ["--reinstall-package", package_pin.name]
+        with tempfile.TemporaryDirectory(prefix=".pins-", dir=self.build_folder) as pins_folder:
+            locked_pylock = render_pylock(ready_pins, vendored_wheels)
+            pins_path = Path(pins_folder, "requirements.txt" if locked_pylock is None else "pylock.toml")
+            pins_path.write_text(
+                render_requirements(ready_pins, vendored_wheels) if locked_pylock is None else locked_pylock,
+                encoding="utf-8",
             )
-        if done.exit_code:
-            raise explain(done, self.recipe, self.places, self.folder)
-        for info in self._site.glob("*.dist-info"):
-            forget_origin(info)
+            finished = run_uv(
+                [*arguments, "--requirements", pins_path],
+                cwd=self.build_folder,
+                offline=self.locations.offline,
+                cache=self.locations.uv_cache,
+            )
+        if finished.exit_code:
+            raise explain_failure(finished, self.recipe, self.locations, self.build_folder)
+        for dist_info in self._site_packages.glob("*.dist-info"):
+            forget_origin(dist_info)
 
-    def _found(self) -> Found:
-        manifest, stamps = survey_and_stamp(self.folder)
-        records = read_records(self._site)
-        wrong = record_mismatches(records, self._prefix, manifest)
-        return Found(manifest=manifest, stamps=stamps, records=records, wrong=wrong)
+    def _survey_files(self) -> VerifiedFiles:
+        manifest, file_stamps = hash_and_stamp_files(self.build_folder)
+        records = read_records(self._site_packages)
+        mismatches = find_record_mismatches(records, self._site_prefix, manifest)
+        return VerifiedFiles(manifest=manifest, stamps=file_stamps, records=records, mismatches=mismatches)
 
     @property
-    def _prefix(self) -> str:
-        return str(self._site.relative_to(self.folder))
+    def _site_prefix(self) -> str:
+        return str(self._site_packages.relative_to(self.build_folder))
 
-    def _wrong(self, found: Found, linked: Mapping[str, str]) -> dict[str, str]:
-        """An example of what is not what its RECORD says, by normalized name."""
-        wrong = {_name(folder): f"{folder}: {paths[0]}" for folder, paths in found.wrong.items()}
-        for record in found.records:
+    def _find_damaged(self, verified_files: VerifiedFiles, record_digests: Mapping[str, str]) -> dict[str, str]:
+        """Return one example of a mismatch with its RECORD for each damaged package, by normalized name."""
+        damaged_examples = {
+            _distribution_name(dist_info): f"{dist_info}: {paths[0]}"
+            for dist_info, paths in verified_files.mismatches.items()
+        }
+        for record in verified_files.records:
             # A linked RECORD may itself have been changed, through a link of another env.
-            name = normalized(record.name)
-            if name in linked and self._sha256(found, f"{record.folder}/RECORD") != linked[name]:
-                wrong.setdefault(name, f"{record.folder}/RECORD")
-        for name in linked.keys() - {normalized(record.name) for record in found.records}:
-            wrong[name] = f"{name}: its dist-info folder"
-        known = self._faults(found)
-        return {name: example for name, example in wrong.items() if name not in known}
+            package_name = normalize_name(record.package_name)
+            if (
+                package_name in record_digests
+                and self._file_sha256(verified_files, f"{record.folder}/RECORD") != record_digests[package_name]
+            ):
+                damaged_examples.setdefault(package_name, f"{record.folder}/RECORD")
+        for package_name in record_digests.keys() - {
+            normalize_name(record.package_name) for record in verified_files.records
+        }:
+            damaged_examples[package_name] = f"{package_name}: its dist-info folder"
+        known_faults = self._find_known_faults(verified_files)
+        return {
+            package_name: damaged_example
+            for package_name, damaged_example in damaged_examples.items()
+            if package_name not in known_faults
+        }
 
-    def _repaired(self, wrong: Mapping[str, str]) -> Found:
-        names = sorted(wrong)
-        self.tell(f"Cached packages were changed by hand; downloading again: {', '.join(names)}.")
-        pins = [pin for pin in self.recipe.packages if normalized(pin.name) in wrong]
-        self._cache.drop(pins)
-        uv(["cache", "clean", "--quiet", *names], cache=self.places.uv_cache)
+    def _repair_packages(self, damaged_examples: Mapping[str, str]) -> VerifiedFiles:
+        package_names = sorted(damaged_examples)
+        self.report(f"Cached packages were changed; downloading them again: {', '.join(package_names)}.")
+        package_pins = [
+            package_pin for package_pin in self.recipe.packages if normalize_name(package_pin.name) in damaged_examples
+        ]
+        self._package_cache.drop_packages(package_pins)
+        run_uv(["cache", "clean", "--quiet", *package_names], cache=self.locations.uv_cache)
         try:
-            self._by_uv(pins, again=True)
+            self._install_with_uv(package_pins, again=True)
         except (PackagesUnavailable, VendorIncomplete) as error:
-            raise PackageDamaged(packages=names, example=wrong[names[0]]) from error
-        found = self._found()
+            raise PackageDamaged(packages=package_names, example=damaged_examples[package_names[0]]) from error
+        verified_files = self._survey_files()
         # What still differs now came from a wheel with the locked sha256: then its RECORD is what is wrong, for good.
-        for pin in pins:
-            if (faults := self._faults_of(pin, found)) is not None:
-                self._cache.note_faults(pin, faults)
-        return found
+        for package_pin in package_pins:
+            if (record_faults := self._package_faults(package_pin, verified_files)) is not None:
+                self._package_cache.note_faults(package_pin, record_faults)
+        return verified_files
 
-    def _faults(self, found: Found) -> frozenset[str]:
-        """The packages that differ from their RECORD exactly as their wheel does, by normalized name."""
+    def _find_known_faults(self, verified_files: VerifiedFiles) -> frozenset[str]:
+        """Return the packages that differ from their RECORD exactly as their wheel does, by normalized name."""
         return frozenset(
-            normalized(pin.name)
-            for pin in self.recipe.packages
-            if (faults := self._faults_of(pin, found)) is not None and faults == self._cache.noted_faults(pin)
+            normalize_name(package_pin.name)
+            for package_pin in self.recipe.packages
+            if (record_faults := self._package_faults(package_pin, verified_files)) is not None
+            and record_faults == self._package_cache.read_faults(package_pin)
         )
 
-    def _faults_of(self, pin: PackagePin, found: Found) -> Faults | None:
-        """The files of a package that are not what its RECORD says, as they are, and that RECORD."""
-        for record in found.records:
-            if record.folder in found.wrong and normalized(record.name) == normalized(pin.name):
-                files = (f"{record.folder}/RECORD", *found.wrong[record.folder])
-                return {path: self._sha256(found, path) for path in files}
+    def _package_faults(self, package_pin: PackagePin, verified_files: VerifiedFiles) -> RecordFaults | None:
+        """Return the digests of a package's files that do not match its RECORD, and of that RECORD; None if all
+        match.
+        """
+        for record in verified_files.records:
+            if record.folder in verified_files.mismatches and normalize_name(record.package_name) == normalize_name(
+                package_pin.name
+            ):
+                files = (f"{record.folder}/RECORD", *verified_files.mismatches[record.folder])
+                return {relative_path: self._file_sha256(verified_files, relative_path) for relative_path in files}
         return None
 
-    def _sha256(self, found: Found, path: str) -> str | None:
-        """The digest that a file has, by its path in RECORDs; None where there is none."""
-        fact = found.manifest.files.get(os.path.normpath(f"{self._prefix}/{path}"))
+    def _file_sha256(self, verified_files: VerifiedFiles, relative_path: str) -> str | None:
+        """Return a file's digest by its path in RECORDs, or None if it does not exist."""
+        fact = verified_files.manifest.files.get(os.path.normpath(f"{self._site_prefix}/{relative_path}"))
         return fact.sha256 if fact else None
 
 
-def _name(dist_info: str) -> str:
-    return normalized(dist_info.removesuffix(".dist-info").rpartition("-")[0])
+def _distribution_name(dist_info: str) -> str:
+    return normalize_name(dist_info.removesuffix(".dist-info").rpartition("-")[0])
 
 
-def vendored_wheels(places: SourcePlaces) -> dict[str, Path]:
-    """The files of a vendor folder by name."""
-    if places.vendor is None or not places.vendor.wheels.is_dir():
+def list_vendored_wheels(locations: SourceLocations) -> dict[str, Path]:
+    """Return the files of a vendor folder by name."""
+    if locations.vendor is None or not locations.vendor.wheels_folder.is_dir():
         return {}
-    return {path.name: path for path in places.vendor.wheels.iterdir() if path.is_file()}
+    return {
+        wheel_path.name: wheel_path for wheel_path in locations.vendor.wheels_folder.iterdir() if wheel_path.is_file()
+    }
 
 
-def built_wheel(pin: PackagePin, places: SourcePlaces, interpreter: Interpreter) -> PackagePin:
-    """The pin itself, or of a package without a wheel the one that the vendor folder has for this Python."""
-    if places.vendor is None:
-        return pin
-    for source in pin.sha256:
-        for wheel, digest in places.vendor.built_of(source):
-            ready = replace(pin, url=wheel.resolve().as_uri(), sha256=(digest,))
-            if fits(ready, interpreter):
-                return ready
-    return pin
+def choose_built_wheel(package_pin: PackagePin, locations: SourceLocations, interpreter: Interpreter) -> PackagePin:
+    """Return the pin, or for a package without a wheel a pin of the vendor folder's wheel for this Python."""
+    if locations.vendor is None:
+        return package_pin
+    for source_digest in package_pin.sha256:
+        for wheel_path, wheel_digest in locations.vendor.find_built_wheels(source_digest):
+            ready_pin = replace(package_pin, url=wheel_path.resolve().as_uri(), sha256=(wheel_digest,))
+            if fits_interpreter(ready_pin, interpreter):
+                return ready_pin
+    return package_pin
 
 
 def forget_origin(dist_info: Path) -> None:
-    """Drop the notes of where a wheel came from: the same lock gives the same bytes, from any mirror or folder."""
-    notes = [dist_info / name for name in ("direct_url.json", "uv_cache.json", "uv_build.json")]
-    if not any(note.exists() for note in notes):
+    """Remove the notes about a wheel's origin: the same lock gives the same bytes, from any mirror or folder."""
+    note_paths = [dist_info / note_name for note_name in ("direct_url.json", "uv_cache.json", "uv_build.json")]
+    if not any(note_path.exists() for note_path in note_paths):
         return
-    for note in notes:
-        note.unlink(missing_ok=True)
-    record = dist_info / "RECORD"
-    lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
-    beginnings = tuple(f"{dist_info.name}/{note.name}," for note in notes)
-    kept = "".join(line for line in lines if not line.startswith(beginnings))
+    for note_path in note_paths:
+        note_path.unlink(missing_ok=True)
+    record_path = dist_info / "RECORD"
+    record_lines = record_path.read_text(encoding="utf-8").splitlines(keepends=True)
+    record_prefixes = tuple(f"{dist_info.name}/{note_path.name}," for note_path in note_paths)
+    kept_lines = "".join(record_line for record_line in record_lines if not record_line.startswith(record_prefixes))
     # Replaced, not rewritten: an installed file may be shared with a cache.
-    write_atomically(record, kept.encode(), durable=False)
+    write_atomically(record_path, kept_lines.encode(), durable=False)
 
 
-def explain(done: Finished, recipe: Recipe, places: SourcePlaces, where: Path) -> Exception:
-    """Why uv did not install, as one of our errors."""
-    said = " ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
-    reason = re.sub(r"^(error: )+", "", re.sub(r"[×╰─▶├│]+ ?", "", said))[-1500:]
-    if re.search(r"hash mismatch", said, re.I):
+def explain_failure(
+    finished: FinishedProcess, recipe: EnvRecipe, locations: SourceLocations, disk_folder: Path
+) -> Exception:
+    """Return the error that says why uv did not install."""
+    uv_output = " ".join(output_line.strip() for output_line in finished.stderr.splitlines() if output_line.strip())
+    # uv draws its chain of causes with box characters.
+    reason = re.sub(r"^(error: )+", "", re.sub(r"[×╰─▶├│]+ ?", "", uv_output))[-1500:]
+    if re.search(r"hash mismatch", uv_output, re.I):
         return PackageHashMismatch(reason=reason)
-    if re.search(r"no space left", said, re.I):
-        return DiskFull(where=where)
-    if re.search(r"not compatible with the current|no wheels? with a matching|is not supported", said, re.I):
-        machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor}"
+    if re.search(r"no space left", uv_output, re.I):
+        return DiskFull(where=disk_folder)
+    if re.search(r"not compatible with the current|no wheels? with a matching|is not supported", uv_output, re.I):
+        machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor_version}"
         return WheelUnfit(machine=machine, packages=[reason])
-    if places.vendor is not None and places.offline:
-        there = vendored_wheels(places)
-        names = [file_name(pin) or f"{pin.name} {pin.version}" for pin in recipe.packages]
-        if missing := [name for name in names if name not in there]:
-            return VendorIncomplete(vendor=places.vendor.root, missing=missing)
+    if locations.vendor is not None and locations.offline:
+        vendored_names = list_vendored_wheels(locations)
+        expected_names = [
+            package_file_name(package_pin) or f"{package_pin.name} {package_pin.version}"
+            for package_pin in recipe.packages
+        ]
+        if missing_names := [wheel_name for wheel_name in expected_names if wheel_name not in vendored_names]:
+            return VendorIncomplete(vendor=locations.vendor.root, missing=missing_names)
     return PackagesUnavailable(reason=reason)

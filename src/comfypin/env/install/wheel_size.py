@@ -1,4 +1,4 @@
-"""How much disk packages take once unpacked: read from the end of each wheel, where it lists what it holds."""
+"""Reads how much disk packages take once unpacked from the end of each wheel, which lists its files."""
 
 import io
 import zipfile
@@ -17,61 +17,67 @@ if TYPE_CHECKING:
 
 # Where a server gives no parts of files, by experience with 42 packages.
 UNPACKED_PER_WHEEL = 3.5
+# Every file takes whole blocks, which adds up for thousands of small ones.
 BLOCK_BYTES = 4096
+# A zip's list of files is at its end; 64 KiB are usually enough for it.
 _TAIL_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
 _TIMEOUT_S = 10.0
 
 
 def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "Proxies | None" = None) -> list[int]:
-    """Return what the packages' files take on a disk, in bytes: read from their wheels, here or on their servers; 0 if
-    nobody says. A server that gives only a whole wheel's size makes it an estimate.
+    """Return what the bytes: read from their wheels, here or on their servers; 0 if
+    nobody says. A server that each package takes on a disk, read from its wheel, here or on its server; 0 if unknown.
+
+    If a server only gives a whole wheel's size, the result is an estimate.
     """
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.errors import HttpError
     from comfypin.http.proxies import Proxies, ProxyInvalid
 
-    def size(pin: PackagePin) -> int:
-        parts = urlsplit(pin.url or "")
+    def unpacked_size(package_pin: PackagePin) -> int:
+        url_parts = urlsplit(package_pin.url or "")
         try:
-            if parts.scheme == "file":
-                return _listed(Path(unquote(parts.path)).open("rb"))
-            if offline or parts.scheme not in {"http", "https"}:
+            if url_parts.scheme == "file":
+                return _size_from_listing(Path(unquote(url_parts.path)).open("rb"))
+            if offline or url_parts.scheme not in {"http", "https"}:
                 return 0
-            return _at_server(client, pin.url or "")
+            return _size_at_server(client, package_pin.url or "")
         except (OSError, ValueError, zipfile.BadZipFile, HttpError, ProxyInvalid):
             return 0
 
     client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
+
+    # Dozens of small requests: the time is all latency.
     with closing(client), ThreadPoolExecutor(max_workers=16) as threads:
-        return list(threads.map(size, packages))
+        return list(threads.map(unpacked_size, packages))
 
 
-def _at_server(client: "HttpClient", url: str) -> int:
-    remote = RemoteFile(client, url)
-    if not remote.in_parts:
-        return int(remote.size_bytes * UNPACKED_PER_WHEEL)
-    return _listed(io.BufferedReader(remote, buffer_size=_TAIL_BYTES))
+def _size_at_server(client: "HttpClient", url: str) -> int:
+    remote_wheel = RemoteWheel(client, url)
+    if not remote_wheel.in_parts:
+        return int(remote_wheel.size_bytes * UNPACKED_PER_WHEEL)
+    return _size_from_listing(io.BufferedReader(remote_wheel, buffer_size=_TAIL_BYTES))
 
 
-def _listed(file: io.BufferedReader) -> int:
-    """The size of a wheel's files, in whole blocks of a disk."""
-    with file, zipfile.ZipFile(file) as wheel:
-        return sum(-(-member.file_size // BLOCK_BYTES) * BLOCK_BYTES for member in wheel.infolist())
+def _size_from_listing(wheel_file: io.BufferedReader) -> int:
+    """Return the size of a wheel's files, in whole blocks of a disk."""
+    with wheel_file, zipfile.ZipFile(wheel_file) as wheel_zip:
+        return sum(-(-zip_member.file_size // BLOCK_BYTES) * BLOCK_BYTES for zip_member in wheel_zip.infolist())
 
 
-class RemoteFile(io.RawIOBase):
-    """A file on an HTTP server, of which parts are read; its end is fetched at once."""
+class RemoteWheel(io.RawIOBase):
+    """Reads parts of a file on an HTTP server; fetches its end at once."""
 
     def __init__(self, client: "HttpClient", url: str) -> None:
         self._client, self._url, self._at = client, url, 0
         # Closed undrained: it may be a whole wheel.
-        with client.get(url, {"Range": f"bytes=-{_TAIL_BYTES}"}) as answer:
-            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            self.in_parts = answer.status == 206 and total.isdigit()
-            whole = (answer.size_bytes or 0) if answer.status == 200 else 0
-            self.size_bytes = int(total) if self.in_parts else whole
-            self._tail = answer.body(_TAIL_BYTES) if self.in_parts else b""
+        with client.get(url, {"Range": f"bytes=-{_TAIL_BYTES}"}) as response:
+            total_text = response.headers.get("Content-Range", "").rpartition("/")[2]
+            self.in_parts = response.status == 206 and total_text.isdigit()
+            length_text = (response.size_bytes or 0) if response.status == 200 else 0
+            self.size_bytes = int(total_text) if self.in_parts elselength_text
+            self._tail = response.body(_TAIL_BYTES) if self.in_parts else b""
 
     def readable(self) -> bool:
         return True
@@ -80,31 +86,31 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
-        if start + offset < 0:
+        start_offset = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
+        if start_offset + offset < 0:
             raise ValueError("before the beginning of the file")
-        self._at = start + offset
+        self._at = start_offset + offset
         return self._at
 
     def tell(self) -> int:
         return self._at
 
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
-        wanted = min(len(buffer), self.size_bytes - self._at)
-        if wanted <= 0:
+        wanted_bytes = min(len(buffer), self.size_bytes - self._at)
+        if wanted_bytes <= 0:
             return 0
-        data = self._part(self._at, wanted)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        content = self._read_part(self._at, wanted_bytes)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
 
-    def _part(self, start: int, count: int) -> bytes:
-        inside = start - (self.size_bytes - len(self._tail))
-        if inside >= 0:
-            return bytes(self._tail[inside : inside + count])
-        if count > _MOST_BYTES:
+    def _read_part(self, start_offset: int, byte_count: int) -> bytes:
+        tail_offset = start_offset - (self.size_bytes - len(self._tail))
+        if tail_offset >= 0:
+            return bytes(self._tail[tail_offset : tail_offset + byte_count])
+        if byte_count > _MOST_BYTES:
             raise ValueError("a list of files larger than any wheel's")
-        with self._client.get(self._url, {"Range": f"bytes={start}-{start + count - 1}"}) as answer:
-            if answer.status != 206:
-                raise OSError(f"HTTP {answer.status} for a part of a file")
-            return answer.body(count)
+        with self._client.get(self._url, {"Range": f"bytes={start_offset}-{start_offset + byte_count - 1}"}) as response:
+            if response.status != 206:
+                raise OSError(f"HTTP {response.status} for a part of a file")
+            return response.body(byte_count)

@@ -9,7 +9,7 @@ from typing import Protocol
 from comfypin.digest import Digest
 from comfypin.env.errors import DiskFull
 from comfypin.env.layout import packing_folder
-from comfypin.env.pack.unpack import open_pack, unpack
+from comfypin.env.pack.unpack import open_pack, unpack_pack
 from comfypin.env.pack.write import write_pack
 from comfypin.env.receipt import Receipt
 from comfypin.storage.interface import ObjectStore, Payload
@@ -18,55 +18,55 @@ from comfypin.storage.interface import ObjectStore, Payload
 BUCKET_READERS = 12
 
 
-class Shelf(Protocol):
+class PackStore(Protocol):
     """Keeps env packs."""
 
-    def find(self, name: str) -> str | None:
-        """The address of the pack of this name, or None. Raises `StorageError`."""
+    def find_pack(self, pack_name: str) -> str | None:
+        """Return the address of the pack of this name, or None. Raises `StorageError`."""
 
-    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
-        """Unpack into an empty folder, verified; the receipt it carries, not written.
+    def unpack_env(self, pack_name: str, target_folder: Path, *, key: str) -> Receipt:
+        """Unpack into an empty folder and verify; return the pack's receipt, which is not written.
 
-        Raises `PackDamaged`, `PackUnfit`, `DiskTooSmall`, `StorageError`.
+        Raises `PackDamaged`, `PackUnfit`, `NoRoomForEnv`, `StorageError`.
         """
 
-    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
-        """Pack a build and store it, unless it is there; its address.
+    def publish_env(self, build_folder: Path, pack_name: str, *, replace: bool = False) -> str:
+        """Pack a build and store it unless it is stored already; return its address.
 
         Raises `StorageError`, `BuildChanged`, `DiskFull`.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class FolderShelf:
+class FolderPackStore:
     """Packs as files of a folder, which may be on a volume that others use too."""
 
     root: Path
 
-    def find(self, name: str) -> str | None:
-        path = self.root / name
-        return str(path) if path.is_file() else None
+    def find_pack(self, pack_name: str) -> str | None:
+        pack_path = self.root / pack_name
+        return str(pack_path) if pack_path.is_file() else None
 
-    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
-        with open_pack(self.root / name) as source:
-            return unpack(source, folder, key=key)
+    def unpack_env(self, pack_name: str, target_folder: Path, *, key: str) -> Receipt:
+        with open_pack(self.root / pack_name) as pack_source:
+            return unpack_pack(pack_source, target_folder, key=key)
 
-    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
-        path = self.root / name
-        if replace or not path.is_file():
+    def publish_env(self, build_folder: Path, pack_name: str, *, replace: bool = False) -> str:
+        pack_path = self.root / pack_name
+        if replace or not pack_path.is_file():
             # Written beside its place and renamed: of two that publish at once, both succeed with a whole pack.
             try:
-                write_pack(build, path)
-            except OSError as exc:
-                if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    raise DiskFull(where=self.root) from exc  # not the home's disk, where the env is complete
+                write_pack(build_folder, pack_path)
+            except OSError as error:
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise DiskFull(where=self.root) from error  # not the home's disk, where the env is complete
                 raise
-        return str(path)
+        return str(pack_path)
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
-    """A pack in a bucket, read by ranges."""
+class _BucketPack:
+    """Reads a pack in a bucket by ranges."""
 
     store: ObjectStore
     key: str
@@ -74,40 +74,46 @@ class _Object:
     size_bytes: int
     readers: int = BUCKET_READERS
 
-    def read(self, offset: int, size: int) -> bytes:
-        parts, left = [], size
-        chunks = self.store.read(self.key, offset=offset)
-        for chunk in chunks:
-            parts.append(chunk[:left])
-            left -= len(parts[-1])
-            if left <= 0:
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        chunk_parts, remaining_bytes = [], size_bytes
+        content_chunks = self.store.read(self.key, offset=offset)
+        for content_chunk in content_chunks:
+            # A store may send more than was asked for.
+            chunk_parts.append(content_chunk[:remaining_bytes])
+            remaining_bytes -= len(chunk_parts[-1])
+            if remaining_bytes <= 0:
                 break
-        if isinstance(chunks, Generator):
-            chunks.close()  # the connection is given back now, not when memory is tidied up
-        return b"".join(parts)
+        if isinstance(content_chunks, Generator):
+            content_chunks.close()  # the connection is given back now, not when memory is tidied up
+        return b"".join(chunk_parts)
 
 
 @dataclass(frozen=True, slots=True)
-class BucketShelf:
+class BucketPackStore:
     """Packs as objects of a bucket."""
 
     store: ObjectStore
 
-    def find(self, name: str) -> str | None:
-        found = self.store.head(name)
-        return found.uri if found else None
+    def find_pack(self, pack_name: str) -> str | None:
+        stored_pack = self.store.head(pack_name)
+        return stored_pack.uri if stored_pack else None
 
-    def unpack(self, name: str, folder: Path, *, key: str) -> Receipt:
-        found = self.store.head(name)
-        size = found.size_bytes if found else 0
-        return unpack(_Object(self.store, name, found.uri if found else name, size), folder, key=key)
+    def unpack_env(self, pack_name: str, target_folder: Path, *, key: str) -> Receipt:
+        stored_pack = self.store.head(pack_name)
+        size_bytes = stored_pack.size_bytes if stored_pack else 0
+        return unpack_pack(
+            _BucketPack(self.store, pack_name, stored_pack.uri if stored_pack else pack_name, size_bytes),
+            target_folder,
+            key=key,
+        )
 
-    def publish(self, build: Path, name: str, *, replace: bool = False) -> str:
-        found = None if replace else self.store.head(name)
-        if found is not None:
-            return found.uri
-        with packing_folder(build) as scratch:
-            path = scratch / "pack"
-            write_pack(build, path)
-            payload = Payload(path=path, size_bytes=path.stat().st_size, sha256=Digest.of_file(path))
-            return self.store.put(name, payload).uri
+    def publish_env(self, build_folder: Path, pack_name: str, *, replace: bool = False) -> str:
+        stored_pack = None if replace else self.store.head(pack_name)
+        if stored_pack is not None:
+            return stored_pack.uri
+        with packing_folder(build_folder) as temporary_folder:
+            # Packed to a file first: an upload needs its size and digest before the first byte.
+            pack_path = temporary_folder / "pack"
+            write_pack(build_folder, pack_path)
+            payload = Payload(path=pack_path, size_bytes=pack_path.stat().st_size, sha256=Digest.of_file(pack_path))
+            return self.store.put(pack_name, payload).uri

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.env.install.compile_script import imports
+from comfypin.env.install.compile_script import find_imports
 from comfypin.env.install.precompile import Precompiler
 
 
@@ -26,7 +26,7 @@ from comfypin.env.install.precompile import Precompiler
     ],
 )
 def test_the_imports_that_importing_a_module_reaches(source: str, package: str, found: list[str]) -> None:
-    assert list(imports(source, package)) == found
+    assert list(find_imports(source, package)) == found
 
 
 class Place:
@@ -71,11 +71,11 @@ def test_what_a_start_imports_is_compiled_and_python_takes_it(place: Place) -> N
     place.write("ComfyUI", {"main.py": "import comfy\n", "comfy.py": "from alpha import more\n"})
     folder = place.wheel("alpha", {"alpha/__init__.py": "", "alpha/more.py": "import beta\n", "alpha/idle.py": ""})
     with Precompiler(Path(sys.executable), place.site) as compiler:
-        compiler.want(place.comfyui, [])
-        compiler.unpacked(folder)
+        compiler.add_comfyui(place.comfyui, [])
+        compiler.add_unpacked(folder)
         # What arrives later is what somebody waits for.
         wait_for(place.byte_code("alpha/more.py"))
-        compiler.unpacked(place.wheel("beta", {"beta.py": ""}))
+        compiler.add_unpacked(place.wheel("beta", {"beta.py": ""}))
         wait_for(place.byte_code("beta.py"))
     asked = [sys.executable, "-B", "-v", "-c", "import alpha.more"]
     environment = {**os.environ, "PYTHONPATH": str(place.site)}
@@ -88,45 +88,45 @@ def test_what_a_start_imports_is_compiled_and_python_takes_it(place: Place) -> N
 def test_packages_that_are_tried_first_are_compiled_without_an_import(place: Place) -> None:
     place.write("ComfyUI", {"main.py": ""})
     with Precompiler(Path(sys.executable), place.site) as compiler:
-        compiler.unpacked(place.wheel("Al_pha", {"alpha.py": ""}))
-        compiler.want(place.comfyui, ["al-pha"])
+        compiler.add_unpacked(place.wheel("Al_pha", {"alpha.py": ""}))
+        compiler.add_comfyui(place.comfyui, ["al-pha"])
         wait_for(place.byte_code("alpha.py"))
 
 
 def test_what_two_packages_bring_is_left_to_the_start(place: Place) -> None:
     place.write("ComfyUI", {"main.py": "import tests\nimport last\n"})
     with Precompiler(Path(sys.executable), place.site) as compiler:
-        compiler.unpacked(place.wheel("one", {"tests/__init__.py": "x = 1\n"}))
-        compiler.want(place.comfyui, [])
+        compiler.add_unpacked(place.wheel("one", {"tests/__init__.py": "x = 1\n"}))
+        compiler.add_comfyui(place.comfyui, [])
         wait_for(place.byte_code("tests/__init__.py"))
         (place.site / "tests/__init__.py").unlink()
-        compiler.unpacked(place.wheel("two", {"tests/__init__.py": "x = 2\n"}))
+        compiler.add_unpacked(place.wheel("two", {"tests/__init__.py": "x = 2\n"}))
         wait_for(place.byte_code("tests/__init__.py"), gone=True)
 
 
 def test_a_module_that_does_not_compile_keeps_none_from_it(place: Place) -> None:
     place.write("ComfyUI", {"main.py": "import broken\nimport sound\n"})
     with Precompiler(Path(sys.executable), place.site) as compiler:
-        compiler.unpacked(place.wheel("broken", {"broken.py": "def\n", "sound.py": ""}))
-        compiler.want(place.comfyui, [])
+        compiler.add_unpacked(place.wheel("broken", {"broken.py": "def\n", "sound.py": ""}))
+        compiler.add_comfyui(place.comfyui, [])
         wait_for(place.byte_code("sound.py"))
 
 
 def test_a_nodes_own_files_are_left_to_the_start(place: Place) -> None:
     place.write("ComfyUI", {"main.py": "", "custom_nodes/n/__init__.py": "import alpha\n"})
     with Precompiler(Path(sys.executable), place.site) as compiler:
-        compiler.unpacked(place.wheel("alpha", {"alpha.py": ""}))
-        compiler.want(place.comfyui, [])
+        compiler.add_unpacked(place.wheel("alpha", {"alpha.py": ""}))
+        compiler.add_comfyui(place.comfyui, [])
         wait_for(place.byte_code("alpha.py"))
     assert not list(place.comfyui.glob("custom_nodes/n/__pycache__/*"))
 
 
 def test_nothing_is_started_where_nothing_is_unpacked(place: Place) -> None:
     with Precompiler(Path("/nonexistent/python"), place.site) as compiler:
-        compiler.want(place.comfyui, [])
+        compiler.add_comfyui(place.comfyui, [])
 
 
 def test_without_its_process_nothing_is_missed(place: Place) -> None:
     with Precompiler(Path("/nonexistent/python"), place.site) as compiler:
-        compiler.unpacked(place.wheel("alpha", {"alpha.py": ""}))
-        compiler.want(place.comfyui, [])
+        compiler.add_unpacked(place.wheel("alpha", {"alpha.py": ""}))
+        compiler.add_comfyui(place.comfyui, [])

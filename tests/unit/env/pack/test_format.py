@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfypin.env.pack.format import Index, PackedFrame, decode_index, encode_index, segments
+from comfypin.env.pack.format import PackedFrame, PackIndex, decode_index, encode_index, frame_segments
 
 
-def an_index(**changes: object) -> Index:
+def an_index(**changes: object) -> PackIndex:
     values: dict[str, object] = {
         "folders": ("a",),
         "files": (("a/b", 3, False),),
@@ -17,7 +17,7 @@ def an_index(**changes: object) -> Index:
         "frames": (PackedFrame(5, 3, "0" * 64),),
         "receipt": {},
     }
-    return Index(**{**values, **changes})  # type: ignore[arg-type]
+    return PackIndex(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_an_index_survives_its_encoding() -> None:
@@ -63,7 +63,7 @@ def test_every_byte_of_every_file_is_in_one_frame(sizes: list[int], frame_bytes:
     found = [
         (number, byte)
         for frame in decode_index(encode_index(index)).placed_frames()
-        for number, offset, size in segments(files, frame)
+        for number, offset, size in frame_segments(files, frame)
         for byte in range(offset, offset + size)
     ]
     assert found == [(number, byte) for number, size in enumerate(sizes) for byte in range(size)]
@@ -92,5 +92,5 @@ def test_an_index_of_nothing_but_brackets_is_not_parsed() -> None:
 
 @pytest.mark.parametrize("packed", [100_000, 1 << 40])
 def test_a_frame_is_not_larger_than_what_it_holds(packed: int) -> None:
-    with pytest.raises(ValueError, match="larger than what it holds"):
+    with pytest.raises(ValueError, match="larger than its content can be"):
         decode_index(encode_index(an_index(frames=(PackedFrame(packed, 3, "0" * 64),))))

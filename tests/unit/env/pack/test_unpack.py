@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from comfypin.env.errors import PackDamaged
-from comfypin.env.pack.format import MAGIC, TRAILER, Index, PackedFrame, encode_index
+from comfypin.env.pack.format import MAGIC, TRAILER, PackedFrame, PackIndex, encode_index
 from comfypin.env.pack.unpack import open_pack, read_index
 
 GIB = 1 << 30
@@ -25,7 +25,7 @@ def zeros_frame(size: int) -> bytes:
 
 def a_pack(path: Path, *, frame: bytes, size: int, packed_index: bytes | None = None) -> Path:
     packed = PackedFrame(len(frame), size, hashlib.sha256(frame).hexdigest())
-    index = Index(folders=(), files=(("a", size, False),), links=(), frames=(packed,), receipt=RECEIPT)
+    index = PackIndex(folders=(), files=(("a", size, False),), links=(), frames=(packed,), receipt=RECEIPT)
     table = packed_index or zstandard.ZstdCompressor().compress(encode_index(index))
     trailer = TRAILER.pack(len(MAGIC) + len(frame), len(table), hashlib.sha256(table).digest(), MAGIC)
     path.write_bytes(MAGIC + frame + table + trailer)
@@ -36,7 +36,7 @@ UNPACK = """
 import resource, sys
 from pathlib import Path
 from comfypin.env.pack import unpack
-from comfypin.env.pack.format import Frame
+from comfypin.env.pack.format import PlacedFrame
 from comfypin.env.errors import PackDamaged
 pack, folder = sys.argv[1:]
 with unpack.open_pack(Path(pack)) as source:
@@ -78,7 +78,7 @@ def test_a_trailer_that_says_a_huge_index_is_refused_unread(tmp_path: Path) -> N
         file.truncate(len(MAGIC) + size)
         file.seek(0, 2)
         file.write(TRAILER.pack(len(MAGIC), size, bytes(32), MAGIC))
-    with open_pack(path) as source, pytest.raises(PackDamaged, match="too large to be one"):
+    with open_pack(path) as source, pytest.raises(PackDamaged, match="its index is too large"):
         read_index(source)
 
 
