@@ -11,21 +11,21 @@ import pytest
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.errors import NodeFailed, PromptInterrupted, PromptLost
-from comfypin.engine.http_transport import Patience
+from comfypin.engine.http_transport import EngineTimeouts
 from comfypin.engine.interface import EngineEvent, InputFile, NodeStarted, Prompt, Queued, Started, Warned
 from comfypin.engine.remote import open_remote
 from comfypin.workflow.errors import InputFileInvalid, WorkflowRejected
 from tests.support.fake_comfyui import NEWER, PNG, Canned, FakeComfyUI, fake_comfyui
 from tests.support.graphs import a_prompt, graph, loaded, node, picture
 
-QUICK = Patience(
+QUICK = EngineTimeouts(
     poll_s=0.05, lost_s=0.1, history_s=0.5, unreachable_s=0.4, cancel_s=1.0, websocket_s=1.0, request_s=2.0
 )
 
 
 @asynccontextmanager
 async def engine_at(**script: Any) -> AsyncIterator[tuple[FakeComfyUI, HttpEngine]]:
-    async with fake_comfyui(**script) as fake, open_remote(fake.url, patience=QUICK) as engine:
+    async with fake_comfyui(**script) as fake, open_remote(fake.url, timeouts=QUICK) as engine:
         yield fake, engine
 
 

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from comfypin.engine.host import Folders
-from comfypin.engine.output_files import find_marked, remove
+from comfypin.engine.host import LocalFolders
+from comfypin.engine.output_files import find_marked, remove_files
 
 _KEPT_PREVIEWS = 64
 _KEPT_MARKS = 64
@@ -25,7 +25,7 @@ class PreviewKeeper:
         self._kept = kept
         self._prompts: deque[frozenset[Path]] = deque()
 
-    def keep(self, files: Iterable[Path]) -> tuple[Path, ...]:
+    def add_prompt(self, files: Iterable[Path]) -> tuple[Path, ...]:
         """Note the files of one more prompt; returns those that are to be removed."""
         self._prompts.append(frozenset(files))
         if len(self._prompts) <= self._kept:
@@ -33,51 +33,53 @@ class PreviewKeeper:
         oldest = self._prompts.popleft()
         return tuple(sorted(oldest.difference(*self._prompts)))
 
-    def kept(self) -> frozenset[Path]:
+    def kept_files(self) -> frozenset[Path]:
         """Return the files that are to stay."""
         return frozenset[Path]().union(*self._prompts)
 
 
-class Leftovers:
-    """The files of all prompts of one engine; with `keep` (for debugging) none is removed."""
+class PromptCleanup:
+    """The files of all prompts of one engine; with `add_prompt` (for debugging) none is removed."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self._keep = keep
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
         self._previews = PreviewKeeper()
-        self._open: set[str] = set()
-        self._cleared: deque[str] = deque(maxlen=_KEPT_MARKS)
+        self._open_prompts: set[str] = set()
+        self._cleared_marks: deque[str] = deque(maxlen=_KEPT_MARKS)
         # Temporary files that no node reported, with the prompts that may have made them.
         self._unreported: dict[Path, frozenset[str]] = {}
 
-    def begin(self, prompt_id: str, mark: str | None) -> None:
-        """Note a prompt before it is submitted: until `clear`, nothing that may be its own is removed."""
-        self._open.add(prompt_id)
-        if mark is not None and mark in self._cleared:
-            self._cleared.remove(mark)
+    def begin_prompt(self, prompt_id: str, mark: str | None) -> None:
+        """Note a prompt before it is submitted: until `clear_prompt`, nothing that may be its own is removed."""
+        self._open_prompts.add(prompt_id)
+        if mark is not None and mark in self._cleared_marks:
+            self._cleared_marks.remove(mark)
 
     def keep_previews(self, files: Iterable[Path]) -> None:
         """Note the temporary files that a prompt's nodes reported, and remove those of long ago. Blocks."""
-        old = self._previews.keep(files)
+        expired = self._previews.add_prompt(files)
         if not self._keep:
-            remove(old)
+            remove_files(expired)
 
-    def clear(self, folders: Folders, prompt_id: str, mark: str | None) -> None:
+    def clear_prompt(self, folders: LocalFolders, prompt_id: str, mark: str | None) -> None:
         """Remove what a prompt left that has ended and been delivered, or will not be. Repeatable. Blocks."""
-        with self._one_at_a_time:
-            made_by = frozenset(self._open)
-            self._open.discard(prompt_id)
+        with self._lock:
+            made_by = frozenset(self._open_prompts)
+            self._open_prompts.discard(prompt_id)
             if self._keep:
                 return
-            if mark is not None and mark not in self._cleared:
-                self._cleared.append(mark)
+            if mark is not None and mark not in self._cleared_marks:
+                self._cleared_marks.append(mark)
             # A node's thread may still write when its prompt has ended: the last ones' marks are looked for again.
-            remove(find_marked(folders, *self._cleared))
+            remove_files(find_marked(folders, *self._cleared_marks))
             self._clear_temp(folders.temp, made_by)
 
     def _clear_temp(self, temp: Path, made_by: frozenset[str]) -> None:
-        kept = self._previews.kept()
-        there = {Path(folder, name) for folder, _, names in os.walk(temp) for name in names} - kept
-        outlived = {path for path in there if path in self._unreported and not self._unreported[path] & self._open}
-        remove(outlived)
-        self._unreported = {path: self._unreported.get(path, made_by) for path in there - outlived}
+        kept = self._previews.kept_files()
+        present = {Path(folder, name) for folder, _, names in os.walk(temp) for name in names} - kept
+        outlived = {
+            path for path in present if path in self._unreported and not self._unreported[path] & self._open_prompts
+        }
+        remove_files(outlived)
+        self._unreported = {path: self._unreported.get(path, made_by) for path in present - outlived}

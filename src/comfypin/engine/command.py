@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.engine.errors import EngineNotFound
-from comfypin.engine.host import Folders
+from comfypin.engine.host import LocalFolders
 from comfypin.lock.model import EngineSpec
 
 log = logging.getLogger(__name__)
@@ -54,25 +54,25 @@ class ChildSpec:
     models_dir: Path | None = None
     fast_models_dir: Path | None = None
 
-    def command(self, *, port: int, work: "WorkFolder") -> list[str]:
+    def command_line(self, *, port: int, work_folder: "WorkFolder") -> list[str]:
         """The whole command line. The last word on address and folders is ours, whatever the lock's arguments say."""
         arguments = {
             "--listen": "127.0.0.1",
             "--port": str(port),
-            "--input-directory": str(work.folders.input),
-            "--output-directory": str(work.folders.output),
+            "--input-directory": str(work_folder.engine_folders.input),
+            "--output-directory": str(work_folder.engine_folders.output),
             # ComfyUI makes its folder `temp` inside the one that it is given.
-            "--temp-directory": str(work.folders.temp.parent),
+            "--temp-directory": str(work_folder.engine_folders.temp.parent),
         }
-        if self._takes("--user-directory"):
-            arguments["--user-directory"] = str(work.user)
-        if self._takes("--database-url"):
-            arguments["--database-url"] = f"sqlite:///{work.user / 'comfyui.db'}"
+        if self._supports_option("--user-directory"):
+            arguments["--user-directory"] = str(work_folder.user_folder)
+        if self._supports_option("--database-url"):
+            arguments["--database-url"] = f"sqlite:///{work_folder.user_folder / 'comfyui.db'}"
         if self.models_dir is not None or self.fast_models_dir is not None:
-            arguments["--extra-model-paths-config"] = str(work.model_paths)
-        return [*self.argv, *(word for pair in arguments.items() for word in pair), "--disable-auto-launch"]
+            arguments["--extra-model-paths-config"] = str(work_folder.model_paths_file)
+        return [*self.argv, *(argument for pair in arguments.items() for argument in pair), "--disable-auto-launch"]
 
-    def _takes(self, option: str) -> bool:
+    def _supports_option(self, option: str) -> bool:
         return self.options is not None and option in self.options and option not in self.argv
 
 
@@ -83,31 +83,36 @@ class WorkFolder:
     root: Path
 
     @property
-    def folders(self) -> Folders:
+    def engine_folders(self) -> LocalFolders:
         """The three folders that the API speaks of."""
-        return Folders(input=self.root / "input", output=self.root / "output", temp=self.root / "temp")
+        return LocalFolders(input=self.root / "input", output=self.root / "output", temp=self.root / "temp")
 
     @property
-    def user(self) -> Path:
+    def user_folder(self) -> Path:
         """Settings and the database."""
         return self.root / "user"
 
     @property
-    def log(self) -> Path:
+    def log_path(self) -> Path:
         """What the engine printed."""
         return self.root / "engine.log"
 
     @property
-    def model_paths(self) -> Path:
+    def model_paths_file(self) -> Path:
         """Where models are that are not in the install's own folder."""
         return self.root / "extra_model_paths.yaml"
 
-    def prepare(self, models_dir: Path | None, fast_models_dir: Path | None = None) -> None:
+    def create_folders(self, models_dir: Path | None, fast_models_dir: Path | None = None) -> None:
         """Make the folders and the file about models."""
-        for folder in (self.folders.input, self.folders.output, self.folders.temp, self.user):
+        for folder in (
+            self.engine_folders.input,
+            self.engine_folders.output,
+            self.engine_folders.temp,
+            self.user_folder,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         if models_dir is not None or fast_models_dir is not None:
-            self.model_paths.write_text(model_paths(models_dir, fast_models_dir))
+            self.model_paths_file.write_text(model_paths(models_dir, fast_models_dir))
 
 
 def comfyui_child(
@@ -123,8 +128,8 @@ def comfyui_child(
     """A ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`, with its own Python. Raises `EngineNotFound`."""
     main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
     roots = dict.fromkeys((home, main.parent))
-    found = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
-    python = _first_file((python,) if python is not None else found, home)
+    candidates = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
+    python = _first_file((python,) if python is not None else candidates, home)
     options = _known_options(main.parent / "comfy" / "cli_args.py")
     arguments = engine_arguments(_without_retired(engine.args, options), gpu=gpu)
     return ChildSpec(
@@ -162,7 +167,7 @@ def _known_options(cli_args: Path) -> frozenset[str]:
 
 def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple[str, ...]:
     """The arguments without those that ComfyUI gave up: its newer versions end at once when they are given."""
-    kept = []
+    remaining = []
     for argument in arguments:
         if argument in _RETIRED and options and argument not in options:
             log.warning(
@@ -171,8 +176,8 @@ def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple
                 extra={"action": "engine_option_retired", "option": argument},
             )
         else:
-            kept.append(argument)
-    return tuple(kept)
+            remaining.append(argument)
+    return tuple(remaining)
 
 
 def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:
@@ -186,9 +191,9 @@ def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_py
     environ["PYTHONUNBUFFERED"] = "1"
     for name, value in wanted.items():
         reference = _REFERENCE.fullmatch(value)
-        given = ours.get(reference[1] or reference[2]) if reference else value
-        if given is not None:
-            environ[name] = given
+        defined = ours.get(reference[1] or reference[2]) if reference else value
+        if defined is not None:
+            environ[name] = defined
     return environ
 
 
@@ -204,17 +209,17 @@ def model_paths(models_dir: Path | None, fast_models_dir: Path | None = None) ->
     """ComfyUI's extra_model_paths.yaml for folders of models, the fast one first: JSON, which is YAML too."""
     sections: dict[str, dict[str, str | bool]] = {}
     if models_dir is not None:
-        sections["comfypin"] = {**_section(models_dir)}
+        sections["comfypin"] = {**_paths_section(models_dir)}
     if fast_models_dir is not None:
         # A default is put before every folder that ComfyUI has or is told of, its own too.
-        sections["comfypin_fast"] = {**_section(fast_models_dir), "is_default": True}
+        sections["comfypin_fast"] = {**_paths_section(fast_models_dir), "is_default": True}
     return json.dumps(sections)
 
 
-def _section(models_dir: Path) -> dict[str, str]:
-    there = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
-    kinds = sorted({*_MODEL_FOLDERS, *(name for name in there if not name.startswith("."))})
-    return {"base_path": str(models_dir.absolute()), **{kind: kind for kind in kinds}}
+def _paths_section(models_dir: Path) -> dict[str, str]:
+    existing = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
+    model_kinds = sorted({*_MODEL_FOLDERS, *(name for name in existing if not name.startswith("."))})
+    return {"base_path": str(models_dir.absolute()), **{model_kind: model_kind for model_kind in model_kinds}}
 
 
 def _other_models(models_dir: Path | None, install: Path) -> Path | None:
@@ -232,8 +237,8 @@ def _first_file(candidates: Iterable[Path], home: Path) -> Path:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    upper = name.upper()
-    if upper in _NOT_SECRET:
+    upper_name = name.upper()
+    if upper_name in _NOT_SECRET:
         return False
-    secret_url = _URL_WITH_PASSWORD.search(value) is not None and not upper.endswith("_PROXY")
-    return secret_url or upper.startswith(_SECRET_PREFIXES) or _SECRET_WORD.search(upper) is not None
+    secret_url = _URL_WITH_PASSWORD.search(value) is not None and not upper_name.endswith("_PROXY")
+    return secret_url or upper_name.startswith(_SECRET_PREFIXES) or _SECRET_WORD.search(upper_name) is not None

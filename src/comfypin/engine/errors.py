@@ -40,8 +40,8 @@ class EngineAnswerInvalid(EngineError):
     """The engine answered a request with an error of its own, or with something that ComfyUI does not say."""
 
     def __init__(self, *, request: str, status: int, body: str, log_tail: tuple[str, ...] = ()) -> None:
-        said = " ".join(body.split())[:500] or "(nothing)"
-        what = (
+        body_text = " ".join(body.split())[:500] or "(nothing)"
+        meaning = (
             "which is an error in the engine; look into its log"
             if status >= 500
             else (
@@ -49,7 +49,7 @@ class EngineAnswerInvalid(EngineError):
             )
         )
         super().__init__(
-            f"The engine answered {request} with HTTP {status}, {what}. It said: {said}{_lines(log_tail)}",
+            f"The engine answered {request} with HTTP {status}, {meaning}. It said: {body_text}{_format_log(log_tail)}",
             request=request,
             status=status,
             log_tail=list(log_tail),
@@ -73,9 +73,9 @@ class OutputOutside(EngineError):
     """A node reported a file that is not in the engine's folders, from where alone outputs are delivered."""
 
     def __init__(self, *, node_id: str, filename: str, certain: bool = True) -> None:
-        place = "is outside ComfyUI's output folder" + ("" if certain else ", or is named as if it were")
+        location = "is outside ComfyUI's output folder" + ("" if certain else ", or is named as if it were")
         super().__init__(
-            f"Node {node_id} saved {filename}, which {place}, so it cannot be delivered. "
+            f"Node {node_id} saved {filename}, which {location}, so it cannot be delivered. "
             "Give the node a name, or a folder, inside the output folder (a relative one).",
             node_id=node_id,
             filename=filename,
@@ -87,7 +87,7 @@ class EngineStartFailed(EngineError):
 
     def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
         super().__init__(
-            f"The engine did not start: {reason}.{_lines(log_tail)}", reason=reason, log_tail=list(log_tail)
+            f"The engine did not start: {reason}.{_format_log(log_tail)}", reason=reason, log_tail=list(log_tail)
         )
 
 
@@ -95,12 +95,12 @@ class EngineCrashed(EngineError):
     """The engine's process died while it was needed."""
 
     def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
-        super().__init__(f"The engine died: {reason}.{_lines(log_tail)}", reason=reason, log_tail=list(log_tail))
+        super().__init__(f"The engine died: {reason}.{_format_log(log_tail)}", reason=reason, log_tail=list(log_tail))
         self.reason = reason
         self.log_tail = log_tail
 
 
-def _lines(log_tail: tuple[str, ...]) -> str:
+def _format_log(log_tail: tuple[str, ...]) -> str:
     return "".join(f"\n  | {line}" for line in log_tail)
 
 
@@ -119,7 +119,7 @@ class NodeFailed(PromptError):
     ) -> None:
         super().__init__(
             f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}"
-            f"{_advice(exception_type, message)}{advice}",
+            f"{_memory_advice(exception_type, message)}{advice}",
             node_id=node_id,
             class_type=class_type,
             exception_type=exception_type,
@@ -181,8 +181,8 @@ class DeadlineExceeded(PromptError):
 _OUT_OF_MEMORY = ("outofmemory", "out of memory", "can't allocate memory", "cannot allocate memory", "memoryerror")
 
 
-def _advice(exception_type: str, message: str) -> str:
-    said = f"{exception_type} {message}".lower()
-    if any(sign in said for sign in _OUT_OF_MEMORY):
+def _memory_advice(exception_type: str, message: str) -> str:
+    failure_text = f"{exception_type} {message}".lower()
+    if any(sign in failure_text for sign in _OUT_OF_MEMORY):
         return "\nThe memory did not suffice: make the picture or the batch smaller, or give the engine --lowvram."
     return ""

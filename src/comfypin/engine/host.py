@@ -11,7 +11,7 @@ from comfypin.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
+class LocalFolders:
     """The engine's own folders, on this machine."""
 
     input: Path
@@ -20,24 +20,24 @@ class Folders:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class EngineAddress:
     """One life of an engine: after a restart it has another address, and knows nothing of earlier prompts."""
 
     url: URL
-    folders: Folders | None = None
+    folders: LocalFolders | None = None
 
 
 class EngineHost(Protocol):
     """Brings an engine up and knows how it fares."""
 
-    async def address(self) -> Address:
+    async def address(self) -> EngineAddress:
         """Where the engine is, started (again) where that is ours to do. Raises `EngineStartFailed`."""
 
-    async def died(self, address: Address) -> EngineCrashed:
+    async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
         """Wait until that life of the engine ends without having been asked to, and say why."""
 
     def log_tail(self) -> tuple[str, ...]:
         """The last lines that the engine wrote, if its log is ours to read."""
 
-    async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
+    async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
         """Why the engine at the address does not answer: dead, or just unreachable."""

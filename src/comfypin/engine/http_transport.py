@@ -17,7 +17,7 @@ from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, Engin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class EngineTimeouts:
     """How long the client waits, in seconds: for a connection, an answer, the next bytes, between two looks, ...
 
     `unreachable_s` is how long an engine that runs our prompt may not answer (a ComfyUI that loads a model is deaf for
@@ -37,7 +37,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EngineResponse:
     """A status and the JSON that came with it; `body` is None where it was not JSON, `text` what came instead."""
 
     status: int
@@ -45,7 +45,7 @@ class Answer:
     text: str
 
 
-def base_url(url: str) -> URL:
+def parse_engine_url(url: str) -> URL:
     """An engine's address, checked; a path before the API's own stays. Raises `EngineUrlInvalid`."""
     try:
         parsed = URL(url.strip())
@@ -57,30 +57,30 @@ def base_url(url: str) -> URL:
     return parsed.with_fragment(None)
 
 
-class Transport:
+class EngineTransport:
     """Requests to the engine at one address, over kept connections."""
 
-    def __init__(self, url: URL, session: aiohttp.ClientSession, patience: Patience) -> None:
+    def __init__(self, url: URL, session: aiohttp.ClientSession, timeouts: EngineTimeouts) -> None:
         self._url = url
         self._session = session
-        self._patience = patience
+        self._timeouts = timeouts
 
     @property
     def shown_url(self) -> str:
         """The address without what may be a secret: user, password and query."""
         return str(self._url.with_user(None).with_query(None))
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
+    async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> EngineResponse:
         """GET a JSON answer. Raises `EngineUnreachable`."""
-        return await self._ask("GET", path, query=query)
+        return await self._send_request("GET", path, query=query)
 
-    async def post(self, path: str, body: JsonValue) -> Answer:
+    async def post_json(self, path: str, body: JsonValue) -> EngineResponse:
         """POST JSON, take a JSON answer. Raises `EngineUnreachable`."""
-        return await self._ask(
+        return await self._send_request(
             "POST", path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
         )
 
-    async def upload(self, file: Path, *, name: str, fields: Mapping[str, str]) -> Answer:
+    async def upload_file(self, file: Path, *, name: str, fields: Mapping[str, str]) -> EngineResponse:
         """POST a file to /upload/image as a streamed form. Raises `EngineUnreachable` or `OSError`."""
         stream = await asyncio.to_thread(file.open, "rb")
         with stream:
@@ -89,16 +89,16 @@ class Transport:
                 form.add_field(field, value)
             form.add_field("image", stream, filename=name, content_type="application/octet-stream")
             timeout = aiohttp.ClientTimeout(
-                total=None, sock_connect=self._patience.connect_s, sock_read=self._patience.chunk_s
+                total=None, sock_connect=self._timeouts.connect_s, sock_read=self._timeouts.chunk_s
             )
-            return await self._ask("POST", "/upload/image", data=form, timeout=timeout)
+            return await self._send_request("POST", "/upload/image", data=form, timeout=timeout)
 
-    async def download(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+    async def download_file(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
         """GET a file in chunks; one that ends early fails. Raises `EngineUnreachable`, `EngineAnswerInvalid`."""
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._patience.connect_s, sock_read=self._patience.chunk_s
+            total=None, sock_connect=self._timeouts.connect_s, sock_read=self._timeouts.chunk_s
         )
-        async with self._mapped(path), self._session.get(self._at(path, query), timeout=timeout) as response:
+        async with self._map_failures(path), self._session.get(self._url_for(path, query), timeout=timeout) as response:
             if response.status != 200:
                 text = (await response.content.read(2000)).decode(errors="replace")
                 raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, body=text)
@@ -106,17 +106,17 @@ class Transport:
                 yield chunk
 
     @asynccontextmanager
-    async def websocket(self, client_id: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async def open_websocket(self, client_id: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """A websocket for a client's events. Raises `EngineUnreachable`."""
-        url = self._at("/ws", {"clientId": client_id})
-        async with self._mapped("/ws"):
+        url = self._url_for("/ws", {"clientId": client_id})
+        async with self._map_failures("/ws"):
             connecting = self._session.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=1))
-            async with asyncio.timeout(self._patience.websocket_s):
+            async with asyncio.timeout(self._timeouts.websocket_s):
                 socket = await connecting
             async with socket:
                 yield socket
 
-    async def _ask(
+    async def _send_request(
         self,
         method: str,
         path: str,
@@ -125,28 +125,28 @@ class Transport:
         data: bytes | aiohttp.FormData | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
-    ) -> Answer:
+    ) -> EngineResponse:
         timeout = timeout or aiohttp.ClientTimeout(
-            total=self._patience.request_s, sock_connect=self._patience.connect_s
+            total=self._timeouts.request_s, sock_connect=self._timeouts.connect_s
         )
         async with (
-            self._mapped(path),
+            self._map_failures(path),
             self._session.request(
-                method, self._at(path, query), data=data, headers=headers, timeout=timeout
+                method, self._url_for(path, query), data=data, headers=headers, timeout=timeout
             ) as response,
         ):
             text = (await response.read()).decode(errors="replace")
         try:
-            return Answer(response.status, json.loads(text), text)
+            return EngineResponse(response.status, json.loads(text), text)
         except ValueError:
-            return Answer(response.status, None, text)
+            return EngineResponse(response.status, None, text)
 
-    def _at(self, path: str, query: Mapping[str, str] | None = None) -> URL:
+    def _url_for(self, path: str, query: Mapping[str, str] | None = None) -> URL:
         url = self._url.with_path(self._url.path.rstrip("/") + path, keep_query=True)
         return url.update_query(query) if query else url
 
     @asynccontextmanager
-    async def _mapped(self, path: str) -> AsyncIterator[None]:
+    async def _map_failures(self, path: str) -> AsyncIterator[None]:
         """Turn aiohttp's failures into ours, with a reason that a person understands."""
         try:
             yield
@@ -155,7 +155,7 @@ class Transport:
         except aiohttp.ClientConnectorDNSError as exc:
             raise EngineUnreachable(url=self.shown_url, reason="no such host name") from exc
         except aiohttp.ClientConnectorError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason=_why(exc.os_error)) from exc
+            raise EngineUnreachable(url=self.shown_url, reason=_explain_error(exc.os_error)) from exc
         except aiohttp.ClientPayloadError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} broke off") from exc
         except (aiohttp.ClientError, ConnectionError) as exc:
@@ -163,7 +163,7 @@ class Transport:
             raise EngineUnreachable(url=self.shown_url, reason=reason) from exc
 
 
-def _why(error: OSError) -> str:
+def _explain_error(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return f"no trusted TLS connection: {error.reason or error}"
     return os.strerror(error.errno).lower() if error.errno else str(error)

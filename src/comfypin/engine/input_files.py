@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from comfypin.engine.errors import EngineAnswerInvalid
-from comfypin.engine.host import Folders
-from comfypin.engine.http_transport import Transport
+from comfypin.engine.host import LocalFolders
+from comfypin.engine.http_transport import EngineTransport
 from comfypin.engine.interface import InputFile
 from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.graph import Graph
@@ -25,85 +25,87 @@ def job_folder(prompt_id: str) -> str:
     return f"{_FOLDER}/{prompt_id}"
 
 
-def names_of(files: tuple[InputFile, ...]) -> dict[Path, str]:
+def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
     """A name for each file, near to its own, such that no two files share one (case is ignored: macOS, Windows)."""
     names: dict[Path, str] = {}
-    taken: set[str] = set()
+    taken_names: set[str] = set()
     for file in files:
         if file.path in names:
             continue
-        wanted = Path(_UNSAFE.sub("_", file.path.name)[-120:].lstrip(" .") or "input")
-        name, number = wanted.name, 1
-        while name.casefold() in taken:
-            name, number = f"{wanted.stem}_{number}{wanted.suffix}", number + 1
-        taken.add(name.casefold())
+        wanted_name = Path(_UNSAFE.sub("_", file.path.name)[-120:].lstrip(" .") or "input")
+        name, attempt = wanted_name.name, 1
+        while name.casefold() in taken_names:
+            name, attempt = f"{wanted_name.stem}_{attempt}{wanted_name.suffix}", attempt + 1
+        taken_names.add(name.casefold())
         names[file.path] = name
     return names
 
 
-def point_at(graph: Graph, files: tuple[InputFile, ...], given: Mapping[Path, str]) -> Graph:
+def point_load_nodes(graph: Graph, files: tuple[InputFile, ...], given_names: Mapping[Path, str]) -> Graph:
     """The graph with the engine's names for the files in its load nodes."""
     nodes = dict(graph.nodes)
     for file in files:
         node = nodes[file.node_id]
-        nodes[file.node_id] = replace(node, inputs={**node.inputs, file.input_name: given[file.path]})
+        nodes[file.node_id] = replace(node, inputs={**node.inputs, file.input_name: given_names[file.path]})
     return Graph(nodes=nodes)
 
 
-class Feeder:
+class InputUploader:
     """Puts files into one engine's input folder and takes them away again."""
 
-    def __init__(self, transport: Transport, folders: Folders | None) -> None:
+    def __init__(self, transport: EngineTransport, folders: LocalFolders | None) -> None:
         self._transport = transport
         self._folders = folders
         self._limit_bytes: int | None = None
 
-    async def feed(self, prompt_id: str, graph: Graph, files: tuple[InputFile, ...]) -> Graph:
+    async def upload_inputs(self, prompt_id: str, graph: Graph, files: tuple[InputFile, ...]) -> Graph:
         """Bring the files; the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
-        given: dict[Path, str] = {}
-        for path, name in names_of(files).items():
+        given_names: dict[Path, str] = {}
+        for path, name in assign_names(files).items():
             try:
-                given[path] = await self._bring(job_folder(prompt_id), path, name)
+                given_names[path] = await self._bring_file(job_folder(prompt_id), path, name)
             except OSError as exc:
                 raise InputFileInvalid(name=path.name, reason=exc.strerror or str(exc)) from exc
-        return point_at(graph, files, given) if files else graph
+        return point_load_nodes(graph, files, given_names) if files else graph
 
-    async def clear(self, prompt_id: str) -> None:
+    async def clear_inputs(self, prompt_id: str) -> None:
         """Remove the job's files, where the folder is on this machine; a remote ComfyUI has no way to remove any."""
         if self._folders is not None:
             folder = self._folders.input / _FOLDER / prompt_id
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _bring(self, folder: str, path: Path, name: str) -> str:
+    async def _bring_file(self, folder: str, path: Path, name: str) -> str:
         if self._folders is not None:
-            await asyncio.to_thread(_copy, path, self._folders.input / folder / name)
+            await asyncio.to_thread(_copy_file, path, self._folders.input / folder / name)
             return f"{folder}/{name}"
-        return await self._upload(folder, path, name)
+        return await self._upload_file(folder, path, name)
 
-    async def _upload(self, folder: str, path: Path, name: str) -> str:
+    async def _upload_file(self, folder: str, path: Path, name: str) -> str:
         size_bytes = path.stat().st_size
-        if size_bytes > _BIG_BYTES and size_bytes + _FORM_BYTES > await self._limit():
-            raise _too_large(name, size_bytes, await self._limit())
-        answer = await self._transport.upload(path, name=name, fields={"subfolder": folder, "type": "input"})
-        if answer.status == 413:
+        if size_bytes > _BIG_BYTES and size_bytes + _FORM_BYTES > await self._fetch_limit():
+            raise _too_large(name, size_bytes, await self._fetch_limit())
+        response = await self._transport.upload_file(path, name=name, fields={"subfolder": folder, "type": "input"})
+        if response.status == 413:
             raise _too_large(name, size_bytes, None)
-        stored = answer.body if isinstance(answer.body, dict) else {}
-        if answer.status != 200 or not isinstance(stored.get("name"), str):
-            raise EngineAnswerInvalid(request=f"POST /upload/image of {name}", status=answer.status, body=answer.text)
+        stored = response.body if isinstance(response.body, dict) else {}
+        if response.status != 200 or not isinstance(stored.get("name"), str):
+            raise EngineAnswerInvalid(
+                request=f"POST /upload/image of {name}", status=response.status, body=response.text
+            )
         subfolder = stored.get("subfolder")
         return f"{subfolder}/{stored['name']}" if subfolder else str(stored["name"])
 
-    async def _limit(self) -> int:
+    async def _fetch_limit(self) -> int:
         """The largest request the engine takes; older ones do not say, and take 100 MB unless told otherwise."""
         if self._limit_bytes is None:
-            answer = await self._transport.get("/features")
-            said = answer.body.get("max_upload_size") if isinstance(answer.body, dict) else None
+            response = await self._transport.get_json("/features")
+            reported = response.body.get("max_upload_size") if isinstance(response.body, dict) else None
             # An old engine may have been given another limit: send, and let its 413 decide.
-            self._limit_bytes = said if isinstance(said, int) else 1 << 62
+            self._limit_bytes = reported if isinstance(reported, int) else 1 << 62
         return self._limit_bytes
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 

@@ -18,7 +18,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LINE_ENDS = re.compile(r"(\r\n|\n|\r)")
 
 
-class Journal:
+class EngineLog:
     """The log of one engine, over all its restarts."""
 
     def __init__(self, path: Path) -> None:
@@ -28,17 +28,17 @@ class Journal:
         self._overwriting = False
         self._unwritable = False
 
-    def tail(self, count: int = 20) -> tuple[str, ...]:
+    def last_lines(self, count: int = 20) -> tuple[str, ...]:
         """The last lines, oldest first, without colours; of a progress bar only its last state."""
         lines = [*self._lines, self._partial] if self._partial.strip() else [*self._lines]
         return tuple(lines[-count:])
 
-    def clear(self) -> None:
+    def clear_lines(self) -> None:
         """Forget the lines in memory: another life of the engine begins."""
         self._lines.clear()
         self._partial, self._overwriting = "", False
 
-    async def follow(self, descriptor: int) -> None:
+    async def follow_pipe(self, descriptor: int) -> None:
         """Read a pipe until its last writer has closed it; takes the descriptor over."""
         reader = asyncio.StreamReader(limit=_READ_BYTES)
         stream = os.fdopen(descriptor, "rb", buffering=0)
@@ -47,12 +47,12 @@ class Journal:
         )
         try:
             while chunk := await reader.read(_READ_BYTES):
-                self._write(chunk)
-                self._remember(chunk.decode(errors="replace"))
+                self._append_chunk(chunk)
+                self._remember_lines(chunk.decode(errors="replace"))
         finally:
             transport.close()
 
-    def _write(self, chunk: bytes) -> None:
+    def _append_chunk(self, chunk: bytes) -> None:
         """Append to the file; a full one becomes `.1`, and the one before that is dropped.
 
         A disk that is full must not stop the reading: an engine that cannot print any more would die of it.
@@ -68,7 +68,7 @@ class Journal:
                 self._unwritable = True
                 log.warning("the engine's log cannot be written to %s: %s", self.path, exc.strerror)
 
-    def _remember(self, text: str) -> None:
+    def _remember_lines(self, text: str) -> None:
         pieces = _LINE_ENDS.split(_COLOURS.sub("", self._partial + text))
         for line, end in zip(pieces[:-1:2], pieces[1::2], strict=True):
             if self._overwriting and self._lines:

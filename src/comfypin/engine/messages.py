@@ -62,14 +62,14 @@ PromptMessage: TypeAlias = CachedNodes | NodeRuns | NodeStates | NodeEnded | Pro
 
 
 @dataclass(frozen=True, slots=True)
-class Addressed:
+class AddressedMessage:
     """A message about one prompt; `prompt_id` is None in the greeting of a reconnected client."""
 
     prompt_id: str | None
     message: PromptMessage
 
 
-def parse_message(text: str) -> Addressed | QueueLength | None:
+def parse_message(text: str) -> AddressedMessage | QueueLength | None:
     """Read one text message of the websocket; None for those that say nothing to us, and for garbage."""
     try:
         message = json.loads(text)
@@ -77,12 +77,12 @@ def parse_message(text: str) -> Addressed | QueueLength | None:
         return None
     if not isinstance(message, dict) or not isinstance(data := message.get("data"), dict):
         return None
-    kind = message.get("type")
-    if kind == "status":
+    message_type = message.get("type")
+    if message_type == "status":
         return _queue_length(data)
-    parsed = _prompt_message(kind, data)
+    parsed = _prompt_message(message_type, data)
     prompt_id = data.get("prompt_id")
-    return None if parsed is None else Addressed(prompt_id if isinstance(prompt_id, str) else None, parsed)
+    return None if parsed is None else AddressedMessage(prompt_id if isinstance(prompt_id, str) else None, parsed)
 
 
 def _queue_length(data: Mapping[str, JsonValue]) -> QueueLength | None:
@@ -92,17 +92,17 @@ def _queue_length(data: Mapping[str, JsonValue]) -> QueueLength | None:
     return QueueLength(remaining) if isinstance(remaining, int) else None
 
 
-def _prompt_message(kind: object, data: Mapping[str, JsonValue]) -> PromptMessage | None:
-    match kind:
+def _prompt_message(message_type: object, data: Mapping[str, JsonValue]) -> PromptMessage | None:
+    match message_type:
         case "execution_cached":
             return CachedNodes(_node_ids(data.get("nodes")))
         case "executing":
             node = data.get("display_node") or data.get("node")
             return PromptDone() if node is None else NodeRuns(str(node))
         case "progress":
-            return _one_state(data)
+            return _parse_state(data)
         case "progress_state":
-            return _all_states(data.get("nodes"))
+            return _parse_states(data.get("nodes"))
         case "executed":
             node = data.get("display_node") or data.get("node")
             return None if node is None else NodeEnded(str(node))
@@ -112,14 +112,14 @@ def _prompt_message(kind: object, data: Mapping[str, JsonValue]) -> PromptMessag
             return None
 
 
-def _one_state(data: Mapping[str, JsonValue]) -> NodeStates | None:
+def _parse_state(data: Mapping[str, JsonValue]) -> NodeStates | None:
     node, value, maximum = data.get("node"), data.get("value"), data.get("max")
     if node is None or not isinstance(value, int | float) or not isinstance(maximum, int | float):
         return None
     return NodeStates(((str(node), float(value), float(maximum), "running"),))
 
 
-def _all_states(nodes: JsonValue) -> NodeStates | None:
+def _parse_states(nodes: JsonValue) -> NodeStates | None:
     if not isinstance(nodes, dict):
         return None
     states = []
@@ -138,7 +138,7 @@ def _node_ids(nodes: JsonValue) -> frozenset[NodeId]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
+class EngineQueue:
     """Who runs and who waits, in the order in which they will run."""
 
     running: tuple[str, ...] = ()
@@ -151,14 +151,14 @@ class Queue:
         return len(self.running) + self.pending.index(prompt_id)
 
 
-def parse_queue(body: JsonValue) -> Queue | None:
+def parse_queue(body: JsonValue) -> EngineQueue | None:
     """Read GET /queue; None where it is not one. Items are `[number, prompt_id, ...]`, lowest number first."""
     if not isinstance(body, dict) or "queue_running" not in body:
         return None
-    return Queue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
+    return EngineQueue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
 
 
-def parse_jobs(body: JsonValue) -> Queue | None:
+def parse_jobs(body: JsonValue) -> EngineQueue | None:
     """Read GET /api/jobs, which newer engines have and which holds no graphs; None if it is not one.
 
     A job that is in progress or waits is told by its status; lowest priority first, as the queue takes them.
@@ -170,7 +170,7 @@ def parse_jobs(body: JsonValue) -> Queue | None:
     for job in jobs:
         if isinstance(job, dict) and job.get("status") in items:
             items[str(job["status"])].append([job.get("priority", 0), job.get("id")])
-    return Queue(running=_queue_ids(items["in_progress"]), pending=_queue_ids(items["pending"]))
+    return EngineQueue(running=_queue_ids(items["in_progress"]), pending=_queue_ids(items["pending"]))
 
 
 def parse_cancelled(body: JsonValue) -> bool | None:
@@ -180,8 +180,8 @@ def parse_cancelled(body: JsonValue) -> bool | None:
 
 
 def _queue_ids(items: JsonValue) -> tuple[str, ...]:
-    found: list[tuple[float, str]] = []
+    prompt_ids: list[tuple[float, str]] = []
     for item in items if isinstance(items, list) else ():
         if isinstance(item, list) and len(item) >= 2 and isinstance(item[1], str):
-            found.append((item[0] if isinstance(item[0], int | float) else 0, item[1]))
-    return tuple(prompt_id for _, prompt_id in sorted(found, key=lambda pair: pair[0]))
+            prompt_ids.append((item[0] if isinstance(item[0], int | float) else 0, item[1]))
+    return tuple(prompt_id for _, prompt_id in sorted(prompt_ids, key=lambda pair: pair[0]))

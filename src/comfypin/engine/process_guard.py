@@ -33,25 +33,25 @@ def main(arguments: list[str]) -> None:
     """Run the command until it ends or has to."""
     parent, lifeline, grace_s = int(arguments[0]), int(arguments[1]), float(arguments[2])
     os.set_inheritable(lifeline, False)  # noqa: FBT003
-    control = _process_control()
-    control(_PR_SET_CHILD_SUBREAPER, 1)
+    process_control = _process_control()
+    process_control(_PR_SET_CHILD_SUBREAPER, 1)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    stop_requests: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop_requests.append(number))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for signal_number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signal_number, signal.SIG_IGN)
     wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
     os.set_blocking(wake_end, False)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-    child = _start(arguments[4:], control)
-    status = _mind(child, parent, (lifeline, wake), asked, grace_s)
-    _sweep()
-    _end_as(status)
+    child = _start_child(arguments[4:], process_control)
+    status = _watch_child(child, parent, (lifeline, wake), stop_requests, grace_s)
+    _kill_leftovers()
+    _end_with_status(status)
 
 
-def _mind(child: int, parent: int, pipes: tuple[int, int], asked: list[int], grace_s: float) -> int:
+def _watch_child(child: int, parent: int, pipes: tuple[int, int], stop_requests: list[int], grace_s: float) -> int:
     """Wait for the child to end by itself, by request, or because nobody is left who wants it."""
     lifeline, wake = pipes
     kill_at: float | None = None
@@ -59,30 +59,30 @@ def _mind(child: int, parent: int, pipes: tuple[int, int], asked: list[int], gra
         readable, _, _ = select.select([lifeline, wake], [], [], _LOOK_S)
         if wake in readable:
             os.read(wake, 4096)
-        status = _reap(child)
+        status = _reap_children(child)
         if status is not None:
             return status
         # The pipe alone would not do: a fork of the parent may hold its end open after the parent has died.
         if lifeline in readable or os.getppid() != parent or (kill_at is not None and time.monotonic() > kill_at):
             os.kill(child, signal.SIGKILL)
-            return _wait(child)
-        if asked and kill_at is None:
+            return _await_child(child)
+        if stop_requests and kill_at is None:
             os.kill(child, signal.SIGTERM)
             kill_at = time.monotonic() + grace_s
 
 
-def _start(command: list[str], control: Callable[[int, int], object]) -> int:
+def _start_child(command: list[str], process_control: Callable[[int, int], object]) -> int:
     guard = os.getpid()
     child = os.fork()
     if child:
         return child
     try:
-        control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
             os._exit(1)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        for signal_number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signal_number, signal.SIG_DFL)
         os.execv(command[0], command)  # noqa: S606
     except OSError as exc:
         os.write(2, f"cannot start {command[0]}: {exc.strerror}\n".encode())
@@ -90,7 +90,7 @@ def _start(command: list[str], control: Callable[[int, int], object]) -> int:
         os._exit(127)
 
 
-def _reap(child: int) -> int | None:
+def _reap_children(child: int) -> int | None:
     """Collect the dead, adopted ones too; the child's wait status once it is among them."""
     status = None
     with contextlib.suppress(ChildProcessError):
@@ -103,22 +103,22 @@ def _reap(child: int) -> int | None:
     return status
 
 
-def _wait(child: int) -> int:
+def _await_child(child: int) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def _sweep() -> None:
+def _kill_leftovers() -> None:
     """Kill what the command has started and left: as their adopted parent we know them all, daemons too."""
     give_up_at = time.monotonic() + _SWEEP_S
-    while (left := _descendants()) and time.monotonic() < give_up_at:
-        for pid in left:
+    while (leftovers := _find_descendants()) and time.monotonic() < give_up_at:
+        for pid in leftovers:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        _reap(-1)
+        _reap_children(-1)
         time.sleep(0.01)
 
 
-def _descendants() -> list[int]:
+def _find_descendants() -> list[int]:
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -126,13 +126,13 @@ def _descendants() -> list[int]:
             state, ppid = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
             if state != "Z":
                 children.setdefault(int(ppid), []).append(int(folder.name))
-    found: list[int] = []
+    descendants: list[int] = []
     unseen = [os.getpid()]
     while unseen:
-        of_one = children.get(unseen.pop(), [])
-        found += of_one
-        unseen += of_one
-    return found
+        own_children = children.get(unseen.pop(), [])
+        descendants += own_children
+        unseen += own_children
+    return descendants
 
 
 def _process_control() -> Callable[[int, int], object]:
@@ -144,7 +144,7 @@ def _process_control() -> Callable[[int, int], object]:
         return lambda *_: None
 
 
-def _end_as(status: int) -> None:
+def _end_with_status(status: int) -> None:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None

@@ -20,21 +20,21 @@ _STEPS_OF_WEIGHT = 20.0
 _MOST_STEPS = 1000.0
 
 
-class Progress:
+class PromptProgress:
     """The fraction of a prompt that is done, fed with its events."""
 
     def __init__(self, graph: Graph, weights: Mapping[NodeId, float] | None = None) -> None:
         given = weights or {}
-        self._weights = {node_id: given.get(node_id) or weigh(node) for node_id, node in graph.nodes.items()}
+        self._weights = {node_id: given.get(node_id) or estimate_weight(node) for node_id, node in graph.nodes.items()}
         self._done: dict[NodeId, float] = {}
         self._fraction = 0.0
 
     @property
     def fraction(self) -> float:
-        """From 0 to 1; 1 is only ever reached by `finish`."""
+        """From 0 to 1; 1 is only ever reached by `mark_finished`."""
         return self._fraction
 
-    def hear(self, event: EngineEvent) -> float:
+    def apply_event(self, event: EngineEvent) -> float:
         """Take an event into account; the fraction after it."""
         match event:
             case Started(cached=cached):
@@ -49,22 +49,22 @@ class Progress:
                 self._done[node_id] = 1.0
             case _:
                 return self._fraction
-        return self._advance()
+        return self._advance_node()
 
-    def finish(self) -> float:
+    def mark_finished(self) -> float:
         """The prompt has succeeded, whatever was heard of its nodes."""
         self._fraction = 1.0
         return self._fraction
 
-    def _advance(self) -> float:
-        whole = sum(self._weights.values())
-        done = sum(self._weights.get(node_id, 0.0) * part for node_id, part in self._done.items())
+    def _advance_node(self) -> float:
+        total_weight = sum(self._weights.values())
+        done = sum(self._weights.get(node_id, 0.0) * new_fraction for node_id, new_fraction in self._done.items())
         # Nodes that do not run at all (a lazy input's) leave a rest, which only the end may fill.
-        self._fraction = max(self._fraction, min(done / whole, 0.99)) if whole else self._fraction
+        self._fraction = max(self._fraction, min(done / total_weight, 0.99)) if total_weight else self._fraction
         return self._fraction
 
 
-def weigh(node: Node) -> float:
+def estimate_weight(node: Node) -> float:
     """What a node is likely to cost, against 1 for a light one; a sampler by its steps."""
     weight = next((weight for pattern, weight in _WEIGHTS if pattern.search(node.class_type)), _LIGHT)
     steps = node.inputs.get("steps")

@@ -2,12 +2,12 @@
 
 import sys
 
-from comfypin.engine.embedded.arguments import parse
+from comfypin.engine.embedded.arguments import parse_arguments
 
 
 def main() -> int:
     """Serve until a signal comes."""
-    arguments = parse(sys.argv[1:])
+    arguments = parse_arguments(sys.argv[1:])
     from comfypin.engine.embedded.server import serve
 
     return serve(arguments)

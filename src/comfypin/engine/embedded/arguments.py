@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.engine.embedded.releases import DEFAULT_RELEASE, RELEASES, Release
+from comfypin.engine.embedded.releases import DEFAULT_RELEASE, RELEASES, ComfyRelease
 
 _MEGABYTE = 1024 * 1024
 _DEFAULT_PORT = 8188
@@ -36,7 +36,7 @@ _IGNORED_WITH_VALUES = ("fast", "whitelist-custom-nodes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
+class EngineArguments:
     """What the command line asked for."""
 
     listen: str
@@ -47,30 +47,30 @@ class Arguments:
     max_upload_bytes: int
     metadata: bool = True
     caching: bool = True
-    release: Release = DEFAULT_RELEASE
+    release: ComfyRelease = DEFAULT_RELEASE
 
 
-def parse(argv: Sequence[str]) -> Arguments:
+def parse_arguments(argv: Sequence[str]) -> EngineArguments:
     """Read the flags; those that not even ComfyUI has are named on stderr and passed over."""
-    known, unknown = _parser().parse_known_args(argv)
+    parsed, unknown = _make_parser().parse_known_args(argv)
     if unknown:
         print(f"warning: the embedded engine does not know {' '.join(unknown)}", file=sys.stderr)  # noqa: T201
-    base = Path(known.base_directory) if known.base_directory else Path(tempfile.gettempdir(), "comfypin-embedded")
-    temp = Path(known.temp_directory) if known.temp_directory else base
-    return Arguments(
-        listen=known.listen,
-        port=known.port,
-        input=_absolute(known.input_directory, base / "input"),
-        output=_absolute(known.output_directory, base / "output"),
+    base = Path(parsed.base_directory) if parsed.base_directory else Path(tempfile.gettempdir(), "comfypin-embedded")
+    temp = Path(parsed.temp_directory) if parsed.temp_directory else base
+    return EngineArguments(
+        listen=parsed.listen,
+        port=parsed.port,
+        input=_absolute_path(parsed.input_directory, base / "input"),
+        output=_absolute_path(parsed.output_directory, base / "output"),
         temp=(temp / "temp").absolute(),
-        max_upload_bytes=round(known.max_upload_size * _MEGABYTE),
-        metadata=not known.disable_metadata,
-        caching=not known.cache_none,
-        release=RELEASES[known.comfyui_version],
+        max_upload_bytes=round(parsed.max_upload_size * _MEGABYTE),
+        metadata=not parsed.disable_metadata,
+        caching=not parsed.cache_none,
+        release=RELEASES[parsed.comfyui_version],
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m comfypin.engine.embedded",
         description="A small CPU engine that speaks ComfyUI's API and executes its image nodes that need no model.",
@@ -99,5 +99,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _absolute(given: str | None, default: Path) -> Path:
-    return (Path(given) if given else default).absolute()
+def _absolute_path(given_path: str | None, default: Path) -> Path:
+    return (Path(given_path) if given_path else default).absolute()

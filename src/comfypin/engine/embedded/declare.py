@@ -5,18 +5,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.folders import Folders
+from comfypin.engine.embedded.folders import EngineFolders
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Value: TypeAlias = "npt.NDArray[np.float32] | bool | int | float | str | list[Value] | Mapping[str, Value] | None"
+    NodeValue: TypeAlias = (
+        "npt.NDArray[np.float32] | bool | int | float | str | list[NodeValue] | Mapping[str, NodeValue] | None"
+    )
 else:
-    Value: TypeAlias = object
+    NodeValue: TypeAlias = object
 
 Options: TypeAlias = Mapping[str, JsonValue]
-Choices: TypeAlias = Callable[[Folders], list[str]]
+Choices: TypeAlias = Callable[[EngineFolders], list[str]]
 
 MAX_SIDE = 16384
 COMBO = "COMBO"
@@ -26,21 +28,21 @@ MATCHING = "COMFY_MATCHTYPE_V3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
+class InputGrowth:
     """How a group of inputs grows: `input` again and again, named by the prefix and a number from 0."""
 
-    input: "Input"
+    input: "NodeInput"
     prefix: str
     least: int = 1
     most: int = 10
 
-    def names(self) -> list[str]:
+    def member_names(self) -> list[str]:
         """Return every name that a member may have."""
         return [f"{self.prefix}{index}" for index in range(self.most)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class NodeInput:
     """One input of a class: a type with its options, or a choice of values (fixed, or read from the folders).
 
     `variants` are the further inputs that each value of a dynamic choice brings; `growth` makes it a growing group.
@@ -51,15 +53,15 @@ class Input:
     options: Options | None = None
     choices: tuple[str, ...] | Choices | None = None
     optional: bool = False
-    variants: "Mapping[str, tuple[Input, ...]] | None" = None
-    growth: Growth | None = None
+    variants: "Mapping[str, tuple[NodeInput, ...]] | None" = None
+    growth: InputGrowth | None = None
 
     @property
-    def lazy(self) -> bool:
+    def is_lazy(self) -> bool:
         """Whether the node that this is linked to runs only if it is asked for."""
         return bool((self.options or {}).get("lazy"))
 
-    def allowed(self, folders: Folders) -> list[str] | None:
+    def allowed_values(self, folders: EngineFolders) -> list[str] | None:
         """The values to choose from, or None where any value of the type will do."""
         if self.choices is None:
             return None
@@ -67,48 +69,48 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class NodeContext:
     """What a running node may use besides its inputs.
 
-    `check` raises `Interrupted` where the prompt was interrupted: long loops call it. `graph` and `extra_pnginfo` go
-    into the metadata of pictures.
+    `check_interrupted` raises `ExecutionInterrupted` if the prompt was interrupted: long loops call it. `graph` and
+    `extra_pnginfo` go into the metadata of pictures.
     """
 
-    folders: Folders
+    folders: EngineFolders
     node_id: str
-    check: Callable[[], None]
-    progress: Callable[[int, int], None]
+    check_interrupted: Callable[[], None]
+    report_progress: Callable[[int, int], None]
     graph: Mapping[str, JsonValue] = field(default_factory=dict)
     extra_pnginfo: Mapping[str, JsonValue] | None = None
     metadata: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class ShownResult:
     """What a node wants shown to the user (its part of the history), beside the values it passes on."""
 
     ui: Mapping[str, Sequence[JsonValue]]
-    values: tuple[Value, ...] = ()
+    values: tuple[NodeValue, ...] = ()
 
 
-Result: TypeAlias = "tuple[Value, ...] | Shown"
+NodeResult: TypeAlias = "tuple[NodeValue, ...] | ShownResult"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeClass:
     """A class of nodes. `modern` classes are those that ComfyUI declares by its newer schema (more catalogue keys).
 
-    `fingerprint` gives a value that changes when the node must run again though its inputs are the same; `complain`
-    gives the reason why a value of the named input is refused, or None. `lacking` names the lazy inputs that the node
-    needs and does not have yet. The fields after it are shown in the catalogue and change nothing else.
+    `fingerprint` gives a value that changes when the node must run again though its inputs are the same. `complaints`
+    give the reason why a value of the named input is refused, or None. `missing_inputs` names the lazy inputs that
+    the node needs and does not have yet. The fields after it are shown in the catalogue and change nothing else.
     """
 
     name: str
-    run: Callable[..., Result]
+    run: Callable[..., NodeResult]
     category: str
     module: str
     display_name: str | None
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[NodeInput, ...] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
@@ -118,9 +120,9 @@ class NodeClass:
     takes_lists: bool = False
     modern: bool = False
     experimental: bool = False
-    fingerprint: Callable[[Folders, Mapping[str, Value]], str] | None = None
-    complaints: Mapping[str, Callable[[Folders, Value], str | None]] = field(default_factory=dict)
-    lacking: Callable[[Mapping[str, Value]], Sequence[str]] | None = None
+    fingerprint: Callable[[EngineFolders, Mapping[str, NodeValue]], str] | None = None
+    complaints: Mapping[str, Callable[[EngineFolders, NodeValue], str | None]] = field(default_factory=dict)
+    missing_inputs: Callable[[Mapping[str, NodeValue]], Sequence[str]] | None = None
     takes_any_input: bool = False
     deprecated: bool = False
     intermediate: bool = False
@@ -130,55 +132,61 @@ class NodeClass:
     output_matches: tuple[str | None, ...] | None = None
 
 
-def dynamic_choice(name: str, variants: "Mapping[str, tuple[Input, ...]]", **options: JsonValue) -> Input:
+def dynamic_choice_input(name: str, variants: "Mapping[str, tuple[NodeInput, ...]]", **options: JsonValue) -> NodeInput:
     """Return a choice whose values bring further inputs."""
-    return Input(name=name, type=DYNAMIC_CHOICE, options=options, variants=variants)
+    return NodeInput(name=name, type=DYNAMIC_CHOICE, options=options, variants=variants)
 
 
-def growing(name: str, each: Input, prefix: str, *, most: int) -> Input:
+def growing_input(name: str, node_input: NodeInput, prefix: str, *, most: int) -> NodeInput:
     """Return a group of one or more inputs of a kind."""
-    return Input(name=name, type=GROWING_GROUP, growth=Growth(input=each, prefix=prefix, most=most))
+    return NodeInput(name=name, type=GROWING_GROUP, growth=InputGrowth(input=node_input, prefix=prefix, most=most))
 
 
-def matching(name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> Input:
+def matching_input(name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> NodeInput:
     """Return an input whose type is that of all others with the same template; only the page looks at it."""
-    lazily: dict[str, JsonValue] = {"lazy": True} if lazy else {}
-    return Input(
+    lazy_option: dict[str, JsonValue] = {"lazy": True} if lazy else {}
+    return NodeInput(
         name=name,
         type=MATCHING,
-        options={**lazily, "template": {"template_id": template, "allowed_types": allowed}},
+        options={**lazy_option, "template": {"template_id": template, "allowed_types": allowed}},
     )
 
 
-def image(name: str = "image", **options: JsonValue) -> Input:
+def image_input(name: str = "image", **options: JsonValue) -> NodeInput:
     """An input that takes pictures."""
-    return Input(name=name, type="IMAGE", options=options or None)
+    return NodeInput(name=name, type="IMAGE", options=options or None)
 
 
-def mask(name: str = "mask", *, optional: bool = False) -> Input:
+def mask_input(name: str = "mask", *, optional: bool = False) -> NodeInput:
     """An input that takes masks."""
-    return Input(name=name, type="MASK", optional=optional)
+    return NodeInput(name=name, type="MASK", optional=optional)
 
 
-def whole(name: str, default: int, low: int, high: int, step: int | None = 1, **options: JsonValue) -> Input:
+def integer_input(
+    name: str, default: int, minimum: int, maximum: int, step: int | None = 1, **options: JsonValue
+) -> NodeInput:
     """A whole number within bounds."""
-    steps = {} if step is None else {"step": step}
-    return Input(name=name, type="INT", options={"default": default, "min": low, "max": high, **steps, **options})
+    step_option = {} if step is None else {"step": step}
+    return NodeInput(
+        name=name, type="INT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
+    )
 
 
-def number(
-    name: str, default: float, low: float, high: float, step: float | None = 0.01, **options: JsonValue
-) -> Input:
+def float_input(
+    name: str, default: float, minimum: float, maximum: float, step: float | None = 0.01, **options: JsonValue
+) -> NodeInput:
     """A number within bounds."""
-    steps = {} if step is None else {"step": step}
-    return Input(name=name, type="FLOAT", options={"default": default, "min": low, "max": high, **steps, **options})
+    step_option = {} if step is None else {"step": step}
+    return NodeInput(
+        name=name, type="FLOAT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
+    )
 
 
-def flag(name: str, *, default: bool) -> Input:
+def boolean_input(name: str, *, default: bool) -> NodeInput:
     """A yes or no."""
-    return Input(name=name, type="BOOLEAN", options={"default": default})
+    return NodeInput(name=name, type="BOOLEAN", options={"default": default})
 
 
-def choice(name: str, *values: str, **options: JsonValue) -> Input:
+def choice_input(name: str, *values: str, **options: JsonValue) -> NodeInput:
     """One of a few values."""
-    return Input(name=name, choices=values, options=options or None)
+    return NodeInput(name=name, choices=values, options=options or None)

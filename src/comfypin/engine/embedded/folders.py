@@ -24,51 +24,51 @@ class OutsideFolder(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
+class EngineFolders:
     """Where input files are read, and where outputs and previews are written."""
 
     input: Path
     output: Path
     temp: Path
 
-    def make(self) -> None:
+    def create_missing(self) -> None:
         """Create what is missing."""
         for folder in (self.input, self.output, self.temp):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def named(self, name: str) -> Path | None:
+    def folder_of_type(self, name: str) -> Path | None:
         """The folder of the type `input`, `output` or `temp`; None for any other word."""
         return {"input": self.input, "output": self.output, "temp": self.temp}.get(name)
 
-    def find(self, annotated: str) -> Path | None:
+    def find_input(self, annotated: str) -> Path | None:
         """The file that a load node names (`a/b.png`, `b.png [temp]`), or None where there is none inside."""
         name, folder = split_annotation(annotated)
         try:
-            path = contained_path(self.named(folder or "input") or self.input, os.path.normpath(name))
+            path = contained_path(self.folder_of_type(folder or "input") or self.input, os.path.normpath(name))
             return path if path.is_file() else None
         except (ValueError, OSError):
             return None
 
-    def files(self) -> list[str]:
+    def list_files(self) -> list[str]:
         """The names of the files directly in the input folder."""
         try:
             return sorted(entry.name for entry in os.scandir(self.input) if entry.is_file())
         except FileNotFoundError:
             return []
 
-    def pictures(self) -> list[str]:
+    def list_pictures(self) -> list[str]:
         """Those of them whose names are a picture's."""
-        return [name for name in self.files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
+        return [name for name in self.list_files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:
     """`b.png [temp]` as `b.png` and `temp`; None where no folder is named."""
-    match = _ANNOTATION.fullmatch(name)
-    return (match["name"], match["folder"]) if match else (name, None)
+    annotation = _ANNOTATION.fullmatch(name)
+    return (annotation["name"], annotation["folder"]) if annotation else (name, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SavePlace:
+class SaveLocation:
     """Where a node saves its next files: `folder/stem_00001_`, reported as `subfolder`."""
 
     folder: Path
@@ -77,22 +77,22 @@ class SavePlace:
     counter: int
 
 
-def save_place(folder: Path, prefix: str, *, width: int, height: int) -> SavePlace:
+def find_save_location(folder: Path, prefix: str, *, width: int, height: int) -> SaveLocation:
     """The next free number for `prefix` in a folder; %width%, %year% and the like are filled in.
 
     Raises `OutsideFolder` where the prefix leads out of the folder.
     """
-    filled = os.path.normpath(_fill(prefix, width=width, height=height))
+    filled = os.path.normpath(_fill_placeholders(prefix, width=width, height=height))
     subfolder, stem = os.path.split(filled)
-    place = Path(os.path.normpath(folder / subfolder))
-    inside = place == folder or place.is_relative_to(folder)
-    if not inside or "\0" in filled or not place.resolve().is_relative_to(folder.resolve()):
-        raise OutsideFolder(wanted=place, folder=folder)
-    place.mkdir(parents=True, exist_ok=True)
-    return SavePlace(folder=place, subfolder=subfolder, stem=stem, counter=_next_number(place, stem))
+    location = Path(os.path.normpath(folder / subfolder))
+    inside = location == folder or location.is_relative_to(folder)
+    if not inside or "\0" in filled or not location.resolve().is_relative_to(folder.resolve()):
+        raise OutsideFolder(wanted=location, folder=folder)
+    location.mkdir(parents=True, exist_ok=True)
+    return SaveLocation(folder=location, subfolder=subfolder, stem=stem, counter=_next_number(location, stem))
 
 
-def _fill(prefix: str, *, width: int, height: int) -> str:
+def _fill_placeholders(prefix: str, *, width: int, height: int) -> str:
     if "%" not in prefix:
         return prefix
     now = time.localtime()

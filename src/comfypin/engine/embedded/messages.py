@@ -34,7 +34,7 @@ class ProgressState:
         self._sent_at = 0.0
         self._owed = False
 
-    def update(self, node_id: str, state: Literal["running", "finished"], value: float, maximum: float) -> None:
+    def update_node(self, node_id: str, state: Literal["running", "finished"], value: float, maximum: float) -> None:
         """A node began, went on or ended."""
         self._nodes[node_id] = (
             json.dumps(node_id)
@@ -55,23 +55,23 @@ class ProgressState:
         now = time.monotonic()
         if len(self._nodes) <= _FULL_RATE_NODES or now - self._sent_at >= _LARGE_GRAPH_INTERVAL_S:
             self._sent_at = now
-            self._tell()
+            self._send_state()
         else:
             self._owed = True
 
     def flush(self) -> None:
         """Send what was held back."""
         if self._owed:
-            self._tell()
+            self._send_state()
 
-    def _tell(self) -> None:
+    def _send_state(self) -> None:
         self._owed = False
         nodes = "{" + ", ".join(self._nodes.values()) + "}"
         text = f'{{"prompt_id": {json.dumps(self._prompt_id)}, "nodes": {nodes}}}'
         self._send("progress_state", RawJson(text), self._client_id)
 
 
-def meta_of(node_id: str) -> Mapping[str, JsonValue]:
+def node_meta(node_id: str) -> Mapping[str, JsonValue]:
     """A node's entry in the history's meta."""
     return {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
 

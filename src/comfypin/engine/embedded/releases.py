@@ -8,7 +8,7 @@ from comfypin.digest import JsonValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class ComfyRelease:
     """One release of ComfyUI as its clients see it; each field is one difference that they can notice.
 
     `lists_node_schemas`: the catalogue has the keys of the newer node schema (aliases, match types, price badges).
@@ -28,12 +28,12 @@ class Release:
     system: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
-RELEASES: Mapping[str, Release] = MappingProxyType(
+RELEASES: Mapping[str, ComfyRelease] = MappingProxyType(
     {
         each.version: each
         for each in (
-            Release(version="0.3.64"),
-            Release(
+            ComfyRelease(version="0.3.64"),
+            ComfyRelease(
                 version="0.33.0",
                 lists_node_schemas=True,
                 checks_schema_choices=True,

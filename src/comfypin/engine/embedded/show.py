@@ -3,10 +3,10 @@
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.declare import Value
+from comfypin.engine.embedded.declare import NodeValue
 
 
-def show_value(value: Value) -> JsonValue:
+def show_value(value: NodeValue) -> JsonValue:
     """A value that JSON can hold."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
