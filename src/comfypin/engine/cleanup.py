@@ -39,7 +39,7 @@ class PreviewKeeper:
 
 
 class PromptCleanup:
-    """The files of all prompts of one engine; with `add_prompt` (for debugging) none is removed."""
+    """Removes the files that the prompts of one engine leave; with `keep` (for debugging) it removes none."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self._keep = keep

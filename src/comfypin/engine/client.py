@@ -33,12 +33,12 @@ _TARGETED_INTERRUPT = (0, 3, 57)
 
 
 class HttpEngine:
-    """Implements `Engine` against a ComfyUI's HTTP API.
+    """Runs prompts through a ComfyUI's HTTP API; implements `Engine`.
 
     What a caller may rely on:
-    - Each prompt needs an id of its own; submitting a job again after `EngineCrashed` or `PromptLost` needs a new one.
-    - When the engine's process dies, `events` of every prompt in it raises `EngineCrashed` at once. Where the process
-      is ours, the next `submit` starts it again (with back-off), so a job is requeued by submitting it once more.
+    - Each prompt needs its own id; to submit a job again after `EngineCrashed` or `PromptLost`, choose a new one.
+    - When the engine's process dies, `events` of every prompt in it raises `EngineCrashed` at once. If the process is
+      ours, the next `submit` starts it again (with back-off), so requeue a job by submitting it once more.
     - `cancel` may be called at any time and from `finally`; afterwards `events` raises `PromptInterrupted`.
     """
 
@@ -65,11 +65,11 @@ class HttpEngine:
             await self._tracker.close()
 
     async def address(self) -> EngineAddress:
-        """Where the engine is, started where that is ours to do. Raises `EngineStartFailed`."""
+        """Return the engine's address; starts the engine if that is ours to do. Raises `EngineStartFailed`."""
         return await self._host.address()
 
     async def catalogue(self) -> Catalogue:
-        """The node classes, asked for again when the last answer is half a minute old."""
+        """Return the node classes; asks again if the last answer is half a minute old."""
         tracker = await self._ensure_tracker()
         if self._catalogue is not None:
             known_tracker, at_s, catalogue = self._catalogue
@@ -86,7 +86,7 @@ class HttpEngine:
         return catalogue
 
     async def _fetch_replacements(self, tracker: PromptTracker) -> Mapping[str, JsonValue]:
-        """What the engine says of replaced classes; nothing from an engine before 0.33, which has no such route."""
+        """Return the engine's list of replaced classes; empty before 0.33, which has no such route."""
         try:
             response = await tracker.transport.get_json("/node_replacements")
         except EngineUnreachable as exc:
@@ -111,7 +111,7 @@ class HttpEngine:
             raise
 
     async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
-        """What happens to a submitted prompt; see `Engine.events`."""
+        """Yield what happens to a submitted prompt; see `Engine.events`."""
         tracked_prompt, tracker = self._find_tracked(prompt_id)
         while not (tracked_prompt.settled and tracked_prompt.event_queue.empty()):
             event = await tracked_prompt.event_queue.get()
@@ -133,7 +133,7 @@ class HttpEngine:
             yield Warned(message="The engine kept no status of the prompt: its outputs were taken as they are.")
 
     async def outputs(self, prompt_id: str) -> PromptOutputs:
-        """The files and texts of a prompt that succeeded. Raises `EngineError`."""
+        """Return the files and texts of a prompt that succeeded. Raises `EngineError`."""
         tracked_prompt, tracker = self._find_tracked(prompt_id)
         history_entry = tracked_prompt.entry or await tracker.fetch_history(tracked_prompt.server_id)
         if history_entry is None:
@@ -143,7 +143,7 @@ class HttpEngine:
         )
 
     async def cancel(self, prompt_id: str) -> None:
-        """Take the prompt out of the queue, or stop it where it runs, and nothing else; see `Engine.cancel`."""
+        """Take the prompt out of the queue, or stop it if it runs, and touch nothing else; see `Engine.cancel`."""
         remembered = self._tracked.get(prompt_id)
         if remembered is None or remembered[0].settled:
             return
@@ -303,7 +303,7 @@ class HttpEngine:
             pause_s = min(2 * pause_s, 0.5)
 
     async def _cancel_by_id(self, tracker: PromptTracker, server_id: str) -> bool | None:
-        """Whether newer engines' own way stopped the prompt, which no other prompt can suffer from; None: no such way.
+        """Cancel by id and return whether anything was stopped; None if this engine has no such route.
 
         https://github.com/Comfy-Org/ComfyUI/blob/master/server.py (`/api/jobs/{job_id}/cancel`)
         """

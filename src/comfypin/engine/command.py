@@ -42,9 +42,9 @@ _MODEL_FOLDERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """What is started, but for the port and the folders, which belong to one life of it.
+    """Describes the program to start, without the port and the folders, which change with each start.
 
-    `options` are the long options that the program knows; None where it takes the five that every engine of ours has.
+    `options` are the long options that the program knows; None if it takes the five that all our engines have.
     """
 
     argv: tuple[str, ...]
@@ -55,7 +55,7 @@ class ChildSpec:
     fast_models_dir: Path | None = None
 
     def command_line(self, *, port: int, work_folder: "WorkFolder") -> list[str]:
-        """The whole command line. The last word on address and folders is ours, whatever the lock's arguments say."""
+        """Return the whole command line. Our address and folders win over the lock's arguments."""
         arguments = {
             "--listen": "127.0.0.1",
             "--port": str(port),
@@ -78,32 +78,32 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorkFolder:
-    """Everything an engine writes: inputs, outputs, its user folder and its log, outside the (read-only) install."""
+    """Holds everything an engine writes: inputs, outputs, user folder and log, outside the read-only install."""
 
     root: Path
 
     @property
     def engine_folders(self) -> LocalFolders:
-        """The three folders that the API speaks of."""
+        """Return the three folders that the API knows."""
         return LocalFolders(input=self.root / "input", output=self.root / "output", temp=self.root / "temp")
 
     @property
     def user_folder(self) -> Path:
-        """Settings and the database."""
+        """Return the folder for settings and the database."""
         return self.root / "user"
 
     @property
     def log_path(self) -> Path:
-        """What the engine printed."""
+        """Return the path of the engine's log."""
         return self.root / "engine.log"
 
     @property
     def model_paths_file(self) -> Path:
-        """Where models are that are not in the install's own folder."""
+        """Return the path of the file that lists further model folders."""
         return self.root / "extra_model_paths.yaml"
 
     def create_folders(self, models_dir: Path | None, fast_models_dir: Path | None = None) -> None:
-        """Make the folders and the file about models."""
+        """Create the folders, and the file that lists the model folders."""
         for folder in (
             self.engine_folders.input,
             self.engine_folders.output,
@@ -125,7 +125,7 @@ def comfyui_child(
     models_dir: Path | None = None,
     fast_models_dir: Path | None = None,
 ) -> ChildSpec:
-    """A ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`, with its own Python. Raises `EngineNotFound`."""
+    """Describe a ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`. Raises `EngineNotFound`."""
     main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
     roots = dict.fromkeys((home, main.parent))
     candidates = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
@@ -143,7 +143,7 @@ def comfyui_child(
 
 
 def embedded_child(engine: EngineSpec, environ: Mapping[str, str], *, version: str | None = None) -> ChildSpec:
-    """The embedded engine, in this Python; as the ComfyUI release `version`, unless the lock's arguments name one."""
+    """Describe the embedded engine, in this Python, as ComfyUI `version` unless the lock's arguments name one."""
     release = () if version is None else ("--comfyui-version", version)
     return ChildSpec(
         argv=(sys.executable, "-m", "comfypin.engine.embedded", *release, *engine.args),
@@ -152,7 +152,7 @@ def embedded_child(engine: EngineSpec, environ: Mapping[str, str], *, version: s
 
 
 def engine_arguments(arguments: Iterable[str], *, gpu: bool) -> tuple[str, ...]:
-    """The lock's arguments; on a machine without a GPU with --cpu, and without the options that exclude it."""
+    """Return the lock's arguments; without a GPU, add --cpu and drop the options that exclude it."""
     arguments = tuple(arguments)
     if gpu or "--cpu" in arguments or "--directml" in arguments:
         return arguments
@@ -160,13 +160,13 @@ def engine_arguments(arguments: Iterable[str], *, gpu: bool) -> tuple[str, ...]:
 
 
 def _known_options(cli_args: Path) -> frozenset[str]:
-    """The long options that a ComfyUI declares; none if it is so old that it has no such file."""
+    """Return the long options that a ComfyUI declares; none if it is too old to have the file."""
     text = cli_args.read_text() if cli_args.is_file() else ""
     return frozenset(re.findall(r"--[a-z][a-z0-9_-]+", text))
 
 
 def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple[str, ...]:
-    """The arguments without those that ComfyUI gave up: its newer versions end at once when they are given."""
+    """Drop the arguments that this ComfyUI gave up: newer versions exit at once when they get one."""
     remaining = []
     for argument in arguments:
         if argument in _RETIRED and options and argument not in options:
@@ -181,7 +181,7 @@ def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple
 
 
 def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:
-    """Our environment without secrets, then what the lock's `engine.env` says.
+    """Return our environment without secrets, plus the lock's `engine.env`.
 
     A value that is `$NAME` or `${NAME}` hands on that variable of ours, secret or not; unset, it is left out.
     """
@@ -198,7 +198,7 @@ def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_py
 
 
 def has_gpu(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
-    """Whether PyTorch could find an accelerator here: NVIDIA, AMD, Intel or WSL devices, or a Mac."""
+    """Return whether PyTorch could find an accelerator here: NVIDIA, AMD, Intel or WSL devices, or a Mac."""
     if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or environ.get("NVIDIA_VISIBLE_DEVICES") in ("none", "void"):
         return False
     devices = ("dev/nvidia0", "dev/nvidiactl", "proc/driver/nvidia/gpus", "dev/kfd", "dev/dxg")
@@ -206,7 +206,7 @@ def has_gpu(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
 
 
 def model_paths(models_dir: Path | None, fast_models_dir: Path | None = None) -> str:
-    """ComfyUI's extra_model_paths.yaml for folders of models, the fast one first: JSON, which is YAML too."""
+    """Return extra_model_paths.yaml, with the fast folder first: as JSON, because JSON is YAML too."""
     sections: dict[str, dict[str, str | bool]] = {}
     if models_dir is not None:
         sections["comfypin"] = {**_paths_section(models_dir)}

@@ -4,7 +4,7 @@ from comfypin.errors import ConfigError, EngineError, PromptError
 
 
 class EngineUrlInvalid(ConfigError):
-    """What was given as a running engine's address is none."""
+    """Raised when the address of a running engine is not a usable URL."""
 
     def __init__(self, *, reason: str) -> None:
         super().__init__(
@@ -14,7 +14,7 @@ class EngineUrlInvalid(ConfigError):
 
 
 class EngineNotFound(ConfigError):
-    """There is no ComfyUI, or no Python to run it with, where the env should be."""
+    """Raised when there is no ComfyUI, or no Python to run it with, in the env's place."""
 
     def __init__(self, *, home: str, looked_for: tuple[str, ...]) -> None:
         super().__init__(
@@ -26,7 +26,7 @@ class EngineNotFound(ConfigError):
 
 
 class EngineUnreachable(EngineError):
-    """Nothing answers at the engine's address."""
+    """Raised when nothing answers at the engine's address."""
 
     def __init__(self, *, url: str, reason: str) -> None:
         super().__init__(
@@ -37,7 +37,7 @@ class EngineUnreachable(EngineError):
 
 
 class EngineAnswerInvalid(EngineError):
-    """The engine answered a request with an error of its own, or with something that ComfyUI does not say."""
+    """Raised when the engine answers with an error of its own, or with what no ComfyUI answers."""
 
     def __init__(self, *, request: str, status: int, body: str, log_tail: tuple[str, ...] = ()) -> None:
         body_text = " ".join(body.split())[:500] or "(nothing)"
@@ -58,7 +58,7 @@ class EngineAnswerInvalid(EngineError):
 
 
 class OutputGone(EngineError):
-    """The engine reported a file that it does not have (any more)."""
+    """Raised when the engine no longer has a file that it reported."""
 
     def __init__(self, *, node_id: str, filename: str) -> None:
         super().__init__(
@@ -70,7 +70,7 @@ class OutputGone(EngineError):
 
 
 class OutputOutside(EngineError):
-    """A node reported a file that is not in the engine's folders, from where alone outputs are delivered."""
+    """Raised when a node reports a file outside the engine's folders, which cannot be delivered."""
 
     def __init__(self, *, node_id: str, filename: str, certain: bool = True) -> None:
         location = "is outside ComfyUI's output folder" + ("" if certain else ", or is named as if it were")
@@ -83,7 +83,7 @@ class OutputOutside(EngineError):
 
 
 class EngineStartFailed(EngineError):
-    """The engine's process did not become ready."""
+    """Raised when the engine's process does not become ready."""
 
     def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
         super().__init__(
@@ -92,7 +92,7 @@ class EngineStartFailed(EngineError):
 
 
 class EngineCrashed(EngineError):
-    """The engine's process died while it was needed."""
+    """Raised when the engine's process dies while it is needed."""
 
     def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
         super().__init__(f"The engine died: {reason}.{_format_log(log_tail)}", reason=reason, log_tail=list(log_tail))
@@ -105,7 +105,7 @@ def _format_log(log_tail: tuple[str, ...]) -> str:
 
 
 class NodeFailed(PromptError):
-    """A node raised while the prompt ran."""
+    """Raised when a node failed while the prompt ran."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class NodeFailed(PromptError):
 
 
 class OutputEmpty(PromptError):
-    """A node reported a file that has no bytes."""
+    """Raised when a node reports a file that has no bytes."""
 
     def __init__(self, *, node_id: str, class_type: str, filename: str) -> None:
         super().__init__(
@@ -145,7 +145,7 @@ class OutputEmpty(PromptError):
 
 
 class PromptInterrupted(PromptError):
-    """Somebody interrupted the prompt in the engine."""
+    """Raised when somebody interrupted the prompt in the engine."""
 
     def __init__(self, *, prompt_id: str, node_id: str | None = None) -> None:
         where = f" at node {node_id}" if node_id else ""
@@ -153,7 +153,7 @@ class PromptInterrupted(PromptError):
 
 
 class PromptLost(PromptError):
-    """The engine knows the prompt neither as queued, nor running, nor finished.
+    """Raised when the engine knows the prompt neither as queued, nor running, nor finished.
 
     `restarted` is set if the engine was away since the prompt was queued, and has forgotten what it did before.
     """
@@ -165,7 +165,7 @@ class PromptLost(PromptError):
 
 
 class DeadlineExceeded(PromptError):
-    """The job's time is up; its prompt was cancelled."""
+    """Raised when the job's time is up and its prompt was cancelled."""
 
     exit_code = 22
 

@@ -16,7 +16,7 @@ _SHELL_SIGNAL = 128
 
 
 def explain_exit(returncode: int, log_tail: Sequence[str], *, oom_killed: bool = False) -> str:
-    """`exit code 1`, `killed by SIGKILL (exit code 137), ...`: what a person needs to know first."""
+    """Say why the engine ended: `exit code 1`, `killed by SIGKILL (exit code 137), ...`."""
     signal_number = _find_signal(returncode)
     if signal_number is None:
         text = f"exit code {returncode}"
@@ -35,7 +35,7 @@ def explain_exit(returncode: int, log_tail: Sequence[str], *, oom_killed: bool =
 
 
 def is_port_taken(log_tail: Sequence[str]) -> bool:
-    """Whether the engine ended because somebody else took its port between our choice and its bind."""
+    """Return whether the engine ended because another process took its port after we chose it."""
     return any(sign.lower() in line.lower() for sign in _PORT_TAKEN for line in log_tail)
 
 

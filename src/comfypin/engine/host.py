@@ -12,7 +12,7 @@ from comfypin.errors import EngineError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalFolders:
-    """The engine's own folders, on this machine."""
+    """Names the engine's own folders, on this machine."""
 
     input: Path
     output: Path
@@ -21,7 +21,7 @@ class LocalFolders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineAddress:
-    """One life of an engine: after a restart it has another address, and knows nothing of earlier prompts."""
+    """Names one start of an engine: after a restart it has another address, and knows nothing of earlier prompts."""
 
     url: URL
     folders: LocalFolders | None = None
@@ -31,13 +31,13 @@ class EngineHost(Protocol):
     """Brings an engine up and knows how it fares."""
 
     async def address(self) -> EngineAddress:
-        """Where the engine is, started (again) where that is ours to do. Raises `EngineStartFailed`."""
+        """Return the engine's address; starts it (again) if that is ours to do. Raises `EngineStartFailed`."""
 
     async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
         """Wait until that life of the engine ends without having been asked to, and say why."""
 
     def log_tail(self) -> tuple[str, ...]:
-        """The last lines that the engine wrote, if its log is ours to read."""
+        """Return the last lines that the engine wrote, if we can read its log."""
 
     async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
-        """Why the engine at the address does not answer: dead, or just unreachable."""
+        """Say why the engine at the address does not answer: dead, or just unreachable."""

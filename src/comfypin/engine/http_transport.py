@@ -18,7 +18,7 @@ from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, Engin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTimeouts:
-    """How long the client waits, in seconds: for a connection, an answer, the next bytes, between two looks, ...
+    """Sets how long the client waits, in seconds: for a connection, an answer, the next bytes, between two polls, ...
 
     `unreachable_s` is how long an engine that runs our prompt may not answer (a ComfyUI that loads a model is deaf for
     a while); `lost_s` how long a prompt may be in neither queue nor history; `history_s` how long a history may come
@@ -38,7 +38,7 @@ class EngineTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class EngineResponse:
-    """A status and the JSON that came with it; `body` is None where it was not JSON, `text` what came instead."""
+    """Holds a status and its JSON; `body` is None if the text was not JSON."""
 
     status: int
     body: JsonValue
@@ -46,7 +46,7 @@ class EngineResponse:
 
 
 def parse_engine_url(url: str) -> URL:
-    """An engine's address, checked; a path before the API's own stays. Raises `EngineUrlInvalid`."""
+    """Parse and check an engine's address; a path before the API's own stays. Raises `EngineUrlInvalid`."""
     try:
         parsed = URL(url.strip())
         port = parsed.port
@@ -58,7 +58,7 @@ def parse_engine_url(url: str) -> URL:
 
 
 class EngineTransport:
-    """Requests to the engine at one address, over kept connections."""
+    """Sends requests to the engine at one address, over kept connections."""
 
     def __init__(self, url: URL, session: aiohttp.ClientSession, timeouts: EngineTimeouts) -> None:
         self._url = url
@@ -67,7 +67,7 @@ class EngineTransport:
 
     @property
     def shown_url(self) -> str:
-        """The address without what may be a secret: user, password and query."""
+        """Return the address without what may be a secret: user, password and query."""
         return str(self._url.with_user(None).with_query(None))
 
     async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> EngineResponse:
@@ -107,7 +107,7 @@ class EngineTransport:
 
     @asynccontextmanager
     async def open_websocket(self, client_id: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A websocket for a client's events. Raises `EngineUnreachable`."""
+        """Open a websocket for a client's events. Raises `EngineUnreachable`."""
         url = self._url_for("/ws", {"clientId": client_id})
         async with self._map_failures("/ws"):
             connecting = self._session.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=1))

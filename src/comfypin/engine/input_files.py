@@ -21,12 +21,12 @@ _FORM_BYTES = 64 << 10
 
 
 def job_folder(prompt_id: str) -> str:
-    """The folder inside the engine's input folder that belongs to one prompt."""
+    """Return the folder, inside the engine's input folder, that belongs to one prompt."""
     return f"{_FOLDER}/{prompt_id}"
 
 
 def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
-    """A name for each file, near to its own, such that no two files share one (case is ignored: macOS, Windows)."""
+    """Choose a name for each file, close to its own, such that no two share one (case is ignored: macOS, Windows)."""
     names: dict[Path, str] = {}
     taken_names: set[str] = set()
     for file in files:
@@ -42,7 +42,7 @@ def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
 
 
 def point_load_nodes(graph: Graph, files: tuple[InputFile, ...], given_names: Mapping[Path, str]) -> Graph:
-    """The graph with the engine's names for the files in its load nodes."""
+    """Return the graph with the engine's names for the files in its load nodes."""
     nodes = dict(graph.nodes)
     for file in files:
         node = nodes[file.node_id]
@@ -59,7 +59,7 @@ class InputUploader:
         self._limit_bytes: int | None = None
 
     async def upload_inputs(self, prompt_id: str, graph: Graph, files: tuple[InputFile, ...]) -> Graph:
-        """Bring the files; the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
+        """Upload the files; return the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
         given_names: dict[Path, str] = {}
         for path, name in assign_names(files).items():
             try:
@@ -69,7 +69,7 @@ class InputUploader:
         return point_load_nodes(graph, files, given_names) if files else graph
 
     async def clear_inputs(self, prompt_id: str) -> None:
-        """Remove the job's files, where the folder is on this machine; a remote ComfyUI has no way to remove any."""
+        """Remove the job's files if the folder is on this machine; a remote ComfyUI has no way to remove any."""
         if self._folders is not None:
             folder = self._folders.input / _FOLDER / prompt_id
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -96,7 +96,7 @@ class InputUploader:
         return f"{subfolder}/{stored['name']}" if subfolder else str(stored["name"])
 
     async def _fetch_limit(self) -> int:
-        """The largest request the engine takes; older ones do not say, and take 100 MB unless told otherwise."""
+        """Return the largest request the engine takes; older ones do not say, and take 100 MB by default."""
         if self._limit_bytes is None:
             response = await self._transport.get_json("/features")
             reported = response.body.get("max_upload_size") if isinstance(response.body, dict) else None

@@ -19,7 +19,7 @@ _LINE_ENDS = re.compile(r"(\r\n|\n|\r)")
 
 
 class EngineLog:
-    """The log of one engine, over all its restarts."""
+    """Keeps the log of one engine, over all its restarts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,12 +29,12 @@ class EngineLog:
         self._unwritable = False
 
     def last_lines(self, count: int = 20) -> tuple[str, ...]:
-        """The last lines, oldest first, without colours; of a progress bar only its last state."""
+        """Return the last lines, oldest first, without colours; of a progress bar only its last state."""
         lines = [*self._lines, self._partial] if self._partial.strip() else [*self._lines]
         return tuple(lines[-count:])
 
     def clear_lines(self) -> None:
-        """Forget the lines in memory: another life of the engine begins."""
+        """Forget the lines in memory, because the engine starts anew."""
         self._lines.clear()
         self._partial, self._overwriting = "", False
 

@@ -15,47 +15,47 @@ from comfypin.workflow.graph import NodeId
 
 @dataclass(frozen=True, slots=True)
 class QueueLength:
-    """The engine's queue changed (this one is broadcast: every connected client hears it)."""
+    """Reports that the queue changed (this one is broadcast: every connected client gets it)."""
 
     remaining: int
 
 
 @dataclass(frozen=True, slots=True)
 class CachedNodes:
-    """The prompt began; these nodes will not run."""
+    """Reports that the prompt began; these nodes will not run."""
 
     nodes: frozenset[NodeId]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRuns:
-    """A node began."""
+    """Reports that a node began."""
 
     node_id: NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStates:
-    """How far each node of the prompt is: (node, value, maximum, state)."""
+    """Reports how far each node of the prompt is: (node, value, maximum, state)."""
 
     nodes: tuple[tuple[NodeId, float, float, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeEnded:
-    """An output node ended."""
+    """Reports that an output node ended."""
 
     node_id: NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class PromptEnding:
-    """The prompt succeeded, failed or was interrupted; its history may not be written yet."""
+    """Reports that the prompt succeeded, failed or was interrupted; its history may not be written yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptDone:
-    """The last word about a prompt: its history is written."""
+    """Ends the messages about a prompt: its history is written."""
 
 
 PromptMessage: TypeAlias = CachedNodes | NodeRuns | NodeStates | NodeEnded | PromptEnding | PromptDone
@@ -63,14 +63,14 @@ PromptMessage: TypeAlias = CachedNodes | NodeRuns | NodeStates | NodeEnded | Pro
 
 @dataclass(frozen=True, slots=True)
 class AddressedMessage:
-    """A message about one prompt; `prompt_id` is None in the greeting of a reconnected client."""
+    """Holds a message about one prompt; `prompt_id` is None in the greeting of a reconnected client."""
 
     prompt_id: str | None
     message: PromptMessage
 
 
 def parse_message(text: str) -> AddressedMessage | QueueLength | None:
-    """Read one text message of the websocket; None for those that say nothing to us, and for garbage."""
+    """Read one text message of the websocket; None for noise and for what we do not need."""
     try:
         message = json.loads(text)
     except ValueError:
@@ -139,20 +139,20 @@ def _node_ids(nodes: JsonValue) -> frozenset[NodeId]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineQueue:
-    """Who runs and who waits, in the order in which they will run."""
+    """Lists who runs and who waits, in the order in which they will run."""
 
     running: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
 
     def ahead_of(self, prompt_id: str) -> int | None:
-        """How many prompts run before this one; None where it does not wait."""
+        """Return how many prompts run before this one; None if it does not wait."""
         if prompt_id not in self.pending:
             return None
         return len(self.running) + self.pending.index(prompt_id)
 
 
 def parse_queue(body: JsonValue) -> EngineQueue | None:
-    """Read GET /queue; None where it is not one. Items are `[number, prompt_id, ...]`, lowest number first."""
+    """Read GET /queue; None if it is not one. Items are `[number, prompt_id, ...]`, lowest number first."""
     if not isinstance(body, dict) or "queue_running" not in body:
         return None
     return EngineQueue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
@@ -161,7 +161,7 @@ def parse_queue(body: JsonValue) -> EngineQueue | None:
 def parse_jobs(body: JsonValue) -> EngineQueue | None:
     """Read GET /api/jobs, which newer engines have and which holds no graphs; None if it is not one.
 
-    A job that is in progress or waits is told by its status; lowest priority first, as the queue takes them.
+    The status says whether a job runs or waits; the lowest priority runs first, as in the queue.
     """
     jobs = body.get("jobs") if isinstance(body, dict) else None
     if not isinstance(jobs, list):

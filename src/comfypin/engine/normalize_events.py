@@ -8,7 +8,7 @@ from comfypin.workflow.graph import NodeId
 
 
 class EventNormalizer:
-    """Hears messages and polls of one prompt, in whatever order and however often, and tells what is new in them."""
+    """Takes messages and polls of one prompt, in any order and however often, and yields what is new in them."""
 
     def __init__(self) -> None:
         self.started = False
@@ -19,19 +19,19 @@ class EventNormalizer:
         self._reports_states = False
 
     def see_waiting(self, ahead: int) -> Iterator[EngineEvent]:
-        """The queue was seen, with the prompt in it."""
+        """Note that the prompt was seen in the queue."""
         if not self.started and ahead != self._ahead:
             self._ahead = ahead
             yield Queued(ahead=ahead)
 
     def see_running(self, cached: frozenset[NodeId] = frozenset()) -> Iterator[EngineEvent]:
-        """The prompt was seen to run, or to have run."""
+        """Note that the prompt was seen to run, or to have run."""
         if not self.started:
             self.started = True
             yield Started(cached=cached)
 
     def see_message(self, message: PromptMessage, heard_at_s: float) -> Iterator[EngineEvent]:
-        """The websocket said something."""
+        """Take one message of the websocket."""
         match message:
             case CachedNodes(nodes):
                 yield from self.see_running(nodes)
@@ -50,7 +50,7 @@ class EventNormalizer:
                 return
 
     def see_success(self, cached: frozenset[NodeId], heard_at_s: float) -> Iterator[EngineEvent]:
-        """The history was read: the prompt has succeeded."""
+        """Note that the history says the prompt succeeded."""
         yield from self.see_running(cached)
         yield from self._finish_all(heard_at_s)
 

@@ -21,7 +21,7 @@ from comfypin.workflow.graph import Graph, Link, NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreported:
-    """What bears a submission's mark and no node reported.
+    """Holds files that bear a submission's mark and that no node reported.
 
     `companions` lie beside a reported file under its name (the picture that a video node writes beside its video): they
     are not delivered. `files` are outputs of nodes that save and say nothing.
@@ -34,7 +34,7 @@ class Unreported:
 def engine_output(
     transport: EngineTransport, folders: LocalFolders | None, reported_file: ReportedFile, mark: str | None = None
 ) -> EngineOutput:
-    """The file as others take it: by its path if it is on this machine, else through the engine.
+    """Return the file as others take it: by its path if it is on this machine, else through the engine.
 
     Failures of reading it name it as the user does, without the mark.
     """
@@ -58,7 +58,7 @@ def engine_output(
 
 
 def locate_file(folders: LocalFolders, reported_file: ReportedFile) -> Path | None:
-    """Where a reported file is on this machine; None if it is not inside the engine's folders, or gone.
+    """Return the path of a reported file on this machine; None if it is outside the engine's folders, or gone.
 
     Nodes report absolute names too, and folders with `..`: what these lead to counts, if it is inside.
     """
@@ -73,7 +73,7 @@ def locate_file(folders: LocalFolders, reported_file: ReportedFile) -> Path | No
 
 
 def find_marked(folders: LocalFolders, *marks: str) -> tuple[Path, ...]:
-    """Every file of the engine's folders that has one of the marks in its name or its folder's. Blocks."""
+    """Find every file in the engine's folders that has one of the marks in its name or its folder's. Blocks."""
     marked_paths = []
     for root in (folders.output, folders.temp, folders.input):
         for folder, _, names in os.walk(root):
@@ -83,7 +83,7 @@ def find_marked(folders: LocalFolders, *marks: str) -> tuple[Path, ...]:
 
 
 def find_unreported(folders: LocalFolders, mark: str, graph: Graph, reported: Iterable[ReportedFile]) -> Unreported:
-    """What a prompt with this mark left in the engine's folders beside what its nodes reported. Blocks."""
+    """Find what a prompt with this mark left in the engine's folders beyond its nodes' reports. Blocks."""
     reported_paths = {path for reported_file in reported if (path := locate_file(folders, reported_file)) is not None}
     files, companions = [], []
     for path in find_marked(folders, mark):
@@ -101,7 +101,7 @@ def find_unreported(folders: LocalFolders, mark: str, graph: Graph, reported: It
 
 
 def find_silent_nodes(graph: Graph, mark: str, spoke: Iterable[NodeId]) -> tuple[NodeId, ...]:
-    """The nodes whose prefix bears the mark, so that they save, and of which nothing was heard nor found."""
+    """Return the nodes that save under the mark and of which nothing was reported nor found."""
     return tuple(node_id for node_id in _find_savers(graph, mark) if node_id not in frozenset(spoke))
 
 
@@ -125,7 +125,7 @@ def _subfolder_of(name: PurePosixPath) -> str:
 
 
 def _is_companion(path: Path, reported: Path) -> bool:
-    """Whether a node made it on the way to the reported one: `AD_00001.png` for `AD_00001-audio.mp4`."""
+    """Return whether a node made it on the way to the reported one: `AD_00001.png` for `AD_00001-audio.mp4`."""
     appended = reported.stem.removeprefix(path.stem)
     is_same_name = appended == "" or (appended != reported.stem and not appended[0].isdigit())
     return path.parent == reported.parent and is_same_name
@@ -140,7 +140,7 @@ def _find_savers(graph: Graph, mark: str) -> Iterator[NodeId]:
 
 
 def _find_saver(graph: Graph, mark: str, name: PurePosixPath) -> NodeId:
-    """The node whose prefix a file's name begins with; the first that saves, if the engine filled the prefix in."""
+    """Return the node whose prefix begins a file's name; the first that saves, if the engine filled the prefix in."""
     savers = list(_find_savers(graph, mark))
     for node_id in savers:
         prefix = graph.nodes[node_id].inputs[PREFIX_INPUT]

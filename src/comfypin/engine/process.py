@@ -38,14 +38,14 @@ _CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """How long an engine may take, in seconds: to become ready, and to end after SIGTERM."""
+    """Limits how long an engine may take, in seconds: to become ready, and to end after SIGTERM."""
 
     ready_s: float = 600.0
     grace_s: float = 5.0
 
 
 class _EngineInstance:
-    """One process of the engine, from its start to its end."""
+    """Tracks one process of the engine, from its start to its end."""
 
     def __init__(self, process: asyncio.subprocess.Process, address: EngineAddress, lifeline: int) -> None:
         self.process = process
@@ -66,7 +66,7 @@ class _EngineInstance:
 
 
 class ChildHost:
-    """An engine in a child process; implements `EngineHost`. Started when it is needed, and again after a crash."""
+    """Runs an engine in a child process, started on demand and again after a crash; implements `EngineHost`."""
 
     def __init__(
         self, spec: ChildSpec, work_folder: WorkFolder, session: aiohttp.ClientSession, supervision: Supervision
@@ -83,7 +83,7 @@ class ChildHost:
         self._watchers: set[asyncio.Task[None]] = set()
 
     async def address(self) -> EngineAddress:
-        """The running engine's address; a dead engine is started again. Raises `EngineStartFailed`."""
+        """Return the running engine's address; starts a dead engine again. Raises `EngineStartFailed`."""
         async with self._starting:
             if self._instance is not None and not self._instance.ended.is_set():
                 return self._instance.address
@@ -97,26 +97,26 @@ class ChildHost:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a process of it runs and has answered."""
+        """Return whether a process of it runs and has answered."""
         return self._instance is not None and not self._instance.ended.is_set()
 
     def is_at_address(self, address: EngineAddress) -> bool:
-        """Whether its last process is, or was, at that address."""
+        """Return whether its last process is, or was, at that address."""
         return self._instance is not None and self._instance.address == address
 
     async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
-        """Wait for the end of that life, unless it was asked to end."""
+        """Wait until the engine at that address ends, unless we end it."""
         instance = self._instance
         if instance is None or instance.address != address:
             return EngineCrashed(reason="it was started again", log_tail=self.engine_log.last_lines(_CRASH_TAIL))
         return await asyncio.shield(instance.crash)
 
     def log_tail(self) -> tuple[str, ...]:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         return self.engine_log.last_lines(_CRASH_TAIL)
 
     async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
-        """The crash, where the process is dead or dies within a second; else the failure itself."""
+        """Return the crash if the process is dead or dies within a second; else the failure itself."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_NOTICE_S):
                 return await self.wait_for_crash(address)
@@ -189,7 +189,7 @@ class ChildHost:
         return instance
 
     async def _wait_until_ready(self, instance: _EngineInstance) -> bool:
-        """True when the engine answers; False when it lost its port. Raises `EngineStartFailed`."""
+        """Return True when the engine answers, False if it lost its port. Raises `EngineStartFailed`."""
         timeouts = EngineTimeouts(connect_s=2.0, request_s=10.0)
         transport = EngineTransport(instance.address.url, self._session, timeouts)
         give_up_at = time.monotonic() + self._limits.ready_s
@@ -246,7 +246,7 @@ class ChildHost:
         self._failures += 1
 
     async def _end_instance(self, instance: _EngineInstance) -> None:
-        """SIGTERM, then SIGKILL, to the guard; whatever happens to us meanwhile, the guard sees the pipe close."""
+        """End the process by SIGTERM, then SIGKILL, to the guard, which kills the rest when its pipe closes."""
         instance.stopping = True
         with contextlib.suppress(ProcessLookupError):
             instance.process.terminate()
@@ -269,14 +269,14 @@ def _free_port() -> int:
 
 
 def _is_ours(system_stats: object, address: EngineAddress) -> bool:
-    """Whether it is our child that answers: a ComfyUI says its arguments, and ours has our port among them."""
+    """Return whether our child answers: a ComfyUI reports its arguments, and ours has our port among them."""
     system = system_stats.get("system") if isinstance(system_stats, dict) else None
     argv = system.get("argv") if isinstance(system, dict) else None
     return not isinstance(argv, list) or "--port" not in argv or str(address.url.port) in argv
 
 
 def _oom_kills() -> int:
-    """How often the kernel killed in this container for want of memory; 0 where it does not say."""
+    """Return how often the kernel killed in this container for lack of memory; 0 if it does not say."""
     try:
         counters = dict(line.split() for line in _CGROUP_EVENTS.read_text().splitlines())
         return int(counters.get("oom_kill", 0))

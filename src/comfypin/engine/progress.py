@@ -21,7 +21,7 @@ _MOST_STEPS = 1000.0
 
 
 class PromptProgress:
-    """The fraction of a prompt that is done, fed with its events."""
+    """Tracks the fraction of a prompt that is done, from its events."""
 
     def __init__(self, graph: Graph, weights: Mapping[NodeId, float] | None = None) -> None:
         given = weights or {}
@@ -31,11 +31,11 @@ class PromptProgress:
 
     @property
     def fraction(self) -> float:
-        """From 0 to 1; 1 is only ever reached by `mark_finished`."""
+        """Return the fraction from 0 to 1; only `mark_finished` reaches 1."""
         return self._fraction
 
     def apply_event(self, event: EngineEvent) -> float:
-        """Take an event into account; the fraction after it."""
+        """Take an event into account; return the fraction after it."""
         match event:
             case Started(cached=cached):
                 # Cached nodes cost nothing: what remains is the whole.
@@ -52,7 +52,7 @@ class PromptProgress:
         return self._advance_node()
 
     def mark_finished(self) -> float:
-        """The prompt has succeeded, whatever was heard of its nodes."""
+        """Note that the prompt has succeeded, whatever was heard of its nodes."""
         self._fraction = 1.0
         return self._fraction
 
@@ -65,7 +65,7 @@ class PromptProgress:
 
 
 def estimate_weight(node: Node) -> float:
-    """What a node is likely to cost, against 1 for a light one; a sampler by its steps."""
+    """Estimate what a node costs, against 1 for a light one; a sampler by its steps."""
     weight = next((weight for pattern, weight in _WEIGHTS if pattern.search(node.class_type)), _LIGHT)
     steps = node.inputs.get("steps")
     if isinstance(steps, int | float) and not isinstance(steps, bool) and 0 < steps <= _MOST_STEPS:

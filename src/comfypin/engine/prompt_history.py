@@ -15,7 +15,7 @@ _FOLDERS: Mapping[str, Folder] = {"output": "output", "temp": "temp", "input": "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedFile:
-    """A file as a node reported it."""
+    """Names a file as a node reported it."""
 
     node_id: NodeId
     key: str
@@ -25,21 +25,21 @@ class ReportedFile:
 
     @property
     def full_name(self) -> str:
-        """Subfolder and name as one; absolute if the node reported either of them so."""
+        """Return subfolder and name as one; absolute if the node reported either of them so."""
         is_absolute = self.filename.startswith("/") or PureWindowsPath(self.filename).is_absolute()
         return self.filename if is_absolute or not self.subfolder else f"{self.subfolder}/{self.filename}"
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The history says success; or says nothing, as old and cached entries do (`certain` is False then)."""
+    """Says that the prompt succeeded; `certain` is False if an old or cached entry has no status."""
 
     certain: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raised:
-    """A node raised."""
+    """Says that a node raised."""
 
     node_id: NodeId
     class_type: str
@@ -50,7 +50,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """Somebody stopped the prompt, at this node."""
+    """Says that somebody stopped the prompt, at this node."""
 
     node_id: NodeId | None = None
 
@@ -60,7 +60,7 @@ Verdict: TypeAlias = Succeeded | Raised | Interrupted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """What the engine remembers of a prompt that has ended. `reporting_nodes` are those that reported anything."""
+    """Holds what the engine remembers of a prompt that has ended."""
 
     verdict: Verdict
     cached: frozenset[NodeId] = frozenset()
@@ -70,7 +70,7 @@ class HistoryEntry:
 
 
 def parse_history(body: JsonValue, prompt_id: str) -> HistoryEntry | Literal["unknown"] | None:
-    """Read GET /history/{prompt_id}: an entry, "unknown" where it is `{}`, or None where it is no history at all."""
+    """Read GET /history/{prompt_id}: an entry, "unknown" if it is `{}`, or None if it is not a history at all."""
     if not isinstance(body, dict):
         return None
     history_entry = body.get(prompt_id)
@@ -105,7 +105,7 @@ def _cached_nodes(messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> 
 
 
 def _find_verdict(status: JsonValue, messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> Verdict:
-    """The last message that ends a prompt decides; `outputs` and `status_str` are filled in for failures as well."""
+    """Find the last message that ends a prompt; failures fill in `outputs` and `status_str` as well."""
     for message_type, data in reversed(messages):
         match message_type:
             case "execution_success":
@@ -125,7 +125,7 @@ def _find_verdict(status: JsonValue, messages: tuple[tuple[str, Mapping[str, Jso
 
 
 def _parse_failure(data: Mapping[str, JsonValue]) -> Raised:
-    """The failure without `current_inputs`: they hold the user's texts, keys among them, and whole tensors."""
+    """Read the failure without `current_inputs`: they hold the user's texts, keys among them, and whole tensors."""
     traceback = data.get("traceback")
     return Raised(
         node_id=_optional_text(data.get("node_id")) or "?",
@@ -139,7 +139,7 @@ def _parse_failure(data: Mapping[str, JsonValue]) -> Raised:
 def _collect_outputs(
     outputs: Mapping[str, JsonValue],
 ) -> tuple[tuple[ReportedFile, ...], dict[NodeId, tuple[str, ...]]]:
-    """Every dict with a `filename` and every text, under whatever key a node reported it; each file once."""
+    """Collect every dict with a `filename` and every text, under whatever key a node reported it; each file once."""
     files: dict[tuple[str, str, str], ReportedFile] = {}
     texts: dict[NodeId, tuple[str, ...]] = {}
     for node_id, reported in outputs.items():
@@ -186,7 +186,7 @@ def _reported_file(node_id: NodeId, key: str, item: Mapping[str, JsonValue]) -> 
 
 
 def _folder_name(subfolder: str) -> str:
-    """With slashes as on Linux; a slash in front stays, for it says that the folder is not below the engine's own."""
+    """Return the name with slashes as on Linux; a leading slash stays: the folder is outside the engine's own."""
     return subfolder.replace("\\", "/").rstrip("/")
 
 

@@ -56,7 +56,7 @@ async def _clear_outputs(folders: LocalFolders | None, prompt: Prompt, cleanup: 
 def _drop_removed_previews(
     folders: LocalFolders, files: tuple[ReportedFile, ...], cleanup: PromptCleanup
 ) -> tuple[ReportedFile, ...]:
-    """The files without previews that a cached node reported again and that were removed since. Blocks."""
+    """Drop previews that a cached node reported again and that were removed since. Blocks."""
     temporary = {file: locate_file(folders, file) for file in files if file.folder == "temp"}
     cleanup.keep_previews(path for path in temporary.values() if path is not None)
     return tuple(file for file in files if file not in temporary or temporary[file] is not None)
@@ -65,7 +65,7 @@ def _drop_removed_previews(
 def _without_misreported(
     folders: LocalFolders, reported: tuple[ReportedFile, ...], found_files: tuple[ReportedFile, ...]
 ) -> tuple[ReportedFile, ...]:
-    """The reported files without those that are not where their node says, and were found by their names. Blocks."""
+    """Drop reported files that are not in their reported place, if they were found by their names. Blocks."""
     names = {file.filename for file in found_files}
     return tuple(
         file
@@ -83,7 +83,7 @@ def _plain_texts(
 
 
 def _plain_text(text: str, mark: str | None, folders: LocalFolders | None) -> str:
-    """A text as the user's workflow would have made it: no mark of ours, no folder of this machine."""
+    """Return a text as the user's workflow would have made it: no mark of ours, no folder of this machine."""
     text = text.replace(mark, "") if mark else text
     return text.removeprefix(f"{folders.output}/") if folders is not None else text
 
@@ -142,7 +142,7 @@ def _describe_node(graph: Graph, node_id: NodeId) -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text is the absolute name of a file, as nodes say it that save without reporting an output."""
+    """Return whether a text is a file's absolute name, as nodes write that save without reporting an output."""
     is_short = len(text) <= _LONGEST_PATH and text.isprintable()
     is_absolute = text.startswith("/") or PureWindowsPath(text).is_absolute()
     return is_short and is_absolute and _FILE_SUFFIX.search(text) is not None

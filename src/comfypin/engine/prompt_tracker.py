@@ -44,7 +44,7 @@ Clock: TypeAlias = float
 
 
 class TrackedPrompt:
-    """A prompt that we queued, and what we have heard of it."""
+    """Tracks a prompt that we queued, and what we have heard of it."""
 
     def __init__(self, prompt: Prompt, client_id: str, *, look_at: Clock) -> None:
         self.prompt = prompt
@@ -66,7 +66,7 @@ class TrackedPrompt:
 
     @property
     def settled(self) -> bool:
-        """It has ended, well or badly."""
+        """Return whether it has ended, well or badly."""
         return self.entry is not None or self.failure is not None
 
     def publish_events(self, events: Iterable[EngineEvent]) -> None:
@@ -75,13 +75,13 @@ class TrackedPrompt:
             self.event_queue.put_nowait(event)
 
     def settle(self, history_entry: HistoryEntry) -> None:
-        """The history was read."""
+        """Note what the history says."""
         if not self.settled:
             self.entry = history_entry
             self.event_queue.put_nowait(None)
 
     def fail(self, failure: ComfypinError) -> None:
-        """There will be no history."""
+        """Note that there will be no history."""
         if not self.settled:
             self.failure = failure
             self.event_queue.put_nowait(None)
@@ -129,7 +129,7 @@ class PromptTracker:
     # -- Tracked prompts ------------------------------------------------------------------------------------------
 
     def track_prompt(self, prompt: Prompt) -> TrackedPrompt:
-        """A tracked prompt for one that is about to be posted; what is heard of unknown prompts is kept meanwhile."""
+        """Track a prompt that is about to be posted; messages about unknown prompts are kept meanwhile."""
         tracked_prompt = TrackedPrompt(prompt, self.client_id, look_at=time.monotonic() + self._timeouts.poll_s)
         tracked_prompt.publish_events(
             tracked_prompt.normalizer.see_waiting(len(self._open_prompts)) if self._open_prompts else ()
@@ -139,7 +139,7 @@ class PromptTracker:
         return tracked_prompt
 
     def confirm_posted(self, tracked_prompt: TrackedPrompt, server_id: str | None) -> None:
-        """The prompt is queued, under this id (old servers choose their own); None: it is not."""
+        """Note that the prompt is queued under this id (old servers choose their own), or None: that it is not."""
         self._posting -= 1
         self._open_prompts.pop(tracked_prompt.prompt_id, None)
         if server_id is not None:
@@ -154,7 +154,7 @@ class PromptTracker:
         self._wake.set()
 
     def fail_all(self, failure: EngineError) -> None:
-        """The engine is gone, and every prompt with it."""
+        """Fail every prompt, because the engine is gone."""
         for tracked_prompt in list(self._open_prompts.values()):
             tracked_prompt.fail(failure)
         self._open_prompts.clear()
@@ -186,7 +186,7 @@ class PromptTracker:
             attempt += 1
 
     def _orphan_prompts(self, client_id: str) -> None:
-        """Events are never replayed, nor sent to another client: these prompts are followed by polls from now on."""
+        """Follow these prompts by polls from now on: events are never replayed, nor sent to another client."""
         for tracked_prompt in self._open_prompts.values():
             if tracked_prompt.client_id == client_id and not tracked_prompt.ending:
                 message = "The engine's progress connection was cut: steps are no longer shown, the outputs will be."
@@ -203,7 +203,7 @@ class PromptTracker:
             self._hasten_orphans()
 
     def _hasten_orphans(self) -> None:
-        """The queue changed: prompts of an earlier connection hear of it in no other way."""
+        """Poll prompts of an earlier connection now: they learn of a queue change in no other way."""
         orphans = [
             tracked_prompt
             for tracked_prompt in self._open_prompts.values()
@@ -261,7 +261,7 @@ class PromptTracker:
                 await self._wake.wait()
 
     async def _handle_unreachable(self, failure: EngineError, due: list[TrackedPrompt]) -> None:
-        """An engine that loads a model is deaf for a while; one that stays deaf has failed its prompts."""
+        """Fail the prompts if the engine stays deaf; one that loads a model is deaf for a while."""
         now = time.monotonic()
         self._deaf_since = self._deaf_since or now
         for tracked_prompt in due:
@@ -291,7 +291,7 @@ class PromptTracker:
                 await self._read_history(tracked_prompt)
 
     async def fetch_queue(self) -> EngineQueue:
-        """The engine's queue, by /api/jobs if it has that: /queue repeats every graph. Raises `EngineError`."""
+        """Return the engine's queue, by /api/jobs if it has that: /queue repeats every graph. Raises `EngineError`."""
         if self._lists_jobs is not False:
             response = await self.transport.get_json("/api/jobs", {"status": "pending,in_progress"})
             jobs = parse_jobs(response.body) if response.status == 200 else None
@@ -327,7 +327,7 @@ class PromptTracker:
             self._settle_prompt(tracked_prompt, history_entry)
 
     async def fetch_history(self, server_id: str) -> HistoryEntry | None:
-        """What the engine remembers of a prompt; None where it has not ended, or is unknown. Raises `EngineError`."""
+        """Return the history of a prompt; None if it is unknown or has not ended. Raises `EngineError`."""
         response = await self.transport.get_json(f"/history/{server_id}")
         history_entry = parse_history(response.body, server_id) if response.status == 200 else None
         if history_entry is None:
@@ -360,7 +360,7 @@ class PromptTracker:
         self._wake.set()
 
     async def _engine_remembers(self) -> bool:
-        """Whether the engine still knows the last prompt that ended: then a lost one was taken out, not forgotten."""
+        """Return whether the engine knows the last prompt that ended: if not, it restarted and forgot ours too."""
         return self._ended is not None and await self.fetch_history(self._ended) is not None
 
     # -- Death ----------------------------------------------------------------------------------------------------

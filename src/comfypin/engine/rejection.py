@@ -15,7 +15,7 @@ _NODE_IN_DETAILS = re.compile(r"Node ID '#(.+?)'")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRefusal:
-    """Why POST /prompt refused, or which branches it dropped: `outputs` are the output nodes that will not run."""
+    """Says why POST /prompt refused, or which branches it dropped: `outputs` are the output nodes that will not run."""
 
     reason: str
     problems: tuple[NodeProblem, ...] = ()
@@ -23,7 +23,7 @@ class PromptRefusal:
 
 
 def parse_refusal(body: JsonValue) -> PromptRefusal | None:
-    """Read the body of a 400, or of a 200 with `node_errors`; None where it is neither."""
+    """Read the body of a 400, or of a 200 with `node_errors`; None if it is neither."""
     if not isinstance(body, dict):
         return None
     nodes = body.get("node_errors")
@@ -41,7 +41,7 @@ def parse_refusal(body: JsonValue) -> PromptRefusal | None:
 
 
 def _missing_class(error: JsonValue) -> Iterator[NodeProblem]:
-    """The node whose class the engine does not have: newer engines name it in `extra_info`, older ones in `details`."""
+    """Yield the node whose class the engine lacks: newer engines name it in `extra_info`, older ones in `details`."""
     if not isinstance(error, dict) or error.get("type") not in ("missing_node_type", "invalid_prompt"):
         return
     extra_info = error.get("extra_info")
@@ -97,7 +97,7 @@ def _node_problems(node_id: NodeId, node: JsonValue) -> Iterator[NodeProblem]:
 
 
 def _problem_message(error: Mapping[str, JsonValue], extra_info: Mapping[str, JsonValue]) -> str:
-    """ComfyUI's sentence, with its details where they say more than the input, the value and the list do."""
+    """Return ComfyUI's sentence, with its details if they say more than the input, the value and the list do."""
     message, details = _optional_text(error.get("message")) or "invalid", _optional_text(error.get("details")) or ""
     is_repeated = (
         details in ("", message, _optional_text(extra_info.get("input_name")))
@@ -111,7 +111,7 @@ def _received_value(extra_info: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _allowed_values(problem: str | None, config: JsonValue) -> tuple[object, ...] | None:
-    """What an input may be, by its `input_config`: `[[names], {}]`, `["COMBO", {"options": names}]`, `["INT", {}]`."""
+    """Return what an input may be, by its `input_config`: `[[names], {}]`, `["COMBO", {"options": names}]`, ..."""
     if not isinstance(config, list) or not config:
         return None
     type_or_names, options = config[0], config[1] if len(config) > 1 and isinstance(config[1], dict) else {}

@@ -16,26 +16,26 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class RemoteHost:
-    """Implements `EngineHost` for an address that somebody else looks after."""
+    """Knows an address that somebody else looks after; implements `EngineHost`."""
 
     def __init__(self, address: EngineAddress) -> None:
         self._address = address
 
     async def address(self) -> EngineAddress:
-        """Always the same."""
+        """Return the same address always."""
         return self._address
 
     async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
-        """Never: from here a dead engine cannot be told from one that cannot be reached."""
+        """Wait for ever: from here a dead engine cannot be told from one that cannot be reached."""
         never: asyncio.Future[EngineCrashed] = asyncio.get_running_loop().create_future()
         return await never
 
     def log_tail(self) -> tuple[str, ...]:
-        """Its log is elsewhere."""
+        """Return nothing, because its log is elsewhere."""
         return ()
 
     async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
-        """There is nothing to add."""
+        """Return the failure, with nothing to add."""
         return failure
 
 
@@ -43,7 +43,7 @@ class RemoteHost:
 async def open_remote(
     url: str, *, headers: Mapping[str, str] | None = None, timeouts: EngineTimeouts | None = None
 ) -> AsyncIterator[HttpEngine]:
-    """The ComfyUI at a URL (a user and password in it, or `headers`, go with every request; neither is ever shown).
+    """Open the ComfyUI at a URL (its user and password, or `headers`, go with every request and are never shown).
 
     Raises `EngineUrlInvalid`; an engine that is not there is noticed by the first request (`EngineUnreachable`).
     """

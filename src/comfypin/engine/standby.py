@@ -23,7 +23,7 @@ from comfypin.errors import EngineError
 
 
 class StandbyHost:
-    """Implements `EngineHost` over child processes: the first is in use, the others stand by, started after it."""
+    """Runs child processes, the first in use and the others standing by; implements `EngineHost`."""
 
     def __init__(self, hosts: Sequence[ChildHost]) -> None:
         self._hosts = list(hosts)
@@ -31,7 +31,7 @@ class StandbyHost:
         self._watchers: dict[EngineAddress, asyncio.Task[None]] = {}
 
     async def address(self) -> EngineAddress:
-        """Return where the engine in use is; if it is dead, the one that stands by is in use from here on.
+        """Return the address of the engine in use; if it is dead, the standby takes its place.
 
         Raises `EngineStartFailed`.
         """
@@ -43,7 +43,7 @@ class StandbyHost:
         return address
 
     async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
-        """Wait for the end of that life, unless it was asked to end."""
+        """Wait until the engine at that address ends, unless we end it."""
         return await self._find_host(address).wait_for_crash(address)
 
     def log_tail(self) -> tuple[str, ...]:
@@ -51,11 +51,11 @@ class StandbyHost:
         return self._hosts[0].log_tail()
 
     async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
-        """Return the crash, if that life is over or ends within a second; else the failure itself."""
+        """Return the crash, if that engine is dead or dies within a second; else the failure itself."""
         return await self._find_host(address).explain_failure(address, failure)
 
     async def stop(self) -> None:
-        """End all of them, those that are starting too."""
+        """End all of them, also those that are starting."""
         tasks = [*self._watchers.values(), *self._starts.values()]
         for task in tasks:
             task.cancel()
@@ -66,7 +66,7 @@ class StandbyHost:
         return next((child_host for child_host in self._hosts if child_host.is_at_address(address)), self._hosts[0])
 
     async def _promote_standby(self) -> None:
-        """Put one that is ready, or will be sooner than a new start, in front."""
+        """Put one in front that is ready, or will be sooner than a new start."""
         starting = [host for host in self._hosts[1:] if host in self._starts and not self._starts[host].done()]
         ready = [host for host in self._hosts[1:] if host.is_ready]
         for child_host in (*ready, *starting):
@@ -107,7 +107,7 @@ async def open_child(
     keep_temp: bool = False,
     standby: bool = False,
 ) -> AsyncIterator[HttpEngine]:
-    """An engine as a child process, ready; it and all it started are gone when the block ends.
+    """Run an engine as a child process, ready; it and all it started are gone when the block ends.
 
     `work` is a folder of this engine alone; its log is `work/engine.log`. With `keep_temp` nothing that prompts leave
     there is removed. With `standby` a second process waits to take its place. Raises `EngineStartFailed`.

@@ -37,7 +37,7 @@ _IGNORED_WITH_VALUES = ("fast", "whitelist-custom-nodes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArguments:
-    """What the command line asked for."""
+    """Holds what the command line asked for."""
 
     listen: str
     port: int

@@ -11,7 +11,7 @@ _FLOAT_BYTES = 4
 
 
 def reserve_memory(*shape: int) -> None:
-    """Raise `RuntimeError`, worded as torch words it, where an array of this shape cannot fit into memory.
+    """Raise `RuntimeError`, in torch's words, if an array of this shape cannot fit into memory.
 
     Linux grants more than it has and kills the process that uses it, so waiting for a MemoryError is not enough.
     """
@@ -26,17 +26,17 @@ def reserve_memory(*shape: int) -> None:
 
 
 def filled_array(shape: tuple[int, ...], value: float) -> PixelArray:
-    """An array of one value."""
+    """Return an array filled with one value."""
     reserve_memory(*shape)
     return np.full(shape, value, np.float32)
 
 
 def to_bytes(pixels: PixelArray) -> npt.NDArray[np.uint8]:
-    """0..1 to 0..255, cut off (not rounded), as ComfyUI saves."""
+    """Convert 0..1 to 0..255, cut off (not rounded), as ComfyUI saves."""
     levels: npt.NDArray[np.uint8] = np.clip(np.float32(255.0) * pixels, 0, 255).astype(np.uint8)
     return levels
 
 
 def from_bytes(values: npt.NDArray[np.uint8]) -> PixelArray:
-    """0..255 to 0..1."""
+    """Convert 0..255 to 0..1."""
     return values.astype(np.float32) / np.float32(255.0)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedResult:
-    """What a node produced: one list of values for each output slot, and what it showed (None: nothing)."""
+    """Keeps a node's results: one list of values for each output slot, and what it showed (None: nothing)."""
 
     slots: tuple[list[NodeValue], ...]
     shown: Mapping[str, JsonValue] | None = None
@@ -26,7 +26,7 @@ class CachedResult:
 
 
 class ResultCache:
-    """Results by signature. As in ComfyUI, only those that the latest prompt could use are kept."""
+    """Keeps results by signature. As in ComfyUI, only those that the latest prompt could use stay."""
 
     def __init__(self) -> None:
         self._kept: dict[str, CachedResult] = {}
@@ -36,7 +36,7 @@ class ResultCache:
         self._kept = {signature: self._kept[signature] for signature in signatures if signature in self._kept}
 
     def find_result(self, signature: str) -> CachedResult | None:
-        """The result, where there is one."""
+        """Return the result, or None."""
         return self._kept.get(signature)
 
     def store_result(self, signature: str, result: CachedResult) -> None:
@@ -51,7 +51,7 @@ class ResultCache:
 def compute_fingerprints(
     graph: Mapping[str, Any], classes: Mapping[str, NodeClass], folders: EngineFolders
 ) -> dict[str, str]:
-    """What tells that a node must run again though its inputs are the same, for nodes that have such a thing.
+    """Return the fingerprints of nodes that may have to run again although their inputs are the same.
 
     A node whose fingerprint fails gets one that nothing else has.
     """
@@ -69,7 +69,7 @@ def compute_fingerprints(
 
 
 def compute_signatures(graph: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[str, str]:
-    """For each node a digest of its class, its fingerprint, its inputs, and the digests of the nodes above it.
+    """Return for each node a digest of its class, its fingerprint, its inputs, and the digests of the nodes above it.
 
     A node that no signature can be told for (its links lead nowhere or in a circle) gets one that nothing else has.
     """

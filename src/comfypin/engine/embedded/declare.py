@@ -29,7 +29,7 @@ MATCHING = "COMFY_MATCHTYPE_V3"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputGrowth:
-    """How a group of inputs grows: `input` again and again, named by the prefix and a number from 0."""
+    """Says how a group of inputs grows: `input` again and again, named by the prefix and a number from 0."""
 
     input: "NodeInput"
     prefix: str
@@ -43,7 +43,7 @@ class InputGrowth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInput:
-    """One input of a class: a type with its options, or a choice of values (fixed, or read from the folders).
+    """Declares one input of a class: a type with its options, or a choice of values (fixed, or read from the folders).
 
     `variants` are the further inputs that each value of a dynamic choice brings; `growth` makes it a growing group.
     """
@@ -58,11 +58,11 @@ class NodeInput:
 
     @property
     def is_lazy(self) -> bool:
-        """Whether the node that this is linked to runs only if it is asked for."""
+        """Return whether the linked node runs only if this node asks for its value."""
         return bool((self.options or {}).get("lazy"))
 
     def allowed_values(self, folders: EngineFolders) -> list[str] | None:
-        """The values to choose from, or None where any value of the type will do."""
+        """Return the values to choose from, or None if any value of the type will do."""
         if self.choices is None:
             return None
         return list(self.choices) if isinstance(self.choices, tuple) else self.choices(folders)
@@ -70,7 +70,7 @@ class NodeInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """What a running node may use besides its inputs.
+    """Gives a running node what it may use besides its inputs.
 
     `check_interrupted` raises `ExecutionInterrupted` if the prompt was interrupted: long loops call it. `graph` and
     `extra_pnginfo` go into the metadata of pictures.
@@ -87,7 +87,7 @@ class NodeContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownResult:
-    """What a node wants shown to the user (its part of the history), beside the values it passes on."""
+    """Holds what a node shows to the user (its part of the history), and the values it passes on."""
 
     ui: Mapping[str, Sequence[JsonValue]]
     values: tuple[NodeValue, ...] = ()
@@ -98,7 +98,7 @@ NodeResult: TypeAlias = "tuple[NodeValue, ...] | ShownResult"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeClass:
-    """A class of nodes. `modern` classes are those that ComfyUI declares by its newer schema (more catalogue keys).
+    """Declares a class of nodes. `modern` classes use ComfyUI's newer schema (more catalogue keys).
 
     `fingerprint` gives a value that changes when the node must run again though its inputs are the same. `complaints`
     give the reason why a value of the named input is refused, or None. `missing_inputs` names the lazy inputs that
@@ -133,17 +133,17 @@ class NodeClass:
 
 
 def dynamic_choice_input(name: str, variants: "Mapping[str, tuple[NodeInput, ...]]", **options: JsonValue) -> NodeInput:
-    """Return a choice whose values bring further inputs."""
+    """Declare a choice whose values bring further inputs."""
     return NodeInput(name=name, type=DYNAMIC_CHOICE, options=options, variants=variants)
 
 
 def growing_input(name: str, node_input: NodeInput, prefix: str, *, most: int) -> NodeInput:
-    """Return a group of one or more inputs of a kind."""
+    """Declare a group of one or more inputs of the same kind."""
     return NodeInput(name=name, type=GROWING_GROUP, growth=InputGrowth(input=node_input, prefix=prefix, most=most))
 
 
 def matching_input(name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> NodeInput:
-    """Return an input whose type is that of all others with the same template; only the page looks at it."""
+    """Declare an input whose type is that of all others with the same template; only the page checks it."""
     lazy_option: dict[str, JsonValue] = {"lazy": True} if lazy else {}
     return NodeInput(
         name=name,
@@ -153,19 +153,19 @@ def matching_input(name: str, template: str, allowed: str = "*", *, lazy: bool =
 
 
 def image_input(name: str = "image", **options: JsonValue) -> NodeInput:
-    """An input that takes pictures."""
+    """Declare an input that takes pictures."""
     return NodeInput(name=name, type="IMAGE", options=options or None)
 
 
 def mask_input(name: str = "mask", *, optional: bool = False) -> NodeInput:
-    """An input that takes masks."""
+    """Declare an input that takes masks."""
     return NodeInput(name=name, type="MASK", optional=optional)
 
 
 def integer_input(
     name: str, default: int, minimum: int, maximum: int, step: int | None = 1, **options: JsonValue
 ) -> NodeInput:
-    """A whole number within bounds."""
+    """Declare a whole number within bounds."""
     step_option = {} if step is None else {"step": step}
     return NodeInput(
         name=name, type="INT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
@@ -175,7 +175,7 @@ def integer_input(
 def float_input(
     name: str, default: float, minimum: float, maximum: float, step: float | None = 0.01, **options: JsonValue
 ) -> NodeInput:
-    """A number within bounds."""
+    """Declare a number within bounds."""
     step_option = {} if step is None else {"step": step}
     return NodeInput(
         name=name, type="FLOAT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
@@ -183,10 +183,10 @@ def float_input(
 
 
 def boolean_input(name: str, *, default: bool) -> NodeInput:
-    """A yes or no."""
+    """Declare a yes or no."""
     return NodeInput(name=name, type="BOOLEAN", options={"default": default})
 
 
 def choice_input(name: str, *values: str, **options: JsonValue) -> NodeInput:
-    """One of a few values."""
+    """Declare a choice among a few values."""
     return NodeInput(name=name, choices=values, options=options or None)

@@ -13,7 +13,7 @@ from comfypin.engine.embedded.declare import NodeInput, NodeValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedInput:
-    """An input that a prompt's node really has, and where its value goes in the call of the node's function."""
+    """Pairs an input that this prompt's node really has with the argument path that its value goes to."""
 
     input: NodeInput
     path: tuple[str, ...]
@@ -21,7 +21,7 @@ class ResolvedInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedInputs:
-    """Every input that a node has for the values that a prompt gives; `empty_groups` are groups without a member."""
+    """Holds every input that a node has for a prompt's values; `empty_groups` are groups without a member."""
 
     members: tuple[ResolvedInput, ...]
     empty_groups: tuple[tuple[str, ...], ...] = ()

@@ -53,14 +53,14 @@ class EmbeddedEngine:
 
     @cached_property
     def node_classes(self) -> Mapping[str, NodeClass]:
-        """The node classes; NumPy is imported for them, so not before they are asked for."""
+        """Return the node classes. Loaded on first use, because they import NumPy."""
         from comfypin.engine.embedded.nodes.registry import node_classes_of
 
         return node_classes_of(self.release.version)
 
     @cached_property
     def executor(self) -> Executor:
-        """What runs prompts."""
+        """Return the executor that runs prompts."""
         return Executor(
             classes=self.node_classes,
             folders=self.folders,
@@ -71,27 +71,27 @@ class EmbeddedEngine:
 
     @cached_property
     def validator(self) -> Validator:
-        """What checks prompts."""
+        """Return the validator that checks prompts."""
         return Validator(self.node_classes, self.folders, self.release)
 
     def warm_up(self) -> None:
-        """Import what prompts need, beside whatever else is done: the first prompt need not wait for it."""
+        """Import what prompts need in the background, so that the first prompt does not wait for it."""
         self.queue.request_chores({"warm"})
 
     def next_number(self) -> int:
-        """How many prompts were submitted before this one."""
+        """Return how many prompts were submitted before this one."""
         number = self._accepted
         self._accepted += 1
         return number
 
     def interrupt_prompt(self, prompt_id: str | None) -> None:
-        """Stop the running prompt; where an id is given, only if that one runs."""
+        """Stop the running prompt; if an id is given, only if that prompt runs."""
         running = self.queue.running_prompt()
         if running is not None and prompt_id in (None, running.prompt_id):
             self.executor.interrupt()
 
     def cancel_prompt(self, prompt_id: str) -> bool:
-        """Stop a prompt if it runs, or take it out of the line; False if it does neither. Never stops another one."""
+        """Stop a prompt if it runs, or take it out of the queue; return False if it does neither."""
         with self.queue.hold_prompts():
             if self.queue.delete_waiting(prompt_id):
                 return True

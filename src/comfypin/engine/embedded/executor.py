@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class ExecutionInterrupted(Exception):
-    """The prompt was interrupted."""
+    """Raised when the prompt was interrupted."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Executor:
     _interrupted: threading.Event = field(default_factory=threading.Event)
 
     def run_prompt(self, prompt: QueuedPrompt) -> EndedPrompt:
-        """Run a prompt to its end, whatever that is."""
+        """Run a prompt until it succeeds or fails."""
         self._interrupted.clear()
         try:
             return _PromptRun(self, prompt).run_nodes()
@@ -51,7 +51,7 @@ class Executor:
         self._interrupted.set()
 
     def check_interrupted(self) -> None:
-        """Raise `ExecutionInterrupted` where that was asked for."""
+        """Raise `ExecutionInterrupted` if somebody interrupted the prompt."""
         if self._interrupted.is_set():
             self._interrupted.clear()
             raise ExecutionInterrupted
@@ -62,7 +62,7 @@ class Executor:
 
     @property
     def cache(self) -> ResultCache:
-        """What earlier prompts left."""
+        """Return what earlier prompts left."""
         return self._cache
 
 
@@ -108,7 +108,7 @@ class _PromptRun:
         return self._end_run("success")
 
     def _run_node(self, node_id: str) -> bool:
-        """Run a node, or take its kept result; False where the prompt ends here."""
+        """Run a node, or reuse its kept result; return False if the prompt ends here."""
         cached = self._cached_result(node_id)
         if cached is not None:
             self._show_result(node_id, cached)
@@ -206,9 +206,9 @@ class _PromptRun:
         return CachedResult(slots=slots, shown=merged, meta=node_meta(node_id))
 
     def _check_arguments(self, node_class: NodeClass, node_id: str, resolved: ResolvedInputs) -> None:
-        """Raise `TypeError`, in the words of ComfyUI, for arguments that its function would not take.
+        """Raise `TypeError`, in ComfyUI's words, if the node's function would not take the arguments.
 
-        It hands over every link, known or not; and an input that depends on a choice is never missed before.
+        ComfyUI passes every link, known or not, and no earlier check misses an input that depends on a choice.
         """
         given_inputs = self._graph[node_id]["inputs"]
         known = {each.input.name for each in resolved.members}
@@ -282,7 +282,7 @@ class _PromptRun:
 
 
 def _split_calls(inputs: Mapping[str, list[NodeValue]]) -> list[dict[str, NodeValue]]:
-    """One set of values for each call: lists side by side, shorter ones repeating their last value."""
+    """Return one set of values for each call: lists side by side, shorter ones repeating their last value."""
     count = max((len(values) for values in inputs.values()), default=1)
     return [{name: values[min(index, len(values) - 1)] for name, values in inputs.items()} for index in range(count)]
 

@@ -24,7 +24,7 @@ _ACTIVE_TYPES = {"text/html", "text/html-sandboxed", "application/xhtml+xml", "t
 
 
 class _RequestRefused(Exception):
-    """The client asks for what it may not have."""
+    """Raised when the client may not have what it asks for."""
 
 
 class FilesApi:
@@ -34,7 +34,7 @@ class FilesApi:
         self._folders = folders
 
     async def view_file(self, request: web.Request) -> web.StreamResponse:
-        """A file, or a picture's preview or one of its channels."""
+        """Answer a file, a picture's preview, or one of its channels."""
         query = request.query
         if "filename" not in query:
             return web.Response(status=404)
@@ -120,7 +120,7 @@ def _path_inside(folder: Path, subfolder: str, name: str) -> Path:
 
 
 def _store_bytes(wanted_path: Path, data: bytes, overwrite: bool) -> Path:  # noqa: FBT001
-    """Write the bytes under the name, or the name with a number where other bytes have it."""
+    """Write the bytes under the name, or under a numbered name if other bytes have it."""
     path, number = wanted_path, 0
     while not overwrite and path.exists():
         if path.is_file() and Digest.of_file(path) == Digest.of(data):

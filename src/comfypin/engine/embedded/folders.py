@@ -13,7 +13,7 @@ _ANNOTATION = re.compile(r"(?P<name>.*) \[(?P<folder>input|output|temp)\]", re.D
 
 
 class OutsideFolder(Exception):
-    """A node tried to save outside its folder. ComfyUI's words are kept, because clients know them."""
+    """Raised when a node tries to save outside its folder. Keeps ComfyUI's words, because clients know them."""
 
     def __init__(self, *, wanted: Path, folder: Path) -> None:
         super().__init__(
@@ -25,7 +25,7 @@ class OutsideFolder(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFolders:
-    """Where input files are read, and where outputs and previews are written."""
+    """Names the folders for input files, outputs and previews."""
 
     input: Path
     output: Path
@@ -37,11 +37,11 @@ class EngineFolders:
             folder.mkdir(parents=True, exist_ok=True)
 
     def folder_of_type(self, name: str) -> Path | None:
-        """The folder of the type `input`, `output` or `temp`; None for any other word."""
+        """Return the folder of the type `input`, `output` or `temp`; None for any other word."""
         return {"input": self.input, "output": self.output, "temp": self.temp}.get(name)
 
     def find_input(self, annotated: str) -> Path | None:
-        """The file that a load node names (`a/b.png`, `b.png [temp]`), or None where there is none inside."""
+        """Return the file that a load node names (`a/b.png`, `b.png [temp]`), or None if there is none inside."""
         name, folder = split_annotation(annotated)
         try:
             path = contained_path(self.folder_of_type(folder or "input") or self.input, os.path.normpath(name))
@@ -50,26 +50,26 @@ class EngineFolders:
             return None
 
     def list_files(self) -> list[str]:
-        """The names of the files directly in the input folder."""
+        """Return the names of the files directly in the input folder."""
         try:
             return sorted(entry.name for entry in os.scandir(self.input) if entry.is_file())
         except FileNotFoundError:
             return []
 
     def list_pictures(self) -> list[str]:
-        """Those of them whose names are a picture's."""
+        """Return the names among them that are a picture's."""
         return [name for name in self.list_files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:
-    """`b.png [temp]` as `b.png` and `temp`; None where no folder is named."""
+    """Split `b.png [temp]` into `b.png` and `temp`; the folder is None if none is named."""
     annotation = _ANNOTATION.fullmatch(name)
     return (annotation["name"], annotation["folder"]) if annotation else (name, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveLocation:
-    """Where a node saves its next files: `folder/stem_00001_`, reported as `subfolder`."""
+    """Says where a node saves its next files: `folder/stem_00001_`, reported as `subfolder`."""
 
     folder: Path
     subfolder: str
@@ -78,9 +78,9 @@ class SaveLocation:
 
 
 def find_save_location(folder: Path, prefix: str, *, width: int, height: int) -> SaveLocation:
-    """The next free number for `prefix` in a folder; %width%, %year% and the like are filled in.
+    """Find the next free number for `prefix` in a folder, after filling in %width%, %year% and the like.
 
-    Raises `OutsideFolder` where the prefix leads out of the folder.
+    Raises `OutsideFolder` if the prefix leads out of the folder.
     """
     filled = os.path.normpath(_fill_placeholders(prefix, width=width, height=height))
     subfolder, stem = os.path.split(filled)

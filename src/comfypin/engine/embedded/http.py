@@ -16,14 +16,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def read_json(request: web.Request) -> Any:
-    """The body; broken JSON is answered with 500, as ComfyUI does."""
+    """Return the parsed body; answer broken JSON with 500, as ComfyUI does."""
     body = await request.read()
     with answer_trouble():
         return json.loads(body)
 
 
 def get_field(body: Any, name: str) -> Any:
-    """A field of a body, or None; a list without it is as good as an object without it, as in ComfyUI."""
+    """Return a field of a body, or None. A list without it counts as an object without it, as in ComfyUI."""
     return body[name] if name in body else None  # noqa: SIM401, a list has no get
 
 

@@ -34,7 +34,7 @@ class WebsocketHub:
         self._loop = asyncio.get_running_loop()
 
     def send_event(self, event: str, data: "JsonValue | RawJson", client_id: str | None = None) -> None:
-        """Send an event to a client, or to all where it is None."""
+        """Send an event to one client, or to all if `client_id` is None."""
         if self._loop is None or (client_id is not None and client_id not in self._listeners):
             return
         body = data.text if isinstance(data, RawJson) else json.dumps(data)
@@ -47,7 +47,7 @@ class WebsocketHub:
         self.send_event("status", {"status": {"exec_info": {"queue_remaining": self._count_unfinished()}}})
 
     async def serve_websocket(self, request: web.Request) -> web.StreamResponse:
-        """One websocket, from its first message to its end."""
+        """Serve one websocket, from its first message to its end."""
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         client_id = request.query.get("clientId") or uuid4().hex

@@ -25,7 +25,7 @@ Job = dict[str, Any]
 
 
 class JobRequestInvalid(Exception):
-    """A query or a body that the route answers with 400, in these words."""
+    """Raised for a query or a body that the route answers with 400, in these words."""
 
 
 def is_job_id(value: object) -> bool:
@@ -37,7 +37,7 @@ def is_job_id(value: object) -> bool:
 
 
 class JobsApi:
-    """The routes about jobs, which is what ComfyUI calls prompts here."""
+    """Serves the routes about jobs, which is what ComfyUI calls prompts here."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
@@ -108,7 +108,7 @@ class JobsApi:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _JobQuery:
-    """What a query asks for."""
+    """Holds what a query asks for."""
 
     statuses: frozenset[str]
     workflow_id: str | None
@@ -143,7 +143,7 @@ class _JobQuery:
         )
 
     def select_jobs(self, jobs: Iterable[Job]) -> list[Job]:
-        """Return the jobs that are asked for, in order."""
+        """Return the jobs that match, in order."""
         selected = [job for job in jobs if job["status"] in self.statuses]
         if self.workflow_id:
             selected = [job for job in selected if job.get("workflow_id") == self.workflow_id]

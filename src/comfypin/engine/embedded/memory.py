@@ -6,7 +6,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory_bytes() -> int:
-    """Memory that this process may still take: what the machine has available, within its container's limit."""
+    """Return the memory that this process may still take: what is available, within its container's limit."""
     available = 1 << 62
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():

@@ -14,13 +14,13 @@ _LARGE_GRAPH_INTERVAL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RawJson:
-    """Data that is JSON text already."""
+    """Marks data that is JSON text already."""
 
     text: str
 
 
 class ProgressState:
-    """The state of every node of a run that began, told whole at each change, as ComfyUI does.
+    """Tracks the state of every node of a run, and sends all of it at each change, as ComfyUI does.
 
     The message grows with the graph, so beyond a few hundred nodes it is sent ten times a second at most, and at the
     end of the run: sent at every change it would be gigabytes for a graph of ten thousand nodes.
@@ -35,7 +35,7 @@ class ProgressState:
         self._owed = False
 
     def update_node(self, node_id: str, state: Literal["running", "finished"], value: float, maximum: float) -> None:
-        """A node began, went on or ended."""
+        """Note that a node began, went on or ended."""
         self._nodes[node_id] = (
             json.dumps(node_id)
             + ": "
@@ -72,10 +72,10 @@ class ProgressState:
 
 
 def node_meta(node_id: str) -> Mapping[str, JsonValue]:
-    """A node's entry in the history's meta."""
+    """Return a node's entry in the history's meta."""
     return {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
 
 
 def timestamp_ms() -> int:
-    """Now, as messages write it."""
+    """Return the time as messages write it."""
     return int(time.time() * 1000)

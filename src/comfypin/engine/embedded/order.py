@@ -9,20 +9,20 @@ _FARTHEST = 3
 
 
 def input_links(graph: Mapping[str, Any], node_id: str) -> list[tuple[str, int]]:
-    """Every (node, slot) that a node's inputs are linked to, in the order of its inputs."""
+    """Return every (node, slot) that a node's inputs are linked to, in the order of its inputs."""
     inputs = graph[node_id].get("inputs", {})
     return [(value[0], value[1]) for value in inputs.values() if is_link(value)] if isinstance(inputs, dict) else []
 
 
 def is_link(value: object) -> bool:
-    """Whether an input's value is `[node id, slot]`."""
+    """Return whether an input's value is `[node id, slot]`."""
     return (
         isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
     )
 
 
 class ExecutionOrder:
-    """The nodes that the outputs need and that are not cached, ready ones first come first served.
+    """Orders the nodes that the outputs need and that are not cached: ready ones first come, first served.
 
     Among ready nodes an output node goes first, then one that feeds an output node, then one two steps away: that is
     how ComfyUI shows results early.
@@ -51,18 +51,18 @@ class ExecutionOrder:
         self._offer_ready(added)
 
     def take_next(self) -> str | None:
-        """The next node, or None when all are done."""
+        """Return the next node, or None when all are done."""
         return heapq.heappop(self._ready)[2] if self._ready else None
 
     def mark_done(self, node_id: str) -> None:
-        """A node has run: those that waited for it alone become ready."""
+        """Note that a node has run: nodes that waited only for it become ready."""
         for dependent in self._dependents[node_id]:
             self._missing[dependent] -= 1
             if not self._missing[dependent]:
                 self._offer_node(dependent)
 
     def require_sources(self, node_id: str, sources: Iterable[str]) -> None:
-        """Have a node that was taken wait for sources that its lazy inputs are linked to, and be offered again."""
+        """Let a node that was taken wait for the sources of its lazy inputs, and offer it again."""
         added: list[str] = []
         unfinished = {source for source in sources if not self._is_cached(source)}
         for source_id in unfinished:

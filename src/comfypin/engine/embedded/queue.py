@@ -15,7 +15,7 @@ MAX_HISTORY = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedPrompt:
-    """One accepted submission: its place in line, its graph, and the output nodes that are to run."""
+    """Holds one accepted submission: its place in line, its graph, and the output nodes to run."""
 
     number: float
     prompt_id: str
@@ -25,18 +25,18 @@ class QueuedPrompt:
 
     @property
     def client_id(self) -> str | None:
-        """Whose websocket hears about it; None sends to all."""
+        """Return the client whose websocket gets the events; None sends to all."""
         client = self.extra_data.get("client_id")
         return client if isinstance(client, str) else None
 
     def to_json(self) -> list[JsonValue]:
-        """The five fields that /queue and /history show."""
+        """Return the five fields that /queue and /history show."""
         return [self.number, self.prompt_id, self.graph, self.extra_data, list(self.outputs)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedPrompt:
-    """How a prompt ended and what it left."""
+    """Says how a prompt ended and what it left."""
 
     status: Literal["success", "error"]
     messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]
@@ -44,7 +44,7 @@ class EndedPrompt:
     meta: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def to_history(self, prompt: QueuedPrompt) -> dict[str, JsonValue]:
-        """The prompt's entry in /history."""
+        """Return the prompt's entry in /history."""
         return {
             "prompt": prompt.to_json(),
             "outputs": self.outputs,
@@ -58,7 +58,7 @@ class EndedPrompt:
 
 
 class PromptQueue:
-    """A line of prompts for one worker thread; every method may be called from any thread."""
+    """Queues prompts for one worker thread; every method may be called from any thread."""
 
     def __init__(self, *, max_history: int = MAX_HISTORY) -> None:
         self._on_change: Callable[[], None] = _ignore_change
@@ -71,7 +71,7 @@ class PromptQueue:
         self._chores: set[str] = set()
 
     def set_listener(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called, without the lock, whenever the number of unfinished prompts may be another."""
+        """Call `callback`, without the lock, whenever the number of unfinished prompts may have changed."""
         self._on_change = callback
 
     def add_prompt(self, prompt: QueuedPrompt) -> None:
@@ -83,7 +83,7 @@ class PromptQueue:
         self._on_change()
 
     def take_next(self) -> "QueuedPrompt | frozenset[str]":
-        """Wait for the next prompt, or for chores (`free`) while there is none."""
+        """Wait for the next prompt, or for chores (such as `free`) if no prompt waits."""
         with self._condition:
             while not self._waiting and not self._chores:
                 self._condition.wait()
@@ -112,22 +112,22 @@ class PromptQueue:
 
     @contextmanager
     def hold_prompts(self) -> Iterator[None]:
-        """Keep every prompt where it is: none begins or ends within the block."""
+        """Hold every prompt in its state: none begins or ends within the block."""
         with self._condition:
             yield
 
     def running_prompt(self) -> QueuedPrompt | None:
-        """The prompt that runs now."""
+        """Return the prompt that runs now."""
         with self._condition:
             return self._running
 
     def waiting_prompts(self) -> list[QueuedPrompt]:
-        """Those that wait, in no promised order, as ComfyUI shows them."""
+        """Return those that wait, in no promised order, as ComfyUI shows them."""
         with self._condition:
             return [prompt for _, _, prompt in self._waiting]
 
     def count_unfinished(self) -> int:
-        """How many have not ended."""
+        """Return how many have not ended."""
         with self._condition:
             return len(self._waiting) + (self._running is not None)
 
@@ -138,7 +138,7 @@ class PromptQueue:
         self._on_change()
 
     def delete_waiting(self, prompt_id: str) -> bool:
-        """Forget one that waits; False where it does not."""
+        """Forget a prompt that waits; return False if it does not wait."""
         with self._condition:
             remaining = [entry for entry in self._waiting if entry[2].prompt_id != prompt_id]
             was_waiting = len(remaining) != len(self._waiting)
@@ -149,7 +149,7 @@ class PromptQueue:
         return was_waiting
 
     def list_history(self, *, max_items: int | None = None, offset: int = -1) -> dict[str, JsonValue]:
-        """Ended prompts, oldest first: `max_items` of them from `offset` on (the newest where that is negative)."""
+        """Return ended prompts, oldest first: `max_items` from `offset` on (the newest if that is negative)."""
         with self._condition:
             if max_items is None:
                 return dict(self._history)
@@ -158,7 +158,7 @@ class PromptQueue:
             return {prompt_id: self._history[prompt_id] for prompt_id in prompt_ids[start : start + max_items]}
 
     def find_history(self, prompt_id: str) -> dict[str, JsonValue]:
-        """`{id: entry}`, or `{}` for an id that is unknown or has not ended."""
+        """Return `{id: entry}`, or `{}` for an id that is unknown or has not ended."""
         with self._condition:
             entry = self._history.get(prompt_id)
             return {} if entry is None else {prompt_id: entry}
@@ -169,10 +169,10 @@ class PromptQueue:
             self._history.clear()
 
     def delete_history(self, prompt_id: str) -> None:
-        """Forget one that ended, where there is one."""
+        """Forget a prompt that ended, if it is known."""
         with self._condition:
             self._history.pop(prompt_id, None)
 
 
 def _ignore_change() -> None:
-    """Hears nothing."""
+    """Do nothing."""

@@ -9,7 +9,7 @@ from comfypin.digest import JsonValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComfyRelease:
-    """One release of ComfyUI as its clients see it; each field is one difference that they can notice.
+    """Describes one release of ComfyUI as its clients see it; each field is one difference that they can notice.
 
     `lists_node_schemas`: the catalogue has the keys of the newer node schema (aliases, match types, price badges).
     `checks_schema_choices`: a choice of a class that uses the schema is checked before the prompt is queued.

@@ -14,7 +14,7 @@ from comfypin.engine.embedded.order import is_link
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReplacement:
-    """A class that another one stands in for. `inputs` None: the new node gets no inputs at all."""
+    """Replaces one class by another. `inputs` None: the new node gets no inputs at all."""
 
     new: str
     old: str
@@ -87,7 +87,7 @@ REPLACEMENTS: Mapping[str, NodeReplacement] = MappingProxyType(
 
 
 def replace_nodes(graph: dict[str, Any], known_classes: Container[str]) -> None:
-    """Rename, in place, every node whose class is unknown and has a known one that stands in for it."""
+    """Rename, in place, every node whose class is unknown if a known class replaces it."""
     links: dict[str, list[tuple[str, str, int]]] = {}
     replaced: list[str] = []
     for node_id, node in graph.items():

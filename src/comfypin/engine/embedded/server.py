@@ -52,7 +52,7 @@ async def _serve(arguments: EngineArguments) -> None:
 
 
 def make_app(engine: EmbeddedEngine) -> web.Application:
-    """The routes, each of them under /api too."""
+    """Return the application, with each route under /api too."""
     app = web.Application(client_max_size=engine.arguments.max_upload_bytes, middlewares=[refuse_cross_origin])
     engine_api = EngineApi(engine)
     files = FilesApi(engine.folders)
@@ -109,7 +109,7 @@ def _make_routes(engine_api: "EngineApi", files: FilesApi) -> tuple[dict[str, Ha
 
 
 class EngineApi:
-    """The routes that deal in JSON."""
+    """Serves the routes that deal in JSON."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
@@ -151,11 +151,11 @@ class EngineApi:
         return web.json_response(response)
 
     async def prompt_info(self, _: web.Request) -> web.Response:
-        """How many prompts have not ended."""
+        """Answer how many prompts have not ended."""
         return web.json_response({"exec_info": {"queue_remaining": self._engine.queue.count_unfinished()}})
 
     async def queue_info(self, _: web.Request) -> web.Response:
-        """What runs and what waits."""
+        """Answer what runs and what waits."""
         running = self._engine.queue.running_prompt()
         return web.json_response(
             {
@@ -175,7 +175,7 @@ class EngineApi:
         return web.Response()
 
     async def list_history(self, request: web.Request) -> web.Response:
-        """What ended, oldest first."""
+        """Answer what ended, oldest first."""
         with answer_trouble():
             limit_text = request.query.get("max_items")
             max_items = None if limit_text is None else int(limit_text)
@@ -183,7 +183,7 @@ class EngineApi:
         return web.json_response(self._engine.queue.list_history(max_items=max_items, offset=offset))
 
     async def get_history(self, request: web.Request) -> web.Response:
-        """One prompt that ended, or `{}`."""
+        """Answer one prompt that ended, or `{}`."""
         return web.json_response(self._engine.queue.find_history(request.match_info["prompt_id"]))
 
     async def change_history(self, request: web.Request) -> web.Response:
@@ -197,7 +197,7 @@ class EngineApi:
         return web.Response()
 
     async def object_info(self, _: web.Request) -> web.Response:
-        """The catalogue of node classes."""
+        """Answer the catalogue of node classes."""
         folders = self._engine.folders
         release = self._engine.release
         entries = {
@@ -207,7 +207,7 @@ class EngineApi:
         return web.json_response(entries)
 
     async def object_info_of(self, request: web.Request) -> web.Response:
-        """One class, or `{}`."""
+        """Answer one class, or `{}`."""
         name = request.match_info["name"]
         node_class = self._engine.node_classes.get(name)
         if node_class is None:
@@ -215,11 +215,11 @@ class EngineApi:
         return web.json_response({name: catalogue_entry(node_class, self._engine.folders, self._engine.release)})
 
     async def node_replacements(self, _: web.Request) -> web.Response:
-        """The classes that are renamed in prompts."""
+        """Answer the classes that are renamed in prompts."""
         return web.json_response({old: [replacement.to_json()] for old, replacement in REPLACEMENTS.items()})
 
     async def system_stats(self, _: web.Request) -> web.Response:
-        """What this runs on."""
+        """Answer what this runs on."""
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         free = min(total, memory_bytes())
         system = {
@@ -242,25 +242,25 @@ class EngineApi:
         return web.json_response({"system": system, "devices": [device]})
 
     async def list_features(self, _: web.Request) -> web.Response:
-        """What this server can do."""
+        """Answer what this server can do."""
         return web.json_response(self._engine.flags)
 
     async def list_models(self, _: web.Request) -> web.Response:
-        """The kinds of models there are."""
+        """Answer the kinds of models."""
         return web.json_response(_MODEL_FOLDERS.split())
 
     async def list_models_in(self, request: web.Request) -> web.Response:
-        """The models of a kind: none."""
+        """Answer no models, for every kind."""
         if request.match_info["folder"] not in _MODEL_FOLDERS.split():
             return web.Response(status=404)
         return web.json_response([])
 
     async def empty_list(self, _: web.Request) -> web.Response:
-        """An empty list: there are no extensions and no embeddings."""
+        """Answer an empty list: there are no extensions and no embeddings."""
         return web.json_response([])
 
     async def not_found(self, _: web.Request) -> web.Response:
-        """No such page; there is no web page here at all."""
+        """Answer 404: there is no web page here at all."""
         return web.Response(status=404)
 
     async def interrupt_prompt(self, request: web.Request) -> web.Response:

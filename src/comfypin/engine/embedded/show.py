@@ -7,7 +7,7 @@ from comfypin.engine.embedded.declare import NodeValue
 
 
 def show_value(value: NodeValue) -> JsonValue:
-    """A value that JSON can hold."""
+    """Convert a value to one that JSON can hold."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value) if isinstance(value, list) else _show_array(value)

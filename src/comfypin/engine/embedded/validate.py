@@ -22,7 +22,7 @@ _CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether a graph runs: `error` is None where at least one output does, listed in `outputs`."""
+    """Says whether a graph runs: `error` is None if at least one output does; `outputs` lists these."""
 
     error: Mapping[str, JsonValue] | None
     outputs: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Validator:
     release: ComfyRelease = DEFAULT_RELEASE
 
     def check_graph(self, graph: JsonDict, wanted_outputs: frozenset[str] | None = None) -> Verdict:
-        """The verdict on a graph; with `wanted`, of these output nodes alone.
+        """Check a graph; with `wanted_outputs`, only these output nodes.
 
         Raises what Python raises for a graph of the wrong shape (a list, a node that is a number): ComfyUI answers 500.
         """
@@ -85,7 +85,7 @@ class Validator:
         return Verdict(error=refused.error, node_errors=node_errors)
 
     def _check_tree(self, graph: JsonDict, root: str, checked: dict[str, _CheckResult]) -> _CheckResult:
-        """Run the checks of a node and of all above it, on a stack of our own: graphs are deeper than Python's."""
+        """Check a node and all above it, on an explicit stack: graphs are deeper than Python's own."""
         if root in checked:
             return checked[root]
         stack = [_CheckFrame(root, self._check_node(graph, root), None)]
@@ -119,7 +119,7 @@ class Validator:
         return checked[root]
 
     def _report_cycle(self, graph: JsonDict, path: list[str], repeated: str, cycles: dict[str, Errors]) -> _CheckResult:
-        """Return what is said of a node that is reached from itself: 0.3.64 calls it invalid and says nothing."""
+        """Return the errors of a node that is reached from itself: 0.3.64 calls it invalid and reports nothing."""
         if not self.release.names_missing_nodes:
             return _CheckResult(valid=False, errors=[])
         if repeated in cycles:
@@ -224,7 +224,7 @@ class Validator:
 
 @dataclass(frozen=True, slots=True)
 class _SourceRequest:
-    """A node wants to know about the node it is linked to."""
+    """Asks for the result of the node that an input is linked to."""
 
     source: str
     input_info: JsonDict
@@ -238,7 +238,7 @@ class _CheckFrame:
 
 
 def _complete_config(node_class: NodeClass, node_input: NodeInput, config: list[JsonValue]) -> list[JsonValue]:
-    """An input as errors write it: always with options, unlike the catalogue."""
+    """Return an input as errors write it: always with options, unlike the catalogue."""
     return config if len(config) > 1 else [*config, {}]
 
 
@@ -272,7 +272,7 @@ def _types_match(received: str, wanted_type: JsonValue) -> bool:
 
 
 def _no_class(node_id: str, node: JsonDict) -> Verdict:
-    """Refuse a node without a class, or of an unknown one, as 0.3.64 does."""
+    """Refuse a node that has no class, or an unknown one, as 0.3.64 does."""
     message = (
         f"Cannot execute because node {node['class_type']} does not exist."
         if "class_type" in node
@@ -326,7 +326,7 @@ def _describe_inner_crash(exception: Exception, request: _SourceRequest) -> dict
 
 
 def exception_name(exception: BaseException) -> str:
-    """The name of an exception's class as ComfyUI reports it: with its module, unless it is Python's own."""
+    """Return an exception's class as ComfyUI reports it: with its module, unless it is Python's own."""
     error_class = type(exception)
     return (
         error_class.__qualname__

@@ -6,7 +6,7 @@ from comfypin.engine.embedded.arrays import PixelArray
 
 
 def match_bands(destination: PixelArray, source: PixelArray) -> tuple[PixelArray, PixelArray]:
-    """The source loses bands that the destination lacks.
+    """Cut off the bands of the source that the destination lacks.
 
     A destination with more bands than the source gains yet another, which fails later: ComfyUI 0.3.64 does that.
     """
@@ -19,6 +19,6 @@ def match_bands(destination: PixelArray, source: PixelArray) -> tuple[PixelArray
 
 
 def match_count(values: PixelArray, count: int) -> PixelArray:
-    """A batch cut off or repeated to a length."""
+    """Cut off or repeat a batch to a length."""
     repeats = -(-count // values.shape[0])
     return np.concatenate([values] * repeats)[:count] if repeats > 1 else values[:count]

@@ -64,7 +64,7 @@ def _interpolate(old: PixelArray, new: PixelArray, strength: float) -> PixelArra
 
 
 def _baseline_pictures(pictures: PixelArray, source_stats: Mapping[str, Any]) -> PixelArray:
-    """Return the pictures whose colours stand for all: all of them, or the one that is asked for."""
+    """Return the pictures that give the colours for all: every one, or the chosen one."""
     if source_stats["source_stats"] != "target_frame":
         return pictures
     index = min(source_stats["target_index"], len(pictures) - 1)

@@ -34,7 +34,7 @@ _PALETTE_BANDS = 3
 def image_blend(
     context: NodeContext, *, image1: PixelArray, image2: PixelArray, blend_factor: float, blend_mode: str
 ) -> NodeResult:
-    """The second picture over the first; it takes the first one's size."""
+    """Blend the second picture over the first, at the first one's size."""
     image1, image2 = match_bands(image1, image2)
     if image1.shape != image2.shape:
         height, width = image1.shape[1:3]
@@ -52,14 +52,14 @@ def image_blend(
 
 
 def image_blur(context: NodeContext, *, image: PixelArray, blur_radius: int, sigma: float) -> NodeResult:
-    """Each picture through a Gaussian."""
+    """Blur each picture with a Gaussian."""
     return (convolve_pictures(image, gaussian_kernel(2 * blur_radius + 1, sigma), context.check_interrupted),)
 
 
 def image_sharpen(
     context: NodeContext, *, image: PixelArray, sharpen_radius: int, sigma: float, alpha: float
 ) -> NodeResult:
-    """Each picture less a part of its blur."""
+    """Sharpen each picture by subtracting a part of its blur."""
     kernel = gaussian_kernel(2 * sharpen_radius + 1, sigma) * np.float32(-(alpha * 10))
     middle = sharpen_radius
     kernel[middle, middle] = kernel[middle, middle] - cascade_sum(kernel) + np.float32(1.0)
@@ -67,7 +67,7 @@ def image_sharpen(
 
 
 def image_quantize(context: NodeContext, *, image: PixelArray, colors: int, dither: str) -> NodeResult:
-    """Each picture in a few colours."""
+    """Reduce each picture to a few colours."""
     from PIL import Image
 
     result = np.empty((*image.shape[:3], 3), np.float32)
@@ -125,7 +125,7 @@ def _quantize_picture(picture: "Image.Image", colors: int, dither: str) -> "Imag
 
 
 def _bayer_matrix(order: int) -> Matrix:
-    """Bayer's threshold matrix of side 2 ** order, around 0."""
+    """Return Bayer's threshold matrix of side 2 ** order, around 0."""
     if order == 0:
         return np.zeros((1, 1))
     quarter = 4**order

@@ -34,7 +34,7 @@ _EYE_VIEWS = "MPO"
 
 
 def load_image(context: NodeContext, *, image: str) -> tuple[PixelArray, PixelArray]:
-    """Every frame of a file that has the first frame's size, and 1 - alpha as the mask."""
+    """Load every frame that has the first frame's size, and 1 - alpha as the mask."""
     pictures: list[PixelArray] = []
     masks: list[PixelArray] = []
     with _open_picture(context.folders, image) as opened_image:
@@ -52,7 +52,7 @@ def load_image(context: NodeContext, *, image: str) -> tuple[PixelArray, PixelAr
 
 
 def load_image_mask(context: NodeContext, *, image: str, channel: str) -> NodeResult:
-    """One channel of a file as a mask (alpha is inverted)."""
+    """Load one channel of a file as a mask (alpha is inverted)."""
     with _open_picture(context.folders, image) as opened_image:
         picture = _turn_upright(opened_image)
         if picture.getbands() != ("R", "G", "B", "A"):
@@ -93,7 +93,7 @@ def load_image_mask_newer(context: NodeContext, *, image: str, channel: str) -> 
 
 
 def empty_image(context: NodeContext, *, width: int, height: int, batch_size: int = 1, color: int = 0) -> NodeResult:
-    """Pictures of one colour."""
+    """Make pictures of one colour."""
     context.check_interrupted()
     shape = (batch_size, height, width, 1)
     bands = [filled_array(shape, ((color >> shift) & 0xFF) / 0xFF) for shift in (16, 8, 0)]
@@ -102,7 +102,7 @@ def empty_image(context: NodeContext, *, width: int, height: int, batch_size: in
 
 
 def solid_mask(context: NodeContext, *, value: float, width: int, height: int) -> NodeResult:
-    """A mask of one value."""
+    """Make a mask of one value."""
     context.check_interrupted()
     return (filled_array((1, height, width), value),)
 
@@ -126,7 +126,7 @@ def _iterate_frames(opened_image: "Image.Image") -> "Iterator[Image.Image]":
 
 
 def _turn_upright(picture: "Image.Image") -> "Image.Image":
-    """The picture turned as its EXIF orientation says; what a cut-off file lacks is left black, as ComfyUI does."""
+    """Turn the picture as its EXIF orientation says; what a truncated file lacks stays black, as in ComfyUI."""
     from PIL import ImageFile, ImageOps
 
     try:

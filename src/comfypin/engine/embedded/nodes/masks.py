@@ -35,7 +35,7 @@ def image_composite_masked(
     resize_source: bool,
     mask: PixelArray | None = None,
 ) -> NodeResult:
-    """One picture pasted into another, through a mask that is stretched over it."""
+    """Paste one picture into another, through a mask that is stretched over it."""
     destination, source = match_bands(destination, source)
     result = destination.copy()
     if resize_source:
@@ -55,7 +55,7 @@ def image_composite_masked(
 
 
 def mask_to_image(context: NodeContext, *, mask: PixelArray) -> NodeResult:
-    """A mask as grey."""
+    """Show a mask as grey."""
     context.check_interrupted()
     flat = _flatten_batch(mask)
     reserve_memory(*flat.shape, 3)
@@ -63,7 +63,7 @@ def mask_to_image(context: NodeContext, *, mask: PixelArray) -> NodeResult:
 
 
 def image_to_mask(context: NodeContext, *, image: PixelArray, channel: str) -> NodeResult:
-    """A channel as a mask."""
+    """Take a channel as a mask."""
     context.check_interrupted()
     band_index, band_count = _CHANNELS.index(channel), image.shape[3]
     if band_index >= band_count:
@@ -72,7 +72,7 @@ def image_to_mask(context: NodeContext, *, image: PixelArray, channel: str) -> N
 
 
 def image_color_to_mask(context: NodeContext, *, image: PixelArray, color: int) -> NodeResult:
-    """1 where a picture has a colour."""
+    """Return 1 for pixels of one colour, else 0."""
     context.check_interrupted()
     levels = np.round(np.clip(image, 0, 1) * np.float32(255.0)).astype(np.int64)
     packed_colors = (levels[..., 0] << 16) + (levels[..., 1] << 8) + levels[..., 2]
@@ -80,13 +80,13 @@ def image_color_to_mask(context: NodeContext, *, image: PixelArray, color: int) 
 
 
 def invert_mask(context: NodeContext, *, mask: PixelArray) -> NodeResult:
-    """In for out."""
+    """Swap in and out."""
     context.check_interrupted()
     return (np.float32(1.0) - mask,)
 
 
 def crop_mask(context: NodeContext, *, mask: PixelArray, x: int, y: int, width: int, height: int) -> NodeResult:
-    """A part of a mask."""
+    """Cut out a part of a mask."""
     context.check_interrupted()
     return (_flatten_batch(mask)[:, y : y + height, x : x + width],)
 
@@ -94,7 +94,7 @@ def crop_mask(context: NodeContext, *, mask: PixelArray, x: int, y: int, width: 
 def mask_composite(
     context: NodeContext, *, destination: PixelArray, source: PixelArray, x: int, y: int, operation: str
 ) -> NodeResult:
-    """One mask worked into another."""
+    """Combine one mask with a part of another."""
     context.check_interrupted()
     result, other = _flatten_batch(destination).copy(), _flatten_batch(source)
     region = result[:, y : y + other.shape[1], x : x + other.shape[2]]
@@ -103,7 +103,7 @@ def mask_composite(
 
 
 def feather_mask(context: NodeContext, *, mask: PixelArray, left: int, top: int, right: int, bottom: int) -> NodeResult:
-    """A mask that falls off towards its edges. 0.3.64 counts the far edges from 0, which is the near edge."""
+    """Let a mask fall off towards its edges. 0.3.64 counts the far edges from 0, which is the near edge."""
     context.check_interrupted()
     return (_feather_edges(mask, (left, top, right, bottom), far=0),)
 
@@ -132,7 +132,7 @@ def _feather_edges(mask: PixelArray, widths: tuple[int, int, int, int], *, far: 
 
 
 def grow_mask(context: NodeContext, *, mask: PixelArray, expand: int, tapered_corners: bool) -> NodeResult:
-    """A mask grown by pixels on every side, or shrunk where `expand` is negative."""
+    """Grow a mask on every side, or shrink it if `expand` is negative."""
     result = _flatten_batch(mask)
     pick_extreme = np.minimum if expand < 0 else np.maximum
     for _ in range(min(abs(expand), sum(result.shape[1:]))):
@@ -147,20 +147,20 @@ def grow_mask(context: NodeContext, *, mask: PixelArray, expand: int, tapered_co
 
 
 def threshold_mask(context: NodeContext, *, mask: PixelArray, value: float) -> NodeResult:
-    """1 where a mask is above a value."""
+    """Return 1 for pixels of a mask above a value, else 0."""
     context.check_interrupted()
     return ((mask > np.float32(value)).astype(np.float32),)
 
 
 def split_image_with_alpha(context: NodeContext, *, image: PixelArray) -> NodeResult:
-    """The colours of pictures, and 1 - alpha as masks."""
+    """Split pictures into their colours and, as masks, 1 - alpha."""
     context.check_interrupted()
     alpha = image[..., 3] if image.shape[3] > 3 else np.ones(image.shape[:3], np.float32)
     return image[..., :3], np.float32(1.0) - alpha
 
 
 def join_image_with_alpha(context: NodeContext, *, image: PixelArray, alpha: PixelArray) -> NodeResult:
-    """Pictures with 1 - mask as their alpha."""
+    """Give pictures 1 - mask as their alpha."""
     opaque = np.float32(1.0) - _stretch_mask(alpha, image, context)
     count = min(len(image), len(opaque))
     return (np.concatenate([image[:count, ..., :3], opaque[:count]], axis=3),)
@@ -178,7 +178,7 @@ def _flatten_batch(mask: PixelArray) -> PixelArray:
 
 
 def _stretch_mask(mask: PixelArray, pixels: PixelArray, context: NodeContext) -> PixelArray:
-    """A mask as pictures of one band, of other pictures' size."""
+    """Resize a mask to other pictures' size, as pictures of one band."""
     return interpolate.resize_bilinear(
         _flatten_batch(mask)[..., None], pixels.shape[1], pixels.shape[2], context.check_interrupted
     )
@@ -209,7 +209,7 @@ _SIZE = (integer_input("width", 512, 1, MAX_SIDE), integer_input("height", 512, 
 def _mask_class(
     name: str, run: Callable[..., NodeResult], *inputs: NodeInput, display_name: str | None = None
 ) -> NodeClass:
-    """A class of the category `mask_input` that gives a mask."""
+    """Declare a class of the category `mask` that gives a mask."""
     return NodeClass(
         name=name,
         display_name=display_name or name,

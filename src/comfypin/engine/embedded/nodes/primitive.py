@@ -10,13 +10,13 @@ _LARGEST = 9223372036854775807
 
 
 def hold_value(context: NodeContext, *, value: NodeValue) -> NodeResult:
-    """The value that was typed in."""
+    """Return the value that was typed in."""
     context.check_interrupted()
     return (value,)
 
 
 def preview_any(context: NodeContext, *, source: NodeValue = None) -> NodeResult:
-    """Any value as text."""
+    """Show any value as text."""
     context.check_interrupted()
     return ShownResult(ui={"text": (_value_text(source),)})
 

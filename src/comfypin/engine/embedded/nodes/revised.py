@@ -10,7 +10,7 @@ from comfypin.engine.embedded.nodes import load, masks, primitive, scale
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassRevision:
-    """The changes of one class; None and empty values leave it as it is.
+    """Lists the changes of one class; None and empty values leave it as it is.
 
     `schema`: ComfyUI declares it by the newer schema now. `options`: new or other options of inputs, by input.
     """

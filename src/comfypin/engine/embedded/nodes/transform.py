@@ -21,44 +21,44 @@ _FLIPS = ("x-axis: vertically", "y-axis: horizontally")
 
 
 def image_invert(context: NodeContext, *, image: PixelArray) -> NodeResult:
-    """Light for dark."""
+    """Swap light and dark."""
     context.check_interrupted()
     return (np.float32(1.0) - image,)
 
 
 def image_crop(context: NodeContext, *, image: PixelArray, width: int, height: int, x: int, y: int) -> NodeResult:
-    """A part of each picture; what lies over the edge is left away."""
+    """Cut out a part of each picture; drop what lies over the edge."""
     context.check_interrupted()
     x, y = min(x, image.shape[2] - 1), min(y, image.shape[1] - 1)
     return (image[:, y : y + height, x : x + width],)
 
 
 def image_flip(context: NodeContext, *, image: PixelArray, flip_method: str) -> NodeResult:
-    """Each picture mirrored."""
+    """Mirror each picture."""
     context.check_interrupted()
     return (image[:, ::-1] if flip_method == _FLIPS[0] else image[:, :, ::-1],)
 
 
 def image_rotate(context: NodeContext, *, image: PixelArray, rotation: str) -> NodeResult:
-    """Each picture turned clockwise by quarters."""
+    """Turn each picture clockwise by quarters."""
     context.check_interrupted()
     return (np.rot90(image, k=_ROTATIONS.index(rotation), axes=(2, 1)),)
 
 
 def image_batch(context: NodeContext, *, image1: PixelArray, image2: PixelArray) -> NodeResult:
-    """Two batches as one; the second takes the first one's size."""
+    """Join two batches; the second takes the first one's size."""
     return (stack_pictures([image1, image2], context),)
 
 
 def repeat_image_batch(context: NodeContext, *, image: PixelArray, amount: int) -> NodeResult:
-    """The batch several times over."""
+    """Repeat the batch several times."""
     context.check_interrupted()
     reserve_memory(image.shape[0] * amount, *image.shape[1:])
     return (np.tile(image, (amount, 1, 1, 1)),)
 
 
 def image_from_batch(context: NodeContext, *, image: PixelArray, batch_index: int, length: int) -> NodeResult:
-    """A run of pictures of a batch."""
+    """Take consecutive pictures of a batch."""
     context.check_interrupted()
     if batch_index < 0:  # only newer releases let that through: from the end
         batch_index += image.shape[0]
@@ -67,7 +67,7 @@ def image_from_batch(context: NodeContext, *, image: PixelArray, batch_index: in
 
 
 def rebatch_images(context: NodeContext, *, images: list[PixelArray], batch_size: list[int]) -> NodeResult:
-    """A list of batches as a list of batches of another size."""
+    """Regroup a list of batches into batches of another size."""
     context.check_interrupted()
     pictures = [picture[None] for batch in images for picture in batch]
     size = batch_size[0]
@@ -77,7 +77,7 @@ def rebatch_images(context: NodeContext, *, images: list[PixelArray], batch_size
 def image_pad_for_outpaint(
     context: NodeContext, *, image: PixelArray, left: int, top: int, right: int, bottom: int, feathering: int
 ) -> NodeResult:
-    """Grey around each picture, and a mask of what is to be painted, feathered over the picture's edge."""
+    """Put grey around each picture, and make a mask of what to paint, feathered over the picture's edges."""
     context.check_interrupted()
     count, height, width, band_count = image.shape
     padded = filled_array((count, height + top + bottom, width + left + right, band_count), _GREY)
@@ -90,7 +90,7 @@ def image_pad_for_outpaint(
 
 
 def _feather_mask(height: int, width: int, padding: tuple[int, int, int, int], feathering: int) -> PixelArray:
-    """1 at the padded edges, falling to 0 by the square of the distance."""
+    """Return 1 at the padded edges, falling to 0 by the square of the distance."""
     left, top, right, bottom = padding
     if not 0 < feathering * 2 < min(height, width):
         return np.zeros((height, width), np.float32)

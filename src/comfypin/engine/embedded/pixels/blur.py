@@ -13,7 +13,7 @@ _MOST_EXACT_PRODUCTS = 1_000_000_000
 
 
 def gaussian_kernel(size: int, sigma: float) -> PixelArray:
-    """A size x size kernel over -1..1 that adds up to 1."""
+    """Return a size x size kernel over -1..1 that adds up to 1."""
     coordinates = _symmetric_linspace(size)
     x, y = coordinates[:, None], coordinates[None, :]
     distance = np.sqrt(x * x + y * y)
@@ -57,7 +57,7 @@ def _convolve_rows(
     rows: int,
     check_interrupted: Callable[[], None],
 ) -> PixelArray:
-    """One fused multiply-add a tap, row by row of the kernel, as the depthwise convolution of oneDNN adds them."""
+    """Add with one fused multiply-add a tap, row by row of the kernel, as oneDNN's depthwise convolution does."""
     width = padded.shape[1] - kernel.shape[1] + 1
     total = np.zeros((rows, width, padded.shape[2]), np.float32)
     product = np.empty(total.shape, np.float64)
@@ -75,7 +75,7 @@ def _convolve_separably(
     kernel: PixelArray,
     check_interrupted: Callable[[], None],
 ) -> PixelArray:
-    """By the kernel's singular vectors: a Gaussian has one, a sharpening two."""
+    """Convolve by the kernel's singular vectors: a Gaussian has one, a sharpening two."""
     columns, strengths, rows = np.linalg.svd(kernel.astype(np.float64))
     size = len(kernel)
     height, width = padded.shape[0] - size + 1, padded.shape[1] - size + 1
@@ -94,7 +94,7 @@ def _convolve_separably(
 
 
 def _symmetric_linspace(size: int) -> PixelArray:
-    """-1..1, each half counted from its own end."""
+    """Return -1..1, each half counted from its own end."""
     step = np.float32(2) / np.float32(size - 1)
     positions = np.arange(size, dtype=np.float32)
     from_start = fused_multiply_add(positions, step, np.float32(-1))

@@ -24,7 +24,7 @@ _CUBIC_A = np.float32(-0.75)
 
 
 def resize_nearest_exact(pixels: PixelArray, height: int, width: int, check_interrupted: InterruptCheck) -> PixelArray:
-    """The source pixel under the middle of each new one."""
+    """Take the source pixel under the middle of each new one."""
     check_interrupted()
     rows = _nearest_indices(pixels.shape[1], height)
     columns = _nearest_indices(pixels.shape[2], width)
@@ -32,7 +32,7 @@ def resize_nearest_exact(pixels: PixelArray, height: int, width: int, check_inte
 
 
 def resize_bilinear(pixels: PixelArray, height: int, width: int, check_interrupted: InterruptCheck) -> PixelArray:
-    """A weighted mean of the four nearest source pixels."""
+    """Take a weighted mean of the four nearest source pixels."""
     rows, columns = _linear_taps(pixels.shape[1], height), _linear_taps(pixels.shape[2], width)
     # torch has two kernels that differ in the last bits, and chooses by these:
     # https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/native/cpu/UpSampleKernel.cpp
@@ -46,14 +46,14 @@ def resize_bilinear(pixels: PixelArray, height: int, width: int, check_interrupt
 
 
 def resize_bicubic(pixels: PixelArray, height: int, width: int, check_interrupted: InterruptCheck) -> PixelArray:
-    """Cubic convolution over sixteen source pixels (a = -0.75); values may leave 0..1."""
+    """Convolve cubically over sixteen source pixels (a = -0.75); values may leave 0..1."""
     return _interpolate_separably(
         pixels, _cubic_taps(pixels.shape[1], height), _cubic_taps(pixels.shape[2], width), check_interrupted
     )
 
 
 def resize_area(pixels: PixelArray, height: int, width: int, check_interrupted: InterruptCheck) -> PixelArray:
-    """The mean of the source pixels that each new pixel touches (adaptive average pooling)."""
+    """Take the mean of the source pixels that each new pixel touches (adaptive average pooling)."""
     if (height, width) == (1, 1):
         return _mean_bands(pixels, check_interrupted)
     starts_y, ends_y = _area_spans(pixels.shape[1], height)
@@ -73,7 +73,7 @@ def _sums_by_cell(
     spans_x: tuple[Indices, Indices],
     check_interrupted: InterruptCheck,
 ) -> PixelArray:
-    """One new pixel after the other; a running sum, because torch adds in this order and rounds at each step."""
+    """Sum up one new pixel after the other; a running sum, because torch adds in this order and rounds each step."""
     band_count = pixels.shape[3]
     total = np.empty((pixels.shape[0], len(spans_y[0]), len(spans_x[0]), band_count), np.float32)
     for row, (top, bottom) in enumerate(zip(*spans_y, strict=True)):
@@ -91,7 +91,7 @@ def _sums_by_offset(
     spans_x: tuple[Indices, Indices],
     check_interrupted: InterruptCheck,
 ) -> PixelArray:
-    """All new pixels at once, in the same order of additions."""
+    """Sum up all new pixels at once, in the same order of additions."""
     (starts_y, ends_y), (starts_x, ends_x) = spans_y, spans_x
     height, width = len(starts_y), len(starts_x)
     total = np.zeros((pixels.shape[0], height, width, pixels.shape[3]), np.float32)
@@ -106,7 +106,7 @@ def _sums_by_offset(
 
 
 def _mean_bands(pixels: PixelArray, check_interrupted: InterruptCheck) -> PixelArray:
-    """The mean of each band: torch takes another way than for other sizes."""
+    """Return the mean of each band: torch adds in another order here than for other sizes."""
     band_count = pixels.shape[3]
     sum_band = strided_sum if band_count == _FEW_BANDS else cascade_sum
     means = np.empty((len(pixels), 1, 1, band_count), np.float32)
@@ -120,7 +120,7 @@ def _mean_bands(pixels: PixelArray, check_interrupted: InterruptCheck) -> PixelA
 
 
 def fused_multiply_add(a: PixelArray, b: PixelArray | np.float32, c: PixelArray | np.float32) -> PixelArray:
-    """`a * b + c` rounded once, as a fused multiply-add does."""
+    """Return `a * b + c` rounded once, as a fused multiply-add does."""
     return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float32)
 
 
@@ -135,7 +135,7 @@ def _nearest_indices(source: int, target: int) -> Indices:
 
 
 def _linear_taps(source: int, target: int) -> FilterTaps:
-    """Indices and weights, each (2, target)."""
+    """Return indices and weights, each (2, target)."""
     middles = np.arange(target, dtype=np.float32) + np.float32(0.5)
     positions = np.maximum(fused_multiply_add(middles, _scale_factor(source, target), np.float32(-0.5)), 0)
     first = np.minimum(positions.astype(np.int64), source - 1)
@@ -145,7 +145,7 @@ def _linear_taps(source: int, target: int) -> FilterTaps:
 
 
 def _cubic_taps(source: int, target: int) -> FilterTaps:
-    """Indices and weights, each (4, target)."""
+    """Return indices and weights, each (4, target)."""
     middles = np.arange(target, dtype=np.float32) + np.float32(0.5)
     positions = fused_multiply_add(middles, _scale_factor(source, target), np.float32(-0.5))
     first_index = np.floor(positions)
@@ -162,7 +162,7 @@ def _cubic_taps(source: int, target: int) -> FilterTaps:
 
 
 def _cubic_near(distance: PixelArray) -> PixelArray:
-    """The convolution kernel for |x| <= 1."""
+    """Return the convolution kernel for |x| <= 1."""
     steepness = _CUBIC_A
     return fused_multiply_add(
         distance, steepness + np.float32(2), -(steepness + np.float32(3))
@@ -170,7 +170,7 @@ def _cubic_near(distance: PixelArray) -> PixelArray:
 
 
 def _cubic_far(distance: PixelArray) -> PixelArray:
-    """The convolution kernel for 1 < |x| < 2."""
+    """Return the convolution kernel for 1 < |x| < 2."""
     steepness = _CUBIC_A
     return (
         fused_multiply_add(
@@ -221,7 +221,7 @@ def _row_slices(count: int) -> list[slice]:
 
 
 def _weighted_sum(taps: list[PixelArray], weights: list[PixelArray]) -> PixelArray:
-    """The sum of products as the compiler fuses `a*b + c*d + ...`: the first product goes onto the rounded second."""
+    """Sum the products as the compiler fuses `a*b + c*d + ...`: the first goes onto the rounded second."""
     total = fused_multiply_add(taps[0], weights[0], taps[1] * weights[1])
     for tap, weight in zip(taps[2:], weights[2:], strict=True):
         total = fused_multiply_add(tap, weight, total)
@@ -229,7 +229,7 @@ def _weighted_sum(taps: list[PixelArray], weights: list[PixelArray]) -> PixelArr
 
 
 def _is_contiguous(pixels: PixelArray) -> bool:
-    """Whether torch calls the strides channels-last: sides of length 1 may have any."""
+    """Return whether torch calls the strides channels-last: sides of length 1 may have any."""
     expected = pixels.itemsize
     for side, stride in zip(reversed(pixels.shape), reversed(pixels.strides), strict=True):
         if side != 1 and stride != expected:

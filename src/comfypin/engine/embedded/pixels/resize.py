@@ -53,7 +53,7 @@ def _crop_centre(pixels: PixelArray, *, width: int, height: int) -> PixelArray:
 def _resize_lanczos(
     pixels: PixelArray, *, width: int, height: int, check_interrupted: Callable[[], None]
 ) -> PixelArray:
-    """By Pillow, on bytes."""
+    """Resize by Pillow, on bytes."""
     from PIL import Image
 
     resized = []

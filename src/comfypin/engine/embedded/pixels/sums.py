@@ -16,7 +16,7 @@ _LEVELS = 4
 
 
 def cascade_sum(values: PixelArray) -> np.float32:
-    """The sum of values that lie side by side: eight lanes; what is left over comes first."""
+    """Sum values that are adjacent in memory: eight lanes; the remainder comes first."""
     flat = values.ravel()
     whole_lanes = flat.size // _LANES * _LANES
     total = np.float32(0)
@@ -26,7 +26,7 @@ def cascade_sum(values: PixelArray) -> np.float32:
 
 
 def strided_sum(values: PixelArray) -> np.float32:
-    """The sum of values that lie apart, such as one band of a picture of three."""
+    """Sum values that are apart in memory, such as one band of a picture of three."""
     total: np.float32 = _sum_rows(values.reshape(-1, 1))[0]
     return total
 
