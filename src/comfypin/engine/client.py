@@ -80,7 +80,7 @@ class HttpEngine:
         except EngineUnreachable as exc:
             raise await self._host.explain_failure(tracker.address, exc) from exc
         if response.status != 200 or not isinstance(response.body, dict):
-            raise EngineAnswerInvalid(request="GET /object_info", status=response.status, body=response.text)
+            raise EngineAnswerInvalid(request="GET /object_info", status=response.status, _body=response.text)
         catalogue = EngineCatalogue(to_catalogue(response.body), await self._fetch_replacements(tracker))
         self._catalogue = (tracker, time.monotonic(), catalogue)
         return catalogue
@@ -220,13 +220,16 @@ class HttpEngine:
             raise WorkflowRejected(reason=refusal.reason, problems=refusal.problems)
         if response.status == 413:
             raise WorkflowRejected(
-                reason="it is larger than the engine takes (100 MB unless it was started with --max-upload-size)"
+                reason="it is larger than the engine takes (100 MB, unless its upload limit was raised); "
+                "leave out data that the workflow embeds, or have the limit raised"
             )
         if response.status == 200 and await self._is_known(tracker, prompt.prompt_id):
             return prompt.prompt_id, None
         # A 500 is what a ComfyUI says that stumbled over the graph: its traceback is in its log alone.
         log_tail = self._host.log_tail() if response.status >= 500 else ()
-        raise EngineAnswerInvalid(request="POST /prompt", status=response.status, body=response.text, log_tail=log_tail)
+        raise EngineAnswerInvalid(
+            request="POST /prompt", status=response.status, _body=response.text, log_tail=log_tail
+        )
 
     async def _is_known(self, tracker: PromptTracker, prompt_id: str) -> bool:
         try:

@@ -24,13 +24,13 @@ def explain_exit(returncode: int, log_tail: Sequence[str], *, oom_killed: bool =
         text = f"killed by {_signal_name(signal_number)} (exit code {_SHELL_SIGNAL + signal_number})"
     log_text = "\n".join(log_tail)
     if any(sign in log_text for sign in _GPU_MEMORY):
-        return f"{text}, out of memory: the GPU's memory did not suffice"
+        return f"{text}, out of memory: the GPU's memory was full"
     if oom_killed:
         return f"{text}, out of memory: the kernel's out-of-memory killer ended it"
     if signal_number == signal.SIGKILL:
-        return f"{text}, most likely out of memory: nothing but the kernel or a person kills so"
+        return f"{text}, most likely out of memory: only the kernel or a person sends that signal"
     if any(sign in log_text for sign in _MEMORY):
-        return f"{text}, out of memory: the machine's memory did not suffice"
+        return f"{text}, out of memory: the machine's memory was full"
     return text
 
 

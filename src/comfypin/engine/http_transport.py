@@ -101,7 +101,7 @@ class EngineTransport:
         async with self._map_failures(path), self._session.get(self._url_for(path, query), timeout=timeout) as response:
             if response.status != 200:
                 text = (await response.content.read(2000)).decode(errors="replace")
-                raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, body=text)
+                raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, _body=text)
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 yield chunk
 
@@ -151,13 +151,13 @@ class EngineTransport:
         try:
             yield
         except TimeoutError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason=f"no answer to {path} in time") from exc
+            raise EngineUnreachable(url=self.shown_url, reason=f"it did not answer {path} in time") from exc
         except aiohttp.ClientConnectorDNSError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason="no such host name") from exc
+            raise EngineUnreachable(url=self.shown_url, reason="its host name does not exist") from exc
         except aiohttp.ClientConnectorError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=_explain_error(exc.os_error)) from exc
         except aiohttp.ClientPayloadError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} broke off") from exc
+            raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} was cut off") from exc
         except (aiohttp.ClientError, ConnectionError) as exc:
             reason = f"{path}: {exc}" if str(exc) else f"{path}: {type(exc).__name__}"
             raise EngineUnreachable(url=self.shown_url, reason=reason) from exc
@@ -165,5 +165,5 @@ class EngineTransport:
 
 def _explain_error(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return f"no trusted TLS connection: {error.reason or error}"
+        return f"its TLS connection is not trusted: {error.reason or error}"
     return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -90,7 +90,7 @@ class InputUploader:
         stored = response.body if isinstance(response.body, dict) else {}
         if response.status != 200 or not isinstance(stored.get("name"), str):
             raise EngineAnswerInvalid(
-                request=f"POST /upload/image of {name}", status=response.status, body=response.text
+                request=f"POST /upload/image of {name}", status=response.status, _body=response.text
             )
         subfolder = stored.get("subfolder")
         return f"{subfolder}/{stored['name']}" if subfolder else str(stored["name"])
@@ -111,9 +111,11 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _too_large(name: str, size_bytes: int, limit_bytes: int | None) -> InputFileInvalid:
-    limit = f"at most {limit_bytes / 1e6:.0f} MB" if limit_bytes else "less (100 MB unless it was told otherwise)"
+    limit = (
+        f"at most {limit_bytes / 1e6:.0f} MB" if limit_bytes else "less (100 MB, unless its upload limit was raised)"
+    )
     return InputFileInvalid(
         name=name,
         reason=f"it is {size_bytes / 1e6:.0f} MB, and the engine takes {limit}; "
-        f"start ComfyUI with --max-upload-size {size_bytes / 1e6 + 1:.0f}, or use a smaller file",
+        f"use a smaller file, or have ComfyUI's upload limit raised to {size_bytes / 1e6 + 1:.0f} MB",
     )

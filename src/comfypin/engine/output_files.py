@@ -176,7 +176,7 @@ async def _download_file(
     except EngineAnswerInvalid as exc:
         if is_outside and 400 <= exc.status < 500:
             # Of a ComfyUI on another machine it is not known where its output folder is.
-            raise OutputOutside(node_id=reported_file.node_id, filename=shown_name, certain=False) from exc
+            raise OutputOutside(node_id=reported_file.node_id, filename=shown_name, _is_certain=False) from exc
         if exc.status == 404:
             raise OutputGone(node_id=reported_file.node_id, filename=shown_name) from exc
         raise

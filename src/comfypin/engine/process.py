@@ -108,7 +108,7 @@ class ChildHost:
         """Wait until the engine at that address ends, unless we end it."""
         instance = self._instance
         if instance is None or instance.address != address:
-            return EngineCrashed(reason="it was started again", log_tail=self.engine_log.last_lines(_CRASH_TAIL))
+            return EngineCrashed(reason="it was restarted", log_tail=self.engine_log.last_lines(_CRASH_TAIL))
         return await asyncio.shield(instance.crash)
 
     def log_tail(self) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ class ChildHost:
                 log.info("engine ready", extra={"action": "engine_ready", "url": str(instance.address.url)})
                 return instance
             await self._end_instance(instance)
-        raise EngineStartFailed(reason="every free port was taken by somebody else before the engine could bind it")
+        raise EngineStartFailed(reason="another process took every free port before the engine could bind it")
 
     async def _launch_process(self, port: int) -> _EngineInstance:
         command = self._spec.command_line(port=port, work_folder=self._work)

@@ -109,11 +109,11 @@ def _list_warnings(
     ):
         yield (
             f"{_describe_node(prompt.graph, node_id)} reported no output, and no file of it was found: what it saves "
-            "under a name or in a folder of its own stays with the engine."
+            "under its own name or in its own folder stays with the engine."
         )
     yield from _paths_in_texts(prompt, history_entry, found_files, folders)
     if gone_count:
-        yield f"Temporary files of an earlier job, which the engine's cache reported again, are gone: {gone_count}."
+        yield f"Temporary files of an earlier job are gone, but the engine's cache reports them again: {gone_count}."
 
 
 def _paths_in_texts(

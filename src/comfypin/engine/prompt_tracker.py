@@ -123,7 +123,7 @@ class PromptTracker:
 
     async def close(self) -> None:
         """Stop listening; prompts that are still open fail."""
-        self.fail_all(EngineUnreachable(url=self.transport.shown_url, reason="the connection was closed by us"))
+        self.fail_all(EngineUnreachable(url=self.transport.shown_url, reason="comfypin closed the connection"))
         await asyncio.gather(*self._cancel_tasks(), return_exceptions=True)
 
     # -- Tracked prompts ------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class PromptTracker:
         """Follow these prompts by polls from now on: events are never replayed, nor sent to another client."""
         for tracked_prompt in self._open_prompts.values():
             if tracked_prompt.client_id == client_id and not tracked_prompt.ending:
-                message = "The engine's progress connection was cut: steps are no longer shown, the outputs will be."
+                message = "The engine's progress connection was cut: the outputs follow, but no more progress is shown."
                 tracked_prompt.publish_events([Warned(message=message)])
             tracked_prompt.connection_cut = tracked_prompt.connection_cut or tracked_prompt.client_id == client_id
             tracked_prompt.next_look_at = 0.0
@@ -303,7 +303,7 @@ class PromptTracker:
         response = await self.transport.get_json("/queue")
         queue = parse_queue(response.body) if response.status == 200 else None
         if queue is None:
-            raise EngineAnswerInvalid(request="GET /queue", status=response.status, body=response.text)
+            raise EngineAnswerInvalid(request="GET /queue", status=response.status, _body=response.text)
         return queue
 
     async def _read_history(self, tracked_prompt: TrackedPrompt) -> None:
@@ -331,7 +331,7 @@ class PromptTracker:
         response = await self.transport.get_json(f"/history/{server_id}")
         history_entry = parse_history(response.body, server_id) if response.status == 200 else None
         if history_entry is None:
-            raise EngineAnswerInvalid(request="GET /history", status=response.status, body=response.text)
+            raise EngineAnswerInvalid(request="GET /history", status=response.status, _body=response.text)
         return None if history_entry == "unknown" else history_entry
 
     def _settle_prompt(self, tracked_prompt: TrackedPrompt, history_entry: HistoryEntry) -> None:
@@ -339,7 +339,7 @@ class PromptTracker:
         self._ended = tracked_prompt.server_id
         if not tracked_prompt.was_heard and self._socket is not None and tracked_prompt.client_id == self.client_id:
             tracked_prompt.publish_events(
-                [Warned(message="The engine's progress connection was silent: the result was read without it.")]
+                [Warned(message="The engine's progress connection was silent: the result was read from its history.")]
             )
             self._spawn_task(self._socket.close)
         tracked_prompt.settle(history_entry)

@@ -222,5 +222,5 @@ async def test_a_preview_that_was_removed_is_not_reported_again(folders: LocalFo
     found = await outputs_of(folders, {"2": {"images": [item]}, "3": {"text": ["x"]}})
     assert found.files == ()
     assert found.warnings == (
-        "Temporary files of an earlier job, which the engine's cache reported again, are gone: 1.",
+        "Temporary files of an earlier job are gone, but the engine's cache reports them again: 1.",
     )

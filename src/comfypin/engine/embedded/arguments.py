@@ -54,7 +54,7 @@ def parse_arguments(argv: Sequence[str]) -> EngineArguments:
     """Read the flags; those that not even ComfyUI has are named on stderr and passed over."""
     parsed, unknown = _make_parser().parse_known_args(argv)
     if unknown:
-        print(f"warning: the embedded engine does not know {' '.join(unknown)}", file=sys.stderr)  # noqa: T201
+        print(f"warning: the embedded engine ignores what it does not know: {' '.join(unknown)}", file=sys.stderr)  # noqa: T201
     base = Path(parsed.base_directory) if parsed.base_directory else Path(tempfile.gettempdir(), "comfypin-embedded")
     temp = Path(parsed.temp_directory) if parsed.temp_directory else base
     return EngineArguments(

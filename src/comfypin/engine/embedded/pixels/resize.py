@@ -35,7 +35,7 @@ def resize_pictures(
             return interpolate.resize_area(pixels, height, width, check_interrupted)
         case "lanczos":
             return _resize_lanczos(pixels, width=width, height=height, check_interrupted=check_interrupted)
-    raise ValueError(f"no resizing method {method!r}: there are {', '.join(METHODS)}")
+    raise ValueError(f"unknown resizing method {method!r}: choose one of {', '.join(METHODS)}")
 
 
 def _crop_centre(pixels: PixelArray, *, width: int, height: int) -> PixelArray:
