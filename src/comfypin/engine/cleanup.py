@@ -14,7 +14,9 @@ from pathlib import Path
 from comfypin.engine.host import LocalFolders
 from comfypin.engine.output_files import find_marked, remove_files
 
+# The engine's cache holds the latest prompts only, so older previews are never reported again.
 _KEPT_PREVIEWS = 64
+# Each mark costs a look at every file of three folders, so they cannot be kept for ever.
 _KEPT_MARKS = 64
 
 
@@ -78,6 +80,7 @@ class PromptCleanup:
     def _clear_temp(self, temp: Path, made_by: frozenset[str]) -> None:
         kept = self._previews.kept_files()
         present = {Path(folder, name) for folder, _, names in os.walk(temp) for name in names} - kept
+        # While any prompt is open that may have made a file, the file may still be read.
         outlived = {
             path for path in present if path in self._unreported and not self._unreported[path] & self._open_prompts
         }

@@ -25,8 +25,11 @@ from comfypin.errors import ComfypinError, EngineError
 from comfypin.workflow.errors import WorkflowRejected
 from comfypin.workflow.object_info import EngineCatalogue, to_catalogue
 
+# Callers ask for outputs soon after the end; who forgets to must not make a server grow for ever.
 _KEPT_PROMPTS = 1000
+# /object_info is large and makes the engine read every model folder, but a model just added must show up soon.
 _CATALOGUE_S = 30.0
+# Short, so that a job whose prompt stops at once is not held up.
 _FIRST_LOOK_S = 0.05
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
@@ -179,6 +182,7 @@ class HttpEngine:
             tracker.confirm_posted(tracked_prompt, None)
             del self._tracked[prompt.prompt_id]
             raise
+        # Cancelled while posting: the prompt may be queued, so `cancel` must still find it.
         except BaseException:
             tracker.confirm_posted(tracked_prompt, None)
             raise
@@ -216,6 +220,7 @@ class HttpEngine:
             and isinstance(response.body.get("prompt_id"), str)
         ):
             return str(response.body["prompt_id"]), refusal
+        # ComfyUI answers 400 with its own JSON; a proxy's 4xx has none and falls through to the end.
         if 400 <= response.status < 500 and refusal is not None:
             raise WorkflowRejected(reason=refusal.reason, problems=refusal.problems)
         if response.status == 413:
@@ -243,6 +248,7 @@ class HttpEngine:
             if len(self._tracked) < _KEPT_PROMPTS:
                 break
             if self._tracked[old_prompt_id][0].settled:
+                # Only prompts that ended: one that runs must stay cancellable.
                 del self._tracked[old_prompt_id]
         self._tracked[prompt_id] = (tracked_prompt, tracker)
 
@@ -303,6 +309,7 @@ class HttpEngine:
             elif pause_s > _FIRST_LOOK_S:
                 await self._cancel_by_id(tracker, server_id)
             await asyncio.sleep(pause_s)
+            # A node that loads a model looks for interrupts rarely: asking more often does not help.
             pause_s = min(2 * pause_s, 0.5)
 
     async def _cancel_by_id(self, tracker: PromptTracker, server_id: str) -> bool | None:

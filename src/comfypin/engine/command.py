@@ -19,11 +19,14 @@ _SECRET_PREFIXES = (
     "AWS_", "AZURE_", "BUCKET_", "CIVITAI", "CLOUDSDK_", "GCLOUD_", "GCP_", "GCS_", "GITHUB_", "GIT_", "GOOGLE_",
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KUBERNETES_", "OBSTORE_", "R2_", "RUNPOD_", "S3_", "SSH_", "UV_", "PIP_",
 )  # fmt: skip
+# Whole words between underscores, so that MONKEY or TOKENIZERS_PARALLELISM is not taken for a secret.
 _SECRET_WORD = re.compile(
     r"(^|_)(API_?KEYS?|AUTH|AUTHORIZATION|CREDENTIALS?|DSN|JWT|KEYS?|PASS|PASSPHRASE|PASSWD|PASSWORD|PAT|PRIVATE|PWD"
     r"|SAS|SECRETS?|SIGNATURE|TOKENS?)(_|$)"
 )
+# The shell's working directory, which the pattern would take for a password.
 _NOT_SECRET = frozenset({"PWD"})
+# A secret may hide in a variable with a harmless name, such as DATABASE_URL.
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 # The child's Python is another one: these would make it load our packages.
 _OUR_PYTHON = frozenset({"PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PYTHONSTARTUP"})
@@ -33,6 +36,7 @@ _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _MEMORY_MODES = frozenset({"--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram"})
 # Options that newer versions gave up, because what they asked for became the default there.
 _RETIRED = frozenset({"--normalvram", "--disable-ipex-optimize"})
+# ComfyUI's own folder names: https://github.com/comfyanonymous/ComfyUI/blob/master/folder_paths.py
 _MODEL_FOLDERS = (
     "audio_encoders", "checkpoints", "clip_vision", "configs", "controlnet", "diffusion_models", "embeddings",
     "gligen", "hypernetworks", "loras", "photomaker", "style_models", "text_encoders", "upscale_models", "vae",
@@ -188,6 +192,7 @@ def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_py
     environ = {name: value for name, value in ours.items() if not _is_secret(name, value)}
     if not same_python:
         environ = {name: value for name, value in environ.items() if name not in _OUR_PYTHON}
+    # Otherwise the last lines before a crash stay in the dead process's buffer.
     environ["PYTHONUNBUFFERED"] = "1"
     for name, value in wanted.items():
         reference = _REFERENCE.fullmatch(value)
@@ -201,6 +206,7 @@ def has_gpu(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
     """Return whether PyTorch could find an accelerator here: NVIDIA, AMD, Intel or WSL devices, or a Mac."""
     if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or environ.get("NVIDIA_VISIBLE_DEVICES") in ("none", "void"):
         return False
+    # Importing torch to ask it would take seconds; device files answer at once.
     devices = ("dev/nvidia0", "dev/nvidiactl", "proc/driver/nvidia/gpus", "dev/kfd", "dev/dxg")
     return sys.platform == "darwin" or any((root / device).exists() for device in devices)
 
@@ -240,5 +246,6 @@ def _is_secret(name: str, value: str) -> bool:
     upper_name = name.upper()
     if upper_name in _NOT_SECRET:
         return False
+    # Proxies need their password: without it custom nodes cannot download anything.
     secret_url = _URL_WITH_PASSWORD.search(value) is not None and not upper_name.endswith("_PROXY")
     return secret_url or upper_name.startswith(_SECRET_PREFIXES) or _SECRET_WORD.search(upper_name) is not None

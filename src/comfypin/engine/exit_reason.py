@@ -12,6 +12,7 @@ _GPU_MEMORY = (
 )
 _MEMORY = ("MemoryError", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc")
 _PORT_TAKEN = ("address already in use", "[Errno 98]", "[Errno 48]")
+# A shell, and Docker, report death by signal N as exit code 128 + N.
 _SHELL_SIGNAL = 128
 
 

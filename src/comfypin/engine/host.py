@@ -27,6 +27,7 @@ class EngineAddress:
     folders: LocalFolders | None = None
 
 
+# A seam of its own, so that the client need not know whether it may restart what it talks to.
 class EngineHost(Protocol):
     """Brings an engine up and knows how it fares."""
 

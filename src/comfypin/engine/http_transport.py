@@ -100,6 +100,7 @@ class EngineTransport:
         )
         async with self._map_failures(path), self._session.get(self._url_for(path, query), timeout=timeout) as response:
             if response.status != 200:
+                # Enough for ComfyUI's error; a proxy's page may be endless.
                 text = (await response.content.read(2000)).decode(errors="replace")
                 raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, _body=text)
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
@@ -110,6 +111,7 @@ class EngineTransport:
         """Open a websocket for a client's events. Raises `EngineUnreachable`."""
         url = self._url_for("/ws", {"clientId": client_id})
         async with self._map_failures("/ws"):
+            # No limit on messages: a progress message grows with the graph, and aiohttp stops at 4 MB by default.
             connecting = self._session.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=1))
             async with asyncio.timeout(self._timeouts.websocket_s):
                 socket = await connecting
@@ -142,6 +144,7 @@ class EngineTransport:
             return EngineResponse(response.status, None, text)
 
     def _url_for(self, path: str, query: Mapping[str, str] | None = None) -> URL:
+        # The address of a remote engine may carry a token in its query, so every request keeps it.
         url = self._url.with_path(self._url.path.rstrip("/") + path, keep_query=True)
         return url.update_query(query) if query else url
 

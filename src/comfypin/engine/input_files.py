@@ -15,8 +15,11 @@ from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.graph import Graph
 
 _FOLDER = "comfypin"
+# What Windows, a URL, or ComfyUI's own "name [folder]" notation would read as something else.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\\[\]<>:"|?*]+')
+# Far below ComfyUI's default limit of 100 MB, so there is no need to ask for the real one.
 _BIG_BYTES = 32 << 20
+# The multipart form around the file counts towards the limit too.
 _FORM_BYTES = 64 << 10
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 # What the engine prints, line by line, for those who ask for it with --verbose.
 log = logging.getLogger("comfypin.engine.log")
 
+# Enough for a traceback through torch with its frames, and little memory.
 _RING_LINES = 400
+# Some nodes print a whole prompt, or base64, in one line.
 _LINE_CHARACTERS = 2000
+# With its predecessor `.1` at most 64 MB of disk for each engine.
 _FILE_BYTES = 32 << 20
 _READ_BYTES = 1 << 16
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# tqdm overwrites its line with \r: only the last state of a progress bar is worth keeping.
 _LINE_ENDS = re.compile(r"(\r\n|\n|\r)")
 
 

@@ -14,6 +14,7 @@ from comfypin.workflow.graph import NodeId
 
 
 @dataclass(frozen=True, slots=True)
+# The rest of ComfyUI's messages (previews, logs, feature flags) tell a job nothing.
 class QueueLength:
     """Reports that the queue changed (this one is broadcast: every connected client gets it)."""
 

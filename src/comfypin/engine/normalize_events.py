@@ -16,6 +16,7 @@ class EventNormalizer:
         self._running: dict[NodeId, None] = {}
         self._finished: set[NodeId] = set()
         self._progress: dict[NodeId, tuple[float, float]] = {}
+        # Newer engines tell when each node ends (`progress_state`); older ones only when the next begins.
         self._reports_states = False
 
     def see_waiting(self, ahead: int) -> Iterator[EngineEvent]:

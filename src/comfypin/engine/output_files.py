@@ -65,6 +65,7 @@ def locate_file(folders: LocalFolders, reported_file: ReportedFile) -> Path | No
     root = _root_folder(folders, reported_file)
     for reported_name in (reported_file.full_name, reported_file.full_name.lstrip("/")):
         absolute = posixpath.normpath(posixpath.join(root.as_posix(), reported_name))
+        # A name that leads outside, or that the file system refuses, is simply not here.
         with contextlib.suppress(ValueError, OSError):
             path = contained_path(root, PurePosixPath(absolute).relative_to(root.as_posix()))
             if path.is_file():

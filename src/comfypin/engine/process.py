@@ -27,12 +27,19 @@ log = logging.getLogger(__name__)
 
 # After the first restart, which is not waited for.
 RESTARTS = RetryPolicy(retries=None, base_s=2.0, longest_s=30.0)
+# An engine that ran this long did not crash because of how it was started: back-off begins anew.
 _STEADY_S = 60.0
+# Between our choice of a free port and ComfyUI's bind lie seconds of imports, so it can be lost.
 _PORT_TRIES = 5
+# Quick at first, for the embedded engine; slower later, for a ComfyUI that imports torch. 20 polls each.
 _READY_POLL_S = (0.02, 0.05, 0.1, 0.2)
+# Lines that go into an error message: a traceback's end, not a screen full.
 _CRASH_TAIL = 20
+# A dying process closes its sockets before it ends: wait, so that the crash is blamed and not the network.
 _NOTICE_S = 1.0
+# Started as a file, not as a module, so that it imports nothing of comfypin and stays small.
 _GUARD = Path(__file__).with_name("process_guard.py")
+# cgroup v2 only: with v1 the exit code alone must do.
 _CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
@@ -152,6 +159,7 @@ class ChildHost:
         command = self._spec.command_line(port=port, work_folder=self._work)
         lifeline, guard_end = os.pipe()
         log_end, output_end = os.pipe()
+        # -I -S: neither the user's site-packages nor PYTHONPATH may break the guard.
         guard_command = [
             sys.executable,
             "-I",
@@ -172,6 +180,7 @@ class ChildHost:
                 cwd=self._spec.cwd,
                 env=self._spec.environ,
                 pass_fds=(lifeline,),
+                # Ctrl-C in the terminal must reach comfypin alone, which then stops the engine in order.
                 start_new_session=True,
             )
         except BaseException:
@@ -193,6 +202,7 @@ class ChildHost:
         timeouts = EngineTimeouts(connect_s=2.0, request_s=10.0)
         transport = EngineTransport(instance.address.url, self._session, timeouts)
         give_up_at = time.monotonic() + self._limits.ready_s
+        # Ends by the deadline below; `attempt` only slows the polls.
         for attempt in range(sys.maxsize):
             if instance.ended.is_set():
                 if is_port_taken(self.engine_log.last_lines()):

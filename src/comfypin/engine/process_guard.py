@@ -25,7 +25,9 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+# The pipe wakes us at once; this interval is for a parent that died with its pipe held open.
 _LOOK_S = 0.5
+# A process in uninterruptible sleep (a dead network disk) cannot be killed: do not wait for it for ever.
 _SWEEP_S = 2.0
 
 
@@ -36,12 +38,14 @@ def main(arguments: list[str]) -> None:
     process_control = _process_control()
     process_control(_PR_SET_CHILD_SUBREAPER, 1)
     with contextlib.suppress(ValueError, OSError):
+        # A core file of a process with a model in memory fills the disk.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     stop_requests: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stop_requests.append(number))
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for signal_number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_IGN)
+    # A signal that comes just before `select` would be lost; the wake-up descriptor keeps it.
     wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
     os.set_blocking(wake_end, False)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
@@ -80,6 +84,7 @@ def _start_child(command: list[str], process_control: Callable[[int, int], objec
         process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
             os._exit(1)
+        # Undo the guard's own handling, which the command would inherit.
         signal.set_wakeup_fd(-1)
         for signal_number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
             signal.signal(signal_number, signal.SIG_DFL)

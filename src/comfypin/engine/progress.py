@@ -16,7 +16,9 @@ _WEIGHTS: tuple[tuple[re.Pattern[str], float], ...] = (
     (re.compile(r"textencode|clipvision", re.I), 2.0),
 )
 _LIGHT = 1.0
+# The weight of a sampler is meant for 20 steps, the default of ComfyUI's KSampler.
 _STEPS_OF_WEIGHT = 20.0
+# A typing error of a million steps must not make all other nodes vanish from the bar.
 _MOST_STEPS = 1000.0
 
 

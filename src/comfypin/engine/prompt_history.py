@@ -9,6 +9,7 @@ from comfypin.digest import JsonValue
 from comfypin.engine.interface import Folder
 from comfypin.workflow.graph import NodeId
 
+# Deeper JSON is a node's own data, which may be huge: it is not searched for files.
 _DEEPEST_OUTPUT = 4
 _FOLDERS: Mapping[str, Folder] = {"output": "output", "temp": "temp", "input": "input"}
 

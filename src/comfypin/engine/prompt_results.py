@@ -14,7 +14,9 @@ from comfypin.engine.output_files import Unreported, engine_output, find_silent_
 from comfypin.engine.prompt_history import HistoryEntry, ReportedFile
 from comfypin.workflow.graph import Graph, NodeId
 
+# Longer texts are prose or data, although Linux would allow paths of 4096.
 _LONGEST_PATH = 1000
+# Only texts that end in a suffix: a bare folder, or a URL's path, is not a lost output.
 _FILE_SUFFIX = re.compile(r"[^/\\]\.[A-Za-z0-9]{1,12}$")
 
 

@@ -34,10 +34,15 @@ log = logging.getLogger(__name__)
 
 # After the first reconnection, which is not waited for.
 _RECONNECTS = RetryPolicy(retries=None, base_s=0.5, longest_s=10.0)
+# ComfyUI writes the history a moment after the message that ends a prompt: look again soon, then less often.
 _HISTORY_LATE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+# Messages may overtake the answer to POST /prompt, which tells us the id; a flood is not kept.
 _UNCLAIMED = 2000
+# Without any message polls become up to five times rarer, because /queue repeats every graph that waits.
 _QUIETEST = 5
+# A connection that lived this long was a good one: reconnect without a pause.
 _STEADY_S = 5.0
+# Long enough for a message that is already in the socket, too short for a user to feel.
 _OVERTAKEN_S = 0.05
 
 Clock: TypeAlias = float
@@ -49,6 +54,7 @@ class TrackedPrompt:
     def __init__(self, prompt: Prompt, client_id: str, *, look_at: Clock) -> None:
         self.prompt = prompt
         self.prompt_id = prompt.prompt_id
+        # An older ComfyUI ignores our id and answers with its own.
         self.server_id = prompt.prompt_id
         self.client_id = client_id
         self.normalizer = EventNormalizer()
@@ -58,7 +64,9 @@ class TrackedPrompt:
         self.cancelled = False
         self.next_look_at = look_at
         self.ending = False
+        # Whether the websocket said anything about this prompt.
         self.was_heard = False
+        # Events were lost, so silence of the engine proves nothing any more.
         self.connection_cut = False
         self.missing_since: Clock | None = None
         self.history_looks = 0
@@ -104,10 +112,14 @@ class PromptTracker:
         self._wake = asyncio.Event()
         self._open_prompts: dict[str, TrackedPrompt] = {}
         self._reading: set[str] = set()
+        # While a POST is under way, messages about unknown ids may be about its prompt.
         self._posting = 0
         self._unclaimed: list[AddressedMessage] = []
+        # When the polls began to fail; None while they succeed.
         self._deaf_since: Clock | None = None
+        # None until the engine was asked for /api/jobs, which older ones do not have.
         self._lists_jobs: bool | None = None
+        # A prompt the engine must still know unless it restarted.
         self._ended: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -117,6 +117,7 @@ def _allowed_values(problem: str | None, config: JsonValue) -> tuple[object, ...
     type_or_names, options = config[0], config[1] if len(config) > 1 and isinstance(config[1], dict) else {}
     if isinstance(type_or_names, list):
         return tuple(type_or_names)
+    # Classes of the newer schema list their choices in the options, not as the type.
     if isinstance(names := options.get("options"), list):
         return tuple(names)
     if problem in ("value_bigger_than_max", "value_smaller_than_min"):

@@ -12,6 +12,7 @@ from comfypin.engine.host import EngineAddress
 from comfypin.engine.http_transport import EngineTimeouts, parse_engine_url
 from comfypin.errors import EngineError
 
+# A proxy from the environment would be asked for our own machine.
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -49,7 +50,10 @@ async def open_remote(
     """
     address = EngineAddress(url=parse_engine_url(url))
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), headers=headers, trust_env=address.url.host not in _LOOPBACK
+        # No limit of connections: downloads must not hold up the polls.
+        connector=aiohttp.TCPConnector(limit=0),
+        headers=headers,
+        trust_env=address.url.host not in _LOOPBACK,
     ) as session:
         engine = HttpEngine(RemoteHost(address), session, timeouts)
         try:

@@ -80,6 +80,7 @@ class StandbyHost:
         task = self._starts.get(child_host)
         if task is None or task.done():
             task = self._starts[child_host] = asyncio.get_running_loop().create_task(child_host.address())
+            # Watch each start: a standby that dies while it waits is started again too.
             task.add_done_callback(lambda done: self._watch_started(child_host, done))
         return task
 
