@@ -1,8 +1,8 @@
 """Removes what prompts leave on this machine's disk, so that a worker that stays does not fill it.
 
-ComfyUI empties its temp folder when it starts, and never again; its output folder never. What bears a submission's mark
-is of that submission alone and goes with it. The temp folder is shared: what the engine's cache may report again stays
-for the last prompts, and what no node reported (frames of a video) outlives the prompt that made it by one other.
+ComfyUI empties its temp folder only when it starts, and its output folder never. A file that bears a submission's mark
+belongs to that submission alone and goes with it. All prompts share the temp folder: what the engine's cache may report
+again stays for the last prompts; what no node reported (frames of a video) stays until one more prompt has ended.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from comfypin.engine.host import LocalFolders
 from comfypin.engine.output_files import find_marked, remove_files
 
-# The engine's cache holds the latest prompts only, so older previews are never reported again.
+# ComfyUI's cache holds the last prompt, or with --cache-lru some more: previews of 64 prompts are ample.
 _KEPT_PREVIEWS = 64
 # Each mark costs a look at every file of three folders, so they cannot be kept for ever.
 _KEPT_MARKS = 64
@@ -28,7 +28,7 @@ class PreviewKeeper:
         self._prompts: deque[frozenset[Path]] = deque()
 
     def add_prompt(self, files: Iterable[Path]) -> tuple[Path, ...]:
-        """Note the files of one more prompt; returns those that are to be removed."""
+        """Note the files of one more prompt; return the files to remove."""
         self._prompts.append(frozenset(files))
         if len(self._prompts) <= self._kept:
             return ()
@@ -36,7 +36,7 @@ class PreviewKeeper:
         return tuple(sorted(oldest.difference(*self._prompts)))
 
     def kept_files(self) -> frozenset[Path]:
-        """Return the files that are to stay."""
+        """Return the files that must stay."""
         return frozenset[Path]().union(*self._prompts)
 
 
@@ -53,19 +53,19 @@ class PromptCleanup:
         self._unreported: dict[Path, frozenset[str]] = {}
 
     def begin_prompt(self, prompt_id: str, mark: str | None) -> None:
-        """Note a prompt before it is submitted: until `clear_prompt`, nothing that may be its own is removed."""
+        """Note a prompt before it is submitted: its files stay until `clear_prompt`."""
         self._open_prompts.add(prompt_id)
         if mark is not None and mark in self._cleared_marks:
             self._cleared_marks.remove(mark)
 
     def keep_previews(self, files: Iterable[Path]) -> None:
-        """Note the temporary files that a prompt's nodes reported, and remove those of long ago. Blocks."""
+        """Note the temporary files that a prompt's nodes reported, and remove expired ones. Blocks."""
         expired = self._previews.add_prompt(files)
         if not self._keep:
             remove_files(expired)
 
     def clear_prompt(self, folders: LocalFolders, prompt_id: str, mark: str | None) -> None:
-        """Remove what a prompt left that has ended and been delivered, or will not be. Repeatable. Blocks."""
+        """Remove what a prompt left, once it is delivered or will not be. Repeatable. Blocks."""
         with self._lock:
             made_by = frozenset(self._open_prompts)
             self._open_prompts.discard(prompt_id)
@@ -73,7 +73,7 @@ class PromptCleanup:
                 return
             if mark is not None and mark not in self._cleared_marks:
                 self._cleared_marks.append(mark)
-            # A node's thread may still write when its prompt has ended: the last ones' marks are looked for again.
+            # A node's thread may still write when its prompt has ended: look for the marks of the last ones again.
             remove_files(find_marked(folders, *self._cleared_marks))
             self._clear_temp(folders.temp, made_by)
 

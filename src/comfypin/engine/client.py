@@ -1,4 +1,4 @@
-"""The engine behind an HTTP address: prompts in, events and outputs out, whatever becomes of the connection."""
+"""Runs prompts on an engine at an HTTP address, and survives cut connections."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ class HttpEngine:
         self._catalogue: tuple[PromptTracker, float, Catalogue] | None = None
 
     async def close(self) -> None:
-        """End the connection; open prompts fail, what runs in the engine goes on there."""
+        """Close the connection; open prompts fail here, but go on in the engine."""
         if self._tracker is not None:
             await self._tracker.close()
 
@@ -97,7 +97,7 @@ class HttpEngine:
         return response.body if response.status == 200 and isinstance(response.body, dict) else {}
 
     async def submit(self, prompt: Prompt) -> None:
-        """Bring the inputs and queue the prompt. Raises `WorkflowRejected`, `InputFileInvalid` or `EngineError`."""
+        """Upload the inputs and queue the prompt. Raises `WorkflowRejected`, `InputFileInvalid` or `EngineError`."""
         tracker = await self._ensure_tracker()
         self._cleanup.begin_prompt(prompt.prompt_id, prompt.mark)
         try:
@@ -199,7 +199,7 @@ class HttpEngine:
     async def _queue_prompt(
         self, tracker: PromptTracker, prompt: Prompt, client_id: str
     ) -> tuple[str, PromptRefusal | None]:
-        """POST /prompt: the server's id for the prompt, and what is wrong with the branches that it dropped."""
+        """POST /prompt; return the server's id for the prompt, and why it dropped branches, if it did."""
         body: dict[str, JsonValue] = {
             "prompt": prompt.graph.to_prompt(),
             "prompt_id": prompt.prompt_id,
@@ -230,7 +230,7 @@ class HttpEngine:
             )
         if response.status == 200 and await self._is_known(tracker, prompt.prompt_id):
             return prompt.prompt_id, None
-        # A 500 is what a ComfyUI says that stumbled over the graph: its traceback is in its log alone.
+        # A ComfyUI that stumbles over the graph answers 500, and writes the traceback only to its log.
         log_tail = self._host.log_tail() if response.status >= 500 else ()
         raise EngineAnswerInvalid(
             request="POST /prompt", status=response.status, _body=response.text, log_tail=log_tail
@@ -293,7 +293,7 @@ class HttpEngine:
     # -- Stopping -------------------------------------------------------------------------------------------------
 
     async def _stop_prompt(self, tracker: PromptTracker, server_id: str) -> None:
-        """Take one prompt out of the engine, in the way that its version knows, and never another prompt."""
+        """Stop one prompt, by the means that this version of the engine has, and never another prompt."""
         cancelled_by_id = await self._cancel_by_id(tracker, server_id)
         if cancelled_by_id is False:
             return
@@ -302,7 +302,7 @@ class HttpEngine:
         give_up_at = time.monotonic() + self._timeouts.cancel_s
         pause_s = _FIRST_LOOK_S
         targeted = cancelled_by_id is None and await self._engine_version(tracker) >= _TARGETED_INTERRUPT
-        # An interrupt that comes before the first node is forgotten by the engine, so look, and say it again.
+        # The engine forgets an interrupt that comes before the first node, so look, and repeat it.
         while server_id in (await tracker.fetch_queue()).running and time.monotonic() < give_up_at:
             if cancelled_by_id is None:
                 await tracker.transport.post_json("/interrupt", {"prompt_id": server_id} if targeted else {})

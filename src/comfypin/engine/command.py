@@ -1,4 +1,4 @@
-"""How an engine is started as a child: its program, arguments and environment. Looks at folders, starts nothing."""
+"""Describes how to start an engine as a child process: program, arguments, environment. Starts nothing itself."""
 
 import json
 import logging
@@ -187,7 +187,7 @@ def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple
 def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:
     """Return our environment without secrets, plus the lock's `engine.env`.
 
-    A value that is `$NAME` or `${NAME}` hands on that variable of ours, secret or not; unset, it is left out.
+    A value `$NAME` or `${NAME}` passes on that variable of ours, secret or not; if it is unset, so is the result.
     """
     environ = {name: value for name, value in ours.items() if not _is_secret(name, value)}
     if not same_python:
@@ -217,7 +217,7 @@ def model_paths(models_dir: Path | None, fast_models_dir: Path | None = None) ->
     if models_dir is not None:
         sections["comfypin"] = {**_paths_section(models_dir)}
     if fast_models_dir is not None:
-        # A default is put before every folder that ComfyUI has or is told of, its own too.
+        # ComfyUI searches a default folder before all others, even its own.
         sections["comfypin_fast"] = {**_paths_section(fast_models_dir), "is_default": True}
     return json.dumps(sections)
 

@@ -1,4 +1,4 @@
-"""Failures of the engine itself: it does not start, dies, or answers as no ComfyUI does."""
+"""Declares the failures of an engine: it does not start, dies, or answers as no ComfyUI does."""
 
 from comfypin.errors import ConfigError, EngineError, PromptError, declare
 
@@ -180,7 +180,7 @@ class PromptInterrupted(PromptError):
 class PromptLost(PromptError):
     """Raised when the engine knows the prompt neither as queued, nor running, nor finished.
 
-    `restarted` is set if the engine was away since the prompt was queued, and has forgotten what it did before.
+    `restarted` is set if the engine has restarted since the prompt was queued, and so has forgotten it.
     """
 
     template = "The engine no longer knows the prompt: {cause}. Run the job again."

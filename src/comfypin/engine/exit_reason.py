@@ -1,4 +1,4 @@
-"""Why an engine's process ended, in words: from its exit code, its last lines and the kernel's counters. Pure."""
+"""Explains why an engine's process ended, from its exit code, last lines and the kernel's counters. Pure."""
 
 import signal
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where an engine lives: its address, its folders where they are on this machine, and why it does not answer."""
+"""Knows an engine's address, its folders if they are on this machine, and why it does not answer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,13 @@ class EngineAddress:
 
 # A seam of its own, so that the client need not know whether it may restart what it talks to.
 class EngineHost(Protocol):
-    """Brings an engine up and knows how it fares."""
+    """Starts an engine and knows its state."""
 
     async def address(self) -> EngineAddress:
         """Return the engine's address; starts it (again) if that is ours to do. Raises `EngineStartFailed`."""
 
     async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
-        """Wait until that life of the engine ends without having been asked to, and say why."""
+        """Wait until the engine at that address ends unasked, and return why."""
 
     def log_tail(self) -> tuple[str, ...]:
         """Return the last lines that the engine wrote, if we can read its log."""

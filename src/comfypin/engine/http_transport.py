@@ -1,4 +1,4 @@
-"""HTTP to one ComfyUI: JSON in and out, files streamed both ways, every wait with a deadline, every error ours."""
+"""Speaks HTTP to one ComfyUI: JSON, streamed files, a deadline for every wait, our own error for every failure."""
 
 import asyncio
 import json
@@ -20,9 +20,9 @@ from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, Engin
 class EngineTimeouts:
     """Sets how long the client waits, in seconds: for a connection, an answer, the next bytes, between two polls, ...
 
-    `unreachable_s` is how long an engine that runs our prompt may not answer (a ComfyUI that loads a model is deaf for
-    a while); `lost_s` how long a prompt may be in neither queue nor history; `history_s` how long a history may come
-    after the event that announces it.
+    `unreachable_s`: how long an engine that runs our prompt may stay silent (a ComfyUI that loads a model does not
+    answer for a while). `lost_s`: how long a prompt may be in neither queue nor history. `history_s`: how long after
+    the event that announces it the history may come.
     """
 
     connect_s: float = 10.0
@@ -75,7 +75,7 @@ class EngineTransport:
         return await self._send_request("GET", path, query=query)
 
     async def post_json(self, path: str, body: JsonValue) -> EngineResponse:
-        """POST JSON, take a JSON answer. Raises `EngineUnreachable`."""
+        """POST JSON and return the JSON answer. Raises `EngineUnreachable`."""
         return await self._send_request(
             "POST", path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
         )
@@ -94,7 +94,7 @@ class EngineTransport:
             return await self._send_request("POST", "/upload/image", data=form, timeout=timeout)
 
     async def download_file(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """GET a file in chunks; one that ends early fails. Raises `EngineUnreachable`, `EngineAnswerInvalid`."""
+        """GET a file in chunks; fail if it ends early. Raises `EngineUnreachable`, `EngineAnswerInvalid`."""
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._timeouts.connect_s, sock_read=self._timeouts.chunk_s
         )

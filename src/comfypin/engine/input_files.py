@@ -1,4 +1,4 @@
-"""Brings a job's input files into the engine: a folder of the job's own, by copy where it is here, else by upload."""
+"""Brings a job's input files into the engine, in the job's own folder: by copy if it is here, else by upload."""
 
 import asyncio
 import re

@@ -1,7 +1,6 @@
-"""What runs a prompt, in five methods, and the values that cross that line.
+"""Defines what a job needs of an engine: five methods, and the values they exchange.
 
-An engine is opened and closed by whoever wires it (an async context manager); this protocol is what a job needs.
-Errors are those of `comfypin.engine.errors`.
+The wiring opens and closes an engine (an async context manager). Errors are those of `comfypin.engine.errors`.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -20,8 +19,8 @@ Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
 class InputFile:
     """Names a file of the job that must be in the engine's input folder before the prompt starts.
 
-    `name` is what the load node's input says now; the engine uploads the file into a folder of this job's own, and
-    submits the graph with the name that the server answered, in `node_id`'s input `input_name`.
+    The engine uploads the file into this job's own folder, and submits the graph with the name that the server
+    answered, in `node_id`'s input `input_name`.
     """
 
     node_id: NodeId
@@ -121,8 +120,8 @@ async def _nothing_to_clear() -> None:
 class PromptOutputs:
     """Holds all a finished prompt left: files in the order of the history, then those that no node reported.
 
-    `clear` removes from this machine what the prompt left, to be called once the outputs are delivered or will not be.
-    `warnings` say what a user should know of how the outputs were found.
+    Call `clear` once the outputs are delivered or will not be: it removes from this machine what the prompt left.
+    `warnings` say what a user should know about how the outputs were found.
     """
 
     files: tuple[EngineOutput, ...] = ()

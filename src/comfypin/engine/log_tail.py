@@ -1,4 +1,4 @@
-"""What an engine prints: the last lines in memory, everything in a file that does not grow for ever."""
+"""Keeps what an engine prints: the last lines in memory, everything in a file of bounded size."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ class EngineLog:
         self._partial, self._overwriting = "", False
 
     async def follow_pipe(self, descriptor: int) -> None:
-        """Read a pipe until its last writer has closed it; takes the descriptor over."""
+        """Read a pipe until its last writer has closed it, then close the descriptor."""
         reader = asyncio.StreamReader(limit=_READ_BYTES)
         stream = os.fdopen(descriptor, "rb", buffering=0)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -57,9 +57,9 @@ class EngineLog:
             transport.close()
 
     def _append_chunk(self, chunk: bytes) -> None:
-        """Append to the file; a full one becomes `.1`, and the one before that is dropped.
+        """Append to the file; a full one becomes `.1`, which replaces the one before.
 
-        A disk that is full must not stop the reading: an engine that cannot print any more would die of it.
+        A full disk must not stop the reading: an engine blocked in a print would hang.
         """
         try:
             with self.path.open("ab") as file:

@@ -1,7 +1,7 @@
-"""What a ComfyUI says while it works, read into values: websocket messages and the queue. Pure; raises nothing.
+"""Parses what a ComfyUI says while it works: websocket messages and the queue. Pure; raises nothing.
 
 ComfyUI's answers vary with its version and with its custom nodes, so everything here is read by shape: what has the
-shape is taken, what has not is left out, and `None` says that an answer is not one of ComfyUI's at all.
+shape is taken, the rest left out, and `None` says that an answer is not one of ComfyUI's at all.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""From a ComfyUI's messages about one prompt to events that each tell a new thing, once. Pure, with its clock given."""
+"""Turns a ComfyUI's messages about one prompt into events that each say one new thing, once. Pure."""
 
 from collections.abc import Iterator
 

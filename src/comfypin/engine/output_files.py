@@ -1,4 +1,4 @@
-"""The files of one prompt on the engine's disk: where a reported one lies, and which ones no node reported."""
+"""Finds the files of one prompt on the engine's disk: reported ones, and those that no node reported."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,8 @@ from comfypin.workflow.graph import Graph, Link, NodeId
 class Unreported:
     """Holds files that bear a submission's mark and that no node reported.
 
-    `companions` lie beside a reported file under its name (the picture that a video node writes beside its video): they
-    are not delivered. `files` are outputs of nodes that save and say nothing.
+    `companions` share a reported file's folder and name (the picture that a video node writes with its video): they
+    are not delivered. `files` are outputs of nodes that save without reporting it.
     """
 
     files: tuple[ReportedFile, ...] = ()
@@ -36,7 +36,7 @@ def engine_output(
 ) -> EngineOutput:
     """Return the file as others take it: by its path if it is on this machine, else through the engine.
 
-    Failures of reading it name it as the user does, without the mark.
+    Failures name it as the user does, without the mark.
     """
     path = locate_file(folders, reported_file) if folders is not None else None
     name = _relative_name(folders, reported_file, path) if folders is not None and path is not None else None
@@ -60,7 +60,7 @@ def engine_output(
 def locate_file(folders: LocalFolders, reported_file: ReportedFile) -> Path | None:
     """Return the path of a reported file on this machine; None if it is outside the engine's folders, or gone.
 
-    Nodes report absolute names too, and folders with `..`: what these lead to counts, if it is inside.
+    Nodes also report absolute names, and folders with `..`: they count if they lead inside.
     """
     root = _root_folder(folders, reported_file)
     for reported_name in (reported_file.full_name, reported_file.full_name.lstrip("/")):
@@ -107,7 +107,7 @@ def find_silent_nodes(graph: Graph, mark: str, spoke: Iterable[NodeId]) -> tuple
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files; those that are gone already are no error."""
+    """Remove files; ignore those that are already gone."""
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -66,7 +66,7 @@ class _EngineInstance:
         self._lifeline = lifeline
 
     def close_lifeline(self) -> None:
-        """Let go of the pipe that keeps the guard waiting."""
+        """Close the pipe that keeps the guard waiting."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
@@ -130,7 +130,7 @@ class ChildHost:
         return failure
 
     async def stop(self) -> None:
-        """End the process and everything that it started; waits until they are gone."""
+        """End the process and everything that it started; wait until they are gone."""
         async with self._starting:
             if self._instance is not None:
                 await self._end_instance(self._instance)
@@ -228,7 +228,7 @@ class ChildHost:
     # -- Life and death -------------------------------------------------------------------------------------------
 
     async def _watch_instance(self, instance: _EngineInstance, log_end: int) -> None:
-        """Read the log and wait for the end; then say why it ended, if nobody asked for it."""
+        """Read the log until the process ends; then record why, if nobody asked for the end."""
         reading = asyncio.get_running_loop().create_task(self.engine_log.follow_pipe(log_end))
         await instance.process.wait()
         # Its last lines are still in the pipe; who else may hold the other end must not keep us.

@@ -2,8 +2,8 @@
 
 Usage: `python process_guard.py PARENT_PID LIFELINE_FD GRACE_S -- COMMAND...`
 
-A program of its own (standard library only, never imported by the rest), between comfypin and an engine, because
-nobody inside a process that is killed with -9 can clean up after it. The parent holds the other end of the lifeline
+A separate program (standard library only, never imported by the rest) between comfypin and an engine, because a
+process that is killed with -9 cannot clean up after itself. The parent holds the other end of the lifeline
 pipe and nothing is ever written to it: when the parent dies, however it dies, the pipe closes, and this program kills
 the command and every process that descends from it. (A parent-death signal on the command itself would fire when the
 *thread* that started it ends.) The command in turn is killed by the kernel should this program be killed.
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _watch_child(child: int, parent: int, pipes: tuple[int, int], stop_requests: list[int], grace_s: float) -> int:
-    """Wait for the child to end by itself, by request, or because nobody is left who wants it."""
+    """Wait until the child ends: by itself, by request, or because its parent is gone."""
     lifeline, wake = pipes
     kill_at: float | None = None
     while True:
@@ -96,7 +96,7 @@ def _start_child(command: list[str], process_control: Callable[[int, int], objec
 
 
 def _reap_children(child: int) -> int | None:
-    """Collect the dead, adopted ones too; the child's wait status once it is among them."""
+    """Collect dead processes, also adopted ones; return the child's wait status once it is among them."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -113,7 +113,7 @@ def _await_child(child: int) -> int:
 
 
 def _kill_leftovers() -> None:
-    """Kill what the command has started and left: as their adopted parent we know them all, daemons too."""
+    """Kill what the command started and left behind: we are their adopted parent, so we know even daemons."""
     give_up_at = time.monotonic() + _SWEEP_S
     while (leftovers := _find_descendants()) and time.monotonic() < give_up_at:
         for pid in leftovers:
@@ -141,7 +141,7 @@ def _find_descendants() -> list[int]:
 
 
 def _process_control() -> Callable[[int, int], object]:
-    """Linux' prctl; elsewhere nothing, and the lifeline has to do."""
+    """Return Linux' prctl; elsewhere a function that does nothing, so that only the lifeline protects."""
     try:
         library = ctypes.CDLL(None, use_errno=True)
         return lambda option, value: library.prctl(option, value, 0, 0, 0)

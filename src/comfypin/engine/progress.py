@@ -1,4 +1,4 @@
-"""How far a prompt is, as one fraction that never goes back: nodes weighed by what they usually cost. Pure."""
+"""Estimates how far a prompt is, as a fraction that never decreases: nodes weighed by their usual cost. Pure."""
 
 import re
 from collections.abc import Mapping

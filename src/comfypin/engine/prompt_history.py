@@ -1,4 +1,4 @@
-"""What a ComfyUI remembers of a prompt that has ended, read into values. Pure; raises nothing."""
+"""Parses what a ComfyUI remembers of a prompt that has ended. Pure; raises nothing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a prompt that succeeded produced: reported files, files that were found by their names, texts, and warnings."""
+"""Collects what a prompt produced: reported files, files found by their names, texts, and warnings."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ async def collect_outputs(
     folders: LocalFolders | None,
     cleanup: PromptCleanup,
 ) -> PromptOutputs:
-    """Read what the history says, and look for what it does not say. Raises nothing; files are read later."""
+    """Collect what the history reports, and look for what it does not. Raises nothing; files are read later."""
     unreported, reported, gone_count = Unreported(), history_entry.files, 0
     if folders is not None:
         present = await asyncio.to_thread(_drop_removed_previews, folders, history_entry.files, cleanup)

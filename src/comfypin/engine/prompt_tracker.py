@@ -1,4 +1,4 @@
-"""One life of an engine, watched: a websocket for progress, queue and history polled beside it for the truth."""
+"""Follows prompts from one start of an engine to its end: by websocket for progress, by polls for the truth."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ class TrackedPrompt:
         return self.entry is not None or self.failure is not None
 
     def publish_events(self, events: Iterable[EngineEvent]) -> None:
-        """Pass events on to whoever iterates over them."""
+        """Pass events on to the caller of `HttpEngine.events`."""
         for event in events:
             self.event_queue.put_nowait(event)
 
@@ -96,7 +96,7 @@ class TrackedPrompt:
 
 
 class PromptTracker:
-    """Follows all our prompts in one life of an engine."""
+    """Follows all our prompts from one start of an engine to its end."""
 
     def __init__(
         self, address: EngineAddress, transport: EngineTransport, host: EngineHost, timeouts: EngineTimeouts
@@ -124,13 +124,13 @@ class PromptTracker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Begin to listen; returns when the websocket is there, or has failed once (then polls alone must do)."""
+        """Start to listen; return when the websocket is open, or has failed once (then polls must suffice)."""
         for work in (self._listen_websocket, self._poll_prompts, self._fail_on_crash):
             self._spawn_task(work)
         await self.wait_until_listening()
 
     async def wait_until_listening(self) -> None:
-        """Wait for the attempt to connect that is under way, if any: its outcome, not its success."""
+        """Wait until the current attempt to connect has ended, well or badly."""
         await self._attempted.wait()
 
     async def close(self) -> None:
@@ -319,7 +319,7 @@ class PromptTracker:
         return queue
 
     async def _read_history(self, tracked_prompt: TrackedPrompt) -> None:
-        """Settle the prompt, if the history is there; else look again soon, and in the end give the prompt up."""
+        """Settle the prompt if its history exists; else look again soon, and finally give the prompt up."""
         if tracked_prompt.settled or tracked_prompt.server_id in self._reading:
             return
         self._reading.add(tracked_prompt.server_id)
@@ -395,7 +395,7 @@ class PromptTracker:
 
 
 async def _ignore_silence(work: Callable[[], Coroutine[object, object, object]]) -> None:
-    """Run to the end; an engine that does not answer here is noticed by the polls, which have the deadlines."""
+    """Run to the end; ignore an engine that does not answer, because the polls notice it and have the deadlines."""
     try:
         await work()
     except EngineError as exc:

@@ -1,4 +1,4 @@
-"""Why a ComfyUI refused a prompt, or which of its branches it dropped, read into values. Pure; raises nothing."""
+"""Parses why a ComfyUI refused a prompt, or which branches it dropped. Pure; raises nothing."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""An engine that already runs, by its URL: not ours to start, to stop or to look into."""
+"""Opens an engine that already runs, by its URL: not ours to start, stop or look into."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ async def open_remote(
 ) -> AsyncIterator[HttpEngine]:
     """Open the ComfyUI at a URL (its user and password, or `headers`, go with every request and are never shown).
 
-    Raises `EngineUrlInvalid`; an engine that is not there is noticed by the first request (`EngineUnreachable`).
+    Raises `EngineUrlInvalid`; if no engine answers, the first request notices it (`EngineUnreachable`).
     """
     address = EngineAddress(url=parse_engine_url(url))
     async with aiohttp.ClientSession(

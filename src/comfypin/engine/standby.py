@@ -1,8 +1,8 @@
-"""Keeps an engine up: a dead one is started again at once, and one that stands by takes its place meanwhile.
+"""Keeps an engine available: restarts a dead one at once, and lets a standby take its place meanwhile.
 
 Of the time from a `kill -9` to the next prompt, nearly all is ComfyUI's own start: 11 s of processor time for its
 imports (torch, torch._dynamo, transformers), 22 s on a busy machine with two cores; we notice the death within 0.3 s.
-That cannot be made shorter from outside, only be over before it is needed.
+We cannot make that shorter from outside; a standby has it behind it before it is needed.
 """
 
 import asyncio
@@ -110,8 +110,8 @@ async def open_child(
 ) -> AsyncIterator[HttpEngine]:
     """Run an engine as a child process, ready; it and all it started are gone when the block ends.
 
-    `work` is a folder of this engine alone; its log is `work/engine.log`. With `keep_temp` nothing that prompts leave
-    there is removed. With `standby` a second process waits to take its place. Raises `EngineStartFailed`.
+    `work` belongs to this engine alone; its log is `work/engine.log`. With `keep_temp`, files that prompts leave there
+    stay. With `standby`, a second process waits to take its place. Raises `EngineStartFailed`.
     """
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         folders = [WorkFolder(work.absolute()), *([WorkFolder(work.absolute() / "standby")] if standby else [])]

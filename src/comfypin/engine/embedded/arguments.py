@@ -1,4 +1,4 @@
-"""The command line of the embedded engine: ComfyUI's flags, so that one supervisor starts both."""
+"""Parses the embedded engine's command line: ComfyUI's flags, so that one supervisor can start both."""
 
 import argparse
 import sys
@@ -51,7 +51,7 @@ class EngineArguments:
 
 
 def parse_arguments(argv: Sequence[str]) -> EngineArguments:
-    """Read the flags; those that not even ComfyUI has are named on stderr and passed over."""
+    """Read the flags; warn on stderr about flags that not even ComfyUI has, and ignore them."""
     parsed, unknown = _make_parser().parse_known_args(argv)
     if unknown:
         print(f"warning: the embedded engine ignores what it does not know: {' '.join(unknown)}", file=sys.stderr)  # noqa: T201

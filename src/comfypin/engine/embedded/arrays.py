@@ -1,4 +1,4 @@
-"""Making large arrays without taking the machine down: what cannot fit is refused with ComfyUI's words for it."""
+"""Makes large arrays without taking the machine down: refuses what cannot fit, in ComfyUI's words."""
 
 import numpy as np
 import numpy.typing as npt

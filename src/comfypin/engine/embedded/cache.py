@@ -1,4 +1,4 @@
-"""Results that outlive a prompt: the next one with the same node and inputs takes them over."""
+"""Keeps results for the next prompt that has the same node with the same inputs."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class ResultCache:
         self._kept: dict[str, CachedResult] = {}
 
     def keep_only(self, signatures: Iterable[str]) -> None:
-        """Drop all others."""
+        """Drop all other results."""
         self._kept = {signature: self._kept[signature] for signature in signatures if signature in self._kept}
 
     def find_result(self, signature: str) -> CachedResult | None:
@@ -44,7 +44,7 @@ class ResultCache:
         self._kept[signature] = result
 
     def clear_results(self) -> None:
-        """Forget all."""
+        """Forget all results."""
         self._kept.clear()
 
 
@@ -71,7 +71,7 @@ def compute_fingerprints(
 def compute_signatures(graph: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[str, str]:
     """Return for each node a digest of its class, its fingerprint, its inputs, and the digests of the nodes above it.
 
-    A node that no signature can be told for (its links lead nowhere or in a circle) gets one that nothing else has.
+    A node without a signature (its links lead nowhere or in a circle) gets one that nothing else has.
     """
     computed: dict[str, str] = {}
     for root in graph:

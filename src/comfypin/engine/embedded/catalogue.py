@@ -1,4 +1,4 @@
-"""A class's entry in /object_info, in the form of each release of ComfyUI."""
+"""Describes node classes as /object_info does, in the form of each release of ComfyUI."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""How a node class is declared: its inputs, outputs and place in the catalogue, and the function that runs it."""
+"""Declares node classes: inputs, outputs, place in the catalogue, and the function that runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Inputs that depend on what a prompt holds: choices that bring inputs of their own, and groups that grow.
+"""Resolves inputs that depend on a prompt's values: choices that bring further inputs, and groups that grow.
 
 In a prompt their parts have dotted names (`resize_type.width`, `images.image0`); a node's function gets each group as
 one dict: https://docs.comfy.org/custom-nodes/backend/dynamic-inputs
@@ -31,7 +31,7 @@ class ResolvedInputs:
         return tuple(member.input for member in self.members)
 
     def call_arguments(self, values: Mapping[str, NodeValue]) -> dict[str, Any]:
-        """Return values by dotted name as the arguments of a call: the parts of a group are one dict."""
+        """Turn values by dotted name into a call's arguments: the parts of a group become one dict."""
         arguments: dict[str, Any] = {}
         for member in self.members:
             if len(member.path) > 1:
@@ -46,7 +46,7 @@ class ResolvedInputs:
 def resolve_inputs(inputs: Sequence[NodeInput], given_values: Mapping[str, Any]) -> ResolvedInputs:
     """Return the inputs that a class has for these values.
 
-    A choice that is missing or unknown brings nothing, not even itself, as in ComfyUI: its node fails when it runs.
+    A missing or unknown choice brings nothing, not even itself, as in ComfyUI: its node fails when it runs.
     """
     empty_groups: list[tuple[str, ...]] = []
     members = tuple(_resolve_members(inputs, given_values, (), empty_groups))

@@ -1,4 +1,4 @@
-"""The embedded engine without its HTTP: a queue, a worker thread that runs prompts, and who hears about it."""
+"""Connects the embedded engine's queue, its worker thread, and the websockets, without HTTP's routes."""
 
 import logging
 import threading
@@ -40,7 +40,7 @@ class EmbeddedEngine:
         self._thread = threading.Thread(target=self._run_queue, name="prompts", daemon=True)
 
     def start(self) -> None:
-        """Begin to run prompts. Needs a running event loop. The thread ends with the process."""
+        """Start to run prompts. Needs a running event loop. The thread ends with the process."""
         self.folders.create_missing()
         self.hub.start()
         self._thread.start()
@@ -119,7 +119,7 @@ class EmbeddedEngine:
             self.hub.send_event("executing", {"node": None, "prompt_id": task.prompt_id}, task.client_id)
 
     def _run_prompt(self, prompt: QueuedPrompt) -> EndedPrompt:
-        """Run a prompt; the thread outlives even one whose graph cannot be walked."""
+        """Run a prompt; even a graph that cannot be walked must not end the thread."""
         try:
             return self.executor.run_prompt(prompt)
         except Exception as problem:

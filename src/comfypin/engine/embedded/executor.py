@@ -1,4 +1,4 @@
-"""Running one prompt: its nodes in order, each over its lists of values, and telling what happens."""
+"""Runs a prompt's nodes in order, each over its lists of values, and reports what happens."""
 
 import logging
 import threading
@@ -28,7 +28,7 @@ class ExecutionInterrupted(Exception):
 
 @dataclass
 class Executor:
-    """Runs prompts one after the other on the caller's thread; `interrupt` may be called from any."""
+    """Runs prompts one after the other on the caller's thread; any thread may call `interrupt`."""
 
     classes: Mapping[str, NodeClass]
     folders: EngineFolders
@@ -263,7 +263,7 @@ class _PromptRun:
         }
 
     def _record_message(self, event: str, data: Mapping[str, JsonValue], *, to_all: bool = False) -> None:
-        """Note a message for the history, and send it to who submitted the prompt."""
+        """Add a message to the history, and send it to the client that submitted the prompt."""
         message = {"prompt_id": self._prompt.prompt_id, **data, "timestamp": timestamp_ms()}
         self._messages.append((event, message))
         if self._prompt.client_id is not None or to_all:

@@ -1,4 +1,4 @@
-"""The routes that deal in files: /view and the uploads. No name leads out of the engine's folders."""
+"""Serves the file routes, /view and the uploads. No name leads out of the engine's folders."""
 
 import asyncio
 import io

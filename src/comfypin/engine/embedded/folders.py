@@ -1,4 +1,4 @@
-"""The engine's three folders, and every rule that keeps a client's name inside them."""
+"""Names the engine's three folders, and keeps every client's name inside them."""
 
 import mimetypes
 import os
@@ -32,7 +32,7 @@ class EngineFolders:
     temp: Path
 
     def create_missing(self) -> None:
-        """Create what is missing."""
+        """Create the folders that are missing."""
         for folder in (self.input, self.output, self.temp):
             folder.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""What the routes share: reading JSON, answering a broken request, and refusing other sites' pages."""
+"""Helps the routes: reads JSON, answers malformed requests, refuses other sites' pages."""
 
 import contextlib
 import ipaddress
@@ -41,7 +41,7 @@ def answer_trouble() -> Iterator[None]:
 
 @web.middleware
 async def refuse_cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a page of another site sends to a server on this machine."""
+    """Refuse requests that a page of another site sends to a server on this machine."""
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return web.Response(status=403)
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")

@@ -1,4 +1,4 @@
-"""The websockets: who listens, and what each of them is still to be sent."""
+"""Sends events to the websockets, with a queue of unsent messages for each."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from comfypin.engine.embedded.messages import RawJson
 
 log = logging.getLogger(__name__)
 
+# Messages that may wait for a client that does not read, before it is cut off.
 _MOST_UNSENT = 50_000
-"""Messages that a listener who does not read may leave unsent before it is cut off."""
 
 
 class WebsocketHub:
@@ -26,11 +26,11 @@ class WebsocketHub:
         self._flags = flags
         self._listeners: dict[str, asyncio.Queue[str | None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        # The client that submitted the running prompt, and the node that runs.
         self.executing: tuple[str, str] | None = None
-        """The client that submitted the running prompt, and the node that runs."""
 
     def start(self) -> None:
-        """Remember the loop that the websockets live on."""
+        """Remember the event loop that serves the websockets."""
         self._loop = asyncio.get_running_loop()
 
     def send_event(self, event: str, data: "JsonValue | RawJson", client_id: str | None = None) -> None:
@@ -43,7 +43,7 @@ class WebsocketHub:
             self._loop.call_soon_threadsafe(self._queue_text, text, client_id)
 
     def send_status(self) -> None:
-        """Tell all how many prompts have not ended."""
+        """Send all clients the number of prompts that have not ended."""
         self.send_event("status", {"status": {"exec_info": {"queue_remaining": self._count_unfinished()}}})
 
     async def serve_websocket(self, request: web.Request) -> web.StreamResponse:
@@ -61,7 +61,7 @@ class WebsocketHub:
                 self._queue_text(_event_text("executing", {"node": self.executing[1]}), client_id)
             await self._read_messages(socket, unsent_messages)
         finally:
-            # As in ComfyUI, whoever else uses this id goes deaf now.
+            # As in ComfyUI, another client with this id gets nothing from now on.
             self._listeners.pop(client_id, None)
             unsent_messages.put_nowait(None)
             await asyncio.wait([writer])

@@ -1,4 +1,4 @@
-"""ComfyUI 0.33's /api/jobs: the queue and the history as one list, and cancelling by id."""
+"""Serves ComfyUI 0.33's /api/jobs: the queue and the history as one list, and cancelling by id."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -43,7 +43,7 @@ class JobsApi:
         self._engine = engine
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the routes to the app; unlike the others they exist below /api alone."""
+        """Add the routes to the app; unlike the others they exist only under /api."""
         app.router.add_get("/api/jobs", self.list_jobs)
         app.router.add_get("/api/jobs/{job_id}", self.get_job)
         app.router.add_post("/api/jobs/cancel", self.cancel_jobs)
@@ -77,7 +77,7 @@ class JobsApi:
         return web.json_response({"error": "Job not found"}, status=404)
 
     async def cancel_job(self, request: web.Request) -> web.Response:
-        """Cancel a job; one that is unknown or has ended is no error."""
+        """Cancel a job; accept an unknown job, or one that has ended."""
         return web.json_response({"cancelled": self._engine.cancel_prompt(request.match_info["job_id"])})
 
     async def cancel_jobs(self, request: web.Request) -> web.Response:
@@ -203,7 +203,7 @@ def _describe_ended(job_id: str, entry: Any, *, with_outputs: bool = False) -> J
 
 
 def _list_files(outputs: Mapping[str, Any]) -> list[Job]:
-    """Return every file of a run, with its node and the key that it stands under."""
+    """Return every file of a run, with its node and the key it was reported under."""
     return [
         {**item, "nodeId": node_id, "mediaType": key}
         for node_id, node_output in outputs.items()
@@ -215,7 +215,7 @@ def _list_files(outputs: Mapping[str, Any]) -> list[Job]:
 
 
 def _choose_preview(files: list[Job], outputs: Mapping[str, Any]) -> Job | None:
-    """Return what stands for a run: a kept file, else any file, else a text."""
+    """Return what represents a run: a kept file, else any file, else a text."""
     for file in sorted(files, key=lambda file: file["type"] != "output"):
         return file
     for node_id, node_output in outputs.items():

@@ -1,4 +1,4 @@
-"""How much memory there is to take."""
+"""Measures how much memory this process may still take."""
 
 from pathlib import Path
 

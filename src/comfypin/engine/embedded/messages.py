@@ -1,4 +1,4 @@
-"""The websocket messages of a run, in ComfyUI's words."""
+"""Builds the websocket messages of a run, in ComfyUI's words."""
 
 import json
 import time
@@ -22,8 +22,8 @@ class RawJson:
 class ProgressState:
     """Tracks the state of every node of a run, and sends all of it at each change, as ComfyUI does.
 
-    The message grows with the graph, so beyond a few hundred nodes it is sent ten times a second at most, and at the
-    end of the run: sent at every change it would be gigabytes for a graph of ten thousand nodes.
+    The message grows with the graph, so beyond a few hundred nodes it goes out ten times a second at most, and at the
+    end of the run: at every change it would add up to gigabytes for a graph of ten thousand nodes.
     """
 
     def __init__(self, prompt_id: str, client_id: str | None, send: Callable[[str, RawJson, str | None], None]) -> None:

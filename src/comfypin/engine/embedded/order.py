@@ -1,11 +1,11 @@
-"""Which node of a graph runs next: what outputs need, in ComfyUI's order."""
+"""Decides which node of a graph runs next: what outputs need, in ComfyUI's order."""
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+# Steps to an output node beyond which all nodes are equally urgent.
 _FARTHEST = 3
-"""Steps to an output node beyond which all nodes are equally urgent."""
 
 
 def input_links(graph: Mapping[str, Any], node_id: str) -> list[tuple[str, int]]:
@@ -73,7 +73,7 @@ class ExecutionOrder:
         self._offer_ready([*added, node_id])
 
     def _add_needed(self, root: str) -> list[str]:
-        """Add a node and all that it needs; return what was new."""
+        """Add a node and all that it needs; return the new ones."""
         added = []
         stack = [root]
         while stack:

@@ -1,4 +1,4 @@
-"""Prompts that wait, the one that runs, and the history of those that ended."""
+"""Holds the prompts that wait, the one that runs, and the history of those that ended."""
 
 import heapq
 import threading
@@ -96,7 +96,7 @@ class PromptQueue:
         return prompt
 
     def finish_prompt(self, prompt: QueuedPrompt, ended: EndedPrompt) -> None:
-        """Write the history of the prompt that `take_next` gave."""
+        """Write the history of the prompt that `take_next` returned."""
         with self._condition:
             self._running = None
             while len(self._history) >= self._max_history:
@@ -105,7 +105,7 @@ class PromptQueue:
         self._on_change()
 
     def request_chores(self, chores: Iterable[str]) -> None:
-        """Have the worker do something between prompts."""
+        """Ask the worker to do something between prompts."""
         with self._condition:
             self._chores.update(chores)
             self._condition.notify()
@@ -132,7 +132,7 @@ class PromptQueue:
             return len(self._waiting) + (self._running is not None)
 
     def clear_waiting(self) -> None:
-        """Forget all that wait."""
+        """Forget all prompts that wait."""
         with self._condition:
             self._waiting = []
         self._on_change()
@@ -164,7 +164,7 @@ class PromptQueue:
             return {} if entry is None else {prompt_id: entry}
 
     def clear_history(self) -> None:
-        """Forget all that ended."""
+        """Forget all prompts that ended."""
         with self._condition:
             self._history.clear()
 

@@ -1,4 +1,4 @@
-"""The ComfyUI releases that the embedded engine can be, and what differs between them besides the nodes."""
+"""Describes the ComfyUI releases that the embedded engine can imitate, apart from their nodes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class ComfyRelease:
     `checks_schema_choices`: a choice of a class that uses the schema is checked before the prompt is queued.
     `names_missing_nodes`: an unknown class is refused as `missing_node_type`, a circle of links as `dependency_cycle`.
     `wants_uuids`: a prompt id of the client's own must be a UUID.
-    `has_jobs`: /api/jobs and /node_replacements are there.
+    `has_jobs`: /api/jobs and /node_replacements exist.
     """
 
     version: str

@@ -1,6 +1,6 @@
-"""The classes that ComfyUI 0.33 renames in a prompt before it checks it, and the renaming itself.
+"""Renames classes in a prompt before it is checked, as ComfyUI 0.33 does.
 
-As there, only a class that is not known is replaced, and a prompt that cannot be walked ends in a 500.
+As there, only an unknown class is replaced, and a prompt that cannot be walked ends in a 500.
 """
 
 from collections.abc import Container, Mapping

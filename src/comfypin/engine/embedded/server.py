@@ -1,4 +1,4 @@
-"""ComfyUI's HTTP API over the embedded engine."""
+"""Serves ComfyUI's HTTP API from the embedded engine."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ _MODEL_FOLDERS = (
 
 
 def serve(arguments: EngineArguments) -> int:
-    """Listen until a signal ends the process; SIGTERM and SIGINT do so at once, whatever runs."""
+    """Listen until a signal ends the process; SIGTERM and SIGINT end it at once, whatever runs."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(_serve(arguments))
@@ -80,7 +80,7 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
 
 
 def _make_routes(engine_api: "EngineApi", files: FilesApi) -> tuple[dict[str, Handler], dict[str, Handler]]:
-    """Return what GET and POST requests are answered by, in every release."""
+    """Return the handlers of GET and POST requests that every release has."""
     gets: dict[str, Handler] = {
         "/prompt": engine_api.prompt_info,
         "/queue": engine_api.queue_info,
@@ -264,7 +264,7 @@ class EngineApi:
         return web.Response(status=404)
 
     async def interrupt_prompt(self, request: web.Request) -> web.Response:
-        """Stop what runs, or only the prompt that is named."""
+        """Stop the prompt that runs, or only the prompt named."""
         prompt_id = None
         if await request.read():
             body = await read_json(request)

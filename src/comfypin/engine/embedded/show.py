@@ -1,4 +1,4 @@
-"""Values as failures show them: small ones as they are, arrays cut short in the way torch prints tensors."""
+"""Shows values as failures do: small ones whole, arrays abbreviated as torch prints tensors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Checking a submitted graph as ComfyUI does, with its error bodies, and without recursion."""
+"""Checks a submitted graph as ComfyUI does, with its error bodies, but without recursion."""
 
 import traceback
 from collections.abc import Generator, Mapping
@@ -37,7 +37,7 @@ class _CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """Checks graphs against the classes; numbers and texts in them are converted to their input's type in place."""
+    """Checks graphs against the classes; converts numbers and texts to their input's type in place."""
 
     classes: Mapping[str, NodeClass]
     folders: EngineFolders
@@ -135,7 +135,7 @@ class Validator:
     def _check_node(
         self, graph: JsonDict, node_id: str
     ) -> "Generator[_SourceRequest, _CheckResult | None, _CheckResult]":
-        """Check one node's inputs; yields each node that it is linked to and is sent what was found there."""
+        """Check one node's inputs; yield each node that it is linked to, and receive that node's result."""
         inputs = graph[node_id]["inputs"]
         node_class = self.classes[graph[node_id]["class_type"]]
         errors: Errors = []
@@ -282,7 +282,7 @@ def _no_class(node_id: str, node: JsonDict) -> Verdict:
 
 
 def _missing_node(node_id: str, node: JsonDict) -> Verdict:
-    """Refuse it as 0.33 does, which names it by its title."""
+    """Refuse such a node as 0.33 does, which names it by its title."""
     class_type = node.get("class_type")
     title = node.get("_meta", {}).get("title", class_type)
     message = (

@@ -1,4 +1,4 @@
-"""How two pictures with different numbers of colour bands come together."""
+"""Matches pictures that have different numbers of colour bands."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from comfypin.engine.embedded.arrays import PixelArray
 def match_bands(destination: PixelArray, source: PixelArray) -> tuple[PixelArray, PixelArray]:
     """Cut off the bands of the source that the destination lacks.
 
-    A destination with more bands than the source gains yet another, which fails later: ComfyUI 0.3.64 does that.
+    A destination with more bands than the source gets one more, which fails later, as in ComfyUI 0.3.64.
     """
     band_count = destination.shape[3]
     if band_count < source.shape[3]:

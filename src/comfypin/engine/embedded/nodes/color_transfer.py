@@ -21,8 +21,8 @@ from comfypin.engine.embedded.pixels.lab import apply_matrix, lab_to_rgb, rgb_to
 _SMALLEST = 1e-6
 _LEVELS = 256
 
+# The mean colour, and the standard deviations or the covariance.
 Statistics = tuple[PixelArray, PixelArray]
-"""The mean colour, and the standard deviations or the covariance."""
 Transform = Callable[[PixelArray, int], PixelArray]
 
 
@@ -55,7 +55,7 @@ def color_transfer(
 
 
 def _interpolate(old: PixelArray, new: PixelArray, strength: float) -> PixelArray:
-    """Return what lies between, in torch's way, which counts from the nearer end."""
+    """Interpolate as torch does, which counts from the nearer end."""
     if strength == 1:
         return new
     if strength < 0.5:

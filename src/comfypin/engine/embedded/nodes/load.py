@@ -1,4 +1,4 @@
-"""Nodes that bring pictures in: from files, or made of one colour."""
+"""Nodes that load pictures from files, or make them of one colour."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -29,8 +29,8 @@ _COLOURS = ("red", "green", "blue")
 _SIXTEEN_BIT = "I"
 _GREY_FORMATS = ("PNG", "JPEG")
 _GREY_MODES = ("L", "LA", "I", "I;16")
+# A format whose further frames are other views of the same picture, not an animation.
 _EYE_VIEWS = "MPO"
-"""A format whose further frames are other views of the same picture, not an animation."""
 
 
 def load_image(context: NodeContext, *, image: str) -> tuple[PixelArray, PixelArray]:

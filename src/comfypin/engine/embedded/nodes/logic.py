@@ -33,19 +33,19 @@ def lacking_branch(values: Mapping[str, NodeValue]) -> Sequence[str]:
 
 
 def negate_value(context: NodeContext, *, value: NodeValue) -> NodeResult:
-    """Turn any value into a yes or no, and that around."""
+    """Turn any value into a yes or no, and negate it."""
     context.check_interrupted()
     return (not value,)
 
 
 def all_of(context: NodeContext, *, values: Mapping[str, NodeValue]) -> NodeResult:
-    """Tell whether all values are true."""
+    """Return whether all values are true."""
     context.check_interrupted()
     return (all(values.values()),)
 
 
 def any_of(context: NodeContext, *, values: Mapping[str, NodeValue]) -> NodeResult:
-    """Tell whether a value is true."""
+    """Return whether any value is true."""
     context.check_interrupted()
     return (any(values.values()),)
 
@@ -57,7 +57,7 @@ def custom_combo(context: NodeContext, *, choice: str, index: int = 0, **_: Node
 
 
 def color_to_rgb(context: NodeContext, *, color: str) -> NodeResult:
-    """Take #RRGGBB or #RRGGBBAA apart: the number, the colour as text, the alpha."""
+    """Split #RRGGBB or #RRGGBBAA into the number, the colour as text, and the alpha."""
     context.check_interrupted()
     problem = "Color must be in format #RRGGBB or #RRGGBBAA"
     if len(color) not in _COLOUR_LENGTHS or not color.startswith("#"):

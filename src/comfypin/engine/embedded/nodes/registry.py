@@ -1,4 +1,4 @@
-"""Every node class of the embedded engine, by name, for each release of ComfyUI."""
+"""Lists the embedded engine's node classes by name, for each release of ComfyUI."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

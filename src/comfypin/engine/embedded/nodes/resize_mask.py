@@ -28,8 +28,8 @@ _MEGAPIXEL = 1024 * 1024
 _PICTURE_DIMENSIONS = 4
 _MOST_MEMBERS = 50
 
+# Width and height.
 Size = tuple[int, int]
-"""Width and height."""
 
 
 def resize_image_mask(

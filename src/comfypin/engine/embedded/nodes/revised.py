@@ -1,4 +1,4 @@
-"""What ComfyUI 0.33 changed in classes that 0.3.64 had already."""
+"""Lists what ComfyUI 0.33 changed in the classes of 0.3.64."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from comfypin.engine.embedded.nodes import load, masks, primitive, scale
 class ClassRevision:
     """Lists the changes of one class; None and empty values leave it as it is.
 
-    `schema`: ComfyUI declares it by the newer schema now. `options`: new or other options of inputs, by input.
+    `schema`: ComfyUI now declares it by the newer schema. `options`: new or changed options, by input.
     """
 
     schema: bool = False

@@ -43,18 +43,18 @@ def save_image(context: NodeContext, *, images: PixelArray, filename_prefix: str
 
 
 def preview_image(context: NodeContext, *, images: PixelArray) -> NodeResult:
-    """Write each picture to the folder that is emptied sometime."""
+    """Write each picture to the temp folder."""
     return _save_each(context, images, _preview_prefix("ComfyUI"), folder="temp", compression=_PREVIEW_COMPRESSION)
 
 
 def show_pictures(context: NodeContext, images: PixelArray, *, value: PixelArray | None = None) -> NodeResult:
-    """Show pictures, and pass them on, or another value: what ComfyUI's newer nodes do."""
+    """Show pictures, and pass on them or another value, as ComfyUI's newer nodes do."""
     files = temporary_files(context, images, "ComfyUI")
     return ShownResult(ui={"images": files, "animated": (False,)}, values=(images if value is None else value,))
 
 
 def temporary_files(context: NodeContext, images: PixelArray, prefix: str) -> Sequence[JsonValue]:
-    """Write pictures, without metadata, to the folder that is emptied sometime; return what is shown of them."""
+    """Write pictures, without metadata, to the temp folder; return how they are shown."""
     bare = replace(context, metadata=False)
     name = _preview_prefix(prefix)
     return _save_each(bare, images, name, folder="temp", compression=_PREVIEW_COMPRESSION).ui["images"]

@@ -1,4 +1,4 @@
-"""Two forms of picture that Pillow cannot write: PNG of 16 bits a band, and OpenEXR of 32-bit floats.
+"""Encodes what Pillow cannot write: PNG with 16 bits a band, and OpenEXR with 32-bit floats.
 
 https://www.w3.org/TR/png-3/ and https://openexr.com/en/latest/OpenEXRFileLayout.html
 """

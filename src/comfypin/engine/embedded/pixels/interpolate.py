@@ -1,4 +1,4 @@
-"""Resizing of NHWC float32 pictures with the semantics of torch's `interpolate` (align_corners off, no antialias).
+"""Resizes NHWC float32 pictures exactly as torch's `interpolate` does (align_corners off, no antialias).
 
 torch's kernels are compiled with fused multiply-add, and ComfyUI cuts off to bytes when it saves, so one wrong last
 bit turns a 51 into a 50. Every product that torch fuses is therefore computed in float64, where it is exact, and

@@ -1,6 +1,6 @@
-"""Colours between sRGB and CIE Lab (D65), with the constants of kornia, which ComfyUI converts with.
+"""Converts colours between sRGB and CIE Lab (D65), with the constants of kornia, which ComfyUI uses.
 
-All of it in float32, as there: ComfyUI cuts off to bytes when it saves, so a more exact 192 would not be its 191.
+Everything is float32, as there: ComfyUI truncates to bytes when it saves, so a more exact 192 would not be its 191.
 https://kornia.readthedocs.io/en/latest/color.html
 """
 

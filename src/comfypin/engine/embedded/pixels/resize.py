@@ -1,4 +1,4 @@
-"""Resizing by ComfyUI's method names, with its centre crop."""
+"""Resizes by ComfyUI's method names, with its centre crop."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 def resize_pictures(
     pixels: PixelArray, *, width: int, height: int, method: str, crop: str, check_interrupted: Callable[[], None]
 ) -> PixelArray:
-    """Resize NHWC pictures; with crop `center` the sides that stick out of the new shape go first."""
+    """Resize NHWC pictures; the crop `center` first cuts off what sticks out of the new shape."""
     if crop == "center":
         pixels = _crop_centre(pixels, width=width, height=height)
     reserve_memory(pixels.shape[0], pixels.shape[3], height, width)

@@ -1,7 +1,7 @@
-"""Sums of float32 in torch's order of additions, for the same last bit.
+"""Sums float32 values in torch's order of additions, for the same last bit.
 
 Partial sums run in streams side by side, and in levels, so that large sums lose little. How many values are added at
-once depends on how they lie in memory: aten/src/ATen/native/cpu/SumKernel.cpp of https://github.com/pytorch/pytorch
+once depends on their layout in memory: aten/src/ATen/native/cpu/SumKernel.cpp of https://github.com/pytorch/pytorch
 """
 
 import math
