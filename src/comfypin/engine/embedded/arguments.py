@@ -55,6 +55,7 @@ def parse_arguments(argv: Sequence[str]) -> EngineArguments:
     parsed, unknown = _make_parser().parse_known_args(argv)
     if unknown:
         print(f"warning: the embedded engine ignores what it does not know: {' '.join(unknown)}", file=sys.stderr)  # noqa: T201
+    # ComfyUI writes below its own folder; this engine has none, so it takes one of the machine's temp folders.
     base = Path(parsed.base_directory) if parsed.base_directory else Path(tempfile.gettempdir(), "comfypin-embedded")
     temp = Path(parsed.temp_directory) if parsed.temp_directory else base
     return EngineArguments(
@@ -62,6 +63,7 @@ def parse_arguments(argv: Sequence[str]) -> EngineArguments:
         port=parsed.port,
         input=_absolute_path(parsed.input_directory, base / "input"),
         output=_absolute_path(parsed.output_directory, base / "output"),
+        # Like ComfyUI, which puts its folder `temp` inside the folder that the flag names.
         temp=(temp / "temp").absolute(),
         max_upload_bytes=round(parsed.max_upload_size * _MEGABYTE),
         metadata=not parsed.disable_metadata,

@@ -33,6 +33,7 @@ def filled_array(shape: tuple[int, ...], value: float) -> PixelArray:
 
 def to_bytes(pixels: PixelArray) -> npt.NDArray[np.uint8]:
     """Convert 0..1 to 0..255, cut off (not rounded), as ComfyUI saves."""
+    # ComfyUI saves with `astype(np.uint8)`, which truncates: rounding would change every second byte by one.
     levels: npt.NDArray[np.uint8] = np.clip(np.float32(255.0) * pixels, 0, 255).astype(np.uint8)
     return levels
 

@@ -103,5 +103,7 @@ def _compute_signature(node: Mapping[str, Any], fingerprint: str | None, compute
         name: [computed_digests.get(value[0]), value[1]] if is_link(value) else {"value": value}
         for name, value in inputs.items()
     }
+    # A value is wrapped, so that a list that is a value never looks like a link.
     text = json.dumps([node["class_type"], fingerprint, named], sort_keys=True)
+    # Texts from a client may hold half of a surrogate pair, which UTF-8 alone refuses.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -11,6 +11,7 @@ from comfypin.engine.embedded.releases import ComfyRelease
 def catalogue_entry(node_class: NodeClass, folders: EngineFolders, release: ComfyRelease) -> dict[str, JsonValue]:
     """Return what /object_info says about a class."""
     groups = _group_inputs(node_class.inputs, node_class, folders) | {"hidden": _hidden_inputs(node_class)}
+    # ComfyUI always lists `required`, even empty, and leaves out other empty groups.
     shown_groups = {group: members for group, members in groups.items() if members or group == "required"}
     entry: dict[str, JsonValue] = {
         "input": shown_groups,

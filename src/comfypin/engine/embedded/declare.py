@@ -20,8 +20,10 @@ else:
 Options: TypeAlias = Mapping[str, JsonValue]
 Choices: TypeAlias = Callable[[EngineFolders], list[str]]
 
+# ComfyUI's MAX_RESOLUTION.
 MAX_SIDE = 16384
 COMBO = "COMBO"
+# The type names of ComfyUI's newer schema, as they stand in /object_info.
 DYNAMIC_CHOICE = "COMFY_DYNAMICCOMBO_V3"
 GROWING_GROUP = "COMFY_AUTOGROW_V3"
 MATCHING = "COMFY_MATCHTYPE_V3"

@@ -91,6 +91,7 @@ def _resolve_group(
         member_path = (*path, member_name)
         name = ".".join(member_path)
         needed = index < growth.least and not growth.input.optional
+        # The first `least` members are required, so they exist even if the prompt does not give them.
         if name in given_values or needed:
             yield ResolvedInput(input=replace(growth.input, name=name, optional=not needed), path=member_path)
         has_member = has_member or name in given_values

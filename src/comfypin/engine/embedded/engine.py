@@ -18,6 +18,7 @@ from comfypin.engine.embedded.validate import Validator, exception_name
 
 log = logging.getLogger(__name__)
 
+# A node looks for interrupts between rows of a picture; longer than this only a stuck one takes.
 _STOP_S = 5.0
 
 
@@ -92,6 +93,7 @@ class EmbeddedEngine:
 
     def cancel_prompt(self, prompt_id: str) -> bool:
         """Stop a prompt if it runs, or take it out of the queue; return False if it does neither."""
+        # Between the look and the interrupt another prompt could begin, and would be stopped instead.
         with self.queue.hold_prompts():
             if self.queue.delete_waiting(prompt_id):
                 return True

@@ -86,6 +86,7 @@ class _PromptRun:
             node_id: {**self._graph[node_id], "is_changed": [fingerprint]}
             for node_id, fingerprint in node_fingerprints.items()
         }
+        # Before the run, as in ComfyUI: what this prompt cannot use is dropped even if the prompt fails.
         self._executor.cache.keep_only(self._signatures.values() if self._executor.caching else ())
         cached = [node_id for node_id in self._graph if self._cached_result(node_id) is not None]
         self._record_message("execution_cached", {"nodes": cached})
@@ -116,11 +117,13 @@ class _PromptRun:
             return True
         inputs: dict[str, list[NodeValue]] = {}
         try:
+            # Filled in place, so that the failure below shows what was collected before it.
             inputs |= self._collect_inputs(node_id)
             self._begin_node(node_id)
             self._executor.check_interrupted()
             self._finish_node(node_id, self._call_function(node_id, inputs))
         except ExecutionInterrupted:
+            # ComfyUI broadcasts an interruption: whoever asked for it is often another client.
             self._record_message("execution_interrupted", self._describe_node(node_id), to_all=True)
             return False
         except Exception as problem:
@@ -144,6 +147,7 @@ class _PromptRun:
 
     def _show_result(self, node_id: str, cached: CachedResult) -> None:
         if self._prompt.client_id is not None:
+            # ComfyUI sends this for cached nodes too, with `null` if they show nothing.
             self._send_event("executed", {"node": node_id, "display_node": node_id, "output": cached.shown})
         if cached.shown is not None:
             self._shown[node_id] = cached
@@ -211,11 +215,11 @@ class _PromptRun:
         ComfyUI passes every link, known or not, and no earlier check misses an input that depends on a choice.
         """
         given_inputs = self._graph[node_id]["inputs"]
-        known = {each.input.name for each in resolved.members}
+        known = {member.input.name for member in resolved.members}
         unknown = [name for name, value in given_inputs.items() if is_link(value) and name not in known]
         if unknown and not node_class.takes_any_input:
             raise TypeError(f"{node_class.name}.execute() got an unexpected keyword argument '{unknown[0]}'")
-        groups = {each.path[0] for each in resolved.members} | {path[0] for path in resolved.empty_groups}
+        groups = {member.path[0] for member in resolved.members} | {path[0] for path in resolved.empty_groups}
         missing = [each.name for each in node_class.inputs if not each.optional and each.name not in groups]
         if missing:
             raise TypeError(f"{node_class.name}.execute() missing 1 required positional argument: '{missing[0]}'")
@@ -248,13 +252,14 @@ class _PromptRun:
         return self._executor.classes[self._graph[node_id]["class_type"]]
 
     def _describe_node(self, node_id: str) -> dict[str, JsonValue]:
-        node_class = self._graph[node_id]["class_type"]
-        return {"node_id": node_id, "node_type": node_class, "executed": list(self._executed)}
+        class_type = self._graph[node_id]["class_type"]
+        return {"node_id": node_id, "node_type": class_type, "executed": list(self._executed)}
 
     def _describe_failure(
         self, node_id: str, inputs: Mapping[str, list[NodeValue]], exception: Exception
     ) -> dict[str, JsonValue]:
         return self._describe_node(node_id) | {
+            # The newline is ComfyUI's.
             "exception_message": f"{exception}\n",
             "exception_type": exception_name(exception),
             "traceback": traceback.format_tb(exception.__traceback__),
@@ -283,6 +288,7 @@ class _PromptRun:
 
 def _split_calls(inputs: Mapping[str, list[NodeValue]]) -> list[dict[str, NodeValue]]:
     """Return one set of values for each call: lists side by side, shorter ones repeating their last value."""
+    # A node runs once for each value of its longest list; a node without inputs runs once.
     count = max((len(values) for values in inputs.values()), default=1)
     return [{name: values[min(index, len(values) - 1)] for name, values in inputs.items()} for index in range(count)]
 

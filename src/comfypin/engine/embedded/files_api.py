@@ -16,6 +16,7 @@ from comfypin.digest import Digest
 from comfypin.engine.embedded.folders import EngineFolders, split_annotation
 from comfypin.engine.embedded.http import answer_trouble
 
+# ComfyUI's own values for previews and masks.
 _DEFAULT_QUALITY = 90
 _SAVE_COMPRESSION = 4
 _PREVIEW_FORMATS = ("webp", "jpeg")
@@ -40,6 +41,7 @@ class FilesApi:
             return web.Response(status=404)
         name, named_folder = split_annotation(query["filename"])
         folder = self._folders.folder_of_type(named_folder or query.get("type", "output"))
+        # ComfyUI refuses these names before it looks at any folder, and clients know its 400.
         if not name or name.startswith("/") or ".." in name or folder is None:
             return web.Response(status=400)
         try:
@@ -122,6 +124,7 @@ def _path_inside(folder: Path, subfolder: str, name: str) -> Path:
 def _store_bytes(wanted_path: Path, data: bytes, overwrite: bool) -> Path:  # noqa: FBT001
     """Write the bytes under the name, or under a numbered name if other bytes have it."""
     path, number = wanted_path, 0
+    # An upload of the same bytes keeps its name: clients upload the same picture for every prompt.
     while not overwrite and path.exists():
         if path.is_file() and Digest.of_file(path) == Digest.of(data):
             return path

@@ -86,6 +86,7 @@ def find_save_location(folder: Path, prefix: str, *, width: int, height: int) ->
     subfolder, stem = os.path.split(filled)
     location = Path(os.path.normpath(folder / subfolder))
     inside = location == folder or location.is_relative_to(folder)
+    # Checked twice: as text, which is what ComfyUI does, and after symbolic links.
     if not inside or "\0" in filled or not location.resolve().is_relative_to(folder.resolve()):
         raise OutsideFolder(wanted=location, folder=folder)
     location.mkdir(parents=True, exist_ok=True)
@@ -112,6 +113,7 @@ def _fill_placeholders(prefix: str, *, width: int, height: int) -> str:
 def _next_number(folder: Path, stem: str) -> int:
     highest = 0
     for name in os.listdir(folder):  # noqa: PTH208, many names, and no need of paths
+        # The digits between underscore and suffix, as in `stem_00001_.png`.
         if name.startswith(f"{stem}_"):
             digits = name[len(stem) + 1 :].split(".")[0].split("_")[0]
             highest = max(highest, int(digits) if digits.isdecimal() else 0)

@@ -45,6 +45,7 @@ async def refuse_cross_origin(request: web.Request, handler: Handler) -> web.Str
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return web.Response(status=403)
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    # Only a server on loopback is at risk: any page in the user's browser can reach it.
     if origin and _is_loopback(host) and not _is_same_host(host, origin):
         log.warning("other origin", extra={"action": "origin_refused", "host": host, "origin": origin})
         return web.Response(status=403)

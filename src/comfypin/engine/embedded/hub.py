@@ -57,6 +57,7 @@ class WebsocketHub:
         try:
             status = {"exec_info": {"queue_remaining": self._count_unfinished()}}
             self._queue_text(_event_text("status", {"status": status, "sid": client_id}), client_id)
+            # A client that reconnects must learn which of its nodes runs: it missed the event.
             if self.executing is not None and self.executing[0] == client_id:
                 self._queue_text(_event_text("executing", {"node": self.executing[1]}), client_id)
             await self._read_messages(socket, unsent_messages)
@@ -79,6 +80,7 @@ class WebsocketHub:
     async def _write_messages(self, socket: web.WebSocketResponse, unsent: asyncio.Queue[str | None]) -> None:
         try:
             while (text := await unsent.get()) is not None:
+                # A listener that reads nothing would make the queue grow for ever.
                 if unsent.qsize() > _MOST_UNSENT:
                     log.warning("listener cut off", extra={"action": "listener_cut_off", "unsent": unsent.qsize()})
                     await socket.close()

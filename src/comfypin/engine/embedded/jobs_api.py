@@ -19,6 +19,7 @@ _STATUS_BY_MESSAGE = {
     "execution_interrupted": "cancelled",
 }
 _PREVIEWABLE_TYPES = {"images", "video", "audio", "3d", "text"}
+# ComfyUI's limit for a text preview.
 _LONGEST_TEXT = 1024
 
 Job = dict[str, Any]

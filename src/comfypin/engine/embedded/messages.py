@@ -37,6 +37,7 @@ class ProgressState:
     def update_node(self, node_id: str, state: Literal["running", "finished"], value: float, maximum: float) -> None:
         """Note that a node began, went on or ended."""
         self._nodes[node_id] = (
+            # Each node is kept as text: writing all of them anew at each change would be quadratic.
             json.dumps(node_id)
             + ": "
             + json.dumps(

@@ -78,6 +78,7 @@ class ExecutionOrder:
         stack = [root]
         while stack:
             node_id = stack.pop()
+            # Also what ends a circle of links; its nodes are never ready.
             if node_id in self._position:
                 continue
             added.append(node_id)
@@ -85,6 +86,7 @@ class ExecutionOrder:
             sources = [source for source in self._needed_sources(node_id) if not self._is_cached(source)]
             self._missing[node_id] = len(set(sources))
             self._dependents.setdefault(node_id, [])
+            # A node may be linked to the same source twice, but waits for it once.
             for source_id in dict.fromkeys(sources):
                 self._dependents.setdefault(source_id, []).append(node_id)
             stack += sources

@@ -10,6 +10,7 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 
+# ComfyUI's MAXIMUM_HISTORY_SIZE.
 MAX_HISTORY = 10_000
 
 
@@ -63,6 +64,7 @@ class PromptQueue:
     def __init__(self, *, max_history: int = MAX_HISTORY) -> None:
         self._on_change: Callable[[], None] = _ignore_change
         self._max_history = max_history
+        # Reentrant, because `hold_prompts` wraps calls of the other methods.
         self._condition = threading.Condition(threading.RLock())
         self._waiting: list[tuple[float, int, QueuedPrompt]] = []
         self._arrivals = 0
@@ -77,6 +79,7 @@ class PromptQueue:
     def add_prompt(self, prompt: QueuedPrompt) -> None:
         """Add a prompt; the lowest number runs first, equal numbers in the order of arrival."""
         with self._condition:
+            # A heap is not stable: the arrival keeps prompts of the same number in order.
             self._arrivals += 1
             heapq.heappush(self._waiting, (prompt.number, self._arrivals, prompt))
             self._condition.notify()

@@ -111,6 +111,7 @@ def _rename_node(node: Mapping[str, Any], replacement: NodeReplacement) -> dict[
         inputs[str(mapping["new_id"])] = (
             mapping["set_value"] if "set_value" in mapping else node["inputs"][mapping["old_id"]]
         )
+    # A node without `_meta` fails here, as in ComfyUI, which answers 500.
     return {**node, "inputs": inputs, "_meta": {**node["_meta"]}, "class_type": replacement.new}
 
 

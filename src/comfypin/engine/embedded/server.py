@@ -43,6 +43,7 @@ def serve(arguments: EngineArguments) -> int:
 
 async def _serve(arguments: EngineArguments) -> None:
     engine = EmbeddedEngine(arguments)
+    # No access log, because clients poll several times a second.
     runner = web.AppRunner(make_app(engine), access_log=None, handle_signals=False)
     await runner.setup()
     for address in arguments.listen.split(","):
@@ -120,6 +121,7 @@ class EngineApi:
         with answer_trouble():
             number = float(body["number"]) if "number" in body else self._engine.next_number()
             if "number" not in body and get_field(body, "front"):
+                # A negative number runs before all others; later ones before earlier ones.
                 number = -number
             if "prompt" not in body:
                 return web.json_response(_NO_PROMPT, status=400)
@@ -238,6 +240,7 @@ class EngineApi:
         }
         device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": total, "vram_free": free}
         device |= {"torch_vram_total": total, "torch_vram_free": free}
+        # Supervisors ask for this first: NumPy is imported while they go on.
         self._engine.warm_up()
         return web.json_response({"system": system, "devices": [device]})
 

@@ -15,6 +15,7 @@ from comfypin.engine.embedded.releases import DEFAULT_RELEASE, ComfyRelease
 Errors: TypeAlias = "list[dict[str, JsonValue]]"
 JsonDict: TypeAlias = "dict[str, Any]"
 
+# ComfyUI's own limit: longer lists of choices are not written into its errors.
 _LONGEST_LIST_TOLD = 20
 _LONGEST_CIRCLE_TOLD = 100
 _CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
@@ -180,11 +181,13 @@ class Validator:
         self, node_class: NodeClass, node_input: NodeInput, inputs: JsonDict, input_info: JsonDict
     ) -> Errors:
         value = inputs[node_input.name]
+        # The page wraps a value that is a list like this, so that it is not taken for a link.
         if isinstance(value, dict) and "__value__" in value:
             value = inputs[node_input.name] = value["__value__"]
         if node_input.choices is None and node_input.type in _CONVERTERS:
             try:
                 converted = inputs[node_input.name] = _CONVERTERS[node_input.type](value)
+            # int("1e999") and int(float("inf")) raise different errors.
             except (TypeError, ValueError, OverflowError) as problem:
                 message = f"Failed to convert an input value to a {node_input.type} value"
                 extra_info = input_info | {"received_value": value, "exception_message": str(problem)}
@@ -265,6 +268,7 @@ def _types_match(received: str, wanted_type: JsonValue) -> bool:
     """Return whether an output may feed an input: a type may be a list of types, or one that only the page checks."""
     if received == wanted_type or MATCHING in (received, wanted_type):
         return True
+    # Types may be lists, such as "INT,FLOAT"; "*" matches anything.
     offered_types, accepted_types = (
         {part.strip() for part in str(type_name).split(",")} for type_name in (received, wanted_type)
     )

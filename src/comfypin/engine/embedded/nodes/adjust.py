@@ -20,6 +20,7 @@ from comfypin.engine.embedded.declare import (
 from comfypin.engine.embedded.nodes.save import HIDDEN, show_pictures, temporary_files
 from comfypin.engine.embedded.pixels.resize import resize_pictures
 
+# The dataset nodes of ComfyUI have a lower limit than its other nodes.
 _LARGEST_SIDE = 8192
 
 
@@ -80,6 +81,7 @@ def _resize_side(context: NodeContext, images: PixelArray, side: int, *, is_widt
 def image_crop_v2(context: NodeContext, *, image: PixelArray, crop_region: Mapping[str, int]) -> NodeResult:
     """Cut out a box, and show it."""
     context.check_interrupted()
+    # At least one pixel stays, as in ComfyUI, wherever the box is.
     x = min(crop_region.get("x", 0), image.shape[2] - 1)
     y = min(crop_region.get("y", 0), image.shape[1] - 1)
     width, height = crop_region.get("width", 512), crop_region.get("height", 512)

@@ -18,6 +18,7 @@ from comfypin.engine.embedded.declare import (
 )
 from comfypin.engine.embedded.pixels.lab import apply_matrix, lab_to_rgb, rgb_to_lab
 
+# Below this a band counts as flat: dividing by its spread would only amplify noise.
 _SMALLEST = 1e-6
 _LEVELS = 256
 

@@ -28,6 +28,7 @@ Matrix = npt.NDArray[np.float64]
 
 _BLENDS = ("normal", "multiply", "screen", "overlay", "soft_light", "difference")
 _DITHERS = ("none", "floyd-steinberg", "bayer-2", "bayer-4", "bayer-8", "bayer-16")
+# Pillow's palettes are flat lists of red, green and blue.
 _PALETTE_BANDS = 3
 
 
@@ -47,6 +48,7 @@ def image_blend(
             check_interrupted=context.check_interrupted,
         )
     blended = _blend_colors(image1, image2, blend_mode)
+    # 1 - factor is computed by Python in float64, then rounded: subtracting float32 would differ in the last bit.
     mixed = image1 * np.float32(1 - blend_factor) + blended * np.float32(blend_factor)
     return (np.clip(mixed, np.float32(0), np.float32(1)),)
 
@@ -60,6 +62,7 @@ def image_sharpen(
     context: NodeContext, *, image: PixelArray, sharpen_radius: int, sigma: float, alpha: float
 ) -> NodeResult:
     """Sharpen each picture by subtracting a part of its blur."""
+    # ComfyUI multiplies the strength by ten.
     kernel = gaussian_kernel(2 * sharpen_radius + 1, sigma) * np.float32(-(alpha * 10))
     middle = sharpen_radius
     kernel[middle, middle] = kernel[middle, middle] - cascade_sum(kernel) + np.float32(1.0)
@@ -103,6 +106,7 @@ def _blend_colors(base: PixelArray, overlay: PixelArray, mode: str) -> PixelArra
 
 
 def _soft_light_curve(values: PixelArray) -> PixelArray:
+    # W3C's formula: https://www.w3.org/TR/compositing-1/#blendingsoftlight
     dark_half = ((np.float32(16) * values - np.float32(12)) * values + np.float32(4)) * values
     return np.where(values <= np.float32(0.25), dark_half, np.sqrt(np.maximum(values, 0)))
 

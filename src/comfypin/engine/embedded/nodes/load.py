@@ -24,6 +24,7 @@ from comfypin.engine.embedded.folders import EngineFolders
 if TYPE_CHECKING:
     from PIL import Image
 
+# ComfyUI gives pictures without alpha an empty mask of this size, whatever their own size.
 _NO_MASK = (64, 64)
 _COLOURS = ("red", "green", "blue")
 _SIXTEEN_BIT = "I"
@@ -41,6 +42,7 @@ def load_image(context: NodeContext, *, image: str) -> tuple[PixelArray, PixelAr
         for frame in _iterate_frames(opened_image):
             context.check_interrupted()
             colours = frame.convert("RGB")
+            # Frames of another size cannot be in the same batch: ComfyUI drops them.
             if pictures and colours.size != (pictures[0].shape[2], pictures[0].shape[1]):
                 continue
             reserve_memory(colours.height, colours.width, 3)
@@ -132,6 +134,7 @@ def _turn_upright(picture: "Image.Image") -> "Image.Image":
     try:
         return ImageOps.exif_transpose(picture)
     except (OSError, ValueError):
+        # Pillow has only this global switch, so it is on for as short as possible.
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
             return ImageOps.exif_transpose(picture)
@@ -140,6 +143,7 @@ def _turn_upright(picture: "Image.Image") -> "Image.Image":
 
 
 def _to_eight_bits(picture: "Image.Image") -> "Image.Image":
+    # Divided by 255, not 256: that is how ComfyUI does it, and white becomes 257, cut off.
     return picture.point(lambda level: level * (1 / 255)) if picture.mode == _SIXTEEN_BIT else picture
 
 

@@ -137,6 +137,7 @@ def grow_mask(context: NodeContext, *, mask: PixelArray, expand: int, tapered_co
     pick_extreme = np.minimum if expand < 0 else np.maximum
     for _ in range(min(abs(expand), sum(result.shape[1:]))):
         context.check_interrupted()
+        # numpy's `symmetric` is what scipy, which ComfyUI uses here, calls `reflect`.
         padded = np.pad(result, ((0, 0), (1, 1), (1, 1)), mode="symmetric")
         row_extremes = pick_extreme(pick_extreme(padded[:, :, :-2], padded[:, :, 1:-1]), padded[:, :, 2:])
         if tapered_corners:

@@ -24,8 +24,11 @@ from comfypin.engine.embedded.declare import (
 from comfypin.engine.embedded.nodes.transform import stack_pictures
 from comfypin.engine.embedded.pixels.resize import METHODS, resize_pictures
 
+# ComfyUI counts megapixels in units of 1024 x 1024.
 _MEGAPIXEL = 1024 * 1024
+# A batch of pictures has four dimensions, a batch of masks three.
 _PICTURE_DIMENSIONS = 4
+# ComfyUI's own limit for growing groups of pictures.
 _MOST_MEMBERS = 50
 
 # Width and height.

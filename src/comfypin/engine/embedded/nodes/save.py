@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+# The compression levels of ComfyUI: files to keep are packed better than previews.
 _SAVE_COMPRESSION = 4
 _PREVIEW_COMPRESSION = 1
 _PREVIEW_LETTERS = 5
+# EXIF has no field for a prompt, so ComfyUI uses the camera's model and make.
 _MODEL_TAG = 0x0110
 _MAKE_TAG = 0x010F
 _WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
@@ -145,6 +147,7 @@ def _to_pictures(context: NodeContext, images: PixelArray) -> "Iterator[Image.Im
 
 
 def _write_file(path: Path, picture: "Image.Image", **options: object) -> None:
+    # A client that polls the folder must never read half a picture.
     with atomic_file(path, durable=False) as file:
         picture.save(file, **options)  # type: ignore[arg-type]
 

@@ -24,7 +24,9 @@ from comfypin.engine.embedded.pixels.encode import encode_exr_floats, encode_png
 
 _DEEPEST = 65535
 _BANDS = (1, 3, 4)
+# Hybrid log-gamma: https://www.itu.int/rec/R-REC-BT.2100
 _HLG_A, _HLG_B, _HLG_C = 0.17883277, 0.28466892, 0.55991072928
+# The x and y of red, green, blue and white (D65), as OpenEXR stores them.
 _REC_709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _REC_2020 = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290)
 

@@ -15,6 +15,7 @@ from comfypin.engine.embedded.declare import (
 )
 from comfypin.engine.embedded.pixels.resize import METHODS, resize_pictures
 
+# ComfyUI counts megapixels in units of 1024 x 1024.
 _MEGAPIXEL = 1024 * 1024
 
 

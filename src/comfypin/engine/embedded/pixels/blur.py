@@ -8,7 +8,9 @@ from comfypin.engine.embedded.arrays import PixelArray, reserve_memory
 from comfypin.engine.embedded.pixels.interpolate import fused_multiply_add
 from comfypin.engine.embedded.pixels.sums import cascade_sum
 
+# Few rows at a time, so that the products in float64 stay small.
 _ROWS_AT_ONCE = 32
+# A few seconds of work; beyond that users would wait minutes for a last bit.
 _MOST_EXACT_PRODUCTS = 1_000_000_000
 
 
@@ -18,6 +20,7 @@ def gaussian_kernel(size: int, sigma: float) -> PixelArray:
     x, y = coordinates[:, None], coordinates[None, :]
     distance = np.sqrt(x * x + y * y)
     exponent = -(distance * distance) / np.float32(2.0 * sigma * sigma)
+    # Rounded from float64, because numpy's own float32 exponential may be off by a bit.
     kernel = np.exp(exponent.astype(np.float64)).astype(np.float32)
     return kernel / cascade_sum(kernel)
 

@@ -12,11 +12,14 @@ import numpy.typing as npt
 
 from comfypin.engine.embedded.arrays import PixelArray
 
+# PNG's numbers for grey, RGB, and RGB with alpha.
 _PNG_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 _EXR_BANDS = {1: "Y", 3: "RGB", 4: "RGBA"}
 _COMPRESSION = 6
 
+# The magic number 20000630, version 2, no flags.
 _EXR_MAGIC_AND_VERSION = struct.pack("<II", 20000630, 2)
+# OpenEXR's number for channels of 32-bit floats.
 _EXR_FLOAT = 2
 
 
@@ -25,6 +28,7 @@ def encode_png_16_bit(values: npt.NDArray[np.uint16], texts: Iterable[tuple[str,
     height, width, band_count = values.shape
     rows = values.astype(">u2").view(np.uint8).reshape(height, -1)
     filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+    # Filter type 2, `Up`: each byte less the one above it.
     filtered[:, 0] = 2
     filtered[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros((1, rows.shape[1]), np.uint8))
     header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[band_count], 0, 0, 0)
@@ -63,7 +67,9 @@ def encode_exr_floats(values: PixelArray, texts: Iterable[tuple[str, str]], chro
         for name, attribute_type, value in attributes
     )
     file_start = _EXR_MAGIC_AND_VERSION + header + b"\0"
+    # The row's number and its size, then its bands one after the other.
     row_bytes = 8 + width * band_count * 4
+    # The table of offsets lies between the header and the rows.
     data_start = len(file_start) + 8 * height
     offsets = data_start + row_bytes * np.arange(height, dtype="<u8")
     rows = values[..., band_order].transpose(0, 2, 1).astype("<f4")

@@ -17,9 +17,12 @@ Indices = npt.NDArray[np.int64]
 FilterTaps = tuple[Indices, PixelArray]
 InterruptCheck = Callable[[], None]
 
+# Rows between two looks for an interrupt, and few enough to keep float64 copies small.
 _ROWS_AT_ONCE = 256
+# torch's own thresholds between its two bilinear kernels; see `resize_bilinear`.
 _SMALL_SIDES = 128
 _FEW_BANDS = 3
+# torch's constant; Pillow's bicubic has -0.5.
 _CUBIC_A = np.float32(-0.75)
 
 
@@ -60,6 +63,7 @@ def resize_area(pixels: PixelArray, height: int, width: int, check_interrupted: 
     starts_x, ends_x = _area_spans(pixels.shape[2], width)
     window_heights = (ends_y - starts_y).astype(np.float32)[None, :, None, None]
     window_widths = (ends_x - starts_x).astype(np.float32)[None, None, :, None]
+    # Few large windows: sum each by itself. Many small ones: add all of them at once, offset by offset.
     if 0 < pixels.shape[0] * height * width < window_heights.max(initial=0) * window_widths.max(initial=0):
         total = _sums_by_cell(pixels, (starts_y, ends_y), (starts_x, ends_x), check_interrupted)
     else:
@@ -140,6 +144,7 @@ def _linear_taps(source: int, target: int) -> FilterTaps:
     positions = np.maximum(fused_multiply_add(middles, _scale_factor(source, target), np.float32(-0.5)), 0)
     first = np.minimum(positions.astype(np.int64), source - 1)
     second = np.minimum(first + 1, source - 1)
+    # Clipped like torch's, because positions beyond the edge would extrapolate.
     fraction = np.clip(positions - first.astype(np.float32), 0, 1).astype(np.float32)
     return np.stack([first, second]), np.stack([np.float32(1) - fraction, fraction])
 
@@ -240,4 +245,5 @@ def _is_contiguous(pixels: PixelArray) -> bool:
 
 def _area_spans(source: int, target: int) -> tuple[Indices, Indices]:
     positions = np.arange(target, dtype=np.int64)
+    # The ceiling of the second quotient, in whole numbers.
     return positions * source // target, -(-(positions + 1) * source // target)

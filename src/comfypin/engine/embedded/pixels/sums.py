@@ -10,6 +10,7 @@ import numpy as np
 
 from comfypin.engine.embedded.arrays import PixelArray
 
+# torch's numbers: floats in an AVX2 register, registers added side by side, levels of partial sums.
 _LANES = 8
 _STREAMS = 4
 _LEVELS = 4
@@ -43,6 +44,7 @@ def _sum_rows(rows: PixelArray) -> PixelArray:
 
 
 def _sum_levels(groups: PixelArray) -> PixelArray:
+    # The shift and the mask of torch's `multi_row_sum`.
     power = max(4, math.ceil(math.log2(max(1, len(groups)))) // _LEVELS)
     step, mask = 1 << power, (1 << power) - 1
     levels = np.zeros((_LEVELS, *groups.shape[1:]), np.float32)
@@ -53,6 +55,7 @@ def _sum_levels(groups: PixelArray) -> PixelArray:
         for level in range(1, _LEVELS):
             levels[level] += levels[level - 1]
             levels[level - 1] = 0
+            # A level is full only after 2 ** power sums of the level below it.
             if count_done & (mask << (level * power)):
                 break
     for group in groups[whole_steps:]:
