@@ -19,8 +19,9 @@ from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutp
 from comfypin.engine.messages import parse_cancelled
 from comfypin.engine.prompt_history import HistoryEntry, Interrupted, Raised, Succeeded
 from comfypin.engine.prompt_results import collect_outputs
-from comfypin.engine.prompt_tracker import PromptTracker, TrackedPrompt
+from comfypin.engine.prompt_tracker import PromptTracker
 from comfypin.engine.rejection import PromptRefusal, parse_refusal
+from comfypin.engine.tracked_prompt import TrackedPrompt
 from comfypin.errors import ComfypinError, EngineError
 from comfypin.workflow.errors import WorkflowRejected
 from comfypin.workflow.object_info import EngineCatalogue, to_catalogue

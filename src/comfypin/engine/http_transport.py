@@ -18,21 +18,24 @@ from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, Engin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTimeouts:
-    """Sets how long the client waits, in seconds: for a connection, an answer, the next bytes, between two polls, ...
-
-    `unreachable_s`: how long an engine that runs our prompt may stay silent (a ComfyUI that loads a model does not
-    answer for a while). `lost_s`: how long a prompt may be in neither queue nor history. `history_s`: how long after
-    the event that announces it the history may come.
-    """
+    """Sets how long the client waits, in seconds."""
 
     connect_s: float = 10.0
+    # For a whole answer that is JSON.
     request_s: float = 60.0
+    # For the next bytes of a file, which may take any time as a whole.
     chunk_s: float = 60.0
+    # Between two looks at a prompt of which the websocket says nothing.
     poll_s: float = 1.0
+    # Until an engine that runs our prompt counts as gone: a ComfyUI that loads a model does not answer for a while.
     unreachable_s: float = 120.0
+    # For a prompt that is in neither queue nor history, because the engine moves it from one to the other.
     lost_s: float = 3.0
+    # For the history, after the event that announces it.
     history_s: float = 15.0
+    # For a cancelled prompt to leave the engine.
     cancel_s: float = 3.0
+    # For the websocket's handshake; without it polls do.
     websocket_s: float = 5.0
 
 

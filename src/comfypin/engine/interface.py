@@ -30,16 +30,14 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """Holds one submission: a graph, our own lower-case UUID, and the files it loads.
-
-    `extra_data` goes with the graph (`extra_pnginfo`, `api_key_comfy_org`); it may hold secrets: never log it.
-    `mark` is in the names of the files that the graph saves, so that files that no node reports can be found.
-    """
+    """Holds one submission: a graph, our own lower-case UUID, and the files it loads."""
 
     prompt_id: str
     graph: Graph
     inputs: tuple[InputFile, ...] = ()
+    # Goes with the graph (`extra_pnginfo`, `api_key_comfy_org`); it may hold secrets, so never log it.
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
+    # Is in the names of the files that the graph saves, so that files that no node reports can be found.
     mark: str | None = None
 
 
@@ -97,18 +95,17 @@ Folder = Literal["output", "temp", "input"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOutput:
-    """Names a file that a node of a prompt produced, still in the engine.
-
-    `key` is the output list it was reported under (`images`, `gifs`, `audio`, `3d`, ...). `read()` streams its bytes;
-    `path` is set if the engine's folder is on this machine, so that bytes need not pass through HTTP.
-    """
+    """Names a file that a node of a prompt produced, still in the engine."""
 
     node_id: NodeId
+    # The list it was reported under: `images`, `gifs`, `audio`, `3d`, ...
     key: str
     filename: str
     subfolder: str
     folder: Folder
+    # Streams the file's bytes.
     read: Callable[[], AsyncIterator[bytes]]
+    # Set if the engine's folder is on this machine, so that bytes need not pass through HTTP.
     path: Path | None = None
 
 
@@ -118,16 +115,14 @@ async def _nothing_to_clear() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptOutputs:
-    """Holds all a finished prompt left: files in the order of the history, then those that no node reported.
-
-    Call `clear` once the outputs are delivered or will not be: it removes from this machine what the prompt left.
-    `warnings` say what a user should know about how the outputs were found.
-    """
+    """Holds all a finished prompt left: files in the order of the history, then those that no node reported."""
 
     files: tuple[EngineOutput, ...] = ()
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
     cached: frozenset[NodeId] = frozenset()
+    # Removes from this machine what the prompt left; to be called once the outputs are delivered, or will not be.
     clear: Callable[[], Awaitable[None]] = _nothing_to_clear
+    # What a user should know about how the outputs were found.
     warnings: tuple[str, ...] = ()
 
 

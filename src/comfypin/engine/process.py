@@ -160,18 +160,12 @@ class ChildHost:
         lifeline, guard_end = os.pipe()
         log_end, output_end = os.pipe()
         # -I -S: neither the user's site-packages nor PYTHONPATH may break the guard.
-        guard_command = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(_GUARD),
-            str(os.getpid()),
-            str(lifeline),
-            str(self._limits.grace_s),
-        ]
+        guard_command = [sys.executable, "-I", "-S", str(_GUARD)]
+        guard_arguments = [str(os.getpid()), str(lifeline), str(self._limits.grace_s)]
         try:
             process = await asyncio.create_subprocess_exec(
                 *guard_command,
+                *guard_arguments,
                 "--",
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,

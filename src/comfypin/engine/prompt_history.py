@@ -65,6 +65,7 @@ class HistoryEntry:
 
     verdict: Verdict
     cached: frozenset[NodeId] = frozenset()
+    # The nodes that reported anything at all, be it an empty list.
     reporting_nodes: frozenset[NodeId] = frozenset()
     files: tuple[ReportedFile, ...] = ()
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)

@@ -6,15 +6,14 @@ import functools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Coroutine
 
 import aiohttp
 
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, PromptLost
 from comfypin.engine.host import EngineAddress, EngineHost
 from comfypin.engine.http_transport import EngineTimeouts, EngineTransport
-from comfypin.engine.interface import EngineEvent, Prompt, Warned
+from comfypin.engine.interface import Prompt, Warned
 from comfypin.engine.messages import (
     AddressedMessage,
     EngineQueue,
@@ -25,9 +24,9 @@ from comfypin.engine.messages import (
     parse_message,
     parse_queue,
 )
-from comfypin.engine.normalize_events import EventNormalizer
 from comfypin.engine.prompt_history import HistoryEntry, parse_history
-from comfypin.errors import ComfypinError, EngineError
+from comfypin.engine.tracked_prompt import Clock, TrackedPrompt
+from comfypin.errors import EngineError
 from comfypin.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
@@ -44,55 +43,6 @@ _QUIETEST = 5
 _STEADY_S = 5.0
 # Long enough for a message that is already in the socket, too short for a user to feel.
 _OVERTAKEN_S = 0.05
-
-Clock: TypeAlias = float
-
-
-class TrackedPrompt:
-    """Tracks a prompt that we queued, and what we have heard of it."""
-
-    def __init__(self, prompt: Prompt, client_id: str, *, look_at: Clock) -> None:
-        self.prompt = prompt
-        self.prompt_id = prompt.prompt_id
-        # An older ComfyUI ignores our id and answers with its own.
-        self.server_id = prompt.prompt_id
-        self.client_id = client_id
-        self.normalizer = EventNormalizer()
-        self.event_queue: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
-        self.entry: HistoryEntry | None = None
-        self.failure: ComfypinError | None = None
-        self.cancelled = False
-        self.next_look_at = look_at
-        self.ending = False
-        # Whether the websocket said anything about this prompt.
-        self.was_heard = False
-        # Events were lost, so silence of the engine proves nothing any more.
-        self.connection_cut = False
-        self.missing_since: Clock | None = None
-        self.history_looks = 0
-        self.quiet_polls = 0
-
-    @property
-    def settled(self) -> bool:
-        """Return whether it has ended, well or badly."""
-        return self.entry is not None or self.failure is not None
-
-    def publish_events(self, events: Iterable[EngineEvent]) -> None:
-        """Pass events on to the caller of `HttpEngine.events`."""
-        for event in events:
-            self.event_queue.put_nowait(event)
-
-    def settle(self, history_entry: HistoryEntry) -> None:
-        """Note what the history says."""
-        if not self.settled:
-            self.entry = history_entry
-            self.event_queue.put_nowait(None)
-
-    def fail(self, failure: ComfypinError) -> None:
-        """Note that there will be no history."""
-        if not self.settled:
-            self.failure = failure
-            self.event_queue.put_nowait(None)
 
 
 class PromptTracker:

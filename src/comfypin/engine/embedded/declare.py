@@ -45,17 +45,16 @@ class InputGrowth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInput:
-    """Declares one input of a class: a type with its options, or a choice of values (fixed, or read from the folders).
-
-    `variants` are the further inputs that each value of a dynamic choice brings; `growth` makes it a growing group.
-    """
+    """Declares one input of a class: a type with its options, or a choice of values, fixed or from the folders."""
 
     name: str
     type: str = COMBO
     options: Options | None = None
     choices: tuple[str, ...] | Choices | None = None
     optional: bool = False
+    # The further inputs that each value of a dynamic choice brings.
     variants: "Mapping[str, tuple[NodeInput, ...]] | None" = None
+    # Set if the input is a group that grows.
     growth: InputGrowth | None = None
 
     @property
@@ -72,16 +71,14 @@ class NodeInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """Gives a running node what it may use besides its inputs.
-
-    `check_interrupted` raises `ExecutionInterrupted` if the prompt was interrupted: long loops call it. `graph` and
-    `extra_pnginfo` go into the metadata of pictures.
-    """
+    """Gives a running node what it may use besides its inputs."""
 
     folders: EngineFolders
     node_id: str
+    # Raises `ExecutionInterrupted` if the prompt was interrupted; long loops call it.
     check_interrupted: Callable[[], None]
     report_progress: Callable[[int, int], None]
+    # The prompt and the workflow, which go into the metadata of pictures.
     graph: Mapping[str, JsonValue] = field(default_factory=dict)
     extra_pnginfo: Mapping[str, JsonValue] | None = None
     metadata: bool = True
@@ -100,12 +97,7 @@ NodeResult: TypeAlias = "tuple[NodeValue, ...] | ShownResult"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeClass:
-    """Declares a class of nodes. `modern` classes use ComfyUI's newer schema (more catalogue keys).
-
-    `fingerprint` gives a value that changes when the node must run again though its inputs are the same. `complaints`
-    give the reason why a value of the named input is refused, or None. `missing_inputs` names the lazy inputs that
-    the node needs and does not have yet. The fields after it are shown in the catalogue and change nothing else.
-    """
+    """Declares a class of nodes."""
 
     name: str
     run: Callable[..., NodeResult]
@@ -113,19 +105,28 @@ class NodeClass:
     module: str
     display_name: str | None
     inputs: tuple[NodeInput, ...] = ()
+    # What ComfyUI passes without a wire: the prompt and the workflow, for files' metadata.
     hidden: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    # Which outputs are lists, each value of which runs the next node once.
     output_lists: tuple[bool, ...] = ()
     description: str = ""
     is_output: bool = False
+    # Called once with whole lists, instead of once for each value.
     takes_lists: bool = False
+    # Declared by ComfyUI's newer schema, which has more keys in the catalogue.
     modern: bool = False
     experimental: bool = False
+    # Returns a value that changes when the node must run again although its inputs are the same.
     fingerprint: Callable[[EngineFolders, Mapping[str, NodeValue]], str] | None = None
+    # By input: returns the reason why a value is refused, or None.
     complaints: Mapping[str, Callable[[EngineFolders, NodeValue], str | None]] = field(default_factory=dict)
+    # Returns the lazy inputs that the node needs and does not have yet.
     missing_inputs: Callable[[Mapping[str, NodeValue]], Sequence[str]] | None = None
+    # For classes whose inputs the page makes up: every input of a prompt goes to the function.
     takes_any_input: bool = False
+    # From here on the fields only appear in the catalogue.
     deprecated: bool = False
     intermediate: bool = False
     aliases: tuple[str, ...] | None = None

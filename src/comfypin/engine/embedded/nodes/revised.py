@@ -10,11 +10,9 @@ from comfypin.engine.embedded.nodes import load, masks, primitive, scale
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassRevision:
-    """Lists the changes of one class; None and empty values leave it as it is.
+    """Lists the changes of one class; None and empty values leave it as it is."""
 
-    `schema`: ComfyUI now declares it by the newer schema. `options`: new or changed options, by input.
-    """
-
+    # ComfyUI now declares the class by its newer schema.
     schema: bool = False
     display_name: str | None = None
     category: str | None = None
@@ -24,6 +22,7 @@ class ClassRevision:
     deprecated: bool = False
     outputs: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    # New or changed options, by input.
     options: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
     added: tuple[NodeInput, ...] = ()
     run: Callable[..., NodeResult] | None = None
@@ -36,6 +35,7 @@ class ClassRevision:
             display_name=self.display_name or node_class.display_name,
             category=self.category or node_class.category,
             description=self.description or node_class.description,
+            # These always take the newer value, because 0.3.64 has no aliases and essentials.
             aliases=self.aliases,
             essentials=self.essentials,
             deprecated=self.deprecated,
