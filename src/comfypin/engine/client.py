@@ -214,6 +214,7 @@ class HttpEngine:
             if await self._is_known(tracker, prompt.prompt_id):
                 return prompt.prompt_id, None
             raise
+        # A 200 may carry errors too: ComfyUI drops invalid branches and runs the rest.
         refusal = parse_refusal(response.body)
         if (
             response.status == 200
@@ -283,6 +284,7 @@ class HttpEngine:
                     node_id=raised.node_id,
                     class_type=raised.class_type,
                     exception_type=raised.exception_type,
+                    # The mark is ours: the user must see the file names of their own workflow.
                     message=raised.message.replace(tracked_prompt.prompt.mark or "\0", ""),
                     traceback=raised.traceback,
                 )

@@ -158,6 +158,7 @@ def embedded_child(engine: EngineSpec, environ: Mapping[str, str], *, version: s
 def engine_arguments(arguments: Iterable[str], *, gpu: bool) -> tuple[str, ...]:
     """Return the lock's arguments; without a GPU, add --cpu and drop the options that exclude it."""
     arguments = tuple(arguments)
+    # ComfyUI ends at once if torch finds no GPU and nothing told it to do without.
     if gpu or "--cpu" in arguments or "--directml" in arguments:
         return arguments
     return (*(argument for argument in arguments if argument not in _MEMORY_MODES), "--cpu")
@@ -173,6 +174,7 @@ def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple
     """Drop the arguments that this ComfyUI gave up: newer versions exit at once when they get one."""
     remaining = []
     for argument in arguments:
+        # An empty set of options means that the program could not be read, so nothing is known to be retired.
         if argument in _RETIRED and options and argument not in options:
             log.warning(
                 "%s was left out: this ComfyUI no longer has that option",
@@ -198,6 +200,7 @@ def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_py
         reference = _REFERENCE.fullmatch(value)
         defined = ours.get(reference[1] or reference[2]) if reference else value
         if defined is not None:
+            # After the secrets are gone: what the lock names is passed on purpose.
             environ[name] = defined
     return environ
 

@@ -24,6 +24,7 @@ def explain_exit(returncode: int, log_tail: Sequence[str], *, oom_killed: bool =
     else:
         text = f"killed by {_signal_name(signal_number)} (exit code {_SHELL_SIGNAL + signal_number})"
     log_text = "\n".join(log_tail)
+    # The log first: it says which memory, where a signal only says that it was killed.
     if any(sign in log_text for sign in _GPU_MEMORY):
         return f"{text}, out of memory: the GPU's memory was full"
     if oom_killed:

@@ -162,6 +162,7 @@ class EngineTransport:
             raise EngineUnreachable(url=self.shown_url, reason="its host name does not exist") from exc
         except aiohttp.ClientConnectorError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=_explain_error(exc.os_error)) from exc
+        # The body ended before its Content-Length, or its last chunk.
         except aiohttp.ClientPayloadError as exc:
             raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} was cut off") from exc
         except (aiohttp.ClientError, ConnectionError) as exc:

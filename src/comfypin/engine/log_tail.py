@@ -68,6 +68,7 @@ class EngineLog:
             if size_bytes > _FILE_BYTES:
                 self.path.replace(self.path.with_name(self.path.name + ".1"))
         except OSError as exc:
+            # Once: a full disk would otherwise fill the console.
             if not self._unwritable:
                 self._unwritable = True
                 log.warning("the engine's log cannot be written to %s: %s", self.path, exc.strerror)
@@ -75,10 +76,12 @@ class EngineLog:
     def _remember_lines(self, text: str) -> None:
         pieces = _LINE_ENDS.split(_COLOURS.sub("", self._partial + text))
         for line, end in zip(pieces[:-1:2], pieces[1::2], strict=True):
+            # A line that ended in \r is replaced by the next one, as on a terminal.
             if self._overwriting and self._lines:
                 self._lines.pop()
             self._lines.append(line[:_LINE_CHARACTERS])
             self._overwriting = end == "\r"
             if not self._overwriting and line.strip():
                 log.info("%s", line[:_LINE_CHARACTERS], extra={"action": "engine_said"})
+        # Kept short too: a node may print megabytes without a line end.
         self._partial = pieces[-1][-_LINE_CHARACTERS:]

@@ -79,6 +79,7 @@ def parse_message(text: str) -> AddressedMessage | QueueLength | None:
     if not isinstance(message, dict) or not isinstance(data := message.get("data"), dict):
         return None
     message_type = message.get("type")
+    # Every client gets this one; it names no prompt.
     if message_type == "status":
         return _queue_length(data)
     parsed = _prompt_message(message_type, data)
@@ -99,7 +100,9 @@ def _prompt_message(message_type: object, data: Mapping[str, JsonValue]) -> Prom
             return CachedNodes(_node_ids(data.get("nodes")))
         case "executing":
             node = data.get("display_node") or data.get("node")
+            # `executing` without a node is ComfyUI's way to say that it is done, history and all.
             return PromptDone() if node is None else NodeRuns(str(node))
+        # Older engines report only the node that runs; newer ones all nodes (`progress_state`).
         case "progress":
             return _parse_state(data)
         case "progress_state":

@@ -38,6 +38,7 @@ class EventNormalizer:
                 yield from self.see_running(nodes)
             case NodeRuns(node_id):
                 yield from self.see_running()
+                # An older engine does not say when a node ends: the next one's start must do.
                 if not self._reports_states:
                     yield from self._finish_all(heard_at_s, but=node_id)
                 yield from self._start_node(node_id, heard_at_s)

@@ -63,6 +63,7 @@ def locate_file(folders: LocalFolders, reported_file: ReportedFile) -> Path | No
     Nodes also report absolute names, and folders with `..`: they count if they lead inside.
     """
     root = _root_folder(folders, reported_file)
+    # A name with a leading slash is absolute, or means a file below the engine's folder: try both.
     for reported_name in (reported_file.full_name, reported_file.full_name.lstrip("/")):
         absolute = posixpath.normpath(posixpath.join(root.as_posix(), reported_name))
         # A name that leads outside, or that the file system refuses, is simply not here.

@@ -94,6 +94,7 @@ class ChildHost:
         async with self._starting:
             if self._instance is not None and not self._instance.ended.is_set():
                 return self._instance.address
+            # Under the lock: whoever asks meanwhile waits for the same start.
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
             try:
                 self._instance = await self._start_instance()
@@ -114,8 +115,10 @@ class ChildHost:
     async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
         """Wait until the engine at that address ends, unless we end it."""
         instance = self._instance
+        # Each start has another port, so another address means that the engine started anew since.
         if instance is None or instance.address != address:
             return EngineCrashed(reason="it was restarted", log_tail=self.engine_log.last_lines(_CRASH_TAIL))
+        # Several prompts wait for this future: a cancelled one must not cancel it for all.
         return await asyncio.shield(instance.crash)
 
     def log_tail(self) -> tuple[str, ...]:
@@ -140,6 +143,7 @@ class ChildHost:
 
     async def _start_instance(self) -> _EngineInstance:
         await asyncio.to_thread(self._work.create_folders, self._spec.models_dir, self._spec.fast_models_dir)
+        # A start that lost its port is not a failure: try the next port.
         for _ in range(_PORT_TRIES):
             self.engine_log.clear_lines()
             instance = await self._launch_process(_free_port())
@@ -182,6 +186,7 @@ class ChildHost:
             os.close(log_end)
             raise
         finally:
+            # The guard has its own copies; ours would keep the pipes open after it has ended.
             os.close(lifeline)
             os.close(output_end)
         address = EngineAddress(url=URL(f"http://127.0.0.1:{port}"), folders=self._work.engine_folders)
@@ -212,6 +217,7 @@ class ChildHost:
             with contextlib.suppress(EngineUnreachable):
                 response = await transport.get_json("/system_stats")
                 if response.status == 200 and isinstance(response.body, dict):
+                    # Another process may have taken the port, and be a ComfyUI too.
                     return _is_ours(response.body, instance.address)
             pause_s = _READY_POLL_S[min(attempt // 20, len(_READY_POLL_S) - 1)]
             with contextlib.suppress(TimeoutError):
@@ -247,6 +253,7 @@ class ChildHost:
     def _delay_restart(self) -> None:
         delay_s = RESTARTS.delay_s(self._failures) if self._failures else None
         self._not_before = time.monotonic() + (delay_s or 0.0)
+        # The first restart is immediate: most crashes do not repeat.
         self._failures += 1
 
     async def _end_instance(self, instance: _EngineInstance) -> None:
@@ -255,10 +262,12 @@ class ChildHost:
         with contextlib.suppress(ProcessLookupError):
             instance.process.terminate()
         try:
+            # The guard itself needs a moment to kill what the command left.
             async with asyncio.timeout(self._limits.grace_s + 3.0):
                 await instance.ended.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError, PermissionError):
+                # The guard is stuck; once it is dead, the kernel kills the command by its parent-death signal.
                 os.killpg(instance.process.pid, signal.SIGKILL)
             await instance.ended.wait()
         finally:
@@ -276,6 +285,7 @@ def _is_ours(system_stats: object, address: EngineAddress) -> bool:
     """Return whether our child answers: a ComfyUI reports its arguments, and ours has our port among them."""
     system = system_stats.get("system") if isinstance(system_stats, dict) else None
     argv = system.get("argv") if isinstance(system, dict) else None
+    # An engine that hides its arguments gets the benefit of the doubt.
     return not isinstance(argv, list) or "--port" not in argv or str(address.url.port) in argv
 
 

@@ -129,6 +129,7 @@ def _find_descendants() -> list[int]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             # `pid (name) state ppid ...`, and a name may hold anything, brackets too.
             state, ppid = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            # Zombies are dead already; their entry goes when they are reaped.
             if state != "Z":
                 children.setdefault(int(ppid), []).append(int(folder.name))
     descendants: list[int] = []
@@ -152,6 +153,7 @@ def _process_control() -> Callable[[int, int], object]:
 def _end_with_status(status: int) -> None:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
+        # Die of the same signal, so that our parent sees what it would have seen without us.
         signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
         os.kill(os.getpid(), -code)
     os._exit(code)

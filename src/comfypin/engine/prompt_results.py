@@ -87,6 +87,7 @@ def _plain_texts(
 def _plain_text(text: str, mark: str | None, folders: LocalFolders | None) -> str:
     """Return a text as the user's workflow would have made it: no mark of ours, no folder of this machine."""
     text = text.replace(mark, "") if mark else text
+    # The folder is this machine's own business, and differs from run to run.
     return text.removeprefix(f"{folders.output}/") if folders is not None else text
 
 

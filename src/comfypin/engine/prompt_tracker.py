@@ -58,12 +58,16 @@ class PromptTracker:
         self.broken: EngineError | None = None
         self.client_id = uuid.uuid4().hex
         self._socket: aiohttp.ClientWebSocketResponse | None = None
+        # Set once an attempt to connect has ended, well or badly; polls work without a websocket.
         self._attempted = asyncio.Event()
+        # Set when a prompt must be looked at sooner than its poll is due.
         self._wake = asyncio.Event()
         self._open_prompts: dict[str, TrackedPrompt] = {}
+        # A message and a poll may both want the history of a prompt: one request is enough.
         self._reading: set[str] = set()
         # While a POST is under way, messages about unknown ids may be about its prompt.
         self._posting = 0
+        # Messages that came before the answer to POST told us which prompt they are about.
         self._unclaimed: list[AddressedMessage] = []
         # When the polls began to fail; None while they succeed.
         self._deaf_since: Clock | None = None
@@ -111,6 +115,7 @@ class PromptTracker:
             if not tracked_prompt.settled:
                 self._open_prompts[server_id] = tracked_prompt
         unclaimed, self._unclaimed = self._unclaimed, []
+        # Messages for other prompts that are still being posted go back onto the list.
         for addressed in unclaimed:
             self._dispatch_message(addressed)
         self._wake.set()
@@ -129,6 +134,7 @@ class PromptTracker:
             client_id = uuid.uuid4().hex
             try:
                 async with self.transport.open_websocket(client_id) as socket:
+                    # Only now: a prompt posted with the new id before it was connected would get no events.
                     self.client_id, self._socket = client_id, socket
                     began_at = time.monotonic()
                     self._attempted.set()
@@ -143,6 +149,7 @@ class PromptTracker:
             self._attempted.set()
             self._orphan_prompts(client_id)
             await asyncio.sleep((_RECONNECTS.delay_s(attempt) or 0.0) if attempt else 0.0)
+            # Prompts that are posted from now on wait for the next attempt; later attempts hold nobody up.
             if attempt == 0:
                 self._attempted.clear()
             attempt += 1
@@ -161,6 +168,7 @@ class PromptTracker:
         message = parse_message(text)
         if isinstance(message, AddressedMessage):
             self._dispatch_message(message)
+        # Only the length of the queue changed.
         elif message is not None:
             self._hasten_orphans()
 
@@ -202,7 +210,7 @@ class PromptTracker:
 
     async def _poll_prompts(self) -> None:
         while True:
-            await self._seconds_until_due()
+            await self._wait_until_due()
             now = time.monotonic()
             due = [
                 tracked_prompt for tracked_prompt in self._open_prompts.values() if tracked_prompt.next_look_at <= now
@@ -215,7 +223,7 @@ class PromptTracker:
             except EngineError as exc:
                 await self._handle_unreachable(exc, due)
 
-    async def _seconds_until_due(self) -> None:
+    async def _wait_until_due(self) -> None:
         self._wake.clear()
         soonest = min((tracked_prompt.next_look_at for tracked_prompt in self._open_prompts.values()), default=None)
         with contextlib.suppress(TimeoutError):
@@ -276,6 +284,7 @@ class PromptTracker:
         try:
             history_entry = await self.fetch_history(tracked_prompt.server_id)
         except EngineError:
+            # The caller counts how long the engine stays deaf; just look again.
             tracked_prompt.next_look_at = time.monotonic() + _HISTORY_LATE_S[-1]
             raise
         finally:
@@ -303,6 +312,7 @@ class PromptTracker:
             tracked_prompt.publish_events(
                 [Warned(message="The engine's progress connection was silent: the result was read from its history.")]
             )
+            # A websocket that says nothing is worth nothing: the next one may be better.
             self._spawn_task(self._socket.close)
         tracked_prompt.settle(history_entry)
 
@@ -313,6 +323,7 @@ class PromptTracker:
         if now - tracked_prompt.missing_since > (
             self._timeouts.history_s if tracked_prompt.ending else self._timeouts.lost_s
         ):
+            # Only an engine that was away can have restarted; one that was not has lost the prompt otherwise.
             restarted = tracked_prompt.connection_cut and not await self._engine_remembers()
             self._open_prompts.pop(tracked_prompt.server_id, None)
             tracked_prompt.fail(PromptLost(prompt_id=tracked_prompt.prompt_id, restarted=restarted))
@@ -328,6 +339,7 @@ class PromptTracker:
     # -- Death ----------------------------------------------------------------------------------------------------
 
     async def _fail_on_crash(self) -> None:
+        # Before anything else, so that a prompt that is being posted fails too.
         self.broken = await self._host.wait_for_crash(self.address)
         self.fail_all(self.broken)
         self._cancel_tasks()

@@ -27,6 +27,7 @@ def parse_refusal(body: JsonValue) -> PromptRefusal | None:
     if not isinstance(body, dict):
         return None
     nodes = body.get("node_errors")
+    # An empty list stands for no errors in ComfyUI's answers.
     nodes = nodes if isinstance(nodes, dict) else {}
     error = body.get("error")
     if not nodes and error is None:

@@ -37,7 +37,9 @@ class StandbyHost:
         """
         if not self._hosts[0].is_ready:
             await self._promote_standby()
+        # A start serves everybody: a caller that gives up must not end it.
         address = await asyncio.shield(self._start_host(self._hosts[0]))
+        # Only now, so that it does not take processor time from the start that is waited for.
         for child_host in self._hosts[1:]:
             self._start_host(child_host)
         return address
@@ -69,6 +71,7 @@ class StandbyHost:
         """Put one in front that is ready, or will be sooner than a new start."""
         starting = [host for host in self._hosts[1:] if host in self._starts and not self._starts[host].done()]
         ready = [host for host in self._hosts[1:] if host.is_ready]
+        # One that fails to start is skipped: the next may do.
         for child_host in (*ready, *starting):
             with contextlib.suppress(EngineStartFailed):
                 await asyncio.shield(self._start_host(child_host))
