@@ -130,13 +130,16 @@ def comfyui_child(
     fast_models_dir: Path | None = None,
 ) -> ChildSpec:
     """Describe a ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`. Raises `EngineNotFound`."""
+    # An env of comfypin has ComfyUI in a folder of its own; other people's installs are that folder.
     main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
+    # People put the virtual environment beside ComfyUI or into it.
     roots = dict.fromkeys((home, main.parent))
     candidates = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
     python = _first_file((python,) if python is not None else candidates, home)
     options = _known_options(main.parent / "comfy" / "cli_args.py")
     arguments = engine_arguments(_without_retired(engine.args, options), gpu=gpu)
     return ChildSpec(
+        # Not resolved: a virtual environment's Python is a link, and finds its packages by where the link is.
         argv=(str(python.absolute()), str(main.absolute()), *arguments),
         environ=child_environ(environ, engine.env, same_python=False),
         cwd=main.parent.absolute(),
@@ -189,7 +192,7 @@ def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple
 def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:
     """Return our environment without secrets, plus the lock's `engine.env`.
 
-    A value `$NAME` or `${NAME}` passes on that variable of ours, secret or not; if it is unset, so is the result.
+    A value `$NAME` or `${NAME}` passes on our variable of that name, secret or not; an unset one is left out.
     """
     environ = {name: value for name, value in ours.items() if not _is_secret(name, value)}
     if not same_python:
@@ -226,12 +229,15 @@ def model_paths(models_dir: Path | None, fast_models_dir: Path | None = None) ->
 
 
 def _paths_section(models_dir: Path) -> dict[str, str]:
+    # Custom nodes define further kinds of models, so every folder that is there counts.
     existing = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
+    # A folder that does not exist yet may be filled while the engine runs.
     model_kinds = sorted({*_MODEL_FOLDERS, *(name for name in existing if not name.startswith("."))})
     return {"base_path": str(models_dir.absolute()), **{model_kind: model_kind for model_kind in model_kinds}}
 
 
 def _other_models(models_dir: Path | None, install: Path) -> Path | None:
+    # ComfyUI searches its own folder anyway; a second mention would list every model twice.
     if models_dir is None or models_dir.resolve() == (install / "models").resolve():
         return None
     return models_dir.absolute()

@@ -35,6 +35,7 @@ def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
     for file in files:
         if file.path in names:
             continue
+        # ComfyUI shows names in lists, and file systems end at 255 bytes: keep the end, which has the suffix.
         wanted_name = Path(_UNSAFE.sub("_", file.path.name)[-120:].lstrip(" .") or "input")
         name, attempt = wanted_name.name, 1
         while name.casefold() in taken_names:
@@ -96,6 +97,7 @@ class InputUploader:
                 request=f"POST /upload/image of {name}", status=response.status, _body=response.text
             )
         subfolder = stored.get("subfolder")
+        # The server's name, because it renames a file whose name is taken by other bytes.
         return f"{subfolder}/{stored['name']}" if subfolder else str(stored["name"])
 
     async def _fetch_limit(self) -> int:

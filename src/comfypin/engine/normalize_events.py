@@ -21,6 +21,7 @@ class EventNormalizer:
 
     def see_waiting(self, ahead: int) -> Iterator[EngineEvent]:
         """Note that the prompt was seen in the queue."""
+        # Every poll sees the queue; only a change is news.
         if not self.started and ahead != self._ahead:
             self._ahead = ahead
             yield Queued(ahead=ahead)
@@ -46,6 +47,7 @@ class EventNormalizer:
                 yield from self.see_running()
                 for node_id, value, maximum, state in nodes:
                     yield from self._update_node(node_id, value, maximum, state, heard_at_s)
+            # Only output nodes send this; the others' ends are derived from the next start.
             case NodeEnded(node_id):
                 yield from self._finish_node(node_id, heard_at_s)
             case _:

@@ -128,6 +128,7 @@ def _subfolder_of(name: PurePosixPath) -> str:
 
 def _is_companion(path: Path, reported: Path) -> bool:
     """Return whether a node made it on the way to the reported one: `AD_00001.png` for `AD_00001-audio.mp4`."""
+    # Digits would make it the next file of a series (`A_1` and `A_10`), not a companion.
     appended = reported.stem.removeprefix(path.stem)
     is_same_name = appended == "" or (appended != reported.stem and not appended[0].isdigit())
     return path.parent == reported.parent and is_same_name
@@ -136,6 +137,7 @@ def _is_companion(path: Path, reported: Path) -> bool:
 def _find_savers(graph: Graph, mark: str) -> Iterator[NodeId]:
     for node in graph.nodes.values():
         prefix = node.inputs.get(PREFIX_INPUT)
+        # A prefix that comes from another node holds the mark in that node's id.
         is_linked = isinstance(prefix, Link) and prefix.node_id.startswith(mark)
         if is_linked or (isinstance(prefix, str) and mark in prefix):
             yield node.id
@@ -146,6 +148,7 @@ def _find_saver(graph: Graph, mark: str, name: PurePosixPath) -> NodeId:
     savers = list(_find_savers(graph, mark))
     for node_id in savers:
         prefix = graph.nodes[node_id].inputs[PREFIX_INPUT]
+        # From the first %date% or %width% on the engine has filled in what we cannot foresee.
         if isinstance(prefix, str) and name.as_posix().startswith(prefix.partition("%")[0]):
             return node_id
     return savers[0] if savers else "?"
@@ -169,6 +172,7 @@ async def _download_file(
         raise OutputOutside(node_id=reported_file.node_id, filename=shown_name)
     query = {
         "filename": reported_file.filename,
+        # ComfyUI refuses a subfolder that begins with a slash, even where it means its own folder.
         "subfolder": reported_file.subfolder.strip("/"),
         "type": reported_file.folder,
     }

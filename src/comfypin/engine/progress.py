@@ -46,6 +46,7 @@ class PromptProgress:
             case NodeStarted(node_id=node_id):
                 self._done.setdefault(node_id, 0.0)
             case NodeProgress(node_id=node_id, value=value, maximum=maximum) if maximum > 0:
+                # Steps may be reported out of order, or anew by a second sampler in the same node.
                 self._done[node_id] = max(self._done.get(node_id, 0.0), min(value / maximum, 1.0))
             case NodeFinished(node_id=node_id):
                 self._done[node_id] = 1.0

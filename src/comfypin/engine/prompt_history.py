@@ -152,6 +152,7 @@ def _collect_outputs(
                     found_texts.append(leaf)
                 else:
                     reported_file = _reported_file(node_id, key, leaf)
+                    # A file that is reported twice is delivered once.
                     files.setdefault(
                         (reported_file.folder, reported_file.subfolder, reported_file.filename), reported_file
                     )

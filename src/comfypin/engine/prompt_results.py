@@ -32,6 +32,7 @@ async def collect_outputs(
     if folders is not None:
         present = await asyncio.to_thread(_drop_removed_previews, folders, history_entry.files, cleanup)
         gone_count, reported = len(history_entry.files) - len(present), present
+        # Without a mark nothing in the folder can be told from other prompts' files.
         if prompt.mark is not None:
             unreported = await asyncio.to_thread(find_unreported, folders, prompt.mark, prompt.graph, reported)
             reported = _without_misreported(folders, reported, unreported.files)

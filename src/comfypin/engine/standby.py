@@ -117,6 +117,7 @@ async def open_child(
     stay. With `standby`, a second process waits to take its place. Raises `EngineStartFailed`.
     """
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        # Each process needs its own folders and log.
         folders = [WorkFolder(work.absolute()), *([WorkFolder(work.absolute() / "standby")] if standby else [])]
         child_host = StandbyHost([ChildHost(spec, folder, session, limits or Supervision()) for folder in folders])
         # A child that dies is noticed at once; one that is only deaf may be loading a large model from a slow disk.

@@ -64,6 +64,7 @@ def compute_fingerprints(
             by_node[node_id] = compute(folders, node["inputs"])
         except (OSError, ValueError, KeyError, TypeError) as problem:
             log.info("no fingerprint", extra={"action": "fingerprint_failed", "why": str(problem)})
+            # Unique, so the node runs; its own error then says what is wrong with the file.
             by_node[node_id] = secrets.token_hex()
     return by_node
 
@@ -83,6 +84,7 @@ def compute_signatures(graph: Mapping[str, Any], fingerprints: Mapping[str, str]
                 for source_id, _ in input_links(graph, node_id)
                 if source_id in graph and source_id not in computed
             ]
+            # Met again while its sources are still missing: the links run in a circle.
             if node_id in computed or (missing and node_id in entered):
                 computed.setdefault(node_id, secrets.token_hex())
             elif missing:

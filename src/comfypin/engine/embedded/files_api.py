@@ -129,6 +129,7 @@ def _store_bytes(wanted_path: Path, data: bytes, overwrite: bool) -> Path:  # no
         if path.is_file() and Digest.of_file(path) == Digest.of(data):
             return path
         number += 1
+        # ComfyUI's own pattern: `name (1).png`.
         path = wanted_path.with_name(f"{wanted_path.stem} ({number}){wanted_path.suffix}")
     write_atomically(path, data, durable=False)
     return path

@@ -42,6 +42,7 @@ def answer_trouble() -> Iterator[None]:
 @web.middleware
 async def refuse_cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse requests that a page of another site sends to a server on this machine."""
+    # Browsers set this themselves; a page cannot forge it.
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return web.Response(status=403)
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")

@@ -35,11 +35,13 @@ class WebsocketHub:
 
     def send_event(self, event: str, data: "JsonValue | RawJson", client_id: str | None = None) -> None:
         """Send an event to one client, or to all if `client_id` is None."""
+        # Nobody listens: do not even write the JSON, which may be large.
         if self._loop is None or (client_id is not None and client_id not in self._listeners):
             return
         body = data.text if isinstance(data, RawJson) else json.dumps(data)
         text = f'{{"type": {json.dumps(event)}, "data": {body}}}'
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            # Prompts run in their own thread, and asyncio's queues belong to the loop's.
             self._loop.call_soon_threadsafe(self._queue_text, text, client_id)
 
     def send_status(self) -> None:

@@ -52,6 +52,7 @@ class ExecutionOrder:
 
     def take_next(self) -> str | None:
         """Return the next node, or None when all are done."""
+        # By urgency, then in the order in which the nodes were found.
         return heapq.heappop(self._ready)[2] if self._ready else None
 
     def mark_done(self, node_id: str) -> None:
@@ -99,6 +100,7 @@ class ExecutionOrder:
         return [value[0] for name, value in inputs.items() if is_link(value) and not self._is_lazy(node_id, name)]
 
     def _rank_nodes(self) -> None:
+        # From the outputs backwards, one step at a time, as far as it matters.
         self._urgency = {node_id: 0 if self._is_output(node_id) else _FARTHEST for node_id in self._position}
         for steps in range(1, _FARTHEST):
             for node_id, dependents in self._dependents.items():

@@ -103,6 +103,7 @@ class PromptQueue:
         with self._condition:
             self._running = None
             while len(self._history) >= self._max_history:
+                # The oldest goes first, as in ComfyUI.
                 self._history.popitem(last=False)
             self._history[prompt.prompt_id] = ended.to_history(prompt)
         self._on_change()

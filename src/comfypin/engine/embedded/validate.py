@@ -16,8 +16,8 @@ Errors: TypeAlias = "list[dict[str, JsonValue]]"
 JsonDict: TypeAlias = "dict[str, Any]"
 
 # ComfyUI's own limit: longer lists of choices are not written into its errors.
-_LONGEST_LIST_TOLD = 20
-_LONGEST_CIRCLE_TOLD = 100
+_LONGEST_LISTED_CHOICE = 20
+_LONGEST_LISTED_CYCLE = 100
 _CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
@@ -100,10 +100,12 @@ class Validator:
             except StopIteration as end:
                 result = end.value
             except Exception as problem:  # a graph may be wrong in any way; the client is told which
+                # The output node itself: `_check_outputs` describes its crash in other words.
                 if frame.request is None:
                     raise
                 result = _CheckResult(valid=False, errors=[_describe_inner_crash(problem, frame.request)])
             else:
+                # Each node is checked once, however many others it feeds.
                 result = checked.get(request.source)
                 if result is None and request.source in open_ids:
                     result = self._report_cycle(
@@ -126,9 +128,9 @@ class Validator:
         if repeated in cycles:
             return _CheckResult(valid=False, errors=cycles[repeated])
         members = path[path.index(repeated) :]
-        details = " -> ".join(f"{each} ({graph[each]['class_type']})" for each in (*members, repeated))
-        # Every error names every member: in a long circle only the node that closes it is told.
-        for member in members if len(members) <= _LONGEST_CIRCLE_TOLD else [repeated]:
+        details = " -> ".join(f"{member} ({graph[member]['class_type']})" for member in (*members, repeated))
+        # Every error names every member, so in a long cycle only the node that closes it gets one.
+        for member in members if len(members) <= _LONGEST_LISTED_CYCLE else [repeated]:
             extra_info = {"node_id": member, "cycle_nodes": members}
             cycles[member] = [_make_error("dependency_cycle", "Dependency cycle detected", details, extra_info)]
         return _CheckResult(valid=False, errors=cycles[repeated])
@@ -145,6 +147,7 @@ class Validator:
             if node_input.name not in inputs:
                 if not node_input.optional:
                     extra_info = {"input_name": node_input.name}
+                    # ComfyUI names the part of a group without its group.
                     details = node_input.name.rpartition(".")[2]
                     errors.append(
                         _make_error("required_input_missing", "Required input is missing", details, extra_info)
@@ -170,6 +173,7 @@ class Validator:
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return [_make_error("bad_linked_input", message, name, input_info | {"received_value": link})]
+        # An index that does not exist raises here, and becomes a crash in the answer, as in ComfyUI.
         received = self.classes[graph[link[0]]["class_type"]].outputs[link[1]]
         if _types_match(received, wanted_type):
             return []
@@ -195,6 +199,7 @@ class Validator:
                     _make_error("invalid_input_type", message, f"{node_input.name}, {value}, {problem}", extra_info)
                 ]
             value = converted
+        # A class with its own check of an input replaces the general ones, as VALIDATE_INPUTS does.
         if node_input.name in node_class.complaints:
             return []
         # 0.3.64 looks at the choices of its older classes alone; a modern class fails when it runs.
@@ -208,7 +213,7 @@ class Validator:
         if allowed_values is None or value in allowed_values:
             return []
         listed_values = str(allowed_values)
-        if len(allowed_values) > _LONGEST_LIST_TOLD:
+        if len(allowed_values) > _LONGEST_LISTED_CHOICE:
             listed_values, input_info = f"(list of length {len(allowed_values)})", input_info | {"input_config": None}
         shown = repr(value) if self.release.checks_schema_choices else f"'{value}'"
         details = f"{node_input.name}: {shown} not in {listed_values}"

@@ -111,6 +111,7 @@ def _color_statistics(lab: PixelArray, *, deviations: bool) -> Statistics:
 
 def _transport_matrix(source: PixelArray, target: PixelArray) -> PixelArray:
     """Return the Monge-Kantorovich matrix from one covariance to another."""
+    # https://en.wikipedia.org/wiki/Transportation_theory_(mathematics), for two normal distributions.
     values, vectors = np.linalg.eigh(source)
     roots = np.maximum(np.sqrt(np.maximum(values, 0)), _SMALLEST)
     scaled = vectors * roots

@@ -57,6 +57,7 @@ def show_pictures(context: NodeContext, images: PixelArray, *, value: PixelArray
 
 def temporary_files(context: NodeContext, images: PixelArray, prefix: str) -> Sequence[JsonValue]:
     """Write pictures, without metadata, to the temp folder; return how they are shown."""
+    # Previews are shown and thrown away: metadata would only make them larger.
     bare = replace(context, metadata=False)
     name = _preview_prefix(prefix)
     return _save_each(bare, images, name, folder="temp", compression=_PREVIEW_COMPRESSION).ui["images"]

@@ -92,6 +92,7 @@ def image_pad_for_outpaint(
 def _feather_mask(height: int, width: int, padding: tuple[int, int, int, int], feathering: int) -> PixelArray:
     """Return 1 at the padded edges, falling to 0 by the square of the distance."""
     left, top, right, bottom = padding
+    # ComfyUI leaves out a feather that would meet itself in the middle.
     if not 0 < feathering * 2 < min(height, width):
         return np.zeros((height, width), np.float32)
     rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]

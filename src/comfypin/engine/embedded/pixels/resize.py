@@ -59,6 +59,7 @@ def _resize_lanczos(
     resized = []
     for picture in to_bytes(pixels):
         check_interrupted()
+        # Pillow has no picture of one band with a third dimension.
         one_band = picture.shape[2] == 1
         whole = Image.fromarray(picture[:, :, 0] if one_band else picture)
         values = np.asarray(whole.resize((width, height), resample=Image.Resampling.LANCZOS))
