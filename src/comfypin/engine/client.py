@@ -174,6 +174,7 @@ class HttpEngine:
             return self._tracker
 
     async def _post_prompt(self, tracker: PromptTracker, prompt: Prompt) -> None:
+        """Queue the prompt and track it, or stop it and raise if the engine dropped some of its outputs."""
         tracked_prompt = tracker.track_prompt(prompt)
         # From here on `cancel` finds the prompt: if we are stopped while we post, it may be queued all the same.
         self._remember_prompt(prompt.prompt_id, tracked_prompt, tracker)
@@ -278,6 +279,7 @@ class HttpEngine:
         return tracked_prompt.failure or PromptLost(prompt_id=tracked_prompt.prompt_id)
 
     def _raise_if_failed(self, tracked_prompt: TrackedPrompt, history_entry: HistoryEntry) -> None:
+        """Raise the failure that the history reports, if it does."""
         match history_entry.verdict:
             case Raised() as raised:
                 raise NodeFailed(

@@ -131,6 +131,7 @@ class EngineTransport:
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> EngineResponse:
+        """Send a request and read its answer, JSON or not."""
         timeout = timeout or aiohttp.ClientTimeout(
             total=self._timeouts.request_s, sock_connect=self._timeouts.connect_s
         )

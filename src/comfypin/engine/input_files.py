@@ -85,6 +85,7 @@ class InputUploader:
         return await self._upload_file(folder, path, name)
 
     async def _upload_file(self, folder: str, path: Path, name: str) -> str:
+        """Upload one file and return the name that the engine gave it."""
         size_bytes = path.stat().st_size
         if size_bytes > _BIG_BYTES and size_bytes + _FORM_BYTES > await self._fetch_limit():
             raise _too_large(name, size_bytes, await self._fetch_limit())

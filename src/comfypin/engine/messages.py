@@ -95,6 +95,7 @@ def _queue_length(data: Mapping[str, JsonValue]) -> QueueLength | None:
 
 
 def _prompt_message(message_type: object, data: Mapping[str, JsonValue]) -> PromptMessage | None:
+    """Read a message about a prompt by its type; None if we do not need it."""
     match message_type:
         case "execution_cached":
             return CachedNodes(_node_ids(data.get("nodes")))

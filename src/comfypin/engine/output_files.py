@@ -166,6 +166,7 @@ async def _read_file(path: Path, reported_file: ReportedFile, mark: str | None) 
 async def _download_file(
     transport: EngineTransport, reported_file: ReportedFile, mark: str | None, *, is_local: bool
 ) -> AsyncIterator[bytes]:
+    """Stream a file through the engine's /view."""
     is_outside = _leads_outside(reported_file)
     shown_name = _strip_mark(reported_file.full_name if is_outside else reported_file.filename, mark)
     if is_outside and is_local:

@@ -142,6 +142,7 @@ class ChildHost:
     # -- Start ----------------------------------------------------------------------------------------------------
 
     async def _start_instance(self) -> _EngineInstance:
+        """Start a process and wait until it answers. Raises `EngineStartFailed`."""
         await asyncio.to_thread(self._work.create_folders, self._spec.models_dir, self._spec.fast_models_dir)
         # A start that lost its port is not a failure: try the next port.
         for _ in range(_PORT_TRIES):
@@ -160,6 +161,7 @@ class ChildHost:
         raise EngineStartFailed(reason="another process took every free port before the engine could bind it")
 
     async def _launch_process(self, port: int) -> _EngineInstance:
+        """Start the guard, which starts the engine, with its log in a pipe."""
         command = self._spec.command_line(port=port, work_folder=self._work)
         lifeline, guard_end = os.pipe()
         log_end, output_end = os.pipe()

@@ -76,6 +76,7 @@ def _watch_child(child: int, parent: int, pipes: tuple[int, int], stop_requests:
 
 
 def _start_child(command: list[str], process_control: Callable[[int, int], object]) -> int:
+    """Start the command in a process that the kernel kills if this one dies."""
     guard = os.getpid()
     child = os.fork()
     if child:
@@ -124,6 +125,7 @@ def _kill_leftovers() -> None:
 
 
 def _find_descendants() -> list[int]:
+    """Return the processes that descend from this one, by /proc."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -162,6 +162,7 @@ def _collect_outputs(
 
 
 def _walk_leaves(value: JsonValue, depth: int) -> Iterator[str | Mapping[str, JsonValue]]:
+    """Yield the files and texts in a node's output, down to a depth."""
     if isinstance(value, str):
         if value:
             yield value

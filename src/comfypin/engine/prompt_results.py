@@ -99,6 +99,7 @@ def _list_warnings(
     gone_count: int,
     folders: LocalFolders | None,
 ) -> Iterator[str]:
+    """Say what a user should know about how the outputs were found."""
     mark = prompt.mark or ""
     for reported_file in found_files:
         yield (
@@ -123,6 +124,7 @@ def _list_warnings(
 def _paths_in_texts(
     prompt: Prompt, history_entry: HistoryEntry, found_files: tuple[ReportedFile, ...], folders: LocalFolders | None
 ) -> Iterator[str]:
+    """Warn about files that nodes name only in a text, because these are not delivered."""
     deliverable = "only files that a node reports are delivered from a ComfyUI on another machine."
     if folders is not None:
         deliverable = (

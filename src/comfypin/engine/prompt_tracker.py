@@ -129,6 +129,7 @@ class PromptTracker:
     # -- The websocket --------------------------------------------------------------------------------------------
 
     async def _listen_websocket(self) -> None:
+        """Read the websocket for ever, reconnecting when it is cut."""
         attempt = 0
         while True:
             client_id = uuid.uuid4().hex
@@ -209,6 +210,7 @@ class PromptTracker:
     # -- The polls ------------------------------------------------------------------------------------------------
 
     async def _poll_prompts(self) -> None:
+        """Look at prompts whose poll is due, for ever."""
         while True:
             await self._wait_until_due()
             now = time.monotonic()
@@ -244,6 +246,7 @@ class PromptTracker:
             self._deaf_since = None
 
     async def _poll_queue(self, due: list[TrackedPrompt]) -> None:
+        """Find out where each prompt is: waiting, running, or in the history."""
         queue = await self.fetch_queue() if any(not tracked_prompt.ending for tracked_prompt in due) else EngineQueue()
         now = time.monotonic()
         for tracked_prompt in due:
@@ -317,6 +320,7 @@ class PromptTracker:
         tracked_prompt.settle(history_entry)
 
     async def _handle_missing(self, tracked_prompt: TrackedPrompt) -> None:
+        """Look again for a prompt that neither queue nor history knows, and in the end give it up."""
         now = time.monotonic()
         if tracked_prompt.missing_since is None:
             tracked_prompt.missing_since, tracked_prompt.history_looks = now, 0

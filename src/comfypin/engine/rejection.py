@@ -78,6 +78,7 @@ def _dependent_outputs(node: JsonValue) -> Iterator[NodeId]:
 
 
 def _node_problems(node_id: NodeId, node: JsonValue) -> Iterator[NodeProblem]:
+    """Yield what is wrong with one node's inputs."""
     if not isinstance(node, dict):
         return
     errors = node.get("errors")

@@ -73,6 +73,7 @@ def parse_arguments(argv: Sequence[str]) -> EngineArguments:
 
 
 def _make_parser() -> argparse.ArgumentParser:
+    """Make a parser that knows ComfyUI's flags, also those that change nothing here."""
     parser = argparse.ArgumentParser(
         prog="python -m comfypin.engine.embedded",
         description="A small CPU engine that speaks ComfyUI's API and executes its image nodes that need no model.",

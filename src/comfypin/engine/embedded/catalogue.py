@@ -84,6 +84,7 @@ def _hidden_inputs(node_class: NodeClass) -> dict[str, JsonValue]:
 
 
 def _newer_keys(node_class: NodeClass) -> dict[str, JsonValue]:
+    """Return the keys that the catalogue has since the newer node schema."""
     keys: dict[str, JsonValue] = {
         "is_input_list": node_class.takes_lists,
         "has_intermediate_output": node_class.intermediate,

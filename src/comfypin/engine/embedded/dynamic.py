@@ -59,6 +59,7 @@ def _resolve_members(
     prefix: tuple[str, ...],
     empty_groups: list[tuple[str, ...]],
 ) -> Iterator[ResolvedInput]:
+    """Yield the inputs that these values open up, below a path."""
     for node_input in inputs:
         path = (*prefix, node_input.name)
         if node_input.variants is not None:
@@ -84,6 +85,7 @@ def _resolve_choice(
 def _resolve_group(
     node_input: NodeInput, given_values: Mapping[str, Any], path: tuple[str, ...], empty_groups: list[tuple[str, ...]]
 ) -> Iterator[ResolvedInput]:
+    """Yield the members of a growing group: those that are required, and those that the prompt gives."""
     growth = node_input.growth
     assert growth is not None
     has_member = False

@@ -67,6 +67,8 @@ class Executor:
 
 
 class _PromptRun:
+    """Runs one prompt and collects its messages, its results and what it shows."""
+
     def __init__(self, executor: Executor, prompt: QueuedPrompt) -> None:
         self._executor = executor
         self._prompt = prompt
@@ -79,6 +81,7 @@ class _PromptRun:
         self._signatures: dict[str, str] = {}
 
     def run_nodes(self) -> EndedPrompt:
+        """Run the nodes that the outputs need, until all are done or one fails."""
         self._record_message("execution_start", {})
         node_fingerprints = compute_fingerprints(self._graph, self._executor.classes, self._executor.folders)
         self._signatures = compute_signatures(self._graph, node_fingerprints)
@@ -187,6 +190,7 @@ class _PromptRun:
         return inputs
 
     def _call_function(self, node_id: str, inputs: Mapping[str, list[NodeValue]]) -> CachedResult:
+        """Call a node's function once for each set of values, and join the results."""
         node_class = self._class_of(node_id)
         context = self._make_context(node_id)
         resolved = resolve_inputs(node_class.inputs, self._graph[node_id]["inputs"])

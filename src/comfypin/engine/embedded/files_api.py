@@ -73,6 +73,7 @@ class FilesApi:
         return await self._store_upload(request, self._apply_alpha)
 
     async def _store_upload(self, request: web.Request, prepare: Callable[[bytes, str], bytes]) -> web.Response:
+        """Store what a form uploads, after `prepare` has changed its bytes."""
         with answer_trouble():
             form = await request.post()
         image = form.get("image")
@@ -93,6 +94,7 @@ class FilesApi:
         return web.json_response({"name": name, "subfolder": subfolder, "type": folder_type})
 
     def _apply_alpha(self, data: bytes, reference: str) -> bytes:
+        """Return the picture that the form names, with the alpha of the uploaded one."""
         from PIL import Image, PngImagePlugin
 
         try:

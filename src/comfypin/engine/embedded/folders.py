@@ -94,6 +94,7 @@ def find_save_location(folder: Path, prefix: str, *, width: int, height: int) ->
 
 
 def _fill_placeholders(prefix: str, *, width: int, height: int) -> str:
+    """Fill in %width%, %year% and the like."""
     if "%" not in prefix:
         return prefix
     now = time.localtime()

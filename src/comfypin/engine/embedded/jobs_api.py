@@ -177,6 +177,7 @@ def _describe_queued(prompt: QueuedPrompt, status: str) -> Job:
 
 
 def _describe_ended(job_id: str, entry: Any, *, with_outputs: bool = False) -> Job:
+    """Return a job as its entry in the history tells it."""
     number, _, graph, extra_data, _ = entry["prompt"]
     created, workflow_id = _pick_metadata(extra_data)
     messages = dict(entry["status"]["messages"])

@@ -60,6 +60,7 @@ class Validator:
         return self._check_outputs(graph, outputs)
 
     def _check_outputs(self, graph: JsonDict, outputs: list[str]) -> Verdict:
+        """Check each output with all nodes above it; the graph runs if one of them is valid."""
         checked: dict[str, _CheckResult] = {}
         valid_outputs: list[str] = []
         output_errors: Errors = []
@@ -184,6 +185,7 @@ class Validator:
     def _check_value(
         self, node_class: NodeClass, node_input: NodeInput, inputs: JsonDict, input_info: JsonDict
     ) -> Errors:
+        """Convert a value to its input's type, in place, and check it."""
         value = inputs[node_input.name]
         # The page wraps a value that is a list like this, so that it is not taken for a link.
         if isinstance(value, dict) and "__value__" in value:
@@ -251,6 +253,7 @@ def _complete_config(node_class: NodeClass, node_input: NodeInput, config: list[
 
 
 def _out_of_bounds(node_input: NodeInput, value: Any, input_info: JsonDict) -> Errors:
+    """Return the error of a number outside its input's bounds."""
     options = node_input.options or {}
     extra_info = input_info | {"received_value": value}
     minimum, maximum = options.get("min"), options.get("max")

@@ -80,6 +80,8 @@ def _select_frame(pictures: PixelArray, index: int) -> PixelArray:
 def _lab_transform(
     target: PixelArray, reference: PixelArray, source_stats: Mapping[str, Any], *, deviations: bool
 ) -> Transform:
+    """Return a function that moves Lab colours to the reference's mean and spread."""
+
     def compute_statistics(pictures: PixelArray) -> Statistics:
         return _color_statistics(rgb_to_lab(pictures), deviations=deviations)
 
@@ -123,6 +125,8 @@ def _transport_matrix(source: PixelArray, target: PixelArray) -> PixelArray:
 
 
 def _histogram_transform(target: PixelArray, reference: PixelArray, source_stats: Mapping[str, Any]) -> Transform:
+    """Return a function that gives each level the reference's level of the same share."""
+
     def apply_table(table: PixelArray, source: PixelArray) -> PixelArray:
         bands = [table[band][_color_levels(source[..., band])] for band in range(source.shape[-1])]
         return np.stack(bands, axis=-1)

@@ -82,6 +82,7 @@ def image_quantize(context: NodeContext, *, image: PixelArray, colors: int, dith
 
 
 def _blend_colors(base: PixelArray, overlay: PixelArray, mode: str) -> PixelArray:
+    """Blend one batch over another by ComfyUI's formulas."""
     white, two = np.float32(1), np.float32(2)
     match mode:
         case "normal":
@@ -112,6 +113,7 @@ def _soft_light_curve(values: PixelArray) -> PixelArray:
 
 
 def _quantize_picture(picture: "Image.Image", colors: int, dither: str) -> "Image.Image":
+    """Reduce a picture to its most frequent colours, with or without dithering."""
     from PIL import Image
 
     palette = picture.quantize(colors)

@@ -44,6 +44,7 @@ def _sum_rows(rows: PixelArray) -> PixelArray:
 
 
 def _sum_levels(groups: PixelArray) -> PixelArray:
+    """Add up groups level by level, as torch's `multi_row_sum` does."""
     # The shift and the mask of torch's `multi_row_sum`.
     power = max(4, math.ceil(math.log2(max(1, len(groups)))) // _LEVELS)
     step, mask = 1 << power, (1 << power) - 1
