@@ -241,8 +241,11 @@ class HttpEngine:
 
     async def _is_known(self, tracker: PromptTracker, prompt_id: str) -> bool:
         try:
-            queue = await tracker.fetch_queue()
-            return prompt_id in (*queue.running, *queue.pending) or await tracker.fetch_history(prompt_id) is not None
+            engine_queue = await tracker.fetch_queue()
+            return (
+                prompt_id in (*engine_queue.running, *engine_queue.pending)
+                or await tracker.fetch_history(prompt_id) is not None
+            )
         except EngineError:
             return False
 

@@ -76,40 +76,40 @@ def parse_message(text: str) -> AddressedMessage | QueueLength | None:
         message = json.loads(text)
     except ValueError:
         return None
-    if not isinstance(message, dict) or not isinstance(data := message.get("data"), dict):
+    if not isinstance(message, dict) or not isinstance(message_data := message.get("data"), dict):
         return None
     message_type = message.get("type")
     # Every client gets this one; it names no prompt.
     if message_type == "status":
-        return _queue_length(data)
-    parsed = _prompt_message(message_type, data)
-    prompt_id = data.get("prompt_id")
+        return _queue_length(message_data)
+    parsed = _prompt_message(message_type, message_data)
+    prompt_id = message_data.get("prompt_id")
     return None if parsed is None else AddressedMessage(prompt_id if isinstance(prompt_id, str) else None, parsed)
 
 
-def _queue_length(data: Mapping[str, JsonValue]) -> QueueLength | None:
-    status = data.get("status")
+def _queue_length(message_data: Mapping[str, JsonValue]) -> QueueLength | None:
+    status = message_data.get("status")
     info = status.get("exec_info") if isinstance(status, dict) else None
     remaining = info.get("queue_remaining") if isinstance(info, dict) else None
     return QueueLength(remaining) if isinstance(remaining, int) else None
 
 
-def _prompt_message(message_type: object, data: Mapping[str, JsonValue]) -> PromptMessage | None:
+def _prompt_message(message_type: object, message_data: Mapping[str, JsonValue]) -> PromptMessage | None:
     """Read a message about a prompt by its type; None if we do not need it."""
     match message_type:
         case "execution_cached":
-            return CachedNodes(_node_ids(data.get("nodes")))
+            return CachedNodes(_node_ids(message_data.get("nodes")))
         case "executing":
-            node = data.get("display_node") or data.get("node")
+            node = message_data.get("display_node") or message_data.get("node")
             # `executing` without a node is ComfyUI's way to say that it is done, history and all.
             return PromptDone() if node is None else NodeRuns(str(node))
         # Older engines report only the node that runs; newer ones all nodes (`progress_state`).
         case "progress":
-            return _parse_state(data)
+            return _parse_state(message_data)
         case "progress_state":
-            return _parse_states(data.get("nodes"))
+            return _parse_states(message_data.get("nodes"))
         case "executed":
-            node = data.get("display_node") or data.get("node")
+            node = message_data.get("display_node") or message_data.get("node")
             return None if node is None else NodeEnded(str(node))
         case "execution_success" | "execution_error" | "execution_interrupted":
             return PromptEnding()
@@ -117,8 +117,8 @@ def _prompt_message(message_type: object, data: Mapping[str, JsonValue]) -> Prom
             return None
 
 
-def _parse_state(data: Mapping[str, JsonValue]) -> NodeStates | None:
-    node, value, maximum = data.get("node"), data.get("value"), data.get("max")
+def _parse_state(message_data: Mapping[str, JsonValue]) -> NodeStates | None:
+    node, value, maximum = message_data.get("node"), message_data.get("value"), message_data.get("max")
     if node is None or not isinstance(value, int | float) or not isinstance(maximum, int | float):
         return None
     return NodeStates(((str(node), float(value), float(maximum), "running"),))

@@ -33,7 +33,7 @@ _SWEEP_S = 2.0
 
 def main(arguments: list[str]) -> None:
     """Run the command until it ends or has to."""
-    parent, lifeline, grace_s = int(arguments[0]), int(arguments[1]), float(arguments[2])
+    parent_pid, lifeline, grace_s = int(arguments[0]), int(arguments[1]), float(arguments[2])
     os.set_inheritable(lifeline, False)  # noqa: FBT003
     process_control = _process_control()
     process_control(_PR_SET_CHILD_SUBREAPER, 1)
@@ -49,13 +49,15 @@ def main(arguments: list[str]) -> None:
     wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
     os.set_blocking(wake_end, False)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-    child = _start_child(arguments[4:], process_control)
-    status = _watch_child(child, parent, (lifeline, wake), stop_requests, grace_s)
+    child_pid = _start_child(arguments[4:], process_control)
+    status = _watch_child(child_pid, parent_pid, (lifeline, wake), stop_requests, grace_s)
     _kill_leftovers()
     _end_with_status(status)
 
 
-def _watch_child(child: int, parent: int, pipes: tuple[int, int], stop_requests: list[int], grace_s: float) -> int:
+def _watch_child(
+    child_pid: int, parent_pid: int, pipes: tuple[int, int], stop_requests: list[int], grace_s: float
+) -> int:
     """Wait until the child ends: by itself, by request, or because its parent is gone."""
     lifeline, wake = pipes
     kill_at: float | None = None
@@ -63,24 +65,24 @@ def _watch_child(child: int, parent: int, pipes: tuple[int, int], stop_requests:
         readable, _, _ = select.select([lifeline, wake], [], [], _LOOK_S)
         if wake in readable:
             os.read(wake, 4096)
-        status = _reap_children(child)
+        status = _reap_children(child_pid)
         if status is not None:
             return status
         # The pipe alone would not do: a fork of the parent may hold its end open after the parent has died.
-        if lifeline in readable or os.getppid() != parent or (kill_at is not None and time.monotonic() > kill_at):
-            os.kill(child, signal.SIGKILL)
-            return _await_child(child)
+        if lifeline in readable or os.getppid() != parent_pid or (kill_at is not None and time.monotonic() > kill_at):
+            os.kill(child_pid, signal.SIGKILL)
+            return _await_child(child_pid)
         if stop_requests and kill_at is None:
-            os.kill(child, signal.SIGTERM)
+            os.kill(child_pid, signal.SIGTERM)
             kill_at = time.monotonic() + grace_s
 
 
 def _start_child(command: list[str], process_control: Callable[[int, int], object]) -> int:
     """Start the command in a process that the kernel kills if this one dies."""
     guard = os.getpid()
-    child = os.fork()
-    if child:
-        return child
+    child_pid = os.fork()
+    if child_pid:
+        return child_pid
     try:
         process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
@@ -96,7 +98,7 @@ def _start_child(command: list[str], process_control: Callable[[int, int], objec
         os._exit(127)
 
 
-def _reap_children(child: int) -> int | None:
+def _reap_children(child_pid: int) -> int | None:
     """Collect dead processes, also adopted ones; return the child's wait status once it is among them."""
     status = None
     with contextlib.suppress(ChildProcessError):
@@ -104,13 +106,13 @@ def _reap_children(child: int) -> int | None:
             pid, wait_status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            if pid == child:
+            if pid == child_pid:
                 status = wait_status
     return status
 
 
-def _await_child(child: int) -> int:
-    return os.waitpid(child, 0)[1]
+def _await_child(child_pid: int) -> int:
+    return os.waitpid(child_pid, 0)[1]
 
 
 def _kill_leftovers() -> None:

@@ -108,14 +108,14 @@ def _cached_nodes(messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> 
 
 def _find_verdict(status: JsonValue, messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> Verdict:
     """Find the last message that ends a prompt; failures fill in `outputs` and `status_str` as well."""
-    for message_type, data in reversed(messages):
+    for message_type, message_data in reversed(messages):
         match message_type:
             case "execution_success":
                 return Succeeded()
             case "execution_error":
-                return _parse_failure(data)
+                return _parse_failure(message_data)
             case "execution_interrupted":
-                return Interrupted(_optional_text(data.get("node_id")))
+                return Interrupted(_optional_text(message_data.get("node_id")))
             case _:
                 continue
     status_text = status.get("status_str") if isinstance(status, dict) else None
@@ -126,14 +126,14 @@ def _find_verdict(status: JsonValue, messages: tuple[tuple[str, Mapping[str, Jso
     return Succeeded(certain=status_text == "success")
 
 
-def _parse_failure(data: Mapping[str, JsonValue]) -> Raised:
+def _parse_failure(failure_data: Mapping[str, JsonValue]) -> Raised:
     """Read the failure without `current_inputs`: they hold the user's texts, keys among them, and whole tensors."""
-    traceback = data.get("traceback")
+    traceback = failure_data.get("traceback")
     return Raised(
-        node_id=_optional_text(data.get("node_id")) or "?",
-        class_type=_optional_text(data.get("node_type")) or "unknown class",
-        exception_type=_optional_text(data.get("exception_type")) or "Exception",
-        message=_optional_text(data.get("exception_message")) or "the engine did not say why",
+        node_id=_optional_text(failure_data.get("node_id")) or "?",
+        class_type=_optional_text(failure_data.get("node_type")) or "unknown class",
+        exception_type=_optional_text(failure_data.get("exception_type")) or "Exception",
+        message=_optional_text(failure_data.get("exception_message")) or "the engine did not say why",
         traceback=tuple(str(line) for line in traceback) if isinstance(traceback, list) else (),
     )
 

@@ -247,17 +247,19 @@ class PromptTracker:
 
     async def _poll_queue(self, due: list[TrackedPrompt]) -> None:
         """Find out where each prompt is: waiting, running, or in the history."""
-        queue = await self.fetch_queue() if any(not tracked_prompt.ending for tracked_prompt in due) else EngineQueue()
+        engine_queue = (
+            await self.fetch_queue() if any(not tracked_prompt.ending for tracked_prompt in due) else EngineQueue()
+        )
         now = time.monotonic()
         for tracked_prompt in due:
             # The queue's answer holds every graph in it: a node that takes minutes need not be asked for each second.
             tracked_prompt.quiet_polls = min(tracked_prompt.quiet_polls + 1, _QUIETEST)
             tracked_prompt.next_look_at = now + self._timeouts.poll_s * tracked_prompt.quiet_polls
-            ahead = queue.ahead_of(tracked_prompt.server_id)
+            ahead = engine_queue.ahead_of(tracked_prompt.server_id)
             if ahead is not None:
                 tracked_prompt.missing_since = None
                 tracked_prompt.publish_events(tracked_prompt.normalizer.see_waiting(ahead))
-            elif tracked_prompt.server_id in queue.running:
+            elif tracked_prompt.server_id in engine_queue.running:
                 tracked_prompt.missing_since = None
                 tracked_prompt.publish_events(tracked_prompt.normalizer.see_running())
             else:
@@ -274,10 +276,10 @@ class PromptTracker:
             if self._lists_jobs is None and 400 <= response.status < 500:
                 self._lists_jobs = False
         response = await self.transport.get_json("/queue")
-        queue = parse_queue(response.body) if response.status == 200 else None
-        if queue is None:
+        engine_queue = parse_queue(response.body) if response.status == 200 else None
+        if engine_queue is None:
             raise EngineAnswerInvalid(request="GET /queue", status=response.status, _body=response.text)
-        return queue
+        return engine_queue
 
     async def _read_history(self, tracked_prompt: TrackedPrompt) -> None:
         """Settle the prompt if its history exists; else look again soon, and finally give the prompt up."""

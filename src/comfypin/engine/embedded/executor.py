@@ -113,9 +113,9 @@ class _PromptRun:
 
     def _run_node(self, node_id: str) -> bool:
         """Run a node, or reuse its kept result; return False if the prompt ends here."""
-        cached = self._cached_result(node_id)
-        if cached is not None:
-            self._show_result(node_id, cached)
+        cached_result = self._cached_result(node_id)
+        if cached_result is not None:
+            self._show_result(node_id, cached_result)
             self._progress.update_node(node_id, "finished", 1.0, 1.0)
             return True
         inputs: dict[str, list[NodeValue]] = {}
@@ -141,19 +141,19 @@ class _PromptRun:
             self._executor.hub.executing = (self._prompt.client_id, node_id)
             self._send_event("executing", {"node": node_id, "display_node": node_id})
 
-    def _finish_node(self, node_id: str, cached: CachedResult) -> None:
-        if cached.shown is not None:
-            self._show_result(node_id, cached)
-        self._executor.cache.store_result(self._signatures[node_id], cached)
+    def _finish_node(self, node_id: str, cached_result: CachedResult) -> None:
+        if cached_result.shown is not None:
+            self._show_result(node_id, cached_result)
+        self._executor.cache.store_result(self._signatures[node_id], cached_result)
         self._executed.append(node_id)
         self._progress.update_node(node_id, "finished", 1.0, 1.0)
 
-    def _show_result(self, node_id: str, cached: CachedResult) -> None:
+    def _show_result(self, node_id: str, cached_result: CachedResult) -> None:
         if self._prompt.client_id is not None:
             # ComfyUI sends this for cached nodes too, with `null` if they show nothing.
-            self._send_event("executed", {"node": node_id, "display_node": node_id, "output": cached.shown})
-        if cached.shown is not None:
-            self._shown[node_id] = cached
+            self._send_event("executed", {"node": node_id, "display_node": node_id, "output": cached_result.shown})
+        if cached_result.shown is not None:
+            self._shown[node_id] = cached_result
 
     def _is_lazy(self, node_id: str, name: str) -> bool:
         return any(node_input.is_lazy for node_input in self._class_of(node_id).inputs if node_input.name == name)
@@ -181,10 +181,10 @@ class _PromptRun:
                 continue
             value = given_inputs[name]
             if is_link(value):
-                cached = self._cached_result(value[0])
+                cached_result = self._cached_result(value[0])
                 lazy = name in declared and declared[name].is_lazy
-                assert cached is not None or lazy, f"node {value[0]} has not run before {node_id}"
-                inputs[name] = [None] if cached is None else cached.slots[value[1]]
+                assert cached_result is not None or lazy, f"node {value[0]} has not run before {node_id}"
+                inputs[name] = [None] if cached_result is None else cached_result.slots[value[1]]
             else:
                 inputs[name] = [value]
         return inputs

@@ -70,21 +70,23 @@ class WebsocketHub:
             await asyncio.wait([writer])
         return socket
 
-    async def _read_messages(self, socket: web.WebSocketResponse, unsent: asyncio.Queue[str | None]) -> None:
-        first = True
+    async def _read_messages(self, socket: web.WebSocketResponse, unsent_messages: asyncio.Queue[str | None]) -> None:
+        is_first = True
         async for message in socket:
             if message.type is not WSMsgType.TEXT:
                 continue
-            if first and _is_feature_flags(message.data):
-                unsent.put_nowait(_event_text("feature_flags", self._flags))
-            first = False
+            if is_first and _is_feature_flags(message.data):
+                unsent_messages.put_nowait(_event_text("feature_flags", self._flags))
+            is_first = False
 
-    async def _write_messages(self, socket: web.WebSocketResponse, unsent: asyncio.Queue[str | None]) -> None:
+    async def _write_messages(self, socket: web.WebSocketResponse, unsent_messages: asyncio.Queue[str | None]) -> None:
         try:
-            while (text := await unsent.get()) is not None:
+            while (text := await unsent_messages.get()) is not None:
                 # A listener that reads nothing would make the queue grow for ever.
-                if unsent.qsize() > _MOST_UNSENT:
-                    log.warning("listener cut off", extra={"action": "listener_cut_off", "unsent": unsent.qsize()})
+                if unsent_messages.qsize() > _MOST_UNSENT:
+                    log.warning(
+                        "listener cut off", extra={"action": "listener_cut_off", "unsent": unsent_messages.qsize()}
+                    )
                     await socket.close()
                     return
                 await socket.send_str(text)
@@ -93,9 +95,9 @@ class WebsocketHub:
 
     def _queue_text(self, text: str, client_id: str | None) -> None:
         listeners = list(self._listeners.values()) if client_id is None else [self._listeners.get(client_id)]
-        for unsent in listeners:
-            if unsent is not None:
-                unsent.put_nowait(text)
+        for unsent_messages in listeners:
+            if unsent_messages is not None:
+                unsent_messages.put_nowait(text)
 
 
 def _event_text(event: str, data: JsonValue) -> str:

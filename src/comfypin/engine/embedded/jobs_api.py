@@ -176,13 +176,13 @@ def _describe_queued(prompt: QueuedPrompt, status: str) -> Job:
     return _without_none(job | {"outputs_count": 0, "previewable_outputs_count": 0, "workflow_id": workflow_id})
 
 
-def _describe_ended(job_id: str, entry: Any, *, with_outputs: bool = False) -> Job:
+def _describe_ended(job_id: str, history_entry: Any, *, with_outputs: bool = False) -> Job:
     """Return a job as its entry in the history tells it."""
-    number, _, graph, extra_data, _ = entry["prompt"]
+    number, _, graph, extra_data, _ = history_entry["prompt"]
     created, workflow_id = _pick_metadata(extra_data)
-    messages = dict(entry["status"]["messages"])
+    messages = dict(history_entry["status"]["messages"])
     ending = next((name for name in _STATUS_BY_MESSAGE if name in messages), "execution_success")
-    files = _list_files(entry["outputs"])
+    files = _list_files(history_entry["outputs"])
     job = _without_none(
         {
             "id": job_id,
@@ -194,12 +194,12 @@ def _describe_ended(job_id: str, entry: Any, *, with_outputs: bool = False) -> J
             "execution_error": messages.get("execution_error"),
             "outputs_count": len(files),
             "previewable_outputs_count": sum(file["mediaType"] in _PREVIEWABLE_TYPES for file in files),
-            "preview_output": _choose_preview(files, entry["outputs"]),
+            "preview_output": _choose_preview(files, history_entry["outputs"]),
             "workflow_id": workflow_id,
         }
     )
     if with_outputs:
-        job |= {"outputs": entry["outputs"], "execution_status": entry["status"]}
+        job |= {"outputs": history_entry["outputs"], "execution_status": history_entry["status"]}
         job |= {"workflow": {"prompt": graph, "extra_data": extra_data}}
     return job
 

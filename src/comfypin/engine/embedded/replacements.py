@@ -33,12 +33,12 @@ class NodeReplacement:
         }
 
 
-def _copied_input(new: str, old: str) -> dict[str, JsonValue]:
-    return {"new_id": new, "old_id": old}
+def _copied_input(new_name: str, old_name: str) -> dict[str, JsonValue]:
+    return {"new_id": new_name, "old_id": old_name}
 
 
-def _fixed_input(new: str, value: JsonValue) -> dict[str, JsonValue]:
-    return {"new_id": new, "set_value": value}
+def _fixed_input(new_name: str, value: JsonValue) -> dict[str, JsonValue]:
+    return {"new_id": new_name, "set_value": value}
 
 
 REPLACEMENTS: Mapping[str, NodeReplacement] = MappingProxyType(

@@ -119,10 +119,10 @@ class EngineApi:
         """Check a graph and queue it, or say what is wrong with it."""
         body = await read_json(request)
         with answer_trouble():
-            number = float(body["number"]) if "number" in body else self._engine.next_number()
+            queue_number = float(body["number"]) if "number" in body else self._engine.next_number()
             if "number" not in body and get_field(body, "front"):
                 # A negative number runs before all others; later ones before earlier ones.
-                number = -number
+                queue_number = -queue_number
             if "prompt" not in body:
                 return web.json_response(_NO_PROMPT, status=400)
             graph, execution_targets = body["prompt"], body.get("partial_execution_targets")
@@ -146,10 +146,10 @@ class EngineApi:
         prompt_id = str(prompt_id)
         self._engine.queue.add_prompt(
             QueuedPrompt(
-                number=number, prompt_id=prompt_id, graph=graph, extra_data=extra_data, outputs=verdict.outputs
+                number=queue_number, prompt_id=prompt_id, graph=graph, extra_data=extra_data, outputs=verdict.outputs
             )
         )
-        response = {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
+        response = {"prompt_id": prompt_id, "number": queue_number, "node_errors": verdict.node_errors}
         return web.json_response(response)
 
     async def prompt_info(self, _: web.Request) -> web.Response:

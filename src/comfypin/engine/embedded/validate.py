@@ -83,8 +83,8 @@ class Validator:
         details = "\n".join(
             dict.fromkeys(f"{output_error['message']}: {output_error['details']}" for output_error in output_errors)
         )
-        refused = _refuse_prompt("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
-        return Verdict(error=refused.error, node_errors=node_errors)
+        refusal = _refuse_prompt("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
+        return Verdict(error=refusal.error, node_errors=node_errors)
 
     def _check_tree(self, graph: JsonDict, root: str, checked: dict[str, _CheckResult]) -> _CheckResult:
         """Check a node and all above it, on an explicit stack: graphs are deeper than Python's own."""

@@ -55,13 +55,13 @@ def color_transfer(
     return (result,)
 
 
-def _interpolate(old: PixelArray, new: PixelArray, strength: float) -> PixelArray:
+def _interpolate(source: PixelArray, target: PixelArray, strength: float) -> PixelArray:
     """Interpolate as torch does, which counts from the nearer end."""
     if strength == 1:
-        return new
+        return target
     if strength < 0.5:
-        return old + np.float32(strength) * (new - old)
-    return new - (new - old) * np.float32(1 - strength)
+        return source + np.float32(strength) * (target - source)
+    return target - (target - source) * np.float32(1 - strength)
 
 
 def _baseline_pictures(pictures: PixelArray, source_stats: Mapping[str, Any]) -> PixelArray:

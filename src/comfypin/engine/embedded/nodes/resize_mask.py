@@ -131,17 +131,19 @@ def _cover_multiple(pictures: PixelArray, multiple: int, method: str, context: N
 
 
 _SIZES: dict[str, Callable[[Size, Mapping[str, Any]], Size | None]] = {
-    "scale dimensions": lambda old, asked: _size_from_sides(old, asked["width"], asked["height"]),
-    "scale by multiplier": lambda old, asked: (
-        round(old[0] * asked["multiplier"]),
-        round(old[1] * asked["multiplier"]),
+    "scale dimensions": lambda old_size, resize_type: _size_from_sides(
+        old_size, resize_type["width"], resize_type["height"]
     ),
-    "scale longer dimension": lambda old, asked: _size_from_longer(old, asked["longer_size"]),
-    "scale shorter dimension": lambda old, asked: _size_from_shorter(old, asked["shorter_size"]),
-    "scale width": lambda old, asked: _size_from_sides(old, asked["width"], 0),
-    "scale height": lambda old, asked: _size_from_sides(old, 0, asked["height"]),
-    "scale total pixels": lambda old, asked: _size_from_megapixels(old, asked["megapixels"]),
-    "match size": lambda _, asked: _size_of(asked["match"]),
+    "scale by multiplier": lambda old_size, resize_type: (
+        round(old_size[0] * resize_type["multiplier"]),
+        round(old_size[1] * resize_type["multiplier"]),
+    ),
+    "scale longer dimension": lambda old_size, resize_type: _size_from_longer(old_size, resize_type["longer_size"]),
+    "scale shorter dimension": lambda old_size, resize_type: _size_from_shorter(old_size, resize_type["shorter_size"]),
+    "scale width": lambda old_size, resize_type: _size_from_sides(old_size, resize_type["width"], 0),
+    "scale height": lambda old_size, resize_type: _size_from_sides(old_size, 0, resize_type["height"]),
+    "scale total pixels": lambda old_size, resize_type: _size_from_megapixels(old_size, resize_type["megapixels"]),
+    "match size": lambda _, resize_type: _size_of(resize_type["match"]),
 }
 
 _CROP_HELP = (
