@@ -11,21 +11,21 @@ import pytest
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.errors import NodeFailed, PromptInterrupted, PromptLost
-from comfypin.engine.http_transport import Patience
+from comfypin.engine.http_transport import EngineTimeouts
 from comfypin.engine.interface import EngineEvent, InputFile, NodeStarted, Prompt, Queued, Started, Warned
 from comfypin.engine.remote import open_remote
 from comfypin.workflow.errors import InputFileInvalid, WorkflowRejected
 from tests.support.fake_comfyui import NEWER, PNG, Canned, FakeComfyUI, fake_comfyui
 from tests.support.graphs import a_prompt, graph, loaded, node, picture
 
-QUICK = Patience(
+QUICK = EngineTimeouts(
     poll_s=0.05, lost_s=0.1, history_s=0.5, unreachable_s=0.4, cancel_s=1.0, websocket_s=1.0, request_s=2.0
 )
 
 
 @asynccontextmanager
 async def engine_at(**script: Any) -> AsyncIterator[tuple[FakeComfyUI, HttpEngine]]:
-    async with fake_comfyui(**script) as fake, open_remote(fake.url, patience=QUICK) as engine:
+    async with fake_comfyui(**script) as fake, open_remote(fake.url, timeouts=QUICK) as engine:
         yield fake, engine
 
 
@@ -506,14 +506,14 @@ class TestUploads:
         with big.open("wb") as file:
             file.truncate(200_000_000)
         async with engine_at() as (fake, engine):
-            with pytest.raises(InputFileInvalid, match=r"200 MB.*at most 105 MB.*--max-upload-size 201"):
+            with pytest.raises(InputFileInvalid, match=r"200 MB.*at most 105 MB.*upload limit raised to 201 MB"):
                 await engine.submit(a_prompt(loaded(), InputFile(node_id="1", input_name="image", path=big)))
             assert fake.asked("POST /upload/image") == []
 
     async def test_a_413_says_what_to_do(self, tmp_path: Path) -> None:
         (tmp_path / "film.mp4").write_bytes(bytes(2_000_000))
         async with engine_at(max_upload_size=1_000_000) as (_, engine):
-            with pytest.raises(InputFileInvalid, match="--max-upload-size"):
+            with pytest.raises(InputFileInvalid, match="upload limit"):
                 await engine.submit(
                     a_prompt(loaded(), InputFile(node_id="1", input_name="image", path=tmp_path / "film.mp4"))
                 )
@@ -521,7 +521,7 @@ class TestUploads:
     async def test_a_prompt_over_the_limit_is_rejected(self) -> None:
         async with engine_at() as (fake, engine):
             fake.say_next("POST /prompt", Canned(413, b"Maximum request body size 1048576 exceeded.", "text/plain"))
-            with pytest.raises(WorkflowRejected, match="--max-upload-size"):
+            with pytest.raises(WorkflowRejected, match="upload limit"):
                 await engine.submit(a_prompt())
 
 

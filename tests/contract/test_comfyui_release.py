@@ -19,8 +19,8 @@ from PIL import Image
 
 from comfypin.engine.command import comfyui_child, has_gpu
 from comfypin.engine.embedded.catalogue import catalogue_entry
-from comfypin.engine.embedded.folders import Folders
-from comfypin.engine.embedded.nodes.registry import classes_of
+from comfypin.engine.embedded.folders import EngineFolders
+from comfypin.engine.embedded.nodes.registry import node_classes_of
 from comfypin.engine.embedded.releases import RELEASES
 from comfypin.engine.process import Supervision
 from comfypin.engine.standby import open_child
@@ -93,10 +93,10 @@ async def test_a_prompt_is_answered_as_recorded(name: str, server: ComfyUI) -> N
 
 async def test_the_embedded_engines_catalogue_is_its_own(server: ComfyUI, tmp_path: Path) -> None:
     real = server.get("/object_info")
-    folders = Folders(input=tmp_path, output=tmp_path, temp=tmp_path)
+    folders = EngineFolders(input=tmp_path, output=tmp_path, temp=tmp_path)
     ours = {
         name: json.loads(json.dumps(catalogue_entry(kind, folders, RELEASES[RELEASE])))
-        for name, kind in classes_of(RELEASE).items()
+        for name, kind in node_classes_of(RELEASE).items()
     }
     for catalogue in (real, ours):
         for name in ("LoadImage", "LoadImageMask"):

@@ -24,7 +24,7 @@ from comfypin.engine.interface import (
     Started,
 )
 from comfypin.engine.process import Supervision
-from comfypin.engine.progress import Progress
+from comfypin.engine.progress import PromptProgress
 from comfypin.engine.remote import open_remote
 from comfypin.engine.standby import open_child
 from comfypin.lock.model import EngineSpec
@@ -323,8 +323,8 @@ async def test_a_checkpoint_goes_through_clip_sampler_and_autoencoder(subject: S
     )
     events, outputs = await run(subject, a_prompt(diffusion))
     steps = [event.value for event in events if isinstance(event, NodeProgress) and event.node_id == "3"]
-    progress = Progress(diffusion)
-    fractions = [progress.hear(event) for event in events]
+    progress = PromptProgress(diffusion)
+    fractions = [progress.apply_event(event) for event in events]
     # Newer engines leave out steps that come within a tenth of a second.
     assert (steps[0], steps[-1], steps) == (1, 4, sorted(set(steps)))
     assert fractions == sorted(fractions)

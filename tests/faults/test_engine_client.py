@@ -12,15 +12,15 @@ import pytest
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, EngineUrlInvalid, OutputGone
-from comfypin.engine.host import Address, Folders
-from comfypin.engine.http_transport import Patience, base_url
+from comfypin.engine.host import EngineAddress, Folders
+from comfypin.engine.http_transport import EngineTimeouts, parse_engine_url
 from comfypin.engine.interface import EngineEvent, Prompt
 from comfypin.engine.remote import RemoteHost, open_remote
 from comfypin.errors import EngineError
 from tests.support.fake_comfyui import PNG, Canned, FakeComfyUI, fake_comfyui
 from tests.support.graphs import a_prompt
 
-QUICK = Patience(
+QUICK = EngineTimeouts(
     poll_s=0.05, lost_s=0.2, history_s=0.5, unreachable_s=0.4, cancel_s=0.5, websocket_s=1.0, request_s=0.5
 )
 REPORTS = {"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}
@@ -28,7 +28,7 @@ REPORTS = {"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "outp
 
 @asynccontextmanager
 async def engine_at(**script: Any) -> AsyncIterator[tuple[FakeComfyUI, HttpEngine]]:
-    async with fake_comfyui(**{"reports": REPORTS, **script}) as fake, open_remote(fake.url, patience=QUICK) as engine:
+    async with fake_comfyui(**{"reports": REPORTS, **script}) as fake, open_remote(fake.url, timeouts=QUICK) as engine:
         yield fake, engine
 
 
@@ -86,7 +86,7 @@ async def test_a_500_to_a_prompt_brings_the_end_of_the_log_if_that_is_ours() -> 
             return ("Traceback (most recent call last):", "KeyError: '_meta'")
 
     async with fake_comfyui() as fake, aiohttp.ClientSession() as session:
-        engine = HttpEngine(Near(Address(url=base_url(fake.url))), session, QUICK)
+        engine = HttpEngine(Near(EngineAddress(url=parse_engine_url(fake.url))), session, QUICK)
         fake.say_next("POST /prompt", HICCUPS["500"])
         with pytest.raises(EngineAnswerInvalid, match=r"(?s)look into its log.*\| KeyError: '_meta'"):
             await engine.submit(a_prompt())
@@ -106,7 +106,7 @@ async def test_a_prompt_whose_answer_was_spoilt_is_found_in_the_queue(hiccup: st
 async def test_a_prompt_that_never_arrived_is_not_believed_to_have() -> None:
     async with engine_at() as (fake, engine):
         fake.say_next("POST /prompt", *[HICCUPS["half an answer"]] * 100)
-        with pytest.raises(EngineUnreachable, match="broke off"):
+        with pytest.raises(EngineUnreachable, match="was cut off"):
             await engine.submit(a_prompt())
 
 
@@ -123,7 +123,7 @@ async def test_our_own_engine_forgets_prompts_of_long_ago(tmp_path: Path) -> Non
 
     folders = Folders(input=tmp_path / "input", output=tmp_path / "output", temp=tmp_path / "temp")
     async with fake_comfyui() as fake, aiohttp.ClientSession() as session:
-        engine = HttpEngine(Ours(Address(url=base_url(fake.url), folders=folders)), session, QUICK)
+        engine = HttpEngine(Ours(EngineAddress(url=parse_engine_url(fake.url), folders=folders)), session, QUICK)
         ids = []
         for _ in range(120):
             prompt = a_prompt()
@@ -157,7 +157,7 @@ async def test_an_engine_that_never_answers_is_given_up() -> None:
 async def test_nobody_at_the_address_is_said_at_once() -> None:
     async with fake_comfyui() as fake:
         url = fake.url
-    async with open_remote(url, patience=QUICK) as engine:
+    async with open_remote(url, timeouts=QUICK) as engine:
         with pytest.raises(EngineUnreachable, match="refused"):
             await engine.submit(a_prompt())
 
@@ -200,7 +200,7 @@ async def test_an_output_that_breaks_off_is_not_taken_for_whole() -> None:
         await follow(engine, prompt)
         [file] = (await engine.outputs(prompt.prompt_id)).files
         fake.say_next("GET /view", Canned(200, PNG, "image/png", cut=20))
-        with pytest.raises(EngineUnreachable, match="broke off"):
+        with pytest.raises(EngineUnreachable, match="was cut off"):
             [chunk async for chunk in file.read()]
 
 
@@ -241,7 +241,7 @@ async def test_cancelling_in_a_dead_engine_is_no_error() -> None:
 
 async def test_closing_fails_what_is_still_open() -> None:
     async with fake_comfyui(held={"1"}) as fake:
-        async with open_remote(fake.url, patience=QUICK) as engine:
+        async with open_remote(fake.url, timeouts=QUICK) as engine:
             prompt = a_prompt()
             await engine.submit(prompt)
             following = asyncio.create_task(_all(engine, prompt))
@@ -273,22 +273,22 @@ async def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 
 async def test_a_password_in_the_address_is_never_shown() -> None:
-    async with open_remote("http://me:hunter2@127.0.0.1:9/?token=hunter3", patience=QUICK) as engine:
+    async with open_remote("http://me:hunter2@127.0.0.1:9/?token=hunter3", timeouts=QUICK) as engine:
         with pytest.raises(EngineUnreachable) as caught:
             await engine.submit(a_prompt())
     assert "hunter" not in f"{caught.value}{caught.value.to_json()}"
 
 
 async def test_a_path_in_front_of_the_api_is_kept() -> None:
-    async with fake_comfyui() as fake, open_remote(f"{fake.url}/behind/a/proxy", patience=QUICK) as engine:
+    async with fake_comfyui() as fake, open_remote(f"{fake.url}/behind/a/proxy", timeouts=QUICK) as engine:
         with pytest.raises(EngineAnswerInvalid):
             await engine.catalogue()
         assert fake.requests[-1][0] == "GET /behind/a/proxy/object_info"
 
 
 async def test_a_name_that_no_server_has_is_said() -> None:
-    async with open_remote("http://no-such-host.invalid:8188", patience=QUICK) as engine:
-        with pytest.raises(EngineUnreachable, match="no such host name"):
+    async with open_remote("http://no-such-host.invalid:8188", timeouts=QUICK) as engine:
+        with pytest.raises(EngineUnreachable, match="host name does not exist"):
             await engine.submit(a_prompt())
 
 

@@ -20,8 +20,8 @@ import pytest
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder, comfyui_child, embedded_child, has_gpu
 from comfypin.engine.errors import EngineCrashed, EngineStartFailed, EngineUnreachable, PromptInterrupted
-from comfypin.engine.host import Address
-from comfypin.engine.http_transport import Patience
+from comfypin.engine.host import EngineAddress
+from comfypin.engine.http_transport import EngineTimeouts
 from comfypin.engine.interface import Prompt
 from comfypin.engine.process import RESTARTS, ChildHost, Supervision
 from comfypin.engine.standby import StandbyHost, open_child
@@ -140,7 +140,7 @@ async def test_stopping_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
 async def test_a_crash_is_noticed_at_once_with_signal_memory_and_last_words(tmp_path: Path) -> None:
     async with hosting(toy(), tmp_path) as host:
         address = await host.address()
-        death = asyncio.create_task(host.died(address))
+        death = asyncio.create_task(host.wait_for_crash(address))
         with pytest.raises(OSError):
             await fetch(address.url / "die")
         crash = await asyncio.wait_for(death, 5)
@@ -153,10 +153,10 @@ async def test_a_dead_engine_is_told_from_one_that_cannot_be_reached(tmp_path: P
     async with hosting(toy(), tmp_path) as host:
         address = await host.address()
         failure = EngineUnreachable(url="x", reason="reset")
-        assert await host.explain(address, failure) is failure
+        assert await host.explain_failure(address, failure) is failure
         with pytest.raises(OSError):
             await fetch(address.url / "die")
-        assert isinstance(await host.explain(address, failure), EngineCrashed)
+        assert isinstance(await host.explain_failure(address, failure), EngineCrashed)
 
 
 async def test_a_crashed_engine_is_started_again_when_it_is_needed(tmp_path: Path) -> None:
@@ -164,12 +164,12 @@ async def test_a_crashed_engine_is_started_again_when_it_is_needed(tmp_path: Pat
         first = await host.address()
         with pytest.raises(OSError):
             await fetch(first.url / "die")
-        await host.died(first)
+        await host.wait_for_crash(first)
         second = await host.address()
         assert await fetch(second.url / "system_stats")
 
 
-async def die(address: Address) -> None:
+async def die(address: EngineAddress) -> None:
     with pytest.raises(OSError):
         await fetch(address.url / "die")
 
@@ -189,7 +189,7 @@ async def test_a_dead_engine_is_started_again_before_it_is_needed(tmp_path: Path
     async with standing_by(1, tmp_path) as (host, (child,)):
         address = await host.address()
         await die(address)
-        await until(lambda: child.is_ready and not child.lives_at(address))
+        await until(lambda: child.is_ready and not child.is_at_address(address))
         assert await host.address() != address
     assert in_work(tmp_path) == []
 
@@ -200,12 +200,12 @@ async def test_the_engine_that_stands_by_takes_the_place_of_a_dead_one(tmp_path:
         await until(lambda: second.is_ready)
         waiting = await second.address()
         await die(dead)
-        await host.died(dead)
+        await host.wait_for_crash(dead)
         assert await host.address() == waiting
-        await until(lambda: first.is_ready and not first.lives_at(dead))
+        await until(lambda: first.is_ready and not first.is_at_address(dead))
         await die(waiting)
-        await host.died(waiting)
-        assert first.lives_at(await host.address())
+        await host.wait_for_crash(waiting)
+        assert first.is_at_address(await host.address())
     assert in_work(tmp_path) == []
 
 
@@ -258,7 +258,7 @@ async def test_a_crash_takes_its_children_along(tmp_path: Path) -> None:
         address = await host.address()
         with pytest.raises(OSError):
             await fetch(address.url / "die")
-        await host.died(address)
+        await host.wait_for_crash(address)
         await until(lambda: not any(lives(int(pid)) for pid in pids.read_text().split()))
 
 
@@ -301,7 +301,7 @@ async def test_no_orphan_when_the_guard_is_killed(tmp_path: Path) -> None:
         engine = int(pids.read_text())
         guard = int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(guard, signal.SIGKILL)
-        await host.died(address)
+        await host.wait_for_crash(address)
         await until(lambda: not lives(engine))
 
 
@@ -353,7 +353,7 @@ def slow() -> Graph:
 
 async def test_an_engine_killed_while_it_runs_a_prompt_fails_it_at_once_and_runs_the_next(tmp_path: Path) -> None:
     spec = embedded_child(EngineSpec(kind="embedded"), os.environ)
-    async with open_child(spec, tmp_path, patience=Patience(poll_s=5.0)) as engine:
+    async with open_child(spec, tmp_path, timeouts=EngineTimeouts(poll_s=5.0)) as engine:
         prompt = a_prompt(slow())
         await engine.submit(prompt)
         events = engine.events(prompt.prompt_id)
@@ -429,8 +429,8 @@ async def test_a_comfyui_killed_while_it_runs_a_prompt_is_started_again_and_leav
 async def test_the_log_is_kept_in_a_file(tmp_path: Path) -> None:
     async with hosting(toy("chatty"), tmp_path) as host:
         await host.address()
-        await until(lambda: "red line" in host.journal.tail())
-        assert len(host.journal.tail(10)) <= 4
+        await until(lambda: "red line" in host.engine_log.last_lines())
+        assert len(host.engine_log.last_lines(10)) <= 4
     assert "2999%" in (tmp_path / "engine.log").read_text()
 
 

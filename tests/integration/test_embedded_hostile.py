@@ -12,9 +12,9 @@ from aiohttp import FormData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from comfypin.engine.embedded.folders import Folders
-from comfypin.engine.embedded.nodes.registry import classes_of
-from comfypin.engine.embedded.releases import RELEASES, Release
+from comfypin.engine.embedded.folders import EngineFolders
+from comfypin.engine.embedded.nodes.registry import node_classes_of
+from comfypin.engine.embedded.releases import RELEASES, ComfyRelease
 from comfypin.engine.embedded.validate import Validator
 from tests.support.embedded import Embedded, embedded_engine, empty, load, node, picture, save
 
@@ -150,7 +150,7 @@ async def test_a_chain_of_ten_thousand_nodes_runs(engine: Embedded) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES.values(), ids=list(RELEASES))
-async def test_a_circle_of_ten_thousand_nodes_is_refused(release: Release, tmp_path: Path) -> None:
+async def test_a_circle_of_ten_thousand_nodes_is_refused(release: ComfyRelease, tmp_path: Path) -> None:
     graph = {str(index): node("ImageInvert", image=[str((index + 1) % 10_000), 0]) for index in range(10_000)}
     async with embedded_engine(tmp_path, release=release) as engine:
         status, answer = await engine.post({"prompt": {**graph, "save": save("0")}})
@@ -185,7 +185,7 @@ _NAMES = [
     "resize_type", "resize_type.match", "switch", "on_true",
 ]  # fmt: skip
 NODES = st.fixed_dictionaries(
-    {"class_type": st.sampled_from(sorted(classes_of("0.33.0")))},
+    {"class_type": st.sampled_from(sorted(node_classes_of("0.33.0")))},
     optional={"inputs": JSON | st.dictionaries(st.sampled_from(_NAMES), JSON)},
 )
 
@@ -193,8 +193,8 @@ NODES = st.fixed_dictionaries(
 @pytest.mark.parametrize("release", RELEASES.values(), ids=list(RELEASES))
 @given(graph=st.dictionaries(st.sampled_from(["0", "1", "2", "3"]), NODES, max_size=4))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_graph_gets_a_verdict(release: Release, graph: dict[str, Any]) -> None:
+def test_any_graph_gets_a_verdict(release: ComfyRelease, graph: dict[str, Any]) -> None:
     nowhere = Path("/nonexistent")
-    folders = Folders(input=nowhere, output=nowhere, temp=nowhere)
-    verdict = Validator(classes_of(release.version), folders, release).check(graph)
+    folders = EngineFolders(input=nowhere, output=nowhere, temp=nowhere)
+    verdict = Validator(node_classes_of(release.version), folders, release).check_graph(graph)
     assert (verdict.error is None) == bool(verdict.outputs)

@@ -61,7 +61,10 @@ async def child(tmp_path: Path) -> AsyncIterator[Child]:
 async def test_it_takes_comfyuis_flags_and_names_the_one_it_does_not_know(child: Child) -> None:
     await child.ready()
     assert child.process.stderr is not None
-    assert await child.process.stderr.readline() == b"warning: the embedded engine does not know --frobnicate\n"
+    assert (
+        await child.process.stderr.readline()
+        == b"warning: the embedded engine ignores what it does not know: --frobnicate\n"
+    )
 
 
 async def test_it_makes_its_folders_and_keeps_previews_where_comfyui_does(child: Child, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfypin.engine.embedded.arguments import parse
-from comfypin.engine.embedded.pixels.encode import exr_of_floats, png_of_16_bits
+from comfypin.engine.embedded.arguments import parse_arguments
+from comfypin.engine.embedded.pixels.encode import encode_exr_floats, encode_png_16_bit
 from comfypin.engine.embedded.releases import RELEASES
 from comfypin.engine.embedded.replacements import replace_nodes
 from comfypin.errors import ConfigError
@@ -188,14 +188,14 @@ class TestFilesOfSaveImageAdvanced:
 
     def test_of_16_bits_hold_every_level(self) -> None:
         values = np.arange(5 * 7 * 1, dtype=np.uint16).reshape(5, 7, 1) * 1871
-        content = png_of_16_bits(values, [("prompt", "{}")])
+        content = encode_png_16_bit(values, [("prompt", "{}")])
         picture = Image.open(io.BytesIO(content))
         assert picture.text == {"prompt": "{}"}  # type: ignore[attr-defined]
         np.testing.assert_array_equal(np.asarray(picture).astype(np.uint16), values[..., 0])
 
     def test_in_exr_hold_the_floats_by_channel(self) -> None:
         values = np.random.default_rng(1).normal(size=(3, 4, 3)).astype(np.float32)
-        content = exr_of_floats(values, [("prompt", "{}")], (0.0,) * 8)
+        content = encode_exr_floats(values, [("prompt", "{}")], (0.0,) * 8)
         assert content[:4] == struct.pack("<I", 20000630)
         rows = 8 + 4 * 3 * 4
         lines = content[-3 * rows :]
@@ -204,13 +204,13 @@ class TestFilesOfSaveImageAdvanced:
 
 
 def test_the_release_is_an_option_of_the_process() -> None:
-    assert parse(["--comfyui-version", "0.33.0"]).release is NEWER
-    assert parse([]).release.version == "0.3.64"
+    assert parse_arguments(["--comfyui-version", "0.33.0"]).release is NEWER
+    assert parse_arguments([]).release.version == "0.3.64"
 
 
 def test_a_release_that_it_does_not_know_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(["--comfyui-version", "0.40.0"])
+        parse_arguments(["--comfyui-version", "0.40.0"])
     assert "0.3.64" in capsys.readouterr().err
 
 

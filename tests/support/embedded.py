@@ -12,9 +12,9 @@ from aiohttp import ClientWebSocketResponse
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
-from comfypin.engine.embedded.arguments import Arguments
+from comfypin.engine.embedded.arguments import EngineArguments
 from comfypin.engine.embedded.engine import EmbeddedEngine
-from comfypin.engine.embedded.releases import DEFAULT_RELEASE, Release
+from comfypin.engine.embedded.releases import DEFAULT_RELEASE, ComfyRelease
 from comfypin.engine.embedded.server import make_app
 
 ENDED = "executing"
@@ -80,10 +80,10 @@ class Embedded:
 
 @contextlib.asynccontextmanager
 async def embedded_engine(
-    root: Path, *, max_upload_bytes: int = 100 << 20, release: Release = DEFAULT_RELEASE
+    root: Path, *, max_upload_bytes: int = 100 << 20, release: ComfyRelease = DEFAULT_RELEASE
 ) -> AsyncIterator[Embedded]:
     """An embedded engine over folders below `root`, on a free port of the loopback."""
-    arguments = Arguments(
+    arguments = EngineArguments(
         listen="127.0.0.1",
         port=0,
         input=root / "input",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
-from comfypin.engine.progress import Progress
+from comfypin.engine.progress import PromptProgress
 from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, to_json
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ class _Follower:
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
-        self._progress: Progress | None = None
+        self._progress: PromptProgress | None = None
 
     def watch(self, graph: "Graph") -> None:
         self._graph = graph
-        self._progress = Progress(graph)
+        self._progress = PromptProgress(graph)
 
     def _follow(self, event: RunEvent) -> float | None:
         """The part of the work that is done, 0 to 1."""
@@ -75,11 +75,11 @@ class _Follower:
             return None
         match event:
             case PhaseStarted(phase="collect"):
-                return self._progress.finish()
+                return self._progress.mark_finished()
             case PhaseStarted() | Requeued():
                 return self._progress.fraction
             case _:
-                return self._progress.hear(event)
+                return self._progress.apply_event(event)
 
     def _name(self, node_id: "NodeId") -> str:
         node = self._graph.nodes.get(node_id) if self._graph else None

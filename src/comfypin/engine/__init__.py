@@ -1,1 +1,1 @@
-"""What runs a prompt: a ComfyUI child process, a remote ComfyUI, or the embedded engine."""
+"""Engines that run prompts: a ComfyUI child process, a remote ComfyUI, or the embedded engine."""

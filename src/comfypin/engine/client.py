@@ -1,4 +1,4 @@
-"""The engine behind an HTTP address: prompts in, events and outputs out, whatever becomes of the connection."""
+"""Runs prompts on an engine at an HTTP address, and survives cut connections."""
 
 import asyncio
 import contextlib
@@ -10,24 +10,28 @@ from dataclasses import replace
 import aiohttp
 
 from comfypin.digest import JsonValue
-from comfypin.engine.cleanup import Leftovers
+from comfypin.engine.cleanup import PromptCleanup
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, NodeFailed, PromptInterrupted, PromptLost
-from comfypin.engine.host import Address, EngineHost, Folders
-from comfypin.engine.http_transport import Answer, Patience, Transport
-from comfypin.engine.input_files import Feeder
+from comfypin.engine.host import EngineAddress, EngineHost, Folders
+from comfypin.engine.http_transport import Answer, EngineTimeouts, EngineTransport
+from comfypin.engine.input_files import InputUploader
 from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
 from comfypin.engine.messages import parse_cancelled
 from comfypin.engine.prompt_history import HistoryEntry, Interrupted, Raised, Succeeded
 from comfypin.engine.prompt_results import collect_outputs
-from comfypin.engine.prompt_tracker import Link, Ticket
-from comfypin.engine.rejection import Refusal, parse_refusal
+from comfypin.engine.prompt_tracker import PromptTracker
+from comfypin.engine.rejection import PromptRefusal, parse_refusal
+from comfypin.engine.tracked_prompt import TrackedPrompt
 from comfypin.errors import ComfypinError, EngineError
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.workflow.errors import WorkflowRejected
 from comfypin.workflow.object_info import EngineCatalogue, to_catalogue
 
-_KEPT_TICKETS = 1000
+# Callers ask for outputs soon after the end; who forgets to must not make a server grow for ever.
+_KEPT_PROMPTS = 1000
+# /object_info is large and makes the engine read every model folder, but a model just added must show up soon.
 _CATALOGUE_S = 30.0
+# Short, so that a job whose prompt stops at once is not held up.
 _FIRST_LOOK_S = 0.05
 _POSTS = RetryPolicy(retries=3, base_s=0.2, longest_s=1.0)
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
@@ -36,12 +40,12 @@ _TARGETED_INTERRUPT = (0, 3, 57)
 
 
 class HttpEngine:
-    """Implements `Engine` against a ComfyUI's HTTP API.
+    """Runs prompts through a ComfyUI's HTTP API; implements `Engine`.
 
     What a caller may rely on:
-    - Each prompt needs an id of its own; submitting a job again after `EngineCrashed` or `PromptLost` needs a new one.
-    - When the engine's process dies, `events` of every prompt in it raises `EngineCrashed` at once. Where the process
-      is ours, the next `submit` starts it again (with back-off), so a job is requeued by submitting it once more.
+    - Each prompt needs its own id; to submit a job again after `EngineCrashed` or `PromptLost`, choose a new one.
+    - When the engine's process dies, `events` of every prompt in it raises `EngineCrashed` at once. If the process is
+      ours, the next `submit` starts it again (with back-off), so requeue a job by submitting it once more.
     - `cancel` may be called at any time and from `finally`; afterwards `events` raises `PromptInterrupted`.
     """
 
@@ -49,289 +53,315 @@ class HttpEngine:
         self,
         host: EngineHost,
         session: aiohttp.ClientSession,
-        patience: Patience | None = None,
+        timeouts: EngineTimeouts | None = None,
         *,
-        leftovers: Leftovers | None = None,
+        cleanup: PromptCleanup | None = None,
     ) -> None:
         self._host = host
         self._session = session
-        self._patience = patience or Patience()
-        self._link: Link | None = None
-        self._linking = asyncio.Lock()
-        self._tickets: dict[str, tuple[Ticket, Link]] = {}
-        self._leftovers = leftovers or Leftovers()
-        self._catalogue: tuple[Link, float, Catalogue] | None = None
+        self._timeouts = timeouts or EngineTimeouts()
+        self._tracker: PromptTracker | None = None
+        self._tracker_lock = asyncio.Lock()
+        self._tracked: dict[str, tuple[TrackedPrompt, PromptTracker]] = {}
+        self._cleanup = cleanup or PromptCleanup()
+        self._catalogue: tuple[PromptTracker, float, Catalogue] | None = None
 
     async def close(self) -> None:
-        """End the connection; open prompts fail, what runs in the engine goes on there."""
-        if self._link is not None:
-            await self._link.close()
+        """Close the connection; open prompts fail here, but go on in the engine."""
+        if self._tracker is not None:
+            await self._tracker.close()
 
-    async def address(self) -> Address:
-        """Where the engine is, started where that is ours to do. Raises `EngineStartFailed`."""
+    async def address(self) -> EngineAddress:
+        """Return the engine's address; starts the engine if that is ours to do. Raises `EngineStartFailed`."""
         return await self._host.address()
 
     async def catalogue(self) -> Catalogue:
-        """The node classes, asked for again when the last answer is half a minute old."""
-        link = await self._linked()
+        """Return the node classes; asks again if the last answer is half a minute old."""
+        tracker = await self._ensure_tracker()
         if self._catalogue is not None:
-            known_link, at_s, catalogue = self._catalogue
-            if known_link is link and time.monotonic() - at_s < _CATALOGUE_S:
+            known_tracker, at_s, catalogue = self._catalogue
+            if known_tracker is tracker and time.monotonic() - at_s < _CATALOGUE_S:
                 return catalogue
         try:
-            answer = await link.transport.get("/object_info")
+            response = await tracker.transport.get_json("/object_info")
         except EngineUnreachable as exc:
-            raise await self._host.explain(link.address, exc) from exc
-        if answer.status != 200 or not isinstance(answer.body, dict):
-            raise EngineAnswerInvalid(request="GET /object_info", status=answer.status, body=answer.text)
-        catalogue = EngineCatalogue(to_catalogue(answer.body), await self._replacements(link))
-        self._catalogue = (link, time.monotonic(), catalogue)
+            raise await self._host.explain_failure(tracker.address, exc) from exc
+        if response.status != 200 or not isinstance(response.body, dict):
+            raise EngineAnswerInvalid(request="GET /object_info", status=response.status, _body=response.text)
+        catalogue = EngineCatalogue(to_catalogue(response.body), await self._fetch_replacements(tracker))
+        self._catalogue = (tracker, time.monotonic(), catalogue)
         return catalogue
 
-    async def _replacements(self, link: Link) -> Mapping[str, JsonValue]:
-        """What the engine says of replaced classes; nothing from an engine before 0.33, which has no such route."""
+    async def _fetch_replacements(self, tracker: PromptTracker) -> Mapping[str, JsonValue]:
+        """Return the engine's list of replaced classes; empty before 0.33, which has no such route."""
         try:
-            answer = await link.transport.get("/node_replacements")
+            response = await tracker.transport.get_json("/node_replacements")
         except EngineUnreachable as exc:
-            raise await self._host.explain(link.address, exc) from exc
-        return answer.body if answer.status == 200 and isinstance(answer.body, dict) else {}
+            raise await self._host.explain_failure(tracker.address, exc) from exc
+        return response.body if response.status == 200 and isinstance(response.body, dict) else {}
 
     async def submit(self, prompt: Prompt) -> None:
-        """Bring the inputs and queue the prompt. Raises `WorkflowRejected`, `InputFileInvalid` or `EngineError`."""
-        link = await self._linked()
-        self._leftovers.begin(prompt.prompt_id, prompt.mark)
+        """Upload the inputs and queue the prompt. Raises `WorkflowRejected`, `InputFileInvalid` or `EngineError`."""
+        tracker = await self._ensure_tracker()
+        self._cleanup.begin_prompt(prompt.prompt_id, prompt.mark)
         try:
-            graph = await Feeder(link.transport, link.address.folders).feed(
+            graph = await InputUploader(tracker.transport, tracker.address.folders).upload_inputs(
                 prompt.prompt_id, prompt.graph, prompt.inputs
             )
-            await link.listening()
-            await self._post(link, replace(prompt, graph=graph))
+            await tracker.wait_until_listening()
+            await self._post_prompt(tracker, replace(prompt, graph=graph))
         except BaseException as exc:
-            await self._clear(link, prompt)
-            await self._discard(link, prompt)
+            await self._clear_inputs(tracker, prompt)
+            await self._discard_outputs(tracker, prompt)
             if isinstance(exc, EngineUnreachable):
-                raise await self._host.explain(link.address, exc) from exc
+                raise await self._host.explain_failure(tracker.address, exc) from exc
             raise
 
     async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
-        """What happens to a submitted prompt; see `Engine.events`."""
-        ticket, link = self._ticket(prompt_id)
-        while not (ticket.settled and ticket.inbox.empty()):
-            event = await ticket.inbox.get()
+        """Yield what happens to a submitted prompt; see `Engine.events`."""
+        tracked_prompt, tracker = self._find_tracked(prompt_id)
+        while not (tracked_prompt.settled and tracked_prompt.event_queue.empty()):
+            event = await tracked_prompt.event_queue.get()
             if event is not None:
                 yield event
-        await self._clear(link, ticket.prompt)
-        if ticket.failure is not None or ticket.entry is None or not isinstance(ticket.entry.verdict, Succeeded):
-            await self._discard(link, ticket.prompt)
-        if ticket.failure is not None or ticket.entry is None:
-            raise self._failure(ticket)
-        self._judge(ticket, link, ticket.entry)
-        for event in ticket.narrator.end(ticket.entry.cached, time.monotonic()):
+        await self._clear_inputs(tracker, tracked_prompt.prompt)
+        if (
+            tracked_prompt.failure is not None
+            or tracked_prompt.entry is None
+            or not isinstance(tracked_prompt.entry.verdict, Succeeded)
+        ):
+            await self._discard_outputs(tracker, tracked_prompt.prompt)
+        if tracked_prompt.failure is not None or tracked_prompt.entry is None:
+            raise self._build_failure(tracked_prompt)
+        self._raise_if_failed(tracked_prompt, tracker, tracked_prompt.entry)
+        for event in tracked_prompt.normalizer.see_success(tracked_prompt.entry.cached, time.monotonic()):
             yield event
-        if ticket.entry.verdict == Succeeded(certain=False):
+        if tracked_prompt.entry.verdict == Succeeded(certain=False):
             yield Warned(message="The engine kept no status of the prompt: its outputs were taken as they are.")
 
     async def outputs(self, prompt_id: str) -> PromptOutputs:
-        """The files and texts of a prompt that succeeded. Raises `EngineError`."""
-        ticket, link = self._ticket(prompt_id)
-        entry = ticket.entry or await link.history(ticket.server_id)
-        if entry is None:
+        """Return the files and texts of a prompt that succeeded. Raises `EngineError`."""
+        tracked_prompt, tracker = self._find_tracked(prompt_id)
+        history_entry = tracked_prompt.entry or await tracker.fetch_history(tracked_prompt.server_id)
+        if history_entry is None:
             raise PromptLost(prompt_id=prompt_id)
-        return await collect_outputs(entry, ticket.prompt, link.transport, link.address.folders, self._leftovers)
+        return await collect_outputs(
+            history_entry, tracked_prompt.prompt, tracker.transport, tracker.address.folders, self._cleanup
+        )
 
     async def cancel(self, prompt_id: str) -> None:
-        """Take the prompt out of the queue, or stop it where it runs, and nothing else; see `Engine.cancel`."""
-        found = self._tickets.get(prompt_id)
-        if found is None or found[0].settled:
+        """Take the prompt out of the queue, or stop it if it runs, and touch nothing else; see `Engine.cancel`."""
+        remembered = self._tracked.get(prompt_id)
+        if remembered is None or remembered[0].settled:
             return
-        ticket, link = found
-        ticket.cancelled = True
+        tracked_prompt, tracker = remembered
+        tracked_prompt.cancelled = True
         with contextlib.suppress(EngineError):
             # An engine that cannot be asked runs nothing of ours, or is stopped with its process.
-            await self._stop(link, ticket.server_id)
-        await self._clear(link, ticket.prompt)
-        await self._discard(link, ticket.prompt)
+            await self._stop_prompt(tracker, tracked_prompt.server_id)
+        await self._clear_inputs(tracker, tracked_prompt.prompt)
+        await self._discard_outputs(tracker, tracked_prompt.prompt)
 
     # -- Queueing -------------------------------------------------------------------------------------------------
 
-    async def _linked(self) -> Link:
-        async with self._linking:
+    async def _ensure_tracker(self) -> PromptTracker:
+        async with self._tracker_lock:
             address = await self._host.address()
-            if self._link is not None and self._link.broken is None and self._link.address == address:
-                return self._link
-            if self._link is not None:
-                await self._link.close()
-            transport = Transport(address.url, self._session, self._patience)
-            self._link = Link(address, transport, self._host, self._patience)
-            await self._link.open()
-            return self._link
+            if self._tracker is not None and self._tracker.broken is None and self._tracker.address == address:
+                return self._tracker
+            if self._tracker is not None:
+                await self._tracker.close()
+            transport = EngineTransport(address.url, self._session, self._timeouts)
+            self._tracker = PromptTracker(address, transport, self._host, self._timeouts)
+            await self._tracker.open()
+            return self._tracker
 
-    async def _post(self, link: Link, prompt: Prompt) -> None:
-        ticket = link.track(prompt)
+    async def _post_prompt(self, tracker: PromptTracker, prompt: Prompt) -> None:
+        """Queue the prompt and track it, or stop it and raise if the engine dropped some of its outputs."""
+        tracked_prompt = tracker.track_prompt(prompt)
         # From here on `cancel` finds the prompt: if we are stopped while we post, it may be queued all the same.
-        self._remember(prompt.prompt_id, ticket, link)
+        self._remember_prompt(prompt.prompt_id, tracked_prompt, tracker)
         try:
-            server_id, refusal = await self._queue(link, prompt, ticket.client_id)
+            server_id, refusal = await self._queue_prompt(tracker, prompt, tracked_prompt.client_id)
         except Exception:
-            link.posted(ticket, None)
-            del self._tickets[prompt.prompt_id]
+            tracker.confirm_posted(tracked_prompt, None)
+            del self._tracked[prompt.prompt_id]
             raise
+        # Cancelled while posting: the prompt may be queued, so `cancel` must still find it.
         except BaseException:
-            link.posted(ticket, None)
+            tracker.confirm_posted(tracked_prompt, None)
             raise
-        link.posted(ticket, None if refusal else server_id)
+        tracker.confirm_posted(tracked_prompt, None if refusal else server_id)
         if refusal is not None:
-            del self._tickets[prompt.prompt_id]
-            await self._stop(link, server_id)
+            del self._tracked[prompt.prompt_id]
+            await self._stop_prompt(tracker, server_id)
             dropped = ", ".join(refusal.outputs) or "some"
             raise WorkflowRejected(
                 reason=f"{refusal.reason}; it would have run without the outputs of node {dropped}",
                 problems=refusal.problems,
             )
 
-    async def _queue(self, link: Link, prompt: Prompt, client_id: str) -> tuple[str, Refusal | None]:
-        """POST /prompt: the server's id for the prompt, and what is wrong with the branches that it dropped."""
+    async def _queue_prompt(
+        self, tracker: PromptTracker, prompt: Prompt, client_id: str
+    ) -> tuple[str, PromptRefusal | None]:
+        """POST /prompt; return the server's id for the prompt, and why it dropped branches, if it did."""
         body: dict[str, JsonValue] = {
             "prompt": prompt.graph.to_prompt(),
             "prompt_id": prompt.prompt_id,
             "client_id": client_id,
             "extra_data": prompt.extra_data,
         }
-        answer = await self._posted(link, prompt.prompt_id, body)
-        if answer is None:
+            response = await self._posted(tracker, prompt.prompt_id, body)
+        if response is None:
             return prompt.prompt_id, None
-        refusal = parse_refusal(answer.body)
-        if answer.status == 200 and isinstance(answer.body, dict) and isinstance(answer.body.get("prompt_id"), str):
-            return str(answer.body["prompt_id"]), refusal
-        if 400 <= answer.status < 500 and refusal is not None:
+        # A 200 may carry errors too: ComfyUI drops invalid branches and runs the rest.
+        refusal = parse_refusal(response.body)
+        if (
+            response.status == 200
+            and isinstance(response.body, dict)
+            and isinstance(response.body.get("prompt_id"), str)
+        ):
+            return str(response.body["prompt_id"]), refusal
+        # ComfyUI answers 400 with its own JSON; a proxy's 4xx has none and falls through to the end.
+        if 400 <= response.status < 500 and refusal is not None:
             raise WorkflowRejected(reason=refusal.reason, problems=refusal.problems)
-        if answer.status == 413:
+        if response.status == 413:
             raise WorkflowRejected(
-                reason="it is larger than the engine takes (100 MB unless it was started with --max-upload-size)"
+                reason="it is larger than the engine takes (100 MB, unless its upload limit was raised); "
+                "leave out data that the workflow embeds, or have the limit raised"
             )
-        if answer.status == 200 and await self._knows(link, prompt.prompt_id):
+        if response.status == 200 and await self._is_known(tracker, prompt.prompt_id):
             return prompt.prompt_id, None
-        # A 500 is what a ComfyUI says that stumbled over the graph: its traceback is in its log alone.
-        log_tail = self._host.log_tail() if answer.status >= 500 else ()
-        raise EngineAnswerInvalid(request="POST /prompt", status=answer.status, body=answer.text, log_tail=log_tail)
+        # A ComfyUI that stumbles over the graph answers 500, and writes the traceback only to its log.
+        log_tail = self._host.log_tail() if response.status >= 500 else ()
+        raise EngineAnswerInvalid(
+            request="POST /prompt", status=response.status, _body=response.text, log_tail=log_tail
+        )
 
-    async def _posted(self, link: Link, prompt_id: str, body: JsonValue) -> Answer | None:
-        """POST a prompt; None if the answer was lost and the engine has it. What it never got is sent again."""
+    async def _posted(self, tracker: PromptTracker, prompt_id: str, body: JsonValue) -> Answer | None:
+        """POST a prompt; None if the response was lost and the engine has it. What it never got is sent again."""
         failures = Failures(_POSTS)
         while True:
             try:
-                return await link.transport.post("/prompt", body)
+                return await tracker.transport.post_json("/prompt", body)
             except EngineUnreachable:
-                # The answer was lost; the prompt perhaps not. It has an id of our own, so ask.
-                while (known := await self._knows(link, prompt_id)) is not True:
+                # The response was lost; the prompt perhaps not. It has an id of our own, so ask.
+                while (known := await self._is_known(tracker, prompt_id)) is not True:
                     pause_s = failures.add()
-                    if pause_s is None or link.broken is not None:
+                    if pause_s is None or tracker.broken is not None:
                         raise
                     await asyncio.sleep(pause_s)
-                    if known is False and await self._keeps_ids(link):
+                    if known is False and await self._keeps_ids(tracker):
                         break
                 if known:
                     return None
 
-    async def _keeps_ids(self, link: Link) -> bool:
+    async def _keeps_ids(self, tracker: PromptTracker) -> bool:
         """Whether the engine is known to queue prompts under the ids that we gave them; older ones made their own."""
         with contextlib.suppress(EngineError):
-            return await self._version(link) >= _TARGETED_INTERRUPT
+            return await self._engine_version(tracker) >= _TARGETED_INTERRUPT
         return False
 
-    async def _knows(self, link: Link, prompt_id: str) -> bool | None:
-        """Return whether the engine has the prompt, in its queue or its history; None if it cannot be asked."""
+    async def _is_known(self, tracker: PromptTracker, prompt_id: str) -> bool | None:
+        """Return whether the engine has the prompt, in its queue or its fetch_history; None if it cannot be asked."""
         try:
-            queue = await link.queue()
-            return prompt_id in (*queue.running, *queue.pending) or await link.history(prompt_id) is not None
+            engine_queue = await tracker.fetch_queue()
+            return (
+                prompt_id in (*engine_queue.running, *engine_queue.pending)
+                or await tracker.fetch_history(prompt_id) is not None
+            )
         except EngineError:
             return None
 
-    def _remember(self, prompt_id: str, ticket: Ticket, link: Link) -> None:
-        for old in list(self._tickets):
-            if len(self._tickets) < _KEPT_TICKETS:
+    def _remember_prompt(self, prompt_id: str, tracked_prompt: TrackedPrompt, tracker: PromptTracker) -> None:
+        for old_prompt_id in list(self._tracked):
+            if len(self._tracked) < _KEPT_PROMPTS:
                 break
-            if self._tickets[old][0].settled:
-                del self._tickets[old]
-        self._tickets[prompt_id] = (ticket, link)
+            if self._tracked[old_prompt_id][0].settled:
+                # Only prompts that ended: one that runs must stay cancellable.
+                del self._tracked[old_prompt_id]
+        self._tracked[prompt_id] = (tracked_prompt, tracker)
 
-    def _ticket(self, prompt_id: str) -> tuple[Ticket, Link]:
-        found = self._tickets.get(prompt_id)
-        if found is None:
+    def _find_tracked(self, prompt_id: str) -> tuple[TrackedPrompt, PromptTracker]:
+        remembered = self._tracked.get(prompt_id)
+        if remembered is None:
             raise PromptLost(prompt_id=prompt_id)
-        return found
+        return remembered
 
-    async def _clear(self, link: Link, prompt: Prompt) -> None:
+    async def _clear_inputs(self, tracker: PromptTracker, prompt: Prompt) -> None:
         if prompt.inputs:
-            await Feeder(link.transport, link.address.folders).clear(prompt.prompt_id)
+            await InputUploader(tracker.transport, tracker.address.folders).clear_inputs(prompt.prompt_id)
 
-    async def _discard(self, link: Link, prompt: Prompt) -> None:
+    async def _discard_outputs(self, tracker: PromptTracker, prompt: Prompt) -> None:
         """Remove what a prompt saved before it failed: nobody will fetch it."""
-        folders = link.address.folders
+        folders = tracker.address.folders
         if folders is not None:
-            await asyncio.to_thread(self._leftovers.clear, folders, prompt.prompt_id, prompt.mark)
+            await asyncio.to_thread(self._cleanup.clear_prompt, folders, prompt.prompt_id, prompt.mark)
 
     # -- Ends -----------------------------------------------------------------------------------------------------
 
-    def _failure(self, ticket: Ticket) -> ComfypinError:
-        if ticket.cancelled and isinstance(ticket.failure, PromptLost):
-            return PromptInterrupted(prompt_id=ticket.prompt_id)
-        return ticket.failure or PromptLost(prompt_id=ticket.prompt_id)
+    def _build_failure(self, tracked_prompt: TrackedPrompt) -> ComfypinError:
+        if tracked_prompt.cancelled and isinstance(tracked_prompt.failure, PromptLost):
+            return PromptInterrupted(prompt_id=tracked_prompt.prompt_id)
+        return tracked_prompt.failure or PromptLost(prompt_id=tracked_prompt.prompt_id)
 
-    def _judge(self, ticket: Ticket, link: Link, entry: HistoryEntry) -> None:
-        match entry.verdict:
+    def _raise_if_failed(self, tracked_prompt: TrackedPrompt, tracker: PromptTracker, entry: HistoryEntry) -> None:
+        """Raise the failure that the history reports, if it does."""
+        match history_entry.verdict:
             case Raised() as raised:
                 raise NodeFailed(
                     node_id=raised.node_id,
                     class_type=raised.class_type,
                     exception_type=raised.exception_type,
-                    message=raised.message.replace(ticket.prompt.mark or "\0", ""),
+                    # The mark is ours: the user must see the file names of their own workflow.
+                    message=raised.message.replace(tracked_prompt.prompt.mark or "\0", ""),
                     traceback=raised.traceback,
-                    advice=_room(raised.message, link.address.folders),
+                    advice=_room(raised.message, tracker.address.folders),
                 )
             case Interrupted(node_id):
-                raise PromptInterrupted(prompt_id=ticket.prompt_id, node_id=node_id)
+                raise PromptInterrupted(prompt_id=tracked_prompt.prompt_id, node_id=node_id)
             case Succeeded():
                 return
 
     # -- Stopping -------------------------------------------------------------------------------------------------
 
-    async def _stop(self, link: Link, server_id: str) -> None:
-        """Take one prompt out of the engine, in the way that its version knows, and never another prompt."""
-        by_id = await self._cancel_by_id(link, server_id)
-        if by_id is False:
+    async def _stop_prompt(self, tracker: PromptTracker, server_id: str) -> None:
+        """Stop one prompt, by the means that this version of the engine has, and never another prompt."""
+        cancelled_by_id = await self._cancel_by_id(tracker, server_id)
+        if cancelled_by_id is False:
             return
-        if by_id is None:
-            await link.transport.post("/queue", {"delete": [server_id]})
-        give_up_at = time.monotonic() + self._patience.cancel_s
+        if cancelled_by_id is None:
+            await tracker.transport.post_json("/queue", {"delete": [server_id]})
+        give_up_at = time.monotonic() + self._timeouts.cancel_s
         pause_s = _FIRST_LOOK_S
-        targeted = by_id is None and await self._version(link) >= _TARGETED_INTERRUPT
-        # An interrupt that comes before the first node is forgotten by the engine, so look, and say it again.
-        while server_id in (await link.queue()).running and time.monotonic() < give_up_at:
-            if by_id is None:
-                await link.transport.post("/interrupt", {"prompt_id": server_id} if targeted else {})
+        targeted = cancelled_by_id is None and await self._engine_version(tracker) >= _TARGETED_INTERRUPT
+        # The engine forgets an interrupt that comes before the first node, so look, and repeat it.
+        while server_id in (await tracker.fetch_queue()).running and time.monotonic() < give_up_at:
+            if cancelled_by_id is None:
+                await tracker.transport.post_json("/interrupt", {"prompt_id": server_id} if targeted else {})
             elif pause_s > _FIRST_LOOK_S:
-                await self._cancel_by_id(link, server_id)
+                await self._cancel_by_id(tracker, server_id)
             await asyncio.sleep(pause_s)
+            # A node that loads a model looks for interrupts rarely: asking more often does not help.
             pause_s = min(2 * pause_s, 0.5)
 
-    async def _cancel_by_id(self, link: Link, server_id: str) -> bool | None:
-        """Whether newer engines' own way stopped the prompt, which no other prompt can suffer from; None: no such way.
+    async def _cancel_by_id(self, tracker: PromptTracker, server_id: str) -> bool | None:
+        """Cancel by id and return whether anything was stopped; None if this engine has no such route.
 
         https://github.com/Comfy-Org/ComfyUI/blob/master/server.py (`/api/jobs/{job_id}/cancel`)
         """
-        answer = await link.transport.post(f"/api/jobs/{server_id}/cancel", {})
-        return parse_cancelled(answer.body) if answer.status == 200 else None
+        response = await tracker.transport.post_json(f"/api/jobs/{server_id}/cancel", {})
+        return parse_cancelled(response.body) if response.status == 200 else None
 
-    async def _version(self, link: Link) -> tuple[int, ...]:
-        answer = await link.transport.get("/system_stats")
-        system = answer.body.get("system") if isinstance(answer.body, dict) else None
-        said = system.get("comfyui_version") if isinstance(system, dict) else None
-        return tuple(int(number) for number in re.findall(r"\d+", str(said))[:3])
+    async def _engine_version(self, tracker: PromptTracker) -> tuple[int, ...]:
+        response = await tracker.transport.get_json("/system_stats")
+        system = response.body.get("system") if isinstance(response.body, dict) else None
+        version = system.get("comfyui_version") if isinstance(system, dict) else None
+        return tuple(int(number) for number in re.findall(r"\d+", str(version))[:3])
 
 
 def _room(message: str, folders: Folders | None) -> str:
-    """Return which disk a node found full, which its own exception does not say."""
+    """Return which disk a node remembered full, which its own exception does not say."""
     if folders is None or not any(sign in message for sign in _FULL_DISK):
         return ""
     return f". The engine writes below {folders.output.parent}: make room on that disk, or set TMPDIR to another."

@@ -1,4 +1,4 @@
-"""How an engine is started as a child: its program, arguments and environment. Looks at folders, starts nothing."""
+"""Describes how to start an engine as a child process: program, arguments, environment. Starts nothing itself."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.engine.errors import EngineNotFound
-from comfypin.engine.host import Folders
+from comfypin.engine.host import LocalFolders
 from comfypin.lock.model import EngineSpec
 
 log = logging.getLogger(__name__)
@@ -19,11 +19,14 @@ _SECRET_PREFIXES = (
     "AWS_", "AZURE_", "BUCKET_", "CIVITAI", "CLOUDSDK_", "GCLOUD_", "GCP_", "GCS_", "GITHUB_", "GIT_", "GOOGLE_",
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KUBERNETES_", "OBSTORE_", "R2_", "RUNPOD_", "S3_", "SSH_", "UV_", "PIP_",
 )  # fmt: skip
+# Whole words between underscores, so that MONKEY or TOKENIZERS_PARALLELISM is not taken for a secret.
 _SECRET_WORD = re.compile(
     r"(^|_)(API_?KEYS?|AUTH|AUTHORIZATION|CREDENTIALS?|DSN|JWT|KEYS?|PASS|PASSPHRASE|PASSWD|PASSWORD|PAT|PRIVATE|PWD"
     r"|SAS|SECRETS?|SIGNATURE|TOKENS?)(_|$)"
 )
+# The shell's working directory, which the pattern would take for a password.
 _NOT_SECRET = frozenset({"PWD"})
+# A secret may hide in a variable with a harmless name, such as DATABASE_URL.
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 # The child's Python is another one: these would make it load our packages.
 _OUR_PYTHON = frozenset({"PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PYTHONSTARTUP"})
@@ -33,6 +36,7 @@ _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _MEMORY_MODES = frozenset({"--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram"})
 # Options that newer versions gave up, because what they asked for became the default there.
 _RETIRED = frozenset({"--normalvram", "--disable-ipex-optimize"})
+# ComfyUI's own folder names: https://github.com/comfyanonymous/ComfyUI/blob/master/folder_paths.py
 _MODEL_FOLDERS = (
     "audio_encoders", "checkpoints", "clip_vision", "configs", "controlnet", "diffusion_models", "embeddings",
     "gligen", "hypernetworks", "loras", "photomaker", "style_models", "text_encoders", "upscale_models", "vae",
@@ -42,9 +46,9 @@ _MODEL_FOLDERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """What is started, but for the port and the folders, which belong to one life of it.
+    """Describes the program to start, without the port and the folders, which change with each start.
 
-    `options` are the long options that the program knows; None where it takes the five that every engine of ours has.
+    `options` are the long options that the program knows; None if it takes the five that all our engines have.
     """
 
     argv: tuple[str, ...]
@@ -54,60 +58,65 @@ class ChildSpec:
     models_dir: Path | None = None
     fast_models_dir: Path | None = None
 
-    def command(self, *, port: int, work: "WorkFolder") -> list[str]:
-        """The whole command line. The last word on address and folders is ours, whatever the lock's arguments say."""
+    def command_line(self, *, port: int, work_folder: "WorkFolder") -> list[str]:
+        """Return the whole command line. Our address and folders win over the lock's arguments."""
         arguments = {
             "--listen": "127.0.0.1",
             "--port": str(port),
-            "--input-directory": str(work.folders.input),
-            "--output-directory": str(work.folders.output),
+            "--input-directory": str(work_folder.engine_folders.input),
+            "--output-directory": str(work_folder.engine_folders.output),
             # ComfyUI makes its folder `temp` inside the one that it is given.
-            "--temp-directory": str(work.folders.temp.parent),
+            "--temp-directory": str(work_folder.engine_folders.temp.parent),
         }
-        if self._takes("--user-directory"):
-            arguments["--user-directory"] = str(work.user)
-        if self._takes("--database-url"):
-            arguments["--database-url"] = f"sqlite:///{work.user / 'comfyui.db'}"
+        if self._supports_option("--user-directory"):
+            arguments["--user-directory"] = str(work_folder.user_folder)
+        if self._supports_option("--database-url"):
+            arguments["--database-url"] = f"sqlite:///{work_folder.user_folder / 'comfyui.db'}"
         if self.models_dir is not None or self.fast_models_dir is not None:
-            arguments["--extra-model-paths-config"] = str(work.model_paths)
-        return [*self.argv, *(word for pair in arguments.items() for word in pair), "--disable-auto-launch"]
+            arguments["--extra-model-paths-config"] = str(work_folder.model_paths_file)
+        return [*self.argv, *(argument for pair in arguments.items() for argument in pair), "--disable-auto-launch"]
 
-    def _takes(self, option: str) -> bool:
+    def _supports_option(self, option: str) -> bool:
         return self.options is not None and option in self.options and option not in self.argv
 
 
 @dataclass(frozen=True, slots=True)
 class WorkFolder:
-    """Everything an engine writes: inputs, outputs, its user folder and its log, outside the (read-only) install."""
+    """Holds everything an engine writes: inputs, outputs, user folder and log, outside the read-only install."""
 
     root: Path
 
     @property
-    def folders(self) -> Folders:
-        """The three folders that the API speaks of."""
-        return Folders(input=self.root / "input", output=self.root / "output", temp=self.root / "temp")
+    def engine_folders(self) -> LocalFolders:
+        """Return the three folders that the API knows."""
+        return LocalFolders(input=self.root / "input", output=self.root / "output", temp=self.root / "temp")
 
     @property
-    def user(self) -> Path:
-        """Settings and the database."""
+    def user_folder(self) -> Path:
+        """Return the folder for settings and the database."""
         return self.root / "user"
 
     @property
-    def log(self) -> Path:
-        """What the engine printed."""
+    def log_path(self) -> Path:
+        """Return the path of the engine's log."""
         return self.root / "engine.log"
 
     @property
-    def model_paths(self) -> Path:
-        """Where models are that are not in the install's own folder."""
+    def model_paths_file(self) -> Path:
+        """Return the path of the file that lists further model folders."""
         return self.root / "extra_model_paths.yaml"
 
-    def prepare(self, models_dir: Path | None, fast_models_dir: Path | None = None) -> None:
-        """Make the folders and the file about models."""
-        for folder in (self.folders.input, self.folders.output, self.folders.temp, self.user):
+    def create_folders(self, models_dir: Path | None, fast_models_dir: Path | None = None) -> None:
+        """Create the folders, and the file that lists the model folders."""
+        for folder in (
+            self.engine_folders.input,
+            self.engine_folders.output,
+            self.engine_folders.temp,
+            self.user_folder,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         if models_dir is not None or fast_models_dir is not None:
-            self.model_paths.write_text(model_paths(models_dir, fast_models_dir))
+            self.model_paths_file.write_text(model_paths(models_dir, fast_models_dir))
 
 
 def comfyui_child(
@@ -120,14 +129,17 @@ def comfyui_child(
     models_dir: Path | None = None,
     fast_models_dir: Path | None = None,
 ) -> ChildSpec:
-    """A ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`, with its own Python. Raises `EngineNotFound`."""
+    """Describe a ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`. Raises `EngineNotFound`."""
+    # An env of comfypin has ComfyUI in a folder of its own; other people's installs are that folder.
     main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
+    # People put the virtual environment beside ComfyUI or into it.
     roots = dict.fromkeys((home, main.parent))
-    found = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
-    python = _first_file((python,) if python is not None else found, home)
+    candidates = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
+    python = _first_file((python,) if python is not None else candidates, home)
     options = _known_options(main.parent / "comfy" / "cli_args.py")
     arguments = engine_arguments(_without_retired(engine.args, options), gpu=gpu)
     return ChildSpec(
+        # Not resolved: a virtual environment's Python is a link, and finds its packages by where the link is.
         argv=(str(python.absolute()), str(main.absolute()), *arguments),
         environ=child_environ(environ, engine.env, same_python=False),
         cwd=main.parent.absolute(),
@@ -138,7 +150,7 @@ def comfyui_child(
 
 
 def embedded_child(engine: EngineSpec, environ: Mapping[str, str], *, version: str | None = None) -> ChildSpec:
-    """The embedded engine, in this Python; as the ComfyUI release `version`, unless the lock's arguments name one."""
+    """Describe the embedded engine, in this Python, as ComfyUI `version` unless the lock's arguments name one."""
     release = () if version is None else ("--comfyui-version", version)
     return ChildSpec(
         argv=(sys.executable, "-m", "comfypin.engine.embedded", *release, *engine.args),
@@ -147,23 +159,25 @@ def embedded_child(engine: EngineSpec, environ: Mapping[str, str], *, version: s
 
 
 def engine_arguments(arguments: Iterable[str], *, gpu: bool) -> tuple[str, ...]:
-    """The lock's arguments; on a machine without a GPU with --cpu, and without the options that exclude it."""
+    """Return the lock's arguments; without a GPU, add --cpu and drop the options that exclude it."""
     arguments = tuple(arguments)
+    # ComfyUI ends at once if torch finds no GPU and nothing told it to do without.
     if gpu or "--cpu" in arguments or "--directml" in arguments:
         return arguments
     return (*(argument for argument in arguments if argument not in _MEMORY_MODES), "--cpu")
 
 
 def _known_options(cli_args: Path) -> frozenset[str]:
-    """The long options that a ComfyUI declares; none if it is so old that it has no such file."""
+    """Return the long options that a ComfyUI declares; none if it is too old to have the file."""
     text = cli_args.read_text() if cli_args.is_file() else ""
     return frozenset(re.findall(r"--[a-z][a-z0-9_-]+", text))
 
 
 def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple[str, ...]:
-    """The arguments without those that ComfyUI gave up: its newer versions end at once when they are given."""
-    kept = []
+    """Drop the arguments that this ComfyUI gave up: newer versions exit at once when they get one."""
+    remaining = []
     for argument in arguments:
+        # An empty set of options means that the program could not be read, so nothing is known to be retired.
         if argument in _RETIRED and options and argument not in options:
             log.warning(
                 "%s was left out: this ComfyUI no longer has that option",
@@ -171,53 +185,59 @@ def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple
                 extra={"action": "engine_option_retired", "option": argument},
             )
         else:
-            kept.append(argument)
-    return tuple(kept)
+            remaining.append(argument)
+    return tuple(remaining)
 
 
 def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:
-    """Our environment without secrets, then what the lock's `engine.env` says.
+    """Return our environment without secrets, plus the lock's `engine.env`.
 
-    A value that is `$NAME` or `${NAME}` hands on that variable of ours, secret or not; unset, it is left out.
+    A value `$NAME` or `${NAME}` passes on our variable of that name, secret or not; an unset one is left out.
     """
     environ = {name: value for name, value in ours.items() if not _is_secret(name, value)}
     if not same_python:
         environ = {name: value for name, value in environ.items() if name not in _OUR_PYTHON}
+    # Otherwise the last lines before a crash stay in the dead process's buffer.
     environ["PYTHONUNBUFFERED"] = "1"
     for name, value in wanted.items():
         reference = _REFERENCE.fullmatch(value)
-        given = ours.get(reference[1] or reference[2]) if reference else value
-        if given is not None:
-            environ[name] = given
+        defined = ours.get(reference[1] or reference[2]) if reference else value
+        if defined is not None:
+            # After the secrets are gone: what the lock names is passed on purpose.
+            environ[name] = defined
     return environ
 
 
 def has_gpu(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
-    """Whether PyTorch could find an accelerator here: NVIDIA, AMD, Intel or WSL devices, or a Mac."""
+    """Return whether PyTorch could find an accelerator here: NVIDIA, AMD, Intel or WSL devices, or a Mac."""
     if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or environ.get("NVIDIA_VISIBLE_DEVICES") in ("none", "void"):
         return False
+    # Importing torch to ask it would take seconds; device files answer at once.
     devices = ("dev/nvidia0", "dev/nvidiactl", "proc/driver/nvidia/gpus", "dev/kfd", "dev/dxg")
     return sys.platform == "darwin" or any((root / device).exists() for device in devices)
 
 
 def model_paths(models_dir: Path | None, fast_models_dir: Path | None = None) -> str:
-    """ComfyUI's extra_model_paths.yaml for folders of models, the fast one first: JSON, which is YAML too."""
+    """Return extra_model_paths.yaml, with the fast folder first: as JSON, because JSON is YAML too."""
     sections: dict[str, dict[str, str | bool]] = {}
     if models_dir is not None:
-        sections["comfypin"] = {**_section(models_dir)}
+        sections["comfypin"] = {**_paths_section(models_dir)}
     if fast_models_dir is not None:
-        # A default is put before every folder that ComfyUI has or is told of, its own too.
-        sections["comfypin_fast"] = {**_section(fast_models_dir), "is_default": True}
+        # ComfyUI searches a default folder before all others, even its own.
+        sections["comfypin_fast"] = {**_paths_section(fast_models_dir), "is_default": True}
     return json.dumps(sections)
 
 
-def _section(models_dir: Path) -> dict[str, str]:
-    there = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
-    kinds = sorted({*_MODEL_FOLDERS, *(name for name in there if not name.startswith("."))})
-    return {"base_path": str(models_dir.absolute()), **{kind: kind for kind in kinds}}
+def _paths_section(models_dir: Path) -> dict[str, str]:
+    # Custom nodes define further kinds of models, so every folder that is there counts.
+    existing = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
+    # A folder that does not exist yet may be filled while the engine runs.
+    model_kinds = sorted({*_MODEL_FOLDERS, *(name for name in existing if not name.startswith("."))})
+    return {"base_path": str(models_dir.absolute()), **{model_kind: model_kind for model_kind in model_kinds}}
 
 
 def _other_models(models_dir: Path | None, install: Path) -> Path | None:
+    # ComfyUI searches its own folder anyway; a second mention would list every model twice.
     if models_dir is None or models_dir.resolve() == (install / "models").resolve():
         return None
     return models_dir.absolute()
@@ -232,8 +252,9 @@ def _first_file(candidates: Iterable[Path], home: Path) -> Path:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    upper = name.upper()
-    if upper in _NOT_SECRET:
+    upper_name = name.upper()
+    if upper_name in _NOT_SECRET:
         return False
-    secret_url = _URL_WITH_PASSWORD.search(value) is not None and not upper.endswith("_PROXY")
-    return secret_url or upper.startswith(_SECRET_PREFIXES) or _SECRET_WORD.search(upper) is not None
+    # Proxies need their password: without it custom nodes cannot download anything.
+    secret_url = _URL_WITH_PASSWORD.search(value) is not None and not upper_name.endswith("_PROXY")
+    return secret_url or upper_name.startswith(_SECRET_PREFIXES) or _SECRET_WORD.search(upper_name) is not None

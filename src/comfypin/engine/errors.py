@@ -1,111 +1,130 @@
-"""Failures of the engine itself: it does not start, dies, or answers as no ComfyUI does."""
+"""Declares the failures of an engine: it does not start, dies, or answers as no ComfyUI does."""
 
-from comfypin.errors import ConfigError, EngineError, PromptError
+from comfypin.errors import ConfigError, EngineError, PromptError, declare
 
 
+@declare
 class EngineUrlInvalid(ConfigError):
-    """What was given as a running engine's address is none."""
+    """Raised when the address of a running engine is not a usable URL."""
 
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(
-            f"The engine's address is not a URL that can be used: {reason}. Give one like http://127.0.0.1:8188.",
-            reason=reason,
-        )
+    template = (
+        "The engine's address is not a usable URL: {reason}. "
+        "Set --engine-url, or the lock's engine.url, to one like http://127.0.0.1:8188."
+    )
+    reason: str
 
 
+@declare
 class EngineNotFound(ConfigError):
-    """There is no ComfyUI, or no Python to run it with, where the env should be."""
+    """Raised when there is no ComfyUI, or no Python to run it with, in the env's place."""
 
-    def __init__(self, *, home: str, looked_for: tuple[str, ...]) -> None:
-        super().__init__(
-            f"There is no ComfyUI to start in {home}: looked for {', '.join(looked_for)}. "
-            "Point COMFY_HOME at a ComfyUI with its virtual environment.",
-            home=home,
-            looked_for=list(looked_for),
-        )
+    template = (
+        "There is no ComfyUI to start in {home}: looked for {candidates}. "
+        "Point COMFY_HOME at a ComfyUI with its virtual environment."
+    )
+    home: str
+    looked_for: tuple[str, ...]
+
+    @property
+    def candidates(self) -> str:
+        return ", ".join(self.looked_for)
 
 
+@declare
 class EngineUnreachable(EngineError):
-    """Nothing answers at the engine's address."""
+    """Raised when nothing answers at the engine's address."""
 
-    def __init__(self, *, url: str, reason: str) -> None:
-        super().__init__(
-            f"The engine at {url} cannot be reached ({reason}); check that ComfyUI runs there.",
-            url=url,
-            reason=reason,
-        )
+    template = "The engine at {url} cannot be reached ({reason}); check that ComfyUI runs there."
+    url: str
+    reason: str
 
 
+@declare
 class EngineAnswerInvalid(EngineError):
-    """The engine answered a request with an error of its own, or with something that ComfyUI does not say."""
+    """Raised when the engine answers with an error of its own, or with what no ComfyUI answers."""
 
-    def __init__(self, *, request: str, status: int, body: str, log_tail: tuple[str, ...] = ()) -> None:
-        said = " ".join(body.split())[:500] or "(nothing)"
-        what = (
-            "which is an error in the engine; look into its log"
-            if status >= 500
-            else (
-                "which is no answer of ComfyUI's; check that a ComfyUI, and no proxy's error page, is at this address"
-            )
-        )
-        super().__init__(
-            f"The engine answered {request} with HTTP {status}, {what}. It said: {said}{_lines(log_tail)}",
-            request=request,
-            status=status,
-            log_tail=list(log_tail),
-        )
-        self.status = status
+    template = "The engine answered {request} with HTTP {status}, {meaning}. It said: {excerpt}{log_lines}"
+    request: str
+    status: int
+    _body: str
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        if self.status >= 500:
+            return "an error inside the engine; look into its log"
+        return "which ComfyUI never does; check that this address is a ComfyUI's, and not a proxy's"
+
+    @property
+    def excerpt(self) -> str:
+        return " ".join(self._body.split())[:500] or "(nothing)"
+
+    @property
+    def log_lines(self) -> str:
+        return _indent_log(self.log_tail)
 
 
+@declare
 class OutputGone(EngineError):
-    """The engine reported a file that it does not have (any more)."""
+    """Raised when the engine no longer has a file that it reported."""
 
-    def __init__(self, *, node_id: str, filename: str) -> None:
-        super().__init__(
-            f"Node {node_id} reported the output {filename}, and the engine does not have that file: it was moved or "
-            "deleted after it was made. Run the job again.",
-            node_id=node_id,
-            filename=filename,
-        )
+    template = (
+        "Node {node_id} reported the output {filename}, but the engine does not have that file: it was moved or "
+        "deleted after it was made. Run the job again."
+    )
+    node_id: str
+    filename: str
 
 
+@declare
 class OutputOutside(EngineError):
-    """A node reported a file that is not in the engine's folders, from where alone outputs are delivered."""
+    """Raised when a node reports a file outside the engine's folders, which cannot be delivered."""
 
-    def __init__(self, *, node_id: str, filename: str, certain: bool = True) -> None:
-        place = "is outside ComfyUI's output folder" + ("" if certain else ", or is named as if it were")
-        super().__init__(
-            f"Node {node_id} saved {filename}, which {place}, so it cannot be delivered. "
-            "Give the node a name, or a folder, inside the output folder (a relative one).",
-            node_id=node_id,
-            filename=filename,
-        )
+    template = (
+        "Node {node_id} saved {filename}, which {location}, so it cannot be delivered. "
+        "Give the node a relative name or folder, inside the output folder."
+    )
+    node_id: str
+    filename: str
+    _is_certain: bool = True
+
+    @property
+    def location(self) -> str:
+        return "is outside ComfyUI's output folder" + ("" if self._is_certain else ", or is named as if it were")
 
 
+@declare
 class EngineStartFailed(EngineError):
-    """The engine's process did not become ready."""
+    """Raised when the engine's process does not become ready."""
 
-    def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
-        super().__init__(
-            f"The engine did not start: {reason}.{_lines(log_tail)}", reason=reason, log_tail=list(log_tail)
-        )
+    template = "The engine did not start: {reason}.{log_lines}"
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def log_lines(self) -> str:
+        return _indent_log(self.log_tail)
 
 
+@declare
 class EngineCrashed(EngineError):
-    """The engine's process died while it was needed."""
+    """Raised when the engine's process dies while it is needed."""
 
-    def __init__(self, *, reason: str, log_tail: tuple[str, ...] = ()) -> None:
-        super().__init__(f"The engine died: {reason}.{_lines(log_tail)}", reason=reason, log_tail=list(log_tail))
-        self.reason = reason
-        self.log_tail = log_tail
+    template = "The engine died: {reason}.{log_lines}"
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def log_lines(self) -> str:
+        return _indent_log(self.log_tail)
 
 
-def _lines(log_tail: tuple[str, ...]) -> str:
+def _indent_log(log_tail: tuple[str, ...]) -> str:
     return "".join(f"\n  | {line}" for line in log_tail)
 
 
 class NodeFailed(PromptError):
-    """A node raised while the prompt ran."""
+    """Raised when a node failed while the prompt ran."""
 
     def __init__(
         self,
@@ -119,7 +138,7 @@ class NodeFailed(PromptError):
     ) -> None:
         super().__init__(
             f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}"
-            f"{_advice(exception_type, message)}{advice}",
+            f"{_memory_advice(exception_type, message)}{advice}",
             node_id=node_id,
             class_type=class_type,
             exception_type=exception_type,
@@ -131,41 +150,50 @@ class NodeFailed(PromptError):
         self.traceback = traceback
 
 
+@declare
 class OutputEmpty(PromptError):
-    """A node reported a file that has no bytes."""
+    """Raised when a node reports a file that has no bytes."""
 
-    def __init__(self, *, node_id: str, class_type: str, filename: str) -> None:
-        super().__init__(
-            f"Node {node_id} ({class_type}) saved {filename} without a single byte in it: it failed without saying so. "
-            "Look at its inputs, and at the engine's log.",
-            node_id=node_id,
-            class_type=class_type,
-            filename=filename,
-        )
+    template = (
+        "Node {node_id} ({class_type}) saved {filename} as an empty file: it failed without reporting an error. "
+        "Check its inputs, and the engine's log."
+    )
+    node_id: str
+    class_type: str
+    filename: str
 
 
+@declare
 class PromptInterrupted(PromptError):
-    """Somebody interrupted the prompt in the engine."""
+    """Raised when somebody interrupted the prompt in the engine."""
 
-    def __init__(self, *, prompt_id: str, node_id: str | None = None) -> None:
-        where = f" at node {node_id}" if node_id else ""
-        super().__init__(f"The prompt was interrupted in the engine{where}.", prompt_id=prompt_id)
+    template = "The prompt was interrupted in the engine{location}."
+    prompt_id: str
+    node_id: str | None = None
+
+    @property
+    def location(self) -> str:
+        return f" at node {self.node_id}" if self.node_id else ""
 
 
+@declare
 class PromptLost(PromptError):
-    """The engine knows the prompt neither as queued, nor running, nor finished.
+    """Raised when the engine knows the prompt neither as queued, nor running, nor finished.
 
-    `restarted` is set if the engine was away since the prompt was queued, and has forgotten what it did before.
+    `restarted` is set if the engine has restarted since the prompt was queued, and so has forgotten it.
     """
 
-    def __init__(self, *, prompt_id: str, restarted: bool = False) -> None:
-        why = "it was restarted" if restarted else "it was restarted or its queue was cleared"
-        super().__init__(f"The engine no longer knows the prompt: {why}. Run the job again.", prompt_id=prompt_id)
-        self.restarted = restarted
+    template = "The engine no longer knows the prompt: {cause}. Run the job again."
+    prompt_id: str
+    restarted: bool = False
+
+    @property
+    def cause(self) -> str:
+        return "it was restarted" if self.restarted else "it was restarted or its queue was cleared"
 
 
 class DeadlineExceeded(PromptError):
-    """The job's time is up; its prompt was cancelled."""
+    """Raised when the job's time is up and its prompt was cancelled."""
 
     exit_code = 22
 
@@ -181,8 +209,10 @@ class DeadlineExceeded(PromptError):
 _OUT_OF_MEMORY = ("outofmemory", "out of memory", "can't allocate memory", "cannot allocate memory", "memoryerror")
 
 
-def _advice(exception_type: str, message: str) -> str:
-    said = f"{exception_type} {message}".lower()
-    if any(sign in said for sign in _OUT_OF_MEMORY):
-        return "\nThe memory did not suffice: make the picture or the batch smaller, or give the engine --lowvram."
+def _memory_advice(exception_type: str, message: str) -> str:
+    failure_text = f"{exception_type} {message}".lower()
+    if any(sign in failure_text for sign in _OUT_OF_MEMORY):
+        return (
+            "\nThe engine ran out of memory: make the picture or the batch smaller, or use a machine with more memory."
+        )
     return ""

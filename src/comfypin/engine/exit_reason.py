@@ -1,4 +1,4 @@
-"""Why an engine's process ended, in words: from its exit code, its last lines and the kernel's counters. Pure."""
+"""Explains why an engine's process ended, from its exit code, last lines and the kernel's counters. Pure."""
 
 import signal
 from collections.abc import Sequence
@@ -12,41 +12,43 @@ _GPU_MEMORY = (
 )
 _MEMORY = ("MemoryError", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc")
 _PORT_TAKEN = ("address already in use", "[Errno 98]", "[Errno 48]")
+# A shell, and Docker, report death by signal N as exit code 128 + N.
 _SHELL_SIGNAL = 128
 
 
 def explain_exit(returncode: int, log_tail: Sequence[str], *, oom_killed: bool = False) -> str:
-    """`exit code 1`, `killed by SIGKILL (exit code 137), ...`: what a person needs to know first."""
-    number = _signal_of(returncode)
-    if number is None:
+    """Say why the engine ended: `exit code 1`, `killed by SIGKILL (exit code 137), ...`."""
+    signal_number = _find_signal(returncode)
+    if signal_number is None:
         text = f"exit code {returncode}"
     else:
-        text = f"killed by {_signal_name(number)} (exit code {_SHELL_SIGNAL + number})"
-    log = "\n".join(log_tail)
-    if any(sign in log for sign in _GPU_MEMORY):
-        return f"{text}, out of memory: the GPU's memory did not suffice"
+        text = f"killed by {_signal_name(signal_number)} (exit code {_SHELL_SIGNAL + signal_number})"
+    log_text = "\n".join(log_tail)
+    # The log first: it says which memory, where a signal only says that it was killed.
+    if any(sign in log_text for sign in _GPU_MEMORY):
+        return f"{text}, out of memory: the GPU's memory was full"
     if oom_killed:
         return f"{text}, out of memory: the kernel's out-of-memory killer ended it"
-    if number == signal.SIGKILL:
-        return f"{text}, most likely out of memory: nothing but the kernel or a person kills so"
-    if any(sign in log for sign in _MEMORY):
-        return f"{text}, out of memory: the machine's memory did not suffice"
+    if signal_number == signal.SIGKILL:
+        return f"{text}, most likely out of memory: only the kernel or a person sends that signal"
+    if any(sign in log_text for sign in _MEMORY):
+        return f"{text}, out of memory: the machine's memory was full"
     return text
 
 
-def port_was_taken(log_tail: Sequence[str]) -> bool:
-    """Whether the engine ended because somebody else took its port between our choice and its bind."""
+def is_port_taken(log_tail: Sequence[str]) -> bool:
+    """Return whether the engine ended because another process took its port after we chose it."""
     return any(sign.lower() in line.lower() for sign in _PORT_TAKEN for line in log_tail)
 
 
-def _signal_of(returncode: int) -> int | None:
+def _find_signal(returncode: int) -> int | None:
     if returncode < 0:
         return -returncode
     return returncode - _SHELL_SIGNAL if _SHELL_SIGNAL < returncode <= _SHELL_SIGNAL + signal.NSIG else None
 
 
-def _signal_name(number: int) -> str:
+def _signal_name(signal_number: int) -> str:
     try:
-        return signal.Signals(number).name
+        return signal.Signals(signal_number).name
     except ValueError:
-        return f"signal {number}"
+        return f"signal {signal_number}"

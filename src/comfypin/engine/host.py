@@ -1,4 +1,4 @@
-"""Where an engine lives: its address, its folders where they are on this machine, and why it does not answer."""
+"""Knows an engine's address, its folders if they are on this machine, and why it does not answer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from comfypin.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
-    """The engine's own folders, on this machine."""
+class LocalFolders:
+    """Names the engine's own folders, on this machine."""
 
     input: Path
     output: Path
@@ -20,24 +20,25 @@ class Folders:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """One life of an engine: after a restart it has another address, and knows nothing of earlier prompts."""
+class EngineAddress:
+    """Names one start of an engine: after a restart it has another address, and knows nothing of earlier prompts."""
 
     url: URL
-    folders: Folders | None = None
+    folders: LocalFolders | None = None
 
 
+# A seam of its own, so that the client need not know whether it may restart what it talks to.
 class EngineHost(Protocol):
-    """Brings an engine up and knows how it fares."""
+    """Starts an engine and knows its state."""
 
-    async def address(self) -> Address:
-        """Where the engine is, started (again) where that is ours to do. Raises `EngineStartFailed`."""
+    async def address(self) -> EngineAddress:
+        """Return the engine's address; starts it (again) if that is ours to do. Raises `EngineStartFailed`."""
 
-    async def died(self, address: Address) -> EngineCrashed:
-        """Wait until that life of the engine ends without having been asked to, and say why."""
+    async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
+        """Wait until the engine at that address ends unasked, and return why."""
 
     def log_tail(self) -> tuple[str, ...]:
-        """The last lines that the engine wrote, if its log is ours to read."""
+        """Return the last lines that the engine wrote, if we can read its log."""
 
-    async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
-        """Why the engine at the address does not answer: dead, or just unreachable."""
+    async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
+        """Say why the engine at the address does not answer: dead, or just unreachable."""

@@ -1,4 +1,4 @@
-"""HTTP to one ComfyUI: JSON in and out, files streamed both ways, every wait with a deadline, every error ours."""
+"""Speaks HTTP to one ComfyUI: JSON, streamed files, a deadline for every wait, our own error for every failure."""
 
 import asyncio
 import json
@@ -17,36 +17,39 @@ from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, Engin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long the client waits, in seconds: for a connection, an answer, the next bytes, between two looks, ...
-
-    `unreachable_s` is how long an engine that runs our prompt may not answer (a ComfyUI that loads a model is deaf for
-    a while); `lost_s` how long a prompt may be in neither queue nor history; `history_s` how long a history may come
-    after the event that announces it.
-    """
+class EngineTimeouts:
+    """Sets how long the client waits, in seconds."""
 
     connect_s: float = 10.0
+    # For a whole answer that is JSON.
     request_s: float = 60.0
+    # For the next bytes of a file, which may take any time as a whole.
     chunk_s: float = 60.0
+    # Between two looks at a prompt of which the websocket says nothing.
     poll_s: float = 1.0
+    # Until an engine that runs our prompt counts as gone: a ComfyUI that loads a model does not answer for a while.
     unreachable_s: float = 120.0
+    # For a prompt that is in neither queue nor history, because the engine moves it from one to the other.
     lost_s: float = 3.0
+    # For the history, after the event that announces it.
     history_s: float = 15.0
+    # For a cancelled prompt to leave the engine.
     cancel_s: float = 3.0
+    # For the websocket's handshake; without it polls do.
     websocket_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A status and the JSON that came with it; `body` is None where it was not JSON, `text` what came instead."""
+class EngineResponse:
+    """Holds a status and its JSON; `body` is None if the text was not JSON."""
 
     status: int
     body: JsonValue
     text: str
 
 
-def base_url(url: str) -> URL:
-    """An engine's address, checked; a path before the API's own stays. Raises `EngineUrlInvalid`."""
+def parse_engine_url(url: str) -> URL:
+    """Parse and check an engine's address; a path before the API's own stays. Raises `EngineUrlInvalid`."""
     try:
         parsed = URL(url.strip())
         port = parsed.port
@@ -57,30 +60,30 @@ def base_url(url: str) -> URL:
     return parsed.with_fragment(None)
 
 
-class Transport:
-    """Requests to the engine at one address, over kept connections."""
+class EngineTransport:
+    """Sends requests to the engine at one address, over kept connections."""
 
-    def __init__(self, url: URL, session: aiohttp.ClientSession, patience: Patience) -> None:
+    def __init__(self, url: URL, session: aiohttp.ClientSession, timeouts: EngineTimeouts) -> None:
         self._url = url
         self._session = session
-        self._patience = patience
+        self._timeouts = timeouts
 
     @property
     def shown_url(self) -> str:
-        """The address without what may be a secret: user, password and query."""
+        """Return the address without what may be a secret: user, password and query."""
         return str(self._url.with_user(None).with_query(None))
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
+    async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> EngineResponse:
         """GET a JSON answer. Raises `EngineUnreachable`."""
-        return await self._ask("GET", path, query=query)
+        return await self._send_request("GET", path, query=query)
 
-    async def post(self, path: str, body: JsonValue) -> Answer:
-        """POST JSON, take a JSON answer. Raises `EngineUnreachable`."""
-        return await self._ask(
+    async def post_json(self, path: str, body: JsonValue) -> EngineResponse:
+        """POST JSON and return the JSON answer. Raises `EngineUnreachable`."""
+        return await self._send_request(
             "POST", path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
         )
 
-    async def upload(self, file: Path, *, name: str, fields: Mapping[str, str]) -> Answer:
+    async def upload_file(self, file: Path, *, name: str, fields: Mapping[str, str]) -> EngineResponse:
         """POST a file to /upload/image as a streamed form. Raises `EngineUnreachable` or `OSError`."""
         stream = await asyncio.to_thread(file.open, "rb")
         with stream:
@@ -89,34 +92,36 @@ class Transport:
                 form.add_field(field, value)
             form.add_field("image", stream, filename=name, content_type="application/octet-stream")
             timeout = aiohttp.ClientTimeout(
-                total=None, sock_connect=self._patience.connect_s, sock_read=self._patience.chunk_s
+                total=None, sock_connect=self._timeouts.connect_s, sock_read=self._timeouts.chunk_s
             )
-            return await self._ask("POST", "/upload/image", data=form, timeout=timeout)
+            return await self._send_request("POST", "/upload/image", data=form, timeout=timeout)
 
-    async def download(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """GET a file in chunks; one that ends early fails. Raises `EngineUnreachable`, `EngineAnswerInvalid`."""
+    async def download_file(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """GET a file in chunks; fail if it ends early. Raises `EngineUnreachable`, `EngineAnswerInvalid`."""
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._patience.connect_s, sock_read=self._patience.chunk_s
+            total=None, sock_connect=self._timeouts.connect_s, sock_read=self._timeouts.chunk_s
         )
-        async with self._mapped(path), self._session.get(self._at(path, query), timeout=timeout) as response:
+        async with self._map_failures(path), self._session.get(self._url_for(path, query), timeout=timeout) as response:
             if response.status != 200:
+                # Enough for ComfyUI's error; a proxy's page may be endless.
                 text = (await response.content.read(2000)).decode(errors="replace")
-                raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, body=text)
+                raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, _body=text)
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 yield chunk
 
     @asynccontextmanager
-    async def websocket(self, client_id: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A websocket for a client's events. Raises `EngineUnreachable`."""
-        url = self._at("/ws", {"clientId": client_id})
-        async with self._mapped("/ws"):
+    async def open_websocket(self, client_id: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a websocket for a client's events. Raises `EngineUnreachable`."""
+        url = self._url_for("/ws", {"clientId": client_id})
+        async with self._map_failures("/ws"):
+            # No limit on messages: a progress message grows with the graph, and aiohttp stops at 4 MB by default.
             connecting = self._session.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=1))
-            async with asyncio.timeout(self._patience.websocket_s):
+            async with asyncio.timeout(self._timeouts.websocket_s):
                 socket = await connecting
             async with socket:
                 yield socket
 
-    async def _ask(
+    async def _send_request(
         self,
         method: str,
         path: str,
@@ -125,45 +130,48 @@ class Transport:
         data: bytes | aiohttp.FormData | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
-    ) -> Answer:
+    ) -> EngineResponse:
+        """Send a request and read its answer, JSON or not."""
         timeout = timeout or aiohttp.ClientTimeout(
-            total=self._patience.request_s, sock_connect=self._patience.connect_s
+            total=self._timeouts.request_s, sock_connect=self._timeouts.connect_s
         )
         async with (
-            self._mapped(path),
+            self._map_failures(path),
             self._session.request(
-                method, self._at(path, query), data=data, headers=headers, timeout=timeout
+                method, self._url_for(path, query), data=data, headers=headers, timeout=timeout
             ) as response,
         ):
             text = (await response.read()).decode(errors="replace")
         try:
-            return Answer(response.status, json.loads(text), text)
+            return EngineResponse(response.status, json.loads(text), text)
         except ValueError:
-            return Answer(response.status, None, text)
+            return EngineResponse(response.status, None, text)
 
-    def _at(self, path: str, query: Mapping[str, str] | None = None) -> URL:
+    def _url_for(self, path: str, query: Mapping[str, str] | None = None) -> URL:
+        # The address of a remote engine may carry a token in its query, so every request keeps it.
         url = self._url.with_path(self._url.path.rstrip("/") + path, keep_query=True)
         return url.update_query(query) if query else url
 
     @asynccontextmanager
-    async def _mapped(self, path: str) -> AsyncIterator[None]:
+    async def _map_failures(self, path: str) -> AsyncIterator[None]:
         """Turn aiohttp's failures into ours, with a reason that a person understands."""
         try:
             yield
         except TimeoutError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason=f"no answer to {path} in time") from exc
+            raise EngineUnreachable(url=self.shown_url, reason=f"it did not answer {path} in time") from exc
         except aiohttp.ClientConnectorDNSError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason="no such host name") from exc
+            raise EngineUnreachable(url=self.shown_url, reason="its host name does not exist") from exc
         except aiohttp.ClientConnectorError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason=_why(exc.os_error)) from exc
+            raise EngineUnreachable(url=self.shown_url, reason=_explain_error(exc.os_error)) from exc
+        # The body ended before its Content-Length, or its last chunk.
         except aiohttp.ClientPayloadError as exc:
-            raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} broke off") from exc
+            raise EngineUnreachable(url=self.shown_url, reason=f"its answer to {path} was cut off") from exc
         except (aiohttp.ClientError, ConnectionError) as exc:
             reason = f"{path}: {exc}" if str(exc) else f"{path}: {type(exc).__name__}"
             raise EngineUnreachable(url=self.shown_url, reason=reason) from exc
 
 
-def _why(error: OSError) -> str:
+def _explain_error(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return f"no trusted TLS connection: {error.reason or error}"
+        return f"its TLS connection is not trusted: {error.reason or error}"
     return os.strerror(error.errno).lower() if error.errno else str(error)

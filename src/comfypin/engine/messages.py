@@ -1,7 +1,7 @@
-"""What a ComfyUI says while it works, read into values: websocket messages and the queue. Pure; raises nothing.
+"""Parses what a ComfyUI says while it works: websocket messages and the queue. Pure; raises nothing.
 
 ComfyUI's answers vary with its version and with its custom nodes, so everything here is read by shape: what has the
-shape is taken, what has not is left out, and `None` says that an answer is not one of ComfyUI's at all.
+shape is taken, the rest left out, and `None` says that an answer is not one of ComfyUI's at all.
 """
 
 import json
@@ -14,97 +14,102 @@ from comfypin.workflow.graph import NodeId
 
 
 @dataclass(frozen=True, slots=True)
+# The rest of ComfyUI's messages (previews, logs, feature flags) tell a job nothing.
 class QueueLength:
-    """The engine's queue changed (this one is broadcast: every connected client hears it)."""
+    """Reports that the queue changed (this one is broadcast: every connected client gets it)."""
 
     remaining: int
 
 
 @dataclass(frozen=True, slots=True)
 class CachedNodes:
-    """The prompt began; these nodes will not run."""
+    """Reports that the prompt began; these nodes will not run."""
 
     nodes: frozenset[NodeId]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRuns:
-    """A node began."""
+    """Reports that a node began."""
 
     node_id: NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStates:
-    """How far each node of the prompt is: (node, value, maximum, state)."""
+    """Reports how far each node of the prompt is: (node, value, maximum, state)."""
 
     nodes: tuple[tuple[NodeId, float, float, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeEnded:
-    """An output node ended."""
+    """Reports that an output node ended."""
 
     node_id: NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class PromptEnding:
-    """The prompt succeeded, failed or was interrupted; its history may not be written yet."""
+    """Reports that the prompt succeeded, failed or was interrupted; its history may not be written yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptDone:
-    """The last word about a prompt: its history is written."""
+    """Ends the messages about a prompt: its history is written."""
 
 
 PromptMessage: TypeAlias = CachedNodes | NodeRuns | NodeStates | NodeEnded | PromptEnding | PromptDone
 
 
 @dataclass(frozen=True, slots=True)
-class Addressed:
-    """A message about one prompt; `prompt_id` is None in the greeting of a reconnected client."""
+class AddressedMessage:
+    """Holds a message about one prompt; `prompt_id` is None in the greeting of a reconnected client."""
 
     prompt_id: str | None
     message: PromptMessage
 
 
-def parse_message(text: str) -> Addressed | QueueLength | None:
-    """Read one text message of the websocket; None for those that say nothing to us, and for garbage."""
+def parse_message(text: str) -> AddressedMessage | QueueLength | None:
+    """Read one text message of the websocket; None for noise and for what we do not need."""
     try:
         message = json.loads(text)
     except ValueError:
         return None
-    if not isinstance(message, dict) or not isinstance(data := message.get("data"), dict):
+    if not isinstance(message, dict) or not isinstance(message_data := message.get("data"), dict):
         return None
-    kind = message.get("type")
-    if kind == "status":
-        return _queue_length(data)
-    parsed = _prompt_message(kind, data)
-    prompt_id = data.get("prompt_id")
-    return None if parsed is None else Addressed(prompt_id if isinstance(prompt_id, str) else None, parsed)
+    message_type = message.get("type")
+    # Every client gets this one; it names no prompt.
+    if message_type == "status":
+        return _queue_length(message_data)
+    parsed = _prompt_message(message_type, message_data)
+    prompt_id = message_data.get("prompt_id")
+    return None if parsed is None else AddressedMessage(prompt_id if isinstance(prompt_id, str) else None, parsed)
 
 
-def _queue_length(data: Mapping[str, JsonValue]) -> QueueLength | None:
-    status = data.get("status")
+def _queue_length(message_data: Mapping[str, JsonValue]) -> QueueLength | None:
+    status = message_data.get("status")
     info = status.get("exec_info") if isinstance(status, dict) else None
     remaining = info.get("queue_remaining") if isinstance(info, dict) else None
     return QueueLength(remaining) if isinstance(remaining, int) else None
 
 
-def _prompt_message(kind: object, data: Mapping[str, JsonValue]) -> PromptMessage | None:
-    match kind:
+def _prompt_message(message_type: object, message_data: Mapping[str, JsonValue]) -> PromptMessage | None:
+    """Read a message about a prompt by its type; None if we do not need it."""
+    match message_type:
         case "execution_cached":
-            return CachedNodes(_node_ids(data.get("nodes")))
+            return CachedNodes(_node_ids(message_data.get("nodes")))
         case "executing":
-            node = data.get("display_node") or data.get("node")
+            node = message_data.get("display_node") or message_data.get("node")
+            # `executing` without a node is ComfyUI's way to say that it is done, history and all.
             return PromptDone() if node is None else NodeRuns(str(node))
+        # Older engines report only the node that runs; newer ones all nodes (`progress_state`).
         case "progress":
-            return _one_state(data)
+            return _parse_state(message_data)
         case "progress_state":
-            return _all_states(data.get("nodes"))
+            return _parse_states(message_data.get("nodes"))
         case "executed":
-            node = data.get("display_node") or data.get("node")
+            node = message_data.get("display_node") or message_data.get("node")
             return None if node is None else NodeEnded(str(node))
         case "execution_success" | "execution_error" | "execution_interrupted":
             return PromptEnding()
@@ -112,14 +117,14 @@ def _prompt_message(kind: object, data: Mapping[str, JsonValue]) -> PromptMessag
             return None
 
 
-def _one_state(data: Mapping[str, JsonValue]) -> NodeStates | None:
-    node, value, maximum = data.get("node"), data.get("value"), data.get("max")
+def _parse_state(message_data: Mapping[str, JsonValue]) -> NodeStates | None:
+    node, value, maximum = message_data.get("node"), message_data.get("value"), message_data.get("max")
     if node is None or not isinstance(value, int | float) or not isinstance(maximum, int | float):
         return None
     return NodeStates(((str(node), float(value), float(maximum), "running"),))
 
 
-def _all_states(nodes: JsonValue) -> NodeStates | None:
+def _parse_states(nodes: JsonValue) -> NodeStates | None:
     if not isinstance(nodes, dict):
         return None
     states = []
@@ -138,30 +143,30 @@ def _node_ids(nodes: JsonValue) -> frozenset[NodeId]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """Who runs and who waits, in the order in which they will run."""
+class EngineQueue:
+    """Lists who runs and who waits, in the order in which they will run."""
 
     running: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
 
     def ahead_of(self, prompt_id: str) -> int | None:
-        """How many prompts run before this one; None where it does not wait."""
+        """Return how many prompts run before this one; None if it does not wait."""
         if prompt_id not in self.pending:
             return None
         return len(self.running) + self.pending.index(prompt_id)
 
 
-def parse_queue(body: JsonValue) -> Queue | None:
-    """Read GET /queue; None where it is not one. Items are `[number, prompt_id, ...]`, lowest number first."""
+def parse_queue(body: JsonValue) -> EngineQueue | None:
+    """Read GET /queue; None if it is not one. Items are `[number, prompt_id, ...]`, lowest number first."""
     if not isinstance(body, dict) or "queue_running" not in body:
         return None
-    return Queue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
+    return EngineQueue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
 
 
-def parse_jobs(body: JsonValue) -> Queue | None:
+def parse_jobs(body: JsonValue) -> EngineQueue | None:
     """Read GET /api/jobs, which newer engines have and which holds no graphs; None if it is not one.
 
-    A job that is in progress or waits is told by its status; lowest priority first, as the queue takes them.
+    The status says whether a job runs or waits; the lowest priority runs first, as in the queue.
     """
     jobs = body.get("jobs") if isinstance(body, dict) else None
     if not isinstance(jobs, list):
@@ -170,7 +175,7 @@ def parse_jobs(body: JsonValue) -> Queue | None:
     for job in jobs:
         if isinstance(job, dict) and job.get("status") in items:
             items[str(job["status"])].append([job.get("priority", 0), job.get("id")])
-    return Queue(running=_queue_ids(items["in_progress"]), pending=_queue_ids(items["pending"]))
+    return EngineQueue(running=_queue_ids(items["in_progress"]), pending=_queue_ids(items["pending"]))
 
 
 def parse_cancelled(body: JsonValue) -> bool | None:
@@ -180,8 +185,8 @@ def parse_cancelled(body: JsonValue) -> bool | None:
 
 
 def _queue_ids(items: JsonValue) -> tuple[str, ...]:
-    found: list[tuple[float, str]] = []
+    prompt_ids: list[tuple[float, str]] = []
     for item in items if isinstance(items, list) else ():
         if isinstance(item, list) and len(item) >= 2 and isinstance(item[1], str):
-            found.append((item[0] if isinstance(item[0], int | float) else 0, item[1]))
-    return tuple(prompt_id for _, prompt_id in sorted(found, key=lambda pair: pair[0]))
+            prompt_ids.append((item[0] if isinstance(item[0], int | float) else 0, item[1]))
+    return tuple(prompt_id for _, prompt_id in sorted(prompt_ids, key=lambda pair: pair[0]))

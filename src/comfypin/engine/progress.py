@@ -1,4 +1,4 @@
-"""How far a prompt is, as one fraction that never goes back: nodes weighed by what they usually cost. Pure."""
+"""Estimates how far a prompt is, as a fraction that never decreases: nodes weighed by their usual cost. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -16,26 +16,28 @@ _WEIGHTS: tuple[tuple[re.Pattern[str], float], ...] = (
     (re.compile(r"textencode|clipvision", re.I), 2.0),
 )
 _LIGHT = 1.0
+# The weight of a sampler is meant for 20 steps, the default of ComfyUI's KSampler.
 _STEPS_OF_WEIGHT = 20.0
+# A typing error of a million steps must not make all other nodes vanish from the bar.
 _MOST_STEPS = 1000.0
 
 
-class Progress:
-    """The fraction of a prompt that is done, fed with its events."""
+class PromptProgress:
+    """Tracks the fraction of a prompt that is done, from its events."""
 
     def __init__(self, graph: Graph, weights: Mapping[NodeId, float] | None = None) -> None:
         given = weights or {}
-        self._weights = {node_id: given.get(node_id) or weigh(node) for node_id, node in graph.nodes.items()}
+        self._weights = {node_id: given.get(node_id) or estimate_weight(node) for node_id, node in graph.nodes.items()}
         self._done: dict[NodeId, float] = {}
         self._fraction = 0.0
 
     @property
     def fraction(self) -> float:
-        """From 0 to 1; 1 is only ever reached by `finish`."""
+        """Return the fraction from 0 to 1; only `mark_finished` reaches 1."""
         return self._fraction
 
-    def hear(self, event: EngineEvent) -> float:
-        """Take an event into account; the fraction after it."""
+    def apply_event(self, event: EngineEvent) -> float:
+        """Take an event into account; return the fraction after it."""
         match event:
             case Started(cached=cached):
                 # Cached nodes cost nothing: what remains is the whole.
@@ -44,28 +46,29 @@ class Progress:
             case NodeStarted(node_id=node_id):
                 self._done.setdefault(node_id, 0.0)
             case NodeProgress(node_id=node_id, value=value, maximum=maximum) if maximum > 0:
+                # Steps may be reported out of order, or anew by a second sampler in the same node.
                 self._done[node_id] = max(self._done.get(node_id, 0.0), min(value / maximum, 1.0))
             case NodeFinished(node_id=node_id):
                 self._done[node_id] = 1.0
             case _:
                 return self._fraction
-        return self._advance()
+        return self._advance_node()
 
-    def finish(self) -> float:
-        """The prompt has succeeded, whatever was heard of its nodes."""
+    def mark_finished(self) -> float:
+        """Note that the prompt has succeeded, whatever was heard of its nodes."""
         self._fraction = 1.0
         return self._fraction
 
-    def _advance(self) -> float:
-        whole = sum(self._weights.values())
-        done = sum(self._weights.get(node_id, 0.0) * part for node_id, part in self._done.items())
+    def _advance_node(self) -> float:
+        total_weight = sum(self._weights.values())
+        done = sum(self._weights.get(node_id, 0.0) * new_fraction for node_id, new_fraction in self._done.items())
         # Nodes that do not run at all (a lazy input's) leave a rest, which only the end may fill.
-        self._fraction = max(self._fraction, min(done / whole, 0.99)) if whole else self._fraction
+        self._fraction = max(self._fraction, min(done / total_weight, 0.99)) if total_weight else self._fraction
         return self._fraction
 
 
-def weigh(node: Node) -> float:
-    """What a node is likely to cost, against 1 for a light one; a sampler by its steps."""
+def estimate_weight(node: Node) -> float:
+    """Estimate what a node costs, against 1 for a light one; a sampler by its steps."""
     weight = next((weight for pattern, weight in _WEIGHTS if pattern.search(node.class_type)), _LIGHT)
     steps = node.inputs.get("steps")
     if isinstance(steps, int | float) and not isinstance(steps, bool) and 0 < steps <= _MOST_STEPS:

@@ -1,4 +1,4 @@
-"""What a ComfyUI remembers of a prompt that has ended, read into values. Pure; raises nothing."""
+"""Parses what a ComfyUI remembers of a prompt that has ended. Pure; raises nothing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,14 @@ from comfypin.digest import JsonValue
 from comfypin.engine.interface import Folder
 from comfypin.workflow.graph import NodeId
 
+# Deeper JSON is a node's own data, which may be huge: it is not searched for files.
 _DEEPEST_OUTPUT = 4
 _FOLDERS: Mapping[str, Folder] = {"output": "output", "temp": "temp", "input": "input"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedFile:
-    """A file as a node reported it."""
+    """Names a file as a node reported it."""
 
     node_id: NodeId
     key: str
@@ -25,21 +26,21 @@ class ReportedFile:
 
     @property
     def full_name(self) -> str:
-        """Subfolder and name as one; absolute if the node reported either of them so."""
+        """Return subfolder and name as one; absolute if the node reported either of them so."""
         is_absolute = self.filename.startswith("/") or PureWindowsPath(self.filename).is_absolute()
         return self.filename if is_absolute or not self.subfolder else f"{self.subfolder}/{self.filename}"
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The history says success; or says nothing, as old and cached entries do (`certain` is False then)."""
+    """Says that the prompt succeeded; `certain` is False if an old or cached entry has no status."""
 
     certain: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raised:
-    """A node raised."""
+    """Says that a node raised."""
 
     node_id: NodeId
     class_type: str
@@ -50,7 +51,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """Somebody stopped the prompt, at this node."""
+    """Says that somebody stopped the prompt, at this node."""
 
     node_id: NodeId | None = None
 
@@ -60,32 +61,33 @@ Verdict: TypeAlias = Succeeded | Raised | Interrupted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """What the engine remembers of a prompt that has ended. `spoke` are the nodes that reported anything at all."""
+    """Holds what the engine remembers of a prompt that has ended."""
 
     verdict: Verdict
     cached: frozenset[NodeId] = frozenset()
-    spoke: frozenset[NodeId] = frozenset()
+    # The nodes that reported anything at all, be it an empty list.
+    reporting_nodes: frozenset[NodeId] = frozenset()
     files: tuple[ReportedFile, ...] = ()
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
 
 
 def parse_history(body: JsonValue, prompt_id: str) -> HistoryEntry | Literal["unknown"] | None:
-    """Read GET /history/{prompt_id}: an entry, "unknown" where it is `{}`, or None where it is no history at all."""
+    """Read GET /history/{prompt_id}: an entry, "unknown" if it is `{}`, or None if it is not a history at all."""
     if not isinstance(body, dict):
         return None
-    entry = body.get(prompt_id)
-    if entry is None:
+    history_entry = body.get(prompt_id)
+    if history_entry is None:
         return "unknown"
-    if not isinstance(entry, dict):
+    if not isinstance(history_entry, dict):
         return None
-    reported = entry.get("outputs")
+    reported = history_entry.get("outputs")
     outputs = reported if isinstance(reported, dict) else {}
-    files, texts = _collect(outputs)
-    messages = tuple(_status_messages(entry.get("status")))
+    files, texts = _collect_outputs(outputs)
+    messages = tuple(_status_messages(history_entry.get("status")))
     return HistoryEntry(
-        verdict=_verdict(entry.get("status"), messages),
-        cached=_cached(messages),
-        spoke=frozenset(node_id for node_id, said in outputs.items() if said),
+        verdict=_find_verdict(history_entry.get("status"), messages),
+        cached=_cached_nodes(messages),
+        reporting_nodes=frozenset(node_id for node_id, node_output in outputs.items() if node_output),
         files=files,
         texts=texts,
     )
@@ -98,63 +100,69 @@ def _status_messages(status: JsonValue) -> Iterator[tuple[str, Mapping[str, Json
             yield str(message[0]), message[1]
 
 
-def _cached(messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> frozenset[NodeId]:
+def _cached_nodes(messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> frozenset[NodeId]:
     return frozenset[NodeId]().union(
-        *(_ids(data.get("nodes")) for kind, data in messages if kind == "execution_cached")
+        *(_node_ids(data.get("nodes")) for message_type, data in messages if message_type == "execution_cached")
     )
 
 
-def _verdict(status: JsonValue, messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> Verdict:
-    """The last message that ends a prompt decides; `outputs` and `status_str` are filled in for failures as well."""
-    for kind, data in reversed(messages):
-        match kind:
+def _find_verdict(status: JsonValue, messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> Verdict:
+    """Find the last message that ends a prompt; failures fill in `outputs` and `status_str` as well."""
+    for message_type, message_data in reversed(messages):
+        match message_type:
             case "execution_success":
                 return Succeeded()
             case "execution_error":
-                return _raised(data)
+                return _parse_failure(message_data)
             case "execution_interrupted":
-                return Interrupted(_text(data.get("node_id")))
+                return Interrupted(_optional_text(message_data.get("node_id")))
             case _:
                 continue
-    word = status.get("status_str") if isinstance(status, dict) else None
-    if word in ("cancelled", "canceled", "interrupted"):
+    status_text = status.get("status_str") if isinstance(status, dict) else None
+    if status_text in ("cancelled", "canceled", "interrupted"):
         return Interrupted()
-    if word in ("error", "failed"):
-        return _raised({})
-    return Succeeded(certain=word == "success")
+    if status_text in ("error", "failed"):
+        return _parse_failure({})
+    return Succeeded(certain=status_text == "success")
 
 
-def _raised(data: Mapping[str, JsonValue]) -> Raised:
-    """The failure without `current_inputs`: they hold the user's texts, keys among them, and whole tensors."""
-    traceback = data.get("traceback")
+def _parse_failure(failure_data: Mapping[str, JsonValue]) -> Raised:
+    """Read the failure without `current_inputs`: they hold the user's texts, keys among them, and whole tensors."""
+    traceback = failure_data.get("traceback")
     return Raised(
-        node_id=_text(data.get("node_id")) or "?",
-        class_type=_text(data.get("node_type")) or "unknown class",
-        exception_type=_text(data.get("exception_type")) or "Exception",
-        message=_text(data.get("exception_message")) or "the engine did not say why",
+        node_id=_optional_text(failure_data.get("node_id")) or "?",
+        class_type=_optional_text(failure_data.get("node_type")) or "unknown class",
+        exception_type=_optional_text(failure_data.get("exception_type")) or "Exception",
+        message=_optional_text(failure_data.get("exception_message")) or "the engine did not say why",
         traceback=tuple(str(line) for line in traceback) if isinstance(traceback, list) else (),
     )
 
 
-def _collect(outputs: Mapping[str, JsonValue]) -> tuple[tuple[ReportedFile, ...], dict[NodeId, tuple[str, ...]]]:
-    """Every dict with a `filename` and every text, under whatever key a node reported it; each file once."""
+def _collect_outputs(
+    outputs: Mapping[str, JsonValue],
+) -> tuple[tuple[ReportedFile, ...], dict[NodeId, tuple[str, ...]]]:
+    """Collect every dict with a `filename` and every text, under whatever key a node reported it; each file once."""
     files: dict[tuple[str, str, str], ReportedFile] = {}
     texts: dict[NodeId, tuple[str, ...]] = {}
     for node_id, reported in outputs.items():
         found_texts: list[str] = []
         for key, value in reported.items() if isinstance(reported, dict) else ():
-            for leaf in _leaves(value, _DEEPEST_OUTPUT):
+            for leaf in _walk_leaves(value, _DEEPEST_OUTPUT):
                 if isinstance(leaf, str):
                     found_texts.append(leaf)
                 else:
-                    file = _reported_file(node_id, key, leaf)
-                    files.setdefault((file.folder, file.subfolder, file.filename), file)
+                    reported_file = _reported_file(node_id, key, leaf)
+                    # A file that is reported twice is delivered once.
+                    files.setdefault(
+                        (reported_file.folder, reported_file.subfolder, reported_file.filename), reported_file
+                    )
         if found_texts:
             texts[node_id] = tuple(found_texts)
     return tuple(files.values()), texts
 
 
-def _leaves(value: JsonValue, depth: int) -> Iterator[str | Mapping[str, JsonValue]]:
+def _walk_leaves(value: JsonValue, depth: int) -> Iterator[str | Mapping[str, JsonValue]]:
+    """Yield the files and texts in a node's output, down to a depth."""
     if isinstance(value, str):
         if value:
             yield value
@@ -164,10 +172,10 @@ def _leaves(value: JsonValue, depth: int) -> Iterator[str | Mapping[str, JsonVal
         elif depth:
             for key, child in value.items():
                 # Texts inside a dict are its fields (a camera's, a mesh's), not what the node said.
-                yield from (leaf for leaf in _leaves(child, depth - 1) if key and not isinstance(leaf, str))
+                yield from (leaf for leaf in _walk_leaves(child, depth - 1) if key and not isinstance(leaf, str))
     elif isinstance(value, list) and depth:
         for child in value:
-            yield from _leaves(child, depth - 1)
+            yield from _walk_leaves(child, depth - 1)
 
 
 def _reported_file(node_id: NodeId, key: str, item: Mapping[str, JsonValue]) -> ReportedFile:
@@ -182,13 +190,13 @@ def _reported_file(node_id: NodeId, key: str, item: Mapping[str, JsonValue]) -> 
 
 
 def _folder_name(subfolder: str) -> str:
-    """With slashes as on Linux; a slash in front stays, for it says that the folder is not below the engine's own."""
+    """Return the name with slashes as on Linux; a leading slash stays: the folder is outside the engine's own."""
     return subfolder.replace("\\", "/").rstrip("/")
 
 
-def _ids(nodes: JsonValue) -> frozenset[NodeId]:
+def _node_ids(nodes: JsonValue) -> frozenset[NodeId]:
     return frozenset(str(node) for node in nodes) if isinstance(nodes, list) else frozenset()
 
 
-def _text(value: JsonValue) -> str | None:
+def _optional_text(value: JsonValue) -> str | None:
     return None if value is None else str(value)

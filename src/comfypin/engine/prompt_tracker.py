@@ -1,4 +1,4 @@
-"""One life of an engine, watched: a websocket for progress, queue and history polled beside it for the truth."""
+"""Follows prompts from one start of an engine to its end: by websocket for progress, by polls for the truth."""
 
 import asyncio
 import contextlib
@@ -6,337 +6,329 @@ import functools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Coroutine
 
 import aiohttp
 
 from comfypin.digest import JsonValue
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, PromptLost
-from comfypin.engine.host import Address, EngineHost
-from comfypin.engine.http_transport import Patience, Transport
-from comfypin.engine.interface import EngineEvent, Prompt, Warned
+from comfypin.engine.host import EngineAddress, EngineHost
+from comfypin.engine.http_transport import EngineTimeouts, EngineTransport
+from comfypin.engine.interface import Prompt, Warned
 from comfypin.engine.messages import (
-    Addressed,
+    AddressedMessage,
+    EngineQueue,
     PromptDone,
     PromptEnding,
     PromptMessage,
-    Queue,
     parse_jobs,
     parse_message,
     parse_queue,
 )
-from comfypin.engine.normalize_events import Narrator
 from comfypin.engine.prompt_history import HistoryEntry, parse_history
-from comfypin.errors import ComfypinError, EngineError
+from comfypin.engine.tracked_prompt import Clock, TrackedPrompt
+from comfypin.errors import EngineError
 from comfypin.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
 # After the first reconnection, which is not waited for.
 _RECONNECTS = RetryPolicy(retries=None, base_s=0.5, longest_s=10.0)
+# ComfyUI writes the history a moment after the message that ends a prompt: look again soon, then less often.
 _HISTORY_LATE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+# Messages may overtake the answer to POST /prompt, which tells us the id; a flood is not kept.
 _UNCLAIMED = 2000
 _KEPT_IN_HISTORY = 50
+# Without any message polls become up to five times rarer, because /queue repeats every graph that waits.
 _QUIETEST = 5
+# A connection that lived this long was a good one: reconnect without a pause.
 _STEADY_S = 5.0
+# Long enough for a message that is already in the socket, too short for a user to feel.
 _OVERTAKEN_S = 0.05
 
-Clock: TypeAlias = float
 
+class PromptTracker:
+    """Follows all our prompts from one start of an engine to its end."""
 
-class Ticket:
-    """A prompt that we queued, and what we have heard of it."""
-
-    def __init__(self, prompt: Prompt, client_id: str, *, look_at: Clock) -> None:
-        self.prompt = prompt
-        self.prompt_id = prompt.prompt_id
-        self.server_id = prompt.prompt_id
-        self.client_id = client_id
-        self.narrator = Narrator()
-        self.inbox: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
-        self.entry: HistoryEntry | None = None
-        self.failure: ComfypinError | None = None
-        self.cancelled = False
-        self.look_at = look_at
-        self.ending = False
-        self.heard = False
-        self.cut = False
-        self.missing_since: Clock | None = None
-        self.looks = 0
-        self.quiet = 0
-
-    @property
-    def settled(self) -> bool:
-        """It has ended, well or badly."""
-        return self.entry is not None or self.failure is not None
-
-    def tell(self, events: Iterable[EngineEvent]) -> None:
-        """Pass events on to whoever iterates over them."""
-        for event in events:
-            self.inbox.put_nowait(event)
-
-    def settle(self, entry: HistoryEntry) -> None:
-        """The history was read."""
-        if not self.settled:
-            self.entry = entry
-            self.inbox.put_nowait(None)
-
-    def fail(self, failure: ComfypinError) -> None:
-        """There will be no history."""
-        if not self.settled:
-            self.failure = failure
-            self.inbox.put_nowait(None)
-
-
-class Link:
-    """Follows all our prompts in one life of an engine."""
-
-    def __init__(self, address: Address, transport: Transport, host: EngineHost, patience: Patience) -> None:
+    def __init__(
+        self, address: EngineAddress, transport: EngineTransport, host: EngineHost, timeouts: EngineTimeouts
+    ) -> None:
         self.address = address
         self.transport = transport
         self._host = host
-        self._patience = patience
+        self._timeouts = timeouts
         self.broken: EngineError | None = None
         self.client_id = uuid.uuid4().hex
         self._socket: aiohttp.ClientWebSocketResponse | None = None
+        # Set once an attempt to connect has ended, well or badly; polls work without a websocket.
         self._attempted = asyncio.Event()
+        # Set when a prompt must be looked at sooner than its poll is due.
         self._wake = asyncio.Event()
-        self._open: dict[str, Ticket] = {}
+        self._open_prompts: dict[str, TrackedPrompt] = {}
+        # A message and a poll may both want the history of a prompt: one request is enough.
         self._reading: set[str] = set()
+        # While a POST is under way, messages about unknown ids may be about its prompt.
         self._posting = 0
-        self._unclaimed: list[Addressed] = []
+        # Messages that came before the answer to POST told us which prompt they are about.
+        self._unclaimed: list[AddressedMessage] = []
+        # When the polls began to fail; None while they succeed.
         self._deaf_since: Clock | None = None
-        self._lists_jobs: bool | None = None
+        # None = None
         self._ended: str | None = None
         self._in_history: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Begin to listen; returns when the websocket is there, or has failed once (then polls alone must do)."""
-        for work in (self._listen, self._watch, self._mourn):
-            self._spawn(work)
-        await self.listening()
+        """Begin to listen; returns when the engine was asked for /api/jobs, which older ones do not have.
+        self._lists_jobs: bool | None = None
+        # A prompt the engine must still know unless it restarted.
+        self._ended: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def listening(self) -> None:
-        """Wait for the attempt to connect that is under way, if any: its outcome, not its success."""
+    async def open(self) -> None:
+        """Start to listen; return when the websocket is open, or has failed once (then polls must suffice)."""
+        for work in (self._listen_websocket, self._poll_prompts, self._fail_on_crash):
+            self._spawn_task(work)
+        await self.wait_until_listening()
+
+    async def wait_until_listening(self) -> None:
+        """Wait until the current attempt to connect has ended, well or badly."""
         await self._attempted.wait()
 
     async def close(self) -> None:
         """Stop listening; prompts that are still open fail."""
-        self.fail_all(EngineUnreachable(url=self.transport.shown_url, reason="the connection was closed by us"))
-        await asyncio.gather(*self._cancel(), return_exceptions=True)
+        self.fail_all(EngineUnreachable(url=self.transport.shown_url, reason="comfypin closed the connection"))
+        await asyncio.gather(*self._cancel_tasks(), return_exceptions=True)
 
-    # -- Tickets --------------------------------------------------------------------------------------------------
+    # -- Tracked prompts ------------------------------------------------------------------------------------------
 
-    def track(self, prompt: Prompt) -> Ticket:
-        """A ticket for a prompt that is about to be posted; what is heard of unknown prompts is kept meanwhile."""
-        ticket = Ticket(prompt, self.client_id, look_at=time.monotonic() + self._patience.poll_s)
-        ticket.tell(ticket.narrator.wait(len(self._open)) if self._open else ())
-        self._open[prompt.prompt_id] = ticket
+    def track_prompt(self, prompt: Prompt) -> TrackedPrompt:
+        """Track a prompt that is about to be posted; messages about unknown prompts are kept meanwhile."""
+        tracked_prompt = TrackedPrompt(prompt, self.client_id, look_at=time.monotonic() + self._timeouts.poll_s)
+        tracked_prompt.publish_events(
+            tracked_prompt.normalizer.see_waiting(len(self._open_prompts)) if self._open_prompts else ()
+        )
+        self._open_prompts[prompt.prompt_id] = tracked_prompt
         self._posting += 1
-        return ticket
+        return tracked_prompt
 
-    def posted(self, ticket: Ticket, server_id: str | None) -> None:
-        """The prompt is queued, under this id (old servers choose their own); None: it is not."""
+    def confirm_posted(self, tracked_prompt: TrackedPrompt, server_id: str | None) -> None:
+        """Note that the prompt is queued under this id (old servers choose their own), or None: that it is not."""
         self._posting -= 1
-        self._open.pop(ticket.prompt_id, None)
+        self._open_prompts.pop(tracked_prompt.prompt_id, None)
         if server_id is not None:
-            ticket.server_id = server_id
+            tracked_prompt.server_id = server_id
             if self.broken is not None:
-                ticket.fail(self.broken)
-            if not ticket.settled:
-                self._open[server_id] = ticket
+                tracked_prompt.fail(self.broken)
+            if not tracked_prompt.settled:
+                self._open_prompts[server_id] = tracked_prompt
         unclaimed, self._unclaimed = self._unclaimed, []
+        # Messages for other prompts that are still being posted go back onto the list.
         for addressed in unclaimed:
-            self._dispatch(addressed)
+            self._dispatch_message(addressed)
         self._wake.set()
 
     def fail_all(self, failure: EngineError) -> None:
-        """The engine is gone, and every prompt with it."""
-        for ticket in list(self._open.values()):
-            ticket.fail(failure)
-        self._open.clear()
+        """Fail every prompt, because the engine is gone."""
+        for tracked_prompt in list(self._open_prompts.values()):
+            tracked_prompt.fail(failure)
+        self._open_prompts.clear()
 
     # -- The websocket --------------------------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
+    async def _listen_websocket(self) -> None:
+        """Read the websocket for ever, reconnecting when it is cut."""
         attempt = 0
         while True:
             client_id = uuid.uuid4().hex
             try:
-                async with self.transport.websocket(client_id) as socket:
+                async with self.transport.open_websocket(client_id) as socket:
+                    # Only now: a prompt posted with the new id before it was connected would get no events.
                     self.client_id, self._socket = client_id, socket
                     began_at = time.monotonic()
                     self._attempted.set()
                     async for message in socket:
                         if message.type is aiohttp.WSMsgType.TEXT:
-                            self._hear(message.data)
+                            self._handle_text(message.data)
                 # Something that takes every connection and drops it at once is not asked without end.
                 attempt = 0 if time.monotonic() - began_at > _STEADY_S else attempt
             except EngineUnreachable as exc:
                 log.debug("websocket failed", extra={"action": "websocket_failed", "reason": exc.message})
             self._socket = None
             self._attempted.set()
-            self._orphan(client_id)
+            self._orphan_prompts(client_id)
             await asyncio.sleep((_RECONNECTS.delay_s(attempt) or 0.0) if attempt else 0.0)
+            # Prompts that are posted from now on wait for the next attempt; later attempts hold nobody up.
             if attempt == 0:
                 self._attempted.clear()
             attempt += 1
 
-    def _orphan(self, client_id: str) -> None:
-        """Events are never replayed, nor sent to another client: these prompts are followed by polls from now on."""
-        for ticket in self._open.values():
-            if ticket.client_id == client_id and not ticket.ending:
-                message = "The engine's progress connection was cut: steps are no longer shown, the outputs will be."
-                ticket.tell([Warned(message=message)])
-            ticket.cut = ticket.cut or ticket.client_id == client_id
-            ticket.look_at = 0.0
+    def _orphan_prompts(self, client_id: str) -> None:
+        """Follow these prompts by polls from now on: events are never replayed, nor sent to another client."""
+        for tracked_prompt in self._open_prompts.values():
+            if tracked_prompt.client_id == client_id and not tracked_prompt.ending:
+                message = "The engine's progress connection was cut: the outputs follow, but no more progress is shown."
+                tracked_prompt.publish_events([Warned(message=message)])
+            tracked_prompt.connection_cut = tracked_prompt.connection_cut or tracked_prompt.client_id == client_id
+            tracked_prompt.next_look_at = 0.0
         self._wake.set()
 
-    def _hear(self, text: str) -> None:
+    def _handle_text(self, text: str) -> None:
         message = parse_message(text)
-        if isinstance(message, Addressed):
-            self._dispatch(message)
+        if isinstance(message, AddressedMessage):
+            self._dispatch_message(message)
+        # Only the length of the queue changed.
         elif message is not None:
             self._hasten_orphans()
 
     def _hasten_orphans(self) -> None:
-        """The queue changed: prompts of an earlier connection hear of it in no other way."""
-        orphans = [ticket for ticket in self._open.values() if ticket.client_id != self.client_id]
-        for ticket in orphans:
-            ticket.look_at = 0.0
+        """Poll prompts of an earlier connection now: they learn of a queue change in no other way."""
+        orphans = [
+            tracked_prompt
+            for tracked_prompt in self._open_prompts.values()
+            if tracked_prompt.client_id != self.client_id
+        ]
+        for tracked_prompt in orphans:
+            tracked_prompt.next_look_at = 0.0
         if orphans:
             self._wake.set()
 
-    def _dispatch(self, addressed: Addressed) -> None:
-        ticket = self._open.get(addressed.prompt_id or "")
-        if ticket is None:
+    def _dispatch_message(self, addressed: AddressedMessage) -> None:
+        tracked_prompt = self._open_prompts.get(addressed.prompt_id or "")
+        if tracked_prompt is None:
             if self._posting and len(self._unclaimed) < _UNCLAIMED:
                 self._unclaimed.append(addressed)
             return
         now = time.monotonic()
-        ticket.heard = True
-        ticket.quiet = 0
-        ticket.look_at = now + self._patience.poll_s
-        ticket.tell(ticket.narrator.hear(addressed.message, now))
-        self._hurry(ticket, addressed.message, now)
+        tracked_prompt.was_heard = True
+        tracked_prompt.quiet_polls = 0
+        tracked_prompt.next_look_at = now + self._timeouts.poll_s
+        tracked_prompt.publish_events(tracked_prompt.normalizer.see_message(addressed.message, now))
+        self._hasten_look(tracked_prompt, addressed.message, now)
 
-    def _hurry(self, ticket: Ticket, message: PromptMessage, now: Clock) -> None:
+    def _hasten_look(self, tracked_prompt: TrackedPrompt, message: PromptMessage, now: Clock) -> None:
         if isinstance(message, PromptDone):
-            ticket.ending = True
-            self._spawn(functools.partial(self._read_history, ticket))
+            tracked_prompt.ending = True
+            self._spawn_task(functools.partial(self._read_history, tracked_prompt))
         elif isinstance(message, PromptEnding):
-            ticket.ending = True
-            ticket.look_at = now + _HISTORY_LATE_S[0]
+            tracked_prompt.ending = True
+            tracked_prompt.next_look_at = now + _HISTORY_LATE_S[0]
             self._wake.set()
 
     # -- The polls ------------------------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
+    async def _poll_prompts(self) -> None:
+        """Look at prompts whose poll is due, for ever."""
         while True:
-            await self._until_due()
+            await self._wait_until_due()
             now = time.monotonic()
-            due = [ticket for ticket in self._open.values() if ticket.look_at <= now]
+            due = [
+                tracked_prompt for tracked_prompt in self._open_prompts.values() if tracked_prompt.next_look_at <= now
+            ]
             if not due:
                 continue
             try:
-                await self._look(due)
+                await self._poll_queue(due)
                 self._deaf_since = None
             except EngineError as exc:
-                await self._endure(exc, due)
+                await self._handle_unreachable(exc, due)
 
-    async def _until_due(self) -> None:
+    async def _wait_until_due(self) -> None:
         self._wake.clear()
-        soonest = min((ticket.look_at for ticket in self._open.values()), default=None)
+        soonest = min((tracked_prompt.next_look_at for tracked_prompt in self._open_prompts.values()), default=None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if soonest is None else max(0.0, soonest - time.monotonic())):
                 await self._wake.wait()
 
-    async def _endure(self, failure: EngineError, due: list[Ticket]) -> None:
-        """An engine that loads a model is deaf for a while; one that stays deaf has failed its prompts."""
+    async def _handle_unreachable(self, failure: EngineError, due: list[TrackedPrompt]) -> None:
+        """Fail the prompts if the engine stays deaf; one that loads a model is deaf for a while."""
         now = time.monotonic()
         self._deaf_since = self._deaf_since or now
-        for ticket in due:
-            ticket.cut = ticket.cut or isinstance(failure, EngineUnreachable)
-            ticket.look_at = now + self._patience.poll_s
-        if now - self._deaf_since > self._patience.unreachable_s:
+        for tracked_prompt in due:
+            tracked_prompt.connection_cut = tracked_prompt.connection_cut or isinstance(failure, EngineUnreachable)
+            tracked_prompt.next_look_at = now + self._timeouts.poll_s
+        if now - self._deaf_since > self._timeouts.unreachable_s:
             if isinstance(failure, EngineUnreachable):
-                failure = await self._host.explain(self.address, failure)
+                failure = await self._host.explain_failure(self.address, failure)
             self.fail_all(failure)
             self._deaf_since = None
 
-    async def _look(self, due: list[Ticket]) -> None:
-        queue = await self.queue() if any(not ticket.ending for ticket in due) else Queue()
+    async def _poll_queue(self, due: list[TrackedPrompt]) -> None:
+        """Find out where each prompt is: waiting, running, or in the history."""
+        engine_queue = (
+            await self.fetch_queue() if any(not tracked_prompt.ending for tracked_prompt in due) else EngineQueue()
+        )
         now = time.monotonic()
-        for ticket in due:
+        for tracked_prompt in due:
             # The queue's answer holds every graph in it: a node that takes minutes need not be asked for each second.
-            ticket.quiet = min(ticket.quiet + 1, _QUIETEST)
-            ticket.look_at = now + self._patience.poll_s * ticket.quiet
-            ahead = queue.ahead_of(ticket.server_id)
+            tracked_prompt.quiet_polls = min(tracked_prompt.quiet_polls + 1, _QUIETEST)
+            tracked_prompt.next_look_at = now + self._timeouts.poll_s * tracked_prompt.quiet_polls
+            ahead = engine_queue.ahead_of(tracked_prompt.server_id)
             if ahead is not None:
-                ticket.missing_since = None
-                ticket.tell(ticket.narrator.wait(ahead))
-            elif ticket.server_id in queue.running:
-                ticket.missing_since = None
-                ticket.tell(ticket.narrator.start())
+                tracked_prompt.missing_since = None
+                tracked_prompt.publish_events(tracked_prompt.normalizer.see_waiting(ahead))
+            elif tracked_prompt.server_id in engine_queue.running:
+                tracked_prompt.missing_since = None
+                tracked_prompt.publish_events(tracked_prompt.normalizer.see_running())
             else:
-                await self._read_history(ticket)
+                await self._read_history(tracked_prompt)
 
-    async def queue(self) -> Queue:
-        """The engine's queue, by /api/jobs if it has that: /queue repeats every graph. Raises `EngineError`."""
+    async def fetch_queue(self) -> EngineQueue:
+        """Return the engine's queue, by /api/jobs if it has that: /queue repeats every graph. Raises `EngineError`."""
         if self._lists_jobs is not False:
-            answer = await self.transport.get("/api/jobs", {"status": "pending,in_progress"})
-            jobs = parse_jobs(answer.body) if answer.status == 200 else None
+            response = await self.transport.get_json("/api/jobs", {"status": "pending,in_progress"})
+            jobs = parse_jobs(response.body) if response.status == 200 else None
             if jobs is not None:
                 self._lists_jobs = True
                 return jobs
-            if self._lists_jobs is None and 400 <= answer.status < 500:
+            if self._lists_jobs is None and 400 <= response.status < 500:
                 self._lists_jobs = False
-        answer = await self.transport.get("/queue")
-        queue = parse_queue(answer.body) if answer.status == 200 else None
-        if queue is None:
-            raise EngineAnswerInvalid(request="GET /queue", status=answer.status, body=answer.text)
-        return queue
+        response = await self.transport.get_json("/queue")
+        engine_queue = parse_queue(response.body) if response.status == 200 else None
+        if engine_queue is None:
+            raise EngineAnswerInvalid(request="GET /queue", status=response.status, _body=response.text)
+        return engine_queue
 
-    async def _read_history(self, ticket: Ticket) -> None:
-        """Settle the ticket, if the history is there; else look again soon, and in the end give the prompt up."""
-        if ticket.settled or ticket.server_id in self._reading:
+    async def _read_history(self, tracked_prompt: TrackedPrompt) -> None:
+        """Settle the prompt if its history exists; else look again soon, and finally give the prompt up."""
+        if tracked_prompt.settled or tracked_prompt.server_id in self._reading:
             return
-        self._reading.add(ticket.server_id)
+        self._reading.add(tracked_prompt.server_id)
         try:
-            entry = await self.history(ticket.server_id)
+            history_entry = await self.fetch_history(tracked_prompt.server_id)
         except EngineError:
-            ticket.look_at = time.monotonic() + _HISTORY_LATE_S[-1]
+            # The caller counts how long the engine stays deaf; just look again.
+            tracked_prompt.next_look_at = time.monotonic() + _HISTORY_LATE_S[-1]
             raise
         finally:
-            self._reading.discard(ticket.server_id)
-        if entry is None:
-            await self._miss(ticket)
+            self._reading.discard(tracked_prompt.server_id)
+        if history_entry is None:
+            await self._handle_missing(tracked_prompt)
         else:
-            if not ticket.heard:
+            if not tracked_prompt.was_heard:
                 # The history may have overtaken what the websocket brings: let it arrive before we call it silent.
                 await asyncio.sleep(_OVERTAKEN_S)
-            self._settle(ticket, entry)
+            self._settle_prompt(tracked_prompt, history_entry)
 
-    async def history(self, server_id: str) -> HistoryEntry | None:
-        """What the engine remembers of a prompt; None where it has not ended, or is unknown. Raises `EngineError`."""
-        answer = await self.transport.get(f"/history/{server_id}")
-        entry = parse_history(answer.body, server_id) if answer.status == 200 else None
-        if entry is None:
-            raise EngineAnswerInvalid(request="GET /history", status=answer.status, body=answer.text)
-        return None if entry == "unknown" else entry
+    async def fetch_history(self, server_id: str) -> HistoryEntry | None:
+        """Return the history of a prompt; None if it is unknown or has not ended. Raises `EngineError`."""
+        response = await self.transport.get_json(f"/history/{server_id}")
+        history_entry = parse_history(response.body, server_id) if response.status == 200 else None
+        if history_entry is None:
+            raise EngineAnswerInvalid(request="GET /history", status=response.status, _body=response.text)
+        return None if history_entry == "unknown" else history_entry
 
-    def _settle(self, ticket: Ticket, entry: HistoryEntry) -> None:
-        self._open.pop(ticket.server_id, None)
-        self._ended = ticket.server_id
-        self._forget_older(ticket.server_id)
-        if not ticket.heard and self._socket is not None and ticket.client_id == self.client_id:
-            ticket.tell(
-                [Warned(message="The engine's progress connection was silent: the result was read without it.")]
+    def _settle_prompt(self, tracked_prompt: TrackedPrompt, history_entry: HistoryEntry) -> None:
+        self._open_prompts.pop(tracked_prompt.server_id, None)
+        self._ended = tracked_prompt.server_id
+        self._forget_older(tracked_prompt.server_id)
+        if not tracked_prompt.was_heard and self._socket is not None and tracked_prompt.client_id == self.client_id:
+            tracked_prompt.publish_events(
+                [Warned(message="The engine's progress connection was silent: the result was read from its history.")]
             )
-            self._spawn(self._socket.close)
-        ticket.settle(entry)
+            # A websocket that says nothing is worth nothing: the next one may be better.
+            self._spawn_task(self._socket.close)
+        tracked_prompt.settle(history_entry)
 
     def _forget_older(self, server_id: str) -> None:
         """Take what was read long ago out of our own engine's history, which keeps the graphs of 10,000 prompts."""
@@ -350,46 +342,51 @@ class Link:
             async def forget() -> None:
                 await self.transport.post("/history", {"delete": older})
 
-            self._spawn(forget)
+            self._spawn_task(forget)
 
-    async def _miss(self, ticket: Ticket) -> None:
+    async def _handle_missing(self, tracked_prompt: TrackedPrompt) -> None:
+        """Look again for a prompt that neither queue nor history knows, and in the end give it up."""
         now = time.monotonic()
-        if ticket.missing_since is None:
-            ticket.missing_since, ticket.looks = now, 0
-        if now - ticket.missing_since > (self._patience.history_s if ticket.ending else self._patience.lost_s):
-            restarted = ticket.cut and not await self._remembers()
-            self._open.pop(ticket.server_id, None)
-            ticket.fail(PromptLost(prompt_id=ticket.prompt_id, restarted=restarted))
+        if tracked_prompt.missing_since is None:
+            tracked_prompt.missing_since, tracked_prompt.history_looks = now, 0
+        if now - tracked_prompt.missing_since > (
+            self._timeouts.history_s if tracked_prompt.ending else self._timeouts.lost_s
+        ):
+            # Only an engine that was away can have restarted; one that was not has lost the prompt otherwise.
+            restarted = tracked_prompt.connection_cut and not await self._engine_remembers()
+            self._open_prompts.pop(tracked_prompt.server_id, None)
+            tracked_prompt.fail(PromptLost(prompt_id=tracked_prompt.prompt_id, restarted=restarted))
             return
-        ticket.look_at = now + _HISTORY_LATE_S[min(ticket.looks, len(_HISTORY_LATE_S) - 1)]
-        ticket.looks += 1
+        tracked_prompt.next_look_at = now + _HISTORY_LATE_S[min(tracked_prompt.history_looks, len(_HISTORY_LATE_S) - 1)]
+        tracked_prompt.history_looks += 1
         self._wake.set()
 
-    async def _remembers(self) -> bool:
-        """Whether the engine still knows the last prompt that ended: then a lost one was taken out, not forgotten."""
-        return self._ended is not None and await self.history(self._ended) is not None
+    async def _engine_remembers(self) -> bool:
+        """Return whether the engine knows the last prompt that ended: if not, it restarted and forgot ours too."""
+        return self._ended is not None and await self.fetch_history(self._ended) is not None
 
     # -- Death ----------------------------------------------------------------------------------------------------
 
-    async def _mourn(self) -> None:
-        self.broken = await self._host.died(self.address)
+    async def _fail_on_crash(self) -> None:
+        # Before anything else, so that a prompt that is being posted fails too.
+        self.broken = await self._host.wait_for_crash(self.address)
         self.fail_all(self.broken)
-        self._cancel()
+        self._cancel_tasks()
 
-    def _cancel(self) -> list[asyncio.Task[None]]:
+    def _cancel_tasks(self) -> list[asyncio.Task[None]]:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         return tasks
 
-    def _spawn(self, work: Callable[[], Coroutine[object, object, object]]) -> None:
-        task = asyncio.get_running_loop().create_task(_quietly(work))
+    def _spawn_task(self, work: Callable[[], Coroutine[object, object, object]]) -> None:
+        task = asyncio.get_running_loop().create_task(_ignore_silence(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _quietly(work: Callable[[], Coroutine[object, object, object]]) -> None:
-    """Run to the end; an engine that does not answer here is noticed by the polls, which have the deadlines."""
+async def _ignore_silence(work: Callable[[], Coroutine[object, object, object]]) -> None:
+    """Run to the end; ignore an engine that does not answer, because the polls notice it and have the deadlines."""
     try:
         await work()
     except EngineError as exc:

@@ -1,4 +1,4 @@
-"""An engine that already runs, by its URL: not ours to start, to stop or to look into."""
+"""Opens an engine that already runs, by its URL: not ours to start, stop or look into."""
 
 import asyncio
 import contextlib
@@ -8,50 +8,54 @@ import aiohttp
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.errors import EngineCrashed, EngineUnreachable
-from comfypin.engine.host import Address
-from comfypin.engine.http_transport import Patience, base_url
+from comfypin.engine.host import EngineAddress
+from comfypin.engine.http_transport import EngineTimeouts, parse_engine_url
 from comfypin.errors import EngineError
 
+# A proxy from the environment would be asked for our own machine.
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class RemoteHost:
-    """Implements `EngineHost` for an address that somebody else looks after."""
+    """Knows an address that somebody else looks after; implements `EngineHost`."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: EngineAddress) -> None:
         self._address = address
 
-    async def address(self) -> Address:
-        """Always the same."""
+    async def address(self) -> EngineAddress:
+        """Return the same address always."""
         return self._address
 
-    async def died(self, address: Address) -> EngineCrashed:
-        """Never: from here a dead engine cannot be told from one that cannot be reached."""
+    async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
+        """Wait for ever: from here a dead engine cannot be told from one that cannot be reached."""
         never: asyncio.Future[EngineCrashed] = asyncio.get_running_loop().create_future()
         return await never
 
     def log_tail(self) -> tuple[str, ...]:
-        """Its log is elsewhere."""
+        """Return nothing, because its log is elsewhere."""
         return ()
 
-    async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
-        """There is nothing to add."""
+    async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
+        """Return the failure, with nothing to add."""
         return failure
 
 
 @contextlib.asynccontextmanager
 async def open_remote(
-    url: str, *, headers: Mapping[str, str] | None = None, patience: Patience | None = None
+    url: str, *, headers: Mapping[str, str] | None = None, timeouts: EngineTimeouts | None = None
 ) -> AsyncIterator[HttpEngine]:
-    """The ComfyUI at a URL (a user and password in it, or `headers`, go with every request; neither is ever shown).
+    """Open the ComfyUI at a URL (its user and password, or `headers`, go with every request and are never shown).
 
-    Raises `EngineUrlInvalid`; an engine that is not there is noticed by the first request (`EngineUnreachable`).
+    Raises `EngineUrlInvalid`; if no engine answers, the first request notices it (`EngineUnreachable`).
     """
-    address = Address(url=base_url(url))
+    address = EngineAddress(url=parse_engine_url(url))
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), headers=headers, trust_env=address.url.host not in _LOOPBACK
+        # No limit of connections: downloads must not hold up the polls.
+        connector=aiohttp.TCPConnector(limit=0),
+        headers=headers,
+        trust_env=address.url.host not in _LOOPBACK,
     ) as session:
-        engine = HttpEngine(RemoteHost(address), session, patience)
+        engine = HttpEngine(RemoteHost(address), session, timeouts)
         try:
             yield engine
         finally:

@@ -1,8 +1,8 @@
-"""Keeps an engine up: a dead one is started again at once, and one that stands by takes its place meanwhile.
+"""Keeps an engine available: restarts a dead one at once, and lets a standby take its place meanwhile.
 
 Of the time from a `kill -9` to the next prompt, nearly all is ComfyUI's own start: 11 s of processor time for its
 imports (torch, torch._dynamo, transformers), 22 s on a busy machine with two cores; we notice the death within 0.3 s.
-That cannot be made shorter from outside, only be over before it is needed.
+We cannot make that shorter from outside; a standby has it behind it before it is needed.
 """
 
 import asyncio
@@ -12,89 +12,93 @@ from pathlib import Path
 
 import aiohttp
 
-from comfypin.engine.cleanup import Leftovers
+from comfypin.engine.cleanup import PromptCleanup
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import ChildSpec, WorkFolder
 from comfypin.engine.errors import EngineCrashed, EngineStartFailed, EngineUnreachable
-from comfypin.engine.host import Address
-from comfypin.engine.http_transport import Patience
+from comfypin.engine.host import EngineAddress
+from comfypin.engine.http_transport import EngineTimeouts
 from comfypin.engine.process import ChildHost, Supervision
 from comfypin.errors import EngineError
 
 
 class StandbyHost:
-    """Implements `EngineHost` over child processes: the first is in use, the others stand by, started after it."""
+    """Runs child processes, the first in use and the others standing by; implements `EngineHost`."""
 
     def __init__(self, hosts: Sequence[ChildHost]) -> None:
         self._hosts = list(hosts)
-        self._starts: dict[ChildHost, asyncio.Task[Address]] = {}
-        self._watchers: dict[Address, asyncio.Task[None]] = {}
+        self._starts: dict[ChildHost, asyncio.Task[EngineAddress]] = {}
+        self._watchers: dict[EngineAddress, asyncio.Task[None]] = {}
 
-    async def address(self) -> Address:
-        """Return where the engine in use is; if it is dead, the one that stands by is in use from here on.
+    async def address(self) -> EngineAddress:
+        """Return the address of the engine in use; if it is dead, the standby takes its place.
 
         Raises `EngineStartFailed`.
         """
         if not self._hosts[0].is_ready:
-            await self._promote()
-        address = await asyncio.shield(self._start(self._hosts[0]))
-        for host in self._hosts[1:]:
-            self._start(host)
+            await self._promote_standby()
+        # A start serves everybody: a caller that gives up must not end it.
+        address = await asyncio.shield(self._start_host(self._hosts[0]))
+        # Only now, so that it does not take processor time from the start that is waited for.
+        for child_host in self._hosts[1:]:
+            self._start_host(child_host)
         return address
 
-    async def died(self, address: Address) -> EngineCrashed:
-        """Wait for the end of that life, unless it was asked to end."""
-        return await self._host_of(address).died(address)
+    async def wait_for_crash(self, address: EngineAddress) -> EngineCrashed:
+        """Wait until the engine at that address ends, unless we end it."""
+        return await self._find_host(address).wait_for_crash(address)
 
     def log_tail(self) -> tuple[str, ...]:
         """Return the last lines of the log of the engine in use."""
         return self._hosts[0].log_tail()
 
-    async def explain(self, address: Address, failure: EngineUnreachable) -> EngineError:
-        """Return the crash, if that life is over or ends within a second; else the failure itself."""
-        return await self._host_of(address).explain(address, failure)
+    async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
+        """Return the crash, if that engine is dead or dies within a second; else the failure itself."""
+        return await self._find_host(address).explain_failure(address, failure)
 
     async def stop(self) -> None:
-        """End all of them, those that are starting too."""
+        """End all of them, also those that are starting."""
         tasks = [*self._watchers.values(), *self._starts.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(host.stop() for host in self._hosts))
+        await asyncio.gather(*(child_host.stop() for child_host in self._hosts))
 
-    def _host_of(self, address: Address) -> ChildHost:
-        return next((host for host in self._hosts if host.lives_at(address)), self._hosts[0])
+    def _find_host(self, address: EngineAddress) -> ChildHost:
+        return next((child_host for child_host in self._hosts if child_host.is_at_address(address)), self._hosts[0])
 
-    async def _promote(self) -> None:
-        """Put one that is ready, or will be sooner than a new start, in front."""
+    async def _promote_standby(self) -> None:
+        """Put one in front that is ready, or will be sooner than a new start."""
         starting = [host for host in self._hosts[1:] if host in self._starts and not self._starts[host].done()]
         ready = [host for host in self._hosts[1:] if host.is_ready]
-        for host in (*ready, *starting):
+        # One that fails to start is skipped: the next may do.
+        for child_host in (*ready, *starting):
             with contextlib.suppress(EngineStartFailed):
-                await asyncio.shield(self._start(host))
-                self._hosts.remove(host)
-                self._hosts.insert(0, host)
+                await asyncio.shield(self._start_host(child_host))
+                self._hosts.remove(child_host)
+                self._hosts.insert(0, child_host)
                 return
 
-    def _start(self, host: ChildHost) -> asyncio.Task[Address]:
-        task = self._starts.get(host)
+    def _start_host(self, child_host: ChildHost) -> asyncio.Task[EngineAddress]:
+        task = self._starts.get(child_host)
         if task is None or task.done():
-            task = self._starts[host] = asyncio.get_running_loop().create_task(host.address())
-            task.add_done_callback(lambda done: self._started(host, done))
+            task = self._starts[child_host] = asyncio.get_running_loop().create_task(child_host.address())
+            # Watch each start: a standby that dies while it waits is started again too.
+            task.add_done_callback(lambda done: self._watch_started(child_host, done))
         return task
 
-    def _started(self, host: ChildHost, done: asyncio.Task[Address]) -> None:
+    def _watch_started(self, child_host: ChildHost, done: asyncio.Task[EngineAddress]) -> None:
         # Asking for the exception keeps asyncio quiet: who waits for an engine gets it, and the next one tries again.
         if done.cancelled() or done.exception() is not None or done.result() in self._watchers:
             return
         address = done.result()
-        watcher = asyncio.get_running_loop().create_task(self._restart_after(host, address))
+        watcher = asyncio.get_running_loop().create_task(self._restart_after(child_host, address))
         self._watchers[address] = watcher
         watcher.add_done_callback(lambda _: self._watchers.pop(address, None))
 
-    async def _restart_after(self, host: ChildHost, address: Address) -> None:
-        await host.died(address)
-        self._start(host)
+    async def _restart_after(self, child_host: ChildHost, address: EngineAddress) -> None:
+        await child_host.wait_for_crash(address)
+        self._start_host(child_host)
 
 
 @contextlib.asynccontextmanager
@@ -103,25 +107,26 @@ async def open_child(
     work: Path,
     *,
     limits: Supervision | None = None,
-    patience: Patience | None = None,
+    timeouts: EngineTimeouts | None = None,
     keep_temp: bool = False,
     standby: bool = False,
 ) -> AsyncIterator[HttpEngine]:
-    """An engine as a child process, ready; it and all it started are gone when the block ends.
+    """Run an engine as a child process, ready; it and all it started are gone when the block ends.
 
-    `work` is a folder of this engine alone; its log is `work/engine.log`. With `keep_temp` nothing that prompts leave
-    there is removed. With `standby` a second process waits to take its place. Raises `EngineStartFailed`.
+    `work` belongs to this engine alone; its log is `work/engine.log`. With `keep_temp`, files that prompts leave there
+    stay. With `standby`, a second process waits to take its place. Raises `EngineStartFailed`.
     """
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        # Each process needs its own folders and log.
         folders = [WorkFolder(work.absolute()), *([WorkFolder(work.absolute() / "standby")] if standby else [])]
-        host = StandbyHost([ChildHost(spec, folder, session, limits or Supervision()) for folder in folders])
+        child_host = StandbyHost([ChildHost(spec, folder, session, limits or Supervision()) for folder in folders])
         # A child that dies is noticed at once; one that is only deaf may be loading a large model from a slow disk.
         engine = HttpEngine(
-            host, session, patience or Patience(unreachable_s=600.0), leftovers=Leftovers(keep=keep_temp)
+            child_host, session, timeouts or EngineTimeouts(unreachable_s=600.0), cleanup=PromptCleanup(keep=keep_temp)
         )
         try:
-            await host.address()
+            await child_host.address()
             yield engine
         finally:
             await engine.close()
-            await host.stop()
+            await child_host.stop()

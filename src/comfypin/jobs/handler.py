@@ -21,7 +21,7 @@ from typing import Protocol
 from comfypin.digest import JsonValue
 from comfypin.engine.errors import EngineCrashed
 from comfypin.engine.interface import Engine
-from comfypin.engine.progress import Progress as Fraction
+from comfypin.engine.progress import PromptProgress as Fraction
 from comfypin.errors import ComfypinError
 from comfypin.http.deadline import Deadline
 from comfypin.jobs.caller_words import JOB
@@ -227,6 +227,6 @@ class _Watcher:
         if isinstance(event, Requeued):
             self._crashed()
         elif not isinstance(event, PhaseStarted):
-            self._fraction.hear(event)
+            self._fraction.apply_event(event)
         told: Mapping[str, JsonValue] = {**to_json(event), "progress": round(self._fraction.fraction, 3)}
         self._progress(told)

@@ -17,7 +17,7 @@ from comfypin.engine.command import (
     has_gpu,
     model_paths,
 )
-from comfypin.engine.embedded.arguments import parse
+from comfypin.engine.embedded.arguments import parse_arguments
 from comfypin.engine.errors import EngineNotFound
 from comfypin.lock.model import EngineSpec
 
@@ -65,7 +65,7 @@ def test_a_home_without_a_python_says_where_it_looked(tmp_path: Path) -> None:
 def test_everything_that_is_written_goes_into_the_work_folder(tmp_path: Path) -> None:
     flags = '"--user-directory" "--database-url"'
     install(tmp_path / "main.py", tmp_path / "venv/bin/python", flags)
-    command = child(tmp_path).command(port=1234, work=WorkFolder(Path("/w")))
+    command = child(tmp_path).command_line(port=1234, work_folder=WorkFolder(Path("/w")))
     pairs = dict(itertools.pairwise(command))
     assert pairs["--listen"] == "127.0.0.1"
     assert pairs["--port"] == "1234"
@@ -79,13 +79,13 @@ def test_everything_that_is_written_goes_into_the_work_folder(tmp_path: Path) ->
 
 def test_options_that_an_old_comfyui_does_not_know_are_left_out(tmp_path: Path) -> None:
     install(tmp_path / "main.py", tmp_path / "venv/bin/python")
-    assert "--database-url" not in child(tmp_path).command(port=1, work=WorkFolder(Path("/w")))
+    assert "--database-url" not in child(tmp_path).command_line(port=1, work_folder=WorkFolder(Path("/w")))
 
 
 def test_our_address_comes_after_the_lock_s_arguments(tmp_path: Path) -> None:
     install(tmp_path / "main.py", tmp_path / "venv/bin/python")
-    command = child(tmp_path, EngineSpec(args=("--listen", "0.0.0.0", "--port", "80"))).command(
-        port=1234, work=WorkFolder(Path("/w"))
+    command = child(tmp_path, EngineSpec(args=("--listen", "0.0.0.0", "--port", "80"))).command_line(
+        port=1234, work_folder=WorkFolder(Path("/w"))
     )
     assert command.index("1234") > command.index("80")
     assert command.index("127.0.0.1") > command.index("0.0.0.0")
@@ -108,7 +108,7 @@ def test_models_elsewhere_are_told_to_comfyui(tmp_path: Path) -> None:
     install(tmp_path / "main.py", tmp_path / "venv/bin/python")
     (tmp_path / "elsewhere/odd_kind").mkdir(parents=True)
     spec = child(tmp_path, models_dir=tmp_path / "elsewhere")
-    assert "--extra-model-paths-config" in spec.command(port=1, work=WorkFolder(Path("/w")))
+    assert "--extra-model-paths-config" in spec.command_line(port=1, work_folder=WorkFolder(Path("/w")))
     told = json.loads(model_paths(tmp_path / "elsewhere"))["comfypin"]
     assert (told["base_path"], told["odd_kind"], told["vae"]) == (str(tmp_path / "elsewhere"), "odd_kind", "vae")
 
@@ -224,7 +224,7 @@ def test_the_embedded_engine_is_the_comfyui_that_is_asked_for() -> None:
 def test_a_lock_that_names_the_embedded_engines_version_wins() -> None:
     spec = EngineSpec(kind="embedded", args=("--comfyui-version", "0.3.64"))
     argv = embedded_child(spec, {}, version="0.33.0").argv
-    assert parse(argv[3:]).release.version == "0.3.64"
+    assert parse_arguments(argv[3:]).release.version == "0.3.64"
 
 
 def test_an_option_that_this_comfyui_gave_up_is_left_out_with_a_warning(

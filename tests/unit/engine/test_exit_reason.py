@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfypin.engine.exit_reason import explain_exit, port_was_taken
+from comfypin.engine.exit_reason import explain_exit, is_port_taken
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,5 @@ def test_the_kernel_s_own_word_counts() -> None:
 
 
 def test_a_taken_port_is_recognised() -> None:
-    assert port_was_taken(["OSError: [Errno 98] error while attempting to bind on address: address already in use"])
-    assert not port_was_taken(["all is well"])
+    assert is_port_taken(["OSError: [Errno 98] error while attempting to bind on address: address already in use"])
+    assert not is_port_taken(["all is well"])

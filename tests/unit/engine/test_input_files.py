@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.engine.input_files import names_of, point_at
+from comfypin.engine.input_files import assign_names, point_load_nodes
 from comfypin.engine.interface import InputFile
 from tests.support.graphs import loaded
 
@@ -16,15 +16,15 @@ def files(*paths: str) -> tuple[InputFile, ...]:
 
 
 def test_a_file_keeps_its_name() -> None:
-    assert list(names_of(files("/a/My picture.png")).values()) == ["My picture.png"]
+    assert list(assign_names(files("/a/My picture.png")).values()) == ["My picture.png"]
 
 
 def test_a_file_that_two_nodes_load_is_brought_once() -> None:
-    assert len(names_of(files("/a/x.png", "/a/x.png"))) == 1
+    assert len(assign_names(files("/a/x.png", "/a/x.png"))) == 1
 
 
 def test_two_files_of_one_name_get_two_whatever_the_case() -> None:
-    assert list(names_of(files("/a/x.png", "/b/X.png", "/c/x.png")).values()) == ["x.png", "X_1.png", "x_2.png"]
+    assert list(assign_names(files("/a/x.png", "/b/X.png", "/c/x.png")).values()) == ["x.png", "X_1.png", "x_2.png"]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_two_files_of_one_name_get_two_whatever_the_case() -> None:
     ],
 )
 def test_names_that_mean_something_else_to_comfyui_are_changed(name: str, safe: str) -> None:
-    assert list(names_of(files(f"/a/{name}")).values()) == [safe]
+    assert list(assign_names(files(f"/a/{name}")).values()) == [safe]
 
 
 def test_the_graph_names_what_was_stored() -> None:
     scene = loaded()
-    changed = point_at(
+    changed = point_load_nodes(
         scene, (InputFile(node_id="1", input_name="image", path=Path("/a/x.png")),), {Path("/a/x.png"): "s/x.png"}
     )
     assert changed.nodes["1"].inputs["image"] == "s/x.png"

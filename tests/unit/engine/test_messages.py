@@ -9,17 +9,17 @@ import pytest
 
 from comfypin.engine.interface import NodeFinished, NodeProgress, NodeStarted, Started
 from comfypin.engine.messages import (
-    Addressed,
+    AddressedMessage,
     CachedNodes,
+    EngineQueue,
     NodeRuns,
     NodeStates,
     PromptDone,
-    Queue,
     QueueLength,
     parse_message,
     parse_queue,
 )
-from comfypin.engine.normalize_events import Narrator
+from comfypin.engine.normalize_events import EventNormalizer
 
 
 def said(kind: str, **data: Any) -> str:
@@ -38,25 +38,25 @@ def test_a_status_is_the_queue_s_length() -> None:
 
 
 def test_the_last_word_is_executing_nothing() -> None:
-    assert parse_message(said("executing", node=None, prompt_id="p")) == Addressed("p", PromptDone())
+    assert parse_message(said("executing", node=None, prompt_id="p")) == AddressedMessage("p", PromptDone())
 
 
 def test_the_greeting_of_a_reconnected_client_names_no_prompt() -> None:
-    assert parse_message(said("executing", node="11")) == Addressed(None, NodeRuns("11"))
+    assert parse_message(said("executing", node="11")) == AddressedMessage(None, NodeRuns("11"))
 
 
 def test_cached_nodes_are_named() -> None:
-    assert parse_message(said("execution_cached", nodes=["1", 2], prompt_id="p")) == Addressed(
+    assert parse_message(said("execution_cached", nodes=["1", 2], prompt_id="p")) == AddressedMessage(
         "p", CachedNodes(frozenset({"1", "2"}))
     )
 
 
 def test_a_node_inside_a_node_is_shown_as_the_one_the_user_placed() -> None:
-    assert parse_message(said("executing", node="7.0.3", display_node="7", prompt_id="p")) == Addressed(
+    assert parse_message(said("executing", node="7.0.3", display_node="7", prompt_id="p")) == AddressedMessage(
         "p", NodeRuns("7")
     )
     inner = {"7.0.3": {"value": 1, "max": 1, "state": "finished", "display_node_id": "7"}}
-    assert parse_message(said("progress_state", nodes=inner, prompt_id="p")) == Addressed("p", NodeStates(()))
+    assert parse_message(said("progress_state", nodes=inner, prompt_id="p")) == AddressedMessage("p", NodeStates(()))
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_what_says_nothing_to_us_is_nothing(text: str) -> None:
 
 
 def test_a_recorded_run_becomes_events_that_pair(http_recordings: Path) -> None:
-    narrator, events = Narrator(), []
+    narrator, events = EventNormalizer(), []
     for message in recorded(http_recordings, "ws_tiny_diffusion"):
         parsed = parse_message(json.dumps(message["msg"]))
-        if isinstance(parsed, Addressed):
-            events += narrator.hear(parsed.message, message["t"])
+        if isinstance(parsed, AddressedMessage):
+            events += narrator.see_message(parsed.message, message["t"])
     assert events[0] == Started(cached=frozenset())
     started = [event.node_id for event in events if isinstance(event, NodeStarted)]
     finished = [event.node_id for event in events if isinstance(event, NodeFinished)]
@@ -109,7 +109,7 @@ def test_every_recorded_message_is_read_without_a_failure(http_recordings: Path)
 def test_the_queue_is_in_the_order_in_which_it_runs() -> None:
     body = {"queue_running": [[0, "a", {}, {}, []]], "queue_pending": [[3, "d"], [1, "b"], [2, "c"], ["junk"], None]}
     queue = parse_queue(body)
-    assert queue == Queue(running=("a",), pending=("b", "c", "d"))
+    assert queue == EngineQueue(running=("a",), pending=("b", "c", "d"))
     assert [queue.ahead_of(name) for name in "abcd"] == [None, 1, 2, 3]
 
 

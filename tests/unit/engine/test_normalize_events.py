@@ -2,12 +2,12 @@
 
 from comfypin.engine.interface import EngineEvent, NodeFinished, NodeProgress, NodeStarted, Queued, Started
 from comfypin.engine.messages import CachedNodes, NodeEnded, NodeRuns, NodeStates, PromptMessage
-from comfypin.engine.normalize_events import Narrator
+from comfypin.engine.normalize_events import EventNormalizer
 
 
 def told(*messages: PromptMessage) -> list[EngineEvent]:
-    narrator = Narrator()
-    return [event for message in messages for event in narrator.hear(message, 1.0)]
+    normalizer = EventNormalizer()
+    return [event for message in messages for event in normalizer.see_message(message, 1.0)]
 
 
 def test_without_states_a_node_ends_when_the_next_begins() -> None:
@@ -42,16 +42,22 @@ def test_what_ends_without_having_begun_is_not_told() -> None:
 
 
 def test_the_end_closes_what_is_open() -> None:
-    narrator = Narrator()
-    list(narrator.hear(NodeRuns("1"), 1.0))
-    assert list(narrator.end(frozenset(), 2.0)) == [NodeFinished(node_id="1", at_s=2.0)]
+    normalizer = EventNormalizer()
+    list(normalizer.see_message(NodeRuns("1"), 1.0))
+    assert list(normalizer.see_success(frozenset(), 2.0)) == [NodeFinished(node_id="1", at_s=2.0)]
 
 
 def test_the_end_of_a_prompt_nothing_was_heard_of_says_that_it_ran() -> None:
-    assert list(Narrator().end(frozenset({"1"}), 2.0)) == [Started(cached=frozenset({"1"}))]
+    assert list(EventNormalizer().see_success(frozenset({"1"}), 2.0)) == [Started(cached=frozenset({"1"}))]
 
 
 def test_the_place_in_the_queue_is_told_when_it_changes_and_before_the_start() -> None:
-    narrator = Narrator()
-    events = [*narrator.wait(2), *narrator.wait(2), *narrator.wait(1), *narrator.start(), *narrator.wait(0)]
+    normalizer = EventNormalizer()
+    events = [
+        *normalizer.see_waiting(2),
+        *normalizer.see_waiting(2),
+        *normalizer.see_waiting(1),
+        *normalizer.see_running(),
+        *normalizer.see_waiting(0),
+    ]
     assert events == [Queued(ahead=2), Queued(ahead=1), Started()]

@@ -9,10 +9,10 @@ import pytest
 from comfypin.engine.cleanup import PreviewKeeper
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.errors import OutputOutside
-from comfypin.engine.host import Address, Folders
-from comfypin.engine.http_transport import base_url
+from comfypin.engine.host import EngineAddress, LocalFolders
+from comfypin.engine.http_transport import parse_engine_url
 from comfypin.engine.interface import Prompt, PromptOutputs
-from comfypin.engine.output_files import find_unreported, locate
+from comfypin.engine.output_files import find_unreported, locate_file
 from comfypin.engine.prompt_history import ReportedFile
 from comfypin.engine.remote import RemoteHost
 from comfypin.workflow.filename_mark import Mark
@@ -30,8 +30,8 @@ GRAPH = Graph(
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Folders:
-    made = Folders(input=tmp_path / "input", output=tmp_path / "output", temp=tmp_path / "temp")
+def folders(tmp_path: Path) -> LocalFolders:
+    made = LocalFolders(input=tmp_path / "input", output=tmp_path / "output", temp=tmp_path / "temp")
     for folder in (made.input, made.output, made.temp):
         folder.mkdir()
     return made
@@ -49,14 +49,14 @@ def reported(filename: str, subfolder: str = "", **changes: Any) -> ReportedFile
     )
 
 
-async def outputs_of(folders: Folders | None, said: dict[str, Any]) -> PromptOutputs:
+async def outputs_of(folders: LocalFolders | None, said: dict[str, Any]) -> PromptOutputs:
     """What the client makes of a prompt whose nodes reported this."""
     async with (
         fake_comfyui(reports=said) as fake,
         aiohttp.ClientSession() as session,
     ):
         fake.say_next("GET /view", *[Canned(400, b"")] * 4)
-        engine = HttpEngine(RemoteHost(Address(url=base_url(fake.url), folders=folders)), session)
+        engine = HttpEngine(RemoteHost(EngineAddress(url=parse_engine_url(fake.url), folders=folders)), session)
         prompt = Prompt(prompt_id="8c1f9b4e-98a5-4a0f-9f7e-0d3c6f1b2a3c", graph=GRAPH, mark=MARK.text)
         try:
             await engine.submit(prompt)
@@ -72,38 +72,38 @@ async def outputs_of(folders: Folders | None, said: dict[str, Any]) -> PromptOut
 # -- Where a reported file lies -----------------------------------------------------------------------------------
 
 
-def test_a_name_below_the_output_folder_is_found(folders: Folders) -> None:
+def test_a_name_below_the_output_folder_is_found(folders: LocalFolders) -> None:
     path = write(folders.output / "od" / "a.png")
-    assert locate(folders, reported("a.png", "od")) == path
+    assert locate_file(folders, reported("a.png", "od")) == path
 
 
-def test_an_absolute_name_inside_the_output_folder_is_found(folders: Folders) -> None:
+def test_an_absolute_name_inside_the_output_folder_is_found(folders: LocalFolders) -> None:
     path = write(folders.output / "od" / "a.png")
-    assert locate(folders, reported(str(path), "od")) == path
-    assert locate(folders, reported("a.png", str(path.parent))) == path
+    assert locate_file(folders, reported(str(path), "od")) == path
+    assert locate_file(folders, reported("a.png", str(path.parent))) == path
 
 
-def test_a_folder_with_dots_that_stays_inside_is_found(folders: Folders) -> None:
+def test_a_folder_with_dots_that_stays_inside_is_found(folders: LocalFolders) -> None:
     path = write(folders.output / "a.png")
-    assert locate(folders, reported("a.png", "../output")) == path
-    assert locate(folders, reported("a.png", "/")) == path
+    assert locate_file(folders, reported("a.png", "../output")) == path
+    assert locate_file(folders, reported("a.png", "/")) == path
 
 
 @pytest.mark.parametrize("name, subfolder", [("secret", "/etc"), ("/etc/secret", ""), ("secret", ".."), ("", "")])
-def test_what_lies_outside_is_not_found(name: str, subfolder: str, folders: Folders) -> None:
+def test_what_lies_outside_is_not_found(name: str, subfolder: str, folders: LocalFolders) -> None:
     write(folders.output.parent / "secret")
-    assert locate(folders, reported(name, subfolder)) is None
+    assert locate_file(folders, reported(name, subfolder)) is None
 
 
-def test_a_link_out_of_the_folder_is_not_followed(folders: Folders) -> None:
+def test_a_link_out_of_the_folder_is_not_followed(folders: LocalFolders) -> None:
     (folders.output / "link.png").symlink_to(write(folders.output.parent / "secret"))
-    assert locate(folders, reported("link.png")) is None
+    assert locate_file(folders, reported("link.png")) is None
 
 
 # -- What nobody reported -----------------------------------------------------------------------------------------
 
 
-def test_a_file_with_the_mark_that_no_node_reported_is_found_with_its_node(folders: Folders) -> None:
+def test_a_file_with_the_mark_that_no_node_reported_is_found_with_its_node(folders: LocalFolders) -> None:
     write(folders.output / f"{MARK.text}dog_00001_.png")
     write(folders.output / "od" / f"{MARK.text}cat" / "0001.png")
     write(folders.output / "another_00001_.png")
@@ -115,7 +115,7 @@ def test_a_file_with_the_mark_that_no_node_reported_is_found_with_its_node(folde
     assert found.companions == ()
 
 
-def test_what_a_node_made_on_the_way_to_the_reported_file_is_a_companion(folders: Folders) -> None:
+def test_what_a_node_made_on_the_way_to_the_reported_file_is_a_companion(folders: LocalFolders) -> None:
     stem = f"{MARK.text}cat_00001"
     for name in (f"{stem}.png", f"{stem}.mp4", f"{stem}-audio.mp4"):
         write(folders.output / "od" / name)
@@ -124,20 +124,20 @@ def test_what_a_node_made_on_the_way_to_the_reported_file_is_a_companion(folders
     assert [path.name for path in found.companions] == [f"{stem}.mp4", f"{stem}.png"]
 
 
-def test_another_number_is_no_companion(folders: Folders) -> None:
+def test_another_number_is_no_companion(folders: LocalFolders) -> None:
     for name in ("cat_1.png", "cat_10.png"):
         write(folders.output / "od" / f"{MARK.text}{name}")
     found = find_unreported(folders, MARK.text, GRAPH, [reported(f"{MARK.text}cat_10.png", "od")])
     assert [file.filename for file in found.files] == [f"{MARK.text}cat_1.png"]
 
 
-def test_marked_files_in_the_temp_folder_are_only_removed(folders: Folders) -> None:
+def test_marked_files_in_the_temp_folder_are_only_removed(folders: LocalFolders) -> None:
     path = write(folders.temp / f"{MARK.text}cat_00001.png")
     found = find_unreported(folders, MARK.text, GRAPH, ())
     assert (found.files, found.companions) == ((), (path,))
 
 
-async def test_a_silent_save_is_delivered_with_a_warning_under_the_users_name(folders: Folders) -> None:
+async def test_a_silent_save_is_delivered_with_a_warning_under_the_users_name(folders: LocalFolders) -> None:
     write(folders.output / f"{MARK.text}dog_00001_.png", b"woof")
     found = await outputs_of(folders, {"2": {"text": ["said something"]}})
     assert [file.filename for file in found.files] == [f"{MARK.text}dog_00001_.png"]
@@ -146,13 +146,13 @@ async def test_a_silent_save_is_delivered_with_a_warning_under_the_users_name(fo
     )
 
 
-async def test_a_save_node_of_which_nothing_was_heard_is_named(folders: Folders) -> None:
+async def test_a_save_node_of_which_nothing_was_heard_is_named(folders: LocalFolders) -> None:
     found = await outputs_of(folders, {"2": {"text": ["said something"]}})
     [warning] = found.warnings
     assert warning.startswith("Node 3 (Other) reported no output, and no file of it was found")
 
 
-async def test_a_path_as_text_is_found_by_its_name_and_told_without_our_folders(folders: Folders) -> None:
+async def test_a_path_as_text_is_found_by_its_name_and_told_without_our_folders(folders: LocalFolders) -> None:
     path = write(folders.output / "od" / f"{MARK.text}cat_00001.png")
     found = await outputs_of(folders, {"2": {"files": [str(path)]}, "3": {"text": ["x"]}})
     assert [file.filename for file in found.files] == [path.name]
@@ -160,27 +160,27 @@ async def test_a_path_as_text_is_found_by_its_name_and_told_without_our_folders(
     assert len(found.warnings) == 1
 
 
-async def test_a_file_that_is_not_where_its_node_says_is_found_by_its_name(folders: Folders) -> None:
+async def test_a_file_that_is_not_where_its_node_says_is_found_by_its_name(folders: LocalFolders) -> None:
     path = write(folders.output / "od" / f"{MARK.text}cat_00001.png")
     item = {"filename": path.name, "subfolder": "../output", "type": "output"}
     found = await outputs_of(folders, {"2": {"images": [item]}, "3": {"text": ["x"]}})
     assert [(file.subfolder, file.path) for file in found.files] == [("od", path)]
 
 
-async def test_what_is_gone_is_named_without_the_mark(folders: Folders) -> None:
+async def test_what_is_gone_is_named_without_the_mark(folders: LocalFolders) -> None:
     item = {"filename": f"{MARK.text}cat_00001.png", "subfolder": "../x", "type": "output"}
     with pytest.raises(OutputOutside, match=r"saved \.\./x/cat_00001\.png"):
         await outputs_of(folders, {"2": {"images": [item]}, "3": {"text": ["x"]}})
 
 
-async def test_a_path_as_text_that_leads_elsewhere_is_said_to(folders: Folders) -> None:
+async def test_a_path_as_text_that_leads_elsewhere_is_said_to(folders: LocalFolders) -> None:
     found = await outputs_of(folders, {"2": {"text": ["/data/out/a.png"]}, "3": {"text": ["not/a/path.png", "/x y"]}})
     [warning] = found.warnings
     assert "Node 2 (Saver) names the file /data/out/a.png in a text" in warning
 
 
 @pytest.mark.parametrize("local", [True, False], ids=["own", "remote"])
-async def test_a_path_as_text_is_said_without_our_mark(local: bool, folders: Folders) -> None:
+async def test_a_path_as_text_is_said_without_our_mark(local: bool, folders: LocalFolders) -> None:
     texts = {"2": {"text": [f"/data/out/{MARK.text}a.png"]}, "3": {"text": ["x"]}}
     [warning] = (await outputs_of(folders if local else None, texts)).warnings
     assert "the file /data/out/a.png in a text" in warning
@@ -200,7 +200,7 @@ async def test_a_path_as_text_is_said_without_our_mark(local: bool, folders: Fol
         {"filename": "a.png", "subfolder": "../elsewhere", "type": "output"},
     ],
 )
-async def test_a_file_outside_is_said_to_be_outside(item: dict[str, str], local: bool, folders: Folders) -> None:
+async def test_a_file_outside_is_said_to_be_outside(item: dict[str, str], local: bool, folders: LocalFolders) -> None:
     with pytest.raises(OutputOutside, match=r"Node 2 saved .*elsewhere.a\.png, which is outside ComfyUI's output"):
         await outputs_of(folders if local else None, {"2": {"images": [item]}, "3": {"text": ["x"]}})
 
@@ -211,16 +211,16 @@ async def test_a_file_outside_is_said_to_be_outside(item: dict[str, str], local:
 def test_previews_of_the_last_prompts_stay_and_older_ones_go() -> None:
     keeper = PreviewKeeper(kept=2)
     a, b, c = (Path(name) for name in "abc")
-    assert keeper.keep([a, b]) == ()
-    assert keeper.keep([b]) == ()
-    assert keeper.keep([c]) == (a,)
-    assert keeper.keep([c]) == (b,)
+    assert keeper.add_prompt([a, b]) == ()
+    assert keeper.add_prompt([b]) == ()
+    assert keeper.add_prompt([c]) == (a,)
+    assert keeper.add_prompt([c]) == (b,)
 
 
-async def test_a_preview_that_was_removed_is_not_reported_again(folders: Folders) -> None:
+async def test_a_preview_that_was_removed_is_not_reported_again(folders: LocalFolders) -> None:
     item = {"filename": "gone.png", "subfolder": "", "type": "temp"}
     found = await outputs_of(folders, {"2": {"images": [item]}, "3": {"text": ["x"]}})
     assert found.files == ()
     assert found.warnings == (
-        "Temporary files of an earlier job, which the engine's cache reported again, are gone: 1.",
+        "Temporary files of an earlier job are gone, but the engine's cache reports them again: 1.",
     )

@@ -1,13 +1,13 @@
-"""`python -m comfypin.engine.embedded`: the embedded engine as a process, started as a ComfyUI is."""
+"""`python -m comfypin.engine.embedded`: run the embedded engine as a process, with ComfyUI's flags."""
 
 import sys
 
-from comfypin.engine.embedded.arguments import parse
+from comfypin.engine.embedded.arguments import parse_arguments
 
 
 def main() -> int:
-    """Serve until a signal comes."""
-    arguments = parse(sys.argv[1:])
+    """Serve until a signal arrives."""
+    arguments = parse_arguments(sys.argv[1:])
     from comfypin.engine.embedded.server import serve
 
     return serve(arguments)

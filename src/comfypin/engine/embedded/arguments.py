@@ -1,4 +1,4 @@
-"""The command line of the embedded engine: ComfyUI's flags, so that one supervisor starts both."""
+"""Parses the embedded engine's command line: ComfyUI's flags, so that one supervisor can start both."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.engine.embedded.releases import DEFAULT_RELEASE, RELEASES, Release
+from comfypin.engine.embedded.releases import DEFAULT_RELEASE, RELEASES, ComfyRelease
 
 _MEGABYTE = 1024 * 1024
 _DEFAULT_PORT = 8188
@@ -36,8 +36,8 @@ _IGNORED_WITH_VALUES = ("fast", "whitelist-custom-nodes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
-    """What the command line asked for."""
+class EngineArguments:
+    """Holds what the command line asked for."""
 
     listen: str
     port: int
@@ -47,30 +47,33 @@ class Arguments:
     max_upload_bytes: int
     metadata: bool = True
     caching: bool = True
-    release: Release = DEFAULT_RELEASE
+    release: ComfyRelease = DEFAULT_RELEASE
 
 
-def parse(argv: Sequence[str]) -> Arguments:
-    """Read the flags; those that not even ComfyUI has are named on stderr and passed over."""
-    known, unknown = _parser().parse_known_args(argv)
+def parse_arguments(argv: Sequence[str]) -> EngineArguments:
+    """Read the flags; warn on stderr about flags that not even ComfyUI has, and ignore them."""
+    parsed, unknown = _make_parser().parse_known_args(argv)
     if unknown:
-        print(f"warning: the embedded engine does not know {' '.join(unknown)}", file=sys.stderr)  # noqa: T201
-    base = Path(known.base_directory) if known.base_directory else Path(tempfile.gettempdir(), "comfypin-embedded")
-    temp = Path(known.temp_directory) if known.temp_directory else base
-    return Arguments(
-        listen=known.listen,
-        port=known.port,
-        input=_absolute(known.input_directory, base / "input"),
-        output=_absolute(known.output_directory, base / "output"),
+        print(f"warning: the embedded engine ignores what it does not know: {' '.join(unknown)}", file=sys.stderr)  # noqa: T201
+    # ComfyUI writes below its own folder; this engine has none, so it takes one of the machine's temp folders.
+    base = Path(parsed.base_directory) if parsed.base_directory else Path(tempfile.gettempdir(), "comfypin-embedded")
+    temp = Path(parsed.temp_directory) if parsed.temp_directory else base
+    return EngineArguments(
+        listen=parsed.listen,
+        port=parsed.port,
+        input=_absolute_path(parsed.input_directory, base / "input"),
+        output=_absolute_path(parsed.output_directory, base / "output"),
+        # Like ComfyUI, which puts its folder `temp` inside the folder that the flag names.
         temp=(temp / "temp").absolute(),
-        max_upload_bytes=round(known.max_upload_size * _MEGABYTE),
-        metadata=not known.disable_metadata,
-        caching=not known.cache_none,
-        release=RELEASES[known.comfyui_version],
+        max_upload_bytes=round(parsed.max_upload_size * _MEGABYTE),
+        metadata=not parsed.disable_metadata,
+        caching=not parsed.cache_none,
+        release=RELEASES[parsed.comfyui_version],
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
+    """Make a parser that knows ComfyUI's flags, also those that change nothing here."""
     parser = argparse.ArgumentParser(
         prog="python -m comfypin.engine.embedded",
         description="A small CPU engine that speaks ComfyUI's API and executes its image nodes that need no model.",
@@ -99,5 +102,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _absolute(given: str | None, default: Path) -> Path:
-    return (Path(given) if given else default).absolute()
+def _absolute_path(given_path: str | None, default: Path) -> Path:
+    return (Path(given_path) if given_path else default).absolute()

@@ -1,4 +1,4 @@
-"""Results that outlive a prompt: the next one with the same node and inputs takes them over."""
+"""Keeps results for the next prompt that has the same node with the same inputs."""
 
 import hashlib
 import json
@@ -9,92 +9,103 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.declare import NodeClass, Value
-from comfypin.engine.embedded.folders import Folders
-from comfypin.engine.embedded.order import is_link, links_of
+from comfypin.engine.embedded.declare import NodeClass, NodeValue
+from comfypin.engine.embedded.folders import EngineFolders
+from comfypin.engine.embedded.order import input_links, is_link
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What a node produced: one list of values for each output slot, and what it showed (None: nothing)."""
+class CachedResult:
+    """Keeps a node's results: one list of values for each output slot, and what it showed (None: nothing)."""
 
-    slots: tuple[list[Value], ...]
+    slots: tuple[list[NodeValue], ...]
     shown: Mapping[str, JsonValue] | None = None
     meta: Mapping[str, JsonValue] | None = None
 
 
 class ResultCache:
-    """Results by signature. As in ComfyUI, only those that the latest prompt could use are kept."""
+    """Keeps results by signature. As in ComfyUI, only those that the latest prompt could use stay."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, CachedResult] = {}
 
     def keep_only(self, signatures: Iterable[str]) -> None:
-        """Drop all others."""
-        self._kept = {each: self._kept[each] for each in signatures if each in self._kept}
+        """Drop all other results."""
+        self._kept = {signature: self._kept[signature] for signature in signatures if signature in self._kept}
 
-    def get(self, signature: str) -> Kept | None:
-        """The result, where there is one."""
+    def find_result(self, signature: str) -> CachedResult | None:
+        """Return the result, or None."""
         return self._kept.get(signature)
 
-    def put(self, signature: str, kept: Kept) -> None:
+    def store_result(self, signature: str, result: CachedResult) -> None:
         """Remember a result."""
-        self._kept[signature] = kept
+        self._kept[signature] = result
 
-    def clear(self) -> None:
-        """Forget all."""
+    def clear_results(self) -> None:
+        """Forget all results."""
         self._kept.clear()
 
 
-def fingerprints(graph: Mapping[str, Any], classes: Mapping[str, NodeClass], folders: Folders) -> dict[str, str]:
-    """What tells that a node must run again though its inputs are the same, for nodes that have such a thing.
+def compute_fingerprints(
+    graph: Mapping[str, Any], classes: Mapping[str, NodeClass], folders: EngineFolders
+) -> dict[str, str]:
+    """Return the fingerprints of nodes that may have to run again although their inputs are the same.
 
     A node whose fingerprint fails gets one that nothing else has.
     """
-    found: dict[str, str] = {}
+    by_node: dict[str, str] = {}
     for node_id, node in graph.items():
-        tell = classes[node["class_type"]].fingerprint
-        if tell is None:
+        compute = classes[node["class_type"]].fingerprint
+        if compute is None:
             continue
         try:
-            found[node_id] = tell(folders, node["inputs"])
+            by_node[node_id] = compute(folders, node["inputs"])
         except (OSError, ValueError, KeyError, TypeError) as problem:
             log.info("no fingerprint", extra={"action": "fingerprint_failed", "why": str(problem)})
-            found[node_id] = secrets.token_hex()
-    return found
+            # Unique, so the node runs; its own error then says what is wrong with the file.
+            by_node[node_id] = secrets.token_hex()
+    return by_node
 
 
-def signatures(graph: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[str, str]:
-    """For each node a digest of its class, its fingerprint, its inputs, and the digests of the nodes above it.
+def compute_signatures(graph: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """Return for each node a digest of its class, its fingerprint, its inputs, and the digests of the nodes above it.
 
-    A node that no signature can be told for (its links lead nowhere or in a circle) gets one that nothing else has.
+    A node without a signature (its links lead nowhere or in a circle) gets one that nothing else has.
     """
-    known: dict[str, str] = {}
+    computed: dict[str, str] = {}
     for root in graph:
         stack, entered = [root], set[str]()
         while stack:
             node_id = stack[-1]
-            missing = [source for source, _ in links_of(graph, node_id) if source in graph and source not in known]
-            if node_id in known or (missing and node_id in entered):
-                known.setdefault(node_id, secrets.token_hex())
+            missing = [
+                source_id
+                for source_id, _ in input_links(graph, node_id)
+                if source_id in graph and source_id not in computed
+            ]
+            # Met again while its sources are still missing: the links run in a circle.
+            if node_id in computed or (missing and node_id in entered):
+                computed.setdefault(node_id, secrets.token_hex())
             elif missing:
                 entered.add(node_id)
                 stack += missing
                 continue
             else:
-                known[node_id] = _signature(graph[node_id], fingerprints.get(node_id), known)
+                computed[node_id] = _compute_signature(graph[node_id], fingerprints.get(node_id), computed)
             stack.pop()
-    return known
+    return computed
 
 
-def _signature(node: Mapping[str, Any], fingerprint: str | None, known: Mapping[str, str]) -> str:
+def _compute_signature(node: Mapping[str, Any], fingerprint: str | None, computed_digests: Mapping[str, str]) -> str:
     inputs = node.get("inputs")
     if not isinstance(inputs, dict):
         return secrets.token_hex()
     named = {
-        name: [known.get(value[0]), value[1]] if is_link(value) else {"value": value} for name, value in inputs.items()
+        name: [computed_digests.get(value[0]), value[1]] if is_link(value) else {"value": value}
+        for name, value in inputs.items()
     }
+    # A value is wrapped, so that a list that is a value never looks like a link.
     text = json.dumps([node["class_type"], fingerprint, named], sort_keys=True)
+    # Texts from a client may hold half of a surrogate pair, which UTF-8 alone refuses.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

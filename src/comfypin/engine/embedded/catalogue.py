@@ -1,86 +1,103 @@
-"""A class's entry in /object_info, in the form of each release of ComfyUI."""
+"""Describes node classes as /object_info does, in the form of each release of ComfyUI."""
 
 from collections.abc import Iterable
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.declare import Input, NodeClass
-from comfypin.engine.embedded.folders import Folders
-from comfypin.engine.embedded.releases import Release
+from comfypin.engine.embedded.declare import NodeClass, NodeInput
+from comfypin.engine.embedded.folders import EngineFolders
+from comfypin.engine.embedded.releases import ComfyRelease
 
 
-def catalogue_entry(kind: NodeClass, folders: Folders, release: Release) -> dict[str, JsonValue]:
+def catalogue_entry(node_class: NodeClass, folders: EngineFolders, release: ComfyRelease) -> dict[str, JsonValue]:
     """Return what /object_info says about a class."""
-    groups = _groups(kind.inputs, kind, folders) | {"hidden": _hidden(kind)}
-    shown = {group: members for group, members in groups.items() if members or group == "required"}
+    groups = _group_inputs(node_class.inputs, node_class, folders) | {"hidden": _hidden_inputs(node_class)}
+    # ComfyUI always lists `required`, even empty, and leaves out other empty groups.
+    shown_groups = {group: members for group, members in groups.items() if members or group == "required"}
     entry: dict[str, JsonValue] = {
-        "input": shown,
-        "input_order": {group: list(members) for group, members in shown.items()},
-        "output": list(kind.outputs),
-        "output_is_list": list(kind.output_lists or [False] * len(kind.outputs)),
-        "output_name": list(kind.output_names or kind.outputs),
-        "name": kind.name,
-        "display_name": kind.display_name,
-        "description": kind.description,
-        "python_module": kind.module,
-        "category": kind.category,
-        "output_node": kind.is_output,
+        "input": shown_groups,
+        "input_order": {group: list(members) for group, members in shown_groups.items()},
+        "output": list(node_class.outputs),
+        "output_is_list": list(node_class.output_lists or [False] * len(node_class.outputs)),
+        "output_name": list(node_class.output_names or node_class.outputs),
+        "name": node_class.name,
+        "display_name": node_class.display_name,
+        "description": node_class.description,
+        "python_module": node_class.module,
+        "category": node_class.category,
+        "output_node": node_class.is_output,
     }
-    if kind.modern:
-        tooltips = kind.output_tooltips or (None,) * len(kind.outputs)
-        entry |= {"output_tooltips": list(tooltips), "deprecated": kind.deprecated}
-        entry |= {"experimental": kind.experimental, "api_node": False}
+    if node_class.modern:
+        tooltips = node_class.output_tooltips or (None,) * len(node_class.outputs)
+        entry |= {"output_tooltips": list(tooltips), "deprecated": node_class.deprecated}
+        entry |= {"experimental": node_class.experimental, "api_node": False}
     else:
-        entry |= {flag: True for flag in ("experimental", "deprecated") if getattr(kind, flag)}
-    return entry | (_newer_keys(kind) if release.lists_node_schemas else {})
+        entry |= {flag: True for flag in ("experimental", "deprecated") if getattr(node_class, flag)}
+    return entry | (_newer_keys(node_class) if release.lists_node_schemas else {})
 
 
-def input_config(kind: NodeClass, each: Input, folders: Folders) -> list[JsonValue]:
+def describe_input(node_class: NodeClass, node_input: NodeInput, folders: EngineFolders) -> list[JsonValue]:
     """Return an input as the catalogue writes it: its type (or its choices), then its options if it has any."""
-    allowed = each.allowed(folders)
-    if kind.modern:
-        choice: dict[str, JsonValue] = {} if allowed is None else {"multiselect": False, "options": allowed}
-        return [each.type, {**(each.options or {}), **choice, **_dynamic_options(kind, each, folders)}]
-    written: JsonValue = each.type if allowed is None else allowed
-    return [written] if each.options is None else [written, each.options]
+    allowed_values = node_input.allowed_values(folders)
+    if node_class.modern:
+        choice_options: dict[str, JsonValue] = (
+            {} if allowed_values is None else {"multiselect": False, "options": allowed_values}
+        )
+        return [
+            node_input.type,
+            {**(node_input.options or {}), **choice_options, **_dynamic_options(node_class, node_input, folders)},
+        ]
+    described: JsonValue = node_input.type if allowed_values is None else allowed_values
+    return [described] if node_input.options is None else [described, node_input.options]
 
 
-def _groups(inputs: Iterable[Input], kind: NodeClass, folders: Folders) -> dict[str, dict[str, JsonValue]]:
+def _group_inputs(
+    inputs: Iterable[NodeInput], node_class: NodeClass, folders: EngineFolders
+) -> dict[str, dict[str, JsonValue]]:
     groups: dict[str, dict[str, JsonValue]] = {"required": {}, "optional": {}}
-    for each in inputs:
-        groups["optional" if each.optional else "required"][each.name] = input_config(kind, each, folders)
+    for node_input in inputs:
+        groups["optional" if node_input.optional else "required"][node_input.name] = describe_input(
+            node_class, node_input, folders
+        )
     return groups
 
 
-def _dynamic_options(kind: NodeClass, each: Input, folders: Folders) -> dict[str, JsonValue]:
-    if each.variants is not None:
+def _dynamic_options(node_class: NodeClass, node_input: NodeInput, folders: EngineFolders) -> dict[str, JsonValue]:
+    if node_input.variants is not None:
         options: list[JsonValue] = [
-            {"key": key, "inputs": _present(_groups(brought, kind, folders))} for key, brought in each.variants.items()
+            {"key": key, "inputs": _drop_empty_groups(_group_inputs(further_inputs, node_class, folders))}
+            for key, further_inputs in node_input.variants.items()
         ]
         return {"options": options}
-    if each.growth is not None:
-        member = _present(_groups([each.growth.input], kind, folders))
-        bounds: dict[str, JsonValue] = {"min": each.growth.least, "max": each.growth.most}
-        return {"template": {"input": member, "prefix": each.growth.prefix, **bounds}}
+    if node_input.growth is not None:
+        member = _drop_empty_groups(_group_inputs([node_input.growth.input], node_class, folders))
+        bounds: dict[str, JsonValue] = {"min": node_input.growth.least, "max": node_input.growth.most}
+        return {"template": {"input": member, "prefix": node_input.growth.prefix, **bounds}}
     return {}
 
 
-def _present(groups: dict[str, dict[str, JsonValue]]) -> dict[str, JsonValue]:
+def _drop_empty_groups(groups: dict[str, dict[str, JsonValue]]) -> dict[str, JsonValue]:
     return {group: members for group, members in groups.items() if members or group == "required"}
 
 
-def _hidden(kind: NodeClass) -> dict[str, JsonValue]:
-    return {name: [value] if kind.modern else value for name, value in kind.hidden.items()}
+def _hidden_inputs(node_class: NodeClass) -> dict[str, JsonValue]:
+    return {name: [value] if node_class.modern else value for name, value in node_class.hidden.items()}
 
 
-def _newer_keys(kind: NodeClass) -> dict[str, JsonValue]:
-    keys: dict[str, JsonValue] = {"is_input_list": kind.takes_lists, "has_intermediate_output": kind.intermediate}
-    if not kind.modern:
-        essentials: dict[str, JsonValue] = {} if kind.essentials is None else {"essentials_category": kind.essentials}
-        return keys | essentials | {"search_aliases": list(kind.aliases or ())}
+def _newer_keys(node_class: NodeClass) -> dict[str, JsonValue]:
+    """Return the keys that the catalogue has since the newer node schema."""
+    keys: dict[str, JsonValue] = {
+        "is_input_list": node_class.takes_lists,
+        "has_intermediate_output": node_class.intermediate,
+    }
+    if not node_class.modern:
+        essentials: dict[str, JsonValue] = (
+            {} if node_class.essentials is None else {"essentials_category": node_class.essentials}
+        )
+        return keys | essentials | {"search_aliases": list(node_class.aliases or ())}
     return keys | {
-        "output_matchtypes": None if kind.output_matches is None else list(kind.output_matches),
+        "output_matchtypes": None if node_class.output_matches is None else list(node_class.output_matches),
         "dev_only": False,
         "price_badge": None,
-        "search_aliases": None if kind.aliases is None else list(kind.aliases),
-        "essentials_category": kind.essentials,
+        "search_aliases": None if node_class.aliases is None else list(node_class.aliases),
+        "essentials_category": node_class.essentials,
     }

@@ -1,127 +1,132 @@
-"""How a node class is declared: its inputs, outputs and place in the catalogue, and the function that runs it."""
+"""Declares node classes: inputs, outputs, place in the catalogue, and the function that runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.folders import Folders
+from comfypin.engine.embedded.folders import EngineFolders
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Value: TypeAlias = "npt.NDArray[np.float32] | bool | int | float | str | list[Value] | Mapping[str, Value] | None"
+    NodeValue: TypeAlias = (
+        "npt.NDArray[np.float32] | bool | int | float | str | list[NodeValue] | Mapping[str, NodeValue] | None"
+    )
 else:
-    Value: TypeAlias = object
+    NodeValue: TypeAlias = object
 
 Options: TypeAlias = Mapping[str, JsonValue]
-Choices: TypeAlias = Callable[[Folders], list[str]]
+Choices: TypeAlias = Callable[[EngineFolders], list[str]]
 
+# ComfyUI's MAX_RESOLUTION.
 MAX_SIDE = 16384
 COMBO = "COMBO"
+# The type names of ComfyUI's newer schema, as they stand in /object_info.
 DYNAMIC_CHOICE = "COMFY_DYNAMICCOMBO_V3"
 GROWING_GROUP = "COMFY_AUTOGROW_V3"
 MATCHING = "COMFY_MATCHTYPE_V3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
-    """How a group of inputs grows: `input` again and again, named by the prefix and a number from 0."""
+class InputGrowth:
+    """Says how a group of inputs grows: `input` again and again, named by the prefix and a number from 0."""
 
-    input: "Input"
+    input: "NodeInput"
     prefix: str
     least: int = 1
     most: int = 10
 
-    def names(self) -> list[str]:
+    def member_names(self) -> list[str]:
         """Return every name that a member may have."""
         return [f"{self.prefix}{index}" for index in range(self.most)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """One input of a class: a type with its options, or a choice of values (fixed, or read from the folders).
-
-    `variants` are the further inputs that each value of a dynamic choice brings; `growth` makes it a growing group.
-    """
+class NodeInput:
+    """Declares one input of a class: a type with its options, or a choice of values, fixed or from the folders."""
 
     name: str
     type: str = COMBO
     options: Options | None = None
     choices: tuple[str, ...] | Choices | None = None
     optional: bool = False
-    variants: "Mapping[str, tuple[Input, ...]] | None" = None
-    growth: Growth | None = None
+    # The further inputs that each value of a dynamic choice brings.
+    variants: "Mapping[str, tuple[NodeInput, ...]] | None" = None
+    # Set if the input is a group that grows.
+    growth: InputGrowth | None = None
 
     @property
-    def lazy(self) -> bool:
-        """Whether the node that this is linked to runs only if it is asked for."""
+    def is_lazy(self) -> bool:
+        """Return whether the linked node runs only if this node asks for its value."""
         return bool((self.options or {}).get("lazy"))
 
-    def allowed(self, folders: Folders) -> list[str] | None:
-        """The values to choose from, or None where any value of the type will do."""
+    def allowed_values(self, folders: EngineFolders) -> list[str] | None:
+        """Return the values to choose from, or None if any value of the type will do."""
         if self.choices is None:
             return None
         return list(self.choices) if isinstance(self.choices, tuple) else self.choices(folders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What a running node may use besides its inputs.
+class NodeContext:
+    """Gives a running node what it may use besides its inputs."""
 
-    `check` raises `Interrupted` where the prompt was interrupted: long loops call it. `graph` and `extra_pnginfo` go
-    into the metadata of pictures.
-    """
-
-    folders: Folders
+    folders: EngineFolders
     node_id: str
-    check: Callable[[], None]
-    progress: Callable[[int, int], None]
+    # Raises `ExecutionInterrupted` if the prompt was interrupted; long loops call it.
+    check_interrupted: Callable[[], None]
+    report_progress: Callable[[int, int], None]
+    # The prompt and the workflow, which go into the metadata of pictures.
     graph: Mapping[str, JsonValue] = field(default_factory=dict)
     extra_pnginfo: Mapping[str, JsonValue] | None = None
     metadata: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What a node wants shown to the user (its part of the history), beside the values it passes on."""
+class ShownResult:
+    """Holds what a node shows to the user (its part of the history), and the values it passes on."""
 
     ui: Mapping[str, Sequence[JsonValue]]
-    values: tuple[Value, ...] = ()
+    values: tuple[NodeValue, ...] = ()
 
 
-Result: TypeAlias = "tuple[Value, ...] | Shown"
+NodeResult: TypeAlias = "tuple[NodeValue, ...] | ShownResult"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeClass:
-    """A class of nodes. `modern` classes are those that ComfyUI declares by its newer schema (more catalogue keys).
-
-    `fingerprint` gives a value that changes when the node must run again though its inputs are the same; `complain`
-    gives the reason why a value of the named input is refused, or None. `lacking` names the lazy inputs that the node
-    needs and does not have yet. The fields after it are shown in the catalogue and change nothing else.
-    """
+    """Declares a class of nodes."""
 
     name: str
-    run: Callable[..., Result]
+    run: Callable[..., NodeResult]
     category: str
     module: str
     display_name: str | None
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[NodeInput, ...] = ()
+    # What ComfyUI passes without a wire: the prompt and the workflow, for files' metadata.
     hidden: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    # Which outputs are lists, each value of which runs the next node once.
     output_lists: tuple[bool, ...] = ()
     description: str = ""
     is_output: bool = False
+    # Called once with whole lists, instead of once for each value.
     takes_lists: bool = False
+    # Declared by ComfyUI's newer schema, which has more keys in the catalogue.
     modern: bool = False
     experimental: bool = False
-    fingerprint: Callable[[Folders, Mapping[str, Value]], str] | None = None
-    complaints: Mapping[str, Callable[[Folders, Value], str | None]] = field(default_factory=dict)
-    lacking: Callable[[Mapping[str, Value]], Sequence[str]] | None = None
+    # Returns a value that changes when the node must run again although its inputs are the same.
+    fingerprint: Callable[[EngineFolders, Mapping[str, NodeValue]], str] | None = None
+    # By input: returns the reason why a value is refused, or None.
+    complaints: Mapping[str, Callable[[EngineFolders, NodeValue], str | None]] = field(default_factory=dict)
+    # Returns the lazy inputs that the node needs and does not have yet.
+    missing_inputs: Callable[[Mapping[str, NodeValue]], Sequence[str]] | None = None
+    # For classes whose inputs the page makes up: every input of a prompt goes to the function.
     takes_any_input: bool = False
+    # From here on the fields only appear in the catalogue.
     deprecated: bool = False
     intermediate: bool = False
     aliases: tuple[str, ...] | None = None
@@ -130,55 +135,61 @@ class NodeClass:
     output_matches: tuple[str | None, ...] | None = None
 
 
-def dynamic_choice(name: str, variants: "Mapping[str, tuple[Input, ...]]", **options: JsonValue) -> Input:
-    """Return a choice whose values bring further inputs."""
-    return Input(name=name, type=DYNAMIC_CHOICE, options=options, variants=variants)
+def dynamic_choice_input(name: str, variants: "Mapping[str, tuple[NodeInput, ...]]", **options: JsonValue) -> NodeInput:
+    """Declare a choice whose values bring further inputs."""
+    return NodeInput(name=name, type=DYNAMIC_CHOICE, options=options, variants=variants)
 
 
-def growing(name: str, each: Input, prefix: str, *, most: int) -> Input:
-    """Return a group of one or more inputs of a kind."""
-    return Input(name=name, type=GROWING_GROUP, growth=Growth(input=each, prefix=prefix, most=most))
+def growing_input(name: str, node_input: NodeInput, prefix: str, *, most: int) -> NodeInput:
+    """Declare a group of one or more inputs of the same kind."""
+    return NodeInput(name=name, type=GROWING_GROUP, growth=InputGrowth(input=node_input, prefix=prefix, most=most))
 
 
-def matching(name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> Input:
-    """Return an input whose type is that of all others with the same template; only the page looks at it."""
-    lazily: dict[str, JsonValue] = {"lazy": True} if lazy else {}
-    return Input(
+def matching_input(name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> NodeInput:
+    """Declare an input whose type is that of all others with the same template; only the page checks it."""
+    lazy_option: dict[str, JsonValue] = {"lazy": True} if lazy else {}
+    return NodeInput(
         name=name,
         type=MATCHING,
-        options={**lazily, "template": {"template_id": template, "allowed_types": allowed}},
+        options={**lazy_option, "template": {"template_id": template, "allowed_types": allowed}},
     )
 
 
-def image(name: str = "image", **options: JsonValue) -> Input:
-    """An input that takes pictures."""
-    return Input(name=name, type="IMAGE", options=options or None)
+def image_input(name: str = "image", **options: JsonValue) -> NodeInput:
+    """Declare an input that takes pictures."""
+    return NodeInput(name=name, type="IMAGE", options=options or None)
 
 
-def mask(name: str = "mask", *, optional: bool = False) -> Input:
-    """An input that takes masks."""
-    return Input(name=name, type="MASK", optional=optional)
+def mask_input(name: str = "mask", *, optional: bool = False) -> NodeInput:
+    """Declare an input that takes masks."""
+    return NodeInput(name=name, type="MASK", optional=optional)
 
 
-def whole(name: str, default: int, low: int, high: int, step: int | None = 1, **options: JsonValue) -> Input:
-    """A whole number within bounds."""
-    steps = {} if step is None else {"step": step}
-    return Input(name=name, type="INT", options={"default": default, "min": low, "max": high, **steps, **options})
+def integer_input(
+    name: str, default: int, minimum: int, maximum: int, step: int | None = 1, **options: JsonValue
+) -> NodeInput:
+    """Declare a whole number within bounds."""
+    step_option = {} if step is None else {"step": step}
+    return NodeInput(
+        name=name, type="INT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
+    )
 
 
-def number(
-    name: str, default: float, low: float, high: float, step: float | None = 0.01, **options: JsonValue
-) -> Input:
-    """A number within bounds."""
-    steps = {} if step is None else {"step": step}
-    return Input(name=name, type="FLOAT", options={"default": default, "min": low, "max": high, **steps, **options})
+def float_input(
+    name: str, default: float, minimum: float, maximum: float, step: float | None = 0.01, **options: JsonValue
+) -> NodeInput:
+    """Declare a number within bounds."""
+    step_option = {} if step is None else {"step": step}
+    return NodeInput(
+        name=name, type="FLOAT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
+    )
 
 
-def flag(name: str, *, default: bool) -> Input:
-    """A yes or no."""
-    return Input(name=name, type="BOOLEAN", options={"default": default})
+def boolean_input(name: str, *, default: bool) -> NodeInput:
+    """Declare a yes or no."""
+    return NodeInput(name=name, type="BOOLEAN", options={"default": default})
 
 
-def choice(name: str, *values: str, **options: JsonValue) -> Input:
-    """One of a few values."""
-    return Input(name=name, choices=values, options=options or None)
+def choice_input(name: str, *values: str, **options: JsonValue) -> NodeInput:
+    """Declare a choice among a few values."""
+    return NodeInput(name=name, choices=values, options=options or None)

@@ -1,4 +1,4 @@
-"""Inputs that depend on what a prompt holds: choices that bring inputs of their own, and groups that grow.
+"""Resolves inputs that depend on a prompt's values: choices that bring further inputs, and groups that grow.
 
 In a prompt their parts have dotted names (`resize_type.width`, `images.image0`); a node's function gets each group as
 one dict: https://docs.comfy.org/custom-nodes/backend/dynamic-inputs
@@ -8,95 +8,101 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from comfypin.engine.embedded.declare import Input, Value
+from comfypin.engine.embedded.declare import NodeInput, NodeValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenInput:
-    """An input that a prompt's node really has, and where its value goes in the call of the node's function."""
+class ResolvedInput:
+    """Pairs an input that this prompt's node really has with the argument path that its value goes to."""
 
-    input: Input
+    input: NodeInput
     path: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenInputs:
-    """Every input that a node has for the values that a prompt gives; `empty` are groups without a member."""
+class ResolvedInputs:
+    """Holds every input that a node has for a prompt's values; `empty_groups` are groups without a member."""
 
-    members: tuple[OpenInput, ...]
-    empty: tuple[tuple[str, ...], ...] = ()
+    members: tuple[ResolvedInput, ...]
+    empty_groups: tuple[tuple[str, ...], ...] = ()
 
-    def inputs(self) -> tuple[Input, ...]:
+    def node_inputs(self) -> tuple[NodeInput, ...]:
         """Return the inputs by their dotted names."""
-        return tuple(each.input for each in self.members)
+        return tuple(member.input for member in self.members)
 
-    def arguments(self, values: Mapping[str, Value]) -> dict[str, Any]:
-        """Return values by dotted name as the arguments of a call: the parts of a group are one dict."""
+    def call_arguments(self, values: Mapping[str, NodeValue]) -> dict[str, Any]:
+        """Turn values by dotted name into a call's arguments: the parts of a group become one dict."""
         arguments: dict[str, Any] = {}
-        for each in self.members:
-            if len(each.path) > 1:
-                _put(arguments, each.path, values.get(each.input.name))
-            elif each.input.name in values:
-                arguments[each.input.name] = values[each.input.name]
-        for path in self.empty:
-            _put(arguments, path, {})
+        for member in self.members:
+            if len(member.path) > 1:
+                _put_argument(arguments, member.path, values.get(member.input.name))
+            elif member.input.name in values:
+                arguments[member.input.name] = values[member.input.name]
+        for path in self.empty_groups:
+            _put_argument(arguments, path, {})
         return arguments
 
 
-def open_inputs(inputs: Sequence[Input], given: Mapping[str, Any]) -> OpenInputs:
+def resolve_inputs(inputs: Sequence[NodeInput], given_values: Mapping[str, Any]) -> ResolvedInputs:
     """Return the inputs that a class has for these values.
 
-    A choice that is missing or unknown brings nothing, not even itself, as in ComfyUI: its node fails when it runs.
+    A missing or unknown choice brings nothing, not even itself, as in ComfyUI: its node fails when it runs.
     """
-    empty: list[tuple[str, ...]] = []
-    members = tuple(_opened(inputs, given, (), empty))
-    return OpenInputs(members=members, empty=tuple(empty))
+    empty_groups: list[tuple[str, ...]] = []
+    members = tuple(_resolve_members(inputs, given_values, (), empty_groups))
+    return ResolvedInputs(members=members, empty_groups=tuple(empty_groups))
 
 
-def _opened(
-    inputs: Sequence[Input], given: Mapping[str, Any], prefix: tuple[str, ...], empty: list[tuple[str, ...]]
-) -> Iterator[OpenInput]:
-    for each in inputs:
-        path = (*prefix, each.name)
-        if each.variants is not None:
-            yield from _opened_choice(each, given, path, empty)
-        elif each.growth is not None:
-            yield from _opened_group(each, given, path, empty)
+def _resolve_members(
+    inputs: Sequence[NodeInput],
+    given_values: Mapping[str, Any],
+    prefix: tuple[str, ...],
+    empty_groups: list[tuple[str, ...]],
+) -> Iterator[ResolvedInput]:
+    """Yield the inputs that these values open up, below a path."""
+    for node_input in inputs:
+        path = (*prefix, node_input.name)
+        if node_input.variants is not None:
+            yield from _resolve_choice(node_input, given_values, path, empty_groups)
+        elif node_input.growth is not None:
+            yield from _resolve_group(node_input, given_values, path, empty_groups)
         else:
-            yield OpenInput(input=replace(each, name=".".join(path)), path=path)
+            yield ResolvedInput(input=replace(node_input, name=".".join(path)), path=path)
 
 
-def _opened_choice(
-    each: Input, given: Mapping[str, Any], path: tuple[str, ...], empty: list[tuple[str, ...]]
-) -> Iterator[OpenInput]:
-    name, variants = ".".join(path), each.variants or {}
-    key = given.get(name)
-    if not isinstance(key, str) or key not in variants:
+def _resolve_choice(
+    node_input: NodeInput, given_values: Mapping[str, Any], path: tuple[str, ...], empty_groups: list[tuple[str, ...]]
+) -> Iterator[ResolvedInput]:
+    name, variants = ".".join(path), node_input.variants or {}
+    chosen = given_values.get(name)
+    if not isinstance(chosen, str) or chosen not in variants:
         return
-    yield from _opened(variants[key], given, path, empty)
+    yield from _resolve_members(variants[chosen], given_values, path, empty_groups)
     # The choice itself goes into its own group: {"resize_type": "scale width", "width": 40}.
-    yield OpenInput(input=replace(each, name=name), path=(*path, each.name))
+    yield ResolvedInput(input=replace(node_input, name=name), path=(*path, node_input.name))
 
 
-def _opened_group(
-    each: Input, given: Mapping[str, Any], path: tuple[str, ...], empty: list[tuple[str, ...]]
-) -> Iterator[OpenInput]:
-    growth = each.growth
+def _resolve_group(
+    node_input: NodeInput, given_values: Mapping[str, Any], path: tuple[str, ...], empty_groups: list[tuple[str, ...]]
+) -> Iterator[ResolvedInput]:
+    """Yield the members of a growing group: those that are required, and those that the prompt gives."""
+    growth = node_input.growth
     assert growth is not None
-    found = False
-    for index, member in enumerate(growth.names()):
-        place = (*path, member)
-        name = ".".join(place)
+    has_member = False
+    for index, member_name in enumerate(growth.member_names()):
+        member_path = (*path, member_name)
+        name = ".".join(member_path)
         needed = index < growth.least and not growth.input.optional
-        if name in given or needed:
-            yield OpenInput(input=replace(growth.input, name=name, optional=not needed), path=place)
-        found = found or name in given
-    if not found:
-        empty.append(path)
+        # The first `least` members are required, so they exist even if the prompt does not give them.
+        if name in given_values or needed:
+            yield ResolvedInput(input=replace(growth.input, name=name, optional=not needed), path=member_path)
+        has_member = has_member or name in given_values
+    if not has_member:
+        empty_groups.append(path)
 
 
-def _put(arguments: dict[str, Any], path: tuple[str, ...], value: object) -> None:
-    *groups, last = path
+def _put_argument(arguments: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    *groups, leaf_name = path
     for group in groups:
         arguments = arguments.setdefault(group, {})
-    arguments.setdefault(last, value)
+    arguments.setdefault(leaf_name, value)

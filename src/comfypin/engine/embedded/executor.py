@@ -1,4 +1,4 @@
-"""Running one prompt: its nodes in order, each over its lists of values, and telling what happens."""
+"""Runs a prompt's nodes in order, each over its lists of values, and reports what happens."""
 
 import logging
 import threading
@@ -8,41 +8,41 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.cache import Kept, ResultCache, fingerprints, signatures
-from comfypin.engine.embedded.declare import Call, NodeClass, Shown, Value
-from comfypin.engine.embedded.dynamic import OpenInputs, open_inputs
-from comfypin.engine.embedded.folders import Folders
-from comfypin.engine.embedded.hub import Hub
-from comfypin.engine.embedded.messages import ProgressState, meta_of, timestamp_ms
+from comfypin.engine.embedded.cache import CachedResult, ResultCache, compute_fingerprints, compute_signatures
+from comfypin.engine.embedded.declare import NodeClass, NodeContext, NodeValue, ShownResult
+from comfypin.engine.embedded.dynamic import ResolvedInputs, resolve_inputs
+from comfypin.engine.embedded.folders import EngineFolders
+from comfypin.engine.embedded.hub import WebsocketHub
+from comfypin.engine.embedded.messages import ProgressState, node_meta, timestamp_ms
 from comfypin.engine.embedded.order import ExecutionOrder, is_link
-from comfypin.engine.embedded.queue import Ended, QueuedPrompt
+from comfypin.engine.embedded.queue import EndedPrompt, QueuedPrompt
 from comfypin.engine.embedded.show import show_value
-from comfypin.engine.embedded.validate import full_name
+from comfypin.engine.embedded.validate import exception_name
 
 log = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):
-    """The prompt was interrupted."""
+class ExecutionInterrupted(Exception):
+    """Raised when the prompt was interrupted."""
 
 
 @dataclass
 class Executor:
-    """Runs prompts one after the other on the caller's thread; `interrupt` may be called from any."""
+    """Runs prompts one after the other on the caller's thread; any thread may call `interrupt`."""
 
     classes: Mapping[str, NodeClass]
-    folders: Folders
-    hub: Hub
+    folders: EngineFolders
+    hub: WebsocketHub
     metadata: bool = True
     caching: bool = True
     _cache: ResultCache = field(default_factory=ResultCache)
     _interrupted: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, prompt: QueuedPrompt) -> Ended:
-        """Run a prompt to its end, whatever that is."""
+    def run_prompt(self, prompt: QueuedPrompt) -> EndedPrompt:
+        """Run a prompt until it succeeds or fails."""
         self._interrupted.clear()
         try:
-            return _Run(self, prompt).run()
+            return _PromptRun(self, prompt).run_nodes()
         finally:
             self.hub.executing = None
 
@@ -50,219 +50,239 @@ class Executor:
         """Stop the running prompt at the next node, or sooner in a long one."""
         self._interrupted.set()
 
-    def check(self) -> None:
-        """Raise `Interrupted` where that was asked for."""
+    def check_interrupted(self) -> None:
+        """Raise `ExecutionInterrupted` if somebody interrupted the prompt."""
         if self._interrupted.is_set():
             self._interrupted.clear()
-            raise Interrupted
+            raise ExecutionInterrupted
 
-    def forget(self) -> None:
+    def forget_results(self) -> None:
         """Drop every kept result."""
-        self._cache.clear()
+        self._cache.clear_results()
 
     @property
     def cache(self) -> ResultCache:
-        """What earlier prompts left."""
+        """Return what earlier prompts left."""
         return self._cache
 
 
-class _Run:
+class _PromptRun:
+    """Runs one prompt and collects its messages, its results and what it shows."""
+
     def __init__(self, executor: Executor, prompt: QueuedPrompt) -> None:
         self._executor = executor
         self._prompt = prompt
         self._graph: dict[str, Any] = dict(prompt.graph)
-        self._told_graph = self._graph  # with fingerprints, as ComfyUI writes it into pictures
-        self._progress = ProgressState(prompt.prompt_id, prompt.client_id, executor.hub.send)
+        self._shown_graph = self._graph  # with fingerprints, as ComfyUI writes it into pictures
+        self._progress = ProgressState(prompt.prompt_id, prompt.client_id, executor.hub.send_event)
         self._messages: list[tuple[str, Mapping[str, JsonValue]]] = []
         self._executed: list[str] = []
-        self._shown: dict[str, Kept] = {}
+        self._shown: dict[str, CachedResult] = {}
         self._signatures: dict[str, str] = {}
 
-    def run(self) -> Ended:
-        self._tell("execution_start", {})
-        prints = fingerprints(self._graph, self._executor.classes, self._executor.folders)
-        self._signatures = signatures(self._graph, prints)
-        self._told_graph = self._graph | {
-            node_id: {**self._graph[node_id], "is_changed": [each]} for node_id, each in prints.items()
+    def run_nodes(self) -> EndedPrompt:
+        """Run the nodes that the outputs need, until all are done or one fails."""
+        self._record_message("execution_start", {})
+        node_fingerprints = compute_fingerprints(self._graph, self._executor.classes, self._executor.folders)
+        self._signatures = compute_signatures(self._graph, node_fingerprints)
+        self._shown_graph = self._graph | {
+            node_id: {**self._graph[node_id], "is_changed": [fingerprint]}
+            for node_id, fingerprint in node_fingerprints.items()
         }
+        # Before the run, as in ComfyUI: what this prompt cannot use is dropped even if the prompt fails.
         self._executor.cache.keep_only(self._signatures.values() if self._executor.caching else ())
-        cached = [node_id for node_id in self._graph if self._cached(node_id) is not None]
-        self._tell("execution_cached", {"nodes": cached})
-        order = ExecutionOrder(
+        cached = [node_id for node_id in self._graph if self._cached_result(node_id) is not None]
+        self._record_message("execution_cached", {"nodes": cached})
+        execution_order = ExecutionOrder(
             self._graph,
             self._prompt.outputs,
-            is_cached=lambda node_id: self._cached(node_id) is not None,
+            is_cached=lambda node_id: self._cached_result(node_id) is not None,
             is_output=lambda node_id: self._class_of(node_id).is_output,
             is_lazy=self._is_lazy,
         )
-        while (node_id := order.take()) is not None:
-            if self._cached(node_id) is None and (lacking := self._lacking(node_id)):
-                order.demand(node_id, lacking)
+        while (node_id := execution_order.take_next()) is not None:
+            if self._cached_result(node_id) is None and (missing := self._missing_sources(node_id)):
+                execution_order.require_sources(node_id, missing)
                 continue
-            if not self._step(node_id):
-                return self._ended("error")
-            order.done(node_id)
+            if not self._run_node(node_id):
+                return self._end_run("error")
+            execution_order.mark_done(node_id)
         self._progress.flush()
-        self._tell("execution_success", {})
-        return self._ended("success")
+        self._record_message("execution_success", {})
+        return self._end_run("success")
 
-    def _step(self, node_id: str) -> bool:
-        """Run a node, or take its kept result; False where the prompt ends here."""
-        kept = self._cached(node_id)
-        if kept is not None:
-            self._show(node_id, kept)
-            self._progress.update(node_id, "finished", 1.0, 1.0)
+    def _run_node(self, node_id: str) -> bool:
+        """Run a node, or reuse its kept result; return False if the prompt ends here."""
+        cached_result = self._cached_result(node_id)
+        if cached_result is not None:
+            self._show_result(node_id, cached_result)
+            self._progress.update_node(node_id, "finished", 1.0, 1.0)
             return True
-        inputs: dict[str, list[Value]] = {}
+        inputs: dict[str, list[NodeValue]] = {}
         try:
-            inputs |= self._inputs_of(node_id)
-            self._begin(node_id)
-            self._executor.check()
-            self._finish(node_id, self._call(node_id, inputs))
-        except Interrupted:
-            self._tell("execution_interrupted", self._where(node_id), to_all=True)
+            # Filled in place, so that the failure below shows what was collected before it.
+            inputs |= self._collect_inputs(node_id)
+            self._begin_node(node_id)
+            self._executor.check_interrupted()
+            self._finish_node(node_id, self._call_function(node_id, inputs))
+        except ExecutionInterrupted:
+            # ComfyUI broadcasts an interruption: whoever asked for it is often another client.
+            self._record_message("execution_interrupted", self._describe_node(node_id), to_all=True)
             return False
         except Exception as problem:
             log.exception("node failed", extra={"action": "node_failed", "node_id": node_id})
-            self._tell("execution_error", self._failure(node_id, inputs, problem))
+            self._record_message("execution_error", self._describe_failure(node_id, inputs, problem))
             return False
         return True
 
-    def _begin(self, node_id: str) -> None:
-        self._progress.update(node_id, "running", 0.0, 1.0)
+    def _begin_node(self, node_id: str) -> None:
+        self._progress.update_node(node_id, "running", 0.0, 1.0)
         if self._prompt.client_id is not None:
             self._executor.hub.executing = (self._prompt.client_id, node_id)
-            self._send("executing", {"node": node_id, "display_node": node_id})
+            self._send_event("executing", {"node": node_id, "display_node": node_id})
 
-    def _finish(self, node_id: str, kept: Kept) -> None:
-        if kept.shown is not None:
-            self._show(node_id, kept)
-        self._executor.cache.put(self._signatures[node_id], kept)
+    def _finish_node(self, node_id: str, cached_result: CachedResult) -> None:
+        if cached_result.shown is not None:
+            self._show_result(node_id, cached_result)
+        self._executor.cache.store_result(self._signatures[node_id], cached_result)
         self._executed.append(node_id)
-        self._progress.update(node_id, "finished", 1.0, 1.0)
+        self._progress.update_node(node_id, "finished", 1.0, 1.0)
 
-    def _show(self, node_id: str, kept: Kept) -> None:
+    def _show_result(self, node_id: str, cached_result: CachedResult) -> None:
         if self._prompt.client_id is not None:
-            self._send("executed", {"node": node_id, "display_node": node_id, "output": kept.shown})
-        if kept.shown is not None:
-            self._shown[node_id] = kept
+            # ComfyUI sends this for cached nodes too, with `null` if they show nothing.
+            self._send_event("executed", {"node": node_id, "display_node": node_id, "output": cached_result.shown})
+        if cached_result.shown is not None:
+            self._shown[node_id] = cached_result
 
     def _is_lazy(self, node_id: str, name: str) -> bool:
-        return any(each.lazy for each in self._class_of(node_id).inputs if each.name == name)
+        return any(node_input.is_lazy for node_input in self._class_of(node_id).inputs if node_input.name == name)
 
-    def _lacking(self, node_id: str) -> list[str]:
+    def _missing_sources(self, node_id: str) -> list[str]:
         """Return the nodes that must run before this one can, because its lazy inputs are linked to them."""
-        tell = self._class_of(node_id).lacking
-        if tell is None:
+        missing_inputs = self._class_of(node_id).missing_inputs
+        if missing_inputs is None:
             return []
-        values = {name: each[0] for name, each in self._inputs_of(node_id).items() if each}
-        given = self._graph[node_id]["inputs"]
-        linked = [given[name][0] for name in tell(values) if is_link(given.get(name))]
-        return [source for source in linked if self._cached(source) is None]
+        values = {name: values_of[0] for name, values_of in self._collect_inputs(node_id).items() if values_of}
+        given_inputs = self._graph[node_id]["inputs"]
+        linked = [given_inputs[name][0] for name in missing_inputs(values) if is_link(given_inputs.get(name))]
+        return [source for source in linked if self._cached_result(source) is None]
 
-    def _inputs_of(self, node_id: str) -> dict[str, list[Value]]:
+    def _collect_inputs(self, node_id: str) -> dict[str, list[NodeValue]]:
         """Return the values of each input that the graph gives; None for a lazy one whose source has not run."""
-        given = self._graph[node_id]["inputs"]
-        kind = self._class_of(node_id)
-        declared = {each.name: each for each in open_inputs(kind.inputs, given).inputs()}
-        inputs: dict[str, list[Value]] = {}
-        for name in given if kind.takes_any_input else declared:
-            if name not in given:
+        given_inputs = self._graph[node_id]["inputs"]
+        node_class = self._class_of(node_id)
+        declared = {
+            node_input.name: node_input for node_input in resolve_inputs(node_class.inputs, given_inputs).node_inputs()
+        }
+        inputs: dict[str, list[NodeValue]] = {}
+        for name in given_inputs if node_class.takes_any_input else declared:
+            if name not in given_inputs:
                 continue
-            value = given[name]
+            value = given_inputs[name]
             if is_link(value):
-                kept = self._cached(value[0])
-                lazy = name in declared and declared[name].lazy
-                assert kept is not None or lazy, f"node {value[0]} has not run before {node_id}"
-                inputs[name] = [None] if kept is None else kept.slots[value[1]]
+                cached_result = self._cached_result(value[0])
+                lazy = name in declared and declared[name].is_lazy
+                assert cached_result is not None or lazy, f"node {value[0]} has not run before {node_id}"
+                inputs[name] = [None] if cached_result is None else cached_result.slots[value[1]]
             else:
                 inputs[name] = [value]
         return inputs
 
-    def _call(self, node_id: str, inputs: Mapping[str, list[Value]]) -> Kept:
-        kind = self._class_of(node_id)
-        call = self._call_context(node_id)
-        opened = open_inputs(kind.inputs, self._graph[node_id]["inputs"])
-        self._refuse_call(kind, node_id, opened)
+    def _call_function(self, node_id: str, inputs: Mapping[str, list[NodeValue]]) -> CachedResult:
+        """Call a node's function once for each set of values, and join the results."""
+        node_class = self._class_of(node_id)
+        context = self._make_context(node_id)
+        resolved = resolve_inputs(node_class.inputs, self._graph[node_id]["inputs"])
+        self._check_arguments(node_class, node_id, resolved)
         results = []
-        for values in [dict(inputs)] if kind.takes_lists else _slices(inputs):
-            self._executor.check()
-            arguments = {**values, **opened.arguments(values)} if kind.takes_any_input else opened.arguments(values)
-            results.append(kind.run(call, **arguments))
-        values_of = [result.values if isinstance(result, Shown) else result for result in results]
-        lists = kind.output_lists or (False,) * len(kind.outputs)
-        slots = tuple(_joined([values[slot] for values in values_of], flat) for slot, flat in enumerate(lists))
-        shown = [result.ui for result in results if isinstance(result, Shown)]
-        together = {key: [item for ui in shown for item in ui[key]] for key in shown[0]} if shown else None
-        return Kept(slots=slots, shown=together, meta=meta_of(node_id))
+        for values in [dict(inputs)] if node_class.takes_lists else _split_calls(inputs):
+            self._executor.check_interrupted()
+            arguments = (
+                {**values, **resolved.call_arguments(values)}
+                if node_class.takes_any_input
+                else resolved.call_arguments(values)
+            )
+            results.append(node_class.run(context, **arguments))
+        values_of = [result.values if isinstance(result, ShownResult) else result for result in results]
+        lists = node_class.output_lists or (False,) * len(node_class.outputs)
+        slots = tuple(
+            _join_values([values[slot] for values in values_of], is_list) for slot, is_list in enumerate(lists)
+        )
+        shown = [result.ui for result in results if isinstance(result, ShownResult)]
+        merged = {key: [item for ui in shown for item in ui[key]] for key in shown[0]} if shown else None
+        return CachedResult(slots=slots, shown=merged, meta=node_meta(node_id))
 
-    def _refuse_call(self, kind: NodeClass, node_id: str, opened: OpenInputs) -> None:
-        """Raise `TypeError`, in the words of ComfyUI, for arguments that its function would not take.
+    def _check_arguments(self, node_class: NodeClass, node_id: str, resolved: ResolvedInputs) -> None:
+        """Raise `TypeError`, in ComfyUI's words, if the node's function would not take the arguments.
 
-        It hands over every link, known or not; and an input that depends on a choice is never missed before.
+        ComfyUI passes every link, known or not, and no earlier check misses an input that depends on a choice.
         """
-        given = self._graph[node_id]["inputs"]
-        known = {each.input.name for each in opened.members}
-        unknown = [name for name, value in given.items() if is_link(value) and name not in known]
-        if unknown and not kind.takes_any_input:
-            raise TypeError(f"{kind.name}.execute() got an unexpected keyword argument '{unknown[0]}'")
-        groups = {each.path[0] for each in opened.members} | {path[0] for path in opened.empty}
-        missing = [each.name for each in kind.inputs if not each.optional and each.name not in groups]
+        given_inputs = self._graph[node_id]["inputs"]
+        known = {member.input.name for member in resolved.members}
+        unknown = [name for name, value in given_inputs.items() if is_link(value) and name not in known]
+        if unknown and not node_class.takes_any_input:
+            raise TypeError(f"{node_class.name}.execute() got an unexpected keyword argument '{unknown[0]}'")
+        groups = {member.path[0] for member in resolved.members} | {path[0] for path in resolved.empty_groups}
+        missing = [each.name for each in node_class.inputs if not each.optional and each.name not in groups]
         if missing:
-            raise TypeError(f"{kind.name}.execute() missing 1 required positional argument: '{missing[0]}'")
+            raise TypeError(f"{node_class.name}.execute() missing 1 required positional argument: '{missing[0]}'")
 
-    def _call_context(self, node_id: str) -> Call:
+    def _make_context(self, node_id: str) -> NodeContext:
         executor = self._executor
         extra = self._prompt.extra_data.get("extra_pnginfo")
-        return Call(
+        return NodeContext(
             folders=executor.folders,
             node_id=node_id,
-            check=executor.check,
-            progress=lambda value, maximum: self._node_progress(node_id, value, maximum),
-            graph=self._told_graph,
+            check_interrupted=executor.check_interrupted,
+            report_progress=lambda value, maximum: self._node_progress(node_id, value, maximum),
+            graph=self._shown_graph,
             extra_pnginfo=extra if isinstance(extra, dict) else None,
             metadata=executor.metadata,
         )
 
     def _node_progress(self, node_id: str, value: int, maximum: int) -> None:
-        self._executor.check()
-        self._progress.update(node_id, "running", value, maximum)
+        self._executor.check_interrupted()
+        self._progress.update_node(node_id, "running", value, maximum)
         prompt_id, client_id = self._prompt.prompt_id, self._prompt.client_id
         data: dict[str, JsonValue] = {"value": value, "max": maximum, "prompt_id": prompt_id, "node": node_id}
-        self._executor.hub.send("progress", data, client_id)
+        self._executor.hub.send_event("progress", data, client_id)
 
-    def _cached(self, node_id: str) -> Kept | None:
+    def _cached_result(self, node_id: str) -> CachedResult | None:
         signature = self._signatures.get(node_id)
-        return None if signature is None else self._executor.cache.get(signature)
+        return None if signature is None else self._executor.cache.find_result(signature)
 
     def _class_of(self, node_id: str) -> NodeClass:
         return self._executor.classes[self._graph[node_id]["class_type"]]
 
-    def _where(self, node_id: str) -> dict[str, JsonValue]:
-        kind = self._graph[node_id]["class_type"]
-        return {"node_id": node_id, "node_type": kind, "executed": list(self._executed)}
+    def _describe_node(self, node_id: str) -> dict[str, JsonValue]:
+        class_type = self._graph[node_id]["class_type"]
+        return {"node_id": node_id, "node_type": class_type, "executed": list(self._executed)}
 
-    def _failure(self, node_id: str, inputs: Mapping[str, list[Value]], problem: Exception) -> dict[str, JsonValue]:
-        return self._where(node_id) | {
-            "exception_message": f"{problem}\n",
-            "exception_type": full_name(problem),
-            "traceback": traceback.format_tb(problem.__traceback__),
-            "current_inputs": {name: [show_value(each) for each in values] for name, values in inputs.items()},
+    def _describe_failure(
+        self, node_id: str, inputs: Mapping[str, list[NodeValue]], exception: Exception
+    ) -> dict[str, JsonValue]:
+        return self._describe_node(node_id) | {
+            # The newline is ComfyUI's.
+            "exception_message": f"{exception}\n",
+            "exception_type": exception_name(exception),
+            "traceback": traceback.format_tb(exception.__traceback__),
+            "current_inputs": {name: [show_value(value) for value in values] for name, values in inputs.items()},
             "current_outputs": list(self._graph),
         }
 
-    def _tell(self, event: str, data: Mapping[str, JsonValue], *, to_all: bool = False) -> None:
-        """Note a message for the history, and send it to who submitted the prompt."""
+    def _record_message(self, event: str, data: Mapping[str, JsonValue], *, to_all: bool = False) -> None:
+        """Add a message to the history, and send it to the client that submitted the prompt."""
         message = {"prompt_id": self._prompt.prompt_id, **data, "timestamp": timestamp_ms()}
         self._messages.append((event, message))
         if self._prompt.client_id is not None or to_all:
-            self._executor.hub.send(event, message, self._prompt.client_id)
+            self._executor.hub.send_event(event, message, self._prompt.client_id)
 
-    def _send(self, event: str, data: Mapping[str, JsonValue]) -> None:
-        self._executor.hub.send(event, {**data, "prompt_id": self._prompt.prompt_id}, self._prompt.client_id)
+    def _send_event(self, event: str, data: Mapping[str, JsonValue]) -> None:
+        self._executor.hub.send_event(event, {**data, "prompt_id": self._prompt.prompt_id}, self._prompt.client_id)
 
-    def _ended(self, status: str) -> Ended:
-        return Ended(
+    def _end_run(self, status: str) -> EndedPrompt:
+        return EndedPrompt(
             status="success" if status == "success" else "error",
             messages=tuple(self._messages),
             outputs={node_id: kept.shown for node_id, kept in self._shown.items()},
@@ -270,11 +290,12 @@ class _Run:
         )
 
 
-def _slices(inputs: Mapping[str, list[Value]]) -> list[dict[str, Value]]:
-    """One set of values for each call: lists side by side, shorter ones repeating their last value."""
+def _split_calls(inputs: Mapping[str, list[NodeValue]]) -> list[dict[str, NodeValue]]:
+    """Return one set of values for each call: lists side by side, shorter ones repeating their last value."""
+    # A node runs once for each value of its longest list; a node without inputs runs once.
     count = max((len(values) for values in inputs.values()), default=1)
     return [{name: values[min(index, len(values) - 1)] for name, values in inputs.items()} for index in range(count)]
 
 
-def _joined(values: list[Any], flat: bool) -> list[Value]:  # noqa: FBT001
-    return [item for value in values for item in value] if flat else values
+def _join_values(values: list[Any], is_list: bool) -> list[NodeValue]:  # noqa: FBT001
+    return [item for value in values for item in value] if is_list else values

@@ -1,4 +1,4 @@
-"""The engine's three folders, and every rule that keeps a client's name inside them."""
+"""Names the engine's three folders, and keeps every client's name inside them."""
 
 import mimetypes
 import os
@@ -13,7 +13,7 @@ _ANNOTATION = re.compile(r"(?P<name>.*) \[(?P<folder>input|output|temp)\]", re.D
 
 
 class OutsideFolder(Exception):
-    """A node tried to save outside its folder. ComfyUI's words are kept, because clients know them."""
+    """Raised when a node tries to save outside its folder. Keeps ComfyUI's words, because clients know them."""
 
     def __init__(self, *, wanted: Path, folder: Path) -> None:
         super().__init__(
@@ -24,52 +24,52 @@ class OutsideFolder(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
-    """Where input files are read, and where outputs and previews are written."""
+class EngineFolders:
+    """Names the folders for input files, outputs and previews."""
 
     input: Path
     output: Path
     temp: Path
 
-    def make(self) -> None:
-        """Create what is missing."""
+    def create_missing(self) -> None:
+        """Create the folders that are missing."""
         for folder in (self.input, self.output, self.temp):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def named(self, name: str) -> Path | None:
-        """The folder of the type `input`, `output` or `temp`; None for any other word."""
+    def folder_of_type(self, name: str) -> Path | None:
+        """Return the folder of the type `input`, `output` or `temp`; None for any other word."""
         return {"input": self.input, "output": self.output, "temp": self.temp}.get(name)
 
-    def find(self, annotated: str) -> Path | None:
-        """The file that a load node names (`a/b.png`, `b.png [temp]`), or None where there is none inside."""
+    def find_input(self, annotated: str) -> Path | None:
+        """Return the file that a load node names (`a/b.png`, `b.png [temp]`), or None if there is none inside."""
         name, folder = split_annotation(annotated)
         try:
-            path = contained_path(self.named(folder or "input") or self.input, os.path.normpath(name))
+            path = contained_path(self.folder_of_type(folder or "input") or self.input, os.path.normpath(name))
             return path if path.is_file() else None
         except (ValueError, OSError):
             return None
 
-    def files(self) -> list[str]:
-        """The names of the files directly in the input folder."""
+    def list_files(self) -> list[str]:
+        """Return the names of the files directly in the input folder."""
         try:
             return sorted(entry.name for entry in os.scandir(self.input) if entry.is_file())
         except FileNotFoundError:
             return []
 
-    def pictures(self) -> list[str]:
-        """Those of them whose names are a picture's."""
-        return [name for name in self.files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
+    def list_pictures(self) -> list[str]:
+        """Return the names among them that are a picture's."""
+        return [name for name in self.list_files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:
-    """`b.png [temp]` as `b.png` and `temp`; None where no folder is named."""
-    match = _ANNOTATION.fullmatch(name)
-    return (match["name"], match["folder"]) if match else (name, None)
+    """Split `b.png [temp]` into `b.png` and `temp`; the folder is None if none is named."""
+    annotation = _ANNOTATION.fullmatch(name)
+    return (annotation["name"], annotation["folder"]) if annotation else (name, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SavePlace:
-    """Where a node saves its next files: `folder/stem_00001_`, reported as `subfolder`."""
+class SaveLocation:
+    """Says where a node saves its next files: `folder/stem_00001_`, reported as `subfolder`."""
 
     folder: Path
     subfolder: str
@@ -77,22 +77,24 @@ class SavePlace:
     counter: int
 
 
-def save_place(folder: Path, prefix: str, *, width: int, height: int) -> SavePlace:
-    """The next free number for `prefix` in a folder; %width%, %year% and the like are filled in.
+def find_save_location(folder: Path, prefix: str, *, width: int, height: int) -> SaveLocation:
+    """Find the next free number for `prefix` in a folder, after filling in %width%, %year% and the like.
 
-    Raises `OutsideFolder` where the prefix leads out of the folder.
+    Raises `OutsideFolder` if the prefix leads out of the folder.
     """
-    filled = os.path.normpath(_fill(prefix, width=width, height=height))
+    filled = os.path.normpath(_fill_placeholders(prefix, width=width, height=height))
     subfolder, stem = os.path.split(filled)
-    place = Path(os.path.normpath(folder / subfolder))
-    inside = place == folder or place.is_relative_to(folder)
-    if not inside or "\0" in filled or not place.resolve().is_relative_to(folder.resolve()):
-        raise OutsideFolder(wanted=place, folder=folder)
-    place.mkdir(parents=True, exist_ok=True)
-    return SavePlace(folder=place, subfolder=subfolder, stem=stem, counter=_next_number(place, stem))
+    location = Path(os.path.normpath(folder / subfolder))
+    inside = location == folder or location.is_relative_to(folder)
+    # Checked twice: as text, which is what ComfyUI does, and after symbolic links.
+    if not inside or "\0" in filled or not location.resolve().is_relative_to(folder.resolve()):
+        raise OutsideFolder(wanted=location, folder=folder)
+    location.mkdir(parents=True, exist_ok=True)
+    return SaveLocation(folder=location, subfolder=subfolder, stem=stem, counter=_next_number(location, stem))
 
 
-def _fill(prefix: str, *, width: int, height: int) -> str:
+def _fill_placeholders(prefix: str, *, width: int, height: int) -> str:
+    """Fill in %width%, %year% and the like."""
     if "%" not in prefix:
         return prefix
     now = time.localtime()
@@ -112,6 +114,7 @@ def _fill(prefix: str, *, width: int, height: int) -> str:
 def _next_number(folder: Path, stem: str) -> int:
     highest = 0
     for name in os.listdir(folder):  # noqa: PTH208, many names, and no need of paths
+        # The digits between underscore and suffix, as in `stem_00001_.png`.
         if name.startswith(f"{stem}_"):
             digits = name[len(stem) + 1 :].split(".")[0].split("_")[0]
             highest = max(highest, int(digits) if digits.isdecimal() else 0)

@@ -1,4 +1,4 @@
-"""What the routes share: reading JSON, answering a broken request, and refusing other sites' pages."""
+"""Helps the routes: reads JSON, answers malformed requests, refuses other sites' pages."""
 
 import contextlib
 import ipaddress
@@ -16,42 +16,44 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def read_json(request: web.Request) -> Any:
-    """The body; broken JSON is answered with 500, as ComfyUI does."""
+    """Return the parsed body; answer broken JSON with 500, as ComfyUI does."""
     body = await request.read()
-    with trouble():
+    with answer_trouble():
         return json.loads(body)
 
 
-def given(body: Any, name: str) -> Any:
-    """A field of a body, or None; a list without it is as good as an object without it, as in ComfyUI."""
+def get_field(body: Any, name: str) -> Any:
+    """Return a field of a body, or None. A list without it counts as an object without it, as in ComfyUI."""
     return body[name] if name in body else None  # noqa: SIM401, a list has no get
 
 
 @contextlib.contextmanager
-def trouble() -> Iterator[None]:
+def answer_trouble() -> Iterator[None]:
     """Answer a request of the wrong shape with 500 in aiohttp's words, which is what ComfyUI's clients see."""
     try:
         yield
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError) as problem:
         log.warning("bad request", extra={"action": "bad_request", "why": repr(problem)})
-        answer = web.HTTPInternalServerError(text="500 Internal Server Error\n\nServer got itself in trouble")
-        answer.force_close()
-        raise answer from problem
+        response = web.HTTPInternalServerError(text="500 Internal Server Error\n\nServer got itself in trouble")
+        response.force_close()
+        raise response from problem
 
 
 @web.middleware
-async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a page of another site sends to a server on this machine."""
+async def refuse_cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse requests that a page of another site sends to a server on this machine."""
+    # Browsers set this themselves; a page cannot forge it.
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return web.Response(status=403)
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
-    if origin and _is_loopback(host) and not _same_host(host, origin):
+    # Only a server on loopback is at risk: any page in the user's browser can reach it.
+    if origin and _is_loopback(host) and not _is_same_host(host, origin):
         log.warning("other origin", extra={"action": "origin_refused", "host": host, "origin": origin})
         return web.Response(status=403)
     return await handler(request)
 
 
-def _same_host(host: str, origin: str) -> bool:
+def _is_same_host(host: str, origin: str) -> bool:
     try:
         ours, theirs = urlsplit(f"//{host}"), urlsplit(origin)
         return ours.hostname == theirs.hostname and (None in (ours.port, theirs.port) or ours.port == theirs.port)

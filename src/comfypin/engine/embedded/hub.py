@@ -1,4 +1,4 @@
-"""The websockets: who listens, and what each of them is still to be sent."""
+"""Sends events to the websockets, with a queue of unsent messages for each."""
 
 import asyncio
 import contextlib
@@ -14,91 +14,97 @@ from comfypin.engine.embedded.messages import RawJson
 
 log = logging.getLogger(__name__)
 
+# Messages that may wait for a client that does not read, before it is cut off.
 _MOST_UNSENT = 50_000
-"""Messages that a listener who does not read may leave unsent before it is cut off."""
 
 
-class Hub:
-    """Sends events to websockets by client id; `send` may be called from any thread."""
+class WebsocketHub:
+    """Sends events to websockets by client id; `send_event` may be called from any thread."""
 
     def __init__(self, *, remaining: Callable[[], int], flags: dict[str, JsonValue]) -> None:
-        self._remaining = remaining
+        self._count_unfinished = remaining
         self._flags = flags
         self._listeners: dict[str, asyncio.Queue[str | None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        # The client that submitted the running prompt, and the node that runs.
         self.executing: tuple[str, str] | None = None
-        """The client that submitted the running prompt, and the node that runs."""
 
     def start(self) -> None:
-        """Remember the loop that the websockets live on."""
+        """Remember the event loop that serves the websockets."""
         self._loop = asyncio.get_running_loop()
 
-    def send(self, event: str, data: "JsonValue | RawJson", client_id: str | None = None) -> None:
-        """Send an event to a client, or to all where it is None."""
+    def send_event(self, event: str, data: "JsonValue | RawJson", client_id: str | None = None) -> None:
+        """Send an event to one client, or to all if `client_id` is None."""
+        # Nobody listens: do not even write the JSON, which may be large.
         if self._loop is None or (client_id is not None and client_id not in self._listeners):
             return
         body = data.text if isinstance(data, RawJson) else json.dumps(data)
         text = f'{{"type": {json.dumps(event)}, "data": {body}}}'
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._deliver, text, client_id)
+            # Prompts run in their own thread, and asyncio's queues belong to the loop's.
+            self._loop.call_soon_threadsafe(self._queue_text, text, client_id)
 
     def send_status(self) -> None:
-        """Tell all how many prompts have not ended."""
-        self.send("status", {"status": {"exec_info": {"queue_remaining": self._remaining()}}})
+        """Send all clients the number of prompts that have not ended."""
+        self.send_event("status", {"status": {"exec_info": {"queue_remaining": self._count_unfinished()}}})
 
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        """One websocket, from its first message to its end."""
+    async def serve_websocket(self, request: web.Request) -> web.StreamResponse:
+        """Serve one websocket, from its first message to its end."""
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         client_id = request.query.get("clientId") or uuid4().hex
-        unsent: asyncio.Queue[str | None] = asyncio.Queue()
-        self._listeners[client_id] = unsent
-        writer = asyncio.create_task(self._write(socket, unsent))
+        unsent_messages: asyncio.Queue[str | None] = asyncio.Queue()
+        self._listeners[client_id] = unsent_messages
+        writer = asyncio.create_task(self._write_messages(socket, unsent_messages))
         try:
-            status = {"exec_info": {"queue_remaining": self._remaining()}}
-            self._deliver(_text("status", {"status": status, "sid": client_id}), client_id)
+            status = {"exec_info": {"queue_remaining": self._count_unfinished()}}
+            self._queue_text(_event_text("status", {"status": status, "sid": client_id}), client_id)
+            # A client that reconnects must learn which of its nodes runs: it missed the event.
             if self.executing is not None and self.executing[0] == client_id:
-                self._deliver(_text("executing", {"node": self.executing[1]}), client_id)
-            await self._listen(socket, unsent)
+                self._queue_text(_event_text("executing", {"node": self.executing[1]}), client_id)
+            await self._read_messages(socket, unsent_messages)
         finally:
-            # As in ComfyUI, whoever else uses this id goes deaf now.
+            # As in ComfyUI, another client with this id gets nothing from now on.
             self._listeners.pop(client_id, None)
-            unsent.put_nowait(None)
+            unsent_messages.put_nowait(None)
             await asyncio.wait([writer])
         return socket
 
-    async def _listen(self, socket: web.WebSocketResponse, unsent: asyncio.Queue[str | None]) -> None:
-        first = True
+    async def _read_messages(self, socket: web.WebSocketResponse, unsent_messages: asyncio.Queue[str | None]) -> None:
+        is_first = True
         async for message in socket:
             if message.type is not WSMsgType.TEXT:
                 continue
-            if first and _is_flags(message.data):
-                unsent.put_nowait(_text("feature_flags", self._flags))
-            first = False
+            if is_first and _is_feature_flags(message.data):
+                unsent_messages.put_nowait(_event_text("feature_flags", self._flags))
+            is_first = False
 
-    async def _write(self, socket: web.WebSocketResponse, unsent: asyncio.Queue[str | None]) -> None:
+    async def _write_messages(self, socket: web.WebSocketResponse, unsent_messages: asyncio.Queue[str | None]) -> None:
         try:
-            while (text := await unsent.get()) is not None:
-                if unsent.qsize() > _MOST_UNSENT:
-                    log.warning("listener cut off", extra={"action": "listener_cut_off", "unsent": unsent.qsize()})
+            while (text := await unsent_messages.get()) is not None:
+                # A listener that reads nothing would make the queue grow for ever.
+                if unsent_messages.qsize() > _MOST_UNSENT:
+                    log.warning(
+                        "listener cut off", extra={"action": "listener_cut_off", "unsent": unsent_messages.qsize()}
+                    )
                     await socket.close()
                     return
                 await socket.send_str(text)
         except (ConnectionError, RuntimeError) as problem:
             log.info("listener left", extra={"action": "listener_left", "why": str(problem)})
 
-    def _deliver(self, text: str, client_id: str | None) -> None:
+    def _queue_text(self, text: str, client_id: str | None) -> None:
         listeners = list(self._listeners.values()) if client_id is None else [self._listeners.get(client_id)]
-        for unsent in listeners:
-            if unsent is not None:
-                unsent.put_nowait(text)
+        for unsent_messages in listeners:
+            if unsent_messages is not None:
+                unsent_messages.put_nowait(text)
 
 
-def _text(event: str, data: JsonValue) -> str:
+def _event_text(event: str, data: JsonValue) -> str:
     return json.dumps({"type": event, "data": data})
 
 
-def _is_flags(text: str) -> bool:
+def _is_feature_flags(text: str) -> bool:
     try:
         message = json.loads(text)
     except ValueError:

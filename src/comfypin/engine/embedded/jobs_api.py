@@ -1,4 +1,4 @@
-"""ComfyUI 0.33's /api/jobs: the queue and the history as one list, and cancelling by id."""
+"""Serves ComfyUI 0.33's /api/jobs: the queue and the history as one list, and cancelling by id."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -12,16 +12,21 @@ from comfypin.engine.embedded.engine import EmbeddedEngine
 from comfypin.engine.embedded.queue import QueuedPrompt
 
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
-_SORTS = {"created_at", "execution_duration"}
-_ENDINGS = {"execution_success": "completed", "execution_error": "failed", "execution_interrupted": "cancelled"}
-_SHOWABLE = {"images", "video", "audio", "3d", "text"}
+_SORT_FIELDS = {"created_at", "execution_duration"}
+_STATUS_BY_MESSAGE = {
+    "execution_success": "completed",
+    "execution_error": "failed",
+    "execution_interrupted": "cancelled",
+}
+_PREVIEWABLE_TYPES = {"images", "video", "audio", "3d", "text"}
+# ComfyUI's limit for a text preview.
 _LONGEST_TEXT = 1024
 
 Job = dict[str, Any]
 
 
-class RequestInvalid(Exception):
-    """A query or a body that the route answers with 400, in these words."""
+class JobRequestInvalid(Exception):
+    """Raised for a query or a body that the route answers with 400, in these words."""
 
 
 def is_job_id(value: object) -> bool:
@@ -33,74 +38,78 @@ def is_job_id(value: object) -> bool:
 
 
 class JobsApi:
-    """The routes about jobs, which is what ComfyUI calls prompts here."""
+    """Serves the routes about jobs, which is what ComfyUI calls prompts here."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the routes to the app; unlike the others they exist below /api alone."""
+        """Add the routes to the app; unlike the others they exist only under /api."""
         app.router.add_get("/api/jobs", self.list_jobs)
-        app.router.add_get("/api/jobs/{job_id}", self.one_job)
-        app.router.add_post("/api/jobs/cancel", self.cancel_many)
-        app.router.add_post("/api/jobs/{job_id}/cancel", self.cancel)
+        app.router.add_get("/api/jobs/{job_id}", self.get_job)
+        app.router.add_post("/api/jobs/cancel", self.cancel_jobs)
+        app.router.add_post("/api/jobs/{job_id}/cancel", self.cancel_job)
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         """Answer a page of jobs."""
         try:
-            asked = _Listing.of(request.query)
-        except RequestInvalid as problem:
+            job_query = _JobQuery.parse_query(request.query)
+        except JobRequestInvalid as problem:
             return web.json_response({"error": str(problem)}, status=400)
-        found = asked.chosen(self._jobs())
-        page = found[asked.offset :][: asked.limit]
-        shown: dict[str, JsonValue] = {"offset": asked.offset, "limit": asked.limit, "total": len(found)}
-        shown["has_more"] = asked.offset + len(page) < len(found)
-        return web.json_response({"jobs": page, "pagination": shown})
+        selected = job_query.select_jobs(self._all_jobs())
+        page = selected[job_query.offset :][: job_query.limit]
+        pagination: dict[str, JsonValue] = {
+            "offset": job_query.offset,
+            "limit": job_query.limit,
+            "total": len(selected),
+        }
+        pagination["has_more"] = job_query.offset + len(page) < len(selected)
+        return web.json_response({"jobs": page, "pagination": pagination})
 
-    async def one_job(self, request: web.Request) -> web.Response:
+    async def get_job(self, request: web.Request) -> web.Response:
         """Answer one job, with its outputs if it ended."""
         job_id = request.match_info["job_id"]
-        history = self._engine.queue.history_of(job_id)
+        history = self._engine.queue.find_history(job_id)
         if job_id in history:
-            return web.json_response(_ended(job_id, history[job_id], whole=True))
-        for job in self._unfinished():
+            return web.json_response(_describe_ended(job_id, history[job_id], with_outputs=True))
+        for job in self._unfinished_jobs():
             if job["id"] == job_id:
                 return web.json_response(job)
         return web.json_response({"error": "Job not found"}, status=404)
 
-    async def cancel(self, request: web.Request) -> web.Response:
-        """Cancel a job; one that is unknown or has ended is no error."""
-        return web.json_response({"cancelled": self._engine.cancel(request.match_info["job_id"])})
+    async def cancel_job(self, request: web.Request) -> web.Response:
+        """Cancel a job; accept an unknown job, or one that has ended."""
+        return web.json_response({"cancelled": self._engine.cancel_prompt(request.match_info["job_id"])})
 
-    async def cancel_many(self, request: web.Request) -> web.Response:
+    async def cancel_jobs(self, request: web.Request) -> web.Response:
         """Cancel several jobs."""
         try:
             body = await request.json()
         except ValueError:
             return web.json_response({"error": "Request body must be valid JSON"}, status=400)
-        ids = body.get("job_ids") if isinstance(body, dict) else None
-        if not isinstance(ids, list):
+        job_ids = body.get("job_ids") if isinstance(body, dict) else None
+        if not isinstance(job_ids, list):
             return web.json_response({"error": "job_ids must be a list"}, status=400)
-        invalid = [each if isinstance(each, str) else repr(each) for each in ids if not is_job_id(each)]
+        invalid = [each if isinstance(each, str) else repr(each) for each in job_ids if not is_job_id(each)]
         if invalid:
             problem = {"error": "job_ids contains invalid id(s)", "invalid_ids": invalid}
             return web.json_response(problem, status=400)
-        cancelled = [self._engine.cancel(each) for each in ids]
+        cancelled = [self._engine.cancel_prompt(each) for each in job_ids]
         return web.json_response({"cancelled": any(cancelled)})
 
-    def _jobs(self) -> Iterable[Job]:
-        history = self._engine.queue.history()
-        return [*self._unfinished(), *(_ended(job_id, entry) for job_id, entry in history.items())]
+    def _all_jobs(self) -> Iterable[Job]:
+        history = self._engine.queue.list_history()
+        return [*self._unfinished_jobs(), *(_describe_ended(job_id, entry) for job_id, entry in history.items())]
 
-    def _unfinished(self) -> Iterable[Job]:
-        running, waiting = self._engine.queue.running(), self._engine.queue.waiting()
-        begun = [_queued(running, "in_progress")] if running is not None else []
-        return [*begun, *(_queued(each, "pending") for each in waiting)]
+    def _unfinished_jobs(self) -> Iterable[Job]:
+        running, waiting = self._engine.queue.running_prompt(), self._engine.queue.waiting_prompts()
+        started = [_describe_queued(running, "in_progress")] if running is not None else []
+        return [*started, *(_describe_queued(prompt, "pending") for prompt in waiting)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Listing:
-    """What a query asks for."""
+class _JobQuery:
+    """Holds what a query asks for."""
 
     statuses: frozenset[str]
     workflow_id: str | None
@@ -110,116 +119,117 @@ class _Listing:
     offset: int
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> "_Listing":
-        """Read a query. Raises `RequestInvalid`."""
-        asked = [each.strip().lower() for each in query.get("status", "").split(",") if each.strip()]
-        unknown = [each for each in asked if each not in STATUSES]
+    def parse_query(cls, query: Mapping[str, str]) -> "_JobQuery":
+        """Read a query. Raises `JobRequestInvalid`."""
+        requested = [each.strip().lower() for each in query.get("status", "").split(",") if each.strip()]
+        unknown = [each for each in requested if each not in STATUSES]
         if unknown:
-            known = ", ".join(STATUSES)
-            raise RequestInvalid(f"Invalid status value(s): {', '.join(unknown)}. Valid values: {known}")
+            valid = ", ".join(STATUSES)
+            raise JobRequestInvalid(f"Invalid status value(s): {', '.join(unknown)}. Valid values: {valid}")
         sort_by, order = query.get("sort_by", "created_at").lower(), query.get("sort_order", "desc").lower()
-        if sort_by not in _SORTS:
-            raise RequestInvalid("sort_by must be 'created_at' or 'execution_duration'")
+        if sort_by not in _SORT_FIELDS:
+            raise JobRequestInvalid("sort_by must be 'created_at' or 'execution_duration'")
         if order not in ("asc", "desc"):
-            raise RequestInvalid("sort_order must be 'asc' or 'desc'")
-        limit = _whole(query, "limit")
+            raise JobRequestInvalid("sort_order must be 'asc' or 'desc'")
+        limit = _parse_integer(query, "limit")
         if limit is not None and limit <= 0:
-            raise RequestInvalid("limit must be a positive integer")
+            raise JobRequestInvalid("limit must be a positive integer")
         return cls(
-            statuses=frozenset(asked or STATUSES),
+            statuses=frozenset(requested or STATUSES),
             workflow_id=query.get("workflow_id"),
             sort_by=sort_by,
             descending=order == "desc",
             limit=limit,
-            offset=max(0, _whole(query, "offset") or 0),
+            offset=max(0, _parse_integer(query, "offset") or 0),
         )
 
-    def chosen(self, jobs: Iterable[Job]) -> list[Job]:
-        """Return the jobs that are asked for, in order."""
-        kept = [job for job in jobs if job["status"] in self.statuses]
+    def select_jobs(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs that match, in order."""
+        selected = [job for job in jobs if job["status"] in self.statuses]
         if self.workflow_id:
-            kept = [job for job in kept if job.get("workflow_id") == self.workflow_id]
-        key = _duration if self.sort_by == "execution_duration" else _created
-        return sorted(kept, key=key, reverse=self.descending)
+            selected = [job for job in selected if job.get("workflow_id") == self.workflow_id]
+        key = _job_duration if self.sort_by == "execution_duration" else _created_at
+        return sorted(selected, key=key, reverse=self.descending)
 
 
-def _whole(query: Mapping[str, str], name: str) -> int | None:
+def _parse_integer(query: Mapping[str, str], name: str) -> int | None:
     if name not in query:
         return None
     try:
         return int(query[name])
     except ValueError:
-        raise RequestInvalid(f"{name} must be an integer") from None
+        raise JobRequestInvalid(f"{name} must be an integer") from None
 
 
-def _created(job: Job) -> int:
+def _created_at(job: Job) -> int:
     return int(job.get("create_time", 0))
 
 
-def _duration(job: Job) -> int:
+def _job_duration(job: Job) -> int:
     start, end = job.get("execution_start_time", 0), job.get("execution_end_time", 0)
     return end - start if start and end else 0
 
 
-def _queued(prompt: QueuedPrompt, status: str) -> Job:
-    created, workflow_id = _metadata(prompt.extra_data)
+def _describe_queued(prompt: QueuedPrompt, status: str) -> Job:
+    created, workflow_id = _pick_metadata(prompt.extra_data)
     job = {"id": prompt.prompt_id, "status": status, "priority": prompt.number, "create_time": created}
     return _without_none(job | {"outputs_count": 0, "previewable_outputs_count": 0, "workflow_id": workflow_id})
 
 
-def _ended(job_id: str, entry: Any, *, whole: bool = False) -> Job:
-    number, _, graph, extra_data, _ = entry["prompt"]
-    created, workflow_id = _metadata(extra_data)
-    messages = dict(entry["status"]["messages"])
-    ending = next((name for name in _ENDINGS if name in messages), "execution_success")
-    files = _files(entry["outputs"])
+def _describe_ended(job_id: str, history_entry: Any, *, with_outputs: bool = False) -> Job:
+    """Return a job as its entry in the history tells it."""
+    number, _, graph, extra_data, _ = history_entry["prompt"]
+    created, workflow_id = _pick_metadata(extra_data)
+    messages = dict(history_entry["status"]["messages"])
+    ending = next((name for name in _STATUS_BY_MESSAGE if name in messages), "execution_success")
+    files = _list_files(history_entry["outputs"])
     job = _without_none(
         {
             "id": job_id,
-            "status": _ENDINGS[ending],
+            "status": _STATUS_BY_MESSAGE[ending],
             "priority": number,
             "create_time": created,
             "execution_start_time": messages.get("execution_start", {}).get("timestamp"),
             "execution_end_time": messages.get(ending, {}).get("timestamp"),
             "execution_error": messages.get("execution_error"),
             "outputs_count": len(files),
-            "previewable_outputs_count": sum(file["mediaType"] in _SHOWABLE for file in files),
-            "preview_output": _preview(files, entry["outputs"]),
+            "previewable_outputs_count": sum(file["mediaType"] in _PREVIEWABLE_TYPES for file in files),
+            "preview_output": _choose_preview(files, history_entry["outputs"]),
             "workflow_id": workflow_id,
         }
     )
-    if whole:
-        job |= {"outputs": entry["outputs"], "execution_status": entry["status"]}
+    if with_outputs:
+        job |= {"outputs": history_entry["outputs"], "execution_status": history_entry["status"]}
         job |= {"workflow": {"prompt": graph, "extra_data": extra_data}}
     return job
 
 
-def _files(outputs: Mapping[str, Any]) -> list[Job]:
-    """Return every file of a run, with its node and the key that it stands under."""
+def _list_files(outputs: Mapping[str, Any]) -> list[Job]:
+    """Return every file of a run, with its node and the key it was reported under."""
     return [
         {**item, "nodeId": node_id, "mediaType": key}
-        for node_id, shown in outputs.items()
-        for key, items in shown.items()
+        for node_id, node_output in outputs.items()
+        for key, items in node_output.items()
         if key != "animated"
         for item in items
         if isinstance(item, dict)
     ]
 
 
-def _preview(files: list[Job], outputs: Mapping[str, Any]) -> Job | None:
-    """Return what stands for a run: a kept file, else any file, else a text."""
+def _choose_preview(files: list[Job], outputs: Mapping[str, Any]) -> Job | None:
+    """Return what represents a run: a kept file, else any file, else a text."""
     for file in sorted(files, key=lambda file: file["type"] != "output"):
         return file
-    for node_id, shown in outputs.items():
-        for text in shown.get("text", ()):
-            cut = {"truncated": True} if len(str(text)) > _LONGEST_TEXT else {}
-            return {"content": str(text)[:_LONGEST_TEXT], **cut, "nodeId": node_id, "mediaType": "text"}
+    for node_id, node_output in outputs.items():
+        for text in node_output.get("text", ()):
+            truncation = {"truncated": True} if len(str(text)) > _LONGEST_TEXT else {}
+            return {"content": str(text)[:_LONGEST_TEXT], **truncation, "nodeId": node_id, "mediaType": "text"}
     return None
 
 
-def _metadata(extra_data: Mapping[str, Any]) -> tuple[Any, Any]:
-    information = extra_data.get("extra_pnginfo")
-    workflow = information.get("workflow") if isinstance(information, dict) else None
+def _pick_metadata(extra_data: Mapping[str, Any]) -> tuple[Any, Any]:
+    extra_pnginfo = extra_data.get("extra_pnginfo")
+    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
     return extra_data.get("create_time"), workflow.get("id") if isinstance(workflow, dict) else None
 
 

@@ -1,6 +1,6 @@
-"""The classes that ComfyUI 0.33 renames in a prompt before it checks it, and the renaming itself.
+"""Renames classes in a prompt before it is checked, as ComfyUI 0.33 does.
 
-As there, only a class that is not known is replaced, and a prompt that cannot be walked ends in a 500.
+As there, only an unknown class is replaced, and a prompt that cannot be walked ends in a 500.
 """
 
 from collections.abc import Container, Mapping
@@ -13,8 +13,8 @@ from comfypin.engine.embedded.order import is_link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replacement:
-    """A class that another one stands in for. `inputs` None: the new node gets no inputs at all."""
+class NodeReplacement:
+    """Replaces one class by another. `inputs` None: the new node gets no inputs at all."""
 
     new: str
     old: str
@@ -22,7 +22,7 @@ class Replacement:
     inputs: tuple[Mapping[str, JsonValue], ...] | None = None
     outputs: tuple[Mapping[str, int], ...] | None = None
 
-    def wire(self) -> dict[str, JsonValue]:
+    def to_json(self) -> dict[str, JsonValue]:
         """Return it as /node_replacements shows it."""
         return {
             "new_node_id": self.new,
@@ -33,87 +33,90 @@ class Replacement:
         }
 
 
-def _taken(new: str, old: str) -> dict[str, JsonValue]:
-    return {"new_id": new, "old_id": old}
+def _copied_input(new_name: str, old_name: str) -> dict[str, JsonValue]:
+    return {"new_id": new_name, "old_id": old_name}
 
 
-def _set(new: str, value: JsonValue) -> dict[str, JsonValue]:
-    return {"new_id": new, "set_value": value}
+def _fixed_input(new_name: str, value: JsonValue) -> dict[str, JsonValue]:
+    return {"new_id": new_name, "set_value": value}
 
 
-REPLACEMENTS: Mapping[str, Replacement] = MappingProxyType(
+REPLACEMENTS: Mapping[str, NodeReplacement] = MappingProxyType(
     {
         each.old: each
         for each in (
-            Replacement(
+            NodeReplacement(
                 new="ImageScaleToMaxDimension",
                 old="ResizeImagesByLongerEdge",
                 widgets=("longer_edge",),
                 inputs=(
-                    _taken("image", "images"),
-                    _taken("largest_size", "longer_edge"),
-                    _set("upscale_method", "lanczos"),
+                    _copied_input("image", "images"),
+                    _copied_input("largest_size", "longer_edge"),
+                    _fixed_input("upscale_method", "lanczos"),
                 ),
                 outputs=({"new_idx": 0, "old_idx": 0},),
             ),
-            Replacement(
+            NodeReplacement(
                 new="BatchImagesNode",
                 old="ImageBatch",
-                inputs=(_taken("images.image0", "image1"), _taken("images.image1", "image2")),
+                inputs=(_copied_input("images.image0", "image1"), _copied_input("images.image1", "image2")),
             ),
-            Replacement(
+            NodeReplacement(
                 new="ResizeImageMaskNode",
                 old="ImageScaleBy",
                 widgets=("upscale_method", "scale_by"),
                 inputs=(
-                    _taken("input", "image"),
-                    _set("resize_type", "scale by multiplier"),
-                    _taken("resize_type.multiplier", "scale_by"),
-                    _taken("scale_method", "upscale_method"),
+                    _copied_input("input", "image"),
+                    _fixed_input("resize_type", "scale by multiplier"),
+                    _copied_input("resize_type.multiplier", "scale_by"),
+                    _copied_input("scale_method", "upscale_method"),
                 ),
             ),
-            Replacement(
+            NodeReplacement(
                 new="ControlNetLoader",
                 old="T2IAdapterLoader",
-                inputs=(_taken("control_net_name", "t2i_adapter_name"),),
+                inputs=(_copied_input("control_net_name", "t2i_adapter_name"),),
             ),
-            Replacement(new="Load3D", old="Load3DAnimation"),
-            Replacement(new="Preview3D", old="Preview3DAnimation"),
-            Replacement(new="SVD_img2vid_Conditioning", old="SDV_img2vid_Conditioning"),
-            Replacement(new="ConditioningAverage", old="ConditioningAverage "),
+            NodeReplacement(new="Load3D", old="Load3DAnimation"),
+            NodeReplacement(new="Preview3D", old="Preview3DAnimation"),
+            NodeReplacement(new="SVD_img2vid_Conditioning", old="SDV_img2vid_Conditioning"),
+            NodeReplacement(new="ConditioningAverage", old="ConditioningAverage "),
         )
     }
 )
 
 
-def replace_nodes(graph: dict[str, Any], known: Container[str]) -> None:
-    """Rename, in place, every node whose class is unknown and has a known one that stands in for it."""
+def replace_nodes(graph: dict[str, Any], known_classes: Container[str]) -> None:
+    """Rename, in place, every node whose class is unknown if a known class replaces it."""
     links: dict[str, list[tuple[str, str, int]]] = {}
     replaced: list[str] = []
     for node_id, node in graph.items():
         if "class_type" not in node or "inputs" not in node:
             continue
-        if node["class_type"] not in known and node["class_type"] in REPLACEMENTS:
+        if node["class_type"] not in known_classes and node["class_type"] in REPLACEMENTS:
             replaced.append(node_id)
         for name, value in node["inputs"].items():
             if is_link(value):
                 links.setdefault(value[0], []).append((node_id, name, value[1]))
     for node_id in replaced:
-        found = REPLACEMENTS[graph[node_id]["class_type"]]
-        if found.new in known:
-            graph[node_id] = _renamed(graph[node_id], found)
-            _move_outputs(graph, links.get(node_id, []), found)
+        replacement = REPLACEMENTS[graph[node_id]["class_type"]]
+        if replacement.new in known_classes:
+            graph[node_id] = _rename_node(graph[node_id], replacement)
+            _move_outputs(graph, links.get(node_id, []), replacement)
 
 
-def _renamed(node: Mapping[str, Any], found: Replacement) -> dict[str, Any]:
+def _rename_node(node: Mapping[str, Any], replacement: NodeReplacement) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
-    for each in found.inputs or ():
-        inputs[str(each["new_id"])] = each["set_value"] if "set_value" in each else node["inputs"][each["old_id"]]
-    return {**node, "inputs": inputs, "_meta": {**node["_meta"]}, "class_type": found.new}
+    for mapping in replacement.inputs or ():
+        inputs[str(mapping["new_id"])] = (
+            mapping["set_value"] if "set_value" in mapping else node["inputs"][mapping["old_id"]]
+        )
+    # A node without `_meta` fails here, as in ComfyUI, which answers 500.
+    return {**node, "inputs": inputs, "_meta": {**node["_meta"]}, "class_type": replacement.new}
 
 
-def _move_outputs(graph: dict[str, Any], links: list[tuple[str, str, int]], found: Replacement) -> None:
+def _move_outputs(graph: dict[str, Any], links: list[tuple[str, str, int]], replacement: NodeReplacement) -> None:
     for node_id, name, slot in links:
-        for each in found.outputs or ():
-            if each["old_idx"] == slot and name in graph[node_id]["inputs"]:
-                graph[node_id]["inputs"][name][1] = each["new_idx"]
+        for mapping in replacement.outputs or ():
+            if mapping["old_idx"] == slot and name in graph[node_id]["inputs"]:
+                graph[node_id]["inputs"][name][1] = mapping["new_idx"]

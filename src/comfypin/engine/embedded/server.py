@@ -1,4 +1,4 @@
-"""ComfyUI's HTTP API over the embedded engine."""
+"""Serves ComfyUI's HTTP API from the embedded engine."""
 
 import asyncio
 import logging
@@ -8,11 +8,11 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from comfypin.engine.embedded.arguments import Arguments
+from comfypin.engine.embedded.arguments import EngineArguments
 from comfypin.engine.embedded.catalogue import catalogue_entry
 from comfypin.engine.embedded.engine import EmbeddedEngine
 from comfypin.engine.embedded.files_api import FilesApi
-from comfypin.engine.embedded.http import Handler, given, read_json, same_origin, trouble
+from comfypin.engine.embedded.http import Handler, answer_trouble, get_field, read_json, refuse_cross_origin
 from comfypin.engine.embedded.jobs_api import JobsApi, is_job_id
 from comfypin.engine.embedded.memory import memory_bytes
 from comfypin.engine.embedded.messages import timestamp_ms
@@ -28,8 +28,8 @@ _MODEL_FOLDERS = (
 )
 
 
-def serve(arguments: Arguments) -> int:
-    """Listen until a signal ends the process; SIGTERM and SIGINT do so at once, whatever runs."""
+def serve(arguments: EngineArguments) -> int:
+    """Listen until a signal ends the process; SIGTERM and SIGINT end it at once, whatever runs."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(_serve(arguments))
@@ -41,8 +41,9 @@ def serve(arguments: Arguments) -> int:
     return 0
 
 
-async def _serve(arguments: Arguments) -> None:
+async def _serve(arguments: EngineArguments) -> None:
     engine = EmbeddedEngine(arguments)
+    # No access log, because clients poll several times a second.
     runner = web.AppRunner(make_app(engine), access_log=None, handle_signals=False)
     await runner.setup()
     for address in arguments.listen.split(","):
@@ -52,21 +53,21 @@ async def _serve(arguments: Arguments) -> None:
 
 
 def make_app(engine: EmbeddedEngine) -> web.Application:
-    """The routes, each of them under /api too."""
-    app = web.Application(client_max_size=engine.arguments.max_upload_bytes, middlewares=[same_origin])
-    api = Api(engine)
+    """Return the application, with each route under /api too."""
+    app = web.Application(client_max_size=engine.arguments.max_upload_bytes, middlewares=[refuse_cross_origin])
+    engine_api = EngineApi(engine)
     files = FilesApi(engine.folders)
-    gets, posts = _routes(api, files)
+    gets, posts = _make_routes(engine_api, files)
     if engine.release.has_jobs:
-        gets["/node_replacements"] = api.node_replacements
+        gets["/node_replacements"] = engine_api.node_replacements
         JobsApi(engine).add_routes(app)
     for prefix in ("", "/api"):
-        app.router.add_get(f"{prefix}/ws", engine.hub.serve)
+        app.router.add_get(f"{prefix}/ws", engine.hub.serve_websocket)
         for path, handler in gets.items():
             app.router.add_get(prefix + path, handler)
         for path, handler in posts.items():
             app.router.add_post(prefix + path, handler)
-    app.router.add_get("/{path:.*}", api.unknown)
+    app.router.add_get("/{path:.*}", engine_api.not_found)
 
     async def start(_: web.Application) -> None:
         engine.start()
@@ -79,142 +80,148 @@ def make_app(engine: EmbeddedEngine) -> web.Application:
     return app
 
 
-def _routes(api: "Api", files: FilesApi) -> tuple[dict[str, Handler], dict[str, Handler]]:
-    """Return what GET and POST requests are answered by, in every release."""
+def _make_routes(engine_api: "EngineApi", files: FilesApi) -> tuple[dict[str, Handler], dict[str, Handler]]:
+    """Return the handlers of GET and POST requests that every release has."""
     gets: dict[str, Handler] = {
-        "/prompt": api.prompt_info,
-        "/queue": api.queue_info,
-        "/history": api.history,
-        "/history/{prompt_id}": api.history_of,
-        "/object_info": api.object_info,
-        "/object_info/{name}": api.object_info_of,
-        "/system_stats": api.system_stats,
-        "/features": api.features,
-        "/extensions": api.nothing,
-        "/embeddings": api.nothing,
-        "/models": api.models,
-        "/models/{folder}": api.models_in,
-        "/view": files.view,
+        "/prompt": engine_api.prompt_info,
+        "/queue": engine_api.queue_info,
+        "/history": engine_api.list_history,
+        "/history/{prompt_id}": engine_api.get_history,
+        "/object_info": engine_api.object_info,
+        "/object_info/{name}": engine_api.object_info_of,
+        "/system_stats": engine_api.system_stats,
+        "/features": engine_api.list_features,
+        "/extensions": engine_api.empty_list,
+        "/embeddings": engine_api.empty_list,
+        "/models": engine_api.list_models,
+        "/models/{folder}": engine_api.list_models_in,
+        "/view": files.view_file,
     }
     posts: dict[str, Handler] = {
-        "/prompt": api.submit,
-        "/queue": api.change_queue,
-        "/history": api.change_history,
-        "/interrupt": api.interrupt,
-        "/free": api.free,
+        "/prompt": engine_api.submit_prompt,
+        "/queue": engine_api.change_queue,
+        "/history": engine_api.change_history,
+        "/interrupt": engine_api.interrupt_prompt,
+        "/free": engine_api.free_memory,
         "/upload/image": files.upload_image,
         "/upload/mask": files.upload_mask,
     }
     return gets, posts
 
 
-class Api:
-    """The routes that deal in JSON."""
+class EngineApi:
+    """Serves the routes that deal in JSON."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
 
-    async def submit(self, request: web.Request) -> web.Response:
+    async def submit_prompt(self, request: web.Request) -> web.Response:
         """Check a graph and queue it, or say what is wrong with it."""
         body = await read_json(request)
-        with trouble():
-            number = float(body["number"]) if "number" in body else self._engine.next_number()
-            if "number" not in body and given(body, "front"):
-                number = -number
+        with answer_trouble():
+            queue_number = float(body["number"]) if "number" in body else self._engine.next_number()
+            if "number" not in body and get_field(body, "front"):
+                # A negative number runs before all others; later ones before earlier ones.
+                queue_number = -queue_number
             if "prompt" not in body:
                 return web.json_response(_NO_PROMPT, status=400)
-            graph, targets = body["prompt"], body.get("partial_execution_targets")
+            graph, execution_targets = body["prompt"], body.get("partial_execution_targets")
             prompt_id = body.get("prompt_id")
             if self._engine.release.wants_uuids and prompt_id is not None and not is_job_id(prompt_id):
                 return web.json_response(_BAD_PROMPT_ID, status=400)
             if self._engine.release.has_jobs:
-                replace_nodes(graph, self._engine.classes)
-            wanted = None if targets is None else frozenset(targets)
-            extra = {} if body.get("extra_data") is None else {**body["extra_data"]}
-            verdict = self._engine.validator.check(graph, wanted)
+                replace_nodes(graph, self._engine.node_classes)
+            wanted_outputs = None if execution_targets is None else frozenset(execution_targets)
+            extra_data = {} if body.get("extra_data") is None else {**body["extra_data"]}
+            verdict = self._engine.validator.check_graph(graph, wanted_outputs)
         if verdict.error is not None:
             log.info("prompt refused", extra={"action": "prompt_refused", "why": verdict.error})
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
         if "client_id" in body:
-            extra["client_id"] = body["client_id"]
+            extra_data["client_id"] = body["client_id"]
         if self._engine.release.has_jobs:
-            extra["create_time"] = timestamp_ms()
+            extra_data["create_time"] = timestamp_ms()
         if prompt_id is None and (self._engine.release.wants_uuids or "prompt_id" not in body):
             prompt_id = uuid4()  # 0.3.64 takes an explicit null for the id "None"
         prompt_id = str(prompt_id)
-        self._engine.queue.put(
-            QueuedPrompt(number=number, prompt_id=prompt_id, graph=graph, extra_data=extra, outputs=verdict.outputs)
+        self._engine.queue.add_prompt(
+            QueuedPrompt(
+                number=queue_number, prompt_id=prompt_id, graph=graph, extra_data=extra_data, outputs=verdict.outputs
+            )
         )
-        answer = {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
-        return web.json_response(answer)
+        response = {"prompt_id": prompt_id, "number": queue_number, "node_errors": verdict.node_errors}
+        return web.json_response(response)
 
     async def prompt_info(self, _: web.Request) -> web.Response:
-        """How many prompts have not ended."""
-        return web.json_response({"exec_info": {"queue_remaining": self._engine.queue.remaining()}})
+        """Answer how many prompts have not ended."""
+        return web.json_response({"exec_info": {"queue_remaining": self._engine.queue.count_unfinished()}})
 
     async def queue_info(self, _: web.Request) -> web.Response:
-        """What runs and what waits."""
-        running = self._engine.queue.running()
+        """Answer what runs and what waits."""
+        running = self._engine.queue.running_prompt()
         return web.json_response(
             {
-                "queue_running": [running.wire()] if running else [],
-                "queue_pending": [each.wire() for each in self._engine.queue.waiting()],
+                "queue_running": [running.to_json()] if running else [],
+                "queue_pending": [prompt.to_json() for prompt in self._engine.queue.waiting_prompts()],
             }
         )
 
     async def change_queue(self, request: web.Request) -> web.Response:
         """Forget prompts that wait: all of them, or some ids."""
         body = await read_json(request)
-        with trouble():
-            if given(body, "clear"):
-                self._engine.queue.clear()
-            for prompt_id in given(body, "delete") or ():
-                self._engine.queue.delete(prompt_id)
+        with answer_trouble():
+            if get_field(body, "clear"):
+                self._engine.queue.clear_waiting()
+            for prompt_id in get_field(body, "delete") or ():
+                self._engine.queue.delete_waiting(prompt_id)
         return web.Response()
 
-    async def history(self, request: web.Request) -> web.Response:
-        """What ended, oldest first."""
-        with trouble():
-            limit = request.query.get("max_items")
-            max_items = None if limit is None else int(limit)
+    async def list_history(self, request: web.Request) -> web.Response:
+        """Answer what ended, oldest first."""
+        with answer_trouble():
+            limit_text = request.query.get("max_items")
+            max_items = None if limit_text is None else int(limit_text)
             offset = int(request.query.get("offset", -1))
-        return web.json_response(self._engine.queue.history(max_items=max_items, offset=offset))
+        return web.json_response(self._engine.queue.list_history(max_items=max_items, offset=offset))
 
-    async def history_of(self, request: web.Request) -> web.Response:
-        """One prompt that ended, or `{}`."""
-        return web.json_response(self._engine.queue.history_of(request.match_info["prompt_id"]))
+    async def get_history(self, request: web.Request) -> web.Response:
+        """Answer one prompt that ended, or `{}`."""
+        return web.json_response(self._engine.queue.find_history(request.match_info["prompt_id"]))
 
     async def change_history(self, request: web.Request) -> web.Response:
         """Forget prompts that ended: all of them, or some ids."""
         body = await read_json(request)
-        with trouble():
-            if given(body, "clear"):
+        with answer_trouble():
+            if get_field(body, "clear"):
                 self._engine.queue.clear_history()
-            for prompt_id in given(body, "delete") or ():
+            for prompt_id in get_field(body, "delete") or ():
                 self._engine.queue.delete_history(prompt_id)
         return web.Response()
 
     async def object_info(self, _: web.Request) -> web.Response:
-        """The catalogue of node classes."""
+        """Answer the catalogue of node classes."""
         folders = self._engine.folders
         release = self._engine.release
-        entries = {name: catalogue_entry(each, folders, release) for name, each in self._engine.classes.items()}
+        entries = {
+            name: catalogue_entry(node_class, folders, release)
+            for name, node_class in self._engine.node_classes.items()
+        }
         return web.json_response(entries)
 
     async def object_info_of(self, request: web.Request) -> web.Response:
-        """One class, or `{}`."""
+        """Answer one class, or `{}`."""
         name = request.match_info["name"]
-        found = self._engine.classes.get(name)
-        if found is None:
+        node_class = self._engine.node_classes.get(name)
+        if node_class is None:
             return web.json_response({})
-        return web.json_response({name: catalogue_entry(found, self._engine.folders, self._engine.release)})
+        return web.json_response({name: catalogue_entry(node_class, self._engine.folders, self._engine.release)})
 
     async def node_replacements(self, _: web.Request) -> web.Response:
-        """The classes that are renamed in prompts."""
-        return web.json_response({old: [each.wire()] for old, each in REPLACEMENTS.items()})
+        """Answer the classes that are renamed in prompts."""
+        return web.json_response({old: [replacement.to_json()] for old, replacement in REPLACEMENTS.items()})
 
     async def system_stats(self, _: web.Request) -> web.Response:
-        """What this runs on."""
+        """Answer what this runs on."""
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         free = min(total, memory_bytes())
         system = {
@@ -233,47 +240,48 @@ class Api:
         }
         device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": total, "vram_free": free}
         device |= {"torch_vram_total": total, "torch_vram_free": free}
-        self._engine.warm()
+        # Supervisors ask for this first: NumPy is imported while they go on.
+        self._engine.warm_up()
         return web.json_response({"system": system, "devices": [device]})
 
-    async def features(self, _: web.Request) -> web.Response:
-        """What this server can do."""
+    async def list_features(self, _: web.Request) -> web.Response:
+        """Answer what this server can do."""
         return web.json_response(self._engine.flags)
 
-    async def models(self, _: web.Request) -> web.Response:
-        """The kinds of models there are."""
+    async def list_models(self, _: web.Request) -> web.Response:
+        """Answer the kinds of models."""
         return web.json_response(_MODEL_FOLDERS.split())
 
-    async def models_in(self, request: web.Request) -> web.Response:
-        """The models of a kind: none."""
+    async def list_models_in(self, request: web.Request) -> web.Response:
+        """Answer no models, for every kind."""
         if request.match_info["folder"] not in _MODEL_FOLDERS.split():
             return web.Response(status=404)
         return web.json_response([])
 
-    async def nothing(self, _: web.Request) -> web.Response:
-        """An empty list: there are no extensions and no embeddings."""
+    async def empty_list(self, _: web.Request) -> web.Response:
+        """Answer an empty list: there are no extensions and no embeddings."""
         return web.json_response([])
 
-    async def unknown(self, _: web.Request) -> web.Response:
-        """No such page; there is no web page here at all."""
+    async def not_found(self, _: web.Request) -> web.Response:
+        """Answer 404: there is no web page here at all."""
         return web.Response(status=404)
 
-    async def interrupt(self, request: web.Request) -> web.Response:
-        """Stop what runs, or only the prompt that is named."""
+    async def interrupt_prompt(self, request: web.Request) -> web.Response:
+        """Stop the prompt that runs, or only the prompt named."""
         prompt_id = None
         if await request.read():
             body = await read_json(request)
-            with trouble():
+            with answer_trouble():
                 prompt_id = body.get("prompt_id")
-        self._engine.interrupt(prompt_id)
+        self._engine.interrupt_prompt(prompt_id)
         return web.Response()
 
-    async def free(self, request: web.Request) -> web.Response:
+    async def free_memory(self, request: web.Request) -> web.Response:
         """Drop kept results."""
         body = await read_json(request)
-        with trouble():
+        with answer_trouble():
             if body.get("unload_models") or body.get("free_memory"):
-                self._engine.queue.ask({"free"})
+                self._engine.queue.request_chores({"free"})
         return web.Response()
 
 

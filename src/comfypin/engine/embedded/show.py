@@ -1,13 +1,13 @@
-"""Values as failures show them: small ones as they are, arrays cut short in the way torch prints tensors."""
+"""Shows values as failures do: small ones whole, arrays abbreviated as torch prints tensors."""
 
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.declare import Value
+from comfypin.engine.embedded.declare import NodeValue
 
 
-def show_value(value: Value) -> JsonValue:
-    """A value that JSON can hold."""
+def show_value(value: NodeValue) -> JsonValue:
+    """Convert a value to one that JSON can hold."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value) if isinstance(value, list) else _show_array(value)

@@ -10,9 +10,9 @@ def graph(**links: list[str]) -> dict[str, Any]:
 def run_order(nodes: dict[str, Any], outputs: list[str], cached: frozenset[str] = frozenset()) -> list[str]:
     order = ExecutionOrder(nodes, outputs, is_cached=cached.__contains__, is_output=lambda name: name.startswith("out"))
     taken = []
-    while (name := order.take()) is not None:
+    while (name := order.take_next()) is not None:
         taken.append(name)
-        order.done(name)
+        order.mark_done(name)
     return taken
 
 
@@ -48,13 +48,13 @@ def test_a_lazy_source_runs_only_when_it_is_demanded() -> None:
         is_lazy=lambda name, _: name == "switch",
     )
     taken = []
-    while (name := order.take()) is not None:
+    while (name := order.take_next()) is not None:
         if name == "switch" and "b" not in done:
-            order.demand("switch", ["b"])
+            order.require_sources("switch", ["b"])
             continue
         taken.append(name)
         done.add(name)
-        order.done(name)
+        order.mark_done(name)
     assert taken == ["a", "b", "switch", "out"]
 
 
@@ -69,12 +69,12 @@ def test_a_lazy_source_that_runs_anyway_is_waited_for() -> None:
         is_lazy=lambda name, _: name == "switch",
     )
     taken = []
-    while (name := order.take()) is not None:
+    while (name := order.take_next()) is not None:
         if name == "switch" and "a" not in done:
-            order.demand("switch", ["a"])
+            order.require_sources("switch", ["a"])
             continue
         taken.append(name)
         done.add(name)
-        order.done(name)
+        order.mark_done(name)
     assert sorted(taken) == ["a", "out1", "out2", "switch"]
     assert taken.index("a") < taken.index("switch") < taken.index("out1")

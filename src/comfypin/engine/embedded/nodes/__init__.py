@@ -1,1 +1,1 @@
-"""The node classes that the embedded engine executes."""
+"""Node classes that the embedded engine executes."""

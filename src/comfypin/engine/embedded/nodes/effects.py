@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from comfypin.engine.embedded.arrays import Pixels, from_bytes
-from comfypin.engine.embedded.declare import Call, NodeClass, Result, choice, image, number, whole
+from comfypin.engine.embedded.arrays import PixelArray, from_bytes
+from comfypin.engine.embedded.declare import (
+    NodeClass,
+    NodeContext,
+    NodeResult,
+    choice_input,
+    float_input,
+    image_input,
+    integer_input,
+)
 from comfypin.engine.embedded.nodes.bands import match_bands
-from comfypin.engine.embedded.pixels.blur import convolve, gaussian
-from comfypin.engine.embedded.pixels.resize import resize
+from comfypin.engine.embedded.pixels.blur import convolve_pictures, gaussian_kernel
+from comfypin.engine.embedded.pixels.resize import resize_pictures
 from comfypin.engine.embedded.pixels.sums import cascade_sum
 
 if TYPE_CHECKING:
@@ -20,71 +28,92 @@ Matrix = npt.NDArray[np.float64]
 
 _BLENDS = ("normal", "multiply", "screen", "overlay", "soft_light", "difference")
 _DITHERS = ("none", "floyd-steinberg", "bayer-2", "bayer-4", "bayer-8", "bayer-16")
+# Pillow's palettes are flat lists of red, green and blue.
 _PALETTE_BANDS = 3
 
 
-def image_blend(call: Call, *, image1: Pixels, image2: Pixels, blend_factor: float, blend_mode: str) -> Result:
-    """The second picture over the first; it takes the first one's size."""
+def image_blend(
+    context: NodeContext, *, image1: PixelArray, image2: PixelArray, blend_factor: float, blend_mode: str
+) -> NodeResult:
+    """Blend the second picture over the first, at the first one's size."""
     image1, image2 = match_bands(image1, image2)
     if image1.shape != image2.shape:
         height, width = image1.shape[1:3]
-        image2 = resize(image2, width=width, height=height, method="bicubic", crop="center", check=call.check)
-    blended = _blend(image1, image2, blend_mode)
+        image2 = resize_pictures(
+            image2,
+            width=width,
+            height=height,
+            method="bicubic",
+            crop="center",
+            check_interrupted=context.check_interrupted,
+        )
+    blended = _blend_colors(image1, image2, blend_mode)
+    # 1 - factor is computed by Python in float64, then rounded: subtracting float32 would differ in the last bit.
     mixed = image1 * np.float32(1 - blend_factor) + blended * np.float32(blend_factor)
     return (np.clip(mixed, np.float32(0), np.float32(1)),)
 
 
-def image_blur(call: Call, *, image: Pixels, blur_radius: int, sigma: float) -> Result:
-    """Each picture through a Gaussian."""
-    return (convolve(image, gaussian(2 * blur_radius + 1, sigma), call.check),)
+def image_blur(context: NodeContext, *, image: PixelArray, blur_radius: int, sigma: float) -> NodeResult:
+    """Blur each picture with a Gaussian."""
+    return (convolve_pictures(image, gaussian_kernel(2 * blur_radius + 1, sigma), context.check_interrupted),)
 
 
-def image_sharpen(call: Call, *, image: Pixels, sharpen_radius: int, sigma: float, alpha: float) -> Result:
-    """Each picture less a part of its blur."""
-    kernel = gaussian(2 * sharpen_radius + 1, sigma) * np.float32(-(alpha * 10))
+def image_sharpen(
+    context: NodeContext, *, image: PixelArray, sharpen_radius: int, sigma: float, alpha: float
+) -> NodeResult:
+    """Sharpen each picture by subtracting a part of its blur."""
+    # ComfyUI multiplies the strength by ten.
+    kernel = gaussian_kernel(2 * sharpen_radius + 1, sigma) * np.float32(-(alpha * 10))
     middle = sharpen_radius
     kernel[middle, middle] = kernel[middle, middle] - cascade_sum(kernel) + np.float32(1.0)
-    return (np.clip(convolve(image, kernel, call.check), np.float32(0), np.float32(1)),)
+    return (np.clip(convolve_pictures(image, kernel, context.check_interrupted), np.float32(0), np.float32(1)),)
 
 
-def image_quantize(call: Call, *, image: Pixels, colors: int, dither: str) -> Result:
-    """Each picture in a few colours."""
+def image_quantize(context: NodeContext, *, image: PixelArray, colors: int, dither: str) -> NodeResult:
+    """Reduce each picture to a few colours."""
     from PIL import Image
 
     result = np.empty((*image.shape[:3], 3), np.float32)
     for index, values in enumerate(image):
-        call.check()
+        context.check_interrupted()
         picture = Image.fromarray((values * np.float32(255)).astype(np.uint8), mode=None)
-        result[index] = from_bytes(np.array(_quantize(picture, colors, dither).convert("RGB")))
+        result[index] = from_bytes(np.array(_quantize_picture(picture, colors, dither).convert("RGB")))
     return (result,)
 
 
-def _blend(a: Pixels, b: Pixels, mode: str) -> Pixels:
-    one, two = np.float32(1), np.float32(2)
+def _blend_colors(base: PixelArray, overlay: PixelArray, mode: str) -> PixelArray:
+    """Blend one batch over another by ComfyUI's formulas."""
+    white, two = np.float32(1), np.float32(2)
     match mode:
         case "normal":
-            return b
+            return overlay
         case "multiply":
-            return a * b
+            return base * overlay
         case "screen":
-            return one - (one - a) * (one - b)
+            return white - (white - base) * (white - overlay)
         case "overlay":
-            return np.where(a <= np.float32(0.5), two * a * b, one - two * (one - a) * (one - b))
+            return np.where(
+                base <= np.float32(0.5), two * base * overlay, white - two * (white - base) * (white - overlay)
+            )
         case "soft_light":
             return np.where(
-                b <= np.float32(0.5), a - (one - two * b) * a * (one - a), a + (two * b - one) * (_glow(a) - a)
+                overlay <= np.float32(0.5),
+                base - (white - two * overlay) * base * (white - base),
+                base + (two * overlay - white) * (_soft_light_curve(base) - base),
             )
         case "difference":
-            return a - b
+            return base - overlay
     raise ValueError(f"Unsupported blend mode: {mode}")
 
 
-def _glow(x: Pixels) -> Pixels:
-    dark = ((np.float32(16) * x - np.float32(12)) * x + np.float32(4)) * x
-    return np.where(x <= np.float32(0.25), dark, np.sqrt(np.maximum(x, 0)))
+def _soft_light_curve(values: PixelArray) -> PixelArray:
+    # W3C's formula: https://www.w3.org/TR/compositing-1/#blendingsoftlight
+    dark_half = ((np.float32(16) * values - np.float32(12)) * values + np.float32(4)) * values
+    return np.where(values <= np.float32(0.25), dark_half, np.sqrt(np.maximum(values, 0)))
 
 
-def _quantize(picture: "Image.Image", colors: int, dither: str) -> "Image.Image":
+def _quantize_picture(picture: "Image.Image", colors: int, dither: str) -> "Image.Image":
+    """Reduce a picture to its most frequent colours, with or without dithering."""
     from PIL import Image
 
     palette = picture.quantize(colors)
@@ -93,7 +122,7 @@ def _quantize(picture: "Image.Image", colors: int, dither: str) -> "Image.Image"
     if dither == "floyd-steinberg":
         return picture.quantize(colors, palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
     used = len(palette.getpalette() or ()) // _PALETTE_BANDS
-    matrix = (2 * 256 / used) * _bayer(int(math.log2(int(dither.removeprefix("bayer-"))))) + 0.5
+    matrix = (2 * 256 / used) * _bayer_matrix(int(math.log2(int(dither.removeprefix("bayer-"))))) + 0.5
     values = np.array(picture).astype(np.float32)
     repeats = (math.ceil(values.shape[0] / len(matrix)), math.ceil(values.shape[1] / len(matrix)))
     tiled = np.tile(matrix, repeats)[: values.shape[0], : values.shape[1], None]
@@ -101,13 +130,13 @@ def _quantize(picture: "Image.Image", colors: int, dither: str) -> "Image.Image"
     return Image.fromarray(spread).quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def _bayer(order: int) -> Matrix:
-    """Bayer's threshold matrix of side 2 ** order, around 0."""
+def _bayer_matrix(order: int) -> Matrix:
+    """Return Bayer's threshold matrix of side 2 ** order, around 0."""
     if order == 0:
         return np.zeros((1, 1))
-    q = 4**order
-    smaller = q * _bayer(order - 1)
-    matrix: Matrix = np.block([[smaller - 1.5, smaller + 0.5], [smaller + 1.5, smaller - 0.5]]) / q
+    quarter = 4**order
+    smaller = quarter * _bayer_matrix(order - 1)
+    matrix: Matrix = np.block([[smaller - 1.5, smaller + 0.5], [smaller + 1.5, smaller - 0.5]]) / quarter
     return matrix
 
 
@@ -121,10 +150,10 @@ CLASSES = (
         module=_POST,
         modern=True,
         inputs=(
-            image("image1"),
-            image("image2"),
-            number("blend_factor", 0.5, 0.0, 1.0, 0.01),
-            choice("blend_mode", *_BLENDS),
+            image_input("image1"),
+            image_input("image2"),
+            float_input("blend_factor", 0.5, 0.0, 1.0, 0.01),
+            choice_input("blend_mode", *_BLENDS),
         ),
         outputs=("IMAGE",),
         run=image_blend,
@@ -135,7 +164,7 @@ CLASSES = (
         category="image/postprocessing",
         module=_POST,
         modern=True,
-        inputs=(image(), whole("blur_radius", 1, 1, 31), number("sigma", 1.0, 0.1, 10.0, 0.1)),
+        inputs=(image_input(), integer_input("blur_radius", 1, 1, 31), float_input("sigma", 1.0, 0.1, 10.0, 0.1)),
         outputs=("IMAGE",),
         run=image_blur,
     ),
@@ -146,10 +175,10 @@ CLASSES = (
         module=_POST,
         modern=True,
         inputs=(
-            image(),
-            whole("sharpen_radius", 1, 1, 31),
-            number("sigma", 1.0, 0.1, 10.0, 0.01),
-            number("alpha", 1.0, 0.0, 5.0, 0.01),
+            image_input(),
+            integer_input("sharpen_radius", 1, 1, 31),
+            float_input("sigma", 1.0, 0.1, 10.0, 0.01),
+            float_input("alpha", 1.0, 0.0, 5.0, 0.01),
         ),
         outputs=("IMAGE",),
         run=image_sharpen,
@@ -160,7 +189,7 @@ CLASSES = (
         category="image/postprocessing",
         module=_POST,
         modern=True,
-        inputs=(image(), whole("colors", 256, 1, 256), choice("dither", *_DITHERS)),
+        inputs=(image_input(), integer_input("colors", 256, 1, 256), choice_input("dither", *_DITHERS)),
         outputs=("IMAGE",),
         run=image_quantize,
     ),

@@ -5,60 +5,60 @@ from collections.abc import Mapping, Sequence
 from comfypin.engine.embedded.declare import (
     MATCHING,
     MAX_SIDE,
-    Call,
-    Input,
     NodeClass,
-    Result,
-    Value,
-    choice,
-    growing,
-    matching,
-    whole,
+    NodeContext,
+    NodeInput,
+    NodeResult,
+    NodeValue,
+    choice_input,
+    growing_input,
+    integer_input,
+    matching_input,
 )
 
 _COLOUR_LENGTHS = (7, 9)
 _WITH_ALPHA = 9
 
 
-def switch(call: Call, *, switch: bool, on_false: Value, on_true: Value) -> Result:
+def switch_value(context: NodeContext, *, switch: bool, on_false: NodeValue, on_true: NodeValue) -> NodeResult:
     """Pass on one of two values."""
-    call.check()
+    context.check_interrupted()
     return (on_true if switch else on_false,)
 
 
-def lacking_branch(values: Mapping[str, Value]) -> Sequence[str]:
+def lacking_branch(values: Mapping[str, NodeValue]) -> Sequence[str]:
     """Return the branch that a switch passes on, unless it is there; the other branch never runs."""
-    wanted = "on_true" if values["switch"] else "on_false"
-    return () if values.get(wanted) is not None else (wanted,)
+    target = "on_true" if values["switch"] else "on_false"
+    return () if values.get(target) is not None else (target,)
 
 
-def negate(call: Call, *, value: Value) -> Result:
-    """Turn any value into a yes or no, and that around."""
-    call.check()
+def negate_value(context: NodeContext, *, value: NodeValue) -> NodeResult:
+    """Turn any value into a yes or no, and negate it."""
+    context.check_interrupted()
     return (not value,)
 
 
-def all_of(call: Call, *, values: Mapping[str, Value]) -> Result:
-    """Tell whether all values are true."""
-    call.check()
+def all_of(context: NodeContext, *, values: Mapping[str, NodeValue]) -> NodeResult:
+    """Return whether all values are true."""
+    context.check_interrupted()
     return (all(values.values()),)
 
 
-def any_of(call: Call, *, values: Mapping[str, Value]) -> Result:
-    """Tell whether a value is true."""
-    call.check()
+def any_of(context: NodeContext, *, values: Mapping[str, NodeValue]) -> NodeResult:
+    """Return whether any value is true."""
+    context.check_interrupted()
     return (any(values.values()),)
 
 
-def custom_combo(call: Call, *, choice: str, index: int = 0, **_: Value) -> Result:
+def custom_combo(context: NodeContext, *, choice: str, index: int = 0, **_: NodeValue) -> NodeResult:
     """Pass on a choice and its place among the options, which the page alone knows."""
-    call.check()
+    context.check_interrupted()
     return choice, index
 
 
-def color_to_rgb(call: Call, *, color: str) -> Result:
-    """Take #RRGGBB or #RRGGBBAA apart: the number, the colour as text, the alpha."""
-    call.check()
+def color_to_rgb(context: NodeContext, *, color: str) -> NodeResult:
+    """Split #RRGGBB or #RRGGBBAA into the number, the colour as text, and the alpha."""
+    context.check_interrupted()
     problem = "Color must be in format #RRGGBB or #RRGGBBAA"
     if len(color) not in _COLOUR_LENGTHS or not color.startswith("#"):
         raise ValueError(problem)
@@ -70,14 +70,14 @@ def color_to_rgb(call: Call, *, color: str) -> Result:
     return int(color[1:7], 16), color[:7], alpha
 
 
-def bounding_box(call: Call, *, x: int, y: int, width: int, height: int) -> Result:
+def bounding_box(context: NodeContext, *, x: int, y: int, width: int, height: int) -> NodeResult:
     """Hold a place and a size."""
-    call.check()
+    context.check_interrupted()
     return ({"x": x, "y": y, "width": width, "height": height},)
 
 
 _LOGIC = "comfy_extras.nodes_logic"
-_ANY = Input(name="value", type="*", options={})
+_ANY = NodeInput(name="value", type="*", options={})
 _TRUTH = "Uses Python's rules for truthiness."
 
 CLASSES = (
@@ -90,15 +90,15 @@ CLASSES = (
         experimental=True,
         aliases=("if", "then", "switch", "conditional", "branch"),
         inputs=(
-            Input(name="switch", type="BOOLEAN"),
-            matching("on_false", "switch", lazy=True),
-            matching("on_true", "switch", lazy=True),
+            NodeInput(name="switch", type="BOOLEAN"),
+            matching_input("on_false", "switch", lazy=True),
+            matching_input("on_true", "switch", lazy=True),
         ),
         outputs=(MATCHING,),
         output_names=("output",),
         output_matches=("switch",),
-        lacking=lacking_branch,
-        run=switch,
+        missing_inputs=lacking_branch,
+        run=switch_value,
     ),
     NodeClass(
         name="ComfyNotNode",
@@ -110,7 +110,7 @@ CLASSES = (
         aliases=("invert", "toggle", "negate", "flip boolean"),
         inputs=(_ANY,),
         outputs=("BOOLEAN",),
-        run=negate,
+        run=negate_value,
     ),
     NodeClass(
         name="ComfyAndNode",
@@ -120,7 +120,7 @@ CLASSES = (
         module=_LOGIC,
         modern=True,
         aliases=("all", "every"),
-        inputs=(growing("values", _ANY, "value", most=10),),
+        inputs=(growing_input("values", _ANY, "value", most=10),),
         outputs=("BOOLEAN",),
         run=all_of,
     ),
@@ -132,7 +132,7 @@ CLASSES = (
         module=_LOGIC,
         modern=True,
         aliases=("any", "some"),
-        inputs=(growing("values", _ANY, "value", most=10),),
+        inputs=(growing_input("values", _ANY, "value", most=10),),
         outputs=("BOOLEAN",),
         run=any_of,
     ),
@@ -143,7 +143,7 @@ CLASSES = (
         module=_LOGIC,
         modern=True,
         experimental=True,
-        inputs=(choice("choice"),),
+        inputs=(choice_input("choice"),),
         outputs=("STRING", "INT"),
         output_names=("STRING", "INDEX"),
         complaints={"choice": lambda _folders, _value: None},
@@ -157,7 +157,7 @@ CLASSES = (
         category="utilities",
         module="comfy_extras.nodes_color",
         modern=True,
-        inputs=(Input(name="color", type="COLOR", options={"default": "#ffffff", "socketless": True}),),
+        inputs=(NodeInput(name="color", type="COLOR", options={"default": "#ffffff", "socketless": True}),),
         outputs=("INT", "COLOR", "FLOAT"),
         output_names=("rgb_int", "hex", "alpha"),
         run=color_to_rgb,
@@ -169,10 +169,10 @@ CLASSES = (
         module="comfy_extras.nodes_images",
         modern=True,
         inputs=(
-            whole("x", 0, 0, MAX_SIDE, None),
-            whole("y", 0, 0, MAX_SIDE, None),
-            whole("width", 512, 1, MAX_SIDE, None),
-            whole("height", 512, 1, MAX_SIDE, None),
+            integer_input("x", 0, 0, MAX_SIDE, None),
+            integer_input("y", 0, 0, MAX_SIDE, None),
+            integer_input("width", 512, 1, MAX_SIDE, None),
+            integer_input("height", 512, 1, MAX_SIDE, None),
         ),
         outputs=("BOUNDING_BOX",),
         run=bounding_box,

@@ -3,32 +3,33 @@
 import json
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, Shown, Value
+from comfypin.engine.embedded.declare import NodeClass, NodeContext, NodeInput, NodeResult, NodeValue, ShownResult
 from comfypin.engine.embedded.show import show_value
 
+# sys.maxsize on a machine with 64 bits, as in ComfyUI's catalogue.
 _LARGEST = 9223372036854775807
 
 
-def hold(call: Call, *, value: Value) -> Result:
-    """The value that was typed in."""
-    call.check()
+def hold_value(context: NodeContext, *, value: NodeValue) -> NodeResult:
+    """Return the value that was typed in."""
+    context.check_interrupted()
     return (value,)
 
 
-def preview_any(call: Call, *, source: Value = None) -> Result:
-    """Any value as text."""
-    call.check()
-    return Shown(ui={"text": (_text_of(source),)})
+def preview_any(context: NodeContext, *, source: NodeValue = None) -> NodeResult:
+    """Show any value as text."""
+    context.check_interrupted()
+    return ShownResult(ui={"text": (_value_text(source),)})
 
 
-def preview_any_newer(call: Call, *, source: Value = None) -> Result:
+def preview_any_newer(context: NodeContext, *, source: NodeValue = None) -> NodeResult:
     """Show any value as text, and pass the text on; ComfyUI 0.33 writes lists and objects over several lines."""
-    call.check()
-    text = _text_of(source, indent=4)
-    return Shown(ui={"text": (text,)}, values=(text,))
+    context.check_interrupted()
+    text = _value_text(source, indent=4)
+    return ShownResult(ui={"text": (text,)}, values=(text,))
 
 
-def _text_of(source: Value, indent: int | None = None) -> str:
+def _value_text(source: NodeValue, indent: int | None = None) -> str:
     if source is None:
         return "None"
     if isinstance(source, str):
@@ -41,31 +42,31 @@ def _text_of(source: Value, indent: int | None = None) -> str:
         return str(show_value(source))
 
 
-def _held(kind: str, display_name: str, type_name: str, **options: JsonValue) -> NodeClass:
+def _primitive_class(value_type: str, display_name: str, type_name: str, **options: JsonValue) -> NodeClass:
     return NodeClass(
-        name=f"Primitive{kind}",
+        name=f"Primitive{value_type}",
         display_name=display_name,
         category="utils/primitive",
         module="comfy_extras.nodes_primitive",
         modern=True,
-        inputs=(Input(name="value", type=type_name, options=options),),
+        inputs=(NodeInput(name="value", type=type_name, options=options),),
         outputs=(type_name,),
-        run=hold,
+        run=hold_value,
     )
 
 
 CLASSES = (
-    _held("Int", "Int", "INT", min=-_LARGEST, max=_LARGEST, control_after_generate=True),
-    _held("Float", "Float", "FLOAT", min=-_LARGEST, max=_LARGEST),
-    _held("String", "String", "STRING", multiline=False),
-    _held("StringMultiline", "String (Multiline)", "STRING", multiline=True),
-    _held("Boolean", "Boolean", "BOOLEAN"),
+    _primitive_class("Int", "Int", "INT", min=-_LARGEST, max=_LARGEST, control_after_generate=True),
+    _primitive_class("Float", "Float", "FLOAT", min=-_LARGEST, max=_LARGEST),
+    _primitive_class("String", "String", "STRING", multiline=False),
+    _primitive_class("StringMultiline", "String (Multiline)", "STRING", multiline=True),
+    _primitive_class("Boolean", "Boolean", "BOOLEAN"),
     NodeClass(
         name="PreviewAny",
         display_name="Preview Any",
         category="utils",
         module="comfy_extras.nodes_preview_any",
-        inputs=(Input(name="source", type="*", options={}),),
+        inputs=(NodeInput(name="source", type="*", options={}),),
         is_output=True,
         run=preview_any,
     ),

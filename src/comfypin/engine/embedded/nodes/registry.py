@@ -1,4 +1,4 @@
-"""Every node class of the embedded engine, by name, for each release of ComfyUI."""
+"""Lists the embedded engine's node classes by name, for each release of ComfyUI."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -29,7 +29,7 @@ NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
 """The classes of ComfyUI 0.3.64."""
 
 NODE_CLASSES_0_33: Mapping[str, NodeClass] = MappingProxyType(
-    {name: REVISIONS[name].apply(kind) for name, kind in NODE_CLASSES.items()}
+    {name: REVISIONS[name].apply_to(kind) for name, kind in NODE_CLASSES.items()}
     | {each.name: each for module in _NEWER for each in module.CLASSES}
 )
 """The classes of ComfyUI 0.33: the older ones as they are now, and the new ones."""
@@ -37,6 +37,6 @@ NODE_CLASSES_0_33: Mapping[str, NodeClass] = MappingProxyType(
 _BY_VERSION = {"0.3.64": NODE_CLASSES, "0.33.0": NODE_CLASSES_0_33}
 
 
-def classes_of(version: str) -> Mapping[str, NodeClass]:
+def node_classes_of(version: str) -> Mapping[str, NodeClass]:
     """Return the classes of a release that the embedded engine knows."""
     return _BY_VERSION[version]

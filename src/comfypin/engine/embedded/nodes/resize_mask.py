@@ -4,154 +4,177 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from comfypin.engine.embedded.arrays import Pixels, reserve
+from comfypin.engine.embedded.arrays import PixelArray, reserve_memory
 from comfypin.engine.embedded.declare import (
     MATCHING,
     MAX_SIDE,
-    Call,
-    Input,
     NodeClass,
-    Result,
-    choice,
-    dynamic_choice,
-    growing,
-    image,
-    mask,
-    matching,
-    number,
-    whole,
+    NodeContext,
+    NodeInput,
+    NodeResult,
+    choice_input,
+    dynamic_choice_input,
+    float_input,
+    growing_input,
+    image_input,
+    integer_input,
+    mask_input,
+    matching_input,
 )
 from comfypin.engine.embedded.nodes.transform import stack_pictures
-from comfypin.engine.embedded.pixels.resize import METHODS, resize
+from comfypin.engine.embedded.pixels.resize import METHODS, resize_pictures
 
+# ComfyUI counts megapixels in units of 1024 x 1024.
 _MEGAPIXEL = 1024 * 1024
+# A batch of pictures has four dimensions, a batch of masks three.
 _PICTURE_DIMENSIONS = 4
+# ComfyUI's own limit for growing groups of pictures.
 _MOST_MEMBERS = 50
 
+# Width and height.
 Size = tuple[int, int]
-"""Width and height."""
 
 
-def resize_image_mask(call: Call, *, input: Pixels, resize_type: Mapping[str, Any], scale_method: str) -> Result:
+def resize_image_mask(
+    context: NodeContext, *, input: PixelArray, resize_type: Mapping[str, Any], scale_method: str
+) -> NodeResult:
     """Resize pictures or masks, in one of nine ways."""
     pictures = _as_pictures(input)
     height, width = pictures.shape[1:3]
     if resize_type["resize_type"] == "scale to multiple":
-        resized = _cover_multiple(pictures, resize_type["multiple"], scale_method, call)
+        resized = _cover_multiple(pictures, resize_type["multiple"], scale_method, context)
     else:
         size = _SIZES[resize_type["resize_type"]]((width, height), resize_type)
         if size is None:
             return (input,)
         crop = resize_type.get("crop", "disabled")
-        resized = resize(pictures, width=size[0], height=size[1], method=scale_method, crop=crop, check=call.check)
+        resized = resize_pictures(
+            pictures,
+            width=size[0],
+            height=size[1],
+            method=scale_method,
+            crop=crop,
+            check_interrupted=context.check_interrupted,
+        )
     return (resized if input.ndim == _PICTURE_DIMENSIONS else resized[..., 0],)
 
 
-def batch_images(call: Call, *, images: Mapping[str, Pixels]) -> Result:
+def batch_images(context: NodeContext, *, images: Mapping[str, PixelArray]) -> NodeResult:
     """Stack batches of pictures; all take the first one's size."""
-    return (stack_pictures(list(images.values()), call),)
+    return (stack_pictures(list(images.values()), context),)
 
 
-def batch_masks(call: Call, *, masks: Mapping[str, Pixels]) -> Result:
+def batch_masks(context: NodeContext, *, masks: Mapping[str, PixelArray]) -> NodeResult:
     """Stack batches of masks; all take the first one's size."""
-    return (stack_pictures([each[..., None] for each in masks.values()], call)[..., 0],)
+    return (stack_pictures([mask[..., None] for mask in masks.values()], context)[..., 0],)
 
 
-def _as_pictures(pixels: Pixels) -> Pixels:
+def _as_pictures(pixels: PixelArray) -> PixelArray:
     return pixels if pixels.ndim == _PICTURE_DIMENSIONS else pixels[..., None]
 
 
-def _given_sides(old: Size, width: int, height: int) -> Size | None:
+def _size_from_sides(old_size: Size, width: int, height: int) -> Size | None:
     """Return a size of which a side may be 0: that one keeps the proportions. None if both are."""
     if not width and not height:
         return None
-    width = width or max(1, round(old[0] * height / old[1]))
-    return width, height or max(1, round(old[1] * width / old[0]))
+    width = width or max(1, round(old_size[0] * height / old_size[1]))
+    return width, height or max(1, round(old_size[1] * width / old_size[0]))
 
 
-def _given_longer(old: Size, longer: int) -> Size:
-    width, height = old
+def _size_from_longer(old_size: Size, longer: int) -> Size:
+    width, height = old_size
     if height > width:
         return round((width / height) * longer), longer
     return (longer, round((height / width) * longer)) if width > height else (longer, longer)
 
 
-def _given_shorter(old: Size, shorter: int) -> Size:
-    width, height = old
+def _size_from_shorter(old_size: Size, shorter: int) -> Size:
+    width, height = old_size
     if height < width:
         return round((width / height) * shorter), shorter
     return (shorter, round((height / width) * shorter)) if width < height else (shorter, shorter)
 
 
-def _given_megapixels(old: Size, megapixels: float) -> Size:
-    factor = math.sqrt(int(megapixels * _MEGAPIXEL) / (old[0] * old[1]))
-    return round(old[0] * factor), round(old[1] * factor)
+def _size_from_megapixels(old_size: Size, megapixels: float) -> Size:
+    factor = math.sqrt(int(megapixels * _MEGAPIXEL) / (old_size[0] * old_size[1]))
+    return round(old_size[0] * factor), round(old_size[1] * factor)
 
 
-def _size_of(match: Pixels) -> Size:
+def _size_of(match: PixelArray) -> Size:
     height, width = _as_pictures(match).shape[1:3]
     return width, height
 
 
-def _cover_multiple(pictures: Pixels, multiple: int, method: str, call: Call) -> Pixels:
+def _cover_multiple(pictures: PixelArray, multiple: int, method: str, context: NodeContext) -> PixelArray:
     """Resize to cover the next smaller multiples of a number, and cut off what sticks out."""
     height, width = pictures.shape[1:3]
-    wide, tall = width // multiple * multiple, height // multiple * multiple
-    if multiple <= 1 or not wide or not tall or (wide, tall) == (width, height):
+    target_width, target_height = width // multiple * multiple, height // multiple * multiple
+    if multiple <= 1 or not target_width or not target_height or (target_width, target_height) == (width, height):
         return pictures
-    across, down = wide / width, tall / height
-    scaled = (
-        (wide, max(tall, math.ceil(height * across))) if across >= down else (max(wide, math.ceil(width * down)), tall)
+    width_factor, height_factor = target_width / width, target_height / height
+    scaled_size = (
+        (target_width, max(target_height, math.ceil(height * width_factor)))
+        if width_factor >= height_factor
+        else (max(target_width, math.ceil(width * height_factor)), target_height)
     )
-    reserve(pictures.shape[0], pictures.shape[3], *scaled)
-    resized = resize(pictures, width=scaled[0], height=scaled[1], method=method, crop="disabled", check=call.check)
-    left, top = (scaled[0] - wide) // 2, (scaled[1] - tall) // 2
-    return resized[:, top : top + tall, left : left + wide]
+    reserve_memory(pictures.shape[0], pictures.shape[3], *scaled_size)
+    resized = resize_pictures(
+        pictures,
+        width=scaled_size[0],
+        height=scaled_size[1],
+        method=method,
+        crop="disabled",
+        check_interrupted=context.check_interrupted,
+    )
+    left, top = (scaled_size[0] - target_width) // 2, (scaled_size[1] - target_height) // 2
+    return resized[:, top : top + target_height, left : left + target_width]
 
 
 _SIZES: dict[str, Callable[[Size, Mapping[str, Any]], Size | None]] = {
-    "scale dimensions": lambda old, asked: _given_sides(old, asked["width"], asked["height"]),
-    "scale by multiplier": lambda old, asked: (
-        round(old[0] * asked["multiplier"]),
-        round(old[1] * asked["multiplier"]),
+    "scale dimensions": lambda old_size, resize_type: _size_from_sides(
+        old_size, resize_type["width"], resize_type["height"]
     ),
-    "scale longer dimension": lambda old, asked: _given_longer(old, asked["longer_size"]),
-    "scale shorter dimension": lambda old, asked: _given_shorter(old, asked["shorter_size"]),
-    "scale width": lambda old, asked: _given_sides(old, asked["width"], 0),
-    "scale height": lambda old, asked: _given_sides(old, 0, asked["height"]),
-    "scale total pixels": lambda old, asked: _given_megapixels(old, asked["megapixels"]),
-    "match size": lambda _, asked: _size_of(asked["match"]),
+    "scale by multiplier": lambda old_size, resize_type: (
+        round(old_size[0] * resize_type["multiplier"]),
+        round(old_size[1] * resize_type["multiplier"]),
+    ),
+    "scale longer dimension": lambda old_size, resize_type: _size_from_longer(old_size, resize_type["longer_size"]),
+    "scale shorter dimension": lambda old_size, resize_type: _size_from_shorter(old_size, resize_type["shorter_size"]),
+    "scale width": lambda old_size, resize_type: _size_from_sides(old_size, resize_type["width"], 0),
+    "scale height": lambda old_size, resize_type: _size_from_sides(old_size, 0, resize_type["height"]),
+    "scale total pixels": lambda old_size, resize_type: _size_from_megapixels(old_size, resize_type["megapixels"]),
+    "match size": lambda _, resize_type: _size_of(resize_type["match"]),
 }
 
 _CROP_HELP = (
     "How to handle aspect ratio mismatch: 'disabled' stretches to fit, 'center' crops to maintain aspect ratio."
 )
-_CROP = choice("crop", "disabled", "center", tooltip=_CROP_HELP, default="center")
+_CROP = choice_input("crop", "disabled", "center", tooltip=_CROP_HELP, default="center")
 
 
-def _side(name: str, default: int, low: int, tooltip: str) -> Input:
-    return whole(name, default, low, MAX_SIDE, tooltip=tooltip)
+def _side_input(name: str, default: int, low: int, tooltip: str) -> NodeInput:
+    return integer_input(name, default, low, MAX_SIDE, tooltip=tooltip)
 
 
-def _auto(side: str, other: str) -> Input:
+def _side_or_auto(side: str, other: str) -> NodeInput:
     help_text = f"Target {side} in pixels. Set to 0 to auto-calculate from {other} while preserving aspect ratio."
-    return _side(side, 512, 0, help_text)
+    return _side_input(side, 512, 0, help_text)
 
 
-def _edge(word: str) -> Input:
+def _edge_input(word: str) -> NodeInput:
     help_text = f"The {word} edge will be resized to this value. Aspect ratio is preserved."
-    return _side(f"{word}_size", 512, 0, help_text)
+    return _side_input(f"{word}_size", 512, 0, help_text)
 
 
-def _alone(side: str, other: str) -> Input:
+def _single_side(side: str, other: str) -> NodeInput:
     help_text = f"Target {side} in pixels. {other} auto-adjusts to preserve aspect ratio."
-    return _side(side, 512, 0, help_text)
+    return _side_input(side, 512, 0, help_text)
 
 
-_WAYS: dict[str, tuple[Input, ...]] = {
-    "scale dimensions": (_auto("width", "height"), _auto("height", "width"), _CROP),
+_WAYS: dict[str, tuple[NodeInput, ...]] = {
+    "scale dimensions": (_side_or_auto("width", "height"), _side_or_auto("height", "width"), _CROP),
     "scale by multiplier": (
-        number(
+        float_input(
             "multiplier",
             1.0,
             0.01,
@@ -160,12 +183,12 @@ _WAYS: dict[str, tuple[Input, ...]] = {
             tooltip="Scale factor (e.g., 2.0 doubles size, 0.5 halves size).",
         ),
     ),
-    "scale longer dimension": (_edge("longer"),),
-    "scale shorter dimension": (_edge("shorter"),),
-    "scale width": (_alone("width", "Height"),),
-    "scale height": (_alone("height", "Width"),),
+    "scale longer dimension": (_edge_input("longer"),),
+    "scale shorter dimension": (_edge_input("shorter"),),
+    "scale width": (_single_side("width", "Height"),),
+    "scale height": (_single_side("height", "Width"),),
     "scale total pixels": (
-        number(
+        float_input(
             "megapixels",
             1.0,
             0.01,
@@ -175,7 +198,7 @@ _WAYS: dict[str, tuple[Input, ...]] = {
         ),
     ),
     "match size": (
-        Input(
+        NodeInput(
             name="match",
             type="IMAGE,MASK",
             options={"tooltip": "Resize input to match the dimensions of this reference image or mask."},
@@ -183,7 +206,7 @@ _WAYS: dict[str, tuple[Input, ...]] = {
         _CROP,
     ),
     "scale to multiple": (
-        _side(
+        _side_input(
             "multiple",
             8,
             1,
@@ -216,13 +239,13 @@ CLASSES = (
             "enlarge",
         ),
         inputs=(
-            matching("input", "input_type", "IMAGE,MASK"),
-            dynamic_choice(
+            matching_input("input", "input_type", "IMAGE,MASK"),
+            dynamic_choice_input(
                 "resize_type",
                 _WAYS,
                 tooltip="Select how to resize: by exact dimensions, scale factor, matching another image, etc.",
             ),
-            choice(
+            choice_input(
                 "scale_method",
                 *METHODS,
                 default="area",
@@ -245,7 +268,7 @@ CLASSES = (
         modern=True,
         aliases=("batch", "image batch", "batch images", "combine images", "merge images", "stack images"),
         essentials="Image Tools",
-        inputs=(growing("images", image(), "image", most=_MOST_MEMBERS),),
+        inputs=(growing_input("images", image_input(), "image", most=_MOST_MEMBERS),),
         outputs=("IMAGE",),
         run=batch_images,
     ),
@@ -256,7 +279,7 @@ CLASSES = (
         module=_POST,
         modern=True,
         aliases=("combine masks", "stack masks", "merge masks"),
-        inputs=(growing("masks", mask(), "mask", most=_MOST_MEMBERS),),
+        inputs=(growing_input("masks", mask_input(), "mask", most=_MOST_MEMBERS),),
         outputs=("MASK",),
         run=batch_masks,
     ),

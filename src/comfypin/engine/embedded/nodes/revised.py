@@ -1,20 +1,18 @@
-"""What ComfyUI 0.33 changed in classes that 0.3.64 had already."""
+"""Lists what ComfyUI 0.33 changed in the classes of 0.3.64."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.declare import MAX_SIDE, Input, NodeClass, Result, whole
+from comfypin.engine.embedded.declare import MAX_SIDE, NodeClass, NodeInput, NodeResult, integer_input
 from comfypin.engine.embedded.nodes import load, masks, primitive, scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Revision:
-    """The changes of one class; None and empty values leave it as it is.
+class ClassRevision:
+    """Lists the changes of one class; None and empty values leave it as it is."""
 
-    `schema`: ComfyUI declares it by the newer schema now. `options`: new or other options of inputs, by input.
-    """
-
+    # ComfyUI now declares the class by its newer schema.
     schema: bool = False
     display_name: str | None = None
     category: str | None = None
@@ -24,34 +22,36 @@ class Revision:
     deprecated: bool = False
     outputs: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    # New or changed options, by input.
     options: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
-    added: tuple[Input, ...] = ()
-    run: Callable[..., Result] | None = None
+    added: tuple[NodeInput, ...] = ()
+    run: Callable[..., NodeResult] | None = None
 
-    def apply(self, kind: NodeClass) -> NodeClass:
+    def apply_to(self, node_class: NodeClass) -> NodeClass:
         """Return the class as the newer release has it."""
         return replace(
-            kind,
-            modern=kind.modern or self.schema,
-            display_name=self.display_name or kind.display_name,
-            category=self.category or kind.category,
-            description=self.description or kind.description,
+            node_class,
+            modern=node_class.modern or self.schema,
+            display_name=self.display_name or node_class.display_name,
+            category=self.category or node_class.category,
+            description=self.description or node_class.description,
+            # These always take the newer value, because 0.3.64 has no aliases and essentials.
             aliases=self.aliases,
             essentials=self.essentials,
             deprecated=self.deprecated,
-            outputs=self.outputs or kind.outputs,
-            output_names=self.output_names or kind.output_names,
-            inputs=(*(self._revised(each) for each in kind.inputs), *self.added),
-            run=self.run or kind.run,
+            outputs=self.outputs or node_class.outputs,
+            output_names=self.output_names or node_class.output_names,
+            inputs=(*(self._revise_input(node_input) for node_input in node_class.inputs), *self.added),
+            run=self.run or node_class.run,
         )
 
-    def _revised(self, each: Input) -> Input:
-        changed = self.options.get(each.name)
-        return each if changed is None else replace(each, options={**(each.options or {}), **changed})
+    def _revise_input(self, node_input: NodeInput) -> NodeInput:
+        changed = self.options.get(node_input.name)
+        return node_input if changed is None else replace(node_input, options={**(node_input.options or {}), **changed})
 
 
-REVISIONS: Mapping[str, Revision] = {
-    "LoadImage": Revision(
+REVISIONS: Mapping[str, ClassRevision] = {
+    "LoadImage": ClassRevision(
         aliases=(
             "load image",
             "open image",
@@ -64,142 +64,142 @@ REVISIONS: Mapping[str, Revision] = {
         essentials="Basics",
         run=load.load_image_newer,
     ),
-    "LoadImageMask": Revision(
+    "LoadImageMask": ClassRevision(
         category="image",
         aliases=("import mask", "alpha mask", "channel mask"),
         essentials="Image Tools",
         run=load.load_image_mask_newer,
     ),
-    "EmptyImage": Revision(display_name="Empty Image"),
-    "SolidMask": Revision(schema=True, display_name="Create Solid Mask", category="image/mask"),
-    "ImageScale": Revision(
+    "EmptyImage": ClassRevision(display_name="Empty Image"),
+    "SolidMask": ClassRevision(schema=True, display_name="Create Solid Mask", category="image/mask"),
+    "ImageScale": ClassRevision(
         aliases=("resize", "resize image", "scale image", "image resize", "zoom", "zoom in", "change size"),
         essentials="Image Tools",
     ),
-    "ImageScaleBy": Revision(essentials="Image Tools"),
-    "ImageScaleToTotalPixels": Revision(
+    "ImageScaleBy": ClassRevision(essentials="Image Tools"),
+    "ImageScaleToTotalPixels": ClassRevision(
         display_name="Scale Image to Total Pixels",
-        added=(whole("resolution_steps", 1, 1, 256, None, advanced=True),),
+        added=(integer_input("resolution_steps", 1, 1, 256, None, advanced=True),),
         run=scale.image_scale_to_steps,
     ),
-    "ImageScaleToMaxDimension": Revision(schema=True, display_name="Scale Image to Max Dimension"),
-    "ImageInvert": Revision(
+    "ImageScaleToMaxDimension": ClassRevision(schema=True, display_name="Scale Image to Max Dimension"),
+    "ImageInvert": ClassRevision(
         display_name="Invert Image Colors",
         category="image/color",
         aliases=("reverse colors",),
         essentials="Image Tools",
     ),
-    "ImageCrop": Revision(
+    "ImageCrop": ClassRevision(
         schema=True,
         display_name="Crop Image (DEPRECATED)",
         aliases=("trim",),
         essentials="Image Tools",
         deprecated=True,
     ),
-    "ImageFlip": Revision(schema=True, display_name="Flip Image", aliases=("mirror", "reflect")),
-    "ImageRotate": Revision(
+    "ImageFlip": ClassRevision(schema=True, display_name="Flip Image", aliases=("mirror", "reflect")),
+    "ImageRotate": ClassRevision(
         schema=True, display_name="Rotate Image", aliases=("turn", "flip orientation"), essentials="Image Tools"
     ),
-    "ImageBatch": Revision(
+    "ImageBatch": ClassRevision(
         display_name="Batch Images (DEPRECATED)",
         category="image/batch",
         aliases=("combine images", "merge images", "stack images"),
         deprecated=True,
     ),
-    "RepeatImageBatch": Revision(
+    "RepeatImageBatch": ClassRevision(
         schema=True, display_name="Repeat Image Batch", aliases=("duplicate image", "clone image")
     ),
-    "ImageFromBatch": Revision(
+    "ImageFromBatch": ClassRevision(
         schema=True,
         display_name="Get Image from Batch",
         aliases=("select image", "pick from batch", "extract image"),
         options={"batch_index": {"min": -MAX_SIDE, "max": MAX_SIDE}},
     ),
-    "RebatchImages": Revision(),
-    "ImagePadForOutpaint": Revision(
+    "RebatchImages": ClassRevision(),
+    "ImagePadForOutpaint": ClassRevision(
         category="image/transform",
         aliases=("extend canvas", "expand image"),
         options={"feathering": {"advanced": True}},
     ),
-    "ImageBlend": Revision(
+    "ImageBlend": ClassRevision(
         display_name="Blend Images", category="image/filters", aliases=("mix images",), essentials="Image Tools"
     ),
-    "ImageBlur": Revision(display_name="Blur Image", category="image/filters"),
-    "ImageSharpen": Revision(
+    "ImageBlur": ClassRevision(display_name="Blur Image", category="image/filters"),
+    "ImageSharpen": ClassRevision(
         display_name="Sharpen Image",
         category="image/filters",
         options={"sharpen_radius": {"advanced": True}, "sigma": {"advanced": True}, "alpha": {"advanced": True}},
     ),
-    "ImageQuantize": Revision(display_name="Quantize Image", category="image/filters"),
-    "ImageCompositeMasked": Revision(
+    "ImageQuantize": ClassRevision(display_name="Quantize Image", category="image/filters"),
+    "ImageCompositeMasked": ClassRevision(
         schema=True,
         display_name="Image Composite Masked",
         category="image/compositing",
         aliases=("overlay", "layer", "paste image", "images composition"),
     ),
-    "MaskToImage": Revision(schema=True, category="image/mask", aliases=("convert mask",)),
-    "ImageToMask": Revision(schema=True, category="image/mask", aliases=("extract channel", "channel to mask")),
-    "ImageColorToMask": Revision(
+    "MaskToImage": ClassRevision(schema=True, category="image/mask", aliases=("convert mask",)),
+    "ImageToMask": ClassRevision(schema=True, category="image/mask", aliases=("extract channel", "channel to mask")),
+    "ImageColorToMask": ClassRevision(
         schema=True,
         display_name="Convert Image Color to Mask",
         category="image/mask",
         aliases=("color keying", "chroma key"),
         options={"color": {"display": "number"}},
     ),
-    "InvertMask": Revision(
+    "InvertMask": ClassRevision(
         schema=True, display_name="Invert Mask", category="image/mask", aliases=("reverse mask", "flip mask")
     ),
-    "CropMask": Revision(
+    "CropMask": ClassRevision(
         schema=True,
         display_name="Crop Mask",
         category="image/mask",
         aliases=("cut mask", "extract mask region", "mask slice"),
     ),
-    "MaskComposite": Revision(
+    "MaskComposite": ClassRevision(
         schema=True,
         display_name="Combine Masks",
         category="image/mask",
         aliases=("combine masks", "blend masks", "layer masks", "masks composition"),
     ),
-    "FeatherMask": Revision(
+    "FeatherMask": ClassRevision(
         schema=True,
         display_name="Feather Mask",
         category="image/mask",
         aliases=("soft edge mask", "blur mask edges", "gradient mask edge"),
         run=masks.feather_mask_newer,
     ),
-    "GrowMask": Revision(
+    "GrowMask": ClassRevision(
         schema=True,
         display_name="Grow Mask",
         category="image/mask",
         aliases=("expand mask", "shrink mask"),
         options={"tapered_corners": {"advanced": True}},
     ),
-    "ThresholdMask": Revision(
+    "ThresholdMask": ClassRevision(
         schema=True, display_name="Threshold Mask", category="image/mask", aliases=("binary mask",)
     ),
-    "SplitImageWithAlpha": Revision(
+    "SplitImageWithAlpha": ClassRevision(
         category="image/compositing", aliases=("extract alpha", "separate transparency", "remove alpha")
     ),
-    "JoinImageWithAlpha": Revision(
+    "JoinImageWithAlpha": ClassRevision(
         category="image/compositing",
         aliases=("add transparency", "apply alpha", "composite alpha", "RGBA"),
         run=masks.join_image_with_alpha_newer,
     ),
-    "SaveImage": Revision(
+    "SaveImage": ClassRevision(
         aliases=("save", "save image", "export image", "output image", "write image", "download"),
         essentials="Basics",
         outputs=("IMAGE",),
         output_names=("images",),
     ),
-    "PreviewImage": Revision(
+    "PreviewImage": ClassRevision(
         description="Preview the images without saving them to the ComfyUI output directory.",
         aliases=("preview", "preview image", "show image", "view image", "display image", "image viewer"),
         essentials="Basics",
         outputs=("IMAGE",),
         output_names=("images",),
     ),
-    "SaveAnimatedWEBP": Revision(
+    "SaveAnimatedWEBP": ClassRevision(
         schema=True,
         display_name="Save Animated WEBP",
         category="image",
@@ -207,7 +207,7 @@ REVISIONS: Mapping[str, Revision] = {
         output_names=("images",),
         options={"filename_prefix": {"multiline": False}},
     ),
-    "SaveAnimatedPNG": Revision(
+    "SaveAnimatedPNG": ClassRevision(
         schema=True,
         display_name="Save Animated PNG",
         category="image",
@@ -215,19 +215,21 @@ REVISIONS: Mapping[str, Revision] = {
         output_names=("images",),
         options={"filename_prefix": {"multiline": False}, "compress_level": {"advanced": True}},
     ),
-    "PrimitiveInt": Revision(category="utilities/primitive", options={"value": {"control_after_generate": "fixed"}}),
-    "PrimitiveFloat": Revision(category="utilities/primitive", options={"value": {"step": 0.1}}),
-    "PrimitiveString": Revision(
+    "PrimitiveInt": ClassRevision(
+        category="utilities/primitive", options={"value": {"control_after_generate": "fixed"}}
+    ),
+    "PrimitiveFloat": ClassRevision(category="utilities/primitive", options={"value": {"step": 0.1}}),
+    "PrimitiveString": ClassRevision(
         display_name="Text", category="utilities/primitive", aliases=("text", "string", "text box", "prompt")
     ),
-    "PrimitiveStringMultiline": Revision(
+    "PrimitiveStringMultiline": ClassRevision(
         display_name="Text (Multiline)",
         category="utilities/primitive",
         aliases=("text", "string", "text multiline", "string multiline", "text box", "prompt"),
         essentials="Basics",
     ),
-    "PrimitiveBoolean": Revision(category="utilities/primitive"),
-    "PreviewAny": Revision(
+    "PrimitiveBoolean": ClassRevision(category="utilities/primitive"),
+    "PreviewAny": ClassRevision(
         display_name="Preview as Text",
         category="utilities",
         description="Preview any input value as text.",

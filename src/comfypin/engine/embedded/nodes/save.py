@@ -10,70 +10,93 @@ from typing import TYPE_CHECKING
 
 from comfypin.atomic_files import atomic_file
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.arrays import Pixels, to_bytes
-from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, Shown, choice, flag, image, number, whole
-from comfypin.engine.embedded.folders import save_place
+from comfypin.engine.embedded.arrays import PixelArray, to_bytes
+from comfypin.engine.embedded.declare import (
+    NodeClass,
+    NodeContext,
+    NodeInput,
+    NodeResult,
+    ShownResult,
+    boolean_input,
+    choice_input,
+    float_input,
+    image_input,
+    integer_input,
+)
+from comfypin.engine.embedded.folders import find_save_location
 
 if TYPE_CHECKING:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+# The compression levels of ComfyUI: files to keep are packed better than previews.
 _SAVE_COMPRESSION = 4
 _PREVIEW_COMPRESSION = 1
 _PREVIEW_LETTERS = 5
+# EXIF has no field for a prompt, so ComfyUI uses the camera's model and make.
 _MODEL_TAG = 0x0110
 _MAKE_TAG = 0x010F
 _WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 
 
-def save_image(call: Call, *, images: Pixels, filename_prefix: str = "ComfyUI") -> Result:
+def save_image(context: NodeContext, *, images: PixelArray, filename_prefix: str = "ComfyUI") -> NodeResult:
     """Keep each picture as a PNG that carries the prompt and the workflow that made it."""
-    return _save_each(call, images, filename_prefix, folder="output", compression=_SAVE_COMPRESSION)
+    return _save_each(context, images, filename_prefix, folder="output", compression=_SAVE_COMPRESSION)
 
 
-def preview_image(call: Call, *, images: Pixels) -> Result:
-    """Write each picture to the folder that is emptied sometime."""
-    return _save_each(call, images, _preview_prefix("ComfyUI"), folder="temp", compression=_PREVIEW_COMPRESSION)
+def preview_image(context: NodeContext, *, images: PixelArray) -> NodeResult:
+    """Write each picture to the temp folder."""
+    return _save_each(context, images, _preview_prefix("ComfyUI"), folder="temp", compression=_PREVIEW_COMPRESSION)
 
 
-def show_pictures(call: Call, images: Pixels, *, value: Pixels | None = None) -> Result:
-    """Show pictures, and pass them on, or another value: what ComfyUI's newer nodes do."""
-    files = temporary_files(call, images, "ComfyUI")
-    return Shown(ui={"images": files, "animated": (False,)}, values=(images if value is None else value,))
+def show_pictures(context: NodeContext, images: PixelArray, *, value: PixelArray | None = None) -> NodeResult:
+    """Show pictures, and pass on them or another value, as ComfyUI's newer nodes do."""
+    files = temporary_files(context, images, "ComfyUI")
+    return ShownResult(ui={"images": files, "animated": (False,)}, values=(images if value is None else value,))
 
 
-def temporary_files(call: Call, images: Pixels, prefix: str) -> Sequence[JsonValue]:
-    """Write pictures, without metadata, to the folder that is emptied sometime; return what is shown of them."""
-    bare = replace(call, metadata=False)
+def temporary_files(context: NodeContext, images: PixelArray, prefix: str) -> Sequence[JsonValue]:
+    """Write pictures, without metadata, to the temp folder; return how they are shown."""
+    # Previews are shown and thrown away: metadata would only make them larger.
+    bare = replace(context, metadata=False)
     name = _preview_prefix(prefix)
     return _save_each(bare, images, name, folder="temp", compression=_PREVIEW_COMPRESSION).ui["images"]
 
 
 def save_animated_webp(
-    call: Call, *, images: Pixels, filename_prefix: str, fps: float, lossless: bool, quality: int, method: str
-) -> Result:
+    context: NodeContext,
+    *,
+    images: PixelArray,
+    filename_prefix: str,
+    fps: float,
+    lossless: bool,
+    quality: int,
+    method: str,
+) -> NodeResult:
     """Keep the batch as one animated WebP; the prompt and the workflow go into its EXIF."""
-    frames = list(_pictures(call, images))
+    frames = list(_to_pictures(context, images))
     options = {"duration": int(1000.0 / fps), "lossless": lossless, "quality": quality, "method": _WEBP_METHODS[method]}
     exif = frames[0].getexif()
-    if call.metadata:
-        exif[_MODEL_TAG] = f"prompt:{json.dumps(call.graph)}"
-        for tag, (name, value) in enumerate((call.extra_pnginfo or {}).items()):
+    if context.metadata:
+        exif[_MODEL_TAG] = f"prompt:{json.dumps(context.graph)}"
+        for tag, (name, value) in enumerate((context.extra_pnginfo or {}).items()):
             exif[_MAKE_TAG - tag] = f"{name}:{json.dumps(value)}"
-    return _save_animation(call, images, filename_prefix, "webp", exif=exif, **options)
+    return _save_animation(context, images, filename_prefix, "webp", exif=exif, **options)
 
 
-def save_animated_png(call: Call, *, images: Pixels, filename_prefix: str, fps: float, compress_level: int) -> Result:
+def save_animated_png(
+    context: NodeContext, *, images: PixelArray, filename_prefix: str, fps: float, compress_level: int
+) -> NodeResult:
     """Keep the batch as one animated PNG; the prompt and the workflow go into its text."""
     from PIL import PngImagePlugin
 
     texts = PngImagePlugin.PngInfo()
-    if call.metadata:
-        for name, value in metadata_texts(call):
+    if context.metadata:
+        for name, value in metadata_texts(context):
             texts.add(b"comf", f"{name}\0{value}".encode("latin-1", "strict"), after_idat=True)
     duration = int(1000.0 / fps)
     return _save_animation(
-        call, images, filename_prefix, "png", pnginfo=texts, compress_level=compress_level, duration=duration
+        context, images, filename_prefix, "png", pnginfo=texts, compress_level=compress_level, duration=duration
     )
 
 
@@ -82,63 +105,68 @@ def _preview_prefix(prefix: str) -> str:
     return f"{prefix}_temp_{letters}"
 
 
-def write_picture(call: Call, path: Path, values: Pixels) -> None:
+def write_picture(context: NodeContext, path: Path, values: PixelArray) -> None:
     """Write one picture as a PNG of 8 bits."""
     from PIL import Image
 
     levels = to_bytes(values)
     picture = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
-    _write(path, picture, format="PNG", pnginfo=_png_info(call), compress_level=_SAVE_COMPRESSION)
+    _write_file(path, picture, format="PNG", pnginfo=_png_info(context), compress_level=_SAVE_COMPRESSION)
 
 
-def _save_each(call: Call, images: Pixels, prefix: str, *, folder: str, compression: int) -> Shown:
-    root = call.folders.named(folder)
+def _save_each(context: NodeContext, images: PixelArray, prefix: str, *, folder: str, compression: int) -> ShownResult:
+    root = context.folders.folder_of_type(folder)
     assert root is not None
-    place = save_place(root, prefix, width=images.shape[2], height=images.shape[1])
+    location = find_save_location(root, prefix, width=images.shape[2], height=images.shape[1])
     saved: list[JsonValue] = []
-    for index, picture in enumerate(_pictures(call, images)):
-        name = f"{place.stem.replace('%batch_num%', str(index))}_{place.counter + index:05}_.png"
-        _write(place.folder / name, picture, format="PNG", pnginfo=_png_info(call), compress_level=compression)
-        saved.append({"filename": name, "subfolder": place.subfolder, "type": folder})
-    return Shown(ui={"images": saved}, values=(images,))
+    for index, picture in enumerate(_to_pictures(context, images)):
+        name = f"{location.stem.replace('%batch_num%', str(index))}_{location.counter + index:05}_.png"
+        _write_file(
+            location.folder / name, picture, format="PNG", pnginfo=_png_info(context), compress_level=compression
+        )
+        saved.append({"filename": name, "subfolder": location.subfolder, "type": folder})
+    return ShownResult(ui={"images": saved}, values=(images,))
 
 
-def _save_animation(call: Call, images: Pixels, prefix: str, suffix: str, **options: object) -> Result:
-    place = save_place(call.folders.output, prefix, width=images.shape[2], height=images.shape[1])
-    name = f"{place.stem}_{place.counter:05}_.{suffix}"
-    first, *others = _pictures(call, images)
-    _write(place.folder / name, first, format=suffix.upper(), save_all=True, append_images=others, **options)
-    entry = {"filename": name, "subfolder": place.subfolder, "type": "output"}
-    return Shown(ui={"images": [entry], "animated": (True,)}, values=(images,))
+def _save_animation(
+    context: NodeContext, images: PixelArray, prefix: str, suffix: str, **options: object
+) -> NodeResult:
+    location = find_save_location(context.folders.output, prefix, width=images.shape[2], height=images.shape[1])
+    name = f"{location.stem}_{location.counter:05}_.{suffix}"
+    first, *others = _to_pictures(context, images)
+    _write_file(location.folder / name, first, format=suffix.upper(), save_all=True, append_images=others, **options)
+    entry = {"filename": name, "subfolder": location.subfolder, "type": "output"}
+    return ShownResult(ui={"images": [entry], "animated": (True,)}, values=(images,))
 
 
-def _pictures(call: Call, images: Pixels) -> "Iterator[Image.Image]":
+def _to_pictures(context: NodeContext, images: PixelArray) -> "Iterator[Image.Image]":
     from PIL import Image
 
     for values in images:
-        call.check()
+        context.check_interrupted()
         yield Image.fromarray(to_bytes(values))
 
 
-def _write(path: Path, picture: "Image.Image", **options: object) -> None:
+def _write_file(path: Path, picture: "Image.Image", **options: object) -> None:
+    # A client that polls the folder must never read half a picture.
     with atomic_file(path, durable=False) as file:
         picture.save(file, **options)  # type: ignore[arg-type]
 
 
-def metadata_texts(call: Call) -> Iterator[tuple[str, str]]:
+def metadata_texts(context: NodeContext) -> Iterator[tuple[str, str]]:
     """Yield the prompt and the workflow as pictures carry them."""
-    yield "prompt", json.dumps(call.graph)
-    for name, value in (call.extra_pnginfo or {}).items():
+    yield "prompt", json.dumps(context.graph)
+    for name, value in (context.extra_pnginfo or {}).items():
         yield name, json.dumps(value)
 
 
-def _png_info(call: Call) -> "PngInfo | None":
+def _png_info(context: NodeContext) -> "PngInfo | None":
     from PIL import PngImagePlugin
 
-    if not call.metadata:
+    if not context.metadata:
         return None
     info = PngImagePlugin.PngInfo()
-    for name, value in metadata_texts(call):
+    for name, value in metadata_texts(context):
         info.add_text(name, value)
     return info
 
@@ -148,7 +176,7 @@ _PREFIX_HELP = (
     "The prefix for the file to save. This may include formatting information such as %date:yyyy-MM-dd% or "
     "%Empty Latent Image.width% to include values from nodes."
 )
-_PREFIX = Input(name="filename_prefix", type="STRING", options={"default": "ComfyUI"})
+_PREFIX = NodeInput(name="filename_prefix", type="STRING", options={"default": "ComfyUI"})
 
 CLASSES = (
     NodeClass(
@@ -158,8 +186,8 @@ CLASSES = (
         category="image",
         module="nodes",
         inputs=(
-            image("images", tooltip="The images to save."),
-            Input(name="filename_prefix", type="STRING", options={"default": "ComfyUI", "tooltip": _PREFIX_HELP}),
+            image_input("images", tooltip="The images to save."),
+            NodeInput(name="filename_prefix", type="STRING", options={"default": "ComfyUI", "tooltip": _PREFIX_HELP}),
         ),
         hidden=HIDDEN,
         is_output=True,
@@ -171,7 +199,7 @@ CLASSES = (
         description="Saves the input images to your ComfyUI output directory.",
         category="image",
         module="nodes",
-        inputs=(image("images"),),
+        inputs=(image_input("images"),),
         hidden=HIDDEN,
         is_output=True,
         run=preview_image,
@@ -182,12 +210,12 @@ CLASSES = (
         category="image/animation",
         module="comfy_extras.nodes_images",
         inputs=(
-            image("images"),
+            image_input("images"),
             _PREFIX,
-            number("fps", 6.0, 0.01, 1000.0, 0.01),
-            flag("lossless", default=True),
-            whole("quality", 80, 0, 100, step=None),
-            choice("method", *_WEBP_METHODS),
+            float_input("fps", 6.0, 0.01, 1000.0, 0.01),
+            boolean_input("lossless", default=True),
+            integer_input("quality", 80, 0, 100, step=None),
+            choice_input("method", *_WEBP_METHODS),
         ),
         hidden=HIDDEN,
         is_output=True,
@@ -199,10 +227,10 @@ CLASSES = (
         category="image/animation",
         module="comfy_extras.nodes_images",
         inputs=(
-            image("images"),
+            image_input("images"),
             _PREFIX,
-            number("fps", 6.0, 0.01, 1000.0, 0.01),
-            whole("compress_level", 4, 0, 9, step=None),
+            float_input("fps", 6.0, 0.01, 1000.0, 0.01),
+            integer_input("compress_level", 4, 0, 9, step=None),
         ),
         hidden=HIDDEN,
         is_output=True,

@@ -7,51 +7,66 @@ import numpy as np
 
 from comfypin.atomic_files import atomic_file
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.arrays import Pixels
-from comfypin.engine.embedded.declare import Call, Input, NodeClass, Result, Shown, choice, dynamic_choice, image
-from comfypin.engine.embedded.folders import save_place
+from comfypin.engine.embedded.arrays import PixelArray
+from comfypin.engine.embedded.declare import (
+    NodeClass,
+    NodeContext,
+    NodeInput,
+    NodeResult,
+    ShownResult,
+    choice_input,
+    dynamic_choice_input,
+    image_input,
+)
+from comfypin.engine.embedded.folders import find_save_location
 from comfypin.engine.embedded.nodes.save import HIDDEN, metadata_texts, write_picture
-from comfypin.engine.embedded.pixels.encode import exr_of_floats, png_of_16_bits
+from comfypin.engine.embedded.pixels.encode import encode_exr_floats, encode_png_16_bit
 
 _DEEPEST = 65535
 _BANDS = (1, 3, 4)
+# Hybrid log-gamma: https://www.itu.int/rec/R-REC-BT.2100
 _HLG_A, _HLG_B, _HLG_C = 0.17883277, 0.28466892, 0.55991072928
+# The x and y of red, green, blue and white (D65), as OpenEXR stores them.
 _REC_709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _REC_2020 = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290)
 
 
-def save_image_advanced(call: Call, *, images: Pixels, filename_prefix: str, format: Mapping[str, Any]) -> Result:
+def save_image_advanced(
+    context: NodeContext, *, images: PixelArray, filename_prefix: str, format: Mapping[str, Any]
+) -> NodeResult:
     """Keep each picture in the format that was chosen. The names have no underscore at their end."""
     suffix, depth = format["format"], format["bit_depth"]
-    place = save_place(call.folders.output, filename_prefix, width=images.shape[2], height=images.shape[1])
+    location = find_save_location(
+        context.folders.output, filename_prefix, width=images.shape[2], height=images.shape[1]
+    )
     saved: list[JsonValue] = []
     for index, picture in enumerate(images):
-        call.check()
+        context.check_interrupted()
         if picture.shape[2] not in _BANDS:
             raise ValueError(
                 f"No {suffix}/{depth} encoder for {picture.shape[2]}-channel images: "
                 "supported channel counts are 1 (grayscale), 3 (RGB) and 4 (RGBA)."
             )
-        name = f"{place.stem.replace('%batch_num%', str(index))}_{place.counter + index:05}.{suffix}"
-        path = place.folder / name
+        name = f"{location.stem.replace('%batch_num%', str(index))}_{location.counter + index:05}.{suffix}"
+        path = location.folder / name
         if depth == "8-bit":
-            write_picture(call, path, picture)
+            write_picture(context, path, picture)
         else:
             with atomic_file(path, durable=False) as file:
-                file.write(_encoded(call, picture, suffix, format.get("input_color_space", "sRGB")))
-        saved.append({"filename": name, "subfolder": place.subfolder, "type": "output"})
-    return Shown(ui={"images": saved}, values=(images,))
+                file.write(_encode_picture(context, picture, suffix, format.get("input_color_space", "sRGB")))
+        saved.append({"filename": name, "subfolder": location.subfolder, "type": "output"})
+    return ShownResult(ui={"images": saved}, values=(images,))
 
 
-def _encoded(call: Call, picture: Pixels, suffix: str, space: str) -> bytes:
-    texts = tuple(metadata_texts(call)) if call.metadata else ()
+def _encode_picture(context: NodeContext, picture: PixelArray, suffix: str, space: str) -> bytes:
+    texts = tuple(metadata_texts(context)) if context.metadata else ()
     if suffix == "png":
         levels = np.clip(picture * np.float32(_DEEPEST), 0, _DEEPEST).astype(np.int32).astype(np.uint16)
-        return png_of_16_bits(levels, texts)
-    return exr_of_floats(_linear(picture, space), texts, _REC_2020 if space == "HDR" else _REC_709)
+        return encode_png_16_bit(levels, texts)
+    return encode_exr_floats(_to_linear(picture, space), texts, _REC_2020 if space == "HDR" else _REC_709)
 
 
-def _linear(picture: Pixels, space: str) -> Pixels:
+def _to_linear(picture: PixelArray, space: str) -> PixelArray:
     """Return colours as light; alpha stays as it is."""
     colours, alpha = (picture[..., :3], picture[..., 3:]) if picture.shape[2] > 3 else (picture, picture[..., :0])
     if space == "sRGB":
@@ -86,22 +101,22 @@ CLASSES = (
         aliases=("save", "save image", "export image", "output image", "write image"),
         essentials="Basics",
         inputs=(
-            image("images", tooltip="The images to save."),
-            Input(
+            image_input("images", tooltip="The images to save."),
+            NodeInput(
                 name="filename_prefix",
                 type="STRING",
                 options={"tooltip": _PREFIX_HELP, "default": "ComfyUI", "multiline": False},
             ),
-            dynamic_choice(
+            dynamic_choice_input(
                 "format",
                 {
                     "png": (
-                        choice("bit_depth", "8-bit", "16-bit", default="8-bit", advanced=True),
-                        choice("input_color_space", "sRGB", default="sRGB", advanced=True),
+                        choice_input("bit_depth", "8-bit", "16-bit", default="8-bit", advanced=True),
+                        choice_input("input_color_space", "sRGB", default="sRGB", advanced=True),
                     ),
                     "exr": (
-                        choice("bit_depth", "32-bit float", default="32-bit float", advanced=True),
-                        choice(
+                        choice_input("bit_depth", "32-bit float", default="32-bit float", advanced=True),
+                        choice_input(
                             "input_color_space",
                             "sRGB",
                             "HDR",

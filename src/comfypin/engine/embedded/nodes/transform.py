@@ -2,116 +2,135 @@
 
 import numpy as np
 
-from comfypin.engine.embedded.arrays import Pixels, full, reserve
-from comfypin.engine.embedded.declare import MAX_SIDE, Call, Input, NodeClass, Result, choice, image, whole
-from comfypin.engine.embedded.pixels.resize import resize
+from comfypin.engine.embedded.arrays import PixelArray, filled_array, reserve_memory
+from comfypin.engine.embedded.declare import (
+    MAX_SIDE,
+    NodeClass,
+    NodeContext,
+    NodeInput,
+    NodeResult,
+    choice_input,
+    image_input,
+    integer_input,
+)
+from comfypin.engine.embedded.pixels.resize import resize_pictures
 
 _GREY = 0.5
 _ROTATIONS = ("none", "90 degrees", "180 degrees", "270 degrees")
 _FLIPS = ("x-axis: vertically", "y-axis: horizontally")
 
 
-def image_invert(call: Call, *, image: Pixels) -> Result:
-    """Light for dark."""
-    call.check()
+def image_invert(context: NodeContext, *, image: PixelArray) -> NodeResult:
+    """Swap light and dark."""
+    context.check_interrupted()
     return (np.float32(1.0) - image,)
 
 
-def image_crop(call: Call, *, image: Pixels, width: int, height: int, x: int, y: int) -> Result:
-    """A part of each picture; what lies over the edge is left away."""
-    call.check()
+def image_crop(context: NodeContext, *, image: PixelArray, width: int, height: int, x: int, y: int) -> NodeResult:
+    """Cut out a part of each picture; drop what lies over the edge."""
+    context.check_interrupted()
     x, y = min(x, image.shape[2] - 1), min(y, image.shape[1] - 1)
     return (image[:, y : y + height, x : x + width],)
 
 
-def image_flip(call: Call, *, image: Pixels, flip_method: str) -> Result:
-    """Each picture mirrored."""
-    call.check()
+def image_flip(context: NodeContext, *, image: PixelArray, flip_method: str) -> NodeResult:
+    """Mirror each picture."""
+    context.check_interrupted()
     return (image[:, ::-1] if flip_method == _FLIPS[0] else image[:, :, ::-1],)
 
 
-def image_rotate(call: Call, *, image: Pixels, rotation: str) -> Result:
-    """Each picture turned clockwise by quarters."""
-    call.check()
+def image_rotate(context: NodeContext, *, image: PixelArray, rotation: str) -> NodeResult:
+    """Turn each picture clockwise by quarters."""
+    context.check_interrupted()
     return (np.rot90(image, k=_ROTATIONS.index(rotation), axes=(2, 1)),)
 
 
-def image_batch(call: Call, *, image1: Pixels, image2: Pixels) -> Result:
-    """Two batches as one; the second takes the first one's size."""
-    return (stack_pictures([image1, image2], call),)
+def image_batch(context: NodeContext, *, image1: PixelArray, image2: PixelArray) -> NodeResult:
+    """Join two batches; the second takes the first one's size."""
+    return (stack_pictures([image1, image2], context),)
 
 
-def repeat_image_batch(call: Call, *, image: Pixels, amount: int) -> Result:
-    """The batch several times over."""
-    call.check()
-    reserve(image.shape[0] * amount, *image.shape[1:])
+def repeat_image_batch(context: NodeContext, *, image: PixelArray, amount: int) -> NodeResult:
+    """Repeat the batch several times."""
+    context.check_interrupted()
+    reserve_memory(image.shape[0] * amount, *image.shape[1:])
     return (np.tile(image, (amount, 1, 1, 1)),)
 
 
-def image_from_batch(call: Call, *, image: Pixels, batch_index: int, length: int) -> Result:
-    """A run of pictures of a batch."""
-    call.check()
+def image_from_batch(context: NodeContext, *, image: PixelArray, batch_index: int, length: int) -> NodeResult:
+    """Take consecutive pictures of a batch."""
+    context.check_interrupted()
     if batch_index < 0:  # only newer releases let that through: from the end
         batch_index += image.shape[0]
     first = max(0, min(image.shape[0] - 1, batch_index))
     return (image[first : first + length].copy(),)
 
 
-def rebatch_images(call: Call, *, images: list[Pixels], batch_size: list[int]) -> Result:
-    """A list of batches as a list of batches of another size."""
-    call.check()
+def rebatch_images(context: NodeContext, *, images: list[PixelArray], batch_size: list[int]) -> NodeResult:
+    """Regroup a list of batches into batches of another size."""
+    context.check_interrupted()
     pictures = [picture[None] for batch in images for picture in batch]
     size = batch_size[0]
     return ([np.concatenate(pictures[start : start + size]) for start in range(0, len(pictures), size)],)
 
 
 def image_pad_for_outpaint(
-    call: Call, *, image: Pixels, left: int, top: int, right: int, bottom: int, feathering: int
-) -> Result:
-    """Grey around each picture, and a mask of what is to be painted, feathered over the picture's edge."""
-    call.check()
-    count, height, width, bands = image.shape
-    padded = full((count, height + top + bottom, width + left + right, bands), _GREY)
+    context: NodeContext, *, image: PixelArray, left: int, top: int, right: int, bottom: int, feathering: int
+) -> NodeResult:
+    """Put grey around each picture, and make a mask of what to paint, feathered over the picture's edges."""
+    context.check_interrupted()
+    count, height, width, band_count = image.shape
+    padded = filled_array((count, height + top + bottom, width + left + right, band_count), _GREY)
     padded[:, top : top + height, left : left + width] = image
-    painted = full((height + top + bottom, width + left + right), 1.0)
-    painted[top : top + height, left : left + width] = _feather(height, width, (left, top, right, bottom), feathering)
+    painted = filled_array((height + top + bottom, width + left + right), 1.0)
+    painted[top : top + height, left : left + width] = _feather_mask(
+        height, width, (left, top, right, bottom), feathering
+    )
     return padded, painted[None]
 
 
-def _feather(height: int, width: int, padding: tuple[int, int, int, int], feathering: int) -> Pixels:
-    """1 at the padded edges, falling to 0 by the square of the distance."""
+def _feather_mask(height: int, width: int, padding: tuple[int, int, int, int], feathering: int) -> PixelArray:
+    """Return 1 at the padded edges, falling to 0 by the square of the distance."""
     left, top, right, bottom = padding
+    # ComfyUI leaves out a feather that would meet itself in the middle.
     if not 0 < feathering * 2 < min(height, width):
         return np.zeros((height, width), np.float32)
     rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
     distance = np.full((height, width), feathering)
     edges = ((top, rows), (bottom, height - rows), (left, columns), (right, width - columns))
-    for padded, away in edges:
+    for padded, distances in edges:
         if padded:
-            distance = np.minimum(distance, away)
+            distance = np.minimum(distance, distances)
     share = (feathering - distance) / feathering
     return (share * share).astype(np.float32)
 
 
-def stack_pictures(batches: list[Pixels], call: Call) -> Pixels:
+def stack_pictures(batches: list[PixelArray], context: NodeContext) -> PixelArray:
     """Return batches as one, of the first one's size; whatever has fewer bands than others gets one more, of ones."""
-    bands = max(batch.shape[3] for batch in batches)
+    band_count = max(batch.shape[3] for batch in batches)
     padded = [
-        batch if batch.shape[3] == bands else np.pad(batch, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1.0)
+        batch if batch.shape[3] == band_count else np.pad(batch, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1.0)
         for batch in batches
     ]
     height, width = padded[0].shape[1:3]
     resized = [
         batch
         if batch.shape[1:] == padded[0].shape[1:]
-        else resize(batch, width=width, height=height, method="bilinear", crop="center", check=call.check)
+        else resize_pictures(
+            batch,
+            width=width,
+            height=height,
+            method="bilinear",
+            crop="center",
+            check_interrupted=context.check_interrupted,
+        )
         for batch in padded
     ]
-    reserve(sum(len(batch) for batch in resized), *resized[0].shape[1:])
+    reserve_memory(sum(len(batch) for batch in resized), *resized[0].shape[1:])
     return np.concatenate(resized)
 
 
-_BATCH = Input(name="batch_size", type="INT", options={"default": 1, "min": 1, "max": 4096})
+_BATCH = NodeInput(name="batch_size", type="INT", options={"default": 1, "min": 1, "max": 4096})
 
 CLASSES = (
     NodeClass(
@@ -119,7 +138,7 @@ CLASSES = (
         display_name="Invert Image",
         category="image",
         module="nodes",
-        inputs=(image(),),
+        inputs=(image_input(),),
         outputs=("IMAGE",),
         run=image_invert,
     ),
@@ -129,11 +148,11 @@ CLASSES = (
         category="image/transform",
         module="comfy_extras.nodes_images",
         inputs=(
-            image(),
-            whole("width", 512, 1, MAX_SIDE),
-            whole("height", 512, 1, MAX_SIDE),
-            whole("x", 0, 0, MAX_SIDE),
-            whole("y", 0, 0, MAX_SIDE),
+            image_input(),
+            integer_input("width", 512, 1, MAX_SIDE),
+            integer_input("height", 512, 1, MAX_SIDE),
+            integer_input("x", 0, 0, MAX_SIDE),
+            integer_input("y", 0, 0, MAX_SIDE),
         ),
         outputs=("IMAGE",),
         run=image_crop,
@@ -143,7 +162,7 @@ CLASSES = (
         display_name="ImageFlip",
         category="image/transform",
         module="comfy_extras.nodes_images",
-        inputs=(image(), choice("flip_method", *_FLIPS)),
+        inputs=(image_input(), choice_input("flip_method", *_FLIPS)),
         outputs=("IMAGE",),
         run=image_flip,
     ),
@@ -152,7 +171,7 @@ CLASSES = (
         display_name="ImageRotate",
         category="image/transform",
         module="comfy_extras.nodes_images",
-        inputs=(image(), choice("rotation", *_ROTATIONS)),
+        inputs=(image_input(), choice_input("rotation", *_ROTATIONS)),
         outputs=("IMAGE",),
         run=image_rotate,
     ),
@@ -161,7 +180,7 @@ CLASSES = (
         display_name="Batch Images",
         category="image",
         module="nodes",
-        inputs=(image("image1"), image("image2")),
+        inputs=(image_input("image1"), image_input("image2")),
         outputs=("IMAGE",),
         run=image_batch,
     ),
@@ -170,7 +189,7 @@ CLASSES = (
         display_name="RepeatImageBatch",
         category="image/batch",
         module="comfy_extras.nodes_images",
-        inputs=(image(), whole("amount", 1, 1, 4096, step=None)),
+        inputs=(image_input(), integer_input("amount", 1, 1, 4096, step=None)),
         outputs=("IMAGE",),
         run=repeat_image_batch,
     ),
@@ -179,7 +198,11 @@ CLASSES = (
         display_name="ImageFromBatch",
         category="image/batch",
         module="comfy_extras.nodes_images",
-        inputs=(image(), whole("batch_index", 0, 0, 4095, step=None), whole("length", 1, 1, 4096, step=None)),
+        inputs=(
+            image_input(),
+            integer_input("batch_index", 0, 0, 4095, step=None),
+            integer_input("length", 1, 1, 4096, step=None),
+        ),
         outputs=("IMAGE",),
         run=image_from_batch,
     ),
@@ -189,7 +212,7 @@ CLASSES = (
         category="image/batch",
         module="comfy_extras.nodes_rebatch",
         modern=True,
-        inputs=(image("images"), _BATCH),
+        inputs=(image_input("images"), _BATCH),
         outputs=("IMAGE",),
         output_lists=(True,),
         takes_lists=True,
@@ -201,12 +224,12 @@ CLASSES = (
         category="image",
         module="nodes",
         inputs=(
-            image(),
-            whole("left", 0, 0, MAX_SIDE, step=8),
-            whole("top", 0, 0, MAX_SIDE, step=8),
-            whole("right", 0, 0, MAX_SIDE, step=8),
-            whole("bottom", 0, 0, MAX_SIDE, step=8),
-            whole("feathering", 40, 0, MAX_SIDE),
+            image_input(),
+            integer_input("left", 0, 0, MAX_SIDE, step=8),
+            integer_input("top", 0, 0, MAX_SIDE, step=8),
+            integer_input("right", 0, 0, MAX_SIDE, step=8),
+            integer_input("bottom", 0, 0, MAX_SIDE, step=8),
+            integer_input("feathering", 40, 0, MAX_SIDE),
         ),
         outputs=("IMAGE", "MASK"),
         run=image_pad_for_outpaint,

@@ -1,13 +1,13 @@
-"""Colours between sRGB and CIE Lab (D65), with the constants of kornia, which ComfyUI converts with.
+"""Converts colours between sRGB and CIE Lab (D65), with the constants of kornia, which ComfyUI uses.
 
-All of it in float32, as there: ComfyUI cuts off to bytes when it saves, so a more exact 192 would not be its 191.
+Everything is float32, as there: ComfyUI truncates to bytes when it saves, so a more exact 192 would not be its 191.
 https://kornia.readthedocs.io/en/latest/color.html
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from comfypin.engine.embedded.arrays import Pixels
+from comfypin.engine.embedded.arrays import PixelArray
 
 Matrix = npt.NDArray[np.float32]
 
@@ -23,30 +23,39 @@ _XYZ_TO_RGB = np.array(
     np.float32,
 )
 _WHITE = np.array([0.95047, 1.0, 1.08883], np.float32)
-_f = np.float32
+_float32 = np.float32
 
 
-def rgb_to_lab(colours: Pixels) -> Pixels:
+def rgb_to_lab(colours: PixelArray) -> PixelArray:
     """Return sRGB colours of 0..1, the bands last, as L (0..100), a and b."""
-    bent = (np.maximum(colours + _f(0.055), 0) / _f(1.055)) ** _f(2.4)
-    linear = np.where(colours > _f(0.04045), bent, colours / _f(12.92))
-    xyz = transformed(linear, _RGB_TO_XYZ) / _WHITE
-    roots = np.where(xyz > _f(0.008856), np.maximum(xyz, _f(0.008856)) ** _f(1 / 3), _f(7.787) * xyz + _f(4 / 29))
+    bent = (np.maximum(colours + _float32(0.055), 0) / _float32(1.055)) ** _float32(2.4)
+    linear = np.where(colours > _float32(0.04045), bent, colours / _float32(12.92))
+    xyz = apply_matrix(linear, _RGB_TO_XYZ) / _WHITE
+    roots = np.where(
+        xyz > _float32(0.008856),
+        np.maximum(xyz, _float32(0.008856)) ** _float32(1 / 3),
+        _float32(7.787) * xyz + _float32(4 / 29),
+    )
     x, y, z = roots[..., 0], roots[..., 1], roots[..., 2]
-    return np.stack([_f(116) * y - _f(16), _f(500) * (x - y), _f(200) * (y - z)], axis=-1)
+    return np.stack([_float32(116) * y - _float32(16), _float32(500) * (x - y), _float32(200) * (y - z)], axis=-1)
 
 
-def lab_to_rgb(colours: Pixels) -> Pixels:
+def lab_to_rgb(colours: PixelArray) -> PixelArray:
     """Return L, a and b as sRGB, kept within 0..1."""
-    y = (colours[..., 0] + _f(16)) / _f(116)
-    roots = np.stack([colours[..., 1] / _f(500) + y, y, np.maximum(y - colours[..., 2] / _f(200), 0)], axis=-1)
-    xyz = np.where(roots > _f(0.2068966), roots ** _f(3), (roots - _f(4 / 29)) / _f(7.787)) * _WHITE
-    linear = transformed(xyz, _XYZ_TO_RGB)
-    bent = _f(1.055) * np.maximum(linear, _f(0.0031308)) ** _f(1 / 2.4) - _f(0.055)
-    return np.clip(np.where(linear > _f(0.0031308), bent, _f(12.92) * linear), 0, 1)
+    y = (colours[..., 0] + _float32(16)) / _float32(116)
+    roots = np.stack(
+        [colours[..., 1] / _float32(500) + y, y, np.maximum(y - colours[..., 2] / _float32(200), 0)], axis=-1
+    )
+    xyz = (
+        np.where(roots > _float32(0.2068966), roots ** _float32(3), (roots - _float32(4 / 29)) / _float32(7.787))
+        * _WHITE
+    )
+    linear = apply_matrix(xyz, _XYZ_TO_RGB)
+    bent = _float32(1.055) * np.maximum(linear, _float32(0.0031308)) ** _float32(1 / 2.4) - _float32(0.055)
+    return np.clip(np.where(linear > _float32(0.0031308), bent, _float32(12.92) * linear), 0, 1)
 
 
-def transformed(colours: Pixels, matrix: Matrix) -> Pixels:
+def apply_matrix(colours: PixelArray, matrix: Matrix) -> PixelArray:
     """Return each colour times a matrix of 3 x 3, added up from the first band on."""
     red, green, blue = (colours[..., band] for band in range(3))
     return np.stack([red * row[0] + green * row[1] + blue * row[2] for row in matrix], axis=-1)

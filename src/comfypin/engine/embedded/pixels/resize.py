@@ -1,21 +1,23 @@
-"""Resizing by ComfyUI's method names, with its centre crop."""
+"""Resizes by ComfyUI's method names, with its centre crop."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from comfypin.engine.embedded.arrays import Pixels, from_bytes, reserve, to_bytes
+from comfypin.engine.embedded.arrays import PixelArray, from_bytes, reserve_memory, to_bytes
 from comfypin.engine.embedded.pixels import interpolate
 
 _NEEDS_SIZE = ("nearest-exact", "bilinear", "bicubic")
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 
 
-def resize(pixels: Pixels, *, width: int, height: int, method: str, crop: str, check: Callable[[], None]) -> Pixels:
-    """Resize NHWC pictures; with crop `center` the sides that stick out of the new shape go first."""
+def resize_pictures(
+    pixels: PixelArray, *, width: int, height: int, method: str, crop: str, check_interrupted: Callable[[], None]
+) -> PixelArray:
+    """Resize NHWC pictures; the crop `center` first cuts off what sticks out of the new shape."""
     if crop == "center":
-        pixels = _centre(pixels, width=width, height=height)
-    reserve(pixels.shape[0], pixels.shape[3], height, width)
+        pixels = _crop_centre(pixels, width=width, height=height)
+    reserve_memory(pixels.shape[0], pixels.shape[3], height, width)
     if method in _NEEDS_SIZE and min(width, height) < 1:
         old_height, old_width = pixels.shape[1:3]
         raise RuntimeError(
@@ -24,19 +26,19 @@ def resize(pixels: Pixels, *, width: int, height: int, method: str, crop: str, c
         )
     match method:
         case "nearest-exact":
-            return interpolate.nearest_exact(pixels, height, width, check)
+            return interpolate.resize_nearest_exact(pixels, height, width, check_interrupted)
         case "bilinear":
-            return interpolate.bilinear(pixels, height, width, check)
+            return interpolate.resize_bilinear(pixels, height, width, check_interrupted)
         case "bicubic":
-            return interpolate.bicubic(pixels, height, width, check)
+            return interpolate.resize_bicubic(pixels, height, width, check_interrupted)
         case "area":
-            return interpolate.area(pixels, height, width, check)
+            return interpolate.resize_area(pixels, height, width, check_interrupted)
         case "lanczos":
-            return _lanczos(pixels, width=width, height=height, check=check)
-    raise ValueError(f"no resizing method {method!r}: there are {', '.join(METHODS)}")
+            return _resize_lanczos(pixels, width=width, height=height, check_interrupted=check_interrupted)
+    raise ValueError(f"unknown resizing method {method!r}: choose one of {', '.join(METHODS)}")
 
 
-def _centre(pixels: Pixels, *, width: int, height: int) -> Pixels:
+def _crop_centre(pixels: PixelArray, *, width: int, height: int) -> PixelArray:
     old_height, old_width = pixels.shape[1:3]
     old_aspect = old_width / old_height
     new_aspect = width / height
@@ -48,13 +50,16 @@ def _centre(pixels: Pixels, *, width: int, height: int) -> Pixels:
     return pixels[:, y : old_height - y, x : old_width - x]
 
 
-def _lanczos(pixels: Pixels, *, width: int, height: int, check: Callable[[], None]) -> Pixels:
-    """By Pillow, on bytes."""
+def _resize_lanczos(
+    pixels: PixelArray, *, width: int, height: int, check_interrupted: Callable[[], None]
+) -> PixelArray:
+    """Resize by Pillow, on bytes."""
     from PIL import Image
 
     resized = []
     for picture in to_bytes(pixels):
-        check()
+        check_interrupted()
+        # Pillow has no picture of one band with a third dimension.
         one_band = picture.shape[2] == 1
         whole = Image.fromarray(picture[:, :, 0] if one_band else picture)
         values = np.asarray(whole.resize((width, height), resample=Image.Resampling.LANCZOS))
