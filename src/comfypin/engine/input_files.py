@@ -12,7 +12,7 @@ from comfypin.engine.host import Folders
 from comfypin.engine.http_transport import Transport
 from comfypin.engine.interface import InputFile
 from comfypin.workflow.errors import InputFileInvalid
-from comfypin.workflow.graph import Graph
+from comfypin.workflow.graph import ApiGraph
 
 _FOLDER = "comfypin"
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\\[\]<>:"|?*]+')
@@ -41,13 +41,13 @@ def names_of(files: tuple[InputFile, ...]) -> dict[Path, str]:
     return names
 
 
-def point_at(graph: Graph, files: tuple[InputFile, ...], given: Mapping[Path, str]) -> Graph:
+def point_at(graph: ApiGraph, files: tuple[InputFile, ...], given: Mapping[Path, str]) -> ApiGraph:
     """The graph with the engine's names for the files in its load nodes."""
     nodes = dict(graph.nodes)
     for file in files:
         node = nodes[file.node_id]
         nodes[file.node_id] = replace(node, inputs={**node.inputs, file.input_name: given[file.path]})
-    return Graph(nodes=nodes)
+    return ApiGraph(nodes=nodes)
 
 
 class Feeder:
@@ -58,7 +58,7 @@ class Feeder:
         self._folders = folders
         self._limit_bytes: int | None = None
 
-    async def feed(self, prompt_id: str, graph: Graph, files: tuple[InputFile, ...]) -> Graph:
+    async def feed(self, prompt_id: str, graph: ApiGraph, files: tuple[InputFile, ...]) -> ApiGraph:
         """Bring the files; the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
         given: dict[Path, str] = {}
         for path, name in names_of(files).items():

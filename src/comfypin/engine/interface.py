@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.graph import ApiGraph, NodeId
 
 Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
 """ComfyUI's /object_info as it stands: class name -> its inputs, outputs, whether it is an output node."""
@@ -38,7 +38,7 @@ class Prompt:
     """
 
     prompt_id: str
-    graph: Graph
+    graph: ApiGraph
     inputs: tuple[InputFile, ...] = ()
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     mark: str | None = None

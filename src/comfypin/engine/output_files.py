@@ -16,7 +16,7 @@ from comfypin.engine.http_transport import Transport
 from comfypin.engine.interface import EngineOutput
 from comfypin.engine.prompt_history import ReportedFile
 from comfypin.workflow.filename_mark import PREFIX_INPUT
-from comfypin.workflow.graph import Graph, Link, NodeId
+from comfypin.workflow.graph import ApiGraph, ApiLink, NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def find_marked(folders: Folders, *marks: str) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
-def find_unreported(folders: Folders, mark: str, graph: Graph, reported: Iterable[ReportedFile]) -> Unreported:
+def find_unreported(folders: Folders, mark: str, graph: ApiGraph, reported: Iterable[ReportedFile]) -> Unreported:
     """What a prompt with this mark left in the engine's folders beside what its nodes reported. Blocks."""
     known = {path for file in reported if (path := locate(folders, file)) is not None}
     files, companions = [], []
@@ -100,7 +100,7 @@ def find_unreported(folders: Folders, mark: str, graph: Graph, reported: Iterabl
     return Unreported(files=tuple(files), companions=tuple(companions))
 
 
-def silent_nodes(graph: Graph, mark: str, spoke: Iterable[NodeId]) -> tuple[NodeId, ...]:
+def silent_nodes(graph: ApiGraph, mark: str, spoke: Iterable[NodeId]) -> tuple[NodeId, ...]:
     """The nodes whose prefix bears the mark, so that they save, and of which nothing was heard nor found."""
     return tuple(node_id for node_id in _savers(graph, mark) if node_id not in frozenset(spoke))
 
@@ -131,15 +131,15 @@ def _is_companion(path: Path, reported: Path) -> bool:
     return path.parent == reported.parent and is_same_name
 
 
-def _savers(graph: Graph, mark: str) -> Iterator[NodeId]:
+def _savers(graph: ApiGraph, mark: str) -> Iterator[NodeId]:
     for node in graph.nodes.values():
         prefix = node.inputs.get(PREFIX_INPUT)
-        linked = isinstance(prefix, Link) and prefix.node_id.startswith(mark)
+        linked = isinstance(prefix, ApiLink) and prefix.node_id.startswith(mark)
         if linked or (isinstance(prefix, str) and mark in prefix):
             yield node.id
 
 
-def _saver(graph: Graph, mark: str, name: PurePosixPath) -> NodeId:
+def _saver(graph: ApiGraph, mark: str, name: PurePosixPath) -> NodeId:
     """The node whose prefix a file's name begins with; the first that saves, if the engine filled the prefix in."""
     savers = list(_savers(graph, mark))
     for node_id in savers:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from comfypin.engine.interface import EngineEvent, NodeFinished, NodeProgress, NodeStarted, Started
-from comfypin.workflow.graph import Graph, Node, NodeId
+from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 
 # Seconds in proportion, as a GPU spends them; the first pattern that a class matches counts.
 _WEIGHTS: tuple[tuple[re.Pattern[str], float], ...] = (
@@ -23,7 +23,7 @@ _MOST_STEPS = 1000.0
 class Progress:
     """The fraction of a prompt that is done, fed with its events."""
 
-    def __init__(self, graph: Graph, weights: Mapping[NodeId, float] | None = None) -> None:
+    def __init__(self, graph: ApiGraph, weights: Mapping[NodeId, float] | None = None) -> None:
         given = weights or {}
         self._weights = {node_id: given.get(node_id) or weigh(node) for node_id, node in graph.nodes.items()}
         self._done: dict[NodeId, float] = {}
@@ -64,7 +64,7 @@ class Progress:
         return self._fraction
 
 
-def weigh(node: Node) -> float:
+def weigh(node: ApiNode) -> float:
     """What a node is likely to cost, against 1 for a light one; a sampler by its steps."""
     weight = next((weight for pattern, weight in _WEIGHTS if pattern.search(node.class_type)), _LIGHT)
     steps = node.inputs.get("steps")

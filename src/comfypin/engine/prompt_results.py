@@ -12,7 +12,7 @@ from comfypin.engine.http_transport import Transport
 from comfypin.engine.interface import Prompt, PromptOutputs
 from comfypin.engine.output_files import Unreported, engine_output, find_unreported, locate, silent_nodes
 from comfypin.engine.prompt_history import HistoryEntry, ReportedFile
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.graph import ApiGraph, NodeId
 
 _LONGEST_PATH = 1000
 _FILE_SUFFIX = re.compile(r"[^/\\]\.[A-Za-z0-9]{1,12}$")
@@ -111,7 +111,7 @@ def _paths_in_texts(
                 )
 
 
-def _node(graph: Graph, node_id: NodeId) -> str:
+def _node(graph: ApiGraph, node_id: NodeId) -> str:
     node = graph.nodes.get(node_id)
     return f"Node {node_id} ({node.class_type})" if node is not None else f"Node {node_id}"
 

@@ -8,7 +8,7 @@ from typing import Literal, cast
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import WorkflowUnreadable
 
-Format = Literal["api", "ui", "empty"]
+WorkflowFormat = Literal["api", "ui", "empty"]
 
 # What the largest workflows of the field leave far behind, and a machine reads in a second.
 MAX_BYTES = 32 << 20
@@ -30,7 +30,7 @@ class Document:
     """
 
     source: str
-    format: Format
+    format: WorkflowFormat
     content: Mapping[str, JsonValue]
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
@@ -63,11 +63,11 @@ def to_document(value: object, *, source: str) -> Document:
     extra: Mapping[str, JsonValue] = {}
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(value, Mapping):
-            raise WorkflowUnreadable(source=source, reason=f"it is JSON, but {_kind(value)}, not an object")
+            raise WorkflowUnreadable(source=source, reason=f"it is JSON, but {_name_json_kind(value)}, not an object")
         if isinstance(value.get("nodes"), list):
-            content = _limited(value, len(value["nodes"]), source)
+            content = _check_limits(value, len(value["nodes"]), source)
             return Document(source=source, format="ui", content=content, extra_data=extra)
-        inner = _unwrapped(value)
+        inner = _unwrap_once(value)
         if inner is None:
             break
         beside = value.get("extra_data")
@@ -76,11 +76,11 @@ def to_document(value: object, *, source: str) -> Document:
             extra = beside
         value = inner
     graph = cast("Mapping[str, JsonValue]", value)
-    content = _limited(graph, len(graph), source)
+    content = _check_limits(graph, len(graph), source)
     return Document(source=source, format="api" if content else "empty", content=content, extra_data=extra)
 
 
-def _unwrapped(value: Mapping[str, object]) -> Mapping[str, object] | None:
+def _unwrap_once(value: Mapping[str, object]) -> Mapping[str, object] | None:
     if any(isinstance(node, Mapping) and "class_type" in node for node in value.values()):
         return None
     for key in _WRAPPERS:
@@ -90,7 +90,7 @@ def _unwrapped(value: Mapping[str, object]) -> Mapping[str, object] | None:
     return None
 
 
-def _limited(content: Mapping[str, JsonValue], nodes: int, source: str) -> Mapping[str, JsonValue]:
+def _check_limits(content: Mapping[str, JsonValue], nodes: int, source: str) -> Mapping[str, JsonValue]:
     if nodes > MAX_NODES:
         reason = f"it has {nodes:,} nodes, and {MAX_NODES:,} is the most a workflow may have"
         raise WorkflowUnreadable(source=source, reason=reason)
@@ -118,6 +118,6 @@ def _check_size(value: object, source: str) -> None:
         raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} deep")
 
 
-def _kind(value: object) -> str:
+def _name_json_kind(value: object) -> str:
     names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

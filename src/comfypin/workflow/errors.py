@@ -82,7 +82,7 @@ class NodeProblem:
     def __str__(self) -> str:
         where = f"node {self.node_id} ({self.class_type})"
         where += f", input {self.input_name}" if self.input_name else ""
-        return f"{where}: {self.message}{self._received()}{self._allowed()}"
+        return f"{where}: {self.message}{self._say_received()}{self._say_allowed()}"
 
     def to_json(self) -> dict[str, object]:
         """The problem for machines; what is not known is left out."""
@@ -97,10 +97,10 @@ class NodeProblem:
         }
         return {name: value for name, value in facts.items() if value is not None}
 
-    def _received(self) -> str:
+    def _say_received(self) -> str:
         return "" if self.received is None else f"; it got {str(self.received)[:80]!r}"
 
-    def _allowed(self) -> str:
+    def _say_allowed(self) -> str:
         if not self.allowed:
             return ""
         if self.problem in ("value_bigger_than_max", "value_smaller_than_min"):

@@ -21,7 +21,7 @@ _COMPARED_NAMES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class WorkflowFinding:
     """One thing that is wrong: a stable `code`, one sentence, and where.
 
     `closest` are existing names near to the one that was used; `pin` is the lock's pin that should have brought it.
@@ -54,10 +54,10 @@ class Finding:
         return {name: value for name, value in facts.items() if value is not None}
 
     def __str__(self) -> str:
-        return f"{self.place}{self.message}"
+        return f"{self.location_prefix}{self.message}"
 
     @property
-    def place(self) -> str:
+    def location_prefix(self) -> str:
         """`Node 6 (KSampler, "Main"), input seed: `, or nothing where the finding is about the whole workflow."""
         if self.node_id is None:
             return ""
@@ -68,7 +68,7 @@ class Finding:
         return f"{node}, input {self.input_name}: " if self.input_name is not None else f"{node}: "
 
 
-def closest(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
+def closest_names(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
     """The existing names nearest to a word, best first, whatever their case and slashes."""
     if len(word) > _COMPARED_CHARACTERS:
         return ()
@@ -77,9 +77,9 @@ def closest(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ..
         if number >= _COMPARED_NAMES:
             break
         if len(name) <= _COMPARED_CHARACTERS:
-            by_key.setdefault(_key(name), name)
-    found = difflib.get_close_matches(_key(word), by_key, n=count, cutoff=0.6)
-    same_file = [key for key in by_key if key.rsplit("/", 1)[-1] == _key(word).rsplit("/", 1)[-1]]
+            by_key.setdefault(_comparison_key(name), name)
+    found = difflib.get_close_matches(_comparison_key(word), by_key, n=count, cutoff=0.6)
+    same_file = [key for key in by_key if key.rsplit("/", 1)[-1] == _comparison_key(word).rsplit("/", 1)[-1]]
     return tuple(by_key[key] for key in dict.fromkeys([*same_file, *found]))[:count]
 
 
@@ -88,7 +88,7 @@ def did_you_mean(names: tuple[str, ...]) -> str:
     return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""
 
 
-def unknown_class(class_type: str) -> str:
+def explain_unknown_class(class_type: str) -> str:
     """What to say of a node whose class the engine does not have."""
     if class_type.startswith(("workflow/", "workflow>")):
         return "it is a group node of older ComfyUI: convert it to nodes or to a subgraph there, and save again"
@@ -97,7 +97,7 @@ def unknown_class(class_type: str) -> str:
     return "the engine has no such node class"
 
 
-def refuse(source: str, findings: Iterable[Finding]) -> None:
+def raise_if_errors(source: str, findings: Iterable[WorkflowFinding]) -> None:
     """Raise one `WorkflowInvalid` with every error among the findings; warnings alone pass."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -108,7 +108,7 @@ def refuse(source: str, findings: Iterable[Finding]) -> None:
         )
 
 
-def shown(value: object, *, width: int = 80) -> str:
+def show_value(value: object, *, width: int = 80) -> str:
     """A value as it may stand in a sentence: on one line, and cut where it is long."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
@@ -116,5 +116,5 @@ def shown(value: object, *, width: int = 80) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def _key(name: str) -> str:
+def _comparison_key(name: str) -> str:
     return name.replace("\\", "/").casefold()

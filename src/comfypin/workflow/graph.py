@@ -10,18 +10,18 @@ NodeId: TypeAlias = str
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ApiLink:
     """An input that takes output number `slot` of node `node_id`; `["4", 0]` on the wire."""
 
     node_id: NodeId
     slot: int
 
 
-InputValue: TypeAlias = "Link | JsonValue"
+InputValue: TypeAlias = "ApiLink | JsonValue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class ApiNode:
     """One node: its class, its inputs, and the title people gave it (`_meta.title`)."""
 
     id: NodeId
@@ -30,16 +30,16 @@ class Node:
     title: str | None = None
     is_changed: JsonValue = None
 
-    def links(self) -> Iterator[tuple[str, Link]]:
+    def linked_inputs(self) -> Iterator[tuple[str, ApiLink]]:
         """The inputs that are links, by input name."""
-        return ((name, value) for name, value in self.inputs.items() if isinstance(value, Link))
+        return ((name, value) for name, value in self.inputs.items() if isinstance(value, ApiLink))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
+class ApiGraph:
     """A whole workflow. `to_api()` gives what POST /prompt takes; `workflow.parse` reads one."""
 
-    nodes: Mapping[NodeId, Node]
+    nodes: Mapping[NodeId, ApiNode]
 
     def to_api(self) -> dict[str, JsonValue]:
         """The graph in ComfyUI's API format, titles under `_meta`."""
@@ -52,9 +52,10 @@ class Graph:
         return {node_id: {"_meta": {}, **_node_to_api(node)} for node_id, node in self.nodes.items()}
 
 
-def _node_to_api(node: Node) -> dict[str, JsonValue]:
+def _node_to_api(node: ApiNode) -> dict[str, JsonValue]:
     inputs: dict[str, JsonValue] = {
-        name: [value.node_id, value.slot] if isinstance(value, Link) else value for name, value in node.inputs.items()
+        name: [value.node_id, value.slot] if isinstance(value, ApiLink) else value
+        for name, value in node.inputs.items()
     }
     api: dict[str, JsonValue] = {"inputs": inputs, "class_type": node.class_type}
     if node.title is not None:

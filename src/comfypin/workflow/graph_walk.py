@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from comfypin.workflow.graph import Graph, Node, NodeId
+from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 
 # A hostile graph may have as many cycles as links; each one named costs as much as it is long.
 _NAMED_CYCLES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
+class GraphWalk:
     """What was reached from the outputs: nodes in the order their inputs allow, one cycle a closing link."""
 
     reached: tuple[NodeId, ...]
@@ -19,7 +19,9 @@ class Walk:
     consumers: Mapping[NodeId, tuple[NodeId, ...]]
 
     @classmethod
-    def over(cls, graph: Graph, outputs: Iterable[NodeId], sources: Callable[[Node], Iterator[NodeId]]) -> "Walk":
+    def from_outputs(
+        cls, graph: ApiGraph, outputs: Iterable[NodeId], sources: Callable[[ApiNode], Iterator[NodeId]]
+    ) -> "GraphWalk":
         """Walk back from the outputs along `sources`; links to nodes that do not exist are passed over."""
         done: dict[NodeId, None] = {}
         cycles: list[tuple[NodeId, ...]] = []
@@ -38,7 +40,7 @@ class Walk:
                     consumers.setdefault(source, {})[node_id] = None
                     if source in path:
                         if len(cycles) < _NAMED_CYCLES:
-                            cycles.append(_from(path, source))
+                            cycles.append(_path_from(path, source))
                     elif source not in done:
                         path[source] = sources(graph.nodes[source])
         listed = {node_id: tuple(several) for node_id, several in consumers.items()}
@@ -56,6 +58,6 @@ class Walk:
         return found
 
 
-def _from(path: Mapping[NodeId, object], start: NodeId) -> tuple[NodeId, ...]:
+def _path_from(path: Mapping[NodeId, object], start: NodeId) -> tuple[NodeId, ...]:
     nodes = list(path)
     return tuple(nodes[nodes.index(start) :])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.graph import Link
+from comfypin.workflow.graph import ApiLink
 from comfypin.workflow.node_inputs import OptionProblem
 from comfypin.workflow.object_info import InputSpec, is_core
 
@@ -37,23 +37,23 @@ _SOME_BY_THEMSELVES = frozenset(
     }
 )  # fmt: skip
 
-Code = Literal[
+RefusalCode = Literal[
     "wrong_type", "too_small", "too_big", "not_in_list", "bad_link", "link_type", "needs_link",
     "option_missing", "option_unknown", "option_wired", "needs_browser",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class InputRefusal:
     """What the validation says against one input; `certain` where ComfyUI itself would refuse it too."""
 
-    code: Code
+    code: RefusalCode
     message: str
     certain: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
+class ClassValidation:
     """What is known of an engine's validation of one class.
 
     `core` says that the class is ComfyUI's own, so that its checks are known; `newer` that this engine compares the
@@ -65,7 +65,7 @@ class Validation:
     own: bool = False
 
     @classmethod
-    def of(cls, class_type: str, definition: Mapping[str, JsonValue]) -> "Validation":
+    def for_class(cls, class_type: str, definition: Mapping[str, JsonValue]) -> "ClassValidation":
         """Tell the validation of a class by its definition, which also tells the engine's version."""
         return cls(
             core=is_core(definition) and class_type not in _SOME_BY_THEMSELVES,
@@ -74,66 +74,70 @@ class Validation:
         )
 
 
-def check_value(value: JsonValue, spec: InputSpec, validation: Validation) -> Refusal | None:
+def check_value(value: JsonValue, spec: InputSpec, validation: ClassValidation) -> InputRefusal | None:
     """Check a value that is written in the graph."""
     if isinstance(value, list):
         message = f"a list must be a link (node id, output number), and this one has {len(value)} items"
         if len(value) == 2:
             message = "a list of two is read as a link (node id, output number), and this one is none"
-        return Refusal(code="bad_link", message=message, certain=True)
+        return InputRefusal(code="bad_link", message=message, certain=True)
     if isinstance(value, Mapping) and "__value__" in value:
         value = value["__value__"]
     made = _BROWSER_MADE.get((spec.type, spec.name))
     if made is not None and value in ("", None):
         message = f"it takes {made}, which ComfyUI's page makes in a browser when it submits: set a value for it"
-        return Refusal(code="needs_browser", message=message, certain=validation.core)
+        return InputRefusal(code="needs_browser", message=message, certain=validation.core)
     try:
-        value = _converted(value, spec.type)
+        value = _convert_value(value, spec.type)
     except (TypeError, ValueError, OverflowError):
-        message = f"{_shown(value)} cannot become {_an(spec.type)}"
-        return Refusal(code="wrong_type", message=message, certain=True)
+        message = f"{_show_value(value)} cannot become {_with_article(spec.type)}"
+        return InputRefusal(code="wrong_type", message=message, certain=True)
     if spec.type in _SOCKET_TYPES and value is not None:
-        message = f"it takes {spec.type} from another node, and {_shown(value)} is written there"
-        return Refusal(code="needs_link", message=message, certain=False)
+        message = f"it takes {spec.type} from another node, and {_show_value(value)} is written there"
+        return InputRefusal(code="needs_link", message=message, certain=False)
     if validation.own:
         return None
     return _check_range(value, spec, core=validation.core) or _check_choice(value, spec, validation)
 
 
-def check_option(problem: OptionProblem, class_type: str) -> Refusal | None:
+def check_option(problem: OptionProblem, class_type: str) -> InputRefusal | None:
     """Say what is wrong with a dynamic combo that opens nothing; ComfyUI itself queues it, and the job fails late."""
     if (class_type, problem.spec.name, problem.code) in _TAKEN:
         return None
     if problem.value is None and problem.spec.category == "optional":
         return None
     late = "ComfyUI does not check this, and the node would fail, or do something else, once all before it has run"
-    listed = _choices(problem.options)
+    listed = _list_choices(problem.known_options)
     match problem.code:
         case "option_missing":
             message = f"it needs one of {listed}, and nothing is there ({late})"
         case "option_wired":
             message = f"its option decides which inputs there are, so it must be written, one of {listed} ({late})"
         case _:
-            message = f"{_shown(problem.value)} is not one of {listed} ({late})"
-    return Refusal(code=problem.code, message=message, certain=True)
+            message = f"{_show_value(problem.value)} is not one of {listed} ({late})"
+    return InputRefusal(code=problem.code, message=message, certain=True)
 
 
-def check_link(link: Link, outputs: Sequence[JsonValue] | None, spec: InputSpec, *, core: bool) -> Refusal | None:
+def check_link(
+    link: ApiLink, outputs: Sequence[JsonValue] | None, spec: InputSpec, *, core: bool
+) -> InputRefusal | None:
     """Check a link to a node whose outputs have these types."""
     if outputs is None:
         return None
     if not -len(outputs) <= link.slot < len(outputs):
         has = f"its outputs are 0 to {len(outputs) - 1}" if outputs else "it has no outputs"
-        return Refusal(code="bad_link", message=f"node {link.node_id} has no output {link.slot}: {has}", certain=True)
+        return InputRefusal(
+            code="bad_link", message=f"node {link.node_id} has no output {link.slot}: {has}", certain=True
+        )
     received = outputs[link.slot]
     if _types_meet(received, spec):
         return None
     message = f"it takes {spec.type}, and output {link.slot} of node {link.node_id} gives {_type_name(received)}"
     # Which types a matching socket allows is the page's to check; the server takes all of them.
-    return Refusal(code="link_type", message=message, certain=core and "template" not in spec.options)
+    return InputRefusal(code="link_type", message=message, certain=core and "template" not in spec.options)
 
 
-def _converted(value: JsonValue, kind: str) -> JsonValue:
+def _convert_value(value: JsonValue, kind: str) -> JsonValue:
     match kind:
         case "INT":
             return int(value)  # type: ignore[arg-type]  # what it refuses is what ComfyUI refuses
@@ -147,22 +151,22 @@ def _converted(value: JsonValue, kind: str) -> JsonValue:
             return value
 
 
-def _check_range(value: JsonValue, spec: InputSpec, *, core: bool) -> Refusal | None:
+def _check_range(value: JsonValue, spec: InputSpec, *, core: bool) -> InputRefusal | None:
     least, most = spec.options.get("min"), spec.options.get("max")
     if not isinstance(value, int | float):
         if isinstance(least, int | float) or isinstance(most, int | float):
             # Of several types (`FLOAT,INT`) ComfyUI converts to none, and then cannot compare.
-            message = f"{_shown(value)} is no number, and the input has a least or a greatest value"
-            return Refusal(code="wrong_type", message=message, certain=core)
+            message = f"{_show_value(value)} is no number, and the input has a least or a greatest value"
+            return InputRefusal(code="wrong_type", message=message, certain=core)
         return None
     if isinstance(least, int | float) and value < least:
-        return Refusal(code="too_small", message=f"{value} is below the least value, {least}", certain=core)
+        return InputRefusal(code="too_small", message=f"{value} is below the least value, {least}", certain=core)
     if isinstance(most, int | float) and value > most:
-        return Refusal(code="too_big", message=f"{value} is above the greatest value, {most}", certain=core)
+        return InputRefusal(code="too_big", message=f"{value} is above the greatest value, {most}", certain=core)
     return None
 
 
-def _check_choice(value: JsonValue, spec: InputSpec, validation: Validation) -> Refusal | None:
+def _check_choice(value: JsonValue, spec: InputSpec, validation: ClassValidation) -> InputRefusal | None:
     if spec.choices is None or value in spec.choices:
         return None
     if isinstance(value, list) and spec.options.get("multiselect") and all(item in spec.choices for item in value):
@@ -170,8 +174,8 @@ def _check_choice(value: JsonValue, spec: InputSpec, validation: Validation) -> 
     # Choices that the page loads from elsewhere are not the server's.
     checked = "options" not in spec.options or validation.newer
     certain = validation.core and checked and not spec.options.get("remote")
-    return Refusal(
-        code="not_in_list", message=f"{_shown(value)} is not one of {_choices(spec.choices)}", certain=certain
+    return InputRefusal(
+        code="not_in_list", message=f"{_show_value(value)} is not one of {_list_choices(spec.choices)}", certain=certain
     )
 
 
@@ -193,18 +197,18 @@ def _type_name(received: JsonValue) -> str:
     return received if isinstance(received, str) else "a choice of its own list"
 
 
-def _choices(choices: Sequence[JsonValue]) -> str:
-    shown = ", ".join(map(_shown, choices[:8]))
+def _list_choices(choices: Sequence[JsonValue]) -> str:
+    shown = ", ".join(map(_show_value, choices[:8]))
     if not choices:
         return "the choices, for there are none"
     return shown if len(choices) <= 8 else f"the {len(choices)} choices ({shown}, ...)"
 
 
-def _shown(value: object) -> str:
+def _show_value(value: object) -> str:
     # The words of the user's file, not Python's.
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _an(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return f"{'an' if kind[:1] in 'AEIOU' else 'a'} {kind}"

@@ -6,15 +6,15 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from comfypin.workflow.errors import InputFileInvalid, OverrideInvalid
-from comfypin.workflow.findings import Finding, closest, did_you_mean
-from comfypin.workflow.graph import Graph, Node, NodeId
+from comfypin.workflow.findings import WorkflowFinding, closest_names, did_you_mean
+from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 from comfypin.workflow.node_inputs import open_inputs
-from comfypin.workflow.node_targets import candidates, find_node
+from comfypin.workflow.node_targets import candidate_nodes, find_node
 from comfypin.workflow.object_info import Catalogue, known_file_input, names_file
 
-Folder = Literal["input", "output", "temp"]
+EngineFolder = Literal["input", "output", "temp"]
 
-_ANNOTATIONS: dict[str, Folder] = {" [input]": "input", " [output]": "output", " [temp]": "temp"}
+_ANNOTATIONS: dict[str, EngineFolder] = {" [input]": "input", " [output]": "output", " [temp]": "temp"}
 _LISTED_FILES = 2000
 _SHOWN_NAMES = 5
 
@@ -26,7 +26,7 @@ class FileInput:
     node_id: NodeId
     input_name: str
     name: str
-    folder: Folder
+    folder: EngineFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class FoundFile:
     path: Path
 
 
-def file_inputs(graph: Graph, catalogue: Catalogue | None = None) -> tuple[FileInput, ...]:
+def file_inputs(graph: ApiGraph, catalogue: Catalogue | None = None) -> tuple[FileInput, ...]:
     """Every input of the graph that names a file, in the graph's order; links and empty values are none."""
     found: list[FileInput] = []
     for node in graph.nodes.values():
@@ -50,7 +50,7 @@ def file_inputs(graph: Graph, catalogue: Catalogue | None = None) -> tuple[FileI
     return tuple(found)
 
 
-def file_input_names(node: Node, catalogue: Catalogue | None) -> tuple[str, ...]:
+def file_input_names(node: ApiNode, catalogue: Catalogue | None) -> tuple[str, ...]:
     """The inputs of a node that name files, by its class's definition, else by what load nodes are known for."""
     definition = (catalogue or {}).get(node.class_type)
     if definition is None:
@@ -60,7 +60,7 @@ def file_input_names(node: Node, catalogue: Catalogue | None) -> tuple[str, ...]
     return tuple(spec.name for spec in specs if names_file(node.class_type, spec))
 
 
-def split_annotation(value: str) -> tuple[str, Folder]:
+def split_annotation(value: str) -> tuple[str, EngineFolder]:
     """`x.png [output]` -> (`x.png`, `output`); a name without an annotation is in `input`."""
     for suffix, folder in _ANNOTATIONS.items():
         if value.endswith(suffix):
@@ -79,14 +79,14 @@ def find_files(inputs: Iterable[FileInput], folder: Path, *, given: Sequence[Fou
         key = (wanted.node_id, wanted.input_name)
         if key in found or wanted.folder != "input":
             continue
-        path = _inside(folder, wanted.name)
+        path = _find_inside(folder, wanted.name)
         if path is not None:
             found[key] = FoundFile(node_id=wanted.node_id, input_name=wanted.input_name, path=path)
     return tuple(found.values())
 
 
 def parse_input_file(
-    graph: Graph, text: str, *, catalogue: Catalogue | None = None, label: str | None = None
+    graph: ApiGraph, text: str, *, catalogue: Catalogue | None = None, label: str | None = None
 ) -> FoundFile:
     """Read `NODE=FILE` or `NODE.INPUT=FILE`; errors call it `label`. Raises `OverrideInvalid` or `InputFileInvalid`."""
     label = label or f"input {text!r}"
@@ -96,29 +96,29 @@ def parse_input_file(
     node, input_name = _file_target(graph, target.strip(), label, catalogue)
     path = Path(file).expanduser()
     if not path.is_file():
-        reason = f"there is no file {file}{did_you_mean(closest(path.name, _names_beside(path)))}"
+        reason = f"there is no file {file}{did_you_mean(closest_names(path.name, _names_beside(path)))}"
         raise InputFileInvalid(name=file, reason=reason)
     return FoundFile(node_id=node.id, input_name=input_name, path=path.absolute())
 
 
-def point_to_files(graph: Graph, files: Iterable[FoundFile]) -> Graph:
+def point_to_files(graph: ApiGraph, files: Iterable[FoundFile]) -> ApiGraph:
     """The graph with each found file's own name in its input, whatever the workflow said before."""
     nodes = dict(graph.nodes)
     for file in files:
         node = nodes[file.node_id]
         nodes[file.node_id] = replace(node, inputs={**node.inputs, file.input_name: file.path.name})
-    return Graph(nodes=nodes)
+    return ApiGraph(nodes=nodes)
 
 
 def missing_files(
     inputs: Iterable[FileInput],
     found: Iterable[FoundFile],
     folder: Path,
-    graph: Graph,
+    graph: ApiGraph,
     *,
     place: str = "{folder}",
     advice: str = "put it there, or point the node at another one with --input {node}=FILE",
-) -> tuple[Finding, ...]:
+) -> tuple[WorkflowFinding, ...]:
     """What a person must bring: files that the graph names and that were not found, with the closest names.
 
     `place` and `advice` say it in the words of whoever asks, with `{folder}` and `{node}` in them.
@@ -129,10 +129,10 @@ def missing_files(
     for wanted in inputs:
         if (wanted.node_id, wanted.input_name) in have or wanted.folder != "input":
             continue
-        near = closest(wanted.name, names)
+        near = closest_names(wanted.name, names)
         node = graph.nodes[wanted.node_id]
         findings.append(
-            Finding(
+            WorkflowFinding(
                 code="input_file_missing",
                 message=f"the file {wanted.name!r} is not in {place.replace('{folder}', str(folder))}"
                 f"{did_you_mean(near)}; {advice.replace('{node}', wanted.node_id)}",
@@ -152,17 +152,17 @@ def unread_files(names: Iterable[str], inputs: Iterable[FileInput], found: Itera
     wanted = [item.name for item in inputs if item.folder == "input"]
     unread = [name for name in names if not any(path == name or path.endswith(f"/{name}") for path in read)]
     instead = f"its load nodes name {', '.join(map(repr, wanted[:_SHOWN_NAMES]))}" if wanted else "it loads no file"
-    return {name: did_you_mean(closest(name, wanted)).removeprefix("; ") or instead for name in unread}
+    return {name: did_you_mean(closest_names(name, wanted)).removeprefix("; ") or instead for name in unread}
 
 
-def _file_target(graph: Graph, target: str, label: str, catalogue: Catalogue | None) -> tuple[Node, str]:
+def _file_target(graph: ApiGraph, target: str, label: str, catalogue: Catalogue | None) -> tuple[ApiNode, str]:
     node_name, dot, input_name = target.rpartition(".")
-    if dot and not candidates(graph, target) and candidates(graph, node_name):
+    if dot and not candidate_nodes(graph, target) and candidate_nodes(graph, node_name):
         node = find_node(graph, node_name, override=label)
         if input_name in node.inputs or input_name in file_input_names(node, catalogue):
             return node, input_name
         reason = f"node {node.id} ({node.class_type}) has no input {input_name!r}"
-        raise OverrideInvalid(override=label, reason=reason + did_you_mean(closest(input_name, node.inputs)))
+        raise OverrideInvalid(override=label, reason=reason + did_you_mean(closest_names(input_name, node.inputs)))
     node = find_node(graph, target, override=label)
     names = file_input_names(node, catalogue)
     if len(names) == 1:
@@ -175,7 +175,7 @@ def _file_target(graph: Graph, target: str, label: str, catalogue: Catalogue | N
     raise OverrideInvalid(override=label, reason=reason)
 
 
-def _inside(folder: Path, name: str) -> Path | None:
+def _find_inside(folder: Path, name: str) -> Path | None:
     relative = PurePosixPath(name.replace("\\", "/"))
     if "\0" in name or relative.is_absolute() or ".." in relative.parts:
         raise InputFileInvalid(name=name, reason="a name must be relative and stay inside the input folder")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import InputsFileInvalid, OverrideInvalid
-from comfypin.workflow.findings import closest, did_you_mean, shown
-from comfypin.workflow.graph import Graph, Link
+from comfypin.workflow.findings import closest_names, did_you_mean, show_value
+from comfypin.workflow.graph import ApiGraph, ApiLink
 from comfypin.workflow.object_info import Catalogue
-from comfypin.workflow.overrides import RANDOM, Override, locate
+from comfypin.workflow.overrides import RANDOM, Override, locate_input
 from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs
 
 _KEYS = ("target", "description", "default", "minimum", "maximum", "choices", "max_length", "required")
@@ -62,14 +62,14 @@ def load_inputs_file(text: str, *, source: str) -> InputsFile:
     except tomllib.TOMLDecodeError as exc:
         raise InputsFileInvalid(source=source, problems=[f"it is not TOML: {exc}"]) from exc
     problems = [
-        f"{key!r} is not known{did_you_mean(closest(key, ('title', 'description', 'inputs')))}"
+        f"{key!r} is not known{did_you_mean(closest_names(key, ('title', 'description', 'inputs')))}"
         for key in raw
         if key not in ("title", "description", "inputs")
     ]
     tables = raw.get("inputs", {})
     if not isinstance(tables, dict):
         raise InputsFileInvalid(source=source, problems=[*problems, "inputs must be tables: [inputs.NAME]"])
-    inputs = [_named(name, table, problems) for name, table in tables.items()]
+    inputs = [_read_named_input(name, table, problems) for name, table in tables.items()]
     texts = {key: raw[key] for key in ("title", "description") if isinstance(raw.get(key), str)}
     problems += [f"{key} must be a text" for key in ("title", "description") if key in raw and key not in texts]
     if problems:
@@ -82,7 +82,7 @@ def load_inputs_file(text: str, *, source: str) -> InputsFile:
     )
 
 
-def named_inputs(graph: Graph, catalogue: Catalogue, file: InputsFile) -> tuple[WorkflowInput, ...]:
+def named_inputs(graph: ApiGraph, catalogue: Catalogue, file: InputsFile) -> tuple[WorkflowInput, ...]:
     """The file's inputs against the workflow: what each one stands for, within the narrower of both limits.
 
     Raises `InputsFileInvalid` for targets that the workflow does not have.
@@ -92,14 +92,14 @@ def named_inputs(graph: Graph, catalogue: Catalogue, file: InputsFile) -> tuple[
     found: list[WorkflowInput] = []
     for named in file.inputs:
         try:
-            place = locate(
+            place = locate_input(
                 graph, Override(target=named.target, value=None, literal=True), catalogue=catalogue, names={}
             )
         except OverrideInvalid as exc:
             problems.append(f"inputs.{named.name}: {exc.facts['reason']}")
             continue
-        base = known.get(place) or _undescribed(graph, place)
-        found.append(_limited(base, named))
+        base = known.get(place) or _describe_unlisted(graph, place)
+        found.append(_apply_limits(base, named))
     if problems:
         raise InputsFileInvalid(source=file.source, problems=problems)
     return tuple(found)
@@ -113,7 +113,7 @@ def overrides_by_name(values: Mapping[str, JsonValue], inputs: Sequence[Workflow
     by_name = {one.name: one for one in inputs}
     for name in values:
         if name not in by_name:
-            near = did_you_mean(closest(name, by_name)) or f"; there are {', '.join(by_name) or 'none'}"
+            near = did_you_mean(closest_names(name, by_name)) or f"; there are {', '.join(by_name) or 'none'}"
             raise OverrideInvalid(override=f"set {name}", reason=f"the workflow has no input of this name{near}")
     missing = [one.name for one in inputs if one.required and one.name not in values]
     if missing:
@@ -132,15 +132,15 @@ def check_limits(values: Mapping[str, JsonValue], inputs: Iterable[WorkflowInput
         value = values.get(one.name)
         if value is None or value == RANDOM:
             continue
-        reason = _beyond(value, one)
+        reason = _explain_limit(value, one)
         if reason is not None:
-            raise OverrideInvalid(override=f"set {one.name}={shown(value)}", reason=reason)
+            raise OverrideInvalid(override=f"set {one.name}={show_value(value)}", reason=reason)
 
 
-def value_of(graph: Graph, one: WorkflowInput) -> JsonValue:
+def current_value(graph: ApiGraph, one: WorkflowInput) -> JsonValue:
     """What a graph says for an input now; None where it is wired."""
     value = graph.nodes[one.node_id].inputs.get(one.input_name)
-    return None if isinstance(value, Link) else value
+    return None if isinstance(value, ApiLink) else value
 
 
 def read_inputs_file(workflow: Path) -> InputsFile | None:
@@ -154,7 +154,7 @@ def read_inputs_file(workflow: Path) -> InputsFile | None:
         raise InputsFileInvalid(source=str(path), problems=[f"it cannot be read: {exc}"]) from exc
 
 
-def _beyond(value: JsonValue, one: WorkflowInput) -> str | None:
+def _explain_limit(value: JsonValue, one: WorkflowInput) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if one.minimum is not None and value < one.minimum:
             return f"the least value is {one.minimum}"
@@ -164,27 +164,29 @@ def _beyond(value: JsonValue, one: WorkflowInput) -> str | None:
         return f"the longest text is {one.max_length} characters, and this one has {len(value)}"
     if one.choices and value not in one.choices:
         near = (
-            closest(value, [choice for choice in one.choices if isinstance(choice, str)])
+            closest_names(value, [choice for choice in one.choices if isinstance(choice, str)])
             if isinstance(value, str)
             else ()
         )
-        return f"it must be one of {', '.join(map(shown, one.choices[:10]))}{did_you_mean(near)}"
+        return f"it must be one of {', '.join(map(show_value, one.choices[:10]))}{did_you_mean(near)}"
     return None
 
 
-def _named(name: str, table: object, problems: list[str]) -> NamedInput | None:
+def _read_named_input(name: str, table: object, problems: list[str]) -> NamedInput | None:
     if not isinstance(table, dict):
         problems.append(f"inputs.{name} must be a table with a target")
         return None
     before = len(problems)
     problems += [
-        f"inputs.{name}.{key} is not known{did_you_mean(closest(key, _KEYS))}" for key in table if key not in _KEYS
+        f"inputs.{name}.{key} is not known{did_you_mean(closest_names(key, _KEYS))}"
+        for key in table
+        if key not in _KEYS
     ]
     for key, (types, words) in _TYPES.items():
         value = table.get(key)
         wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
         if key in table and wrong:
-            problems.append(f"inputs.{name}.{key} must be {words}, and is {shown(value)}")
+            problems.append(f"inputs.{name}.{key} must be {words}, and is {show_value(value)}")
     if "target" not in table:
         problems.append(f'inputs.{name} has no target; write target = "6.text", or another NODE.INPUT')
     if len(problems) > before:
@@ -194,7 +196,7 @@ def _named(name: str, table: object, problems: list[str]) -> NamedInput | None:
     return NamedInput(name=name, choices=choices, **known)
 
 
-def _limited(base: WorkflowInput, named: NamedInput) -> WorkflowInput:
+def _apply_limits(base: WorkflowInput, named: NamedInput) -> WorkflowInput:
     least = [limit for limit in (base.minimum, named.minimum) if limit is not None]
     most = [limit for limit in (base.maximum, named.maximum) if limit is not None]
     return replace(
@@ -211,7 +213,7 @@ def _limited(base: WorkflowInput, named: NamedInput) -> WorkflowInput:
     )
 
 
-def _undescribed(graph: Graph, place: tuple[str, str]) -> WorkflowInput:
+def _describe_unlisted(graph: ApiGraph, place: tuple[str, str]) -> WorkflowInput:
     """An input of which the engine says nothing, or which no output needs: what the workflow says of it."""
     node_id, input_name = place
     node = graph.nodes[node_id]

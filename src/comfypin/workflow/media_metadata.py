@@ -37,7 +37,7 @@ def matroska_texts(data: bytes) -> Iterator[KeyAndText]:
         if at < 0:
             return
         # Looked for rather than walked to: what is recorded live has clusters of unknown size in front of its tags.
-        _, start, end = next(_elements(data, at, len(data)), (0, at, at))
+        _, start, end = next(_walk_elements(data, at, len(data)), (0, at, at))
         yield from _matroska_tags(data, start, end)
         at = data.find(_MATROSKA_TAGS, at + 4)
 
@@ -68,16 +68,16 @@ def flac_texts(data: bytes) -> Iterator[KeyAndText]:
 
 def id3_texts(data: bytes) -> Iterator[KeyAndText]:
     """Yield the user's texts (TXXX) and comments (COMM) of an ID3v2.3 or 2.4 tag in front of MP3 or FLAC data."""
-    major, flags, size = data[3], data[5], _syncsafe(data[6:10])
+    major, flags, size = data[3], data[5], _syncsafe_number(data[6:10])
     body = data[10 : 10 + size]
     if flags & 0x80:
         body = body.replace(b"\xff\x00", b"\xff")
     at = 0
     if flags & 0x40 and len(body) >= 4:
-        at = _syncsafe(body[:4]) if major >= 4 else int.from_bytes(body[:4]) + 4
+        at = _syncsafe_number(body[:4]) if major >= 4 else int.from_bytes(body[:4]) + 4
     while at + 10 <= len(body) and body[at]:
         kind = body[at : at + 4]
-        length = _syncsafe(body[at + 4 : at + 8]) if major >= 4 else int.from_bytes(body[at + 4 : at + 8])
+        length = _syncsafe_number(body[at + 4 : at + 8]) if major >= 4 else int.from_bytes(body[at + 4 : at + 8])
         value = body[at + 10 : at + 10 + length]
         at += 10 + length
         if kind in (b"TXXX", b"COMM") and value and value[0] < len(_ID3_ENCODINGS):
@@ -146,7 +146,7 @@ def _json_object(data: bytes) -> Mapping[str, JsonValue]:
     return value if isinstance(value, dict) else {}
 
 
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _walk_boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (kind, start, end) of the boxes between two places."""
     for _ in range(_MAX_PARTS):
         if at + 8 > end:
@@ -164,7 +164,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _texts_in_boxes(data: bytes, at: int, end: int, *, depth: int) -> Iterator[KeyAndText]:
-    for kind, start, stop in _boxes(data, at, end):
+    for kind, start, stop in _walk_boxes(data, at, end):
         if kind in _BOXES_OF_BOXES and depth < 4:
             yield from _texts_in_boxes(data, start, stop, depth=depth + 1)
         elif kind == b"meta":
@@ -174,21 +174,23 @@ def _texts_in_boxes(data: bytes, at: int, end: int, *, depth: int) -> Iterator[K
 
 def _mp4_metadata(data: bytes, at: int, end: int) -> Iterator[KeyAndText]:
     names: list[str] = []
-    for kind, start, stop in _boxes(data, at, end):
+    for kind, start, stop in _walk_boxes(data, at, end):
         if kind == b"keys":
-            names = [data[first:last].decode("utf-8", "replace") for _, first, last in _boxes(data, start + 8, stop)]
+            names = [
+                data[first:last].decode("utf-8", "replace") for _, first, last in _walk_boxes(data, start + 8, stop)
+            ]
         elif kind == b"ilst":
-            for item, first, last in _boxes(data, start, stop):
+            for item, first, last in _walk_boxes(data, start, stop):
                 index = int.from_bytes(item) - 1
                 name = names[index] if 0 <= index < len(names) else "comment"
-                for inner, one, other in _boxes(data, first, last):
+                for inner, one, other in _walk_boxes(data, first, last):
                     if inner == b"name":
                         name = data[one + 4 : other].decode("utf-8", "replace")
                     elif inner == b"data":
                         yield name, data[one + 8 : other].decode("utf-8", "replace")
 
 
-def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _walk_elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (id, start, end) of Matroska's elements between two places."""
     for _ in range(_MAX_PARTS):
         if at >= end or not data[at]:
@@ -205,10 +207,10 @@ def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _matroska_tags(data: bytes, at: int, end: int) -> Iterator[KeyAndText]:
-    for tag, tag_at, tag_end in _elements(data, at, end):
-        for simple, start, stop in _elements(data, tag_at, tag_end) if tag == _TAG else ():
+    for tag, tag_at, tag_end in _walk_elements(data, at, end):
+        for simple, start, stop in _walk_elements(data, tag_at, tag_end) if tag == _TAG else ():
             if simple == _SIMPLE_TAG:
-                parts = {one: data[first:last] for one, first, last in _elements(data, start, stop)}
+                parts = {one: data[first:last] for one, first, last in _walk_elements(data, start, stop)}
                 name, text = parts.get(_TAG_NAME, b""), parts.get(_TAG_STRING, b"")
                 yield name.decode("utf-8", "replace"), text.decode("utf-8", "replace")
 
@@ -246,7 +248,7 @@ def _vorbis_comments(data: bytes) -> Iterator[KeyAndText]:
         return
 
 
-def _syncsafe(data: bytes) -> int:
+def _syncsafe_number(data: bytes) -> int:
     """A number of seven bits a byte, as ID3 writes it."""
     number = 0
     for byte in data:

@@ -40,12 +40,12 @@ class LockLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Suspects:
+class SuspectPins:
     """The node pins of which the engine shows no class: one of them should have brought what is missing."""
 
     names: tuple[str, ...]
 
-    def explain(self, release: str) -> tuple[str | None, str]:
+    def explain_missing(self, release: str) -> tuple[str | None, str]:
         """The pin where it can be told, and a sentence for people."""
         match self.names:
             case ():
@@ -58,23 +58,23 @@ class Suspects:
                 return None, f"one of these pins of the release {release} should have brought it: {listed}"
 
 
-def pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
+def find_pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
     """The node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
-    wanted = _plain(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
-    return next((pin for pin in lock.custom_nodes if wanted in _folders(pin)), None)
+    wanted = _plain_name(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    return next((pin for pin in lock.custom_nodes if wanted in _folder_names(pin)), None)
 
 
-def suspects(catalogue: Catalogue, lock: LockLike) -> Suspects:
+def find_suspects(catalogue: Catalogue, lock: LockLike) -> SuspectPins:
     """The node pins that the engine loaded nothing of."""
     loaded = {
-        _plain(module.split(".", 2)[1])
+        _plain_name(module.split(".", 2)[1])
         for module in map(module_of, catalogue.values())
         if module.startswith("custom_nodes.") and len(module.split(".")) > 1
     }
-    return Suspects(tuple(pin.name for pin in lock.custom_nodes if loaded.isdisjoint(_folders(pin))))
+    return SuspectPins(tuple(pin.name for pin in lock.custom_nodes if loaded.isdisjoint(_folder_names(pin))))
 
 
-def model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
+def find_model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
     """The pin whose file a loader would show under this name, `folder/name` included."""
     wanted = PurePosixPath(name.replace("\\", "/")).parts
     if not wanted:
@@ -83,10 +83,10 @@ def model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
     return next(exact, None)
 
 
-def _folders(pin: NodePinLike) -> set[str]:
+def _folder_names(pin: NodePinLike) -> set[str]:
     repo = (pin.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    return {_plain(name) for name in (pin.name, pin.directory or "", repo) if name}
+    return {_plain_name(name) for name in (pin.name, pin.directory or "", repo) if name}
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     return name.casefold().replace("_", "-")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.object_info import Category, InputSpec, input_specs, specs_of
+from comfypin.workflow.object_info import Category, InputSpec, input_specs, read_input_specs
 
 COMBO, GROWING, MATCHING = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"
 
@@ -32,13 +32,13 @@ class OptionProblem:
     value: object
 
     @property
-    def options(self) -> Sequence[JsonValue]:
+    def known_options(self) -> Sequence[JsonValue]:
         """The options that there are."""
         return self.spec.choices or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenInputs:
+class OpenedInputs:
     """A node's real inputs by dotted name, in the page's order, and the dynamic combos that could not be opened.
 
     A dynamic combo is a `COMBO` with `opens` set. Of a growing list there are the items that the class requires and
@@ -59,31 +59,31 @@ class GrowingList:
     required: int
 
 
-def open_inputs(definition: Mapping[str, JsonValue], values: Mapping[str, object]) -> OpenInputs:
+def open_inputs(definition: Mapping[str, JsonValue], values: Mapping[str, object]) -> OpenedInputs:
     """Open a class's inputs for a node that holds `values` (literals or links, by dotted name)."""
     specs: dict[str, InputSpec] = {}
     problems: list[OptionProblem] = []
     roots: list[str] = []
     for spec in input_specs(definition).values():
-        if spec.type == COMBO or _grows(spec):
+        if spec.type == COMBO or _is_growing(spec):
             roots.append(spec.name)
-        _open(spec, values, specs, problems, depth=0)
+        _open_input(spec, values, specs, problems, depth=0)
     unexpected = (name for name in values if name not in specs and any(name.startswith(f"{root}.") for root in roots))
-    return OpenInputs(specs=specs, problems=tuple(problems), unexpected=tuple(unexpected))
+    return OpenedInputs(specs=specs, problems=tuple(problems), unexpected=tuple(unexpected))
 
 
 def option_specs(combo: InputSpec, option: object) -> dict[str, InputSpec] | None:
     """The inputs that an option of a dynamic combo brings, by dotted name, not opened; None for an unknown option."""
-    for candidate in _options(combo):
+    for candidate in _listed_options(combo):
         inputs = candidate.get("inputs")
         if candidate["key"] == option and isinstance(option, str):
-            return specs_of(inputs, prefix=f"{combo.name}.") if isinstance(inputs, Mapping) else {}
+            return read_input_specs(inputs, prefix=f"{combo.name}.") if isinstance(inputs, Mapping) else {}
     return None
 
 
 def option_names(combo: InputSpec) -> list[JsonValue]:
     """The options of a dynamic combo, in its order."""
-    return [option["key"] for option in _options(combo)]
+    return [option["key"] for option in _listed_options(combo)]
 
 
 def as_choice(combo: InputSpec) -> InputSpec:
@@ -97,12 +97,12 @@ def growing_list(spec: InputSpec, values: Mapping[str, object] | None = None) ->
 
     With the `values` of a node, `items` are only those that the class requires and those that the node has.
     """
-    template = _mapping(spec.options.get("template"))
+    template = _as_mapping(spec.options.get("template"))
     names, most, least = template.get("names"), template.get("max"), template.get("min")
     listed = [name for name in names if isinstance(name, str)][:_MAX_ITEMS] if isinstance(names, list) else None
     count = len(listed) if listed is not None else min(most, _MAX_ITEMS) if isinstance(most, int) else _MAX_ITEMS
     required = least if isinstance(least, int) else 1
-    patterns = list(specs_of(_mapping(template.get("input"))).values())
+    patterns = list(read_input_specs(_as_mapping(template.get("input"))).values())
     prefix = template.get("prefix")
     items: dict[str, InputSpec] = {}
     for number in range(count):
@@ -111,19 +111,19 @@ def growing_list(spec: InputSpec, values: Mapping[str, object] | None = None) ->
             name = f"{spec.name}.{listed[number] if listed is not None else f'{stem}{number}'}"
             category: Category = "required" if number < required and pattern.category == "required" else "optional"
             if values is None or category == "required" or name in values:
-                items[name] = matched(replace(pattern, name=name, category=category))
+                items[name] = resolve_match_type(replace(pattern, name=name, category=category))
     return GrowingList(name=spec.name, items=items, required=required)
 
 
-def matched(spec: InputSpec) -> InputSpec:
+def resolve_match_type(spec: InputSpec) -> InputSpec:
     """A socket whose type follows what is wired to it as a plain socket of all the types that it allows."""
     if spec.type != MATCHING:
         return spec
-    allowed = _mapping(spec.options.get("template")).get("allowed_types")
+    allowed = _as_mapping(spec.options.get("template")).get("allowed_types")
     return replace(spec, type=allowed if isinstance(allowed, str) and allowed else "*")
 
 
-def default_of(spec: InputSpec) -> JsonValue:
+def default_value(spec: InputSpec) -> JsonValue:
     """The value that the page gives an input that nobody set; None for a socket, or if there is none."""
     if spec.type == COMBO:
         return next(iter(option_names(spec)), None)
@@ -145,12 +145,14 @@ def default_of(spec: InputSpec) -> JsonValue:
             return None
 
 
-def dynamic_combo(definition: Mapping[str, JsonValue], values: Mapping[str, object], name: str) -> InputSpec | None:
+def find_dynamic_combo(
+    definition: Mapping[str, JsonValue], values: Mapping[str, object], name: str
+) -> InputSpec | None:
     """The dynamic combo of this dotted name, not opened, as a node that holds `values` has it; None if it has none."""
-    return next((spec for spec in _combos(definition, values) if spec.name == name), None)
+    return next((spec for spec in _dynamic_combos(definition, values) if spec.name == name), None)
 
 
-def _combos(definition: Mapping[str, JsonValue], values: Mapping[str, object]) -> Iterator[InputSpec]:
+def _dynamic_combos(definition: Mapping[str, JsonValue], values: Mapping[str, object]) -> Iterator[InputSpec]:
     waiting = list(input_specs(definition).values())
     while waiting:
         spec = waiting.pop(0)
@@ -159,7 +161,7 @@ def _combos(definition: Mapping[str, JsonValue], values: Mapping[str, object]) -
             waiting[:0] = (option_specs(spec, values.get(spec.name)) or {}).values()
 
 
-def _open(
+def _open_input(
     spec: InputSpec,
     values: Mapping[str, object],
     specs: dict[str, InputSpec],
@@ -167,24 +169,24 @@ def _open(
     *,
     depth: int,
 ) -> None:
-    if _grows(spec):
+    if _is_growing(spec):
         specs.update(growing_list(spec, values).items)
         return
     if spec.type != COMBO or depth > _MAX_NESTING:
-        specs[spec.name] = matched(spec)
+        specs[spec.name] = resolve_match_type(spec)
         return
     specs[spec.name] = as_choice(spec)
     value = values.get(spec.name)
     inner = option_specs(spec, value)
     if inner is None:
         if spec.name in values or spec.category == "required":
-            problems.append(_problem(specs[spec.name], values))
+            problems.append(_option_problem(specs[spec.name], values))
         return
     for sub in inner.values():
-        _open(sub, values, specs, problems, depth=depth + 1)
+        _open_input(sub, values, specs, problems, depth=depth + 1)
 
 
-def _problem(spec: InputSpec, values: Mapping[str, object]) -> OptionProblem:
+def _option_problem(spec: InputSpec, values: Mapping[str, object]) -> OptionProblem:
     if spec.name not in values:
         return OptionProblem(code="option_missing", spec=spec, value=None)
     value = values[spec.name]
@@ -192,16 +194,16 @@ def _problem(spec: InputSpec, values: Mapping[str, object]) -> OptionProblem:
     return OptionProblem(code="option_unknown" if plain else "option_wired", spec=spec, value=value)
 
 
-def _grows(spec: InputSpec) -> bool:
+def _is_growing(spec: InputSpec) -> bool:
     """Return whether a growing list says how it grows; of one that does not, nothing is known."""
-    return spec.type == GROWING and bool(_mapping(spec.options.get("template")).get("input"))
+    return spec.type == GROWING and bool(_as_mapping(spec.options.get("template")).get("input"))
 
 
-def _options(combo: InputSpec) -> list[Mapping[str, JsonValue]]:
+def _listed_options(combo: InputSpec) -> list[Mapping[str, JsonValue]]:
     listed = combo.options.get("options")
     options = listed if isinstance(listed, list) else []
     return [option for option in options if isinstance(option, Mapping) and isinstance(option.get("key"), str)]
 
 
-def _mapping(raw: JsonValue) -> Mapping[str, JsonValue]:
+def _as_mapping(raw: JsonValue) -> Mapping[str, JsonValue]:
     return raw if isinstance(raw, Mapping) else {}

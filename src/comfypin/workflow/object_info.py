@@ -65,7 +65,7 @@ class InputSpec:
         return self.type.startswith(DYNAMIC_PREFIX)
 
 
-class Definition(dict[str, JsonValue]):
+class NodeDefinition(dict[str, JsonValue]):
     """What /object_info says of one class; every node and every check share its inputs, which are parsed once."""
 
     @cached_property
@@ -76,20 +76,22 @@ class Definition(dict[str, JsonValue]):
 
 def to_catalogue(object_info: Mapping[str, JsonValue]) -> Catalogue:
     """Return the catalogue that an answer of /object_info holds; what is not a definition is left out."""
-    return {name: Definition(node) for name, node in object_info.items() if isinstance(node, dict)}
+    return {name: NodeDefinition(node) for name, node in object_info.items() if isinstance(node, dict)}
 
 
 def input_specs(definition: Mapping[str, JsonValue]) -> Mapping[str, InputSpec]:
     """The inputs of a class by name, required before optional; what is not an input specification is left out."""
-    return definition.specs if isinstance(definition, Definition) else _parse_inputs(definition)
+    return definition.specs if isinstance(definition, NodeDefinition) else _parse_inputs(definition)
 
 
 def _parse_inputs(definition: Mapping[str, JsonValue]) -> dict[str, InputSpec]:
     groups, order = definition.get("input"), definition.get("input_order")
-    return specs_of(groups, order=order) if isinstance(groups, Mapping) else {}
+    return read_input_specs(groups, order=order) if isinstance(groups, Mapping) else {}
 
 
-def specs_of(groups: Mapping[str, JsonValue], *, order: JsonValue = None, prefix: str = "") -> dict[str, InputSpec]:
+def read_input_specs(
+    groups: Mapping[str, JsonValue], *, order: JsonValue = None, prefix: str = ""
+) -> dict[str, InputSpec]:
     """Read `{"required": {...}, "optional": {...}}`, a class's own or those that an option brings, by prefixed name."""
     specs: dict[str, InputSpec] = {}
     categories: tuple[Category, ...] = ("required", "optional")
@@ -97,7 +99,7 @@ def specs_of(groups: Mapping[str, JsonValue], *, order: JsonValue = None, prefix
         group = groups.get(category)
         if not isinstance(group, Mapping):
             continue
-        for name in _ordered(group, order, category):
+        for name in _ordered_names(group, order, category):
             spec = read_input(prefix + name, group[name], category)
             if spec is not None:
                 specs[spec.name] = spec
@@ -142,7 +144,7 @@ def known_file_input(class_type: str) -> str | None:
     return _KNOWN_FILE_INPUTS.get(class_type)
 
 
-def _ordered(group: Mapping[str, JsonValue], order: JsonValue, category: Category) -> Iterator[str]:
+def _ordered_names(group: Mapping[str, JsonValue], order: JsonValue, category: Category) -> Iterator[str]:
     names = order.get(category) if isinstance(order, Mapping) else None
     listed = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
     yield from (name for name in dict.fromkeys(listed) if name in group)

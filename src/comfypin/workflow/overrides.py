@@ -8,18 +8,18 @@ from typing import TypeAlias
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import OverrideInvalid
-from comfypin.workflow.findings import closest, did_you_mean, shown
-from comfypin.workflow.graph import Graph, InputValue, Link, Node, NodeId
+from comfypin.workflow.findings import closest_names, did_you_mean, show_value
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue, NodeId
 from comfypin.workflow.node_inputs import (
     COMBO,
     GROWING,
-    default_of,
-    dynamic_combo,
+    default_value,
+    find_dynamic_combo,
     open_inputs,
     option_names,
     option_specs,
 )
-from comfypin.workflow.node_targets import candidates, find_node
+from comfypin.workflow.node_targets import candidate_nodes, find_node
 from comfypin.workflow.object_info import Catalogue, InputSpec
 from comfypin.workflow.spelling import spelling_of
 
@@ -41,7 +41,7 @@ class Override:
     literal: bool
 
     def __str__(self) -> str:
-        return f"set {self.target}={shown(self.value)}"
+        return f"set {self.target}={show_value(self.value)}"
 
 
 def random_between(low: int, high: int) -> int:
@@ -63,14 +63,14 @@ def overrides_from_json(values: Mapping[str, JsonValue]) -> tuple[Override, ...]
     return tuple(Override(target=target, value=value, literal=True) for target, value in values.items())
 
 
-def override(
-    graph: Graph,
+def apply_overrides(
+    graph: ApiGraph,
     overrides: Iterable[Override],
     *,
     catalogue: Catalogue | None = None,
     names: Mapping[str, tuple[NodeId, str]] | None = None,
     randint: RandomInt = random_between,
-) -> Graph:
+) -> ApiGraph:
     """The graph with the values set, in order. `names` are further targets (those of workflow.inputs.toml).
 
     An option that brings inputs is set before them, in whichever order they come; the inputs that it newly brings have
@@ -80,19 +80,19 @@ def override(
     """
     nodes = dict(graph.nodes)
     for wanted in _options_first(overrides, names or {}):
-        node_id, input_name = locate(Graph(nodes=nodes), wanted, catalogue=catalogue, names=names or {})
+        node_id, input_name = locate_input(ApiGraph(nodes=nodes), wanted, catalogue=catalogue, names=names or {})
         node = nodes[node_id]
-        spec = _specs(node, catalogue, input_name).get(input_name)
-        value = _value(wanted, spec, node.inputs.get(input_name), nodes, randint)
+        spec = _node_inputs(node, catalogue, input_name).get(input_name)
+        value = _input_value(wanted, spec, node.inputs.get(input_name), nodes, randint)
         definition = (catalogue or {}).get(node.class_type, {})
-        combo = dynamic_combo(definition, node.inputs, input_name) if spec is not None and spec.opens else None
+        combo = find_dynamic_combo(definition, node.inputs, input_name) if spec is not None and spec.opens else None
         inputs = _with_option(wanted, combo, node.inputs, value) if combo else {**node.inputs, input_name: value}
         nodes[node_id] = replace(node, inputs=inputs)
-    return Graph(nodes=nodes)
+    return ApiGraph(nodes=nodes)
 
 
-def locate(
-    graph: Graph, wanted: Override, *, catalogue: Catalogue | None, names: Mapping[str, tuple[NodeId, str]]
+def locate_input(
+    graph: ApiGraph, wanted: Override, *, catalogue: Catalogue | None, names: Mapping[str, tuple[NodeId, str]]
 ) -> tuple[NodeId, str]:
     """The node and input an override means; titles and inputs may themselves contain dots."""
     named = names.get(wanted.target)
@@ -101,14 +101,14 @@ def locate(
     parts = wanted.target.split(".")
     splits = [(".".join(parts[:index]), ".".join(parts[index:])) for index in range(len(parts) - 1, 0, -1)]
     if not splits or not all(splits[0]):
-        hint = did_you_mean(closest(wanted.target, names))
+        hint = did_you_mean(closest_names(wanted.target, names))
         reason = f"it must name a node and its input, as in 6.text or KSampler.seed{hint}"
         raise OverrideInvalid(override=str(wanted), reason=reason)
-    node_name, input_name = next(((node, name) for node, name in splits if candidates(graph, node)), splits[0])
+    node_name, input_name = next(((node, name) for node, name in splits if candidate_nodes(graph, node)), splits[0])
     node = find_node(graph, node_name, override=str(wanted))
-    known = dict.fromkeys([*node.inputs, *_specs(node, catalogue, input_name)])
+    known = dict.fromkeys([*node.inputs, *_node_inputs(node, catalogue, input_name)])
     if input_name not in known:
-        near = _other_option(node, catalogue, input_name) or did_you_mean(closest(input_name, known))
+        near = _other_option(node, catalogue, input_name) or did_you_mean(closest_names(input_name, known))
         near = near or f"; it has {', '.join(known) or 'no inputs'}"
         reason = f"node {node.id} ({node.class_type}) has no input {input_name!r}{near}"
         raise OverrideInvalid(override=str(wanted), reason=reason)
@@ -139,7 +139,7 @@ def _options_first(overrides: Iterable[Override], names: Mapping[str, tuple[Node
     return sorted(listed, key=options_before)
 
 
-def _specs(node: Node, catalogue: Catalogue | None, wanted: str) -> Mapping[str, InputSpec]:
+def _node_inputs(node: ApiNode, catalogue: Catalogue | None, wanted: str) -> Mapping[str, InputSpec]:
     """The node's inputs, with the `wanted` one if a list of the node can grow to it."""
     definition = (catalogue or {}).get(node.class_type, {})
     return open_inputs(definition, {wanted: None, **node.inputs}).specs
@@ -154,16 +154,16 @@ def _with_option(
     brought = option_specs(combo, value)
     if brought is None:
         names = [str(name) for name in option_names(combo)]
-        hint = did_you_mean(closest(str(value), names)) or f"; there are {', '.join(names)}"
-        raise OverrideInvalid(override=str(wanted), reason=f"{combo.name} has no option {shown(value)}{hint}")
+        hint = did_you_mean(closest_names(str(value), names)) or f"; there are {', '.join(names)}"
+        raise OverrideInvalid(override=str(wanted), reason=f"{combo.name} has no option {show_value(value)}{hint}")
     changed = {name: old for name, old in inputs.items() if not name.startswith(f"{combo.name}.")}
     changed[combo.name] = value
     waiting = list(brought.values())
     while waiting:
         spec = waiting.pop(0)
         choices = option_names(spec) if spec.type == COMBO else spec.choices
-        old, default = inputs.get(spec.name), default_of(spec)
-        if spec.name in inputs and (isinstance(old, Link) or choices is None or old in choices):
+        old, default = inputs.get(spec.name), default_value(spec)
+        if spec.name in inputs and (isinstance(old, ApiLink) or choices is None or old in choices):
             changed[spec.name] = old
         elif default is not None and not spec.options.get("forceInput"):
             changed[spec.name] = default
@@ -174,21 +174,21 @@ def _with_option(
     return changed
 
 
-def _other_option(node: Node, catalogue: Catalogue | None, input_name: str) -> str:
+def _other_option(node: ApiNode, catalogue: Catalogue | None, input_name: str) -> str:
     """Say which option would bring an input that the chosen one does not."""
     parent = input_name.rpartition(".")[0]
-    combo = dynamic_combo((catalogue or {}).get(node.class_type, {}), node.inputs, parent) if parent else None
+    combo = find_dynamic_combo((catalogue or {}).get(node.class_type, {}), node.inputs, parent) if parent else None
     if combo is None:
         return ""
     options = [str(option) for option in option_names(combo) if input_name in (option_specs(combo, option) or {})]
     return f"; it comes with {parent}={' or '.join(options)}, which can be set too" if options else ""
 
 
-def _value(
+def _input_value(
     wanted: Override,
     spec: InputSpec | None,
     present: InputValue,
-    nodes: Mapping[NodeId, Node],
+    nodes: Mapping[NodeId, ApiNode],
     randint: RandomInt,
 ) -> InputValue:
     kind = spec.widget_type if spec else _kind_of(present)
@@ -200,7 +200,11 @@ def _value(
     link = _as_link(value, nodes)
     if link is not None and kind not in WIDGET_TYPES:
         return link
-    if isinstance(present, Link) and kind not in WIDGET_TYPES and not (spec is None and isinstance(value, str | int)):
+    if (
+        isinstance(present, ApiLink)
+        and kind not in WIDGET_TYPES
+        and not (spec is None and isinstance(value, str | int))
+    ):
         reason = f"the input takes {kind} from another node ({present.node_id}), not a value; set that node's inputs"
         raise OverrideInvalid(override=str(wanted), reason=reason)
     # Without a definition, a whole number may stand where any number is taken.
@@ -244,11 +248,11 @@ def _check_kind(wanted: Override, value: JsonValue, kind: str) -> None:
         raise OverrideInvalid(override=str(wanted), reason=f"the input takes {words[kind]}")
 
 
-def _as_link(value: JsonValue, nodes: Mapping[NodeId, Node]) -> Link | None:
+def _as_link(value: JsonValue, nodes: Mapping[NodeId, ApiNode]) -> ApiLink | None:
     if isinstance(value, list) and len(value) == 2:
         node_id, slot = value
         if isinstance(node_id, str) and node_id in nodes and isinstance(slot, int) and not isinstance(slot, bool):
-            return Link(node_id, slot)
+            return ApiLink(node_id, slot)
     return None
 
 

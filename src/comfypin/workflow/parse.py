@@ -1,12 +1,12 @@
-"""From JSON in ComfyUI's API format to a `Graph`, with everything that is wrong named at once."""
+"""From JSON in ComfyUI's API format to a `ApiGraph`, with everything that is wrong named at once."""
 
 from collections.abc import Mapping
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.document import Document, to_document
 from comfypin.workflow.errors import WorkflowUnreadable
-from comfypin.workflow.findings import Finding, refuse, shown
-from comfypin.workflow.graph import Graph, InputValue, Link, Node
+from comfypin.workflow.findings import WorkflowFinding, raise_if_errors, show_value
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue
 
 EXPORT_HINT = (
     "it is in ComfyUI's UI format, which an engine cannot run and which needs the engine's node list to be converted: "
@@ -14,34 +14,36 @@ EXPORT_HINT = (
 )
 
 
-def parse(value: object, *, source: str = "given") -> Graph:
+def parse_graph(value: object, *, source: str = "given") -> ApiGraph:
     """Read a JSON value in API format, also inside the usual wrappers.
 
     Raises `WorkflowUnreadable` (no workflow at all, or the UI format) or `WorkflowInvalid` with every finding.
     """
-    return parse_api(to_document(value, source=source))
+    return parse_document(to_document(value, source=source))
 
 
-def parse_api(document: Document) -> Graph:
-    """Read a document in API format; an empty one gives an empty graph. Raises as `parse`."""
+def parse_document(document: Document) -> ApiGraph:
+    """Read a document in API format; an empty one gives an empty graph. Raises as `parse_graph`."""
     if document.format == "ui":
         raise WorkflowUnreadable(source=document.source, reason=EXPORT_HINT)
-    nodes: dict[str, Node] = {}
-    findings: list[Finding] = []
+    nodes: dict[str, ApiNode] = {}
+    findings: list[WorkflowFinding] = []
     for node_id, raw in document.content.items():
         node = _parse_node(node_id, raw, document.content, findings)
         if node is not None:
             nodes[node_id] = node
-    refuse(document.source, findings)
-    return Graph(nodes=nodes)
+    raise_if_errors(document.source, findings)
+    return ApiGraph(nodes=nodes)
 
 
-def _parse_node(node_id: str, raw: JsonValue, content: Mapping[str, JsonValue], findings: list[Finding]) -> Node | None:
+def _parse_node(
+    node_id: str, raw: JsonValue, content: Mapping[str, JsonValue], findings: list[WorkflowFinding]
+) -> ApiNode | None:
     if not isinstance(raw, Mapping):
-        message = f'it is {shown(raw)}, and a node is an object with "class_type" and "inputs"'
-        findings.append(Finding(code="node_not_an_object", message=message, node_id=node_id))
+        message = f'it is {show_value(raw)}, and a node is an object with "class_type" and "inputs"'
+        findings.append(WorkflowFinding(code="node_not_an_object", message=message, node_id=node_id))
         return None
-    title = _title(raw)
+    title = _read_title(raw)
     class_type = raw.get("class_type")
     if not isinstance(class_type, str) or not class_type:
         message = (
@@ -49,19 +51,21 @@ def _parse_node(node_id: str, raw: JsonValue, content: Mapping[str, JsonValue], 
             "installed there; install the pack, open the workflow and export it again"
         )
         if isinstance(class_type, str) or "class_type" in raw:
-            message = f'its "class_type" is {shown(class_type)}, and must be the name of a node class'
-        findings.append(Finding(code="class_type_missing", message=message, node_id=node_id, title=title))
+            message = f'its "class_type" is {show_value(class_type)}, and must be the name of a node class'
+        findings.append(WorkflowFinding(code="class_type_missing", message=message, node_id=node_id, title=title))
         return None
     inputs = raw.get("inputs", {})
     if not isinstance(inputs, Mapping):
-        message = f'its "inputs" are {shown(inputs)}, and must be an object of values and links by name'
+        message = f'its "inputs" are {show_value(inputs)}, and must be an object of values and links by name'
         findings.append(
-            Finding(code="inputs_not_an_object", message=message, node_id=node_id, title=title, class_type=class_type)
+            WorkflowFinding(
+                code="inputs_not_an_object", message=message, node_id=node_id, title=title, class_type=class_type
+            )
         )
         return None
     # The server writes `is_changed` into the prompt that it stores in a picture; sent back, it would make the server
     # believe that a changed input file is the same.
-    return Node(
+    return ApiNode(
         id=node_id,
         class_type=class_type,
         inputs={name: _parse_input(value, content) for name, value in inputs.items()},
@@ -78,11 +82,11 @@ def _parse_input(value: JsonValue, content: Mapping[str, JsonValue]) -> InputVal
     if not isinstance(slot, int) or isinstance(slot, bool):
         return value
     if isinstance(node_id, int) and not isinstance(node_id, bool) and str(node_id) in content:
-        return Link(str(node_id), slot)
-    return Link(node_id, slot) if isinstance(node_id, str) else value
+        return ApiLink(str(node_id), slot)
+    return ApiLink(node_id, slot) if isinstance(node_id, str) else value
 
 
-def _title(raw: Mapping[str, JsonValue]) -> str | None:
+def _read_title(raw: Mapping[str, JsonValue]) -> str | None:
     meta = raw.get("_meta")
     title = meta.get("title") if isinstance(meta, Mapping) else None
     return title if isinstance(title, str) else None

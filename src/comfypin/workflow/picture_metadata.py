@@ -57,10 +57,10 @@ def exif_texts(data: bytes) -> Iterator[KeyAndText]:
         for tag, value in values:
             text = _user_comment(value) if tag == _USER_COMMENT and isinstance(value, bytes) else value
             if isinstance(text, str | bytes):
-                yield str(tag), text if isinstance(text, str) else decode(text)
+                yield str(tag), text if isinstance(text, str) else decode_text(text)
 
 
-def decode(text: bytes) -> str:
+def decode_text(text: bytes) -> str:
     """Read bytes as UTF-8, else as Latin-1."""
     try:
         return text.decode("utf-8")
@@ -70,16 +70,16 @@ def decode(text: bytes) -> str:
 
 def _png_text(kind: bytes, rest: bytes, source: str) -> str:
     if kind in (b"tEXt", b"comf"):
-        return decode(rest)
+        return decode_text(rest)
     if kind == b"zTXt":
-        return decode(_inflated(rest[1:], source))
+        return decode_text(_inflate_text(rest[1:], source))
     compressed, after = rest[:1] == b"\x01", rest[2:]
     _language, _, after = after.partition(b"\0")
     _translated, _, text = after.partition(b"\0")
-    return decode(_inflated(text, source) if compressed else text)
+    return decode_text(_inflate_text(text, source) if compressed else text)
 
 
-def _inflated(data: bytes, source: str) -> bytes:
+def _inflate_text(data: bytes, source: str) -> bytes:
     unpacker = zlib.decompressobj()
     try:
         text = unpacker.decompress(data, MAX_BYTES + 1)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import WorkflowInvalid
-from comfypin.workflow.findings import Finding, closest, did_you_mean, unknown_class
-from comfypin.workflow.graph import Graph, Link, Node, NodeId
-from comfypin.workflow.graph_walk import Walk
-from comfypin.workflow.input_checks import Refusal, Validation, check_link, check_option, check_value
+from comfypin.workflow.findings import WorkflowFinding, closest_names, did_you_mean, explain_unknown_class
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, NodeId
+from comfypin.workflow.graph_walk import GraphWalk
+from comfypin.workflow.input_checks import ClassValidation, InputRefusal, check_link, check_option, check_value
 from comfypin.workflow.input_files import split_annotation
-from comfypin.workflow.missing_pins import LockLike, Suspects, model_pin, pack_pin, suspects
-from comfypin.workflow.node_inputs import OpenInputs, open_inputs
+from comfypin.workflow.missing_pins import LockLike, SuspectPins, find_model_pin, find_pack_pin, find_suspects
+from comfypin.workflow.node_inputs import OpenedInputs, open_inputs
 from comfypin.workflow.object_info import Catalogue, InputSpec, is_core, is_output, names_file, output_types
 
 # Looking for near names costs more than all else; a graph with more wrong names than this gets none for the rest.
@@ -25,15 +25,15 @@ class Preflight:
     Leaving some out is refused like all else, here and when the engine answers so: half a result is none.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[WorkflowFinding, ...]
     dropped: tuple[NodeId, ...] = ()
 
     @property
-    def errors(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[WorkflowFinding, ...]:
         """The findings for which the prompt would be refused."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
-    def refuse(self, source: str) -> None:
+    def raise_if_refused(self, source: str) -> None:
         """Raise `WorkflowInvalid` where the engine would refuse; its message then holds the warnings too."""
         if self.errors:
             raise WorkflowInvalid(
@@ -43,8 +43,8 @@ class Preflight:
             )
 
 
-def preflight(
-    graph: Graph,
+def run_preflight(
+    graph: ApiGraph,
     catalogue: Catalogue,
     lock: LockLike | None = None,
     *,
@@ -57,13 +57,13 @@ def preflight(
     An error is what ComfyUI itself refuses, for all outputs or for some, and an option that ComfyUI lets pass though
     the node then fails; what a third-party class may accept by a validation of its own is a warning.
     """
-    return _Check(graph, catalogue, lock, brought, packs or {}).report()
+    return _GraphCheck(graph, catalogue, lock, brought, packs or {}).make_report()
 
 
-class _Check:
+class _GraphCheck:
     def __init__(
         self,
-        graph: Graph,
+        graph: ApiGraph,
         catalogue: Catalogue,
         lock: LockLike | None,
         brought: Set[tuple[NodeId, str]],
@@ -75,53 +75,57 @@ class _Check:
         self.lock = lock
         self.brought = brought
         self.named = 0
-        self.suspects: Suspects | None = None
-        self.opened: dict[NodeId, OpenInputs] = {}
+        self.suspects: SuspectPins | None = None
+        self.opened: dict[NodeId, OpenedInputs] = {}
 
-    def report(self) -> Preflight:
-        unknown = tuple(self._unknown(node) for node in self.graph.nodes.values() if self._definition(node) is None)
-        outputs = [node.id for node in self.graph.nodes.values() if is_output(self._definition(node) or {})]
+    def make_report(self) -> Preflight:
+        unknown = tuple(
+            self._unknown_class_finding(node)
+            for node in self.graph.nodes.values()
+            if self._find_definition(node) is None
+        )
+        outputs = [node.id for node in self.graph.nodes.values() if is_output(self._find_definition(node) or {})]
         if not outputs:
             if unknown:
                 return Preflight(findings=unknown)
-            return Preflight(findings=(self._no_outputs(),))
-        walk = Walk.over(self.graph, outputs, self._checked_links)
-        found: dict[NodeId, list[Finding]] = {}
+            return Preflight(findings=(self._no_outputs_finding(),))
+        walk = GraphWalk.from_outputs(self.graph, outputs, self._checked_links)
+        found: dict[NodeId, list[WorkflowFinding]] = {}
         for node_id in walk.reached:
-            if (definition := self._definition(self.graph.nodes[node_id])) is not None:
+            if (definition := self._find_definition(self.graph.nodes[node_id])) is not None:
                 found[node_id] = [*self._check_node(self.graph.nodes[node_id], definition)]
         for cycle in walk.cycles:
-            found[cycle[0]].append(self._cycle(cycle))
+            found[cycle[0]].append(self._cycle_finding(cycle))
         wrong = {node_id for node_id, several in found.items() if any(one.severity == "error" for one in several)}
         tainted = walk.depending_on(wrong)
         dropped = tuple(node_id for node_id in outputs if node_id in tainted)
         flat = [finding for node_id in self.graph.nodes for finding in found.get(node_id, ())]
         if len(dropped) < len(outputs) and not unknown:
-            return Preflight(findings=tuple(self._with_dropped(flat, dropped)), dropped=dropped)
+            return Preflight(findings=tuple(self._mention_dropped(flat, dropped)), dropped=dropped)
         return Preflight(findings=(*unknown, *flat))
 
-    def _definition(self, node: Node) -> Mapping[str, JsonValue] | None:
+    def _find_definition(self, node: ApiNode) -> Mapping[str, JsonValue] | None:
         return self.catalogue.get(node.class_type)
 
-    def _open(self, node: Node) -> OpenInputs:
+    def _open_inputs(self, node: ApiNode) -> OpenedInputs:
         if node.id not in self.opened:
             self.opened[node.id] = open_inputs(self.catalogue.get(node.class_type, {}), node.inputs)
         return self.opened[node.id]
 
-    def _checked_links(self, node: Node) -> Iterator[NodeId]:
-        specs = self._open(node).specs
+    def _checked_links(self, node: ApiNode) -> Iterator[NodeId]:
+        specs = self._open_inputs(node).specs
         # Of a dynamic input of a kind that is not known, whatever is under its name counts.
         unknown = {name for name, spec in specs.items() if spec.is_dynamic}
-        return (link.node_id for name, link in node.links() if name in specs or name.split(".")[0] in unknown)
+        return (link.node_id for name, link in node.linked_inputs() if name in specs or name.split(".")[0] in unknown)
 
-    def _check_node(self, node: Node, definition: Mapping[str, JsonValue]) -> Iterator[Finding]:
-        validation = Validation.of(node.class_type, definition)
-        opened = self._open(node)
+    def _check_node(self, node: ApiNode, definition: Mapping[str, JsonValue]) -> Iterator[WorkflowFinding]:
+        validation = ClassValidation.for_class(node.class_type, definition)
+        opened = self._open_inputs(node)
         yield from self._check_unexpected(node, opened)
         for problem in opened.problems:
             refusal = check_option(problem, node.class_type)
             if refusal is not None:
-                yield self._refused(node, problem.spec, problem.value, refusal)
+                yield self._refusal_finding(node, problem.spec, problem.value, refusal)
         unopened = {problem.spec.name for problem in opened.problems}
         for spec in opened.specs.values():
             if spec.is_dynamic or spec.opens or spec.name in unopened:
@@ -129,46 +133,48 @@ class _Check:
             if spec.name not in node.inputs:
                 if spec.category == "required":
                     message = f"it needs {spec.type}, and nothing is there"
-                    yield self._finding(node, code="input_missing", message=message, input_name=spec.name)
+                    yield self._make_finding(node, code="input_missing", message=message, input_name=spec.name)
                 continue
             value = node.inputs[spec.name]
             refusal = (
                 self._check_link(value, spec, core=validation.core)
-                if isinstance(value, Link)
+                if isinstance(value, ApiLink)
                 else self._check_value(node, value, spec, validation)
             )
             if refusal is not None:
-                yield self._refused(node, spec, value, refusal)
+                yield self._refusal_finding(node, spec, value, refusal)
 
-    def _check_unexpected(self, node: Node, opened: OpenInputs) -> Iterator[Finding]:
+    def _check_unexpected(self, node: ApiNode, opened: OpenedInputs) -> Iterator[WorkflowFinding]:
         """Check inputs that the class does not have: ComfyUI's validation does not look at them."""
         for name, value in node.inputs.items():
             if name in opened.specs:
                 continue
-            if isinstance(value, Link) and value.node_id not in self.graph.nodes:
+            if isinstance(value, ApiLink) and value.node_id not in self.graph.nodes:
                 # The executor waits for ever for a node that is not there.
                 message = f"it takes output {value.slot} of node {value.node_id}, and there is no such node"
-                yield self._finding(node, code="bad_link", message=message, input_name=name)
+                yield self._make_finding(node, code="bad_link", message=message, input_name=name)
             elif name in opened.unexpected:
                 message = "its class has no such input with the options that are chosen, so the node ignores it"
-                finding = self._finding(node, code="input_unexpected", message=message, input_name=name)
-                if isinstance(value, Link):
+                finding = self._make_finding(node, code="input_unexpected", message=message, input_name=name)
+                if isinstance(value, ApiLink):
                     message = "its class has no such input with the options that are chosen, and the node fails by it"
                     yield replace(finding, message=message)
                 else:
                     yield replace(finding, severity="warning")
 
-    def _check_link(self, link: Link, spec: InputSpec, *, core: bool) -> Refusal | None:
+    def _check_link(self, link: ApiLink, spec: InputSpec, *, core: bool) -> InputRefusal | None:
         source = self.graph.nodes.get(link.node_id)
         if source is None:
             message = f"it takes output {link.slot} of node {link.node_id}, and there is no such node"
-            return Refusal(code="bad_link", message=message, certain=True)
-        definition = self._definition(source)
+            return InputRefusal(code="bad_link", message=message, certain=True)
+        definition = self._find_definition(source)
         if definition is None:
             return None
         return check_link(link, output_types(definition), spec, core=core and is_core(definition))
 
-    def _check_value(self, node: Node, value: JsonValue, spec: InputSpec, validation: Validation) -> Refusal | None:
+    def _check_value(
+        self, node: ApiNode, value: JsonValue, spec: InputSpec, validation: ClassValidation
+    ) -> InputRefusal | None:
         if names_file(node.class_type, spec) and isinstance(value, str):
             name, folder = split_annotation(value)
             if (node.id, spec.name) in self.brought or folder != "input" or "/" in name:
@@ -177,11 +183,11 @@ class _Check:
                 return None
             message = f"the file {name!r} is neither brought along nor in the engine's input folder"
             # An empty name is the folder itself, which some load nodes let pass until they run.
-            return Refusal(code="not_in_list", message=message, certain=validation.core and name != "")
+            return InputRefusal(code="not_in_list", message=message, certain=validation.core and name != "")
         return check_value(value, spec, validation)
 
-    def _refused(self, node: Node, spec: InputSpec, value: object, refusal: Refusal) -> Finding:
-        finding = self._finding(node, code=refusal.code, message=refusal.message, input_name=spec.name)
+    def _refusal_finding(self, node: ApiNode, spec: InputSpec, value: object, refusal: InputRefusal) -> WorkflowFinding:
+        finding = self._make_finding(node, code=refusal.code, message=refusal.message, input_name=spec.name)
         if not refusal.certain:
             doubt = " (the engine has the last word: the node may check this by itself)"
             finding = replace(finding, severity="warning", message=finding.message + doubt)
@@ -191,61 +197,65 @@ class _Check:
             finding = self._with_model_pin(finding, value)
         return self._with_closest(finding, value, [choice for choice in spec.choices or () if isinstance(choice, str)])
 
-    def _with_model_pin(self, finding: Finding, value: str) -> Finding:
+    def _with_model_pin(self, finding: WorkflowFinding, value: str) -> WorkflowFinding:
         if self.lock is None or "." not in value:
             return finding
-        pin = model_pin(value, self.lock)
+        pin = find_model_pin(value, self.lock)
         if pin is None:
             message = f"{finding.message}; no model pin of the release {self.lock.version_name} brings it"
             return replace(finding, message=message)
         advice = f"the model pin {pin.name} ({pin.target_path}) brings it: run comfypin models pull"
         return replace(finding, pin=pin.name, message=f"{finding.message}; {advice}")
 
-    def _unknown(self, node: Node) -> Finding:
-        finding = self._finding(node, code="class_unknown", message=unknown_class(node.class_type))
+    def _unknown_class_finding(self, node: ApiNode) -> WorkflowFinding:
+        finding = self._make_finding(node, code="class_unknown", message=explain_unknown_class(node.class_type))
         pack = self.packs.get(node.id)
         if pack is not None:
             finding = replace(finding, message=f"{finding.message}; its pack is {pack}")
         if self.lock is not None:
-            pin, sentence = self._explained(pack, self.lock)
+            pin, sentence = self._explain_missing_class(pack, self.lock)
             finding = replace(finding, pin=pin, message=f"{finding.message}; {sentence}")
         return self._with_closest(finding, node.class_type, self.catalogue)
 
-    def _explained(self, pack: str | None, lock: LockLike) -> tuple[str | None, str]:
+    def _explain_missing_class(self, pack: str | None, lock: LockLike) -> tuple[str | None, str]:
         """The pin that should have brought a class, where it can be told, and a sentence for people."""
         if pack is not None:
-            pin = pack_pin(pack, lock)
+            pin = find_pack_pin(pack, lock)
             if pin is None:
                 return None, f"no node pin of the release {lock.version_name} brings it"
             return pin.name, f"the pin {pin.name} of the release {lock.version_name} brings it, and did not load"
         if self.suspects is None:
-            self.suspects = suspects(self.catalogue, lock)
-        return self.suspects.explain(lock.version_name)
+            self.suspects = find_suspects(self.catalogue, lock)
+        return self.suspects.explain_missing(lock.version_name)
 
-    def _with_closest(self, finding: Finding, word: str, names: Iterable[str]) -> Finding:
-        near = self._closest(word, names)
+    def _with_closest(self, finding: WorkflowFinding, word: str, names: Iterable[str]) -> WorkflowFinding:
+        near = self._find_closest(word, names)
         return replace(finding, closest=near, message=f"{finding.message}{did_you_mean(near)}")
 
-    def _no_outputs(self) -> Finding:
+    def _no_outputs_finding(self) -> WorkflowFinding:
         message = "it has no output node (such as SaveImage or PreviewImage), so there is nothing to run"
-        return Finding(code="no_outputs", message=message)
+        return WorkflowFinding(code="no_outputs", message=message)
 
-    def _cycle(self, cycle: tuple[NodeId, ...]) -> Finding:
+    def _cycle_finding(self, cycle: tuple[NodeId, ...]) -> WorkflowFinding:
         path = " -> ".join([*cycle[:12], *(["..."] if len(cycle) > 12 else []), cycle[0]])
         message = f"its inputs lead back to itself, so it can never run: {path}"
-        return self._finding(self.graph.nodes[cycle[0]], code="cycle", message=message)
+        return self._make_finding(self.graph.nodes[cycle[0]], code="cycle", message=message)
 
-    def _with_dropped(self, findings: list[Finding], dropped: tuple[NodeId, ...]) -> Iterator[Finding]:
+    def _mention_dropped(
+        self, findings: list[WorkflowFinding], dropped: tuple[NodeId, ...]
+    ) -> Iterator[WorkflowFinding]:
         rest = f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
         for finding in findings:
             yield replace(finding, message=finding.message + rest) if finding.severity == "error" else finding
 
-    def _closest(self, word: str, names: Iterable[str]) -> tuple[str, ...]:
+    def _find_closest(self, word: str, names: Iterable[str]) -> tuple[str, ...]:
         self.named += 1
-        return closest(word, names) if self.named <= _NAMED_CLOSELY else ()
+        return closest_names(word, names) if self.named <= _NAMED_CLOSELY else ()
 
-    def _finding(self, node: Node, *, code: str, message: str, input_name: str | None = None) -> Finding:
-        return Finding(
+    def _make_finding(
+        self, node: ApiNode, *, code: str, message: str, input_name: str | None = None
+    ) -> WorkflowFinding:
+        return WorkflowFinding(
             code=code,
             message=message,
             node_id=node.id,

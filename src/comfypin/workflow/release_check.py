@@ -4,14 +4,14 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.graph import ApiGraph, NodeId
 from comfypin.workflow.input_files import FileInput, file_inputs
 from comfypin.workflow.load import Workflow
-from comfypin.workflow.missing_pins import LockLike, model_pin
+from comfypin.workflow.missing_pins import LockLike, find_model_pin
 from comfypin.workflow.object_info import Catalogue, input_specs
-from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.settable_inputs import describe_inputs, is_model_file
-from comfypin.workflow.spelling import respell
+from comfypin.workflow.spelling import respell_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class WorkflowCheck:
     """All that is to know before a run."""
 
     preflight: Preflight
@@ -46,25 +46,25 @@ class Survey:
     files: tuple[FileInput, ...]
 
     @property
-    def runs(self) -> bool:
+    def can_run(self) -> bool:
         """Whether the engine would take the workflow."""
         return not self.preflight.errors
 
 
-def survey(
+def check_workflow(
     workflow: Workflow, catalogue: Catalogue, lock: LockLike | None, *, brought: Set[tuple[NodeId, str]] = frozenset()
-) -> Survey:
+) -> WorkflowCheck:
     """Check a workflow and list what it needs. `brought` are the inputs (node id, name) whose files were found."""
-    respelt = respell(workflow.graph, catalogue, brought=brought)
+    respelt = respell_graph(workflow.graph, catalogue, brought=brought)
     graph = respelt.graph
-    report = preflight(graph, catalogue, lock, brought=brought, packs=workflow.packs)
+    report = run_preflight(graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
     report = replace(report, findings=(*workflow.warnings, *respelt.findings, *report.findings))
-    return Survey(
+    return WorkflowCheck(
         preflight=report, models=tuple(_model_uses(graph, catalogue, lock)), files=file_inputs(graph, catalogue)
     )
 
 
-def _model_uses(graph: Graph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
+def _model_uses(graph: ApiGraph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
     """Every model file that a node names: as a choice, as a text, or in a class that the engine does not have."""
     described = {(one.node_id, one.input_name): one for one in describe_inputs(graph, catalogue)}
     files: frozenset[str] | None = None
@@ -76,11 +76,11 @@ def _model_uses(graph: Graph, catalogue: Catalogue, lock: LockLike | None) -> It
             if not isinstance(value, str) or not (is_model_file(value) or (one and one.kind == "model")):
                 continue
             if one is not None and one.choices is not None:
-                yield _use(node.id, input_name, value, lock, present=value in one.choices)
+                yield _make_model_use(node.id, input_name, value, lock, present=value in one.choices)
             elif one is not None or node.class_type not in catalogue:
                 # No list says which files this input takes; what some loader lists is there.
                 files = known_files(catalogue) if files is None else files
-                yield _use(node.id, input_name, value, lock, present=value.replace("\\", "/") in files)
+                yield _make_model_use(node.id, input_name, value, lock, present=value.replace("\\", "/") in files)
 
 
 def known_files(catalogue: Catalogue) -> frozenset[str]:
@@ -94,8 +94,8 @@ def known_files(catalogue: Catalogue) -> frozenset[str]:
     )
 
 
-def _use(node_id: NodeId, input_name: str, file: str, lock: LockLike | None, *, present: bool) -> ModelUse:
-    pin = model_pin(file, lock) if lock is not None else None
+def _make_model_use(node_id: NodeId, input_name: str, file: str, lock: LockLike | None, *, present: bool) -> ModelUse:
+    pin = find_model_pin(file, lock) if lock is not None else None
     return ModelUse(
         node_id=node_id,
         input_name=input_name,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.findings import Finding
-from comfypin.workflow.graph import Graph, InputValue, Link, Node
+from comfypin.workflow.findings import WorkflowFinding
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue
 from comfypin.workflow.object_info import Catalogue, EngineCatalogue
 
 # ComfyUI 0.33's own, in the shape of its answer, for engines that are older and for catalogues kept in a file.
@@ -29,7 +29,7 @@ _CORE: Mapping[str, JsonValue] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replacement:
+class ClassReplacement:
     """What takes a class's place: its inputs by their new names (None: the same ones), and outputs that moved."""
 
     new_class: str
@@ -38,31 +38,31 @@ class Replacement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replaced:
+class ReplacedGraph:
     """A graph without replaced classes, and a warning for each node that had one."""
 
-    graph: Graph
-    findings: tuple[Finding, ...] = ()
+    graph: ApiGraph
+    findings: tuple[WorkflowFinding, ...] = ()
 
 
-def replace_classes(graph: Graph, catalogue: Catalogue) -> Replaced:
+def replace_classes(graph: ApiGraph, catalogue: Catalogue) -> ReplacedGraph:
     """Replace the classes that the engine does not have and knows, or ComfyUI knows, another one for."""
-    found = {node.id: _replacement(node.class_type, catalogue) for node in graph.nodes.values()}
+    found = {node.id: _find_replacement(node.class_type, catalogue) for node in graph.nodes.values()}
     replacements = {node_id: one for node_id, one in found.items() if one is not None}
     if not replacements:
-        return Replaced(graph=graph)
-    nodes: dict[str, Node] = {}
-    findings: list[Finding] = []
+        return ReplacedGraph(graph=graph)
+    nodes: dict[str, ApiNode] = {}
+    findings: list[WorkflowFinding] = []
     for node in graph.nodes.values():
-        inputs = {name: _moved(value, replacements) for name, value in node.inputs.items()}
+        inputs = {name: _move_link(value, replacements) for name, value in node.inputs.items()}
         replacement = replacements.get(node.id)
         if replacement is None:
             nodes[node.id] = replace(node, inputs=inputs)
             continue
-        nodes[node.id] = replace(node, class_type=replacement.new_class, inputs=_renamed(inputs, replacement))
+        nodes[node.id] = replace(node, class_type=replacement.new_class, inputs=_rename_inputs(inputs, replacement))
         message = f"the engine has no {node.class_type!r}; {replacement.new_class} takes its place, as ComfyUI tells"
         findings.append(
-            Finding(
+            WorkflowFinding(
                 code="class_replaced",
                 message=message,
                 node_id=node.id,
@@ -71,10 +71,10 @@ def replace_classes(graph: Graph, catalogue: Catalogue) -> Replaced:
                 severity="warning",
             )
         )
-    return Replaced(graph=Graph(nodes=nodes), findings=tuple(findings))
+    return ReplacedGraph(graph=ApiGraph(nodes=nodes), findings=tuple(findings))
 
 
-def _replacement(class_type: str, catalogue: Catalogue) -> Replacement | None:
+def _find_replacement(class_type: str, catalogue: Catalogue) -> ClassReplacement | None:
     if not catalogue or class_type in catalogue:
         return None
     told = catalogue.replacements if isinstance(catalogue, EngineCatalogue) else {}
@@ -86,14 +86,14 @@ def _replacement(class_type: str, catalogue: Catalogue) -> Replacement | None:
     new_class, inputs, outputs = first.get("new_node_id"), first.get("input_mapping"), first.get("output_mapping")
     if not isinstance(new_class, str) or new_class not in catalogue:
         return None
-    return Replacement(
+    return ClassReplacement(
         new_class=new_class,
         inputs=[one for one in inputs if isinstance(one, Mapping)] if isinstance(inputs, list) else None,
-        outputs=_outputs(outputs),
+        outputs=_moved_outputs(outputs),
     )
 
 
-def _outputs(mapping: JsonValue) -> dict[int, int]:
+def _moved_outputs(mapping: JsonValue) -> dict[int, int]:
     moved: dict[int, int] = {}
     for one in mapping if isinstance(mapping, list) else ():
         old, new = (one.get("old_idx"), one.get("new_idx")) if isinstance(one, Mapping) else (None, None)
@@ -102,13 +102,13 @@ def _outputs(mapping: JsonValue) -> dict[int, int]:
     return moved
 
 
-def _moved(value: InputValue, replacements: Mapping[str, Replacement]) -> InputValue:
-    if not isinstance(value, Link) or value.node_id not in replacements:
+def _move_link(value: InputValue, replacements: Mapping[str, ClassReplacement]) -> InputValue:
+    if not isinstance(value, ApiLink) or value.node_id not in replacements:
         return value
-    return Link(value.node_id, replacements[value.node_id].outputs.get(value.slot, value.slot))
+    return ApiLink(value.node_id, replacements[value.node_id].outputs.get(value.slot, value.slot))
 
 
-def _renamed(inputs: Mapping[str, InputValue], replacement: Replacement) -> dict[str, InputValue]:
+def _rename_inputs(inputs: Mapping[str, InputValue], replacement: ClassReplacement) -> dict[str, InputValue]:
     # Without a mapping the server drops every input, and then refuses the node for their absence; the classes that
     # name none have the same inputs as before.
     if replacement.inputs is None:

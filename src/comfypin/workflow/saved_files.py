@@ -15,10 +15,10 @@ from comfypin.workflow.picture_metadata import PNG_SIGNATURE, exif_texts, png_te
 Texts: TypeAlias = Mapping[str, str]
 Reader: TypeAlias = Callable[[bytes], Iterator[KeyAndText]]
 
-Saved = Literal["prompt", "workflow"]
+SavedKey = Literal["prompt", "workflow"]
 """What ComfyUI saves in a file: what ran, exactly, in API format; what was on the screen, in UI format."""
 
-_KEYS: tuple[Saved, ...] = ("prompt", "workflow")
+_KEYS: tuple[SavedKey, ...] = ("prompt", "workflow")
 # In EXIF the key stands before the value; packs that save videos put both texts into one comment.
 _KEY_BEFORE_JSON = re.compile(r"\s*(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)
 # In containers the value follows its key after a few bytes of the container's own (a length, a type, an atom's name).
@@ -44,12 +44,12 @@ def is_json_text(data: bytes) -> bool:
     return head[:1] in (b"{", b"[", b"") or (_is_text(head) and not _SVG.match(head))
 
 
-def read_saved_file(data: bytes, *, source: str, prefer: Saved = "prompt") -> Document:
+def read_saved_file(data: bytes, *, source: str, prefer: SavedKey = "prompt") -> Document:
     """Read the workflow in a file that ComfyUI saved: the preferred one, else the other.
 
     Raises `WorkflowUnreadable` if there is none.
     """
-    texts = _by_key(_texts(data, source)) or _found_nearby(data)
+    texts = _texts_by_key(_read_texts(data, source)) or _find_nearby(data)
     for key in sorted(_KEYS, key=lambda key: key != prefer):
         if key in texts:
             return read_document(texts[key], source=f"{source} ({key})")
@@ -57,7 +57,7 @@ def read_saved_file(data: bytes, *, source: str, prefer: Saved = "prompt") -> Do
     raise WorkflowUnreadable(source=source, reason=reason)
 
 
-def _texts(data: bytes, source: str) -> Iterator[KeyAndText]:
+def _read_texts(data: bytes, source: str) -> Iterator[KeyAndText]:
     if data.startswith(PNG_SIGNATURE):
         return png_texts(data, source=source)
     for signature, reader in _BY_SIGNATURE.items():
@@ -72,19 +72,19 @@ def _texts(data: bytes, source: str) -> Iterator[KeyAndText]:
     return containers.safetensors_texts(data) if _is_safetensors(data) else iter(())
 
 
-def _by_key(texts: Iterable[KeyAndText]) -> Texts:
+def _texts_by_key(texts: Iterable[KeyAndText]) -> Texts:
     found: dict[str, str] = {}
     for name, text in texts:
         key = name.casefold()
         if key in _KEYS:
             found.setdefault(key, text)
             continue
-        for inner, value in _in_comment(text):
+        for inner, value in _texts_in_comment(text):
             found.setdefault(inner, value)
     return found
 
 
-def _in_comment(text: str) -> Iterator[KeyAndText]:
+def _texts_in_comment(text: str) -> Iterator[KeyAndText]:
     """Yield what a text of another name holds: `prompt:{...}`, or a JSON object with either key, or the nodes alone."""
     named = _KEY_BEFORE_JSON.match(text)
     if named:
@@ -104,7 +104,7 @@ def _in_comment(text: str) -> Iterator[KeyAndText]:
         yield "prompt", text.rstrip("\0")
 
 
-def _found_nearby(data: bytes) -> Texts:
+def _find_nearby(data: bytes) -> Texts:
     """Find every key that stands right before a JSON object, in a file of a kind that is not known or is damaged."""
     texts: dict[str, str] = {}
     decoder = json.JSONDecoder()

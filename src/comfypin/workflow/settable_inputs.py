@@ -7,8 +7,8 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.widgets import is_controlled
-from comfypin.workflow.graph import Graph, Link, Node, NodeId
-from comfypin.workflow.graph_walk import Walk
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, NodeId
+from comfypin.workflow.graph_walk import GraphWalk
 from comfypin.workflow.node_inputs import open_inputs
 from comfypin.workflow.object_info import Catalogue, InputSpec, is_output, names_file
 
@@ -68,7 +68,7 @@ class WorkflowInput:
         return {**{name: value for name, value in facts.items() if value is not None}, "default": self.default}
 
 
-def describe_inputs(graph: Graph, catalogue: Catalogue) -> tuple[WorkflowInput, ...]:
+def describe_inputs(graph: ApiGraph, catalogue: Catalogue) -> tuple[WorkflowInput, ...]:
     """Every value of the nodes that the outputs need, prompts and seeds first; names are unique and stable.
 
     A name is the node's title where somebody gave it one and nothing else of the node is of a main kind, else
@@ -76,11 +76,11 @@ def describe_inputs(graph: Graph, catalogue: Catalogue) -> tuple[WorkflowInput, 
     """
     found = [
         (node, spec, kind)
-        for node in _needed(graph, catalogue)
-        for spec, kind in _settable(node, catalogue.get(node.class_type, {}))
+        for node in _needed_nodes(graph, catalogue)
+        for spec, kind in _settable_specs(node, catalogue.get(node.class_type, {}))
     ]
-    names = _names(found, catalogue)
-    described = [_described(node, spec, kind, name) for (node, spec, kind), name in zip(found, names, strict=True)]
+    names = _unique_names(found, catalogue)
+    described = [_describe_input(node, spec, kind, name) for (node, spec, kind), name in zip(found, names, strict=True)]
     order: Sequence[InputKind] = (*MAIN_KINDS, "number", "choice", "flag", "text")
     return tuple(sorted(described, key=lambda one: order.index(one.kind)))
 
@@ -101,31 +101,31 @@ def input_schema(inputs: Sequence[WorkflowInput], *, title: str, description: st
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": title,
         "type": "object",
-        "properties": {one.name: _property(one) for one in inputs},
+        "properties": {one.name: _input_property(one) for one in inputs},
         "required": [one.name for one in inputs if one.required],
         "additionalProperties": False,
     }
     return {**schema, "description": description} if description else schema
 
 
-def _needed(graph: Graph, catalogue: Catalogue) -> Iterator[Node]:
+def _needed_nodes(graph: ApiGraph, catalogue: Catalogue) -> Iterator[ApiNode]:
     outputs = [node.id for node in graph.nodes.values() if is_output(catalogue.get(node.class_type, {}))]
-    walk = Walk.over(graph, outputs, lambda node: (link.node_id for _, link in node.links()))
+    walk = GraphWalk.from_outputs(graph, outputs, lambda node: (link.node_id for _, link in node.linked_inputs()))
     reached = set(walk.reached)
     return (node for node in graph.nodes.values() if node.id in reached)
 
 
-def _settable(node: Node, definition: Mapping[str, JsonValue]) -> Iterator[tuple[InputSpec, InputKind]]:
+def _settable_specs(node: ApiNode, definition: Mapping[str, JsonValue]) -> Iterator[tuple[InputSpec, InputKind]]:
     for spec in open_inputs(definition, node.inputs).specs.values():
         value = node.inputs.get(spec.name)
-        if spec.name not in node.inputs or isinstance(value, Link):
+        if spec.name not in node.inputs or isinstance(value, ApiLink):
             continue
-        kind = _kind(node.class_type, spec, value)
+        kind = _input_kind(node.class_type, spec, value)
         if kind is not None:
             yield spec, kind
 
 
-def _kind(class_type: str, spec: InputSpec, value: JsonValue) -> InputKind | None:
+def _input_kind(class_type: str, spec: InputSpec, value: JsonValue) -> InputKind | None:
     if names_file(class_type, spec):
         return "file"
     match spec.widget_type:
@@ -138,7 +138,7 @@ def _kind(class_type: str, spec: InputSpec, value: JsonValue) -> InputKind | Non
         case "STRING":
             return "prompt" if spec.options.get("multiline") or spec.options.get("dynamicPrompts") else "text"
         case "COMBO":
-            return "model" if _names_model(spec, value) else "choice"
+            return "model" if _is_model_choice(spec, value) else "choice"
         case _:
             return None
 
@@ -147,7 +147,7 @@ def _number_kind(spec: InputSpec) -> InputKind:
     return "size" if spec.name.rpartition(".")[2] in _SIZES else "number"
 
 
-def _names_model(spec: InputSpec, value: JsonValue) -> bool:
+def _is_model_choice(spec: InputSpec, value: JsonValue) -> bool:
     # Some loaders offer choices that are no files (VAELoader: pixel_space), and no files where there are none.
     if any(is_model_file(choice) for choice in (value, *(spec.choices or ()))):
         return True
@@ -155,7 +155,7 @@ def _names_model(spec: InputSpec, value: JsonValue) -> bool:
     return not spec.choices and _LOADER_INPUT.search(spec.name) is not None
 
 
-def _names(found: Sequence[tuple[Node, InputSpec, InputKind]], catalogue: Catalogue) -> list[str]:
+def _unique_names(found: Sequence[tuple[ApiNode, InputSpec, InputKind]], catalogue: Catalogue) -> list[str]:
     main: dict[NodeId, int] = {}
     for node, _, kind in found:
         main[node.id] = main.get(node.id, 0) + (kind in MAIN_KINDS)
@@ -173,11 +173,11 @@ def _names(found: Sequence[tuple[Node, InputSpec, InputKind]], catalogue: Catalo
     ]
 
 
-def _is_default(node: Node, catalogue: Catalogue) -> bool:
+def _is_default(node: ApiNode, catalogue: Catalogue) -> bool:
     return node.title in (node.class_type, catalogue.get(node.class_type, {}).get("display_name"))
 
 
-def _described(node: Node, spec: InputSpec, kind: InputKind, name: str) -> WorkflowInput:
+def _describe_input(node: ApiNode, spec: InputSpec, kind: InputKind, name: str) -> WorkflowInput:
     value = node.inputs[spec.name]
     tooltip = spec.options.get("tooltip")
     numeric = spec.widget_type in ("INT", "FLOAT")
@@ -187,7 +187,7 @@ def _described(node: Node, spec: InputSpec, kind: InputKind, name: str) -> Workf
         input_name=spec.name,
         kind=kind,
         type=spec.widget_type,
-        default=None if isinstance(value, Link) else value,
+        default=None if isinstance(value, ApiLink) else value,
         title=node.title,
         minimum=_number(spec.options.get("min")) if numeric else None,
         maximum=_number(spec.options.get("max")) if numeric else None,
@@ -196,7 +196,7 @@ def _described(node: Node, spec: InputSpec, kind: InputKind, name: str) -> Workf
     )
 
 
-def _property(one: WorkflowInput) -> dict[str, JsonValue]:
+def _input_property(one: WorkflowInput) -> dict[str, JsonValue]:
     types: Mapping[str, JsonValue] = {
         "INT": "integer", "FLOAT": "number", "BOOLEAN": "boolean", "STRING": "string",
     }  # fmt: skip

@@ -16,7 +16,7 @@ class TooMuchText(Exception):
 
 
 @dataclass(slots=True)
-class Budget:
+class CharacterBudget:
     """How many more characters may be read between braces, in all texts of a workflow together.
 
     A text of the field is a few kilobytes and two or three levels deep; each level reads what is inside it again.
@@ -24,7 +24,7 @@ class Budget:
 
     characters: int = 1_000_000
 
-    def spend(self, count: int) -> None:
+    def spend_characters(self, count: int) -> None:
         """Raises `TooMuchText` when nothing is left."""
         self.characters -= count
         if self.characters < 0:
@@ -38,9 +38,9 @@ class _Level:
     done: list[str] = field(default_factory=list)
 
 
-def expand_dynamic(text: str, choose: Choose, budget: Budget) -> str:
+def expand_dynamic_prompt(text: str, choose: Choose, budget: CharacterBudget) -> str:
     """The text with comments removed and choices made. Raises `TooMuchText` for hostile nesting."""
-    levels = [_Level(without_comments(text))]
+    levels = [_Level(remove_comments(text))]
     while True:
         level = levels[-1]
         start = _next_special(level)
@@ -51,12 +51,12 @@ def expand_dynamic(text: str, choose: Choose, budget: Budget) -> str:
                 return finished
             levels[-1].done.append(finished)
             continue
-        options, level.at = _options(level.text, start + 1)
-        budget.spend(level.at - start)
-        levels.append(_Level(without_comments(choose(options))))
+        options, level.at = _split_options(level.text, start + 1)
+        budget.spend_characters(level.at - start)
+        levels.append(_Level(remove_comments(choose(options))))
 
 
-def without_comments(text: str) -> str:
+def remove_comments(text: str) -> str:
     """Take out `/* ... */` and `// ...` to the end of the line; a comment that never closes is none."""
     kept: list[str] = []
     at = 0
@@ -96,7 +96,7 @@ def _next_special(level: _Level) -> int | None:
     return None
 
 
-def _options(text: str, at: int) -> tuple[list[str], int]:
+def _split_options(text: str, at: int) -> tuple[list[str], int]:
     """The choices of a block whose brace was just read, and where the text goes on; the end of the text closes it."""
     options: list[str] = []
     depth, start, index = 0, at, at

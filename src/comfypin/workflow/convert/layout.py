@@ -10,9 +10,9 @@ from comfypin.workflow.convert.widgets import (
     CONTROL,
     CUSTOM_COMBO,
     UNSET,
-    ClassShape,
-    Value,
+    PageClass,
     Widget,
+    WidgetValue,
     option_items,
     widget_kind,
 )
@@ -35,7 +35,7 @@ class Layout:
     """
 
     inputs: tuple[Widget | InputSpec, ...]
-    values: dict[str, Value]
+    values: dict[str, WidgetValue]
     surplus: tuple[JsonValue, ...] = ()
     extra: Mapping[str, JsonValue] = field(default_factory=dict)
 
@@ -45,18 +45,20 @@ class Layout:
         return {item.name: item for item in self.inputs if isinstance(item, Widget)}
 
 
-def lay_out(shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page: PageRules) -> Layout:
+def lay_out_values(
+    shape: PageClass, saved: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page: PageRules
+) -> Layout:
     """Give every widget of a node its value: what is saved, else the default."""
     if isinstance(saved, Mapping):
-        saved = _by_name(shape, saved, page)
-    taker = _Taker(saved) if isinstance(saved, Mapping) else _Taker(_without_dummies(shape, saved or ()))
-    filler = _Filler(taker)
-    entries = filler.fill(_items(shape, taker))
+        saved = _normalize_named_values(shape, saved, page)
+    taker = _SavedValues(saved) if isinstance(saved, Mapping) else _SavedValues(_without_dummies(shape, saved or ()))
+    filler = _WidgetFiller(taker)
+    entries = filler.fill_widgets(_class_items(shape, taker))
     for combo, later in filler.postponed:
         # The page takes no sub-values for a null; it then shows the first option with its defaults.
-        later.extend(filler.open(combo, next(iter(option_names(combo)), None), _Taker(())))
-    inputs = tuple(_flat(entries))
-    values = {name: _settled(widget, filler.values[name], page) for name, widget in _named(inputs)}
+        later.extend(filler.open_option(combo, next(iter(option_names(combo)), None), _SavedValues(())))
+    inputs = tuple(_flatten_entries(entries))
+    values = {name: _settle_value(widget, filler.values[name], page) for name, widget in _widgets_by_name(inputs)}
     sampler = values.get("sampler_name")
     if shape.class_type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler, str):
         values["sampler_name"] = sampler.removeprefix("sample_")
@@ -65,21 +67,21 @@ def lay_out(shape: ClassShape, saved: Sequence[JsonValue] | Mapping[str, JsonVal
     return Layout(inputs=inputs, values=values, surplus=tuple(taker.rest), extra=taker.unnamed)
 
 
-def reopened(layout: Layout, combo: InputSpec, option: JsonValue) -> Layout:
+def reopen_option(layout: Layout, combo: InputSpec, option: JsonValue) -> Layout:
     """The layout with another option of a dynamic combo, whose own inputs come with their defaults."""
-    filler = _Filler(_Taker(()))
-    opened = list(_flat(filler.open(combo, option, _Taker(()))))
+    filler = _WidgetFiller(_SavedValues(()))
+    opened = list(_flatten_entries(filler.open_option(combo, option, _SavedValues(()))))
     inputs: list[Widget | InputSpec] = []
     for item in layout.inputs:
         if not item.name.startswith(f"{combo.name}."):
             inputs.append(item)
         if item.name == combo.name:
             inputs.extend(opened)
-    values = {name: filler.values.get(name, layout.values.get(name, UNSET)) for name, _ in _named(inputs)}
+    values = {name: filler.values.get(name, layout.values.get(name, UNSET)) for name, _ in _widgets_by_name(inputs)}
     return replace(layout, inputs=tuple(inputs), values=values)
 
 
-class _Taker:
+class _SavedValues:
     """Hands out saved values, by place or by name; a widget that gets none keeps its default."""
 
     def __init__(self, saved: Sequence[JsonValue] | Mapping[str, JsonValue]) -> None:
@@ -88,7 +90,7 @@ class _Taker:
         self._at = 0
         self._asked: set[str] = set()
 
-    def take(self, widget: Widget) -> Value:
+    def take_value(self, widget: Widget) -> WidgetValue:
         if self._named is not None:
             # By name a control is known under the page's own name for it.
             plain = CONTROL if widget.name.endswith(f".{CONTROL}") else widget.name
@@ -111,28 +113,28 @@ class _Taker:
 _Entry = Widget | InputSpec | list["_Entry"]
 
 
-class _Filler:
+class _WidgetFiller:
     """Walks a class's widgets in order, and into the option of every dynamic combo that a value chose."""
 
-    def __init__(self, taker: _Taker) -> None:
+    def __init__(self, taker: _SavedValues) -> None:
         self._taker = taker
-        self.values: dict[str, Value] = {}
+        self.values: dict[str, WidgetValue] = {}
         self.postponed: list[tuple[InputSpec, list[_Entry]]] = []
 
-    def fill(self, items: Iterable[Widget | InputSpec]) -> list[_Entry]:
-        return self._walk(items, self._taker)
+    def fill_widgets(self, items: Iterable[Widget | InputSpec]) -> list[_Entry]:
+        return self._walk_items(items, self._taker)
 
-    def open(self, combo: InputSpec, option: JsonValue, taker: _Taker) -> list[_Entry]:
+    def open_option(self, combo: InputSpec, option: JsonValue, taker: _SavedValues) -> list[_Entry]:
         self.values[combo.name] = option
-        return self._walk(option_items(combo, option), taker)
+        return self._walk_items(option_items(combo, option), taker)
 
-    def _walk(self, items: Iterable[Widget | InputSpec], taker: _Taker) -> list[_Entry]:
+    def _walk_items(self, items: Iterable[Widget | InputSpec], taker: _SavedValues) -> list[_Entry]:
         entries: list[_Entry] = []
         for item in items:
             entries.append(item)
             if isinstance(item, InputSpec):
                 continue
-            value = taker.take(item)
+            value = taker.take_value(item)
             self.values[item.name] = value
             if item.spec is None or item.spec.type != COMBO:
                 continue
@@ -141,11 +143,11 @@ class _Filler:
                 entries.append(later)
                 self.postponed.append((item.spec, later))
             elif value is not UNSET:
-                entries.append(self.open(item.spec, value, taker))
+                entries.append(self.open_option(item.spec, value, taker))
         return entries
 
 
-def _items(shape: ClassShape, taker: _Taker) -> Iterator[Widget | InputSpec]:
+def _class_items(shape: PageClass, taker: _SavedValues) -> Iterator[Widget | InputSpec]:
     yield from shape.widgets
     if shape.class_type != CUSTOM_COMBO:
         return
@@ -158,8 +160,8 @@ def _items(shape: ClassShape, taker: _Taker) -> Iterator[Widget | InputSpec]:
             return
 
 
-def _by_name(
-    shape: ClassShape, saved: Mapping[str, JsonValue], page: PageRules
+def _normalize_named_values(
+    shape: PageClass, saved: Mapping[str, JsonValue], page: PageRules
 ) -> Sequence[JsonValue] | Mapping[str, JsonValue]:
     """Values saved as an object: packs that write it (VideoHelperSuite) read it by name, by their own scripts."""
     if shape.core and not page.reads_dict_values:
@@ -169,7 +171,7 @@ def _by_name(
     return saved
 
 
-def _settled(widget: Widget, value: Value, page: PageRules) -> Value:
+def _settle_value(widget: Widget, value: WidgetValue, page: PageRules) -> WidgetValue:
     spec = widget.spec
     if spec is None:
         return value
@@ -180,12 +182,12 @@ def _settled(widget: Widget, value: Value, page: PageRules) -> Value:
     return as_text(value) if multiline else value
 
 
-def as_text(value: Value) -> Value:
+def as_text(value: WidgetValue) -> WidgetValue:
     """A value as the text field of a multiline widget shows it."""
     return value if isinstance(value, str) or value is UNSET else javascript_text(value)
 
 
-def _without_dummies(shape: ClassShape, values: Sequence[JsonValue]) -> Sequence[JsonValue]:
+def _without_dummies(shape: PageClass, values: Sequence[JsonValue]) -> Sequence[JsonValue]:
     """Old files hold a dummy for every forceInput; the page drops them where the count says that they are there.
 
     A class with a widget of the newer kinds is in no file of that age, and its values may have that count by chance.
@@ -203,13 +205,13 @@ def _without_dummies(shape: ClassShape, values: Sequence[JsonValue]) -> Sequence
     return values
 
 
-def _flat(entries: Iterable[_Entry]) -> Iterator[Widget | InputSpec]:
+def _flatten_entries(entries: Iterable[_Entry]) -> Iterator[Widget | InputSpec]:
     for entry in entries:
         if isinstance(entry, list):
-            yield from _flat(entry)
+            yield from _flatten_entries(entry)
         else:
             yield entry
 
 
-def _named(inputs: Iterable[Widget | InputSpec]) -> Iterator[tuple[str, Widget]]:
+def _widgets_by_name(inputs: Iterable[Widget | InputSpec]) -> Iterator[tuple[str, Widget]]:
     return ((item.name, item) for item in inputs if isinstance(item, Widget))

@@ -119,7 +119,7 @@ _LAST_1_27 = (0, 3, 64)
 _LATER_KEYS = frozenset({"search_aliases", "essentials_category", "has_intermediate_output", "output_matchtypes"})
 
 
-def page_rules(catalogue: Catalogue, comfyui_version: str | None = None) -> PageRules:
+def choose_page_rules(catalogue: Catalogue, comfyui_version: str | None = None) -> PageRules:
     """Choose the rules by ComfyUI's own version if it is known, else by what the node catalogue looks like."""
     match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", comfyui_version or "")
     if match is not None:

@@ -4,28 +4,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from comfypin.workflow.convert.packs import Variable, missing_setter
+from comfypin.workflow.convert.packs import Variable, explain_missing_setter
 from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.shapes import Shape, bypass_index
-from comfypin.workflow.convert.state import Container
+from comfypin.workflow.convert.shapes import LoadedNode, bypass_index
+from comfypin.workflow.convert.state import LoadedGraph
 from comfypin.workflow.convert.ui import BYPASSED, INPUT_NODE, MUTED, OUTPUT_NODE, UiGraph, UiLink
-from comfypin.workflow.convert.widgets import Value
+from comfypin.workflow.convert.widgets import WidgetValue
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
     """One unfolding of a graph: the root, or a subgraph by the path of instances that leads to it (`6:5:`)."""
 
-    container: Container
+    container: LoadedGraph
     prefix: str = ""
     parent: "Scope | None" = None
-    instance: Shape | None = None
+    instance: LoadedNode | None = None
 
-    def shape(self, node_id: str) -> Shape | None:
+    def find_node(self, node_id: str) -> LoadedNode | None:
         """The node with this id of the file, or None."""
-        return self.container.shapes.get(node_id)
+        return self.container.loaded_nodes.get(node_id)
 
-    def path_of(self, node_id: str) -> str:
+    def prompt_id(self, node_id: str) -> str:
         """The node's id in the prompt."""
         return f"{self.prefix}{node_id}"
 
@@ -42,20 +42,20 @@ class FromNode:
 class FromWidget:
     """The wire comes from a promoted widget of a subgraph instance, or from what stands for a broadcast value."""
 
-    value: Value
+    value: WidgetValue
     scope: Scope
-    instance: Shape
+    instance: LoadedNode
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenWire:
     """The wire cannot be followed; ComfyUI's page would fail here."""
 
     reason: str
 
 
-Resolved: TypeAlias = "FromNode | FromWidget | Broken | None"
+WireSource: TypeAlias = "FromNode | FromWidget | BrokenWire | None"
 Scopes: TypeAlias = "Mapping[tuple[str, str], Scope]"
 """The scope inside an instance, by the prefix of the scope the instance is in and the instance's id."""
 
@@ -63,95 +63,95 @@ Scopes: TypeAlias = "Mapping[tuple[str, str], Scope]"
 @dataclass(frozen=True, slots=True)
 class _AtInput:
     scope: Scope
-    shape: Shape
+    shape: LoadedNode
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class _AtOutput:
     scope: Scope
-    shape: Shape
+    shape: LoadedNode
     slot: int
 
 
 _Place: TypeAlias = "_AtInput | _AtOutput"
 
 
-class Resolver:
+class WireResolver:
     """Follows wires; what was found on the way is kept, so that many wires over one long way cost it once."""
 
     def __init__(self, inside: Scopes, page: PageRules) -> None:
         self._inside = inside
         self._page = page
-        self._known: dict[tuple[bool, str, str, int, str], Resolved] = {}
+        self._known: dict[tuple[bool, str, str, int, str], WireSource] = {}
 
-    def resolve_input(self, scope: Scope, shape: Shape, index: int) -> Resolved:
+    def resolve_input(self, scope: Scope, shape: LoadedNode, index: int) -> WireSource:
         """Follow the wire at one input of a node to its end; None where nothing is connected."""
         wanted = shape.inputs[index].type
-        place: _Place | Resolved = _AtInput(scope, shape, index)
+        place: _Place | WireSource = _AtInput(scope, shape, index)
         way: dict[tuple[bool, str, str, int, str], None] = {}
         while isinstance(place, _AtInput | _AtOutput):
             at_input = isinstance(place, _AtInput)
             number = place.index if isinstance(place, _AtInput) else place.slot
-            key = (at_input, place.scope.prefix, place.shape.node.id, number, wanted)
+            key = (at_input, place.scope.prefix, place.shape.ui_node.id, number, wanted)
             if key in self._known:
                 place = self._known[key]
                 break
             if key in way:
-                place = Broken("the wire leads back to itself through bypassed nodes or reroutes")
+                place = BrokenWire("the wire leads back to itself through bypassed nodes or reroutes")
                 break
             way[key] = None
             place = _before_input(place) if isinstance(place, _AtInput) else self._before_output(place, wanted)
         self._known.update(dict.fromkeys(way, place))
         return place
 
-    def _before_output(self, place: _AtOutput, wanted: str) -> "_Place | Resolved":
+    def _before_output(self, place: _AtOutput, wanted: str) -> "_Place | WireSource":
         scope, shape, slot = place.scope, place.shape, place.slot
-        if shape.node.mode == MUTED and self._page.muted_gives_nothing:
+        if shape.ui_node.mode == MUTED and self._page.muted_gives_nothing:
             return None
-        if shape.node.mode == BYPASSED:
+        if shape.ui_node.mode == BYPASSED:
             index = bypass_index(shape, slot, wanted, self._page)
             return None if index is None else _AtInput(scope, shape, index)
         if shape.subgraph is not None:
-            return _inside(self._inside[scope.prefix, shape.node.id], shape, slot, self._page)
-        if (variable := scope.container.getters.get(shape.node.id)) is not None:
-            return _at_setter(scope, variable) or Broken(missing_setter(variable))
+            return _inside_instance(self._inside[scope.prefix, shape.ui_node.id], shape, slot, self._page)
+        if (variable := scope.container.getters.get(shape.ui_node.id)) is not None:
+            return _at_setter(scope, variable) or BrokenWire(explain_missing_setter(variable))
         if shape.is_virtual:
             return _AtInput(scope, shape, slot) if 0 <= slot < len(shape.inputs) else None
         if self._page.refuses_missing_slots and not 0 <= slot < len(shape.outputs):
-            return Broken(f"{_named(shape)} has no output number {slot}")
-        return FromNode(scope.path_of(shape.node.id), slot)
+            return BrokenWire(f"{_describe_node(shape)} has no output number {slot}")
+        return FromNode(scope.prompt_id(shape.ui_node.id), slot)
 
 
-def _before_input(place: _AtInput) -> "_Place | Resolved":
+def _before_input(place: _AtInput) -> "_Place | WireSource":
     scope, shape = place.scope, place.shape
     if not 0 <= place.index < len(shape.inputs):
-        return Broken(f"{_named(shape)} has no input number {place.index}")
+        return BrokenWire(f"{_describe_node(shape)} has no input number {place.index}")
     slot = shape.inputs[place.index]
     if slot.link is None:
         return None
     link = scope.container.graph.links.get(slot.link)
     if link is None:
-        return Broken(
-            f"input {slot.name} of {_named(shape)} is wired by link {slot.link}, which the file does not hold"
+        return BrokenWire(
+            f"input {slot.name} of {_describe_node(shape)} is wired by link {slot.link}, which the file does not hold"
         )
     if link.origin_id == INPUT_NODE and scope.parent is not None and scope.instance is not None:
-        return _outside(scope, link)
-    origin = scope.shape(link.origin_id)
+        return _outside_instance(scope, link)
+    origin = scope.find_node(link.origin_id)
     if origin is None:
-        return Broken(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
+        return BrokenWire(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
     return _AtOutput(scope, origin, link.origin_slot)
 
 
-def _outside(scope: Scope, link: UiLink) -> "_Place | Resolved":
+def _outside_instance(scope: Scope, link: UiLink) -> "_Place | WireSource":
     """From a subgraph's input to what is wired to the instance, or to the value that stands in its place."""
     parent, instance = scope.parent, scope.instance
     if parent is None or instance is None or not 0 <= link.origin_slot < len(instance.inputs):
-        return Broken(f"link {link.id} comes from input {link.origin_slot} of a subgraph that has none such")
+        return BrokenWire(f"link {link.id} comes from input {link.origin_slot} of a subgraph that has none such")
     slot = instance.inputs[link.origin_slot]
     if slot.link is not None:
         return _AtInput(parent, instance, link.origin_slot)
-    values = parent.container.values.get(instance.node.id, {})
+    values = parent.container.values.get(instance.ui_node.id, {})
     if slot.name not in values:
         return None
     return FromWidget(values[slot.name], parent, instance, slot.name)
@@ -168,26 +168,28 @@ def _at_setter(scope: Scope, variable: Variable) -> "_AtInput | None":
     return None
 
 
-def _inside(scope: Scope, instance: Shape, slot: int, page: PageRules) -> "_Place | Resolved":
+def _inside_instance(scope: Scope, instance: LoadedNode, slot: int, page: PageRules) -> "_Place | WireSource":
     """From an instance's output to the node inside that gives it."""
     graph = scope.container.graph
     if not 0 <= slot < len(graph.outputs):
-        return Broken(f"{_named(instance)} has no output number {slot}")
-    link = _giving(graph, slot, page)
+        return BrokenWire(f"{_describe_node(instance)} has no output number {slot}")
+    link = _output_link(graph, slot, page)
     if link is None:
         return None
     if link.origin_id == INPUT_NODE:
         if page.refuses_straight_wires:
             wire = f"input {link.origin_slot} is wired straight to output {slot}"
-            return Broken(f"in {_named(instance)} {wire}, which ComfyUI's page cannot submit: put a Reroute between")
-        return _outside(scope, link)
-    origin = scope.shape(link.origin_id)
+            return BrokenWire(
+                f"in {_describe_node(instance)} {wire}, which ComfyUI's page cannot submit: put a Reroute between"
+            )
+        return _outside_instance(scope, link)
+    origin = scope.find_node(link.origin_id)
     if origin is None:
-        return Broken(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
+        return BrokenWire(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
     return _AtOutput(scope, origin, link.origin_slot)
 
 
-def _giving(graph: UiGraph, slot: int, page: PageRules) -> UiLink | None:
+def _output_link(graph: UiGraph, slot: int, page: PageRules) -> UiLink | None:
     """The link at a subgraph's output; where several lead to it, the first in the file's rows."""
     listed = graph.outputs[slot].links
     if page.first_row_gives_output and len(listed) != 1:
@@ -198,5 +200,5 @@ def _giving(graph: UiGraph, slot: int, page: PageRules) -> UiLink | None:
     return graph.links.get(listed[0]) if listed else None
 
 
-def _named(shape: Shape) -> str:
-    return f"node {shape.node.id} ({shape.title or shape.node.type})"
+def _describe_node(shape: LoadedNode) -> str:
+    return f"node {shape.ui_node.id} ({shape.title or shape.ui_node.type})"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.findings import Finding, shown
+from comfypin.workflow.findings import WorkflowFinding, show_value
 
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = "-10", "-20"
@@ -87,70 +87,70 @@ class UiWorkflow:
     last_id: int = 0
 
 
-def read_ui(content: Mapping[str, JsonValue], findings: list[Finding]) -> UiWorkflow:
+def read_ui_workflow(content: Mapping[str, JsonValue], findings: list[WorkflowFinding]) -> UiWorkflow:
     """Read a document in UI format; what is broken in it is added to the findings."""
     version = content.get("version")
     arrays = isinstance(version, int | float) and version == _ARRAY_LINKS_VERSION
-    if not arrays and any(isinstance(link, list) for link in _list(content.get("links"))):
-        message = f'its links are lists, which only "version": 0.4 has, and its version is {shown(version)}'
-        findings.append(Finding(code="links_unreadable", message=message))
+    if not arrays and any(isinstance(link, list) for link in _as_list(content.get("links"))):
+        message = f'its links are lists, which only "version": 0.4 has, and its version is {show_value(version)}'
+        findings.append(WorkflowFinding(code="links_unreadable", message=message))
     root = _read_graph(content, findings, graph_id="", name="", arrays=arrays)
     definitions: dict[str, UiGraph] = {}
-    for raw in _list(_mapping(content.get("definitions")).get("subgraphs")):
-        graph = _mapping(raw)
+    for raw in _as_list(_as_mapping(content.get("definitions")).get("subgraphs")):
+        graph = _as_mapping(raw)
         graph_id = graph.get("id")
         if not isinstance(graph_id, str) or not graph_id:
-            message = f"a subgraph definition has no id: {shown(graph_id)}"
-            findings.append(Finding(code="subgraph_without_id", message=message))
+            message = f"a subgraph definition has no id: {show_value(graph_id)}"
+            findings.append(WorkflowFinding(code="subgraph_without_id", message=message))
             continue
         name = graph.get("name")
         named = name if isinstance(name, str) else graph_id
         definitions[graph_id] = _read_graph(graph, findings, graph_id=graph_id, name=named, arrays=False)
-    extra, state = _mapping(content.get("extra")), _mapping(content.get("state"))
+    extra, state = _as_mapping(content.get("extra")), _as_mapping(content.get("state"))
     last_id = content.get("last_node_id") if arrays else state.get("lastNodeId")
     return UiWorkflow(
         root=root,
         definitions=definitions,
-        group_nodes=_mapping(extra.get("groupNodes")),
-        virtual_wires=_list(extra.get("ue_links")),
+        group_nodes=_as_mapping(extra.get("groupNodes")),
+        virtual_wires=_as_list(extra.get("ue_links")),
         last_id=last_id if isinstance(last_id, int) else 0,
     )
 
 
-def read_group(raw: Mapping[str, JsonValue], findings: list[Finding], *, graph_id: str, name: str) -> UiGraph:
+def read_group(raw: Mapping[str, JsonValue], findings: list[WorkflowFinding], *, graph_id: str, name: str) -> UiGraph:
     """Read the inside of a group node of an older file, rewritten as a subgraph's definition."""
     return _read_graph(raw, findings, graph_id=graph_id, name=name, arrays=False)
 
 
 def _read_graph(
-    raw: Mapping[str, JsonValue], findings: list[Finding], *, graph_id: str, name: str, arrays: bool
+    raw: Mapping[str, JsonValue], findings: list[WorkflowFinding], *, graph_id: str, name: str, arrays: bool
 ) -> UiGraph:
     nodes: dict[str, UiNode] = {}
-    for raw_node in _list(raw.get("nodes")):
+    for raw_node in _as_list(raw.get("nodes")):
         node = _read_node(raw_node, findings)
         if node is None:
             continue
         if node.id in nodes:
             message = "two nodes have this id"
-            findings.append(Finding(code="node_twice", message=message, node_id=node.id, class_type=node.type))
+            findings.append(WorkflowFinding(code="node_twice", message=message, node_id=node.id, class_type=node.type))
         nodes[node.id] = node
-    links = (_read_link(raw_link, arrays=arrays) for raw_link in _list(raw.get("links")))
+    links = (_read_link(raw_link, arrays=arrays) for raw_link in _as_list(raw.get("links")))
     return UiGraph(
         id=graph_id,
         name=name,
         nodes=nodes,
         links={link.id: link for link in links if link is not None},
-        inputs=tuple(_read_port(port) for port in _list(raw.get("inputs"))),
-        outputs=tuple(_read_port(port) for port in _list(raw.get("outputs"))),
+        inputs=tuple(_read_port(port) for port in _as_list(raw.get("inputs"))),
+        outputs=tuple(_read_port(port) for port in _as_list(raw.get("outputs"))),
     )
 
 
-def _read_node(raw: JsonValue, findings: list[Finding]) -> UiNode | None:
-    node = _mapping(raw)
-    node_id, kind = _id(node.get("id")), node.get("type")
+def _read_node(raw: JsonValue, findings: list[WorkflowFinding]) -> UiNode | None:
+    node = _as_mapping(raw)
+    node_id, kind = _read_id(node.get("id")), node.get("type")
     if node_id is None or not isinstance(kind, str):
-        message = f"a node has no usable id and type: id {shown(node.get('id'))}, type {shown(kind)}"
-        findings.append(Finding(code="node_without_id", message=message, node_id=node_id))
+        message = f"a node has no usable id and type: id {show_value(node.get('id'))}, type {show_value(kind)}"
+        findings.append(WorkflowFinding(code="node_without_id", message=message, node_id=node_id))
         return None
     title, mode, values = node.get("title"), node.get("mode"), node.get("widgets_values")
     return UiNode(
@@ -158,28 +158,28 @@ def _read_node(raw: JsonValue, findings: list[Finding]) -> UiNode | None:
         type=kind,
         title=title if isinstance(title, str) and title else None,
         mode=mode if isinstance(mode, int) else 0,
-        inputs=tuple(_read_slot(slot) for slot in _list(node.get("inputs"))),
-        outputs=tuple(_read_slot(slot) for slot in _list(node.get("outputs"))),
+        inputs=tuple(_read_slot(slot) for slot in _as_list(node.get("inputs"))),
+        outputs=tuple(_read_slot(slot) for slot in _as_list(node.get("outputs"))),
         values=values if isinstance(values, list | dict) else None,
-        properties=_mapping(node.get("properties")),
+        properties=_as_mapping(node.get("properties")),
     )
 
 
 def _read_slot(raw: JsonValue) -> UiSlot:
-    slot = _mapping(raw)
+    slot = _as_mapping(raw)
     name = slot.get("name")
     return UiSlot(
         name=name if isinstance(name, str) else "",
         type=type_text(slot.get("type")),
-        link=_id(slot.get("link")),
+        link=_read_id(slot.get("link")),
         widget=isinstance(slot.get("widget"), dict),
     )
 
 
 def _read_port(raw: JsonValue) -> UiPort:
-    port = _mapping(raw)
+    port = _as_mapping(raw)
     name = port.get("name")
-    links = tuple(link for link in map(_id, _list(port.get("linkIds"))) if link is not None)
+    links = tuple(link for link in map(_read_id, _as_list(port.get("linkIds"))) if link is not None)
     return UiPort(name=name if isinstance(name, str) else "", type=type_text(port.get("type")), links=links)
 
 
@@ -191,15 +191,15 @@ def _read_link(raw: JsonValue, *, arrays: bool) -> UiLink | None:
         parts = raw[:5]
     else:
         return None
-    link_id, origin_id, target_id = _id(parts[0]), _id(parts[1]), _id(parts[3])
+    link_id, origin_id, target_id = _read_id(parts[0]), _read_id(parts[1]), _read_id(parts[3])
     if link_id is None or origin_id is None or target_id is None:
         return None
     return UiLink(
         id=link_id,
         origin_id=origin_id,
-        origin_slot=_number(parts[2]),
+        origin_slot=_read_number(parts[2]),
         target_id=target_id,
-        target_slot=_number(parts[4]),
+        target_slot=_read_number(parts[4]),
     )
 
 
@@ -210,7 +210,7 @@ def type_text(raw: JsonValue) -> str:
     return "COMBO" if isinstance(raw, list) else "*"
 
 
-def _id(raw: JsonValue) -> str | None:
+def _read_id(raw: JsonValue) -> str | None:
     if isinstance(raw, bool):
         return None
     if isinstance(raw, float) and raw.is_integer():
@@ -218,7 +218,7 @@ def _id(raw: JsonValue) -> str | None:
     return str(raw) if isinstance(raw, int | str) and raw != "" else None
 
 
-def _number(raw: JsonValue) -> int:
+def _read_number(raw: JsonValue) -> int:
     if isinstance(raw, float) and raw.is_integer():
         return int(raw)
     if isinstance(raw, str) and raw.isascii() and raw.isdecimal() and len(raw) < 10:
@@ -226,12 +226,12 @@ def _number(raw: JsonValue) -> int:
     return raw if isinstance(raw, int) and not isinstance(raw, bool) else -1
 
 
-def _list(raw: JsonValue) -> Sequence[JsonValue]:
+def _as_list(raw: JsonValue) -> Sequence[JsonValue]:
     if isinstance(raw, dict):
         # Some files hold `links` as an object by id.
         return list(raw.values())
     return raw if isinstance(raw, list) else []
 
 
-def _mapping(raw: JsonValue) -> Mapping[str, JsonValue]:
+def _as_mapping(raw: JsonValue) -> Mapping[str, JsonValue]:
     return raw if isinstance(raw, dict) else {}

@@ -6,10 +6,10 @@ from functools import cached_property
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.layout import Layout
-from comfypin.workflow.convert.shapes import Shape
+from comfypin.workflow.convert.shapes import LoadedNode
 from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiNode
-from comfypin.workflow.convert.widgets import Value, Widget, is_dynamic_socket
-from comfypin.workflow.findings import Finding, shown
+from comfypin.workflow.convert.widgets import Widget, WidgetValue, is_dynamic_socket
+from comfypin.workflow.findings import WorkflowFinding, show_value
 from comfypin.workflow.object_info import Catalogue, InputSpec
 
 _DYNAMIC = "COMFY_"
@@ -27,53 +27,55 @@ _SOCKETS = frozenset(
 _EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 
 
-class Sockets:
+class SocketTypes:
     """The types that some class gives: an input of any other type cannot be a socket that anything feeds."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
     @cached_property
-    def given(self) -> frozenset[str]:
+    def given_types(self) -> frozenset[str]:
         """The output types of all classes."""
         outputs = (definition.get("output") for definition in self._catalogue.values())
         kinds = (kind for listed in outputs if isinstance(listed, list | tuple) for kind in listed)
         return frozenset(part.strip() for kind in kinds if isinstance(kind, str) for part in kind.split(","))
 
 
-def place_values(shape: Shape, sockets: Sockets, findings: list[Finding]) -> Shape:
+def place_values(shape: LoadedNode, sockets: SocketTypes, findings: list[WorkflowFinding]) -> LoadedNode:
     """The shape with values that only a pack's script would place, and findings for those that cannot be."""
     layout = shape.layout
-    if layout is None or shape.known is None or shape.node.mode in (MUTED, BYPASSED):
+    if layout is None or shape.page_class is None or shape.ui_node.mode in (MUTED, BYPASSED):
         return shape
     unknown = next(_unknown_widgets(shape, layout, sockets), None)
     if unknown is not None:
-        findings.append(_refused(shape, unknown))
+        findings.append(_refuse_widget(shape, unknown))
         return shape
-    if shape.known.core:
+    if shape.page_class.core:
         # ComfyUI's own page drops what older versions of its classes had, and so do we.
         return shape
     surplus = [value for value in layout.surplus if not _says_nothing(value)]
     named = layout.extra
     if not surplus and not named:
         return shape
-    rows = [value for value in surplus if _is_row(value)]
-    left = [value for value in surplus if not _is_row(value)]
+    rows = [value for value in surplus if _is_lora_row(value)]
+    left = [value for value in surplus if not _is_lora_row(value)]
     placed: dict[str, JsonValue] = {
-        f"lora_{number}": _row(row, shape.node) for number, row in enumerate(rows, 1) if isinstance(row, Mapping)
+        f"lora_{number}": _lora_row(row, shape.ui_node)
+        for number, row in enumerate(rows, 1)
+        if isinstance(row, Mapping)
     }
-    placed.update(_by_name(named, shape.node))
-    findings.extend(_unplaced(shape, left))
-    return replace(shape, layout=_with(layout, placed)) if placed else shape
+    placed.update(_named_values(named, shape.ui_node))
+    findings.extend(_unplaced_findings(shape, left))
+    return replace(shape, layout=_with_values(layout, placed)) if placed else shape
 
 
-def _unknown_widgets(shape: Shape, layout: Layout, sockets: Sockets) -> Iterator[InputSpec]:
+def _unknown_widgets(shape: LoadedNode, layout: Layout, sockets: SocketTypes) -> Iterator[InputSpec]:
     """Inputs of types that are neither sockets nor widgets that we know: what is saved after them would shift."""
-    known = shape.known
-    if known is None or not shape.node.values:
+    known = shape.page_class
+    if known is None or not shape.ui_node.values:
         return
-    too_many = not known.core and any(not _is_row(one) and not _says_nothing(one) for one in layout.surplus)
-    listed = {slot.name: slot for slot in shape.node.inputs}
+    too_many = not known.core and any(not _is_lora_row(one) and not _says_nothing(one) for one in layout.surplus)
+    listed = {slot.name: slot for slot in shape.ui_node.inputs}
     inner = (item for item in layout.inputs if isinstance(item, InputSpec))
     for spec in (*known.sockets, *inner):
         if is_dynamic_socket(spec) or spec.options.get("forceInput"):
@@ -83,27 +85,27 @@ def _unknown_widgets(shape: Shape, layout: Layout, sockets: Sockets) -> Iterator
         # A class of a pack whose script adds a widget: the file draws one, or nothing gives this type and more is saved
         # than has a place.
         kinds = {part.strip() for part in spec.type.split(",")}
-        feedable = not _SOCKETS.isdisjoint(kinds) or not sockets.given.isdisjoint(kinds)
+        feedable = not _SOCKETS.isdisjoint(kinds) or not sockets.given_types.isdisjoint(kinds)
         drawn = slot is not None and slot.widget and not feedable
         homeless = too_many and slot is None and not feedable
         if named or drawn or homeless or spec.type.startswith(_DYNAMIC):
             yield spec
 
 
-def _by_name(named: Mapping[str, JsonValue], node: UiNode) -> Iterator[tuple[str, JsonValue]]:
+def _named_values(named: Mapping[str, JsonValue], node: UiNode) -> Iterator[tuple[str, JsonValue]]:
     """Values that were saved with their names; the state of a player on the page (`videopreview`) is no value."""
     for name, value in named.items():
-        if isinstance(value, Mapping) and _is_row(value):
-            yield name, _row(value, node)
+        if isinstance(value, Mapping) and _is_lora_row(value):
+            yield name, _lora_row(value, node)
         elif not isinstance(value, list | dict) or not (name.endswith("preview") or _says_nothing(value)):
             yield name, value
 
 
-def _is_row(value: JsonValue) -> bool:
+def _is_lora_row(value: JsonValue) -> bool:
     return isinstance(value, Mapping) and value.keys() >= _ROW_KEYS
 
 
-def _row(row: Mapping[str, JsonValue], node: UiNode) -> JsonValue:
+def _lora_row(row: Mapping[str, JsonValue], node: UiNode) -> JsonValue:
     both = node.properties.get("Show Strengths") == _BOTH_STRENGTHS
     kept = {name: value for name, value in row.items() if name != "strengthTwo"}
     if both:
@@ -116,41 +118,41 @@ def _says_nothing(value: JsonValue) -> bool:
     return value in _EMPTY or (isinstance(value, Mapping) and set(value) == {"type"})
 
 
-def _with(layout: Layout, placed: Mapping[str, JsonValue]) -> Layout:
-    values: dict[str, Value] = {**layout.values, **placed}
+def _with_values(layout: Layout, placed: Mapping[str, JsonValue]) -> Layout:
+    values: dict[str, WidgetValue] = {**layout.values, **placed}
     widgets = tuple(Widget(name=name, default=None) for name in placed)
     return replace(layout, inputs=(*layout.inputs, *widgets), values=values)
 
 
-def _unplaced(shape: Shape, values: Sequence[JsonValue]) -> Iterator[Finding]:
+def _unplaced_findings(shape: LoadedNode, values: Sequence[JsonValue]) -> Iterator[WorkflowFinding]:
     if not values:
         return
-    listed = ", ".join(shown(value, width=40) for value in values[:4])
+    listed = ", ".join(show_value(value, width=40) for value in values[:4])
     if not any(isinstance(value, list | dict) for value in values):
         message = f"it holds more saved values than its class has widgets, and these are left out: {listed}"
-        yield _finding(shape, "values_unplaced", message, certain=False)
+        yield _values_finding(shape, "values_unplaced", message, certain=False)
         return
     message = (
         f"it holds saved values that only its pack's page script can place ({listed}): "
         "open the workflow on that page, and save it with Export (API)"
     )
-    yield _finding(shape, "values_unplaced", message, certain=True)
+    yield _values_finding(shape, "values_unplaced", message, certain=True)
 
 
-def _refused(shape: Shape, spec: InputSpec) -> Finding:
+def _refuse_widget(shape: LoadedNode, spec: InputSpec) -> WorkflowFinding:
     message = (
         f"its input {spec.name} is of the type {spec.type}, a widget that is not known here, so it cannot be told "
         "which saved values are whose: open the workflow on ComfyUI's page, and save it with Export (API)"
     )
-    return replace(_finding(shape, "widget_unknown", message, certain=True), input_name=spec.name)
+    return replace(_values_finding(shape, "widget_unknown", message, certain=True), input_name=spec.name)
 
 
-def _finding(shape: Shape, code: str, message: str, *, certain: bool) -> Finding:
-    return Finding(
+def _values_finding(shape: LoadedNode, code: str, message: str, *, certain: bool) -> WorkflowFinding:
+    return WorkflowFinding(
         code=code,
         message=message,
-        node_id=shape.node.id,
+        node_id=shape.ui_node.id,
         title=shape.title,
-        class_type=shape.node.type,
+        class_type=shape.ui_node.type,
         severity="error" if certain else "warning",
     )

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, default_of, option_specs
+from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, default_value, option_specs
 from comfypin.workflow.object_info import InputSpec, input_specs, is_core, is_output
 
 
@@ -22,7 +22,7 @@ class Unset(Enum):
 
 
 UNSET = Unset.UNSET
-Value: TypeAlias = "JsonValue | Unset"
+WidgetValue: TypeAlias = "JsonValue | Unset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +30,14 @@ class Widget:
     """One widget of a class, with its input's definition where an input lies under it."""
 
     name: str
-    default: Value
+    default: WidgetValue
     stored: bool = True
     sent: bool = True
     spec: InputSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassShape:
+class PageClass:
     """What the page makes of a class: sockets, widgets, outputs by type, and the title.
 
     A dynamic combo is one widget here, and a growing list one socket: `layout` opens them for a node.
@@ -104,19 +104,19 @@ _SCENE_BUTTONS: Mapping[str, str] = {
 }
 
 
-def class_shape(
+def make_page_class(
     class_type: str, definition: Mapping[str, JsonValue], page: PageRules, *, drawn: Set[str] = frozenset()
-) -> ClassShape:
+) -> PageClass:
     """What the page makes of a class of /object_info; `drawn` are inputs that a file shows with a widget."""
     specs = dict(input_specs(definition))
-    specs |= {name: _drawn(specs[name]) for name in drawn if name in specs}
+    specs |= {name: _draw_socket_widgets(specs[name]) for name in drawn if name in specs}
     names = (page.titles.get(class_type), definition.get("display_name"), definition.get("name"))
     outputs = definition.get("output")
-    return ClassShape(
+    return PageClass(
         class_type=class_type,
         title=next((name for name in names if isinstance(name, str) and name), class_type),
         sockets=tuple(spec for spec in specs.values() if not has_widget(spec)),
-        widgets=tuple(_widgets(class_type, specs, page)),
+        widgets=tuple(_class_widgets(class_type, specs, page)),
         outputs=tuple(outputs) if isinstance(outputs, list | tuple) else (),
         specs=specs,
         core=is_core(definition),
@@ -124,7 +124,7 @@ def class_shape(
     )
 
 
-def _drawn(spec: InputSpec) -> InputSpec:
+def _draw_socket_widgets(spec: InputSpec) -> InputSpec:
     """An input of several plain types with the widget of its first one."""
     kinds = [part.strip() for part in spec.type.split(",")]
     if "widgetType" in spec.options or not all(kind in _PLAIN for kind in kinds):
@@ -158,7 +158,7 @@ def is_controlled(spec: InputSpec) -> bool:
     return kind in ("FLOAT", "COMBO") and bool(asked)
 
 
-def control_of(input_name: str) -> str:
+def control_name(input_name: str) -> str:
     """The name, within our state, of the control that follows an input."""
     return f"{input_name}.{CONTROL}"
 
@@ -172,7 +172,7 @@ def option_items(combo: InputSpec, option: object) -> Iterator[Widget | InputSpe
             yield spec
 
 
-def _widgets(class_type: str, specs: Mapping[str, InputSpec], page: PageRules) -> Iterator[Widget]:
+def _class_widgets(class_type: str, specs: Mapping[str, InputSpec], page: PageRules) -> Iterator[Widget]:
     required = [spec for spec in specs.values() if spec.category == "required"]
     buttons = class_type != "Load3DAdvanced" and "model_file" in specs and page.promotes_by_entry
     for spec in required:
@@ -198,7 +198,7 @@ def _input_widgets(spec: InputSpec) -> Iterator[Widget]:
     if not has_widget(spec):
         return
     kind = widget_kind(spec)
-    yield Widget(name=spec.name, default=_default(spec, kind), spec=spec, stored=kind != "IMAGECOMPARE")
+    yield Widget(name=spec.name, default=_widget_default(spec, kind), spec=spec, stored=kind != "IMAGECOMPARE")
     if kind == "BOUNDING_BOX":
         yield from (Widget(name=f"{spec.name}.{side}", default=UNSET, sent=False) for side in _BOX)
     remote = spec.options.get("remote")
@@ -210,15 +210,15 @@ def _input_widgets(spec: InputSpec) -> Iterator[Widget]:
         asked = spec.options.get(CONTROL)
         # A text says where the control starts.
         start = asked if isinstance(asked, str) and kind != "FLOAT" else "fixed" if kind == "FLOAT" else "randomize"
-        yield Widget(name=control_of(spec.name), default=start, sent=False)
+        yield Widget(name=control_name(spec.name), default=start, sent=False)
         if kind == "COMBO":
             yield Widget(name=f"{spec.name}.control_filter_list", default="", sent=False)
 
 
-def _default(spec: InputSpec, kind: str) -> Value:
+def _widget_default(spec: InputSpec, kind: str) -> WidgetValue:
     if kind == "IMAGECOMPARE":
         return _SPECIAL[kind]
     if kind in _SPECIAL:
         return spec.options["default"] if spec.options.get("default") is not None else _SPECIAL[kind]
-    value = default_of(spec)
+    value = default_value(spec)
     return UNSET if value is None and kind in ("COMBO", COMBO) else value
