@@ -35,17 +35,17 @@ class Document:
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 
-def read_document(data: bytes | str, *, source: str) -> Document:
+def read_document(json_text: bytes | str, *, source: str) -> Document:
     """Read the bytes of a JSON file. Raises `WorkflowUnreadable`.
 
     NaN and infinities, which Python writes and JSON does not have, become null as in ComfyUI's page.
     """
-    if len(data) > MAX_BYTES:
-        reason = f"it has {len(data):,} bytes, and {MAX_BYTES:,} is the most a workflow may have"
+    if len(json_text) > MAX_BYTES:
+        reason = f"it has {len(json_text):,} bytes, and {MAX_BYTES:,} is the most a workflow may have"
         raise WorkflowUnreadable(source=source, reason=reason)
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        value: object = json.loads(text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
+        text = json_text if isinstance(json_text, str) else json_text.decode("utf-8-sig")
+        json_value: object = json.loads(text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
     except UnicodeDecodeError as exc:
         raise WorkflowUnreadable(source=source, reason=f"it is not UTF-8 text (byte {exc.start})") from exc
     except json.JSONDecodeError as exc:
@@ -55,36 +55,38 @@ def read_document(data: bytes | str, *, source: str) -> Document:
         raise WorkflowUnreadable(source=source, reason=f"its JSON holds a number that is too long ({exc})") from exc
     except RecursionError as exc:
         raise WorkflowUnreadable(source=source, reason="its JSON is nested too deeply") from exc
-    return to_document(value, source=source)
+    return to_document(json_value, source=source)
 
 
-def to_document(value: object, *, source: str) -> Document:
+def to_document(json_value: object, *, source: str) -> Document:
     """Take a JSON value out of its wrappers and tell its format. Raises `WorkflowUnreadable`."""
-    extra: Mapping[str, JsonValue] = {}
+    extra_data: Mapping[str, JsonValue] = {}
     for _ in range(_MAX_WRAPPERS):
-        if not isinstance(value, Mapping):
-            raise WorkflowUnreadable(source=source, reason=f"it is JSON, but {_name_json_kind(value)}, not an object")
-        if isinstance(value.get("nodes"), list):
-            content = _check_limits(value, len(value["nodes"]), source)
-            return Document(source=source, format="ui", content=content, extra_data=extra)
-        inner = _unwrap_once(value)
+        if not isinstance(json_value, Mapping):
+            raise WorkflowUnreadable(
+                source=source, reason=f"it is JSON, but {_name_json_kind(json_value)}, not an object"
+            )
+        if isinstance(json_value.get("nodes"), list):
+            content = _check_limits(json_value, len(json_value["nodes"]), source)
+            return Document(source=source, format="ui", content=content, extra_data=extra_data)
+        inner = _unwrap_once(json_value)
         if inner is None:
             break
-        beside = value.get("extra_data")
-        if isinstance(beside, Mapping):
-            _check_size(beside, source)
-            extra = beside
-        value = inner
-    graph = cast("Mapping[str, JsonValue]", value)
+        own_extra_data = json_value.get("extra_data")
+        if isinstance(own_extra_data, Mapping):
+            _check_size(own_extra_data, source)
+            extra_data = own_extra_data
+        json_value = inner
+    graph = cast("Mapping[str, JsonValue]", json_value)
     content = _check_limits(graph, len(graph), source)
-    return Document(source=source, format="api" if content else "empty", content=content, extra_data=extra)
+    return Document(source=source, format="api" if content else "empty", content=content, extra_data=extra_data)
 
 
-def _unwrap_once(value: Mapping[str, object]) -> Mapping[str, object] | None:
-    if any(isinstance(node, Mapping) and "class_type" in node for node in value.values()):
+def _unwrap_once(json_value: Mapping[str, object]) -> Mapping[str, object] | None:
+    if any(isinstance(node, Mapping) and "class_type" in node for node in json_value.values()):
         return None
-    for key in _WRAPPERS:
-        inner = value.get(key)
+    for wrapper in _WRAPPERS:
+        inner = json_value.get(wrapper)
         if isinstance(inner, Mapping):
             return inner
     return None
@@ -98,26 +100,26 @@ def _check_limits(content: Mapping[str, JsonValue], nodes: int, source: str) -> 
     return content
 
 
-def _check_size(value: object, source: str) -> None:
-    level: list[object] = [value]
+def _check_size(json_value: object, source: str) -> None:
+    this_level: list[object] = [json_value]
     count = 0
     for _ in range(MAX_DEPTH):
         deeper: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                deeper.extend(item.values())
-            elif isinstance(item, list):
-                deeper.extend(item)
+        for nested in this_level:
+            if isinstance(nested, dict):
+                deeper.extend(nested.values())
+            elif isinstance(nested, list):
+                deeper.extend(nested)
         count += len(deeper)
         if count > MAX_VALUES:
             raise WorkflowUnreadable(source=source, reason=f"it holds more than {MAX_VALUES:,} values")
         if not deeper:
             return
-        level = [item for item in deeper if isinstance(item, dict | list)]
-    if level:
+        this_level = [nested for nested in deeper if isinstance(nested, dict | list)]
+    if this_level:
         raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} deep")
 
 
-def _name_json_kind(value: object) -> str:
+def _name_json_kind(json_value: object) -> str:
     names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    return names.get(type(json_value), "a number")

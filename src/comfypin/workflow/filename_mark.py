@@ -108,11 +108,11 @@ def _prefix_of(node: ApiNode, catalogue: Catalogue) -> str | ApiLink | None:
     value = node.inputs.get(PREFIX_INPUT)
     if isinstance(value, str | ApiLink):
         return value
-    spec = input_specs(definition).get(PREFIX_INPUT)
-    if value is not None or spec is None or spec.category == "required":
+    input_spec = input_specs(definition).get(PREFIX_INPUT)
+    if value is not None or input_spec is None or input_spec.category == "required":
         # A number or an object is for the engine to judge; so is a required prefix that is not there.
         return None
-    default = spec.options.get("default", _SERVER_DEFAULT)
+    default = input_spec.options.get("default", _SERVER_DEFAULT)
     return default if isinstance(default, str) else _SERVER_DEFAULT
 
 

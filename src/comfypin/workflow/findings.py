@@ -79,8 +79,12 @@ def closest_names(word: str, names: Iterable[str], *, count: int = 3) -> tuple[s
         if len(name) <= _COMPARED_CHARACTERS:
             by_key.setdefault(_comparison_key(name), name)
     found = difflib.get_close_matches(_comparison_key(word), by_key, n=count, cutoff=0.6)
-    same_file = [key for key in by_key if key.rsplit("/", 1)[-1] == _comparison_key(word).rsplit("/", 1)[-1]]
-    return tuple(by_key[key] for key in dict.fromkeys([*same_file, *found]))[:count]
+    same_file = [
+        comparison_key
+        for comparison_key in by_key
+        if comparison_key.rsplit("/", 1)[-1] == _comparison_key(word).rsplit("/", 1)[-1]
+    ]
+    return tuple(by_key[comparison_key] for comparison_key in dict.fromkeys([*same_file, *found]))[:count]
 
 
 def did_you_mean(names: tuple[str, ...]) -> str:
@@ -112,8 +116,8 @@ def show_value(value: object, *, width: int = 80) -> str:
     """A value as it may stand in a sentence: on one line, and cut where it is long."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else repr(value)
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    shown_text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else repr(value)
+    return shown_text if len(shown_text) <= width else f"{shown_text[: width - 1]}…"
 
 
 def _comparison_key(name: str) -> str:

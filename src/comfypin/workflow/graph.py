@@ -57,9 +57,9 @@ def _node_to_api(node: ApiNode) -> dict[str, JsonValue]:
         name: [value.node_id, value.slot] if isinstance(value, ApiLink) else value
         for name, value in node.inputs.items()
     }
-    api: dict[str, JsonValue] = {"inputs": inputs, "class_type": node.class_type}
+    api_node: dict[str, JsonValue] = {"inputs": inputs, "class_type": node.class_type}
     if node.title is not None:
-        api["_meta"] = {"title": node.title}
+        api_node["_meta"] = {"title": node.title}
     if node.is_changed is not None:
-        api["is_changed"] = node.is_changed
-    return api
+        api_node["is_changed"] = node.is_changed
+    return api_node

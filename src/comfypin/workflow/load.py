@@ -41,9 +41,11 @@ class Workflow:
     @property
     def node_packs(self) -> Mapping[NodeId, str]:
         """The node pack that each node of the file says it is from; API format does not say."""
-        shapes = self.conversion.written.loaded_nodes if self.conversion else {}
-        named = {node_id: read_pack(shape.ui_node.properties) for node_id, shape in shapes.items()}
-        return {node_id: pack for node_id, pack in named.items() if pack is not None}
+        loaded_nodes = self.conversion.written.loaded_nodes if self.conversion else {}
+        packs_by_node = {
+            node_id: read_pack(loaded_node.ui_node.properties) for node_id, loaded_node in loaded_nodes.items()
+        }
+        return {node_id: node_pack for node_id, node_pack in packs_by_node.items() if node_pack is not None}
 
     def fill_texts(self, graph: ApiGraph, now: datetime) -> ApiGraph:
         """This workflow's graph, with values set or not, with the page's texts filled in (`now` in the user's zone)."""
@@ -56,10 +58,10 @@ class Workflow:
 
 def read_pack(properties: Mapping[str, JsonValue]) -> str | None:
     """The pack a saved node names: by its id in the registry, else its repository; None for ComfyUI's own."""
-    for key in ("cnr_id", "aux_id"):
-        pack = properties.get(key)
-        if isinstance(pack, str) and pack and pack != "comfy-core":
-            return pack
+    for property_name in ("cnr_id", "aux_id"):
+        node_pack = properties.get(property_name)
+        if isinstance(node_pack, str) and node_pack and node_pack != "comfy-core":
+            return node_pack
     return None
 
 
@@ -97,11 +99,13 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
 
 def _find_seeds(graph: ApiGraph, catalogue: Catalogue) -> tuple[Seed, ...]:
     """The seeds of an API graph: it does not hold how the page would change them, and new ones are random there."""
-    found: list[Seed] = []
+    seeds_found: list[Seed] = []
     for node in graph.nodes.values():
-        for spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():
-            value = node.inputs.get(spec.name)
-            if spec.type == "INT" and is_controlled(spec) and isinstance(value, int | float):
-                group = f"{node.id}.{spec.name}"
-                found.append(Seed(node_id=node.id, input_name=spec.name, control="randomize", group=group))
-    return tuple(found)
+        for input_spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():
+            input_value = node.inputs.get(input_spec.name)
+            if input_spec.type == "INT" and is_controlled(input_spec) and isinstance(input_value, int | float):
+                seed_group = f"{node.id}.{input_spec.name}"
+                seeds_found.append(
+                    Seed(node_id=node.id, input_name=input_spec.name, control="randomize", group=seed_group)
+                )
+    return tuple(seeds_found)

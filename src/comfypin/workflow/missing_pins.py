@@ -54,38 +54,44 @@ class SuspectPins:
             case (name,):
                 return name, f"the pin {name} of the release {release} should have brought it, and did not load"
             case names:
-                listed = ", ".join(names)
-                return None, f"one of these pins of the release {release} should have brought it: {listed}"
+                pin_names = ", ".join(names)
+                return None, f"one of these pins of the release {release} should have brought it: {pin_names}"
 
 
 def find_pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
     """The node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
-    wanted = _plain_name(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
-    return next((pin for pin in lock.custom_nodes if wanted in _folder_names(pin)), None)
+    wanted_name = _plain_name(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    return next((node_pin for node_pin in lock.custom_nodes if wanted_name in _folder_names(node_pin)), None)
 
 
 def find_suspects(catalogue: Catalogue, lock: LockLike) -> SuspectPins:
     """The node pins that the engine loaded nothing of."""
-    loaded = {
-        _plain_name(module.split(".", 2)[1])
-        for module in map(module_of, catalogue.values())
-        if module.startswith("custom_nodes.") and len(module.split(".")) > 1
+    loaded_packs = {
+        _plain_name(module_name.split(".", 2)[1])
+        for module_name in map(module_of, catalogue.values())
+        if module_name.startswith("custom_nodes.") and len(module_name.split(".")) > 1
     }
-    return SuspectPins(tuple(pin.name for pin in lock.custom_nodes if loaded.isdisjoint(_folder_names(pin))))
+    return SuspectPins(
+        tuple(node_pin.name for node_pin in lock.custom_nodes if loaded_packs.isdisjoint(_folder_names(node_pin)))
+    )
 
 
 def find_model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
     """The pin whose file a loader would show under this name, `folder/name` included."""
-    wanted = PurePosixPath(name.replace("\\", "/")).parts
-    if not wanted:
+    wanted_parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not wanted_parts:
         return None
-    exact = (pin for pin in lock.models if PurePosixPath(pin.target_path).parts[-len(wanted) :] == wanted)
+    exact = (
+        model_pin
+        for model_pin in lock.models
+        if PurePosixPath(model_pin.target_path).parts[-len(wanted_parts) :] == wanted_parts
+    )
     return next(exact, None)
 
 
-def _folder_names(pin: NodePinLike) -> set[str]:
-    repo = (pin.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    return {_plain_name(name) for name in (pin.name, pin.directory or "", repo) if name}
+def _folder_names(node_pin: NodePinLike) -> set[str]:
+    repo = (node_pin.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    return {_plain_name(name) for name in (node_pin.name, node_pin.directory or "", repo) if name}
 
 
 def _plain_name(name: str) -> str:

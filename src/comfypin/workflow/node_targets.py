@@ -7,26 +7,26 @@ from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 _LISTED = 10
 
 
-def candidate_nodes(graph: ApiGraph, name: str) -> tuple[NodeId, ...]:
+def candidate_nodes(graph: ApiGraph, node_name: str) -> tuple[NodeId, ...]:
     """The nodes a name may mean: the id alone where it is one, else all with that title, else all of that class."""
-    if name in graph.nodes:
-        return (name,)
-    titled = tuple(node.id for node in graph.nodes.values() if node.title == name)
-    return titled or tuple(node.id for node in graph.nodes.values() if node.class_type == name)
+    if node_name in graph.nodes:
+        return (node_name,)
+    titled_ids = tuple(node.id for node in graph.nodes.values() if node.title == node_name)
+    return titled_ids or tuple(node.id for node in graph.nodes.values() if node.class_type == node_name)
 
 
-def find_node(graph: ApiGraph, name: str, *, override: str) -> ApiNode:
+def find_node(graph: ApiGraph, node_name: str, *, override: str) -> ApiNode:
     """The one node that is meant. Raises `OverrideInvalid` where none is, or several are."""
-    found = candidate_nodes(graph, name)
-    if len(found) == 1:
-        return graph.nodes[found[0]]
-    if found:
-        listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
-        reason = f"{name!r} means {len(found)} nodes ({listed}); name one of them by its id"
+    matching_ids = candidate_nodes(graph, node_name)
+    if len(matching_ids) == 1:
+        return graph.nodes[matching_ids[0]]
+    if matching_ids:
+        listed_ids = ", ".join(matching_ids[:_LISTED]) + (", ..." if len(matching_ids) > _LISTED else "")
+        reason = f"{node_name!r} means {len(matching_ids)} nodes ({listed_ids}); name one of them by its id"
         raise OverrideInvalid(override=override, reason=reason)
-    names = [*graph.nodes, *_titles_and_classes(graph)]
-    reason = f"the workflow has no node with the id, title or class {name!r}{did_you_mean(closest_names(name, names))}"
-    if not closest_names(name, names):
+    close_names = closest_names(node_name, [*graph.nodes, *_titles_and_classes(graph)])
+    reason = f"the workflow has no node with the id, title or class {node_name!r}{did_you_mean(close_names)}"
+    if not close_names:
         reason += f"; it has {_list_nodes(graph)}"
     raise OverrideInvalid(override=override, reason=reason)
 

@@ -79,30 +79,34 @@ class _GraphCheck:
         self.opened: dict[NodeId, OpenedInputs] = {}
 
     def make_report(self) -> Preflight:
-        unknown = tuple(
+        unknown_classes = tuple(
             self._unknown_class_finding(node)
             for node in self.graph.nodes.values()
             if self._find_definition(node) is None
         )
         outputs = [node.id for node in self.graph.nodes.values() if is_output(self._find_definition(node) or {})]
         if not outputs:
-            if unknown:
-                return Preflight(findings=unknown)
+            if unknown_classes:
+                return Preflight(findings=unknown_classes)
             return Preflight(findings=(self._no_outputs_finding(),))
-        walk = GraphWalk.from_outputs(self.graph, outputs, self._checked_links)
-        found: dict[NodeId, list[WorkflowFinding]] = {}
-        for node_id in walk.reached:
+        graph_walk = GraphWalk.from_outputs(self.graph, outputs, self._checked_links)
+        findings_by_node: dict[NodeId, list[WorkflowFinding]] = {}
+        for node_id in graph_walk.reached:
             if (definition := self._find_definition(self.graph.nodes[node_id])) is not None:
-                found[node_id] = [*self._check_node(self.graph.nodes[node_id], definition)]
-        for cycle in walk.cycles:
-            found[cycle[0]].append(self._cycle_finding(cycle))
-        wrong = {node_id for node_id, several in found.items() if any(one.severity == "error" for one in several)}
-        tainted = walk.depending_on(wrong)
-        dropped = tuple(node_id for node_id in outputs if node_id in tainted)
-        flat = [finding for node_id in self.graph.nodes for finding in found.get(node_id, ())]
-        if len(dropped) < len(outputs) and not unknown:
-            return Preflight(findings=tuple(self._mention_dropped(flat, dropped)), dropped=dropped)
-        return Preflight(findings=(*unknown, *flat))
+                findings_by_node[node_id] = [*self._check_node(self.graph.nodes[node_id], definition)]
+        for cycle in graph_walk.cycles:
+            findings_by_node[cycle[0]].append(self._cycle_finding(cycle))
+        wrong_nodes = {
+            node_id
+            for node_id, node_findings in findings_by_node.items()
+            if any(node_finding.severity == "error" for node_finding in node_findings)
+        }
+        affected_nodes = graph_walk.depending_on(wrong_nodes)
+        dropped = tuple(node_id for node_id in outputs if node_id in affected_nodes)
+        ordered_findings = [finding for node_id in self.graph.nodes for finding in findings_by_node.get(node_id, ())]
+        if len(dropped) < len(outputs) and not unknown_classes:
+            return Preflight(findings=tuple(self._mention_dropped(ordered_findings, dropped)), dropped=dropped)
+        return Preflight(findings=(*unknown_classes, *ordered_findings))
 
     def _find_definition(self, node: ApiNode) -> Mapping[str, JsonValue] | None:
         return self.catalogue.get(node.class_type)
@@ -113,144 +117,159 @@ class _GraphCheck:
         return self.opened[node.id]
 
     def _checked_links(self, node: ApiNode) -> Iterator[NodeId]:
-        specs = self._open_inputs(node).specs
+        opened_specs = self._open_inputs(node).specs
         # Of a dynamic input of a kind that is not known, whatever is under its name counts.
-        unknown = {name for name, spec in specs.items() if spec.is_dynamic}
-        return (link.node_id for name, link in node.linked_inputs() if name in specs or name.split(".")[0] in unknown)
+        unknown_classes = {input_name for input_name, input_spec in opened_specs.items() if input_spec.is_dynamic}
+        return (
+            node_link.node_id
+            for input_name, node_link in node.linked_inputs()
+            if input_name in opened_specs or input_name.split(".")[0] in unknown_classes
+        )
 
     def _check_node(self, node: ApiNode, definition: Mapping[str, JsonValue]) -> Iterator[WorkflowFinding]:
         validation = ClassValidation.for_class(node.class_type, definition)
-        opened = self._open_inputs(node)
-        yield from self._check_unexpected(node, opened)
-        for problem in opened.problems:
+        opened_inputs = self._open_inputs(node)
+        yield from self._check_unexpected(node, opened_inputs)
+        for problem in opened_inputs.problems:
             refusal = check_option(problem, node.class_type)
             if refusal is not None:
                 yield self._refusal_finding(node, problem.spec, problem.value, refusal)
-        unopened = {problem.spec.name for problem in opened.problems}
-        for spec in opened.specs.values():
-            if spec.is_dynamic or spec.opens or spec.name in unopened:
+        unopened = {problem.spec.name for problem in opened_inputs.problems}
+        for input_spec in opened_inputs.specs.values():
+            if input_spec.is_dynamic or input_spec.opens or input_spec.name in unopened:
                 continue
-            if spec.name not in node.inputs:
-                if spec.category == "required":
-                    message = f"it needs {spec.type}, and nothing is there"
-                    yield self._make_finding(node, code="input_missing", message=message, input_name=spec.name)
+            if input_spec.name not in node.inputs:
+                if input_spec.category == "required":
+                    message = f"it needs {input_spec.type}, and nothing is there"
+                    yield self._make_finding(node, code="input_missing", message=message, input_name=input_spec.name)
                 continue
-            value = node.inputs[spec.name]
+            input_value = node.inputs[input_spec.name]
             refusal = (
-                self._check_link(value, spec, core=validation.core)
-                if isinstance(value, ApiLink)
-                else self._check_value(node, value, spec, validation)
+                self._check_link(input_value, input_spec, is_core_class=validation.core)
+                if isinstance(input_value, ApiLink)
+                else self._check_value(node, input_value, input_spec, validation)
             )
             if refusal is not None:
-                yield self._refusal_finding(node, spec, value, refusal)
+                yield self._refusal_finding(node, input_spec, input_value, refusal)
 
-    def _check_unexpected(self, node: ApiNode, opened: OpenedInputs) -> Iterator[WorkflowFinding]:
+    def _check_unexpected(self, node: ApiNode, opened_inputs: OpenedInputs) -> Iterator[WorkflowFinding]:
         """Check inputs that the class does not have: ComfyUI's validation does not look at them."""
-        for name, value in node.inputs.items():
-            if name in opened.specs:
+        for input_name, input_value in node.inputs.items():
+            if input_name in opened_inputs.specs:
                 continue
-            if isinstance(value, ApiLink) and value.node_id not in self.graph.nodes:
+            if isinstance(input_value, ApiLink) and input_value.node_id not in self.graph.nodes:
                 # The executor waits for ever for a node that is not there.
-                message = f"it takes output {value.slot} of node {value.node_id}, and there is no such node"
-                yield self._make_finding(node, code="bad_link", message=message, input_name=name)
-            elif name in opened.unexpected:
+                message = f"it takes output {input_value.slot} of node {input_value.node_id}, and there is no such node"
+                yield self._make_finding(node, code="bad_link", message=message, input_name=input_name)
+            elif input_name in opened_inputs.unexpected:
                 message = "its class has no such input with the options that are chosen, so the node ignores it"
-                finding = self._make_finding(node, code="input_unexpected", message=message, input_name=name)
-                if isinstance(value, ApiLink):
+                finding = self._make_finding(node, code="input_unexpected", message=message, input_name=input_name)
+                if isinstance(input_value, ApiLink):
                     message = "its class has no such input with the options that are chosen, and the node fails by it"
                     yield replace(finding, message=message)
                 else:
                     yield replace(finding, severity="warning")
 
-    def _check_link(self, link: ApiLink, spec: InputSpec, *, core: bool) -> InputRefusal | None:
-        source = self.graph.nodes.get(link.node_id)
+    def _check_link(self, node_link: ApiLink, input_spec: InputSpec, *, is_core_class: bool) -> InputRefusal | None:
+        source = self.graph.nodes.get(node_link.node_id)
         if source is None:
-            message = f"it takes output {link.slot} of node {link.node_id}, and there is no such node"
+            message = f"it takes output {node_link.slot} of node {node_link.node_id}, and there is no such node"
             return InputRefusal(code="bad_link", message=message, certain=True)
         definition = self._find_definition(source)
         if definition is None:
             return None
-        return check_link(link, output_types(definition), spec, core=core and is_core(definition))
+        return check_link(
+            node_link, output_types(definition), input_spec, is_core_class=is_core_class and is_core(definition)
+        )
 
     def _check_value(
-        self, node: ApiNode, value: JsonValue, spec: InputSpec, validation: ClassValidation
+        self, node: ApiNode, input_value: JsonValue, input_spec: InputSpec, validation: ClassValidation
     ) -> InputRefusal | None:
-        if names_file(node.class_type, spec) and isinstance(value, str):
-            name, folder = split_annotation(value)
-            if (node.id, spec.name) in self.brought or folder != "input" or "/" in name:
+        if names_file(node.class_type, input_spec) and isinstance(input_value, str):
+            input_name, folder = split_annotation(input_value)
+            if (node.id, input_spec.name) in self.brought or folder != "input" or "/" in input_name:
                 return None
-            if spec.choices is None or name in spec.choices:
+            if input_spec.choices is None or input_name in input_spec.choices:
                 return None
-            message = f"the file {name!r} is neither brought along nor in the engine's input folder"
+            message = f"the file {input_name!r} is neither brought along nor in the engine's input folder"
             # An empty name is the folder itself, which some load nodes let pass until they run.
-            return InputRefusal(code="not_in_list", message=message, certain=validation.core and name != "")
-        return check_value(value, spec, validation)
+            return InputRefusal(code="not_in_list", message=message, certain=validation.core and input_name != "")
+        return check_value(input_value, input_spec, validation)
 
-    def _refusal_finding(self, node: ApiNode, spec: InputSpec, value: object, refusal: InputRefusal) -> WorkflowFinding:
-        finding = self._make_finding(node, code=refusal.code, message=refusal.message, input_name=spec.name)
+    def _refusal_finding(
+        self, node: ApiNode, input_spec: InputSpec, input_value: object, refusal: InputRefusal
+    ) -> WorkflowFinding:
+        finding = self._make_finding(node, code=refusal.code, message=refusal.message, input_name=input_spec.name)
         if not refusal.certain:
-            doubt = " (the engine has the last word: the node may check this by itself)"
-            finding = replace(finding, severity="warning", message=finding.message + doubt)
-        if refusal.code not in ("not_in_list", "option_unknown") or not isinstance(value, str):
+            doubt_hint = " (the engine has the last word: the node may check this by itself)"
+            finding = replace(finding, severity="warning", message=finding.message + doubt_hint)
+        if refusal.code not in ("not_in_list", "option_unknown") or not isinstance(input_value, str):
             return finding
-        if not spec.opens and not names_file(node.class_type, spec):
-            finding = self._with_model_pin(finding, value)
-        return self._with_closest(finding, value, [choice for choice in spec.choices or () if isinstance(choice, str)])
+        if not input_spec.opens and not names_file(node.class_type, input_spec):
+            finding = self._with_model_pin(finding, input_value)
+        return self._with_closest(
+            finding, input_value, [choice for choice in input_spec.choices or () if isinstance(choice, str)]
+        )
 
-    def _with_model_pin(self, finding: WorkflowFinding, value: str) -> WorkflowFinding:
-        if self.lock is None or "." not in value:
+    def _with_model_pin(self, finding: WorkflowFinding, input_value: str) -> WorkflowFinding:
+        if self.lock is None or "." not in input_value:
             return finding
-        pin = find_model_pin(value, self.lock)
-        if pin is None:
+        lock_pin = find_model_pin(input_value, self.lock)
+        if lock_pin is None:
             message = f"{finding.message}; no model pin of the release {self.lock.version_name} brings it"
             return replace(finding, message=message)
-        advice = f"the model pin {pin.name} ({pin.target_path}) brings it: run comfypin models pull"
-        return replace(finding, pin=pin.name, message=f"{finding.message}; {advice}")
+        pull_hint = f"the model pin {lock_pin.name} ({lock_pin.target_path}) brings it: run comfypin models pull"
+        return replace(finding, pin=lock_pin.name, message=f"{finding.message}; {pull_hint}")
 
     def _unknown_class_finding(self, node: ApiNode) -> WorkflowFinding:
         finding = self._make_finding(node, code="class_unknown", message=explain_unknown_class(node.class_type))
-        pack = self.packs.get(node.id)
-        if pack is not None:
-            finding = replace(finding, message=f"{finding.message}; its pack is {pack}")
+        node_pack = self.packs.get(node.id)
+        if node_pack is not None:
+            finding = replace(finding, message=f"{finding.message}; its pack is {node_pack}")
         if self.lock is not None:
-            pin, sentence = self._explain_missing_class(pack, self.lock)
-            finding = replace(finding, pin=pin, message=f"{finding.message}; {sentence}")
+            lock_pin, sentence = self._explain_missing_class(node_pack, self.lock)
+            finding = replace(finding, pin=lock_pin, message=f"{finding.message}; {sentence}")
         return self._with_closest(finding, node.class_type, self.catalogue)
 
-    def _explain_missing_class(self, pack: str | None, lock: LockLike) -> tuple[str | None, str]:
+    def _explain_missing_class(self, node_pack: str | None, release_lock: LockLike) -> tuple[str | None, str]:
         """The pin that should have brought a class, where it can be told, and a sentence for people."""
-        if pack is not None:
-            pin = find_pack_pin(pack, lock)
-            if pin is None:
-                return None, f"no node pin of the release {lock.version_name} brings it"
-            return pin.name, f"the pin {pin.name} of the release {lock.version_name} brings it, and did not load"
+        if node_pack is not None:
+            lock_pin = find_pack_pin(node_pack, release_lock)
+            if lock_pin is None:
+                return None, f"no node pin of the release {release_lock.version_name} brings it"
+            return (
+                lock_pin.name,
+                f"the pin {lock_pin.name} of the release {release_lock.version_name} brings it, and did not load",
+            )
         if self.suspects is None:
-            self.suspects = find_suspects(self.catalogue, lock)
-        return self.suspects.explain_missing(lock.version_name)
+            self.suspects = find_suspects(self.catalogue, release_lock)
+        return self.suspects.explain_missing(release_lock.version_name)
 
-    def _with_closest(self, finding: WorkflowFinding, word: str, names: Iterable[str]) -> WorkflowFinding:
-        near = self._find_closest(word, names)
-        return replace(finding, closest=near, message=f"{finding.message}{did_you_mean(near)}")
+    def _with_closest(
+        self, finding: WorkflowFinding, unknown_name: str, existing_names: Iterable[str]
+    ) -> WorkflowFinding:
+        close_names = self._find_closest(unknown_name, existing_names)
+        return replace(finding, closest=close_names, message=f"{finding.message}{did_you_mean(close_names)}")
 
     def _no_outputs_finding(self) -> WorkflowFinding:
         message = "it has no output node (such as SaveImage or PreviewImage), so there is nothing to run"
         return WorkflowFinding(code="no_outputs", message=message)
 
     def _cycle_finding(self, cycle: tuple[NodeId, ...]) -> WorkflowFinding:
-        path = " -> ".join([*cycle[:12], *(["..."] if len(cycle) > 12 else []), cycle[0]])
-        message = f"its inputs lead back to itself, so it can never run: {path}"
+        cycle_path = " -> ".join([*cycle[:12], *(["..."] if len(cycle) > 12 else []), cycle[0]])
+        message = f"its inputs lead back to itself, so it can never run: {cycle_path}"
         return self._make_finding(self.graph.nodes[cycle[0]], code="cycle", message=message)
 
     def _mention_dropped(
         self, findings: list[WorkflowFinding], dropped: tuple[NodeId, ...]
     ) -> Iterator[WorkflowFinding]:
-        rest = f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
+        dropped_hint = f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
         for finding in findings:
-            yield replace(finding, message=finding.message + rest) if finding.severity == "error" else finding
+            yield replace(finding, message=finding.message + dropped_hint) if finding.severity == "error" else finding
 
-    def _find_closest(self, word: str, names: Iterable[str]) -> tuple[str, ...]:
+    def _find_closest(self, unknown_name: str, existing_names: Iterable[str]) -> tuple[str, ...]:
         self.named += 1
-        return closest_names(word, names) if self.named <= _NAMED_CLOSELY else ()
+        return closest_names(unknown_name, existing_names) if self.named <= _NAMED_CLOSELY else ()
 
     def _make_finding(
         self, node: ApiNode, *, code: str, message: str, input_name: str | None = None

@@ -55,32 +55,45 @@ def check_workflow(
     workflow: Workflow, catalogue: Catalogue, lock: LockLike | None, *, brought: Set[tuple[NodeId, str]] = frozenset()
 ) -> WorkflowCheck:
     """Check a workflow and list what it needs. `brought` are the inputs (node id, name) whose files were found."""
-    respelt = respell_graph(workflow.graph, catalogue, brought=brought)
-    graph = respelt.graph
-    report = run_preflight(graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
-    report = replace(report, findings=(*workflow.warnings, *respelt.findings, *report.findings))
+    respelt_graph = respell_graph(workflow.graph, catalogue, brought=brought)
+    api_graph = respelt_graph.graph
+    preflight_report = run_preflight(api_graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
+    preflight_report = replace(
+        preflight_report, findings=(*workflow.warnings, *respelt_graph.findings, *preflight_report.findings)
+    )
     return WorkflowCheck(
-        preflight=report, models=tuple(_model_uses(graph, catalogue, lock)), files=file_inputs(graph, catalogue)
+        preflight=preflight_report,
+        models=tuple(_model_uses(api_graph, catalogue, lock)),
+        files=file_inputs(api_graph, catalogue),
     )
 
 
-def _model_uses(graph: ApiGraph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
+def _model_uses(api_graph: ApiGraph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
     """Every model file that a node names: as a choice, as a text, or in a class that the engine does not have."""
-    described = {(one.node_id, one.input_name): one for one in describe_inputs(graph, catalogue)}
-    files: frozenset[str] | None = None
-    for node in graph.nodes.values():
-        for input_name, value in node.inputs.items():
-            one = described.get((node.id, input_name))
-            if one is not None and one.kind in ("prompt", "file"):
+    inputs_by_place = {
+        (described_input.node_id, described_input.input_name): described_input
+        for described_input in describe_inputs(api_graph, catalogue)
+    }
+    known_names: frozenset[str] | None = None
+    for node in api_graph.nodes.values():
+        for input_name, input_value in node.inputs.items():
+            described_input = inputs_by_place.get((node.id, input_name))
+            if described_input is not None and described_input.kind in ("prompt", "file"):
                 continue
-            if not isinstance(value, str) or not (is_model_file(value) or (one and one.kind == "model")):
+            if not isinstance(input_value, str) or not (
+                is_model_file(input_value) or (described_input and described_input.kind == "model")
+            ):
                 continue
-            if one is not None and one.choices is not None:
-                yield _make_model_use(node.id, input_name, value, lock, present=value in one.choices)
-            elif one is not None or node.class_type not in catalogue:
+            if described_input is not None and described_input.choices is not None:
+                yield _make_model_use(
+                    node.id, input_name, input_value, lock, present=input_value in described_input.choices
+                )
+            elif described_input is not None or node.class_type not in catalogue:
                 # No list says which files this input takes; what some loader lists is there.
-                files = known_files(catalogue) if files is None else files
-                yield _make_model_use(node.id, input_name, value, lock, present=value.replace("\\", "/") in files)
+                known_names = known_files(catalogue) if known_names is None else known_names
+                yield _make_model_use(
+                    node.id, input_name, input_value, lock, present=input_value.replace("\\", "/") in known_names
+                )
 
 
 def known_files(catalogue: Catalogue) -> frozenset[str]:
@@ -88,19 +101,21 @@ def known_files(catalogue: Catalogue) -> frozenset[str]:
     return frozenset(
         choice.replace("\\", "/")
         for definition in catalogue.values()
-        for spec in input_specs(definition).values()
-        for choice in spec.choices or ()
+        for input_spec in input_specs(definition).values()
+        for choice in input_spec.choices or ()
         if isinstance(choice, str) and is_model_file(choice)
     )
 
 
-def _make_model_use(node_id: NodeId, input_name: str, file: str, lock: LockLike | None, *, present: bool) -> ModelUse:
-    pin = find_model_pin(file, lock) if lock is not None else None
+def _make_model_use(
+    node_id: NodeId, input_name: str, file_name: str, lock: LockLike | None, *, present: bool
+) -> ModelUse:
+    model_pin = find_model_pin(file_name, lock) if lock is not None else None
     return ModelUse(
         node_id=node_id,
         input_name=input_name,
-        file=file,
+        file=file_name,
         present=present,
-        pin=pin.name if pin else None,
-        target_path=pin.target_path if pin else None,
+        pin=model_pin.name if model_pin else None,
+        target_path=model_pin.target_path if model_pin else None,
     )

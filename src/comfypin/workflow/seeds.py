@@ -15,31 +15,34 @@ def change_seeds(
 ) -> ApiGraph:
     """The graph as the page would have it after a run; seeds that share a value go on sharing it."""
     nodes = dict(graph.nodes)
-    drawn: dict[str, int] = {}
+    drawn_by_group: dict[str, int] = {}
     for seed in seeds:
         node = nodes.get(seed.node_id)
-        value = node.inputs.get(seed.input_name) if node else None
-        if node is None or isinstance(value, ApiLink | bool) or not isinstance(value, int | float):
+        seed_value = node.inputs.get(seed.input_name) if node else None
+        if node is None or isinstance(seed_value, ApiLink | bool) or not isinstance(seed_value, int | float):
             continue
-        spec = open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.get(seed.input_name)
-        if seed.group not in drawn:
-            drawn[seed.group] = _next_seed(int(value), seed.control, spec, randint)
-        nodes[seed.node_id] = replace(node, inputs={**node.inputs, seed.input_name: drawn[seed.group]})
+        input_spec = open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.get(seed.input_name)
+        if seed.group not in drawn_by_group:
+            drawn_by_group[seed.group] = _next_seed(int(seed_value), seed.control, input_spec, randint)
+        nodes[seed.node_id] = replace(node, inputs={**node.inputs, seed.input_name: drawn_by_group[seed.group]})
     return ApiGraph(nodes=nodes)
 
 
-def _next_seed(value: int, control: str, spec: InputSpec | None, randint: RandomInt) -> int:
+def _next_seed(seed_value: int, control: str, input_spec: InputSpec | None, randint: RandomInt) -> int:
     match control:
         case "randomize":
-            return random_seed(spec, randint)
+            return random_seed(input_spec, randint)
         case "increment" | "decrement":
-            step = _number_option(spec, "step", 1)
-            moved = value + step if control == "increment" else value - step
-            return min(max(moved, _number_option(spec, "min", moved)), _number_option(spec, "max", moved))
+            step = _number_option(input_spec, "step", 1)
+            moved_value = seed_value + step if control == "increment" else seed_value - step
+            return min(
+                max(moved_value, _number_option(input_spec, "min", moved_value)),
+                _number_option(input_spec, "max", moved_value),
+            )
         case _:
-            return value
+            return seed_value
 
 
-def _number_option(spec: InputSpec | None, name: str, default: int) -> int:
-    option = spec.options.get(name) if spec else None
-    return int(option) if isinstance(option, int | float) else default
+def _number_option(input_spec: InputSpec | None, option_name: str, default: int) -> int:
+    option_value = input_spec.options.get(option_name) if input_spec else None
+    return int(option_value) if isinstance(option_value, int | float) else default

@@ -5,16 +5,16 @@ from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode
 
 def smoke_graph() -> ApiGraph:
     """EmptyImage into SaveImage: no model, no input file, classes that every ComfyUI has."""
-    image = ApiNode(
+    empty_image = ApiNode(
         id="1",
         class_type="EmptyImage",
         inputs={"width": 64, "height": 64, "batch_size": 1, "color": 0x2F6F4F},
         title="Smoke test picture",
     )
-    save = ApiNode(
+    save_image = ApiNode(
         id="2",
         class_type="SaveImage",
         inputs={"images": ApiLink("1", 0), "filename_prefix": "smoke"},
         title="Save smoke test picture",
     )
-    return ApiGraph(nodes={"1": image, "2": save})
+    return ApiGraph(nodes={"1": empty_image, "2": save_image})

@@ -35,13 +35,14 @@ def respell_graph(graph: ApiGraph, catalogue: Catalogue, *, brought: Set[tuple[N
     for node in graph.nodes.values():
         nodes[node.id] = node
         for _ in range(_MAX_ROUNDS):
-            changed = _respelt(nodes[node.id], catalogue, brought)
-            if not changed:
+            changed_inputs = _respelt(nodes[node.id], catalogue, brought)
+            if not changed_inputs:
                 break
             findings += [
-                _respelt_finding(node, name, nodes[node.id].inputs[name], value) for name, value in changed.items()
+                _respelt_finding(node, input_name, nodes[node.id].inputs[input_name], input_value)
+                for input_name, input_value in changed_inputs.items()
             ]
-            nodes[node.id] = replace(node, inputs={**nodes[node.id].inputs, **changed})
+            nodes[node.id] = replace(node, inputs={**nodes[node.id].inputs, **changed_inputs})
     return Respelt(graph=ApiGraph(nodes=nodes) if findings else graph, findings=tuple(findings))
 
 
@@ -50,48 +51,54 @@ def _respelt(node: ApiNode, catalogue: Catalogue, brought: Set[tuple[NodeId, str
     definition = catalogue.get(node.class_type)
     if definition is None:
         return {}
-    changed: dict[str, str] = {}
-    for spec in open_inputs(definition, node.inputs).specs.values():
-        value = node.inputs.get(spec.name)
-        if isinstance(value, str) and (node.id, spec.name) not in brought:
-            spelling = _respell_choice(value, spec, is_file=names_file(node.class_type, spec))
-            if spelling != value:
-                changed[spec.name] = spelling
+    changed_inputs: dict[str, str] = {}
+    for input_spec in open_inputs(definition, node.inputs).specs.values():
+        input_value = node.inputs.get(input_spec.name)
+        if isinstance(input_value, str) and (node.id, input_spec.name) not in brought:
+            spelling = _respell_choice(input_value, input_spec, is_file=names_file(node.class_type, input_spec))
+            if spelling != input_value:
+                changed_inputs[input_spec.name] = spelling
     prefix = node.inputs.get(PREFIX_INPUT)
     if is_output(definition) and isinstance(prefix, str) and "\\" in prefix and not _DRIVE.match(prefix):
-        changed[PREFIX_INPUT] = prefix.replace("\\", "/")
-    return changed
+        changed_inputs[PREFIX_INPUT] = prefix.replace("\\", "/")
+    return changed_inputs
 
 
-def spelling_of(value: str, choices: Sequence[JsonValue]) -> str | None:
+def spelling_of(written_name: str, choices: Sequence[JsonValue]) -> str | None:
     """Return the one choice that a value differs from in nothing but slashes or letters, or that it is; else None."""
-    if value in choices:
-        return value
-    same_but_slashes = _matching_choices(value.replace("\\", "/"), choices, fold=False)
-    alike = same_but_slashes or _matching_choices(value.replace("\\", "/").casefold(), choices, fold=True)
-    return alike[0] if len(alike) == 1 else None
+    if written_name in choices:
+        return written_name
+    same_but_slashes = _matching_choices(written_name.replace("\\", "/"), choices, fold_case=False)
+    matching = same_but_slashes or _matching_choices(
+        written_name.replace("\\", "/").casefold(), choices, fold_case=True
+    )
+    return matching[0] if len(matching) == 1 else None
 
 
-def _respell_choice(value: str, spec: InputSpec, *, is_file: bool) -> str:
-    if spec.choices is None:
-        return value
-    spelling = spelling_of(value, spec.choices)
+def _respell_choice(input_value: str, input_spec: InputSpec, *, is_file: bool) -> str:
+    if input_spec.choices is None:
+        return input_value
+    spelling = spelling_of(input_value, input_spec.choices)
     if spelling is not None:
         return spelling
     # The engine lists only what lies at the top of its input folder.
-    return value.replace("\\", "/") if is_file else value
+    return input_value.replace("\\", "/") if is_file else input_value
 
 
-def _matching_choices(wanted: str, choices: Sequence[JsonValue], *, fold: bool) -> list[str]:
-    texts = [choice for choice in choices if isinstance(choice, str)]
-    keys = [text.replace("\\", "/") for text in texts]
-    return [text for text, key in zip(texts, keys, strict=True) if (key.casefold() if fold else key) == wanted]
+def _matching_choices(wanted_key: str, choices: Sequence[JsonValue], *, fold_case: bool) -> list[str]:
+    text_choices = [choice for choice in choices if isinstance(choice, str)]
+    compared_keys = [text_choice.replace("\\", "/") for text_choice in text_choices]
+    return [
+        text_choice
+        for text_choice, compared_key in zip(text_choices, compared_keys, strict=True)
+        if (compared_key.casefold() if fold_case else compared_key) == wanted_key
+    ]
 
 
-def _respelt_finding(node: ApiNode, input_name: str, value: InputValue, spelling: str) -> WorkflowFinding:
+def _respelt_finding(node: ApiNode, input_name: str, input_value: InputValue, spelling: str) -> WorkflowFinding:
     return WorkflowFinding(
         code="respelt",
-        message=f"{value!r} is {spelling!r} on this engine, and was taken as that",
+        message=f"{input_value!r} is {spelling!r} on this engine, and was taken as that",
         node_id=node.id,
         title=node.title if node.title != node.class_type else None,
         class_type=node.class_type,

@@ -24,9 +24,9 @@ class CharacterBudget:
 
     characters: int = 1_000_000
 
-    def spend_characters(self, count: int) -> None:
+    def spend_characters(self, character_count: int) -> None:
         """Raises `TooMuchText` when nothing is left."""
-        self.characters -= count
+        self.characters -= character_count
         if self.characters < 0:
             raise TooMuchText
 
@@ -38,83 +38,86 @@ class _Level:
     done: list[str] = field(default_factory=list)
 
 
-def expand_dynamic_prompt(text: str, choose: Choose, budget: CharacterBudget) -> str:
+def expand_dynamic_prompt(prompt_text: str, choose: Choose, character_budget: CharacterBudget) -> str:
     """The text with comments removed and choices made. Raises `TooMuchText` for hostile nesting."""
-    levels = [_Level(remove_comments(text))]
+    open_levels = [_Level(remove_comments(prompt_text))]
     while True:
-        level = levels[-1]
-        start = _next_special(level)
-        if start is None:
-            finished = _ESCAPED.sub(r"\1", "".join(level.done))
-            levels.pop()
-            if not levels:
+        current_level = open_levels[-1]
+        brace_position = _next_special(current_level)
+        if brace_position is None:
+            finished = _ESCAPED.sub(r"\1", "".join(current_level.done))
+            open_levels.pop()
+            if not open_levels:
                 return finished
-            levels[-1].done.append(finished)
+            open_levels[-1].done.append(finished)
             continue
-        options, level.at = _split_options(level.text, start + 1)
-        budget.spend_characters(level.at - start)
-        levels.append(_Level(remove_comments(choose(options))))
+        options, current_level.at = _split_options(current_level.text, brace_position + 1)
+        character_budget.spend_characters(current_level.at - brace_position)
+        open_levels.append(_Level(remove_comments(choose(options))))
 
 
-def remove_comments(text: str) -> str:
+def remove_comments(prompt_text: str) -> str:
     """Take out `/* ... */` and `// ...` to the end of the line; a comment that never closes is none."""
-    kept: list[str] = []
-    at = 0
-    closing = True
-    while (slash := text.find("/", at)) >= 0:
-        follower = text[slash + 1 : slash + 2]
-        if follower == "/":
-            kept.append(text[at:slash])
-            end = _LINE_ENDS.search(text, slash)
-            at = end.start() if end else len(text)
+    kept_parts: list[str] = []
+    position = 0
+    may_close = True
+    while (slash_position := prompt_text.find("/", position)) >= 0:
+        next_character = prompt_text[slash_position + 1 : slash_position + 2]
+        if next_character == "/":
+            kept_parts.append(prompt_text[position:slash_position])
+            line_end = _LINE_ENDS.search(prompt_text, slash_position)
+            position = line_end.start() if line_end else len(prompt_text)
             continue
-        close = text.find("*/", slash + 2) if follower == "*" and closing else -1
-        if close >= 0:
-            kept.append(text[at:slash])
-            at = close + 2
+        comment_end = prompt_text.find("*/", slash_position + 2) if next_character == "*" and may_close else -1
+        if comment_end >= 0:
+            kept_parts.append(prompt_text[position:slash_position])
+            position = comment_end + 2
             continue
-        closing = closing and follower != "*"
-        kept.append(text[at : slash + 1])
-        at = slash + 1
-    return "".join([*kept, text[at:]])
+        may_close = may_close and next_character != "*"
+        kept_parts.append(prompt_text[position : slash_position + 1])
+        position = slash_position + 1
+    return "".join([*kept_parts, prompt_text[position:]])
 
 
-def _next_special(level: _Level) -> int | None:
+def _next_special(current_level: _Level) -> int | None:
     """Copy plain text up to the next opening brace, and say where that is."""
-    text = level.text
-    while level.at < len(text):
-        brace, escape = text.find("{", level.at), text.find("\\", level.at)
-        if escape >= 0 and (brace < 0 or escape < brace):
-            level.done.append(text[level.at : escape + 2])
-            level.at = escape + 2
+    prompt_text = current_level.text
+    while current_level.at < len(prompt_text):
+        brace_position, escape_position = (
+            prompt_text.find("{", current_level.at),
+            prompt_text.find("\\", current_level.at),
+        )
+        if escape_position >= 0 and (brace_position < 0 or escape_position < brace_position):
+            current_level.done.append(prompt_text[current_level.at : escape_position + 2])
+            current_level.at = escape_position + 2
             continue
-        end = brace if brace >= 0 else len(text)
-        level.done.append(text[level.at : end])
-        level.at = end
-        if brace >= 0:
-            return brace
+        copy_end = brace_position if brace_position >= 0 else len(prompt_text)
+        current_level.done.append(prompt_text[current_level.at : copy_end])
+        current_level.at = copy_end
+        if brace_position >= 0:
+            return brace_position
     return None
 
 
-def _split_options(text: str, at: int) -> tuple[list[str], int]:
+def _split_options(prompt_text: str, first_position: int) -> tuple[list[str], int]:
     """The choices of a block whose brace was just read, and where the text goes on; the end of the text closes it."""
     options: list[str] = []
-    depth, start, index = 0, at, at
-    while index < len(text):
-        character = text[index]
+    depth, option_start, position = 0, first_position, first_position
+    while position < len(prompt_text):
+        character = prompt_text[position]
         if character == "\\":
-            index += 2
+            position += 2
             continue
         if character == "{":
             depth += 1
         elif character == "}":
             if depth == 0:
-                options.append(text[start:index])
-                return options, index + 1
+                options.append(prompt_text[option_start:position])
+                return options, position + 1
             depth -= 1
         elif character == "|" and depth == 0:
-            options.append(text[start:index])
-            start = index + 1
-        index += 1
-    options.append(text[start:])
-    return options, len(text)
+            options.append(prompt_text[option_start:position])
+            option_start = position + 1
+        position += 1
+    options.append(prompt_text[option_start:])
+    return options, len(prompt_text)

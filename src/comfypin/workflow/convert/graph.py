@@ -40,25 +40,30 @@ class ConvertedWorkflow:
     warnings: tuple[WorkflowFinding, ...]
     written: WrittenPrompt
 
-    def fill_texts(self, graph: ApiGraph, now: datetime) -> ApiGraph:
+    def fill_texts(self, graph: ApiGraph, local_time: datetime) -> ApiGraph:
         """This conversion's graph, with values set or not, with the page's texts filled in."""
 
-        def lookup_widget(name: str, widget: str) -> str | None:
-            return self.written.names.lookup_widget(name, widget, graph=graph, converted=self.graph)
+        def lookup_widget(node_name: str, widget_name: str) -> str | None:
+            return self.written.names.lookup_widget(node_name, widget_name, graph=graph, converted=self.graph)
 
         nodes = dict(graph.nodes)
-        for node_id, name in self.written.texts:
-            text = nodes[node_id].inputs.get(name) if node_id in nodes else None
-            if isinstance(text, str) and "%" in text:
-                filled = {**nodes[node_id].inputs, name: expand_text(text, lookup_widget, now)}
-                nodes[node_id] = replace(nodes[node_id], inputs=filled)
+        for node_id, input_name in self.written.texts:
+            macro_text = nodes[node_id].inputs.get(input_name) if node_id in nodes else None
+            if isinstance(macro_text, str) and "%" in macro_text:
+                filled_inputs = {
+                    **nodes[node_id].inputs,
+                    input_name: expand_text(macro_text, lookup_widget, local_time),
+                }
+                nodes[node_id] = replace(nodes[node_id], inputs=filled_inputs)
         return ApiGraph(nodes=nodes)
 
-    def to_api(self, now: datetime) -> Mapping[str, JsonValue]:
+    def to_api(self, local_time: datetime) -> Mapping[str, JsonValue]:
         """What the page sends: texts filled in, and nodes of unknown classes without a class."""
-        unknown = {finding.node_id for finding in self.unknown} | self.written.decoration
-        wire = self.fill_texts(self.sent, now).to_api()
-        return {node_id: _without_class(node) if node_id in unknown else node for node_id, node in wire.items()}
+        without_class = {finding.node_id for finding in self.unknown} | self.written.decoration
+        api_prompt = self.fill_texts(self.sent, local_time).to_api()
+        return {
+            node_id: _without_class(node) if node_id in without_class else node for node_id, node in api_prompt.items()
+        }
 
 
 def convert_workflow(
@@ -67,84 +72,103 @@ def convert_workflow(
     *,
     choose: Choose,
     source: str = "given",
-    page: PageRules | None = None,
+    page_rules: PageRules | None = None,
 ) -> ConvertedWorkflow:
     """Convert a document in UI format. Raises `WorkflowInvalid` with everything that is broken in it.
 
     `choose` picks one of the choices of a dynamic prompt. `page` says whose rules are followed; without it the node
     catalogue tells.
     """
-    page = page or choose_page_rules(catalogue)
+    page_rules = page_rules or choose_page_rules(catalogue)
     findings: list[WorkflowFinding] = []
     workflow = read_ui_workflow(content, findings)
-    if page.promotes_by_entry:
-        workflow = unpack_group_nodes(renumber_nodes(workflow), catalogue, page, findings)
-    workflow = rename_classes(workflow, page)
-    graphs = {"": workflow.root, **workflow.definitions}
-    order = definition_order(graphs, findings)
+    if page_rules.promotes_by_entry:
+        workflow = unpack_group_nodes(renumber_nodes(workflow), catalogue, page_rules, findings)
+    workflow = rename_classes(workflow, page_rules)
+    ui_graphs = {"": workflow.root, **workflow.definitions}
+    graph_order = definition_order(ui_graphs, findings)
     raise_if_errors(source, findings)
-    containers = _load_graphs(workflow, catalogue, page, findings)
-    (load_instance_values if page.promotes_by_entry else load_shared_values)(containers, order, page)
-    written = write_prompt(containers, page, choose=choose, findings=findings)
+    loaded_graphs = _load_graphs(workflow, catalogue, page_rules, findings)
+    (load_instance_values if page_rules.promotes_by_entry else load_shared_values)(
+        loaded_graphs, graph_order, page_rules
+    )
+    written_prompt = write_prompt(loaded_graphs, page_rules, choose=choose, findings=findings)
     raise_if_errors(source, findings)
-    return _collect_nodes(written, findings)
+    return _collect_nodes(written_prompt, findings)
 
 
 def _load_graphs(
-    workflow: UiWorkflow, catalogue: Catalogue, page: PageRules, findings: list[WorkflowFinding]
+    workflow: UiWorkflow, catalogue: Catalogue, page_rules: PageRules, findings: list[WorkflowFinding]
 ) -> dict[str, LoadedGraph]:
-    shapes = NodeLoader(catalogue, workflow.definitions, page)
-    graphs = {"": workflow.root, **workflow.definitions}
-    sockets = SocketTypes(catalogue)
-    made = {
-        name: {key: place_values(shapes.load_node(node), sockets, findings) for key, node in graph.nodes.items()}
-        for name, graph in graphs.items()
+    loaded_nodes = NodeLoader(catalogue, workflow.definitions, page_rules)
+    ui_graphs = {"": workflow.root, **workflow.definitions}
+    socket_types = SocketTypes(catalogue)
+    placed_nodes = {
+        graph_id: {
+            node_id: place_values(loaded_nodes.load_node(node), socket_types, findings)
+            for node_id, node in ui_graph.nodes.items()
+        }
+        for graph_id, ui_graph in ui_graphs.items()
     }
-    pairs = find_pairs([shape for several in made.values() for shape in several.values()])
-    containers: dict[str, LoadedGraph] = {}
-    for name, graph in graphs.items():
-        wired = connect_links(graph, made[name], page, findings)
-        read = read_page_nodes(graph, wired, pairs, workflow.virtual_wires if name == "" else ())
-        findings.extend(read.findings)
-        containers[name] = LoadedGraph(
-            graph=read.graph,
-            loaded_nodes=read.shapes,
-            setters=read.setters,
-            getters=read.getters,
-            decoration=read.decoration,
+    set_get_pairs = find_pairs(
+        [loaded_node for graph_nodes in placed_nodes.values() for loaded_node in graph_nodes.values()]
+    )
+    loaded_graphs: dict[str, LoadedGraph] = {}
+    for graph_id, ui_graph in ui_graphs.items():
+        connected_nodes = connect_links(ui_graph, placed_nodes[graph_id], page_rules, findings)
+        page_nodes = read_page_nodes(
+            ui_graph, connected_nodes, set_get_pairs, workflow.virtual_wires if graph_id == "" else ()
         )
-    return containers
+        findings.extend(page_nodes.findings)
+        loaded_graphs[graph_id] = LoadedGraph(
+            graph=page_nodes.graph,
+            loaded_nodes=page_nodes.shapes,
+            setters=page_nodes.setters,
+            getters=page_nodes.getters,
+            decoration=page_nodes.decoration,
+        )
+    return loaded_graphs
 
 
-def _collect_nodes(written: WrittenPrompt, findings: Iterable[WorkflowFinding]) -> ConvertedWorkflow:
+def _collect_nodes(written_prompt: WrittenPrompt, findings: Iterable[WorkflowFinding]) -> ConvertedWorkflow:
     nodes: dict[str, ApiNode] = {}
     # JavaScript lists an object's keys that are whole numbers first, ascending; ComfyUI runs outputs in that order.
-    sent: dict[str, ApiNode] = {}
-    for node_id in sorted(written.nodes, key=_javascript_key_order):
-        shape = written.loaded_nodes[node_id]
-        node = ApiNode(id=node_id, class_type=shape.ui_node.type, inputs=written.nodes[node_id], title=shape.title)
-        sent[node_id] = node
-        if node_id not in written.decoration:
+    sent_nodes: dict[str, ApiNode] = {}
+    for node_id in sorted(written_prompt.nodes, key=_javascript_key_order):
+        loaded_node = written_prompt.loaded_nodes[node_id]
+        node = ApiNode(
+            id=node_id,
+            class_type=loaded_node.ui_node.type,
+            inputs=written_prompt.nodes[node_id],
+            title=loaded_node.title,
+        )
+        sent_nodes[node_id] = node
+        if node_id not in written_prompt.decoration:
             nodes[node_id] = node
-    unknown = tuple(_unknown_class_finding(node) for node in nodes.values() if written.loaded_nodes[node.id].is_unknown)
+    unknown_nodes = tuple(
+        _unknown_class_finding(node) for node in nodes.values() if written_prompt.loaded_nodes[node.id].is_unknown
+    )
     return ConvertedWorkflow(
         graph=ApiGraph(nodes=nodes),
-        sent=ApiGraph(nodes=sent),
-        seeds=written.seeds,
-        unknown=unknown,
+        sent=ApiGraph(nodes=sent_nodes),
+        seeds=written_prompt.seeds,
+        unknown=unknown_nodes,
         warnings=tuple(finding for finding in findings if finding.severity == "warning"),
-        written=written,
+        written=written_prompt,
     )
 
 
-def _javascript_key_order(key: str) -> tuple[int, int]:
-    return (0, int(key)) if key.isascii() and key.isdecimal() and len(key) <= 10 else (1, 0)
+def _javascript_key_order(object_key: str) -> tuple[int, int]:
+    return (0, int(object_key)) if object_key.isascii() and object_key.isdecimal() and len(object_key) <= 10 else (1, 0)
 
 
 def _without_class(node: JsonValue) -> JsonValue:
     if not isinstance(node, Mapping):
         return node
-    return {"_meta": {}, **{name: value for name, value in node.items() if name != "class_type"}}
+    return {
+        "_meta": {},
+        **{field_name: field_value for field_name, field_value in node.items() if field_name != "class_type"},
+    }
 
 
 def _unknown_class_finding(node: ApiNode) -> WorkflowFinding:

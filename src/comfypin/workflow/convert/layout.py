@@ -42,60 +42,78 @@ class Layout:
     @cached_property
     def widgets(self) -> Mapping[str, Widget]:
         """The widgets alone, by name."""
-        return {item.name: item for item in self.inputs if isinstance(item, Widget)}
+        return {
+            widget_or_socket.name: widget_or_socket
+            for widget_or_socket in self.inputs
+            if isinstance(widget_or_socket, Widget)
+        }
 
 
 def lay_out_values(
-    shape: PageClass, saved: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page: PageRules
+    page_class: PageClass, stored: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page_rules: PageRules
 ) -> Layout:
     """Give every widget of a node its value: what is saved, else the default."""
-    if isinstance(saved, Mapping):
-        saved = _normalize_named_values(shape, saved, page)
-    taker = _SavedValues(saved) if isinstance(saved, Mapping) else _SavedValues(_without_dummies(shape, saved or ()))
-    filler = _WidgetFiller(taker)
-    entries = filler.fill_widgets(_class_items(shape, taker))
-    for combo, later in filler.postponed:
+    if isinstance(stored, Mapping):
+        stored = _normalize_named_values(page_class, stored, page_rules)
+    saved_values = (
+        _SavedValues(stored)
+        if isinstance(stored, Mapping)
+        else _SavedValues(_without_dummies(page_class, stored or ()))
+    )
+    widget_filler = _WidgetFiller(saved_values)
+    entries = widget_filler.fill_widgets(_class_items(page_class, saved_values))
+    for combo_spec, later_entries in widget_filler.postponed:
         # The page takes no sub-values for a null; it then shows the first option with its defaults.
-        later.extend(filler.open_option(combo, next(iter(option_names(combo)), None), _SavedValues(())))
-    inputs = tuple(_flatten_entries(entries))
-    values = {name: _settle_value(widget, filler.values[name], page) for name, widget in _widgets_by_name(inputs)}
-    sampler = values.get("sampler_name")
-    if shape.class_type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler, str):
-        values["sampler_name"] = sampler.removeprefix("sample_")
-    if shape.class_type == CUSTOM_COMBO and values.get(CHOICE, UNSET) is None:
-        values[CHOICE] = values.get("option1")
-    return Layout(inputs=inputs, values=values, surplus=tuple(taker.rest), extra=taker.unnamed)
+        later_entries.extend(
+            widget_filler.open_option(combo_spec, next(iter(option_names(combo_spec)), None), _SavedValues(()))
+        )
+    node_inputs = tuple(_flatten_entries(entries))
+    widget_values = {
+        widget_name: _settle_value(widget, widget_filler.values[widget_name], page_rules)
+        for widget_name, widget in _widgets_by_name(node_inputs)
+    }
+    sampler_name = widget_values.get("sampler_name")
+    if page_class.class_type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler_name, str):
+        widget_values["sampler_name"] = sampler_name.removeprefix("sample_")
+    if page_class.class_type == CUSTOM_COMBO and widget_values.get(CHOICE, UNSET) is None:
+        widget_values[CHOICE] = widget_values.get("option1")
+    return Layout(
+        inputs=node_inputs, values=widget_values, surplus=tuple(saved_values.rest), extra=saved_values.unnamed
+    )
 
 
-def reopen_option(layout: Layout, combo: InputSpec, option: JsonValue) -> Layout:
+def reopen_option(layout: Layout, combo_spec: InputSpec, chosen_option: JsonValue) -> Layout:
     """The layout with another option of a dynamic combo, whose own inputs come with their defaults."""
-    filler = _WidgetFiller(_SavedValues(()))
-    opened = list(_flatten_entries(filler.open_option(combo, option, _SavedValues(()))))
-    inputs: list[Widget | InputSpec] = []
-    for item in layout.inputs:
-        if not item.name.startswith(f"{combo.name}."):
-            inputs.append(item)
-        if item.name == combo.name:
-            inputs.extend(opened)
-    values = {name: filler.values.get(name, layout.values.get(name, UNSET)) for name, _ in _widgets_by_name(inputs)}
-    return replace(layout, inputs=tuple(inputs), values=values)
+    widget_filler = _WidgetFiller(_SavedValues(()))
+    opened_inputs = list(_flatten_entries(widget_filler.open_option(combo_spec, chosen_option, _SavedValues(()))))
+    node_inputs: list[Widget | InputSpec] = []
+    for widget_or_socket in layout.inputs:
+        if not widget_or_socket.name.startswith(f"{combo_spec.name}."):
+            node_inputs.append(widget_or_socket)
+        if widget_or_socket.name == combo_spec.name:
+            node_inputs.extend(opened_inputs)
+    widget_values = {
+        widget_name: widget_filler.values.get(widget_name, layout.values.get(widget_name, UNSET))
+        for widget_name, _ in _widgets_by_name(node_inputs)
+    }
+    return replace(layout, inputs=tuple(node_inputs), values=widget_values)
 
 
 class _SavedValues:
     """Hands out saved values, by place or by name; a widget that gets none keeps its default."""
 
-    def __init__(self, saved: Sequence[JsonValue] | Mapping[str, JsonValue]) -> None:
-        self._named = saved if isinstance(saved, Mapping) else None
-        self._listed = list(saved) if not isinstance(saved, Mapping) else []
+    def __init__(self, stored: Sequence[JsonValue] | Mapping[str, JsonValue]) -> None:
+        self._named = stored if isinstance(stored, Mapping) else None
+        self._listed = list(stored) if not isinstance(stored, Mapping) else []
         self._at = 0
         self._asked: set[str] = set()
 
     def take_value(self, widget: Widget) -> WidgetValue:
         if self._named is not None:
             # By name a control is known under the page's own name for it.
-            plain = CONTROL if widget.name.endswith(f".{CONTROL}") else widget.name
-            self._asked.add(plain)
-            return self._named.get(plain, widget.default) if widget.stored else widget.default
+            stored_name = CONTROL if widget.name.endswith(f".{CONTROL}") else widget.name
+            self._asked.add(stored_name)
+            return self._named.get(stored_name, widget.default) if widget.stored else widget.default
         if not widget.stored or self._at >= len(self._listed):
             return widget.default
         self._at += 1
@@ -107,7 +125,11 @@ class _SavedValues:
 
     @property
     def unnamed(self) -> Mapping[str, JsonValue]:
-        return {name: value for name, value in (self._named or {}).items() if name not in self._asked}
+        return {
+            widget_name: widget_value
+            for widget_name, widget_value in (self._named or {}).items()
+            if widget_name not in self._asked
+        }
 
 
 _Entry = Widget | InputSpec | list["_Entry"]
@@ -116,93 +138,93 @@ _Entry = Widget | InputSpec | list["_Entry"]
 class _WidgetFiller:
     """Walks a class's widgets in order, and into the option of every dynamic combo that a value chose."""
 
-    def __init__(self, taker: _SavedValues) -> None:
-        self._taker = taker
+    def __init__(self, saved_values: _SavedValues) -> None:
+        self._taker = saved_values
         self.values: dict[str, WidgetValue] = {}
         self.postponed: list[tuple[InputSpec, list[_Entry]]] = []
 
-    def fill_widgets(self, items: Iterable[Widget | InputSpec]) -> list[_Entry]:
-        return self._walk_items(items, self._taker)
+    def fill_widgets(self, class_items: Iterable[Widget | InputSpec]) -> list[_Entry]:
+        return self._walk_items(class_items, self._taker)
 
-    def open_option(self, combo: InputSpec, option: JsonValue, taker: _SavedValues) -> list[_Entry]:
-        self.values[combo.name] = option
-        return self._walk_items(option_items(combo, option), taker)
+    def open_option(self, combo_spec: InputSpec, chosen_option: JsonValue, saved_values: _SavedValues) -> list[_Entry]:
+        self.values[combo_spec.name] = chosen_option
+        return self._walk_items(option_items(combo_spec, chosen_option), saved_values)
 
-    def _walk_items(self, items: Iterable[Widget | InputSpec], taker: _SavedValues) -> list[_Entry]:
+    def _walk_items(self, items_to_fill: Iterable[Widget | InputSpec], saved_values: _SavedValues) -> list[_Entry]:
         entries: list[_Entry] = []
-        for item in items:
-            entries.append(item)
-            if isinstance(item, InputSpec):
+        for widget_or_socket in items_to_fill:
+            entries.append(widget_or_socket)
+            if isinstance(widget_or_socket, InputSpec):
                 continue
-            value = taker.take_value(item)
-            self.values[item.name] = value
-            if item.spec is None or item.spec.type != COMBO:
+            widget_value = saved_values.take_value(widget_or_socket)
+            self.values[widget_or_socket.name] = widget_value
+            if widget_or_socket.spec is None or widget_or_socket.spec.type != COMBO:
                 continue
-            if value is None:
-                later: list[_Entry] = []
-                entries.append(later)
-                self.postponed.append((item.spec, later))
-            elif value is not UNSET:
-                entries.append(self.open_option(item.spec, value, taker))
+            if widget_value is None:
+                later_entries: list[_Entry] = []
+                entries.append(later_entries)
+                self.postponed.append((widget_or_socket.spec, later_entries))
+            elif widget_value is not UNSET:
+                entries.append(self.open_option(widget_or_socket.spec, widget_value, saved_values))
         return entries
 
 
-def _class_items(shape: PageClass, taker: _SavedValues) -> Iterator[Widget | InputSpec]:
-    yield from shape.widgets
-    if shape.class_type != CUSTOM_COMBO:
+def _class_items(page_class: PageClass, saved_values: _SavedValues) -> Iterator[Widget | InputSpec]:
+    yield from page_class.widgets
+    if page_class.class_type != CUSTOM_COMBO:
         return
     # The page's script: the place of the choice, and options as long as the last one is not empty.
     yield Widget(name=CHOICE_INDEX, default=-1)
-    for number in range(1, _MAX_OPTIONS):
-        following = taker.rest[:1]
-        yield Widget(name=f"option{number}", default="")
+    for option_number in range(1, _MAX_OPTIONS):
+        following = saved_values.rest[:1]
+        yield Widget(name=f"option{option_number}", default="")
         if not following or following[0] in ("", None, False, 0):
             return
 
 
 def _normalize_named_values(
-    shape: PageClass, saved: Mapping[str, JsonValue], page: PageRules
+    page_class: PageClass, stored: Mapping[str, JsonValue], page_rules: PageRules
 ) -> Sequence[JsonValue] | Mapping[str, JsonValue]:
     """Values saved as an object: packs that write it (VideoHelperSuite) read it by name, by their own scripts."""
-    if shape.core and not page.reads_dict_values:
+    if page_class.core and not page_rules.reads_dict_values:
         return ()
-    if saved and all(name.isascii() and name.isdecimal() for name in saved):
-        return list(saved.values())
-    return saved
+    if stored and all(widget_name.isascii() and widget_name.isdecimal() for widget_name in stored):
+        return list(stored.values())
+    return stored
 
 
-def _settle_value(widget: Widget, value: WidgetValue, page: PageRules) -> WidgetValue:
-    spec = widget.spec
-    if spec is None:
-        return value
-    kind = widget_kind(spec)
-    if value is None and kind == "COMBO" and spec.choices:
-        return spec.choices[0]
-    multiline = page.multiline_is_text and kind == "STRING" and bool(spec.options.get("multiline"))
-    return as_text(value) if multiline else value
+def _settle_value(widget: Widget, widget_value: WidgetValue, page_rules: PageRules) -> WidgetValue:
+    input_spec = widget.spec
+    if input_spec is None:
+        return widget_value
+    widget_type = widget_kind(input_spec)
+    if widget_value is None and widget_type == "COMBO" and input_spec.choices:
+        return input_spec.choices[0]
+    multiline = page_rules.multiline_is_text and widget_type == "STRING" and bool(input_spec.options.get("multiline"))
+    return as_text(widget_value) if multiline else widget_value
 
 
-def as_text(value: WidgetValue) -> WidgetValue:
+def as_text(widget_value: WidgetValue) -> WidgetValue:
     """A value as the text field of a multiline widget shows it."""
-    return value if isinstance(value, str) or value is UNSET else javascript_text(value)
+    return widget_value if isinstance(widget_value, str) or widget_value is UNSET else javascript_text(widget_value)
 
 
-def _without_dummies(shape: PageClass, values: Sequence[JsonValue]) -> Sequence[JsonValue]:
+def _without_dummies(page_class: PageClass, widget_values: Sequence[JsonValue]) -> Sequence[JsonValue]:
     """Old files hold a dummy for every forceInput; the page drops them where the count says that they are there.
 
     A class with a widget of the newer kinds is in no file of that age, and its values may have that count by chance.
     """
-    if any(widget.spec is not None and widget_kind(widget.spec) in _NEWER_KINDS for widget in shape.widgets):
-        return values
-    names = {widget.name for widget in shape.widgets}
-    dummies: list[bool] = []
-    for spec in shape.specs.values():
-        forced = bool(spec.options.get("forceInput"))
-        if forced or spec.name in names:
-            dummies.extend([forced, False] if spec.options.get(CONTROL) else [forced])
-    if any(dummies) and len(dummies) == len(values):
-        return [value for value, dummy in zip(values, dummies, strict=True) if not dummy]
-    return values
+    if any(widget.spec is not None and widget_kind(widget.spec) in _NEWER_KINDS for widget in page_class.widgets):
+        return widget_values
+    widget_names = {widget.name for widget in page_class.widgets}
+    dummy_flags: list[bool] = []
+    for input_spec in page_class.specs.values():
+        is_forced = bool(input_spec.options.get("forceInput"))
+        if is_forced or input_spec.name in widget_names:
+            dummy_flags.extend([is_forced, False] if input_spec.options.get(CONTROL) else [is_forced])
+    if any(dummy_flags) and len(dummy_flags) == len(widget_values):
+        return [widget_value for widget_value, is_dummy in zip(widget_values, dummy_flags, strict=True) if not is_dummy]
+    return widget_values
 
 
 def _flatten_entries(entries: Iterable[_Entry]) -> Iterator[Widget | InputSpec]:
@@ -213,5 +235,9 @@ def _flatten_entries(entries: Iterable[_Entry]) -> Iterator[Widget | InputSpec]:
             yield entry
 
 
-def _widgets_by_name(inputs: Iterable[Widget | InputSpec]) -> Iterator[tuple[str, Widget]]:
-    return ((item.name, item) for item in inputs if isinstance(item, Widget))
+def _widgets_by_name(node_inputs: Iterable[Widget | InputSpec]) -> Iterator[tuple[str, Widget]]:
+    return (
+        (widget_or_socket.name, widget_or_socket)
+        for widget_or_socket in node_inputs
+        if isinstance(widget_or_socket, Widget)
+    )

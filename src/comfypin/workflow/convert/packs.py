@@ -30,31 +30,42 @@ class Variable:
     name: str
 
 
-def as_setter(shape: LoadedNode) -> Variable | None:
+def as_setter(loaded_node: LoadedNode) -> Variable | None:
     """The variable that a node sets: a class of the Set kind with one wire in and a name."""
-    return _read_variable(shape, "set") if sum(slot.link is not None for slot in shape.inputs) == 1 else None
+    return (
+        _read_variable(loaded_node, "set")
+        if sum(input_slot.link is not None for input_slot in loaded_node.inputs) == 1
+        else None
+    )
 
 
-def as_getter(shape: LoadedNode) -> Variable | None:
+def as_getter(loaded_node: LoadedNode) -> Variable | None:
     """The variable that a node gets: a class of the Get kind with a name, and no wire in."""
-    wired = any(slot.link is not None for slot in shape.inputs)
-    return _read_variable(shape, "get") if not wired and shape.outputs else None
+    connected = any(input_slot.link is not None for input_slot in loaded_node.inputs)
+    return _read_variable(loaded_node, "get") if not connected and loaded_node.outputs else None
 
 
-def _read_variable(shape: LoadedNode, kind: str) -> Variable | None:
-    match = _SET_OR_GET.search(shape.ui_node.type)
-    values = shape.ui_node.values
-    if match is None or match[1].lower() != kind or not isinstance(values, list) or not values:
+def _read_variable(loaded_node: LoadedNode, set_or_get: str) -> Variable | None:
+    name_match = _SET_OR_GET.search(loaded_node.ui_node.type)
+    saved_values = loaded_node.ui_node.values
+    if (
+        name_match is None
+        or name_match[1].lower() != set_or_get
+        or not isinstance(saved_values, list)
+        or not saved_values
+    ):
         return None
-    name = values[0]
-    classes = (shape.ui_node.type[: match.start()] + "*" + shape.ui_node.type[match.end() :]).casefold()
-    return Variable(classes, name) if isinstance(name, str) and name else None
+    variable_name = saved_values[0]
+    classes = (
+        loaded_node.ui_node.type[: name_match.start()] + "*" + loaded_node.ui_node.type[name_match.end() :]
+    ).casefold()
+    return Variable(classes, variable_name) if isinstance(variable_name, str) and variable_name else None
 
 
-def find_pairs(shapes: Sequence[LoadedNode]) -> frozenset[str]:
+def find_pairs(loaded_nodes: Sequence[LoadedNode]) -> frozenset[str]:
     """The pairs of classes of which the workflow has the setting half, over all its graphs."""
-    found = [as_setter(shape) for shape in shapes if _is_foreign(shape)]
-    return frozenset(one.classes for one in found if one is not None)
+    set_variables = [as_setter(loaded_node) for loaded_node in loaded_nodes if _is_foreign(loaded_node)]
+    return frozenset(set_variable.classes for set_variable in set_variables if set_variable is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,38 +85,40 @@ class PageNodes:
 
 
 def read_page_nodes(
-    graph: UiGraph, shapes: Mapping[str, LoadedNode], pairs: frozenset[str], virtual_wires: Sequence[JsonValue]
+    ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode], pairs: frozenset[str], virtual_wires: Sequence[JsonValue]
 ) -> PageNodes:
     """Tell a graph's page-only nodes from classes that are missing, and add the wires that broadcasts stand for."""
-    broadcasts = [shape for shape in shapes.values() if _is_broadcast(shape, graph)]
-    if not broadcasts and not any(_is_foreign(shape) for shape in shapes.values()):
-        return PageNodes(graph=graph, shapes=dict(shapes), setters={}, getters={}, decoration=frozenset(), findings=())
-    marked = dict(shapes)
+    broadcasts = [loaded_node for loaded_node in loaded_nodes.values() if _is_broadcast(loaded_node, ui_graph)]
+    if not broadcasts and not any(_is_foreign(loaded_node) for loaded_node in loaded_nodes.values()):
+        return PageNodes(
+            graph=ui_graph, shapes=dict(loaded_nodes), setters={}, getters={}, decoration=frozenset(), findings=()
+        )
+    marked_nodes = dict(loaded_nodes)
     setters: dict[Variable, LoadedNode] = {}
     getters: dict[str, Variable] = {}
-    for node_id, shape in shapes.items():
-        if not _is_foreign(shape):
+    for node_id, loaded_node in loaded_nodes.items():
+        if not _is_foreign(loaded_node):
             continue
-        put, got = as_setter(shape), as_getter(shape)
-        if put is not None and put.classes in pairs:
-            marked[node_id] = replace(shape, virtual=True)
-            setters.setdefault(put, marked[node_id])
-        elif got is not None and got.classes in pairs:
-            marked[node_id] = replace(shape, virtual=True)
-            getters[node_id] = got
-        elif _is_reroute(shape):
-            marked[node_id] = replace(shape, virtual=True)
-    wired = _Broadcasts(graph, marked, broadcasts, virtual_wires)
-    wired.connect_all()
-    decoration = _find_decoration(wired.graph, wired.shapes)
-    left_out = [_left_out_finding(wired.shapes[node_id]) for node_id in decoration]
+        set_variable, get_variable = as_setter(loaded_node), as_getter(loaded_node)
+        if set_variable is not None and set_variable.classes in pairs:
+            marked_nodes[node_id] = replace(loaded_node, virtual=True)
+            setters.setdefault(set_variable, marked_nodes[node_id])
+        elif get_variable is not None and get_variable.classes in pairs:
+            marked_nodes[node_id] = replace(loaded_node, virtual=True)
+            getters[node_id] = get_variable
+        elif _is_reroute(loaded_node):
+            marked_nodes[node_id] = replace(loaded_node, virtual=True)
+    connected = _Broadcasts(ui_graph, marked_nodes, broadcasts, virtual_wires)
+    connected.connect_all()
+    decoration = _find_decoration(connected.graph, connected.shapes)
+    left_out = [_left_out_finding(connected.shapes[node_id]) for node_id in decoration]
     return PageNodes(
-        graph=wired.graph,
-        shapes=wired.shapes,
+        graph=connected.graph,
+        shapes=connected.shapes,
         setters=setters,
         getters=getters,
         decoration=frozenset(decoration),
-        findings=(*wired.findings, *left_out),
+        findings=(*connected.findings, *left_out),
     )
 
 
@@ -113,183 +126,234 @@ class _Broadcasts:
     """Connects what broadcasting nodes feed: by the wires that the pack saved, else every open input of one type."""
 
     def __init__(
-        self, graph: UiGraph, shapes: dict[str, LoadedNode], nodes: Sequence[LoadedNode], saved: Sequence[JsonValue]
+        self,
+        ui_graph: UiGraph,
+        loaded_nodes: dict[str, LoadedNode],
+        broadcasts: Sequence[LoadedNode],
+        saved: Sequence[JsonValue],
     ) -> None:
-        self.graph = graph
-        self.shapes = shapes
+        self.graph = ui_graph
+        self.shapes = loaded_nodes
         self.findings: list[WorkflowFinding] = []
-        self._nodes = nodes
-        self._saved = [one for one in saved if isinstance(one, Mapping)]
+        self._nodes = broadcasts
+        self._saved = [set_variable for set_variable in saved if isinstance(set_variable, Mapping)]
 
     def connect_all(self) -> None:
-        for node in self._nodes:
-            self.shapes[node.ui_node.id] = replace(node, virtual=True)
-        live = [node for node in self._nodes if node.ui_node.mode not in (MUTED, BYPASSED)]
-        if not live:
+        for broadcast in self._nodes:
+            self.shapes[broadcast.ui_node.id] = replace(broadcast, virtual=True)
+        live_broadcasts = [broadcast for broadcast in self._nodes if broadcast.ui_node.mode not in (MUTED, BYPASSED)]
+        if not live_broadcasts:
             return
         if self._saved:
             self._connect_saved()
             return
-        sources = [(node, link) for node in live for link in self._links_into(node)]
-        kinds = [self._link_type(link) for _, link in sources]
-        for (node, link), kind in zip(sources, kinds, strict=True):
-            if kind == "*" or kinds.count(kind) > 1 or _is_restricted(node):
-                self.findings.append(_unresolved_finding(node))
+        broadcast_links = [
+            (broadcast, ui_link) for broadcast in live_broadcasts for ui_link in self._links_into(broadcast)
+        ]
+        link_types = [self._link_type(ui_link) for _, ui_link in broadcast_links]
+        for (broadcast, ui_link), link_type in zip(broadcast_links, link_types, strict=True):
+            if link_type == "*" or link_types.count(link_type) > 1 or _is_restricted(broadcast):
+                self.findings.append(_unresolved_finding(broadcast))
             else:
-                self._feed_open_inputs(node, link, kind)
+                self._feed_open_inputs(broadcast, ui_link, link_type)
 
     def _connect_saved(self) -> None:
-        for number, wire in enumerate(self._saved):
-            target = self.shapes.get(str(wire.get("downstream")))
-            place, origin, slot = wire.get("downstream_slot"), wire.get("upstream"), wire.get("upstream_slot")
-            usable = target is not None and isinstance(place, int) and 0 <= place < len(target.inputs)
-            if target is None or not usable or not isinstance(place, int) or str(origin) not in self.shapes:
-                self.findings.extend(_unresolved_finding(node) for node in self._nodes[:1])
+        for wire_number, saved_wire in enumerate(self._saved):
+            target_node = self.shapes.get(str(saved_wire.get("downstream")))
+            input_index, origin_id, origin_slot = (
+                saved_wire.get("downstream_slot"),
+                saved_wire.get("upstream"),
+                saved_wire.get("upstream_slot"),
+            )
+            is_usable = (
+                target_node is not None and isinstance(input_index, int) and 0 <= input_index < len(target_node.inputs)
+            )
+            if (
+                target_node is None
+                or not is_usable
+                or not isinstance(input_index, int)
+                or str(origin_id) not in self.shapes
+            ):
+                self.findings.extend(_unresolved_finding(broadcast) for broadcast in self._nodes[:1])
                 continue
-            if target.inputs[place].link is None:
-                self._add_link(f"broadcast:{number}", str(origin), slot if isinstance(slot, int) else 0, target, place)
+            if target_node.inputs[input_index].link is None:
+                self._add_link(
+                    f"broadcast:{wire_number}",
+                    str(origin_id),
+                    origin_slot if isinstance(origin_slot, int) else 0,
+                    target_node,
+                    input_index,
+                )
 
-    def _feed_open_inputs(self, node: LoadedNode, link: UiLink, kind: str) -> None:
-        before = self._find_ancestors(link.origin_id)
-        fed: list[str] = []
-        for target in list(self.shapes.values()):
-            live = target.page_class is not None and target.ui_node.mode not in (MUTED, BYPASSED)
-            if not live or target.ui_node.id in before or target.virtual:
+    def _feed_open_inputs(self, broadcast: LoadedNode, ui_link: UiLink, type_name: str) -> None:
+        ancestors = self._find_ancestors(ui_link.origin_id)
+        fed_inputs: list[str] = []
+        for target_node in list(self.shapes.values()):
+            is_live = target_node.page_class is not None and target_node.ui_node.mode not in (MUTED, BYPASSED)
+            if not is_live or target_node.ui_node.id in ancestors or target_node.virtual:
                 continue
-            for place, slot in enumerate(target.inputs):
-                if slot.link is None and not slot.widget and slot.type == kind:
-                    self._add_link(f"broadcast:{link.id}:{target.ui_node.id}:{place}", link.origin_id, link.origin_slot,
-                               self.shapes[target.ui_node.id], place)  # fmt: skip
-                    fed.append(f"{target.ui_node.id}.{slot.name}")
-        places = ", ".join([*fed[:8], *(["..."] if len(fed) > 8 else [])]) or "nothing, for nothing is open"
-        message = f"what it broadcasts ({kind}) was wired to {places}"
-        self.findings.append(_node_finding(node, "broadcast_resolved", message, severity="warning"))
+            for input_index, input_slot in enumerate(target_node.inputs):
+                if input_slot.link is None and not input_slot.widget and input_slot.type == type_name:
+                    link_id = f"broadcast:{ui_link.id}:{target_node.ui_node.id}:{input_index}"
+                    fed_node = self.shapes[target_node.ui_node.id]
+                    self._add_link(link_id, ui_link.origin_id, ui_link.origin_slot, fed_node, input_index)
+                    fed_inputs.append(f"{target_node.ui_node.id}.{input_slot.name}")
+        fed_text = (
+            ", ".join([*fed_inputs[:8], *(["..."] if len(fed_inputs) > 8 else [])]) or "nothing, for nothing is open"
+        )
+        message = f"what it broadcasts ({type_name}) was wired to {fed_text}"
+        self.findings.append(_node_finding(broadcast, "broadcast_resolved", message, severity="warning"))
 
-    def _add_link(self, link_id: str, origin: str, slot: int, target: LoadedNode, place: int) -> None:
-        link = UiLink(id=link_id, origin_id=origin, origin_slot=slot, target_id=target.ui_node.id, target_slot=place)
-        self.graph = replace(self.graph, links={**self.graph.links, link_id: link})
-        inputs = list(target.inputs)
-        inputs[place] = replace(inputs[place], link=link_id)
-        self.shapes[target.ui_node.id] = replace(target, inputs=tuple(inputs))
+    def _add_link(
+        self, link_id: str, origin_id: str, origin_slot: int, target_node: LoadedNode, input_index: int
+    ) -> None:
+        ui_link = UiLink(
+            id=link_id,
+            origin_id=origin_id,
+            origin_slot=origin_slot,
+            target_id=target_node.ui_node.id,
+            target_slot=input_index,
+        )
+        self.graph = replace(self.graph, links={**self.graph.links, link_id: ui_link})
+        input_slots = list(target_node.inputs)
+        input_slots[input_index] = replace(input_slots[input_index], link=link_id)
+        self.shapes[target_node.ui_node.id] = replace(target_node, inputs=tuple(input_slots))
 
-    def _links_into(self, node: LoadedNode) -> Iterator[UiLink]:
-        for slot in node.inputs:
-            link = self.graph.links.get(slot.link) if slot.link is not None else None
-            if link is not None:
-                yield link
+    def _links_into(self, loaded_node: LoadedNode) -> Iterator[UiLink]:
+        for input_slot in loaded_node.inputs:
+            ui_link = self.graph.links.get(input_slot.link) if input_slot.link is not None else None
+            if ui_link is not None:
+                yield ui_link
 
-    def _link_type(self, link: UiLink) -> str:
-        origin = self.shapes.get(link.origin_id)
-        outputs = origin.outputs if origin else ()
-        return outputs[link.origin_slot] if 0 <= link.origin_slot < len(outputs) else "*"
+    def _link_type(self, ui_link: UiLink) -> str:
+        origin_node = self.shapes.get(ui_link.origin_id)
+        output_types = origin_node.outputs if origin_node else ()
+        return output_types[ui_link.origin_slot] if 0 <= ui_link.origin_slot < len(output_types) else "*"
 
     def _find_ancestors(self, node_id: str) -> set[str]:
         """A node and all that it depends on: to feed one of them would make a circle."""
-        found: set[str] = set()
-        waiting = [node_id]
-        while waiting:
-            one = waiting.pop()
-            if one in found or one not in self.shapes:
+        ancestor_ids: set[str] = set()
+        unvisited = [node_id]
+        while unvisited:
+            ancestor_id = unvisited.pop()
+            if ancestor_id in ancestor_ids or ancestor_id not in self.shapes:
                 continue
-            found.add(one)
-            waiting.extend(link.origin_id for link in self._links_into(self.shapes[one]))
-        return found
+            ancestor_ids.add(ancestor_id)
+            unvisited.extend(ui_link.origin_id for ui_link in self._links_into(self.shapes[ancestor_id]))
+        return ancestor_ids
 
 
-def _is_foreign(shape: LoadedNode) -> bool:
+def _is_foreign(loaded_node: LoadedNode) -> bool:
     """Whether a node is of a class that neither the engine nor the file nor ComfyUI's own page knows."""
-    named = _SUBGRAPH_ID.fullmatch(shape.ui_node.type) or shape.ui_node.type.startswith(_GROUP_NODE)
-    return shape.is_unknown and not named
+    named = _SUBGRAPH_ID.fullmatch(loaded_node.ui_node.type) or loaded_node.ui_node.type.startswith(_GROUP_NODE)
+    return loaded_node.is_unknown and not named
 
 
-def _is_broadcast(shape: LoadedNode, graph: UiGraph) -> bool:
-    wired_in = any(slot.link is not None for slot in shape.inputs)
-    is_class = shape.page_class is not None or _is_foreign(shape)
-    if not is_class or not wired_in or _EVERYWHERE not in shape.ui_node.type.casefold():
+def _is_broadcast(loaded_node: LoadedNode, ui_graph: UiGraph) -> bool:
+    wired_in = any(input_slot.link is not None for input_slot in loaded_node.inputs)
+    is_class = loaded_node.page_class is not None or _is_foreign(loaded_node)
+    if not is_class or not wired_in or _EVERYWHERE not in loaded_node.ui_node.type.casefold():
         return False
-    return all(link.origin_id != shape.ui_node.id for link in graph.links.values())
+    return all(ui_link.origin_id != loaded_node.ui_node.id for ui_link in ui_graph.links.values())
 
 
-def _is_reroute(shape: LoadedNode) -> bool:
-    return _REROUTE in shape.ui_node.type.casefold() and len(shape.inputs) == 1 and len(shape.outputs) == 1
+def _is_reroute(loaded_node: LoadedNode) -> bool:
+    return (
+        _REROUTE in loaded_node.ui_node.type.casefold()
+        and len(loaded_node.inputs) == 1
+        and len(loaded_node.outputs) == 1
+    )
 
 
-def _is_restricted(node: LoadedNode) -> bool:
+def _is_restricted(broadcast: LoadedNode) -> bool:
     """Whether a broadcast has conditions (patterns of names, groups, colours) that only its pack's script reads."""
-    values, properties = node.ui_node.values, node.ui_node.properties.get("ue_properties")
-    held = [*(values.values() if isinstance(values, Mapping) else values or ())]
+    saved_values, properties = broadcast.ui_node.values, broadcast.ui_node.properties.get("ue_properties")
+    held_settings = [*(saved_values.values() if isinstance(saved_values, Mapping) else saved_values or ())]
     if isinstance(properties, Mapping):
-        held.extend(value for name, value in properties.items() if name not in _NO_CONDITIONS)
-    return any(not isinstance(value, bool) and value not in _NO_CONDITION for value in held)
+        held_settings.extend(
+            saved_value for setting_name, saved_value in properties.items() if setting_name not in _NO_CONDITIONS
+        )
+    return any(not isinstance(saved_value, bool) and saved_value not in _NO_CONDITION for saved_value in held_settings)
 
 
-def _find_decoration(graph: UiGraph, shapes: Mapping[str, LoadedNode]) -> list[str]:
+def _find_decoration(ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode]) -> list[str]:
     """Nodes of no known class that give nothing to anybody: labels, bookmarks, muters, collectors of such."""
-    readers = _find_readers(graph, shapes)
-    sources = _find_sources(readers)
-    gone: dict[str, None] = {}
+    readers_by_node = _find_readers(ui_graph, loaded_nodes)
+    sources_by_node = _find_sources(readers_by_node)
+    left_out_ids: dict[str, None] = {}
     # A node that goes frees what it read: its sources are looked at again, once for each.
-    waiting = [shape.ui_node.id for shape in reversed(list(shapes.values())) if _is_foreign(shape)]
-    while waiting:
-        node_id = waiting.pop()
-        shape = shapes.get(node_id)
-        if shape is None or node_id in gone or readers.get(node_id) or not _is_foreign(shape) or not _is_inert(shape):
+    unvisited = [
+        loaded_node.ui_node.id for loaded_node in reversed(list(loaded_nodes.values())) if _is_foreign(loaded_node)
+    ]
+    while unvisited:
+        node_id = unvisited.pop()
+        loaded_node = loaded_nodes.get(node_id)
+        if (
+            loaded_node is None
+            or node_id in left_out_ids
+            or readers_by_node.get(node_id)
+            or not _is_foreign(loaded_node)
+            or not _is_inert(loaded_node)
+        ):
             continue
-        gone[node_id] = None
-        for source in sources.get(node_id, ()):
-            readers[source].discard(node_id)
-            waiting.append(source)
-    return list(gone)
+        left_out_ids[node_id] = None
+        for source_id in sources_by_node.get(node_id, ()):
+            readers_by_node[source_id].discard(node_id)
+            unvisited.append(source_id)
+    return list(left_out_ids)
 
 
-def _find_readers(graph: UiGraph, shapes: Mapping[str, LoadedNode]) -> dict[str, set[str]]:
-    readers: dict[str, set[str]] = {}
-    for shape in shapes.values():
-        for slot in shape.inputs:
-            link = graph.links.get(slot.link) if slot.link is not None else None
-            if link is not None:
-                readers.setdefault(link.origin_id, set()).add(shape.ui_node.id)
-    for link in graph.links.values():
-        if link.target_id == OUTPUT_NODE:
-            readers.setdefault(link.origin_id, set()).add(OUTPUT_NODE)
-    return readers
+def _find_readers(ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode]) -> dict[str, set[str]]:
+    readers_by_node: dict[str, set[str]] = {}
+    for loaded_node in loaded_nodes.values():
+        for input_slot in loaded_node.inputs:
+            ui_link = ui_graph.links.get(input_slot.link) if input_slot.link is not None else None
+            if ui_link is not None:
+                readers_by_node.setdefault(ui_link.origin_id, set()).add(loaded_node.ui_node.id)
+    for ui_link in ui_graph.links.values():
+        if ui_link.target_id == OUTPUT_NODE:
+            readers_by_node.setdefault(ui_link.origin_id, set()).add(OUTPUT_NODE)
+    return readers_by_node
 
 
-def _find_sources(readers: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    sources: dict[str, list[str]] = {}
-    for origin, targets in readers.items():
-        for target in targets:
-            sources.setdefault(target, []).append(origin)
-    return sources
+def _find_sources(readers_by_node: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    sources_by_node: dict[str, list[str]] = {}
+    for origin_id, target_ids in readers_by_node.items():
+        for target_id in target_ids:
+            sources_by_node.setdefault(target_id, []).append(origin_id)
+    return sources_by_node
 
 
-def _is_inert(shape: LoadedNode) -> bool:
+def _is_inert(loaded_node: LoadedNode) -> bool:
     """Whether a node does nothing by the look of it: no slot of any real type, and no wire in without an output."""
-    if shape.ui_node.properties.get("cnr_id") == "comfy-core":
+    if loaded_node.ui_node.properties.get("cnr_id") == "comfy-core":
         # A class of ComfyUI itself: the engine is older than the file.
         return False
-    wired = any(slot.link is not None for slot in shape.inputs)
-    kinds = [*(slot.type for slot in shape.inputs if not slot.widget), *shape.outputs]
-    return all(kind in ("", "*") for kind in kinds) and (bool(shape.outputs) or not wired)
+    connected = any(input_slot.link is not None for input_slot in loaded_node.inputs)
+    type_names = [
+        *(input_slot.type for input_slot in loaded_node.inputs if not input_slot.widget),
+        *loaded_node.outputs,
+    ]
+    return all(type_name in ("", "*") for type_name in type_names) and (bool(loaded_node.outputs) or not connected)
 
 
-def _left_out_finding(shape: LoadedNode) -> WorkflowFinding:
-    values = shape.ui_node.values
-    count = len(values) if values else 0
-    held = f" (it holds {count} saved {'value' if count == 1 else 'values'})" if count else ""
+def _left_out_finding(loaded_node: LoadedNode) -> WorkflowFinding:
+    saved_values = loaded_node.ui_node.values
+    value_count = len(saved_values) if saved_values else 0
+    held_text = f" (it holds {value_count} saved {'value' if value_count == 1 else 'values'})" if value_count else ""
     message = (
-        f"it is in no node list and gives nothing to any other node{held}, so it is left out: "
+        f"it is in no node list and gives nothing to any other node{held_text}, so it is left out: "
         "labels, bookmarks and switches of a pack live on the page only"
     )
-    return _node_finding(shape, "page_node_left_out", message, severity="warning")
+    return _node_finding(loaded_node, "page_node_left_out", message, severity="warning")
 
 
-def _unresolved_finding(node: LoadedNode) -> WorkflowFinding:
+def _unresolved_finding(broadcast: LoadedNode) -> WorkflowFinding:
     message = (
         "it feeds the open inputs of other nodes by rules that only its pack's page script knows: "
         "open the workflow on that page, and save it with Export (API)"
     )
-    return _node_finding(node, "broadcast_unresolved", message, severity="error")
+    return _node_finding(broadcast, "broadcast_unresolved", message, severity="error")
 
 
 def explain_missing_setter(variable: Variable) -> str:
@@ -297,12 +361,12 @@ def explain_missing_setter(variable: Variable) -> str:
     return f"it gets {variable.name!r}, and no node of the workflow sets that"
 
 
-def _node_finding(shape: LoadedNode, code: str, message: str, *, severity: str) -> WorkflowFinding:
+def _node_finding(loaded_node: LoadedNode, code: str, message: str, *, severity: str) -> WorkflowFinding:
     return WorkflowFinding(
         code=code,
         message=message,
-        node_id=shape.ui_node.id,
-        title=shape.title,
-        class_type=shape.ui_node.type,
+        node_id=loaded_node.ui_node.id,
+        title=loaded_node.title,
+        class_type=loaded_node.ui_node.type,
         severity="warning" if severity == "warning" else "error",
     )

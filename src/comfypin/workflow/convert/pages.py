@@ -121,9 +121,9 @@ _LATER_KEYS = frozenset({"search_aliases", "essentials_category", "has_intermedi
 
 def choose_page_rules(catalogue: Catalogue, comfyui_version: str | None = None) -> PageRules:
     """Choose the rules by ComfyUI's own version if it is known, else by what the node catalogue looks like."""
-    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", comfyui_version or "")
-    if match is not None:
-        version = tuple(int(part or 0) for part in match.groups())
+    version_match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", comfyui_version or "")
+    if version_match is not None:
+        version = tuple(int(version_part or 0) for version_part in version_match.groups())
         return PAGE_1_27 if version <= _LAST_1_27 else PAGE_1_49
-    later = any(not _LATER_KEYS.isdisjoint(definition) for definition in catalogue.values())
-    return PAGE_1_49 if later else PAGE_1_27
+    is_later = any(not _LATER_KEYS.isdisjoint(definition) for definition in catalogue.values())
+    return PAGE_1_49 if is_later else PAGE_1_27

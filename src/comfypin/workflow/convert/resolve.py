@@ -80,125 +80,145 @@ _Place: TypeAlias = "_AtInput | _AtOutput"
 class WireResolver:
     """Follows wires; what was found on the way is kept, so that many wires over one long way cost it once."""
 
-    def __init__(self, inside: Scopes, page: PageRules) -> None:
-        self._inside = inside
-        self._page = page
+    def __init__(self, inner_scopes: Scopes, page_rules: PageRules) -> None:
+        self._inside = inner_scopes
+        self._page = page_rules
         self._known: dict[tuple[bool, str, str, int, str], WireSource] = {}
 
-    def resolve_input(self, scope: Scope, shape: LoadedNode, index: int) -> WireSource:
+    def resolve_input(self, graph_scope: Scope, loaded_node: LoadedNode, input_index: int) -> WireSource:
         """Follow the wire at one input of a node to its end; None where nothing is connected."""
-        wanted = shape.inputs[index].type
-        place: _Place | WireSource = _AtInput(scope, shape, index)
-        way: dict[tuple[bool, str, str, int, str], None] = {}
-        while isinstance(place, _AtInput | _AtOutput):
-            at_input = isinstance(place, _AtInput)
-            number = place.index if isinstance(place, _AtInput) else place.slot
-            key = (at_input, place.scope.prefix, place.shape.ui_node.id, number, wanted)
-            if key in self._known:
-                place = self._known[key]
+        wanted_type = loaded_node.inputs[input_index].type
+        wire_end: _Place | WireSource = _AtInput(graph_scope, loaded_node, input_index)
+        followed: dict[tuple[bool, str, str, int, str], None] = {}
+        while isinstance(wire_end, _AtInput | _AtOutput):
+            at_input = isinstance(wire_end, _AtInput)
+            slot_number = wire_end.index if isinstance(wire_end, _AtInput) else wire_end.slot
+            wire_key = (at_input, wire_end.scope.prefix, wire_end.shape.ui_node.id, slot_number, wanted_type)
+            if wire_key in self._known:
+                wire_end = self._known[wire_key]
                 break
-            if key in way:
-                place = BrokenWire("the wire leads back to itself through bypassed nodes or reroutes")
+            if wire_key in followed:
+                wire_end = BrokenWire("the wire leads back to itself through bypassed nodes or reroutes")
                 break
-            way[key] = None
-            place = _before_input(place) if isinstance(place, _AtInput) else self._before_output(place, wanted)
-        self._known.update(dict.fromkeys(way, place))
-        return place
+            followed[wire_key] = None
+            wire_end = (
+                _before_input(wire_end)
+                if isinstance(wire_end, _AtInput)
+                else self._before_output(wire_end, wanted_type)
+            )
+        self._known.update(dict.fromkeys(followed, wire_end))
+        return wire_end
 
-    def _before_output(self, place: _AtOutput, wanted: str) -> "_Place | WireSource":
-        scope, shape, slot = place.scope, place.shape, place.slot
-        if shape.ui_node.mode == MUTED and self._page.muted_gives_nothing:
+    def _before_output(self, wire_end: _AtOutput, wanted_type: str) -> "_Place | WireSource":
+        graph_scope, loaded_node, slot_number = wire_end.scope, wire_end.shape, wire_end.slot
+        if loaded_node.ui_node.mode == MUTED and self._page.muted_gives_nothing:
             return None
-        if shape.ui_node.mode == BYPASSED:
-            index = bypass_index(shape, slot, wanted, self._page)
-            return None if index is None else _AtInput(scope, shape, index)
-        if shape.subgraph is not None:
-            return _inside_instance(self._inside[scope.prefix, shape.ui_node.id], shape, slot, self._page)
-        if (variable := scope.container.getters.get(shape.ui_node.id)) is not None:
-            return _at_setter(scope, variable) or BrokenWire(explain_missing_setter(variable))
-        if shape.is_virtual:
-            return _AtInput(scope, shape, slot) if 0 <= slot < len(shape.inputs) else None
-        if self._page.refuses_missing_slots and not 0 <= slot < len(shape.outputs):
-            return BrokenWire(f"{_describe_node(shape)} has no output number {slot}")
-        return FromNode(scope.prompt_id(shape.ui_node.id), slot)
+        if loaded_node.ui_node.mode == BYPASSED:
+            input_index = bypass_index(loaded_node, slot_number, wanted_type, self._page)
+            return None if input_index is None else _AtInput(graph_scope, loaded_node, input_index)
+        if loaded_node.subgraph is not None:
+            return _inside_instance(
+                self._inside[graph_scope.prefix, loaded_node.ui_node.id], loaded_node, slot_number, self._page
+            )
+        if (variable := graph_scope.container.getters.get(loaded_node.ui_node.id)) is not None:
+            return _at_setter(graph_scope, variable) or BrokenWire(explain_missing_setter(variable))
+        if loaded_node.is_virtual:
+            return (
+                _AtInput(graph_scope, loaded_node, slot_number) if 0 <= slot_number < len(loaded_node.inputs) else None
+            )
+        if self._page.refuses_missing_slots and not 0 <= slot_number < len(loaded_node.outputs):
+            return BrokenWire(f"{_describe_node(loaded_node)} has no output number {slot_number}")
+        return FromNode(graph_scope.prompt_id(loaded_node.ui_node.id), slot_number)
 
 
-def _before_input(place: _AtInput) -> "_Place | WireSource":
-    scope, shape = place.scope, place.shape
-    if not 0 <= place.index < len(shape.inputs):
-        return BrokenWire(f"{_describe_node(shape)} has no input number {place.index}")
-    slot = shape.inputs[place.index]
-    if slot.link is None:
+def _before_input(wire_end: _AtInput) -> "_Place | WireSource":
+    graph_scope, loaded_node = wire_end.scope, wire_end.shape
+    if not 0 <= wire_end.index < len(loaded_node.inputs):
+        return BrokenWire(f"{_describe_node(loaded_node)} has no input number {wire_end.index}")
+    input_slot = loaded_node.inputs[wire_end.index]
+    if input_slot.link is None:
         return None
-    link = scope.container.graph.links.get(slot.link)
-    if link is None:
-        return BrokenWire(
-            f"input {slot.name} of {_describe_node(shape)} is wired by link {slot.link}, which the file does not hold"
-        )
-    if link.origin_id == INPUT_NODE and scope.parent is not None and scope.instance is not None:
-        return _outside_instance(scope, link)
-    origin = scope.find_node(link.origin_id)
-    if origin is None:
-        return BrokenWire(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
-    return _AtOutput(scope, origin, link.origin_slot)
+    ui_link = graph_scope.container.graph.links.get(input_slot.link)
+    if ui_link is None:
+        named_input = f"input {input_slot.name} of {_describe_node(loaded_node)}"
+        return BrokenWire(f"{named_input} is wired by link {input_slot.link}, which is not in the file")
+    if ui_link.origin_id == INPUT_NODE and graph_scope.parent is not None and graph_scope.instance is not None:
+        return _outside_instance(graph_scope, ui_link)
+    origin_node = graph_scope.find_node(ui_link.origin_id)
+    if origin_node is None:
+        return BrokenWire(f"link {ui_link.id} comes from node {ui_link.origin_id}, and there is no such node")
+    return _AtOutput(graph_scope, origin_node, ui_link.origin_slot)
 
 
-def _outside_instance(scope: Scope, link: UiLink) -> "_Place | WireSource":
+def _outside_instance(graph_scope: Scope, ui_link: UiLink) -> "_Place | WireSource":
     """From a subgraph's input to what is wired to the instance, or to the value that stands in its place."""
-    parent, instance = scope.parent, scope.instance
-    if parent is None or instance is None or not 0 <= link.origin_slot < len(instance.inputs):
-        return BrokenWire(f"link {link.id} comes from input {link.origin_slot} of a subgraph that has none such")
-    slot = instance.inputs[link.origin_slot]
-    if slot.link is not None:
-        return _AtInput(parent, instance, link.origin_slot)
-    values = parent.container.values.get(instance.ui_node.id, {})
-    if slot.name not in values:
+    outer_scope, instance = graph_scope.parent, graph_scope.instance
+    if outer_scope is None or instance is None or not 0 <= ui_link.origin_slot < len(instance.inputs):
+        return BrokenWire(f"link {ui_link.id} comes from input {ui_link.origin_slot} of a subgraph that has none such")
+    input_slot = instance.inputs[ui_link.origin_slot]
+    if input_slot.link is not None:
+        return _AtInput(outer_scope, instance, ui_link.origin_slot)
+    instance_values = outer_scope.container.values.get(instance.ui_node.id, {})
+    if input_slot.name not in instance_values:
         return None
-    return FromWidget(values[slot.name], parent, instance, slot.name)
+    return FromWidget(instance_values[input_slot.name], outer_scope, instance, input_slot.name)
 
 
-def _at_setter(scope: Scope, variable: Variable) -> "_AtInput | None":
+def _at_setter(start_scope: Scope, variable: Variable) -> "_AtInput | None":
     """The wire into the Set node of a variable, in this graph or in one around it."""
-    at: Scope | None = scope
-    while at is not None:
-        setter = at.container.setters.get(variable)
-        if setter is not None:
-            return _AtInput(at, setter, next(i for i, slot in enumerate(setter.inputs) if slot.link is not None))
-        at = at.parent
+    current_scope: Scope | None = start_scope
+    while current_scope is not None:
+        set_node = current_scope.container.setters.get(variable)
+        if set_node is not None:
+            return _AtInput(
+                current_scope,
+                set_node,
+                next(
+                    input_index for input_index, input_slot in enumerate(set_node.inputs) if input_slot.link is not None
+                ),
+            )
+        current_scope = current_scope.parent
     return None
 
 
-def _inside_instance(scope: Scope, instance: LoadedNode, slot: int, page: PageRules) -> "_Place | WireSource":
+def _inside_instance(
+    graph_scope: Scope, instance: LoadedNode, slot_number: int, page_rules: PageRules
+) -> "_Place | WireSource":
     """From an instance's output to the node inside that gives it."""
-    graph = scope.container.graph
-    if not 0 <= slot < len(graph.outputs):
-        return BrokenWire(f"{_describe_node(instance)} has no output number {slot}")
-    link = _output_link(graph, slot, page)
-    if link is None:
+    ui_graph = graph_scope.container.graph
+    if not 0 <= slot_number < len(ui_graph.outputs):
+        return BrokenWire(f"{_describe_node(instance)} has no output number {slot_number}")
+    ui_link = _output_link(ui_graph, slot_number, page_rules)
+    if ui_link is None:
         return None
-    if link.origin_id == INPUT_NODE:
-        if page.refuses_straight_wires:
-            wire = f"input {link.origin_slot} is wired straight to output {slot}"
+    if ui_link.origin_id == INPUT_NODE:
+        if page_rules.refuses_straight_wires:
+            straight_wire = f"input {ui_link.origin_slot} is wired straight to output {slot_number}"
             return BrokenWire(
-                f"in {_describe_node(instance)} {wire}, which ComfyUI's page cannot submit: put a Reroute between"
+                f"in {_describe_node(instance)}, {straight_wire}, which ComfyUI's page cannot submit: "
+                "put a Reroute between them"
             )
-        return _outside_instance(scope, link)
-    origin = scope.find_node(link.origin_id)
-    if origin is None:
-        return BrokenWire(f"link {link.id} comes from node {link.origin_id}, and there is no such node")
-    return _AtOutput(scope, origin, link.origin_slot)
+        return _outside_instance(graph_scope, ui_link)
+    origin_node = graph_scope.find_node(ui_link.origin_id)
+    if origin_node is None:
+        return BrokenWire(f"link {ui_link.id} comes from node {ui_link.origin_id}, and there is no such node")
+    return _AtOutput(graph_scope, origin_node, ui_link.origin_slot)
 
 
-def _output_link(graph: UiGraph, slot: int, page: PageRules) -> UiLink | None:
+def _output_link(ui_graph: UiGraph, slot_number: int, page_rules: PageRules) -> UiLink | None:
     """The link at a subgraph's output; where several lead to it, the first in the file's rows."""
-    listed = graph.outputs[slot].links
-    if page.first_row_gives_output and len(listed) != 1:
-        rows = (link for link in graph.links.values() if link.target_id == OUTPUT_NODE and link.target_slot == slot)
-        first = next(rows, None)
-        if first is not None:
-            return first
-    return graph.links.get(listed[0]) if listed else None
+    link_ids = ui_graph.outputs[slot_number].links
+    if page_rules.first_row_gives_output and len(link_ids) != 1:
+        output_links = (
+            ui_link
+            for ui_link in ui_graph.links.values()
+            if ui_link.target_id == OUTPUT_NODE and ui_link.target_slot == slot_number
+        )
+        first_link = next(output_links, None)
+        if first_link is not None:
+            return first_link
+    return ui_graph.links.get(link_ids[0]) if link_ids else None
 
 
-def _describe_node(shape: LoadedNode) -> str:
-    return f"node {shape.ui_node.id} ({shape.title or shape.ui_node.type})"
+def _describe_node(loaded_node: LoadedNode) -> str:
+    return f"node {loaded_node.ui_node.id} ({loaded_node.title or loaded_node.ui_node.type})"

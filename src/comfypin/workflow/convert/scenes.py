@@ -27,11 +27,11 @@ _CAMERA: Mapping[str, JsonValue] = {
 }
 
 
-def viewport_state(node: UiNode) -> JsonValue:
+def viewport_state(ui_node: UiNode) -> JsonValue:
     """The state of a node's 3D view; the model in it is known only once a browser has loaded it."""
-    config = node.properties.get("Camera Config")
-    state = config.get("state") if isinstance(config, Mapping) else None
-    camera: JsonValue = dict(state) if isinstance(state, Mapping) else dict(_CAMERA)
-    if node.type == "Load3DAdvanced":
+    camera_config = ui_node.properties.get("Camera Config")
+    camera_state = camera_config.get("state") if isinstance(camera_config, Mapping) else None
+    camera: JsonValue = dict(camera_state) if isinstance(camera_state, Mapping) else dict(_CAMERA)
+    if ui_node.type == "Load3DAdvanced":
         return {"camera_info": camera, "model_3d_info": []}
     return {"image": "", "mask": "", "normal": "", "camera_info": camera, "recording": "", "model_3d_info": []}
