@@ -159,8 +159,8 @@ def _unplaced_findings(loaded_node: LoadedNode, saved_values: Sequence[JsonValue
 
 def _refuse_widget(loaded_node: LoadedNode, input_spec: InputSpec) -> WorkflowFinding:
     message = (
-        f"its input {input_spec.name} has the type {input_spec.type}, whose widget comfypin does not know, so it cannot "
-        "tell which saved value belongs to which widget: open the workflow on ComfyUI's page, and save it with Export (API)"
+        f"its input {input_spec.name} has the type {input_spec.type}, whose widget is unknown here, so it cannot tell "
+        "which saved value belongs to which widget: open the workflow on ComfyUI's page, and save it with Export (API)"
     )
     return replace(_values_finding(loaded_node, "widget_unknown", message, is_certain=True), input_name=input_spec.name)
 
