@@ -1,4 +1,4 @@
-"""A workflow file's JSON: read within limits, taken out of the wrappers people send it in, and told by its format."""
+"""Read a workflow file's JSON within limits, unwrap it, and tell its format."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _MAX_WRAPPERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A workflow as JSON, without wrappers: `api` (nodes by id), `ui` (what Save writes), or `empty` (`{}`).
+    """A workflow as unwrapped JSON: `api` (nodes by id), `ui` (what Save writes), or `empty` (`{}`).
 
     `extra_data` is what a whole body of POST /prompt had beside the graph; it may hold secrets.
     """
@@ -59,7 +59,7 @@ def read_document(json_text: bytes | str, *, source: str) -> Document:
 
 
 def to_document(json_value: object, *, source: str) -> Document:
-    """Take a JSON value out of its wrappers and tell its format. Raises `WorkflowUnreadable`."""
+    """Unwrap a JSON value and tell its format. Raises `WorkflowUnreadable`."""
     extra_data: Mapping[str, JsonValue] = {}
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(json_value, Mapping):

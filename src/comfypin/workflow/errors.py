@@ -1,4 +1,4 @@
-"""Failures of a workflow, or of what a job asks of it: unreadable, wrong, without a file, not fit for the engine."""
+"""Failures of a workflow, or of what a job asks of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _ALLOWED_SHOWN = 12
 
 
 class WorkflowNotFound(WorkflowError):
-    """There is no such workflow file, or it cannot be read."""
+    """The workflow file does not exist or cannot be read."""
 
     def __init__(self, *, path: str, reason: str) -> None:
         super().__init__(
@@ -34,7 +34,7 @@ class WorkflowUnreadable(WorkflowError):
 
 
 class WorkflowInvalid(WorkflowError):
-    """A workflow was read, and things are wrong with it: all of them are named at once."""
+    """The workflow has errors; the message names all of them at once."""
 
     def __init__(self, *, source: str, problems: Sequence[str], findings: Sequence[Mapping[str, object]]) -> None:
         lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
@@ -51,14 +51,14 @@ class WorkflowInvalid(WorkflowError):
 
 
 class OverrideInvalid(WorkflowError):
-    """A `--set` or `--input` does not say what it changes, or changes what is not there."""
+    """A `--set` or `--input` does not say what it changes, or changes something that does not exist."""
 
     def __init__(self, *, override: str, reason: str) -> None:
         super().__init__(f"{override}: {reason}", override=override, reason=reason)
 
 
 class InputFileInvalid(WorkflowError):
-    """A file that a load node names cannot be used."""
+    """The file that a load node names cannot be used."""
 
     def __init__(self, *, name: str, reason: str) -> None:
         super().__init__(f"The input file {name!r} cannot be used: {reason}", name=name, reason=reason)
@@ -66,7 +66,7 @@ class InputFileInvalid(WorkflowError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProblem:
-    """One thing that the engine has against a node: the engine's word for it, the input, what it got and allows.
+    """One problem that the engine has with a node: its code, the input, what it got and what it allows.
 
     `allowed` is a list of names, or `(minimum, maximum)` where `problem` is about a range; None where it is not known.
     """
@@ -85,7 +85,7 @@ class NodeProblem:
         return f"{where}: {self.message}{self._say_received()}{self._say_allowed()}"
 
     def to_json(self) -> dict[str, object]:
-        """The problem for machines; what is not known is left out."""
+        """Return the problem as JSON; unknown facts are left out."""
         facts = {
             "node": self.node_id,
             "class_type": self.class_type,
@@ -111,7 +111,7 @@ class NodeProblem:
 
 
 class WorkflowRejected(WorkflowError):
-    """The engine refused the workflow: nothing of it runs. Every problem that the engine named is in `problems`."""
+    """The engine refused the workflow, so nothing of it runs. `problems` holds all that the engine named."""
 
     def __init__(self, *, reason: str, problems: Sequence[NodeProblem] = ()) -> None:
         lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
@@ -127,7 +127,7 @@ class WorkflowRejected(WorkflowError):
 
     @property
     def node_errors(self) -> dict[str, str]:
-        """What is wrong with each node, in one sentence a node."""
+        """Return what is wrong with each node, in one sentence a node."""
         sentences: dict[str, list[str]] = {}
         for problem in self.problems:
             sentences.setdefault(problem.node_id, []).append(problem.message)
@@ -135,7 +135,7 @@ class WorkflowRejected(WorkflowError):
 
 
 class InputsFileInvalid(WorkflowError):
-    """The file that names a workflow's inputs is wrong: all mistakes are named at once."""
+    """The file that names a workflow's inputs is wrong; the message names all mistakes at once."""
 
     def __init__(self, *, source: str, problems: Sequence[str]) -> None:
         lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])

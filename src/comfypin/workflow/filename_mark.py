@@ -1,4 +1,4 @@
-"""A mark of the submission's own in every saved file's name, and the name without it again.
+"""Put a mark of the submission into every saved file's name, and take it out again.
 
 Two submissions then never write the same file, and a save node is never answered from ComfyUI's cache, which would
 report the older submission's file (docs/workflows.md). The mark goes in front of the last part of `filename_prefix`,
@@ -25,35 +25,35 @@ _JOB_FOLDER = re.compile(r"^comfypin/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
 
 @dataclass(frozen=True, slots=True)
 class SubmissionMark:
-    """The text that marks one submission's files; `Mark.of(prompt_id)` makes it."""
+    """The text that marks one submission's files; `SubmissionMark.for_submission(prompt_id)` makes it."""
 
     text: str
 
     @classmethod
     def for_submission(cls, submission: str) -> "SubmissionMark":
-        """The mark of one submission: the same for the same id, different for any other."""
+        """Make the mark of one submission: the same id gives the same mark."""
         return cls(f"cp{hashlib.sha256(submission.encode()).hexdigest()[:16]}_")
 
     def add_to_prefix(self, prefix: str) -> str:
-        """A `filename_prefix` with the mark before its last part, as ComfyUI takes it apart (normalized)."""
+        """Put the mark before the last part of a `filename_prefix`, normalized as ComfyUI does it."""
         folder, name = posixpath.split(posixpath.normpath(prefix))
         return posixpath.join(folder, self.text + name)
 
     def remove_from(self, name: str) -> str:
-        """A file's name, or its subfolder, without the mark: what the user chose."""
+        """Return a file's name, or its subfolder, as the user chose it, without the mark."""
         return name.replace(self.text, "", 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkedGraph:
-    """The marked graph, and the save nodes whose prefix comes over a link that could not be marked."""
+    """The marked graph, and the save nodes whose linked prefix could not be marked."""
 
     graph: ApiGraph
     unmarked: tuple[NodeId, ...] = ()
 
 
 def mark_outputs(graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue) -> MarkedGraph:
-    """Mark the prefix of every output node that has one, written out, left to its default, or linked.
+    """Mark the prefix of every output node that has one, whether it is written, defaulted or linked.
 
     A linked prefix is joined with the mark by a StringConcatenate between the two nodes; an engine without that class
     keeps it as it is, and the node is named in `unmarked`.
@@ -77,7 +77,7 @@ def mark_outputs(graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue) ->
 
 
 def remove_marks(graph: ApiGraph) -> ApiGraph:
-    """The graph as the user made it, where it was read from a file that one of our jobs saved."""
+    """Restore the graph that the user made, if it comes from a file that one of our jobs saved."""
     joints = {
         node.id: node.inputs["string_b"]
         for node in graph.nodes.values()

@@ -22,7 +22,7 @@ _COMPARED_NAMES = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowFinding:
-    """One thing that is wrong: a stable `code`, one sentence, and where.
+    """One thing that is wrong: a stable `code`, one sentence, and the node and input that it is about.
 
     `closest` are existing names near to the one that was used; `pin` is the lock's pin that should have brought it.
     An `error` stops the workflow; a `warning` is what an engine may still accept.
@@ -39,7 +39,7 @@ class WorkflowFinding:
     severity: Severity = "error"
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The finding for machines; keys without a value are left out."""
+        """Return the finding as JSON; keys without a value are left out."""
         facts: dict[str, JsonValue] = {
             "code": self.code,
             "severity": self.severity,
@@ -58,7 +58,7 @@ class WorkflowFinding:
 
     @property
     def location_prefix(self) -> str:
-        """`Node 6 (KSampler, "Main"), input seed: `, or nothing where the finding is about the whole workflow."""
+        """Return `node 6 (KSampler, "Main"), input seed: `, or nothing if the finding is about the whole workflow."""
         if self.node_id is None:
             return ""
         named = ", ".join(
@@ -69,7 +69,7 @@ class WorkflowFinding:
 
 
 def closest_names(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
-    """The existing names nearest to a word, best first, whatever their case and slashes."""
+    """Return the existing names nearest to a word, best first, whatever their case and slashes."""
     if len(word) > _COMPARED_CHARACTERS:
         return ()
     by_key: dict[str, str] = {}
@@ -88,12 +88,12 @@ def closest_names(word: str, names: Iterable[str], *, count: int = 3) -> tuple[s
 
 
 def did_you_mean(names: tuple[str, ...]) -> str:
-    """`; did you mean "a" or "b"?`, or nothing."""
+    """Return `; did you mean "a" or "b"?`, or nothing if there is no name to suggest."""
     return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""
 
 
 def explain_unknown_class(class_type: str) -> str:
-    """What to say of a node whose class the engine does not have."""
+    """Explain that the engine does not have a node's class, and what to do about it."""
     if class_type.startswith(("workflow/", "workflow>")):
         return "it is a group node of older ComfyUI: convert it to nodes or to a subgraph there, and save again"
     if _SUBGRAPH_ID.fullmatch(class_type):
@@ -113,7 +113,7 @@ def raise_if_errors(source: str, findings: Iterable[WorkflowFinding]) -> None:
 
 
 def show_value(value: object, *, width: int = 80) -> str:
-    """A value as it may stand in a sentence: on one line, and cut where it is long."""
+    """Show a value in a sentence: on one line, and cut if it is long."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     shown_text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else repr(value)

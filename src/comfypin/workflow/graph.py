@@ -11,7 +11,7 @@ NodeId: TypeAlias = str
 
 @dataclass(frozen=True, slots=True)
 class ApiLink:
-    """An input that takes output number `slot` of node `node_id`; `["4", 0]` on the wire."""
+    """An input that takes output number `slot` of node `node_id`; `["4", 0]` in JSON."""
 
     node_id: NodeId
     slot: int
@@ -31,18 +31,18 @@ class ApiNode:
     is_changed: JsonValue = None
 
     def linked_inputs(self) -> Iterator[tuple[str, ApiLink]]:
-        """The inputs that are links, by input name."""
+        """Yield the inputs that are links, by input name."""
         return ((name, value) for name, value in self.inputs.items() if isinstance(value, ApiLink))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiGraph:
-    """A whole workflow. `to_api()` gives what POST /prompt takes; `workflow.parse` reads one."""
+    """Holds a whole workflow. `to_api()` gives what POST /prompt takes; `parse.parse_graph` reads one."""
 
     nodes: Mapping[NodeId, ApiNode]
 
     def to_api(self) -> dict[str, JsonValue]:
-        """The graph in ComfyUI's API format, titles under `_meta`."""
+        """Return the graph in ComfyUI's API format, titles under `_meta`."""
         return {node_id: _node_to_api(node) for node_id, node in self.nodes.items()}
 
     def to_prompt(self) -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""The nodes that outputs need, their cycles, and what depends on what: without recursion, for graphs of any depth."""
+"""Find the nodes that outputs need, their cycles and what depends on what, without recursion, at any depth."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -12,7 +12,7 @@ _NAMED_CYCLES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphWalk:
-    """What was reached from the outputs: nodes in the order their inputs allow, one cycle a closing link."""
+    """What was reached from the outputs: nodes in an order that their inputs allow, and one cycle per closing link."""
 
     reached: tuple[NodeId, ...]
     cycles: tuple[tuple[NodeId, ...], ...]
@@ -22,7 +22,7 @@ class GraphWalk:
     def from_outputs(
         cls, graph: ApiGraph, outputs: Iterable[NodeId], sources: Callable[[ApiNode], Iterator[NodeId]]
     ) -> "GraphWalk":
-        """Walk back from the outputs along `sources`; links to nodes that do not exist are passed over."""
+        """Walk back from the outputs along `sources`; skip links to nodes that do not exist."""
         finished: dict[NodeId, None] = {}
         cycles: list[tuple[NodeId, ...]] = []
         consumers: dict[NodeId, dict[NodeId, None]] = {}
@@ -47,7 +47,7 @@ class GraphWalk:
         return cls(reached=tuple(finished), cycles=tuple(cycles), consumers=consumers_by_node)
 
     def depending_on(self, node_ids: AbstractSet[NodeId]) -> set[NodeId]:
-        """These nodes and all that need them, near or far."""
+        """Return these nodes and all that need them, directly or not."""
         dependents = set(node_ids)
         waiting = list(node_ids)
         while waiting:

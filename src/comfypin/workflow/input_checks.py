@@ -1,4 +1,4 @@
-"""One input against its definition, by the rules of ComfyUI's own validation: never stricter than the server.
+"""Check one input against its definition by the rules of ComfyUI's own validation, never more strictly.
 
 A third-party class may bring its own validation, which switches ComfyUI's checks of range, list and link type off and
 is not visible in /object_info; what those checks would say of such a class is a warning, and the engine decides.
@@ -45,7 +45,7 @@ RefusalCode = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRefusal:
-    """What the validation says against one input; `certain` where ComfyUI itself would refuse it too."""
+    """What the validation says against one input; `certain` if ComfyUI itself would refuse it too."""
 
     code: RefusalCode
     message: str
@@ -54,7 +54,7 @@ class InputRefusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassValidation:
-    """What is known of an engine's validation of one class.
+    """Says what we know of an engine's validation of one class.
 
     `core` says that the class is ComfyUI's own, so that its checks are known; `newer` that this engine compares the
     choices of the newer schema too; `own` that the class checks its values by itself.
@@ -66,7 +66,7 @@ class ClassValidation:
 
     @classmethod
     def for_class(cls, class_type: str, definition: Mapping[str, JsonValue]) -> "ClassValidation":
-        """Tell the validation of a class by its definition, which also tells the engine's version."""
+        """Tell how a class is validated from its definition, which also tells the engine's version."""
         return cls(
             core=is_core(definition) and class_type not in _SOME_BY_THEMSELVES,
             newer="has_intermediate_output" in definition,
@@ -105,7 +105,7 @@ def check_value(input_value: JsonValue, input_spec: InputSpec, validation: Class
 
 
 def check_option(problem: OptionProblem, class_type: str) -> InputRefusal | None:
-    """Say what is wrong with a dynamic combo that opens nothing; ComfyUI itself queues it, and the job fails late."""
+    """Explain why a dynamic combo opens nothing. ComfyUI queues such a node, and the job fails late."""
     if (class_type, problem.spec.name, problem.code) in _TAKEN:
         return None
     if problem.value is None and problem.spec.category == "optional":

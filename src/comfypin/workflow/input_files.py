@@ -1,4 +1,4 @@
-"""The files that load nodes name: which inputs they are, where they lie, and never outside the folder they may."""
+"""The files that load nodes name: which inputs name one, and which file of this machine is meant."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ class FoundFile:
 
 
 def file_inputs(graph: ApiGraph, catalogue: Catalogue | None = None) -> tuple[FileInput, ...]:
-    """Every input of the graph that names a file, in the graph's order; links and empty values are none."""
+    """List every input of the graph that names a file, in the graph's order, without links and empty values."""
     file_inputs_found: list[FileInput] = []
     for node in graph.nodes.values():
         for input_name in file_input_names(node, catalogue):
@@ -51,7 +51,7 @@ def file_inputs(graph: ApiGraph, catalogue: Catalogue | None = None) -> tuple[Fi
 
 
 def file_input_names(node: ApiNode, catalogue: Catalogue | None) -> tuple[str, ...]:
-    """The inputs of a node that name files, by its class's definition, else by what load nodes are known for."""
+    """Name the inputs of a node that take files: from its class's definition, else from a list of known load nodes."""
     definition = (catalogue or {}).get(node.class_type)
     if definition is None:
         known_input = known_file_input(node.class_type)
@@ -61,7 +61,7 @@ def file_input_names(node: ApiNode, catalogue: Catalogue | None) -> tuple[str, .
 
 
 def split_annotation(input_value: str) -> tuple[str, EngineFolder]:
-    """`x.png [output]` -> (`x.png`, `output`); a name without an annotation is in `input`."""
+    """Split `x.png [output]` into (`x.png`, `output`); a name without an annotation is in `input`."""
     for suffix, folder in _ANNOTATIONS.items():
         if input_value.endswith(suffix):
             return input_value.removesuffix(suffix), folder
@@ -69,7 +69,7 @@ def split_annotation(input_value: str) -> tuple[str, EngineFolder]:
 
 
 def find_files(inputs: Iterable[FileInput], folder: Path, *, given: Sequence[FoundFile] = ()) -> tuple[FoundFile, ...]:
-    """The files of this machine for a graph's inputs: those `given`, then those that lie in `folder` by their name.
+    """Find the files for a graph's inputs: those `given`, then those in `folder` with the input's name.
 
     What lies in neither is left out: it may be in the engine's own input folder, which preflight knows. Raises
     `InputFileInvalid` for a name that leads out of the folder, also through a symbolic link.
@@ -102,7 +102,7 @@ def parse_input_file(
 
 
 def point_to_files(graph: ApiGraph, files: Iterable[FoundFile]) -> ApiGraph:
-    """The graph with each found file's own name in its input, whatever the workflow said before."""
+    """Write each found file's own name into its input, whatever the workflow said before."""
     nodes = dict(graph.nodes)
     for found_file in files:
         node = nodes[found_file.node_id]
@@ -119,7 +119,7 @@ def missing_files(
     place: str = "{folder}",
     advice: str = "put it there, or point the node at another one with --input {node}=FILE",
 ) -> tuple[WorkflowFinding, ...]:
-    """What a person must bring: files that the graph names and that were not found, with the closest names.
+    """Report the files that the graph names and that were not found, with the closest names.
 
     `place` and `advice` say it in the words of whoever asks, with `{folder}` and `{node}` in them.
     """
@@ -149,7 +149,7 @@ def missing_files(
 def unread_files(
     file_names: Iterable[str], inputs: Iterable[FileInput], found_files: Iterable[FoundFile]
 ) -> dict[str, str]:
-    """Of the names of files that were brought, those that no node reads, each with what the nodes read instead."""
+    """Return the brought files that no node reads, each with what the nodes read instead."""
     paths_read = {found_file.path.as_posix() for found_file in found_files}
     wanted_names = [file_input.name for file_input in inputs if file_input.folder == "input"]
     unread_names = [

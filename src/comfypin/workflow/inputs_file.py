@@ -42,7 +42,7 @@ class NamedInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputsFile:
-    """A whole file: what the workflow is, and what may be set in it."""
+    """Holds a whole file: what the workflow is, and what may be set in it."""
 
     source: str
     title: str | None = None
@@ -51,7 +51,7 @@ class InputsFile:
 
 
 def inputs_file_beside(workflow: Path) -> Path:
-    """Where the file of a workflow lies: `cat.json` -> `cat.inputs.toml`."""
+    """Return the path of a workflow's inputs file: `cat.json` -> `cat.inputs.toml`."""
     return workflow.with_suffix(".inputs.toml")
 
 
@@ -91,7 +91,7 @@ def load_inputs_file(text: str, *, source: str) -> InputsFile:
 
 
 def named_inputs(api_graph: ApiGraph, catalogue: Catalogue, inputs_file: InputsFile) -> tuple[WorkflowInput, ...]:
-    """The file's inputs against the workflow: what each one stands for, within the narrower of both limits.
+    """Match the file's inputs with the workflow's, each within the narrower of both limits.
 
     Raises `InputsFileInvalid` for targets that the workflow does not have.
     """
@@ -117,7 +117,7 @@ def named_inputs(api_graph: ApiGraph, catalogue: Catalogue, inputs_file: InputsF
 
 
 def overrides_by_name(values: Mapping[str, JsonValue], inputs: Sequence[WorkflowInput]) -> tuple[Override, ...]:
-    """What a caller sets, by the inputs' names alone, as overrides, with the file's defaults where nothing is set.
+    """Turn what a caller sets by name into overrides; the file's defaults fill the rest.
 
     Raises `OverrideInvalid` for names that are not among them, values beyond their limits, and missing required ones.
     """
@@ -160,13 +160,13 @@ def check_limits(values: Mapping[str, JsonValue], inputs: Iterable[WorkflowInput
 
 
 def current_value(api_graph: ApiGraph, workflow_input: WorkflowInput) -> JsonValue:
-    """What a graph says for an input now; None where it is wired."""
+    """Return a graph's present value for an input, or None if it is linked."""
     input_value = api_graph.nodes[workflow_input.node_id].inputs.get(workflow_input.input_name)
     return None if isinstance(input_value, ApiLink) else input_value
 
 
 def read_inputs_file(workflow: Path) -> InputsFile | None:
-    """The inputs file beside a workflow, where there is one. Raises `InputsFileInvalid`."""
+    """Read the inputs file beside a workflow, or return None if there is none. Raises `InputsFileInvalid`."""
     inputs_path = inputs_file_beside(workflow)
     try:
         return load_inputs_file(inputs_path.read_text(encoding="utf-8"), source=str(inputs_path))
@@ -242,7 +242,7 @@ def _apply_limits(described: WorkflowInput, named_input: NamedInput) -> Workflow
 
 
 def _describe_unlisted(api_graph: ApiGraph, input_place: tuple[str, str]) -> WorkflowInput:
-    """An input of which the engine says nothing, or which no output needs: what the workflow says of it."""
+    """Describe an input that the engine does not list, or that no output needs, from the workflow alone."""
     node_id, input_name = input_place
     node = api_graph.nodes[node_id]
     input_value = next((input_value for name, input_value in node.inputs.items() if name == input_name), None)

@@ -1,4 +1,4 @@
-"""A document of either format as one graph that values can be set in, texts filled in, and seeds changed."""
+"""Load a document of either format as one graph, ready for overrides, filled-in texts and changed seeds."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class Workflow:
 
     @property
     def node_packs(self) -> Mapping[NodeId, str]:
-        """The node pack that each node of the file says it is from; API format does not say."""
+        """Return the node pack that the file names for each node; API format names none."""
         loaded_nodes = self.conversion.written.loaded_nodes if self.conversion else {}
         packs_by_node = {
             node_id: read_pack(loaded_node.ui_node.properties) for node_id, loaded_node in loaded_nodes.items()
@@ -48,7 +48,7 @@ class Workflow:
         return {node_id: node_pack for node_id, node_pack in packs_by_node.items() if node_pack is not None}
 
     def fill_texts(self, graph: ApiGraph, now: datetime) -> ApiGraph:
-        """This workflow's graph, with values set or not, with the page's texts filled in (`now` in the user's zone)."""
+        """Fill the page's texts into this workflow's graph, overridden or not (`now` is in the user's time zone)."""
         return (
             self.conversion.fill_texts(graph, now)
             if self.conversion
@@ -57,7 +57,7 @@ class Workflow:
 
 
 def read_pack(properties: Mapping[str, JsonValue]) -> str | None:
-    """The pack a saved node names: by its id in the registry, else its repository; None for ComfyUI's own."""
+    """Return the pack that a saved node names, by registry id or repository; None for ComfyUI's own nodes."""
     for property_name in ("cnr_id", "aux_id"):
         node_pack = properties.get(property_name)
         if isinstance(node_pack, str) and node_pack and node_pack != "comfy-core":
@@ -66,7 +66,7 @@ def read_pack(properties: Mapping[str, JsonValue]) -> str | None:
 
 
 def choose_at_random(options: Sequence[str]) -> str:
-    """One of the choices of a dynamic prompt."""
+    """Choose one option of a dynamic prompt."""
     return secrets.choice(options)
 
 
@@ -98,7 +98,7 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
 
 
 def _find_seeds(graph: ApiGraph, catalogue: Catalogue) -> tuple[Seed, ...]:
-    """The seeds of an API graph: it does not hold how the page would change them, and new ones are random there."""
+    """Find the seeds of an API graph. It does not say how the page would change them, so new ones are random."""
     seeds_found: list[Seed] = []
     for node in graph.nodes.values():
         for input_spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():

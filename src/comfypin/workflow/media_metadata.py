@@ -128,7 +128,7 @@ def openexr_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
 
 
 def svg_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
-    """Yield what stands as JSON in the `<metadata>` of an SVG file."""
+    """Yield the JSON in the `<metadata>` of an SVG file."""
     metadata_start = re.search(rb"<metadata[^>]*>\s*(?:<!\[CDATA\[)?\s*(?=\{)", file_bytes)
     if metadata_start:
         text = file_bytes[metadata_start.end() : metadata_start.end() + MAX_BYTES].decode("utf-8", errors="replace")
@@ -153,7 +153,7 @@ def _json_object(file_bytes: bytes) -> Mapping[str, JsonValue]:
 
 
 def _walk_boxes(file_bytes: bytes, position: int, end_position: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (kind, start, end) of the boxes between two places."""
+    """Yield (type, start, end) of the boxes between two positions."""
     for _ in range(_MAX_PARTS):
         if position + 8 > end_position:
             return
@@ -202,7 +202,7 @@ def _mp4_metadata(file_bytes: bytes, position: int, end_position: int) -> Iterat
 
 
 def _walk_elements(file_bytes: bytes, position: int, end_position: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (id, start, end) of Matroska's elements between two places."""
+    """Yield (id, start, end) of Matroska's elements between two positions."""
     for _ in range(_MAX_PARTS):
         if position >= end_position or not file_bytes[position]:
             return
@@ -274,7 +274,7 @@ def _vorbis_comments(comments: bytes) -> Iterator[KeyAndText]:
 
 
 def _syncsafe_number(file_bytes: bytes) -> int:
-    """A number of seven bits a byte, as ID3 writes it."""
+    """Read a number of seven bits per byte, as ID3 writes it."""
     number = 0
     for byte in file_bytes:
         number = number << 7 | byte & 0x7F

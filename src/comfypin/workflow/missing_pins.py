@@ -9,7 +9,7 @@ from comfypin.workflow.object_info import Catalogue, module_of
 
 
 class NodePinLike(Protocol):
-    """What is asked of a lock's node pin."""
+    """The part of a lock's node pin that we read."""
 
     @property
     def name(self) -> str: ...
@@ -20,7 +20,7 @@ class NodePinLike(Protocol):
 
 
 class ModelPinLike(Protocol):
-    """What is asked of a lock's model pin."""
+    """The part of a lock's model pin that we read."""
 
     @property
     def name(self) -> str: ...
@@ -29,7 +29,7 @@ class ModelPinLike(Protocol):
 
 
 class LockLike(Protocol):
-    """What is asked of a lock; `comfypin.lock.model.Lock` is one."""
+    """The part of a lock that we read; `comfypin.lock.model.Lock` has this shape."""
 
     @property
     def version_name(self) -> str: ...
@@ -41,12 +41,12 @@ class LockLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SuspectPins:
-    """The node pins of which the engine shows no class: one of them should have brought what is missing."""
+    """Node pins without a single class on the engine: one of them should have brought what is missing."""
 
     names: tuple[str, ...]
 
     def explain_missing(self, release: str) -> tuple[str | None, str]:
-        """The pin where it can be told, and a sentence for people."""
+        """Return the pin if only one comes into question, and a sentence for people."""
         match self.names:
             case ():
                 reason = "a pack is missing in the lock, or the workflow is newer than its ComfyUI"
@@ -59,13 +59,13 @@ class SuspectPins:
 
 
 def find_pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
-    """The node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
+    """Return the node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
     wanted_name = _plain_name(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
     return next((node_pin for node_pin in lock.custom_nodes if wanted_name in _folder_names(node_pin)), None)
 
 
 def find_suspects(catalogue: Catalogue, lock: LockLike) -> SuspectPins:
-    """The node pins that the engine loaded nothing of."""
+    """Return the node pins from which the engine loaded nothing."""
     loaded_packs = {
         _plain_name(module_name.split(".", 2)[1])
         for module_name in map(module_of, catalogue.values())
@@ -77,7 +77,7 @@ def find_suspects(catalogue: Catalogue, lock: LockLike) -> SuspectPins:
 
 
 def find_model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
-    """The pin whose file a loader would show under this name, `folder/name` included."""
+    """Return the pin whose file a loader would list under this name, `folder/name` included."""
     wanted_parts = PurePosixPath(name.replace("\\", "/")).parts
     if not wanted_parts:
         return None

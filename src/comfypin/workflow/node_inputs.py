@@ -1,4 +1,4 @@
-"""The inputs that one node has: its class's dynamic inputs opened by what the node holds, flat, under dotted names.
+"""The inputs that one node really has: its class's dynamic inputs opened by the node's own values, under dotted names.
 
 A dynamic combo brings the inputs of its chosen option (`format` = "auto" brings `format.codec`, which may bring
 `format.codec.encoding`); a growing list has the sockets `images.image0`, `images.image1`, ... Whoever asks what a
@@ -22,7 +22,7 @@ _MAX_ITEMS, _MAX_NESTING = 100, 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionProblem:
-    """A dynamic combo that opens nothing: absent, wired to another node, or set to an option that it does not have.
+    """A dynamic combo that opens nothing: it is missing, linked to another node, or set to an unknown option.
 
     The server lets all three pass and the node fails when it runs, unless the combo is optional and absent.
     """
@@ -33,13 +33,13 @@ class OptionProblem:
 
     @property
     def known_options(self) -> Sequence[JsonValue]:
-        """The options that there are."""
+        """Return the options that the combo has."""
         return self.spec.choices or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedInputs:
-    """A node's real inputs by dotted name, in the page's order, and the dynamic combos that could not be opened.
+    """Holds a node's real inputs by dotted name, in the page's order, and the dynamic combos that open nothing.
 
     A dynamic combo is a `COMBO` with `opens` set. Of a growing list there are the items that the class requires and
     those that the node has. `unexpected` are inputs of the node under a dynamic input's name that no option brings.
@@ -77,7 +77,7 @@ def open_inputs(definition: Mapping[str, JsonValue], node_values: Mapping[str, o
 
 
 def option_specs(combo_spec: InputSpec, chosen_option: object) -> dict[str, InputSpec] | None:
-    """The inputs that an option of a dynamic combo brings, by dotted name, not opened; None for an unknown option."""
+    """Return the unopened inputs that an option of a dynamic combo brings, or None if the option is unknown."""
     for candidate in _listed_options(combo_spec):
         inputs = candidate.get("inputs")
         if candidate["key"] == chosen_option and isinstance(chosen_option, str):
@@ -86,12 +86,12 @@ def option_specs(combo_spec: InputSpec, chosen_option: object) -> dict[str, Inpu
 
 
 def option_names(combo_spec: InputSpec) -> list[JsonValue]:
-    """The options of a dynamic combo, in its order."""
+    """Return the options of a dynamic combo, in its order."""
     return [listed_option["key"] for listed_option in _listed_options(combo_spec)]
 
 
 def as_choice(combo_spec: InputSpec) -> InputSpec:
-    """A dynamic combo as the plain choice between its options."""
+    """Turn a dynamic combo into a plain choice between its options."""
     options = {
         option_name: option_value
         for option_name, option_value in combo_spec.options.items()
@@ -134,7 +134,7 @@ def growing_list(input_spec: InputSpec, node_values: Mapping[str, object] | None
 
 
 def resolve_match_type(input_spec: InputSpec) -> InputSpec:
-    """A socket whose type follows what is wired to it as a plain socket of all the types that it allows."""
+    """Turn a socket whose type follows its link into a plain socket of all the types that it allows."""
     if input_spec.type != MATCHING:
         return input_spec
     allowed = _as_mapping(input_spec.options.get("template")).get("allowed_types")
@@ -142,7 +142,7 @@ def resolve_match_type(input_spec: InputSpec) -> InputSpec:
 
 
 def default_value(input_spec: InputSpec) -> JsonValue:
-    """The value that the page gives an input that nobody set; None for a socket, or if there is none."""
+    """Return the value that the page gives an unset input; None for a socket, or if there is none."""
     if input_spec.type == COMBO:
         return next(iter(option_names(input_spec)), None)
     default = input_spec.options.get("default")
@@ -166,7 +166,7 @@ def default_value(input_spec: InputSpec) -> JsonValue:
 def find_dynamic_combo(
     definition: Mapping[str, JsonValue], node_values: Mapping[str, object], name: str
 ) -> InputSpec | None:
-    """The dynamic combo of this dotted name, not opened, as a node that holds `values` has it; None if it has none."""
+    """Return the unopened dynamic combo of this dotted name on a node that holds `values`, or None."""
     return next(
         (input_spec for input_spec in _dynamic_combos(definition, node_values) if input_spec.name == name), None
     )

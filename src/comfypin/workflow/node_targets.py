@@ -1,4 +1,4 @@
-"""Which node a person means: by id, by title, or by a class that only one node has."""
+"""Tell which node a person means: by id, by title, or by a class that only one node has."""
 
 from comfypin.workflow.errors import OverrideInvalid
 from comfypin.workflow.findings import closest_names, did_you_mean
@@ -8,7 +8,7 @@ _LISTED = 10
 
 
 def candidate_nodes(graph: ApiGraph, node_name: str) -> tuple[NodeId, ...]:
-    """The nodes a name may mean: the id alone where it is one, else all with that title, else all of that class."""
+    """Return the nodes that a name may mean: the one with this id, else all with this title, else all of this class."""
     if node_name in graph.nodes:
         return (node_name,)
     titled_ids = tuple(node.id for node in graph.nodes.values() if node.title == node_name)
@@ -16,7 +16,7 @@ def candidate_nodes(graph: ApiGraph, node_name: str) -> tuple[NodeId, ...]:
 
 
 def find_node(graph: ApiGraph, node_name: str, *, override: str) -> ApiNode:
-    """The one node that is meant. Raises `OverrideInvalid` where none is, or several are."""
+    """Return the one node that is meant. Raises `OverrideInvalid` if there is no such node, or several."""
     matching_ids = candidate_nodes(graph, node_name)
     if len(matching_ids) == 1:
         return graph.nodes[matching_ids[0]]

@@ -12,7 +12,7 @@ Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
 
 
 class EngineCatalogue(dict[str, Mapping[str, JsonValue]]):
-    """A catalogue that an engine gave, with what it says of classes that others replaced (`/node_replacements`)."""
+    """A catalogue from an engine, with its list of replaced classes (`/node_replacements`)."""
 
     def __init__(self, classes: Mapping[str, Mapping[str, JsonValue]], replacements: Mapping[str, JsonValue]) -> None:
         super().__init__(classes)
@@ -41,7 +41,7 @@ _KNOWN_FILE_INPUTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """One input of a class: its type (`COMBO` for a choice), the choices where they are known, and its options.
+    """One input of a class: its type (`COMBO` for a choice), the choices if they are known, and its options.
 
     `opens` tells that the chosen value brings further inputs (a dynamic combo that `workflow.inputs` opened).
     """
@@ -55,27 +55,27 @@ class InputSpec:
 
     @property
     def widget_type(self) -> str:
-        """The type of a value that is written there: an input of several types names the one its widget makes."""
+        """Return the type of a value that is set there; an input of several types names the one of its widget."""
         widget_type = self.options.get("widgetType")
         return widget_type if isinstance(widget_type, str) else self.type
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether the real inputs behind this one are only known to the engine."""
+        """Return whether only the engine knows the real inputs behind this one."""
         return self.type.startswith(DYNAMIC_PREFIX)
 
 
 class NodeDefinition(dict[str, JsonValue]):
-    """What /object_info says of one class; every node and every check share its inputs, which are parsed once."""
+    """Describes one class as /object_info does; all nodes and checks share its inputs, which are parsed once."""
 
     @cached_property
     def specs(self) -> Mapping[str, InputSpec]:
-        """The inputs of the class, as `input_specs` says."""
+        """Return the inputs of the class, as `input_specs` does."""
         return _parse_inputs(self)
 
 
 def to_catalogue(object_info: Mapping[str, JsonValue]) -> Catalogue:
-    """Return the catalogue that an answer of /object_info holds; what is not a definition is left out."""
+    """Return the catalogue in a response of /object_info, without anything that is not a definition."""
     return {
         input_name: NodeDefinition(definition)
         for input_name, definition in object_info.items()
@@ -84,7 +84,7 @@ def to_catalogue(object_info: Mapping[str, JsonValue]) -> Catalogue:
 
 
 def input_specs(definition: Mapping[str, JsonValue]) -> Mapping[str, InputSpec]:
-    """The inputs of a class by name, required before optional; what is not an input specification is left out."""
+    """Return the inputs of a class by name, required before optional, without what cannot be read."""
     return definition.specs if isinstance(definition, NodeDefinition) else _parse_inputs(definition)
 
 
@@ -113,30 +113,30 @@ def read_input_specs(
 
 
 def output_types(definition: Mapping[str, JsonValue]) -> list[JsonValue] | None:
-    """The types of a class's outputs; None where the engine did not say."""
+    """Return the types of a class's outputs, or None if the engine does not say."""
     output_list = definition.get("output")
     return list(output_list) if isinstance(output_list, list | tuple) else None
 
 
 def is_output(definition: Mapping[str, JsonValue]) -> bool:
-    """Whether nodes of this class make ComfyUI run."""
+    """Return whether nodes of this class make ComfyUI run."""
     return definition.get("output_node") is True
 
 
 def module_of(definition: Mapping[str, JsonValue]) -> str:
-    """The Python module that brought the class (`nodes`, `comfy_extras.nodes_x`, `custom_nodes.Pack`); may be empty."""
+    """Return the Python module of the class (`nodes`, `comfy_extras.nodes_x`, `custom_nodes.Pack`), perhaps ""."""
     module_name = definition.get("python_module")
     return module_name if isinstance(module_name, str) else ""
 
 
 def is_core(definition: Mapping[str, JsonValue]) -> bool:
-    """Whether ComfyUI itself brings the class, so that its validation is known to us."""
+    """Return whether ComfyUI itself brings the class, so that its validation is known to us."""
     module_name = module_of(definition)
     return module_name == "nodes" or module_name.startswith(("comfy_extras.", "comfy_api_nodes."))
 
 
 def names_file(class_type: str, input_spec: InputSpec) -> bool:
-    """Whether an input names a file of the engine's input folder that a user may bring along."""
+    """Return whether an input names a file of the engine's input folder that a user may bring along."""
     folder = input_spec.options.get("image_folder", "input")
     if folder != "input":
         return False
@@ -146,7 +146,7 @@ def names_file(class_type: str, input_spec: InputSpec) -> bool:
 
 
 def known_file_input(class_type: str) -> str | None:
-    """The input of a well-known load node that names a file, for graphs read without a catalogue."""
+    """Return the input of a well-known load node that names a file, for graphs read without a catalogue."""
     return _KNOWN_FILE_INPUTS.get(class_type)
 
 
@@ -164,7 +164,7 @@ def _ordered_names(
 
 
 def read_input(input_name: str, raw_input: JsonValue, category: Category) -> InputSpec | None:
-    """Read one input's definition (`["INT", {...}]`); None if it is none."""
+    """Read one input's definition (`["INT", {...}]`); return None if it is something else."""
     input_parts: Sequence[JsonValue] = raw_input if isinstance(raw_input, list | tuple) else [raw_input]
     if not input_parts:
         return None

@@ -1,4 +1,4 @@
-"""Values a job puts in place of the workflow's: `6.text=a cat`, `KSampler.seed=random`."""
+"""Overrides: values that a job sets in the workflow, as in `6.text=a cat` or `KSampler.seed=random`."""
 
 import json
 import secrets
@@ -34,7 +34,7 @@ WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One value to set: `target` is `NODE.INPUT`. `literal` values are JSON already; others were typed as text."""
+    """One value to set: `target` is `NODE.INPUT`. A `literal` value is JSON already; others were typed as text."""
 
     target: str
     value: JsonValue
@@ -45,7 +45,7 @@ class Override:
 
 
 def random_between(lowest: int, highest: int) -> int:
-    """A whole number from the machine's own source of randomness."""
+    """Draw a whole number from the machine's own source of randomness."""
     return lowest + secrets.randbelow(highest - lowest + 1)
 
 
@@ -71,7 +71,7 @@ def apply_overrides(
     names: Mapping[str, tuple[NodeId, str]] | None = None,
     randint: RandomInt = random_between,
 ) -> ApiGraph:
-    """The graph with the values set, in order. `names` are further targets (those of workflow.inputs.toml).
+    """Set the values in the graph, in order. `names` are further targets (those of an inputs file).
 
     An option that brings inputs is set before them, in whichever order they come; the inputs that it newly brings have
     the defaults that ComfyUI's page gives them.
@@ -102,7 +102,7 @@ def apply_overrides(
 def locate_input(
     graph: ApiGraph, requested: Override, *, catalogue: Catalogue | None, names: Mapping[str, tuple[NodeId, str]]
 ) -> tuple[NodeId, str]:
-    """The node and input an override means; titles and inputs may themselves contain dots."""
+    """Return the node and input that an override means; titles and inputs may themselves contain dots."""
     named_input = names.get(requested.target)
     if named_input is not None and named_input[0] in graph.nodes:
         return named_input
@@ -130,7 +130,7 @@ def locate_input(
 
 
 def random_seed(input_spec: InputSpec | None, randint: RandomInt) -> int:
-    """A seed within what the input takes and the page draws from."""
+    """Draw a seed within the range of the input and of the page."""
     minimum, maximum = (input_spec.options.get("min"), input_spec.options.get("max")) if input_spec else (0, SEED_MAX)
     lowest = max(SEED_MIN, int(minimum)) if isinstance(minimum, int | float) else 0
     highest = min(SEED_MAX, int(maximum)) if isinstance(maximum, int | float) else SEED_MAX
@@ -138,7 +138,7 @@ def random_seed(input_spec: InputSpec | None, randint: RandomInt) -> int:
 
 
 def _options_first(overrides: Iterable[Override], names: Mapping[str, tuple[NodeId, str]]) -> list[Override]:
-    """The overrides in their order, but each after those of the options that bring its input (`8.format.codec`)."""
+    """Sort each override after those of the options that bring its input (`8.format.codec`)."""
     all_overrides = list(overrides)
 
     def target_of(requested: Override) -> str:
@@ -154,7 +154,7 @@ def _options_first(overrides: Iterable[Override], names: Mapping[str, tuple[Node
 
 
 def _node_inputs(node: ApiNode, catalogue: Catalogue | None, requested: str) -> Mapping[str, InputSpec]:
-    """The node's inputs, with the `wanted` one if a list of the node can grow to it."""
+    """Return the node's inputs, with the `wanted` one if a list of the node can grow to it."""
     definition = (catalogue or {}).get(node.class_type, {})
     return open_inputs(definition, {requested: None, **node.inputs}).specs
 
@@ -162,7 +162,7 @@ def _node_inputs(node: ApiNode, catalogue: Catalogue | None, requested: str) -> 
 def _with_option(
     requested: Override, combo_spec: InputSpec, inputs: Mapping[str, InputValue], new_value: InputValue
 ) -> dict[str, InputValue]:
-    """The inputs with another option of a dynamic combo: those of the old one go, those that both have stay."""
+    """Choose another option of a dynamic combo: the old option's inputs go, those that both have stay."""
     if isinstance(new_value, str):
         new_value = spelling_of(new_value, option_names(combo_spec)) or new_value
     brought_specs = option_specs(combo_spec, new_value)

@@ -1,4 +1,4 @@
-"""From JSON in ComfyUI's API format to a `ApiGraph`, with everything that is wrong named at once."""
+"""Read JSON in ComfyUI's API format as an `ApiGraph`, and name everything that is wrong with it at once."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def parse_graph(json_value: object, *, source: str = "given") -> ApiGraph:
 
 
 def parse_document(document: Document) -> ApiGraph:
-    """Read a document in API format; an empty one gives an empty graph. Raises as `parse_graph`."""
+    """Read a document in API format; an empty one gives an empty graph. Raises what `parse_graph` raises."""
     if document.format == "ui":
         raise WorkflowUnreadable(source=document.source, reason=EXPORT_HINT)
     nodes: dict[str, ApiNode] = {}

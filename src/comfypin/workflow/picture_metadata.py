@@ -96,7 +96,7 @@ def _inflate_text(file_bytes: bytes, source: str) -> bytes:
 
 
 def _user_comment(tag_value: bytes) -> str | bytes:
-    """The text of a UserComment, whose first eight bytes name its character set."""
+    """Read a UserComment, whose first eight bytes name its character set."""
     charset, text_bytes = tag_value[:8], tag_value[8:]
     if charset == b"UNICODE\0":
         # Writers disagree about the byte order; JSON begins with a character below 256.

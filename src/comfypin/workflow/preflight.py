@@ -1,4 +1,4 @@
-"""A graph against an engine's node list, before anything is queued: everything that is wrong in one report."""
+"""Check a graph against an engine's node list before anything is queued, and report all errors at once."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
@@ -30,11 +30,11 @@ class Preflight:
 
     @property
     def errors(self) -> tuple[WorkflowFinding, ...]:
-        """The findings for which the prompt would be refused."""
+        """Return the findings for which the engine would refuse the prompt."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def raise_if_refused(self, source: str) -> None:
-        """Raise `WorkflowInvalid` where the engine would refuse; its message then holds the warnings too."""
+        """Raise `WorkflowInvalid` if the engine would refuse the graph; the message holds the warnings too."""
         if self.errors:
             raise WorkflowInvalid(
                 source=source,
@@ -153,7 +153,7 @@ class _GraphCheck:
                 yield self._refusal_finding(node, input_spec, input_value, refusal)
 
     def _check_unexpected(self, node: ApiNode, opened_inputs: OpenedInputs) -> Iterator[WorkflowFinding]:
-        """Check inputs that the class does not have: ComfyUI's validation does not look at them."""
+        """Check inputs that the class does not have, at which ComfyUI's validation does not look."""
         for input_name, input_value in node.inputs.items():
             if input_name in opened_inputs.specs:
                 continue
@@ -232,7 +232,7 @@ class _GraphCheck:
         return self._with_closest(finding, node.class_type, self.catalogue)
 
     def _explain_missing_class(self, node_pack: str | None, release_lock: LockLike) -> tuple[str | None, str]:
-        """The pin that should have brought a class, where it can be told, and a sentence for people."""
+        """Return the pin that should have brought a class, if it is known, and a sentence for people."""
         if node_pack is not None:
             lock_pin = find_pack_pin(node_pack, release_lock)
             if lock_pin is None:

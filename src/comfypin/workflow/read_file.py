@@ -1,4 +1,4 @@
-"""A workflow from the bytes of any file that holds one."""
+"""Read a workflow from the bytes of any file that holds one."""
 
 from comfypin.workflow.document import Document, read_document
 from comfypin.workflow.saved_files import SavedKey, is_json_text, read_saved_file

@@ -1,4 +1,4 @@
-"""Would a workflow run here: what is wrong with it, the model files it loads and who brings them, its input files."""
+"""Check whether a workflow would run here: its errors, its model files with their pins, and its input files."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class ModelUse:
     target_path: str | None
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The use for machines."""
+        """Return the use as JSON."""
         return {
             "node": self.node_id,
             "input": self.input_name,
@@ -39,7 +39,7 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowCheck:
-    """All that is to know before a run."""
+    """Everything to know about a workflow before it runs."""
 
     preflight: Preflight
     models: tuple[ModelUse, ...]
@@ -47,7 +47,7 @@ class WorkflowCheck:
 
     @property
     def can_run(self) -> bool:
-        """Whether the engine would take the workflow."""
+        """Return whether the engine would take the workflow."""
         return not self.preflight.errors
 
 
@@ -69,7 +69,7 @@ def check_workflow(
 
 
 def _model_uses(api_graph: ApiGraph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
-    """Every model file that a node names: as a choice, as a text, or in a class that the engine does not have."""
+    """Yield every model file that a node names: as a choice, as a text, or in a class that the engine lacks."""
     inputs_by_place = {
         (described_input.node_id, described_input.input_name): described_input
         for described_input in describe_inputs(api_graph, catalogue)

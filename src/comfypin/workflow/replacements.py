@@ -1,4 +1,4 @@
-"""Classes that ComfyUI replaced by others: graphs that still name the old ones, as its server rewrites them.
+"""Rewrite graphs that name classes which ComfyUI has replaced, as its server does.
 
 Since 0.33 the server does this for prompts in API format whose class is not registered (`app/node_replace_manager.py`),
 and `GET /node_replacements` tells which; node packs add theirs. Doing it here lets preflight and `--set` see the real
@@ -30,7 +30,7 @@ _CORE: Mapping[str, JsonValue] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassReplacement:
-    """What takes a class's place: its inputs by their new names (None: the same ones), and outputs that moved."""
+    """What replaces a class: its inputs by their new names (None: the same ones), and the outputs that moved."""
 
     new_class: str
     inputs: Sequence[Mapping[str, JsonValue]] | None
@@ -46,7 +46,7 @@ class ReplacedGraph:
 
 
 def replace_classes(graph: ApiGraph, catalogue: Catalogue) -> ReplacedGraph:
-    """Replace the classes that the engine does not have and knows, or ComfyUI knows, another one for."""
+    """Replace the classes that the engine lacks, if it or ComfyUI knows a replacement."""
     found_by_node = {node.id: _find_replacement(node.class_type, catalogue) for node in graph.nodes.values()}
     replacements = {
         node_id: class_replacement

@@ -1,4 +1,4 @@
-"""The workflow in a file that ComfyUI saved: pictures, videos, sounds, 3D objects, latents and models."""
+"""Read the workflow in a file that ComfyUI saved: pictures, videos, sounds, 3D objects, latents and models."""
 
 import json
 import re
@@ -85,7 +85,7 @@ def _texts_by_key(texts: Iterable[KeyAndText]) -> Texts:
 
 
 def _texts_in_comment(file_text: str) -> Iterator[KeyAndText]:
-    """Yield what a text of another name holds: `prompt:{...}`, or a JSON object with either key, or the nodes alone."""
+    """Yield what a text of another name holds: `prompt:{...}`, an object with either key, or the nodes alone."""
     named_key = _KEY_BEFORE_JSON.match(file_text)
     if named_key:
         yield named_key[1].casefold(), file_text[named_key.end() :].rstrip("\0")
@@ -105,7 +105,7 @@ def _texts_in_comment(file_text: str) -> Iterator[KeyAndText]:
 
 
 def _find_nearby(file_bytes: bytes) -> Texts:
-    """Find every key that stands right before a JSON object, in a file of a kind that is not known or is damaged."""
+    """Find every key right before a JSON object, in a file that is damaged or of an unknown type."""
     texts: dict[str, str] = {}
     decoder = json.JSONDecoder()
     for tries, key_match in enumerate(_NEARBY.finditer(file_bytes)):

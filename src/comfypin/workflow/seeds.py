@@ -1,4 +1,4 @@
-"""New seeds between jobs, by the rule that each seed has in the workflow: fixed, increment, decrement, randomize."""
+"""Change seeds between jobs by the rule that each has in the workflow: fixed, increment, decrement, randomize."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from comfypin.workflow.overrides import RandomInt, random_between, random_seed
 def change_seeds(
     graph: ApiGraph, seeds: Iterable[Seed], catalogue: Catalogue, *, randint: RandomInt = random_between
 ) -> ApiGraph:
-    """The graph as the page would have it after a run; seeds that share a value go on sharing it."""
+    """Change the seeds as the page does after a run; seeds that share a value go on sharing it."""
     nodes = dict(graph.nodes)
     drawn_by_group: dict[str, int] = {}
     for seed in seeds:

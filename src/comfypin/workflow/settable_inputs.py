@@ -1,4 +1,4 @@
-"""What a user may want to set in a workflow: prompts, seeds, sizes, files, models, and the rest, by stable names."""
+"""What a user may want to set in a workflow: prompts, seeds, sizes, files, models and the rest, by stable names."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,11 +47,11 @@ class WorkflowInput:
 
     @property
     def target(self) -> str:
-        """The input as `--set` takes it."""
+        """Return the input as `--set` takes it."""
         return f"{self.node_id}.{self.input_name}"
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The input for machines; keys without a value are left out."""
+        """Return the input as JSON; keys without a value are left out."""
         known_facts: dict[str, JsonValue] = {
             "name": self.name,
             "target": self.target,
@@ -72,7 +72,7 @@ class WorkflowInput:
 
 
 def describe_inputs(graph: ApiGraph, catalogue: Catalogue) -> tuple[WorkflowInput, ...]:
-    """Every value of the nodes that the outputs need, prompts and seeds first; names are unique and stable.
+    """List every value of the nodes that the outputs need, prompts and seeds first, by unique and stable names.
 
     A name is the node's title where somebody gave it one and nothing else of the node is of a main kind, else
     `Title.input` or `Class.input`, else `id.input`.
@@ -97,12 +97,12 @@ def is_model_file(input_value: JsonValue) -> bool:
 
 
 def input_names(inputs: Sequence[WorkflowInput]) -> dict[str, tuple[NodeId, str]]:
-    """The inputs' names as further targets of `--set`."""
+    """Return the inputs' names as further targets of `--set`."""
     return {workflow_input.name: (workflow_input.node_id, workflow_input.input_name) for workflow_input in inputs}
 
 
 def input_schema(inputs: Sequence[WorkflowInput], *, title: str, description: str | None = None) -> JsonValue:
-    """A JSON Schema (2020-12) of an object that sets these inputs by name, for a typed endpoint of the workflow."""
+    """Write a JSON Schema (2020-12) of an object that sets these inputs by name, for a typed endpoint."""
     schema: dict[str, JsonValue] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": title,

@@ -4,7 +4,7 @@ from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode
 
 
 def smoke_graph() -> ApiGraph:
-    """EmptyImage into SaveImage: no model, no input file, classes that every ComfyUI has."""
+    """Build EmptyImage into SaveImage: it needs no model and no input file, and every ComfyUI has both classes."""
     empty_image = ApiNode(
         id="1",
         class_type="EmptyImage",

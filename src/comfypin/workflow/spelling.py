@@ -1,4 +1,4 @@
-"""Choices and file names as this engine spells them, in workflows that were written on another machine.
+"""Spell choices and file names as this engine does, in workflows that were written on another machine.
 
 Windows writes `XL\\base.safetensors`, and a file may be named in other letters there. A choice that differs in nothing
 else from exactly one choice of the engine is that choice; each one that is taken so is a warning.
@@ -29,7 +29,7 @@ class Respelt:
 
 
 def respell_graph(graph: ApiGraph, catalogue: Catalogue, *, brought: Set[tuple[NodeId, str]] = frozenset()) -> Respelt:
-    """Take the engine's spelling. `brought` are the file inputs (node id, name) that the job brings files for."""
+    """Take the engine's spelling. `brought` are the file inputs (node id, name) for which the job brings files."""
     nodes: dict[NodeId, ApiNode] = {}
     findings: list[WorkflowFinding] = []
     for node in graph.nodes.values():
@@ -47,7 +47,7 @@ def respell_graph(graph: ApiGraph, catalogue: Catalogue, *, brought: Set[tuple[N
 
 
 def _respelt(node: ApiNode, catalogue: Catalogue, brought: Set[tuple[NodeId, str]]) -> dict[str, str]:
-    """The inputs of a node that the engine spells in another way."""
+    """Return the inputs of a node that the engine spells in another way."""
     definition = catalogue.get(node.class_type)
     if definition is None:
         return {}
@@ -65,7 +65,7 @@ def _respelt(node: ApiNode, catalogue: Catalogue, brought: Set[tuple[NodeId, str
 
 
 def spelling_of(written_name: str, choices: Sequence[JsonValue]) -> str | None:
-    """Return the one choice that a value differs from in nothing but slashes or letters, or that it is; else None."""
+    """Return the only choice that equals a value but for slashes and case, or None."""
     if written_name in choices:
         return written_name
     same_but_slashes = _matching_choices(written_name.replace("\\", "/"), choices, fold_case=False)

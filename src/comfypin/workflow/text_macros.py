@@ -1,4 +1,4 @@
-"""The `%date:...%` and `%Node.widget%` texts that ComfyUI's page, and not its server, fills into file names."""
+"""Fill in the `%date:...%` and `%Node.widget%` texts of file names, which ComfyUI leaves to its page."""
 
 import re
 from collections.abc import Callable, Mapping, Set
@@ -20,7 +20,7 @@ WidgetLookup: TypeAlias = "Callable[[str, str], str | None]"
 
 
 def expand_texts(graph: ApiGraph, local_time: datetime, *, classes: Set[str]) -> ApiGraph:
-    """The graph with the page's texts filled in, in nodes of these classes. `now` is in the user's own time zone.
+    """Fill the page's texts in, in nodes of these classes. `now` is in the user's own time zone.
 
     A name is looked up among the classes first (the page's "Node name for S&R"), then among the titles; what is not
     found stays as it is, as on the page.
@@ -58,7 +58,7 @@ def expand_text(macro_text: str, lookup_value: WidgetLookup, local_time: datetim
 
 
 def format_date(date_pattern: str, local_time: datetime) -> str:
-    """A date by the page's letters: d, M, h, m, s once or twice (padded), yy, yyyy; all else is literal."""
+    """Format a date by the page's letters: d, M, h, m, s once or twice (padded), yy, yyyy; the rest is literal."""
     date_values: Mapping[str, int] = {
         "d": local_time.day,
         "M": local_time.month,
@@ -80,7 +80,7 @@ def format_date(date_pattern: str, local_time: datetime) -> str:
 
 
 def javascript_text(json_value: JsonValue) -> str:
-    """A JSON value as JavaScript makes a text of it: 8.0 is `8`, true is `true`, null is the empty text."""
+    """Turn a JSON value into text as JavaScript does: 8.0 is `8`, true is `true`, null is empty."""
     if json_value is None:
         return ""
     if isinstance(json_value, bool):

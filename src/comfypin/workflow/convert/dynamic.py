@@ -1,4 +1,4 @@
-"""Dynamic prompts: comments taken out, and one choice of every `{a|b}`, as ComfyUI's page does before it submits."""
+"""Dynamic prompts: strip comments and choose one option of every `{a|b}`, as ComfyUI's page does before it submits."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ _ESCAPED = re.compile(r"\\([{}|])")
 
 
 class TooMuchText(Exception):
-    """The braces of a text are nested so deeply that reading them would take for ever."""
+    """Raised if the braces of a text are nested so deeply that reading them would take for ever."""
 
 
 @dataclass(slots=True)
 class CharacterBudget:
-    """How many more characters may be read between braces, in all texts of a workflow together.
+    """Bounds how many characters may be read between braces, in all texts of a workflow together.
 
     A text of the field is a few kilobytes and two or three levels deep; each level reads what is inside it again.
     """
@@ -25,7 +25,7 @@ class CharacterBudget:
     characters: int = 1_000_000
 
     def spend_characters(self, character_count: int) -> None:
-        """Raises `TooMuchText` when nothing is left."""
+        """Take characters from the budget. Raises `TooMuchText` if none are left."""
         self.characters -= character_count
         if self.characters < 0:
             raise TooMuchText
@@ -39,7 +39,7 @@ class _Level:
 
 
 def expand_dynamic_prompt(prompt_text: str, choose: Choose, character_budget: CharacterBudget) -> str:
-    """The text with comments removed and choices made. Raises `TooMuchText` for hostile nesting."""
+    """Strip comments and make the choices of a text. Raises `TooMuchText` if it is nested too deeply."""
     open_levels = [_Level(remove_comments(prompt_text))]
     while True:
         current_level = open_levels[-1]
@@ -57,7 +57,7 @@ def expand_dynamic_prompt(prompt_text: str, choose: Choose, character_budget: Ch
 
 
 def remove_comments(prompt_text: str) -> str:
-    """Take out `/* ... */` and `// ...` to the end of the line; a comment that never closes is none."""
+    """Strip `/* ... */`, and `// ...` up to the end of the line. An unclosed comment is plain text."""
     kept_parts: list[str] = []
     position = 0
     may_close = True
@@ -80,7 +80,7 @@ def remove_comments(prompt_text: str) -> str:
 
 
 def _next_special(current_level: _Level) -> int | None:
-    """Copy plain text up to the next opening brace, and say where that is."""
+    """Copy plain text up to the next opening brace and return the brace's position, or None if there is no more."""
     prompt_text = current_level.text
     while current_level.at < len(prompt_text):
         brace_position, escape_position = (
@@ -100,7 +100,7 @@ def _next_special(current_level: _Level) -> int | None:
 
 
 def _split_options(prompt_text: str, first_position: int) -> tuple[list[str], int]:
-    """The choices of a block whose brace was just read, and where the text goes on; the end of the text closes it."""
+    """Split a block after its opening brace into options; also return the position after it. The text's end closes it."""
     options: list[str] = []
     depth, option_start, position = 0, first_position, first_position
     while position < len(prompt_text):

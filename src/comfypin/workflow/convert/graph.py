@@ -1,4 +1,4 @@
-"""The conversion: every live node of the unfolded workflow, with its values and its wires followed to their ends."""
+"""The conversion itself: write every live node of the unfolded workflow, and follow its wires to their ends."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class ConvertedWorkflow:
     written: WrittenPrompt
 
     def fill_texts(self, graph: ApiGraph, local_time: datetime) -> ApiGraph:
-        """This conversion's graph, with values set or not, with the page's texts filled in."""
+        """Fill the page's texts into this conversion's graph, whether values were set in it since or not."""
 
         def lookup_widget(node_name: str, widget_name: str) -> str | None:
             return self.written.names.lookup_widget(node_name, widget_name, graph=graph, converted=self.graph)
@@ -58,7 +58,7 @@ class ConvertedWorkflow:
         return ApiGraph(nodes=nodes)
 
     def to_api(self, local_time: datetime) -> Mapping[str, JsonValue]:
-        """What the page sends: texts filled in, and nodes of unknown classes without a class."""
+        """Return what the page sends: texts filled in, and nodes of unknown classes without a class."""
         without_class = {finding.node_id for finding in self.unknown} | self.written.decoration
         api_prompt = self.fill_texts(self.sent, local_time).to_api()
         return {

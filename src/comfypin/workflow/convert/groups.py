@@ -1,4 +1,4 @@
-"""Group nodes of older files turned into subgraphs, as the page does it on loading.
+"""Turn group nodes of older files into subgraphs, as the page does on loading.
 
 A group node is a class that the file itself describes (`extra.groupNodes`): its inner nodes, the wires between them,
 and which of their outputs are seen outside. Its inputs and widgets are those of the inner nodes, in their order, that
@@ -28,7 +28,7 @@ PRIMITIVE, REROUTE = "PrimitiveNode", "Reroute"
 
 
 def rename_classes(workflow: UiWorkflow, page_rules: PageRules) -> UiWorkflow:
-    """The workflow with the names that the page itself gives to classes of long ago."""
+    """Give classes of long ago the names that the page itself gives them."""
     if not page_rules.renamed_classes:
         return workflow
     definitions = {
@@ -40,7 +40,7 @@ def rename_classes(workflow: UiWorkflow, page_rules: PageRules) -> UiWorkflow:
 def unpack_group_nodes(
     workflow: UiWorkflow, catalogue: Catalogue, page_rules: PageRules, findings: list[WorkflowFinding]
 ) -> UiWorkflow:
-    """The workflow with every group node of its root as a subgraph of its own; inner ids come after all others.
+    """Turn every group node of the root into a subgraph; new inner ids follow the highest existing one.
 
     A group that the file does not describe, or with a class that the engine lacks, stays and is reported as unknown.
     """
@@ -67,7 +67,7 @@ def unpack_group_nodes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InnerNode:
-    """One node inside a group: what the file holds of it, and its class's inputs and outputs."""
+    """One node inside a group: its JSON in the file, and its class's inputs and outputs."""
 
     raw: Mapping[str, JsonValue]
     kind: str
@@ -97,7 +97,7 @@ class _GroupLink:
 
 @dataclass(slots=True, kw_only=True)
 class _GroupNode:
-    """A group node's description: `widgets` and `inputs` map its own names to (inner node, input)."""
+    """Describes a group node: `widgets` and `inputs` map its own names to (inner node, input)."""
 
     nodes: list[_InnerNode]
     wires: list[_GroupLink]
@@ -109,7 +109,7 @@ class _GroupNode:
     def read_description(
         cls, description: Mapping[str, JsonValue], catalogue: Catalogue, page_rules: PageRules
     ) -> "_GroupNode | None":
-        """Read a description; None if it is unusable or names a class that the engine does not have."""
+        """Read a description; return None if it is unusable or names a class that the engine does not have."""
         group_links = [
             group_link
             for group_link in map(_read_group_link, _as_list(description.get("links")))
@@ -151,7 +151,7 @@ class _GroupNode:
                     self.inputs[input_name] = (node_number, input_spec.name)
 
     def values_of(self, instance: UiNode, page_rules: PageRules) -> list[dict[str, WidgetValue]]:
-        """The inner nodes' values: what the group's description holds, and over it what the instance holds."""
+        """Return the inner nodes' values: the group's own, overwritten by the instance's."""
         required: dict[str, JsonValue] = {
             input_name: _as_class_input(input_spec) for input_name, (_, input_spec) in self.widgets.items()
         }
@@ -169,7 +169,7 @@ class _GroupNode:
     def to_definition(
         self, node_ids: Sequence[str], node_values: Sequence[Mapping[str, WidgetValue]]
     ) -> dict[str, JsonValue]:
-        """The group as a subgraph's definition."""
+        """Write the group as a subgraph's definition."""
         link_rows: list[JsonValue] = []
         wired_links: dict[tuple[int, str], JsonValue] = {}
         for group_link in self.wires:
@@ -239,7 +239,7 @@ class _GroupNode:
 
 
 def _as_class_input(input_spec: InputSpec) -> JsonValue:
-    """An inner node's input as an input of the group; a seed keeps its control under whatever name."""
+    """Write an inner node's input as an input of the group. A seed keeps its control, whatever its name."""
     options = (
         {**input_spec.options, "control_after_generate": True}
         if is_controlled(input_spec)
@@ -279,7 +279,7 @@ def _read_inner_node(
 def _virtual_definition(
     class_name: str, raw_node: Mapping[str, JsonValue], node_number: int, group_links: Sequence[_GroupLink]
 ) -> Mapping[str, JsonValue] | None:
-    """What the page makes of a primitive or a reroute inside a group: a class with one output."""
+    """Define a primitive or a reroute inside a group as the page does: a class with one output."""
     if class_name == REROUTE:
         return {"input": {"required": {"": ["*", {"forceInput": True}]}}, "output": ["*"]}
     if class_name != PRIMITIVE or not any(group_link.origin == node_number for group_link in group_links):

@@ -1,4 +1,4 @@
-"""The saved values of a node laid out over its widgets, as the page does it while it loads: dynamic combos open."""
+"""Lay a node's saved values out over its widgets, as the page does while it loads: dynamic combos open on the way."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ _MAX_OPTIONS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A node's widgets with their values, the inputs that its options brought, and values that found no widget.
+    """Holds a node's widgets with their values, the inputs that its options brought, and values without a widget.
 
     `inputs` are the widgets and the sockets of options in the page's order; `surplus` are saved values at the end of
     the list, or by name, for which the class has no widget.
@@ -41,7 +41,7 @@ class Layout:
 
     @cached_property
     def widgets(self) -> Mapping[str, Widget]:
-        """The widgets alone, by name."""
+        """Return the widgets alone, by name."""
         return {
             widget_or_socket.name: widget_or_socket
             for widget_or_socket in self.inputs
@@ -52,7 +52,7 @@ class Layout:
 def lay_out_values(
     page_class: PageClass, stored: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page_rules: PageRules
 ) -> Layout:
-    """Give every widget of a node its value: what is saved, else the default."""
+    """Give every widget of a node its saved value, or else its default."""
     if isinstance(stored, Mapping):
         stored = _normalize_named_values(page_class, stored, page_rules)
     saved_values = (
@@ -83,7 +83,7 @@ def lay_out_values(
 
 
 def reopen_option(layout: Layout, combo_spec: InputSpec, chosen_option: JsonValue) -> Layout:
-    """The layout with another option of a dynamic combo, whose own inputs come with their defaults."""
+    """Open another option of a dynamic combo; its own inputs get their defaults."""
     widget_filler = _WidgetFiller(_SavedValues(()))
     opened_inputs = list(_flatten_entries(widget_filler.open_option(combo_spec, chosen_option, _SavedValues(()))))
     node_inputs: list[Widget | InputSpec] = []
@@ -185,7 +185,7 @@ def _class_items(page_class: PageClass, saved_values: _SavedValues) -> Iterator[
 def _normalize_named_values(
     page_class: PageClass, stored: Mapping[str, JsonValue], page_rules: PageRules
 ) -> Sequence[JsonValue] | Mapping[str, JsonValue]:
-    """Values saved as an object: packs that write it (VideoHelperSuite) read it by name, by their own scripts."""
+    """Read values saved as an object. Packs that write one (VideoHelperSuite) read it by name, in their own scripts."""
     if page_class.core and not page_rules.reads_dict_values:
         return ()
     if stored and all(widget_name.isascii() and widget_name.isdecimal() for widget_name in stored):
@@ -205,12 +205,12 @@ def _settle_value(widget: Widget, widget_value: WidgetValue, page_rules: PageRul
 
 
 def as_text(widget_value: WidgetValue) -> WidgetValue:
-    """A value as the text field of a multiline widget shows it."""
+    """Show a value as the text field of a multiline widget does."""
     return widget_value if isinstance(widget_value, str) or widget_value is UNSET else javascript_text(widget_value)
 
 
 def _without_dummies(page_class: PageClass, widget_values: Sequence[JsonValue]) -> Sequence[JsonValue]:
-    """Old files hold a dummy for every forceInput; the page drops them where the count says that they are there.
+    """Drop the dummies that old files hold for every forceInput, if the number of values says that they are there.
 
     A class with a widget of the newer kinds is in no file of that age, and its values may have that count by chance.
     """

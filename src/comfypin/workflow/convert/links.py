@@ -1,4 +1,4 @@
-"""Wires as the page finds them: what an input names wins, and an open input is connected by a row that leads to it."""
+"""Connect links as the page does: an input's own link wins, and a row of `links` connects an input that is open."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from comfypin.workflow.findings import WorkflowFinding
 def connect_links(
     ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode], page_rules: PageRules, findings: list[WorkflowFinding]
 ) -> dict[str, LoadedNode]:
-    """The shapes with their wires mended where the file contradicts itself; what is lost thereby is a warning."""
+    """Mend the links that contradict each other in the file. A link that is lost on the way becomes a warning."""
     if not page_rules.connects_by_rows:
         return dict(loaded_nodes)
     named_links = {
@@ -56,7 +56,7 @@ def _without_lost_links(ui_graph: UiGraph, loaded_node: LoadedNode, findings: li
 
 
 def _disputed_links(ui_graph: UiGraph, loaded_node: LoadedNode) -> Iterator[WorkflowFinding]:
-    """Wires whose row in the file ends at another node: the input wins, as on page 1.49."""
+    """Warn of links whose row in the file ends at another node: the input wins, as on page 1.49."""
     for input_slot in loaded_node.inputs:
         ui_link = ui_graph.links.get(input_slot.link) if input_slot.link is not None else None
         if ui_link is not None and ui_link.target_id != loaded_node.ui_node.id:

@@ -1,4 +1,4 @@
-"""The nodes that `%Node.widget%` may name: by "Node name for S&R", then by title, in the root and in all subgraphs."""
+"""Find the node that `%Node.widget%` names: by "Node name for S&R", then by title, in the root and all subgraphs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _NAME_PROPERTY = "Node name for S&R"
 
 @dataclass(frozen=True, slots=True)
 class NamedNode:
-    """A node that can be named: its values, and its id in the prompt (the first, where a subgraph is used again)."""
+    """A node that can be named: its values and its id in the prompt (the first id if its subgraph is used twice)."""
 
     node_id: NodeId
     values: Mapping[str, WidgetValue]
@@ -23,13 +23,13 @@ class NamedNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeNames:
-    """Nodes by the page's names and by titles; the first one of a name is meant."""
+    """Nodes by the page's names and by their titles. If several share one, it means the first."""
 
     by_name: Mapping[str, NamedNode]
     by_title: Mapping[str, NamedNode]
 
     def lookup_widget(self, node_name: str, widget_name: str, *, graph: ApiGraph, converted: ApiGraph) -> str | None:
-        """A widget's value as text: what a caller set in the graph since it was converted, else the file's."""
+        """Return a widget's value as text: what a caller set in the graph since the conversion, or else the file's."""
         named_node = self.by_name[node_name] if node_name in self.by_name else self.by_title.get(node_name)
         if named_node is None or widget_name not in named_node.values:
             return None
@@ -63,7 +63,7 @@ def name_nodes(loaded_graphs: Mapping[str, LoadedGraph], scopes: Iterable[Scope]
 
 
 def _all_nodes(loaded_graphs: Mapping[str, LoadedGraph]) -> Iterator[tuple[LoadedGraph, LoadedNode]]:
-    """Every node once, the inside of a subgraph before its instance."""
+    """Yield every node once, the inside of a subgraph before its instance."""
     root_graph = loaded_graphs[""]
     seen_graphs = {""}
     unfinished = [(root_graph, iter(root_graph.loaded_nodes.values()))]

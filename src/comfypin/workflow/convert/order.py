@@ -1,4 +1,4 @@
-"""Subgraph definitions from the inside out, and how many nodes they unfold to: cycles and explosions come out here."""
+"""Sort subgraph definitions from the inside out, and refuse cycles and those that unfold to too many nodes."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ MAX_NESTING = 100
 
 
 def definition_order(ui_graphs: Mapping[str, UiGraph], findings: list[WorkflowFinding]) -> list[str]:
-    """The graphs (the root is ""), each after those it uses. Cycles, deep nesting and explosions are findings."""
+    """Return the graphs (the root is ""), each after those it uses. Cycles and graphs that are too big are findings."""
     finished: list[str] = []
     unfolded_sizes: dict[str, int] = {}
     nesting_depths: dict[str, int] = {}

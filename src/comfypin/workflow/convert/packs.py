@@ -31,7 +31,7 @@ class Variable:
 
 
 def as_setter(loaded_node: LoadedNode) -> Variable | None:
-    """The variable that a node sets: a class of the Set kind with one wire in and a name."""
+    """Return the variable that a node sets: its class is a Set class, and it has a name and one link in."""
     return (
         _read_variable(loaded_node, "set")
         if sum(input_slot.link is not None for input_slot in loaded_node.inputs) == 1
@@ -40,7 +40,7 @@ def as_setter(loaded_node: LoadedNode) -> Variable | None:
 
 
 def as_getter(loaded_node: LoadedNode) -> Variable | None:
-    """The variable that a node gets: a class of the Get kind with a name, and no wire in."""
+    """Return the variable that a node gets: its class is a Get class, and it has a name and no link in."""
     connected = any(input_slot.link is not None for input_slot in loaded_node.inputs)
     return _read_variable(loaded_node, "get") if not connected and loaded_node.outputs else None
 
@@ -63,14 +63,14 @@ def _read_variable(loaded_node: LoadedNode, set_or_get: str) -> Variable | None:
 
 
 def find_pairs(loaded_nodes: Sequence[LoadedNode]) -> frozenset[str]:
-    """The pairs of classes of which the workflow has the setting half, over all its graphs."""
+    """Return the pairs of classes whose Set half occurs in the workflow, in any of its graphs."""
     set_variables = [as_setter(loaded_node) for loaded_node in loaded_nodes if _is_foreign(loaded_node)]
     return frozenset(set_variable.classes for set_variable in set_variables if set_variable is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageNodes:
-    """A graph with its page-only nodes marked, and what is to say of them.
+    """A graph with its page-only nodes marked, and the findings about them.
 
     `decoration` are nodes that give nothing to anybody; the page sends them as nodes of a missing class, and a job
     leaves them out. `setters` and `getters` are found by the resolver.
@@ -231,7 +231,7 @@ class _Broadcasts:
         return output_types[ui_link.origin_slot] if 0 <= ui_link.origin_slot < len(output_types) else "*"
 
     def _find_ancestors(self, node_id: str) -> set[str]:
-        """A node and all that it depends on: to feed one of them would make a circle."""
+        """Return a node and all that it depends on: feeding one of them would make a cycle."""
         ancestor_ids: set[str] = set()
         unvisited = [node_id]
         while unvisited:
@@ -244,7 +244,7 @@ class _Broadcasts:
 
 
 def _is_foreign(loaded_node: LoadedNode) -> bool:
-    """Whether a node is of a class that neither the engine nor the file nor ComfyUI's own page knows."""
+    """Return whether neither the engine nor the file nor ComfyUI's own page knows the node's class."""
     named = _SUBGRAPH_ID.fullmatch(loaded_node.ui_node.type) or loaded_node.ui_node.type.startswith(_GROUP_NODE)
     return loaded_node.is_unknown and not named
 
@@ -266,7 +266,7 @@ def _is_reroute(loaded_node: LoadedNode) -> bool:
 
 
 def _is_restricted(broadcast: LoadedNode) -> bool:
-    """Whether a broadcast has conditions (patterns of names, groups, colours) that only its pack's script reads."""
+    """Return whether a broadcast has conditions (name patterns, groups, colours) that only its pack's script reads."""
     saved_values, properties = broadcast.ui_node.values, broadcast.ui_node.properties.get("ue_properties")
     held_settings = [*(saved_values.values() if isinstance(saved_values, Mapping) else saved_values or ())]
     if isinstance(properties, Mapping):
@@ -277,7 +277,7 @@ def _is_restricted(broadcast: LoadedNode) -> bool:
 
 
 def _find_decoration(ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode]) -> list[str]:
-    """Nodes of no known class that give nothing to anybody: labels, bookmarks, muters, collectors of such."""
+    """Find unknown nodes that give nothing to any other node: labels, bookmarks, muters, and what collects these."""
     readers_by_node = _find_readers(ui_graph, loaded_nodes)
     sources_by_node = _find_sources(readers_by_node)
     left_out_ids: dict[str, None] = {}
@@ -325,7 +325,9 @@ def _find_sources(readers_by_node: Mapping[str, set[str]]) -> dict[str, list[str
 
 
 def _is_inert(loaded_node: LoadedNode) -> bool:
-    """Whether a node does nothing by the look of it: no slot of any real type, and no wire in without an output."""
+    """Return whether a node looks as if it did nothing: no slot has a real type, and it takes nothing without an
+    output.
+    """
     if loaded_node.ui_node.properties.get("cnr_id") == "comfy-core":
         # A class of ComfyUI itself: the engine is older than the file.
         return False
@@ -357,7 +359,7 @@ def _unresolved_finding(broadcast: LoadedNode) -> WorkflowFinding:
 
 
 def explain_missing_setter(variable: Variable) -> str:
-    """What to say of a Get node whose variable nothing sets."""
+    """Explain that nothing sets the variable of a Get node."""
     return f"it gets {variable.name!r}, and no node of the workflow sets that"
 
 

@@ -1,4 +1,4 @@
-"""What differs between ComfyUI's pages, in one table: how each one loads a saved file and makes a prompt of it.
+"""One table of what differs between ComfyUI's pages: how each one loads a saved file and makes a prompt of it.
 
 Two generations were recorded to the letter: page 1.27.10 (which ComfyUI 0.3.64 brings) and page 1.49.6 (0.33.0), the
 latter with the rules that page 1.58.1 does better (docs/workflows.md lists them).
@@ -13,7 +13,7 @@ from comfypin.workflow.object_info import Catalogue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRules:
-    """How one generation of the page reads a file and writes a prompt."""
+    """Says how one generation of the page reads a file and writes a prompt."""
 
     name: str
     renamed_classes: Mapping[str, str] = field(default_factory=dict)
@@ -120,7 +120,7 @@ _LATER_KEYS = frozenset({"search_aliases", "essentials_category", "has_intermedi
 
 
 def choose_page_rules(catalogue: Catalogue, comfyui_version: str | None = None) -> PageRules:
-    """Choose the rules by ComfyUI's own version if it is known, else by what the node catalogue looks like."""
+    """Choose the rules by ComfyUI's own version if it is known, else by the look of the node catalogue."""
     version_match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", comfyui_version or "")
     if version_match is not None:
         version = tuple(int(version_part or 0) for version_part in version_match.groups())

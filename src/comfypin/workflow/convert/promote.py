@@ -1,4 +1,4 @@
-"""Values of subgraph instances as later pages hold them: at the instance, by entry of `proxyWidgets` or by input.
+"""Load the values of subgraph instances as later pages do: at the instance, by entry of `proxyWidgets` or by input.
 
 An entry `[inner id, widget]` names the widget that a value of the instance belongs to. If no input of the subgraph
 stands for that widget yet, the page adds one, for all instances, and so do we.
@@ -81,7 +81,7 @@ def _load_values(loaded_node: LoadedNode, loaded_graphs: LoadedGraphs, page_rule
 
 
 def _quarantined_values(loaded_node: LoadedNode) -> Iterator[tuple[str, JsonValue]]:
-    """The values of the instance's own inputs that an earlier page put aside; the first of a name wins."""
+    """Yield the values of the instance's own inputs that an earlier page put aside; the first of each name wins."""
     proxy_entries = _list_property(loaded_node, QUARANTINE)
     if not all(map(_is_quarantined, proxy_entries)):
         return
@@ -96,7 +96,7 @@ def _quarantined_values(loaded_node: LoadedNode) -> Iterator[tuple[str, JsonValu
 
 
 def _is_quarantined(proxy_entry: JsonValue) -> bool:
-    """Whether an entry is what the page itself writes; of a list with any other one, it takes nothing."""
+    """Return whether the page itself wrote this entry. If any entry of a list is different, the page takes none."""
     if not isinstance(proxy_entry, Mapping) or not _is_entry(proxy_entry.get("originalEntry")):
         return False
     return proxy_entry.get("reason") in _REASONS and proxy_entry.get("attemptedAtVersion") == 1
@@ -127,7 +127,7 @@ def _raw_entries(loaded_node: LoadedNode) -> list[JsonValue]:
 
 
 def _list_property(loaded_node: LoadedNode, property_name: str) -> list[JsonValue]:
-    """A property that is a list, or a text that holds one."""
+    """Return a property that is a list, or a text that holds one."""
     property_value = loaded_node.ui_node.properties.get(property_name)
     if isinstance(property_value, str):
         try:
@@ -138,7 +138,7 @@ def _list_property(loaded_node: LoadedNode, property_name: str) -> list[JsonValu
 
 
 def _is_entry(proxy_entry: JsonValue) -> bool:
-    """Whether an entry is two or three texts; of a list with any other one, the page takes nothing."""
+    """Return whether an entry is two or three texts. If any entry of a list is different, the page takes none."""
     return (
         isinstance(proxy_entry, list)
         and len(proxy_entry) in (2, 3)
@@ -188,7 +188,7 @@ class _Promotion:
                 self._stands_for.setdefault(first_source, graph_input.name)
 
     def apply_entries(self) -> None:
-        """Apply the entries: those of primitives last, as the page does."""
+        """Apply the entries, those of primitives last, as the page does."""
         of_primitives: dict[str, list[_ProxyEntry]] = {}
         for proxy_entry in _read_entries(self._host):
             inner_node = self._inside.loaded_nodes.get(proxy_entry.inner_id)
@@ -252,7 +252,7 @@ class _Promotion:
         self._state[port_name] = settle_value(widget_value, self._promoted[port_name][0], self._inside, self._page)
 
     def _normalize_entry(self, proxy_entry: _ProxyEntry) -> _ProxyEntry:
-        """The entry without prefixes (`11: width`), unless the widget is really called so."""
+        """Strip prefixes such as `11: ` from an entry, unless that is really the widget's name."""
         if _resolves_widget(self._inside, proxy_entry.inner_id, proxy_entry.widget, self._containers):
             return proxy_entry
         widget, deeper_id = proxy_entry.widget, proxy_entry.deeper
@@ -332,7 +332,7 @@ def _widget_sources(
 
 
 def _find_target(instance: LoadedNode, input_name: str, loaded_graphs: LoadedGraphs) -> tuple[str, str] | None:
-    """The node and the input inside an instance that one of its inputs leads to."""
+    """Return the node and the input inside an instance that one of its inputs leads to."""
     inner_graph = loaded_graphs[instance.subgraph or ""]
     link_targets = inner_graph.link_targets()
     for graph_input in inner_graph.graph.inputs:

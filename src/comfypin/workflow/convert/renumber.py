@@ -1,4 +1,4 @@
-"""Ids within subgraphs made unique, as the page does it on loading: the prompt's ids then differ from the file's."""
+"""Make ids within subgraphs unique, as the page does on loading: the prompt's ids then differ from the file's."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ PROXY_WIDGETS = "proxyWidgets"
 
 
 def renumber_nodes(workflow: UiWorkflow) -> UiWorkflow:
-    """Give every inner id that the root or an earlier definition already uses the next one that is free."""
+    """Give the next free id to every inner node whose id the root or an earlier definition already uses."""
     if not workflow.definitions:
         return workflow
     used_ids = set(workflow.root.nodes)
@@ -35,7 +35,7 @@ def renumber_nodes(workflow: UiWorkflow) -> UiWorkflow:
 
 
 def parse_node_number(node_id: str) -> int | None:
-    """An id that is a plain whole number, or None."""
+    """Return an id as a number if it is a plain whole number, else None."""
     return int(node_id) if node_id.isascii() and node_id.isdecimal() and len(node_id) < 16 else None
 
 

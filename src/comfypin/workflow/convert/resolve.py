@@ -1,4 +1,4 @@
-"""Where a wire really comes from: through reroutes, bypassed nodes and the borders of subgraphs, without recursion."""
+"""Follow a link to its real source, through reroutes, bypassed nodes and subgraph borders, without recursion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ class Scope:
     instance: LoadedNode | None = None
 
     def find_node(self, node_id: str) -> LoadedNode | None:
-        """The node with this id of the file, or None."""
+        """Return the node with this id of the file, or None."""
         return self.container.loaded_nodes.get(node_id)
 
     def prompt_id(self, node_id: str) -> str:
-        """The node's id in the prompt."""
+        """Return the node's id in the prompt."""
         return f"{self.prefix}{node_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class FromNode:
-    """The wire comes from this output of a node of the prompt (which may be muted, and then is not in it)."""
+    """The link comes from this output of a node of the prompt. If that node is muted, it is not in the prompt."""
 
     node_id: str
     slot: int
@@ -40,7 +40,7 @@ class FromNode:
 
 @dataclass(frozen=True, slots=True)
 class FromWidget:
-    """The wire comes from a promoted widget of a subgraph instance, or from what stands for a broadcast value."""
+    """The link comes from a promoted widget of a subgraph instance, or from what stands for a broadcast value."""
 
     value: WidgetValue
     scope: Scope
@@ -50,7 +50,7 @@ class FromWidget:
 
 @dataclass(frozen=True, slots=True)
 class BrokenWire:
-    """The wire cannot be followed; ComfyUI's page would fail here."""
+    """The link cannot be followed; ComfyUI's page would fail here."""
 
     reason: str
 
@@ -78,7 +78,7 @@ _Place: TypeAlias = "_AtInput | _AtOutput"
 
 
 class WireResolver:
-    """Follows wires; what was found on the way is kept, so that many wires over one long way cost it once."""
+    """Follows links and remembers each result, so that many links over one long path cost it once."""
 
     def __init__(self, inner_scopes: Scopes, page_rules: PageRules) -> None:
         self._inside = inner_scopes
@@ -86,7 +86,7 @@ class WireResolver:
         self._known: dict[tuple[bool, str, str, int, str], WireSource] = {}
 
     def resolve_input(self, graph_scope: Scope, loaded_node: LoadedNode, input_index: int) -> WireSource:
-        """Follow the wire at one input of a node to its end; None where nothing is connected."""
+        """Follow the link at one input of a node to its end; return None if nothing is connected."""
         wanted_type = loaded_node.inputs[input_index].type
         wire_end: _Place | WireSource = _AtInput(graph_scope, loaded_node, input_index)
         followed: dict[tuple[bool, str, str, int, str], None] = {}
@@ -151,7 +151,7 @@ def _before_input(wire_end: _AtInput) -> "_Place | WireSource":
 
 
 def _outside_instance(graph_scope: Scope, ui_link: UiLink) -> "_Place | WireSource":
-    """From a subgraph's input to what is wired to the instance, or to the value that stands in its place."""
+    """Go from a subgraph's input to the source of the instance's input, or to the value that replaces it."""
     outer_scope, instance = graph_scope.parent, graph_scope.instance
     if outer_scope is None or instance is None or not 0 <= ui_link.origin_slot < len(instance.inputs):
         return BrokenWire(f"link {ui_link.id} comes from input {ui_link.origin_slot} of a subgraph that has none such")
@@ -165,7 +165,7 @@ def _outside_instance(graph_scope: Scope, ui_link: UiLink) -> "_Place | WireSour
 
 
 def _at_setter(start_scope: Scope, variable: Variable) -> "_AtInput | None":
-    """The wire into the Set node of a variable, in this graph or in one around it."""
+    """Find the link into a variable's Set node, in this graph or in one around it."""
     current_scope: Scope | None = start_scope
     while current_scope is not None:
         set_node = current_scope.container.setters.get(variable)
@@ -184,7 +184,7 @@ def _at_setter(start_scope: Scope, variable: Variable) -> "_AtInput | None":
 def _inside_instance(
     graph_scope: Scope, instance: LoadedNode, slot_number: int, page_rules: PageRules
 ) -> "_Place | WireSource":
-    """From an instance's output to the node inside that gives it."""
+    """Go from an instance's output to the node inside that gives it."""
     ui_graph = graph_scope.container.graph
     if not 0 <= slot_number < len(ui_graph.outputs):
         return BrokenWire(f"{_describe_node(instance)} has no output number {slot_number}")
@@ -206,7 +206,7 @@ def _inside_instance(
 
 
 def _output_link(ui_graph: UiGraph, slot_number: int, page_rules: PageRules) -> UiLink | None:
-    """The link at a subgraph's output; where several lead to it, the first in the file's rows."""
+    """Return the link at a subgraph's output; if there are several, the first in the file's rows."""
     link_ids = ui_graph.outputs[slot_number].links
     if page_rules.first_row_gives_output and len(link_ids) != 1:
         output_links = (

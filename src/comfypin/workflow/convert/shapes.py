@@ -39,7 +39,7 @@ class LoadedNode:
 
     @property
     def is_virtual(self) -> bool:
-        """Whether only the page knows the node, so that it is never sent."""
+        """Return whether only the page knows the node, so that it is never sent."""
         return (
             self.virtual
             or self.subgraph is not None
@@ -49,22 +49,22 @@ class LoadedNode:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether neither the engine nor the file says what the node is."""
+        """Return whether neither the engine nor the file says what the node is."""
         return self.page_class is None and not self.is_virtual
 
     @property
     def widgets(self) -> Mapping[str, Widget]:
-        """The node's widgets by name."""
+        """Return the node's widgets by name."""
         return self.layout.widgets if self.layout else {}
 
     def widget_spec(self, input_name: str) -> InputSpec | None:
-        """The definition of an input that has a widget, or None."""
+        """Return the definition of an input that has a widget, or None."""
         widget = self.widgets.get(input_name)
         return widget.spec if widget else None
 
 
 class NodeLoader:
-    """Makes the shapes of a workflow's nodes; each class is looked at once."""
+    """Loads the nodes of a workflow; each class is read once."""
 
     def __init__(self, catalogue: Catalogue, definitions: Mapping[str, UiGraph], page_rules: PageRules) -> None:
         self._catalogue = catalogue
@@ -73,7 +73,7 @@ class NodeLoader:
         self._classes: dict[tuple[str, frozenset[str]], PageClass] = {}
 
     def load_node(self, ui_node: UiNode) -> LoadedNode:
-        """The shape of one node."""
+        """Match one node with its class or its subgraph."""
         if ui_node.type in self._definitions:
             return self._load_instance(ui_node, self._definitions[ui_node.type])
         page_class = self._find_page_class(ui_node) if ui_node.type not in (*NOTES, PRIMITIVE, REROUTE) else None
@@ -136,7 +136,7 @@ class NodeLoader:
 
 
 def choose_option(loaded_node: LoadedNode, combo_name: str, chosen_option: JsonValue) -> LoadedNode:
-    """The shape with another option of a dynamic combo: the wires to the old one's inputs are lost."""
+    """Choose another option of a dynamic combo; the links to the old option's inputs are lost."""
     combo_spec = loaded_node.widget_spec(combo_name)
     if loaded_node.layout is None or loaded_node.page_class is None or combo_spec is None:
         return loaded_node
@@ -154,7 +154,7 @@ def choose_option(loaded_node: LoadedNode, combo_name: str, chosen_option: JsonV
 
 
 def _class_slots(page_class: PageClass, node_layout: Layout, saved_slots: Mapping[str, UiSlot]) -> Iterator[UiSlot]:
-    """A class's inputs in the page's order: sockets first, then widgets with what their options bring."""
+    """Yield a class's inputs in the page's order: sockets first, then widgets with what their options bring."""
     for input_spec in page_class.sockets:
         yield from _socket_slots(input_spec, saved_slots)
     for widget_or_socket in node_layout.inputs:
@@ -184,7 +184,7 @@ def _socket_slots(input_spec: InputSpec, saved_slots: Mapping[str, UiSlot]) -> I
 
 
 def _growing_slots(input_spec: InputSpec, saved_slots: Mapping[str, UiSlot]) -> Iterator[UiSlot]:
-    """The sockets of a growing list: one more than are wired, in the order of their numbers, beyond the end too."""
+    """Yield the sockets of a growing list: all connected ones in the order of their numbers, and an open one."""
     growing = growing_list(input_spec)
     item_names = list(growing.items)
     connected_names = [
@@ -236,7 +236,7 @@ def _output_types(page_class: PageClass, ui_node: UiNode) -> tuple[str, ...]:
 
 
 def bypass_index(loaded_node: LoadedNode, output_slot: int, wanted_type: str, page_rules: PageRules) -> int | None:
-    """The input that a bypassed node passes on in place of its output `slot`, for a consumer of type `wanted`."""
+    """Return the input that a bypassed node passes on for its output `slot`, to a consumer of type `wanted`."""
     input_slots = loaded_node.inputs
     if not input_slots:
         return None
@@ -265,7 +265,7 @@ def bypass_index(loaded_node: LoadedNode, output_slot: int, wanted_type: str, pa
 
 
 def types_connect(first_types: str, second_types: str) -> bool:
-    """Whether the page lets two slots be wired: the same type in any case, one of a list, or anything at all."""
+    """Return whether the page lets two slots connect: one type in any case, one of a list, or any type at all."""
     if first_types in ("", "*") or second_types in ("", "*"):
         return True
     own_types = {type_part.strip().lower() for type_part in first_types.split(",")}

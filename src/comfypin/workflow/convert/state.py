@@ -1,4 +1,4 @@
-"""The values of all widgets, as the page holds them when it is about to submit.
+"""Load the values of all widgets, as the page holds them when it is about to submit.
 
 Until page 1.27 a subgraph's definition held the values of all its instances: what one instance wrote into it, the next
 one overwrote, which showed only where a value is asked for by name, or where a wire leads nowhere. Later pages keep an
@@ -21,7 +21,7 @@ from comfypin.workflow.node_inputs import COMBO
 
 @dataclass(slots=True, kw_only=True)
 class LoadedGraph:
-    """A graph with its nodes' shapes, and each node's widget values by name (for an instance: by promoted input)."""
+    """A graph with its loaded nodes and their widget values by name (for an instance: by promoted input)."""
 
     graph: UiGraph
     loaded_nodes: dict[str, LoadedNode]
@@ -32,14 +32,14 @@ class LoadedGraph:
     _targets: dict[str, list[tuple[LoadedNode, int]]] | None = None
 
     def linked_inputs(self) -> Iterator[tuple[str, LoadedNode, int]]:
-        """(link id, node, input index) for every wire that ends at a node here."""
+        """Yield (link id, node, input index) for every link that ends at a node here."""
         for loaded_node in self.loaded_nodes.values():
             for input_index, input_slot in enumerate(loaded_node.inputs):
                 if input_slot.link is not None:
                     yield input_slot.link, loaded_node, input_index
 
     def link_targets(self) -> dict[str, list[tuple[LoadedNode, int]]]:
-        """The inputs at which each link ends; kept until `forget_targets`."""
+        """Return the inputs at which each link ends; kept until `forget_targets`."""
         if self._targets is None:
             self._targets = {}
             for link_id, loaded_node, input_index in self.linked_inputs():
@@ -47,7 +47,7 @@ class LoadedGraph:
         return self._targets
 
     def forget_targets(self) -> None:
-        """Look at the wires again: some were added."""
+        """Drop the kept targets, because links were added."""
         self._targets = None
 
 
@@ -59,7 +59,7 @@ Promotions = Mapping[str, list[tuple[str, str]]]
 def find_promotions(
     loaded_graph: LoadedGraph, loaded_graphs: LoadedGraphs, page_rules: PageRules
 ) -> dict[str, list[tuple[str, str]]]:
-    """The widgets inside that each input of a subgraph stands for, in the definition's order."""
+    """Return the inner widgets that each input of a subgraph stands for, in the definition's order."""
     link_targets = loaded_graph.link_targets()
     promoted: dict[str, list[tuple[str, str]]] = {}
     for position, graph_input in enumerate(loaded_graph.graph.inputs):
@@ -80,7 +80,7 @@ def find_promotions(
 
 
 def has_widget_at(loaded_node: LoadedNode, input_name: str, loaded_graphs: LoadedGraphs) -> bool:
-    """Whether an input has a widget, its own or one that a subgraph promotes."""
+    """Return whether an input has a widget, its own or one that a subgraph promotes."""
     seen_inputs: set[tuple[str, str]] = set()
     unvisited = [(loaded_node, input_name)]
     while unvisited:
@@ -113,7 +113,7 @@ def initial_values(
     *,
     saved: bool = True,
 ) -> dict[str, WidgetValue]:
-    """The values of one node after loading; for an instance, those of its promoted inputs, saved ones by place."""
+    """Return a node's values after loading. An instance has those of its promoted inputs, saved ones by position."""
     if loaded_node.layout is not None:
         return dict(loaded_node.layout.values)
     if loaded_node.subgraph is None:
@@ -136,7 +136,7 @@ def initial_values(
 def settle_value(
     widget_value: WidgetValue, target_widget: tuple[str, str], inner_graph: LoadedGraph, page_rules: PageRules
 ) -> WidgetValue:
-    """A promoted value as the page shows it: the first choice for a null, a text in a field of several lines."""
+    """Show a promoted value as the page does: the first choice for a null, a text in a multiline field."""
     loaded_node = inner_graph.loaded_nodes[target_widget[0]]
     input_spec = loaded_node.widget_spec(target_widget[1])
     if input_spec is None:
@@ -214,7 +214,7 @@ def apply_primitives(loaded_graph: LoadedGraph) -> None:
 
 
 def _choose_option(loaded_graph: LoadedGraph, node_id: str, combo_name: str, chosen_option: JsonValue) -> None:
-    """Open the option of a dynamic combo that a primitive chose, where it is another one than the file's."""
+    """Open the option of a dynamic combo that a primitive chose, if it differs from the file's."""
     loaded_node, widget_values = loaded_graph.loaded_nodes[node_id], loaded_graph.values[node_id]
     if loaded_node.layout is None or loaded_node.layout.values.get(combo_name, UNSET) == chosen_option:
         return

@@ -1,4 +1,4 @@
-"""A workflow in UI format as frozen values: nodes, links and subgraph definitions, read from whatever the file holds.
+"""A workflow in UI format as frozen values: nodes, links and subgraph definitions, whatever the file holds.
 
 Wrong types never pass this module: what can be left out is left out as on the page, and what cannot is a finding.
 """
@@ -18,7 +18,7 @@ _ARRAY_LINKS_VERSION = 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiLink:
-    """A wire: from output `origin_slot` of one node to an input of another (which one, that node's input says)."""
+    """A link from output `origin_slot` of one node to another node, one of whose inputs names it."""
 
     id: str
     origin_id: str
@@ -29,7 +29,7 @@ class UiLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiSlot:
-    """An input or output as the file lists it; `widget` tells that a widget lies under the input."""
+    """An input or output as the file lists it; `widget` says that the input also has a widget."""
 
     name: str
     type: str
@@ -39,7 +39,7 @@ class UiSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiNode:
-    """A node as the file has it. `values` is None for a missing list, a mapping for the dict form."""
+    """A node as the file has it. `values` is None if there is no list, and a mapping if the file holds an object."""
 
     id: str
     type: str
@@ -223,7 +223,7 @@ def _read_link(json_value: JsonValue, *, links_are_lists: bool) -> UiLink | None
 
 
 def type_text(json_value: JsonValue) -> str:
-    """A slot's type as text; lists of choices are COMBO, and what is nothing connects to anything."""
+    """Return a slot's type as text. A list of choices is COMBO; without a type, a slot connects to anything."""
     if isinstance(json_value, str):
         return json_value
     return "COMBO" if isinstance(json_value, list) else "*"

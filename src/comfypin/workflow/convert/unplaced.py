@@ -1,4 +1,4 @@
-"""Saved values for which a class has no widget: placed if it can be told how, else said, never dropped in silence."""
+"""Saved values for which a class has no widget: place them if a rule says where they belong, else report them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,14 +28,14 @@ _EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 
 
 class SocketTypes:
-    """The types that some class gives: an input of any other type cannot be a socket that anything feeds."""
+    """Knows the types that some class outputs: nothing can feed an input of any other type."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
     @cached_property
     def given_types(self) -> frozenset[str]:
-        """The output types of all classes."""
+        """Return the output types of all classes."""
         output_lists = (definition.get("output") for definition in self._catalogue.values())
         type_names = (
             type_name
@@ -52,7 +52,7 @@ class SocketTypes:
 
 
 def place_values(loaded_node: LoadedNode, socket_types: SocketTypes, findings: list[WorkflowFinding]) -> LoadedNode:
-    """The shape with values that only a pack's script would place, and findings for those that cannot be."""
+    """Place the values that only a pack's script would place, and report those that cannot be placed."""
     node_layout = loaded_node.layout
     if node_layout is None or loaded_node.page_class is None or loaded_node.ui_node.mode in (MUTED, BYPASSED):
         return loaded_node
@@ -80,7 +80,7 @@ def place_values(loaded_node: LoadedNode, socket_types: SocketTypes, findings: l
 
 
 def _unknown_widgets(loaded_node: LoadedNode, node_layout: Layout, socket_types: SocketTypes) -> Iterator[InputSpec]:
-    """Inputs of types that are neither sockets nor widgets that we know: what is saved after them would shift."""
+    """Yield inputs that are neither sockets nor known widgets: the values saved after them would shift."""
     page_class = loaded_node.page_class
     if page_class is None or not loaded_node.ui_node.values:
         return
@@ -107,7 +107,7 @@ def _unknown_widgets(loaded_node: LoadedNode, node_layout: Layout, socket_types:
 
 
 def _named_values(named_values: Mapping[str, JsonValue], ui_node: UiNode) -> Iterator[tuple[str, JsonValue]]:
-    """Values that were saved with their names; the state of a player on the page (`videopreview`) is no value."""
+    """Yield values that were saved by name. The state of a player on the page (`videopreview`) is not a value."""
     for value_name, saved_value in named_values.items():
         if isinstance(saved_value, Mapping) and _is_lora_row(saved_value):
             yield value_name, _lora_row(saved_value, ui_node)
@@ -132,7 +132,7 @@ def _lora_row(lora_row: Mapping[str, JsonValue], ui_node: UiNode) -> JsonValue:
 
 
 def _says_nothing(saved_value: JsonValue) -> bool:
-    """Whether a value holds nothing of the user's: an empty one, or the bare type of a heading."""
+    """Return whether a value holds nothing of the user's: it is empty, or only the type of a heading."""
     return saved_value in _EMPTY or (isinstance(saved_value, Mapping) and set(saved_value) == {"type"})
 
 

@@ -1,4 +1,4 @@
-"""The widgets that ComfyUI's page makes for a class: which values a saved node holds, in which order, and which go out.
+"""The widgets that ComfyUI's page makes for a class: which values a saved node holds, and which the prompt gets.
 
 A widget can be stored in `widgets_values`, sent in the prompt, both (a plain value), only stored (the control after a
 seed, an upload button) or only sent (a preview).
@@ -16,7 +16,7 @@ from comfypin.workflow.object_info import InputSpec, input_specs, is_core, is_ou
 
 
 class Unset(Enum):
-    """The value of a widget that has none: JavaScript's undefined, which JSON leaves out."""
+    """Marks a widget without a value: JavaScript's undefined, which JSON leaves out."""
 
     UNSET = "unset"
 
@@ -27,7 +27,7 @@ WidgetValue: TypeAlias = "JsonValue | Unset"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Widget:
-    """One widget of a class, with its input's definition where an input lies under it."""
+    """One widget of a class, with its input's definition if it belongs to an input."""
 
     name: str
     default: WidgetValue
@@ -38,7 +38,7 @@ class Widget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageClass:
-    """What the page makes of a class: sockets, widgets, outputs by type, and the title.
+    """A class as the page knows it: sockets, widgets, outputs by type, and the title.
 
     A dynamic combo is one widget here, and a growing list one socket: `layout` opens them for a node.
     """
@@ -107,7 +107,7 @@ _SCENE_BUTTONS: Mapping[str, str] = {
 def make_page_class(
     class_type: str, definition: Mapping[str, JsonValue], page_rules: PageRules, *, drawn_names: Set[str] = frozenset()
 ) -> PageClass:
-    """What the page makes of a class of /object_info; `drawn` are inputs that a file shows with a widget."""
+    """Read a class of /object_info as the page does; `drawn_names` are inputs that a file shows with a widget."""
     specs_by_name = dict(input_specs(definition))
     specs_by_name |= {
         input_name: _draw_socket_widgets(specs_by_name[input_name])
@@ -131,7 +131,7 @@ def make_page_class(
 
 
 def _draw_socket_widgets(input_spec: InputSpec) -> InputSpec:
-    """An input of several plain types with the widget of its first one."""
+    """Give an input of several plain types the widget of its first type."""
     type_names = [type_part.strip() for type_part in input_spec.type.split(",")]
     if "widgetType" in input_spec.options or not all(widget_type in _PLAIN for widget_type in type_names):
         return input_spec
@@ -139,13 +139,13 @@ def _draw_socket_widgets(input_spec: InputSpec) -> InputSpec:
 
 
 def widget_kind(input_spec: InputSpec) -> str:
-    """The type of an input's widget: an input of several types names it (`FLOAT,INT` with the widget of a FLOAT)."""
+    """Return the type of an input's widget; an input of several types (`FLOAT,INT`) names it."""
     named_type = input_spec.options.get("widgetType")
     return named_type if isinstance(named_type, str) and named_type else input_spec.type
 
 
 def has_widget(input_spec: InputSpec) -> bool:
-    """Whether the page makes a widget for an input; the others are sockets."""
+    """Return whether the page makes a widget for an input; the others are sockets."""
     widget_type = widget_kind(input_spec)
     return (widget_type in _PLAIN or widget_type in _SPECIAL or widget_type == COMBO) and not input_spec.options.get(
         "forceInput"
@@ -153,12 +153,12 @@ def has_widget(input_spec: InputSpec) -> bool:
 
 
 def is_dynamic_socket(input_spec: InputSpec) -> bool:
-    """Whether an input stands for sockets that this module's reader knows how to open."""
+    """Return whether an input stands for sockets that `node_inputs` knows how to open."""
     return input_spec.type in (GROWING, MATCHING)
 
 
 def is_controlled(input_spec: InputSpec) -> bool:
-    """Whether a control (fixed, increment, decrement, randomize) follows the input's value."""
+    """Return whether a control (fixed, increment, decrement, randomize) follows the input's value."""
     control_option = input_spec.options.get(CONTROL)
     widget_type = widget_kind(input_spec)
     if widget_type == "INT":
@@ -167,12 +167,12 @@ def is_controlled(input_spec: InputSpec) -> bool:
 
 
 def control_name(input_name: str) -> str:
-    """The name, within our state, of the control that follows an input."""
+    """Return the name that we give the control that follows an input."""
     return f"{input_name}.{CONTROL}"
 
 
 def option_items(combo_spec: InputSpec, chosen_option: object) -> Iterator[Widget | InputSpec]:
-    """The widgets and the sockets that an option of a dynamic combo brings, in the page's order."""
+    """Yield the widgets and sockets that an option of a dynamic combo brings, in the page's order."""
     for input_spec in (option_specs(combo_spec, chosen_option) or {}).values():
         if has_widget(input_spec):
             yield from _input_widgets(input_spec)

@@ -1,4 +1,4 @@
-"""The prompt's nodes, written one by one: values as the page sends them, wires followed to their ends."""
+"""Write the prompt's nodes one by one: values as the page sends them, links followed to their ends."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from comfypin.workflow.text_macros import EXPANDED_INPUT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seed:
-    """A value that the page changes after a run: how (`control`), and who shares it (the same `group`)."""
+    """A value that the page changes after a run: `control` says how, and seeds of one `group` share it."""
 
     node_id: str
     input_name: str
@@ -30,7 +30,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenPrompt:
-    """The inputs of every node of the prompt, what each node is in the file, the seeds, and the texts to be filled in.
+    """Holds the inputs of every node of the prompt, the nodes of the file, the seeds, and the texts to fill in.
 
     `texts` are the inputs, as (node id, input name), in whose own text the page fills `%...%` in; `names` are the nodes
     that such a text may name. `decoration` are nodes that only a pack's page script knows, and that give nothing to
@@ -80,7 +80,7 @@ def write_prompt(
 
 
 def _is_active(graph_scope: Scope) -> bool:
-    """Whether no instance on the way to this scope is muted or bypassed."""
+    """Return whether no instance on the way to this scope is muted or bypassed."""
     current_scope: Scope | None = graph_scope
     while current_scope is not None and current_scope.instance is not None:
         if current_scope.instance.ui_node.mode in (MUTED, BYPASSED):
@@ -90,7 +90,7 @@ def _is_active(graph_scope: Scope) -> bool:
 
 
 def _is_left_over(graph_scope: Scope, page_rules: PageRules) -> bool:
-    """Whether the page leaves the inside of an inactive instance in the prompt, where nothing makes it run.
+    """Return whether the page leaves the inside of an inactive instance in the prompt, although nothing runs it.
 
     Page 1.27 does so, later ones for an instance within an instance. Nothing there is asked for, unless it holds an
     output of its own, which must not run, or a class that the engine lacks, for which it would refuse the prompt.
@@ -108,7 +108,7 @@ def _is_left_over(graph_scope: Scope, page_rules: PageRules) -> bool:
 
 
 def unfold_scopes(loaded_graphs: Mapping[str, LoadedGraph]) -> Iterator[Scope]:
-    """The root and the inside of every instance, each instance of its own; order.py has bounded how many."""
+    """Yield the root and the inside of every instance; order.py has bounded how many there are."""
     unvisited = [Scope(loaded_graphs[""])]
     while unvisited:
         graph_scope = unvisited.pop()
@@ -181,7 +181,7 @@ class _PromptWriter:
             return widget_value
 
     def _is_filled_in(self, graph_scope: Scope, loaded_node: LoadedNode, input_index: int) -> bool:
-        """Whether the page fills `%...%` texts in: in file names, and in what a primitive gives that was told to."""
+        """Return whether the page fills `%...%` in: in file names, and in the text of a primitive that is set so."""
         input_slot = loaded_node.inputs[input_index]
         if input_slot.name == EXPANDED_INPUT and loaded_node.ui_node.type in self.page.expanded_classes:
             return True
@@ -221,7 +221,7 @@ class _PromptWriter:
 
 
 def _direct_origin(graph_scope: Scope, input_slot: UiSlot) -> LoadedNode | None:
-    """The node that an input is wired to directly."""
+    """Return the node that an input is linked to directly."""
     ui_link = graph_scope.container.graph.links.get(input_slot.link) if input_slot.link is not None else None
     return graph_scope.find_node(ui_link.origin_id) if ui_link else None
 
@@ -242,7 +242,7 @@ def _widget_kind_of(loaded_node: LoadedNode, widget_name: str) -> str | None:
 
 
 def _choice_index(node_inputs: Mapping[str, InputValue], widget_values: Mapping[str, WidgetValue]) -> int:
-    """The place of a CustomCombo's choice among its options, as the page's script counts it."""
+    """Return the position of a CustomCombo's choice among its options, as the page's script counts it."""
     combo_options = [
         node_inputs.get(widget_name, widget_value)
         for widget_name, widget_value in widget_values.items()
