@@ -41,7 +41,7 @@ def read_document(json_text: bytes | str, *, source: str) -> Document:
     NaN and infinities, which Python writes and JSON does not have, become null as in ComfyUI's page.
     """
     if len(json_text) > MAX_BYTES:
-        reason = f"it has {len(json_text):,} bytes, and {MAX_BYTES:,} is the most a workflow may have"
+        reason = f"it has {len(json_text):,} bytes, and a workflow may have at most {MAX_BYTES:,}"
         raise WorkflowUnreadable(source=source, reason=reason)
     try:
         text = json_text if isinstance(json_text, str) else json_text.decode("utf-8-sig")
@@ -64,7 +64,7 @@ def to_document(json_value: object, *, source: str) -> Document:
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(json_value, Mapping):
             raise WorkflowUnreadable(
-                source=source, reason=f"it is JSON, but {_name_json_kind(json_value)}, not an object"
+                source=source, reason=f"it is {_name_json_kind(json_value)}, and a workflow is a JSON object"
             )
         if isinstance(json_value.get("nodes"), list):
             content = _check_limits(json_value, len(json_value["nodes"]), source)
@@ -94,7 +94,7 @@ def _unwrap_once(json_value: Mapping[str, object]) -> Mapping[str, object] | Non
 
 def _check_limits(content: Mapping[str, JsonValue], nodes: int, source: str) -> Mapping[str, JsonValue]:
     if nodes > MAX_NODES:
-        reason = f"it has {nodes:,} nodes, and {MAX_NODES:,} is the most a workflow may have"
+        reason = f"it has {nodes:,} nodes, and a workflow may have at most {MAX_NODES:,}"
         raise WorkflowUnreadable(source=source, reason=reason)
     _check_size(content, source)
     return content
@@ -117,9 +117,9 @@ def _check_size(json_value: object, source: str) -> None:
             return
         this_level = [nested for nested in deeper if isinstance(nested, dict | list)]
     if this_level:
-        raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} deep")
+        raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} levels deep")
 
 
 def _name_json_kind(json_value: object) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(json_value), "a number")

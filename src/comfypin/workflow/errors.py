@@ -3,45 +3,39 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from comfypin.errors import WorkflowError
+from comfypin.errors import WorkflowError, declare
 
 # A hostile graph may have a finding a node; a person reads the first ones, a machine gets the count.
 _SHOWN = 40
 _ALLOWED_SHOWN = 12
 
 
+@declare
 class WorkflowNotFound(WorkflowError):
     """The workflow file does not exist or cannot be read."""
 
-    def __init__(self, *, path: str, reason: str) -> None:
-        super().__init__(
-            f"The workflow {path} cannot be read: {reason}; give a JSON file that ComfyUI saved or exported.",
-            path=path,
-            reason=reason,
-        )
+    template = "The workflow {path} cannot be read: {reason}; give a JSON file that ComfyUI saved or exported."
+    path: str
+    reason: str
 
 
+@declare
 class WorkflowUnreadable(WorkflowError):
     """The bytes are not a workflow."""
 
-    def __init__(self, *, source: str, reason: str) -> None:
-        super().__init__(
-            f"The workflow {source} is not a workflow: {reason}. "
-            "Save it in ComfyUI with Workflow > Save, or export it with Workflow > Export (API).",
-            source=source,
-            reason=reason,
-        )
+    template = "The workflow {source} cannot be read: {reason}. {_advice}."
+    source: str
+    reason: str
+    _advice: str = "Save it in ComfyUI with Workflow > Save, or export it with Workflow > Export (API)"
 
 
 class WorkflowInvalid(WorkflowError):
     """The workflow has errors; the message names all of them at once."""
 
     def __init__(self, *, source: str, problems: Sequence[str], findings: Sequence[Mapping[str, object]]) -> None:
-        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
-        more = f"\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
         super().__init__(
-            f"The workflow {source} cannot run as it stands; {things} wrong:{lines}{more}",
+            f"The workflow {source} cannot run as it stands; {things} wrong:{_list_problems(problems)}",
             source=source,
             findings=list(findings[:_SHOWN]),
             count=len(findings),
@@ -50,18 +44,22 @@ class WorkflowInvalid(WorkflowError):
         self.problems = tuple(problems)
 
 
+@declare
 class OverrideInvalid(WorkflowError):
     """A `--set` or `--input` does not say what it changes, or changes something that does not exist."""
 
-    def __init__(self, *, override: str, reason: str) -> None:
-        super().__init__(f"{override}: {reason}", override=override, reason=reason)
+    template = "{override}: {reason}"
+    override: str
+    reason: str
 
 
+@declare
 class InputFileInvalid(WorkflowError):
     """The file that a load node names cannot be used."""
 
-    def __init__(self, *, name: str, reason: str) -> None:
-        super().__init__(f"The input file {name!r} cannot be used: {reason}", name=name, reason=reason)
+    template = "The input file {name!r} cannot be used: {reason}"
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +112,8 @@ class WorkflowRejected(WorkflowError):
     """The engine refused the workflow, so nothing of it runs. `problems` holds all that the engine named."""
 
     def __init__(self, *, reason: str, problems: Sequence[NodeProblem] = ()) -> None:
-        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
-        more = f"\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         super().__init__(
-            f"The engine refused the workflow: {reason.rstrip('.')}.{lines}{more}",
+            f"The engine refused the workflow: {reason.rstrip('.')}.{_list_problems(problems)}",
             reason=reason,
             findings=[problem.to_json() for problem in problems[:_SHOWN]],
             count=len(problems),
@@ -134,9 +130,20 @@ class WorkflowRejected(WorkflowError):
         return {node_id: "; ".join(messages) for node_id, messages in sentences.items()}
 
 
+@declare
 class InputsFileInvalid(WorkflowError):
     """The file that names a workflow's inputs is wrong; the message names all mistakes at once."""
 
-    def __init__(self, *, source: str, problems: Sequence[str]) -> None:
-        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
-        super().__init__(f"The inputs file {source} cannot be used:{lines}", source=source, problems=list(problems))
+    template = "The inputs file {source} cannot be used:{listed_problems}"
+    source: str
+    problems: Sequence[str]
+
+    @property
+    def listed_problems(self) -> str:
+        """Return the first problems as lines of the message."""
+        return _list_problems(self.problems)
+
+
+def _list_problems(problems: Sequence[object]) -> str:
+    lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
+    return f"{lines}\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else lines

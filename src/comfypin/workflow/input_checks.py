@@ -79,23 +79,23 @@ def check_value(input_value: JsonValue, input_spec: InputSpec, validation: Class
     if isinstance(input_value, list):
         message = f"a list must be a link (node id, output number), and this one has {len(input_value)} items"
         if len(input_value) == 2:
-            message = "a list of two is read as a link (node id, output number), and this one is none"
+            message = "a list of two is a link (node id, output number), and this one names no node and output"
         return InputRefusal(code="bad_link", message=message, certain=True)
     if isinstance(input_value, Mapping) and "__value__" in input_value:
         input_value = input_value["__value__"]
     browser_content = _BROWSER_MADE.get((input_spec.type, input_spec.name))
     if browser_content is not None and input_value in ("", None):
         message = (
-            f"it takes {browser_content}, which ComfyUI's page makes in a browser when it submits: set a value for it"
+            f"it takes {browser_content}, which ComfyUI's page makes in the browser when it submits: set a value for it"
         )
         return InputRefusal(code="needs_browser", message=message, certain=validation.core)
     try:
         input_value = _convert_value(input_value, input_spec.type)
     except (TypeError, ValueError, OverflowError):
-        message = f"{_show_value(input_value)} cannot become {_with_article(input_spec.type)}"
+        message = f"{_show_value(input_value)} is not {_with_article(input_spec.type)}"
         return InputRefusal(code="wrong_type", message=message, certain=True)
     if input_spec.type in _SOCKET_TYPES and input_value is not None:
-        message = f"it takes {input_spec.type} from another node, and {_show_value(input_value)} is written there"
+        message = f"it takes {input_spec.type} from another node, and its value is {_show_value(input_value)}"
         return InputRefusal(code="needs_link", message=message, certain=False)
     if validation.own:
         return None
@@ -111,12 +111,12 @@ def check_option(problem: OptionProblem, class_type: str) -> InputRefusal | None
     if problem.value is None and problem.spec.category == "optional":
         return None
     late_failure = (
-        "ComfyUI does not check this, and the node would fail, or do something else, once all before it has run"
+        "ComfyUI does not check this: the node would fail, or do something else, after all the nodes before it have run"
     )
     listed_choices = _list_choices(problem.known_options)
     match problem.code:
         case "option_missing":
-            message = f"it needs one of {listed_choices}, and nothing is there ({late_failure})"
+            message = f"it needs one of {listed_choices}, and has no value ({late_failure})"
         case "option_wired":
             message = (
                 "its option decides which inputs the node has, so it must be a value and not a link: "
@@ -170,16 +170,16 @@ def _check_range(input_value: JsonValue, input_spec: InputSpec, *, is_core_class
     if not isinstance(input_value, int | float):
         if isinstance(minimum, int | float) or isinstance(maximum, int | float):
             # Of several types (`FLOAT,INT`) ComfyUI converts to none, and then cannot compare.
-            message = f"{_show_value(input_value)} is no number, and the input has a least or a greatest value"
+            message = f"{_show_value(input_value)} is not a number, and the input has a minimum or a maximum"
             return InputRefusal(code="wrong_type", message=message, certain=is_core_class)
         return None
     if isinstance(minimum, int | float) and input_value < minimum:
         return InputRefusal(
-            code="too_small", message=f"{input_value} is below the least value, {minimum}", certain=is_core_class
+            code="too_small", message=f"{input_value} is below the minimum, {minimum}", certain=is_core_class
         )
     if isinstance(maximum, int | float) and input_value > maximum:
         return InputRefusal(
-            code="too_big", message=f"{input_value} is above the greatest value, {maximum}", certain=is_core_class
+            code="too_big", message=f"{input_value} is above the maximum, {maximum}", certain=is_core_class
         )
     return None
 
@@ -231,7 +231,7 @@ def _type_name(received: JsonValue) -> str:
 def _list_choices(choices: Sequence[JsonValue]) -> str:
     shown_choices = ", ".join(map(_show_value, choices[:8]))
     if not choices:
-        return "the choices, for there are none"
+        return "the choices, because there are none"
     return shown_choices if len(choices) <= 8 else f"the {len(choices)} choices ({shown_choices}, ...)"
 
 

@@ -198,7 +198,7 @@ def _find_inside(folder: Path, name: str) -> Path | None:
     except OSError:
         return None
     if not resolved.is_relative_to(folder.resolve()):
-        raise InputFileInvalid(name=name, reason=f"it leads out of {folder} through a symbolic link")
+        raise InputFileInvalid(name=name, reason="it leads out of the input folder through a symbolic link")
     return file_path
 
 

@@ -15,8 +15,8 @@ from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs
 
 _KEYS = ("target", "description", "default", "minimum", "maximum", "choices", "max_length", "required")
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "target": ((str,), "a text such as 6.text or KSampler.seed"),
-    "description": ((str,), "a text"),
+    "target": ((str,), "text such as 6.text or KSampler.seed"),
+    "description": ((str,), "text"),
     "minimum": ((int, float), "a number"),
     "maximum": ((int, float), "a number"),
     "choices": ((list,), "a list"),
@@ -62,7 +62,7 @@ def load_inputs_file(text: str, *, source: str) -> InputsFile:
     except tomllib.TOMLDecodeError as exc:
         raise InputsFileInvalid(source=source, problems=[f"it is not TOML: {exc}"]) from exc
     problems = [
-        f"{top_key!r} is not known{did_you_mean(closest_names(top_key, ('title', 'description', 'inputs')))}"
+        f"{top_key!r} is not a known key{did_you_mean(closest_names(top_key, ('title', 'description', 'inputs')))}"
         for top_key in parsed_toml
         if top_key not in ("title", "description", "inputs")
     ]
@@ -76,7 +76,7 @@ def load_inputs_file(text: str, *, source: str) -> InputsFile:
         if isinstance(parsed_toml.get(top_key), str)
     }
     problems += [
-        f"{top_key} must be a text"
+        f"{top_key} must be text"
         for top_key in ("title", "description")
         if top_key in parsed_toml and top_key not in texts
     ]
@@ -125,7 +125,9 @@ def overrides_by_name(values: Mapping[str, JsonValue], inputs: Sequence[Workflow
     for name in values:
         if name not in by_name:
             suggestion = did_you_mean(closest_names(name, by_name)) or f"; there are {', '.join(by_name) or 'none'}"
-            raise OverrideInvalid(override=f"set {name}", reason=f"the workflow has no input of this name{suggestion}")
+            raise OverrideInvalid(
+                override=f"set {name}", reason=f"the workflow has no input with this name{suggestion}"
+            )
     missing = [
         workflow_input.name
         for workflow_input in inputs
@@ -179,15 +181,15 @@ def read_inputs_file(workflow: Path) -> InputsFile | None:
 def _explain_limit(input_value: JsonValue, workflow_input: WorkflowInput) -> str | None:
     if isinstance(input_value, int | float) and not isinstance(input_value, bool):
         if workflow_input.minimum is not None and input_value < workflow_input.minimum:
-            return f"the least value is {workflow_input.minimum}"
+            return f"the minimum is {workflow_input.minimum}"
         if workflow_input.maximum is not None and input_value > workflow_input.maximum:
-            return f"the greatest value is {workflow_input.maximum}"
+            return f"the maximum is {workflow_input.maximum}"
     if (
         isinstance(input_value, str)
         and workflow_input.max_length is not None
         and len(input_value) > workflow_input.max_length
     ):
-        return f"the longest text is {workflow_input.max_length} characters, and this one has {len(input_value)}"
+        return f"the text may have at most {workflow_input.max_length} characters, and this one has {len(input_value)}"
     if workflow_input.choices and input_value not in workflow_input.choices:
         suggestion = (
             closest_names(input_value, [choice for choice in workflow_input.choices if isinstance(choice, str)])
@@ -204,7 +206,7 @@ def _read_named_input(input_name: str, input_table: object, problems: list[str])
         return None
     problems_before = len(problems)
     problems += [
-        f"inputs.{input_name}.{table_key} is not known{did_you_mean(closest_names(table_key, _KEYS))}"
+        f"inputs.{input_name}.{table_key} is not a known key{did_you_mean(closest_names(table_key, _KEYS))}"
         for table_key in input_table
         if table_key not in _KEYS
     ]

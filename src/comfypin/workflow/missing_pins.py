@@ -49,7 +49,7 @@ class SuspectPins:
         """Return the pin if only one comes into question, and a sentence for people."""
         match self.names:
             case ():
-                reason = "a pack is missing in the lock, or the workflow is newer than its ComfyUI"
+                reason = "the lock lacks a pack, or the workflow is newer than its ComfyUI"
                 return None, f"no node pin of the release {release} brings it ({reason})"
             case (name,):
                 return name, f"the pin {name} of the release {release} should have brought it, and did not load"

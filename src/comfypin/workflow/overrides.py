@@ -239,7 +239,9 @@ def _input_value(
         and not (input_spec is None and isinstance(new_value, str | int))
     ):
         source_id = present_value.node_id
-        reason = f"the input takes {type_name} from another node ({source_id}), not a value; set that node's inputs"
+        reason = (
+            f"the input takes {type_name} from another node ({source_id}), not a value; set that node's inputs instead"
+        )
         raise OverrideInvalid(override=str(requested), reason=reason)
     # Without a definition, a whole number may stand where any number is taken.
     _check_kind(requested, new_value, "FLOAT" if input_spec is None and type_name == "INT" else type_name)
@@ -287,7 +289,7 @@ def _check_kind(requested: Override, new_value: JsonValue, type_name: str) -> No
         "INT": 'a whole number, or "random"',
         "FLOAT": "a number",
         "BOOLEAN": "true or false",
-        "STRING": "a text",
+        "STRING": "text",
     }
     if not fits_type.get(type_name, True):
         raise OverrideInvalid(override=str(requested), reason=f"the input takes {expected[type_name]}")

@@ -8,10 +8,8 @@ from comfypin.workflow.errors import WorkflowUnreadable
 from comfypin.workflow.findings import WorkflowFinding, raise_if_errors, show_value
 from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue
 
-EXPORT_HINT = (
-    "it is in ComfyUI's UI format, which an engine cannot run and which needs the engine's node list to be converted: "
-    "run `comfypin workflow convert`, or export it in ComfyUI with Workflow > Export (API)"
-)
+_UI_FORMAT = "it is in ComfyUI's UI format, which must be converted with an engine's node list before it can run"
+_EXPORT_HINT = "Run `comfypin workflow convert`, or export it in ComfyUI with Workflow > Export (API)"
 
 
 def parse_graph(json_value: object, *, source: str = "given") -> ApiGraph:
@@ -25,7 +23,7 @@ def parse_graph(json_value: object, *, source: str = "given") -> ApiGraph:
 def parse_document(document: Document) -> ApiGraph:
     """Read a document in API format; an empty one gives an empty graph. Raises what `parse_graph` raises."""
     if document.format == "ui":
-        raise WorkflowUnreadable(source=document.source, reason=EXPORT_HINT)
+        raise WorkflowUnreadable(source=document.source, reason=_UI_FORMAT, _advice=_EXPORT_HINT)
     nodes: dict[str, ApiNode] = {}
     findings: list[WorkflowFinding] = []
     for node_id, raw_node in document.content.items():
@@ -47,7 +45,7 @@ def _parse_node(
     class_type = raw_node.get("class_type")
     if not isinstance(class_type, str) or not class_type:
         message = (
-            'it has no "class_type" (the text that names its node class): ComfyUI exports a node so if its pack is not '
+            'it has no "class_type": ComfyUI exports a node like this if its pack is not '
             "installed there; install the pack, open the workflow and export it again"
         )
         if isinstance(class_type, str) or "class_type" in raw_node:

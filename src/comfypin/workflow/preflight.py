@@ -140,7 +140,7 @@ class _GraphCheck:
                 continue
             if input_spec.name not in node.inputs:
                 if input_spec.category == "required":
-                    message = f"it needs {input_spec.type}, and nothing is there"
+                    message = f"it needs {input_spec.type}, and has neither a value nor a link"
                     yield self._make_finding(node, code="input_missing", message=message, input_name=input_spec.name)
                 continue
             input_value = node.inputs[input_spec.name]
@@ -159,13 +159,13 @@ class _GraphCheck:
                 continue
             if isinstance(input_value, ApiLink) and input_value.node_id not in self.graph.nodes:
                 # The executor waits for ever for a node that is not there.
-                message = f"it takes output {input_value.slot} of node {input_value.node_id}, and there is no such node"
+                message = _explain_missing_node(input_value)
                 yield self._make_finding(node, code="bad_link", message=message, input_name=input_name)
             elif input_name in opened_inputs.unexpected:
-                message = "its class has no such input with the options that are chosen, so the node ignores it"
+                message = "its class has no such input with the chosen options, so the node ignores it"
                 finding = self._make_finding(node, code="input_unexpected", message=message, input_name=input_name)
                 if isinstance(input_value, ApiLink):
-                    message = "its class has no such input with the options that are chosen, and the node fails by it"
+                    message = "its class has no such input with the chosen options, and the node fails because of it"
                     yield replace(finding, message=message)
                 else:
                     yield replace(finding, severity="warning")
@@ -173,7 +173,7 @@ class _GraphCheck:
     def _check_link(self, node_link: ApiLink, input_spec: InputSpec, *, is_core_class: bool) -> InputRefusal | None:
         source = self.graph.nodes.get(node_link.node_id)
         if source is None:
-            message = f"it takes output {node_link.slot} of node {node_link.node_id}, and there is no such node"
+            message = _explain_missing_node(node_link)
             return InputRefusal(code="bad_link", message=message, certain=True)
         definition = self._find_definition(source)
         if definition is None:
@@ -191,7 +191,7 @@ class _GraphCheck:
                 return None
             if input_spec.choices is None or input_name in input_spec.choices:
                 return None
-            message = f"the file {input_name!r} is neither brought along nor in the engine's input folder"
+            message = f"the file {input_name!r} is not among the job's files and not in the engine's input folder"
             # An empty name is the folder itself, which some load nodes let pass until they run.
             return InputRefusal(code="not_in_list", message=message, certain=validation.core and input_name != "")
         return check_value(input_value, input_spec, validation)
@@ -218,8 +218,9 @@ class _GraphCheck:
         if lock_pin is None:
             message = f"{finding.message}; no model pin of the release {self.lock.version_name} brings it"
             return replace(finding, message=message)
-        pull_hint = f"the model pin {lock_pin.name} ({lock_pin.target_path}) brings it: run comfypin models pull"
-        return replace(finding, pin=lock_pin.name, message=f"{finding.message}; {pull_hint}")
+        missing_file = f"the model pin {lock_pin.name} ({lock_pin.target_path}) brings it, and its file is missing here"
+        message = f"{finding.message}; {missing_file}: comfypin models pull fetches it"
+        return replace(finding, pin=lock_pin.name, message=message)
 
     def _unknown_class_finding(self, node: ApiNode) -> WorkflowFinding:
         finding = self._make_finding(node, code="class_unknown", message=explain_unknown_class(node.class_type))
@@ -282,3 +283,7 @@ class _GraphCheck:
             class_type=node.class_type,
             input_name=input_name,
         )
+
+
+def _explain_missing_node(node_link: ApiLink) -> str:
+    return f"it is linked to output {node_link.slot} of node {node_link.node_id}, and there is no such node"

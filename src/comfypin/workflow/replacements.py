@@ -66,7 +66,7 @@ def replace_classes(graph: ApiGraph, catalogue: Catalogue) -> ReplacedGraph:
         nodes[node.id] = replace(
             node, class_type=replacement.new_class, inputs=_rename_inputs(moved_inputs, replacement)
         )
-        message = f"the engine has no {node.class_type!r}; {replacement.new_class} takes its place, as ComfyUI tells"
+        message = f"the engine has no {node.class_type!r}; {replacement.new_class} replaces it, as in ComfyUI itself"
         findings.append(
             WorkflowFinding(
                 code="class_replaced",

@@ -98,7 +98,7 @@ def _matching_choices(wanted_key: str, choices: Sequence[JsonValue], *, fold_cas
 def _respelt_finding(node: ApiNode, input_name: str, input_value: InputValue, spelling: str) -> WorkflowFinding:
     return WorkflowFinding(
         code="respelt",
-        message=f"{input_value!r} is {spelling!r} on this engine, and was taken as that",
+        message=f"this engine spells {input_value!r} as {spelling!r}, and that is used",
         node_id=node.id,
         title=node.title if node.title != node.class_type else None,
         class_type=node.class_type,

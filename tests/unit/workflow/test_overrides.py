@@ -96,7 +96,7 @@ def test_jobs_give_json_values() -> None:
 
 
 def test_an_object_is_no_text() -> None:
-    with pytest.raises(OverrideInvalid, match="a text"):
+    with pytest.raises(OverrideInvalid, match="the input takes text"):
         apply_overrides(GRAPH, overrides_from_json({"6.text": {"a": 1}}), catalogue=CATALOGUE)
 
 

@@ -97,11 +97,11 @@ def test_the_schema_takes_what_is_allowed_and_refuses_the_rest() -> None:
     ("values", "words"),
     [
         ({}, "must be given: prompt"),
-        ({"prompt": "x" * 21}, "longest text is 20"),
-        ({"prompt": "x", "strength": 1}, "least value is 2"),
-        ({"prompt": "x", "strength": 101}, "greatest value is 100"),
+        ({"prompt": "x" * 21}, "at most 20 characters"),
+        ({"prompt": "x", "strength": 1}, "minimum is 2"),
+        ({"prompt": "x", "strength": 101}, "maximum is 100"),
         ({"prompt": "x", "promt": 1}, "did you mean 'prompt'"),
-        ({"prompt": "x", "2.seed": 1}, "no input of this name"),
+        ({"prompt": "x", "2.seed": 1}, "no input with this name"),
     ],
 )
 def test_what_the_file_does_not_allow_is_refused(values: dict[str, object], words: str) -> None:
@@ -119,7 +119,7 @@ def test_what_the_file_does_not_allow_is_refused(values: dict[str, object], word
         ("[inputs]\na = 3", "must be a table"),
         ("[inputs.a]\nminimum = 'x'", "inputs.a.minimum must be a number"),
         ("[inputs.a]\ndescription = 'x'", "has no target"),
-        ("[inputs.a]\ntarget = '6.text'\nmin = 3", "inputs.a.min is not known"),
+        ("[inputs.a]\ntarget = '6.text'\nmin = 3", "inputs.a.min is not a known key"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(text: str, words: str) -> None:

@@ -100,7 +100,7 @@ def _next_special(current_level: _Level) -> int | None:
 
 
 def _split_options(prompt_text: str, first_position: int) -> tuple[list[str], int]:
-    """Split a block after its opening brace into options; also return the position after it. The text's end closes it."""
+    """Split a block, read after its opening brace, into options; also return the position after it."""
     options: list[str] = []
     depth, option_start, position = 0, first_position, first_position
     while position < len(prompt_text):

@@ -47,7 +47,7 @@ def _without_lost_links(ui_graph: UiGraph, loaded_node: LoadedNode, findings: li
     if not lost_slots:
         return loaded_node
     for input_slot in lost_slots:
-        message = f"it is wired by link {input_slot.link}, which the file does not hold, so it is taken as open"
+        message = f"it names link {input_slot.link}, which is not in the file, so it counts as not connected"
         findings.append(_link_warning(loaded_node, "link_lost", message, input_slot.name))
     input_slots = tuple(
         replace(input_slot, link=None) if input_slot in lost_slots else input_slot for input_slot in loaded_node.inputs
@@ -60,9 +60,7 @@ def _disputed_links(ui_graph: UiGraph, loaded_node: LoadedNode) -> Iterator[Work
     for input_slot in loaded_node.inputs:
         ui_link = ui_graph.links.get(input_slot.link) if input_slot.link is not None else None
         if ui_link is not None and ui_link.target_id != loaded_node.ui_node.id:
-            message = (
-                f"it is wired by link {ui_link.id}, whose row ends at node {ui_link.target_id}; the input is believed"
-            )
+            message = f"it names link {ui_link.id}, whose row ends at node {ui_link.target_id}; the input wins"
             yield _link_warning(loaded_node, "link_disputed", message, input_slot.name)
 
 
@@ -87,7 +85,7 @@ def _type_of(ui_graph: UiGraph, link_row: UiLink, loaded_nodes: Mapping[str, Loa
 
 
 def _dropped_links(loaded_node: LoadedNode) -> list[WorkflowFinding]:
-    message = "it is wired, and the chosen option has no such input, so the wire is dropped as on ComfyUI's page"
+    message = "it is linked, but the chosen option has no such input, so the link is dropped as on ComfyUI's page"
     return [
         _link_warning(loaded_node, "option_wire_dropped", message, input_slot.name)
         for input_slot in loaded_node.dropped

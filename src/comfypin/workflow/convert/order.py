@@ -38,10 +38,10 @@ def definition_order(ui_graphs: Mapping[str, UiGraph], findings: list[WorkflowFi
                 return finished
             open_graphs.append((inner_id, _used_definitions(ui_graphs[inner_id], ui_graphs)))
     if unfolded_sizes.get("", 0) > MAX_NODES:
-        message = f"its subgraphs unfold to more than {MAX_NODES:,} nodes, which is the most a workflow may have"
+        message = f"its subgraphs unfold to more than the {MAX_NODES:,} nodes that a workflow may have"
         findings.append(WorkflowFinding(code="too_many_nodes", message=message))
     if nesting_depths.get("", 0) > MAX_NESTING:
-        message = f"its subgraphs are nested {nesting_depths['']} deep, and {MAX_NESTING} is the most there may be"
+        message = f"its subgraphs are nested {nesting_depths['']} levels deep, and at most {MAX_NESTING} are allowed"
         findings.append(WorkflowFinding(code="nested_too_deeply", message=message))
     return finished
 

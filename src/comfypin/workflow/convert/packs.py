@@ -199,9 +199,10 @@ class _Broadcasts:
                     self._add_link(link_id, ui_link.origin_id, ui_link.origin_slot, fed_node, input_index)
                     fed_inputs.append(f"{target_node.ui_node.id}.{input_slot.name}")
         fed_text = (
-            ", ".join([*fed_inputs[:8], *(["..."] if len(fed_inputs) > 8 else [])]) or "nothing, for nothing is open"
+            ", ".join([*fed_inputs[:8], *(["..."] if len(fed_inputs) > 8 else [])])
+            or "nothing, because no input is open"
         )
-        message = f"what it broadcasts ({type_name}) was wired to {fed_text}"
+        message = f"what it broadcasts ({type_name}) was linked to {fed_text}"
         self.findings.append(_node_finding(broadcast, "broadcast_resolved", message, severity="warning"))
 
     def _add_link(
@@ -360,7 +361,7 @@ def _unresolved_finding(broadcast: LoadedNode) -> WorkflowFinding:
 
 def explain_missing_setter(variable: Variable) -> str:
     """Explain that nothing sets the variable of a Get node."""
-    return f"it gets {variable.name!r}, and no node of the workflow sets that"
+    return f"it reads the variable {variable.name!r}, and no node of the workflow sets it"
 
 
 def _node_finding(loaded_node: LoadedNode, code: str, message: str, *, severity: str) -> WorkflowFinding:

@@ -98,7 +98,7 @@ class WireResolver:
                 wire_end = self._known[wire_key]
                 break
             if wire_key in followed:
-                wire_end = BrokenWire("the wire leads back to itself through bypassed nodes or reroutes")
+                wire_end = BrokenWire("the link leads back to itself through bypassed nodes or reroutes")
                 break
             followed[wire_key] = None
             wire_end = (
@@ -141,7 +141,7 @@ def _before_input(wire_end: _AtInput) -> "_Place | WireSource":
     ui_link = graph_scope.container.graph.links.get(input_slot.link)
     if ui_link is None:
         named_input = f"input {input_slot.name} of {_describe_node(loaded_node)}"
-        return BrokenWire(f"{named_input} is wired by link {input_slot.link}, which is not in the file")
+        return BrokenWire(f"{named_input} names link {input_slot.link}, which is not in the file")
     if ui_link.origin_id == INPUT_NODE and graph_scope.parent is not None and graph_scope.instance is not None:
         return _outside_instance(graph_scope, ui_link)
     origin_node = graph_scope.find_node(ui_link.origin_id)
@@ -154,7 +154,9 @@ def _outside_instance(graph_scope: Scope, ui_link: UiLink) -> "_Place | WireSour
     """Go from a subgraph's input to the source of the instance's input, or to the value that replaces it."""
     outer_scope, instance = graph_scope.parent, graph_scope.instance
     if outer_scope is None or instance is None or not 0 <= ui_link.origin_slot < len(instance.inputs):
-        return BrokenWire(f"link {ui_link.id} comes from input {ui_link.origin_slot} of a subgraph that has none such")
+        return BrokenWire(
+            f"link {ui_link.id} comes from input {ui_link.origin_slot} of a subgraph without such an input"
+        )
     input_slot = instance.inputs[ui_link.origin_slot]
     if input_slot.link is not None:
         return _AtInput(outer_scope, instance, ui_link.origin_slot)
@@ -193,7 +195,7 @@ def _inside_instance(
         return None
     if ui_link.origin_id == INPUT_NODE:
         if page_rules.refuses_straight_wires:
-            straight_wire = f"input {ui_link.origin_slot} is wired straight to output {slot_number}"
+            straight_wire = f"input {ui_link.origin_slot} is linked straight to output {slot_number}"
             return BrokenWire(
                 f"in {_describe_node(instance)}, {straight_wire}, which ComfyUI's page cannot submit: "
                 "put a Reroute between them"

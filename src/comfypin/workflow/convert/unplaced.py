@@ -147,7 +147,7 @@ def _unplaced_findings(loaded_node: LoadedNode, saved_values: Sequence[JsonValue
         return
     listed_values = ", ".join(show_value(saved_value, width=40) for saved_value in saved_values[:4])
     if not any(isinstance(saved_value, list | dict) for saved_value in saved_values):
-        message = f"it holds more saved values than its class has widgets, and these are left out: {listed_values}"
+        message = f"it holds more saved values than its class has widgets, so these are left out: {listed_values}"
         yield _values_finding(loaded_node, "values_unplaced", message, is_certain=False)
         return
     message = (
@@ -159,7 +159,7 @@ def _unplaced_findings(loaded_node: LoadedNode, saved_values: Sequence[JsonValue
 
 def _refuse_widget(loaded_node: LoadedNode, input_spec: InputSpec) -> WorkflowFinding:
     message = (
-        f"its input {input_spec.name} has the type {input_spec.type}, whose widget is unknown here, so it cannot tell "
+        f"its input {input_spec.name} has the type {input_spec.type}, whose widget is unknown here, so nobody can tell "
         "which saved value belongs to which widget: open the workflow on ComfyUI's page, and save it with Export (API)"
     )
     return replace(_values_finding(loaded_node, "widget_unknown", message, is_certain=True), input_name=input_spec.name)

@@ -157,7 +157,7 @@ class _PromptWriter:
             if wire_source is None and self._is_filled_in(graph_scope, loaded_node, input_index):
                 self.texts.add((node_id, input_slot.name))
                 if input_slot.name in node_inputs and node_inputs[input_slot.name] is None:
-                    message = "it is null, and ComfyUI's page cannot fill texts into that: give it a text"
+                    message = "it is null, and ComfyUI's page expects text here: set a text"
                     self.findings.append(_input_finding(node_id, loaded_node, "text_missing", message, input_slot.name))
             self._note_seed(graph_scope, loaded_node, input_index, wire_source)
         if loaded_node.ui_node.type == CUSTOM_COMBO and CHOICE_INDEX in widgets:
