@@ -61,11 +61,13 @@ def read_document(json_text: bytes | str, *, source: str) -> Document:
 def to_document(json_value: object, *, source: str) -> Document:
     """Unwrap a JSON value and tell its format. Raises `WorkflowUnreadable`."""
     extra_data: Mapping[str, JsonValue] = {}
+    # A file inside wrappers inside wrappers: bounded, so that nobody makes us unwrap for ever.
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(json_value, Mapping):
             raise WorkflowUnreadable(
                 source=source, reason=f"it is {_name_json_kind(json_value)}, and a workflow is a JSON object"
             )
+        # Only the UI format lists its nodes; in API format a node may be called `nodes`, but is an object.
         if isinstance(json_value.get("nodes"), list):
             content = _check_limits(json_value, len(json_value["nodes"]), source)
             return Document(source=source, format="ui", content=content, extra_data=extra_data)
@@ -83,6 +85,7 @@ def to_document(json_value: object, *, source: str) -> Document:
 
 
 def _unwrap_once(json_value: Mapping[str, object]) -> Mapping[str, object] | None:
+    # A node with the id `prompt` or `input` must not be taken for a wrapper.
     if any(isinstance(node, Mapping) and "class_type" in node for node in json_value.values()):
         return None
     for wrapper in _WRAPPERS:
@@ -101,6 +104,7 @@ def _check_limits(content: Mapping[str, JsonValue], nodes: int, source: str) -> 
 
 
 def _check_size(json_value: object, source: str) -> None:
+    # Level by level instead of recursively: the depth is what we are about to bound.
     this_level: list[object] = [json_value]
     count = 0
     for _ in range(MAX_DEPTH):

@@ -17,6 +17,7 @@ from comfypin.workflow.object_info import Catalogue, input_specs, is_output
 PREFIX_INPUT = "filename_prefix"
 _SERVER_DEFAULT = "ComfyUI"
 _CONCATENATE = "StringConcatenate"
+# 64 bits: among a billion submissions, two share a mark with a chance of 1 in 37.
 _MARK = re.compile(r"cp[0-9a-f]{16}_")
 _JOINT = re.compile(rf"{_MARK.pattern}\d+")
 # Where the engine's client puts a job's input files.
@@ -68,6 +69,7 @@ def mark_outputs(graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue) ->
         if isinstance(prefix, str):
             nodes[node_id] = replace(node, inputs={**node.inputs, PREFIX_INPUT: mark.add_to_prefix(prefix)})
         elif _CONCATENATE in catalogue:
+            # The text of a link is known only when the prompt runs, so a node must join the two then.
             joint = _join_node(prefix, mark, taken={**graph.nodes, **nodes})
             nodes[joint.id] = joint
             nodes[node_id] = replace(node, inputs={**node.inputs, PREFIX_INPUT: ApiLink(joint.id, 0)})
@@ -78,6 +80,7 @@ def mark_outputs(graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue) ->
 
 def remove_marks(graph: ApiGraph) -> ApiGraph:
     """Restore the graph that the user made, if it comes from a file that one of our jobs saved."""
+    # Our own StringConcatenate nodes go, and what they joined takes their place again.
     joints = {
         node.id: node.inputs["string_b"]
         for node in graph.nodes.values()

@@ -78,7 +78,9 @@ def closest_names(word: str, names: Iterable[str], *, count: int = 3) -> tuple[s
             break
         if len(name) <= _COMPARED_CHARACTERS:
             by_key.setdefault(_comparison_key(name), name)
+    # 0.6 is difflib's own cutoff.
     found = difflib.get_close_matches(_comparison_key(word), by_key, n=count, cutoff=0.6)
+    # The right file in another folder is more likely meant than a similar name in the same one.
     same_file = [
         comparison_key
         for comparison_key in by_key

@@ -28,6 +28,7 @@ class ApiNode:
     class_type: str
     inputs: Mapping[str, InputValue]
     title: str | None = None
+    # What the server stored of its IS_CHANGED check; not sent again (see `parse`).
     is_changed: JsonValue = None
 
     def linked_inputs(self) -> Iterator[tuple[str, ApiLink]]:

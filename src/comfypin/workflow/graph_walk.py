@@ -31,6 +31,7 @@ class GraphWalk:
                 continue
             path_to_node: dict[NodeId, Iterator[NodeId]] = {output_id: sources(graph.nodes[output_id])}
             while path_to_node:
+                # The path is a stack that also answers quickly whether a node is on it.
                 node_id = next(reversed(path_to_node))
                 source_id = next(path_to_node[node_id], None)
                 if source_id is None:
@@ -38,6 +39,7 @@ class GraphWalk:
                     del path_to_node[node_id]
                 elif source_id in graph.nodes:
                     consumers.setdefault(source_id, {})[node_id] = None
+                    # The source is on the path already, so this link closes a cycle.
                     if source_id in path_to_node:
                         if len(cycles) < _NAMED_CYCLES:
                             cycles.append(_path_from(path_to_node, source_id))

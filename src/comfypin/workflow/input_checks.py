@@ -81,6 +81,7 @@ def check_value(input_value: JsonValue, input_spec: InputSpec, validation: Class
         if len(input_value) == 2:
             message = "a list of two is a link (node id, output number), and this one names no node and output"
         return InputRefusal(code="bad_link", message=message, certain=True)
+    # ComfyUI's escape for a list that is a value and not a link.
     if isinstance(input_value, Mapping) and "__value__" in input_value:
         input_value = input_value["__value__"]
     browser_content = _BROWSER_MADE.get((input_spec.type, input_spec.name))
@@ -133,6 +134,7 @@ def check_link(
     """Check a link to a node whose outputs have these types."""
     if output_types is None:
         return None
+    # Negative numbers too: the server indexes a Python list, which takes them.
     if not -len(output_types) <= node_link.slot < len(output_types):
         existing_outputs = f"its outputs are 0 to {len(output_types) - 1}" if output_types else "it has no outputs"
         return InputRefusal(

@@ -15,6 +15,7 @@ from comfypin.workflow.object_info import Catalogue, known_file_input, names_fil
 EngineFolder = Literal["input", "output", "temp"]
 
 _ANNOTATIONS: dict[str, EngineFolder] = {" [input]": "input", " [output]": "output", " [temp]": "temp"}
+# Enough for suggestions; a folder on a network volume may hold millions of files.
 _LISTED_FILES = 2000
 _SHOWN_NAMES = 5
 
@@ -90,6 +91,7 @@ def parse_input_file(
 ) -> FoundFile:
     """Read `NODE=FILE` or `NODE.INPUT=FILE`; errors call it `label`. Raises `OverrideInvalid` or `InputFileInvalid`."""
     label = label or f"input {assignment!r}"
+    # The first `=` divides: a file's name may hold others.
     target, equals_sign, file_name = assignment.partition("=")
     if not equals_sign or not target.strip() or not file_name:
         raise OverrideInvalid(override=label, reason="it must be NODE=FILE, as in 10=photo.png or LoadImage=photo.png")
@@ -168,6 +170,7 @@ def unread_files(
 
 def _file_target(graph: ApiGraph, target: str, label: str, catalogue: Catalogue | None) -> tuple[ApiNode, str]:
     node_name, dot, input_name = target.rpartition(".")
+    # A title may contain a dot itself, so the whole name is tried first.
     if dot and not candidate_nodes(graph, target) and candidate_nodes(graph, node_name):
         node = find_node(graph, node_name, override=label)
         if input_name in node.inputs or input_name in file_input_names(node, catalogue):
@@ -194,6 +197,7 @@ def _find_inside(folder: Path, name: str) -> Path | None:
     try:
         if not file_path.is_file():
             return None
+        # Resolved only after it was found: the symbolic link itself is allowed, its target must stay inside.
         resolved = file_path.resolve(strict=True)
     except OSError:
         return None

@@ -212,6 +212,7 @@ def _read_named_input(input_name: str, input_table: object, problems: list[str])
     ]
     for table_key, (allowed_types, expected) in _TYPES.items():
         input_value = input_table.get(table_key)
+        # True is an int in Python, but nobody means it as a number in a file.
         wrong = not isinstance(input_value, allowed_types) or (
             isinstance(input_value, bool) and bool not in allowed_types
         )
@@ -219,6 +220,7 @@ def _read_named_input(input_name: str, input_table: object, problems: list[str])
             problems.append(f"inputs.{input_name}.{table_key} must be {expected}, and is {show_value(input_value)}")
     if "target" not in input_table:
         problems.append(f'inputs.{input_name} has no target; write target = "6.text", or another NODE.INPUT')
+    # Only a table without a mistake gives an input; the mistakes of all tables are reported together.
     if len(problems) > problems_before:
         return None
     plain_fields = {table_key: input_value for table_key, input_value in input_table.items() if table_key != "choices"}

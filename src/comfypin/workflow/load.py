@@ -86,6 +86,7 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
         )
     if document.format == "empty":
         return Workflow(source=document.source, graph=smoke_graph(), seeds=())
+    # Marks first: a saved picture holds the graph that we sent, with our own nodes in it.
     replaced = replace_classes(remove_marks(parse_document(document)), catalogue)
     graph = replaced.graph
     return Workflow(

@@ -73,6 +73,7 @@ def id3_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
     major, flags, tag_size = file_bytes[3], file_bytes[5], _syncsafe_number(file_bytes[6:10])
     tag_body = file_bytes[10 : 10 + tag_size]
     if flags & 0x80:
+        # Unsynchronisation: ID3 writes a zero after every 0xFF so that players do not take it for audio.
         tag_body = tag_body.replace(b"\xff\x00", b"\xff")
     position = 0
     if flags & 0x40 and len(tag_body) >= 4:
@@ -80,6 +81,7 @@ def id3_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
     while position + 10 <= len(tag_body) and tag_body[position]:
         frame_id = tag_body[position : position + 4]
         frame_size = (
+            # Version 2.4 made the sizes of frames syncsafe; 2.3 writes plain numbers.
             _syncsafe_number(tag_body[position + 4 : position + 8])
             if major >= 4
             else int.from_bytes(tag_body[position + 4 : position + 8])
@@ -90,6 +92,7 @@ def id3_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
             text = frame_bytes[4:] if frame_id == b"COMM" else frame_bytes[1:]
             text_key, _, content = text.decode(_ID3_ENCODINGS[frame_bytes[0]], errors="replace").partition("\0")
             yield text_key or "comment", content.strip("\0\ufeff")
+    # Some taggers put ID3 before a FLAC stream, whose own comments then follow.
     if file_bytes[10 + tag_size : 14 + tag_size] == b"fLaC":
         yield from flac_texts(file_bytes[10 + tag_size :])
 
@@ -159,10 +162,12 @@ def _walk_boxes(file_bytes: bytes, position: int, end_position: int) -> Iterator
             return
         box_size, box_type = struct.unpack_from(">I4s", file_bytes, position)
         header_size = 8
+        # ISO 14496-12: 1 says that the real size follows as 64 bits, 0 that the box goes to the end.
         if box_size == 1 and position + 16 <= end_position:
             (box_size,), header_size = struct.unpack_from(">Q", file_bytes, position + 8), 16
         elif box_size == 0:
             box_size = end_position - position
+        # A box smaller than its header would make us read the same place for ever.
         if box_size < header_size:
             return
         yield box_type, position + header_size, min(position + box_size, end_position)
@@ -206,6 +211,7 @@ def _walk_elements(file_bytes: bytes, position: int, end_position: int) -> Itera
     for _ in range(_MAX_PARTS):
         if position >= end_position or not file_bytes[position]:
             return
+        # EBML: the number of leading zero bits of the first byte says how many bytes follow.
         id_length = 9 - file_bytes[position].bit_length()
         size_at = position + id_length
         if size_at >= end_position or not file_bytes[size_at]:
@@ -251,6 +257,7 @@ def _first_ogg_packets(file_bytes: bytes) -> Iterator[bytes]:
         for length in segments:
             if packets_seen.get(stream_serial, 0) == 1:
                 packet_parts.setdefault(stream_serial, []).append(file_bytes[position : position + length])
+                # A segment of 255 bytes says that the packet goes on in the next one.
                 if length < 255:
                     yield b"".join(packet_parts.pop(stream_serial))
             packets_seen[stream_serial] = packets_seen.get(stream_serial, 0) + (length < 255)

@@ -66,6 +66,7 @@ def find_pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
 
 def find_suspects(catalogue: Catalogue, lock: LockLike) -> SuspectPins:
     """Return the node pins from which the engine loaded nothing."""
+    # A pack in `custom_nodes` shows up as the second part of its classes' module name.
     loaded_packs = {
         _plain_name(module_name.split(".", 2)[1])
         for module_name in map(module_of, catalogue.values())
@@ -81,6 +82,7 @@ def find_model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
     wanted_parts = PurePosixPath(name.replace("\\", "/")).parts
     if not wanted_parts:
         return None
+    # From the end, so that `xl/base.safetensors` finds `models/checkpoints/xl/base.safetensors`.
     exact = (
         model_pin
         for model_pin in lock.models
@@ -95,4 +97,5 @@ def _folder_names(node_pin: NodePinLike) -> set[str]:
 
 
 def _plain_name(name: str) -> str:
+    # The registry, folders and repositories write one pack's name in different ways.
     return name.casefold().replace("_", "-")

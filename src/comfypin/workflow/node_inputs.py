@@ -68,6 +68,7 @@ def open_inputs(definition: Mapping[str, JsonValue], node_values: Mapping[str, o
         if input_spec.type == COMBO or _is_growing(input_spec):
             dynamic_names.append(input_spec.name)
         _open_input(input_spec, node_values, opened_specs, problems, depth=0)
+    # Only names under a dynamic input: other unknown inputs are what ComfyUI ignores without a word.
     unexpected = (
         name
         for name in node_values
@@ -146,6 +147,7 @@ def default_value(input_spec: InputSpec) -> JsonValue:
     if input_spec.type == COMBO:
         return next(iter(option_names(input_spec)), None)
     default = input_spec.options.get("default")
+    # A null default of a combo means that the page chooses; of other types it means null.
     if default is not None or ("default" in input_spec.options and input_spec.type != "COMBO"):
         return default
     match input_spec.options.get("widgetType") or input_spec.type:
@@ -178,6 +180,7 @@ def _dynamic_combos(definition: Mapping[str, JsonValue], node_values: Mapping[st
         input_spec = unopened.pop(0)
         if input_spec.type == COMBO and input_spec.name.count(".") <= _MAX_NESTING:
             yield input_spec
+            # In front, so that the order stays the page's: an option's inputs follow their combo.
             unopened[:0] = (option_specs(input_spec, node_values.get(input_spec.name)) or {}).values()
 
 
@@ -210,6 +213,7 @@ def _option_problem(input_spec: InputSpec, node_values: Mapping[str, object]) ->
     if input_spec.name not in node_values:
         return OptionProblem(code="option_missing", spec=input_spec, value=None)
     node_value = node_values[input_spec.name]
+    # A link is none of JSON's types; whatever is, was written there as a value.
     is_json_value = node_value is None or isinstance(node_value, str | int | float | list | dict)
     return OptionProblem(code="option_unknown" if is_json_value else "option_wired", spec=input_spec, value=node_value)
 

@@ -11,6 +11,7 @@ def candidate_nodes(graph: ApiGraph, node_name: str) -> tuple[NodeId, ...]:
     """Return the nodes that a name may mean: the one with this id, else all with this title, else all of this class."""
     if node_name in graph.nodes:
         return (node_name,)
+    # Titles before classes: a user who gave a title means that node.
     titled_ids = tuple(node.id for node in graph.nodes.values() if node.title == node_name)
     return titled_ids or tuple(node.id for node in graph.nodes.values() if node.class_type == node_name)
 

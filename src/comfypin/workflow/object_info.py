@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 from comfypin.digest import JsonValue
 
+# /object_info as it stands: class name -> its inputs, outputs, module, and whether it is an output node.
 Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
-"""/object_info as it stands: class name -> its inputs, outputs, module, and whether it is an output node."""
 
 
 class EngineCatalogue(dict[str, Mapping[str, JsonValue]]):
@@ -43,7 +43,7 @@ _KNOWN_FILE_INPUTS = {
 class InputSpec:
     """One input of a class: its type (`COMBO` for a choice), the choices if they are known, and its options.
 
-    `opens` tells that the chosen value brings further inputs (a dynamic combo that `workflow.inputs` opened).
+    `opens` tells that the chosen value brings further inputs (a dynamic combo that `workflow.node_inputs` opened).
     """
 
     name: str
@@ -165,11 +165,13 @@ def _ordered_names(
 
 def read_input(input_name: str, raw_input: JsonValue, category: Category) -> InputSpec | None:
     """Read one input's definition (`["INT", {...}]`); return None if it is something else."""
+    # Some packs leave out the list around a type without options.
     input_parts: Sequence[JsonValue] = raw_input if isinstance(raw_input, list | tuple) else [raw_input]
     if not input_parts:
         return None
     options = input_parts[1] if len(input_parts) > 1 and isinstance(input_parts[1], Mapping) else {}
     type_or_choices = input_parts[0]
+    # The older schema writes the choices in the place of the type.
     if isinstance(type_or_choices, list | tuple):
         return InputSpec(name=input_name, type="COMBO", category=category, choices=type_or_choices, options=options)
     if not isinstance(type_or_choices, str):

@@ -23,8 +23,8 @@ from comfypin.workflow.node_targets import candidate_nodes, find_node
 from comfypin.workflow.object_info import Catalogue, InputSpec
 from comfypin.workflow.spelling import spelling_of
 
+# A whole number between two, both included.
 RandomInt: TypeAlias = Callable[[int, int], int]
-"""A whole number between two, both included."""
 
 RANDOM = "random"
 # The page draws seeds within these, whatever the input's own range allows.
@@ -79,6 +79,7 @@ def apply_overrides(
     Raises `OverrideInvalid` for a target that is unknown or ambiguous, and for a value its input cannot take.
     """
     nodes = dict(graph.nodes)
+    # Each override sees the graph with those before it, because an option changes which inputs exist.
     for requested in _options_first(overrides, names or {}):
         node_id, input_name = locate_input(ApiGraph(nodes=nodes), requested, catalogue=catalogue, names=names or {})
         node = nodes[node_id]
@@ -107,6 +108,7 @@ def locate_input(
     if named_input is not None and named_input[0] in graph.nodes:
         return named_input
     target_parts = requested.target.split(".")
+    # The longest node name first: a title with a dot in it would never match otherwise.
     possible_splits = [
         (".".join(target_parts[:index]), ".".join(target_parts[index:]))
         for index in range(len(target_parts) - 1, 0, -1)
@@ -154,7 +156,7 @@ def _options_first(overrides: Iterable[Override], names: Mapping[str, tuple[Node
 
 
 def _node_inputs(node: ApiNode, catalogue: Catalogue | None, requested: str) -> Mapping[str, InputSpec]:
-    """Return the node's inputs, with the `wanted` one if a list of the node can grow to it."""
+    """Return the node's inputs, with the requested one if a list of the node can grow to it."""
     definition = (catalogue or {}).get(node.class_type, {})
     return open_inputs(definition, {requested: None, **node.inputs}).specs
 
@@ -167,14 +169,11 @@ def _with_option(
         new_value = spelling_of(new_value, option_names(combo_spec)) or new_value
     brought_specs = option_specs(combo_spec, new_value)
     if brought_specs is None:
-        names_of_options = [str(input_name) for input_name in option_names(combo_spec)]
-        suggestion = (
-            did_you_mean(closest_names(str(new_value), names_of_options))
-            or f"; there are {', '.join(names_of_options)}"
-        )
-        raise OverrideInvalid(
-            override=str(requested), reason=f"{combo_spec.name} has no option {show_value(new_value)}{suggestion}"
-        )
+        known_options = [str(option_name) for option_name in option_names(combo_spec)]
+        near = did_you_mean(closest_names(str(new_value), known_options))
+        suggestion = near or f"; there are {', '.join(known_options)}"
+        reason = f"{combo_spec.name} has no option {show_value(new_value)}{suggestion}"
+        raise OverrideInvalid(override=str(requested), reason=reason)
     changed_inputs = {
         input_name: old_value
         for input_name, old_value in inputs.items()
@@ -226,6 +225,7 @@ def _input_value(
 ) -> InputValue:
     type_name = input_spec.widget_type if input_spec else _kind_of(present_value)
     new_value = requested.value
+    # Only for whole numbers: in a text, `random` is a word.
     if isinstance(new_value, str) and new_value.strip() == RANDOM and type_name == "INT":
         return random_seed(input_spec, randint)
     if isinstance(new_value, str) and (not requested.literal or type_name in ("INT", "FLOAT", "BOOLEAN")):
@@ -257,6 +257,7 @@ def _from_text(typed_text: str, type_name: str, input_spec: InputSpec | None) ->
         and typed_text in input_spec.choices
     ):
         return typed_text
+    # What was typed is JSON if it reads as JSON; else it is text as it stands, without quotes.
     try:
         json_value: JsonValue = json.loads(typed_text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

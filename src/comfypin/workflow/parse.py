@@ -75,10 +75,12 @@ def _parse_input(json_value: JsonValue, content: Mapping[str, JsonValue]) -> Inp
     if not isinstance(json_value, list) or len(json_value) != 2:
         return json_value
     node_id, output_slot = json_value
+    # Some tools write every number as a float; the server takes 0.0 for 0.
     if isinstance(output_slot, float) and output_slot.is_integer():
         output_slot = int(output_slot)
     if not isinstance(output_slot, int) or isinstance(output_slot, bool):
         return json_value
+    # Ids are texts in the format, but hand-written prompts often have numbers.
     if isinstance(node_id, int) and not isinstance(node_id, bool) and str(node_id) in content:
         return ApiLink(str(node_id), output_slot)
     return ApiLink(node_id, output_slot) if isinstance(node_id, str) else json_value

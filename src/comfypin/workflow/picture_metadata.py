@@ -15,6 +15,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # In animated pictures ComfyUI writes a chunk of its own kind, which reads like tEXt.
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"comf")
 _TIFF_HEADER = re.compile(rb"II\*\0|MM\0\*")
+# The pattern also matches by chance in compressed data; real files have one or two EXIF blocks.
 _TIFF_TRIES = 20
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 
@@ -85,6 +86,7 @@ def _png_text(chunk_type: bytes, chunk_rest: bytes, source: str) -> str:
 
 
 def _inflate_text(file_bytes: bytes, source: str) -> bytes:
+    # Bounded while unpacking: a few kilobytes of zlib can hold gigabytes.
     unpacker = zlib.decompressobj()
     try:
         text_bytes = unpacker.decompress(file_bytes, MAX_BYTES + 1)

@@ -89,6 +89,7 @@ class _GraphCheck:
             if unknown_classes:
                 return Preflight(findings=unknown_classes)
             return Preflight(findings=(self._no_outputs_finding(),))
+        # ComfyUI validates only what the outputs need, so nothing else is checked.
         graph_walk = GraphWalk.from_outputs(self.graph, outputs, self._checked_links)
         findings_by_node: dict[NodeId, list[WorkflowFinding]] = {}
         for node_id in graph_walk.reached:
@@ -104,6 +105,7 @@ class _GraphCheck:
         affected_nodes = graph_walk.depending_on(wrong_nodes)
         dropped = tuple(node_id for node_id in outputs if node_id in affected_nodes)
         ordered_findings = [finding for node_id in self.graph.nodes for finding in findings_by_node.get(node_id, ())]
+        # ComfyUI drops single outputs for wrong inputs only; an unknown class makes it refuse the whole prompt.
         if len(dropped) < len(outputs) and not unknown_classes:
             return Preflight(findings=tuple(self._mention_dropped(ordered_findings, dropped)), dropped=dropped)
         return Preflight(findings=(*unknown_classes, *ordered_findings))
@@ -242,6 +244,7 @@ class _GraphCheck:
                 lock_pin.name,
                 f"the pin {lock_pin.name} of the release {release_lock.version_name} brings it, and did not load",
             )
+        # The same for every missing class, and it costs a look at each class of the engine: once is enough.
         if self.suspects is None:
             self.suspects = find_suspects(self.catalogue, release_lock)
         return self.suspects.explain_missing(release_lock.version_name)

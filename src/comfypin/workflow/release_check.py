@@ -55,6 +55,7 @@ def check_workflow(
     workflow: Workflow, catalogue: Catalogue, lock: LockLike | None, *, brought: Set[tuple[NodeId, str]] = frozenset()
 ) -> WorkflowCheck:
     """Check a workflow and list what it needs. `brought` are the inputs (node id, name) whose files were found."""
+    # First, because the engine's spelling decides whether a file is present.
     respelt_graph = respell_graph(workflow.graph, catalogue, brought=brought)
     api_graph = respelt_graph.graph
     preflight_report = run_preflight(api_graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
@@ -78,6 +79,7 @@ def _model_uses(api_graph: ApiGraph, catalogue: Catalogue, lock: LockLike | None
     for node in api_graph.nodes.values():
         for input_name, input_value in node.inputs.items():
             described_input = inputs_by_place.get((node.id, input_name))
+            # A prompt may end in `.pt`, and a brought file is not a model.
             if described_input is not None and described_input.kind in ("prompt", "file"):
                 continue
             if not isinstance(input_value, str) or not (

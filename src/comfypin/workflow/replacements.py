@@ -81,6 +81,7 @@ def replace_classes(graph: ApiGraph, catalogue: Catalogue) -> ReplacedGraph:
 
 
 def _find_replacement(class_type: str, catalogue: Catalogue) -> ClassReplacement | None:
+    # Without a catalogue nothing is known to be missing.
     if not catalogue or class_type in catalogue:
         return None
     engine_replacements = catalogue.replacements if isinstance(catalogue, EngineCatalogue) else {}

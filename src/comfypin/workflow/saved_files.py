@@ -15,8 +15,8 @@ from comfypin.workflow.picture_metadata import PNG_SIGNATURE, exif_texts, png_te
 Texts: TypeAlias = Mapping[str, str]
 Reader: TypeAlias = Callable[[bytes], Iterator[KeyAndText]]
 
+# What ComfyUI saves in a file: what ran, exactly, in API format; what was on the screen, in UI format.
 SavedKey = Literal["prompt", "workflow"]
-"""What ComfyUI saves in a file: what ran, exactly, in API format; what was on the screen, in UI format."""
 
 _KEYS: tuple[SavedKey, ...] = ("prompt", "workflow")
 # In EXIF the key stands before the value; packs that save videos put both texts into one comment.
@@ -24,6 +24,7 @@ _KEY_BEFORE_JSON = re.compile(r"\s*(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECAS
 # In containers the value follows its key after a few bytes of the container's own (a length, a type, an atom's name).
 _NEARBY = re.compile(rb"(prompt|workflow)[^{]{0,64}?(?=\{)", re.IGNORECASE | re.DOTALL)
 _SVG = re.compile(rb"\s*(?:<\?xml|<!--|<!DOCTYPE|<svg)")
+# ISO files with these brands are pictures with EXIF; all other brands are videos or sounds.
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 _BY_SIGNATURE: Mapping[bytes, Reader] = {
     b"\xff\xd8\xff": exif_texts,
@@ -108,6 +109,7 @@ def _find_nearby(file_bytes: bytes) -> Texts:
     """Find every key right before a JSON object, in a file that is damaged or of an unknown type."""
     texts: dict[str, str] = {}
     decoder = json.JSONDecoder()
+    # A large file can hold the word `prompt` by chance thousands of times; each try may decode megabytes.
     for tries, key_match in enumerate(_NEARBY.finditer(file_bytes)):
         saved_key = key_match[1].decode().casefold()
         if tries >= 100 or len(texts) == len(_KEYS):

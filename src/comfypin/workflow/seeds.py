@@ -22,6 +22,7 @@ def change_seeds(
         if node is None or isinstance(seed_value, ApiLink | bool) or not isinstance(seed_value, int | float):
             continue
         input_spec = open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.get(seed.input_name)
+        # Seeds of one primitive, or of one promoted input, are one widget on the page.
         if seed.group not in drawn_by_group:
             drawn_by_group[seed.group] = _next_seed(int(seed_value), seed.control, input_spec, randint)
         nodes[seed.node_id] = replace(node, inputs={**node.inputs, seed.input_name: drawn_by_group[seed.group]})

@@ -17,8 +17,10 @@ InputKind = Literal["prompt", "seed", "size", "file", "model", "number", "choice
 # The kinds that nearly everybody sets; the others are for those who ask.
 MAIN_KINDS: tuple[InputKind, ...] = ("prompt", "seed", "size", "file", "model")
 
+# What people change from job to job; a longer list would bury them among numbers.
 _SIZES = frozenset({"width", "height", "batch_size", "length", "megapixels", "frames", "num_frames"})
 _MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+# `ckpt_name`, `lora_name`, `clip_name2`: how ComfyUI and most packs name a loader's input.
 _LOADER_INPUT = re.compile(r"_name\d*$")
 
 
@@ -170,6 +172,7 @@ def _unique_names(settable: Sequence[tuple[ApiNode, InputSpec, InputKind]], cata
     wanted_names = []
     for node, input_spec, input_kind in settable:
         given_title = node.title if node.title and not _is_default(node, catalogue) else None
+        # A title alone is the shortest name, but only if it cannot mean another input of the node.
         is_alone = given_title is not None and input_kind in MAIN_KINDS and main_counts[node.id] == 1
         wanted_names.append(
             given_title
@@ -229,6 +232,7 @@ def _input_property(workflow_input: WorkflowInput) -> dict[str, JsonValue]:
         plain_schema: dict[str, JsonValue] = {
             input_name: schema.pop(input_name) for input_name in ("type", "minimum", "maximum") if input_name in schema
         }
+        # A seed may also be the word that asks for a new one.
         schema["anyOf"] = [plain_schema, {"const": "random"}]
     return schema
 

@@ -59,6 +59,7 @@ def _respelt(node: ApiNode, catalogue: Catalogue, brought: Set[tuple[NodeId, str
             if spelling != input_value:
                 changed_inputs[input_spec.name] = spelling
     prefix = node.inputs.get(PREFIX_INPUT)
+    # A backslash is an ordinary character of a file's name on Linux, and would give one odd file.
     if is_output(definition) and isinstance(prefix, str) and "\\" in prefix and not _DRIVE.match(prefix):
         changed_inputs[PREFIX_INPUT] = prefix.replace("\\", "/")
     return changed_inputs

@@ -13,14 +13,15 @@ EXPANDED_INPUT = "filename_prefix"
 
 _PATTERN = re.compile(r"%([^%]+)%")
 _DATE_PARTS = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
+# The page replaces these in what it fills in, so that a prompt cannot name another folder.
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
+# (node name, widget name) -> the widget's value as `javascript_text`, or None where there is no such widget.
 WidgetLookup: TypeAlias = "Callable[[str, str], str | None]"
-"""(node name, widget name) -> the widget's value as `javascript_text`, or None where there is no such widget."""
 
 
 def expand_texts(graph: ApiGraph, local_time: datetime, *, classes: Set[str]) -> ApiGraph:
-    """Fill the page's texts in, in nodes of these classes. `now` is in the user's own time zone.
+    """Fill the page's texts in, in nodes of these classes. `local_time` is in the user's own time zone.
 
     A name is looked up among the classes first (the page's "Node name for S&R"), then among the titles; what is not
     found stays as it is, as on the page.
@@ -93,12 +94,14 @@ def javascript_text(json_value: JsonValue) -> str:
 
 
 def _javascript_number(json_value: float) -> str:
+    # JavaScript writes whole numbers without a fraction, and with an exponent only from 1e21 on.
     if json_value.is_integer() and abs(json_value) < 1e21:
         return str(int(json_value))
     macro_text = repr(json_value)
     mantissa, _, exponent = macro_text.partition("e")
     if not exponent:
         return macro_text
+    # Python changes to an exponent below 1e-4, JavaScript only below 1e-6.
     if -6 <= int(exponent) < 0:
         return f"{json_value:.{len(mantissa.replace('-', '').replace('.', '')) - 1 - int(exponent)}f}"
     return f"{mantissa}e{int(exponent):+d}"

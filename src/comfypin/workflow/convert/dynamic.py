@@ -7,7 +7,9 @@ from typing import TypeAlias
 
 Choose: TypeAlias = Callable[[Sequence[str]], str]
 
+# JavaScript's line terminators, which end a comment on the page: two more than a text file's.
 _LINE_ENDS = re.compile("[\n\r\u2028\u2029]")
+# A backslash keeps a brace or a bar as text; the page drops the backslash once all choices are made.
 _ESCAPED = re.compile(r"\\([{}|])")
 
 
@@ -32,6 +34,7 @@ class CharacterBudget:
 
 
 @dataclass(slots=True)
+# An explicit stack instead of recursion: a hostile text may nest more braces than Python has frames.
 class _Level:
     text: str
     at: int = 0
@@ -52,7 +55,9 @@ def expand_dynamic_prompt(prompt_text: str, choose: Choose, character_budget: Ch
             open_levels[-1].done.append(finished)
             continue
         options, current_level.at = _split_options(current_level.text, brace_position + 1)
+        # Each level reads its inside again, so nesting costs the square of the length: the budget bounds it.
         character_budget.spend_characters(current_level.at - brace_position)
+        # The chosen option may hold choices of its own, and comments that a choice put together.
         open_levels.append(_Level(remove_comments(choose(options))))
 
 
@@ -68,6 +73,7 @@ def remove_comments(prompt_text: str) -> str:
             line_end = _LINE_ENDS.search(prompt_text, slash_position)
             position = line_end.start() if line_end else len(prompt_text)
             continue
+        # Once a search for `*/` has failed there is none further on either: do not search the rest again.
         comment_end = prompt_text.find("*/", slash_position + 2) if next_character == "*" and may_close else -1
         if comment_end >= 0:
             kept_parts.append(prompt_text[position:slash_position])
@@ -88,6 +94,7 @@ def _next_special(current_level: _Level) -> int | None:
             prompt_text.find("\\", current_level.at),
         )
         if escape_position >= 0 and (brace_position < 0 or escape_position < brace_position):
+            # An escaped character is copied as it is; `_ESCAPED` removes the backslash at the end.
             current_level.done.append(prompt_text[current_level.at : escape_position + 2])
             current_level.at = escape_position + 2
             continue
@@ -119,5 +126,6 @@ def _split_options(prompt_text: str, first_position: int) -> tuple[list[str], in
             options.append(prompt_text[option_start:position])
             option_start = position + 1
         position += 1
+    # The page accepts a block that is never closed, so we do too.
     options.append(prompt_text[option_start:])
     return options, len(prompt_text)

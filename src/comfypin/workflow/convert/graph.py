@@ -76,17 +76,20 @@ def convert_workflow(
 ) -> ConvertedWorkflow:
     """Convert a document in UI format. Raises `WorkflowInvalid` with everything that is broken in it.
 
-    `choose` picks one of the choices of a dynamic prompt. `page` says whose rules are followed; without it the node
-    catalogue tells.
+    `choose` picks one of the choices of a dynamic prompt. Without `page_rules`, the node catalogue tells which page's
+    rules to follow.
     """
     page_rules = page_rules or choose_page_rules(catalogue)
     findings: list[WorkflowFinding] = []
     workflow = read_ui_workflow(content, findings)
+    # Ids must be unique before group nodes take new ones behind the highest.
     if page_rules.promotes_by_entry:
         workflow = unpack_group_nodes(renumber_nodes(workflow), catalogue, page_rules, findings)
     workflow = rename_classes(workflow, page_rules)
     ui_graphs = {"": workflow.root, **workflow.definitions}
+    # Before anything is unfolded: a cycle would never end, and nesting multiplies the nodes.
     graph_order = definition_order(ui_graphs, findings)
+    # A file with a broken structure would give misleading findings further on, so these stop here.
     raise_if_errors(source, findings)
     loaded_graphs = _load_graphs(workflow, catalogue, page_rules, findings)
     (load_instance_values if page_rules.promotes_by_entry else load_shared_values)(
@@ -100,16 +103,17 @@ def convert_workflow(
 def _load_graphs(
     workflow: UiWorkflow, catalogue: Catalogue, page_rules: PageRules, findings: list[WorkflowFinding]
 ) -> dict[str, LoadedGraph]:
-    loaded_nodes = NodeLoader(catalogue, workflow.definitions, page_rules)
+    node_loader = NodeLoader(catalogue, workflow.definitions, page_rules)
     ui_graphs = {"": workflow.root, **workflow.definitions}
     socket_types = SocketTypes(catalogue)
     placed_nodes = {
         graph_id: {
-            node_id: place_values(loaded_nodes.load_node(node), socket_types, findings)
+            node_id: place_values(node_loader.load_node(node), socket_types, findings)
             for node_id, node in ui_graph.nodes.items()
         }
         for graph_id, ui_graph in ui_graphs.items()
     }
+    # Over all graphs together: a Get node may read what a Set node outside its subgraph stores.
     set_get_pairs = find_pairs(
         [loaded_node for graph_nodes in placed_nodes.values() for loaded_node in graph_nodes.values()]
     )
@@ -117,7 +121,11 @@ def _load_graphs(
     for graph_id, ui_graph in ui_graphs.items():
         connected_nodes = connect_links(ui_graph, placed_nodes[graph_id], page_rules, findings)
         page_nodes = read_page_nodes(
-            ui_graph, connected_nodes, set_get_pairs, workflow.virtual_wires if graph_id == "" else ()
+            # A broadcasting pack saves its links in the file's `extra`, which belongs to the root.
+            ui_graph,
+            connected_nodes,
+            set_get_pairs,
+            workflow.virtual_wires if graph_id == "" else (),
         )
         findings.extend(page_nodes.findings)
         loaded_graphs[graph_id] = LoadedGraph(
@@ -159,6 +167,7 @@ def _collect_nodes(written_prompt: WrittenPrompt, findings: Iterable[WorkflowFin
 
 
 def _javascript_key_order(object_key: str) -> tuple[int, int]:
+    # JavaScript treats keys up to 2**32 - 2 as array indexes; ten digits are near enough for node ids.
     return (0, int(object_key)) if object_key.isascii() and object_key.isdecimal() and len(object_key) <= 10 else (1, 0)
 
 
@@ -166,6 +175,7 @@ def _without_class(node: JsonValue) -> JsonValue:
     if not isinstance(node, Mapping):
         return node
     return {
+        # The page sends a node of a missing class like this; the server then refuses it by its missing class.
         "_meta": {},
         **{field_name: field_value for field_name, field_value in node.items() if field_name != "class_type"},
     }

@@ -9,6 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.convert.group_members import (
+    PRIMITIVE,
+    GroupLink,
+    InnerNode,
+    as_list,
+    read_group_link,
+    read_inner_node,
+)
 from comfypin.workflow.convert.layout import lay_out_values
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.ui import INPUT_NODE, OUTPUT_NODE, UiGraph, UiNode, UiWorkflow, read_group, type_text
@@ -16,15 +24,14 @@ from comfypin.workflow.convert.widgets import (
     UNSET,
     WidgetValue,
     control_name,
-    has_widget,
     is_controlled,
     make_page_class,
 )
 from comfypin.workflow.findings import WorkflowFinding
-from comfypin.workflow.object_info import Catalogue, InputSpec, input_specs
+from comfypin.workflow.object_info import Catalogue, InputSpec
 
+# The page wrote `workflow/NAME` first and `workflow>NAME` later.
 _PREFIXES = ("workflow>", "workflow/")
-PRIMITIVE, REROUTE = "PrimitiveNode", "Reroute"
 
 
 def rename_classes(workflow: UiWorkflow, page_rules: PageRules) -> UiWorkflow:
@@ -45,6 +52,7 @@ def unpack_group_nodes(
     A group that the file does not describe, or with a class that the engine lacks, stays and is reported as unknown.
     """
     root_graph, definitions = workflow.root, dict(workflow.definitions)
+    # `last_node_id` can be behind the real ids in files that other tools wrote.
     last_id = max([workflow.last_id, *_node_numbers(workflow)])
     for ui_node in list(root_graph.nodes.values()):
         described = _find_description(ui_node, workflow)
@@ -52,7 +60,9 @@ def unpack_group_nodes(
         if group_node is None:
             continue
         inner_ids = [str(last_id + 1 + offset) for offset in range(len(group_node.nodes))]
+        # One more than the inner nodes: the page gives the instance itself a new id too, after theirs.
         last_id += len(group_node.nodes) + 1
+        # Two instances of one group get a definition each, because each carries values of its own.
         definition_id = f"{ui_node.type}:{ui_node.id}"
         node_values = group_node.values_of(ui_node, page_rules)
         raw_definition = group_node.to_definition(inner_ids, node_values)
@@ -65,42 +75,12 @@ def unpack_group_nodes(
     return replace(workflow, root=root_graph, definitions=definitions, last_id=last_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _InnerNode:
-    """One node inside a group: its JSON in the file, and its class's inputs and outputs."""
-
-    raw: Mapping[str, JsonValue]
-    kind: str
-    definition: Mapping[str, JsonValue]
-    slots: tuple[InputSpec, ...]
-    converted: tuple[InputSpec, ...]
-    plain: tuple[InputSpec, ...]
-
-    @property
-    def label(self) -> str:
-        title = self.raw.get("title")
-        return title if isinstance(title, str) and title else self.kind
-
-    @property
-    def outputs(self) -> list[JsonValue]:
-        output_list = self.definition.get("output")
-        return list(output_list) if isinstance(output_list, list) else []
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _GroupLink:
-    origin: int
-    origin_slot: int
-    target: int
-    target_slot: int
-
-
 @dataclass(slots=True, kw_only=True)
 class _GroupNode:
     """Describes a group node: `widgets` and `inputs` map its own names to (inner node, input)."""
 
-    nodes: list[_InnerNode]
-    wires: list[_GroupLink]
+    nodes: list[InnerNode]
+    wires: list[GroupLink]
     shown: frozenset[tuple[int, int]]
     widgets: dict[str, tuple[int, InputSpec]] = field(default_factory=dict)
     inputs: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -112,19 +92,20 @@ class _GroupNode:
         """Read a description; return None if it is unusable or names a class that the engine does not have."""
         group_links = [
             group_link
-            for group_link in map(_read_group_link, _as_list(description.get("links")))
+            for group_link in map(read_group_link, as_list(description.get("links")))
             if group_link is not None
         ]
         inner_nodes = [
-            _read_inner_node(inner_node, node_number, group_links, catalogue)
-            for node_number, inner_node in enumerate(_as_list(description.get("nodes")))
+            read_inner_node(inner_node, node_number, group_links, catalogue)
+            for node_number, inner_node in enumerate(as_list(description.get("nodes")))
         ]
         known_nodes = [inner_node for inner_node in inner_nodes if inner_node is not None]
+        # A group with one unknown class cannot be unpacked: its inputs would be named and counted wrongly.
         if not known_nodes or len(known_nodes) != len(inner_nodes):
             return None
         shown = frozenset(
             (shown_pair[0], shown_pair[1])
-            for shown_pair in _as_list(description.get("external"))
+            for shown_pair in as_list(description.get("external"))
             if isinstance(shown_pair, list)
             and len(shown_pair) > 1
             and isinstance(shown_pair[0], int)
@@ -143,6 +124,7 @@ class _GroupNode:
             for input_position, input_spec in enumerate(inner_node.slots):
                 if (node_number, input_position) not in fed_inputs:
                     self.inputs[_unique_name(input_spec.name, inner_node, seen_counts)] = (node_number, input_spec.name)
+        # Converted widgets come after all others, in a second pass, as on the page: their names depend on it.
         for node_number, inner_node in enumerate(self.nodes):
             for input_position, input_spec in enumerate(inner_node.converted):
                 if (node_number, len(inner_node.slots) + input_position) not in fed_inputs:
@@ -156,6 +138,7 @@ class _GroupNode:
             input_name: _as_class_input(input_spec) for input_name, (_, input_spec) in self.widgets.items()
         }
         group_inputs: dict[str, JsonValue] = {"input": {"required": required}}
+        # The group's own widgets behave like a class's, so the same code lays its saved values out.
         held_values = lay_out_values(
             make_page_class(instance.type, group_inputs, page_rules), instance.values, page_rules
         ).values
@@ -171,44 +154,33 @@ class _GroupNode:
     ) -> dict[str, JsonValue]:
         """Write the group as a subgraph's definition."""
         link_rows: list[JsonValue] = []
-        wired_links: dict[tuple[int, str], JsonValue] = {}
+        linked_inputs: dict[tuple[int, str], JsonValue] = {}
         for group_link in self.wires:
             input_name = self._input_name(group_link)
             if input_name is not None:
-                link_rows.append(
-                    _link_row(
-                        len(link_rows),
-                        node_ids[group_link.origin],
-                        group_link.origin_slot,
-                        node_ids[group_link.target],
-                        input_name,
-                    )
-                )
-                wired_links[group_link.target, input_name] = len(link_rows)
+                origin_id, target_id = node_ids[group_link.origin], node_ids[group_link.target]
+                link_rows.append(_link_row(len(link_rows), origin_id, group_link.origin_slot, target_id))
+                linked_inputs[group_link.target, input_name] = len(link_rows)
         input_ports: list[JsonValue] = []
         for input_position, (input_name, (node_number, inner_name)) in enumerate(self.inputs.items()):
-            link_rows.append(_link_row(len(link_rows), INPUT_NODE, input_position, node_ids[node_number], inner_name))
-            wired_links[node_number, inner_name] = len(link_rows)
+            link_rows.append(_link_row(len(link_rows), INPUT_NODE, input_position, node_ids[node_number]))
+            linked_inputs[node_number, inner_name] = len(link_rows)
             input_ports.append(
                 {"name": input_name, "type": self._type_of(node_number, inner_name), "linkIds": [len(link_rows)]}
             )
         output_ports: list[JsonValue] = []
         for node_number, slot_number, type_name in self._seen_outputs():
-            link_row = _link_row(len(link_rows), node_ids[node_number], slot_number, OUTPUT_NODE, "")
+            link_row = _link_row(len(link_rows), node_ids[node_number], slot_number, OUTPUT_NODE)
+            # Rows of outputs have the position of the subgraph's output as their target slot.
             link_rows.append({**link_row, "target_slot": len(output_ports)})
-            output_ports.append(
-                {"name": type_text(type_name), "type": type_text(type_name), "linkIds": [len(link_rows)]}
-            )
+            type_name = type_text(type_name)
+            output_ports.append({"name": type_name, "type": type_name, "linkIds": [len(link_rows)]})
         raw_nodes: list[JsonValue] = [
             _inner_node_json(
                 inner_node,
                 node_ids[node_number],
                 node_values[node_number],
-                {
-                    wired_key[1]: widget_value
-                    for wired_key, widget_value in wired_links.items()
-                    if wired_key[0] == node_number
-                },
+                {name: link_id for (number, name), link_id in linked_inputs.items() if number == node_number},
             )
             for node_number, inner_node in enumerate(self.nodes)
         ]
@@ -218,10 +190,11 @@ class _GroupNode:
         used_outputs = {(group_link.origin, group_link.origin_slot) for group_link in self.wires}
         for node_number, inner_node in enumerate(self.nodes):
             for slot_number, type_name in enumerate(inner_node.outputs):
+                # The page shows an output that feeds an inner node only if the description asks for it.
                 if (node_number, slot_number) not in used_outputs or (node_number, slot_number) in self.shown:
                     yield node_number, slot_number, type_name
 
-    def _input_name(self, group_link: _GroupLink) -> str | None:
+    def _input_name(self, group_link: GroupLink) -> str | None:
         inner_node = self.nodes[group_link.target]
         input_specs = [*inner_node.slots, *inner_node.converted]
         return input_specs[group_link.target_slot].name if 0 <= group_link.target_slot < len(input_specs) else None
@@ -248,50 +221,7 @@ def _as_class_input(input_spec: InputSpec) -> JsonValue:
     return [list(input_spec.choices) if input_spec.choices is not None else input_spec.type, options]
 
 
-def _read_inner_node(
-    raw_node: JsonValue, node_number: int, group_links: Sequence[_GroupLink], catalogue: Catalogue
-) -> _InnerNode | None:
-    if not isinstance(raw_node, Mapping):
-        return None
-    class_name = raw_node.get("type")
-    if not isinstance(class_name, str):
-        return None
-    definition = catalogue.get(class_name) or _virtual_definition(class_name, raw_node, node_number, group_links)
-    if definition is None:
-        return None
-    raw_inputs = [raw_slot for raw_slot in _as_list(raw_node.get("inputs")) if isinstance(raw_slot, Mapping)]
-    wired_names = [raw_slot.get("name") for raw_slot in raw_inputs if isinstance(raw_slot.get("widget"), Mapping)]
-    input_specs_of_class = list(input_specs(definition).values())
-    widgets = [input_spec for input_spec in input_specs_of_class if has_widget(input_spec)]
-    by_name = {input_spec.name: input_spec for input_spec in widgets}
-    return _InnerNode(
-        raw=raw_node,
-        kind=class_name,
-        definition=definition,
-        slots=tuple(input_spec for input_spec in input_specs_of_class if not has_widget(input_spec)),
-        converted=tuple(
-            by_name[input_name] for input_name in wired_names if isinstance(input_name, str) and input_name in by_name
-        ),
-        plain=tuple(input_spec for input_spec in widgets if input_spec.name not in wired_names),
-    )
-
-
-def _virtual_definition(
-    class_name: str, raw_node: Mapping[str, JsonValue], node_number: int, group_links: Sequence[_GroupLink]
-) -> Mapping[str, JsonValue] | None:
-    """Define a primitive or a reroute inside a group as the page does: a class with one output."""
-    if class_name == REROUTE:
-        return {"input": {"required": {"": ["*", {"forceInput": True}]}}, "output": ["*"]}
-    if class_name != PRIMITIVE or not any(group_link.origin == node_number for group_link in group_links):
-        return None
-    raw_outputs = _as_list(raw_node.get("outputs"))
-    output_types = [type_text(raw_slot.get("type")) for raw_slot in raw_outputs if isinstance(raw_slot, Mapping)]
-    # The group shows the primitive's value with its control, as the primitive does.
-    widget_value: JsonValue = [output_types[0] if output_types else "*", {"control_after_generate": True}]
-    return {"input": {"required": {"value": widget_value}}, "output": list(output_types[:1])}
-
-
-def _own_values(inner_node: _InnerNode, page_rules: PageRules) -> dict[str, WidgetValue]:
+def _own_values(inner_node: InnerNode, page_rules: PageRules) -> dict[str, WidgetValue]:
     saved_values = inner_node.raw.get("widgets_values")
     page_class = make_page_class(inner_node.kind, inner_node.definition, page_rules)
     own_values = lay_out_values(
@@ -304,11 +234,12 @@ def _own_values(inner_node: _InnerNode, page_rules: PageRules) -> dict[str, Widg
 
 
 def _inner_node_json(
-    inner_node: _InnerNode, node_id: str, node_values: Mapping[str, WidgetValue], wired_links: Mapping[str, JsonValue]
+    inner_node: InnerNode, node_id: str, node_values: Mapping[str, WidgetValue], wired_links: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
     held_values: dict[str, JsonValue] = {
         input_name: widget_value for input_name, widget_value in node_values.items() if widget_value is not UNSET
     }
+    # By name, so that the order of the class's widgets does not matter; a primitive has no class to name them.
     saved_values: JsonValue = held_values
     if inner_node.kind == PRIMITIVE:
         saved_values = [
@@ -332,7 +263,7 @@ def _inner_node_json(
     }
 
 
-def _unique_name(input_name: str, inner_node: _InnerNode, seen_counts: dict[str, int]) -> str:
+def _unique_name(input_name: str, inner_node: InnerNode, seen_counts: dict[str, int]) -> str:
     base_name = unique_name = input_name
     if (inner_node.kind == PRIMITIVE and inner_node.raw.get("title")) or input_name in seen_counts:
         base_name = unique_name = f"{inner_node.label} {input_name}"
@@ -342,7 +273,7 @@ def _unique_name(input_name: str, inner_node: _InnerNode, seen_counts: dict[str,
     return unique_name
 
 
-def _link_row(link_count: int, origin_id: str, origin_slot: int, target_id: str, _name: str) -> dict[str, JsonValue]:
+def _link_row(link_count: int, origin_id: str, origin_slot: int, target_id: str) -> dict[str, JsonValue]:
     return {
         "id": link_count + 1,
         "origin_id": origin_id,
@@ -350,14 +281,6 @@ def _link_row(link_count: int, origin_id: str, origin_slot: int, target_id: str,
         "target_id": target_id,
         "target_slot": -1,
     }
-
-
-def _read_group_link(raw_link: JsonValue) -> _GroupLink | None:
-    raw_parts = raw_link[:4] if isinstance(raw_link, list) else []
-    numbers = [raw_part for raw_part in raw_parts if isinstance(raw_part, int) and not isinstance(raw_part, bool)]
-    if len(numbers) != 4:
-        return None
-    return _GroupLink(origin=numbers[0], origin_slot=numbers[1], target=numbers[2], target_slot=numbers[3])
 
 
 def _find_description(ui_node: UiNode, workflow: UiWorkflow) -> Mapping[str, JsonValue] | None:
@@ -400,7 +323,3 @@ def _rename_in_graph(ui_graph: UiGraph, page_rules: PageRules) -> UiGraph:
         for node_id, ui_node in ui_graph.nodes.items()
     }
     return replace(ui_graph, nodes=ui_nodes)
-
-
-def _as_list(json_value: JsonValue) -> Sequence[JsonValue]:
-    return json_value if isinstance(json_value, list) else []

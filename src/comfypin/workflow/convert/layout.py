@@ -23,6 +23,7 @@ from comfypin.workflow.text_macros import javascript_text
 CHOICE, CHOICE_INDEX = "choice", "index"
 # Widgets that take more or other values than their one, and came after the page stopped to save dummies.
 _NEWER_KINDS = frozenset({COMBO, "BOUNDING_BOX", "IMAGECOMPARE"})
+# Real combos have a few dozen options at most; a file must not make us count for ever.
 _MAX_OPTIONS = 1000
 
 
@@ -73,8 +74,10 @@ def lay_out_values(
         for widget_name, widget in _widgets_by_name(node_inputs)
     }
     sampler_name = widget_values.get("sampler_name")
+    # Old files hold `sample_euler` for `euler`; the page strips it, for these two classes only.
     if page_class.class_type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler_name, str):
         widget_values["sampler_name"] = sampler_name.removeprefix("sample_")
+    # The page's script shows the first option if the choice is null.
     if page_class.class_type == CUSTOM_COMBO and widget_values.get(CHOICE, UNSET) is None:
         widget_values[CHOICE] = widget_values.get("option1")
     return Layout(
@@ -112,6 +115,7 @@ class _SavedValues:
         if self._named is not None:
             # By name a control is known under the page's own name for it.
             stored_name = CONTROL if widget.name.endswith(f".{CONTROL}") else widget.name
+            # What nobody asks for is reported as unplaced, never dropped in silence.
             self._asked.add(stored_name)
             return self._named.get(stored_name, widget.default) if widget.stored else widget.default
         if not widget.stored or self._at >= len(self._listed):
@@ -160,6 +164,7 @@ class _WidgetFiller:
             self.values[widget_or_socket.name] = widget_value
             if widget_or_socket.spec is None or widget_or_socket.spec.type != COMBO:
                 continue
+            # A null chooses no option yet, but its inputs keep their place in the order: reserve it.
             if widget_value is None:
                 later_entries: list[_Entry] = []
                 entries.append(later_entries)
@@ -186,8 +191,10 @@ def _normalize_named_values(
     page_class: PageClass, stored: Mapping[str, JsonValue], page_rules: PageRules
 ) -> Sequence[JsonValue] | Mapping[str, JsonValue]:
     """Read values saved as an object. Packs that write one (VideoHelperSuite) read it by name, in their own scripts."""
+    # Page 1.27 takes no values at all from an object, for ComfyUI's own classes.
     if page_class.core and not page_rules.reads_dict_values:
         return ()
+    # An object with the keys 0, 1, 2 is a list that some tool wrote as an object.
     if stored and all(widget_name.isascii() and widget_name.isdecimal() for widget_name in stored):
         return list(stored.values())
     return stored

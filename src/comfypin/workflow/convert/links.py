@@ -15,6 +15,7 @@ def connect_links(
     """Mend the links that contradict each other in the file. A link that is lost on the way becomes a warning."""
     if not page_rules.connects_by_rows:
         return dict(loaded_nodes)
+    # A row whose link some input names is used by that input, wherever the row itself ends.
     named_links = {
         input_slot.link
         for ui_node in ui_graph.nodes.values()
@@ -23,6 +24,7 @@ def connect_links(
     }
     rows_by_target: dict[str, list[UiLink]] = {}
     for ui_link in ui_graph.links.values():
+        # Links to a subgraph's outputs have no input that could name them.
         if ui_link.id not in named_links and ui_link.target_id != OUTPUT_NODE:
             rows_by_target.setdefault(ui_link.target_id, []).append(ui_link)
     connected: dict[str, LoadedNode] = {}
@@ -71,6 +73,7 @@ def _connect_rows(
     for link_row in link_rows:
         if not 0 <= link_row.target_slot < len(input_slots) or input_slots[link_row.target_slot].link is not None:
             continue
+        # A stale row may point at an input that has another type by now.
         if types_connect(_type_of(ui_graph, link_row, loaded_nodes), input_slots[link_row.target_slot].type):
             input_slots[link_row.target_slot] = replace(input_slots[link_row.target_slot], link=link_row.id)
     return replace(loaded_node, inputs=tuple(input_slots))

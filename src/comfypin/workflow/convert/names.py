@@ -33,6 +33,7 @@ class NodeNames:
         named_node = self.by_name[node_name] if node_name in self.by_name else self.by_title.get(node_name)
         if named_node is None or widget_name not in named_node.values:
             return None
+        # Compared with the converted graph, because an override must win over the file, and only an override.
         present_value, converted_value = (
             _input_value(api_graph, named_node.node_id, widget_name) for api_graph in (graph, converted)
         )
@@ -44,6 +45,7 @@ class NodeNames:
 
 def name_nodes(loaded_graphs: Mapping[str, LoadedGraph], scopes: Iterable[Scope]) -> NodeNames:
     """Collect the names of all nodes, in the order in which the page looks at them."""
+    # A subgraph that is used twice has two ids per node in the prompt; the page looks at the first.
     prefixes: dict[str, str] = {}
     for scope in scopes:
         prefixes.setdefault(scope.container.graph.id, scope.prefix)
@@ -55,6 +57,7 @@ def name_nodes(loaded_graphs: Mapping[str, LoadedGraph], scopes: Iterable[Scope]
         known_name = loaded_node.ui_node.properties.get(_NAME_PROPERTY)
         if isinstance(known_name, str):
             by_name.setdefault(known_name, named_node)
+        # The page itself fills the property with the class's name when a node is made.
         elif loaded_node.page_class is not None:
             by_name.setdefault(loaded_node.ui_node.type, named_node)
         if loaded_node.title is not None:
@@ -64,6 +67,7 @@ def name_nodes(loaded_graphs: Mapping[str, LoadedGraph], scopes: Iterable[Scope]
 
 def _all_nodes(loaded_graphs: Mapping[str, LoadedGraph]) -> Iterator[tuple[LoadedGraph, LoadedNode]]:
     """Yield every node once, the inside of a subgraph before its instance."""
+    # An explicit stack: subgraphs may be nested deeper than Python may recurse.
     root_graph = loaded_graphs[""]
     seen_graphs = {""}
     unfinished = [(root_graph, iter(root_graph.loaded_nodes.values()))]

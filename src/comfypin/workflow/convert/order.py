@@ -6,6 +6,7 @@ from comfypin.workflow.convert.ui import UiGraph
 from comfypin.workflow.document import MAX_NODES
 from comfypin.workflow.findings import WorkflowFinding
 
+# Nobody nests this deep by hand; the code that follows links costs time for each level.
 MAX_NESTING = 100
 
 
@@ -23,6 +24,7 @@ def definition_order(ui_graphs: Mapping[str, UiGraph], findings: list[WorkflowFi
             if not unvisited:
                 open_graphs.pop()
                 used_ids = _used_definitions(ui_graphs[graph_id], ui_graphs)
+                # Bounded while it adds up: fifty levels of two instances each would unfold to 2**50 nodes.
                 unfolded_sizes[graph_id] = len(ui_graphs[graph_id].nodes) + sum(
                     min(unfolded_sizes.get(used_id, 0), MAX_NODES) for used_id in used_ids
                 )

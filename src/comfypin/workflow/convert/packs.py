@@ -13,12 +13,14 @@ from comfypin.workflow.convert.shapes import LoadedNode
 from comfypin.workflow.convert.ui import BYPASSED, MUTED, OUTPUT_NODE, UiGraph, UiLink
 from comfypin.workflow.findings import WorkflowFinding
 
+# `SetNode`, `easy setNode`, `Get_X`, but not the words `Setting` and `Getting`.
 _SET_OR_GET = re.compile(r"(set|get)(?![a-z]*ting)", re.IGNORECASE)
 _SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _GROUP_NODE = ("workflow/", "workflow>")
 _EVERYWHERE, _REROUTE = "everywhere", "reroute"
 # What a broadcast's settings hold as long as nobody restricted it.
 _NO_CONDITION: tuple[JsonValue, ...] = (None, "", ".*", "*", 0, [], {})
+# Properties of the Anything Everywhere pack that say nothing about what a broadcast may feed.
 _NO_CONDITIONS = frozenset({"version", "next_input_index", "seed_inputs"})
 
 
@@ -56,6 +58,7 @@ def _read_variable(loaded_node: LoadedNode, set_or_get: str) -> Variable | None:
     ):
         return None
     variable_name = saved_values[0]
+    # `SetNode` and `GetNode` both become `*node`, which makes them a pair.
     classes = (
         loaded_node.ui_node.type[: name_match.start()] + "*" + loaded_node.ui_node.type[name_match.end() :]
     ).casefold()
@@ -101,6 +104,7 @@ def read_page_nodes(
             continue
         set_variable, get_variable = as_setter(loaded_node), as_getter(loaded_node)
         if set_variable is not None and set_variable.classes in pairs:
+            # The first Set node of a name wins, as in the packs' own scripts.
             marked_nodes[node_id] = replace(loaded_node, virtual=True)
             setters.setdefault(set_variable, marked_nodes[node_id])
         elif get_variable is not None and get_variable.classes in pairs:
@@ -141,9 +145,11 @@ class _Broadcasts:
     def connect_all(self) -> None:
         for broadcast in self._nodes:
             self.shapes[broadcast.ui_node.id] = replace(broadcast, virtual=True)
+        # A muted broadcast is as if it were not there, but it must still not be sent.
         live_broadcasts = [broadcast for broadcast in self._nodes if broadcast.ui_node.mode not in (MUTED, BYPASSED)]
         if not live_broadcasts:
             return
+        # What the pack itself worked out and saved is better than any rule of ours.
         if self._saved:
             self._connect_saved()
             return
@@ -152,6 +158,7 @@ class _Broadcasts:
         ]
         link_types = [self._link_type(ui_link) for _, ui_link in broadcast_links]
         for (broadcast, ui_link), link_type in zip(broadcast_links, link_types, strict=True):
+            # Two broadcasts of one type are told apart by rules of the pack's script: do not guess.
             if link_type == "*" or link_types.count(link_type) > 1 or _is_restricted(broadcast):
                 self.findings.append(_unresolved_finding(broadcast))
             else:
@@ -176,6 +183,7 @@ class _Broadcasts:
             ):
                 self.findings.extend(_unresolved_finding(broadcast) for broadcast in self._nodes[:1])
                 continue
+            # A link that the user drew since the file was saved wins over the broadcast.
             if target_node.inputs[input_index].link is None:
                 self._add_link(
                     f"broadcast:{wire_number}",
@@ -193,6 +201,7 @@ class _Broadcasts:
             if not is_live or target_node.ui_node.id in ancestors or target_node.virtual:
                 continue
             for input_index, input_slot in enumerate(target_node.inputs):
+                # Never into a widget: its value is the user's.
                 if input_slot.link is None and not input_slot.widget and input_slot.type == type_name:
                     link_id = f"broadcast:{ui_link.id}:{target_node.ui_node.id}:{input_index}"
                     fed_node = self.shapes[target_node.ui_node.id]
@@ -255,6 +264,7 @@ def _is_broadcast(loaded_node: LoadedNode, ui_graph: UiGraph) -> bool:
     is_class = loaded_node.page_class is not None or _is_foreign(loaded_node)
     if not is_class or not wired_in or _EVERYWHERE not in loaded_node.ui_node.type.casefold():
         return False
+    # A node that feeds others by links is an ordinary node, whatever its name says.
     return all(ui_link.origin_id != loaded_node.ui_node.id for ui_link in ui_graph.links.values())
 
 
@@ -311,6 +321,7 @@ def _find_readers(ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode]) -> 
             ui_link = ui_graph.links.get(input_slot.link) if input_slot.link is not None else None
             if ui_link is not None:
                 readers_by_node.setdefault(ui_link.origin_id, set()).add(loaded_node.ui_node.id)
+    # What a subgraph gives out is read, although no node of this graph reads it.
     for ui_link in ui_graph.links.values():
         if ui_link.target_id == OUTPUT_NODE:
             readers_by_node.setdefault(ui_link.origin_id, set()).add(OUTPUT_NODE)

@@ -26,14 +26,18 @@ from comfypin.workflow.convert.state import (
 from comfypin.workflow.convert.ui import INPUT_NODE, UiLink, UiPort, UiSlot
 from comfypin.workflow.convert.widgets import UNSET, WidgetValue
 
+# Later pages move entries that they cannot resolve into this property, with the instance's value.
 QUARANTINE = "proxyWidgetErrorQuarantine"
+# An entry with this inner id means an input of the instance itself.
 OWN_INPUT = "-1"
+# Entries that begin so show an inner node's preview; they hold no value.
 _PREVIEW = "$$"
 _REASONS = (
     "missingSourceNode", "missingSourceWidget", "missingSubgraphInput", "ambiguousSubgraphInput",
     "unlinkedSourceWidget", "primitiveBypassFailed",
 )  # fmt: skip
 _PREFIX = re.compile(r"^\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
+# As deep as `order` lets subgraphs nest.
 _MAX_NESTING = 100
 
 
@@ -83,6 +87,7 @@ def _load_values(loaded_node: LoadedNode, loaded_graphs: LoadedGraphs, page_rule
 def _quarantined_values(loaded_node: LoadedNode) -> Iterator[tuple[str, JsonValue]]:
     """Yield the values of the instance's own inputs that an earlier page put aside; the first of each name wins."""
     proxy_entries = _list_property(loaded_node, QUARANTINE)
+    # The page reads a list as a whole: one entry that it does not know makes it ignore the others.
     if not all(map(_is_quarantined, proxy_entries)):
         return
     for proxy_entry in reversed(proxy_entries):
@@ -212,6 +217,7 @@ class _Promotion:
     def _set_inner_widget(self, proxy_entry: _ProxyEntry, inner_node: LoadedNode) -> None:
         port_name = self._stands_for.get((proxy_entry.inner_id, proxy_entry.widget))
         if port_name is None:
+            # A preview has no widget that an input could stand for.
             if proxy_entry.widget.startswith(_PREVIEW):
                 return
             input_index = self._find_input(proxy_entry, inner_node)
@@ -256,6 +262,7 @@ class _Promotion:
         if _resolves_widget(self._inside, proxy_entry.inner_id, proxy_entry.widget, self._containers):
             return proxy_entry
         widget, deeper_id = proxy_entry.widget, proxy_entry.deeper
+        # Earlier pages wrote the path to a nested widget into its name, one prefix a level.
         while prefix_match := _PREFIX.match(widget):
             deeper_id, widget = prefix_match[1], prefix_match[2]
         return replace(proxy_entry, widget=widget, deeper=deeper_id)
@@ -295,6 +302,7 @@ class _Promotion:
 
     def _add_port(self, wanted_name: str, type_name: str, target_inputs: Sequence[tuple[str, int]]) -> str:
         port_name, suffix_number = wanted_name, 1
+        # The page numbers a name that is taken: `seed`, `seed_1`, `seed_2`.
         while port_name in self._names:
             port_name, suffix_number = f"{wanted_name}_{suffix_number}", suffix_number + 1
         port_position = len(self._ports)
@@ -342,6 +350,7 @@ def _find_target(instance: LoadedNode, input_name: str, loaded_graphs: LoadedGra
 
 
 def _resolves_widget(inner_graph: LoadedGraph, node_id: str, widget: str, loaded_graphs: LoadedGraphs) -> bool:
+    # Bounded, because a damaged file can promote in a circle.
     for _ in range(_MAX_NESTING):
         loaded_node = inner_graph.loaded_nodes.get(node_id)
         if loaded_node is None:

@@ -13,6 +13,7 @@ def renumber_nodes(workflow: UiWorkflow) -> UiWorkflow:
     """Give the next free id to every inner node whose id the root or an earlier definition already uses."""
     if not workflow.definitions:
         return workflow
+    # The root keeps its ids, as on the page; overrides name them.
     used_ids = set(workflow.root.nodes)
     last_id = workflow.last_id
     new_ids_by_graph: dict[str, dict[str, str]] = {}
@@ -23,6 +24,7 @@ def renumber_nodes(workflow: UiWorkflow) -> UiWorkflow:
             if node_id in used_ids:
                 last_id = _next_free(last_id, used_ids)
                 new_ids[node_id] = str(last_id)
+            # New ids must be higher than any that the file uses, not only than those of the root.
             elif (node_number := parse_node_number(node_id)) is not None:
                 last_id = max(last_id, node_number)
             used_ids.add(new_ids.get(node_id, node_id))
@@ -87,6 +89,7 @@ def _patch_node(ui_node: UiNode, new_ids: Mapping[str, str]) -> UiNode:
 
 def _patch_entries(proxy_entries: list[JsonValue], new_ids: Mapping[str, str]) -> Iterator[JsonValue]:
     for proxy_entry in proxy_entries:
+        # `proxyWidgets` names inner nodes by id, so it must follow them.
         if isinstance(proxy_entry, list) and proxy_entry and str(proxy_entry[0]) in new_ids:
             yield [new_ids[str(proxy_entry[0])], *proxy_entry[1:]]
         else:

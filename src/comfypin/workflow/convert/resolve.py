@@ -56,8 +56,8 @@ class BrokenWire:
 
 
 WireSource: TypeAlias = "FromNode | FromWidget | BrokenWire | None"
+# The scope inside an instance, by the prefix of the scope the instance is in and the instance's id.
 Scopes: TypeAlias = "Mapping[tuple[str, str], Scope]"
-"""The scope inside an instance, by the prefix of the scope the instance is in and the instance's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,10 @@ class WireResolver:
 
     def resolve_input(self, graph_scope: Scope, loaded_node: LoadedNode, input_index: int) -> WireSource:
         """Follow the link at one input of a node to its end; return None if nothing is connected."""
+        # The consumer's type decides which input a bypassed node on the way passes on.
         wanted_type = loaded_node.inputs[input_index].type
         wire_end: _Place | WireSource = _AtInput(graph_scope, loaded_node, input_index)
+        # Insertion order does not matter; a dict tells quickly whether we were here before.
         followed: dict[tuple[bool, str, str, int, str], None] = {}
         while isinstance(wire_end, _AtInput | _AtOutput):
             at_input = isinstance(wire_end, _AtInput)
@@ -106,6 +108,7 @@ class WireResolver:
                 if isinstance(wire_end, _AtInput)
                 else self._before_output(wire_end, wanted_type)
             )
+        # All positions on the way have the same end, so the next link through them is found at once.
         self._known.update(dict.fromkeys(followed, wire_end))
         return wire_end
 

@@ -15,6 +15,7 @@ from comfypin.workflow.object_info import Catalogue, InputSpec
 PRIMITIVE, REROUTE = "PrimitiveNode", "Reroute"
 NOTES = frozenset({"Note", "MarkdownNote"})
 
+# At most six digits, so that a hostile name does not become a huge number.
 _NUMBER_AT_END = re.compile(r"\d{1,6}$")
 
 
@@ -34,8 +35,8 @@ class LoadedNode:
     layout: Layout | None = None
     subgraph: str | None = None
     virtual: bool = False
+    # Wired inputs of the file that the class does not have with the option that is chosen.
     dropped: tuple[UiSlot, ...] = field(default=())
-    """Wired inputs of the file that the class does not have with the option that is chosen."""
 
     @property
     def is_virtual(self) -> bool:
@@ -90,6 +91,7 @@ class NodeLoader:
             for input_slot in ui_node.inputs
             if input_slot.name not in defined_slots and not input_slot.widget
         ]
+        # Inputs of an option that is not chosen any more: the page drops their links, and so do we, with a warning.
         dropped_slots = [
             input_slot
             for input_slot in extra_slots
@@ -192,6 +194,7 @@ def _growing_slots(input_spec: InputSpec, saved_slots: Mapping[str, UiSlot]) -> 
         for input_name, input_slot in saved_slots.items()
         if input_slot.link is not None and input_name.startswith(f"{input_spec.name}.")
     ]
+    # The page offers one open socket behind the last connected one.
     last_connected = max(
         (item_names.index(input_name) for input_name in connected_names if input_name in growing.items), default=-1
     )
@@ -229,6 +232,7 @@ def _output_types(page_class: PageClass, ui_node: UiNode) -> tuple[str, ...]:
             if output_number < len(page_class.outputs)
             else ui_node.outputs[output_number].type
         )
+        # Such an output has the type of whatever feeds the node; the file knows which one that was.
         if type_name == MATCHING:
             type_name = ui_node.outputs[output_number].type if output_number < len(ui_node.outputs) else "*"
         output_types_found.append("*" if type_name == MATCHING else type_name)
@@ -236,12 +240,14 @@ def _output_types(page_class: PageClass, ui_node: UiNode) -> tuple[str, ...]:
 
 
 def bypass_index(loaded_node: LoadedNode, output_slot: int, wanted_type: str, page_rules: PageRules) -> int | None:
-    """Return the input that a bypassed node passes on for its output `slot`, to a consumer of type `wanted`."""
+    """Return the input that a bypassed node passes on for one of its outputs, to a consumer of type `wanted_type`."""
     input_slots = loaded_node.inputs
     if not input_slots:
         return None
+    # A consumer that takes anything gets the input at the output's own position, or else the first.
     if wanted_type in ("*", ""):
         return output_slot if output_slot < len(input_slots) else 0
+    # Page 1.27 compares only what the consumer wants, later pages also what the output gives.
     given_type = (
         loaded_node.outputs[output_slot]
         if page_rules.muted_gives_nothing and 0 <= output_slot < len(loaded_node.outputs)

@@ -52,8 +52,8 @@ class LoadedGraph:
 
 
 LoadedGraphs = Mapping[str, LoadedGraph]
+# The widgets inside, as (node id, widget), that each input of a subgraph stands for.
 Promotions = Mapping[str, list[tuple[str, str]]]
-"""The widgets inside, as (node id, widget), that each input of a subgraph stands for."""
 
 
 def find_promotions(
@@ -82,6 +82,7 @@ def find_promotions(
 def has_widget_at(loaded_node: LoadedNode, input_name: str, loaded_graphs: LoadedGraphs) -> bool:
     """Return whether an input has a widget, its own or one that a subgraph promotes."""
     seen_inputs: set[tuple[str, str]] = set()
+    # A promoted widget can be promoted again further in, to any depth.
     unvisited = [(loaded_node, input_name)]
     while unvisited:
         visited_node, wanted_name = unvisited.pop()
@@ -124,6 +125,7 @@ def initial_values(
         for port, target_widgets in promoted.items()
     }
     saved_values = loaded_node.ui_node.values
+    # By position, as the page saved them; a list that is shorter leaves the rest at the inner values.
     if saved and isinstance(saved_values, list):
         instance_values.update(zip(list(instance_values), saved_values, strict=False))
     elif saved and isinstance(saved_values, Mapping) and page_rules.reads_dict_values:
@@ -206,6 +208,7 @@ def apply_primitives(loaded_graph: LoadedGraph) -> None:
             or not stored_values
         ):
             continue
+        # The page narrows a primitive to the range that all its targets share.
         widget_value = _in_common_range(stored_values[0], connected) if len(connected) > 1 else stored_values[0]
         for loaded_node, widget_name in connected:
             loaded_graph.values[loaded_node.ui_node.id][widget_name] = widget_value

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from comfypin.digest import JsonValue
 from comfypin.workflow.findings import WorkflowFinding, show_value
 
+# LiteGraph's modes NEVER and BYPASS; the others (always, on event, on trigger) all run.
 MUTED, BYPASSED = 2, 4
+# Links inside a subgraph begin and end at these ids, which no node has.
 INPUT_NODE, OUTPUT_NODE = "-10", "-20"
 
 # The version whose links are arrays; every other one has objects (docs/workflows.md).
@@ -109,6 +111,7 @@ def read_ui_workflow(content: Mapping[str, JsonValue], findings: list[WorkflowFi
             json_graph, findings, graph_id=graph_id, name=graph_name, links_are_lists=False
         )
     extra_data, saved_state = _as_mapping(content.get("extra")), _as_mapping(content.get("state"))
+    # The two versions of the format keep the highest id in different places.
     last_id = content.get("last_node_id") if links_are_lists else saved_state.get("lastNodeId")
     return UiWorkflow(
         root=root_graph,
@@ -139,6 +142,7 @@ def _read_graph(
         ui_node = _read_node(json_node, findings)
         if ui_node is None:
             continue
+        # The page keeps one of them, and nobody can tell which one the user sees.
         if ui_node.id in ui_nodes:
             message = "two nodes have this id"
             findings.append(
@@ -230,6 +234,7 @@ def type_text(json_value: JsonValue) -> str:
 
 
 def _read_id(json_value: JsonValue) -> str | None:
+    # In Python true is the number 1.
     if isinstance(json_value, bool):
         return None
     if isinstance(json_value, float) and json_value.is_integer():

@@ -54,8 +54,10 @@ class SocketTypes:
 def place_values(loaded_node: LoadedNode, socket_types: SocketTypes, findings: list[WorkflowFinding]) -> LoadedNode:
     """Place the values that only a pack's script would place, and report those that cannot be placed."""
     node_layout = loaded_node.layout
+    # What does not run needs no values.
     if node_layout is None or loaded_node.page_class is None or loaded_node.ui_node.mode in (MUTED, BYPASSED):
         return loaded_node
+    # First, because behind an unknown widget every further value is in the wrong place.
     unknown_widget = next(_unknown_widgets(loaded_node, node_layout, socket_types), None)
     if unknown_widget is not None:
         findings.append(_refuse_widget(loaded_node, unknown_widget))

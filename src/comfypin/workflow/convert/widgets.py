@@ -56,7 +56,9 @@ class PageClass:
 CONTROL = "control_after_generate"
 CUSTOM_COMBO = "CustomCombo"
 
+# The page adds a control to these names even if the class does not ask for one.
 _SEED_NAMES = ("seed", "noise_seed")
+# Any of these options adds an upload button, whose text is saved among the values.
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload")
 _PLAIN = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 
@@ -182,6 +184,7 @@ def option_items(combo_spec: InputSpec, chosen_option: object) -> Iterator[Widge
 
 def _class_widgets(class_type: str, specs_by_name: Mapping[str, InputSpec], page_rules: PageRules) -> Iterator[Widget]:
     required = [input_spec for input_spec in specs_by_name.values() if input_spec.category == "required"]
+    # On the page, `Load3DAdvanced` has none of these buttons.
     has_buttons = class_type != "Load3DAdvanced" and "model_file" in specs_by_name and page_rules.promotes_by_entry
     for input_spec in required:
         if input_spec.type == "LOAD_3D" and has_buttons:
@@ -219,6 +222,7 @@ def _input_widgets(input_spec: InputSpec) -> Iterator[Widget]:
         spec=input_spec,
         stored=widget_type != "IMAGECOMPARE",
     )
+    # The page saves the four numbers again behind the box itself; only the box is sent.
     if widget_type == "BOUNDING_BOX":
         yield from (Widget(name=f"{input_spec.name}.{box_side}", default=UNSET, sent=False) for box_side in _BOX)
     remote_option = input_spec.options.get("remote")
@@ -247,4 +251,5 @@ def _widget_default(input_spec: InputSpec, widget_type: str) -> WidgetValue:
     if widget_type in _SPECIAL:
         return input_spec.options["default"] if input_spec.options.get("default") is not None else _SPECIAL[widget_type]
     page_default = default_value(input_spec)
+    # Without choices there is nothing to send: JavaScript's undefined, not null.
     return UNSET if page_default is None and widget_type in ("COMBO", COMBO) else page_default

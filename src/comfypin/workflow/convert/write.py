@@ -50,6 +50,7 @@ def write_prompt(
 ) -> WrittenPrompt:
     """Write every node that is neither virtual, muted nor bypassed; broken wires are added to the findings."""
     all_scopes = list(unfold_scopes(loaded_graphs))
+    # By the outer prefix too: one definition has as many scopes as instances.
     inner_scopes = {
         (graph_scope.parent.prefix, graph_scope.instance.ui_node.id): graph_scope
         for graph_scope in all_scopes
@@ -151,6 +152,7 @@ class _PromptWriter:
                     self.findings.append(_input_finding(node_id, loaded_node, "broken_link", reason, input_slot.name))
                 case FromNode(origin_id, output):
                     node_inputs[input_slot.name] = ApiLink(origin_id, output)
+                # Put again at the end, so that the inputs have the order in which the page sends them.
                 case FromWidget(value=widget_value):
                     node_inputs.pop(input_slot.name, None)
                     _put_value(node_inputs, input_slot.name, widget_value)
@@ -160,6 +162,7 @@ class _PromptWriter:
                     message = "it is null, and ComfyUI's page expects text here: set a text"
                     self.findings.append(_input_finding(node_id, loaded_node, "text_missing", message, input_slot.name))
             self._note_seed(graph_scope, loaded_node, input_index, wire_source)
+        # The page's script counts the index anew when it submits, whatever the file says.
         if loaded_node.ui_node.type == CUSTOM_COMBO and CHOICE_INDEX in widgets:
             node_inputs[CHOICE_INDEX] = _choice_index(node_inputs, widget_values)
         self.nodes[node_id] = node_inputs
@@ -203,6 +206,7 @@ class _PromptWriter:
         origin_node = _direct_origin(graph_scope, input_slot)
         seed_group = f"{node_id}.{input_slot.name}"
         seed_control: WidgetValue = None
+        # A primitive keeps the control beside its value, and all its targets share the seed.
         if origin_node is not None and origin_node.ui_node.type == PRIMITIVE:
             stored_values = origin_node.ui_node.values
             seed_control = stored_values[1] if isinstance(stored_values, list) and len(stored_values) > 1 else None
@@ -211,6 +215,7 @@ class _PromptWriter:
             seed_control = graph_scope.container.values[loaded_node.ui_node.id].get(control_name(input_slot.name))
             if isinstance(wire_source, FromWidget):
                 seed_group = f"{wire_source.scope.prompt_id(wire_source.instance.ui_node.id)}.{wire_source.name}"
+        # Old files hold true and false for randomize and fixed.
         seed_control = (
             {True: "randomize", False: "fixed"}.get(seed_control, seed_control)
             if isinstance(seed_control, bool)
