@@ -1,4 +1,4 @@
-"""The conversion itself: write every live node of the unfolded workflow, and follow its wires to their ends."""
+"""The conversion itself: write every live node of the unfolded workflow, and follow its links to their ends."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -125,12 +125,12 @@ def _load_graphs(
             ui_graph,
             connected_nodes,
             set_get_pairs,
-            workflow.virtual_wires if graph_id == "" else (),
+            workflow.virtual_links if graph_id == "" else (),
         )
         findings.extend(page_nodes.findings)
         loaded_graphs[graph_id] = LoadedGraph(
             graph=page_nodes.graph,
-            loaded_nodes=page_nodes.shapes,
+            loaded_nodes=page_nodes.loaded_nodes,
             setters=page_nodes.setters,
             getters=page_nodes.getters,
             decoration=page_nodes.decoration,

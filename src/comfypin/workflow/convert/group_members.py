@@ -59,7 +59,7 @@ def read_inner_node(
     if definition is None:
         return None
     raw_inputs = [raw_slot for raw_slot in as_list(raw_node.get("inputs")) if isinstance(raw_slot, Mapping)]
-    wired_names = [raw_slot.get("name") for raw_slot in raw_inputs if isinstance(raw_slot.get("widget"), Mapping)]
+    linked_names = [raw_slot.get("name") for raw_slot in raw_inputs if isinstance(raw_slot.get("widget"), Mapping)]
     input_specs_of_class = list(input_specs(definition).values())
     widgets = [input_spec for input_spec in input_specs_of_class if has_widget(input_spec)]
     by_name = {input_spec.name: input_spec for input_spec in widgets}
@@ -69,9 +69,9 @@ def read_inner_node(
         definition=definition,
         slots=tuple(input_spec for input_spec in input_specs_of_class if not has_widget(input_spec)),
         converted=tuple(
-            by_name[input_name] for input_name in wired_names if isinstance(input_name, str) and input_name in by_name
+            by_name[input_name] for input_name in linked_names if isinstance(input_name, str) and input_name in by_name
         ),
-        plain=tuple(input_spec for input_spec in widgets if input_spec.name not in wired_names),
+        plain=tuple(input_spec for input_spec in widgets if input_spec.name not in linked_names),
     )
 
 

@@ -1,8 +1,8 @@
 """Turn group nodes of older files into subgraphs, as the page does on loading.
 
-A group node is a class that the file itself describes (`extra.groupNodes`): its inner nodes, the wires between them,
+A group node is a class that the file itself describes (`extra.groupNodes`): its inner nodes, the links between them,
 and which of their outputs are seen outside. Its inputs and widgets are those of the inner nodes, in their order, that
-no inner wire feeds; a name that is there already gets the inner node's title before it.
+no inner link feeds; a name that is there already gets the inner node's title before it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +80,7 @@ class _GroupNode:
     """Describes a group node: `widgets` and `inputs` map its own names to (inner node, input)."""
 
     nodes: list[InnerNode]
-    wires: list[GroupLink]
+    links: list[GroupLink]
     shown: frozenset[tuple[int, int]]
     widgets: dict[str, tuple[int, InputSpec]] = field(default_factory=dict)
     inputs: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -111,13 +111,13 @@ class _GroupNode:
             and isinstance(shown_pair[0], int)
             and isinstance(shown_pair[1], int)
         )
-        group_node = cls(nodes=known_nodes, wires=group_links, shown=shown)
+        group_node = cls(nodes=known_nodes, links=group_links, shown=shown)
         group_node._name_inputs()
         return group_node
 
     def _name_inputs(self) -> None:
         seen_counts: dict[str, int] = {}
-        fed_inputs = {(group_link.target, group_link.target_slot) for group_link in self.wires}
+        fed_inputs = {(group_link.target, group_link.target_slot) for group_link in self.links}
         for node_number, inner_node in enumerate(self.nodes):
             for input_spec in inner_node.plain:
                 self.widgets[_unique_name(input_spec.name, inner_node, seen_counts)] = (node_number, input_spec)
@@ -155,7 +155,7 @@ class _GroupNode:
         """Write the group as a subgraph's definition."""
         link_rows: list[JsonValue] = []
         linked_inputs: dict[tuple[int, str], JsonValue] = {}
-        for group_link in self.wires:
+        for group_link in self.links:
             input_name = self._input_name(group_link)
             if input_name is not None:
                 origin_id, target_id = node_ids[group_link.origin], node_ids[group_link.target]
@@ -187,7 +187,7 @@ class _GroupNode:
         return {"nodes": raw_nodes, "links": link_rows, "inputs": input_ports, "outputs": output_ports}
 
     def _seen_outputs(self) -> Iterator[tuple[int, int, JsonValue]]:
-        used_outputs = {(group_link.origin, group_link.origin_slot) for group_link in self.wires}
+        used_outputs = {(group_link.origin, group_link.origin_slot) for group_link in self.links}
         for node_number, inner_node in enumerate(self.nodes):
             for slot_number, type_name in enumerate(inner_node.outputs):
                 # The page shows an output that feeds an inner node only if the description asks for it.
@@ -234,7 +234,7 @@ def _own_values(inner_node: InnerNode, page_rules: PageRules) -> dict[str, Widge
 
 
 def _inner_node_json(
-    inner_node: InnerNode, node_id: str, node_values: Mapping[str, WidgetValue], wired_links: Mapping[str, JsonValue]
+    inner_node: InnerNode, node_id: str, node_values: Mapping[str, WidgetValue], linked_inputs: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
     held_values: dict[str, JsonValue] = {
         input_name: widget_value for input_name, widget_value in node_values.items() if widget_value is not UNSET
@@ -246,8 +246,8 @@ def _inner_node_json(
             held_values.get("value"),
             *([held_values["control_after_generate"]] if "control_after_generate" in held_values else []),
         ]
-    wired_inputs: list[JsonValue] = [
-        {"name": input_name, "type": "*", "link": link_id} for input_name, link_id in wired_links.items()
+    input_rows: list[JsonValue] = [
+        {"name": input_name, "type": "*", "link": link_id} for input_name, link_id in linked_inputs.items()
     ]
     kept_fields = {
         field_name: inner_node.raw[field_name]
@@ -258,7 +258,7 @@ def _inner_node_json(
         **kept_fields,
         "id": node_id,
         "type": inner_node.kind,
-        "inputs": wired_inputs,
+        "inputs": input_rows,
         "widgets_values": saved_values,
     }
 

@@ -92,11 +92,11 @@ def _dropped_links(loaded_node: LoadedNode) -> list[WorkflowFinding]:
     return [
         _link_warning(loaded_node, "option_wire_dropped", message, input_slot.name)
         for input_slot in loaded_node.dropped
-        if _is_wire(input_slot)
+        if _is_linked(input_slot)
     ]
 
 
-def _is_wire(input_slot: UiSlot) -> bool:
+def _is_linked(input_slot: UiSlot) -> bool:
     return input_slot.link is not None
 
 

@@ -48,7 +48,7 @@ def name_nodes(loaded_graphs: Mapping[str, LoadedGraph], scopes: Iterable[Scope]
     # A subgraph that is used twice has two ids per node in the prompt; the page looks at the first.
     prefixes: dict[str, str] = {}
     for scope in scopes:
-        prefixes.setdefault(scope.container.graph.id, scope.prefix)
+        prefixes.setdefault(scope.loaded_graph.graph.id, scope.prefix)
     by_name: dict[str, NamedNode] = {}
     by_title: dict[str, NamedNode] = {}
     for loaded_graph, loaded_node in _all_nodes(loaded_graphs):

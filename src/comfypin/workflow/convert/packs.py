@@ -1,7 +1,7 @@
 """Nodes that only a pack's page script knows: they are in no node list, and the page never sends them.
 
 They are told by what they look like in the file, not by a list of names: pairs of classes that differ in Set and Get
-only, reroutes, broadcasts (with the wires that they saved), and decoration, which gives nothing to anybody.
+only, reroutes, broadcasts (with the links that they saved), and decoration, which gives nothing to anybody.
 """
 
 import re
@@ -80,7 +80,7 @@ class PageNodes:
     """
 
     graph: UiGraph
-    shapes: dict[str, LoadedNode]
+    loaded_nodes: dict[str, LoadedNode]
     setters: Mapping[Variable, LoadedNode]
     getters: Mapping[str, Variable]
     decoration: frozenset[str]
@@ -88,13 +88,13 @@ class PageNodes:
 
 
 def read_page_nodes(
-    ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode], pairs: frozenset[str], virtual_wires: Sequence[JsonValue]
+    ui_graph: UiGraph, loaded_nodes: Mapping[str, LoadedNode], pairs: frozenset[str], virtual_links: Sequence[JsonValue]
 ) -> PageNodes:
-    """Tell a graph's page-only nodes from classes that are missing, and add the wires that broadcasts stand for."""
+    """Tell a graph's page-only nodes from classes that are missing, and add the links that broadcasts stand for."""
     broadcasts = [loaded_node for loaded_node in loaded_nodes.values() if _is_broadcast(loaded_node, ui_graph)]
     if not broadcasts and not any(_is_foreign(loaded_node) for loaded_node in loaded_nodes.values()):
         return PageNodes(
-            graph=ui_graph, shapes=dict(loaded_nodes), setters={}, getters={}, decoration=frozenset(), findings=()
+            graph=ui_graph, loaded_nodes=dict(loaded_nodes), setters={}, getters={}, decoration=frozenset(), findings=()
         )
     marked_nodes = dict(loaded_nodes)
     setters: dict[Variable, LoadedNode] = {}
@@ -112,13 +112,13 @@ def read_page_nodes(
             getters[node_id] = get_variable
         elif _is_reroute(loaded_node):
             marked_nodes[node_id] = replace(loaded_node, virtual=True)
-    connected = _Broadcasts(ui_graph, marked_nodes, broadcasts, virtual_wires)
+    connected = _Broadcasts(ui_graph, marked_nodes, broadcasts, virtual_links)
     connected.connect_all()
-    decoration = _find_decoration(connected.graph, connected.shapes)
-    left_out = [_left_out_finding(connected.shapes[node_id]) for node_id in decoration]
+    decoration = _find_decoration(connected.graph, connected.loaded_nodes)
+    left_out = [_left_out_finding(connected.loaded_nodes[node_id]) for node_id in decoration]
     return PageNodes(
         graph=connected.graph,
-        shapes=connected.shapes,
+        loaded_nodes=connected.loaded_nodes,
         setters=setters,
         getters=getters,
         decoration=frozenset(decoration),
@@ -127,7 +127,7 @@ def read_page_nodes(
 
 
 class _Broadcasts:
-    """Connects what broadcasting nodes feed: by the wires that the pack saved, else every open input of one type."""
+    """Connects what broadcasting nodes feed: by the links that the pack saved, else every open input of one type."""
 
     def __init__(
         self,
@@ -137,14 +137,14 @@ class _Broadcasts:
         saved: Sequence[JsonValue],
     ) -> None:
         self.graph = ui_graph
-        self.shapes = loaded_nodes
+        self.loaded_nodes = loaded_nodes
         self.findings: list[WorkflowFinding] = []
         self._nodes = broadcasts
         self._saved = [set_variable for set_variable in saved if isinstance(set_variable, Mapping)]
 
     def connect_all(self) -> None:
         for broadcast in self._nodes:
-            self.shapes[broadcast.ui_node.id] = replace(broadcast, virtual=True)
+            self.loaded_nodes[broadcast.ui_node.id] = replace(broadcast, virtual=True)
         # A muted broadcast is as if it were not there, but it must still not be sent.
         live_broadcasts = [broadcast for broadcast in self._nodes if broadcast.ui_node.mode not in (MUTED, BYPASSED)]
         if not live_broadcasts:
@@ -165,12 +165,12 @@ class _Broadcasts:
                 self._feed_open_inputs(broadcast, ui_link, link_type)
 
     def _connect_saved(self) -> None:
-        for wire_number, saved_wire in enumerate(self._saved):
-            target_node = self.shapes.get(str(saved_wire.get("downstream")))
+        for link_number, saved_link in enumerate(self._saved):
+            target_node = self.loaded_nodes.get(str(saved_link.get("downstream")))
             input_index, origin_id, origin_slot = (
-                saved_wire.get("downstream_slot"),
-                saved_wire.get("upstream"),
-                saved_wire.get("upstream_slot"),
+                saved_link.get("downstream_slot"),
+                saved_link.get("upstream"),
+                saved_link.get("upstream_slot"),
             )
             is_usable = (
                 target_node is not None and isinstance(input_index, int) and 0 <= input_index < len(target_node.inputs)
@@ -179,14 +179,14 @@ class _Broadcasts:
                 target_node is None
                 or not is_usable
                 or not isinstance(input_index, int)
-                or str(origin_id) not in self.shapes
+                or str(origin_id) not in self.loaded_nodes
             ):
                 self.findings.extend(_unresolved_finding(broadcast) for broadcast in self._nodes[:1])
                 continue
             # A link that the user drew since the file was saved wins over the broadcast.
             if target_node.inputs[input_index].link is None:
                 self._add_link(
-                    f"broadcast:{wire_number}",
+                    f"broadcast:{link_number}",
                     str(origin_id),
                     origin_slot if isinstance(origin_slot, int) else 0,
                     target_node,
@@ -196,7 +196,7 @@ class _Broadcasts:
     def _feed_open_inputs(self, broadcast: LoadedNode, ui_link: UiLink, type_name: str) -> None:
         ancestors = self._find_ancestors(ui_link.origin_id)
         fed_inputs: list[str] = []
-        for target_node in list(self.shapes.values()):
+        for target_node in list(self.loaded_nodes.values()):
             is_live = target_node.page_class is not None and target_node.ui_node.mode not in (MUTED, BYPASSED)
             if not is_live or target_node.ui_node.id in ancestors or target_node.virtual:
                 continue
@@ -204,7 +204,7 @@ class _Broadcasts:
                 # Never into a widget: its value is the user's.
                 if input_slot.link is None and not input_slot.widget and input_slot.type == type_name:
                     link_id = f"broadcast:{ui_link.id}:{target_node.ui_node.id}:{input_index}"
-                    fed_node = self.shapes[target_node.ui_node.id]
+                    fed_node = self.loaded_nodes[target_node.ui_node.id]
                     self._add_link(link_id, ui_link.origin_id, ui_link.origin_slot, fed_node, input_index)
                     fed_inputs.append(f"{target_node.ui_node.id}.{input_slot.name}")
         fed_text = (
@@ -227,7 +227,7 @@ class _Broadcasts:
         self.graph = replace(self.graph, links={**self.graph.links, link_id: ui_link})
         input_slots = list(target_node.inputs)
         input_slots[input_index] = replace(input_slots[input_index], link=link_id)
-        self.shapes[target_node.ui_node.id] = replace(target_node, inputs=tuple(input_slots))
+        self.loaded_nodes[target_node.ui_node.id] = replace(target_node, inputs=tuple(input_slots))
 
     def _links_into(self, loaded_node: LoadedNode) -> Iterator[UiLink]:
         for input_slot in loaded_node.inputs:
@@ -236,7 +236,7 @@ class _Broadcasts:
                 yield ui_link
 
     def _link_type(self, ui_link: UiLink) -> str:
-        origin_node = self.shapes.get(ui_link.origin_id)
+        origin_node = self.loaded_nodes.get(ui_link.origin_id)
         output_types = origin_node.outputs if origin_node else ()
         return output_types[ui_link.origin_slot] if 0 <= ui_link.origin_slot < len(output_types) else "*"
 
@@ -246,10 +246,10 @@ class _Broadcasts:
         unvisited = [node_id]
         while unvisited:
             ancestor_id = unvisited.pop()
-            if ancestor_id in ancestor_ids or ancestor_id not in self.shapes:
+            if ancestor_id in ancestor_ids or ancestor_id not in self.loaded_nodes:
                 continue
             ancestor_ids.add(ancestor_id)
-            unvisited.extend(ui_link.origin_id for ui_link in self._links_into(self.shapes[ancestor_id]))
+            unvisited.extend(ui_link.origin_id for ui_link in self._links_into(self.loaded_nodes[ancestor_id]))
         return ancestor_ids
 
 
@@ -260,9 +260,9 @@ def _is_foreign(loaded_node: LoadedNode) -> bool:
 
 
 def _is_broadcast(loaded_node: LoadedNode, ui_graph: UiGraph) -> bool:
-    wired_in = any(input_slot.link is not None for input_slot in loaded_node.inputs)
+    is_linked = any(input_slot.link is not None for input_slot in loaded_node.inputs)
     is_class = loaded_node.page_class is not None or _is_foreign(loaded_node)
-    if not is_class or not wired_in or _EVERYWHERE not in loaded_node.ui_node.type.casefold():
+    if not is_class or not is_linked or _EVERYWHERE not in loaded_node.ui_node.type.casefold():
         return False
     # A node that feeds others by links is an ordinary node, whatever its name says.
     return all(ui_link.origin_id != loaded_node.ui_node.id for ui_link in ui_graph.links.values())

@@ -26,7 +26,7 @@ class PageRules:
     sends_previews: bool
     # Whether a node of a missing class goes out with all its stored values, or with the last one.
     sends_all_unknown_values: bool
-    # Whether a muted source is as if it were not wired; before, its key was left out, and a muted reroute passed.
+    # Whether a muted source is as if it were not linked; before, its key was left out, and a muted reroute passed.
     muted_gives_nothing: bool
     # Whether nothing of a muted or bypassed instance's inside goes out; before, its mode was copied inwards.
     inactive_instance_is_empty: bool
@@ -34,9 +34,9 @@ class PageRules:
     instances_share_values: bool
     # Whether `proxyWidgets` is read, inner ids are made unique, and group nodes become subgraphs.
     promotes_by_entry: bool
-    # Whether a subgraph's input wired straight to its output cannot be submitted.
-    refuses_straight_wires: bool
-    # Whether a wire from an output that does not exist, or a wire that the file does not hold, stops the page.
+    # Whether a subgraph's input linked straight to its output cannot be submitted.
+    refuses_straight_links: bool
+    # Whether a link from an output that does not exist, or a link that the file does not hold, stops the page.
     refuses_missing_slots: bool
     # Whether `widgets_values` as an object is read by name, for ComfyUI's own classes too.
     reads_dict_values: bool
@@ -76,7 +76,7 @@ PAGE_1_27 = PageRules(
     inactive_instance_is_empty=False,
     instances_share_values=True,
     promotes_by_entry=False,
-    refuses_straight_wires=False,
+    refuses_straight_links=False,
     refuses_missing_slots=True,
     reads_dict_values=False,
     connects_by_rows=False,
@@ -105,7 +105,7 @@ PAGE_1_49 = PageRules(
     inactive_instance_is_empty=True,
     instances_share_values=False,
     promotes_by_entry=True,
-    refuses_straight_wires=True,
+    refuses_straight_links=True,
     refuses_missing_slots=False,
     reads_dict_values=True,
     connects_by_rows=True,

@@ -35,7 +35,7 @@ class LoadedNode:
     layout: Layout | None = None
     subgraph: str | None = None
     virtual: bool = False
-    # Wired inputs of the file that the class does not have with the option that is chosen.
+    # Linked inputs of the file that the class does not have with the option that is chosen.
     dropped: tuple[UiSlot, ...] = field(default=())
 
     @property
@@ -176,7 +176,7 @@ def _socket_slots(input_spec: InputSpec, saved_slots: Mapping[str, UiSlot]) -> I
         yield from _growing_slots(input_spec, saved_slots)
         return
     input_slot = saved_slots.get(input_spec.name)
-    # A socket that follows its wires was saved with the type that it had found.
+    # A socket that follows its links was saved with the type that it had found.
     type_found = (
         input_slot.type
         if input_slot is not None and input_spec.type == MATCHING

@@ -1,7 +1,7 @@
 """Load the values of all widgets, as the page holds them when it is about to submit.
 
 Until page 1.27 a subgraph's definition held the values of all its instances: what one instance wrote into it, the next
-one overwrote, which showed only where a value is asked for by name, or where a wire leads nowhere. Later pages keep an
+one overwrote, which showed only if a value is asked for by name, or if a link leads nowhere. Later pages keep an
 instance's values at the instance.
 """
 
@@ -66,7 +66,7 @@ def find_promotions(
         link_ids = (
             graph_input.links
             if page_rules.promotes_by_entry
-            else graph_input.links or _wires_from(loaded_graph.graph, position)
+            else graph_input.links or _links_from(loaded_graph.graph, position)
         )
         target_widgets = [
             (loaded_node.ui_node.id, loaded_node.inputs[input_index].name)
@@ -192,7 +192,7 @@ def load_shared_values(loaded_graphs: LoadedGraphs, graph_order: Sequence[str], 
 
 
 def apply_primitives(loaded_graph: LoadedGraph) -> None:
-    """Copy every PrimitiveNode's value into the widgets that it is wired to, muted or not."""
+    """Copy every PrimitiveNode's value into the widgets that it is linked to, muted or not."""
     target_widgets: dict[str, list[tuple[LoadedNode, str]]] = {}
     for link_id, loaded_node, input_index in loaded_graph.linked_inputs():
         ui_link = loaded_graph.graph.links.get(link_id)
@@ -234,7 +234,7 @@ def _choose_option(loaded_graph: LoadedGraph, node_id: str, combo_name: str, cho
     loaded_graph.forget_targets()
 
 
-def _wires_from(ui_graph: UiGraph, origin_slot: int) -> tuple[str, ...]:
+def _links_from(ui_graph: UiGraph, origin_slot: int) -> tuple[str, ...]:
     return tuple(
         ui_link.id
         for ui_link in ui_graph.links.values()

@@ -78,14 +78,14 @@ class UiGraph:
 class UiWorkflow:
     """A whole file: its root, the subgraphs it defines, and what the page keeps beside them.
 
-    `group_nodes` are the group nodes of older files by name, `virtual_wires` what broadcasting nodes wired when it was
+    `group_nodes` are the group nodes of older files by name, `virtual_links` what broadcasting nodes linked when it was
     saved, `last_id` the highest node id that was ever used.
     """
 
     root: UiGraph
     definitions: Mapping[str, UiGraph] = field(default_factory=dict)
     group_nodes: Mapping[str, JsonValue] = field(default_factory=dict)
-    virtual_wires: Sequence[JsonValue] = ()
+    virtual_links: Sequence[JsonValue] = ()
     last_id: int = 0
 
 
@@ -117,7 +117,7 @@ def read_ui_workflow(content: Mapping[str, JsonValue], findings: list[WorkflowFi
         root=root_graph,
         definitions=definitions,
         group_nodes=_as_mapping(extra_data.get("groupNodes")),
-        virtual_wires=_as_list(extra_data.get("ue_links")),
+        virtual_links=_as_list(extra_data.get("ue_links")),
         last_id=last_id if isinstance(last_id, int) else 0,
     )
 

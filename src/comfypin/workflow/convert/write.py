@@ -7,7 +7,7 @@ from comfypin.workflow.convert.dynamic import CharacterBudget, Choose, TooMuchTe
 from comfypin.workflow.convert.layout import CHOICE_INDEX
 from comfypin.workflow.convert.names import NodeNames, name_nodes
 from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.resolve import BrokenWire, FromNode, FromWidget, Scope, WireResolver, WireSource
+from comfypin.workflow.convert.resolve import BrokenLink, FromNode, FromWidget, LinkResolver, LinkSource, Scope
 from comfypin.workflow.convert.scenes import VIEWPORT, viewport_state
 from comfypin.workflow.convert.shapes import PRIMITIVE, LoadedNode
 from comfypin.workflow.convert.state import LoadedGraph
@@ -48,7 +48,7 @@ class WrittenPrompt:
 def write_prompt(
     loaded_graphs: Mapping[str, LoadedGraph], page_rules: PageRules, *, choose: Choose, findings: list[WorkflowFinding]
 ) -> WrittenPrompt:
-    """Write every node that is neither virtual, muted nor bypassed; broken wires are added to the findings."""
+    """Write every node that is neither virtual, muted nor bypassed; broken links are added to the findings."""
     all_scopes = list(unfold_scopes(loaded_graphs))
     # By the outer prefix too: one definition has as many scopes as instances.
     inner_scopes = {
@@ -57,12 +57,12 @@ def write_prompt(
         if graph_scope.parent and graph_scope.instance
     }
     prompt_writer = _PromptWriter(
-        choose=choose, page=page_rules, resolver=WireResolver(inner_scopes, page_rules), findings=findings
+        choose=choose, page=page_rules, resolver=LinkResolver(inner_scopes, page_rules), findings=findings
     )
     for graph_scope in all_scopes:
         if not _is_active(graph_scope) and not _is_left_over(graph_scope, page_rules):
             continue
-        for loaded_node in graph_scope.container.loaded_nodes.values():
+        for loaded_node in graph_scope.loaded_graph.loaded_nodes.values():
             if not loaded_node.is_virtual and loaded_node.ui_node.mode not in (MUTED, BYPASSED):
                 prompt_writer.write_node(graph_scope, loaded_node)
     return WrittenPrompt(
@@ -75,7 +75,9 @@ def write_prompt(
         texts=frozenset(prompt_writer.texts),
         names=name_nodes(loaded_graphs, all_scopes),
         decoration=frozenset(
-            graph_scope.prompt_id(node_id) for graph_scope in all_scopes for node_id in graph_scope.container.decoration
+            graph_scope.prompt_id(node_id)
+            for graph_scope in all_scopes
+            for node_id in graph_scope.loaded_graph.decoration
         ),
     )
 
@@ -101,7 +103,7 @@ def _is_left_over(graph_scope: Scope, page_rules: PageRules) -> bool:
         outer_scope is None or outer_scope.instance is None or not _is_active(outer_scope)
     ):
         return False
-    loaded_nodes = graph_scope.container.loaded_nodes.values()
+    loaded_nodes = graph_scope.loaded_graph.loaded_nodes.values()
     return not any(
         loaded_node.is_unknown or (loaded_node.page_class and loaded_node.page_class.is_output)
         for loaded_node in loaded_nodes
@@ -114,7 +116,7 @@ def unfold_scopes(loaded_graphs: Mapping[str, LoadedGraph]) -> Iterator[Scope]:
     while unvisited:
         graph_scope = unvisited.pop()
         yield graph_scope
-        for loaded_node in reversed(list(graph_scope.container.loaded_nodes.values())):
+        for loaded_node in reversed(list(graph_scope.loaded_graph.loaded_nodes.values())):
             if loaded_node.subgraph is not None:
                 prefix = f"{graph_scope.prefix}{loaded_node.ui_node.id}:"
                 unvisited.append(Scope(loaded_graphs[loaded_node.subgraph], prefix, graph_scope, loaded_node))
@@ -124,7 +126,7 @@ def unfold_scopes(loaded_graphs: Mapping[str, LoadedGraph]) -> Iterator[Scope]:
 class _PromptWriter:
     choose: Choose
     page: PageRules
-    resolver: WireResolver
+    resolver: LinkResolver
     findings: list[WorkflowFinding]
     nodes: dict[str, dict[str, InputValue]] = field(default_factory=dict)
     loaded_nodes: dict[str, LoadedNode] = field(default_factory=dict)
@@ -135,7 +137,7 @@ class _PromptWriter:
     def write_node(self, graph_scope: Scope, loaded_node: LoadedNode) -> None:
         node_id = graph_scope.prompt_id(loaded_node.ui_node.id)
         node_inputs: dict[str, InputValue] = {}
-        widget_values = graph_scope.container.values[loaded_node.ui_node.id]
+        widget_values = graph_scope.loaded_graph.values[loaded_node.ui_node.id]
         widgets = loaded_node.widgets
         for widget_name, widget_value in widget_values.items():
             if widget_name not in widgets or widgets[widget_name].sent:
@@ -146,9 +148,9 @@ class _PromptWriter:
                     widget_type=_widget_kind_of(loaded_node, widget_name),
                 )
         for input_index, input_slot in enumerate(loaded_node.inputs):
-            wire_source = self.resolver.resolve_input(graph_scope, loaded_node, input_index)
-            match wire_source:
-                case BrokenWire(reason):
+            link_source = self.resolver.resolve_input(graph_scope, loaded_node, input_index)
+            match link_source:
+                case BrokenLink(reason):
                     self.findings.append(_input_finding(node_id, loaded_node, "broken_link", reason, input_slot.name))
                 case FromNode(origin_id, output):
                     node_inputs[input_slot.name] = ApiLink(origin_id, output)
@@ -156,12 +158,12 @@ class _PromptWriter:
                 case FromWidget(value=widget_value):
                     node_inputs.pop(input_slot.name, None)
                     _put_value(node_inputs, input_slot.name, widget_value)
-            if wire_source is None and self._is_filled_in(graph_scope, loaded_node, input_index):
+            if link_source is None and self._is_filled_in(graph_scope, loaded_node, input_index):
                 self.texts.add((node_id, input_slot.name))
                 if input_slot.name in node_inputs and node_inputs[input_slot.name] is None:
                     message = "it is null, and ComfyUI's page expects text here: set a text"
                     self.findings.append(_input_finding(node_id, loaded_node, "text_missing", message, input_slot.name))
-            self._note_seed(graph_scope, loaded_node, input_index, wire_source)
+            self._note_seed(graph_scope, loaded_node, input_index, link_source)
         # The page's script counts the index anew when it submits, whatever the file says.
         if loaded_node.ui_node.type == CUSTOM_COMBO and CHOICE_INDEX in widgets:
             node_inputs[CHOICE_INDEX] = _choice_index(node_inputs, widget_values)
@@ -196,11 +198,11 @@ class _PromptWriter:
         )
 
     def _note_seed(
-        self, graph_scope: Scope, loaded_node: LoadedNode, input_index: int, wire_source: WireSource
+        self, graph_scope: Scope, loaded_node: LoadedNode, input_index: int, link_source: LinkSource
     ) -> None:
         input_slot = loaded_node.inputs[input_index]
         input_spec = loaded_node.widget_spec(input_slot.name)
-        if input_spec is None or widget_kind(input_spec) != "INT" or isinstance(wire_source, FromNode | BrokenWire):
+        if input_spec is None or widget_kind(input_spec) != "INT" or isinstance(link_source, FromNode | BrokenLink):
             return
         node_id = graph_scope.prompt_id(loaded_node.ui_node.id)
         origin_node = _direct_origin(graph_scope, input_slot)
@@ -212,9 +214,9 @@ class _PromptWriter:
             seed_control = stored_values[1] if isinstance(stored_values, list) and len(stored_values) > 1 else None
             seed_group = graph_scope.prompt_id(origin_node.ui_node.id)
         elif is_controlled(input_spec):
-            seed_control = graph_scope.container.values[loaded_node.ui_node.id].get(control_name(input_slot.name))
-            if isinstance(wire_source, FromWidget):
-                seed_group = f"{wire_source.scope.prompt_id(wire_source.instance.ui_node.id)}.{wire_source.name}"
+            seed_control = graph_scope.loaded_graph.values[loaded_node.ui_node.id].get(control_name(input_slot.name))
+            if isinstance(link_source, FromWidget):
+                seed_group = f"{link_source.scope.prompt_id(link_source.instance.ui_node.id)}.{link_source.name}"
         # Old files hold true and false for randomize and fixed.
         seed_control = (
             {True: "randomize", False: "fixed"}.get(seed_control, seed_control)
@@ -227,7 +229,7 @@ class _PromptWriter:
 
 def _direct_origin(graph_scope: Scope, input_slot: UiSlot) -> LoadedNode | None:
     """Return the node that an input is linked to directly."""
-    ui_link = graph_scope.container.graph.links.get(input_slot.link) if input_slot.link is not None else None
+    ui_link = graph_scope.loaded_graph.graph.links.get(input_slot.link) if input_slot.link is not None else None
     return graph_scope.find_node(ui_link.origin_id) if ui_link else None
 
 
