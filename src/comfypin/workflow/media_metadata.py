@@ -118,16 +118,16 @@ def openexr_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
     position = 8
     for _ in range(_MAX_PARTS):
         name_end = file_bytes.find(b"\0", position)
-        kind_end = file_bytes.find(b"\0", name_end + 1)
-        if name_end <= position or kind_end < 0 or kind_end + 5 > len(file_bytes):
+        type_end = file_bytes.find(b"\0", name_end + 1)
+        if name_end <= position or type_end < 0 or type_end + 5 > len(file_bytes):
             return
-        (value_size,) = struct.unpack_from("<i", file_bytes, kind_end + 1)
+        (value_size,) = struct.unpack_from("<i", file_bytes, type_end + 1)
         if value_size < 0:
             return
-        attribute = file_bytes[kind_end + 5 : kind_end + 5 + value_size]
-        if file_bytes[name_end + 1 : kind_end] == b"string":
+        attribute = file_bytes[type_end + 5 : type_end + 5 + value_size]
+        if file_bytes[name_end + 1 : type_end] == b"string":
             yield file_bytes[position:name_end].decode("latin-1"), attribute.decode("utf-8", errors="replace")
-        position = kind_end + 5 + value_size
+        position = type_end + 5 + value_size
 
 
 def svg_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
@@ -213,14 +213,14 @@ def _walk_elements(file_bytes: bytes, position: int, end_position: int) -> Itera
             return
         # EBML: the number of leading zero bits of the first byte says how many bytes follow.
         id_length = 9 - file_bytes[position].bit_length()
-        size_at = position + id_length
-        if size_at >= end_position or not file_bytes[size_at]:
+        size_position = position + id_length
+        if size_position >= end_position or not file_bytes[size_position]:
             return
-        size_length = 9 - file_bytes[size_at].bit_length()
-        content_start = size_at + size_length
-        content_size = int.from_bytes(file_bytes[size_at:content_start]) & ((1 << (7 * size_length)) - 1)
+        size_length = 9 - file_bytes[size_position].bit_length()
+        content_start = size_position + size_length
+        content_size = int.from_bytes(file_bytes[size_position:content_start]) & ((1 << (7 * size_length)) - 1)
         yield (
-            int.from_bytes(file_bytes[position:size_at]),
+            int.from_bytes(file_bytes[position:size_position]),
             content_start,
             min(content_start + content_size, end_position),
         )
@@ -228,9 +228,9 @@ def _walk_elements(file_bytes: bytes, position: int, end_position: int) -> Itera
 
 
 def _matroska_tags(file_bytes: bytes, position: int, end_position: int) -> Iterator[KeyAndText]:
-    for tag_id, tag_at, tag_end in _walk_elements(file_bytes, position, end_position):
+    for tag_id, tag_start, tag_end in _walk_elements(file_bytes, position, end_position):
         for simple_id, content_start, content_end in (
-            _walk_elements(file_bytes, tag_at, tag_end) if tag_id == _TAG else ()
+            _walk_elements(file_bytes, tag_start, tag_end) if tag_id == _TAG else ()
         ):
             if simple_id == _SIMPLE_TAG:
                 parts_by_id = {

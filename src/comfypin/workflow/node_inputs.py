@@ -60,7 +60,7 @@ class GrowingList:
 
 
 def open_inputs(definition: Mapping[str, JsonValue], node_values: Mapping[str, object]) -> OpenedInputs:
-    """Open a class's inputs for a node that holds `values` (literals or links, by dotted name)."""
+    """Open a class's inputs for a node that holds `node_values` (literals or links, by dotted name)."""
     opened_specs: dict[str, InputSpec] = {}
     problems: list[OptionProblem] = []
     dynamic_names: list[str] = []
@@ -104,7 +104,7 @@ def as_choice(combo_spec: InputSpec) -> InputSpec:
 def growing_list(input_spec: InputSpec, node_values: Mapping[str, object] | None = None) -> GrowingList:
     """Read a growing list's template: names or a prefix with numbers from 0, the least and the greatest count.
 
-    With the `values` of a node, `items` are only those that the class requires and those that the node has.
+    With `node_values`, `items` are only those that the class requires and those that the node has.
     """
     template = _as_mapping(input_spec.options.get("template"))
     listed_names, maximum, minimum = template.get("names"), template.get("max"), template.get("min")
@@ -168,7 +168,7 @@ def default_value(input_spec: InputSpec) -> JsonValue:
 def find_dynamic_combo(
     definition: Mapping[str, JsonValue], node_values: Mapping[str, object], name: str
 ) -> InputSpec | None:
-    """Return the unopened dynamic combo of this dotted name on a node that holds `values`, or None."""
+    """Return the unopened dynamic combo of this dotted name on a node that holds `node_values`, or None."""
     return next(
         (input_spec for input_spec in _dynamic_combos(definition, node_values) if input_spec.name == name), None
     )

@@ -121,11 +121,11 @@ class _GraphCheck:
     def _checked_links(self, node: ApiNode) -> Iterator[NodeId]:
         opened_specs = self._open_inputs(node).specs
         # Of a dynamic input of a kind that is not known, whatever is under its name counts.
-        unknown_classes = {input_name for input_name, input_spec in opened_specs.items() if input_spec.is_dynamic}
+        unopened_names = {input_name for input_name, input_spec in opened_specs.items() if input_spec.is_dynamic}
         return (
             node_link.node_id
             for input_name, node_link in node.linked_inputs()
-            if input_name in opened_specs or input_name.split(".")[0] in unknown_classes
+            if input_name in opened_specs or input_name.split(".")[0] in unopened_names
         )
 
     def _check_node(self, node: ApiNode, definition: Mapping[str, JsonValue]) -> Iterator[WorkflowFinding]:

@@ -68,7 +68,7 @@ class WorkflowInput:
             "required": self.required or None,
         }
         return {
-            **{input_name: input_value for input_name, input_value in known_facts.items() if input_value is not None},
+            **{fact_name: fact for fact_name, fact in known_facts.items() if fact is not None},
             "default": self.default,
         }
 
@@ -76,7 +76,7 @@ class WorkflowInput:
 def describe_inputs(graph: ApiGraph, catalogue: Catalogue) -> tuple[WorkflowInput, ...]:
     """List every value of the nodes that the outputs need, prompts and seeds first, by unique and stable names.
 
-    A name is the node's title where somebody gave it one and nothing else of the node is of a main kind, else
+    A name is the node's title if somebody gave it one and nothing else of the node is of a main kind, else
     `Title.input` or `Class.input`, else `id.input`.
     """
     settable = [
@@ -180,11 +180,11 @@ def _unique_names(settable: Sequence[tuple[ApiNode, InputSpec, InputKind]], cata
             else f"{given_title or node.class_type}.{input_spec.name}"
         )
     name_counts: dict[str, int] = {}
-    for input_name in wanted_names:
-        name_counts[input_name] = name_counts.get(input_name, 0) + 1
+    for wanted_name in wanted_names:
+        name_counts[wanted_name] = name_counts.get(wanted_name, 0) + 1
     return [
-        input_name if name_counts[input_name] == 1 else f"{node.id}.{input_spec.name}"
-        for input_name, (node, input_spec, _) in zip(wanted_names, settable, strict=True)
+        wanted_name if name_counts[wanted_name] == 1 else f"{node.id}.{input_spec.name}"
+        for wanted_name, (node, input_spec, _) in zip(wanted_names, settable, strict=True)
     ]
 
 
@@ -225,12 +225,10 @@ def _input_property(workflow_input: WorkflowInput) -> dict[str, JsonValue]:
         "maxLength": workflow_input.max_length,
         "default": workflow_input.default,
     }
-    schema: dict[str, JsonValue] = {
-        input_name: input_value for input_name, input_value in known_facts.items() if input_value is not None
-    }
+    schema: dict[str, JsonValue] = {fact_name: fact for fact_name, fact in known_facts.items() if fact is not None}
     if workflow_input.kind == "seed":
         plain_schema: dict[str, JsonValue] = {
-            input_name: schema.pop(input_name) for input_name in ("type", "minimum", "maximum") if input_name in schema
+            fact_name: schema.pop(fact_name) for fact_name in ("type", "minimum", "maximum") if fact_name in schema
         }
         # A seed may also be the word that asks for a new one.
         schema["anyOf"] = [plain_schema, {"const": "random"}]

@@ -108,7 +108,7 @@ class _SavedValues:
     def __init__(self, stored: Sequence[JsonValue] | Mapping[str, JsonValue]) -> None:
         self._named = stored if isinstance(stored, Mapping) else None
         self._listed = list(stored) if not isinstance(stored, Mapping) else []
-        self._at = 0
+        self._position = 0
         self._asked: set[str] = set()
 
     def take_value(self, widget: Widget) -> WidgetValue:
@@ -118,14 +118,14 @@ class _SavedValues:
             # What nobody asks for is reported as unplaced, never dropped in silence.
             self._asked.add(stored_name)
             return self._named.get(stored_name, widget.default) if widget.stored else widget.default
-        if not widget.stored or self._at >= len(self._listed):
+        if not widget.stored or self._position >= len(self._listed):
             return widget.default
-        self._at += 1
-        return self._listed[self._at - 1]
+        self._position += 1
+        return self._listed[self._position - 1]
 
     @property
     def rest(self) -> list[JsonValue]:
-        return self._listed[self._at :]
+        return self._listed[self._position :]
 
     @property
     def unnamed(self) -> Mapping[str, JsonValue]:
@@ -143,12 +143,12 @@ class _WidgetFiller:
     """Walks a class's widgets in order, and into the option of every dynamic combo that a value chose."""
 
     def __init__(self, saved_values: _SavedValues) -> None:
-        self._taker = saved_values
+        self._saved_values = saved_values
         self.values: dict[str, WidgetValue] = {}
         self.postponed: list[tuple[InputSpec, list[_Entry]]] = []
 
     def fill_widgets(self, class_items: Iterable[Widget | InputSpec]) -> list[_Entry]:
-        return self._walk_items(class_items, self._taker)
+        return self._walk_items(class_items, self._saved_values)
 
     def open_option(self, combo_spec: InputSpec, chosen_option: JsonValue, saved_values: _SavedValues) -> list[_Entry]:
         self.values[combo_spec.name] = chosen_option

@@ -139,14 +139,16 @@ class _Broadcasts:
         self.graph = ui_graph
         self.loaded_nodes = loaded_nodes
         self.findings: list[WorkflowFinding] = []
-        self._nodes = broadcasts
-        self._saved = [set_variable for set_variable in saved if isinstance(set_variable, Mapping)]
+        self._broadcasts = broadcasts
+        self._saved = [saved_link for saved_link in saved if isinstance(saved_link, Mapping)]
 
     def connect_all(self) -> None:
-        for broadcast in self._nodes:
+        for broadcast in self._broadcasts:
             self.loaded_nodes[broadcast.ui_node.id] = replace(broadcast, virtual=True)
         # A muted broadcast is as if it were not there, but it must still not be sent.
-        live_broadcasts = [broadcast for broadcast in self._nodes if broadcast.ui_node.mode not in (MUTED, BYPASSED)]
+        live_broadcasts = [
+            broadcast for broadcast in self._broadcasts if broadcast.ui_node.mode not in (MUTED, BYPASSED)
+        ]
         if not live_broadcasts:
             return
         # What the pack itself worked out and saved is better than any rule of ours.
@@ -181,7 +183,7 @@ class _Broadcasts:
                 or not isinstance(input_index, int)
                 or str(origin_id) not in self.loaded_nodes
             ):
-                self.findings.extend(_unresolved_finding(broadcast) for broadcast in self._nodes[:1])
+                self.findings.extend(_unresolved_finding(broadcast) for broadcast in self._broadcasts[:1])
                 continue
             # A link that the user drew since the file was saved wins over the broadcast.
             if target_node.inputs[input_index].link is None:

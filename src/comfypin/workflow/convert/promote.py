@@ -175,14 +175,14 @@ class _Promotion:
     def __init__(
         self, loaded_graph: LoadedGraph, instance: LoadedNode, loaded_graphs: LoadedGraphs, page_rules: PageRules
     ) -> None:
-        self._state = loaded_graph.values[instance.ui_node.id]
-        self._host = instance
-        self._inside = loaded_graphs[instance.subgraph or ""]
-        self._containers = loaded_graphs
-        self._page = page_rules
+        self._instance_values = loaded_graph.values[instance.ui_node.id]
+        self._instance = instance
+        self._inner_graph = loaded_graphs[instance.subgraph or ""]
+        self._loaded_graphs = loaded_graphs
+        self._page_rules = page_rules
         # Everything that grows with each entry, so that a thousand entries cost a thousand steps.
-        ui_graph, link_targets = self._inside.graph, self._inside.link_targets()
-        self._promoted = find_promotions(self._inside, loaded_graphs, page_rules)
+        ui_graph, link_targets = self._inner_graph.graph, self._inner_graph.link_targets()
+        self._promoted = find_promotions(self._inner_graph, loaded_graphs, page_rules)
         self._links = dict(ui_graph.links)
         self._ports = list(ui_graph.inputs)
         self._names = {graph_input.name for graph_input in ui_graph.inputs}
@@ -195,8 +195,8 @@ class _Promotion:
     def apply_entries(self) -> None:
         """Apply the entries, those of primitives last, as the page does."""
         of_primitives: dict[str, list[_ProxyEntry]] = {}
-        for proxy_entry in _read_entries(self._host):
-            inner_node = self._inside.loaded_nodes.get(proxy_entry.inner_id)
+        for proxy_entry in _read_entries(self._instance):
+            inner_node = self._inner_graph.loaded_nodes.get(proxy_entry.inner_id)
             if proxy_entry.inner_id == OWN_INPUT:
                 self._set_own_input(proxy_entry)
             elif inner_node is not None and inner_node.ui_node.type == PRIMITIVE:
@@ -204,11 +204,11 @@ class _Promotion:
             elif inner_node is not None:
                 self._set_inner_widget(self._normalize_entry(proxy_entry), inner_node)
         for node_id, proxy_entries in of_primitives.items():
-            self._set_primitive(self._inside.loaded_nodes[node_id], proxy_entries)
-        if len(self._ports) > len(self._inside.graph.inputs):
-            ui_graph = replace(self._inside.graph, inputs=tuple(self._ports), links=self._links)
-            self._inside.graph = ui_graph
-            self._inside.forget_targets()
+            self._set_primitive(self._inner_graph.loaded_nodes[node_id], proxy_entries)
+        if len(self._ports) > len(self._inner_graph.graph.inputs):
+            ui_graph = replace(self._inner_graph.graph, inputs=tuple(self._ports), links=self._links)
+            self._inner_graph.graph = ui_graph
+            self._inner_graph.forget_targets()
 
     def _set_own_input(self, proxy_entry: _ProxyEntry) -> None:
         if proxy_entry.widget in self._promoted and proxy_entry.value is not UNSET and proxy_entry.value is not None:
@@ -232,7 +232,7 @@ class _Promotion:
     def _set_primitive(self, primitive: LoadedNode, proxy_entries: Sequence[_ProxyEntry]) -> None:
         target_inputs = [
             (loaded_node.ui_node.id, input_index)
-            for link_id, loaded_node, input_index in self._inside.linked_inputs()
+            for link_id, loaded_node, input_index in self._inner_graph.linked_inputs()
             if (ui_link := self._links.get(link_id)) and ui_link.origin_id == primitive.ui_node.id
         ]
         # Entries by two names (its value, and its control) make the page give up: the primitive's own value stays.
@@ -241,7 +241,9 @@ class _Promotion:
         given_title = primitive.ui_node.title
         wanted_name = given_title if given_title and given_title != PRIMITIVE else proxy_entries[0].widget
         port_name = self._add_port(
-            wanted_name, self._inside.loaded_nodes[target_inputs[0][0]].inputs[target_inputs[0][1]].type, target_inputs
+            wanted_name,
+            self._inner_graph.loaded_nodes[target_inputs[0][0]].inputs[target_inputs[0][1]].type,
+            target_inputs,
         )
         widget_value = next(
             (
@@ -255,11 +257,13 @@ class _Promotion:
             self._set_value(port_name, widget_value)
 
     def _set_value(self, port_name: str, widget_value: WidgetValue) -> None:
-        self._state[port_name] = settle_value(widget_value, self._promoted[port_name][0], self._inside, self._page)
+        self._instance_values[port_name] = settle_value(
+            widget_value, self._promoted[port_name][0], self._inner_graph, self._page_rules
+        )
 
     def _normalize_entry(self, proxy_entry: _ProxyEntry) -> _ProxyEntry:
         """Strip prefixes such as `11: ` from an entry, unless that is really the widget's name."""
-        if _resolves_widget(self._inside, proxy_entry.inner_id, proxy_entry.widget, self._containers):
+        if _resolves_widget(self._inner_graph, proxy_entry.inner_id, proxy_entry.widget, self._loaded_graphs):
             return proxy_entry
         widget, deeper_id = proxy_entry.widget, proxy_entry.deeper
         # Earlier pages wrote the path to a nested widget into its name, one prefix a level.
@@ -278,11 +282,11 @@ class _Promotion:
         promoted_indexes = [
             input_index
             for input_index, input_slot in enumerate(inner_node.inputs)
-            if input_slot.name in self._inside.values[inner_node.ui_node.id]
+            if input_slot.name in self._inner_graph.values[inner_node.ui_node.id]
         ]
         for input_index in promoted_indexes:
             input_name = inner_node.inputs[input_index].name
-            target_widget = _find_target(inner_node, input_name, self._containers)
+            target_widget = _find_target(inner_node, input_name, self._loaded_graphs)
             if proxy_entry.deeper is None and (
                 proxy_entry.widget == input_name
                 or (target_widget is not None and target_widget[1] == proxy_entry.widget)
@@ -314,18 +318,20 @@ class _Promotion:
             self._links[link_id] = UiLink(
                 id=link_id, origin_id=INPUT_NODE, origin_slot=port_position, target_id=node_id, target_slot=input_index
             )
-            loaded_node = self._inside.loaded_nodes[node_id]
+            loaded_node = self._inner_graph.loaded_nodes[node_id]
             input_slots = list(loaded_node.inputs)
             input_slots[input_index] = replace(input_slots[input_index], link=link_id)
-            self._inside.loaded_nodes[node_id] = replace(loaded_node, inputs=tuple(input_slots))
-            if has_widget_at(loaded_node, input_slots[input_index].name, self._containers):
+            self._inner_graph.loaded_nodes[node_id] = replace(loaded_node, inputs=tuple(input_slots))
+            if has_widget_at(loaded_node, input_slots[input_index].name, self._loaded_graphs):
                 promoted_widgets.append((node_id, input_slots[input_index].name))
         self._ports.append(UiPort(name=port_name, type=type_name, links=tuple(new_link_ids)))
         self._names.add(port_name)
         if promoted_widgets:
             self._promoted[port_name] = promoted_widgets
             self._stands_for.setdefault(promoted_widgets[0], port_name)
-            self._state[port_name] = self._inside.values[promoted_widgets[0][0]].get(promoted_widgets[0][1], UNSET)
+            self._instance_values[port_name] = self._inner_graph.values[promoted_widgets[0][0]].get(
+                promoted_widgets[0][1], UNSET
+            )
         return port_name
 
 

@@ -63,14 +63,14 @@ Scopes: TypeAlias = "Mapping[tuple[str, str], Scope]"
 @dataclass(frozen=True, slots=True)
 class _AtInput:
     scope: Scope
-    shape: LoadedNode
+    loaded_node: LoadedNode
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class _AtOutput:
     scope: Scope
-    shape: LoadedNode
+    loaded_node: LoadedNode
     slot: int
 
 
@@ -81,8 +81,8 @@ class LinkResolver:
     """Follows links and remembers each result, so that many links over one long path cost it once."""
 
     def __init__(self, inner_scopes: Scopes, page_rules: PageRules) -> None:
-        self._inside = inner_scopes
-        self._page = page_rules
+        self._inner_scopes = inner_scopes
+        self._page_rules = page_rules
         self._known: dict[tuple[bool, str, str, int, str], LinkSource] = {}
 
     def resolve_input(self, graph_scope: Scope, loaded_node: LoadedNode, input_index: int) -> LinkSource:
@@ -90,12 +90,12 @@ class LinkResolver:
         # The consumer's type decides which input a bypassed node on the way passes on.
         wanted_type = loaded_node.inputs[input_index].type
         link_end: _Place | LinkSource = _AtInput(graph_scope, loaded_node, input_index)
-        # Insertion order does not matter; a dict tells quickly whether we were here before.
+        # The positions passed so far, to notice a circle.
         followed: dict[tuple[bool, str, str, int, str], None] = {}
         while isinstance(link_end, _AtInput | _AtOutput):
             at_input = isinstance(link_end, _AtInput)
             slot_number = link_end.index if isinstance(link_end, _AtInput) else link_end.slot
-            link_key = (at_input, link_end.scope.prefix, link_end.shape.ui_node.id, slot_number, wanted_type)
+            link_key = (at_input, link_end.scope.prefix, link_end.loaded_node.ui_node.id, slot_number, wanted_type)
             if link_key in self._known:
                 link_end = self._known[link_key]
                 break
@@ -113,15 +113,18 @@ class LinkResolver:
         return link_end
 
     def _before_output(self, link_end: _AtOutput, wanted_type: str) -> "_Place | LinkSource":
-        graph_scope, loaded_node, slot_number = link_end.scope, link_end.shape, link_end.slot
-        if loaded_node.ui_node.mode == MUTED and self._page.muted_gives_nothing:
+        graph_scope, loaded_node, slot_number = link_end.scope, link_end.loaded_node, link_end.slot
+        if loaded_node.ui_node.mode == MUTED and self._page_rules.muted_gives_nothing:
             return None
         if loaded_node.ui_node.mode == BYPASSED:
-            input_index = bypass_index(loaded_node, slot_number, wanted_type, self._page)
+            input_index = bypass_index(loaded_node, slot_number, wanted_type, self._page_rules)
             return None if input_index is None else _AtInput(graph_scope, loaded_node, input_index)
         if loaded_node.subgraph is not None:
             return _inside_instance(
-                self._inside[graph_scope.prefix, loaded_node.ui_node.id], loaded_node, slot_number, self._page
+                self._inner_scopes[graph_scope.prefix, loaded_node.ui_node.id],
+                loaded_node,
+                slot_number,
+                self._page_rules,
             )
         if (variable := graph_scope.loaded_graph.getters.get(loaded_node.ui_node.id)) is not None:
             return _at_setter(graph_scope, variable) or BrokenLink(explain_missing_setter(variable))
@@ -129,13 +132,13 @@ class LinkResolver:
             return (
                 _AtInput(graph_scope, loaded_node, slot_number) if 0 <= slot_number < len(loaded_node.inputs) else None
             )
-        if self._page.refuses_missing_slots and not 0 <= slot_number < len(loaded_node.outputs):
+        if self._page_rules.refuses_missing_slots and not 0 <= slot_number < len(loaded_node.outputs):
             return BrokenLink(f"{_describe_node(loaded_node)} has no output number {slot_number}")
         return FromNode(graph_scope.prompt_id(loaded_node.ui_node.id), slot_number)
 
 
 def _before_input(link_end: _AtInput) -> "_Place | LinkSource":
-    graph_scope, loaded_node = link_end.scope, link_end.shape
+    graph_scope, loaded_node = link_end.scope, link_end.loaded_node
     if not 0 <= link_end.index < len(loaded_node.inputs):
         return BrokenLink(f"{_describe_node(loaded_node)} has no input number {link_end.index}")
     input_slot = loaded_node.inputs[link_end.index]

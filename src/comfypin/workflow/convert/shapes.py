@@ -70,7 +70,7 @@ class NodeLoader:
     def __init__(self, catalogue: Catalogue, definitions: Mapping[str, UiGraph], page_rules: PageRules) -> None:
         self._catalogue = catalogue
         self._definitions = definitions
-        self._page = page_rules
+        self._page_rules = page_rules
         self._classes: dict[tuple[str, frozenset[str]], PageClass] = {}
 
     def load_node(self, ui_node: UiNode) -> LoadedNode:
@@ -79,9 +79,9 @@ class NodeLoader:
             return self._load_instance(ui_node, self._definitions[ui_node.type])
         page_class = self._find_page_class(ui_node) if ui_node.type not in (*NOTES, PRIMITIVE, REROUTE) else None
         if page_class is None:
-            output_types = tuple(input_slot.type for input_slot in ui_node.outputs)
+            output_types = tuple(output_slot.type for output_slot in ui_node.outputs)
             return LoadedNode(ui_node=ui_node, inputs=ui_node.inputs, outputs=output_types, title=ui_node.title)
-        node_layout = lay_out_values(page_class, ui_node.values, self._page)
+        node_layout = lay_out_values(page_class, ui_node.values, self._page_rules)
         saved_slots = {input_slot.name: input_slot for input_slot in ui_node.inputs}
         defined_slots = {
             input_slot.name: input_slot for input_slot in _class_slots(page_class, node_layout, saved_slots)
@@ -132,7 +132,7 @@ class NodeLoader:
         )
         if (ui_node.type, drawn_names) not in self._classes:
             self._classes[ui_node.type, drawn_names] = make_page_class(
-                ui_node.type, definition, self._page, drawn_names=drawn_names
+                ui_node.type, definition, self._page_rules, drawn_names=drawn_names
             )
         return self._classes[ui_node.type, drawn_names]
 

@@ -149,7 +149,9 @@ def _read_graph(
                 WorkflowFinding(code="node_twice", message=message, node_id=ui_node.id, class_type=ui_node.type)
             )
         ui_nodes[ui_node.id] = ui_node
-    ui_links = (_read_link(raw_link, links_are_lists=links_are_lists) for raw_link in _as_list(json_graph.get("links")))
+    ui_links = (
+        _read_link(json_link, links_are_lists=links_are_lists) for json_link in _as_list(json_graph.get("links"))
+    )
     return UiGraph(
         id=graph_id,
         name=name,
@@ -209,7 +211,7 @@ def _read_port(json_value: JsonValue) -> UiPort:
 def _read_link(json_value: JsonValue, *, links_are_lists: bool) -> UiLink | None:
     if isinstance(json_value, Mapping):
         link_fields = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
-        link_parts: list[JsonValue] = [json_value.get(given_name) for given_name in link_fields]
+        link_parts: list[JsonValue] = [json_value.get(link_field) for link_field in link_fields]
     elif links_are_lists and isinstance(json_value, list) and len(json_value) >= 5:
         link_parts = json_value[:5]
     else:

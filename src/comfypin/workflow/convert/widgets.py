@@ -120,9 +120,7 @@ def make_page_class(
     output_list = definition.get("output")
     return PageClass(
         class_type=class_type,
-        title=next(
-            (input_name for input_name in possible_titles if isinstance(input_name, str) and input_name), class_type
-        ),
+        title=next((title for title in possible_titles if isinstance(title, str) and title), class_type),
         sockets=tuple(input_spec for input_spec in specs_by_name.values() if not has_widget(input_spec)),
         widgets=tuple(_class_widgets(class_type, specs_by_name, page_rules)),
         outputs=tuple(output_list) if isinstance(output_list, list | tuple) else (),

@@ -154,8 +154,8 @@ class _PromptWriter:
                     self.findings.append(_input_finding(node_id, loaded_node, "broken_link", reason, input_slot.name))
                 case FromNode(origin_id, output):
                     node_inputs[input_slot.name] = ApiLink(origin_id, output)
-                # Put again at the end, so that the inputs have the order in which the page sends them.
                 case FromWidget(value=widget_value):
+                    # Put again at the end, so that the inputs have the order in which the page sends them.
                     node_inputs.pop(input_slot.name, None)
                     _put_value(node_inputs, input_slot.name, widget_value)
             if link_source is None and self._is_filled_in(graph_scope, loaded_node, input_index):
