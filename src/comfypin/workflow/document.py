@@ -10,14 +10,14 @@ from comfypin.workflow.errors import WorkflowUnreadable
 
 WorkflowFormat = Literal["api", "ui", "empty"]
 
-# What the largest workflows of the field leave far behind, and a machine reads in a second.
+# Far beyond the largest public workflows, and still read within a second.
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 100
 MAX_NODES = 20_000
 MAX_VALUES = 3_000_000
 
 # {"prompt": ...} is ComfyUI's POST body, {"input": {"workflow": ...}} a serverless worker's, {"output", "workflow"}
-# what the page's own function returns; where there are both formats, the API one comes first.
+# what the page's own function returns; if both formats are there, the API one comes first.
 _WRAPPERS = ("prompt", "output", "workflow", "input")
 _MAX_WRAPPERS = 4
 
@@ -61,7 +61,7 @@ def read_document(json_text: bytes | str, *, source: str) -> Document:
 def to_document(json_value: object, *, source: str) -> Document:
     """Unwrap a JSON value and tell its format. Raises `WorkflowUnreadable`."""
     extra_data: Mapping[str, JsonValue] = {}
-    # A file inside wrappers inside wrappers: bounded, so that nobody makes us unwrap for ever.
+    # A file inside wrappers inside wrappers: bounded, so that a hostile file cannot keep us unwrapping.
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(json_value, Mapping):
             raise WorkflowUnreadable(

@@ -66,7 +66,7 @@ class InputFileInvalid(WorkflowError):
 class NodeProblem:
     """One problem that the engine has with a node: its code, the input, what it got and what it allows.
 
-    `allowed` is a list of names, or `(minimum, maximum)` where `problem` is about a range; None where it is not known.
+    `allowed` is a list of names, or `(minimum, maximum)` if `problem` is about a range; None if unknown.
     """
 
     node_id: str
@@ -78,9 +78,9 @@ class NodeProblem:
     allowed: tuple[object, ...] | None = None
 
     def __str__(self) -> str:
-        where = f"node {self.node_id} ({self.class_type})"
-        where += f", input {self.input_name}" if self.input_name else ""
-        return f"{where}: {self.message}{self._say_received()}{self._say_allowed()}"
+        location = f"node {self.node_id} ({self.class_type})"
+        location += f", input {self.input_name}" if self.input_name else ""
+        return f"{location}: {self.message}{self._say_received()}{self._say_allowed()}"
 
     def to_json(self) -> dict[str, object]:
         """Return the problem as JSON; unknown facts are left out."""

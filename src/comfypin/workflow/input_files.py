@@ -72,7 +72,7 @@ def split_annotation(input_value: str) -> tuple[str, EngineFolder]:
 def find_files(inputs: Iterable[FileInput], folder: Path, *, given: Sequence[FoundFile] = ()) -> tuple[FoundFile, ...]:
     """Find the files for a graph's inputs: those `given`, then those in `folder` with the input's name.
 
-    What lies in neither is left out: it may be in the engine's own input folder, which preflight knows. Raises
+    Other files are left out: they may be in the engine's own input folder, which preflight knows. Raises
     `InputFileInvalid` for a name that leads out of the folder, also through a symbolic link.
     """
     found_files = {(found_file.node_id, found_file.input_name): found_file for found_file in given}

@@ -136,7 +136,7 @@ def overrides_by_name(values: Mapping[str, JsonValue], inputs: Sequence[Workflow
     if missing:
         raise OverrideInvalid(override="set", reason=f"these inputs must be given: {', '.join(missing)}")
     check_limits(values, inputs)
-    # Another option than the file's brings inputs of its own, for which the file's defaults are not meant.
+    # If the caller chooses another option, the file's defaults are not meant for the inputs that it brings.
     changed = tuple(f"{by_name[name].target}." for name in values)
     preset_values = {
         workflow_input.name: workflow_input.default

@@ -213,7 +213,7 @@ def _option_problem(input_spec: InputSpec, node_values: Mapping[str, object]) ->
     if input_spec.name not in node_values:
         return OptionProblem(code="option_missing", spec=input_spec, value=None)
     node_value = node_values[input_spec.name]
-    # A link is none of JSON's types; whatever is, was written there as a value.
+    # A link is an object of ours; a value has one of JSON's types.
     is_json_value = node_value is None or isinstance(node_value, str | int | float | list | dict)
     return OptionProblem(code="option_unknown" if is_json_value else "option_wired", spec=input_spec, value=node_value)
 

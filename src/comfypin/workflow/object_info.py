@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from comfypin.digest import JsonValue
 
-# /object_info as it stands: class name -> its inputs, outputs, module, and whether it is an output node.
+# The response of /object_info: class name -> its inputs, outputs, module, and whether it is an output node.
 Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
 
 

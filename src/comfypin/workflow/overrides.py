@@ -243,7 +243,7 @@ def _input_value(
             f"the input takes {type_name} from another node ({source_id}), not a value; set that node's inputs instead"
         )
         raise OverrideInvalid(override=str(requested), reason=reason)
-    # Without a definition, a whole number may stand where any number is taken.
+    # Without a definition, a whole number does not prove that the input takes whole numbers only.
     _check_kind(requested, new_value, "FLOAT" if input_spec is None and type_name == "INT" else type_name)
     # A bare list would be read as a link to another node.
     return {"__value__": new_value} if isinstance(new_value, list) else new_value
@@ -257,7 +257,7 @@ def _from_text(typed_text: str, type_name: str, input_spec: InputSpec | None) ->
         and typed_text in input_spec.choices
     ):
         return typed_text
-    # What was typed is JSON if it reads as JSON; else it is text as it stands, without quotes.
+    # What was typed is JSON if it reads as JSON; else it is text, with no need for quotes.
     try:
         json_value: JsonValue = json.loads(typed_text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

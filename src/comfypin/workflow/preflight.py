@@ -22,7 +22,7 @@ _NAMED_CLOSELY = 50
 class Preflight:
     """The findings in the graph's order, and the outputs that ComfyUI would leave out while it runs others.
 
-    Leaving some out is refused like all else, here and when the engine answers so: half a result is none.
+    Leaving some out is refused like any other error, here and in the engine's response: half a result is no result.
     """
 
     findings: tuple[WorkflowFinding, ...]
@@ -52,10 +52,10 @@ def run_preflight(
     packs: Mapping[NodeId, str] | None = None,
 ) -> Preflight:
     """Check a graph. `brought` are the file inputs, as (node id, input name), whose files the job brings along.
-    `packs` names the node pack of each node, where the workflow says it.
+    `packs` names the node pack of each node, if the workflow says it.
 
-    An error is what ComfyUI itself refuses, for all outputs or for some, and an option that ComfyUI lets pass though
-    the node then fails; what a third-party class may accept by a validation of its own is a warning.
+    An error is what ComfyUI itself refuses, for all outputs or for some, or an option that ComfyUI lets pass although
+    the node then fails. A warning is what a third-party class may still accept by its own validation.
     """
     return _GraphCheck(graph, catalogue, lock, brought, packs or {}).make_report()
 

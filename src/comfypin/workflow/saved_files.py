@@ -19,7 +19,7 @@ Reader: TypeAlias = Callable[[bytes], Iterator[KeyAndText]]
 SavedKey = Literal["prompt", "workflow"]
 
 _KEYS: tuple[SavedKey, ...] = ("prompt", "workflow")
-# In EXIF the key stands before the value; packs that save videos put both texts into one comment.
+# In EXIF the key precedes the value; packs that save videos put both texts into one comment.
 _KEY_BEFORE_JSON = re.compile(r"\s*(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)
 # In containers the value follows its key after a few bytes of the container's own (a length, a type, an atom's name).
 _NEARBY = re.compile(rb"(prompt|workflow)[^{]{0,64}?(?=\{)", re.IGNORECASE | re.DOTALL)

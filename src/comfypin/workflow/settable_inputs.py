@@ -158,7 +158,7 @@ def _number_kind(input_spec: InputSpec) -> InputKind:
 
 
 def _is_model_choice(input_spec: InputSpec, input_value: JsonValue) -> bool:
-    # Some loaders offer choices that are no files (VAELoader: pixel_space), and no files where there are none.
+    # Some loaders also offer choices that are not files (VAELoader: pixel_space), or these alone if there are no files.
     if any(is_model_file(choice) for choice in (input_value, *(input_spec.choices or ()))):
         return True
     # A loader without any file to load has no choices at all.

@@ -82,7 +82,7 @@ def _respell_choice(input_value: str, input_spec: InputSpec, *, is_file: bool) -
     spelling = spelling_of(input_value, input_spec.choices)
     if spelling is not None:
         return spelling
-    # The engine lists only what lies at the top of its input folder.
+    # The engine lists only the top level of its input folder.
     return input_value.replace("\\", "/") if is_file else input_value
 
 

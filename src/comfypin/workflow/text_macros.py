@@ -16,7 +16,7 @@ _DATE_PARTS = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
 # The page replaces these in what it fills in, so that a prompt cannot name another folder.
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
-# (node name, widget name) -> the widget's value as `javascript_text`, or None where there is no such widget.
+# (node name, widget name) -> the widget's value as `javascript_text`, or None if there is no such widget.
 WidgetLookup: TypeAlias = "Callable[[str, str], str | None]"
 
 

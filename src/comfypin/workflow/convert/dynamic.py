@@ -21,7 +21,7 @@ class TooMuchText(Exception):
 class CharacterBudget:
     """Bounds how many characters may be read between braces, in all texts of a workflow together.
 
-    A text of the field is a few kilobytes and two or three levels deep; each level reads what is inside it again.
+    Real prompts have a few kilobytes and two or three levels; each level reads what is inside it again.
     """
 
     characters: int = 1_000_000

@@ -1,7 +1,7 @@
 """Nodes that only a pack's page script knows: they are in no node list, and the page never sends them.
 
-They are told by what they look like in the file, not by a list of names: pairs of classes that differ in Set and Get
-only, reroutes, broadcasts (with the links that they saved), and decoration, which gives nothing to anybody.
+We recognize them by what they look like in the file, not by a list of names: pairs of classes that differ only in Set
+and Get, reroutes, broadcasts (with the links that they saved), and decoration, which gives nothing to any other node.
 """
 
 import re

@@ -42,7 +42,7 @@ class PageRules:
     reads_dict_values: bool
     # Whether an open input is connected if a row of `links` leads to it.
     connects_by_rows: bool
-    # Whether a value of a multiline text that is no text becomes one.
+    # Whether a multiline text's value becomes text if it is something else.
     multiline_is_text: bool
     # Whether the first row of `links` gives a subgraph's output, or the first of its `linkIds`.
     first_row_gives_output: bool

@@ -73,7 +73,7 @@ def _load_values(loaded_node: LoadedNode, loaded_graphs: LoadedGraphs, page_rule
         return initial_values(loaded_node, {}, loaded_graphs, page_rules)
     inner_graph = loaded_graphs[loaded_node.subgraph]
     promoted = find_promotions(inner_graph, loaded_graphs, page_rules)
-    # By place first, entries or not: what an entry does not name, or has no value for, keeps what stands in its place.
+    # By position first, entries or not: a widget that no entry gives a value keeps the one at its position.
     instance_values = initial_values(loaded_node, promoted, loaded_graphs, page_rules)
     for widget_name, widget_value in _quarantined_values(loaded_node):
         if widget_name in instance_values:
@@ -356,7 +356,7 @@ def _find_target(instance: LoadedNode, input_name: str, loaded_graphs: LoadedGra
 
 
 def _resolves_widget(inner_graph: LoadedGraph, node_id: str, widget: str, loaded_graphs: LoadedGraphs) -> bool:
-    # Bounded, because a damaged file can promote in a circle.
+    # Bounded, because a damaged file can promote in a cycle.
     for _ in range(_MAX_NESTING):
         loaded_node = inner_graph.loaded_nodes.get(node_id)
         if loaded_node is None:

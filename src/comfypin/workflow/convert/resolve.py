@@ -90,7 +90,7 @@ class LinkResolver:
         # The consumer's type decides which input a bypassed node on the way passes on.
         wanted_type = loaded_node.inputs[input_index].type
         link_end: _Place | LinkSource = _AtInput(graph_scope, loaded_node, input_index)
-        # The positions passed so far, to notice a circle.
+        # The positions passed so far, to notice a cycle.
         followed: dict[tuple[bool, str, str, int, str], None] = {}
         while isinstance(link_end, _AtInput | _AtOutput):
             at_input = isinstance(link_end, _AtInput)

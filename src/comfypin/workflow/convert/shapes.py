@@ -126,7 +126,7 @@ class NodeLoader:
         definition = self._catalogue.get(ui_node.type)
         if definition is None:
             return None
-        # An input of several plain types has a widget if the file says so, also where an older engine does not.
+        # An input of several plain types has a widget if the file says so, even if an older engine does not say so.
         drawn_names = frozenset(
             input_slot.name for input_slot in ui_node.inputs if input_slot.widget and "," in input_slot.type
         )

@@ -246,7 +246,7 @@ def _unknown_values(loaded_node: LoadedNode, page_rules: PageRules) -> dict[str,
     stored_values = loaded_node.ui_node.values
     if loaded_node.is_virtual or not isinstance(stored_values, list) or not stored_values:
         return {}
-    # The page shows a text field for each value; what is no text, number or truth value stands there as JSON.
+    # The page shows a text field for each value; values other than texts, numbers and booleans appear there as JSON.
     shown_values = [
         stored_value if isinstance(stored_value, str | int | float) else json.dumps(stored_value, separators=(",", ":"))
         for stored_value in stored_values

@@ -66,7 +66,7 @@ _PLAIN = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 _AUDIO_PLAYERS = frozenset({"LoadAudio", "SaveAudio", "PreviewAudio", "SaveAudioMP3", "SaveAudioOpus"})
 
 _BOX: Mapping[str, JsonValue] = {"x": 0, "y": 0, "width": 512, "height": 512}
-# Types for which the page has a widget of its own, with what it sends as long as nobody used it.
+# Types with a special widget on the page, and what the page sends until somebody uses it.
 _SPECIAL: Mapping[str, JsonValue] = {
     "LOAD_3D": "",
     "LOAD_3D_ANIMATION": "",
@@ -230,7 +230,7 @@ def _input_widgets(input_spec: InputSpec) -> Iterator[Widget]:
         yield Widget(name="refresh", default="refresh")
     if is_controlled(input_spec):
         control_option = input_spec.options.get(CONTROL)
-        # A text says where the control starts.
+        # If the option is text, it names the control's first setting.
         start_control = (
             control_option
             if isinstance(control_option, str) and widget_type != "FLOAT"
