@@ -32,7 +32,7 @@ from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.settings.environment import Settings
 from comfypin.testing import FakeEngine, fake_output
 from comfypin.workflow.document import to_document
-from comfypin.workflow.parse import parse_api
+from comfypin.workflow.parse import parse_document
 from tests.support.services import a_service
 from tests.support.workflows import picture
 
@@ -98,7 +98,7 @@ async def pipelined(arguments: argparse.Namespace, concurrency: int) -> tuple[fl
 
 async def alone(engine: Engine, number: int) -> None:
     """What the engine itself takes for a picture."""
-    graph = parse_api(to_document(picture(number), source="bench"))
+    graph = parse_document(to_document(picture(number), source="bench"))
     prompt_id = str(uuid.uuid4())
     await engine.submit(Prompt(prompt_id=prompt_id, graph=graph))
     async for _ in engine.events(prompt_id):

@@ -21,7 +21,7 @@ from comfypin.engine.interface import (
 )
 from comfypin.storage.memory import MemoryStore  # noqa: F401 - offered here, with the other fakes
 from comfypin.workflow.errors import NodeProblem, WorkflowRejected
-from comfypin.workflow.graph import Graph, Link, Node, NodeId
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, NodeId
 
 PIXEL_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
@@ -152,7 +152,7 @@ class FakeEngine:
         submission.outputs = replace(known, cached=cached) if known is not None else self._save(graph)
         self._finished[key] = submission.outputs
 
-    async def _execute(self, submission: _Submission, node: Node) -> None:
+    async def _execute(self, submission: _Submission, node: ApiNode) -> None:
         prompt_id = submission.prompt.prompt_id
         if node.id == self._holds:
             await submission.cancelled.wait()
@@ -170,7 +170,7 @@ class FakeEngine:
             )
         await asyncio.sleep(0)
 
-    def _problems(self, graph: Graph) -> Iterator[NodeProblem]:
+    def _problems(self, graph: ApiGraph) -> Iterator[NodeProblem]:
         for node in graph.nodes.values():
             known = self._catalogue.get(node.class_type)
             if node.id in self._rejects:
@@ -184,11 +184,11 @@ class FakeEngine:
                     if name not in node.inputs:
                         yield _problem(node, "required_input_missing", "Required input is missing", name)
 
-    def _save(self, graph: Graph) -> PromptOutputs:
+    def _save(self, graph: ApiGraph) -> PromptOutputs:
         files = tuple(self._file(node) for node in graph.nodes.values() if node.class_type in _SAVERS)
         return PromptOutputs(files=files, texts=self._texts)
 
-    def _file(self, node: Node) -> EngineOutput:
+    def _file(self, node: ApiNode) -> EngineOutput:
         prefix = str(node.inputs.get("filename_prefix", "ComfyUI_temp"))
         subfolder, _, name = prefix.rpartition("/")
         self._saved[prefix] = self._saved.get(prefix, 0) + 1
@@ -230,21 +230,21 @@ def fake_output(
     )
 
 
-def _problem(node: Node, code: str, message: str, input_name: str | None = None) -> NodeProblem:
+def _problem(node: ApiNode, code: str, message: str, input_name: str | None = None) -> NodeProblem:
     return NodeProblem(
         node_id=node.id, class_type=node.class_type, problem=code, message=message, input_name=input_name
     )
 
 
-def _in_order(graph: Graph) -> Iterator[Node]:
+def _in_order(graph: ApiGraph) -> Iterator[ApiNode]:
     """The nodes, each after those that it takes its inputs from."""
     done: set[NodeId] = set()
 
-    def visit(node: Node) -> Iterator[Node]:
+    def visit(node: ApiNode) -> Iterator[ApiNode]:
         if node.id not in done:
             done.add(node.id)
             for value in node.inputs.values():
-                if isinstance(value, Link) and value.node_id in graph.nodes:
+                if isinstance(value, ApiLink) and value.node_id in graph.nodes:
                     yield from visit(graph.nodes[value.node_id])
             yield node
 

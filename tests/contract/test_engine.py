@@ -30,7 +30,7 @@ from comfypin.engine.standby import open_child
 from comfypin.lock.model import EngineSpec
 from comfypin.testing import FakeEngine
 from comfypin.workflow.errors import WorkflowRejected
-from comfypin.workflow.graph import Graph, Link, Node
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode
 from tests.support.graphs import a_prompt, graph, node, picture
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
@@ -96,16 +96,16 @@ async def contents(outputs: PromptOutputs) -> list[bytes]:
     return [b"".join([chunk async for chunk in file.read()]) for file in outputs.files]
 
 
-def slow(subject: Subject) -> Graph:
+def slow(subject: Subject) -> ApiGraph:
     """Runs for a long time, in many nodes, unless it is stopped; the fake waits at the node `slow`."""
     first = node("1", "EmptyImage", width=1024, height=1024, batch_size=2, color=subject.color())
     if not subject.executes:
-        return graph(first, node("slow", "ImageInvert", image=Link("1", 0)), _save("slow"))
+        return graph(first, node("slow", "ImageInvert", image=ApiLink("1", 0)), _save("slow"))
     scaled = [
         node(
             str(number),
             "ImageScale",
-            image=Link(str(number - 1), 0),
+            image=ApiLink(str(number - 1), 0),
             upscale_method="lanczos",
             width=1024 + number,
             height=2048,
@@ -116,8 +116,8 @@ def slow(subject: Subject) -> Graph:
     return graph(first, *scaled, _save("59"))
 
 
-def _save(source: str, prefix: str = "test") -> Node:
-    return node("99", "SaveImage", images=Link(source, 0), filename_prefix=prefix)
+def _save(source: str, prefix: str = "test") -> ApiNode:
+    return node("99", "SaveImage", images=ApiLink(source, 0), filename_prefix=prefix)
 
 
 # -- What succeeds ------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ async def test_the_same_prompt_again_is_cached_and_gives_the_same_file(subject: 
 async def test_a_preview_is_a_temporary_file(subject: Subject) -> None:
     preview = graph(
         node("1", "EmptyImage", width=8, height=8, batch_size=1, color=subject.color()),
-        node("2", "PreviewImage", images=Link("1", 0)),
+        node("2", "PreviewImage", images=ApiLink("1", 0)),
     )
     _, outputs = await run(subject, a_prompt(preview))
     assert [file.folder for file in outputs.files] == ["temp"]
@@ -181,7 +181,7 @@ async def test_an_input_file_is_loaded(subject: Subject, tmp_path: Path) -> None
     (tmp_path / "mine.png").write_bytes((await contents(made))[0])
     inverted = graph(
         node("1", "LoadImage", image="not uploaded yet.png"),
-        node("2", "ImageInvert", image=Link("1", 0)),
+        node("2", "ImageInvert", image=ApiLink("1", 0)),
         _save("2"),
     )
     file = InputFile(node_id="1", input_name="image", path=tmp_path / "mine.png")
@@ -197,7 +197,9 @@ async def test_two_jobs_with_inputs_of_one_name_do_not_mix(subject: Subject, tmp
         (_, made) = await run(subject, a_prompt(picture(color=subject.color() << 16, size=24)))
         (tmp_path / name).mkdir()
         (tmp_path / name / "in.png").write_bytes((await contents(made))[0])
-        scene = graph(node("1", "LoadImage", image="x"), node("2", "ImageInvert", image=Link("1", 0)), _save("2", name))
+        scene = graph(
+            node("1", "LoadImage", image="x"), node("2", "ImageInvert", image=ApiLink("1", 0)), _save("2", name)
+        )
         prompts.append(a_prompt(scene, InputFile(node_id="1", input_name="image", path=tmp_path / name / "in.png")))
     (_, first), (_, second) = await asyncio.gather(*(run(subject, prompt) for prompt in prompts))
     assert await contents(first) != await contents(second)
@@ -302,8 +304,8 @@ async def test_a_checkpoint_goes_through_clip_sampler_and_autoencoder(subject: S
     diffusion = graph(
         node("4", "CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
         node("5", "EmptyLatentImage", width=64, height=64, batch_size=1),
-        node("6", "CLIPTextEncode", text="a cat", clip=Link("4", 1)),
-        node("7", "CLIPTextEncode", text="bad", clip=Link("4", 1)),
+        node("6", "CLIPTextEncode", text="a cat", clip=ApiLink("4", 1)),
+        node("7", "CLIPTextEncode", text="bad", clip=ApiLink("4", 1)),
         node(
             "3",
             "KSampler",
@@ -313,12 +315,12 @@ async def test_a_checkpoint_goes_through_clip_sampler_and_autoencoder(subject: S
             sampler_name="euler",
             scheduler="normal",
             denoise=1.0,
-            model=Link("4", 0),
-            positive=Link("6", 0),
-            negative=Link("7", 0),
-            latent_image=Link("5", 0),
+            model=ApiLink("4", 0),
+            positive=ApiLink("6", 0),
+            negative=ApiLink("7", 0),
+            latent_image=ApiLink("5", 0),
         ),
-        node("8", "VAEDecode", samples=Link("3", 0), vae=Link("4", 2)),
+        node("8", "VAEDecode", samples=ApiLink("3", 0), vae=ApiLink("4", 2)),
         _save("8", "tiny"),
     )
     events, outputs = await run(subject, a_prompt(diffusion))

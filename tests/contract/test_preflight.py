@@ -18,10 +18,10 @@ from comfypin.engine.remote import open_remote
 from comfypin.engine.standby import open_child
 from comfypin.lock.model import EngineSpec
 from comfypin.workflow.errors import WorkflowRejected
-from comfypin.workflow.node_inputs import default_of, open_inputs
+from comfypin.workflow.node_inputs import default_value, open_inputs
 from comfypin.workflow.object_info import InputSpec
-from comfypin.workflow.parse import parse
-from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.parse import parse_graph
+from comfypin.workflow.preflight import Preflight, run_preflight
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -121,7 +121,7 @@ async def test_preflight_and_the_engine_say_the_same(engine: Engine) -> None:
     disagreed: list[tuple[dict[str, Any], str, str]] = []
     for _ in range(GRAPHS):
         nodes = graphs.one()
-        ours, theirs = _verdict(preflight(parse(nodes), catalogue)), await _submitted(engine, nodes)
+        ours, theirs = _verdict(run_preflight(parse_graph(nodes), catalogue)), await _submitted(engine, nodes)
         if ours != theirs:
             disagreed.append((nodes, ours, theirs))
     assert disagreed == []
@@ -181,7 +181,7 @@ class DynamicGraphs:
         return node_id
 
     def _fill(self, nodes: dict[str, Any], inputs: dict[str, Any], spec: InputSpec, *, depth: int) -> None:
-        value = default_of(spec)
+        value = default_value(spec)
         if spec.choices:
             inputs[spec.name] = self._rng.choice(list(spec.choices))
         elif value is not None:
@@ -226,7 +226,7 @@ async def test_preflight_and_the_engine_say_the_same_of_dynamic_inputs(engine: E
     disagreed: list[tuple[dict[str, Any], str, str]] = []
     for _ in range(3 * GRAPHS):
         nodes = graphs.one()
-        report = preflight(parse(nodes), catalogue)
+        report = run_preflight(parse_graph(nodes), catalogue)
         errors = [finding for finding in report.errors if finding.code not in LATE]
         ours, theirs = "refused" if errors else "taken", await _submitted(engine, nodes)
         if ours != theirs:
@@ -239,7 +239,7 @@ def _verdict(report: Preflight) -> str:
 
 
 async def _submitted(engine: Engine, nodes: dict[str, Any]) -> str:
-    prompt = Prompt(prompt_id=str(uuid.uuid4()), graph=parse(nodes))
+    prompt = Prompt(prompt_id=str(uuid.uuid4()), graph=parse_graph(nodes))
     try:
         await engine.submit(prompt)
     except WorkflowRejected:

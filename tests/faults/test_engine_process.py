@@ -26,7 +26,7 @@ from comfypin.engine.interface import Prompt
 from comfypin.engine.process import RESTARTS, ChildHost, Supervision
 from comfypin.engine.standby import StandbyHost, open_child
 from comfypin.lock.model import EngineSpec
-from comfypin.workflow.graph import Graph, Link
+from comfypin.workflow.graph import ApiGraph, ApiLink
 from tests.support.graphs import a_prompt, graph, node, picture
 
 TOY = Path(__file__).parent.parent / "support" / "toy_engine.py"
@@ -333,7 +333,7 @@ async def _killed(
 # -- The whole ----------------------------------------------------------------------------------------------------
 
 
-def slow() -> Graph:
+def slow() -> ApiGraph:
     """Runs for many seconds if it is let."""
     chain = [node("1", "EmptyImage", width=2048, height=2048, batch_size=8, color=1)]
     for number in range(2, 12):
@@ -341,14 +341,14 @@ def slow() -> Graph:
             node(
                 str(number),
                 "ImageScale",
-                image=Link(str(number - 1), 0),
+                image=ApiLink(str(number - 1), 0),
                 upscale_method="lanczos",
                 width=2048 + number,
                 height=2048,
                 crop="disabled",
             )
         )
-    return graph(*chain, node("99", "SaveImage", images=Link("11", 0), filename_prefix="slow"))
+    return graph(*chain, node("99", "SaveImage", images=ApiLink("11", 0), filename_prefix="slow"))
 
 
 async def test_an_engine_killed_while_it_runs_a_prompt_fails_it_at_once_and_runs_the_next(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ ENDS: dict[str, str | None] = {
     "15-half-a-picture-as-input/job.json": "it is not whole: the PNG ends before its end",
     "17-input-that-no-node-reads/job.json": None,
     "18-preview-beside-save/job.json": None,
-    "35-values-out-of-range/job.json": "-1 is below the least value",
+    "35-values-out-of-range/job.json": "-1 is below the minimum",
 }
 
 

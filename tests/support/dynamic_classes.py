@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from comfypin.workflow.convert.graph import Conversion, convert
+from comfypin.workflow.convert.graph import ConvertedWorkflow, convert_workflow
 from comfypin.workflow.object_info import Catalogue
 
 IMAGE: list[Any] = ["IMAGE", {}]
@@ -83,9 +83,9 @@ NEWER: Catalogue = {
 }
 
 
-def newer(content: dict[str, Any], **classes: dict[str, Any]) -> Conversion:
+def newer(content: dict[str, Any], **classes: dict[str, Any]) -> ConvertedWorkflow:
     """Convert by the newer rules; `classes` are further ones of the node list."""
-    return convert(content, {**NEWER, **classes}, choose=lambda options: options[-1])
+    return convert_workflow(content, {**NEWER, **classes}, choose=lambda options: options[-1])
 
 
 def newer_inputs(content: dict[str, Any], node_id: str, **classes: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.graph import Conversion, convert
+from comfypin.workflow.convert.graph import ConvertedWorkflow, convert_workflow
 from comfypin.workflow.object_info import Catalogue
 from tests.support.node_list import CATALOGUE, definition
 
@@ -28,8 +28,8 @@ def node(node_id: int, kind: str, values: Sequence[JsonValue] = (), **more: Any)
     return {"id": node_id, "type": kind, "mode": 0, "inputs": inputs, "widgets_values": list(values), **more}
 
 
-def converted(content: dict[str, Any]) -> Conversion:
-    return convert(content, CLASSES, choose=lambda options: options[-1])
+def converted(content: dict[str, Any]) -> ConvertedWorkflow:
+    return convert_workflow(content, CLASSES, choose=lambda options: options[-1])
 
 
 def inputs(content: dict[str, Any], node_id: str) -> dict[str, object]:

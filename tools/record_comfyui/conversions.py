@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from comfypin.workflow.convert.graph import convert
+from comfypin.workflow.convert.graph import convert_workflow
 from comfypin.workflow.errors import WorkflowInvalid
 from tools.record_comfyui.page import RECORDED_AT, ComfyPage
 
@@ -49,7 +49,7 @@ def compare_with_ours(cases: Path, object_info: dict[str, Any]) -> dict[str, str
 
 def _ours_against(case: dict[str, Any], object_info: dict[str, Any]) -> str | None:
     try:
-        conversion = convert(case["ui"], object_info, choose=lambda options: options[0])
+        conversion = convert_workflow(case["ui"], object_info, choose=lambda options: options[0])
         ours = conversion.to_api(RECORDED_AT.replace(tzinfo=None))
     except WorkflowInvalid as problem:
         return None if case["api"] is None else f"refused: {problem}"

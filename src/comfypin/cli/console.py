@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import rich.progress
 
     from comfypin.outputs.bucket import UploadEvent, UploadWatcher
-    from comfypin.workflow.graph import Graph, NodeId
+    from comfypin.workflow.graph import ApiGraph, NodeId
 
 _LINE_EVERY_S = 5.0
 _EVENT_EVERY_S = 0.1
@@ -39,7 +39,7 @@ class Teller(Protocol):
     def say(self, text: str) -> None:
         """One sentence on what happens now."""
 
-    def watch(self, graph: "Graph") -> None:
+    def watch(self, graph: "ApiGraph") -> None:
         """The job's graph is known: from here on its events can be told in its words."""
 
     def hear(self, event: RunEvent) -> None:
@@ -62,10 +62,10 @@ class _Follower:
     """What all tellers share: the graph's words, and how far the job is."""
 
     def __init__(self) -> None:
-        self._graph: Graph | None = None
+        self._graph: ApiGraph | None = None
         self._progress: PromptProgress | None = None
 
-    def watch(self, graph: "Graph") -> None:
+    def watch(self, graph: "ApiGraph") -> None:
         self._graph = graph
         self._progress = PromptProgress(graph)
 

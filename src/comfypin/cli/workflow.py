@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from comfypin.digest import JsonValue
     from comfypin.lock.model import Lock
-    from comfypin.workflow.graph import Graph
+    from comfypin.workflow.graph import ApiGraph
     from comfypin.workflow.object_info import Catalogue
-    from comfypin.workflow.release_check import Survey
+    from comfypin.workflow.release_check import WorkflowCheck
     from comfypin.workflow.settable_inputs import WorkflowInput
 
 _CONVERT = """Convert a workflow into the API format, exactly as ComfyUI's page does it when it queues a prompt, and
@@ -71,7 +71,7 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 def _convert(arguments: argparse.Namespace) -> int:
     from comfypin.cli.run import read_workflow
-    from comfypin.workflow.findings import refuse
+    from comfypin.workflow.findings import raise_if_errors
     from comfypin.workflow.load import load_workflow
     from comfypin.workflow.seeds import change_seeds
 
@@ -81,13 +81,13 @@ def _convert(arguments: argparse.Namespace) -> int:
     catalogue = {} if needless else _catalogue(arguments, _lock(arguments))
     workflow = load_workflow(document, catalogue)
     if workflow.conversion is not None:
-        refuse(workflow.source, workflow.conversion.unknown)
+        raise_if_errors(workflow.source, workflow.conversion.unknown)
     for warning in workflow.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     graph = workflow.graph
     if arguments.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
-    text = json.dumps(workflow.expand(graph, datetime.now().astimezone()).to_api(), indent=2, ensure_ascii=False)
+    text = json.dumps(workflow.fill_texts(graph, datetime.now().astimezone()).to_api(), indent=2, ensure_ascii=False)
     if arguments.out is None:
         print(text)
         return 0
@@ -99,7 +99,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from comfypin.cli.run import read_workflow
     from comfypin.workflow.input_files import file_inputs, find_files
     from comfypin.workflow.load import load_workflow
-    from comfypin.workflow.release_check import survey
+    from comfypin.workflow.release_check import check_workflow
 
     document = read_workflow(arguments.workflow)
     lock = _lock(arguments)
@@ -108,13 +108,15 @@ def _check(arguments: argparse.Namespace) -> int:
     graph = workflow.graph
     folder = arguments.input_dir or _beside(arguments.workflow)
     found = find_files(file_inputs(graph, catalogue), folder)
-    report = survey(workflow, catalogue, lock, brought=frozenset((file.node_id, file.input_name) for file in found))
+    report = check_workflow(
+        workflow, catalogue, lock, brought=frozenset((file.node_id, file.input_name) for file in found)
+    )
     if arguments.json:
         facts = {"workflow": document.source, "format": document.format, "nodes": len(graph.nodes)}
         print(json.dumps({**facts, **_survey_json(report)}, indent=2, ensure_ascii=False))
     else:
         _tell(report, document.source, graph)
-    return 0 if report.runs else WorkflowError.exit_code
+    return 0 if report.can_run else WorkflowError.exit_code
 
 
 def _inputs(arguments: argparse.Namespace) -> int:
@@ -188,9 +190,9 @@ def _read_object_info(path: Path) -> "Catalogue":
     return to_catalogue(value)
 
 
-def _survey_json(report: "Survey") -> "Mapping[str, JsonValue]":
+def _survey_json(report: "WorkflowCheck") -> "Mapping[str, JsonValue]":
     return {
-        "runs": report.runs,
+        "runs": report.can_run,
         "findings": [finding.to_json() for finding in report.preflight.findings],
         "dropped_outputs": list(report.preflight.dropped),
         "models": [use.to_json() for use in report.models],
@@ -201,8 +203,8 @@ def _survey_json(report: "Survey") -> "Mapping[str, JsonValue]":
     }
 
 
-def _tell(report: "Survey", source: str, graph: "Graph") -> None:
-    verdict = "would run" if report.runs else "would not run"
+def _tell(report: "WorkflowCheck", source: str, graph: "ApiGraph") -> None:
+    verdict = "would run" if report.can_run else "would not run"
     print(f"{source}: {len(graph.nodes)} nodes, {verdict}")
     for finding in report.preflight.findings:
         print(f"  {finding.severity}: {finding}")

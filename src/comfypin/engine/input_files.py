@@ -13,7 +13,7 @@ from comfypin.engine.http_transport import EngineTransport
 from comfypin.engine.interface import InputFile
 from comfypin.machine_errors import is_full, reason_of
 from comfypin.workflow.errors import InputFileInvalid
-from comfypin.workflow.graph import Graph
+from comfypin.workflow.graph import ApiGraph
 
 _FOLDER = "comfypin"
 # What Windows, a URL, or ComfyUI's own "name [folder]" notation would read as something else.
@@ -46,13 +46,13 @@ def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
     return names
 
 
-def point_load_nodes(graph: Graph, files: tuple[InputFile, ...], given_names: Mapping[Path, str]) -> Graph:
+def point_load_nodes(graph: ApiGraph, files: tuple[InputFile, ...], given_names: Mapping[Path, str]) -> ApiGraph:
     """Return the graph with the engine's names for the files in its load nodes."""
     nodes = dict(graph.nodes)
     for file in files:
         node = nodes[file.node_id]
         nodes[file.node_id] = replace(node, inputs={**node.inputs, file.input_name: given_names[file.path]})
-    return Graph(nodes=nodes)
+    return ApiGraph(nodes=nodes)
 
 
 class InputUploader:
@@ -63,7 +63,7 @@ class InputUploader:
         self._folders = folders
         self._limit_bytes: int | None = None
 
-    async def upload_inputs(self, prompt_id: str, graph: Graph, files: tuple[InputFile, ...]) -> Graph:
+    async def upload_inputs(self, prompt_id: str, graph: ApiGraph, files: tuple[InputFile, ...]) -> ApiGraph:
         """Upload the files; return the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
         given_names: dict[Path, str] = {}
         for path, name in assign_names(files).items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.graph import ApiGraph, NodeId
 
 Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
 """ComfyUI's /object_info as it stands: class name -> its inputs, outputs, whether it is an output node."""
@@ -33,7 +33,7 @@ class Prompt:
     """Holds one submission: a graph, our own lower-case UUID, and the files it loads."""
 
     prompt_id: str
-    graph: Graph
+    graph: ApiGraph
     inputs: tuple[InputFile, ...] = ()
     # Goes with the graph (`extra_pnginfo`, `api_key_comfy_org`); it may hold secrets, so never log it.
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from comfypin.engine.http_transport import EngineTransport
 from comfypin.engine.interface import EngineOutput
 from comfypin.engine.prompt_history import ReportedFile
 from comfypin.workflow.filename_mark import PREFIX_INPUT
-from comfypin.workflow.graph import Graph, Link, NodeId
+from comfypin.workflow.graph import ApiGraph, ApiLink, NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def find_marked(folders: LocalFolders, *marks: str) -> tuple[Path, ...]:
     return tuple(sorted(marked_paths))
 
 
-def find_unreported(folders: LocalFolders, mark: str, graph: Graph, reported: Iterable[ReportedFile]) -> Unreported:
+def find_unreported(folders: LocalFolders, mark: str, graph: ApiGraph, reported: Iterable[ReportedFile]) -> Unreported:
     """Find what a prompt with this mark left in the engine's folders beyond its nodes' reports. Blocks."""
     reported_paths = {path for reported_file in reported if (path := locate_file(folders, reported_file)) is not None}
     files, companions = [], []
@@ -102,7 +102,7 @@ def find_unreported(folders: LocalFolders, mark: str, graph: Graph, reported: It
     return Unreported(files=tuple(files), companions=tuple(companions))
 
 
-def find_silent_nodes(graph: Graph, mark: str, spoke: Iterable[NodeId]) -> tuple[NodeId, ...]:
+def find_silent_nodes(graph: ApiGraph, mark: str, spoke: Iterable[NodeId]) -> tuple[NodeId, ...]:
     """Return the nodes that save under the mark and of which nothing was reported nor found."""
     return tuple(node_id for node_id in _find_savers(graph, mark) if node_id not in frozenset(spoke))
 
@@ -134,16 +134,16 @@ def _is_companion(path: Path, reported: Path) -> bool:
     return path.parent == reported.parent and is_same_name
 
 
-def _find_savers(graph: Graph, mark: str) -> Iterator[NodeId]:
+def _find_savers(graph: ApiGraph, mark: str) -> Iterator[NodeId]:
     for node in graph.nodes.values():
         prefix = node.inputs.get(PREFIX_INPUT)
         # A prefix that comes from another node holds the mark in that node's id.
-        is_linked = isinstance(prefix, Link) and prefix.node_id.startswith(mark)
+        is_linked = isinstance(prefix, ApiLink) and prefix.node_id.startswith(mark)
         if is_linked or (isinstance(prefix, str) and mark in prefix):
             yield node.id
 
 
-def _find_saver(graph: Graph, mark: str, name: PurePosixPath) -> NodeId:
+def _find_saver(graph: ApiGraph, mark: str, name: PurePosixPath) -> NodeId:
     """Return the node whose prefix begins a file's name; the first that saves, if the engine filled the prefix in."""
     savers = list(_find_savers(graph, mark))
     for node_id in savers:

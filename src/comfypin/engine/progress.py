@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from comfypin.engine.interface import EngineEvent, NodeFinished, NodeProgress, NodeStarted, Started
-from comfypin.workflow.graph import Graph, Node, NodeId
+from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 
 # Seconds in proportion, as a GPU spends them; the first pattern that a class matches counts.
 _WEIGHTS: tuple[tuple[re.Pattern[str], float], ...] = (
@@ -25,7 +25,7 @@ _MOST_STEPS = 1000.0
 class PromptProgress:
     """Tracks the fraction of a prompt that is done, from its events."""
 
-    def __init__(self, graph: Graph, weights: Mapping[NodeId, float] | None = None) -> None:
+    def __init__(self, graph: ApiGraph, weights: Mapping[NodeId, float] | None = None) -> None:
         given = weights or {}
         self._weights = {node_id: given.get(node_id) or estimate_weight(node) for node_id, node in graph.nodes.items()}
         self._done: dict[NodeId, float] = {}
@@ -67,7 +67,7 @@ class PromptProgress:
         return self._fraction
 
 
-def estimate_weight(node: Node) -> float:
+def estimate_weight(node: ApiNode) -> float:
     """Estimate what a node costs, against 1 for a light one; a sampler by its steps."""
     weight = next((weight for pattern, weight in _WEIGHTS if pattern.search(node.class_type)), _LIGHT)
     steps = node.inputs.get("steps")

@@ -12,7 +12,7 @@ from comfypin.engine.http_transport import EngineTransport
 from comfypin.engine.interface import Prompt, PromptOutputs
 from comfypin.engine.output_files import Unreported, engine_output, find_silent_nodes, find_unreported, locate_file
 from comfypin.engine.prompt_history import HistoryEntry, ReportedFile
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.graph import ApiGraph, NodeId
 
 # Longer texts are prose or data, although Linux would allow paths of 4096.
 _LONGEST_PATH = 1000
@@ -142,7 +142,7 @@ def _paths_in_texts(
                 )
 
 
-def _describe_node(graph: Graph, node_id: NodeId) -> str:
+def _describe_node(graph: ApiGraph, node_id: NodeId) -> str:
     node = graph.nodes.get(node_id)
     return f"Node {node_id} ({node.class_type})" if node is not None else f"Node {node_id}"
 

@@ -9,8 +9,8 @@ from comfypin.engine.interface import InputFile
 from comfypin.jobs.caller_words import COMMAND_LINE, Words
 from comfypin.lock.model import Release
 from comfypin.outputs.interface import Delivery, Output
-from comfypin.workflow.filename_mark import Mark
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.filename_mark import SubmissionMark
+from comfypin.workflow.graph import ApiGraph, NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +26,8 @@ class Job:
 
     id: str
     release: Release
-    graph: Graph
-    mark: Mark | None = None
+    graph: ApiGraph
+    mark: SubmissionMark | None = None
     inputs: tuple[InputFile, ...] = ()
     timeout_s: float | None = None
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)

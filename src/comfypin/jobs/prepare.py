@@ -14,9 +14,9 @@ from comfypin.lock.codec import release_of
 from comfypin.lock.model import Lock
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
-from comfypin.workflow.filename_mark import Mark, Marked, mark_outputs
-from comfypin.workflow.findings import Finding
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.filename_mark import MarkedGraph, SubmissionMark, mark_outputs
+from comfypin.workflow.findings import WorkflowFinding
+from comfypin.workflow.graph import ApiGraph, NodeId
 from comfypin.workflow.input_files import (
     FoundFile,
     file_inputs,
@@ -26,15 +26,15 @@ from comfypin.workflow.input_files import (
     point_to_files,
     unread_files,
 )
-from comfypin.workflow.inputs_file import InputsFile, check_limits, named_inputs, overrides_by_name, value_of
+from comfypin.workflow.inputs_file import InputsFile, check_limits, current_value, named_inputs, overrides_by_name
 from comfypin.workflow.load import load_workflow
-from comfypin.workflow.overrides import Override, override
-from comfypin.workflow.parse import parse_api
-from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.overrides import Override, apply_overrides
+from comfypin.workflow.parse import parse_document
+from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.settable_inputs import describe_inputs, input_names
 from comfypin.workflow.smoke import smoke_graph
-from comfypin.workflow.spelling import respell
+from comfypin.workflow.spelling import respell_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +63,9 @@ class Request:
     brought: Mapping[str, str] = field(default_factory=dict)
 
 
-def graph_of(document: Document) -> Graph:
+def graph_of(document: Document) -> ApiGraph:
     """The document's graph; an empty workflow is the smoke test. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
-    graph = parse_api(document)
+    graph = parse_document(document)
     return graph if graph.nodes else smoke_graph()
 
 
@@ -80,15 +80,15 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given = tuple(_given(request, graph, text, catalogue) for text in request.input_files)
     graph = _overridden(point_to_files(graph, given), request, catalogue)
-    graph = workflow.expand(graph, now)
+    graph = workflow.fill_texts(graph, now)
     wanted = file_inputs(graph, catalogue)
     found = find_files(wanted, request.input_folder, given=given)
-    respelt = respell(graph, catalogue, brought=_brought(found))
+    respelt = respell_graph(graph, catalogue, brought=_brought(found))
     graph = respelt.graph
-    checked = _checked(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
+    checked = _checked(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs)
     checked = replace(checked, findings=(*workflow.warnings, *respelt.findings, *checked.findings))
-    checked.refuse(request.document.source)
-    mark = Mark.of(request.submission)
+    checked.raise_if_refused(request.document.source)
+    mark = SubmissionMark.for_submission(request.submission)
     extra_data = _extra_data(request)
     marked = mark_outputs(graph, mark, catalogue)
     return Job(
@@ -113,21 +113,21 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     )
 
 
-def _overridden(graph: Graph, request: Request, catalogue: Catalogue) -> Graph:
+def _overridden(graph: ApiGraph, request: Request, catalogue: Catalogue) -> ApiGraph:
     """The graph with what the request sets, within the limits of the workflow's inputs file."""
     named = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
     if request.only_named:
         wished = {wanted.target: wanted.value for wanted in request.overrides}
-        graph = override(graph, overrides_by_name(wished, named), catalogue=catalogue)
-        check_limits({one.name: value_of(graph, one) for one in named if one.name in wished}, named)
+        graph = apply_overrides(graph, overrides_by_name(wished, named), catalogue=catalogue)
+        check_limits({one.name: current_value(graph, one) for one in named if one.name in wished}, named)
         return graph
     if not request.overrides:
         return graph
     names = {**input_names(describe_inputs(graph, catalogue)), **input_names(named)}
-    graph = override(graph, request.overrides, catalogue=catalogue, names=names)
+    graph = apply_overrides(graph, request.overrides, catalogue=catalogue, names=names)
     targets = {wanted.target for wanted in request.overrides}
     limited = [one for one in named if one.name in targets or one.target in targets]
-    check_limits({one.name: value_of(graph, one) for one in limited}, limited)
+    check_limits({one.name: current_value(graph, one) for one in limited}, limited)
     return graph
 
 
@@ -143,7 +143,7 @@ def _extra_data(request: Request) -> Mapping[str, JsonValue]:
     return {**saved, **own, **request.extra_data}
 
 
-def _needs_saved_workflow(graph: Graph, catalogue: Catalogue) -> frozenset[NodeId]:
+def _needs_saved_workflow(graph: ApiGraph, catalogue: Catalogue) -> frozenset[NodeId]:
     """The nodes whose class asks for what the page sends beside the graph: the workflow as it was saved."""
     asking = set()
     for node in graph.nodes.values():
@@ -154,7 +154,7 @@ def _needs_saved_workflow(graph: Graph, catalogue: Catalogue) -> frozenset[NodeI
     return frozenset(asking)
 
 
-def _given(request: Request, graph: Graph, text: str, catalogue: Catalogue) -> FoundFile:
+def _given(request: Request, graph: ApiGraph, text: str, catalogue: Catalogue) -> FoundFile:
     """A file for a node, under the name that the request has for it."""
     target, _, path = text.partition("=")
     called = next((called for name, called in request.brought.items() if path.endswith(f"/{name}")), None)
@@ -170,7 +170,7 @@ def _unread(request: Request, unread: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _checked(
-    graph: Graph,
+    graph: ApiGraph,
     found: tuple[FoundFile, ...],
     request: Request,
     *,
@@ -179,7 +179,7 @@ def _checked(
     packs: Mapping[NodeId, str],
 ) -> Preflight:
     """The preflight report, in which a file that is not there is told as the user's to bring."""
-    report = preflight(graph, catalogue, lock, brought=_brought(found), packs=packs)
+    report = run_preflight(graph, catalogue, lock, brought=_brought(found), packs=packs)
     missing = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(
@@ -192,7 +192,7 @@ def _checked(
         )
     }
 
-    def told(finding: Finding) -> Finding:
+    def told(finding: WorkflowFinding) -> WorkflowFinding:
         better = missing.get((finding.node_id, finding.input_name)) if finding.code == "not_in_list" else None
         return finding if better is None else replace(better, severity=finding.severity)
 
@@ -219,7 +219,7 @@ def _digest(file: FoundFile) -> Digest:
     return digest
 
 
-def _unmarked(marked: Marked) -> tuple[str, ...]:
+def _unmarked(marked: MarkedGraph) -> tuple[str, ...]:
     return tuple(
         f"The file name of node {node_id} comes over a link and could not be made this job's own; "
         "a job that runs at the same time may use the same name."

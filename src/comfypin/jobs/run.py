@@ -202,7 +202,7 @@ class _Run:
         mark = self._job.mark
         if mark is None:
             return Wanted(found=file, filename=file.filename, subfolder=file.subfolder)
-        return Wanted(found=file, filename=mark.taken_from(file.filename), subfolder=mark.taken_from(file.subfolder))
+        return Wanted(found=file, filename=mark.remove_from(file.filename), subfolder=mark.remove_from(file.subfolder))
 
     def _facts(self) -> JobFacts:
         return JobFacts(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import WorkflowNotFound
-from comfypin.workflow.findings import closest, did_you_mean
+from comfypin.workflow.findings import closest_names, did_you_mean
 from comfypin.workflow.inputs_file import InputsFile, read_inputs_file
 from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
 
@@ -37,7 +37,7 @@ class WorkflowFolder:
                 path = folder / f"{name}{suffix}"
                 if _is_file(path):
                     return path
-        hint = did_you_mean(closest(name, self.names()))
+        hint = did_you_mean(closest_names(name, self.names()))
         raise WorkflowNotFound(path=name, reason=f"the image has no workflow of that name{hint}")
 
     def read(self, name: str) -> Document:

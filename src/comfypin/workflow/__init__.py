@@ -1,1 +1,1 @@
-"""Workflows: the graph, its inputs, its texts; all pure."""
+"""Workflows: the graph, its inputs, its texts. Nothing here touches the network or an engine."""

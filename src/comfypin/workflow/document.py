@@ -1,4 +1,4 @@
-"""A workflow file's JSON: read within limits, taken out of the wrappers people send it in, and told by its format."""
+"""Read a workflow file's JSON within limits, unwrap it, and tell its format."""
 
 import json
 from collections.abc import Mapping
@@ -8,44 +8,44 @@ from typing import Literal, cast
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import WorkflowUnreadable
 
-Format = Literal["api", "ui", "empty"]
+WorkflowFormat = Literal["api", "ui", "empty"]
 
-# What the largest workflows of the field leave far behind, and a machine reads in a second.
+# Far beyond the largest public workflows, and still read within a second.
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 100
 MAX_NODES = 20_000
 MAX_VALUES = 3_000_000
 
 # {"prompt": ...} is ComfyUI's POST body, {"input": {"workflow": ...}} a serverless worker's, {"output", "workflow"}
-# what the page's own function returns; where there are both formats, the API one comes first.
+# what the page's own function returns; if both formats are there, the API one comes first.
 _WRAPPERS = ("prompt", "output", "workflow", "input")
 _MAX_WRAPPERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A workflow as JSON, without wrappers: `api` (nodes by id), `ui` (what Save writes), or `empty` (`{}`).
+    """A workflow as unwrapped JSON: `api` (nodes by id), `ui` (what Save writes), or `empty` (`{}`).
 
     `extra_data` is what a whole body of POST /prompt had beside the graph; it may hold secrets.
     """
 
     source: str
-    format: Format
+    format: WorkflowFormat
     content: Mapping[str, JsonValue]
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 
-def read_document(data: bytes | str, *, source: str) -> Document:
+def read_document(json_text: bytes | str, *, source: str) -> Document:
     """Read the bytes of a JSON file. Raises `WorkflowUnreadable`.
 
     NaN and infinities, which Python writes and JSON does not have, become null as in ComfyUI's page.
     """
-    if len(data) > MAX_BYTES:
-        reason = f"it has {len(data):,} bytes, and {MAX_BYTES:,} is the most a workflow may have"
+    if len(json_text) > MAX_BYTES:
+        reason = f"it has {len(json_text):,} bytes, and a workflow may have at most {MAX_BYTES:,}"
         raise WorkflowUnreadable(source=source, reason=reason)
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        value: object = json.loads(text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
+        text = json_text if isinstance(json_text, str) else json_text.decode("utf-8-sig")
+        json_value: object = json.loads(text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
     except UnicodeDecodeError as exc:
         raise WorkflowUnreadable(source=source, reason=f"it is not UTF-8 text (byte {exc.start})") from exc
     except json.JSONDecodeError as exc:
@@ -55,69 +55,75 @@ def read_document(data: bytes | str, *, source: str) -> Document:
         raise WorkflowUnreadable(source=source, reason=f"its JSON holds a number that is too long ({exc})") from exc
     except RecursionError as exc:
         raise WorkflowUnreadable(source=source, reason="its JSON is nested too deeply") from exc
-    return to_document(value, source=source)
+    return to_document(json_value, source=source)
 
 
-def to_document(value: object, *, source: str) -> Document:
-    """Take a JSON value out of its wrappers and tell its format. Raises `WorkflowUnreadable`."""
-    extra: Mapping[str, JsonValue] = {}
+def to_document(json_value: object, *, source: str) -> Document:
+    """Unwrap a JSON value and tell its format. Raises `WorkflowUnreadable`."""
+    extra_data: Mapping[str, JsonValue] = {}
+    # A file inside wrappers inside wrappers: bounded, so that a hostile file cannot keep us unwrapping.
     for _ in range(_MAX_WRAPPERS):
-        if not isinstance(value, Mapping):
-            raise WorkflowUnreadable(source=source, reason=f"it is JSON, but {_kind(value)}, not an object")
-        if isinstance(value.get("nodes"), list):
-            content = _limited(value, len(value["nodes"]), source)
-            return Document(source=source, format="ui", content=content, extra_data=extra)
-        inner = _unwrapped(value)
+        if not isinstance(json_value, Mapping):
+            raise WorkflowUnreadable(
+                source=source, reason=f"it is {_name_json_kind(json_value)}, and a workflow is a JSON object"
+            )
+        # Only the UI format lists its nodes; in API format a node may be called `nodes`, but is an object.
+        if isinstance(json_value.get("nodes"), list):
+            content = _check_limits(json_value, len(json_value["nodes"]), source)
+            return Document(source=source, format="ui", content=content, extra_data=extra_data)
+        inner = _unwrap_once(json_value)
         if inner is None:
             break
-        beside = value.get("extra_data")
-        if isinstance(beside, Mapping):
-            _check_size(beside, source)
-            extra = beside
-        value = inner
-    graph = cast("Mapping[str, JsonValue]", value)
-    content = _limited(graph, len(graph), source)
-    return Document(source=source, format="api" if content else "empty", content=content, extra_data=extra)
+        own_extra_data = json_value.get("extra_data")
+        if isinstance(own_extra_data, Mapping):
+            _check_size(own_extra_data, source)
+            extra_data = own_extra_data
+        json_value = inner
+    graph = cast("Mapping[str, JsonValue]", json_value)
+    content = _check_limits(graph, len(graph), source)
+    return Document(source=source, format="api" if content else "empty", content=content, extra_data=extra_data)
 
 
-def _unwrapped(value: Mapping[str, object]) -> Mapping[str, object] | None:
-    if any(isinstance(node, Mapping) and "class_type" in node for node in value.values()):
+def _unwrap_once(json_value: Mapping[str, object]) -> Mapping[str, object] | None:
+    # A node with the id `prompt` or `input` must not be taken for a wrapper.
+    if any(isinstance(node, Mapping) and "class_type" in node for node in json_value.values()):
         return None
-    for key in _WRAPPERS:
-        inner = value.get(key)
+    for wrapper in _WRAPPERS:
+        inner = json_value.get(wrapper)
         if isinstance(inner, Mapping):
             return inner
     return None
 
 
-def _limited(content: Mapping[str, JsonValue], nodes: int, source: str) -> Mapping[str, JsonValue]:
+def _check_limits(content: Mapping[str, JsonValue], nodes: int, source: str) -> Mapping[str, JsonValue]:
     if nodes > MAX_NODES:
-        reason = f"it has {nodes:,} nodes, and {MAX_NODES:,} is the most a workflow may have"
+        reason = f"it has {nodes:,} nodes, and a workflow may have at most {MAX_NODES:,}"
         raise WorkflowUnreadable(source=source, reason=reason)
     _check_size(content, source)
     return content
 
 
-def _check_size(value: object, source: str) -> None:
-    level: list[object] = [value]
+def _check_size(json_value: object, source: str) -> None:
+    # Level by level instead of recursively: the depth is what we are about to bound.
+    this_level: list[object] = [json_value]
     count = 0
     for _ in range(MAX_DEPTH):
         deeper: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                deeper.extend(item.values())
-            elif isinstance(item, list):
-                deeper.extend(item)
+        for nested in this_level:
+            if isinstance(nested, dict):
+                deeper.extend(nested.values())
+            elif isinstance(nested, list):
+                deeper.extend(nested)
         count += len(deeper)
         if count > MAX_VALUES:
             raise WorkflowUnreadable(source=source, reason=f"it holds more than {MAX_VALUES:,} values")
         if not deeper:
             return
-        level = [item for item in deeper if isinstance(item, dict | list)]
-    if level:
-        raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} deep")
+        this_level = [nested for nested in deeper if isinstance(nested, dict | list)]
+    if this_level:
+        raise WorkflowUnreadable(source=source, reason=f"its JSON is nested more than {MAX_DEPTH} levels deep")
 
 
-def _kind(value: object) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+def _name_json_kind(json_value: object) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(json_value), "a number")

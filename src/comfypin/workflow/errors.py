@@ -1,47 +1,41 @@
-"""Failures of a workflow, or of what a job asks of it: unreadable, wrong, without a file, not fit for the engine."""
+"""Failures of a workflow, or of what a job asks of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from comfypin.errors import WorkflowError
+from comfypin.errors import WorkflowError, declare
 
 # A hostile graph may have a finding a node; a person reads the first ones, a machine gets the count.
 _SHOWN = 40
 _ALLOWED_SHOWN = 12
 
 
+@declare
 class WorkflowNotFound(WorkflowError):
-    """There is no such workflow file, or it cannot be read."""
+    """The workflow file does not exist or cannot be read."""
 
-    def __init__(self, *, path: str, reason: str) -> None:
-        super().__init__(
-            f"The workflow {path} cannot be read: {reason}; give a JSON file that ComfyUI saved or exported.",
-            path=path,
-            reason=reason,
-        )
+    template = "The workflow {path} cannot be read: {reason}; give a JSON file that ComfyUI saved or exported."
+    path: str
+    reason: str
 
 
+@declare
 class WorkflowUnreadable(WorkflowError):
     """The bytes are not a workflow."""
 
-    def __init__(self, *, source: str, reason: str) -> None:
-        super().__init__(
-            f"The workflow {source} is not a workflow: {reason}. "
-            "Save it in ComfyUI with Workflow > Save, or export it with Workflow > Export (API).",
-            source=source,
-            reason=reason,
-        )
+    template = "The workflow {source} cannot be read: {reason}. {_advice}."
+    source: str
+    reason: str
+    _advice: str = "Save it in ComfyUI with Workflow > Save, or export it with Workflow > Export (API)"
 
 
 class WorkflowInvalid(WorkflowError):
-    """A workflow was read, and things are wrong with it: all of them are named at once."""
+    """The workflow has errors; the message names all of them at once."""
 
     def __init__(self, *, source: str, problems: Sequence[str], findings: Sequence[Mapping[str, object]]) -> None:
-        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
-        more = f"\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
         super().__init__(
-            f"The workflow {source} cannot run as it stands; {things} wrong:{lines}{more}",
+            f"The workflow {source} cannot run as it stands; {things} wrong:{_list_problems(problems)}",
             source=source,
             findings=list(findings[:_SHOWN]),
             count=len(findings),
@@ -50,25 +44,29 @@ class WorkflowInvalid(WorkflowError):
         self.problems = tuple(problems)
 
 
+@declare
 class OverrideInvalid(WorkflowError):
-    """A `--set` or `--input` does not say what it changes, or changes what is not there."""
+    """A `--set` or `--input` does not say what it changes, or changes something that does not exist."""
 
-    def __init__(self, *, override: str, reason: str) -> None:
-        super().__init__(f"{override}: {reason}", override=override, reason=reason)
+    template = "{override}: {reason}"
+    override: str
+    reason: str
 
 
+@declare
 class InputFileInvalid(WorkflowError):
-    """A file that a load node names cannot be used."""
+    """The file that a load node names cannot be used."""
 
-    def __init__(self, *, name: str, reason: str) -> None:
-        super().__init__(f"The input file {name!r} cannot be used: {reason}", name=name, reason=reason)
+    template = "The input file {name!r} cannot be used: {reason}"
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProblem:
-    """One thing that the engine has against a node: the engine's word for it, the input, what it got and allows.
+    """One problem that the engine has with a node: its code, the input, what it got and what it allows.
 
-    `allowed` is a list of names, or `(minimum, maximum)` where `problem` is about a range; None where it is not known.
+    `allowed` is a list of names, or `(minimum, maximum)` if `problem` is about a range; None if unknown.
     """
 
     node_id: str
@@ -80,12 +78,12 @@ class NodeProblem:
     allowed: tuple[object, ...] | None = None
 
     def __str__(self) -> str:
-        where = f"node {self.node_id} ({self.class_type})"
-        where += f", input {self.input_name}" if self.input_name else ""
-        return f"{where}: {self.message}{self._received()}{self._allowed()}"
+        location = f"node {self.node_id} ({self.class_type})"
+        location += f", input {self.input_name}" if self.input_name else ""
+        return f"{location}: {self.message}{self._say_received()}{self._say_allowed()}"
 
     def to_json(self) -> dict[str, object]:
-        """The problem for machines; what is not known is left out."""
+        """Return the problem as JSON; unknown facts are left out."""
         facts = {
             "node": self.node_id,
             "class_type": self.class_type,
@@ -97,10 +95,10 @@ class NodeProblem:
         }
         return {name: value for name, value in facts.items() if value is not None}
 
-    def _received(self) -> str:
+    def _say_received(self) -> str:
         return "" if self.received is None else f"; it got {str(self.received)[:80]!r}"
 
-    def _allowed(self) -> str:
+    def _say_allowed(self) -> str:
         if not self.allowed:
             return ""
         if self.problem in ("value_bigger_than_max", "value_smaller_than_min"):
@@ -111,13 +109,11 @@ class NodeProblem:
 
 
 class WorkflowRejected(WorkflowError):
-    """The engine refused the workflow: nothing of it runs. Every problem that the engine named is in `problems`."""
+    """The engine refused the workflow, so nothing of it runs. `problems` holds all that the engine named."""
 
     def __init__(self, *, reason: str, problems: Sequence[NodeProblem] = ()) -> None:
-        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
-        more = f"\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         super().__init__(
-            f"The engine refused the workflow: {reason.rstrip('.')}.{lines}{more}",
+            f"The engine refused the workflow: {reason.rstrip('.')}.{_list_problems(problems)}",
             reason=reason,
             findings=[problem.to_json() for problem in problems[:_SHOWN]],
             count=len(problems),
@@ -127,16 +123,27 @@ class WorkflowRejected(WorkflowError):
 
     @property
     def node_errors(self) -> dict[str, str]:
-        """What is wrong with each node, in one sentence a node."""
+        """Return what is wrong with each node, in one sentence a node."""
         sentences: dict[str, list[str]] = {}
         for problem in self.problems:
             sentences.setdefault(problem.node_id, []).append(problem.message)
         return {node_id: "; ".join(messages) for node_id, messages in sentences.items()}
 
 
+@declare
 class InputsFileInvalid(WorkflowError):
-    """The file that names a workflow's inputs is wrong: all mistakes are named at once."""
+    """The file that names a workflow's inputs is wrong; the message names all mistakes at once."""
 
-    def __init__(self, *, source: str, problems: Sequence[str]) -> None:
-        lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
-        super().__init__(f"The inputs file {source} cannot be used:{lines}", source=source, problems=list(problems))
+    template = "The inputs file {source} cannot be used:{listed_problems}"
+    source: str
+    problems: Sequence[str]
+
+    @property
+    def listed_problems(self) -> str:
+        """Return the first problems as lines of the message."""
+        return _list_problems(self.problems)
+
+
+def _list_problems(problems: Sequence[object]) -> str:
+    lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
+    return f"{lines}\n  - and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else lines

@@ -1,4 +1,4 @@
-"""A mark of the submission's own in every saved file's name, and the name without it again.
+"""Put a mark of the submission into every saved file's name, and take it out again.
 
 Two submissions then never write the same file, and a save node is never answered from ComfyUI's cache, which would
 report the older submission's file (docs/workflows.md). The mark goes in front of the last part of `filename_prefix`,
@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from comfypin.workflow.graph import Graph, InputValue, Link, Node, NodeId
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue, NodeId
 from comfypin.workflow.object_info import Catalogue, input_specs, is_output
 
 PREFIX_INPUT = "filename_prefix"
 _SERVER_DEFAULT = "ComfyUI"
 _CONCATENATE = "StringConcatenate"
+# 64 bits: among a billion submissions, two share a mark with a chance of 1 in 37.
 _MARK = re.compile(r"cp[0-9a-f]{16}_")
 _JOINT = re.compile(rf"{_MARK.pattern}\d+")
 # Where the engine's client puts a job's input files.
@@ -24,41 +25,41 @@ _JOB_FOLDER = re.compile(r"^comfypin/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """The text that marks one submission's files; `Mark.of(prompt_id)` makes it."""
+class SubmissionMark:
+    """The text that marks one submission's files; `SubmissionMark.for_submission(prompt_id)` makes it."""
 
     text: str
 
     @classmethod
-    def of(cls, submission: str) -> "Mark":
-        """The mark of one submission: the same for the same id, different for any other."""
+    def for_submission(cls, submission: str) -> "SubmissionMark":
+        """Make the mark of one submission: the same id gives the same mark."""
         return cls(f"cp{hashlib.sha256(submission.encode()).hexdigest()[:16]}_")
 
-    def put_into(self, prefix: str) -> str:
-        """A `filename_prefix` with the mark before its last part, as ComfyUI takes it apart (normalized)."""
+    def add_to_prefix(self, prefix: str) -> str:
+        """Put the mark before the last part of a `filename_prefix`, normalized as ComfyUI does it."""
         folder, name = posixpath.split(posixpath.normpath(prefix))
         return posixpath.join(folder, self.text + name)
 
-    def taken_from(self, name: str) -> str:
-        """A file's name, or its subfolder, without the mark: what the user chose."""
+    def remove_from(self, name: str) -> str:
+        """Return a file's name, or its subfolder, as the user chose it, without the mark."""
         return name.replace(self.text, "", 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marked:
-    """The marked graph, and the save nodes whose prefix comes over a link that could not be marked."""
+class MarkedGraph:
+    """The marked graph, and the save nodes whose linked prefix could not be marked."""
 
-    graph: Graph
+    graph: ApiGraph
     unmarked: tuple[NodeId, ...] = ()
 
 
-def mark_outputs(graph: Graph, mark: Mark, catalogue: Catalogue) -> Marked:
-    """Mark the prefix of every output node that has one, written out, left to its default, or linked.
+def mark_outputs(graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue) -> MarkedGraph:
+    """Mark the prefix of every output node that has one, whether it is written, defaulted or linked.
 
     A linked prefix is joined with the mark by a StringConcatenate between the two nodes; an engine without that class
     keeps it as it is, and the node is named in `unmarked`.
     """
-    nodes: dict[NodeId, Node] = {}
+    nodes: dict[NodeId, ApiNode] = {}
     unmarked: list[NodeId] = []
     for node_id, node in graph.nodes.items():
         nodes[node_id] = node
@@ -66,59 +67,61 @@ def mark_outputs(graph: Graph, mark: Mark, catalogue: Catalogue) -> Marked:
         if prefix is None:
             continue
         if isinstance(prefix, str):
-            nodes[node_id] = replace(node, inputs={**node.inputs, PREFIX_INPUT: mark.put_into(prefix)})
+            nodes[node_id] = replace(node, inputs={**node.inputs, PREFIX_INPUT: mark.add_to_prefix(prefix)})
         elif _CONCATENATE in catalogue:
-            joint = _joint(prefix, mark, taken={**graph.nodes, **nodes})
+            # The text of a link is known only when the prompt runs, so a node must join the two then.
+            joint = _join_node(prefix, mark, taken={**graph.nodes, **nodes})
             nodes[joint.id] = joint
-            nodes[node_id] = replace(node, inputs={**node.inputs, PREFIX_INPUT: Link(joint.id, 0)})
+            nodes[node_id] = replace(node, inputs={**node.inputs, PREFIX_INPUT: ApiLink(joint.id, 0)})
         else:
             unmarked.append(node_id)
-    return Marked(graph=Graph(nodes=nodes), unmarked=tuple(unmarked))
+    return MarkedGraph(graph=ApiGraph(nodes=nodes), unmarked=tuple(unmarked))
 
 
-def without_marks(graph: Graph) -> Graph:
-    """The graph as the user made it, where it was read from a file that one of our jobs saved."""
+def remove_marks(graph: ApiGraph) -> ApiGraph:
+    """Restore the graph that the user made, if it comes from a file that one of our jobs saved."""
+    # Our own StringConcatenate nodes go, and what they joined takes their place again.
     joints = {
         node.id: node.inputs["string_b"]
         for node in graph.nodes.values()
         if node.class_type == _CONCATENATE and _JOINT.fullmatch(node.id) and "string_b" in node.inputs
     }
-    nodes: dict[NodeId, Node] = {}
+    nodes: dict[NodeId, ApiNode] = {}
     for node_id, node in graph.nodes.items():
         if node_id in joints:
             continue
         inputs = {
-            name: joints.get(value.node_id, value) if isinstance(value, Link) else _without_mark(name, value)
+            name: joints.get(value.node_id, value) if isinstance(value, ApiLink) else _remove_mark(name, value)
             for name, value in node.inputs.items()
         }
         nodes[node_id] = replace(node, inputs=inputs)
-    return Graph(nodes=nodes)
+    return ApiGraph(nodes=nodes)
 
 
-def _without_mark(name: str, value: InputValue) -> InputValue:
+def _remove_mark(name: str, value: InputValue) -> InputValue:
     if not isinstance(value, str):
         return value
     return _MARK.sub("", value, count=1) if name == PREFIX_INPUT else _JOB_FOLDER.sub("", value, count=1)
 
 
-def _prefix_of(node: Node, catalogue: Catalogue) -> str | Link | None:
+def _prefix_of(node: ApiNode, catalogue: Catalogue) -> str | ApiLink | None:
     definition = catalogue.get(node.class_type)
     if definition is None or not is_output(definition):
         return None
     value = node.inputs.get(PREFIX_INPUT)
-    if isinstance(value, str | Link):
+    if isinstance(value, str | ApiLink):
         return value
-    spec = input_specs(definition).get(PREFIX_INPUT)
-    if value is not None or spec is None or spec.category == "required":
+    input_spec = input_specs(definition).get(PREFIX_INPUT)
+    if value is not None or input_spec is None or input_spec.category == "required":
         # A number or an object is for the engine to judge; so is a required prefix that is not there.
         return None
-    default = spec.options.get("default", _SERVER_DEFAULT)
+    default = input_spec.options.get("default", _SERVER_DEFAULT)
     return default if isinstance(default, str) else _SERVER_DEFAULT
 
 
-def _joint(prefix: Link, mark: Mark, *, taken: Mapping[NodeId, Node]) -> Node:
+def _join_node(prefix: ApiLink, mark: SubmissionMark, *, taken: Mapping[NodeId, ApiNode]) -> ApiNode:
     number = 0
     while (node_id := f"{mark.text}{number}") in taken:
         number += 1
     inputs: dict[str, InputValue] = {"string_a": mark.text, "string_b": prefix, "delimiter": ""}
-    return Node(id=node_id, class_type=_CONCATENATE, inputs=inputs, title="Output file mark")
+    return ApiNode(id=node_id, class_type=_CONCATENATE, inputs=inputs, title="Output file mark")

@@ -21,8 +21,8 @@ _COMPARED_NAMES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong: a stable `code`, one sentence, and where.
+class WorkflowFinding:
+    """One thing that is wrong: a stable `code`, one sentence, and the node and input that it is about.
 
     `closest` are existing names near to the one that was used; `pin` is the lock's pin that should have brought it.
     An `error` stops the workflow; a `warning` is what an engine may still accept.
@@ -39,7 +39,7 @@ class Finding:
     severity: Severity = "error"
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The finding for machines; keys without a value are left out."""
+        """Return the finding as JSON; keys without a value are left out."""
         facts: dict[str, JsonValue] = {
             "code": self.code,
             "severity": self.severity,
@@ -54,11 +54,11 @@ class Finding:
         return {name: value for name, value in facts.items() if value is not None}
 
     def __str__(self) -> str:
-        return f"{self.place}{self.message}"
+        return f"{self.location_prefix}{self.message}"
 
     @property
-    def place(self) -> str:
-        """`Node 6 (KSampler, "Main"), input seed: `, or nothing where the finding is about the whole workflow."""
+    def location_prefix(self) -> str:
+        """Return `node 6 (KSampler, "Main"), input seed: `, or nothing if the finding is about the whole workflow."""
         if self.node_id is None:
             return ""
         named = ", ".join(
@@ -68,8 +68,8 @@ class Finding:
         return f"{node}, input {self.input_name}: " if self.input_name is not None else f"{node}: "
 
 
-def closest(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
-    """The existing names nearest to a word, best first, whatever their case and slashes."""
+def closest_names(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
+    """Return the existing names nearest to a word, best first, whatever their case and slashes."""
     if len(word) > _COMPARED_CHARACTERS:
         return ()
     by_key: dict[str, str] = {}
@@ -77,19 +77,25 @@ def closest(word: str, names: Iterable[str], *, count: int = 3) -> tuple[str, ..
         if number >= _COMPARED_NAMES:
             break
         if len(name) <= _COMPARED_CHARACTERS:
-            by_key.setdefault(_key(name), name)
-    found = difflib.get_close_matches(_key(word), by_key, n=count, cutoff=0.6)
-    same_file = [key for key in by_key if key.rsplit("/", 1)[-1] == _key(word).rsplit("/", 1)[-1]]
-    return tuple(by_key[key] for key in dict.fromkeys([*same_file, *found]))[:count]
+            by_key.setdefault(_comparison_key(name), name)
+    # 0.6 is difflib's own cutoff.
+    found = difflib.get_close_matches(_comparison_key(word), by_key, n=count, cutoff=0.6)
+    # The right file in another folder is more likely meant than a similar name in the same one.
+    same_file = [
+        comparison_key
+        for comparison_key in by_key
+        if comparison_key.rsplit("/", 1)[-1] == _comparison_key(word).rsplit("/", 1)[-1]
+    ]
+    return tuple(by_key[comparison_key] for comparison_key in dict.fromkeys([*same_file, *found]))[:count]
 
 
 def did_you_mean(names: tuple[str, ...]) -> str:
-    """`; did you mean "a" or "b"?`, or nothing."""
+    """Return `; did you mean "a" or "b"?`, or nothing if there is no name to suggest."""
     return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""
 
 
-def unknown_class(class_type: str) -> str:
-    """What to say of a node whose class the engine does not have."""
+def explain_unknown_class(class_type: str) -> str:
+    """Explain that the engine does not have a node's class, and what to do about it."""
     if class_type.startswith(("workflow/", "workflow>")):
         return "it is a group node of older ComfyUI: convert it to nodes or to a subgraph there, and save again"
     if _SUBGRAPH_ID.fullmatch(class_type):
@@ -97,7 +103,7 @@ def unknown_class(class_type: str) -> str:
     return "the engine has no such node class"
 
 
-def refuse(source: str, findings: Iterable[Finding]) -> None:
+def raise_if_errors(source: str, findings: Iterable[WorkflowFinding]) -> None:
     """Raise one `WorkflowInvalid` with every error among the findings; warnings alone pass."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -108,13 +114,13 @@ def refuse(source: str, findings: Iterable[Finding]) -> None:
         )
 
 
-def shown(value: object, *, width: int = 80) -> str:
-    """A value as it may stand in a sentence: on one line, and cut where it is long."""
+def show_value(value: object, *, width: int = 80) -> str:
+    """Show a value in a sentence: on one line, and cut if it is long."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else repr(value)
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    shown_text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else repr(value)
+    return shown_text if len(shown_text) <= width else f"{shown_text[: width - 1]}…"
 
 
-def _key(name: str) -> str:
+def _comparison_key(name: str) -> str:
     return name.replace("\\", "/").casefold()

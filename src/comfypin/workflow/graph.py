@@ -10,39 +10,40 @@ NodeId: TypeAlias = str
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """An input that takes output number `slot` of node `node_id`; `["4", 0]` on the wire."""
+class ApiLink:
+    """An input that takes output number `slot` of node `node_id`; `["4", 0]` in JSON."""
 
     node_id: NodeId
     slot: int
 
 
-InputValue: TypeAlias = "Link | JsonValue"
+InputValue: TypeAlias = "ApiLink | JsonValue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class ApiNode:
     """One node: its class, its inputs, and the title people gave it (`_meta.title`)."""
 
     id: NodeId
     class_type: str
     inputs: Mapping[str, InputValue]
     title: str | None = None
+    # What the server stored of its IS_CHANGED check; not sent again (see `parse`).
     is_changed: JsonValue = None
 
-    def links(self) -> Iterator[tuple[str, Link]]:
-        """The inputs that are links, by input name."""
-        return ((name, value) for name, value in self.inputs.items() if isinstance(value, Link))
+    def linked_inputs(self) -> Iterator[tuple[str, ApiLink]]:
+        """Yield the inputs that are links, by input name."""
+        return ((name, value) for name, value in self.inputs.items() if isinstance(value, ApiLink))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
-    """A whole workflow. `to_api()` gives what POST /prompt takes; `workflow.parse` reads one."""
+class ApiGraph:
+    """Holds a whole workflow. `to_api()` gives what POST /prompt takes; `parse.parse_graph` reads one."""
 
-    nodes: Mapping[NodeId, Node]
+    nodes: Mapping[NodeId, ApiNode]
 
     def to_api(self) -> dict[str, JsonValue]:
-        """The graph in ComfyUI's API format, titles under `_meta`."""
+        """Return the graph in ComfyUI's API format, titles under `_meta`."""
         return {node_id: _node_to_api(node) for node_id, node in self.nodes.items()}
 
     def to_prompt(self) -> dict[str, JsonValue]:
@@ -52,13 +53,14 @@ class Graph:
         return {node_id: {"_meta": {}, **_node_to_api(node)} for node_id, node in self.nodes.items()}
 
 
-def _node_to_api(node: Node) -> dict[str, JsonValue]:
+def _node_to_api(node: ApiNode) -> dict[str, JsonValue]:
     inputs: dict[str, JsonValue] = {
-        name: [value.node_id, value.slot] if isinstance(value, Link) else value for name, value in node.inputs.items()
+        name: [value.node_id, value.slot] if isinstance(value, ApiLink) else value
+        for name, value in node.inputs.items()
     }
-    api: dict[str, JsonValue] = {"inputs": inputs, "class_type": node.class_type}
+    api_node: dict[str, JsonValue] = {"inputs": inputs, "class_type": node.class_type}
     if node.title is not None:
-        api["_meta"] = {"title": node.title}
+        api_node["_meta"] = {"title": node.title}
     if node.is_changed is not None:
-        api["is_changed"] = node.is_changed
-    return api
+        api_node["is_changed"] = node.is_changed
+    return api_node

@@ -1,4 +1,4 @@
-"""One input against its definition, by the rules of ComfyUI's own validation: never stricter than the server.
+"""Check one input against its definition by the rules of ComfyUI's own validation, never more strictly.
 
 A third-party class may bring its own validation, which switches ComfyUI's checks of range, list and link type off and
 is not visible in /object_info; what those checks would say of such a class is a warning, and the engine decides.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.graph import Link
+from comfypin.workflow.graph import ApiLink
 from comfypin.workflow.node_inputs import OptionProblem
 from comfypin.workflow.object_info import InputSpec, is_core
 
@@ -37,24 +37,24 @@ _SOME_BY_THEMSELVES = frozenset(
     }
 )  # fmt: skip
 
-Code = Literal[
+RefusalCode = Literal[
     "wrong_type", "too_small", "too_big", "not_in_list", "bad_link", "link_type", "needs_link",
     "option_missing", "option_unknown", "option_wired", "needs_browser",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """What the validation says against one input; `certain` where ComfyUI itself would refuse it too."""
+class InputRefusal:
+    """What the validation says against one input; `certain` if ComfyUI itself would refuse it too."""
 
-    code: Code
+    code: RefusalCode
     message: str
     certain: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
-    """What is known of an engine's validation of one class.
+class ClassValidation:
+    """Says what we know of an engine's validation of one class.
 
     `core` says that the class is ComfyUI's own, so that its checks are known; `newer` that this engine compares the
     choices of the newer schema too; `own` that the class checks its values by itself.
@@ -65,8 +65,8 @@ class Validation:
     own: bool = False
 
     @classmethod
-    def of(cls, class_type: str, definition: Mapping[str, JsonValue]) -> "Validation":
-        """Tell the validation of a class by its definition, which also tells the engine's version."""
+    def for_class(cls, class_type: str, definition: Mapping[str, JsonValue]) -> "ClassValidation":
+        """Tell how a class is validated from its definition, which also tells the engine's version."""
         return cls(
             core=is_core(definition) and class_type not in _SOME_BY_THEMSELVES,
             newer="has_intermediate_output" in definition,
@@ -74,137 +74,174 @@ class Validation:
         )
 
 
-def check_value(value: JsonValue, spec: InputSpec, validation: Validation) -> Refusal | None:
+def check_value(input_value: JsonValue, input_spec: InputSpec, validation: ClassValidation) -> InputRefusal | None:
     """Check a value that is written in the graph."""
-    if isinstance(value, list):
-        message = f"a list must be a link (node id, output number), and this one has {len(value)} items"
-        if len(value) == 2:
-            message = "a list of two is read as a link (node id, output number), and this one is none"
-        return Refusal(code="bad_link", message=message, certain=True)
-    if isinstance(value, Mapping) and "__value__" in value:
-        value = value["__value__"]
-    made = _BROWSER_MADE.get((spec.type, spec.name))
-    if made is not None and value in ("", None):
-        message = f"it takes {made}, which ComfyUI's page makes in a browser when it submits: set a value for it"
-        return Refusal(code="needs_browser", message=message, certain=validation.core)
+    if isinstance(input_value, list):
+        message = f"a list must be a link (node id, output number), and this one has {len(input_value)} items"
+        if len(input_value) == 2:
+            message = "a list of two is a link (node id, output number), and this one names no node and output"
+        return InputRefusal(code="bad_link", message=message, certain=True)
+    # ComfyUI's escape for a list that is a value and not a link.
+    if isinstance(input_value, Mapping) and "__value__" in input_value:
+        input_value = input_value["__value__"]
+    browser_content = _BROWSER_MADE.get((input_spec.type, input_spec.name))
+    if browser_content is not None and input_value in ("", None):
+        message = (
+            f"it takes {browser_content}, which ComfyUI's page makes in the browser when it submits: set a value for it"
+        )
+        return InputRefusal(code="needs_browser", message=message, certain=validation.core)
     try:
-        value = _converted(value, spec.type)
+        input_value = _convert_value(input_value, input_spec.type)
     except (TypeError, ValueError, OverflowError):
-        message = f"{_shown(value)} cannot become {_an(spec.type)}"
-        return Refusal(code="wrong_type", message=message, certain=True)
-    if spec.type in _SOCKET_TYPES and value is not None:
-        message = f"it takes {spec.type} from another node, and {_shown(value)} is written there"
-        return Refusal(code="needs_link", message=message, certain=False)
+        message = f"{_show_value(input_value)} is not {_with_article(input_spec.type)}"
+        return InputRefusal(code="wrong_type", message=message, certain=True)
+    if input_spec.type in _SOCKET_TYPES and input_value is not None:
+        message = f"it takes {input_spec.type} from another node, and its value is {_show_value(input_value)}"
+        return InputRefusal(code="needs_link", message=message, certain=False)
     if validation.own:
         return None
-    return _check_range(value, spec, core=validation.core) or _check_choice(value, spec, validation)
+    return _check_range(input_value, input_spec, is_core_class=validation.core) or _check_choice(
+        input_value, input_spec, validation
+    )
 
 
-def check_option(problem: OptionProblem, class_type: str) -> Refusal | None:
-    """Say what is wrong with a dynamic combo that opens nothing; ComfyUI itself queues it, and the job fails late."""
+def check_option(problem: OptionProblem, class_type: str) -> InputRefusal | None:
+    """Explain why a dynamic combo opens nothing. ComfyUI queues such a node, and the job fails late."""
     if (class_type, problem.spec.name, problem.code) in _TAKEN:
         return None
     if problem.value is None and problem.spec.category == "optional":
         return None
-    late = "ComfyUI does not check this, and the node would fail, or do something else, once all before it has run"
-    listed = _choices(problem.options)
+    late_failure = (
+        "ComfyUI does not check this: the node would fail, or do something else, after all the nodes before it have run"
+    )
+    listed_choices = _list_choices(problem.known_options)
     match problem.code:
         case "option_missing":
-            message = f"it needs one of {listed}, and nothing is there ({late})"
+            message = f"it needs one of {listed_choices}, and has no value ({late_failure})"
         case "option_wired":
-            message = f"its option decides which inputs there are, so it must be written, one of {listed} ({late})"
+            message = (
+                "its option decides which inputs the node has, so it must be a value and not a link: "
+                f"one of {listed_choices} ({late_failure})"
+            )
         case _:
-            message = f"{_shown(problem.value)} is not one of {listed} ({late})"
-    return Refusal(code=problem.code, message=message, certain=True)
+            message = f"{_show_value(problem.value)} is not one of {listed_choices} ({late_failure})"
+    return InputRefusal(code=problem.code, message=message, certain=True)
 
 
-def check_link(link: Link, outputs: Sequence[JsonValue] | None, spec: InputSpec, *, core: bool) -> Refusal | None:
+def check_link(
+    node_link: ApiLink, output_types: Sequence[JsonValue] | None, input_spec: InputSpec, *, is_core_class: bool
+) -> InputRefusal | None:
     """Check a link to a node whose outputs have these types."""
-    if outputs is None:
+    if output_types is None:
         return None
-    if not -len(outputs) <= link.slot < len(outputs):
-        has = f"its outputs are 0 to {len(outputs) - 1}" if outputs else "it has no outputs"
-        return Refusal(code="bad_link", message=f"node {link.node_id} has no output {link.slot}: {has}", certain=True)
-    received = outputs[link.slot]
-    if _types_meet(received, spec):
+    # Negative numbers too: the server indexes a Python list, which takes them.
+    if not -len(output_types) <= node_link.slot < len(output_types):
+        existing_outputs = f"its outputs are 0 to {len(output_types) - 1}" if output_types else "it has no outputs"
+        return InputRefusal(
+            code="bad_link",
+            message=f"node {node_link.node_id} has no output {node_link.slot}: {existing_outputs}",
+            certain=True,
+        )
+    received = output_types[node_link.slot]
+    if _types_meet(received, input_spec):
         return None
-    message = f"it takes {spec.type}, and output {link.slot} of node {link.node_id} gives {_type_name(received)}"
+    linked_output = f"output {node_link.slot} of node {node_link.node_id}"
+    message = f"it takes {input_spec.type}, and {linked_output} gives {_type_name(received)}"
     # Which types a matching socket allows is the page's to check; the server takes all of them.
-    return Refusal(code="link_type", message=message, certain=core and "template" not in spec.options)
-
-
-def _converted(value: JsonValue, kind: str) -> JsonValue:
-    match kind:
-        case "INT":
-            return int(value)  # type: ignore[arg-type]  # what it refuses is what ComfyUI refuses
-        case "FLOAT":
-            return float(value)  # type: ignore[arg-type]
-        case "STRING":
-            return str(value)
-        case "BOOLEAN":
-            return bool(value)
-        case _:
-            return value
-
-
-def _check_range(value: JsonValue, spec: InputSpec, *, core: bool) -> Refusal | None:
-    least, most = spec.options.get("min"), spec.options.get("max")
-    if not isinstance(value, int | float):
-        if isinstance(least, int | float) or isinstance(most, int | float):
-            # Of several types (`FLOAT,INT`) ComfyUI converts to none, and then cannot compare.
-            message = f"{_shown(value)} is no number, and the input has a least or a greatest value"
-            return Refusal(code="wrong_type", message=message, certain=core)
-        return None
-    if isinstance(least, int | float) and value < least:
-        return Refusal(code="too_small", message=f"{value} is below the least value, {least}", certain=core)
-    if isinstance(most, int | float) and value > most:
-        return Refusal(code="too_big", message=f"{value} is above the greatest value, {most}", certain=core)
-    return None
-
-
-def _check_choice(value: JsonValue, spec: InputSpec, validation: Validation) -> Refusal | None:
-    if spec.choices is None or value in spec.choices:
-        return None
-    if isinstance(value, list) and spec.options.get("multiselect") and all(item in spec.choices for item in value):
-        return None
-    # Choices that the page loads from elsewhere are not the server's.
-    checked = "options" not in spec.options or validation.newer
-    certain = validation.core and checked and not spec.options.get("remote")
-    return Refusal(
-        code="not_in_list", message=f"{_shown(value)} is not one of {_choices(spec.choices)}", certain=certain
+    return InputRefusal(
+        code="link_type", message=message, certain=is_core_class and "template" not in input_spec.options
     )
 
 
-def _types_meet(received: JsonValue, spec: InputSpec) -> bool:
-    wanted: JsonValue = spec.type
+def _convert_value(input_value: JsonValue, type_name: str) -> JsonValue:
+    match type_name:
+        case "INT":
+            return int(input_value)  # type: ignore[arg-type]  # what it refuses is what ComfyUI refuses
+        case "FLOAT":
+            return float(input_value)  # type: ignore[arg-type]
+        case "STRING":
+            return str(input_value)
+        case "BOOLEAN":
+            return bool(input_value)
+        case _:
+            return input_value
+
+
+def _check_range(input_value: JsonValue, input_spec: InputSpec, *, is_core_class: bool) -> InputRefusal | None:
+    minimum, maximum = input_spec.options.get("min"), input_spec.options.get("max")
+    if not isinstance(input_value, int | float):
+        if isinstance(minimum, int | float) or isinstance(maximum, int | float):
+            # Of several types (`FLOAT,INT`) ComfyUI converts to none, and then cannot compare.
+            message = f"{_show_value(input_value)} is not a number, and the input has a minimum or a maximum"
+            return InputRefusal(code="wrong_type", message=message, certain=is_core_class)
+        return None
+    if isinstance(minimum, int | float) and input_value < minimum:
+        return InputRefusal(
+            code="too_small", message=f"{input_value} is below the minimum, {minimum}", certain=is_core_class
+        )
+    if isinstance(maximum, int | float) and input_value > maximum:
+        return InputRefusal(
+            code="too_big", message=f"{input_value} is above the maximum, {maximum}", certain=is_core_class
+        )
+    return None
+
+
+def _check_choice(input_value: JsonValue, input_spec: InputSpec, validation: ClassValidation) -> InputRefusal | None:
+    if input_spec.choices is None or input_value in input_spec.choices:
+        return None
+    if (
+        isinstance(input_value, list)
+        and input_spec.options.get("multiselect")
+        and all(list_item in input_spec.choices for list_item in input_value)
+    ):
+        return None
+    # Choices that the page loads from elsewhere are not the server's.
+    checked = "options" not in input_spec.options or validation.newer
+    certain = validation.core and checked and not input_spec.options.get("remote")
+    return InputRefusal(
+        code="not_in_list",
+        message=f"{_show_value(input_value)} is not one of {_list_choices(input_spec.choices)}",
+        certain=certain,
+    )
+
+
+def _types_meet(received: JsonValue, input_spec: InputSpec) -> bool:
+    wanted_type: JsonValue = input_spec.type
     if not isinstance(received, str):
         # An output of choices fits an input of the same choices; ComfyUI compares the two lists, but not with those of
         # the newer schema.
-        newer = "options" in spec.options
-        return spec.type in ("COMBO", "*") and (spec.choices is None or newer or list(spec.choices) == received)
-    if received == wanted or "*" in (received, wanted) or spec.is_dynamic or received.startswith("COMFY_"):
+        newer = "options" in input_spec.options
+        return input_spec.type in ("COMBO", "*") and (
+            input_spec.choices is None or newer or list(input_spec.choices) == received
+        )
+    if (
+        received == wanted_type
+        or "*" in (received, wanted_type)
+        or input_spec.is_dynamic
+        or received.startswith("COMFY_")
+    ):
         return True
-    ours = {part.strip() for part in spec.type.split(",")}
-    theirs = {part.strip() for part in received.split(",")}
-    return not ours.isdisjoint(theirs) or "*" in ours | theirs
+    own_types = {type_part.strip() for type_part in input_spec.type.split(",")}
+    received_types = {type_part.strip() for type_part in received.split(",")}
+    return not own_types.isdisjoint(received_types) or "*" in own_types | received_types
 
 
 def _type_name(received: JsonValue) -> str:
     return received if isinstance(received, str) else "a choice of its own list"
 
 
-def _choices(choices: Sequence[JsonValue]) -> str:
-    shown = ", ".join(map(_shown, choices[:8]))
+def _list_choices(choices: Sequence[JsonValue]) -> str:
+    shown_choices = ", ".join(map(_show_value, choices[:8]))
     if not choices:
-        return "the choices, for there are none"
-    return shown if len(choices) <= 8 else f"the {len(choices)} choices ({shown}, ...)"
+        return "the choices, because there are none"
+    return shown_choices if len(choices) <= 8 else f"the {len(choices)} choices ({shown_choices}, ...)"
 
 
-def _shown(value: object) -> str:
+def _show_value(input_value: object) -> str:
     # The words of the user's file, not Python's.
-    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    shown_text = json.dumps(input_value) if input_value is None or isinstance(input_value, bool) else repr(input_value)
+    return shown_text if len(shown_text) <= 80 else f"{shown_text[:79]}…"
 
 
-def _an(kind: str) -> str:
-    return f"{'an' if kind[:1] in 'AEIOU' else 'a'} {kind}"
+def _with_article(type_name: str) -> str:
+    return f"{'an' if type_name[:1] in 'AEIOU' else 'a'} {type_name}"

@@ -1,4 +1,4 @@
-"""The files that load nodes name: which inputs they are, where they lie, and never outside the folder they may."""
+"""The files that load nodes name: which inputs name one, and which file of this machine is meant."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -6,15 +6,16 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from comfypin.workflow.errors import InputFileInvalid, OverrideInvalid
-from comfypin.workflow.findings import Finding, closest, did_you_mean
-from comfypin.workflow.graph import Graph, Node, NodeId
+from comfypin.workflow.findings import WorkflowFinding, closest_names, did_you_mean
+from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 from comfypin.workflow.node_inputs import open_inputs
-from comfypin.workflow.node_targets import candidates, find_node
+from comfypin.workflow.node_targets import candidate_nodes, find_node
 from comfypin.workflow.object_info import Catalogue, known_file_input, names_file
 
-Folder = Literal["input", "output", "temp"]
+EngineFolder = Literal["input", "output", "temp"]
 
-_ANNOTATIONS: dict[str, Folder] = {" [input]": "input", " [output]": "output", " [temp]": "temp"}
+_ANNOTATIONS: dict[str, EngineFolder] = {" [input]": "input", " [output]": "output", " [temp]": "temp"}
+# Enough for suggestions; a folder on a network volume may hold millions of files.
 _LISTED_FILES = 2000
 _SHOWN_NAMES = 5
 
@@ -26,7 +27,7 @@ class FileInput:
     node_id: NodeId
     input_name: str
     name: str
-    folder: Folder
+    folder: EngineFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,157 +39,171 @@ class FoundFile:
     path: Path
 
 
-def file_inputs(graph: Graph, catalogue: Catalogue | None = None) -> tuple[FileInput, ...]:
-    """Every input of the graph that names a file, in the graph's order; links and empty values are none."""
-    found: list[FileInput] = []
+def file_inputs(graph: ApiGraph, catalogue: Catalogue | None = None) -> tuple[FileInput, ...]:
+    """List every input of the graph that names a file, in the graph's order, without links and empty values."""
+    file_inputs_found: list[FileInput] = []
     for node in graph.nodes.values():
         for input_name in file_input_names(node, catalogue):
-            value = node.inputs.get(input_name)
-            if isinstance(value, str) and value:
-                name, folder = split_annotation(value)
-                found.append(FileInput(node_id=node.id, input_name=input_name, name=name, folder=folder))
-    return tuple(found)
+            input_value = node.inputs.get(input_name)
+            if isinstance(input_value, str) and input_value:
+                name, folder = split_annotation(input_value)
+                file_inputs_found.append(FileInput(node_id=node.id, input_name=input_name, name=name, folder=folder))
+    return tuple(file_inputs_found)
 
 
-def file_input_names(node: Node, catalogue: Catalogue | None) -> tuple[str, ...]:
-    """The inputs of a node that name files, by its class's definition, else by what load nodes are known for."""
+def file_input_names(node: ApiNode, catalogue: Catalogue | None) -> tuple[str, ...]:
+    """Name the inputs of a node that take files: from its class's definition, else from a list of known load nodes."""
     definition = (catalogue or {}).get(node.class_type)
     if definition is None:
-        known = known_file_input(node.class_type)
-        return (known,) if known else ()
-    specs = open_inputs(definition, node.inputs).specs.values()
-    return tuple(spec.name for spec in specs if names_file(node.class_type, spec))
+        known_input = known_file_input(node.class_type)
+        return (known_input,) if known_input else ()
+    input_specs = open_inputs(definition, node.inputs).specs.values()
+    return tuple(input_spec.name for input_spec in input_specs if names_file(node.class_type, input_spec))
 
 
-def split_annotation(value: str) -> tuple[str, Folder]:
-    """`x.png [output]` -> (`x.png`, `output`); a name without an annotation is in `input`."""
+def split_annotation(input_value: str) -> tuple[str, EngineFolder]:
+    """Split `x.png [output]` into (`x.png`, `output`); a name without an annotation is in `input`."""
     for suffix, folder in _ANNOTATIONS.items():
-        if value.endswith(suffix):
-            return value.removesuffix(suffix), folder
-    return value, "input"
+        if input_value.endswith(suffix):
+            return input_value.removesuffix(suffix), folder
+    return input_value, "input"
 
 
 def find_files(inputs: Iterable[FileInput], folder: Path, *, given: Sequence[FoundFile] = ()) -> tuple[FoundFile, ...]:
-    """The files of this machine for a graph's inputs: those `given`, then those that lie in `folder` by their name.
+    """Find the files for a graph's inputs: those `given`, then those in `folder` with the input's name.
 
-    What lies in neither is left out: it may be in the engine's own input folder, which preflight knows. Raises
+    Other files are left out: they may be in the engine's own input folder, which preflight knows. Raises
     `InputFileInvalid` for a name that leads out of the folder, also through a symbolic link.
     """
-    found = {(file.node_id, file.input_name): file for file in given}
-    for wanted in inputs:
-        key = (wanted.node_id, wanted.input_name)
-        if key in found or wanted.folder != "input":
+    found_files = {(found_file.node_id, found_file.input_name): found_file for found_file in given}
+    for file_input in inputs:
+        input_key = (file_input.node_id, file_input.input_name)
+        if input_key in found_files or file_input.folder != "input":
             continue
-        path = _inside(folder, wanted.name)
+        path = _find_inside(folder, file_input.name)
         if path is not None:
-            found[key] = FoundFile(node_id=wanted.node_id, input_name=wanted.input_name, path=path)
-    return tuple(found.values())
+            found_files[input_key] = FoundFile(node_id=file_input.node_id, input_name=file_input.input_name, path=path)
+    return tuple(found_files.values())
 
 
 def parse_input_file(
-    graph: Graph, text: str, *, catalogue: Catalogue | None = None, label: str | None = None
+    graph: ApiGraph, assignment: str, *, catalogue: Catalogue | None = None, label: str | None = None
 ) -> FoundFile:
     """Read `NODE=FILE` or `NODE.INPUT=FILE`; errors call it `label`. Raises `OverrideInvalid` or `InputFileInvalid`."""
-    label = label or f"input {text!r}"
-    target, equals, file = text.partition("=")
-    if not equals or not target.strip() or not file:
+    label = label or f"input {assignment!r}"
+    # The first `=` divides: a file's name may hold others.
+    target, equals_sign, file_name = assignment.partition("=")
+    if not equals_sign or not target.strip() or not file_name:
         raise OverrideInvalid(override=label, reason="it must be NODE=FILE, as in 10=photo.png or LoadImage=photo.png")
     node, input_name = _file_target(graph, target.strip(), label, catalogue)
-    path = Path(file).expanduser()
-    if not path.is_file():
-        reason = f"there is no file {file}{did_you_mean(closest(path.name, _names_beside(path)))}"
-        raise InputFileInvalid(name=file, reason=reason)
-    return FoundFile(node_id=node.id, input_name=input_name, path=path.absolute())
+    file_path = Path(file_name).expanduser()
+    if not file_path.is_file():
+        reason = f"there is no file {file_name}{did_you_mean(closest_names(file_path.name, _names_beside(file_path)))}"
+        raise InputFileInvalid(name=file_name, reason=reason)
+    return FoundFile(node_id=node.id, input_name=input_name, path=file_path.absolute())
 
 
-def point_to_files(graph: Graph, files: Iterable[FoundFile]) -> Graph:
-    """The graph with each found file's own name in its input, whatever the workflow said before."""
+def point_to_files(graph: ApiGraph, files: Iterable[FoundFile]) -> ApiGraph:
+    """Write each found file's own name into its input, whatever the workflow said before."""
     nodes = dict(graph.nodes)
-    for file in files:
-        node = nodes[file.node_id]
-        nodes[file.node_id] = replace(node, inputs={**node.inputs, file.input_name: file.path.name})
-    return Graph(nodes=nodes)
+    for found_file in files:
+        node = nodes[found_file.node_id]
+        nodes[found_file.node_id] = replace(node, inputs={**node.inputs, found_file.input_name: found_file.path.name})
+    return ApiGraph(nodes=nodes)
 
 
 def missing_files(
     inputs: Iterable[FileInput],
-    found: Iterable[FoundFile],
+    found_files: Iterable[FoundFile],
     folder: Path,
-    graph: Graph,
+    graph: ApiGraph,
     *,
     place: str = "{folder}",
     advice: str = "put it there, or point the node at another one with --input {node}=FILE",
-) -> tuple[Finding, ...]:
-    """What a person must bring: files that the graph names and that were not found, with the closest names.
+) -> tuple[WorkflowFinding, ...]:
+    """Report the files that the graph names and that were not found, with the closest names.
 
     `place` and `advice` say it in the words of whoever asks, with `{folder}` and `{node}` in them.
     """
-    have = {(file.node_id, file.input_name) for file in found}
-    names = _names_beside(folder / "x")
+    found_keys = {(found_file.node_id, found_file.input_name) for found_file in found_files}
+    file_names = _names_beside(folder / "x")
     findings = []
-    for wanted in inputs:
-        if (wanted.node_id, wanted.input_name) in have or wanted.folder != "input":
+    for file_input in inputs:
+        if (file_input.node_id, file_input.input_name) in found_keys or file_input.folder != "input":
             continue
-        near = closest(wanted.name, names)
-        node = graph.nodes[wanted.node_id]
+        close_names = closest_names(file_input.name, file_names)
+        node = graph.nodes[file_input.node_id]
         findings.append(
-            Finding(
+            WorkflowFinding(
                 code="input_file_missing",
-                message=f"the file {wanted.name!r} is not in {place.replace('{folder}', str(folder))}"
-                f"{did_you_mean(near)}; {advice.replace('{node}', wanted.node_id)}",
-                node_id=wanted.node_id,
+                message=f"the file {file_input.name!r} is not in {place.replace('{folder}', str(folder))}"
+                f"{did_you_mean(close_names)}; {advice.replace('{node}', file_input.node_id)}",
+                node_id=file_input.node_id,
                 title=node.title,
                 class_type=node.class_type,
-                input_name=wanted.input_name,
-                closest=near,
+                input_name=file_input.input_name,
+                closest=close_names,
             )
         )
     return tuple(findings)
 
 
-def unread_files(names: Iterable[str], inputs: Iterable[FileInput], found: Iterable[FoundFile]) -> dict[str, str]:
-    """Of the names of files that were brought, those that no node reads, each with what the nodes read instead."""
-    read = {file.path.as_posix() for file in found}
-    wanted = [item.name for item in inputs if item.folder == "input"]
-    unread = [name for name in names if not any(path == name or path.endswith(f"/{name}") for path in read)]
-    instead = f"its load nodes name {', '.join(map(repr, wanted[:_SHOWN_NAMES]))}" if wanted else "it loads no file"
-    return {name: did_you_mean(closest(name, wanted)).removeprefix("; ") or instead for name in unread}
+def unread_files(
+    file_names: Iterable[str], inputs: Iterable[FileInput], found_files: Iterable[FoundFile]
+) -> dict[str, str]:
+    """Return the brought files that no node reads, each with what the nodes read instead."""
+    paths_read = {found_file.path.as_posix() for found_file in found_files}
+    wanted_names = [file_input.name for file_input in inputs if file_input.folder == "input"]
+    unread_names = [
+        name for name in file_names if not any(path == name or path.endswith(f"/{name}") for path in paths_read)
+    ]
+    read_instead = (
+        f"its load nodes name {', '.join(map(repr, wanted_names[:_SHOWN_NAMES]))}"
+        if wanted_names
+        else "it loads no file"
+    )
+    return {
+        name: did_you_mean(closest_names(name, wanted_names)).removeprefix("; ") or read_instead
+        for name in unread_names
+    }
 
 
-def _file_target(graph: Graph, target: str, label: str, catalogue: Catalogue | None) -> tuple[Node, str]:
+def _file_target(graph: ApiGraph, target: str, label: str, catalogue: Catalogue | None) -> tuple[ApiNode, str]:
     node_name, dot, input_name = target.rpartition(".")
-    if dot and not candidates(graph, target) and candidates(graph, node_name):
+    # A title may contain a dot itself, so the whole name is tried first.
+    if dot and not candidate_nodes(graph, target) and candidate_nodes(graph, node_name):
         node = find_node(graph, node_name, override=label)
         if input_name in node.inputs or input_name in file_input_names(node, catalogue):
             return node, input_name
         reason = f"node {node.id} ({node.class_type}) has no input {input_name!r}"
-        raise OverrideInvalid(override=label, reason=reason + did_you_mean(closest(input_name, node.inputs)))
+        raise OverrideInvalid(override=label, reason=reason + did_you_mean(closest_names(input_name, node.inputs)))
     node = find_node(graph, target, override=label)
-    names = file_input_names(node, catalogue)
-    if len(names) == 1:
-        return node, names[0]
-    loaders = [item.node_id for item in file_inputs(graph, catalogue)]
-    has = f"these do: {', '.join(loaders)}" if loaders else "the workflow has no load node"
-    reason = f"node {node.id} ({node.class_type}) loads no file; {has}"
-    if names:
-        reason = f"node {node.id} ({node.class_type}) loads several files; name one input: {', '.join(names)}"
+    file_names = file_input_names(node, catalogue)
+    if len(file_names) == 1:
+        return node, file_names[0]
+    loaders = [file_input.node_id for file_input in file_inputs(graph, catalogue)]
+    loaders_hint = f"these do: {', '.join(loaders)}" if loaders else "the workflow has no load node"
+    reason = f"node {node.id} ({node.class_type}) loads no file; {loaders_hint}"
+    if file_names:
+        reason = f"node {node.id} ({node.class_type}) loads several files; name one input: {', '.join(file_names)}"
     raise OverrideInvalid(override=label, reason=reason)
 
 
-def _inside(folder: Path, name: str) -> Path | None:
+def _find_inside(folder: Path, name: str) -> Path | None:
     relative = PurePosixPath(name.replace("\\", "/"))
     if "\0" in name or relative.is_absolute() or ".." in relative.parts:
         raise InputFileInvalid(name=name, reason="a name must be relative and stay inside the input folder")
-    path = folder / relative
+    file_path = folder / relative
     try:
-        if not path.is_file():
+        if not file_path.is_file():
             return None
-        resolved = path.resolve(strict=True)
+        # Resolved only after it was found: the symbolic link itself is allowed, its target must stay inside.
+        resolved = file_path.resolve(strict=True)
     except OSError:
         return None
     if not resolved.is_relative_to(folder.resolve()):
-        raise InputFileInvalid(name=name, reason=f"it leads out of {folder} through a symbolic link")
-    return path
+        raise InputFileInvalid(name=name, reason="it leads out of the input folder through a symbolic link")
+    return file_path
 
 
 def _names_beside(path: Path) -> list[str]:

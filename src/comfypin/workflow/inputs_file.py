@@ -7,16 +7,16 @@ from pathlib import Path
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import InputsFileInvalid, OverrideInvalid
-from comfypin.workflow.findings import closest, did_you_mean, shown
-from comfypin.workflow.graph import Graph, Link
+from comfypin.workflow.findings import closest_names, did_you_mean, show_value
+from comfypin.workflow.graph import ApiGraph, ApiLink
 from comfypin.workflow.object_info import Catalogue
-from comfypin.workflow.overrides import RANDOM, Override, locate
+from comfypin.workflow.overrides import RANDOM, Override, locate_input
 from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs
 
 _KEYS = ("target", "description", "default", "minimum", "maximum", "choices", "max_length", "required")
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "target": ((str,), "a text such as 6.text or KSampler.seed"),
-    "description": ((str,), "a text"),
+    "target": ((str,), "text such as 6.text or KSampler.seed"),
+    "description": ((str,), "text"),
     "minimum": ((int, float), "a number"),
     "maximum": ((int, float), "a number"),
     "choices": ((list,), "a list"),
@@ -42,7 +42,7 @@ class NamedInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputsFile:
-    """A whole file: what the workflow is, and what may be set in it."""
+    """Holds a whole file: what the workflow is, and what may be set in it."""
 
     source: str
     title: str | None = None
@@ -51,174 +51,208 @@ class InputsFile:
 
 
 def inputs_file_beside(workflow: Path) -> Path:
-    """Where the file of a workflow lies: `cat.json` -> `cat.inputs.toml`."""
+    """Return the path of a workflow's inputs file: `cat.json` -> `cat.inputs.toml`."""
     return workflow.with_suffix(".inputs.toml")
 
 
 def load_inputs_file(text: str, *, source: str) -> InputsFile:
     """Read the file. Raises `InputsFileInvalid` with every mistake in it."""
     try:
-        raw = tomllib.loads(text)
+        parsed_toml = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise InputsFileInvalid(source=source, problems=[f"it is not TOML: {exc}"]) from exc
     problems = [
-        f"{key!r} is not known{did_you_mean(closest(key, ('title', 'description', 'inputs')))}"
-        for key in raw
-        if key not in ("title", "description", "inputs")
+        f"{top_key!r} is not a known key{did_you_mean(closest_names(top_key, ('title', 'description', 'inputs')))}"
+        for top_key in parsed_toml
+        if top_key not in ("title", "description", "inputs")
     ]
-    tables = raw.get("inputs", {})
+    tables = parsed_toml.get("inputs", {})
     if not isinstance(tables, dict):
         raise InputsFileInvalid(source=source, problems=[*problems, "inputs must be tables: [inputs.NAME]"])
-    inputs = [_named(name, table, problems) for name, table in tables.items()]
-    texts = {key: raw[key] for key in ("title", "description") if isinstance(raw.get(key), str)}
-    problems += [f"{key} must be a text" for key in ("title", "description") if key in raw and key not in texts]
+    named_inputs_read = [_read_named_input(name, input_table, problems) for name, input_table in tables.items()]
+    texts = {
+        top_key: parsed_toml[top_key]
+        for top_key in ("title", "description")
+        if isinstance(parsed_toml.get(top_key), str)
+    }
+    problems += [
+        f"{top_key} must be text"
+        for top_key in ("title", "description")
+        if top_key in parsed_toml and top_key not in texts
+    ]
     if problems:
         raise InputsFileInvalid(source=source, problems=problems)
     return InputsFile(
         source=source,
         title=texts.get("title"),
         description=texts.get("description"),
-        inputs=tuple(one for one in inputs if one is not None),
+        inputs=tuple(named_input for named_input in named_inputs_read if named_input is not None),
     )
 
 
-def named_inputs(graph: Graph, catalogue: Catalogue, file: InputsFile) -> tuple[WorkflowInput, ...]:
-    """The file's inputs against the workflow: what each one stands for, within the narrower of both limits.
+def named_inputs(api_graph: ApiGraph, catalogue: Catalogue, inputs_file: InputsFile) -> tuple[WorkflowInput, ...]:
+    """Match the file's inputs with the workflow's, each within the narrower of both limits.
 
     Raises `InputsFileInvalid` for targets that the workflow does not have.
     """
-    known = {(one.node_id, one.input_name): one for one in describe_inputs(graph, catalogue)}
+    known_inputs = {
+        (workflow_input.node_id, workflow_input.input_name): workflow_input
+        for workflow_input in describe_inputs(api_graph, catalogue)
+    }
     problems: list[str] = []
-    found: list[WorkflowInput] = []
-    for named in file.inputs:
+    limited_inputs: list[WorkflowInput] = []
+    for named_input in inputs_file.inputs:
         try:
-            place = locate(
-                graph, Override(target=named.target, value=None, literal=True), catalogue=catalogue, names={}
+            input_place = locate_input(
+                api_graph, Override(target=named_input.target, value=None, literal=True), catalogue=catalogue, names={}
             )
         except OverrideInvalid as exc:
-            problems.append(f"inputs.{named.name}: {exc.facts['reason']}")
+            problems.append(f"inputs.{named_input.name}: {exc.facts['reason']}")
             continue
-        base = known.get(place) or _undescribed(graph, place)
-        found.append(_limited(base, named))
+        described = known_inputs.get(input_place) or _describe_unlisted(api_graph, input_place)
+        limited_inputs.append(_apply_limits(described, named_input))
     if problems:
-        raise InputsFileInvalid(source=file.source, problems=problems)
-    return tuple(found)
+        raise InputsFileInvalid(source=inputs_file.source, problems=problems)
+    return tuple(limited_inputs)
 
 
 def overrides_by_name(values: Mapping[str, JsonValue], inputs: Sequence[WorkflowInput]) -> tuple[Override, ...]:
-    """What a caller sets, by the inputs' names alone, as overrides, with the file's defaults where nothing is set.
+    """Turn what a caller sets by name into overrides; the file's defaults fill the rest.
 
     Raises `OverrideInvalid` for names that are not among them, values beyond their limits, and missing required ones.
     """
-    by_name = {one.name: one for one in inputs}
+    by_name = {workflow_input.name: workflow_input for workflow_input in inputs}
     for name in values:
         if name not in by_name:
-            near = did_you_mean(closest(name, by_name)) or f"; there are {', '.join(by_name) or 'none'}"
-            raise OverrideInvalid(override=f"set {name}", reason=f"the workflow has no input of this name{near}")
-    missing = [one.name for one in inputs if one.required and one.name not in values]
+            suggestion = did_you_mean(closest_names(name, by_name)) or f"; there are {', '.join(by_name) or 'none'}"
+            raise OverrideInvalid(
+                override=f"set {name}", reason=f"the workflow has no input with this name{suggestion}"
+            )
+    missing = [
+        workflow_input.name
+        for workflow_input in inputs
+        if workflow_input.required and workflow_input.name not in values
+    ]
     if missing:
         raise OverrideInvalid(override="set", reason=f"these inputs must be given: {', '.join(missing)}")
     check_limits(values, inputs)
-    # Another option than the file's brings inputs of its own, for which the file's defaults are not meant.
+    # If the caller chooses another option, the file's defaults are not meant for the inputs that it brings.
     changed = tuple(f"{by_name[name].target}." for name in values)
-    presets = {one.name: one.default for one in inputs if one.preset and not one.target.startswith(changed)}
-    given = presets | dict(values)
-    return tuple(Override(target=by_name[name].target, value=value, literal=True) for name, value in given.items())
+    preset_values = {
+        workflow_input.name: workflow_input.default
+        for workflow_input in inputs
+        if workflow_input.preset and not workflow_input.target.startswith(changed)
+    }
+    given_values = preset_values | dict(values)
+    return tuple(
+        Override(target=by_name[name].target, value=input_value, literal=True)
+        for name, input_value in given_values.items()
+    )
 
 
 def check_limits(values: Mapping[str, JsonValue], inputs: Iterable[WorkflowInput]) -> None:
     """Refuse values beyond the limits of their inputs. Raises `OverrideInvalid`."""
-    for one in inputs:
-        value = values.get(one.name)
-        if value is None or value == RANDOM:
+    for workflow_input in inputs:
+        input_value = values.get(workflow_input.name)
+        if input_value is None or input_value == RANDOM:
             continue
-        reason = _beyond(value, one)
+        reason = _explain_limit(input_value, workflow_input)
         if reason is not None:
-            raise OverrideInvalid(override=f"set {one.name}={shown(value)}", reason=reason)
+            raise OverrideInvalid(override=f"set {workflow_input.name}={show_value(input_value)}", reason=reason)
 
 
-def value_of(graph: Graph, one: WorkflowInput) -> JsonValue:
-    """What a graph says for an input now; None where it is wired."""
-    value = graph.nodes[one.node_id].inputs.get(one.input_name)
-    return None if isinstance(value, Link) else value
+def current_value(api_graph: ApiGraph, workflow_input: WorkflowInput) -> JsonValue:
+    """Return a graph's present value for an input, or None if it is linked."""
+    input_value = api_graph.nodes[workflow_input.node_id].inputs.get(workflow_input.input_name)
+    return None if isinstance(input_value, ApiLink) else input_value
 
 
 def read_inputs_file(workflow: Path) -> InputsFile | None:
-    """The inputs file beside a workflow, where there is one. Raises `InputsFileInvalid`."""
-    path = inputs_file_beside(workflow)
+    """Read the inputs file beside a workflow, or return None if there is none. Raises `InputsFileInvalid`."""
+    inputs_path = inputs_file_beside(workflow)
     try:
-        return load_inputs_file(path.read_text(encoding="utf-8"), source=str(path))
+        return load_inputs_file(inputs_path.read_text(encoding="utf-8"), source=str(inputs_path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputsFileInvalid(source=str(path), problems=[f"it cannot be read: {exc}"]) from exc
+        raise InputsFileInvalid(source=str(inputs_path), problems=[f"it cannot be read: {exc}"]) from exc
 
 
-def _beyond(value: JsonValue, one: WorkflowInput) -> str | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if one.minimum is not None and value < one.minimum:
-            return f"the least value is {one.minimum}"
-        if one.maximum is not None and value > one.maximum:
-            return f"the greatest value is {one.maximum}"
-    if isinstance(value, str) and one.max_length is not None and len(value) > one.max_length:
-        return f"the longest text is {one.max_length} characters, and this one has {len(value)}"
-    if one.choices and value not in one.choices:
-        near = (
-            closest(value, [choice for choice in one.choices if isinstance(choice, str)])
-            if isinstance(value, str)
+def _explain_limit(input_value: JsonValue, workflow_input: WorkflowInput) -> str | None:
+    if isinstance(input_value, int | float) and not isinstance(input_value, bool):
+        if workflow_input.minimum is not None and input_value < workflow_input.minimum:
+            return f"the minimum is {workflow_input.minimum}"
+        if workflow_input.maximum is not None and input_value > workflow_input.maximum:
+            return f"the maximum is {workflow_input.maximum}"
+    if (
+        isinstance(input_value, str)
+        and workflow_input.max_length is not None
+        and len(input_value) > workflow_input.max_length
+    ):
+        return f"the text may have at most {workflow_input.max_length} characters, and this one has {len(input_value)}"
+    if workflow_input.choices and input_value not in workflow_input.choices:
+        suggestion = (
+            closest_names(input_value, [choice for choice in workflow_input.choices if isinstance(choice, str)])
+            if isinstance(input_value, str)
             else ()
         )
-        return f"it must be one of {', '.join(map(shown, one.choices[:10]))}{did_you_mean(near)}"
+        return f"it must be one of {', '.join(map(show_value, workflow_input.choices[:10]))}{did_you_mean(suggestion)}"
     return None
 
 
-def _named(name: str, table: object, problems: list[str]) -> NamedInput | None:
-    if not isinstance(table, dict):
-        problems.append(f"inputs.{name} must be a table with a target")
+def _read_named_input(input_name: str, input_table: object, problems: list[str]) -> NamedInput | None:
+    if not isinstance(input_table, dict):
+        problems.append(f"inputs.{input_name} must be a table with a target")
         return None
-    before = len(problems)
+    problems_before = len(problems)
     problems += [
-        f"inputs.{name}.{key} is not known{did_you_mean(closest(key, _KEYS))}" for key in table if key not in _KEYS
+        f"inputs.{input_name}.{table_key} is not a known key{did_you_mean(closest_names(table_key, _KEYS))}"
+        for table_key in input_table
+        if table_key not in _KEYS
     ]
-    for key, (types, words) in _TYPES.items():
-        value = table.get(key)
-        wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
-        if key in table and wrong:
-            problems.append(f"inputs.{name}.{key} must be {words}, and is {shown(value)}")
-    if "target" not in table:
-        problems.append(f'inputs.{name} has no target; write target = "6.text", or another NODE.INPUT')
-    if len(problems) > before:
+    for table_key, (allowed_types, expected) in _TYPES.items():
+        input_value = input_table.get(table_key)
+        # True is an int in Python, but nobody means it as a number in a file.
+        wrong = not isinstance(input_value, allowed_types) or (
+            isinstance(input_value, bool) and bool not in allowed_types
+        )
+        if table_key in input_table and wrong:
+            problems.append(f"inputs.{input_name}.{table_key} must be {expected}, and is {show_value(input_value)}")
+    if "target" not in input_table:
+        problems.append(f'inputs.{input_name} has no target; write target = "6.text", or another NODE.INPUT')
+    # Only a table without a mistake gives an input; the mistakes of all tables are reported together.
+    if len(problems) > problems_before:
         return None
-    known = {key: value for key, value in table.items() if key != "choices"}
-    choices = tuple(table["choices"]) if "choices" in table else None
-    return NamedInput(name=name, choices=choices, **known)
+    plain_fields = {table_key: input_value for table_key, input_value in input_table.items() if table_key != "choices"}
+    choices = tuple(input_table["choices"]) if "choices" in input_table else None
+    return NamedInput(name=input_name, choices=choices, **plain_fields)
 
 
-def _limited(base: WorkflowInput, named: NamedInput) -> WorkflowInput:
-    least = [limit for limit in (base.minimum, named.minimum) if limit is not None]
-    most = [limit for limit in (base.maximum, named.maximum) if limit is not None]
+def _apply_limits(described: WorkflowInput, named_input: NamedInput) -> WorkflowInput:
+    minimums = [limit for limit in (described.minimum, named_input.minimum) if limit is not None]
+    maximums = [limit for limit in (described.maximum, named_input.maximum) if limit is not None]
     return replace(
-        base,
-        name=named.name,
-        description=named.description or base.description,
-        default=base.default if named.default is None else named.default,
-        preset=named.default is not None,
-        minimum=max(least, default=None),
-        maximum=min(most, default=None),
-        choices=named.choices if named.choices is not None else base.choices,
-        max_length=named.max_length,
-        required=named.required,
+        described,
+        name=named_input.name,
+        description=named_input.description or described.description,
+        default=described.default if named_input.default is None else named_input.default,
+        preset=named_input.default is not None,
+        minimum=max(minimums, default=None),
+        maximum=min(maximums, default=None),
+        choices=named_input.choices if named_input.choices is not None else described.choices,
+        max_length=named_input.max_length,
+        required=named_input.required,
     )
 
 
-def _undescribed(graph: Graph, place: tuple[str, str]) -> WorkflowInput:
-    """An input of which the engine says nothing, or which no output needs: what the workflow says of it."""
-    node_id, input_name = place
-    node = graph.nodes[node_id]
-    value = next((value for name, value in node.inputs.items() if name == input_name), None)
-    types: Mapping[type, str] = {bool: "BOOLEAN", int: "INT", float: "FLOAT", str: "STRING"}
-    default = value if isinstance(value, str | int | float) else None
-    kind = types.get(type(value), "*")
+def _describe_unlisted(api_graph: ApiGraph, input_place: tuple[str, str]) -> WorkflowInput:
+    """Describe an input that the engine does not list, or that no output needs, from the workflow alone."""
+    node_id, input_name = input_place
+    node = api_graph.nodes[node_id]
+    input_value = next((input_value for name, input_value in node.inputs.items() if name == input_name), None)
+    allowed_types: Mapping[type, str] = {bool: "BOOLEAN", int: "INT", float: "FLOAT", str: "STRING"}
+    default = input_value if isinstance(input_value, str | int | float) else None
+    type_name = allowed_types.get(type(input_value), "*")
     return WorkflowInput(
-        name="", node_id=node_id, input_name=input_name, kind="text", type=kind, default=default, title=node.title
+        name="", node_id=node_id, input_name=input_name, kind="text", type=type_name, default=default, title=node.title
     )

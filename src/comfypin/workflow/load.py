@@ -1,4 +1,4 @@
-"""A document of either format as one graph that values can be set in, texts filled in, and seeds changed."""
+"""Load a document of either format as one graph, ready for overrides, filled-in texts and changed seeds."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -7,17 +7,17 @@ from datetime import datetime
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.dynamic import Choose
-from comfypin.workflow.convert.graph import Conversion, convert
-from comfypin.workflow.convert.pages import page_rules
+from comfypin.workflow.convert.graph import ConvertedWorkflow, convert_workflow
+from comfypin.workflow.convert.pages import choose_page_rules
 from comfypin.workflow.convert.widgets import is_controlled
 from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
-from comfypin.workflow.filename_mark import without_marks
-from comfypin.workflow.findings import Finding
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.filename_mark import remove_marks
+from comfypin.workflow.findings import WorkflowFinding
+from comfypin.workflow.graph import ApiGraph, NodeId
 from comfypin.workflow.node_inputs import open_inputs
 from comfypin.workflow.object_info import Catalogue
-from comfypin.workflow.parse import parse_api
+from comfypin.workflow.parse import parse_document
 from comfypin.workflow.replacements import replace_classes
 from comfypin.workflow.smoke import smoke_graph
 from comfypin.workflow.text_macros import expand_texts
@@ -32,39 +32,41 @@ class Workflow:
     """
 
     source: str
-    graph: Graph
+    graph: ApiGraph
     seeds: tuple[Seed, ...]
-    conversion: Conversion | None = None
-    warnings: tuple[Finding, ...] = ()
+    conversion: ConvertedWorkflow | None = None
+    warnings: tuple[WorkflowFinding, ...] = ()
     expanded_classes: frozenset[str] = frozenset()
 
     @property
-    def packs(self) -> Mapping[NodeId, str]:
-        """The node pack that each node of the file says it is from; API format does not say."""
-        shapes = self.conversion.written.shapes if self.conversion else {}
-        named = {node_id: pack_of(shape.node.properties) for node_id, shape in shapes.items()}
-        return {node_id: pack for node_id, pack in named.items() if pack is not None}
+    def node_packs(self) -> Mapping[NodeId, str]:
+        """Return the node pack that the file names for each node; API format names none."""
+        loaded_nodes = self.conversion.written.loaded_nodes if self.conversion else {}
+        packs_by_node = {
+            node_id: read_pack(loaded_node.ui_node.properties) for node_id, loaded_node in loaded_nodes.items()
+        }
+        return {node_id: node_pack for node_id, node_pack in packs_by_node.items() if node_pack is not None}
 
-    def expand(self, graph: Graph, now: datetime) -> Graph:
-        """This workflow's graph, with values set or not, with the page's texts filled in (`now` in the user's zone)."""
+    def fill_texts(self, graph: ApiGraph, now: datetime) -> ApiGraph:
+        """Fill the page's texts into this workflow's graph, overridden or not (`now` is in the user's time zone)."""
         return (
-            self.conversion.expand(graph, now)
+            self.conversion.fill_texts(graph, now)
             if self.conversion
             else expand_texts(graph, now, classes=self.expanded_classes)
         )
 
 
-def pack_of(properties: Mapping[str, JsonValue]) -> str | None:
-    """The pack a saved node names: by its id in the registry, else its repository; None for ComfyUI's own."""
-    for key in ("cnr_id", "aux_id"):
-        pack = properties.get(key)
-        if isinstance(pack, str) and pack and pack != "comfy-core":
-            return pack
+def read_pack(properties: Mapping[str, JsonValue]) -> str | None:
+    """Return the pack that a saved node names, by registry id or repository; None for ComfyUI's own nodes."""
+    for property_name in ("cnr_id", "aux_id"):
+        node_pack = properties.get(property_name)
+        if isinstance(node_pack, str) and node_pack and node_pack != "comfy-core":
+            return node_pack
     return None
 
 
 def choose_at_random(options: Sequence[str]) -> str:
-    """One of the choices of a dynamic prompt."""
+    """Choose one option of a dynamic prompt."""
     return secrets.choice(options)
 
 
@@ -74,7 +76,7 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
     Raises `WorkflowInvalid` with every finding.
     """
     if document.format == "ui":
-        conversion = convert(document.content, catalogue, choose=choose, source=document.source)
+        conversion = convert_workflow(document.content, catalogue, choose=choose, source=document.source)
         return Workflow(
             source=document.source,
             graph=conversion.graph,
@@ -84,24 +86,27 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
         )
     if document.format == "empty":
         return Workflow(source=document.source, graph=smoke_graph(), seeds=())
-    replaced = replace_classes(without_marks(parse_api(document)), catalogue)
+    # Marks first: a saved picture holds the graph that we sent, with our own nodes in it.
+    replaced = replace_classes(remove_marks(parse_document(document)), catalogue)
     graph = replaced.graph
     return Workflow(
         source=document.source,
         graph=graph,
-        seeds=_seeds(graph, catalogue),
+        seeds=_find_seeds(graph, catalogue),
         warnings=replaced.findings,
-        expanded_classes=page_rules(catalogue).expanded_classes,
+        expanded_classes=choose_page_rules(catalogue).expanded_classes,
     )
 
 
-def _seeds(graph: Graph, catalogue: Catalogue) -> tuple[Seed, ...]:
-    """The seeds of an API graph: it does not hold how the page would change them, and new ones are random there."""
-    found: list[Seed] = []
+def _find_seeds(graph: ApiGraph, catalogue: Catalogue) -> tuple[Seed, ...]:
+    """Find the seeds of an API graph. It does not say how the page would change them, so new ones are random."""
+    seeds_found: list[Seed] = []
     for node in graph.nodes.values():
-        for spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():
-            value = node.inputs.get(spec.name)
-            if spec.type == "INT" and is_controlled(spec) and isinstance(value, int | float):
-                group = f"{node.id}.{spec.name}"
-                found.append(Seed(node_id=node.id, input_name=spec.name, control="randomize", group=group))
-    return tuple(found)
+        for input_spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():
+            input_value = node.inputs.get(input_spec.name)
+            if input_spec.type == "INT" and is_controlled(input_spec) and isinstance(input_value, int | float):
+                seed_group = f"{node.id}.{input_spec.name}"
+                seeds_found.append(
+                    Seed(node_id=node.id, input_name=input_spec.name, control="randomize", group=seed_group)
+                )
+    return tuple(seeds_found)

@@ -9,7 +9,7 @@ from comfypin.workflow.object_info import Catalogue, module_of
 
 
 class NodePinLike(Protocol):
-    """What is asked of a lock's node pin."""
+    """The part of a lock's node pin that we read."""
 
     @property
     def name(self) -> str: ...
@@ -20,7 +20,7 @@ class NodePinLike(Protocol):
 
 
 class ModelPinLike(Protocol):
-    """What is asked of a lock's model pin."""
+    """The part of a lock's model pin that we read."""
 
     @property
     def name(self) -> str: ...
@@ -29,7 +29,7 @@ class ModelPinLike(Protocol):
 
 
 class LockLike(Protocol):
-    """What is asked of a lock; `comfypin.lock.model.Lock` is one."""
+    """The part of a lock that we read; `comfypin.lock.model.Lock` has this shape."""
 
     @property
     def version_name(self) -> str: ...
@@ -40,53 +40,62 @@ class LockLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Suspects:
-    """The node pins of which the engine shows no class: one of them should have brought what is missing."""
+class SuspectPins:
+    """Node pins without a single class on the engine: one of them should have brought what is missing."""
 
     names: tuple[str, ...]
 
-    def explain(self, release: str) -> tuple[str | None, str]:
-        """The pin where it can be told, and a sentence for people."""
+    def explain_missing(self, release: str) -> tuple[str | None, str]:
+        """Return the pin if only one comes into question, and a sentence for people."""
         match self.names:
             case ():
-                reason = "a pack is missing in the lock, or the workflow is newer than its ComfyUI"
+                reason = "the lock lacks a pack, or the workflow is newer than its ComfyUI"
                 return None, f"no node pin of the release {release} brings it ({reason})"
             case (name,):
                 return name, f"the pin {name} of the release {release} should have brought it, and did not load"
             case names:
-                listed = ", ".join(names)
-                return None, f"one of these pins of the release {release} should have brought it: {listed}"
+                pin_names = ", ".join(names)
+                return None, f"one of these pins of the release {release} should have brought it: {pin_names}"
 
 
-def pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
-    """The node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
-    wanted = _plain(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
-    return next((pin for pin in lock.custom_nodes if wanted in _folders(pin)), None)
+def find_pack_pin(pack: str, lock: LockLike) -> NodePinLike | None:
+    """Return the node pin of a pack, by its name in the registry, its folder or its repository (`owner/name`)."""
+    wanted_name = _plain_name(pack.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    return next((node_pin for node_pin in lock.custom_nodes if wanted_name in _folder_names(node_pin)), None)
 
 
-def suspects(catalogue: Catalogue, lock: LockLike) -> Suspects:
-    """The node pins that the engine loaded nothing of."""
-    loaded = {
-        _plain(module.split(".", 2)[1])
-        for module in map(module_of, catalogue.values())
-        if module.startswith("custom_nodes.") and len(module.split(".")) > 1
+def find_suspects(catalogue: Catalogue, lock: LockLike) -> SuspectPins:
+    """Return the node pins from which the engine loaded nothing."""
+    # A pack in `custom_nodes` shows up as the second part of its classes' module name.
+    loaded_packs = {
+        _plain_name(module_name.split(".", 2)[1])
+        for module_name in map(module_of, catalogue.values())
+        if module_name.startswith("custom_nodes.") and len(module_name.split(".")) > 1
     }
-    return Suspects(tuple(pin.name for pin in lock.custom_nodes if loaded.isdisjoint(_folders(pin))))
+    return SuspectPins(
+        tuple(node_pin.name for node_pin in lock.custom_nodes if loaded_packs.isdisjoint(_folder_names(node_pin)))
+    )
 
 
-def model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
-    """The pin whose file a loader would show under this name, `folder/name` included."""
-    wanted = PurePosixPath(name.replace("\\", "/")).parts
-    if not wanted:
+def find_model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
+    """Return the pin whose file a loader would list under this name, `folder/name` included."""
+    wanted_parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not wanted_parts:
         return None
-    exact = (pin for pin in lock.models if PurePosixPath(pin.target_path).parts[-len(wanted) :] == wanted)
+    # From the end, so that `xl/base.safetensors` finds `models/checkpoints/xl/base.safetensors`.
+    exact = (
+        model_pin
+        for model_pin in lock.models
+        if PurePosixPath(model_pin.target_path).parts[-len(wanted_parts) :] == wanted_parts
+    )
     return next(exact, None)
 
 
-def _folders(pin: NodePinLike) -> set[str]:
-    repo = (pin.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    return {_plain(name) for name in (pin.name, pin.directory or "", repo) if name}
+def _folder_names(node_pin: NodePinLike) -> set[str]:
+    repo = (node_pin.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    return {_plain_name(name) for name in (node_pin.name, node_pin.directory or "", repo) if name}
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
+    # The registry, folders and repositories write one pack's name in different ways.
     return name.casefold().replace("_", "-")

@@ -1,4 +1,4 @@
-"""The inputs that one node has: its class's dynamic inputs opened by what the node holds, flat, under dotted names.
+"""The inputs that one node really has: its class's dynamic inputs opened by the node's own values, under dotted names.
 
 A dynamic combo brings the inputs of its chosen option (`format` = "auto" brings `format.codec`, which may bring
 `format.codec.encoding`); a growing list has the sockets `images.image0`, `images.image1`, ... Whoever asks what a
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.object_info import Category, InputSpec, input_specs, specs_of
+from comfypin.workflow.object_info import Category, InputSpec, input_specs, read_input_specs
 
 COMBO, GROWING, MATCHING = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"
 
@@ -22,7 +22,7 @@ _MAX_ITEMS, _MAX_NESTING = 100, 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionProblem:
-    """A dynamic combo that opens nothing: absent, wired to another node, or set to an option that it does not have.
+    """A dynamic combo that opens nothing: it is missing, linked to another node, or set to an unknown option.
 
     The server lets all three pass and the node fails when it runs, unless the combo is optional and absent.
     """
@@ -32,14 +32,14 @@ class OptionProblem:
     value: object
 
     @property
-    def options(self) -> Sequence[JsonValue]:
-        """The options that there are."""
+    def known_options(self) -> Sequence[JsonValue]:
+        """Return the options that the combo has."""
         return self.spec.choices or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenInputs:
-    """A node's real inputs by dotted name, in the page's order, and the dynamic combos that could not be opened.
+class OpenedInputs:
+    """Holds a node's real inputs by dotted name, in the page's order, and the dynamic combos that open nothing.
 
     A dynamic combo is a `COMBO` with `opens` set. Of a growing list there are the items that the class requires and
     those that the node has. `unexpected` are inputs of the node under a dynamic input's name that no option brings.
@@ -59,149 +59,179 @@ class GrowingList:
     required: int
 
 
-def open_inputs(definition: Mapping[str, JsonValue], values: Mapping[str, object]) -> OpenInputs:
-    """Open a class's inputs for a node that holds `values` (literals or links, by dotted name)."""
-    specs: dict[str, InputSpec] = {}
+def open_inputs(definition: Mapping[str, JsonValue], node_values: Mapping[str, object]) -> OpenedInputs:
+    """Open a class's inputs for a node that holds `node_values` (literals or links, by dotted name)."""
+    opened_specs: dict[str, InputSpec] = {}
     problems: list[OptionProblem] = []
-    roots: list[str] = []
-    for spec in input_specs(definition).values():
-        if spec.type == COMBO or _grows(spec):
-            roots.append(spec.name)
-        _open(spec, values, specs, problems, depth=0)
-    unexpected = (name for name in values if name not in specs and any(name.startswith(f"{root}.") for root in roots))
-    return OpenInputs(specs=specs, problems=tuple(problems), unexpected=tuple(unexpected))
+    dynamic_names: list[str] = []
+    for input_spec in input_specs(definition).values():
+        if input_spec.type == COMBO or _is_growing(input_spec):
+            dynamic_names.append(input_spec.name)
+        _open_input(input_spec, node_values, opened_specs, problems, depth=0)
+    # Only names under a dynamic input: other unknown inputs are what ComfyUI ignores without a word.
+    unexpected = (
+        name
+        for name in node_values
+        if name not in opened_specs and any(name.startswith(f"{dynamic_name}.") for dynamic_name in dynamic_names)
+    )
+    return OpenedInputs(specs=opened_specs, problems=tuple(problems), unexpected=tuple(unexpected))
 
 
-def option_specs(combo: InputSpec, option: object) -> dict[str, InputSpec] | None:
-    """The inputs that an option of a dynamic combo brings, by dotted name, not opened; None for an unknown option."""
-    for candidate in _options(combo):
+def option_specs(combo_spec: InputSpec, chosen_option: object) -> dict[str, InputSpec] | None:
+    """Return the unopened inputs that an option of a dynamic combo brings, or None if the option is unknown."""
+    for candidate in _listed_options(combo_spec):
         inputs = candidate.get("inputs")
-        if candidate["key"] == option and isinstance(option, str):
-            return specs_of(inputs, prefix=f"{combo.name}.") if isinstance(inputs, Mapping) else {}
+        if candidate["key"] == chosen_option and isinstance(chosen_option, str):
+            return read_input_specs(inputs, prefix=f"{combo_spec.name}.") if isinstance(inputs, Mapping) else {}
     return None
 
 
-def option_names(combo: InputSpec) -> list[JsonValue]:
-    """The options of a dynamic combo, in its order."""
-    return [option["key"] for option in _options(combo)]
+def option_names(combo_spec: InputSpec) -> list[JsonValue]:
+    """Return the options of a dynamic combo, in its order."""
+    return [listed_option["key"] for listed_option in _listed_options(combo_spec)]
 
 
-def as_choice(combo: InputSpec) -> InputSpec:
-    """A dynamic combo as the plain choice between its options."""
-    options = {name: value for name, value in combo.options.items() if name != "options"}
-    return replace(combo, type="COMBO", choices=option_names(combo), options=options, opens=True)
+def as_choice(combo_spec: InputSpec) -> InputSpec:
+    """Turn a dynamic combo into a plain choice between its options."""
+    options = {
+        option_name: option_value
+        for option_name, option_value in combo_spec.options.items()
+        if option_name != "options"
+    }
+    return replace(combo_spec, type="COMBO", choices=option_names(combo_spec), options=options, opens=True)
 
 
-def growing_list(spec: InputSpec, values: Mapping[str, object] | None = None) -> GrowingList:
+def growing_list(input_spec: InputSpec, node_values: Mapping[str, object] | None = None) -> GrowingList:
     """Read a growing list's template: names or a prefix with numbers from 0, the least and the greatest count.
 
-    With the `values` of a node, `items` are only those that the class requires and those that the node has.
+    With `node_values`, `items` are only those that the class requires and those that the node has.
     """
-    template = _mapping(spec.options.get("template"))
-    names, most, least = template.get("names"), template.get("max"), template.get("min")
-    listed = [name for name in names if isinstance(name, str)][:_MAX_ITEMS] if isinstance(names, list) else None
-    count = len(listed) if listed is not None else min(most, _MAX_ITEMS) if isinstance(most, int) else _MAX_ITEMS
-    required = least if isinstance(least, int) else 1
-    patterns = list(specs_of(_mapping(template.get("input"))).values())
+    template = _as_mapping(input_spec.options.get("template"))
+    listed_names, maximum, minimum = template.get("names"), template.get("max"), template.get("min")
+    item_names = (
+        [name for name in listed_names if isinstance(name, str)][:_MAX_ITEMS]
+        if isinstance(listed_names, list)
+        else None
+    )
+    item_count = (
+        len(item_names)
+        if item_names is not None
+        else min(maximum, _MAX_ITEMS)
+        if isinstance(maximum, int)
+        else _MAX_ITEMS
+    )
+    required = minimum if isinstance(minimum, int) else 1
+    patterns = list(read_input_specs(_as_mapping(template.get("input"))).values())
     prefix = template.get("prefix")
-    items: dict[str, InputSpec] = {}
-    for number in range(count):
-        for pattern in patterns:
-            stem = prefix if len(patterns) == 1 and isinstance(prefix, str) else pattern.name
-            name = f"{spec.name}.{listed[number] if listed is not None else f'{stem}{number}'}"
-            category: Category = "required" if number < required and pattern.category == "required" else "optional"
-            if values is None or category == "required" or name in values:
-                items[name] = matched(replace(pattern, name=name, category=category))
-    return GrowingList(name=spec.name, items=items, required=required)
+    list_items: dict[str, InputSpec] = {}
+    for number in range(item_count):
+        for item_pattern in patterns:
+            item_stem = prefix if len(patterns) == 1 and isinstance(prefix, str) else item_pattern.name
+            name = f"{input_spec.name}.{item_names[number] if item_names is not None else f'{item_stem}{number}'}"
+            category: Category = "required" if number < required and item_pattern.category == "required" else "optional"
+            if node_values is None or category == "required" or name in node_values:
+                list_items[name] = resolve_match_type(replace(item_pattern, name=name, category=category))
+    return GrowingList(name=input_spec.name, items=list_items, required=required)
 
 
-def matched(spec: InputSpec) -> InputSpec:
-    """A socket whose type follows what is wired to it as a plain socket of all the types that it allows."""
-    if spec.type != MATCHING:
-        return spec
-    allowed = _mapping(spec.options.get("template")).get("allowed_types")
-    return replace(spec, type=allowed if isinstance(allowed, str) and allowed else "*")
+def resolve_match_type(input_spec: InputSpec) -> InputSpec:
+    """Turn a socket whose type follows its link into a plain socket of all the types that it allows."""
+    if input_spec.type != MATCHING:
+        return input_spec
+    allowed = _as_mapping(input_spec.options.get("template")).get("allowed_types")
+    return replace(input_spec, type=allowed if isinstance(allowed, str) and allowed else "*")
 
 
-def default_of(spec: InputSpec) -> JsonValue:
-    """The value that the page gives an input that nobody set; None for a socket, or if there is none."""
-    if spec.type == COMBO:
-        return next(iter(option_names(spec)), None)
-    default = spec.options.get("default")
-    if default is not None or ("default" in spec.options and spec.type != "COMBO"):
+def default_value(input_spec: InputSpec) -> JsonValue:
+    """Return the value that the page gives an unset input; None for a socket, or if there is none."""
+    if input_spec.type == COMBO:
+        return next(iter(option_names(input_spec)), None)
+    default = input_spec.options.get("default")
+    # A null default of a combo means that the page chooses; of other types it means null.
+    if default is not None or ("default" in input_spec.options and input_spec.type != "COMBO"):
         return default
-    match spec.options.get("widgetType") or spec.type:
+    match input_spec.options.get("widgetType") or input_spec.type:
         case "INT" | "FLOAT":
             return 0
         case "STRING":
             return ""
         case "BOOLEAN":
             return False
-        case "COMBO" if spec.options.get("multiselect"):
+        case "COMBO" if input_spec.options.get("multiselect"):
             return []
         case "COMBO":
-            return spec.choices[0] if spec.choices else None
+            return input_spec.choices[0] if input_spec.choices else None
         case _:
             return None
 
 
-def dynamic_combo(definition: Mapping[str, JsonValue], values: Mapping[str, object], name: str) -> InputSpec | None:
-    """The dynamic combo of this dotted name, not opened, as a node that holds `values` has it; None if it has none."""
-    return next((spec for spec in _combos(definition, values) if spec.name == name), None)
+def find_dynamic_combo(
+    definition: Mapping[str, JsonValue], node_values: Mapping[str, object], name: str
+) -> InputSpec | None:
+    """Return the unopened dynamic combo of this dotted name on a node that holds `node_values`, or None."""
+    return next(
+        (input_spec for input_spec in _dynamic_combos(definition, node_values) if input_spec.name == name), None
+    )
 
 
-def _combos(definition: Mapping[str, JsonValue], values: Mapping[str, object]) -> Iterator[InputSpec]:
-    waiting = list(input_specs(definition).values())
-    while waiting:
-        spec = waiting.pop(0)
-        if spec.type == COMBO and spec.name.count(".") <= _MAX_NESTING:
-            yield spec
-            waiting[:0] = (option_specs(spec, values.get(spec.name)) or {}).values()
+def _dynamic_combos(definition: Mapping[str, JsonValue], node_values: Mapping[str, object]) -> Iterator[InputSpec]:
+    unopened = list(input_specs(definition).values())
+    while unopened:
+        input_spec = unopened.pop(0)
+        if input_spec.type == COMBO and input_spec.name.count(".") <= _MAX_NESTING:
+            yield input_spec
+            # In front, so that the order stays the page's: an option's inputs follow their combo.
+            unopened[:0] = (option_specs(input_spec, node_values.get(input_spec.name)) or {}).values()
 
 
-def _open(
-    spec: InputSpec,
-    values: Mapping[str, object],
-    specs: dict[str, InputSpec],
+def _open_input(
+    input_spec: InputSpec,
+    node_values: Mapping[str, object],
+    opened_specs: dict[str, InputSpec],
     problems: list[OptionProblem],
     *,
     depth: int,
 ) -> None:
-    if _grows(spec):
-        specs.update(growing_list(spec, values).items)
+    if _is_growing(input_spec):
+        opened_specs.update(growing_list(input_spec, node_values).items)
         return
-    if spec.type != COMBO or depth > _MAX_NESTING:
-        specs[spec.name] = matched(spec)
+    if input_spec.type != COMBO or depth > _MAX_NESTING:
+        opened_specs[input_spec.name] = resolve_match_type(input_spec)
         return
-    specs[spec.name] = as_choice(spec)
-    value = values.get(spec.name)
-    inner = option_specs(spec, value)
-    if inner is None:
-        if spec.name in values or spec.category == "required":
-            problems.append(_problem(specs[spec.name], values))
+    opened_specs[input_spec.name] = as_choice(input_spec)
+    node_value = node_values.get(input_spec.name)
+    brought_specs = option_specs(input_spec, node_value)
+    if brought_specs is None:
+        if input_spec.name in node_values or input_spec.category == "required":
+            problems.append(_option_problem(opened_specs[input_spec.name], node_values))
         return
-    for sub in inner.values():
-        _open(sub, values, specs, problems, depth=depth + 1)
+    for brought_spec in brought_specs.values():
+        _open_input(brought_spec, node_values, opened_specs, problems, depth=depth + 1)
 
 
-def _problem(spec: InputSpec, values: Mapping[str, object]) -> OptionProblem:
-    if spec.name not in values:
-        return OptionProblem(code="option_missing", spec=spec, value=None)
-    value = values[spec.name]
-    plain = value is None or isinstance(value, str | int | float | list | dict)
-    return OptionProblem(code="option_unknown" if plain else "option_wired", spec=spec, value=value)
+def _option_problem(input_spec: InputSpec, node_values: Mapping[str, object]) -> OptionProblem:
+    if input_spec.name not in node_values:
+        return OptionProblem(code="option_missing", spec=input_spec, value=None)
+    node_value = node_values[input_spec.name]
+    # A link is an object of ours; a value has one of JSON's types.
+    is_json_value = node_value is None or isinstance(node_value, str | int | float | list | dict)
+    return OptionProblem(code="option_unknown" if is_json_value else "option_wired", spec=input_spec, value=node_value)
 
 
-def _grows(spec: InputSpec) -> bool:
+def _is_growing(input_spec: InputSpec) -> bool:
     """Return whether a growing list says how it grows; of one that does not, nothing is known."""
-    return spec.type == GROWING and bool(_mapping(spec.options.get("template")).get("input"))
+    return input_spec.type == GROWING and bool(_as_mapping(input_spec.options.get("template")).get("input"))
 
 
-def _options(combo: InputSpec) -> list[Mapping[str, JsonValue]]:
-    listed = combo.options.get("options")
-    options = listed if isinstance(listed, list) else []
-    return [option for option in options if isinstance(option, Mapping) and isinstance(option.get("key"), str)]
+def _listed_options(combo_spec: InputSpec) -> list[Mapping[str, JsonValue]]:
+    listed_options = combo_spec.options.get("options")
+    all_options = listed_options if isinstance(listed_options, list) else []
+    return [
+        one_option
+        for one_option in all_options
+        if isinstance(one_option, Mapping) and isinstance(one_option.get("key"), str)
+    ]
 
 
-def _mapping(raw: JsonValue) -> Mapping[str, JsonValue]:
-    return raw if isinstance(raw, Mapping) else {}
+def _as_mapping(json_value: JsonValue) -> Mapping[str, JsonValue]:
+    return json_value if isinstance(json_value, Mapping) else {}

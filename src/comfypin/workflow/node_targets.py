@@ -1,41 +1,42 @@
-"""Which node a person means: by id, by title, or by a class that only one node has."""
+"""Tell which node a person means: by id, by title, or by a class that only one node has."""
 
 from comfypin.workflow.errors import OverrideInvalid
-from comfypin.workflow.findings import closest, did_you_mean
-from comfypin.workflow.graph import Graph, Node, NodeId
+from comfypin.workflow.findings import closest_names, did_you_mean
+from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 
 _LISTED = 10
 
 
-def candidates(graph: Graph, name: str) -> tuple[NodeId, ...]:
-    """The nodes a name may mean: the id alone where it is one, else all with that title, else all of that class."""
-    if name in graph.nodes:
-        return (name,)
-    titled = tuple(node.id for node in graph.nodes.values() if node.title == name)
-    return titled or tuple(node.id for node in graph.nodes.values() if node.class_type == name)
+def candidate_nodes(graph: ApiGraph, node_name: str) -> tuple[NodeId, ...]:
+    """Return the nodes that a name may mean: the one with this id, else all with this title, else all of this class."""
+    if node_name in graph.nodes:
+        return (node_name,)
+    # Titles before classes: a user who gave a title means that node.
+    titled_ids = tuple(node.id for node in graph.nodes.values() if node.title == node_name)
+    return titled_ids or tuple(node.id for node in graph.nodes.values() if node.class_type == node_name)
 
 
-def find_node(graph: Graph, name: str, *, override: str) -> Node:
-    """The one node that is meant. Raises `OverrideInvalid` where none is, or several are."""
-    found = candidates(graph, name)
-    if len(found) == 1:
-        return graph.nodes[found[0]]
-    if found:
-        listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
-        reason = f"{name!r} means {len(found)} nodes ({listed}); name one of them by its id"
+def find_node(graph: ApiGraph, node_name: str, *, override: str) -> ApiNode:
+    """Return the one node that is meant. Raises `OverrideInvalid` if there is no such node, or several."""
+    matching_ids = candidate_nodes(graph, node_name)
+    if len(matching_ids) == 1:
+        return graph.nodes[matching_ids[0]]
+    if matching_ids:
+        listed_ids = ", ".join(matching_ids[:_LISTED]) + (", ..." if len(matching_ids) > _LISTED else "")
+        reason = f"{node_name!r} means {len(matching_ids)} nodes ({listed_ids}); name one of them by its id"
         raise OverrideInvalid(override=override, reason=reason)
-    names = [*graph.nodes, *_names(graph)]
-    reason = f"the workflow has no node with the id, title or class {name!r}{did_you_mean(closest(name, names))}"
-    if not closest(name, names):
-        reason += f"; it has {_listed(graph)}"
+    close_names = closest_names(node_name, [*graph.nodes, *_titles_and_classes(graph)])
+    reason = f"the workflow has no node with the id, title or class {node_name!r}{did_you_mean(close_names)}"
+    if not close_names:
+        reason += f"; it has {_list_nodes(graph)}"
     raise OverrideInvalid(override=override, reason=reason)
 
 
-def _names(graph: Graph) -> list[str]:
+def _titles_and_classes(graph: ApiGraph) -> list[str]:
     titles = [node.title for node in graph.nodes.values() if node.title]
     return [*titles, *(node.class_type for node in graph.nodes.values())]
 
 
-def _listed(graph: Graph) -> str:
+def _list_nodes(graph: ApiGraph) -> str:
     nodes = [f"{node.id} ({node.title or node.class_type})" for node in graph.nodes.values()]
     return ", ".join(nodes[:_LISTED]) + (", ..." if len(nodes) > _LISTED else "") if nodes else "no nodes"

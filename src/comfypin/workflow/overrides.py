@@ -1,4 +1,4 @@
-"""Values a job puts in place of the workflow's: `6.text=a cat`, `KSampler.seed=random`."""
+"""Overrides: values that a job sets in the workflow, as in `6.text=a cat` or `KSampler.seed=random`."""
 
 import json
 import secrets
@@ -8,23 +8,23 @@ from typing import TypeAlias
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import OverrideInvalid
-from comfypin.workflow.findings import closest, did_you_mean, shown
-from comfypin.workflow.graph import Graph, InputValue, Link, Node, NodeId
+from comfypin.workflow.findings import closest_names, did_you_mean, show_value
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue, NodeId
 from comfypin.workflow.node_inputs import (
     COMBO,
     GROWING,
-    default_of,
-    dynamic_combo,
+    default_value,
+    find_dynamic_combo,
     open_inputs,
     option_names,
     option_specs,
 )
-from comfypin.workflow.node_targets import candidates, find_node
+from comfypin.workflow.node_targets import candidate_nodes, find_node
 from comfypin.workflow.object_info import Catalogue, InputSpec
 from comfypin.workflow.spelling import spelling_of
 
+# A whole number between two, both included.
 RandomInt: TypeAlias = Callable[[int, int], int]
-"""A whole number between two, both included."""
 
 RANDOM = "random"
 # The page draws seeds within these, whatever the input's own range allows.
@@ -34,44 +34,44 @@ WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One value to set: `target` is `NODE.INPUT`. `literal` values are JSON already; others were typed as text."""
+    """One value to set: `target` is `NODE.INPUT`. A `literal` value is JSON already; others were typed as text."""
 
     target: str
     value: JsonValue
     literal: bool
 
     def __str__(self) -> str:
-        return f"set {self.target}={shown(self.value)}"
+        return f"set {self.target}={show_value(self.value)}"
 
 
-def random_between(low: int, high: int) -> int:
-    """A whole number from the machine's own source of randomness."""
-    return low + secrets.randbelow(high - low + 1)
+def random_between(lowest: int, highest: int) -> int:
+    """Draw a whole number from the machine's own source of randomness."""
+    return lowest + secrets.randbelow(highest - lowest + 1)
 
 
-def parse_override(text: str) -> Override:
+def parse_override(assignment: str) -> Override:
     """Read `NODE.INPUT=VALUE`. Raises `OverrideInvalid`."""
-    target, equals, value = text.partition("=")
-    if not equals or not target.strip():
+    target, equals_sign, typed_value = assignment.partition("=")
+    if not equals_sign or not target.strip():
         reason = 'it must be NODE.INPUT=VALUE, as in 6.text="a cat" or KSampler.seed=random'
-        raise OverrideInvalid(override=f"set {text!r}", reason=reason)
-    return Override(target=target.strip(), value=value, literal=False)
+        raise OverrideInvalid(override=f"set {assignment!r}", reason=reason)
+    return Override(target=target.strip(), value=typed_value, literal=False)
 
 
 def overrides_from_json(values: Mapping[str, JsonValue]) -> tuple[Override, ...]:
     """Read a job's `set`: an object of JSON values by `NODE.INPUT`."""
-    return tuple(Override(target=target, value=value, literal=True) for target, value in values.items())
+    return tuple(Override(target=target, value=json_value, literal=True) for target, json_value in values.items())
 
 
-def override(
-    graph: Graph,
+def apply_overrides(
+    graph: ApiGraph,
     overrides: Iterable[Override],
     *,
     catalogue: Catalogue | None = None,
     names: Mapping[str, tuple[NodeId, str]] | None = None,
     randint: RandomInt = random_between,
-) -> Graph:
-    """The graph with the values set, in order. `names` are further targets (those of workflow.inputs.toml).
+) -> ApiGraph:
+    """Set the values in the graph, in order. `names` are further targets (those of an inputs file).
 
     An option that brings inputs is set before them, in whichever order they come; the inputs that it newly brings have
     the defaults that ComfyUI's page gives them.
@@ -79,187 +79,244 @@ def override(
     Raises `OverrideInvalid` for a target that is unknown or ambiguous, and for a value its input cannot take.
     """
     nodes = dict(graph.nodes)
-    for wanted in _options_first(overrides, names or {}):
-        node_id, input_name = locate(Graph(nodes=nodes), wanted, catalogue=catalogue, names=names or {})
+    # Each override sees the graph with those before it, because an option changes which inputs exist.
+    for requested in _options_first(overrides, names or {}):
+        node_id, input_name = locate_input(ApiGraph(nodes=nodes), requested, catalogue=catalogue, names=names or {})
         node = nodes[node_id]
-        spec = _specs(node, catalogue, input_name).get(input_name)
-        value = _value(wanted, spec, node.inputs.get(input_name), nodes, randint)
+        input_spec = _node_inputs(node, catalogue, input_name).get(input_name)
+        new_value = _input_value(requested, input_spec, node.inputs.get(input_name), nodes, randint)
         definition = (catalogue or {}).get(node.class_type, {})
-        combo = dynamic_combo(definition, node.inputs, input_name) if spec is not None and spec.opens else None
-        inputs = _with_option(wanted, combo, node.inputs, value) if combo else {**node.inputs, input_name: value}
+        combo_spec = (
+            find_dynamic_combo(definition, node.inputs, input_name)
+            if input_spec is not None and input_spec.opens
+            else None
+        )
+        inputs = (
+            _with_option(requested, combo_spec, node.inputs, new_value)
+            if combo_spec
+            else {**node.inputs, input_name: new_value}
+        )
         nodes[node_id] = replace(node, inputs=inputs)
-    return Graph(nodes=nodes)
+    return ApiGraph(nodes=nodes)
 
 
-def locate(
-    graph: Graph, wanted: Override, *, catalogue: Catalogue | None, names: Mapping[str, tuple[NodeId, str]]
+def locate_input(
+    graph: ApiGraph, requested: Override, *, catalogue: Catalogue | None, names: Mapping[str, tuple[NodeId, str]]
 ) -> tuple[NodeId, str]:
-    """The node and input an override means; titles and inputs may themselves contain dots."""
-    named = names.get(wanted.target)
-    if named is not None and named[0] in graph.nodes:
-        return named
-    parts = wanted.target.split(".")
-    splits = [(".".join(parts[:index]), ".".join(parts[index:])) for index in range(len(parts) - 1, 0, -1)]
-    if not splits or not all(splits[0]):
-        hint = did_you_mean(closest(wanted.target, names))
+    """Return the node and input that an override means; titles and inputs may themselves contain dots."""
+    named_input = names.get(requested.target)
+    if named_input is not None and named_input[0] in graph.nodes:
+        return named_input
+    target_parts = requested.target.split(".")
+    # The longest node name first: a title with a dot in it would never match otherwise.
+    possible_splits = [
+        (".".join(target_parts[:index]), ".".join(target_parts[index:]))
+        for index in range(len(target_parts) - 1, 0, -1)
+    ]
+    if not possible_splits or not all(possible_splits[0]):
+        hint = did_you_mean(closest_names(requested.target, names))
         reason = f"it must name a node and its input, as in 6.text or KSampler.seed{hint}"
-        raise OverrideInvalid(override=str(wanted), reason=reason)
-    node_name, input_name = next(((node, name) for node, name in splits if candidates(graph, node)), splits[0])
-    node = find_node(graph, node_name, override=str(wanted))
-    known = dict.fromkeys([*node.inputs, *_specs(node, catalogue, input_name)])
-    if input_name not in known:
-        near = _other_option(node, catalogue, input_name) or did_you_mean(closest(input_name, known))
-        near = near or f"; it has {', '.join(known) or 'no inputs'}"
-        reason = f"node {node.id} ({node.class_type}) has no input {input_name!r}{near}"
-        raise OverrideInvalid(override=str(wanted), reason=reason)
+        raise OverrideInvalid(override=str(requested), reason=reason)
+    node_name, input_name = next(
+        ((node, split_input) for node, split_input in possible_splits if candidate_nodes(graph, node)),
+        possible_splits[0],
+    )
+    node = find_node(graph, node_name, override=str(requested))
+    known_inputs = dict.fromkeys([*node.inputs, *_node_inputs(node, catalogue, input_name)])
+    if input_name not in known_inputs:
+        suggestion = _other_option(node, catalogue, input_name) or did_you_mean(closest_names(input_name, known_inputs))
+        suggestion = suggestion or f"; it has {', '.join(known_inputs) or 'no inputs'}"
+        reason = f"node {node.id} ({node.class_type}) has no input {input_name!r}{suggestion}"
+        raise OverrideInvalid(override=str(requested), reason=reason)
     return node.id, input_name
 
 
-def random_seed(spec: InputSpec | None, randint: RandomInt) -> int:
-    """A seed within what the input takes and the page draws from."""
-    low, high = (spec.options.get("min"), spec.options.get("max")) if spec else (0, SEED_MAX)
-    least = max(SEED_MIN, int(low)) if isinstance(low, int | float) else 0
-    most = min(SEED_MAX, int(high)) if isinstance(high, int | float) else SEED_MAX
-    return randint(least, max(least, most))
+def random_seed(input_spec: InputSpec | None, randint: RandomInt) -> int:
+    """Draw a seed within the range of the input and of the page."""
+    minimum, maximum = (input_spec.options.get("min"), input_spec.options.get("max")) if input_spec else (0, SEED_MAX)
+    lowest = max(SEED_MIN, int(minimum)) if isinstance(minimum, int | float) else 0
+    highest = min(SEED_MAX, int(maximum)) if isinstance(maximum, int | float) else SEED_MAX
+    return randint(lowest, max(lowest, highest))
 
 
 def _options_first(overrides: Iterable[Override], names: Mapping[str, tuple[NodeId, str]]) -> list[Override]:
-    """The overrides in their order, but each after those of the options that bring its input (`8.format.codec`)."""
-    listed = list(overrides)
+    """Sort each override after those of the options that bring its input (`8.format.codec`)."""
+    all_overrides = list(overrides)
 
-    def target_of(wanted: Override) -> str:
-        return ".".join(names[wanted.target]) if wanted.target in names else wanted.target
+    def target_of(requested: Override) -> str:
+        return ".".join(names[requested.target]) if requested.target in names else requested.target
 
-    targets = {target_of(wanted) for wanted in listed}
+    targets = {target_of(requested) for requested in all_overrides}
 
-    def options_before(wanted: Override) -> int:
-        parts = target_of(wanted).split(".")
-        return sum(".".join(parts[:count]) in targets for count in range(1, len(parts)))
+    def options_before(requested: Override) -> int:
+        target_parts = target_of(requested).split(".")
+        return sum(".".join(target_parts[:part_count]) in targets for part_count in range(1, len(target_parts)))
 
-    return sorted(listed, key=options_before)
+    return sorted(all_overrides, key=options_before)
 
 
-def _specs(node: Node, catalogue: Catalogue | None, wanted: str) -> Mapping[str, InputSpec]:
-    """The node's inputs, with the `wanted` one if a list of the node can grow to it."""
+def _node_inputs(node: ApiNode, catalogue: Catalogue | None, requested: str) -> Mapping[str, InputSpec]:
+    """Return the node's inputs, with the requested one if a list of the node can grow to it."""
     definition = (catalogue or {}).get(node.class_type, {})
-    return open_inputs(definition, {wanted: None, **node.inputs}).specs
+    return open_inputs(definition, {requested: None, **node.inputs}).specs
 
 
 def _with_option(
-    wanted: Override, combo: InputSpec, inputs: Mapping[str, InputValue], value: InputValue
+    requested: Override, combo_spec: InputSpec, inputs: Mapping[str, InputValue], new_value: InputValue
 ) -> dict[str, InputValue]:
-    """The inputs with another option of a dynamic combo: those of the old one go, those that both have stay."""
-    if isinstance(value, str):
-        value = spelling_of(value, option_names(combo)) or value
-    brought = option_specs(combo, value)
-    if brought is None:
-        names = [str(name) for name in option_names(combo)]
-        hint = did_you_mean(closest(str(value), names)) or f"; there are {', '.join(names)}"
-        raise OverrideInvalid(override=str(wanted), reason=f"{combo.name} has no option {shown(value)}{hint}")
-    changed = {name: old for name, old in inputs.items() if not name.startswith(f"{combo.name}.")}
-    changed[combo.name] = value
-    waiting = list(brought.values())
-    while waiting:
-        spec = waiting.pop(0)
-        choices = option_names(spec) if spec.type == COMBO else spec.choices
-        old, default = inputs.get(spec.name), default_of(spec)
-        if spec.name in inputs and (isinstance(old, Link) or choices is None or old in choices):
-            changed[spec.name] = old
-        elif default is not None and not spec.options.get("forceInput"):
-            changed[spec.name] = default
-        if spec.type == GROWING:
-            changed.update({name: item for name, item in inputs.items() if name.startswith(f"{spec.name}.")})
-        if spec.type == COMBO:
-            waiting[:0] = (option_specs(spec, changed.get(spec.name)) or {}).values()
-    return changed
+    """Choose another option of a dynamic combo: the old option's inputs go, those that both have stay."""
+    if isinstance(new_value, str):
+        new_value = spelling_of(new_value, option_names(combo_spec)) or new_value
+    brought_specs = option_specs(combo_spec, new_value)
+    if brought_specs is None:
+        known_options = [str(option_name) for option_name in option_names(combo_spec)]
+        near = did_you_mean(closest_names(str(new_value), known_options))
+        suggestion = near or f"; there are {', '.join(known_options)}"
+        reason = f"{combo_spec.name} has no option {show_value(new_value)}{suggestion}"
+        raise OverrideInvalid(override=str(requested), reason=reason)
+    changed_inputs = {
+        input_name: old_value
+        for input_name, old_value in inputs.items()
+        if not input_name.startswith(f"{combo_spec.name}.")
+    }
+    changed_inputs[combo_spec.name] = new_value
+    unopened = list(brought_specs.values())
+    while unopened:
+        input_spec = unopened.pop(0)
+        choices = option_names(input_spec) if input_spec.type == COMBO else input_spec.choices
+        old_value, default = inputs.get(input_spec.name), default_value(input_spec)
+        if input_spec.name in inputs and (isinstance(old_value, ApiLink) or choices is None or old_value in choices):
+            changed_inputs[input_spec.name] = old_value
+        elif default is not None and not input_spec.options.get("forceInput"):
+            changed_inputs[input_spec.name] = default
+        if input_spec.type == GROWING:
+            changed_inputs.update(
+                {
+                    input_name: item_value
+                    for input_name, item_value in inputs.items()
+                    if input_name.startswith(f"{input_spec.name}.")
+                }
+            )
+        if input_spec.type == COMBO:
+            unopened[:0] = (option_specs(input_spec, changed_inputs.get(input_spec.name)) or {}).values()
+    return changed_inputs
 
 
-def _other_option(node: Node, catalogue: Catalogue | None, input_name: str) -> str:
+def _other_option(node: ApiNode, catalogue: Catalogue | None, input_name: str) -> str:
     """Say which option would bring an input that the chosen one does not."""
-    parent = input_name.rpartition(".")[0]
-    combo = dynamic_combo((catalogue or {}).get(node.class_type, {}), node.inputs, parent) if parent else None
-    if combo is None:
+    combo_name = input_name.rpartition(".")[0]
+    combo_spec = (
+        find_dynamic_combo((catalogue or {}).get(node.class_type, {}), node.inputs, combo_name) if combo_name else None
+    )
+    if combo_spec is None:
         return ""
-    options = [str(option) for option in option_names(combo) if input_name in (option_specs(combo, option) or {})]
-    return f"; it comes with {parent}={' or '.join(options)}, which can be set too" if options else ""
+    options = [
+        str(option) for option in option_names(combo_spec) if input_name in (option_specs(combo_spec, option) or {})
+    ]
+    return f"; it comes with {combo_name}={' or '.join(options)}, which can be set too" if options else ""
 
 
-def _value(
-    wanted: Override,
-    spec: InputSpec | None,
-    present: InputValue,
-    nodes: Mapping[NodeId, Node],
+def _input_value(
+    requested: Override,
+    input_spec: InputSpec | None,
+    present_value: InputValue,
+    nodes: Mapping[NodeId, ApiNode],
     randint: RandomInt,
 ) -> InputValue:
-    kind = spec.widget_type if spec else _kind_of(present)
-    value = wanted.value
-    if isinstance(value, str) and value.strip() == RANDOM and kind == "INT":
-        return random_seed(spec, randint)
-    if isinstance(value, str) and (not wanted.literal or kind in ("INT", "FLOAT", "BOOLEAN")):
-        value = _from_text(value, kind, spec)
-    link = _as_link(value, nodes)
-    if link is not None and kind not in WIDGET_TYPES:
-        return link
-    if isinstance(present, Link) and kind not in WIDGET_TYPES and not (spec is None and isinstance(value, str | int)):
-        reason = f"the input takes {kind} from another node ({present.node_id}), not a value; set that node's inputs"
-        raise OverrideInvalid(override=str(wanted), reason=reason)
-    # Without a definition, a whole number may stand where any number is taken.
-    _check_kind(wanted, value, "FLOAT" if spec is None and kind == "INT" else kind)
+    type_name = input_spec.widget_type if input_spec else _kind_of(present_value)
+    new_value = requested.value
+    # Only for whole numbers: in a text, `random` is a word.
+    if isinstance(new_value, str) and new_value.strip() == RANDOM and type_name == "INT":
+        return random_seed(input_spec, randint)
+    if isinstance(new_value, str) and (not requested.literal or type_name in ("INT", "FLOAT", "BOOLEAN")):
+        new_value = _from_text(new_value, type_name, input_spec)
+    node_link = _as_link(new_value, nodes)
+    if node_link is not None and type_name not in WIDGET_TYPES:
+        return node_link
+    if (
+        isinstance(present_value, ApiLink)
+        and type_name not in WIDGET_TYPES
+        and not (input_spec is None and isinstance(new_value, str | int))
+    ):
+        source_id = present_value.node_id
+        reason = (
+            f"the input takes {type_name} from another node ({source_id}), not a value; set that node's inputs instead"
+        )
+        raise OverrideInvalid(override=str(requested), reason=reason)
+    # Without a definition, a whole number does not prove that the input takes whole numbers only.
+    _check_kind(requested, new_value, "FLOAT" if input_spec is None and type_name == "INT" else type_name)
     # A bare list would be read as a link to another node.
-    return {"__value__": value} if isinstance(value, list) else value
+    return {"__value__": new_value} if isinstance(new_value, list) else new_value
 
 
-def _from_text(text: str, kind: str, spec: InputSpec | None) -> JsonValue:
-    if kind == "COMBO" and spec is not None and spec.choices is not None and text in spec.choices:
-        return text
+def _from_text(typed_text: str, type_name: str, input_spec: InputSpec | None) -> JsonValue:
+    if (
+        type_name == "COMBO"
+        and input_spec is not None
+        and input_spec.choices is not None
+        and typed_text in input_spec.choices
+    ):
+        return typed_text
+    # What was typed is JSON if it reads as JSON; else it is text, with no need for quotes.
     try:
-        value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
+        json_value: JsonValue = json.loads(typed_text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        return {"true": True, "false": False}.get(text.strip().casefold(), text) if kind == "BOOLEAN" else text
-    match kind:
+        return (
+            {"true": True, "false": False}.get(typed_text.strip().casefold(), typed_text)
+            if type_name == "BOOLEAN"
+            else typed_text
+        )
+    match type_name:
         case "STRING":
-            return value if isinstance(value, str) else text
+            return json_value if isinstance(json_value, str) else typed_text
         case "COMBO":
-            known = spec is not None and spec.choices is not None and value in spec.choices
-            return value if known or isinstance(value, str) else text
+            is_known_choice = (
+                input_spec is not None and input_spec.choices is not None and json_value in input_spec.choices
+            )
+            return json_value if is_known_choice or isinstance(json_value, str) else typed_text
         case _:
-            return value
+            return json_value
 
 
-def _check_kind(wanted: Override, value: JsonValue, kind: str) -> None:
-    number = isinstance(value, int | float)
-    fits = {
-        "INT": number and (not isinstance(value, float) or value.is_integer()),
-        "FLOAT": number,
-        "BOOLEAN": isinstance(value, bool) or value in (0, 1),
-        "STRING": isinstance(value, str | int | float),
+def _check_kind(requested: Override, new_value: JsonValue, type_name: str) -> None:
+    is_number = isinstance(new_value, int | float)
+    fits_type = {
+        "INT": is_number and (not isinstance(new_value, float) or new_value.is_integer()),
+        "FLOAT": is_number,
+        "BOOLEAN": isinstance(new_value, bool) or new_value in (0, 1),
+        "STRING": isinstance(new_value, str | int | float),
     }
-    words = {
+    expected = {
         "INT": 'a whole number, or "random"',
         "FLOAT": "a number",
         "BOOLEAN": "true or false",
-        "STRING": "a text",
+        "STRING": "text",
     }
-    if not fits.get(kind, True):
-        raise OverrideInvalid(override=str(wanted), reason=f"the input takes {words[kind]}")
+    if not fits_type.get(type_name, True):
+        raise OverrideInvalid(override=str(requested), reason=f"the input takes {expected[type_name]}")
 
 
-def _as_link(value: JsonValue, nodes: Mapping[NodeId, Node]) -> Link | None:
-    if isinstance(value, list) and len(value) == 2:
-        node_id, slot = value
-        if isinstance(node_id, str) and node_id in nodes and isinstance(slot, int) and not isinstance(slot, bool):
-            return Link(node_id, slot)
+def _as_link(new_value: JsonValue, nodes: Mapping[NodeId, ApiNode]) -> ApiLink | None:
+    if isinstance(new_value, list) and len(new_value) == 2:
+        node_id, output_slot = new_value
+        if (
+            isinstance(node_id, str)
+            and node_id in nodes
+            and isinstance(output_slot, int)
+            and not isinstance(output_slot, bool)
+        ):
+            return ApiLink(node_id, output_slot)
     return None
 
 
-def _kind_of(present: InputValue) -> str:
-    if isinstance(present, bool):
+def _kind_of(present_value: InputValue) -> str:
+    if isinstance(present_value, bool):
         return "BOOLEAN"
-    if isinstance(present, int):
+    if isinstance(present_value, int):
         return "INT"
-    if isinstance(present, float):
+    if isinstance(present_value, float):
         return "FLOAT"
-    return "STRING" if isinstance(present, str) else "*"
+    return "STRING" if isinstance(present_value, str) else "*"
 
 
 def _refuse_constant(name: str) -> JsonValue:

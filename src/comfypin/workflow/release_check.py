@@ -1,17 +1,17 @@
-"""Would a workflow run here: what is wrong with it, the model files it loads and who brings them, its input files."""
+"""Check whether a workflow would run here: its errors, its model files with their pins, and its input files."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.graph import Graph, NodeId
+from comfypin.workflow.graph import ApiGraph, NodeId
 from comfypin.workflow.input_files import FileInput, file_inputs
 from comfypin.workflow.load import Workflow
-from comfypin.workflow.missing_pins import LockLike, model_pin
+from comfypin.workflow.missing_pins import LockLike, find_model_pin
 from comfypin.workflow.object_info import Catalogue, input_specs
-from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.settable_inputs import describe_inputs, is_model_file
-from comfypin.workflow.spelling import respell
+from comfypin.workflow.spelling import respell_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class ModelUse:
     target_path: str | None
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The use for machines."""
+        """Return the use as JSON."""
         return {
             "node": self.node_id,
             "input": self.input_name,
@@ -38,49 +38,64 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """All that is to know before a run."""
+class WorkflowCheck:
+    """Everything to know about a workflow before it runs."""
 
     preflight: Preflight
     models: tuple[ModelUse, ...]
     files: tuple[FileInput, ...]
 
     @property
-    def runs(self) -> bool:
-        """Whether the engine would take the workflow."""
+    def can_run(self) -> bool:
+        """Return whether the engine would take the workflow."""
         return not self.preflight.errors
 
 
-def survey(
+def check_workflow(
     workflow: Workflow, catalogue: Catalogue, lock: LockLike | None, *, brought: Set[tuple[NodeId, str]] = frozenset()
-) -> Survey:
+) -> WorkflowCheck:
     """Check a workflow and list what it needs. `brought` are the inputs (node id, name) whose files were found."""
-    respelt = respell(workflow.graph, catalogue, brought=brought)
-    graph = respelt.graph
-    report = preflight(graph, catalogue, lock, brought=brought, packs=workflow.packs)
-    report = replace(report, findings=(*workflow.warnings, *respelt.findings, *report.findings))
-    return Survey(
-        preflight=report, models=tuple(_model_uses(graph, catalogue, lock)), files=file_inputs(graph, catalogue)
+    # First, because the engine's spelling decides whether a file is present.
+    respelt_graph = respell_graph(workflow.graph, catalogue, brought=brought)
+    api_graph = respelt_graph.graph
+    preflight_report = run_preflight(api_graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
+    preflight_report = replace(
+        preflight_report, findings=(*workflow.warnings, *respelt_graph.findings, *preflight_report.findings)
+    )
+    return WorkflowCheck(
+        preflight=preflight_report,
+        models=tuple(_model_uses(api_graph, catalogue, lock)),
+        files=file_inputs(api_graph, catalogue),
     )
 
 
-def _model_uses(graph: Graph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
-    """Every model file that a node names: as a choice, as a text, or in a class that the engine does not have."""
-    described = {(one.node_id, one.input_name): one for one in describe_inputs(graph, catalogue)}
-    files: frozenset[str] | None = None
-    for node in graph.nodes.values():
-        for input_name, value in node.inputs.items():
-            one = described.get((node.id, input_name))
-            if one is not None and one.kind in ("prompt", "file"):
+def _model_uses(api_graph: ApiGraph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:
+    """Yield every model file that a node names: as a choice, as a text, or in a class that the engine lacks."""
+    inputs_by_place = {
+        (described_input.node_id, described_input.input_name): described_input
+        for described_input in describe_inputs(api_graph, catalogue)
+    }
+    known_names: frozenset[str] | None = None
+    for node in api_graph.nodes.values():
+        for input_name, input_value in node.inputs.items():
+            described_input = inputs_by_place.get((node.id, input_name))
+            # A prompt may end in `.pt`, and a brought file is not a model.
+            if described_input is not None and described_input.kind in ("prompt", "file"):
                 continue
-            if not isinstance(value, str) or not (is_model_file(value) or (one and one.kind == "model")):
+            if not isinstance(input_value, str) or not (
+                is_model_file(input_value) or (described_input and described_input.kind == "model")
+            ):
                 continue
-            if one is not None and one.choices is not None:
-                yield _use(node.id, input_name, value, lock, present=value in one.choices)
-            elif one is not None or node.class_type not in catalogue:
+            if described_input is not None and described_input.choices is not None:
+                yield _make_model_use(
+                    node.id, input_name, input_value, lock, present=input_value in described_input.choices
+                )
+            elif described_input is not None or node.class_type not in catalogue:
                 # No list says which files this input takes; what some loader lists is there.
-                files = known_files(catalogue) if files is None else files
-                yield _use(node.id, input_name, value, lock, present=value.replace("\\", "/") in files)
+                known_names = known_files(catalogue) if known_names is None else known_names
+                yield _make_model_use(
+                    node.id, input_name, input_value, lock, present=input_value.replace("\\", "/") in known_names
+                )
 
 
 def known_files(catalogue: Catalogue) -> frozenset[str]:
@@ -88,19 +103,21 @@ def known_files(catalogue: Catalogue) -> frozenset[str]:
     return frozenset(
         choice.replace("\\", "/")
         for definition in catalogue.values()
-        for spec in input_specs(definition).values()
-        for choice in spec.choices or ()
+        for input_spec in input_specs(definition).values()
+        for choice in input_spec.choices or ()
         if isinstance(choice, str) and is_model_file(choice)
     )
 
 
-def _use(node_id: NodeId, input_name: str, file: str, lock: LockLike | None, *, present: bool) -> ModelUse:
-    pin = model_pin(file, lock) if lock is not None else None
+def _make_model_use(
+    node_id: NodeId, input_name: str, file_name: str, lock: LockLike | None, *, present: bool
+) -> ModelUse:
+    model_pin = find_model_pin(file_name, lock) if lock is not None else None
     return ModelUse(
         node_id=node_id,
         input_name=input_name,
-        file=file,
+        file=file_name,
         present=present,
-        pin=pin.name if pin else None,
-        target_path=pin.target_path if pin else None,
+        pin=model_pin.name if model_pin else None,
+        target_path=model_pin.target_path if model_pin else None,
     )

@@ -1,4 +1,4 @@
-"""Classes that ComfyUI replaced by others: graphs that still name the old ones, as its server rewrites them.
+"""Rewrite graphs that name classes which ComfyUI has replaced, as its server does.
 
 Since 0.33 the server does this for prompts in API format whose class is not registered (`app/node_replace_manager.py`),
 and `GET /node_replacements` tells which; node packs add theirs. Doing it here lets preflight and `--set` see the real
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.findings import Finding
-from comfypin.workflow.graph import Graph, InputValue, Link, Node
+from comfypin.workflow.findings import WorkflowFinding
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue
 from comfypin.workflow.object_info import Catalogue, EngineCatalogue
 
 # ComfyUI 0.33's own, in the shape of its answer, for engines that are older and for catalogues kept in a file.
@@ -29,8 +29,8 @@ _CORE: Mapping[str, JsonValue] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replacement:
-    """What takes a class's place: its inputs by their new names (None: the same ones), and outputs that moved."""
+class ClassReplacement:
+    """What replaces a class: its inputs by their new names (None: the same ones), and the outputs that moved."""
 
     new_class: str
     inputs: Sequence[Mapping[str, JsonValue]] | None
@@ -38,31 +38,37 @@ class Replacement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replaced:
+class ReplacedGraph:
     """A graph without replaced classes, and a warning for each node that had one."""
 
-    graph: Graph
-    findings: tuple[Finding, ...] = ()
+    graph: ApiGraph
+    findings: tuple[WorkflowFinding, ...] = ()
 
 
-def replace_classes(graph: Graph, catalogue: Catalogue) -> Replaced:
-    """Replace the classes that the engine does not have and knows, or ComfyUI knows, another one for."""
-    found = {node.id: _replacement(node.class_type, catalogue) for node in graph.nodes.values()}
-    replacements = {node_id: one for node_id, one in found.items() if one is not None}
+def replace_classes(graph: ApiGraph, catalogue: Catalogue) -> ReplacedGraph:
+    """Replace the classes that the engine lacks, if it or ComfyUI knows a replacement."""
+    found_by_node = {node.id: _find_replacement(node.class_type, catalogue) for node in graph.nodes.values()}
+    replacements = {
+        node_id: class_replacement
+        for node_id, class_replacement in found_by_node.items()
+        if class_replacement is not None
+    }
     if not replacements:
-        return Replaced(graph=graph)
-    nodes: dict[str, Node] = {}
-    findings: list[Finding] = []
+        return ReplacedGraph(graph=graph)
+    nodes: dict[str, ApiNode] = {}
+    findings: list[WorkflowFinding] = []
     for node in graph.nodes.values():
-        inputs = {name: _moved(value, replacements) for name, value in node.inputs.items()}
+        moved_inputs = {name: _move_link(input_value, replacements) for name, input_value in node.inputs.items()}
         replacement = replacements.get(node.id)
         if replacement is None:
-            nodes[node.id] = replace(node, inputs=inputs)
+            nodes[node.id] = replace(node, inputs=moved_inputs)
             continue
-        nodes[node.id] = replace(node, class_type=replacement.new_class, inputs=_renamed(inputs, replacement))
-        message = f"the engine has no {node.class_type!r}; {replacement.new_class} takes its place, as ComfyUI tells"
+        nodes[node.id] = replace(
+            node, class_type=replacement.new_class, inputs=_rename_inputs(moved_inputs, replacement)
+        )
+        message = f"the engine has no {node.class_type!r}; {replacement.new_class} replaces it, as in ComfyUI itself"
         findings.append(
-            Finding(
+            WorkflowFinding(
                 code="class_replaced",
                 message=message,
                 node_id=node.id,
@@ -71,55 +77,68 @@ def replace_classes(graph: Graph, catalogue: Catalogue) -> Replaced:
                 severity="warning",
             )
         )
-    return Replaced(graph=Graph(nodes=nodes), findings=tuple(findings))
+    return ReplacedGraph(graph=ApiGraph(nodes=nodes), findings=tuple(findings))
 
 
-def _replacement(class_type: str, catalogue: Catalogue) -> Replacement | None:
+def _find_replacement(class_type: str, catalogue: Catalogue) -> ClassReplacement | None:
+    # Without a catalogue nothing is known to be missing.
     if not catalogue or class_type in catalogue:
         return None
-    told = catalogue.replacements if isinstance(catalogue, EngineCatalogue) else {}
-    listed = told.get(class_type) or _CORE.get(class_type)
+    engine_replacements = catalogue.replacements if isinstance(catalogue, EngineCatalogue) else {}
+    known_replacements = engine_replacements.get(class_type) or _CORE.get(class_type)
     # The server takes the first one, and none if that is not there.
-    first = listed[0] if isinstance(listed, list) and listed else None
-    if not isinstance(first, Mapping):
+    first_replacement = known_replacements[0] if isinstance(known_replacements, list) and known_replacements else None
+    if not isinstance(first_replacement, Mapping):
         return None
-    new_class, inputs, outputs = first.get("new_node_id"), first.get("input_mapping"), first.get("output_mapping")
+    new_class, input_mapping, output_mapping = (
+        first_replacement.get("new_node_id"),
+        first_replacement.get("input_mapping"),
+        first_replacement.get("output_mapping"),
+    )
     if not isinstance(new_class, str) or new_class not in catalogue:
         return None
-    return Replacement(
+    return ClassReplacement(
         new_class=new_class,
-        inputs=[one for one in inputs if isinstance(one, Mapping)] if isinstance(inputs, list) else None,
-        outputs=_outputs(outputs),
+        inputs=[mapping_entry for mapping_entry in input_mapping if isinstance(mapping_entry, Mapping)]
+        if isinstance(input_mapping, list)
+        else None,
+        outputs=_moved_outputs(output_mapping),
     )
 
 
-def _outputs(mapping: JsonValue) -> dict[int, int]:
-    moved: dict[int, int] = {}
-    for one in mapping if isinstance(mapping, list) else ():
-        old, new = (one.get("old_idx"), one.get("new_idx")) if isinstance(one, Mapping) else (None, None)
-        if isinstance(old, int) and isinstance(new, int):
-            moved[old] = new
-    return moved
+def _moved_outputs(output_mapping: JsonValue) -> dict[int, int]:
+    moved_slots: dict[int, int] = {}
+    for mapping_entry in output_mapping if isinstance(output_mapping, list) else ():
+        old_slot, new_slot = (
+            (mapping_entry.get("old_idx"), mapping_entry.get("new_idx"))
+            if isinstance(mapping_entry, Mapping)
+            else (None, None)
+        )
+        if isinstance(old_slot, int) and isinstance(new_slot, int):
+            moved_slots[old_slot] = new_slot
+    return moved_slots
 
 
-def _moved(value: InputValue, replacements: Mapping[str, Replacement]) -> InputValue:
-    if not isinstance(value, Link) or value.node_id not in replacements:
-        return value
-    return Link(value.node_id, replacements[value.node_id].outputs.get(value.slot, value.slot))
+def _move_link(input_value: InputValue, replacements: Mapping[str, ClassReplacement]) -> InputValue:
+    if not isinstance(input_value, ApiLink) or input_value.node_id not in replacements:
+        return input_value
+    return ApiLink(
+        input_value.node_id, replacements[input_value.node_id].outputs.get(input_value.slot, input_value.slot)
+    )
 
 
-def _renamed(inputs: Mapping[str, InputValue], replacement: Replacement) -> dict[str, InputValue]:
+def _rename_inputs(old_inputs: Mapping[str, InputValue], replacement: ClassReplacement) -> dict[str, InputValue]:
     # Without a mapping the server drops every input, and then refuses the node for their absence; the classes that
     # name none have the same inputs as before.
     if replacement.inputs is None:
-        return dict(inputs)
-    renamed: dict[str, InputValue] = {}
-    for one in replacement.inputs:
-        new_name, old_name = one.get("new_id"), one.get("old_id")
+        return dict(old_inputs)
+    renamed_inputs: dict[str, InputValue] = {}
+    for mapping_entry in replacement.inputs:
+        new_name, old_name = mapping_entry.get("new_id"), mapping_entry.get("old_id")
         if not isinstance(new_name, str):
             continue
-        if "set_value" in one:
-            renamed[new_name] = one["set_value"]
-        elif isinstance(old_name, str) and old_name in inputs:
-            renamed[new_name] = inputs[old_name]
-    return renamed
+        if "set_value" in mapping_entry:
+            renamed_inputs[new_name] = mapping_entry["set_value"]
+        elif isinstance(old_name, str) and old_name in old_inputs:
+            renamed_inputs[new_name] = old_inputs[old_name]
+    return renamed_inputs

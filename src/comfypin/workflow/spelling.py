@@ -1,4 +1,4 @@
-"""Choices and file names as this engine spells them, in workflows that were written on another machine.
+"""Spell choices and file names as this engine does, in workflows that were written on another machine.
 
 Windows writes `XL\\base.safetensors`, and a file may be named in other letters there. A choice that differs in nothing
 else from exactly one choice of the engine is that choice; each one that is taken so is a warning.
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.filename_mark import PREFIX_INPUT
-from comfypin.workflow.findings import Finding
-from comfypin.workflow.graph import Graph, InputValue, Node, NodeId
+from comfypin.workflow.findings import WorkflowFinding
+from comfypin.workflow.graph import ApiGraph, ApiNode, InputValue, NodeId
 from comfypin.workflow.node_inputs import open_inputs
 from comfypin.workflow.object_info import Catalogue, InputSpec, is_output, names_file
 
@@ -24,72 +24,82 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 class Respelt:
     """A graph as the engine spells it, and a warning for each value that was changed."""
 
-    graph: Graph
-    findings: tuple[Finding, ...] = ()
+    graph: ApiGraph
+    findings: tuple[WorkflowFinding, ...] = ()
 
 
-def respell(graph: Graph, catalogue: Catalogue, *, brought: Set[tuple[NodeId, str]] = frozenset()) -> Respelt:
-    """Take the engine's spelling. `brought` are the file inputs (node id, name) that the job brings files for."""
-    nodes: dict[NodeId, Node] = {}
-    findings: list[Finding] = []
+def respell_graph(graph: ApiGraph, catalogue: Catalogue, *, brought: Set[tuple[NodeId, str]] = frozenset()) -> Respelt:
+    """Take the engine's spelling. `brought` are the file inputs (node id, name) for which the job brings files."""
+    nodes: dict[NodeId, ApiNode] = {}
+    findings: list[WorkflowFinding] = []
     for node in graph.nodes.values():
         nodes[node.id] = node
         for _ in range(_MAX_ROUNDS):
-            changed = _respelt(nodes[node.id], catalogue, brought)
-            if not changed:
+            changed_inputs = _respelt(nodes[node.id], catalogue, brought)
+            if not changed_inputs:
                 break
-            findings += [_finding(node, name, nodes[node.id].inputs[name], value) for name, value in changed.items()]
-            nodes[node.id] = replace(node, inputs={**nodes[node.id].inputs, **changed})
-    return Respelt(graph=Graph(nodes=nodes) if findings else graph, findings=tuple(findings))
+            findings += [
+                _respelt_finding(node, input_name, nodes[node.id].inputs[input_name], input_value)
+                for input_name, input_value in changed_inputs.items()
+            ]
+            nodes[node.id] = replace(node, inputs={**nodes[node.id].inputs, **changed_inputs})
+    return Respelt(graph=ApiGraph(nodes=nodes) if findings else graph, findings=tuple(findings))
 
 
-def _respelt(node: Node, catalogue: Catalogue, brought: Set[tuple[NodeId, str]]) -> dict[str, str]:
-    """The inputs of a node that the engine spells in another way."""
+def _respelt(node: ApiNode, catalogue: Catalogue, brought: Set[tuple[NodeId, str]]) -> dict[str, str]:
+    """Return the inputs of a node that the engine spells in another way."""
     definition = catalogue.get(node.class_type)
     if definition is None:
         return {}
-    changed: dict[str, str] = {}
-    for spec in open_inputs(definition, node.inputs).specs.values():
-        value = node.inputs.get(spec.name)
-        if isinstance(value, str) and (node.id, spec.name) not in brought:
-            spelling = _choice(value, spec, is_file=names_file(node.class_type, spec))
-            if spelling != value:
-                changed[spec.name] = spelling
+    changed_inputs: dict[str, str] = {}
+    for input_spec in open_inputs(definition, node.inputs).specs.values():
+        input_value = node.inputs.get(input_spec.name)
+        if isinstance(input_value, str) and (node.id, input_spec.name) not in brought:
+            spelling = _respell_choice(input_value, input_spec, is_file=names_file(node.class_type, input_spec))
+            if spelling != input_value:
+                changed_inputs[input_spec.name] = spelling
     prefix = node.inputs.get(PREFIX_INPUT)
+    # A backslash is an ordinary character of a file's name on Linux, and would give one odd file.
     if is_output(definition) and isinstance(prefix, str) and "\\" in prefix and not _DRIVE.match(prefix):
-        changed[PREFIX_INPUT] = prefix.replace("\\", "/")
-    return changed
+        changed_inputs[PREFIX_INPUT] = prefix.replace("\\", "/")
+    return changed_inputs
 
 
-def spelling_of(value: str, choices: Sequence[JsonValue]) -> str | None:
-    """Return the one choice that a value differs from in nothing but slashes or letters, or that it is; else None."""
-    if value in choices:
-        return value
-    same_but_slashes = _alike(value.replace("\\", "/"), choices, fold=False)
-    alike = same_but_slashes or _alike(value.replace("\\", "/").casefold(), choices, fold=True)
-    return alike[0] if len(alike) == 1 else None
+def spelling_of(written_name: str, choices: Sequence[JsonValue]) -> str | None:
+    """Return the only choice that equals a value but for slashes and case, or None."""
+    if written_name in choices:
+        return written_name
+    same_but_slashes = _matching_choices(written_name.replace("\\", "/"), choices, fold_case=False)
+    matching = same_but_slashes or _matching_choices(
+        written_name.replace("\\", "/").casefold(), choices, fold_case=True
+    )
+    return matching[0] if len(matching) == 1 else None
 
 
-def _choice(value: str, spec: InputSpec, *, is_file: bool) -> str:
-    if spec.choices is None:
-        return value
-    spelling = spelling_of(value, spec.choices)
+def _respell_choice(input_value: str, input_spec: InputSpec, *, is_file: bool) -> str:
+    if input_spec.choices is None:
+        return input_value
+    spelling = spelling_of(input_value, input_spec.choices)
     if spelling is not None:
         return spelling
-    # The engine lists only what lies at the top of its input folder.
-    return value.replace("\\", "/") if is_file else value
+    # The engine lists only the top level of its input folder.
+    return input_value.replace("\\", "/") if is_file else input_value
 
 
-def _alike(wanted: str, choices: Sequence[JsonValue], *, fold: bool) -> list[str]:
-    texts = [choice for choice in choices if isinstance(choice, str)]
-    keys = [text.replace("\\", "/") for text in texts]
-    return [text for text, key in zip(texts, keys, strict=True) if (key.casefold() if fold else key) == wanted]
+def _matching_choices(wanted_key: str, choices: Sequence[JsonValue], *, fold_case: bool) -> list[str]:
+    text_choices = [choice for choice in choices if isinstance(choice, str)]
+    compared_keys = [text_choice.replace("\\", "/") for text_choice in text_choices]
+    return [
+        text_choice
+        for text_choice, compared_key in zip(text_choices, compared_keys, strict=True)
+        if (compared_key.casefold() if fold_case else compared_key) == wanted_key
+    ]
 
 
-def _finding(node: Node, input_name: str, value: InputValue, spelling: str) -> Finding:
-    return Finding(
+def _respelt_finding(node: ApiNode, input_name: str, input_value: InputValue, spelling: str) -> WorkflowFinding:
+    return WorkflowFinding(
         code="respelt",
-        message=f"{value!r} is {spelling!r} on this engine, and was taken as that",
+        message=f"this engine spells {input_value!r} as {spelling!r}, and that is used",
         node_id=node.id,
         title=node.title if node.title != node.class_type else None,
         class_type=node.class_type,

@@ -7,12 +7,12 @@ from comfypin.cli.console import JsonFormatter, JsonTeller, LineTeller, PlainFor
 from comfypin.engine.interface import NodeFinished, NodeProgress, NodeStarted, Queued, Started, Warned
 from comfypin.jobs.events import PhaseStarted, Requeued
 from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
-from comfypin.workflow.graph import Graph, Node
+from comfypin.workflow.graph import ApiGraph, ApiNode
 
-GRAPH = Graph(
+GRAPH = ApiGraph(
     nodes={
-        "1": Node(id="1", class_type="KSampler", inputs={"steps": 20}, title="Main [red]"),
-        "2": Node(id="2", class_type="SaveImage", inputs={}),
+        "1": ApiNode(id="1", class_type="KSampler", inputs={"steps": 20}, title="Main [red]"),
+        "2": ApiNode(id="2", class_type="SaveImage", inputs={}),
     }
 )
 

@@ -6,9 +6,9 @@ import pytest
 
 from comfypin.engine.cleanup import PromptCleanup
 from comfypin.engine.host import LocalFolders
-from comfypin.workflow.filename_mark import Mark
+from comfypin.workflow.filename_mark import SubmissionMark
 
-MARK, OTHER = Mark.of("one submission").text, Mark.of("another").text
+MARK, OTHER = SubmissionMark.for_submission("one submission").text, SubmissionMark.for_submission("another").text
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_nothing_is_removed_for_debugging(folders: LocalFolders) -> None:
 def test_a_thousand_jobs_leave_no_more_than_one(folders: LocalFolders) -> None:
     cleanup = PromptCleanup()
     for number in range(1000):
-        mark = Mark.of(str(number)).text
+        mark = SubmissionMark.for_submission(str(number)).text
         cleanup.begin_prompt(str(number), mark)
         write(folders.output / f"{mark}clip.png")
         write(folders.temp / f"{number}.png")

@@ -15,16 +15,18 @@ from comfypin.engine.interface import Prompt, PromptOutputs
 from comfypin.engine.output_files import find_unreported, locate_file
 from comfypin.engine.prompt_history import ReportedFile
 from comfypin.engine.remote import RemoteHost
-from comfypin.workflow.filename_mark import Mark
-from comfypin.workflow.graph import Graph, Link, Node
+from comfypin.workflow.filename_mark import SubmissionMark
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode
 from tests.support.fake_comfyui import Canned, fake_comfyui
 
-MARK = Mark.of("one submission")
-GRAPH = Graph(
+MARK = SubmissionMark.for_submission("one submission")
+GRAPH = ApiGraph(
     nodes={
-        "1": Node(id="1", class_type="EmptyImage", inputs={}),
-        "2": Node(id="2", class_type="Saver", inputs={"filename_prefix": MARK.put_into("od/cat"), "x": Link("1", 0)}),
-        "3": Node(id="3", class_type="Other", inputs={"filename_prefix": MARK.put_into("dog")}),
+        "1": ApiNode(id="1", class_type="EmptyImage", inputs={}),
+        "2": ApiNode(
+            id="2", class_type="Saver", inputs={"filename_prefix": MARK.add_to_prefix("od/cat"), "x": ApiLink("1", 0)}
+        ),
+        "3": ApiNode(id="3", class_type="Other", inputs={"filename_prefix": MARK.add_to_prefix("dog")}),
     }
 )
 

@@ -135,7 +135,7 @@ async def test_names_and_limits_beside_a_workflow_hold(tmp_path: Path) -> None:
     assert (await handler("one", {"workflow_name": "cat", "set": {"size": 80}})).failure is None
     assert engine.prompts[0].graph.nodes["1"].inputs["width"] == 80
     refused = await handler("two", {"workflow_name": "cat", "set": {"size": 120}})
-    assert "greatest value is 100" in str(refused.output["error"])
+    assert "maximum is 100" in str(refused.output["error"])
 
 
 async def test_a_mistake_of_ours_ends_the_job_alone() -> None:

@@ -17,7 +17,7 @@ from comfypin.lock.model import EngineSpec, Lock
 from comfypin.testing import FAKE_CATALOGUE
 from comfypin.workflow.document import read_document
 from comfypin.workflow.errors import InputFileInvalid, OverrideInvalid, WorkflowInvalid
-from comfypin.workflow.object_info import Definition, InputSpec
+from comfypin.workflow.object_info import InputSpec, NodeDefinition
 from comfypin.workflow.overrides import parse_override
 
 LOCK = Lock(version_name="test", engine=EngineSpec(kind="embedded"))
@@ -55,7 +55,7 @@ def test_a_job_knows_its_release_and_its_input_files(folder: Path) -> None:
     assert job.input_digests == {"photo.png": Digest.of(b"a photo")}
 
 
-class CountedDefinition(Definition):
+class CountedDefinition(NodeDefinition):
     """A class's definition that counts how often its inputs are parsed."""
 
     parsed = 0

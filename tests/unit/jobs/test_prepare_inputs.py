@@ -58,5 +58,5 @@ def test_other_targets_stay_open_where_names_are_not_everything() -> None:
 
 @pytest.mark.parametrize("target", ["size", "1.width"])
 def test_limits_hold_by_name_and_by_node(target: str) -> None:
-    with pytest.raises(OverrideInvalid, match="greatest value is 64"):
+    with pytest.raises(OverrideInvalid, match="maximum is 64"):
         canvas({target: 65}, only_named=False)

@@ -20,14 +20,14 @@ from comfypin.outputs.inline import InlineSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from comfypin.testing import PIXEL_PNG, FakeEngine, fake_output
 from comfypin.workflow.errors import WorkflowRejected
-from comfypin.workflow.filename_mark import Mark
-from comfypin.workflow.graph import Graph, Link, Node
+from comfypin.workflow.filename_mark import SubmissionMark
+from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode
 
-GRAPH = Graph(
+GRAPH = ApiGraph(
     nodes={
-        "1": Node(id="1", class_type="EmptyImage", inputs={"width": 1, "height": 1, "batch_size": 1, "color": 0}),
-        "2": Node(id="2", class_type="SaveImage", inputs={"images": Link("1", 0), "filename_prefix": "cat"}),
-        "3": Node(id="3", class_type="PreviewImage", inputs={"images": Link("1", 0)}),
+        "1": ApiNode(id="1", class_type="EmptyImage", inputs={"width": 1, "height": 1, "batch_size": 1, "color": 0}),
+        "2": ApiNode(id="2", class_type="SaveImage", inputs={"images": ApiLink("1", 0), "filename_prefix": "cat"}),
+        "3": ApiNode(id="3", class_type="PreviewImage", inputs={"images": ApiLink("1", 0)}),
     }
 )
 
@@ -73,12 +73,14 @@ async def test_phases_and_nodes_are_timed() -> None:
 
 
 async def test_the_mark_is_taken_out_of_names_again() -> None:
-    mark = Mark.of("this submission")
+    mark = SubmissionMark.for_submission("this submission")
     nodes = {**GRAPH.nodes}
-    nodes["2"] = Node(
-        id="2", class_type="SaveImage", inputs={"images": Link("1", 0), "filename_prefix": mark.put_into("d/cat")}
+    nodes["2"] = ApiNode(
+        id="2",
+        class_type="SaveImage",
+        inputs={"images": ApiLink("1", 0), "filename_prefix": mark.add_to_prefix("d/cat")},
     )
-    result = await run(a_job(graph=Graph(nodes=nodes), mark=mark), engine=FakeEngine(), sink=InlineSink())
+    result = await run(a_job(graph=ApiGraph(nodes=nodes), mark=mark), engine=FakeEngine(), sink=InlineSink())
     assert result.deliveries[0].output.filename == "cat_00001_.png"
     assert result.deliveries[0].output.subfolder == "d"
 
@@ -228,7 +230,7 @@ async def test_texts_are_part_of_the_result() -> None:
 
 async def test_a_workflow_that_saves_nothing_says_so() -> None:
     nodes = {node_id: node for node_id, node in GRAPH.nodes.items() if node_id != "2"}
-    result = await run(a_job(graph=Graph(nodes=nodes)), engine=FakeEngine(), sink=InlineSink())
+    result = await run(a_job(graph=ApiGraph(nodes=nodes)), engine=FakeEngine(), sink=InlineSink())
     assert result.deliveries == ()
     assert result.warnings == ("The workflow saves no file; its 1 temporary outputs are delivered with --previews.",)
 

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from comfypin.workflow.errors import InputFileInvalid, OverrideInvalid
-from comfypin.workflow.graph import Graph
+from comfypin.workflow.graph import ApiGraph
 from comfypin.workflow.input_files import file_inputs, find_files, missing_files, parse_input_file, point_to_files
-from comfypin.workflow.parse import parse
+from comfypin.workflow.parse import parse_graph
 from tests.support.node_list import CATALOGUE
 
 
-def loading(*names: object) -> Graph:
-    return parse({str(i): {"class_type": "LoadImage", "inputs": {"image": name}} for i, name in enumerate(names)})
+def loading(*names: object) -> ApiGraph:
+    return parse_graph({str(i): {"class_type": "LoadImage", "inputs": {"image": name}} for i, name in enumerate(names)})
 
 
 def test_load_nodes_are_known_with_and_without_a_node_list() -> None:
-    graph = parse(
+    graph = parse_graph(
         {
             "1": {"class_type": "LoadImage", "inputs": {"image": "a.png [output]"}},
             "2": {"class_type": "VHS_LoadVideo", "inputs": {"video": "v.mp4"}},
@@ -81,7 +81,7 @@ def test_a_given_file_wins_over_the_folder(tmp_path: Path) -> None:
     ],
 )
 def test_an_input_that_points_nowhere_says_so(text: str, words: str) -> None:
-    graph = parse({"0": {"class_type": "LoadImage", "inputs": {"image": "a"}}, "1": {"class_type": "SaveImage"}})
+    graph = parse_graph({"0": {"class_type": "LoadImage", "inputs": {"image": "a"}}, "1": {"class_type": "SaveImage"}})
     with pytest.raises(OverrideInvalid, match=words):
         parse_input_file(graph, text)
 

@@ -13,9 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from comfypin.workflow.document import to_document
 from comfypin.workflow.errors import WorkflowUnreadable
-from comfypin.workflow.filename_mark import Mark, mark_outputs, without_marks
+from comfypin.workflow.filename_mark import SubmissionMark, mark_outputs, remove_marks
 from comfypin.workflow.load import load_workflow
-from comfypin.workflow.parse import parse
+from comfypin.workflow.parse import parse_graph
 from comfypin.workflow.read_file import read_workflow_bytes
 from comfypin.workflow.seeds import change_seeds
 from tests.support.node_list import CATALOGUE
@@ -66,20 +66,20 @@ def test_an_empty_document_is_the_smoke_test() -> None:
 
 
 def test_marks_of_an_earlier_job_are_taken_out_of_its_pictures() -> None:
-    graph = parse(
+    graph = parse_graph(
         {
             "1": {"class_type": "PrimitiveString", "inputs": {"value": "a/b"}},
             "2": {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": ["1", 0]}},
             "3": {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": "c/d"}},
         }
     )
-    assert without_marks(mark_outputs(graph, Mark.of("x"), CATALOGUE).graph) == graph
+    assert remove_marks(mark_outputs(graph, SubmissionMark.for_submission("x"), CATALOGUE).graph) == graph
 
 
 def test_an_uploaded_file_of_an_earlier_job_has_its_own_name_again() -> None:
     name = "comfypin/0b8f2f6e-1111-4222-8333-444455556666/photo.png"
-    graph = parse({"1": {"class_type": "LoadImage", "inputs": {"image": name}}})
-    assert without_marks(graph).nodes["1"].inputs["image"] == "photo.png"
+    graph = parse_graph({"1": {"class_type": "LoadImage", "inputs": {"image": name}}})
+    assert remove_marks(graph).nodes["1"].inputs["image"] == "photo.png"
 
 
 def png(**texts: str) -> bytes:
@@ -158,7 +158,7 @@ def test_an_api_graphs_file_names_are_filled_in_as_the_engines_own_page_would(ke
     classes = {name: {**one, **keys} for name, one in CATALOGUE.items()}
     graph = {"1": {"class_type": "SaveVideo", "inputs": {"filename_prefix": "%date:yyyy%"}}}
     workflow = load_workflow(to_document(graph, source="w"), classes)
-    expanded = workflow.expand(workflow.graph, datetime(2025, 3, 4, tzinfo=UTC))
+    expanded = workflow.fill_texts(workflow.graph, datetime(2025, 3, 4, tzinfo=UTC))
     assert expanded.nodes["1"].inputs["filename_prefix"] == text
 
 

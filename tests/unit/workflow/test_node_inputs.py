@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from comfypin.workflow.graph import Link
+from comfypin.workflow.graph import ApiLink
 from comfypin.workflow.node_inputs import growing_list, open_inputs
 from comfypin.workflow.object_info import input_specs
 
@@ -42,7 +42,9 @@ def test_an_absent_option_and_an_unknown_one_are_said() -> None:
     absent = open_inputs(SAVE, {}).problems
     assert [(one.code, one.spec.name) for one in absent] == [("option_missing", "format")]
     unknown = open_inputs(SAVE, {"format": "auto", "format.codec": "h265"}).problems
-    assert [(one.code, one.value, one.options) for one in unknown] == [("option_unknown", "h265", ["h264", "av1"])]
+    assert [(one.code, one.value, one.known_options) for one in unknown] == [
+        ("option_unknown", "h265", ["h264", "av1"])
+    ]
 
 
 def test_an_optional_combo_may_be_absent() -> None:
@@ -50,11 +52,13 @@ def test_an_optional_combo_may_be_absent() -> None:
 
 
 def test_a_wired_option_is_said() -> None:
-    assert [one.code for one in open_inputs(SAVE, {"format": Link("1", 0)}).problems] == ["option_wired"]
+    assert [one.code for one in open_inputs(SAVE, {"format": ApiLink("1", 0)}).problems] == ["option_wired"]
 
 
 def test_a_growing_list_requires_its_first_items_and_has_those_that_the_node_has() -> None:
-    specs = open_inputs(SAVE, {"format": "gif", "images.image0": Link("1", 0), "images.image3": Link("2", 0)}).specs
+    specs = open_inputs(
+        SAVE, {"format": "gif", "images.image0": ApiLink("1", 0), "images.image3": ApiLink("2", 0)}
+    ).specs
     items = {name: spec.category for name, spec in specs.items() if name.startswith("images.")}
     assert items == {"images.image0": "required", "images.image1": "required", "images.image3": "optional"}
 
@@ -66,7 +70,7 @@ def test_a_growing_list_may_have_names() -> None:
 
 
 def test_what_no_option_brings_is_unexpected() -> None:
-    values = {"format": "gif", "format.codec": "h264", "images.image9": Link("1", 0), "other.x": 1}
+    values = {"format": "gif", "format.codec": "h264", "images.image9": ApiLink("1", 0), "other.x": 1}
     assert open_inputs(SAVE, values).unexpected == ("format.codec", "images.image9")
 
 

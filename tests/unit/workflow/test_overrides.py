@@ -3,12 +3,12 @@
 import pytest
 
 from comfypin.workflow.errors import OverrideInvalid
-from comfypin.workflow.graph import InputValue, Link
-from comfypin.workflow.overrides import override, overrides_from_json, parse_override
-from comfypin.workflow.parse import parse
+from comfypin.workflow.graph import ApiLink, InputValue
+from comfypin.workflow.overrides import apply_overrides, overrides_from_json, parse_override
+from comfypin.workflow.parse import parse_graph
 from tests.support.node_list import CATALOGUE
 
-GRAPH = parse(
+GRAPH = parse_graph(
     {
         "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
         "6": {
@@ -31,7 +31,7 @@ GRAPH = parse(
 
 
 def set_one(text: str, *, catalogue: bool = True) -> dict[str, InputValue]:
-    changed = override(
+    changed = apply_overrides(
         GRAPH, [parse_override(text)], catalogue=CATALOGUE if catalogue else None, randint=lambda low, high: high
     )
     (node,) = [node for node in changed.nodes.values() if node != GRAPH.nodes[node.id]] or [GRAPH.nodes["6"]]
@@ -91,26 +91,26 @@ def test_what_cannot_be_set_says_why(text: str, words: str) -> None:
 
 def test_jobs_give_json_values() -> None:
     wanted = overrides_from_json({"6.text": "5", "6.seed": "random", "6.cfg": "3"})
-    inputs = override(GRAPH, wanted, catalogue=CATALOGUE, randint=lambda low, high: low).nodes["6"].inputs
+    inputs = apply_overrides(GRAPH, wanted, catalogue=CATALOGUE, randint=lambda low, high: low).nodes["6"].inputs
     assert (inputs["text"], inputs["seed"], inputs["cfg"]) == ("5", 0, 3)
 
 
 def test_an_object_is_no_text() -> None:
-    with pytest.raises(OverrideInvalid, match="a text"):
-        override(GRAPH, overrides_from_json({"6.text": {"a": 1}}), catalogue=CATALOGUE)
+    with pytest.raises(OverrideInvalid, match="the input takes text"):
+        apply_overrides(GRAPH, overrides_from_json({"6.text": {"a": 1}}), catalogue=CATALOGUE)
 
 
 def test_a_link_can_be_set_where_the_input_takes_one() -> None:
-    inputs = override(GRAPH, overrides_from_json({"6.model": ["4", 0]}), catalogue=CATALOGUE).nodes["6"].inputs
-    assert inputs["model"] == Link("4", 0)
+    inputs = apply_overrides(GRAPH, overrides_from_json({"6.model": ["4", 0]}), catalogue=CATALOGUE).nodes["6"].inputs
+    assert inputs["model"] == ApiLink("4", 0)
 
 
 def test_names_of_a_workflow_are_targets() -> None:
     wanted = [parse_override("prompt=a dog")]
-    assert override(GRAPH, wanted, names={"prompt": ("6", "text")}).nodes["6"].inputs["text"] == "a dog"
+    assert apply_overrides(GRAPH, wanted, names={"prompt": ("6", "text")}).nodes["6"].inputs["text"] == "a dog"
 
 
-MOVIE = parse(
+MOVIE = parse_graph(
     {
         "1": {"class_type": "EmptyImage", "inputs": {}},
         "2": {
@@ -129,7 +129,7 @@ MOVIE = parse(
 
 
 def set_movie(*texts: str) -> dict[str, InputValue]:
-    changed = override(MOVIE, map(parse_override, texts), catalogue=CATALOGUE)
+    changed = apply_overrides(MOVIE, map(parse_override, texts), catalogue=CATALOGUE)
     return {name: value for name, value in changed.nodes["2"].inputs.items() if name.startswith("format")}
 
 
@@ -162,7 +162,7 @@ def test_an_input_of_a_newly_chosen_option_can_be_set_in_either_order(texts: tup
 def test_names_of_a_workflow_set_options_first_too() -> None:
     names = {"loops": ("2", "format.loop"), "kind": ("2", "format")}
     wished = overrides_from_json({"loops": False, "kind": "webm"})
-    changed = override(MOVIE, wished, catalogue=CATALOGUE, names=names)
+    changed = apply_overrides(MOVIE, wished, catalogue=CATALOGUE, names=names)
     assert changed.nodes["2"].inputs["format.loop"] is False
 
 
@@ -181,5 +181,5 @@ def test_what_an_option_does_not_have_is_refused(text: str, words: str) -> None:
 
 
 def test_a_growing_list_can_be_given_a_further_link() -> None:
-    changed = override(MOVIE, overrides_from_json({"2.images.image1": ["1", 0]}), catalogue=CATALOGUE)
-    assert changed.nodes["2"].inputs["images.image1"] == Link("1", 0)
+    changed = apply_overrides(MOVIE, overrides_from_json({"2.images.image1": ["1", 0]}), catalogue=CATALOGUE)
+    assert changed.nodes["2"].inputs["images.image1"] == ApiLink("1", 0)

@@ -6,8 +6,8 @@ import pytest
 
 from comfypin.workflow.document import MAX_BYTES, MAX_NODES, MAX_VALUES, read_document, to_document
 from comfypin.workflow.errors import WorkflowInvalid, WorkflowUnreadable
-from comfypin.workflow.graph import Link
-from comfypin.workflow.parse import parse, parse_api
+from comfypin.workflow.graph import ApiLink
+from comfypin.workflow.parse import parse_document, parse_graph
 
 NODE = {"class_type": "EmptyImage", "inputs": {"width": 8}, "_meta": {"title": "Canvas"}}
 GRAPH = {"1": NODE, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
@@ -25,32 +25,32 @@ GRAPH = {"1": NODE, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 
     ],
 )
 def test_an_api_graph_is_taken_out_of_its_wrapper(wrapped: object) -> None:
-    graph = parse(wrapped)
+    graph = parse_graph(wrapped)
     assert graph.to_api() == GRAPH | {"2": GRAPH["2"]}
     assert graph.nodes["1"].title == "Canvas"
-    assert graph.nodes["2"].inputs["images"] == Link("1", 0)
+    assert graph.nodes["2"].inputs["images"] == ApiLink("1", 0)
 
 
 def test_a_node_that_is_called_prompt_is_no_wrapper() -> None:
-    assert list(parse({"prompt": NODE}).nodes) == ["prompt"]
+    assert list(parse_graph({"prompt": NODE}).nodes) == ["prompt"]
 
 
 def test_every_broken_node_is_named() -> None:
     broken = {"1": 5, "2": {"inputs": {}}, "3": {"class_type": 7}, "4": {"class_type": "A", "inputs": []}, "5": NODE}
     with pytest.raises(WorkflowInvalid) as caught:
-        parse(broken, source="w.json")
+        parse_graph(broken, source="w.json")
     assert [finding["node"] for finding in caught.value.findings] == ["1", "2", "3", "4"]
     assert "w.json" in caught.value.message
 
 
 def test_the_ui_format_is_told_with_the_menu_path() -> None:
     with pytest.raises(WorkflowUnreadable, match=r"Workflow > Export \(API\)"):
-        parse({"nodes": [], "links": [], "version": 0.4})
+        parse_graph({"nodes": [], "links": [], "version": 0.4})
 
 
 def test_an_empty_object_is_an_empty_document() -> None:
     assert read_document(b"{}", source="w").format == "empty"
-    assert parse({}).nodes == {}
+    assert parse_graph({}).nodes == {}
 
 
 @pytest.mark.parametrize(
@@ -85,23 +85,23 @@ def test_a_million_nodes_are_refused_by_their_number() -> None:
 
 def test_a_byte_order_mark_and_nan_are_read_as_the_page_does() -> None:
     document = read_document(b'\xef\xbb\xbf{"1": {"class_type": "A", "inputs": {"x": NaN}}}', source="w")
-    assert parse_api(document).nodes["1"].inputs == {"x": None}
+    assert parse_document(document).nodes["1"].inputs == {"x": None}
 
 
 def test_links_are_only_what_can_be_one() -> None:
     inputs = {"a": ["1", 0], "b": [1, 0.0], "c": [512, 512], "d": ["x", "y"], "e": ["1", 0, 0], "f": [], "g": ["9", 1]}
-    graph = parse({"1": NODE, "2": {"class_type": "A", "inputs": inputs}})
-    links = dict(graph.nodes["2"].links())
-    assert links == {"a": Link("1", 0), "b": Link("1", 0), "g": Link("9", 1)}
+    graph = parse_graph({"1": NODE, "2": {"class_type": "A", "inputs": inputs}})
+    links = dict(graph.nodes["2"].linked_inputs())
+    assert links == {"a": ApiLink("1", 0), "b": ApiLink("1", 0), "g": ApiLink("9", 1)}
 
 
 def test_what_a_server_noted_about_changes_is_left_behind() -> None:
-    assert parse({"1": NODE | {"is_changed": ["abc"]}}).to_api()["1"] == NODE
+    assert parse_graph({"1": NODE | {"is_changed": ["abc"]}}).to_api()["1"] == NODE
 
 
 def test_many_findings_make_a_short_message() -> None:
     with pytest.raises(WorkflowInvalid) as caught:
-        parse({str(number): {} for number in range(MAX_NODES)})
+        parse_graph({str(number): {} for number in range(MAX_NODES)})
     assert len(caught.value.message) < 10_000
     assert json.dumps(caught.value.to_json())
 

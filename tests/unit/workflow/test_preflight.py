@@ -8,8 +8,8 @@ import pytest
 
 from comfypin.lock.model import Lock, ModelPin, NodePin
 from comfypin.workflow.errors import WorkflowInvalid
-from comfypin.workflow.parse import parse
-from comfypin.workflow.preflight import Preflight, preflight
+from comfypin.workflow.parse import parse_graph
+from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.smoke import smoke_graph
 from tests.support.node_list import CATALOGUE
 
@@ -18,7 +18,7 @@ SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_pref
 
 
 def check(nodes: dict[str, Any], **kwargs: Any) -> Preflight:
-    return preflight(parse(nodes), CATALOGUE, **kwargs)
+    return run_preflight(parse_graph(nodes), CATALOGUE, **kwargs)
 
 
 def empty(**inputs: object) -> dict[str, object]:
@@ -30,7 +30,7 @@ def codes(report: Preflight) -> list[tuple[str | None, str, str]]:
 
 
 def test_the_smoke_graph_passes() -> None:
-    assert preflight(smoke_graph(), CATALOGUE).findings == ()
+    assert run_preflight(smoke_graph(), CATALOGUE).findings == ()
 
 
 @pytest.mark.parametrize("value", [512, 512.7, "512", True, " 7 ", "1_0"])
@@ -76,7 +76,7 @@ def test_everything_is_found_at_once() -> None:
     ]
     assert report.findings[0].closest[0] == "EmptyImage"
     with pytest.raises(WorkflowInvalid) as caught:
-        report.refuse("w.json")
+        report.raise_if_refused("w.json")
     assert len(caught.value.findings) == 6
     assert "did you mean 'EmptyImage'" in caught.value.message
 
@@ -218,7 +218,7 @@ RECORDED = {
 def test_the_verdict_is_the_recorded_servers(name: str, captures: Path) -> None:
     catalogue = json.loads((captures / "http" / "object_info.json").read_text())
     recorded = json.loads((captures / "http" / f"prompt_err_{name}.json").read_text())
-    report = preflight(parse(RECORDED[name]), catalogue)
+    report = run_preflight(parse_graph(RECORDED[name]), catalogue)
     refused = recorded["body"]["node_errors"]
     assert bool(report.errors) == (recorded["status"] == 400 or bool(refused))
     assert set(refused) <= {finding.node_id for finding in report.findings}
@@ -292,7 +292,7 @@ def test_save_video_takes_prompts_from_before_its_format_brought_inputs(more: di
     catalogue = {**CATALOGUE, "SaveVideo": {**CATALOGUE["SaveMovie"]}}
     inputs = {"images.image0": ["1", 0], "filename_prefix": "x", "format": "webm", "format.loop": True, **more}
     nodes = {"1": EMPTY, "2": {"class_type": "SaveVideo", "inputs": inputs}}
-    assert preflight(parse(nodes), catalogue).findings == ()
+    assert run_preflight(parse_graph(nodes), catalogue).findings == ()
 
 
 def test_an_engine_that_compares_the_newer_schemas_choices_refuses_others() -> None:
@@ -302,19 +302,19 @@ def test_an_engine_that_compares_the_newer_schemas_choices_refuses_others() -> N
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
     }
     newer = {name: {**one, "has_intermediate_output": False} for name, one in CATALOGUE.items()}
-    assert codes(preflight(parse(nodes), CATALOGUE)) == [("3", "not_in_list", "warning")]
-    assert codes(preflight(parse(nodes), newer)) == [("3", "not_in_list", "error")]
+    assert codes(run_preflight(parse_graph(nodes), CATALOGUE)) == [("3", "not_in_list", "warning")]
+    assert codes(run_preflight(parse_graph(nodes), newer)) == [("3", "not_in_list", "error")]
 
 
 def test_a_class_that_checks_its_values_itself_is_left_to_it() -> None:
     combo = {"input": {"required": {"choice": ["COMBO", {"options": []}]}}, "output": ["STRING"], "output_node": True}
     catalogue = {"CustomCombo": {**combo, "python_module": "comfy_extras.nodes_logic", "has_intermediate_output": True}}
     nodes = {"1": {"class_type": "CustomCombo", "inputs": {"choice": "mine", "index": 0, "option1": "mine"}}}
-    assert preflight(parse(nodes), catalogue).findings == ()
+    assert run_preflight(parse_graph(nodes), catalogue).findings == ()
 
 
 def test_what_only_a_browser_can_make_is_said_before_it_fails() -> None:
     scene = {"input": {"required": {"image": ["LOAD_3D", {}]}}, "output": ["IMAGE"], "python_module": "nodes"}
     for value, expected in (("", [("1", "needs_browser", "error")]), ({"image": "a.png"}, [])):
         nodes = {"1": {"class_type": "Scene", "inputs": {"image": value}}, "2": SAVE}
-        assert codes(preflight(parse(nodes), {**CATALOGUE, "Scene": scene})) == expected
+        assert codes(run_preflight(parse_graph(nodes), {**CATALOGUE, "Scene": scene})) == expected

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfypin.workflow.document import to_document
 from comfypin.workflow.load import load_workflow
-from comfypin.workflow.release_check import Survey, survey
+from comfypin.workflow.release_check import WorkflowCheck, check_workflow
 from tests.support.node_list import CATALOGUE, definition
 
 CLASSES = {
@@ -16,13 +16,13 @@ CLASSES = {
 }
 
 
-def surveyed(**kinds: dict[str, Any]) -> Survey:
+def surveyed(**kinds: dict[str, Any]) -> WorkflowCheck:
     nodes: dict[str, Any] = {
         str(number): {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in enumerate(kinds.items(), 1)
     }
     wires = {name: [node_id, 0] for name, node_id in zip("abcd", nodes, strict=False)}
     nodes["99"] = {"class_type": "Sink", "inputs": wires}
-    return survey(load_workflow(to_document(nodes, source="w"), CLASSES), CLASSES, None)
+    return check_workflow(load_workflow(to_document(nodes, source="w"), CLASSES), CLASSES, None)
 
 
 def test_models_of_every_loader_are_listed() -> None:

@@ -7,8 +7,8 @@ import pytest
 from comfypin.workflow.document import to_document
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.object_info import EngineCatalogue
-from comfypin.workflow.parse import parse
-from comfypin.workflow.replacements import Replaced, replace_classes
+from comfypin.workflow.parse import parse_graph
+from comfypin.workflow.replacements import ReplacedGraph, replace_classes
 from tests.support.node_list import CATALOGUE, definition
 
 CLASSES = {
@@ -34,8 +34,8 @@ TOLD = {
 }
 
 
-def replaced(nodes: dict[str, Any], told: Any = None) -> Replaced:
-    return replace_classes(parse(nodes), CLASSES if told is None else EngineCatalogue(CLASSES, told))
+def replaced(nodes: dict[str, Any], told: Any = None) -> ReplacedGraph:
+    return replace_classes(parse_graph(nodes), CLASSES if told is None else EngineCatalogue(CLASSES, told))
 
 
 def one(kind: str, **inputs: object) -> dict[str, Any]:
@@ -93,5 +93,5 @@ def test_a_workflow_in_api_format_is_replaced_as_it_is_read() -> None:
 
 
 def test_a_prompt_has_meta_in_every_node() -> None:
-    graph = parse({"1": one("EmptyImage"), "2": {**one("SaveImage"), "_meta": {"title": "Save"}}})
+    graph = parse_graph({"1": one("EmptyImage"), "2": {**one("SaveImage"), "_meta": {"title": "Save"}}})
     assert [node["_meta"] for node in graph.to_prompt().values()] == [{}, {"title": "Save"}]  # type: ignore[call-overload,index]

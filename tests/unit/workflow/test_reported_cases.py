@@ -9,10 +9,10 @@ from comfypin.workflow.document import to_document
 from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.input_files import file_inputs
 from comfypin.workflow.load import Workflow, load_workflow
-from comfypin.workflow.overrides import override, parse_override
-from comfypin.workflow.parse import parse
-from comfypin.workflow.preflight import preflight
-from comfypin.workflow.release_check import survey
+from comfypin.workflow.overrides import apply_overrides, parse_override
+from comfypin.workflow.parse import parse_graph
+from comfypin.workflow.preflight import run_preflight
+from comfypin.workflow.release_check import check_workflow
 from tests.conftest import shared_path
 from tests.support.node_list import CATALOGUE, definition
 
@@ -35,27 +35,27 @@ def test_odd_class_names_are_known_and_can_be_set(target: str) -> None:
         {"image": ["IMAGE"], "threshold": ["FLOAT", {}], "exclude_tags": ["STRING", {}]}, output_node=True
     )
     classes = {**CATALOGUE, "WD14Tagger|pysssss": tagger}
-    graph = parse(case("07-odd-class-names/api.json"))
-    assert preflight(graph, classes).findings == ()
-    changed = override(graph, [parse_override(f"{target}.threshold=0.5")], catalogue=classes)
+    graph = parse_graph(case("07-odd-class-names/api.json"))
+    assert run_preflight(graph, classes).findings == ()
+    changed = apply_overrides(graph, [parse_override(f"{target}.threshold=0.5")], catalogue=classes)
     assert changed.nodes["2"].inputs["threshold"] == 0.5
 
 
 def test_a_node_without_class_is_named_with_the_reason() -> None:
     with pytest.raises(WorkflowInvalid, match=r'node 2 \("Some Missing Node"\): .*pack is not installed'):
-        parse(case("08-node-without-class/api.json"))
+        parse_graph(case("08-node-without-class/api.json"))
 
 
 def test_a_choice_in_other_letters_is_taken_with_a_warning() -> None:
     classes = catalogue()
-    report = survey(loaded("11-combo-case/wf.json", classes), classes, None)
-    assert report.runs
+    report = check_workflow(loaded("11-combo-case/wf.json", classes), classes, None)
+    assert report.can_run
     assert [one.closest for one in report.preflight.findings] == [("bilinear",), ("disabled",)]
 
 
 def test_values_by_name_beside_the_list_are_read_without_complaint() -> None:
     classes = catalogue()
-    report = survey(loaded("12-named-widget-values/wf.json", classes), classes, None)
+    report = check_workflow(loaded("12-named-widget-values/wf.json", classes), classes, None)
     assert report.preflight.findings == ()
 
 
@@ -73,11 +73,11 @@ def test_a_windows_path_is_the_file_that_it_means() -> None:
     classes = catalogue()
     loader = classes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"]
     loader[0] = ["XL/anime-xl.safetensors"]
-    report = survey(loaded("26-windows-model-path/core.json", classes), classes, None)
-    assert report.runs
+    report = check_workflow(loaded("26-windows-model-path/core.json", classes), classes, None)
+    assert report.can_run
     assert [(one.file, one.present) for one in report.models] == [("XL/anime-xl.safetensors", True)]
 
 
 def test_a_value_out_of_range_is_named() -> None:
-    report = preflight(parse(case("35-values-out-of-range/job.json")), CATALOGUE)
+    report = run_preflight(parse_graph(case("35-values-out-of-range/job.json")), CATALOGUE)
     assert [(one.code, one.input_name) for one in report.errors] == [("too_small", "color")]

@@ -6,12 +6,12 @@ import pytest
 from comfypin.workflow.errors import InputsFileInvalid, OverrideInvalid
 from comfypin.workflow.input_files import file_inputs
 from comfypin.workflow.inputs_file import load_inputs_file, named_inputs, overrides_by_name
-from comfypin.workflow.overrides import override
-from comfypin.workflow.parse import parse
+from comfypin.workflow.overrides import apply_overrides
+from comfypin.workflow.parse import parse_graph
 from comfypin.workflow.settable_inputs import describe_inputs, input_names, input_schema
 from tests.support.node_list import CATALOGUE
 
-GRAPH = parse(
+GRAPH = parse_graph(
     {
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
         "2": {
@@ -43,7 +43,7 @@ def test_inputs_have_names_and_kinds_and_those_of_idle_nodes_are_left_out() -> N
 
 def test_names_that_two_nodes_would_share_are_their_ids() -> None:
     save = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "y"}}
-    graph = parse({**GRAPH.to_api(), "9": save})
+    graph = parse_graph({**GRAPH.to_api(), "9": save})
     names = {one.name for one in describe_inputs(graph, CATALOGUE)}
     assert {"4.filename_prefix", "9.filename_prefix"} <= names
 
@@ -71,7 +71,7 @@ def test_the_file_names_and_limits() -> None:
     assert (prompt.required, prompt.max_length) == (True, 20)
     assert (strength.minimum, strength.maximum, strength.default) == (2, 100.0, 7)
     overrides = overrides_by_name({"prompt": "a dog", "seed": "random"}, inputs)
-    changed = override(GRAPH, overrides, catalogue=CATALOGUE, randint=lambda low, high: 42).nodes["2"].inputs
+    changed = apply_overrides(GRAPH, overrides, catalogue=CATALOGUE, randint=lambda low, high: 42).nodes["2"].inputs
     assert (changed["text"], changed["cfg"], changed["seed"]) == ("a dog", 7, 42)
     assert seed.target == "2.seed"
 
@@ -97,11 +97,11 @@ def test_the_schema_takes_what_is_allowed_and_refuses_the_rest() -> None:
     ("values", "words"),
     [
         ({}, "must be given: prompt"),
-        ({"prompt": "x" * 21}, "longest text is 20"),
-        ({"prompt": "x", "strength": 1}, "least value is 2"),
-        ({"prompt": "x", "strength": 101}, "greatest value is 100"),
+        ({"prompt": "x" * 21}, "at most 20 characters"),
+        ({"prompt": "x", "strength": 1}, "minimum is 2"),
+        ({"prompt": "x", "strength": 101}, "maximum is 100"),
         ({"prompt": "x", "promt": 1}, "did you mean 'prompt'"),
-        ({"prompt": "x", "2.seed": 1}, "no input of this name"),
+        ({"prompt": "x", "2.seed": 1}, "no input with this name"),
     ],
 )
 def test_what_the_file_does_not_allow_is_refused(values: dict[str, object], words: str) -> None:
@@ -119,7 +119,7 @@ def test_what_the_file_does_not_allow_is_refused(values: dict[str, object], word
         ("[inputs]\na = 3", "must be a table"),
         ("[inputs.a]\nminimum = 'x'", "inputs.a.minimum must be a number"),
         ("[inputs.a]\ndescription = 'x'", "has no target"),
-        ("[inputs.a]\ntarget = '6.text'\nmin = 3", "inputs.a.min is not known"),
+        ("[inputs.a]\ntarget = '6.text'\nmin = 3", "inputs.a.min is not a known key"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(text: str, words: str) -> None:
@@ -140,7 +140,7 @@ def test_every_name_is_a_target_of_set() -> None:
     assert input_names(described)["Photo"] == ("5", "image")
 
 
-MOVIE = parse(
+MOVIE = parse_graph(
     {
         "1": {"class_type": "EmptyImage", "inputs": {}},
         "2": {
@@ -172,12 +172,12 @@ def test_a_default_of_the_inputs_file_is_not_meant_for_another_option() -> None:
         '[inputs.kind]\ntarget = "2.format"\n[inputs.fps]\ntarget = "2.format.fps"\ndefault = 30', source="f"
     )
     wished = overrides_by_name({"kind": "gif"}, named_inputs(MOVIE, CATALOGUE, file))
-    changed = override(MOVIE, wished, catalogue=CATALOGUE)
+    changed = apply_overrides(MOVIE, wished, catalogue=CATALOGUE)
     assert changed.nodes["2"].inputs == {
         "images.image0": MOVIE.nodes["2"].inputs["images.image0"], "format": "gif", "format.poster": "a.png",
     }  # fmt: skip
 
 
 def test_a_file_that_an_option_asks_for_is_a_file_of_the_job() -> None:
-    gif = parse({"2": {"class_type": "SaveMovie", "inputs": {"format": "gif", "format.poster": "b.png"}}})
+    gif = parse_graph({"2": {"class_type": "SaveMovie", "inputs": {"format": "gif", "format.poster": "b.png"}}})
     assert [(one.input_name, one.name) for one in file_inputs(gif, CATALOGUE)] == [("format.poster", "b.png")]

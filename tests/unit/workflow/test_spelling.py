@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from comfypin.workflow.object_info import Catalogue
-from comfypin.workflow.parse import parse
-from comfypin.workflow.spelling import Respelt, respell
+from comfypin.workflow.parse import parse_graph
+from comfypin.workflow.spelling import Respelt, respell_graph
 from tests.support.node_list import CATALOGUE, definition
 
 WINDOWS: Catalogue = {"Loader": definition({"name": [["XL\\base.safetensors"], {}]})}
@@ -18,7 +18,7 @@ def respelt(
     kind: str, catalogue: Catalogue = CATALOGUE, *, brought: Set[tuple[str, str]] = frozenset(), **inputs: object
 ) -> Respelt:
     dotted = {name.replace("__", "."): value for name, value in inputs.items()}
-    return respell(parse({"1": {"class_type": kind, "inputs": dotted}}), catalogue, brought=brought)
+    return respell_graph(parse_graph({"1": {"class_type": kind, "inputs": dotted}}), catalogue, brought=brought)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_a_file_that_the_job_brings_keeps_its_name() -> None:
 
 def test_values_that_are_no_texts_are_passed_over() -> None:
     nodes: dict[str, Any] = {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ["2", 0]}}}
-    assert respell(parse({**nodes, "2": {"class_type": "X", "inputs": {}}}), CATALOGUE).findings == ()
+    assert respell_graph(parse_graph({**nodes, "2": {"class_type": "X", "inputs": {}}}), CATALOGUE).findings == ()

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from comfypin.workflow.parse import parse
+from comfypin.workflow.parse import parse_graph
 from comfypin.workflow.text_macros import expand_texts, format_date, javascript_text
 
 NOW = datetime(2025, 3, 4, 5, 6, 7)
@@ -38,7 +38,7 @@ def test_values_become_texts_as_in_javascript(value: object, text: str) -> None:
 
 
 def prefix(text: str, class_type: str = "SaveImage") -> object:
-    graph = parse(
+    graph = parse_graph(
         {
             "1": {"class_type": "KSampler", "inputs": {"seed": 7, "model": ["3", 0]}, "_meta": {"title": "Main"}},
             "3": {"class_type": "X", "inputs": {"name": "a/b:c"}, "_meta": {"title": "KSampler"}},

@@ -1,1 +1,1 @@
-"""ComfyUI's UI format (what Save writes) into its API format, as ComfyUI's own page does it; all pure."""
+"""Convert ComfyUI's UI format (what Save writes) into its API format as ComfyUI's own page does it."""

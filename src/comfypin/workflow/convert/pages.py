@@ -1,4 +1,4 @@
-"""What differs between ComfyUI's pages, in one table: how each one loads a saved file and makes a prompt of it.
+"""One table of what differs between ComfyUI's pages: how each one loads a saved file and makes a prompt of it.
 
 Two generations were recorded to the letter: page 1.27.10 (which ComfyUI 0.3.64 brings) and page 1.49.6 (0.33.0), the
 latter with the rules that page 1.58.1 does better (docs/workflows.md lists them).
@@ -13,39 +13,39 @@ from comfypin.workflow.object_info import Catalogue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRules:
-    """How one generation of the page reads a file and writes a prompt."""
+    """Says how one generation of the page reads a file and writes a prompt."""
 
     name: str
+    # Classes that the page renames while loading; later pages leave it to the server.
     renamed_classes: Mapping[str, str] = field(default_factory=dict)
-    """Classes that the page renames while loading; later pages leave it to the server."""
+    # The page's own English names of classes, if the server says none or another.
     titles: Mapping[str, str] = field(default_factory=dict)
-    """The page's own English names of classes, where the server says none or another."""
+    # Classes in whose `filename_prefix` the page fills `%...%` texts in.
     expanded_classes: frozenset[str]
-    """Classes in whose `filename_prefix` the page fills `%...%` texts in."""
+    # Whether preview widgets (`audioUI`, `preview`) go out as empty texts.
     sends_previews: bool
-    """Whether preview widgets (`audioUI`, `preview`) go out as empty texts."""
+    # Whether a node of a missing class goes out with all its stored values, or with the last one.
     sends_all_unknown_values: bool
-    """Whether a node of a missing class goes out with all its stored values, or with the last one."""
+    # Whether a muted source is as if it were not linked; before, its key was left out, and a muted reroute passed.
     muted_gives_nothing: bool
-    """Whether a muted source is as if it were not wired; before, its key was left out, and a muted reroute passed."""
+    # Whether nothing of a muted or bypassed instance's inside goes out; before, its mode was copied inwards.
     inactive_instance_is_empty: bool
-    """Whether nothing of a muted or bypassed instance's inside goes out; before, its mode was copied inwards."""
+    # Whether an instance writes its values into the definition that all its instances share.
     instances_share_values: bool
-    """Whether an instance writes its values into the definition that all its instances share."""
+    # Whether `proxyWidgets` is read, inner ids are made unique, and group nodes become subgraphs.
     promotes_by_entry: bool
-    """Whether `proxyWidgets` is read, inner ids are made unique, and group nodes become subgraphs."""
-    refuses_straight_wires: bool
-    """Whether a subgraph's input wired straight to its output cannot be submitted."""
+    # Whether a subgraph's input linked straight to its output cannot be submitted.
+    refuses_straight_links: bool
+    # Whether a link from an output that does not exist, or a link that the file does not hold, stops the page.
     refuses_missing_slots: bool
-    """Whether a wire from an output that does not exist, or a wire that the file does not hold, stops the page."""
+    # Whether `widgets_values` as an object is read by name, for ComfyUI's own classes too.
     reads_dict_values: bool
-    """Whether `widgets_values` as an object is read by name, for ComfyUI's own classes too."""
+    # Whether an open input is connected if a row of `links` leads to it.
     connects_by_rows: bool
-    """Whether an open input is connected if a row of `links` leads to it."""
+    # Whether a multiline text's value becomes text if it is something else.
     multiline_is_text: bool
-    """Whether a value of a multiline text that is no text becomes one."""
+    # Whether the first row of `links` gives a subgraph's output, or the first of its `linkIds`.
     first_row_gives_output: bool
-    """Whether the first row of `links` gives a subgraph's output, or the first of its `linkIds`."""
 
 
 _SAVERS_1_27 = frozenset(
@@ -76,7 +76,7 @@ PAGE_1_27 = PageRules(
     inactive_instance_is_empty=False,
     instances_share_values=True,
     promotes_by_entry=False,
-    refuses_straight_wires=False,
+    refuses_straight_links=False,
     refuses_missing_slots=True,
     reads_dict_values=False,
     connects_by_rows=False,
@@ -105,7 +105,7 @@ PAGE_1_49 = PageRules(
     inactive_instance_is_empty=True,
     instances_share_values=False,
     promotes_by_entry=True,
-    refuses_straight_wires=True,
+    refuses_straight_links=True,
     refuses_missing_slots=False,
     reads_dict_values=True,
     connects_by_rows=True,
@@ -119,11 +119,12 @@ _LAST_1_27 = (0, 3, 64)
 _LATER_KEYS = frozenset({"search_aliases", "essentials_category", "has_intermediate_output", "output_matchtypes"})
 
 
-def page_rules(catalogue: Catalogue, comfyui_version: str | None = None) -> PageRules:
-    """Choose the rules by ComfyUI's own version if it is known, else by what the node catalogue looks like."""
-    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", comfyui_version or "")
-    if match is not None:
-        version = tuple(int(part or 0) for part in match.groups())
+def choose_page_rules(catalogue: Catalogue, comfyui_version: str | None = None) -> PageRules:
+    """Choose the rules by ComfyUI's own version if it is known, else by the look of the node catalogue."""
+    version_match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", comfyui_version or "")
+    if version_match is not None:
+        version = tuple(int(version_part or 0) for version_part in version_match.groups())
         return PAGE_1_27 if version <= _LAST_1_27 else PAGE_1_49
-    later = any(not _LATER_KEYS.isdisjoint(definition) for definition in catalogue.values())
-    return PAGE_1_49 if later else PAGE_1_27
+    # A catalogue kept in a file has no version; one newer class is enough, since old engines have none.
+    is_later = any(not _LATER_KEYS.isdisjoint(definition) for definition in catalogue.values())
+    return PAGE_1_49 if is_later else PAGE_1_27

@@ -1,4 +1,4 @@
-"""Values of subgraph instances as later pages hold them: at the instance, by entry of `proxyWidgets` or by input.
+"""Load the values of subgraph instances as later pages do: at the instance, by entry of `proxyWidgets` or by input.
 
 An entry `[inner id, widget]` names the widget that a value of the instance belongs to. If no input of the subgraph
 stands for that widget yet, the page adds one, for all instances, and so do we.
@@ -12,299 +12,360 @@ from dataclasses import dataclass, replace
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.pages import PageRules
 from comfypin.workflow.convert.renumber import PROXY_WIDGETS
-from comfypin.workflow.convert.shapes import PRIMITIVE, Shape
+from comfypin.workflow.convert.shapes import PRIMITIVE, LoadedNode
 from comfypin.workflow.convert.state import (
-    Container,
-    Containers,
+    LoadedGraph,
+    LoadedGraphs,
     Promotions,
     apply_primitives,
+    find_promotions,
     has_widget_at,
     initial_values,
-    promotions,
-    settle,
+    settle_value,
 )
 from comfypin.workflow.convert.ui import INPUT_NODE, UiLink, UiPort, UiSlot
-from comfypin.workflow.convert.widgets import UNSET, Value
+from comfypin.workflow.convert.widgets import UNSET, WidgetValue
 
+# Later pages move entries that they cannot resolve into this property, with the instance's value.
 QUARANTINE = "proxyWidgetErrorQuarantine"
+# An entry with this inner id means an input of the instance itself.
 OWN_INPUT = "-1"
+# Entries that begin so show an inner node's preview; they hold no value.
 _PREVIEW = "$$"
 _REASONS = (
     "missingSourceNode", "missingSourceWidget", "missingSubgraphInput", "ambiguousSubgraphInput",
     "unlinkedSourceWidget", "primitiveBypassFailed",
 )  # fmt: skip
 _PREFIX = re.compile(r"^\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
+# As deep as `order` lets subgraphs nest.
 _MAX_NESTING = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ProxyEntry:
     """One entry of `proxyWidgets`: the inner node, the widget, perhaps a deeper node, and the instance's value."""
 
     inner_id: str
     widget: str
     deeper: str | None
-    value: Value
+    value: WidgetValue
 
 
-def load_instance_values(containers: Containers, order: Sequence[str], page: PageRules) -> None:
+def load_instance_values(loaded_graphs: LoadedGraphs, graph_order: Sequence[str], page_rules: PageRules) -> None:
     """Give every widget its value by the rules of later pages, definitions from the inside out."""
-    for name in order:
-        container = containers[name]
-        for node_id, shape in container.shapes.items():
-            container.values[node_id] = _values(shape, containers, page)
-        for shape in container.shapes.values():
-            if shape.subgraph is not None:
-                _Promotion(container, shape, containers, page).run()
+    for graph_id in graph_order:
+        loaded_graph = loaded_graphs[graph_id]
+        for node_id, loaded_node in loaded_graph.loaded_nodes.items():
+            loaded_graph.values[node_id] = _load_values(loaded_node, loaded_graphs, page_rules)
+        for loaded_node in loaded_graph.loaded_nodes.values():
+            if loaded_node.subgraph is not None:
+                _Promotion(loaded_graph, loaded_node, loaded_graphs, page_rules).apply_entries()
         # An entry of an instance further out may name what was just added to an instance in here.
-        _complete_instances(container, containers, page)
-    for name in order:
-        _complete_instances(containers[name], containers, page)
-    for name in order:
-        apply_primitives(containers[name])
+        _complete_instances(loaded_graph, loaded_graphs, page_rules)
+    for graph_id in graph_order:
+        _complete_instances(loaded_graphs[graph_id], loaded_graphs, page_rules)
+    for graph_id in graph_order:
+        apply_primitives(loaded_graphs[graph_id])
 
 
-def _values(shape: Shape, containers: Containers, page: PageRules) -> dict[str, Value]:
-    if shape.subgraph is None:
-        return initial_values(shape, {}, containers, page)
-    inside = containers[shape.subgraph]
-    promoted = promotions(inside, containers, page)
-    # By place first, entries or not: what an entry does not name, or has no value for, keeps what stands in its place.
-    state = initial_values(shape, promoted, containers, page)
-    for name, value in _put_aside(shape):
-        if name in state:
-            state[name] = value
-    return {name: settle(value, promoted[name][0], inside, page) for name, value in state.items()}
+def _load_values(loaded_node: LoadedNode, loaded_graphs: LoadedGraphs, page_rules: PageRules) -> dict[str, WidgetValue]:
+    if loaded_node.subgraph is None:
+        return initial_values(loaded_node, {}, loaded_graphs, page_rules)
+    inner_graph = loaded_graphs[loaded_node.subgraph]
+    promoted = find_promotions(inner_graph, loaded_graphs, page_rules)
+    # By position first, entries or not: a widget that no entry gives a value keeps the one at its position.
+    instance_values = initial_values(loaded_node, promoted, loaded_graphs, page_rules)
+    for widget_name, widget_value in _quarantined_values(loaded_node):
+        if widget_name in instance_values:
+            instance_values[widget_name] = widget_value
+    return {
+        widget_name: settle_value(widget_value, promoted[widget_name][0], inner_graph, page_rules)
+        for widget_name, widget_value in instance_values.items()
+    }
 
 
-def _put_aside(shape: Shape) -> Iterator[tuple[str, JsonValue]]:
-    """The values of the instance's own inputs that an earlier page put aside; the first of a name wins."""
-    entries = _listed(shape, QUARANTINE)
-    if not all(map(_is_put_aside, entries)):
+def _quarantined_values(loaded_node: LoadedNode) -> Iterator[tuple[str, JsonValue]]:
+    """Yield the values of the instance's own inputs that an earlier page put aside; the first of each name wins."""
+    proxy_entries = _list_property(loaded_node, QUARANTINE)
+    # The page reads a list as a whole: one entry that it does not know makes it ignore the others.
+    if not all(map(_is_quarantined, proxy_entries)):
         return
-    for entry in reversed(entries):
-        original, value = (
-            (entry["originalEntry"], entry.get("hostValue")) if isinstance(entry, Mapping) else (None, None)
+    for proxy_entry in reversed(proxy_entries):
+        original, widget_value = (
+            (proxy_entry["originalEntry"], proxy_entry.get("hostValue"))
+            if isinstance(proxy_entry, Mapping)
+            else (None, None)
         )
-        if isinstance(original, list) and original[0] == OWN_INPUT and value is not None:
-            yield str(original[1]), value
+        if isinstance(original, list) and original[0] == OWN_INPUT and widget_value is not None:
+            yield str(original[1]), widget_value
 
 
-def _is_put_aside(entry: JsonValue) -> bool:
-    """Whether an entry is what the page itself writes; of a list with any other one, it takes nothing."""
-    if not isinstance(entry, Mapping) or not _is_entry(entry.get("originalEntry")):
+def _is_quarantined(proxy_entry: JsonValue) -> bool:
+    """Return whether the page itself wrote this entry. If any entry of a list is different, the page takes none."""
+    if not isinstance(proxy_entry, Mapping) or not _is_entry(proxy_entry.get("originalEntry")):
         return False
-    return entry.get("reason") in _REASONS and entry.get("attemptedAtVersion") == 1
+    return proxy_entry.get("reason") in _REASONS and proxy_entry.get("attemptedAtVersion") == 1
 
 
-def _complete_instances(container: Container, containers: Containers, page: PageRules) -> None:
+def _complete_instances(loaded_graph: LoadedGraph, loaded_graphs: LoadedGraphs, page_rules: PageRules) -> None:
     """Give every instance the inputs that were added to its definition after it was loaded."""
-    cached: dict[str, Promotions] = {}
-    for node_id, shape in container.shapes.items():
-        if shape.subgraph is None:
+    promotions_by_graph: dict[str, Promotions] = {}
+    for node_id, loaded_node in loaded_graph.loaded_nodes.items():
+        if loaded_node.subgraph is None:
             continue
-        inside = containers[shape.subgraph]
-        added = inside.graph.inputs[len(shape.inputs) :]
-        if added:
-            slots = tuple(UiSlot(name=port.name, type=port.type) for port in added)
-            container.shapes[node_id] = replace(shape, inputs=(*shape.inputs, *slots))
-        state = container.values[node_id]
-        if shape.subgraph not in cached:
-            cached[shape.subgraph] = promotions(inside, containers, page)
-        for name, targets in cached[shape.subgraph].items():
-            if name not in state:
-                state[name] = inside.values[targets[0][0]].get(targets[0][1], UNSET)
+        inner_graph = loaded_graphs[loaded_node.subgraph]
+        added_ports = inner_graph.graph.inputs[len(loaded_node.inputs) :]
+        if added_ports:
+            added_slots = tuple(UiSlot(name=added_port.name, type=added_port.type) for added_port in added_ports)
+            loaded_graph.loaded_nodes[node_id] = replace(loaded_node, inputs=(*loaded_node.inputs, *added_slots))
+        instance_values = loaded_graph.values[node_id]
+        if loaded_node.subgraph not in promotions_by_graph:
+            promotions_by_graph[loaded_node.subgraph] = find_promotions(inner_graph, loaded_graphs, page_rules)
+        for widget_name, target_widgets in promotions_by_graph[loaded_node.subgraph].items():
+            if widget_name not in instance_values:
+                instance_values[widget_name] = inner_graph.values[target_widgets[0][0]].get(target_widgets[0][1], UNSET)
 
 
-def _raw_entries(shape: Shape) -> list[JsonValue]:
-    entries = _listed(shape, PROXY_WIDGETS)
-    return entries if all(map(_is_entry, entries)) else []
+def _raw_entries(loaded_node: LoadedNode) -> list[JsonValue]:
+    proxy_entries = _list_property(loaded_node, PROXY_WIDGETS)
+    return proxy_entries if all(map(_is_entry, proxy_entries)) else []
 
 
-def _listed(shape: Shape, name: str) -> list[JsonValue]:
-    """A property that is a list, or a text that holds one."""
-    held = shape.node.properties.get(name)
-    if isinstance(held, str):
+def _list_property(loaded_node: LoadedNode, property_name: str) -> list[JsonValue]:
+    """Return a property that is a list, or a text that holds one."""
+    property_value = loaded_node.ui_node.properties.get(property_name)
+    if isinstance(property_value, str):
         try:
-            held = json.loads(held)
+            property_value = json.loads(property_value)
         except (ValueError, RecursionError):
             return []
-    return held if isinstance(held, list) else []
+    return property_value if isinstance(property_value, list) else []
 
 
-def _is_entry(entry: JsonValue) -> bool:
-    """Whether an entry is two or three texts; of a list with any other one, the page takes nothing."""
-    return isinstance(entry, list) and len(entry) in (2, 3) and all(isinstance(part, str) for part in entry)
+def _is_entry(proxy_entry: JsonValue) -> bool:
+    """Return whether an entry is two or three texts. If any entry of a list is different, the page takes none."""
+    return (
+        isinstance(proxy_entry, list)
+        and len(proxy_entry) in (2, 3)
+        and all(isinstance(entry_part, str) for entry_part in proxy_entry)
+    )
 
 
-def _entries(shape: Shape) -> Iterator[_Entry]:
-    saved = shape.node.values
-    for place, raw in enumerate(_raw_entries(shape)):
-        if not isinstance(raw, list):
+def _read_entries(loaded_node: LoadedNode) -> Iterator[_ProxyEntry]:
+    saved_values = loaded_node.ui_node.values
+    for entry_position, raw_entry in enumerate(_raw_entries(loaded_node)):
+        if not isinstance(raw_entry, list):
             continue
-        widget = str(raw[1])
-        if isinstance(saved, Mapping):
-            value: Value = saved.get(widget, UNSET)
+        widget = str(raw_entry[1])
+        if isinstance(saved_values, Mapping):
+            widget_value: WidgetValue = saved_values.get(widget, UNSET)
         else:
-            value = saved[place] if saved is not None and place < len(saved) else UNSET
-        deeper = str(raw[2]) if len(raw) > 2 and raw[2] is not None else None
-        yield _Entry(str(raw[0]), widget, deeper, value)
+            widget_value = (
+                saved_values[entry_position]
+                if saved_values is not None and entry_position < len(saved_values)
+                else UNSET
+            )
+        deeper_id = str(raw_entry[2]) if len(raw_entry) > 2 and raw_entry[2] is not None else None
+        yield _ProxyEntry(str(raw_entry[0]), widget, deeper_id, widget_value)
 
 
 class _Promotion:
     """Reads the entries of one instance, and adds the inputs that they ask for to its definition."""
 
-    def __init__(self, container: Container, host: Shape, containers: Containers, page: PageRules) -> None:
-        self._state = container.values[host.node.id]
-        self._host = host
-        self._inside = containers[host.subgraph or ""]
-        self._containers = containers
-        self._page = page
+    def __init__(
+        self, loaded_graph: LoadedGraph, instance: LoadedNode, loaded_graphs: LoadedGraphs, page_rules: PageRules
+    ) -> None:
+        self._instance_values = loaded_graph.values[instance.ui_node.id]
+        self._instance = instance
+        self._inner_graph = loaded_graphs[instance.subgraph or ""]
+        self._loaded_graphs = loaded_graphs
+        self._page_rules = page_rules
         # Everything that grows with each entry, so that a thousand entries cost a thousand steps.
-        graph, inner = self._inside.graph, self._inside.targets()
-        self._promoted = promotions(self._inside, containers, page)
-        self._links = dict(graph.links)
-        self._ports = list(graph.inputs)
-        self._names = {port.name for port in graph.inputs}
+        ui_graph, link_targets = self._inner_graph.graph, self._inner_graph.link_targets()
+        self._promoted = find_promotions(self._inner_graph, loaded_graphs, page_rules)
+        self._links = dict(ui_graph.links)
+        self._ports = list(ui_graph.inputs)
+        self._names = {graph_input.name for graph_input in ui_graph.inputs}
         self._stands_for: dict[tuple[str, str], str] = {}
-        for port in graph.inputs:
-            source = next(_sources(port, inner), None)
-            if source is not None:
-                self._stands_for.setdefault(source, port.name)
+        for graph_input in ui_graph.inputs:
+            first_source = next(_widget_sources(graph_input, link_targets), None)
+            if first_source is not None:
+                self._stands_for.setdefault(first_source, graph_input.name)
 
-    def run(self) -> None:
-        """Apply the entries: those of primitives last, as the page does."""
-        of_primitives: dict[str, list[_Entry]] = {}
-        for entry in _entries(self._host):
-            inner = self._inside.shapes.get(entry.inner_id)
-            if entry.inner_id == OWN_INPUT:
-                self._set_own(entry)
-            elif inner is not None and inner.node.type == PRIMITIVE:
-                of_primitives.setdefault(entry.inner_id, []).append(entry)
-            elif inner is not None:
-                self._set_inner(self._normalized(entry), inner)
-        for node_id, entries in of_primitives.items():
-            self._set_primitive(self._inside.shapes[node_id], entries)
-        if len(self._ports) > len(self._inside.graph.inputs):
-            graph = replace(self._inside.graph, inputs=tuple(self._ports), links=self._links)
-            self._inside.graph = graph
-            self._inside.forget_targets()
+    def apply_entries(self) -> None:
+        """Apply the entries, those of primitives last, as the page does."""
+        of_primitives: dict[str, list[_ProxyEntry]] = {}
+        for proxy_entry in _read_entries(self._instance):
+            inner_node = self._inner_graph.loaded_nodes.get(proxy_entry.inner_id)
+            if proxy_entry.inner_id == OWN_INPUT:
+                self._set_own_input(proxy_entry)
+            elif inner_node is not None and inner_node.ui_node.type == PRIMITIVE:
+                of_primitives.setdefault(proxy_entry.inner_id, []).append(proxy_entry)
+            elif inner_node is not None:
+                self._set_inner_widget(self._normalize_entry(proxy_entry), inner_node)
+        for node_id, proxy_entries in of_primitives.items():
+            self._set_primitive(self._inner_graph.loaded_nodes[node_id], proxy_entries)
+        if len(self._ports) > len(self._inner_graph.graph.inputs):
+            ui_graph = replace(self._inner_graph.graph, inputs=tuple(self._ports), links=self._links)
+            self._inner_graph.graph = ui_graph
+            self._inner_graph.forget_targets()
 
-    def _set_own(self, entry: _Entry) -> None:
-        if entry.widget in self._promoted and entry.value is not UNSET and entry.value is not None:
-            self._set(entry.widget, entry.value)
+    def _set_own_input(self, proxy_entry: _ProxyEntry) -> None:
+        if proxy_entry.widget in self._promoted and proxy_entry.value is not UNSET and proxy_entry.value is not None:
+            self._set_value(proxy_entry.widget, proxy_entry.value)
 
-    def _set_inner(self, entry: _Entry, inner: Shape) -> None:
-        port = self._stands_for.get((entry.inner_id, entry.widget))
-        if port is None:
-            if entry.widget.startswith(_PREVIEW):
+    def _set_inner_widget(self, proxy_entry: _ProxyEntry, inner_node: LoadedNode) -> None:
+        port_name = self._stands_for.get((proxy_entry.inner_id, proxy_entry.widget))
+        if port_name is None:
+            # A preview has no widget that an input could stand for.
+            if proxy_entry.widget.startswith(_PREVIEW):
                 return
-            at = self._input_of(entry, inner)
-            if at is None:
+            input_index = self._find_input(proxy_entry, inner_node)
+            if input_index is None:
                 return
-            port = self._add_port(entry.widget, inner.inputs[at].type, [(entry.inner_id, at)])
-        if entry.value is not UNSET and entry.value is not None and port in self._promoted:
-            self._set(port, entry.value)
+            port_name = self._add_port(
+                proxy_entry.widget, inner_node.inputs[input_index].type, [(proxy_entry.inner_id, input_index)]
+            )
+        if proxy_entry.value is not UNSET and proxy_entry.value is not None and port_name in self._promoted:
+            self._set_value(port_name, proxy_entry.value)
 
-    def _set_primitive(self, primitive: Shape, entries: Sequence[_Entry]) -> None:
-        targets = [
-            (shape.node.id, index)
-            for link_id, shape, index in self._inside.consumers()
-            if (link := self._links.get(link_id)) and link.origin_id == primitive.node.id
+    def _set_primitive(self, primitive: LoadedNode, proxy_entries: Sequence[_ProxyEntry]) -> None:
+        target_inputs = [
+            (loaded_node.ui_node.id, input_index)
+            for link_id, loaded_node, input_index in self._inner_graph.linked_inputs()
+            if (ui_link := self._links.get(link_id)) and ui_link.origin_id == primitive.ui_node.id
         ]
         # Entries by two names (its value, and its control) make the page give up: the primitive's own value stays.
-        if not targets or len({entry.widget for entry in entries}) > 1:
+        if not target_inputs or len({entry.widget for entry in proxy_entries}) > 1:
             return
-        given = primitive.node.title
-        name = given if given and given != PRIMITIVE else entries[0].widget
-        port = self._add_port(name, self._inside.shapes[targets[0][0]].inputs[targets[0][1]].type, targets)
-        value = next((one.value for one in entries if one.value is not UNSET and one.value is not None), UNSET)
-        if value is not UNSET and port in self._promoted:
-            self._set(port, value)
+        given_title = primitive.ui_node.title
+        wanted_name = given_title if given_title and given_title != PRIMITIVE else proxy_entries[0].widget
+        port_name = self._add_port(
+            wanted_name,
+            self._inner_graph.loaded_nodes[target_inputs[0][0]].inputs[target_inputs[0][1]].type,
+            target_inputs,
+        )
+        widget_value = next(
+            (
+                proxy_entry.value
+                for proxy_entry in proxy_entries
+                if proxy_entry.value is not UNSET and proxy_entry.value is not None
+            ),
+            UNSET,
+        )
+        if widget_value is not UNSET and port_name in self._promoted:
+            self._set_value(port_name, widget_value)
 
-    def _set(self, port: str, value: Value) -> None:
-        self._state[port] = settle(value, self._promoted[port][0], self._inside, self._page)
+    def _set_value(self, port_name: str, widget_value: WidgetValue) -> None:
+        self._instance_values[port_name] = settle_value(
+            widget_value, self._promoted[port_name][0], self._inner_graph, self._page_rules
+        )
 
-    def _normalized(self, entry: _Entry) -> _Entry:
-        """The entry without prefixes (`11: width`), unless the widget is really called so."""
-        if _resolves(self._inside, entry.inner_id, entry.widget, self._containers):
-            return entry
-        widget, deeper = entry.widget, entry.deeper
-        while match := _PREFIX.match(widget):
-            deeper, widget = match[1], match[2]
-        return replace(entry, widget=widget, deeper=deeper)
+    def _normalize_entry(self, proxy_entry: _ProxyEntry) -> _ProxyEntry:
+        """Strip prefixes such as `11: ` from an entry, unless that is really the widget's name."""
+        if _resolves_widget(self._inner_graph, proxy_entry.inner_id, proxy_entry.widget, self._loaded_graphs):
+            return proxy_entry
+        widget, deeper_id = proxy_entry.widget, proxy_entry.deeper
+        # Earlier pages wrote the path to a nested widget into its name, one prefix a level.
+        while prefix_match := _PREFIX.match(widget):
+            deeper_id, widget = prefix_match[1], prefix_match[2]
+        return replace(proxy_entry, widget=widget, deeper=deeper_id)
 
-    def _input_of(self, entry: _Entry, inner: Shape) -> int | None:
-        if inner.subgraph is None:
-            named = (at for at, slot in enumerate(inner.inputs) if slot.widget and slot.name == entry.widget)
-            return next(named, None)
-        promoted = [at for at, slot in enumerate(inner.inputs) if slot.name in self._inside.values[inner.node.id]]
-        for at in promoted:
-            name = inner.inputs[at].name
-            target = _target(inner, name, self._containers)
-            if entry.deeper is None and (entry.widget == name or (target is not None and target[1] == entry.widget)):
-                return at
-            if entry.deeper is not None and target == (entry.deeper, entry.widget):
-                return at
-        # A third part that names a node further in than the next one counts for nothing.
-        return next((at for at in promoted if inner.inputs[at].name == entry.widget), None)
-
-    def _add_port(self, name: str, kind: str, targets: Sequence[tuple[str, int]]) -> str:
-        unique, number = name, 1
-        while unique in self._names:
-            unique, number = f"{name}_{number}", number + 1
-        place = len(self._ports)
-        added: list[str] = []
-        promoted: list[tuple[str, str]] = []
-        for node_id, index in targets:
-            link_id = f"{INPUT_NODE}:{place}:{node_id}:{index}"
-            added.append(link_id)
-            self._links[link_id] = UiLink(
-                id=link_id, origin_id=INPUT_NODE, origin_slot=place, target_id=node_id, target_slot=index
+    def _find_input(self, proxy_entry: _ProxyEntry, inner_node: LoadedNode) -> int | None:
+        if inner_node.subgraph is None:
+            matching_indexes = (
+                input_index
+                for input_index, input_slot in enumerate(inner_node.inputs)
+                if input_slot.widget and input_slot.name == proxy_entry.widget
             )
-            shape = self._inside.shapes[node_id]
-            slots = list(shape.inputs)
-            slots[index] = replace(slots[index], link=link_id)
-            self._inside.shapes[node_id] = replace(shape, inputs=tuple(slots))
-            if has_widget_at(shape, slots[index].name, self._containers):
-                promoted.append((node_id, slots[index].name))
-        self._ports.append(UiPort(name=unique, type=kind, links=tuple(added)))
-        self._names.add(unique)
-        if promoted:
-            self._promoted[unique] = promoted
-            self._stands_for.setdefault(promoted[0], unique)
-            self._state[unique] = self._inside.values[promoted[0][0]].get(promoted[0][1], UNSET)
-        return unique
+            return next(matching_indexes, None)
+        promoted_indexes = [
+            input_index
+            for input_index, input_slot in enumerate(inner_node.inputs)
+            if input_slot.name in self._inner_graph.values[inner_node.ui_node.id]
+        ]
+        for input_index in promoted_indexes:
+            input_name = inner_node.inputs[input_index].name
+            target_widget = _find_target(inner_node, input_name, self._loaded_graphs)
+            if proxy_entry.deeper is None and (
+                proxy_entry.widget == input_name
+                or (target_widget is not None and target_widget[1] == proxy_entry.widget)
+            ):
+                return input_index
+            if proxy_entry.deeper is not None and target_widget == (proxy_entry.deeper, proxy_entry.widget):
+                return input_index
+        # A third part that names a node further in than the next one counts for nothing.
+        return next(
+            (
+                input_index
+                for input_index in promoted_indexes
+                if inner_node.inputs[input_index].name == proxy_entry.widget
+            ),
+            None,
+        )
+
+    def _add_port(self, wanted_name: str, type_name: str, target_inputs: Sequence[tuple[str, int]]) -> str:
+        port_name, suffix_number = wanted_name, 1
+        # The page numbers a name that is taken: `seed`, `seed_1`, `seed_2`.
+        while port_name in self._names:
+            port_name, suffix_number = f"{wanted_name}_{suffix_number}", suffix_number + 1
+        port_position = len(self._ports)
+        new_link_ids: list[str] = []
+        promoted_widgets: list[tuple[str, str]] = []
+        for node_id, input_index in target_inputs:
+            link_id = f"{INPUT_NODE}:{port_position}:{node_id}:{input_index}"
+            new_link_ids.append(link_id)
+            self._links[link_id] = UiLink(
+                id=link_id, origin_id=INPUT_NODE, origin_slot=port_position, target_id=node_id, target_slot=input_index
+            )
+            loaded_node = self._inner_graph.loaded_nodes[node_id]
+            input_slots = list(loaded_node.inputs)
+            input_slots[input_index] = replace(input_slots[input_index], link=link_id)
+            self._inner_graph.loaded_nodes[node_id] = replace(loaded_node, inputs=tuple(input_slots))
+            if has_widget_at(loaded_node, input_slots[input_index].name, self._loaded_graphs):
+                promoted_widgets.append((node_id, input_slots[input_index].name))
+        self._ports.append(UiPort(name=port_name, type=type_name, links=tuple(new_link_ids)))
+        self._names.add(port_name)
+        if promoted_widgets:
+            self._promoted[port_name] = promoted_widgets
+            self._stands_for.setdefault(promoted_widgets[0], port_name)
+            self._instance_values[port_name] = self._inner_graph.values[promoted_widgets[0][0]].get(
+                promoted_widgets[0][1], UNSET
+            )
+        return port_name
 
 
-def _sources(port: UiPort, inner: Mapping[str, Sequence[tuple[Shape, int]]]) -> Iterator[tuple[str, str]]:
-    for link_id in port.links:
-        for shape, index in inner.get(link_id, ()):
-            slot = shape.inputs[index]
-            if shape.subgraph is not None or slot.widget:
-                yield shape.node.id, slot.name
+def _widget_sources(
+    graph_input: UiPort, link_targets: Mapping[str, Sequence[tuple[LoadedNode, int]]]
+) -> Iterator[tuple[str, str]]:
+    for link_id in graph_input.links:
+        for loaded_node, input_index in link_targets.get(link_id, ()):
+            input_slot = loaded_node.inputs[input_index]
+            if loaded_node.subgraph is not None or input_slot.widget:
+                yield loaded_node.ui_node.id, input_slot.name
 
 
-def _target(instance: Shape, name: str, containers: Containers) -> tuple[str, str] | None:
-    """The node and the input inside an instance that one of its inputs leads to."""
-    inside = containers[instance.subgraph or ""]
-    inner = inside.targets()
-    for port in inside.graph.inputs:
-        if port.name == name:
-            return next(_sources(port, inner), None)
+def _find_target(instance: LoadedNode, input_name: str, loaded_graphs: LoadedGraphs) -> tuple[str, str] | None:
+    """Return the node and the input inside an instance that one of its inputs leads to."""
+    inner_graph = loaded_graphs[instance.subgraph or ""]
+    link_targets = inner_graph.link_targets()
+    for graph_input in inner_graph.graph.inputs:
+        if graph_input.name == input_name:
+            return next(_widget_sources(graph_input, link_targets), None)
     return None
 
 
-def _resolves(inside: Container, node_id: str, widget: str, containers: Containers) -> bool:
+def _resolves_widget(inner_graph: LoadedGraph, node_id: str, widget: str, loaded_graphs: LoadedGraphs) -> bool:
+    # Bounded, because a damaged file can promote in a cycle.
     for _ in range(_MAX_NESTING):
-        shape = inside.shapes.get(node_id)
-        if shape is None:
+        loaded_node = inner_graph.loaded_nodes.get(node_id)
+        if loaded_node is None:
             return False
-        if shape.subgraph is None:
-            return widget in shape.widgets
-        target = _target(shape, widget, containers)
-        if target is None:
+        if loaded_node.subgraph is None:
+            return widget in loaded_node.widgets
+        target_widget = _find_target(loaded_node, widget, loaded_graphs)
+        if target_widget is None:
             return False
-        inside = containers[shape.subgraph]
-        node_id, widget = target
+        inner_graph = loaded_graphs[loaded_node.subgraph]
+        node_id, widget = target_widget
     return False

@@ -1,4 +1,4 @@
-"""What the page sends for a 3D view: the camera that the file holds, else the one that every view starts with."""
+"""What the page sends for a 3D view: the camera of the file, or else the one that every view starts with."""
 
 from collections.abc import Mapping
 
@@ -27,11 +27,11 @@ _CAMERA: Mapping[str, JsonValue] = {
 }
 
 
-def viewport_state(node: UiNode) -> JsonValue:
-    """The state of a node's 3D view; the model in it is known only once a browser has loaded it."""
-    config = node.properties.get("Camera Config")
-    state = config.get("state") if isinstance(config, Mapping) else None
-    camera: JsonValue = dict(state) if isinstance(state, Mapping) else dict(_CAMERA)
-    if node.type == "Load3DAdvanced":
+def viewport_state(ui_node: UiNode) -> JsonValue:
+    """Return the state of a node's 3D view. Only a browser that loads the model could tell more about it."""
+    camera_config = ui_node.properties.get("Camera Config")
+    camera_state = camera_config.get("state") if isinstance(camera_config, Mapping) else None
+    camera: JsonValue = dict(camera_state) if isinstance(camera_state, Mapping) else dict(_CAMERA)
+    if ui_node.type == "Load3DAdvanced":
         return {"camera_info": camera, "model_3d_info": []}
     return {"image": "", "mask": "", "normal": "", "camera_info": camera, "recording": "", "model_3d_info": []}

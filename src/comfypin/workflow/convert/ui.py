@@ -1,4 +1,4 @@
-"""A workflow in UI format as frozen values: nodes, links and subgraph definitions, read from whatever the file holds.
+"""A workflow in UI format as frozen values: nodes, links and subgraph definitions, whatever the file holds.
 
 Wrong types never pass this module: what can be left out is left out as on the page, and what cannot is a finding.
 """
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.findings import Finding, shown
+from comfypin.workflow.findings import WorkflowFinding, show_value
 
+# LiteGraph's modes NEVER and BYPASS; the others (always, on event, on trigger) all run.
 MUTED, BYPASSED = 2, 4
+# Links inside a subgraph begin and end at these ids, which no node has.
 INPUT_NODE, OUTPUT_NODE = "-10", "-20"
 
 # The version whose links are arrays; every other one has objects (docs/workflows.md).
@@ -18,7 +20,7 @@ _ARRAY_LINKS_VERSION = 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiLink:
-    """A wire: from output `origin_slot` of one node to an input of another (which one, that node's input says)."""
+    """A link from output `origin_slot` of one node to another node, one of whose inputs names it."""
 
     id: str
     origin_id: str
@@ -29,7 +31,7 @@ class UiLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiSlot:
-    """An input or output as the file lists it; `widget` tells that a widget lies under the input."""
+    """An input or output as the file lists it; `widget` says that the input also has a widget."""
 
     name: str
     type: str
@@ -39,7 +41,7 @@ class UiSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiNode:
-    """A node as the file has it. `values` is None for a missing list, a mapping for the dict form."""
+    """A node as the file has it. `values` is None if there is no list, and a mapping if the file holds an object."""
 
     id: str
     type: str
@@ -76,162 +78,186 @@ class UiGraph:
 class UiWorkflow:
     """A whole file: its root, the subgraphs it defines, and what the page keeps beside them.
 
-    `group_nodes` are the group nodes of older files by name, `virtual_wires` what broadcasting nodes wired when it was
+    `group_nodes` are the group nodes of older files by name, `virtual_links` what broadcasting nodes linked when it was
     saved, `last_id` the highest node id that was ever used.
     """
 
     root: UiGraph
     definitions: Mapping[str, UiGraph] = field(default_factory=dict)
     group_nodes: Mapping[str, JsonValue] = field(default_factory=dict)
-    virtual_wires: Sequence[JsonValue] = ()
+    virtual_links: Sequence[JsonValue] = ()
     last_id: int = 0
 
 
-def read_ui(content: Mapping[str, JsonValue], findings: list[Finding]) -> UiWorkflow:
+def read_ui_workflow(content: Mapping[str, JsonValue], findings: list[WorkflowFinding]) -> UiWorkflow:
     """Read a document in UI format; what is broken in it is added to the findings."""
     version = content.get("version")
-    arrays = isinstance(version, int | float) and version == _ARRAY_LINKS_VERSION
-    if not arrays and any(isinstance(link, list) for link in _list(content.get("links"))):
-        message = f'its links are lists, which only "version": 0.4 has, and its version is {shown(version)}'
-        findings.append(Finding(code="links_unreadable", message=message))
-    root = _read_graph(content, findings, graph_id="", name="", arrays=arrays)
+    links_are_lists = isinstance(version, int | float) and version == _ARRAY_LINKS_VERSION
+    if not links_are_lists and any(isinstance(json_link, list) for json_link in _as_list(content.get("links"))):
+        message = f'its links are lists, which only "version": 0.4 has, and its version is {show_value(version)}'
+        findings.append(WorkflowFinding(code="links_unreadable", message=message))
+    root_graph = _read_graph(content, findings, graph_id="", name="", links_are_lists=links_are_lists)
     definitions: dict[str, UiGraph] = {}
-    for raw in _list(_mapping(content.get("definitions")).get("subgraphs")):
-        graph = _mapping(raw)
-        graph_id = graph.get("id")
+    for json_definition in _as_list(_as_mapping(content.get("definitions")).get("subgraphs")):
+        json_graph = _as_mapping(json_definition)
+        graph_id = json_graph.get("id")
         if not isinstance(graph_id, str) or not graph_id:
-            message = f"a subgraph definition has no id: {shown(graph_id)}"
-            findings.append(Finding(code="subgraph_without_id", message=message))
+            message = f"a subgraph definition has no id: {show_value(graph_id)}"
+            findings.append(WorkflowFinding(code="subgraph_without_id", message=message))
             continue
-        name = graph.get("name")
-        named = name if isinstance(name, str) else graph_id
-        definitions[graph_id] = _read_graph(graph, findings, graph_id=graph_id, name=named, arrays=False)
-    extra, state = _mapping(content.get("extra")), _mapping(content.get("state"))
-    last_id = content.get("last_node_id") if arrays else state.get("lastNodeId")
+        given_name = json_graph.get("name")
+        graph_name = given_name if isinstance(given_name, str) else graph_id
+        definitions[graph_id] = _read_graph(
+            json_graph, findings, graph_id=graph_id, name=graph_name, links_are_lists=False
+        )
+    extra_data, saved_state = _as_mapping(content.get("extra")), _as_mapping(content.get("state"))
+    # The two versions of the format keep the highest id in different places.
+    last_id = content.get("last_node_id") if links_are_lists else saved_state.get("lastNodeId")
     return UiWorkflow(
-        root=root,
+        root=root_graph,
         definitions=definitions,
-        group_nodes=_mapping(extra.get("groupNodes")),
-        virtual_wires=_list(extra.get("ue_links")),
+        group_nodes=_as_mapping(extra_data.get("groupNodes")),
+        virtual_links=_as_list(extra_data.get("ue_links")),
         last_id=last_id if isinstance(last_id, int) else 0,
     )
 
 
-def read_group(raw: Mapping[str, JsonValue], findings: list[Finding], *, graph_id: str, name: str) -> UiGraph:
+def read_group(
+    json_graph: Mapping[str, JsonValue], findings: list[WorkflowFinding], *, graph_id: str, name: str
+) -> UiGraph:
     """Read the inside of a group node of an older file, rewritten as a subgraph's definition."""
-    return _read_graph(raw, findings, graph_id=graph_id, name=name, arrays=False)
+    return _read_graph(json_graph, findings, graph_id=graph_id, name=name, links_are_lists=False)
 
 
 def _read_graph(
-    raw: Mapping[str, JsonValue], findings: list[Finding], *, graph_id: str, name: str, arrays: bool
+    json_graph: Mapping[str, JsonValue],
+    findings: list[WorkflowFinding],
+    *,
+    graph_id: str,
+    name: str,
+    links_are_lists: bool,
 ) -> UiGraph:
-    nodes: dict[str, UiNode] = {}
-    for raw_node in _list(raw.get("nodes")):
-        node = _read_node(raw_node, findings)
-        if node is None:
+    ui_nodes: dict[str, UiNode] = {}
+    for json_node in _as_list(json_graph.get("nodes")):
+        ui_node = _read_node(json_node, findings)
+        if ui_node is None:
             continue
-        if node.id in nodes:
+        # The page keeps one of them, and nobody can tell which one the user sees.
+        if ui_node.id in ui_nodes:
             message = "two nodes have this id"
-            findings.append(Finding(code="node_twice", message=message, node_id=node.id, class_type=node.type))
-        nodes[node.id] = node
-    links = (_read_link(raw_link, arrays=arrays) for raw_link in _list(raw.get("links")))
+            findings.append(
+                WorkflowFinding(code="node_twice", message=message, node_id=ui_node.id, class_type=ui_node.type)
+            )
+        ui_nodes[ui_node.id] = ui_node
+    ui_links = (
+        _read_link(json_link, links_are_lists=links_are_lists) for json_link in _as_list(json_graph.get("links"))
+    )
     return UiGraph(
         id=graph_id,
         name=name,
-        nodes=nodes,
-        links={link.id: link for link in links if link is not None},
-        inputs=tuple(_read_port(port) for port in _list(raw.get("inputs"))),
-        outputs=tuple(_read_port(port) for port in _list(raw.get("outputs"))),
+        nodes=ui_nodes,
+        links={ui_link.id: ui_link for ui_link in ui_links if ui_link is not None},
+        inputs=tuple(_read_port(json_port) for json_port in _as_list(json_graph.get("inputs"))),
+        outputs=tuple(_read_port(json_port) for json_port in _as_list(json_graph.get("outputs"))),
     )
 
 
-def _read_node(raw: JsonValue, findings: list[Finding]) -> UiNode | None:
-    node = _mapping(raw)
-    node_id, kind = _id(node.get("id")), node.get("type")
-    if node_id is None or not isinstance(kind, str):
-        message = f"a node has no usable id and type: id {shown(node.get('id'))}, type {shown(kind)}"
-        findings.append(Finding(code="node_without_id", message=message, node_id=node_id))
+def _read_node(json_value: JsonValue, findings: list[WorkflowFinding]) -> UiNode | None:
+    json_node = _as_mapping(json_value)
+    node_id, type_name = _read_id(json_node.get("id")), json_node.get("type")
+    if node_id is None or not isinstance(type_name, str):
+        message = (
+            f"a node has no usable id and type: id {show_value(json_node.get('id'))}, type {show_value(type_name)}"
+        )
+        findings.append(WorkflowFinding(code="node_without_id", message=message, node_id=node_id))
         return None
-    title, mode, values = node.get("title"), node.get("mode"), node.get("widgets_values")
+    node_title, node_mode, widget_values = (
+        json_node.get("title"),
+        json_node.get("mode"),
+        json_node.get("widgets_values"),
+    )
     return UiNode(
         id=node_id,
-        type=kind,
-        title=title if isinstance(title, str) and title else None,
-        mode=mode if isinstance(mode, int) else 0,
-        inputs=tuple(_read_slot(slot) for slot in _list(node.get("inputs"))),
-        outputs=tuple(_read_slot(slot) for slot in _list(node.get("outputs"))),
-        values=values if isinstance(values, list | dict) else None,
-        properties=_mapping(node.get("properties")),
+        type=type_name,
+        title=node_title if isinstance(node_title, str) and node_title else None,
+        mode=node_mode if isinstance(node_mode, int) else 0,
+        inputs=tuple(_read_slot(json_slot) for json_slot in _as_list(json_node.get("inputs"))),
+        outputs=tuple(_read_slot(json_slot) for json_slot in _as_list(json_node.get("outputs"))),
+        values=widget_values if isinstance(widget_values, list | dict) else None,
+        properties=_as_mapping(json_node.get("properties")),
     )
 
 
-def _read_slot(raw: JsonValue) -> UiSlot:
-    slot = _mapping(raw)
-    name = slot.get("name")
+def _read_slot(json_value: JsonValue) -> UiSlot:
+    json_slot = _as_mapping(json_value)
+    given_name = json_slot.get("name")
     return UiSlot(
-        name=name if isinstance(name, str) else "",
-        type=type_text(slot.get("type")),
-        link=_id(slot.get("link")),
-        widget=isinstance(slot.get("widget"), dict),
+        name=given_name if isinstance(given_name, str) else "",
+        type=type_text(json_slot.get("type")),
+        link=_read_id(json_slot.get("link")),
+        widget=isinstance(json_slot.get("widget"), dict),
     )
 
 
-def _read_port(raw: JsonValue) -> UiPort:
-    port = _mapping(raw)
-    name = port.get("name")
-    links = tuple(link for link in map(_id, _list(port.get("linkIds"))) if link is not None)
-    return UiPort(name=name if isinstance(name, str) else "", type=type_text(port.get("type")), links=links)
+def _read_port(json_value: JsonValue) -> UiPort:
+    json_port = _as_mapping(json_value)
+    given_name = json_port.get("name")
+    link_ids = tuple(link_id for link_id in map(_read_id, _as_list(json_port.get("linkIds"))) if link_id is not None)
+    return UiPort(
+        name=given_name if isinstance(given_name, str) else "", type=type_text(json_port.get("type")), links=link_ids
+    )
 
 
-def _read_link(raw: JsonValue, *, arrays: bool) -> UiLink | None:
-    if isinstance(raw, Mapping):
-        names = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
-        parts: list[JsonValue] = [raw.get(name) for name in names]
-    elif arrays and isinstance(raw, list) and len(raw) >= 5:
-        parts = raw[:5]
+def _read_link(json_value: JsonValue, *, links_are_lists: bool) -> UiLink | None:
+    if isinstance(json_value, Mapping):
+        link_fields = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+        link_parts: list[JsonValue] = [json_value.get(link_field) for link_field in link_fields]
+    elif links_are_lists and isinstance(json_value, list) and len(json_value) >= 5:
+        link_parts = json_value[:5]
     else:
         return None
-    link_id, origin_id, target_id = _id(parts[0]), _id(parts[1]), _id(parts[3])
+    link_id, origin_id, target_id = _read_id(link_parts[0]), _read_id(link_parts[1]), _read_id(link_parts[3])
     if link_id is None or origin_id is None or target_id is None:
         return None
     return UiLink(
         id=link_id,
         origin_id=origin_id,
-        origin_slot=_number(parts[2]),
+        origin_slot=_read_number(link_parts[2]),
         target_id=target_id,
-        target_slot=_number(parts[4]),
+        target_slot=_read_number(link_parts[4]),
     )
 
 
-def type_text(raw: JsonValue) -> str:
-    """A slot's type as text; lists of choices are COMBO, and what is nothing connects to anything."""
-    if isinstance(raw, str):
-        return raw
-    return "COMBO" if isinstance(raw, list) else "*"
+def type_text(json_value: JsonValue) -> str:
+    """Return a slot's type as text. A list of choices is COMBO; without a type, a slot connects to anything."""
+    if isinstance(json_value, str):
+        return json_value
+    return "COMBO" if isinstance(json_value, list) else "*"
 
 
-def _id(raw: JsonValue) -> str | None:
-    if isinstance(raw, bool):
+def _read_id(json_value: JsonValue) -> str | None:
+    # In Python true is the number 1.
+    if isinstance(json_value, bool):
         return None
-    if isinstance(raw, float) and raw.is_integer():
-        raw = int(raw)
-    return str(raw) if isinstance(raw, int | str) and raw != "" else None
+    if isinstance(json_value, float) and json_value.is_integer():
+        json_value = int(json_value)
+    return str(json_value) if isinstance(json_value, int | str) and json_value != "" else None
 
 
-def _number(raw: JsonValue) -> int:
-    if isinstance(raw, float) and raw.is_integer():
-        return int(raw)
-    if isinstance(raw, str) and raw.isascii() and raw.isdecimal() and len(raw) < 10:
-        return int(raw)
-    return raw if isinstance(raw, int) and not isinstance(raw, bool) else -1
+def _read_number(json_value: JsonValue) -> int:
+    if isinstance(json_value, float) and json_value.is_integer():
+        return int(json_value)
+    if isinstance(json_value, str) and json_value.isascii() and json_value.isdecimal() and len(json_value) < 10:
+        return int(json_value)
+    return json_value if isinstance(json_value, int) and not isinstance(json_value, bool) else -1
 
 
-def _list(raw: JsonValue) -> Sequence[JsonValue]:
-    if isinstance(raw, dict):
+def _as_list(json_value: JsonValue) -> Sequence[JsonValue]:
+    if isinstance(json_value, dict):
         # Some files hold `links` as an object by id.
-        return list(raw.values())
-    return raw if isinstance(raw, list) else []
+        return list(json_value.values())
+    return json_value if isinstance(json_value, list) else []
 
 
-def _mapping(raw: JsonValue) -> Mapping[str, JsonValue]:
-    return raw if isinstance(raw, dict) else {}
+def _as_mapping(json_value: JsonValue) -> Mapping[str, JsonValue]:
+    return json_value if isinstance(json_value, dict) else {}

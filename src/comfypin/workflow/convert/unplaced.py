@@ -1,4 +1,4 @@
-"""Saved values for which a class has no widget: placed if it can be told how, else said, never dropped in silence."""
+"""Saved values for which a class has no widget: place them if a rule says where they belong, else report them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -6,10 +6,10 @@ from functools import cached_property
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.layout import Layout
-from comfypin.workflow.convert.shapes import Shape
+from comfypin.workflow.convert.shapes import LoadedNode
 from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiNode
-from comfypin.workflow.convert.widgets import Value, Widget, is_dynamic_socket
-from comfypin.workflow.findings import Finding, shown
+from comfypin.workflow.convert.widgets import Widget, WidgetValue, is_dynamic_socket
+from comfypin.workflow.findings import WorkflowFinding, show_value
 from comfypin.workflow.object_info import Catalogue, InputSpec
 
 _DYNAMIC = "COMFY_"
@@ -27,130 +27,152 @@ _SOCKETS = frozenset(
 _EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 
 
-class Sockets:
-    """The types that some class gives: an input of any other type cannot be a socket that anything feeds."""
+class SocketTypes:
+    """Knows the types that some class outputs: nothing can feed an input of any other type."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
     @cached_property
-    def given(self) -> frozenset[str]:
-        """The output types of all classes."""
-        outputs = (definition.get("output") for definition in self._catalogue.values())
-        kinds = (kind for listed in outputs if isinstance(listed, list | tuple) for kind in listed)
-        return frozenset(part.strip() for kind in kinds if isinstance(kind, str) for part in kind.split(","))
+    def given_types(self) -> frozenset[str]:
+        """Return the output types of all classes."""
+        output_lists = (definition.get("output") for definition in self._catalogue.values())
+        type_names = (
+            type_name
+            for output_list in output_lists
+            if isinstance(output_list, list | tuple)
+            for type_name in output_list
+        )
+        return frozenset(
+            type_part.strip()
+            for type_name in type_names
+            if isinstance(type_name, str)
+            for type_part in type_name.split(",")
+        )
 
 
-def place_values(shape: Shape, sockets: Sockets, findings: list[Finding]) -> Shape:
-    """The shape with values that only a pack's script would place, and findings for those that cannot be."""
-    layout = shape.layout
-    if layout is None or shape.known is None or shape.node.mode in (MUTED, BYPASSED):
-        return shape
-    unknown = next(_unknown_widgets(shape, layout, sockets), None)
-    if unknown is not None:
-        findings.append(_refused(shape, unknown))
-        return shape
-    if shape.known.core:
+def place_values(loaded_node: LoadedNode, socket_types: SocketTypes, findings: list[WorkflowFinding]) -> LoadedNode:
+    """Place the values that only a pack's script would place, and report those that cannot be placed."""
+    node_layout = loaded_node.layout
+    # What does not run needs no values.
+    if node_layout is None or loaded_node.page_class is None or loaded_node.ui_node.mode in (MUTED, BYPASSED):
+        return loaded_node
+    # First, because behind an unknown widget every further value is in the wrong place.
+    unknown_widget = next(_unknown_widgets(loaded_node, node_layout, socket_types), None)
+    if unknown_widget is not None:
+        findings.append(_refuse_widget(loaded_node, unknown_widget))
+        return loaded_node
+    if loaded_node.page_class.core:
         # ComfyUI's own page drops what older versions of its classes had, and so do we.
-        return shape
-    surplus = [value for value in layout.surplus if not _says_nothing(value)]
-    named = layout.extra
-    if not surplus and not named:
-        return shape
-    rows = [value for value in surplus if _is_row(value)]
-    left = [value for value in surplus if not _is_row(value)]
-    placed: dict[str, JsonValue] = {
-        f"lora_{number}": _row(row, shape.node) for number, row in enumerate(rows, 1) if isinstance(row, Mapping)
+        return loaded_node
+    surplus_values = [saved_value for saved_value in node_layout.surplus if not _says_nothing(saved_value)]
+    named_values = node_layout.extra
+    if not surplus_values and not named_values:
+        return loaded_node
+    lora_rows = [saved_value for saved_value in surplus_values if _is_lora_row(saved_value)]
+    other_values = [saved_value for saved_value in surplus_values if not _is_lora_row(saved_value)]
+    placed_values: dict[str, JsonValue] = {
+        f"lora_{row_number}": _lora_row(lora_row, loaded_node.ui_node)
+        for row_number, lora_row in enumerate(lora_rows, 1)
+        if isinstance(lora_row, Mapping)
     }
-    placed.update(_by_name(named, shape.node))
-    findings.extend(_unplaced(shape, left))
-    return replace(shape, layout=_with(layout, placed)) if placed else shape
+    placed_values.update(_named_values(named_values, loaded_node.ui_node))
+    findings.extend(_unplaced_findings(loaded_node, other_values))
+    return replace(loaded_node, layout=_with_values(node_layout, placed_values)) if placed_values else loaded_node
 
 
-def _unknown_widgets(shape: Shape, layout: Layout, sockets: Sockets) -> Iterator[InputSpec]:
-    """Inputs of types that are neither sockets nor widgets that we know: what is saved after them would shift."""
-    known = shape.known
-    if known is None or not shape.node.values:
+def _unknown_widgets(loaded_node: LoadedNode, node_layout: Layout, socket_types: SocketTypes) -> Iterator[InputSpec]:
+    """Yield inputs that are neither sockets nor known widgets: the values saved after them would shift."""
+    page_class = loaded_node.page_class
+    if page_class is None or not loaded_node.ui_node.values:
         return
-    too_many = not known.core and any(not _is_row(one) and not _says_nothing(one) for one in layout.surplus)
-    listed = {slot.name: slot for slot in shape.node.inputs}
-    inner = (item for item in layout.inputs if isinstance(item, InputSpec))
-    for spec in (*known.sockets, *inner):
-        if is_dynamic_socket(spec) or spec.options.get("forceInput"):
+    too_many = not page_class.core and any(
+        not _is_lora_row(surplus_value) and not _says_nothing(surplus_value) for surplus_value in node_layout.surplus
+    )
+    saved_slots = {input_slot.name: input_slot for input_slot in loaded_node.ui_node.inputs}
+    option_sockets = (
+        widget_or_socket for widget_or_socket in node_layout.inputs if isinstance(widget_or_socket, InputSpec)
+    )
+    for input_spec in (*page_class.sockets, *option_sockets):
+        if is_dynamic_socket(input_spec) or input_spec.options.get("forceInput"):
             continue
-        slot = listed.get(spec.name)
-        named = spec.options.get("socketless") or spec.options.get("widgetType")
+        input_slot = saved_slots.get(input_spec.name)
+        named_type = input_spec.options.get("socketless") or input_spec.options.get("widgetType")
         # A class of a pack whose script adds a widget: the file draws one, or nothing gives this type and more is saved
         # than has a place.
-        kinds = {part.strip() for part in spec.type.split(",")}
-        feedable = not _SOCKETS.isdisjoint(kinds) or not sockets.given.isdisjoint(kinds)
-        drawn = slot is not None and slot.widget and not feedable
-        homeless = too_many and slot is None and not feedable
-        if named or drawn or homeless or spec.type.startswith(_DYNAMIC):
-            yield spec
+        type_names = {type_part.strip() for type_part in input_spec.type.split(",")}
+        feedable = not _SOCKETS.isdisjoint(type_names) or not socket_types.given_types.isdisjoint(type_names)
+        is_drawn = input_slot is not None and input_slot.widget and not feedable
+        homeless = too_many and input_slot is None and not feedable
+        if named_type or is_drawn or homeless or input_spec.type.startswith(_DYNAMIC):
+            yield input_spec
 
 
-def _by_name(named: Mapping[str, JsonValue], node: UiNode) -> Iterator[tuple[str, JsonValue]]:
-    """Values that were saved with their names; the state of a player on the page (`videopreview`) is no value."""
-    for name, value in named.items():
-        if isinstance(value, Mapping) and _is_row(value):
-            yield name, _row(value, node)
-        elif not isinstance(value, list | dict) or not (name.endswith("preview") or _says_nothing(value)):
-            yield name, value
+def _named_values(named_values: Mapping[str, JsonValue], ui_node: UiNode) -> Iterator[tuple[str, JsonValue]]:
+    """Yield values that were saved by name. The state of a player on the page (`videopreview`) is not a value."""
+    for value_name, saved_value in named_values.items():
+        if isinstance(saved_value, Mapping) and _is_lora_row(saved_value):
+            yield value_name, _lora_row(saved_value, ui_node)
+        elif not isinstance(saved_value, list | dict) or not (
+            value_name.endswith("preview") or _says_nothing(saved_value)
+        ):
+            yield value_name, saved_value
 
 
-def _is_row(value: JsonValue) -> bool:
-    return isinstance(value, Mapping) and value.keys() >= _ROW_KEYS
+def _is_lora_row(saved_value: JsonValue) -> bool:
+    return isinstance(saved_value, Mapping) and saved_value.keys() >= _ROW_KEYS
 
 
-def _row(row: Mapping[str, JsonValue], node: UiNode) -> JsonValue:
-    both = node.properties.get("Show Strengths") == _BOTH_STRENGTHS
-    kept = {name: value for name, value in row.items() if name != "strengthTwo"}
-    if both:
-        kept["strengthTwo"] = row.get("strengthTwo") if row.get("strengthTwo") is not None else 1
-    return kept
+def _lora_row(lora_row: Mapping[str, JsonValue], ui_node: UiNode) -> JsonValue:
+    shows_both = ui_node.properties.get("Show Strengths") == _BOTH_STRENGTHS
+    kept_values = {
+        value_name: saved_value for value_name, saved_value in lora_row.items() if value_name != "strengthTwo"
+    }
+    if shows_both:
+        kept_values["strengthTwo"] = lora_row.get("strengthTwo") if lora_row.get("strengthTwo") is not None else 1
+    return kept_values
 
 
-def _says_nothing(value: JsonValue) -> bool:
-    """Whether a value holds nothing of the user's: an empty one, or the bare type of a heading."""
-    return value in _EMPTY or (isinstance(value, Mapping) and set(value) == {"type"})
+def _says_nothing(saved_value: JsonValue) -> bool:
+    """Return whether a value holds nothing of the user's: it is empty, or only the type of a heading."""
+    return saved_value in _EMPTY or (isinstance(saved_value, Mapping) and set(saved_value) == {"type"})
 
 
-def _with(layout: Layout, placed: Mapping[str, JsonValue]) -> Layout:
-    values: dict[str, Value] = {**layout.values, **placed}
-    widgets = tuple(Widget(name=name, default=None) for name in placed)
-    return replace(layout, inputs=(*layout.inputs, *widgets), values=values)
+def _with_values(node_layout: Layout, placed_values: Mapping[str, JsonValue]) -> Layout:
+    widget_values: dict[str, WidgetValue] = {**node_layout.values, **placed_values}
+    new_widgets = tuple(Widget(name=value_name, default=None) for value_name in placed_values)
+    return replace(node_layout, inputs=(*node_layout.inputs, *new_widgets), values=widget_values)
 
 
-def _unplaced(shape: Shape, values: Sequence[JsonValue]) -> Iterator[Finding]:
-    if not values:
+def _unplaced_findings(loaded_node: LoadedNode, saved_values: Sequence[JsonValue]) -> Iterator[WorkflowFinding]:
+    if not saved_values:
         return
-    listed = ", ".join(shown(value, width=40) for value in values[:4])
-    if not any(isinstance(value, list | dict) for value in values):
-        message = f"it holds more saved values than its class has widgets, and these are left out: {listed}"
-        yield _finding(shape, "values_unplaced", message, certain=False)
+    listed_values = ", ".join(show_value(saved_value, width=40) for saved_value in saved_values[:4])
+    if not any(isinstance(saved_value, list | dict) for saved_value in saved_values):
+        message = f"it holds more saved values than its class has widgets, so these are left out: {listed_values}"
+        yield _values_finding(loaded_node, "values_unplaced", message, is_certain=False)
         return
     message = (
-        f"it holds saved values that only its pack's page script can place ({listed}): "
+        f"it holds saved values that only its pack's page script can place ({listed_values}): "
         "open the workflow on that page, and save it with Export (API)"
     )
-    yield _finding(shape, "values_unplaced", message, certain=True)
+    yield _values_finding(loaded_node, "values_unplaced", message, is_certain=True)
 
 
-def _refused(shape: Shape, spec: InputSpec) -> Finding:
+def _refuse_widget(loaded_node: LoadedNode, input_spec: InputSpec) -> WorkflowFinding:
     message = (
-        f"its input {spec.name} is of the type {spec.type}, a widget that is not known here, so it cannot be told "
-        "which saved values are whose: open the workflow on ComfyUI's page, and save it with Export (API)"
+        f"its input {input_spec.name} has the type {input_spec.type}, whose widget is unknown here, so nobody can tell "
+        "which saved value belongs to which widget: open the workflow on ComfyUI's page, and save it with Export (API)"
     )
-    return replace(_finding(shape, "widget_unknown", message, certain=True), input_name=spec.name)
+    return replace(_values_finding(loaded_node, "widget_unknown", message, is_certain=True), input_name=input_spec.name)
 
 
-def _finding(shape: Shape, code: str, message: str, *, certain: bool) -> Finding:
-    return Finding(
+def _values_finding(loaded_node: LoadedNode, code: str, message: str, *, is_certain: bool) -> WorkflowFinding:
+    return WorkflowFinding(
         code=code,
         message=message,
-        node_id=shape.node.id,
-        title=shape.title,
-        class_type=shape.node.type,
-        severity="error" if certain else "warning",
+        node_id=loaded_node.ui_node.id,
+        title=loaded_node.title,
+        class_type=loaded_node.ui_node.type,
+        severity="error" if is_certain else "warning",
     )

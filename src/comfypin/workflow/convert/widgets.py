@@ -1,4 +1,4 @@
-"""The widgets that ComfyUI's page makes for a class: which values a saved node holds, in which order, and which go out.
+"""The widgets that ComfyUI's page makes for a class: which values a saved node holds, and which the prompt gets.
 
 A widget can be stored in `widgets_values`, sent in the prompt, both (a plain value), only stored (the control after a
 seed, an upload button) or only sent (a preview).
@@ -11,34 +11,34 @@ from typing import TypeAlias
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, default_of, option_specs
+from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, default_value, option_specs
 from comfypin.workflow.object_info import InputSpec, input_specs, is_core, is_output
 
 
 class Unset(Enum):
-    """The value of a widget that has none: JavaScript's undefined, which JSON leaves out."""
+    """Marks a widget without a value: JavaScript's undefined, which JSON leaves out."""
 
     UNSET = "unset"
 
 
 UNSET = Unset.UNSET
-Value: TypeAlias = "JsonValue | Unset"
+WidgetValue: TypeAlias = "JsonValue | Unset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Widget:
-    """One widget of a class, with its input's definition where an input lies under it."""
+    """One widget of a class, with its input's definition if it belongs to an input."""
 
     name: str
-    default: Value
+    default: WidgetValue
     stored: bool = True
     sent: bool = True
     spec: InputSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassShape:
-    """What the page makes of a class: sockets, widgets, outputs by type, and the title.
+class PageClass:
+    """A class as the page knows it: sockets, widgets, outputs by type, and the title.
 
     A dynamic combo is one widget here, and a growing list one socket: `layout` opens them for a node.
     """
@@ -56,7 +56,9 @@ class ClassShape:
 CONTROL = "control_after_generate"
 CUSTOM_COMBO = "CustomCombo"
 
+# The page adds a control to these names even if the class does not ask for one.
 _SEED_NAMES = ("seed", "noise_seed")
+# Any of these options adds an upload button, whose text is saved among the values.
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload")
 _PLAIN = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 
@@ -64,7 +66,7 @@ _PLAIN = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 _AUDIO_PLAYERS = frozenset({"LoadAudio", "SaveAudio", "PreviewAudio", "SaveAudioMP3", "SaveAudioOpus"})
 
 _BOX: Mapping[str, JsonValue] = {"x": 0, "y": 0, "width": 512, "height": 512}
-# Types for which the page has a widget of its own, with what it sends as long as nobody used it.
+# Types with a special widget on the page, and what the page sends until somebody uses it.
 _SPECIAL: Mapping[str, JsonValue] = {
     "LOAD_3D": "",
     "LOAD_3D_ANIMATION": "",
@@ -104,121 +106,148 @@ _SCENE_BUTTONS: Mapping[str, str] = {
 }
 
 
-def class_shape(
-    class_type: str, definition: Mapping[str, JsonValue], page: PageRules, *, drawn: Set[str] = frozenset()
-) -> ClassShape:
-    """What the page makes of a class of /object_info; `drawn` are inputs that a file shows with a widget."""
-    specs = dict(input_specs(definition))
-    specs |= {name: _drawn(specs[name]) for name in drawn if name in specs}
-    names = (page.titles.get(class_type), definition.get("display_name"), definition.get("name"))
-    outputs = definition.get("output")
-    return ClassShape(
+def make_page_class(
+    class_type: str, definition: Mapping[str, JsonValue], page_rules: PageRules, *, drawn_names: Set[str] = frozenset()
+) -> PageClass:
+    """Read a class of /object_info as the page does; `drawn_names` are inputs that a file shows with a widget."""
+    specs_by_name = dict(input_specs(definition))
+    specs_by_name |= {
+        input_name: _draw_socket_widgets(specs_by_name[input_name])
+        for input_name in drawn_names
+        if input_name in specs_by_name
+    }
+    possible_titles = (page_rules.titles.get(class_type), definition.get("display_name"), definition.get("name"))
+    output_list = definition.get("output")
+    return PageClass(
         class_type=class_type,
-        title=next((name for name in names if isinstance(name, str) and name), class_type),
-        sockets=tuple(spec for spec in specs.values() if not has_widget(spec)),
-        widgets=tuple(_widgets(class_type, specs, page)),
-        outputs=tuple(outputs) if isinstance(outputs, list | tuple) else (),
-        specs=specs,
+        title=next((title for title in possible_titles if isinstance(title, str) and title), class_type),
+        sockets=tuple(input_spec for input_spec in specs_by_name.values() if not has_widget(input_spec)),
+        widgets=tuple(_class_widgets(class_type, specs_by_name, page_rules)),
+        outputs=tuple(output_list) if isinstance(output_list, list | tuple) else (),
+        specs=specs_by_name,
         core=is_core(definition),
         is_output=is_output(definition),
     )
 
 
-def _drawn(spec: InputSpec) -> InputSpec:
-    """An input of several plain types with the widget of its first one."""
-    kinds = [part.strip() for part in spec.type.split(",")]
-    if "widgetType" in spec.options or not all(kind in _PLAIN for kind in kinds):
-        return spec
-    return replace(spec, options={**spec.options, "widgetType": kinds[0]})
+def _draw_socket_widgets(input_spec: InputSpec) -> InputSpec:
+    """Give an input of several plain types the widget of its first type."""
+    type_names = [type_part.strip() for type_part in input_spec.type.split(",")]
+    if "widgetType" in input_spec.options or not all(widget_type in _PLAIN for widget_type in type_names):
+        return input_spec
+    return replace(input_spec, options={**input_spec.options, "widgetType": type_names[0]})
 
 
-def widget_kind(spec: InputSpec) -> str:
-    """The type of an input's widget: an input of several types names it (`FLOAT,INT` with the widget of a FLOAT)."""
-    named = spec.options.get("widgetType")
-    return named if isinstance(named, str) and named else spec.type
+def widget_kind(input_spec: InputSpec) -> str:
+    """Return the type of an input's widget; an input of several types (`FLOAT,INT`) names it."""
+    named_type = input_spec.options.get("widgetType")
+    return named_type if isinstance(named_type, str) and named_type else input_spec.type
 
 
-def has_widget(spec: InputSpec) -> bool:
-    """Whether the page makes a widget for an input; the others are sockets."""
-    kind = widget_kind(spec)
-    return (kind in _PLAIN or kind in _SPECIAL or kind == COMBO) and not spec.options.get("forceInput")
+def has_widget(input_spec: InputSpec) -> bool:
+    """Return whether the page makes a widget for an input; the others are sockets."""
+    widget_type = widget_kind(input_spec)
+    return (widget_type in _PLAIN or widget_type in _SPECIAL or widget_type == COMBO) and not input_spec.options.get(
+        "forceInput"
+    )
 
 
-def is_dynamic_socket(spec: InputSpec) -> bool:
-    """Whether an input stands for sockets that this module's reader knows how to open."""
-    return spec.type in (GROWING, MATCHING)
+def is_dynamic_socket(input_spec: InputSpec) -> bool:
+    """Return whether an input stands for sockets that `node_inputs` knows how to open."""
+    return input_spec.type in (GROWING, MATCHING)
 
 
-def is_controlled(spec: InputSpec) -> bool:
-    """Whether a control (fixed, increment, decrement, randomize) follows the input's value."""
-    asked = spec.options.get(CONTROL)
-    kind = widget_kind(spec)
-    if kind == "INT":
-        return spec.name in _SEED_NAMES if asked is None else bool(asked)
-    return kind in ("FLOAT", "COMBO") and bool(asked)
+def is_controlled(input_spec: InputSpec) -> bool:
+    """Return whether a control (fixed, increment, decrement, randomize) follows the input's value."""
+    control_option = input_spec.options.get(CONTROL)
+    widget_type = widget_kind(input_spec)
+    if widget_type == "INT":
+        return input_spec.name in _SEED_NAMES if control_option is None else bool(control_option)
+    return widget_type in ("FLOAT", "COMBO") and bool(control_option)
 
 
-def control_of(input_name: str) -> str:
-    """The name, within our state, of the control that follows an input."""
+def control_name(input_name: str) -> str:
+    """Return the name that we give the control that follows an input."""
     return f"{input_name}.{CONTROL}"
 
 
-def option_items(combo: InputSpec, option: object) -> Iterator[Widget | InputSpec]:
-    """The widgets and the sockets that an option of a dynamic combo brings, in the page's order."""
-    for spec in (option_specs(combo, option) or {}).values():
-        if has_widget(spec):
-            yield from _input_widgets(spec)
+def option_items(combo_spec: InputSpec, chosen_option: object) -> Iterator[Widget | InputSpec]:
+    """Yield the widgets and sockets that an option of a dynamic combo brings, in the page's order."""
+    for input_spec in (option_specs(combo_spec, chosen_option) or {}).values():
+        if has_widget(input_spec):
+            yield from _input_widgets(input_spec)
         else:
-            yield spec
+            yield input_spec
 
 
-def _widgets(class_type: str, specs: Mapping[str, InputSpec], page: PageRules) -> Iterator[Widget]:
-    required = [spec for spec in specs.values() if spec.category == "required"]
-    buttons = class_type != "Load3DAdvanced" and "model_file" in specs and page.promotes_by_entry
-    for spec in required:
-        if spec.type == "LOAD_3D" and buttons:
-            yield from (Widget(name=name, default=value) for name, value in _SCENE_BUTTONS.items())
-        yield from _input_widgets(spec)
+def _class_widgets(class_type: str, specs_by_name: Mapping[str, InputSpec], page_rules: PageRules) -> Iterator[Widget]:
+    required = [input_spec for input_spec in specs_by_name.values() if input_spec.category == "required"]
+    # On the page, `Load3DAdvanced` has none of these buttons.
+    has_buttons = class_type != "Load3DAdvanced" and "model_file" in specs_by_name and page_rules.promotes_by_entry
+    for input_spec in required:
+        if input_spec.type == "LOAD_3D" and has_buttons:
+            yield from (
+                Widget(name=widget_name, default=button_value) for widget_name, button_value in _SCENE_BUTTONS.items()
+            )
+        yield from _input_widgets(input_spec)
     if class_type in _SCRIPTED:
-        name, kind = _SCRIPTED[class_type]
-        if name not in specs:
-            yield Widget(name=name, default=_SPECIAL[kind])
-    if page.sends_previews and class_type in _AUDIO_PLAYERS:
+        widget_name, scripted_type = _SCRIPTED[class_type]
+        if widget_name not in specs_by_name:
+            yield Widget(name=widget_name, default=_SPECIAL[scripted_type])
+    if page_rules.sends_previews and class_type in _AUDIO_PLAYERS:
         yield Widget(name="audioUI", default="", stored=False)
-    if page.sends_previews and class_type == "PreviewAny":
+    if page_rules.sends_previews and class_type == "PreviewAny":
         yield Widget(name="preview", default="", stored=False)
-    if any(spec.options.get(key) for spec in required for key in _UPLOADS if widget_kind(spec) == "COMBO"):
+    if any(
+        input_spec.options.get(upload_option)
+        for input_spec in required
+        for upload_option in _UPLOADS
+        if widget_kind(input_spec) == "COMBO"
+    ):
         yield Widget(name="upload", default=UNSET, sent=False)
-    for spec in specs.values():
-        if spec.category == "optional":
-            yield from _input_widgets(spec)
+    for input_spec in specs_by_name.values():
+        if input_spec.category == "optional":
+            yield from _input_widgets(input_spec)
 
 
-def _input_widgets(spec: InputSpec) -> Iterator[Widget]:
-    if not has_widget(spec):
+def _input_widgets(input_spec: InputSpec) -> Iterator[Widget]:
+    if not has_widget(input_spec):
         return
-    kind = widget_kind(spec)
-    yield Widget(name=spec.name, default=_default(spec, kind), spec=spec, stored=kind != "IMAGECOMPARE")
-    if kind == "BOUNDING_BOX":
-        yield from (Widget(name=f"{spec.name}.{side}", default=UNSET, sent=False) for side in _BOX)
-    remote = spec.options.get("remote")
-    if isinstance(remote, Mapping) and remote.get("refresh_button"):
-        if remote.get("control_after_refresh"):
-            yield Widget(name=f"{spec.name}.auto_refresh", default=False, sent=False)
+    widget_type = widget_kind(input_spec)
+    yield Widget(
+        name=input_spec.name,
+        default=_widget_default(input_spec, widget_type),
+        spec=input_spec,
+        stored=widget_type != "IMAGECOMPARE",
+    )
+    # The page saves the four numbers again behind the box itself; only the box is sent.
+    if widget_type == "BOUNDING_BOX":
+        yield from (Widget(name=f"{input_spec.name}.{box_side}", default=UNSET, sent=False) for box_side in _BOX)
+    remote_option = input_spec.options.get("remote")
+    if isinstance(remote_option, Mapping) and remote_option.get("refresh_button"):
+        if remote_option.get("control_after_refresh"):
+            yield Widget(name=f"{input_spec.name}.auto_refresh", default=False, sent=False)
         yield Widget(name="refresh", default="refresh")
-    if is_controlled(spec):
-        asked = spec.options.get(CONTROL)
-        # A text says where the control starts.
-        start = asked if isinstance(asked, str) and kind != "FLOAT" else "fixed" if kind == "FLOAT" else "randomize"
-        yield Widget(name=control_of(spec.name), default=start, sent=False)
-        if kind == "COMBO":
-            yield Widget(name=f"{spec.name}.control_filter_list", default="", sent=False)
+    if is_controlled(input_spec):
+        control_option = input_spec.options.get(CONTROL)
+        # If the option is text, it names the control's first setting.
+        start_control = (
+            control_option
+            if isinstance(control_option, str) and widget_type != "FLOAT"
+            else "fixed"
+            if widget_type == "FLOAT"
+            else "randomize"
+        )
+        yield Widget(name=control_name(input_spec.name), default=start_control, sent=False)
+        if widget_type == "COMBO":
+            yield Widget(name=f"{input_spec.name}.control_filter_list", default="", sent=False)
 
 
-def _default(spec: InputSpec, kind: str) -> Value:
-    if kind == "IMAGECOMPARE":
-        return _SPECIAL[kind]
-    if kind in _SPECIAL:
-        return spec.options["default"] if spec.options.get("default") is not None else _SPECIAL[kind]
-    value = default_of(spec)
-    return UNSET if value is None and kind in ("COMBO", COMBO) else value
+def _widget_default(input_spec: InputSpec, widget_type: str) -> WidgetValue:
+    if widget_type == "IMAGECOMPARE":
+        return _SPECIAL[widget_type]
+    if widget_type in _SPECIAL:
+        return input_spec.options["default"] if input_spec.options.get("default") is not None else _SPECIAL[widget_type]
+    page_default = default_value(input_spec)
+    # Without choices there is nothing to send: JavaScript's undefined, not null.
+    return UNSET if page_default is None and widget_type in ("COMBO", COMBO) else page_default

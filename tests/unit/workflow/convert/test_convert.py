@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.convert.dynamic import Budget, TooMuchText, expand_dynamic, without_comments
+from comfypin.workflow.convert.dynamic import CharacterBudget, TooMuchText, expand_dynamic_prompt, remove_comments
 from comfypin.workflow.errors import WorkflowInvalid
-from comfypin.workflow.overrides import override, parse_override
+from comfypin.workflow.overrides import apply_overrides, parse_override
 from tests.support.ui_graphs import CLASSES, converted, inputs, node, ui
 
 NOW = datetime(2025, 3, 4, 5, 6, 7)
@@ -118,8 +118,8 @@ def test_values_that_are_set_are_in_the_file_names_texts() -> None:
         [[1, 1, 0, 2, 0, "IMAGE"]],
     )
     conversion = converted(content)
-    graph = override(conversion.graph, [parse_override("Canvas.width=64")], catalogue=CLASSES)
-    assert conversion.expand(graph, NOW).nodes["2"].inputs["filename_prefix"] == "64_2025"
+    graph = apply_overrides(conversion.graph, [parse_override("Canvas.width=64")], catalogue=CLASSES)
+    assert conversion.fill_texts(graph, NOW).nodes["2"].inputs["filename_prefix"] == "64_2025"
 
 
 @pytest.mark.parametrize(("told", "text"), [(True, "in 2025"), (False, "in %date:yyyy%")])
@@ -132,7 +132,7 @@ def test_a_primitive_fills_texts_in_where_it_was_told_to(told: bool, text: str) 
         [[1, 1, 0, 2, 0, "STRING"]],
     )
     conversion = converted(content)
-    assert conversion.expand(conversion.graph, NOW).nodes["2"].inputs["text"] == text
+    assert conversion.fill_texts(conversion.graph, NOW).nodes["2"].inputs["text"] == text
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_a_primitive_fills_texts_in_where_it_was_told_to(told: bool, text: str) 
     ],
 )
 def test_dynamic_prompts_are_the_pages(text: str, expanded: str) -> None:
-    assert expand_dynamic(text, lambda options: options[-1], Budget()) == expanded
+    assert expand_dynamic_prompt(text, lambda options: options[-1], CharacterBudget()) == expanded
 
 
 def test_braces_without_end_are_given_up() -> None:
     with pytest.raises(TooMuchText):
-        expand_dynamic("{" * 20_000, lambda options: options[0], Budget())
+        expand_dynamic_prompt("{" * 20_000, lambda options: options[0], CharacterBudget())
 
 
 def test_comments_that_never_close_cost_no_more_than_their_length() -> None:
-    assert len(without_comments("/* " * 500_000)) == 1_500_000
+    assert len(remove_comments("/* " * 500_000)) == 1_500_000

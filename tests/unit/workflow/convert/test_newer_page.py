@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.convert.pages import PAGE_1_27, PAGE_1_49, page_rules
+from comfypin.workflow.convert.pages import PAGE_1_27, PAGE_1_49, choose_page_rules
 from comfypin.workflow.errors import WorkflowInvalid
 from tests.support.dynamic_classes import IMAGE, NEWER, growing, newer, newer_class, newer_inputs
 from tests.support.ui_graphs import CLASSES, node, ui
@@ -20,15 +20,15 @@ def refusals(content: dict[str, Any], **classes: dict[str, Any]) -> list[tuple[o
 
 
 def test_the_node_list_tells_the_page() -> None:
-    assert page_rules(NEWER) is PAGE_1_49
-    assert page_rules(CLASSES) is PAGE_1_27
+    assert choose_page_rules(NEWER) is PAGE_1_49
+    assert choose_page_rules(CLASSES) is PAGE_1_27
 
 
 @pytest.mark.parametrize(
     ("version", "name"), [("0.3.64", "1.27.10"), ("v0.3.10", "1.27.10"), ("0.3.65", "1.49.6"), ("0.33.0", "1.49.6")]
 )
 def test_an_engines_version_wins_over_its_node_list(version: str, name: str) -> None:
-    assert page_rules(CLASSES, version).name == name
+    assert choose_page_rules(CLASSES, version).name == name
 
 
 # Dynamic inputs

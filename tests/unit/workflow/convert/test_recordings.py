@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.workflow.convert.graph import convert
+from comfypin.workflow.convert.graph import convert_workflow
 from comfypin.workflow.errors import WorkflowInvalid
-from comfypin.workflow.load import pack_of
+from comfypin.workflow.load import read_pack
 from comfypin.workflow.object_info import Catalogue
 from tests.support.conversions import (
     RECORDED_AT,
@@ -57,10 +57,10 @@ ON_PURPOSE: dict[str, tuple[str, set[str]]] = {
 def check(name: str, recorded: Recording, catalogue: Catalogue, *, newer: bool) -> None:
     if recorded.api is None:
         with pytest.raises(WorkflowInvalid) as caught:
-            convert(recorded.ui, catalogue, choose=lambda options: options[0])
+            convert_workflow(recorded.ui, catalogue, choose=lambda options: options[0])
         assert caught.value.findings
         return
-    conversion = convert(recorded.ui, catalogue, choose=lambda options: options[0])
+    conversion = convert_workflow(recorded.ui, catalogue, choose=lambda options: options[0])
     expected = ON_PURPOSE[name][1] if newer and name in ON_PURPOSE else set()
     assert differences(conversion.to_api(RECORDED_AT), recorded.api) == expected
     if not newer:
@@ -80,6 +80,6 @@ def test_a_templates_conversion_is_the_pages(version: str, name: str, captures: 
 
 
 def test_a_saved_node_names_its_pack() -> None:
-    assert pack_of({"cnr_id": "comfyui-kjnodes"}) == "comfyui-kjnodes"
-    assert pack_of({"aux_id": "owner/repo"}) == "owner/repo"
-    assert pack_of({"cnr_id": "comfy-core"}) is None
+    assert read_pack({"cnr_id": "comfyui-kjnodes"}) == "comfyui-kjnodes"
+    assert read_pack({"aux_id": "owner/repo"}) == "owner/repo"
+    assert read_pack({"cnr_id": "comfy-core"}) is None

@@ -12,7 +12,7 @@ import pytest
 from comfypin.workflow.document import read_document
 from comfypin.workflow.errors import WorkflowError
 from comfypin.workflow.load import load_workflow
-from comfypin.workflow.preflight import preflight
+from comfypin.workflow.preflight import run_preflight
 
 PACKAGE = "comfyui-workflow-templates-json"
 
@@ -41,7 +41,7 @@ def test_every_template_is_converted_or_refused_with_reasons(recorded: str, capt
         except WorkflowError as error:
             unexplained += [] if error.facts.get("findings") else [f"{name}: {error}"]
             continue
-        report = preflight(workflow.graph, catalogue, packs=workflow.packs)
+        report = run_preflight(workflow.graph, catalogue, packs=workflow.node_packs)
         assert all(finding.node_id or finding.code == "no_outputs" for finding in report.findings)
         converted += 1
     assert unexplained == []

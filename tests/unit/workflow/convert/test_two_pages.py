@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.convert.graph import convert
+from comfypin.workflow.convert.graph import convert_workflow
 from comfypin.workflow.errors import WorkflowInvalid
 from tests.conftest import SHARED
 from tests.support.conversions import RECORDED_AT, catalogue_beside, differences
@@ -48,7 +48,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json")) or ["none"]
 
 def ours(ui: dict[str, Any]) -> Any:
     try:
-        return convert(ui, catalogue_beside("0.33.0"), choose=lambda options: options[0]).to_api(RECORDED_AT)
+        return convert_workflow(ui, catalogue_beside("0.33.0"), choose=lambda options: options[0]).to_api(RECORDED_AT)
     except WorkflowInvalid:
         return None
 
