@@ -167,8 +167,8 @@ def declare(error: type[Declared]) -> type[Declared]:
         missing = {name for name, default in fields.items() if default is inspect.Parameter.empty} - values.keys()
         if unknown or missing:
             raise TypeError(f"{error.__name__}: unknown {sorted(unknown)}, missing {sorted(missing)}")
-        for name, default in fields.items():
-            setattr(self, name, values.get(name, default))
+        for field_name, default in fields.items():
+            setattr(self, field_name, values.get(field_name, default))
         facts = {name: _to_fact(getattr(self, name)) for name in fields if not name.startswith("_")}
         ComfypinError.__init__(self, template.format_map(_Attributes(self)), **facts)
 
@@ -187,14 +187,14 @@ class _Attributes(dict[str, object]):
         return getattr(self._owner, name)
 
 
-def _to_fact(value: object) -> object:
+def _to_fact(field_value: object) -> object:
     """Return a value as JSON holds it: paths and other objects as text, sequences as lists."""
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _to_fact(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_to_fact(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return str(value)
+    if isinstance(field_value, PurePath):
+        return str(field_value)
+    if isinstance(field_value, Mapping):
+        return {str(key): _to_fact(item) for key, item in field_value.items()}
+    if isinstance(field_value, list | tuple | set | frozenset):
+        return [_to_fact(item) for item in field_value]
+    if field_value is None or isinstance(field_value, str | int | float | bool):
+        return field_value
+    return str(field_value)

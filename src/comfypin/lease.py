@@ -40,11 +40,11 @@ CLAIM_SUFFIX = ".claim"
 class LeaseHeld(LeaseError):
     """Somebody else holds the lease, and the time to wait for it is over."""
 
-    def __init__(self, *, path: Path, holder: str, purpose: str, waited_s: float) -> None:
+    def __init__(self, *, lease_path: Path, holder: str, purpose: str, waited_s: float) -> None:
         doing = f" to {purpose}" if purpose else ""
         super().__init__(
-            f"{path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it.",
-            path=str(path),
+            f"{lease_path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it.",
+            path=str(lease_path),
             holder=holder,
             purpose=purpose,
             waited_s=waited_s,
@@ -54,20 +54,22 @@ class LeaseHeld(LeaseError):
 class LeaseLost(LeaseError):
     """The holder did not give a sign of life for too long, and somebody else took over."""
 
-    def __init__(self, *, path: Path) -> None:
+    def __init__(self, *, lease_path: Path) -> None:
         super().__init__(
-            f"The lease {path} was lost: this process was stopped, or cut off from the volume, for too long. "
+            f"The lease {lease_path} was lost: this process was stopped, or cut off from the volume, for too long. "
             "Run it again.",
-            path=str(path),
+            path=str(lease_path),
         )
 
 
 class LeaseUnavailable(LeaseError):
     """The file system does not let a lease be made there."""
 
-    def __init__(self, *, path: Path, reason: str) -> None:
+    def __init__(self, *, lease_path: Path, reason: str) -> None:
         super().__init__(
-            f"No lease can be made at {path}: {reason}. The folder must be writable.", path=str(path), reason=reason
+            f"No lease can be made at {lease_path}: {reason}. The folder must be writable.",
+            path=str(lease_path),
+            reason=reason,
         )
 
 
@@ -87,15 +89,15 @@ class Holder:
 class Lease:
     """A held lease. Its heart beats in a thread until `release`; `check` raises once it was lost."""
 
-    def __init__(self, path: Path, holder: Holder, *, ttl_s: float) -> None:
-        self.path = path
+    def __init__(self, lease_path: Path, holder: Holder, *, ttl_s: float) -> None:
+        self.path = lease_path
         self.holder = holder
         self.ttl_s = ttl_s
-        self._token_file = path / holder.token
+        self._token_file = lease_path / holder.token
         self._last_beat = time.monotonic()
         self._gone = False
         self._stop = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
+        self._heart = threading.Thread(target=self._beat_until_released, name=f"lease {lease_path.name}", daemon=True)
         self._heart.start()
 
     @property
@@ -105,8 +107,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise `LeaseLost` unless it is still ours. To be called before each effect that others must not see twice."""
-        if not self.held and not self._touch():
-            raise LeaseLost(path=self.path)
+        if not self.held and not self._touch_token():
+            raise LeaseLost(lease_path=self.path)
 
     def release(self) -> None:
         """Give it back. Repeatable; a lease that was lost meanwhile is left to its new holder."""
@@ -124,11 +126,11 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
 
-    def _beat(self) -> None:
+    def _beat_until_released(self) -> None:
         while not self._stop.wait(self.ttl_s / BEATS_PER_TTL):
-            self._touch()
+            self._touch_token()
 
-    def _touch(self) -> bool:
+    def _touch_token(self) -> bool:
         try:
             os.utime(self._token_file)
         except FileNotFoundError:
@@ -152,33 +154,33 @@ class LeaseWatch:
     _mtime_ns: int = 0
     _since: float = field(default=0.0)
 
-    def dead_token(self) -> str | None:
+    def find_dead_token(self) -> str | None:
         """The token of a holder that is dead, or None while it lives or nobody holds it."""
-        seen = _look(self.path)
-        if seen is None:
+        token_and_mtime = _read_token(self.path)
+        if token_and_mtime is None:
             self._token = None
             return None
-        token, mtime_ns = seen
-        if is_dead(token):
-            return token
-        if (token, mtime_ns) != (self._token, self._mtime_ns):
-            self._token, self._mtime_ns, self._since = token, mtime_ns, self.clock()
+        holder_token, mtime_ns = token_and_mtime
+        if is_dead(holder_token):
+            return holder_token
+        if (holder_token, mtime_ns) != (self._token, self._mtime_ns):
+            self._token, self._mtime_ns, self._since = holder_token, mtime_ns, self.clock()
             long_ago = volume_time_ns(self.path.parent) - mtime_ns > self.ttl_s * LONG_DEAD_TTLS * 1e9
-            return token if long_ago else None
-        return token if self.clock() - self._since >= self.ttl_s else None
+            return holder_token if long_ago else None
+        return holder_token if self.clock() - self._since >= self.ttl_s else None
 
 
-def try_acquire(path: Path, *, purpose: str = "", ttl_s: float = DEFAULT_TTL_S) -> Lease | Holder:
+def try_acquire_lease(lease_path: Path, *, purpose: str = "", ttl_s: float = DEFAULT_TTL_S) -> Lease | Holder:
     """Take the lease at `path`, or say who holds it. A holder that died on this machine is replaced at once.
 
     Raises `LeaseUnavailable` where the file system refuses.
     """
-    watch = LeaseWatch(path=path, ttl_s=ttl_s)
-    return _attempt(path, watch, purpose)
+    watch = LeaseWatch(path=lease_path, ttl_s=ttl_s)
+    return _try_take(lease_path, watch, purpose)
 
 
-def acquire(
-    path: Path,
+def acquire_lease(
+    lease_path: Path,
     *,
     purpose: str = "",
     ttl_s: float = DEFAULT_TTL_S,
@@ -191,140 +193,145 @@ def acquire(
     `on_wait` is told the holder at every poll and may raise to give up. Raises `LeaseHeld`, `LeaseUnavailable`.
     """
     started = time.monotonic()
-    watch = LeaseWatch(path=path, ttl_s=ttl_s)
+    watch = LeaseWatch(path=lease_path, ttl_s=ttl_s)
     while True:
-        result = _attempt(path, watch, purpose)
-        if isinstance(result, Lease):
-            return result
-        waited = time.monotonic() - started
-        if wait_s is not None and waited >= wait_s:
-            raise LeaseHeld(path=path, holder=str(result), purpose=result.purpose, waited_s=waited)
+        lease_or_holder = _try_take(lease_path, watch, purpose)
+        if isinstance(lease_or_holder, Lease):
+            return lease_or_holder
+        waited_s = time.monotonic() - started
+        if wait_s is not None and waited_s >= wait_s:
+            raise LeaseHeld(
+                lease_path=lease_path, holder=str(lease_or_holder), purpose=lease_or_holder.purpose, waited_s=waited_s
+            )
         if on_wait is not None:
-            on_wait(result)
+            on_wait(lease_or_holder)
         # Waiters that started together must not poll together.
         time.sleep(poll_s * (0.5 + secrets.randbelow(1000) / 1000))
 
 
 @contextlib.contextmanager
-def leased(
+def hold_lease(
     path: Path, *, purpose: str = "", ttl_s: float = DEFAULT_TTL_S, wait_s: float | None = None
 ) -> Iterator[Lease]:
-    """Hold the lease at `path` for a block: `acquire`, then release whatever happens."""
-    with acquire(path, purpose=purpose, ttl_s=ttl_s, wait_s=wait_s) as lease:
+    """Hold the lease at `path` for a block: `acquire_lease`, then release whatever happens."""
+    with acquire_lease(path, purpose=purpose, ttl_s=ttl_s, wait_s=wait_s) as lease:
         yield lease
 
 
-def holder_of(path: Path) -> Holder | None:
+def lease_holder(lease_path: Path) -> Holder | None:
     """Who holds the lease now (a dead holder counts until it is replaced), or None."""
-    seen = _look(path)
-    return _describe(path, seen[0]) if seen else None
+    token_and_mtime = _read_token(lease_path)
+    return _read_holder(lease_path, token_and_mtime[0]) if token_and_mtime else None
 
 
 def volume_time_ns(folder: Path) -> int:
     """What the clock of the volume that holds `folder` says: the mtime of something just made there."""
-    probe = folder / f".{process_token()}{CLAIM_SUFFIX}"
+    probe_folder = folder / f".{process_token()}{CLAIM_SUFFIX}"
     try:
-        probe.mkdir()
-        return probe.stat().st_mtime_ns
+        probe_folder.mkdir()
+        return probe_folder.stat().st_mtime_ns
     except OSError as error:
-        raise LeaseUnavailable(path=folder, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(lease_path=folder, reason=error.strerror or str(error)) from error
     finally:
         with contextlib.suppress(OSError):
-            probe.rmdir()
+            probe_folder.rmdir()
 
 
 def process_token() -> str:
     """A name for something temporary of this process: `is_dead` tells from it alone whether the process has ended."""
-    return f"{this_machine()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(6)}"
+    return f"{this_machine()}-{os.getpid()}-{_process_start(os.getpid())}-{secrets.token_hex(6)}"
 
 
 def is_dead(token: str) -> bool:
     """Whether the process that made this token ran on this machine and has ended. Unknown machines: False."""
-    machine, pid, started, *_ = [*token.split("-"), "", "", ""]
-    if machine != this_machine() or machine == "" or not pid.isdigit() or not started.isdigit():
+    machine, process_id, start_ticks, *_ = [*token.split("-"), "", "", ""]
+    if machine != this_machine() or machine == "" or not process_id.isdigit() or not start_ticks.isdigit():
         return False
-    if _started(int(pid)) == int(started):
+    if _process_start(int(process_id)) == int(start_ticks):
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(process_id), 0)
     except ProcessLookupError:
         return True
     except OSError:
         # Another user's process, which /proc may hide from us.
         return False
-    return _started(int(pid)) != int(started)
+    return _process_start(int(process_id)) != int(start_ticks)
 
 
-def _attempt(path: Path, watch: LeaseWatch, purpose: str) -> Lease | Holder:
+def _try_take(lease_path: Path, lease_watch: LeaseWatch, purpose: str) -> Lease | Holder:
     while True:
-        seen = _look(path)
-        if seen is not None:
-            dead = watch.dead_token()
-            if dead is None:
-                return _describe(path, seen[0])
+        token_and_mtime = _read_token(lease_path)
+        if token_and_mtime is not None:
+            dead_token = lease_watch.find_dead_token()
+            if dead_token is None:
+                return _read_holder(lease_path, token_and_mtime[0])
             with contextlib.suppress(FileNotFoundError):
-                (path / dead).unlink()
-        token = _create(path, purpose)
-        if token is not None:
-            _sweep_claims(path)
-            return Lease(path, _describe(path, token), ttl_s=watch.ttl_s)
+                (lease_path / dead_token).unlink()
+        holder_token = _create_lease(lease_path, purpose)
+        if holder_token is not None:
+            _sweep_claims(lease_path)
+            return Lease(lease_path, _read_holder(lease_path, holder_token), ttl_s=lease_watch.ttl_s)
 
 
-def _look(path: Path) -> tuple[str, int] | None:
+def _read_token(lease_path: Path) -> tuple[str, int] | None:
     """The token in the lease's folder and its mtime. The file is opened, because NFS checks its cache then."""
     try:
-        for token in path.iterdir():
-            with token.open("rb") as file:
-                return token.name, os.fstat(file.fileno()).st_mtime_ns
+        for holder_token in lease_path.iterdir():
+            with holder_token.open("rb") as file:
+                return holder_token.name, os.fstat(file.fileno()).st_mtime_ns
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno == errno.ESTALE:
             return None
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(lease_path=lease_path, reason=error.strerror or str(error)) from error
     return None
 
 
-def _create(path: Path, purpose: str) -> str | None:
+def _create_lease(lease_path: Path, purpose: str) -> str | None:
     """Try to make the lease; the token, or None where somebody else was first."""
-    token = process_token()
-    claim = path.with_name(f".{path.name}.{token}{CLAIM_SUFFIX}")
+    holder_token = process_token()
+    claim_folder = lease_path.with_name(f".{lease_path.name}.{holder_token}{CLAIM_SUFFIX}")
     facts = {"hostname": os.uname().nodename, "pid": os.getpid(), "purpose": purpose}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        lease_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(lease_path=lease_path, reason=error.strerror or str(error)) from error
     try:
-        claim.mkdir()
-        (claim / token).write_text(json.dumps(facts))
-        claim.rename(path)
+        claim_folder.mkdir()
+        (claim_folder / holder_token).write_text(json.dumps(facts))
+        claim_folder.rename(lease_path)
     except OSError as error:
-        shutil.rmtree(claim, ignore_errors=True)
+        shutil.rmtree(claim_folder, ignore_errors=True)
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
             # Some file systems refuse to rename onto an empty folder too; this removes only an empty one.
             with contextlib.suppress(OSError):
-                path.rmdir()
+                lease_path.rmdir()
             return None
-        raise LeaseUnavailable(path=path, reason=error.strerror or str(error)) from error
-    return token
+        raise LeaseUnavailable(lease_path=lease_path, reason=error.strerror or str(error)) from error
+    return holder_token
 
 
-def _describe(path: Path, token: str) -> Holder:
+def _read_holder(path: Path, holder_token: str) -> Holder:
     try:
-        facts = json.loads((path / token).read_text())
+        holder_facts = json.loads((path / holder_token).read_text())
         return Holder(
-            token=token, hostname=str(facts["hostname"]), pid=int(facts["pid"]), purpose=str(facts["purpose"])
+            token=holder_token,
+            hostname=str(holder_facts["hostname"]),
+            pid=int(holder_facts["pid"]),
+            purpose=str(holder_facts["purpose"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return Holder(token=token)
+        return Holder(token=holder_token)
 
 
 def _sweep_claims(path: Path) -> None:
     """Remove what processes that were killed while they made a claim left beside the lease."""
     with contextlib.suppress(OSError):
-        for claim in path.parent.glob(f".*{CLAIM_SUFFIX}"):
-            if is_dead(claim.name.removesuffix(CLAIM_SUFFIX).rpartition(".")[2]):
-                shutil.rmtree(claim, ignore_errors=True)
+        for claim_folder in path.parent.glob(f".*{CLAIM_SUFFIX}"):
+            if is_dead(claim_folder.name.removesuffix(CLAIM_SUFFIX).rpartition(".")[2]):
+                shutil.rmtree(claim_folder, ignore_errors=True)
 
 
 @functools.cache
@@ -338,10 +345,10 @@ def this_machine() -> str:
     return hashlib.sha256(f"{boot} {namespace} {os.uname().nodename}".encode()).hexdigest()[:12]
 
 
-def _started(pid: int) -> int:
+def _process_start(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 for one that does not run (a zombie does not)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat_fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
-    return 0 if fields[0] in {"Z", "X"} else int(fields[19])
+    return 0 if stat_fields[0] in {"Z", "X"} else int(stat_fields[19])

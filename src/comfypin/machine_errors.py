@@ -21,17 +21,19 @@ _UNLOADABLE = re.compile(r"failed to map segment|cannot allocate memory|cannot c
 class ResourceRefused(ConfigError):
     """The machine refuses memory, threads, processes or open files."""
 
-    def __init__(self, *, what: str) -> None:
-        super().__init__(f"This machine refuses comfypin more {what}: raise the limit, or free some.", what=what)
+    def __init__(self, *, resource: str) -> None:
+        super().__init__(
+            f"This machine refuses comfypin more {resource}: raise the limit, or free some.", what=resource
+        )
 
 
 class PathUnusable(ConfigError):
     """A file or folder that the machine, or a variable, names cannot be used."""
 
-    def __init__(self, *, path: str, reason: str, home: str | None) -> None:
-        below_home = home is not None and Path(path).is_relative_to(home)
+    def __init__(self, *, path: str, reason: str, home_folder: str | None) -> None:
+        below_home = home_folder is not None and Path(path).is_relative_to(home_folder)
         help_ = (
-            f"HOME is {home}: set HOME, or the variable that names this folder (COMFYPIN_STATE_DIR, "
+            f"HOME is {home_folder}: set HOME, or the variable that names this folder (COMFYPIN_STATE_DIR, "
             "COMFYPIN_CACHE_DIR), to one that can be written"
             if below_home
             else "name another, or make it usable for this user"
@@ -42,19 +44,19 @@ class PathUnusable(ConfigError):
 def machine_failure(error: BaseException, environ: Mapping[str, str]) -> ConfigError | None:
     """Return what is wrong with this machine if that is what an exception of Python's own says, else None."""
     if isinstance(error, MemoryError):
-        return ResourceRefused(what=_LIMITS[errno.ENOMEM])
+        return ResourceRefused(resource=_LIMITS[errno.ENOMEM])
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return ResourceRefused(what=_LIMITS[errno.EAGAIN])
+        return ResourceRefused(resource=_LIMITS[errno.EAGAIN])
     if isinstance(error, ImportError) and _UNLOADABLE.search(str(error)):
-        return ResourceRefused(what=_LIMITS[errno.ENOMEM])
+        return ResourceRefused(resource=_LIMITS[errno.ENOMEM])
     if not isinstance(error, OSError):
         return None
     if error.errno in _LIMITS:
-        return ResourceRefused(what=_LIMITS[error.errno])
+        return ResourceRefused(resource=_LIMITS[error.errno])
     if error.errno is None or not isinstance(error.filename, str | bytes | os.PathLike):
         return None
     return PathUnusable(
         path=os.fsdecode(error.filename),
         reason=error.strerror or str(error),
-        home=environ.get("HOME", "").strip() or None,
+        home_folder=environ.get("HOME", "").strip() or None,
     )

@@ -70,12 +70,12 @@ class Failures:
         self._draw = draw
         self.in_a_row = 0
 
-    def add(self, *, asked_s: float | None = None) -> float | None:
+    def count_failure(self, *, asked_s: float | None = None) -> float | None:
         """Count a failure; return how long to wait before the next try, None to give up."""
         self.in_a_row += 1
         return self._policy.delay_s(self.in_a_row, asked_s=asked_s, draw=self._draw)
 
-    def reset(self) -> None:
+    def begin_new_row(self) -> None:
         """Begin a new row: something succeeded, or got further than before."""
         self.in_a_row = 0
 
@@ -116,23 +116,23 @@ class Retry:
         if not self.when(error):
             return None
         if self.progress() > reached:
-            failures.reset()
-        delay_s = failures.add(asked_s=asked_delay_s(error))
+            failures.begin_new_row()
+        delay_s = failures.count_failure(asked_s=asked_delay_s(error))
         if delay_s is not None:
             self.report(Retried(error=error, failures=failures.in_a_row, delay_s=delay_s))
         return delay_s
 
     def call(self, operation: Callable[[], T], *, sleep: Callable[[float], object] = time.sleep) -> T:
         """Return what the operation returns, tried again as the policy says. The last failure goes up as it is."""
-        failures, reached = Failures(self.policy, draw=self.draw), self.progress()
+        failures, progress_before = Failures(self.policy, draw=self.draw), self.progress()
         while True:
             try:
                 return operation()
             except self.on as error:
-                delay_s = self._delay_s(error, failures, reached)
+                delay_s = self._delay_s(error, failures, progress_before)
                 if delay_s is None:
                     raise
-                reached = self.progress()
+                progress_before = self.progress()
             sleep(delay_s)
 
     async def call_async(
@@ -146,45 +146,45 @@ class Retry:
             import asyncio  # heavy, and whoever is here has it
 
             sleep = asyncio.sleep
-        failures, reached = Failures(self.policy, draw=self.draw), self.progress()
+        failures, progress_before = Failures(self.policy, draw=self.draw), self.progress()
         while True:
             try:
                 return await operation()
             except self.on as error:
-                delay_s = self._delay_s(error, failures, reached)
+                delay_s = self._delay_s(error, failures, progress_before)
                 if delay_s is None:
                     raise
-                reached = self.progress()
+                progress_before = self.progress()
             await sleep(delay_s)
 
 
-def parse_retry_after(text: str | None, *, now: Callable[[], float] = time.time) -> float | None:
+def parse_retry_after(header_text: str | None, *, now: Callable[[], float] = time.time) -> float | None:
     """Return the seconds that a Retry-After header asks for; None if it says nothing that can be understood.
 
     RFC 9110, 10.2.3: whole seconds or a date. Fractions are common and taken; of several values the longest counts.
     """
-    text = (text or "").strip()
-    if not text:
+    header_text = (header_text or "").strip()
+    if not header_text:
         return None
-    numbers = [part.strip() for part in text.split(",")]
-    if all(_SECONDS.fullmatch(number) for number in numbers):
-        return max(float(number) for number in numbers)  # thousands of digits are infinity, which nobody waits for
+    delay_texts = [part.strip() for part in header_text.split(",")]
+    if all(_SECONDS.fullmatch(number) for number in delay_texts):
+        return max(float(number) for number in delay_texts)  # thousands of digits are infinity, which nobody waits for
     import email.utils  # hardly any server sends a date, and the e-mail parser is slow to import
 
     try:
-        at = email.utils.parsedate_to_datetime(text)
-        seconds = at.timestamp() if at.tzinfo else _utc_timestamp(text)
+        moment = email.utils.parsedate_to_datetime(header_text)
+        seconds = moment.timestamp() if moment.tzinfo else _utc_timestamp(header_text)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     delay_s = seconds - now()
     return max(0.0, delay_s) if math.isfinite(delay_s) else None
 
 
-def _utc_timestamp(text: str) -> float:
+def _utc_timestamp(header_text: str) -> float:
     # HTTP's dates are in GMT, whatever the machine's own zone is; Python makes naive ones of "-0000" and of none.
     import email.utils
 
-    parsed = email.utils.parsedate_tz(text)
-    if parsed is None:
-        raise ValueError(text)
-    return float(email.utils.mktime_tz((*parsed[:9], 0)))
+    parsed_date = email.utils.parsedate_tz(header_text)
+    if parsed_date is None:
+        raise ValueError(header_text)
+    return float(email.utils.mktime_tz((*parsed_date[:9], 0)))

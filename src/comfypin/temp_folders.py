@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from comfypin.atomic_files import is_local
+from comfypin.atomic_files import is_local_folder
 from comfypin.errors import ConfigError
 
 _PREFIX = "comfypin-"
@@ -41,16 +41,16 @@ def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
     Raises `NoTempFolder`.
     """
     if keep:
-        yield _make(purpose, suffix="")
+        yield _make_folder(purpose, suffix="")
         return
-    folder, lock = _make_locked(purpose)
+    folder, lock_descriptor = _make_locked_folder(purpose)
     try:
         yield folder
     finally:
         # What an engine still writes at its end must not fail a job that is done; the next sweep gets it.
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        if lock_descriptor is not None:
+            os.close(lock_descriptor)
 
 
 def temp_root() -> Path:
@@ -61,60 +61,60 @@ def temp_root() -> Path:
         raise NoTempFolder(reason=_first_sentence(exc)) from exc
 
 
-def sweep_temp_folders(root: Path | None = None) -> list[Path]:
-    """Remove the folders that killed processes left in `root` (default: TMPDIR); returns them."""
-    root = temp_root() if root is None else root
+def sweep_temp_folders(temp_root_folder: Path | None = None) -> list[Path]:
+    """Remove the folders that killed processes left in `temp_root_folder` (default: TMPDIR); returns them."""
+    temp_root_folder = temp_root() if temp_root_folder is None else temp_root_folder
     # On a network volume another machine's lock may not be seen here.
-    if not is_local(root):
+    if not is_local_folder(temp_root_folder):
         return []
-    return [folder for folder in sorted(root.glob(f"{_PREFIX}*{_SUFFIX}")) if _remove_if_left(folder)]
+    return [folder for folder in sorted(temp_root_folder.glob(f"{_PREFIX}*{_SUFFIX}")) if _remove_if_left(folder)]
 
 
-def _make(purpose: str, *, suffix: str) -> Path:
+def _make_folder(purpose: str, *, suffix: str) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=temp_root()))
     except OSError as exc:
         raise NoTempFolder(reason=_first_sentence(exc)) from exc
 
 
-def _make_locked(purpose: str) -> tuple[Path, int | None]:
+def _make_locked_folder(purpose: str) -> tuple[Path, int | None]:
     while True:
-        folder = _make(purpose, suffix=_SUFFIX)
+        folder = _make_folder(purpose, suffix=_SUFFIX)
         try:
-            lock = os.open(folder, _FOLDER)
+            lock_descriptor = os.open(folder, _FOLDER)
         except FileNotFoundError:
             continue  # a sweep took it for a left one, before we locked it
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
+            os.close(lock_descriptor)
             continue
         except OSError:
             # A file system without locks: no sweep can lock it either, so none removes it.
-            os.close(lock)
+            os.close(lock_descriptor)
             return folder, None
-        if os.fstat(lock).st_nlink and folder.is_dir():
-            return folder, lock
-        os.close(lock)
+        if os.fstat(lock_descriptor).st_nlink and folder.is_dir():
+            return folder, lock_descriptor
+        os.close(lock_descriptor)
 
 
 def _remove_if_left(folder: Path) -> bool:
     try:
-        lock = os.open(folder, _FOLDER)
+        lock_descriptor = os.open(folder, _FOLDER)
     except OSError:
         return False
     try:
-        status = os.fstat(lock)
+        status = os.fstat(lock_descriptor)
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
             return False
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
         return not folder.exists()
     except OSError:
         return False
     finally:
-        os.close(lock)
+        os.close(lock_descriptor)
 
 
-def _first_sentence(exc: OSError) -> str:
-    return exc.strerror or str(exc)
+def _first_sentence(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -207,13 +207,13 @@ def _attach_contents(pushed: "Pushed", lock: "Lock", credential: "Credential | N
     from comfypin.image.image_names import registry_of
     from comfypin.image.logins import VARIABLES, stored_credential
     from comfypin.image.registry_client import Repository
-    from comfypin.lock.export import export
+    from comfypin.lock.export import export_lock
     from comfypin.wiring import http_proxies
 
     if credential is None:
         credential = stored_credential(registry_of(pushed.reference), settings.named(VARIABLES))
     repository = Repository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
-    data, title = export(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
+    data, title = export_lock(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
     return attach(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)
 
 

@@ -90,7 +90,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
     from comfypin import wiring
-    from comfypin.lease import Lease, try_acquire
+    from comfypin.lease import Lease, try_acquire_lease
     from comfypin.queue.errors import AlreadyServing
     from comfypin.queue.scheduler import JobQueue
     from comfypin.queue.sqlite import JobStore
@@ -110,7 +110,7 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     port = serving.mapped(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
     sockets = listen(address, [port, *([serving.mapped(serving.health_port)] if serving.health_port else [])])
     bound = sockets[0].getsockname()[1]
-    lease = try_acquire(state / "jobs.lease", purpose="serve")
+    lease = try_acquire_lease(state / "jobs.lease", purpose="serve")
     if not isinstance(lease, Lease):
         raise AlreadyServing(path=str(state), holder=str(lease))
     with lease:

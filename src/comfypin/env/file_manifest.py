@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from comfypin.atomic_files import reading_buffer, write_atomically
+from comfypin.atomic_files import thread_buffer, write_atomically
 from comfypin.digest import Digest
 from comfypin.env.layout import BYTECODE, COMFYUI, MANIFEST, RECEIPT, STATE_FOLDERS, VENV
 
@@ -281,7 +281,7 @@ def hash_open(descriptor: int, size_bytes: int) -> str:
     if size_bytes <= SMALL_BYTES:
         # One byte more than it had: a file that grew meanwhile has another digest, whatever it begins with.
         return hashlib.sha256(os.read(descriptor, size_bytes + 1)).hexdigest()
-    hasher, buffer = hashlib.sha256(), reading_buffer()
+    hasher, buffer = hashlib.sha256(), thread_buffer()
     while count := os.readv(descriptor, [buffer]):
         hasher.update(buffer[:count])
     return hasher.hexdigest()

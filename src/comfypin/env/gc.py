@@ -15,7 +15,7 @@ from comfypin.env.cache.package_gc import Links, find_unneeded, remove_from_uv
 from comfypin.env.cache.source_gc import remove_source, unneeded_archives, unneeded_commits, unneeded_notes
 from comfypin.env.install.sources import SourcePlaces
 from comfypin.env.layout import PACKING, RECEIPT, TEMPORARY, Home
-from comfypin.lease import Lease, holder_of, is_dead, try_acquire
+from comfypin.lease import Lease, is_dead, lease_holder, try_acquire_lease
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 
@@ -99,7 +99,7 @@ def collect(home: Home, garbage: Iterable[Garbage], places: SourcePlaces) -> int
 
 
 def _remove_build(home: Home, build: Path) -> bool:
-    held = try_acquire(home.lease(build.name), purpose="remove an env")
+    held = try_acquire_lease(home.lease(build.name), purpose="remove an env")
     if not isinstance(held, Lease):
         return False
     with held:
@@ -114,4 +114,4 @@ def _abandoned(home: Home, name: str) -> bool:
     key, _, token = name.removeprefix(TEMPORARY).partition("@")
     if name.startswith(PACKING):
         return is_dead(token)
-    return is_dead(token) or holder_of(home.lease(key)) is None
+    return is_dead(token) or lease_holder(home.lease(key)) is None

@@ -37,8 +37,8 @@ from comfypin.env.realize_plan import (
     require_pinned,
 )
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
-from comfypin.lease import Holder, Lease, acquire
-from comfypin.lock.codec import render
+from comfypin.lease import Holder, Lease, acquire_lease
+from comfypin.lock.codec import render_lock
 from comfypin.lock.model import Lock, PackagePin
 
 Tell = Callable[[str], None]
@@ -137,7 +137,7 @@ def _publish(receipt: Receipt, options: RealizeOptions, *, replace: bool) -> str
     found = options.shelf.find(name) if not replace else None
     if found is not None:
         return found
-    with acquire(options.home.lease(receipt.key), purpose="pack an env"):
+    with acquire_lease(options.home.lease(receipt.key), purpose="pack an env"):
         options.tell("Packing and publishing.")
         return options.shelf.publish(options.home.build(receipt.key), name, replace=replace)
 
@@ -150,7 +150,7 @@ def _make(recipe: Recipe, options: RealizeOptions) -> tuple[Receipt, Action, boo
         options.tell(f"Waiting for {holder}, which makes this env.")
 
     damaged = False
-    lease = acquire(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
+    lease = acquire_lease(home.lease(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
     with lease:
         _sweep(home, recipe.key)
         plan = make_plan(recipe, _survey(recipe, options), rebuild=options.rebuild)
@@ -226,7 +226,7 @@ def _activate(lock: Lock, receipt: Receipt, options: RealizeOptions) -> None:
     replace_link(home.current, f"builds/{receipt.key}")
     for name in (COMFYUI, VENV):
         replace_link(home.root / name, f"current/{name}")
-    data = render(lock)
+    data = render_lock(lock)
     if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != data:
         write_atomically(home.lock_copy, data)
     write_model_paths(home.build(receipt.key), receipt, lock, options.models_dir)

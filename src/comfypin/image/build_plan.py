@@ -7,7 +7,7 @@ from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.image.context import Context, Wish, bakes_an_env
 from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo_to_json
 from comfypin.lock.model import Lock, PackagePin
-from comfypin.lock.torch import of_torch
+from comfypin.lock.torch import is_torch_family
 
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
 # What RunPod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
@@ -97,8 +97,8 @@ def make_plan(
     if bakes_an_env(lock, wish.bake) and lock.comfyui is not None:
         packages = [pin for pin in lock.python.packages if pin.target in (None, target)]
         for name, pins in (
-            ("torch", [pin for pin in packages if of_torch(pin.name)]),
-            ("packages", [pin for pin in packages if not of_torch(pin.name)]),
+            ("torch", [pin for pin in packages if is_torch_family(pin.name)]),
+            ("packages", [pin for pin in packages if not is_torch_family(pin.name)]),
         ):
             size = sum(map(size_of, pins))
             layers.append(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.image.interface import Bake
-from comfypin.lock.codec import lock_digest, render
-from comfypin.lock.export import export
+from comfypin.lock.codec import lock_digest, render_lock
+from comfypin.lock.export import export_lock
 from comfypin.lock.model import Lock, PythonPins
 
 DEFAULT_PYTHON = "3.12"
@@ -68,16 +68,16 @@ def compute_context(lock: Lock, own: OwnFiles, wish: Wish) -> Context:
         "requirements/all.txt": own.requirements,
         "requirements/installer.txt": own.installer,
         # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
-        "env/lock.json": render(env) if bakes_env else b"{}\n",
+        "env/lock.json": render_lock(env) if bakes_env else b"{}\n",
         "vendor/README": b"`comfypin image build --vendor DIR` puts a vendor folder here.\n",
         # What is in the image, in words that scanners read.
-        f"release/app/sbom/comfy-{lock.version_name}.cdx.json": export(lock, "cyclonedx").encode(),
-        f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render(lock),
+        f"release/app/sbom/comfy-{lock.version_name}.cdx.json": export_lock(lock, "cyclonedx").encode(),
+        f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render_lock(lock),
         **{f"release/app/workflows/{name}": data for name, data in wish.workflows.items()},
     }
     for number, model in enumerate(models, start=1):
         one = Lock(version_name=lock.version_name, models=(model,), python=PythonPins())
-        files[f"models/{number}/lock.json"] = render(one)
+        files[f"models/{number}/lock.json"] = render_lock(one)
     copies: dict[str, Path] = {}
     if own.wheel is not None:
         copies[f"comfypin/{own.wheel.name}"] = own.wheel

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import JsonValue
-from comfypin.lock.export import export
+from comfypin.lock.export import export_lock
 from comfypin.lock.model import Lock
 
 
@@ -40,5 +40,5 @@ def record_beside(lock_path: Path, pushed: Pushed, lock: Lock) -> tuple[Path, Pa
     stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
     image, contents = lock_path.with_name(f"{stem}.image.json"), lock_path.with_name(f"{stem}.cdx.json")
     write_atomically(image, (json.dumps(pushed.to_json(), indent=2, sort_keys=True) + "\n").encode())
-    write_atomically(contents, export(lock, "cyclonedx").encode())
+    write_atomically(contents, export_lock(lock, "cyclonedx").encode())
     return image, contents

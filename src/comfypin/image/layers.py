@@ -16,7 +16,7 @@ from comfypin.env.errors import NothingRealized
 from comfypin.env.file_manifest import read_records
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, MANIFEST, RECEIPT, VENV, Home, site_packages
 from comfypin.env.receipt import read_receipt
-from comfypin.lock.torch import of_torch
+from comfypin.lock.torch import is_torch_family
 
 FOLDER = "image"
 OWNER = 1000
@@ -63,7 +63,7 @@ def _heavy_files(build: Path) -> Iterator[Path]:
     """The files of torch and what comes with it, by their RECORDs, with their byte-code; relative to the build."""
     site = site_packages(build)
     for record in read_records(site):
-        if not of_torch(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
+        if not is_torch_family(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
             continue
         named = {Path(os.path.normpath(site / row)) for row in record.files}
         cached = {code for path in named if path.suffix == ".py" for code in _bytecode_of(path)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from comfypin.image.errors import ScanFailed, SignFailed, SupplyToolMissing
 from comfypin.image.interface import ContainerBuilder, Hear
 from comfypin.image.program_output import speak
-from comfypin.lock.export import export
+from comfypin.lock.export import export_lock
 from comfypin.lock.model import Lock
 from comfypin.temp_folders import temp_folder
 
@@ -38,7 +38,7 @@ def sign(reference: str, lock: Lock, hear: Hear) -> None:
     """Sign an image by digest, and attest its list of contents. Raises `SignFailed`."""
     with temp_folder("sign") as scratch:
         contents = Path(scratch, "contents.cdx.json")
-        contents.write_text(export(lock, "cyclonedx"), encoding="utf-8")
+        contents.write_text(export_lock(lock, "cyclonedx"), encoding="utf-8")
         for words in (
             ["cosign", "sign", "--yes", reference],
             ["cosign", "attest", "--yes", "--type", "cyclonedx", "--predicate", str(contents), reference],

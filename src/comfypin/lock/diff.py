@@ -10,11 +10,11 @@ from comfypin.lock import codec
 from comfypin.lock.model import Lock
 
 ChangeKind = Literal["added", "removed", "changed"]
-Things = Mapping[str, Mapping[str, JsonValue]]
+SectionPins = Mapping[str, Mapping[str, JsonValue]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class PinChange:
     """One pin that is not the same: of which section, its name, and the values that differ, before and after."""
 
     kind: ChangeKind
@@ -33,63 +33,72 @@ class Change:
         }
 
 
-def diff(before: Lock, after: Lock) -> tuple[Change, ...]:
+def diff_locks(before: Lock, after: Lock) -> tuple[PinChange, ...]:
     """Every pin of one lock that the other has not, or has otherwise; names of releases and schemas do not count."""
-    first, second = _sections(before), _sections(after)
-    return tuple(change for section in dict.fromkeys((*first, *second)) for change in _compare(section, first, second))
-
-
-def lines(changes: tuple[Change, ...]) -> Iterator[str]:
-    """The changes for people: `+` came, `-` went, `~` is another one."""
-    signs = {"added": "+", "removed": "-", "changed": "~"}
-    for change in changes:
-        yield f"{signs[change.kind]} {change.section} {change.name}{_detail(change)}"
-
-
-def _detail(change: Change) -> str:
-    if change.kind != "changed":
-        said = change.after or change.before
-        main = next((said[key] for key in ("version", "commit", "sha256", "value") if said.get(key) is not None), None)
-        return f" {_short(main)}" if main is not None else ""
-    keys = sorted({*change.before, *change.after})
-    if change.section == "package" and "version" in keys:
-        keys = ["version"]  # the file and its digest go with it; --json has all
-    return ": " + "; ".join(
-        f"{key} {_short(change.before.get(key))} -> {_short(change.after.get(key))}" for key in keys
+    before_sections, after_sections = _lock_sections(before), _lock_sections(after)
+    return tuple(
+        change
+        for section in dict.fromkeys((*before_sections, *after_sections))
+        for change in _compare_section(section, before_sections, after_sections)
     )
 
 
-def _short(value: JsonValue) -> str:
+def change_lines(changes: tuple[PinChange, ...]) -> Iterator[str]:
+    """The changes for people: `+` came, `-` went, `~` is another one."""
+    signs = {"added": "+", "removed": "-", "changed": "~"}
+    for change in changes:
+        yield f"{signs[change.kind]} {change.section} {change.name}{_change_detail(change)}"
+
+
+def _change_detail(change: PinChange) -> str:
+    if change.kind != "changed":
+        pin_values = change.after or change.before
+        main_value = next(
+            (pin_values[key] for key in ("version", "commit", "sha256", "value") if pin_values.get(key) is not None),
+            None,
+        )
+        return f" {_shorten(main_value)}" if main_value is not None else ""
+    changed_keys = sorted({*change.before, *change.after})
+    if change.section == "package" and "version" in changed_keys:
+        changed_keys = ["version"]  # the file and its digest go with it; --json has all
+    return ": " + "; ".join(
+        f"{key} {_shorten(change.before.get(key))} -> {_shorten(change.after.get(key))}" for key in changed_keys
+    )
+
+
+def _shorten(value: JsonValue) -> str:
     if value is None:
         return "nothing"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, sort_keys=True, default=list)
-    if "\n" in text:
-        return f"a text of {len(text.splitlines())} lines"
-    is_hex = len(text) in (40, 64) and set(text) <= set("0123456789abcdef")
-    return text[:12] if is_hex else text if len(text) <= 100 else f"{text[:97]}..."
+    shown_text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, sort_keys=True, default=list)
+    if "\n" in shown_text:
+        return f"a text of {len(shown_text.splitlines())} lines"
+    is_hex = len(shown_text) in (40, 64) and set(shown_text) <= set("0123456789abcdef")
+    return shown_text[:12] if is_hex else shown_text if len(shown_text) <= 100 else f"{shown_text[:97]}..."
 
 
-def _compare(section: str, first: Mapping[str, Things], second: Mapping[str, Things]) -> Iterator[Change]:
+def _compare_section(
+    section: str, first: Mapping[str, SectionPins], second: Mapping[str, SectionPins]
+) -> Iterator[PinChange]:
     before, after = first.get(section, {}), second.get(section, {})
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        if old == new:
+    for pin_name in sorted({*before, *after}):
+        old_values, new_values = before.get(pin_name), after.get(pin_name)
+        if old_values == new_values:
             continue
-        if old is None or new is None:
-            kind: ChangeKind = "added" if old is None else "removed"
-            yield Change(kind=kind, section=section, name=name, before=old or {}, after=new or {})
+        if old_values is None or new_values is None:
+            kind: ChangeKind = "added" if old_values is None else "removed"
+            yield PinChange(kind=kind, section=section, name=pin_name, before=old_values or {}, after=new_values or {})
             continue
-        keys = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-        yield Change(
+        changed_keys = {key for key in {*old_values, *new_values} if old_values.get(key) != new_values.get(key)}
+        yield PinChange(
             kind="changed",
             section=section,
-            name=name,
-            before={key: old[key] for key in sorted(keys) if key in old},
-            after={key: new[key] for key in sorted(keys) if key in new},
+            name=pin_name,
+            before={key: old_values[key] for key in sorted(changed_keys) if key in old_values},
+            after={key: new_values[key] for key in sorted(changed_keys) if key in new_values},
         )
 
 
-def _sections(lock: Lock) -> dict[str, Things]:
+def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
     """The lock by section and name; every value of a pin by its key."""
     packages = {
         f"{pin.name}{f' ({pin.target})' if pin.target else ''}{f' [{pin.marker}]' if pin.marker else ''}": (
@@ -100,7 +109,7 @@ def _sections(lock: Lock) -> dict[str, Things]:
     return {
         "comfyui": {"ComfyUI": codec.repo_to_json(lock.comfyui)} if lock.comfyui else {},
         "node": {pin.folder: codec.node_to_json(pin) for pin in lock.custom_nodes},
-        "python": _values(
+        "python": _named_values(
             {
                 "version": lock.python.version,
                 "targets": sorted(lock.python.targets),
@@ -113,10 +122,10 @@ def _sections(lock: Lock) -> dict[str, Things]:
         "package": packages,
         "model": {pin.target_path: codec.model_to_json(pin) for pin in lock.models},
         "system package": {name: {} for name in lock.system_packages},
-        "engine": _values(codec.engine_to_json(lock.engine)),
-        "other": _values(lock.extra),
+        "engine": _named_values(codec.engine_to_json(lock.engine)),
+        "other": _named_values(lock.extra),
     }
 
 
-def _values(values: Mapping[str, JsonValue]) -> dict[str, Mapping[str, JsonValue]]:
+def _named_values(values: Mapping[str, JsonValue]) -> dict[str, Mapping[str, JsonValue]]:
     return {name: {"value": value} for name, value in values.items() if value not in (None, [], {})}

@@ -10,7 +10,7 @@ Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class LockFinding:
     """One thing about a lock that a user should know: where it is, what was there, what is allowed.
 
     `rule` is a stable name for machines (`commit-not-pinned`); `path` is a JSON path (`$.models[0].sha256`).
@@ -38,7 +38,7 @@ class Finding:
 class LockInvalid(LockError):
     """A lock file says something that no lock may say; every finding at once."""
 
-    def __init__(self, *, where: str, findings: Sequence[Finding]) -> None:
+    def __init__(self, *, where: str, findings: Sequence[LockFinding]) -> None:
         shown = "".join(f"\n  {finding}" for finding in findings[:50])
         more = f"\n  and {len(findings) - 50} more" if len(findings) > 50 else ""
         count = "one thing is" if len(findings) == 1 else f"{len(findings)} things are"
@@ -84,7 +84,7 @@ class LockNotNamed(LockError):
 class LockIncomplete(LockError):
     """A lock is readable, and something in it is not pinned, so that it cannot be realized as it stands."""
 
-    def __init__(self, *, where: str, findings: Sequence[Finding]) -> None:
+    def __init__(self, *, where: str, findings: Sequence[LockFinding]) -> None:
         shown = "".join(f"\n  {finding}" for finding in findings[:8])
         more = f"\n  and {len(findings) - 8} more (comfypin lock check)" if len(findings) > 8 else ""
         super().__init__(

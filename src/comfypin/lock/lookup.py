@@ -17,7 +17,7 @@ def release_folders() -> tuple[Path, ...]:
 
 
 def find_lock(
-    wanted: str | None,
+    wanted_lock: str | None,
     *,
     lock_path: Path | None = None,
     version_name: str | None = None,
@@ -29,18 +29,18 @@ def find_lock(
     Raises `LockNotFound`, listing what was searched and the names that are near, or `LockNotNamed`.
     """
     folders = release_folders() if folders is None else folders
-    if wanted is not None:
-        return _by_path_or_name(wanted, folders)
+    if wanted_lock is not None:
+        return _find_by_path_or_name(wanted_lock, folders)
     if lock_path is not None:
         if not lock_path.exists():
             raise LockNotFound(wanted=f"{lock_path} (LOCK_PATH)", searched=[str(lock_path)])
         return lock_path
     if version_name is not None:
-        return _by_name(version_name, folders)
-    raise LockNotNamed(releases=list(dict.fromkeys(releases(folders))))
+        return _find_by_name(version_name, folders)
+    raise LockNotNamed(releases=list(dict.fromkeys(list_releases(folders))))
 
 
-def releases(folders: Sequence[Path]) -> Iterator[str]:
+def list_releases(folders: Sequence[Path]) -> Iterator[str]:
     """The names of the releases in these folders."""
     for folder in folders:
         if folder.is_dir():
@@ -48,34 +48,36 @@ def releases(folders: Sequence[Path]) -> Iterator[str]:
             yield from (name.removeprefix("comfy-").removesuffix(".lock.json") for name in names)
 
 
-def _by_path_or_name(wanted: str, folders: Sequence[Path]) -> Path:
-    path = Path(wanted)
-    if "\0" in wanted or not wanted.strip():
-        raise LockNotFound(wanted=repr(wanted), searched=["nothing: this is neither a path nor a name"])
+def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
+    lock_path = Path(wanted_lock)
+    if "\0" in wanted_lock or not wanted_lock.strip():
+        raise LockNotFound(wanted=repr(wanted_lock), searched=["nothing: this is neither a path nor a name"])
     try:
-        if path.is_file() or (path.exists() and "/" in wanted):
-            return path
+        if lock_path.is_file() or (lock_path.exists() and "/" in wanted_lock):
+            return lock_path
     except OSError:
-        raise LockNotFound(wanted=f"{wanted[:80]!r}...", searched=["nothing: the name is too long"]) from None
-    if "/" in wanted or wanted.endswith(".json"):
-        near = difflib.get_close_matches(path.name, _files_beside(path), n=3, cutoff=0.8)
-        raise LockNotFound(wanted=wanted, searched=[str(path)], near=[str(path.parent / name) for name in near])
-    return _by_name(wanted, folders, searched=(str(path),))
+        raise LockNotFound(wanted=f"{wanted_lock[:80]!r}...", searched=["nothing: the name is too long"]) from None
+    if "/" in wanted_lock or wanted_lock.endswith(".json"):
+        near = difflib.get_close_matches(lock_path.name, _json_files_beside(lock_path), n=3, cutoff=0.8)
+        raise LockNotFound(
+            wanted=wanted_lock, searched=[str(lock_path)], near=[str(lock_path.parent / name) for name in near]
+        )
+    return _find_by_name(wanted_lock, folders, searched=(str(lock_path),))
 
 
-def _by_name(name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
+def _find_by_name(name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
     if not _RELEASE_NAME.fullmatch(name):
         raise LockNotFound(wanted=repr(name), searched=["nothing: a release's name is letters, digits, '.', '_', '-'"])
     candidates = [folder / f"comfy-{name}.lock.json" for folder in folders]
-    for path in candidates:
-        if path.is_file():
-            return path
-    known = list(dict.fromkeys(releases(folders)))
+    for lock_path in candidates:
+        if lock_path.is_file():
+            return lock_path
+    known = list(dict.fromkeys(list_releases(folders)))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     raise LockNotFound(wanted=name, searched=[*searched, *map(str, candidates)], near=near)
 
 
-def _files_beside(path: Path) -> list[str]:
+def _json_files_beside(path: Path) -> list[str]:
     try:
         return [item.name for item in path.parent.iterdir() if item.suffix == ".json"]
     except OSError:

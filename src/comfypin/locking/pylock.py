@@ -52,87 +52,87 @@ PLATFORMS = {
 }
 
 
-def read_pylock(text: str, *, platform: Platform, python: str) -> tuple[PackagePin, ...]:
+def read_pylock(text: str, *, platform: Platform, python_version: str) -> tuple[PackagePin, ...]:
     """The pins of a pylock.toml that was resolved for one platform and Python.
 
     Raises `PackageWithoutFile` naming every package that the platform cannot install.
     """
-    ranks = _ranks(platform, python)
-    pins: list[PackagePin] = []
-    unfit: list[str] = []
-    for package in _tables(tomllib.loads(text).get("packages")):
-        pin = _pin(package, ranks)
-        if pin is None:
-            unfit.append(f"{package['name']} {package.get('version', '')}".strip())
+    ranks = _rank_tags(platform, python_version)
+    package_pins: list[PackagePin] = []
+    unfit_packages: list[str] = []
+    for package_table in _table_list(tomllib.loads(text).get("packages")):
+        package_pin = _pin_package(package_table, ranks)
+        if package_pin is None:
+            unfit_packages.append(f"{package_table['name']} {package_table.get('version', '')}".strip())
         else:
-            pins.append(pin)
-    if unfit:
-        raise PackageWithoutFile(packages=unfit, target=f"{platform.name}, Python {python}")
-    return tuple(pins)
+            package_pins.append(package_pin)
+    if unfit_packages:
+        raise PackageWithoutFile(packages=unfit_packages, target=f"{platform.name}, Python {python_version}")
+    return tuple(package_pins)
 
 
-def _pin(package: Mapping[str, object], ranks: Mapping["Tag", int]) -> PackagePin | None:
-    name, version = str(package["name"]), package.get("version")
-    index = package.get("index")
-    index = str(index) if index is not None else None
-    if vcs := cast("Mapping[str, str]", package.get("vcs", {})):
-        url = f"git+{vcs['url']}@{vcs['commit-id']}"
-        if "subdirectory" in vcs:
-            url += f"#subdirectory={vcs['subdirectory']}"
-        return PackagePin(name=name, version=str(version or f"0+{vcs['commit-id'][:12]}"), url=url)
-    wheels = [wheel for wheel in _tables(package.get("wheels")) if _rank(wheel, ranks) is not None]
+def _pin_package(package_table: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> PackagePin | None:
+    name, version = str(package_table["name"]), package_table.get("version")
+    index_url = package_table.get("index")
+    index_url = str(index_url) if index_url is not None else None
+    if vcs_table := cast("Mapping[str, str]", package_table.get("vcs", {})):
+        file_url = f"git+{vcs_table['url']}@{vcs_table['commit-id']}"
+        if "subdirectory" in vcs_table:
+            file_url += f"#subdirectory={vcs_table['subdirectory']}"
+        return PackagePin(name=name, version=str(version or f"0+{vcs_table['commit-id'][:12]}"), url=file_url)
+    wheels = [wheel for wheel in _table_list(package_table.get("wheels")) if _rank_wheel(wheel, tag_ranks) is not None]
     if wheels:
-        file = min(wheels, key=lambda wheel: (_rank(wheel, ranks), str(wheel["url"])))
-    elif source := cast("Mapping[str, object]", package.get("sdist") or package.get("archive") or {}):
-        file = source
+        chosen_file = min(wheels, key=lambda wheel: (_rank_wheel(wheel, tag_ranks), str(wheel["url"])))
+    elif source := cast("Mapping[str, object]", package_table.get("sdist") or package_table.get("archive") or {}):
+        chosen_file = source
     else:
         return None
-    hashes = cast("Mapping[str, str]", file.get("hashes", {}))
+    hashes = cast("Mapping[str, str]", chosen_file.get("hashes", {}))
     return PackagePin(
         name=name,
-        version=str(version or _version_of(str(file["url"]))),
-        url=str(file["url"]),
+        version=str(version or _version_in_file_name(str(chosen_file["url"]))),
+        url=str(chosen_file["url"]),
         sha256=(Digest.parse(hashes["sha256"]),) if "sha256" in hashes else (),
-        index=index,
+        index=index_url,
     )
 
 
-def _tables(value: object) -> Sequence[Mapping[str, object]]:
+def _table_list(value: object) -> Sequence[Mapping[str, object]]:
     return cast("Sequence[Mapping[str, object]]", value or ())
 
 
-def _rank(wheel: Mapping[str, object], ranks: Mapping["Tag", int]) -> int | None:
+def _rank_wheel(wheel: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> int | None:
     """How good a wheel is for the platform (0 is best), None where it does not fit."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
-        tags = parse_wheel_filename(file_name(str(wheel["url"])))[3]
+        tags = parse_wheel_filename(file_name_of_url(str(wheel["url"])))[3]
     except InvalidWheelFilename:
         return None
-    return min((ranks[tag] for tag in tags if tag in ranks), default=None)
+    return min((tag_ranks[tag] for tag in tags if tag in tag_ranks), default=None)
 
 
-def file_name(url: str) -> str:
+def file_name_of_url(url: str) -> str:
     """The name of the file that a URL leads to: one plain name, empty where there is none (`..`, an encoded slash)."""
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     return "" if name in (".", "..") or set(name) & set("/\\\0") else name
 
 
-def _version_of(url: str) -> str:
+def _version_in_file_name(url: str) -> str:
     from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
-    name = file_name(url)
+    name = file_name_of_url(url)
     try:
         return str(parse_wheel_filename(name)[1] if name.endswith(".whl") else parse_sdist_filename(name)[1])
     except (InvalidWheelFilename, InvalidSdistFilename):
         return "0"
 
 
-def _ranks(platform: Platform, python: str) -> dict["Tag", int]:
+def _rank_tags(platform: Platform, python: str) -> dict["Tag", int]:
     from packaging.tags import compatible_tags, cpython_tags
 
     version = tuple(int(part) for part in python.split(".")[:2])
-    short = f"cp{version[0]}{version[1]}"
+    python_tag = f"cp{version[0]}{version[1]}"
     platforms = list(platform.wheel_platforms())
-    tags = [*cpython_tags(version, [short], platforms), *compatible_tags(version, short, platforms)]
+    tags = [*cpython_tags(version, [python_tag], platforms), *compatible_tags(version, python_tag, platforms)]
     return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}

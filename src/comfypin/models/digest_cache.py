@@ -12,7 +12,7 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.lease import this_machine
-from comfypin.models.temp_files import Scratch
+from comfypin.models.temp_files import TempFiles
 
 COMPACT_ABOVE_LINES = 2_000
 
@@ -31,7 +31,7 @@ class Known:
 class Ledger:
     """The digests that are known. Safe for threads; processes share it by appending."""
 
-    def __init__(self, path: Path, scratch: Scratch) -> None:
+    def __init__(self, path: Path, scratch: TempFiles) -> None:
         self._path = path
         self._root = path.parent
         self._scratch = scratch
@@ -88,7 +88,7 @@ class Ledger:
     def _compact(self, table: dict[str, Known]) -> None:
         live = {key: known for key, known in table.items() if (self._root / key).exists()}
         self._known, self._lines, self._read = live, len(live), (0, 0)
-        self._scratch.write(self._path, b"\n".join(_line(key, known) for key, known in live.items()))
+        self._scratch.write_file(self._path, b"\n".join(_line(key, known) for key, known in live.items()))
 
     def _refreshed(self) -> dict[str, Known]:
         """What is known, with the lines that any process has added since the last look."""

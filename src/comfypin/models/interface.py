@@ -12,7 +12,7 @@ from comfypin.digest import Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ExpectedFile:
     """What the lock says of the bytes, as far as it does."""
 
     sha256: Digest | None = None
@@ -30,18 +30,18 @@ class SourceFacts:
     folder: str | None = None
 
 
-def shown(uri: str) -> str:
+def hide_secrets(address: str) -> str:
     """An address without what may be secret in it: credentials, query, fragment."""
-    if "://" not in uri:
-        return uri
+    if "://" not in address:
+        return address
     try:
-        parts = urllib.parse.urlsplit(uri)
+        parts = urllib.parse.urlsplit(address)
     except ValueError:
-        return uri.partition("?")[0]
+        return address.partition("?")[0]
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-class Reader(Protocol):
+class RangeReader(Protocol):
     """The bytes of one range, in order."""
 
     def readinto(self, buffer: memoryview) -> int:
@@ -67,7 +67,7 @@ class RemoteFile(Protocol):
     @property
     def validator(self) -> str | None: ...
 
-    def read(self, start: int, length: int | None) -> AbstractContextManager[Reader]:
+    def read(self, start: int, length: int | None) -> AbstractContextManager[RangeReader]:
         """The bytes from `start`; `length` None means to the end. Raises `SourceFailed`."""
 
     def abort(self) -> None:
@@ -80,16 +80,16 @@ class RemoteFile(Protocol):
 class ModelSource(Protocol):
     """A kind of place that models come from."""
 
-    def accepts(self, uri: str) -> bool:
+    def accepts(self, address: str) -> bool:
         """Whether this source understands the address."""
 
-    def open(self, uri: str, wanted: Wanted, *, start: int = 0, length: int | None = None) -> RemoteFile:
+    def open(self, address: str, wanted: ExpectedFile, *, start: int = 0, length: int | None = None) -> RemoteFile:
         """Open the file. `start` and `length` say what will be read first, so that opening can already ask for it.
 
         Raises `SourceFailed`; its subclass `SourceUnavailable` where trying again may help.
         """
 
-    def facts(self, uri: str) -> SourceFacts:
+    def facts(self, address: str) -> SourceFacts:
         """What the source says of the file. Raises `SourceFailed`."""
 
 
@@ -97,11 +97,11 @@ class ModelSource(Protocol):
 class CachedSource(Protocol):
     """A source that keeps some of its files on this machine, where nobody changes them."""
 
-    def cached(self, uri: str, wanted: Wanted) -> Path | None:
+    def cached(self, address: str, wanted: ExpectedFile) -> Path | None:
         """Where the file lies here, or None. Raises `UnknownSource`."""
 
 
-class Watcher(Protocol):
+class PullWatcher(Protocol):
     """Who is told how a pull goes; called from many threads."""
 
     def planned(self, sizes: Mapping[str, int | None]) -> None:
@@ -114,7 +114,7 @@ class Watcher(Protocol):
     def ended(self, name: str, outcome: str) -> None: ...
 
 
-class Unwatched:
+class NullPullWatcher:
     """A watcher for when nobody looks."""
 
     def planned(self, sizes: Mapping[str, int | None]) -> None:
@@ -131,7 +131,7 @@ class Unwatched:
 
 
 @dataclass(slots=True)
-class Stop:
+class StopSwitch:
     """A switch that ends all the work of one pull."""
 
     _event: threading.Event = field(default_factory=threading.Event)

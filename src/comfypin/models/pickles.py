@@ -18,17 +18,17 @@ _IMPORT = re.compile(r": (c|\(?i) +(GLOBAL|INST) +'[A-Za-z_][\w.]* [A-Za-z_][\w.
 _OPCODES_ENOUGH = 8
 
 
-def is_pickle(path: Path) -> bool:
+def is_pickle(file_path: Path) -> bool:
     """Whether a file is a pickle, or an archive of torch around one. Raises `OSError`."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        file.seek(0)
-        runs = _runs(file)
-    if head.startswith(b"PK\x03\x04"):
-        return b".pkl" in head or _archive_has_pickle(path)
+    with file_path.open("rb") as pickle_file:
+        head_bytes = pickle_file.read(_HEAD_BYTES)
+        pickle_file.seek(0)
+        runs = _runs_as_pickle(pickle_file)
+    if head_bytes.startswith(b"PK\x03\x04"):
+        return b".pkl" in head_bytes or _archive_has_pickle(file_path)
     # Tar archives were torch's first format.
-    if head[257:262] == b"ustar":
-        return b"pickle" in head or b".pkl" in head
+    if head_bytes[257:262] == b"ustar":
+        return b"pickle" in head_bytes or b".pkl" in head_bytes
     return runs
 
 
@@ -38,60 +38,64 @@ def _archive_has_pickle(path: Path) -> bool:
     return False
 
 
-def _runs(file: BinaryIO) -> bool:
+def _runs_as_pickle(pickle_file: BinaryIO) -> bool:
     """Whether a pickle machine gets anywhere with this file: to an import, far enough, or to the end of it all.
 
     Some loaders read several pickles in a row. A mere few opcodes before the end of one are in many a file by chance:
     `N.` is a pickle of None.
     """
-    size_bytes = os.fstat(file.fileno()).st_size
+    size_bytes = os.fstat(pickle_file.fileno()).st_size
     opcodes = 0
-    while file.tell() < size_bytes:
-        said, ended = _Said(), True
+    while pickle_file.tell() < size_bytes:
+        opcode_lines, did_end = _OpcodeLines(), True
         try:
             # Checks the stack and the memo at every opcode, and stops where the machine would.
-            pickletools.dis(cast("IO[bytes]", _Passage(file, size_bytes)), said)
+            pickletools.dis(cast("IO[bytes]", _SkippingReader(pickle_file, size_bytes)), opcode_lines)
         except Exception:  # noqa: BLE001 - what foreign bytes do to the disassembler is not written down anywhere
-            ended = False
+            did_end = False
         # The last line is the one that does not fit, or a summary.
-        lines = said.getvalue().splitlines()[:-1]
-        opcodes += len(lines)
-        if opcodes >= _OPCODES_ENOUGH or any(map(_IMPORT.search, lines)) or (ended and " PROTO " in lines[0]):
+        disassembled = opcode_lines.getvalue().splitlines()[:-1]
+        opcodes += len(disassembled)
+        if (
+            opcodes >= _OPCODES_ENOUGH
+            or any(map(_IMPORT.search, disassembled))
+            or (did_end and " PROTO " in disassembled[0])
+        ):
             return True
-        if not ended:
+        if not did_end:
             return False
     return size_bytes > 0
 
 
-class _Passage:
+class _SkippingReader:
     """A file as the disassembler reads it: of a long argument it is only told that it is there.
 
     An import may stand behind a text of any length.
     """
 
-    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
-        self._file = file
+    def __init__(self, pickle_file: BinaryIO, size_bytes: int) -> None:
+        self._file = pickle_file
         self._size = size_bytes
-        self.tell = file.tell
+        self.tell = pickle_file.tell
 
-    def read(self, count: int) -> bytes:
-        if count <= _SHORT_BYTES:
-            return self._file.read(count)
-        if count > self._size - self._file.tell():
+    def read(self, byte_count: int) -> bytes:
+        if byte_count <= _SHORT_BYTES:
+            return self._file.read(byte_count)
+        if byte_count > self._size - self._file.tell():
             return b""
-        self._file.seek(count, os.SEEK_CUR)
-        return _Passed(count)
+        self._file.seek(byte_count, os.SEEK_CUR)
+        return _SkippedBytes(byte_count)
 
     def readline(self) -> bytes:
         return self._file.readline(_LONGEST_LINE_BYTES)
 
 
-class _Passed(bytes):
+class _SkippedBytes(bytes):
     """As long as the argument that was passed over, with none of its bytes."""
 
     _length: int
 
-    def __new__(cls, length: int) -> "_Passed":
+    def __new__(cls, length: int) -> "_SkippedBytes":
         passed = super().__new__(cls)
         passed._length = length
         return passed
@@ -100,7 +104,7 @@ class _Passed(bytes):
         return self._length
 
 
-class _Said(io.StringIO):
+class _OpcodeLines(io.StringIO):
     """The lines of the disassembler, which may stop when there are enough of them."""
 
     def write(self, text: str) -> int:

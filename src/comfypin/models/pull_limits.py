@@ -21,7 +21,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
-class Budget:
+class PullBudget:
     """The connections of a pull and their memory, and the processors that its files share.
 
     Whoever has a buffer may have a connection open.
@@ -38,7 +38,7 @@ class Budget:
             self._buffers.put(None)
 
     @contextlib.contextmanager
-    def buffer(self) -> Iterator[memoryview]:
+    def connection_buffer(self) -> Iterator[memoryview]:
         """Wait for one of the connections; yields the memory that goes with it."""
         buffer = self._buffers.get()
         try:
@@ -49,7 +49,7 @@ class Budget:
             self._buffers.put(buffer)
 
     @contextlib.contextmanager
-    def file(self) -> Iterator[None]:
+    def counted_file(self) -> Iterator[None]:
         """Count a file as one that comes now."""
         with self._counting:
             self._files += 1
@@ -60,13 +60,13 @@ class Budget:
                 self._files -= 1
 
     @property
-    def crowded(self) -> bool:
+    def is_crowded(self) -> bool:
         """Whether there are files enough that each processor has one of its own."""
         return self._files >= self._processors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
+class FetchPolicy:
     """How hard to try: the retry policy, and how long a connection may give hardly anything (the stall timeout)."""
 
     retry_policy: RetryPolicy = MODEL_RETRIES
@@ -74,7 +74,7 @@ class Effort:
 
 
 @dataclass(slots=True)
-class Trouble:
+class FetchFailures:
     """One fetcher's failures in a row: its own decide how long it rests, those without any progress when to give up."""
 
     policy: RetryPolicy
@@ -83,7 +83,7 @@ class Trouble:
     stuck: int = 0
     _seen: int = 0
 
-    def add(self, fetched_bytes: int) -> None:
+    def add_failure(self, fetched_bytes: int) -> None:
         """Count a failure, with what the whole file has got by now."""
         self.own += 1
         # A server that serves four connections and refuses the others is slow, not broken: the file gets on.
@@ -100,7 +100,7 @@ class Trouble:
         return replace(self.policy, retries=None).delay_s(self.own, asked_s=asked_s)
 
 
-class Hunger:
+class ConnectionDemand:
     """Says when a file's hasher wants more connections: it waited most of a window, and not for the processors.
 
     A wait by itself tells little: one connection at 50 MB/s keeps every single wait short and the hasher idle, and on a
@@ -124,16 +124,16 @@ class Hunger:
         self._waited_s = 0.0
         self._since: tuple[float, float] | None = None
 
-    def is_felt(self, waited_s: float) -> bool:
+    def wants_more(self, waited_s: float) -> bool:
         """Tell it how long the hasher has just waited, from the first byte on; True when a window says so."""
-        now, spent = self._clock(), self._processor_s()
+        now_s, processor_s_spent = self._clock(), self._processor_s()
         if self._since is None:
-            self._since = now, spent
+            self._since = now_s, processor_s_spent
             return False
         self._waited_s += waited_s
-        window_s, spent_s = now - self._since[0], spent - self._since[1]
+        window_s, spent_s = now_s - self._since[0], processor_s_spent - self._since[1]
         if window_s < self.WINDOW_S:
             return False
         waiting, busy = self._waited_s / window_s, spent_s / (window_s * self._processors)
-        self._since, self._waited_s = (now, spent), 0.0
+        self._since, self._waited_s = (now_s, processor_s_spent), 0.0
         return waiting > self.MOST_WAITING and busy < self.MOST_BUSY

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import Digest, canonical_json
-from comfypin.models.temp_files import Scratch
+from comfypin.models.temp_files import TempFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,53 +19,55 @@ class ReleaseUse:
     blobs: dict[Digest, tuple[str, ...]]
 
 
-class Releases:
+class ReleaseIndex:
     """The records below `<store>/releases`."""
 
-    def __init__(self, folder: Path, scratch: Scratch) -> None:
+    def __init__(self, folder: Path, scratch: TempFiles) -> None:
         self._folder = folder
         self._scratch = scratch
 
-    def record(self, name: str, blobs: dict[Digest, tuple[str, ...]]) -> None:
+    def record_release(self, release_name: str, blobs: dict[Digest, tuple[str, ...]]) -> None:
         """Say that a release uses these blobs, now."""
-        path = self._path(name)
-        data = release_record(name, blobs)
+        record_path = self._record_path(release_name)
+        record_bytes = encode_release(release_name, blobs)
         try:
-            if path.read_bytes() == data:
-                os.utime(path)
+            if record_path.read_bytes() == record_bytes:
+                os.utime(record_path)
                 return
         except OSError:
             pass
-        self._scratch.write(path, data)
+        self._scratch.write_file(record_path, record_bytes)
 
-    def all(self) -> list[ReleaseUse]:
+    def list_releases(self) -> list[ReleaseUse]:
         """Every release on record; records that cannot be read are left out."""
-        found = []
-        for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
+        release_uses = []
+        for record_path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
             try:
-                value = json.loads(path.read_bytes())
-                blobs = {Digest(key): tuple(map(str, paths)) for key, paths in value["blobs"].items()}
-                found.append(ReleaseUse(name=str(value["name"]), used_at=path.stat().st_mtime, blobs=blobs))
+                record_json = json.loads(record_path.read_bytes())
+                blobs = {Digest(key): tuple(map(str, paths)) for key, paths in record_json["blobs"].items()}
+                release_uses.append(
+                    ReleaseUse(name=str(record_json["name"]), used_at=record_path.stat().st_mtime, blobs=blobs)
+                )
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
-        return found
+        return release_uses
 
-    def forget(self, name: str) -> None:
+    def forget_release(self, name: str) -> None:
         """Remove a release's record."""
-        self._path(name).unlink(missing_ok=True)
+        self._record_path(name).unlink(missing_ok=True)
 
-    def _path(self, name: str) -> Path:
-        return self._folder / record_name(name)
+    def _record_path(self, name: str) -> Path:
+        return self._folder / record_file_name(name)
 
 
-def release_record(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
+def encode_release(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
     """The bytes of a release's record."""
     return canonical_json(
         {"name": name, "blobs": {digest.hex: sorted(paths) for digest, paths in sorted(blobs.items())}}
     )
 
 
-def record_name(name: str) -> str:
+def record_file_name(release_name: str) -> str:
     """The file name of a release's record."""
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:80]
-    return f"{safe}.{Digest.of(name.encode()).hex[:8]}.json"
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in release_name)[:80]
+    return f"{safe}.{Digest.of(release_name.encode()).hex[:8]}.json"

@@ -161,7 +161,7 @@ def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":
 
 def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
     """Why this machine could not do the lock's jobs."""
-    from comfypin.lock.torch import cuda_floor
+    from comfypin.lock.torch import minimum_cuda
     from comfypin.models.verify import Present
     from comfypin.runpod.fitness import checks
 
@@ -172,7 +172,7 @@ def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable
 
     return checks(
         lock,
-        cuda_needed=cuda_floor(lock.python.packages),
+        cuda_needed=minimum_cuda(lock.python.packages),
         models_missing=missing,
         scratch=temp_root(),
     )

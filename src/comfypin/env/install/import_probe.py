@@ -10,7 +10,7 @@ from comfypin.digest import Digest
 from comfypin.env.errors import ProbeFailed
 from comfypin.env.layout import COMFYUI, CUSTOM_NODES, VENV, venv_python
 from comfypin.env.package_selection import normalized
-from comfypin.lock.requirements import decoded
+from comfypin.lock.requirements import decode_requirements
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.process import Finished, run
 from comfypin.tools.uv import clean_environment
@@ -88,7 +88,7 @@ def required(path: Path, markers: Mapping[str, str]) -> list[str]:
     from packaging.requirements import InvalidRequirement, Requirement
 
     names = []
-    lines = decoded(path.read_bytes()).splitlines() if path.is_file() else []
+    lines = decode_requirements(path.read_bytes()).splitlines() if path.is_file() else []
     for line in lines:
         text = re.sub(r"(^|\s)#.*", "", line).strip()
         if not text or text.startswith("-"):
