@@ -90,8 +90,8 @@ def test_a_holder_of_yesterday_is_replaced_without_waiting(tmp_path: Path) -> No
 
 def test_a_process_that_was_killed_on_this_machine_is_replaced_at_once(tmp_path: Path) -> None:
     code = (
-        "from comfypin.lease import acquire; from pathlib import Path; import sys;"
-        "lease = acquire(Path(sys.argv[1])); print(1, flush=True); input()"
+        "from comfypin.lease import acquire_lease; from pathlib import Path; import sys;"
+        "lease = acquire_lease(Path(sys.argv[1])); print(1, flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -165,10 +165,10 @@ def test_an_empty_folder_of_a_half_finished_release_is_no_obstacle(tmp_path: Pat
 CONTENDER = """
 import sys, os, time
 from pathlib import Path
-from comfypin.lease import leased
+from comfypin.lease import hold_lease
 lease, inside, log = map(Path, sys.argv[1:4])
 for _ in range(int(sys.argv[4])):
-    with leased(lease, wait_s=60):
+    with hold_lease(lease, wait_s=60):
         os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
         with log.open("a") as file:
             file.write("x")

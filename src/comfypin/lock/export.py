@@ -83,7 +83,8 @@ def _write_pylock_package(package_pin: PackagePin) -> str:
         )
     elif package_pin.url and package_pin.sha256:
         # The format has one digest of a kind for a file; a URL with several is not a file, so there is one.
-        file_table = f"{{ url = {_toml_string(package_pin.url)}, hashes = {{ sha256 = {_toml_string(package_pin.sha256[0].hex)} }} }}"
+        hashes = f"{{ sha256 = {_toml_string(package_pin.sha256[0].hex)} }}"
+        file_table = f"{{ url = {_toml_string(package_pin.url)}, hashes = {hashes} }}"
         lines.append(
             f"wheels = [{file_table}]"
             if package_pin.url.partition("#")[0].endswith(".whl")

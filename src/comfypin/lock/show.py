@@ -44,7 +44,8 @@ def finding_lines(findings: Sequence[LockFinding], *, at_most: int = 3) -> Itera
 def _describe_repo(repo_pin: RepoPin | NodePin) -> str:
     ref = f" ({repo_pin.ref})" if repo_pin.ref else ""
     changed = " with a patch" if repo_pin.patch else ""
-    return f"{hide_credentials(repo_pin.repo) if repo_pin.repo else 'no repository'} @ {repo_pin.commit or 'no commit'}{ref}{changed}"
+    repository = hide_credentials(repo_pin.repo) if repo_pin.repo else "no repository"
+    return f"{repository} @ {repo_pin.commit or 'no commit'}{ref}{changed}"
 
 
 def _describe_node(node_pin: NodePin) -> tuple[str, str]:

@@ -233,7 +233,8 @@ def _pin_node(
     registry_identity = _read_registry_identity(node_path)
     if registry_identity is None:
         capture_notes.reasons.append(
-            f"{subject} is neither a git checkout nor from the node registry; leave it out with --leave-out {node_path.name}"
+            f"{subject} is neither a git checkout nor from the node registry; "
+            f"leave it out with --leave-out {node_path.name}"
         )
         return None
     try:

@@ -108,7 +108,8 @@ class NeedsResolver:
                 except (EnvError, LockError) as error:
                     registry_silence = error.message  # one unreachable registry is not asked again for every class
             self.unknown.append(
-                f"the node class {class_name}: no workflow names its pack (--comfyui tells which are ComfyUI's own); {registry_silence}"
+                f"the node class {class_name}: no workflow names its pack (--comfyui tells which are ComfyUI's own); "
+                f"{registry_silence}"
             )
 
     def add_model(self, wanted_model: WantedModel) -> None:
@@ -186,7 +187,8 @@ def resolve_needs(
 ) -> ResolvedNeeds:
     """Settle everything that is wanted."""
     report(
-        f"{len(workflow_needs.packs)} packs, {len(workflow_needs.classes)} more classes and {len(workflow_needs.models)} models are needed"
+        f"{len(workflow_needs.packs)} packs, {len(workflow_needs.classes)} more classes "
+        f"and {len(workflow_needs.models)} models are needed"
     )
     for pack in workflow_needs.packs:
         needs_resolver.add_pack(pack)

@@ -66,7 +66,8 @@ def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str],
     by_target: dict[str, tuple[PackagePin, ...]] = {}
     for name in resolve_request.platforms:
         report(
-            f"resolving {len(resolve_request.needs.requirements)} requirements for {name}, Python {resolve_request.python}"
+            f"resolving {len(resolve_request.needs.requirements)} requirements for {name}, "
+            f"Python {resolve_request.python}"
         )
         package_pins = _resolve_platform(resolve_request, PLATFORMS[name])
         require_archives(package_pins, resolve_request.needs.requirements)

@@ -191,7 +191,7 @@ def fetch_all_sources(
         return fetch_source(repo_spec, origin=origin, upstreams=upstreams, dropped=dropped)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        first = pool.submit(fetch_source, comfyui, origin="ComfyUI", places=upstreams, dropped=dropped)
+        first = pool.submit(fetch_source, comfyui, origin="ComfyUI", upstreams=upstreams, dropped=dropped)
         nodes = list(pool.map(fetch_node, lock.custom_nodes))
     return {"ComfyUI": first.result()} | {
         f"the node {node_pin.folder}": part for node_pin, part in zip(lock.custom_nodes, nodes, strict=True)

@@ -121,7 +121,8 @@ def _build_wheels(lock: Lock, vendor_folder: VendorFolder, report: Callable[[str
         known_wheels = [wheel for digest in package_pin.sha256 for wheel, _ in vendor_folder.built_of(digest)]
         if not known_wheels and not _is_for_this_machine(lock, package_pin):
             report(
-                f"{package_pin.name} {package_pin.version} is for another kind of machine, which has to build it with a network"
+                f"{package_pin.name} {package_pin.version} is for another kind of machine, "
+                "which has to build it with a network"
             )
         elif not known_wheels:
             report(f"building {package_pin.name} {package_pin.version}")

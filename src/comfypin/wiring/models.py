@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from comfypin.lock.model_spec import DescribeModel
     from comfypin.models.interface import ModelSource, PullWatcher
     from comfypin.models.store import BlobStore
-    from comfypin.models.verify import ModelFinding as ModelFinding
+    from comfypin.models.verify import ModelFinding
     from comfypin.settings.environment import Settings
 
 
