@@ -1,4 +1,4 @@
-"""The private-address guard: which hosts strangers may have us connect to, and at which of their addresses.
+"""Guards private addresses: decides which hosts strangers may have us connect to, and at which of their addresses.
 
 Jobs name addresses (inputs, webhooks, buckets), models redirect to them. What is checked here has to be what is
 connected to, so a host is first brought into one form (`normalize_host`: IDNA, Unicode's compatibility forms, every way
@@ -49,14 +49,14 @@ class HostNotPublic(Exception):
 
 
 class HostResolver(Protocol):
-    """How names become addresses; tests bring their own."""
+    """Resolves names to addresses; tests bring their own."""
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
         """Return the addresses of a host, the best first. Raises `OSError`."""
 
 
 class SystemResolver:
-    """The resolver of this machine."""
+    """Asks the resolver of this machine."""
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -91,7 +91,7 @@ def _normalize_ipv6(host_text: str) -> str:
 
 
 def _to_ascii(host_text: str) -> str:
-    """Return a name as resolvers are asked for it: compatibility forms resolved, other scripts as punycode."""
+    """Return a name as resolvers expect it: compatibility forms resolved, other scripts as punycode."""
     # UTS 46 maps these three, too; here so that an address in them never gets as far as punycode.
     folded_text = unicodedata.normalize("NFKC", host_text).replace("\u3002", ".")
     if folded_text.isascii():

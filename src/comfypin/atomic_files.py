@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed, then renamed into it."""
+"""Writes files that are complete or absent: beside their place, flushed, then renamed into it."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ _THREAD_LOCAL = threading.local()
 
 
 def thread_buffer() -> memoryview:
-    """This thread's one buffer for reading files: whoever has it must be done before the thread reads another file.
+    """Return this thread's one buffer for reading files; be done with it before the thread reads another file.
 
     A buffer for each file would be mapped, zeroed and unmapped each time, which costs more than hashing a picture.
     """
@@ -61,7 +61,7 @@ SETTLED_S = 0.1  # file systems round times, to 10 ms or so where they are local
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What changes when a file's bytes do: so that they need not be read again to know that they are the same."""
+    """What changes when a file's bytes change, so that they need not be read again."""
 
     device: int
     inode: int
@@ -71,7 +71,7 @@ class FileStamp:
 
     @classmethod
     def of(cls, descriptor: int) -> "FileStamp":
-        """The stamp of an open file."""
+        """Return the stamp of an open file."""
         file_status = os.fstat(descriptor)
         return cls(
             file_status.st_dev,
@@ -82,7 +82,7 @@ class FileStamp:
         )
 
     def is_settled(self, now_ns: int) -> bool:
-        """Whether a change at `now_ns` or later would show: one right after another may leave the same times."""
+        """Return whether a change at `now_ns` or later would show: one right after another may leave the same times."""
         return max(self.mtime_ns, self.ctime_ns) + SETTLED_S * 1e9 < now_ns
 
 
@@ -97,7 +97,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def contained_path(root: Path, relative: str | PurePosixPath) -> Path:
-    """Join a relative name to `root`; `ValueError` where it is absolute, holds a NUL or `..`, or a link leads out."""
+    """Join a relative name to `root`; `ValueError` if it is absolute, holds a NUL or `..`, or a link leads out."""
     relative_path = PurePosixPath(relative)
     if (
         relative_path.is_absolute()
@@ -113,9 +113,9 @@ def contained_path(root: Path, relative: str | PurePosixPath) -> Path:
 
 
 def link_stays_inside(path: str, target: str) -> bool:
-    """Whether a link at the relative `path` leads to a place inside the same tree, judged by names alone.
+    """Return whether a link at the relative `path` leads to a path inside the same tree, judged by names alone.
 
-    `..` may only stand at the beginning of the target: after a name it could climb out of where another link led.
+    `..` may only be at the beginning of the target: after a name it could climb out of another link's target.
     """
     target_parts = target.split("/")
     climbing = next((number for number, part in enumerate(target_parts) if part != ".."), len(target_parts))
@@ -125,7 +125,7 @@ def link_stays_inside(path: str, target: str) -> bool:
 
 
 def free_bytes(file_path: Path) -> int:
-    """Free space, in bytes, for this user on the file system that holds `path` or its nearest existing parent."""
+    """Return the free space, in bytes, for this user on the file system that holds the path or its nearest parent."""
     while not file_path.exists():
         file_path = file_path.parent
     volume_status = os.statvfs(file_path)
@@ -137,7 +137,7 @@ _LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "overla
 
 
 def is_local_folder(folder: Path) -> bool:
-    """Whether the folder lies on a file system of this machine alone (False for network volumes and FUSE)."""
+    """Return whether the folder is on a file system of this machine alone (False for network volumes and FUSE)."""
     device = folder.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:

@@ -1,8 +1,8 @@
-"""The one tree of failures: a root, a family per kind of trouble, an exit code a family.
+"""Defines the one tree of failures: a root, a family per kind of trouble, an exit code per family.
 
 Leaf errors are declared beside their room (`comfypin.engine.errors`, `comfypin.lock.errors`, ...). Each names a
-situation, carries its facts as attributes, and its message is one sentence that says what, where and what to do.
-The exit codes are documented in docs/exit-codes.md, which a test compares with this tree.
+situation, carries its facts as attributes, and its message is one sentence that says what, where and what to do. The
+exit codes are documented in docs/exit-codes.md, which a test compares with this tree.
 """
 
 import inspect
@@ -23,7 +23,7 @@ class ComfypinError(Exception):
         self.facts = facts
 
     def to_json(self) -> dict[str, object]:
-        """What `--json` prints: the family, the error's name, its sentence and its facts (JSON values only)."""
+        """Return what `--json` prints: the family, the error's name, its sentence and its facts (JSON values only)."""
         return {
             "family": self.family,
             "error": type(self).__name__,
@@ -177,7 +177,7 @@ def declare(error: type[Declared]) -> type[Declared]:
 
 
 class _Attributes(dict[str, object]):
-    """The attributes and properties of an error, by name, for its template."""
+    """Looks up an error's attributes and properties by name, for its template."""
 
     def __init__(self, owner: object) -> None:
         super().__init__()

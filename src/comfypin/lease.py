@@ -38,7 +38,7 @@ CLAIM_SUFFIX = ".claim"
 
 
 class LeaseHeld(LeaseError):
-    """Somebody else holds the lease, and the time to wait for it is over."""
+    """Another process holds the lease, and the time to wait for it is over."""
 
     def __init__(self, *, lease_path: Path, holder: str, purpose: str, waited_s: float) -> None:
         doing = f" to {purpose}" if purpose else ""
@@ -52,7 +52,7 @@ class LeaseHeld(LeaseError):
 
 
 class LeaseLost(LeaseError):
-    """The holder did not give a sign of life for too long, and somebody else took over."""
+    """Another process took the lease over, because its holder gave no sign of life for too long."""
 
     def __init__(self, *, lease_path: Path) -> None:
         super().__init__(
@@ -63,7 +63,7 @@ class LeaseLost(LeaseError):
 
 
 class LeaseUnavailable(LeaseError):
-    """The file system does not let a lease be made there."""
+    """No lease can be made there: the file system refuses."""
 
     def __init__(self, *, lease_path: Path, reason: str) -> None:
         super().__init__(
@@ -75,7 +75,7 @@ class LeaseUnavailable(LeaseError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a lease: the token (unique), the machine's name, the process and what it says it does."""
+    """Who holds a lease: the unique token, the machine's name, the process and its purpose."""
 
     token: str
     hostname: str = "an unknown process"
@@ -102,11 +102,11 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it is still ours: nobody took it, and the last sign of life is younger than the ttl."""
+        """Return whether it is still ours: nobody took it, and the last sign of life is younger than the ttl."""
         return not self._gone and time.monotonic() - self._last_beat < self.ttl_s
 
     def check(self) -> None:
-        """Raise `LeaseLost` unless it is still ours. To be called before each effect that others must not see twice."""
+        """Raise `LeaseLost` unless it is still ours. Call it before each effect that must not happen twice."""
         if not self.held and not self._touch_token():
             raise LeaseLost(lease_path=self.path)
 
@@ -145,7 +145,7 @@ class Lease:
 
 @dataclass(slots=True, kw_only=True)
 class LeaseWatch:
-    """What one waiter has seen of a lease: decides when its holder is dead. Takes a clock for tests."""
+    """Decides, from what one waiter has seen, when a lease's holder is dead. Takes a clock for tests."""
 
     path: Path
     ttl_s: float = DEFAULT_TTL_S
@@ -155,7 +155,7 @@ class LeaseWatch:
     _since: float = field(default=0.0)
 
     def find_dead_token(self) -> str | None:
-        """The token of a holder that is dead, or None while it lives or nobody holds it."""
+        """Return the token of a dead holder, or None if the holder lives or there is none."""
         token_and_mtime = _read_token(self.path)
         if token_and_mtime is None:
             self._token = None
@@ -171,9 +171,9 @@ class LeaseWatch:
 
 
 def try_acquire_lease(lease_path: Path, *, purpose: str = "", ttl_s: float = DEFAULT_TTL_S) -> Lease | Holder:
-    """Take the lease at `path`, or say who holds it. A holder that died on this machine is replaced at once.
+    """Take the lease at `lease_path`, or return who holds it. A holder that died on this machine is replaced at once.
 
-    Raises `LeaseUnavailable` where the file system refuses.
+    Raises `LeaseUnavailable` if the file system refuses.
     """
     watch = LeaseWatch(path=lease_path, ttl_s=ttl_s)
     return _try_take(lease_path, watch, purpose)
@@ -188,9 +188,9 @@ def acquire_lease(
     poll_s: float = 0.2,
     on_wait: Callable[[Holder], None] | None = None,
 ) -> Lease:
-    """Take the lease at `path`, waiting up to `wait_s` seconds (None: for ever) for its holder to end or to expire.
+    """Take the lease at `lease_path`, waiting up to `wait_s` seconds (None: for ever) until its holder ends or expires.
 
-    `on_wait` is told the holder at every poll and may raise to give up. Raises `LeaseHeld`, `LeaseUnavailable`.
+    `on_wait` gets the holder at every poll and may raise to give up. Raises `LeaseHeld`, `LeaseUnavailable`.
     """
     started = time.monotonic()
     watch = LeaseWatch(path=lease_path, ttl_s=ttl_s)
@@ -219,13 +219,13 @@ def hold_lease(
 
 
 def lease_holder(lease_path: Path) -> Holder | None:
-    """Who holds the lease now (a dead holder counts until it is replaced), or None."""
+    """Return who holds the lease now (a dead holder counts until it is replaced), or None."""
     token_and_mtime = _read_token(lease_path)
     return _read_holder(lease_path, token_and_mtime[0]) if token_and_mtime else None
 
 
 def volume_time_ns(folder: Path) -> int:
-    """What the clock of the volume that holds `folder` says: the mtime of something just made there."""
+    """Return the time by the clock of the volume that holds `folder`: the mtime of something just made there."""
     probe_folder = folder / f".{process_token()}{CLAIM_SUFFIX}"
     try:
         probe_folder.mkdir()
@@ -238,12 +238,12 @@ def volume_time_ns(folder: Path) -> int:
 
 
 def process_token() -> str:
-    """A name for something temporary of this process: `is_dead` tells from it alone whether the process has ended."""
+    """Return a name for something temporary of this process; `is_dead` tells from it whether the process has ended."""
     return f"{this_machine()}-{os.getpid()}-{_process_start(os.getpid())}-{secrets.token_hex(6)}"
 
 
 def is_dead(token: str) -> bool:
-    """Whether the process that made this token ran on this machine and has ended. Unknown machines: False."""
+    """Return whether the process that made this token ran on this machine and has ended. Unknown machines: False."""
     machine, process_id, start_ticks, *_ = [*token.split("-"), "", "", ""]
     if machine != this_machine() or machine == "" or not process_id.isdigit() or not start_ticks.isdigit():
         return False
@@ -275,7 +275,7 @@ def _try_take(lease_path: Path, lease_watch: LeaseWatch, purpose: str) -> Lease 
 
 
 def _read_token(lease_path: Path) -> tuple[str, int] | None:
-    """The token in the lease's folder and its mtime. The file is opened, because NFS checks its cache then."""
+    """Return the token in the lease's folder and its mtime. The file is opened, because NFS checks its cache then."""
     try:
         for holder_token in lease_path.iterdir():
             with holder_token.open("rb") as file:
@@ -290,7 +290,7 @@ def _read_token(lease_path: Path) -> tuple[str, int] | None:
 
 
 def _create_lease(lease_path: Path, purpose: str) -> str | None:
-    """Try to make the lease; the token, or None where somebody else was first."""
+    """Try to make the lease; return the token, or None if somebody else was first."""
     holder_token = process_token()
     claim_folder = lease_path.with_name(f".{lease_path.name}.{holder_token}{CLAIM_SUFFIX}")
     facts = {"hostname": os.uname().nodename, "pid": os.getpid(), "purpose": purpose}
@@ -336,7 +336,7 @@ def _sweep_claims(path: Path) -> None:
 
 @functools.cache
 def this_machine() -> str:
-    """A short name for this machine's boot and process namespace, within which process ids mean something."""
+    """Return a short name for this machine's boot and process namespace, within which process ids mean something."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
@@ -346,7 +346,7 @@ def this_machine() -> str:
 
 
 def _process_start(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 for one that does not run (a zombie does not)."""
+    """Return when a process started, in clock ticks since boot; 0 if it does not run (a zombie does not)."""
     try:
         stat_fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Failures of a machine that lacks what every program needs: memory, threads, descriptors, folders that can be used."""
+"""Recognises a machine that lacks what every program needs: memory, threads, descriptors, usable folders."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ class PathUnusable(ConfigError):
 
 
 def machine_failure(error: BaseException, environ: Mapping[str, str]) -> ConfigError | None:
-    """Return what is wrong with this machine if that is what an exception of Python's own says, else None."""
+    """Return the error that explains an exception of Python's own by this machine's limits, else None."""
     if isinstance(error, MemoryError):
         return ResourceRefused(resource=_LIMITS[errno.ENOMEM])
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):

@@ -1,4 +1,4 @@
-"""The one retry policy: how often something is tried again, and how long after each failure.
+"""Defines the one retry policy: how often something is tried again, and how long after each failure.
 
 A policy is a value; `retry` and `retry_async` run an operation under it. Code that cannot hand over its operation (a
 connection that is kept for days, a queue of files) counts its failures with `Failures`, which gives the same delays.
@@ -26,8 +26,8 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 class RetryPolicy:
     """How often to try again after a failure, and the bounds of the delays between, in seconds.
 
-    `retries` counts the tries after the first one; None is without end. A server that asks for a delay (Retry-After)
-    is given it, up to `longest_asked_s`: who asks for more is not waited for, since coming earlier would be refused.
+    `retries` counts the tries after the first one; None means without end. If a server asks for a delay (Retry-After),
+    it is waited for up to `longest_asked_s`; a longer one means giving up, since coming earlier would be refused.
     """
 
     retries: int | None = 3
@@ -63,7 +63,7 @@ NO_RETRIES = RetryPolicy(retries=0)
 
 
 class Failures:
-    """Counts the failures in a row of one operation. Progress makes it a new row."""
+    """Counts one operation's failures in a row. Progress begins a new row."""
 
     def __init__(self, policy: RetryPolicy, *, draw: Callable[[], float] = random.random) -> None:
         self._policy = policy
@@ -82,7 +82,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """What is reported of a failure that is tried again after `delay_s`."""
+    """A failure that is tried again after `delay_s`, as `Retry.report` gets it."""
 
     error: Exception
     failures: int
@@ -99,10 +99,9 @@ def asked_delay_s(error: Exception) -> float | None:
 class Retry:
     """A policy with what it is applied to; sleep and chance can be replaced.
 
-    `on` are the exceptions that may pass by themselves, `when` says which of them do; the others go up at once.
-    `report` hears of each retry.
-    `progress` says how far the operation has come, in any unit: a failure after progress is the first of a new row,
-    because a long upload over a bad line is not a hopeless one.
+    `on` are the exceptions that may be temporary, `when` says which of them are; others are raised at once. `report` is
+    called for each retry. `progress` says how far the operation has come, in any unit: a failure after progress is the
+    first of a new row, because a long upload over a bad line is not a hopeless one.
     """
 
     policy: RetryPolicy
@@ -123,7 +122,7 @@ class Retry:
         return delay_s
 
     def call(self, operation: Callable[[], T], *, sleep: Callable[[float], object] = time.sleep) -> T:
-        """Return what the operation returns, tried again as the policy says. The last failure goes up as it is."""
+        """Return the operation's result, trying again as the policy says. The last failure is raised as it is."""
         failures, progress_before = Failures(self.policy, draw=self.draw), self.progress()
         while True:
             try:
@@ -141,7 +140,7 @@ class Retry:
         *,
         sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> T:
-        """`call` for coroutines."""
+        """Do the same as `call` for coroutines."""
         if sleep is None:
             import asyncio  # heavy, and whoever is here has it
 

@@ -1,4 +1,4 @@
-"""Temporary folders of which none stays: each is locked while its process lives, and what nobody locks is removed.
+"""Makes temporary folders of which none stays: each is locked while its process lives, and unlocked ones are removed.
 
 A process that is killed with -9 leaves its folders, with inputs and outputs of jobs in them. Age does not tell which
 ones are in use (an engine runs for weeks), and a process id means nothing after a container has been started again. A
@@ -36,7 +36,7 @@ class NoTempFolder(ConfigError):
 
 @contextlib.contextmanager
 def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
-    """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends, unless it is to stay.
+    """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends, unless `keep`.
 
     Raises `NoTempFolder`.
     """
@@ -54,7 +54,7 @@ def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
 
 
 def temp_root() -> Path:
-    """Return where temporary files go (TMPDIR). Raises `NoTempFolder`."""
+    """Return the folder for temporary files (TMPDIR). Raises `NoTempFolder`."""
     try:
         return Path(tempfile.gettempdir())
     except OSError as exc:

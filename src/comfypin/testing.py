@@ -1,4 +1,6 @@
-"""Fakes that keep the promises of the seams they stand for: they pass the same contract suites as the real ones."""
+"""Provides fakes that keep the promises of the seams they stand for: they pass the same contract suites as the real
+ones.
+"""
 
 import asyncio
 import base64
@@ -51,7 +53,7 @@ FAKE_CATALOGUE: Catalogue = {
 
 @dataclass(slots=True)
 class _Submission:
-    """A prompt, and how far it is."""
+    """A submitted prompt, and how far it is."""
 
     prompt: Prompt
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -91,7 +93,7 @@ class FakeEngine:
         self._saved: dict[str, int] = {}
 
     async def catalogue(self) -> Catalogue:
-        """The classes it was made with."""
+        """Return the classes that it was made with."""
         return self._catalogue
 
     async def submit(self, prompt: Prompt) -> None:
@@ -120,7 +122,7 @@ class FakeEngine:
             self._running.release()
 
     async def outputs(self, prompt_id: str) -> PromptOutputs:
-        """What the prompt saved."""
+        """Return what the prompt saved."""
         outputs = self._find_submission(prompt_id).outputs
         if outputs is None:
             raise PromptLost(prompt_id=prompt_id)
@@ -219,7 +221,7 @@ def fake_output(
     subfolder: str = "",
     temporary: bool = False,
 ) -> EngineOutput:
-    """An output with these bytes; with None, one that its engine has lost."""
+    """Return an output with these bytes; with None, one that its engine has lost."""
 
     async def read() -> AsyncIterator[bytes]:
         if data is None:
@@ -243,7 +245,7 @@ def _make_problem(graph_node: Node, code: str, message: str, input_name: str | N
 
 
 def _nodes_in_order(graph: Graph) -> Iterator[Node]:
-    """The nodes, each after those that it takes its inputs from."""
+    """Yield the nodes, each after those that feed its inputs."""
     done: set[NodeId] = set()
 
     def visit_node(graph_node: Node) -> Iterator[Node]:

@@ -1,4 +1,4 @@
-"""The way from one lock to another, part by part, so that what changed a picture can be found by halving (pure)."""
+"""Walk from one lock to another, part by part, so that what changed a picture can be found by halving (pure)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from comfypin.lock.model import Lock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BisectStep:
-    """The lock after one more part has become the other's: the part, and its pins that changed."""
+    """The lock after one more part has become the other's, with that part's name and its changed pins."""
 
     part: str
     lock: Lock
@@ -17,7 +17,7 @@ class BisectStep:
 
 
 def bisect_steps(before: Lock, after: Lock) -> tuple[BisectStep, ...]:
-    """One step for each part that differs: ComfyUI, each node, the packages together, each model, the engine."""
+    """Return one step for each part that differs: ComfyUI, each node, all packages together, each model, the engine."""
     steps_so_far: list[BisectStep] = []
     current_lock = before
     for part, changed in _changed_parts(before, after, before):

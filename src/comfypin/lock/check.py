@@ -1,4 +1,4 @@
-"""What a lock that is readable still lacks: everything that keeps it from being realized as it stands."""
+"""Checks what a readable lock still lacks: everything that keeps it from being realized as it stands."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ _PICKLE = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 def is_commit(version_text: str | None) -> bool:
-    """Whether a text is a full commit, and not the name of a branch or tag."""
+    """Return whether a text is a full commit, not the name of a branch or tag."""
     return version_text is not None and COMMIT_PATTERN.fullmatch(version_text) is not None
 
 
 def check_lock(lock: Lock) -> tuple[LockFinding, ...]:
-    """Every finding of a lock: errors keep it from being realized, warnings are worth knowing."""
+    """Return every finding of a lock: errors keep it from being realized, warnings are worth knowing."""
     findings = [*(find_duplicate_pins(lock) if lock.read_from_schema != 3 else ())]
     if lock.engine.kind == "comfyui":
         findings += _check_comfyui(lock)
@@ -120,7 +120,7 @@ def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
 
 
 def has_secret(url: str) -> bool:
-    """Whether a URL holds a password or a token."""
+    """Return whether a URL holds a password or a token."""
     try:
         url_parts = urlsplit(url)
         names = [name for name, _ in parse_qsl(url_parts.query)]
@@ -132,7 +132,7 @@ def has_secret(url: str) -> bool:
 
 
 def _check_secrets(lock: Lock) -> Iterator[LockFinding]:
-    """Locks are committed and mailed: nothing secret belongs in one. The value is not repeated here."""
+    """Find secrets, because locks are committed and mailed. The value itself is not repeated here."""
     urls: list[tuple[tuple[str | int, ...], str | None]] = [
         (("comfyui", "repo"), lock.comfyui.repo if lock.comfyui else None),
         *((("custom_nodes", index, "repo"), node.repo) for index, node in enumerate(lock.custom_nodes)),
@@ -151,7 +151,7 @@ def _check_secrets(lock: Lock) -> Iterator[LockFinding]:
 
 
 def find_duplicate_pins(lock: Lock) -> Iterator[LockFinding]:
-    """Pins that claim a place that another pin of the same lock has claimed already."""
+    """Find pins that claim a folder or path which an earlier pin of the same lock has claimed."""
     yield from _find_repeats("custom_nodes", ((node.folder, "directory") for node in lock.custom_nodes))
     yield from _find_repeats("models", ((model.target_path, "target_path") for model in lock.models))
     known_targets = set(lock.python.targets)

@@ -1,4 +1,4 @@
-"""Lock files to frozen Locks and back: schemas 1, 2 and 3 are read, 3 is written, in one canonical spelling.
+"""Reads lock files of schemas 1, 2 and 3 into frozen Locks, and writes schema 3 in one canonical spelling.
 
 pydantic is imported only when a lock is parsed, so that `comfypin --help` does not pay for it.
 """
@@ -25,7 +25,7 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLock:
-    """A lock that was read, and what its reader should know about the file (unknown keys, things left out)."""
+    """A parsed lock, with warnings about its file: unknown keys and things left out."""
 
     lock: Lock
     warnings: tuple[LockFinding, ...] = ()
@@ -38,7 +38,7 @@ def read_lock(path: Path) -> ReadLock:
 
 
 def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> ReadLock:
-    """Parse the bytes of a lock. `where` names them in errors; `default_name` is for files that hold no name."""
+    """Parse the bytes of a lock. `where` names the file in errors; `default_name` is used if the file holds no name."""
     from pydantic import ValidationError
 
     document = load_document(data, where=where)
@@ -60,17 +60,19 @@ def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> R
 
 
 def render_lock(lock: Lock) -> bytes:
-    """The canonical bytes of a lock, schema 3: sorted keys, sorted pins, nothing of this machine or moment."""
+    """Return the canonical bytes of a lock, schema 3: sorted keys, sorted pins, nothing of this machine or moment."""
     return canonical_json(lock_to_json(lock))
 
 
 def lock_digest(lock: Lock) -> Digest:
-    """The sha256 of the canonical bytes: what results and manifests record."""
+    """Return the sha256 of the canonical bytes, which results and manifests record."""
     return Digest.of(render_lock(lock))
 
 
 def env_digest(lock: Lock) -> Digest:
-    """The sha256 of what the env is made of: ComfyUI, nodes and packages; not names, refs, models or the engine."""
+    """Return the sha256 of what the env is made of: ComfyUI, nodes and packages; not names, refs, models or the
+    engine.
+    """
     python_json = python_to_json(lock.python)
     for wish in ("requirements", "overrides", "dropped", "indexes"):
         python_json.pop(wish, None)
@@ -86,12 +88,12 @@ def env_digest(lock: Lock) -> Digest:
 
 
 def release_identity(lock: Lock) -> Release:
-    """The name and digest that results carry."""
+    """Return the name and digest that results carry."""
     return Release(name=lock.version_name, digest=lock_digest(lock))
 
 
 def lock_to_json(lock: Lock) -> dict[str, JsonValue]:
-    """The lock as schema 3 has it; optional keys that say nothing are left out."""
+    """Return the lock as schema 3 writes it, without optional keys that say nothing."""
     models = sorted(lock.models, key=lambda model: (model.target_path, model.name))
     return {
         **lock.extra,
@@ -208,7 +210,7 @@ def _package_order(package_pin: PackagePin) -> tuple[str, ...]:
 
 
 def _detect_schema(document: Mapping[str, JsonValue], where: str) -> int:
-    """The schema of a file; old ones without `schema_version` are known by the keys that only they have."""
+    """Return the schema of a file; old ones without `schema_version` are recognised by keys that only they have."""
     if "schema_version" not in document:
         if "version_id" in document or "comfy" in document:
             return 2
@@ -241,7 +243,7 @@ def _parse_schema(document: dict[str, JsonValue], schema: int, default_name: str
 
 
 def _validation_findings(error: "ValidationError", document: Mapping[str, JsonValue]) -> list[LockFinding]:
-    """pydantic's errors in our words, in the order of the file's paths."""
+    """Translate pydantic's errors into our words, in the order of the file's paths."""
     findings = []
     for error_item in error.errors(include_url=False):
         location: Location = tuple(part for part in error_item["loc"] if part != "[key]")
@@ -264,7 +266,7 @@ def _validation_findings(error: "ValidationError", document: Mapping[str, JsonVa
 
 
 def _unknown_keys(schema_object: "SchemaObject", location: Location) -> Iterator[LockFinding]:
-    """A warning for each key that its schema does not know, with the known name that is nearest to it.
+    """Yield a warning for each key that its schema does not know, with the nearest known name.
 
     A key of an old file that means something in schema 3 is an error: keeping it would change what it says.
     """

@@ -1,4 +1,4 @@
-"""What differs between two locks, pin by pin (pure)."""
+"""Compares two locks, pin by pin (pure)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ SectionPins = Mapping[str, Mapping[str, JsonValue]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinChange:
-    """One pin that is not the same: of which section, its name, and the values that differ, before and after."""
+    """One pin that differs: its section, its name, and the values that differ, before and after."""
 
     kind: ChangeKind
     section: str
@@ -34,7 +34,7 @@ class PinChange:
 
 
 def diff_locks(before: Lock, after: Lock) -> tuple[PinChange, ...]:
-    """Every pin of one lock that the other has not, or has otherwise; names of releases and schemas do not count."""
+    """Return every pin that only one lock has or that differs; names of releases and schemas do not count."""
     before_sections, after_sections = _lock_sections(before), _lock_sections(after)
     return tuple(
         change
@@ -44,7 +44,7 @@ def diff_locks(before: Lock, after: Lock) -> tuple[PinChange, ...]:
 
 
 def change_lines(changes: tuple[PinChange, ...]) -> Iterator[str]:
-    """The changes for people: `+` came, `-` went, `~` is another one."""
+    """Format the changes for people: `+` added, `-` removed, `~` changed."""
     signs = {"added": "+", "removed": "-", "changed": "~"}
     for change in changes:
         yield f"{signs[change.kind]} {change.section} {change.name}{_change_detail(change)}"
@@ -99,7 +99,7 @@ def _compare_section(
 
 
 def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
-    """The lock by section and name; every value of a pin by its key."""
+    """Group the lock's pins by section and name, each with its values by key."""
     packages = {
         f"{pin.name}{f' ({pin.target})' if pin.target else ''}{f' [{pin.marker}]' if pin.marker else ''}": (
             codec.package_to_json(pin)

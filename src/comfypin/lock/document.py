@@ -1,4 +1,4 @@
-"""Bytes of a lock file to a JSON tree, with everything refused that JSON readers disagree about.
+"""Parses the bytes of a lock file into a JSON tree, and refuses everything that JSON readers disagree about.
 
 Duplicate keys, NaN, lone surrogates, absurd depth and absurd numbers are findings with a JSON path, never a traceback:
 a lock is downloaded, mailed and edited by hand.
@@ -31,7 +31,7 @@ class _ParsedObject(dict[str, object]):
 
 
 def json_path(location: tuple[str | int, ...]) -> str:
-    """`("models", 0, "sha256")` as `$.models[0].sha256`; keys that are not plain words are quoted."""
+    """Return `("models", 0, "sha256")` as `$.models[0].sha256`; keys that are not plain words are quoted."""
     return "$" + "".join(
         f"[{path_part}]"
         if isinstance(path_part, int)
@@ -43,7 +43,7 @@ def json_path(location: tuple[str | int, ...]) -> str:
 
 
 def describe_value(json_value: object) -> str:
-    """What was there, in a few characters that are safe to print on a terminal."""
+    """Describe what was found in a few characters that are safe to print on a terminal."""
     if json_value is None or isinstance(json_value, bool):
         return json.dumps(json_value)
     if isinstance(json_value, dict):
@@ -60,7 +60,7 @@ def describe_value(json_value: object) -> str:
 
 
 def read_lock_bytes(path: Path) -> bytes:
-    """The bytes of a lock file. Raises `LockUnreadable` for anything but a readable file of sane size."""
+    """Read the bytes of a lock file. Raises `LockUnreadable` for anything but a readable file of sane size."""
     try:
         if path.is_dir():
             raise LockUnreadable(where=str(path), reason="it is a folder, and a lock is a file")
@@ -102,7 +102,7 @@ def load_document(data: bytes, *, where: str) -> dict[str, JsonValue]:
 
 
 def _find_oddities(tree: object) -> Iterator[LockFinding]:
-    """Everything in the tree that JSON does not have, or that readers of JSON take differently."""
+    """Find everything in the tree that JSON does not have, or that readers of JSON take differently."""
     to_visit: list[tuple[tuple[str | int, ...], object]] = [((), tree)]
     while to_visit:
         location, json_value = to_visit.pop()

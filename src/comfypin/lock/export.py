@@ -1,4 +1,6 @@
-"""A lock in other tools' words: a requirements file, a pylock.toml (PEP 751), a CycloneDX bill of materials (pure)."""
+"""Writes a lock in other tools' formats: a requirements file, a pylock.toml (PEP 751), a CycloneDX bill of materials
+(pure).
+"""
 
 import json
 import re
@@ -18,7 +20,7 @@ EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 
 def export_lock(lock: Lock, export_format: ExportFormat, target: str | None = None) -> str:
-    """The lock in another format; `target` chooses where the lock has packages for several. Raises `UsageError`."""
+    """Return the lock in another format; `target` chooses if the lock has packages for several. Raises `UsageError`."""
     writers: dict[ExportFormat, Callable[[Lock, tuple[PackagePin, ...]], str]] = {
         "requirements": _write_requirements,
         "pylock": _write_pylock,
@@ -33,7 +35,7 @@ def export_lock(lock: Lock, export_format: ExportFormat, target: str | None = No
 
 
 def packages_for_target(lock: Lock, target: str | None) -> tuple[PackagePin, ...]:
-    """The packages of one target. Raises `UsageError` where it is unknown, or none of several is named."""
+    """Return the packages of one target. Raises `UsageError` if it is unknown, or if none of several is named."""
     targets = sorted(lock.python.targets)
     if target is not None and target not in targets:
         raise UsageError(f"The lock has no target {target!r}; there are {', '.join(targets) or 'none'}.")

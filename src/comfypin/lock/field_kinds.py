@@ -1,4 +1,6 @@
-"""The kinds of text that a lock's fields hold: each with its pattern and the sentence that says what is allowed."""
+"""Defines the kinds of text that a lock's fields hold: each with its pattern and the sentence that says what is
+allowed.
+"""
 
 import contextlib
 import re
@@ -40,7 +42,7 @@ class TextKind:
 
 
 def _normalize_target_path(field_text: str) -> str:
-    """`$MODELS_DIR/...` or `$COMFY_HOME/...`; a bare relative path is under the models folder."""
+    """Normalize `$MODELS_DIR/...` or `$COMFY_HOME/...`; a bare relative path is under the models folder."""
     field_text = re.sub(r"^\$\{(MODELS_DIR|COMFY_HOME)\}", r"$\1", field_text)
     if not field_text.startswith("$"):
         field_text = f"$MODELS_DIR/{field_text}"
@@ -196,5 +198,5 @@ SizeBytes: TypeAlias = Annotated[
 
 
 def or_default(default: Callable[[], object]) -> BeforeValidator:
-    """Older schemas write null where they mean nothing at all."""
+    """Replace null by a default: older schemas write null when they mean nothing at all."""
     return BeforeValidator(lambda field_text: default() if field_text is None else field_text)

@@ -1,4 +1,4 @@
-"""Where a lock is looked up: a path or a release's name, from a flag or the environment."""
+"""Finds the lock that a user means: a path or a release's name, from a flag or the environment."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def release_folders() -> tuple[Path, ...]:
-    """The folders that releases are looked up in by name, the first one preferred: image, checkout, package."""
+    """Return the folders that releases are looked up in by name, in order: image, checkout, package."""
     return Path("/app/lockfiles"), Path("lockfiles"), Path(str(files("comfypin"))) / "data" / "lockfiles"
 
 
@@ -23,8 +23,8 @@ def find_lock(
     version_name: str | None = None,
     folders: Sequence[Path] | None = None,
 ) -> Path:
-    """The path of the lock that a user means: `wanted` (`--lock`, a path or a release's name), else LOCK_PATH, else
-    COMFY_VERSION_NAME.
+    """Return the path of the lock that a user means: `wanted_lock` (`--lock`, a path or a release's name), else
+    LOCK_PATH, else COMFY_VERSION_NAME.
 
     Raises `LockNotFound`, listing what was searched and the names that are near, or `LockNotNamed`.
     """
@@ -41,7 +41,7 @@ def find_lock(
 
 
 def list_releases(folders: Sequence[Path]) -> Iterator[str]:
-    """The names of the releases in these folders."""
+    """Yield the names of the releases in these folders."""
     for folder in folders:
         if folder.is_dir():
             names = sorted(path.name for path in folder.glob("comfy-*.lock.json"))

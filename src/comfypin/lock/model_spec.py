@@ -1,4 +1,4 @@
-"""`[TARGET=]SOURCE`, as people name models on the command line and in files, and what is pinned of them."""
+"""Parses `[TARGET=]SOURCE`, as people name models on the command line and in files, and pins what they name."""
 
 import json
 import re
@@ -34,7 +34,7 @@ WORKERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A model that is wanted: where it goes (None: the source's own place), and its sources."""
+    """A wanted model: where it goes (None: the folder that its source suggests), and its sources."""
 
     sources: tuple[str, ...]
     target: str | None = None
@@ -46,7 +46,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What a source says of a model: an address that does not move, its file name, digest and size."""
+    """What a source says about a model: an address that does not change, its file name, digest and size."""
 
     source: str
     filename: str
@@ -60,7 +60,7 @@ DescribeModel: TypeAlias = Callable[[str], ModelFacts]
 
 
 def parse_model_spec(spec_text: str) -> ModelSpec:
-    """Read one spec. Raises `SpecInvalid`."""
+    """Parse one spec. Raises `SpecInvalid`."""
     target_text, equals, after = spec_text.partition("=")
     target_path, source = (
         (target_text.strip(), after.strip()) if equals and "://" not in target_text else (None, spec_text.strip())
@@ -73,7 +73,7 @@ def parse_model_spec(spec_text: str) -> ModelSpec:
 
 
 def read_model_file(file_path: Path) -> tuple[ModelSpec, ...]:
-    """The models of a file: lines of specs, a JSON list, or the models of a lock of any schema.
+    """Read the models that a file lists: lines of specs, a JSON list, or a lock of any schema.
 
     Raises `SpecInvalid`, `ConfigError`, `LockInvalid`.
     """
@@ -109,7 +109,7 @@ def read_model_file(file_path: Path) -> tuple[ModelSpec, ...]:
 def pin_models(
     specs: Sequence[ModelSpec], describe: DescribeModel, *, report: Callable[[str], None]
 ) -> tuple[ModelPin, ...]:
-    """Pins for the specs: sources, digest and size learned, several sources of one target checked to be the same.
+    """Return pins for the specs, with digests and sizes learned; several sources of one target must be the same file.
 
     Raises `ModelUndescribed` or what `describe` raises.
     """
@@ -155,7 +155,7 @@ def _merge_pins(first_pin: ModelPin, second_pin: ModelPin) -> ModelPin:
 
 
 def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
-    """Where the model goes, in the lock's spelling. What the source does not say is not guessed."""
+    """Return where the model goes, in the lock's spelling. What the source does not say is not guessed."""
     target_path = model_spec.target
     if target_path is None:
         folder = facts.folder or model_folder_of(model_spec.sources[0])
@@ -178,7 +178,7 @@ def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
 
 
 def model_folder_of(source: str) -> str | None:
-    """The models folder (with what is below it) that a source's path goes through, None where there is none."""
+    """Return the models folder (with what is below it) that a source's path goes through, or None."""
     path_parts = PurePosixPath(unquote(urlsplit(source).path)).parts[:-1]
     for index in range(len(path_parts) - 1, -1, -1):
         if path_parts[index] in MODEL_FOLDERS:

@@ -1,4 +1,4 @@
-"""Schemas 1 and 2 as they exist in the field: read as they are written, with every loss said.
+"""Reads schemas 1 and 2 as they exist in the field, and reports every loss.
 
 Machine-specific keys (`path`, `interpreter`, cache paths) are dropped: they never meant anything elsewhere. What a
 schema cannot pin stays unpinned in the Lock, and `comfypin.lock.check` says so.
@@ -58,7 +58,9 @@ class Comfy2(LegacyRepository):
 
 
 def _parse_node_folder(raw_value: object) -> object:
-    """`$COMFY_HOME/custom_nodes/NAME` (or a bare NAME) is the folder NAME; anything else is not a node's place."""
+    """Return the folder that `$COMFY_HOME/custom_nodes/NAME` or a bare NAME means; anything else is not a node's
+    folder.
+    """
     if raw_value is None or raw_value == "":
         return None
     match = re.fullmatch(r"(?:(?:\$COMFY_HOME|\$\{COMFY_HOME\})/)?(?:custom_nodes/)?([^/\\]{1,255})/?", str(raw_value))
@@ -92,7 +94,7 @@ class LegacyNode(SchemaObject):
 
 
 def clone_folder_name(repo: str | None) -> str | None:
-    """The folder that `git clone` would make for a repository's URL."""
+    """Return the folder that `git clone` would make for a repository's URL."""
     if not repo:
         return None
     last_part = re.split(r"[/:]", repo.rstrip("/"))[-1].removesuffix(".git")
@@ -133,7 +135,7 @@ class LegacyModel(SchemaObject):
         )
 
     def _target_path(self) -> str:
-        """target_path (or its alias path), else target_subdir and the name, under the models folder."""
+        """Return target_path (or its alias path), else target_subdir and the name, under the models folder."""
         if target := self.target_path or self.path:
             return target
         name = self.name or PurePosixPath(unquote(urlsplit(self.source or "").path)).name
@@ -161,7 +163,7 @@ class Package1(SchemaObject):
 
 
 def _wheel_version(url: str | None) -> str | None:
-    """The version in a wheel's file name (PEP 427), where a URL has one."""
+    """Return the version in a wheel's file name (PEP 427), or None if the URL has none."""
     match = re.fullmatch(r"[^-/]+-([0-9][^-/]*)(?:-[^/]*)?\.whl", unquote(urlsplit(url or "").path).rsplit("/", 1)[-1])
     return match[1] if match else None
 
@@ -249,7 +251,7 @@ class Lock2(SchemaLock):
         }
 
     def find_losses(self) -> Iterator[LockFinding]:
-        """What schema 2 said and no lock can: arguments of pip, and choices that belong to one run."""
+        """Report what schema 2 said and no lock can: arguments of pip, and choices that belong to one run."""
         for index, requirement in enumerate(self.python_packages):
             if requirement.startswith("-"):
                 path, found = f"$.python_packages[{index}]", describe_value(requirement)

@@ -1,4 +1,4 @@
-"""Requirement files of ComfyUI and of nodes to PEP 508 lines, each with who asks for it (pure).
+"""Parses requirement files of ComfyUI and of nodes into PEP 508 lines, each with who asks for it (pure).
 
 A file is read as pip reads it, but nothing in it may choose where packages come from: indexes of a node are reported
 and left out, local paths are refused.
@@ -33,7 +33,7 @@ class RequirementLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementSet:
-    """What all parts of a release ask for, and what was read and is not obeyed or cannot be."""
+    """What all parts of a release ask for, and what was read but is ignored or unusable."""
 
     requirements: tuple[RequirementLine, ...] = ()
     constraints: tuple[RequirementLine, ...] = ()
@@ -51,7 +51,7 @@ class RequirementSet:
 
 @dataclass(slots=True)
 class _RequirementReader:
-    """Gathers what a file and the files that it includes say."""
+    """Collects what a file and the files that it includes ask for."""
 
     origin: str
     read: Callable[[str], str | None]
@@ -100,7 +100,7 @@ class _RequirementReader:
 def read_requirements(
     path: str, *, origin: str, read: Callable[[str], str | None], dropped: frozenset[str] = frozenset()
 ) -> RequirementSet:
-    """The needs of a requirement file. `read` gives a file's text by its path; `dropped` are lines or names to skip."""
+    """Parse a requirement file. `read_text` gives a file's text by its path; `dropped` are lines or names to skip."""
     reader = _RequirementReader(
         origin=origin, read=read, dropped=dropped | {normalize_package_name(name) for name in dropped}
     )
@@ -114,7 +114,7 @@ def read_requirements(
 
 
 def decode_requirements(file_bytes: bytes) -> str:
-    """The text of a requirement file, which pip reads by its byte order mark too: PowerShell writes UTF-16."""
+    """Decode a requirement file as pip does, by its byte order mark too: PowerShell writes UTF-16."""
     for mark, name in _MARKS:
         if file_bytes.startswith(mark):
             return file_bytes.decode(name, errors="replace")
@@ -122,7 +122,7 @@ def decode_requirements(file_bytes: bytes) -> str:
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines of a requirement file without comments, continued ones joined, with their numbers."""
+    """Yield the lines of a requirement file with their numbers, continued ones joined, without comments."""
     joined_line, first_number = "", 0
     for number, requirement_line in enumerate([*text.splitlines(), ""], start=1):
         first_number = first_number if joined_line else number
@@ -136,7 +136,7 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def parse_requirement(requirement_line: str, origin: str) -> RequirementLine | None:
-    """One requirement line, None where it is none that another machine could resolve."""
+    """Parse one requirement line; return None if no other machine could resolve it."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     if _BARE_URL.fullmatch(requirement_line):
@@ -156,7 +156,7 @@ def _egg_name(url: str) -> str | None:
 
 
 def normalize_package_name(name: str) -> str:
-    """A package's name as indexes compare it (PEP 503)."""
+    """Return a package's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

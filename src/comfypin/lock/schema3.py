@@ -1,4 +1,6 @@
-"""Schema 3 as it stands in a file: pydantic models that check it, and that docs/lock.schema.json is generated from."""
+"""Describes schema 3 as it stands in a file: pydantic models that check it, and that docs/lock.schema.json is generated
+from.
+"""
 
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, cast
@@ -16,13 +18,13 @@ JsonObject = dict[str, JsonValue]
 
 
 class SchemaObject(BaseModel):
-    """An object of the file. Unknown keys are kept, and warned of by the codec."""
+    """One JSON object of the file. Unknown keys are kept, and the codec warns of them."""
 
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True, protected_namespaces=())
     successor: ClassVar[type["SchemaObject"] | None] = None
 
     def unknown_keys(self) -> dict[str, Json]:
-        """The keys that this schema does not know, as plain values."""
+        """Return the keys that this schema does not know, as plain values."""
         return {key: plain_json(value) for key, value in (self.model_extra or {}).items()}
 
 
@@ -30,16 +32,16 @@ class SchemaLock(SchemaObject):
     """A whole file of any schema."""
 
     def to_lock(self) -> Lock:
-        """The frozen lock."""
+        """Return the frozen lock."""
         raise NotImplementedError
 
     def find_losses(self) -> Iterable[LockFinding]:
-        """What the file says and the lock does not hold."""
+        """Report what the file says and the lock does not hold."""
         return ()
 
 
 def plain_json(raw_value: object) -> Json:
-    """A JSON value of plain dicts, lists and scalars."""
+    """Return a JSON value made of plain dicts, lists and scalars."""
     if isinstance(raw_value, dict):
         return {str(key): plain_json(item) for key, item in raw_value.items()}
     if isinstance(raw_value, list):
@@ -209,7 +211,7 @@ class _LockSchema(GenerateJsonSchema):
 
 
 def lock_json_schema() -> dict[str, Json]:
-    """The JSON Schema of version 3, as docs/lock.schema.json holds it."""
+    """Return the JSON Schema of version 3, as docs/lock.schema.json holds it."""
     schema = Lock3.model_json_schema(mode="validation", schema_generator=_LockSchema)
     return {
         "$schema": _LockSchema.schema_dialect,

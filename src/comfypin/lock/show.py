@@ -1,4 +1,4 @@
-"""A lock in words: the lines that `lock show` prints."""
+"""Describes a lock in words: the lines that `lock show` prints."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from comfypin.lock.model import Lock, ModelPin, NodePin, RepoPin
 
 
 def describe_lock(lock: Lock) -> Iterator[str]:
-    """The release for people: what it pins, in the order in which one asks."""
+    """Yield the release for people: what it pins, in the order in which one asks."""
     yield f"release   {lock.version_name}"
     yield f"digest    {lock_digest(lock)}"
     yield f"schema    {lock.read_from_schema}"
@@ -31,7 +31,7 @@ def describe_lock(lock: Lock) -> Iterator[str]:
 
 
 def finding_lines(findings: Sequence[LockFinding], *, at_most: int = 3) -> Iterator[str]:
-    """Findings for people: those of one rule and one answer together, the first few with their paths."""
+    """Yield findings for people: those with the same rule and advice together, the first few with their paths."""
     groups: dict[tuple[str, str, str], list[LockFinding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.rule, finding.allowed), []).append(finding)

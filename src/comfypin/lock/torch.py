@@ -1,4 +1,4 @@
-"""What we know of torch: which packages come with it, and which CUDA a build of it needs. Pure."""
+"""Knows torch: which packages come with it, and which CUDA a build of it needs (pure)."""
 
 import re
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ _PYPI_TORCH_CUDA = {"2.4": "12.1", "2.5": "12.4", "2.6": "12.4", "2.7": "12.6", 
 
 
 def is_torch_family(name: str) -> bool:
-    """Whether a distribution belongs to torch's family, by its name."""
+    """Return whether a distribution belongs to torch's family, judged by its name."""
     return _FAMILY.fullmatch(name) is not None
 
 
 def minimum_cuda(packages: Iterable[PackagePin]) -> str | None:
-    """The lowest CUDA a host's driver must offer, `12.8`, or None where torch is absent or built for the CPU.
+    """Return the lowest CUDA that a host's driver must offer, `12.8`, or None if torch is absent or built for the CPU.
 
     Taken from torch's local version (`2.8.0+cu128`), else from the pinned CUDA runtime, else from what that version of
     torch on PyPI was built with. The CUDA of a wheel runs on every newer driver, so it is a floor, not a list.

@@ -1,4 +1,4 @@
-"""A lock from a ComfyUI that lives: its commits, its venv's packages, its models. The folder is only read."""
+"""Captures a lock from an installed ComfyUI: its commits, its venv's packages, its models. The folder is only read."""
 
 import json
 import os
@@ -40,10 +40,10 @@ print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "packages": found}))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureRequest:
-    """How a ComfyUI is to be captured.
+    """How to capture a ComfyUI.
 
     `allow_dirty` stores changes as diffs; `verify` asks every remote for its commit; `left_out` are folders of nodes
-    and names of packages that are not wanted.
+    and names of packages to skip.
     """
 
     name: str
@@ -70,7 +70,7 @@ _NOT_COMFYUI = frozenset(
 
 @dataclass(slots=True)
 class _CaptureNotes:
-    """What was found, and everything that cannot be pinned, to be said at once."""
+    """What was found, with every reason why something cannot be pinned, so that all are reported at once."""
 
     nodes: list[NodePin] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -80,7 +80,9 @@ class _CaptureNotes:
 def capture_lock(
     capture_request: CaptureRequest, *, upstreams: Upstreams, digests: DigestCache, report: Callable[[str], None]
 ) -> MadeLock:
-    """Make a lock of a living ComfyUI. Raises `NotComfyUI`, `CaptureRefused` (with every reason), `PackagesNowhere`."""
+    """Make a lock of an installed ComfyUI. Raises `NotComfyUI`, `CaptureRefused` (with every reason),
+    `PackagesNowhere`.
+    """
     capture_notes = _CaptureNotes()
     capture_request = _enter_comfyui(capture_request, capture_notes)
     folder = capture_request.folder
@@ -125,7 +127,7 @@ def _pin_comfyui(
 def _pin_checkout(
     subject: str, checkout: Checkout, capture_request: CaptureRequest, capture_notes: _CaptureNotes, places: Upstreams
 ) -> NodePin | None:
-    """The pin of a checkout; None with a reason where no other machine could have it."""
+    """Pin a checkout; return None, and note the reason, if no other machine could have it."""
     if checkout.remote is None:
         capture_notes.reasons.append(f"{subject} has no git remote, so no other machine can fetch it")
         return None
@@ -161,7 +163,7 @@ def _pin_checkout(
 
 
 def _shareable_remote(remote_url: str) -> str:
-    """A remote without a user's token; a path becomes a URL."""
+    """Return a remote without a user's token; a path becomes a URL."""
     return (
         Path(remote_url).resolve().as_uri()
         if remote_url.startswith(("/", ".", "~"))
@@ -209,7 +211,7 @@ def _is_wanted_node(node_path: Path, own: set[str], wishes: CaptureRequest) -> b
 
 
 def _disabled_nodes(nodes_folder: Path) -> Iterator[str]:
-    """Nodes that ComfyUI-Manager has put aside, in its older and its newer way."""
+    """Yield nodes that ComfyUI-Manager has put aside, in its older and its newer way."""
     for folder, pattern in ((nodes_folder, "*.disabled"), (nodes_folder / ".disabled", "*")):
         yield from sorted(
             model_path.name.removesuffix(".disabled")
@@ -248,7 +250,9 @@ def _pin_node(
 
 
 def _read_registry_identity(folder: Path) -> tuple[str, str] | None:
-    """The id and version of a pack that ComfyUI-Manager installed from the registry; it leaves a .tracking file."""
+    """Return the id and version of a pack that ComfyUI-Manager installed from the registry (it leaves a .tracking
+    file).
+    """
     import tomllib
 
     if not (folder / ".tracking").is_file():
@@ -262,7 +266,7 @@ def _read_registry_identity(folder: Path) -> tuple[str, str] | None:
 
 
 def _installed_packages(capture_request: CaptureRequest, capture_notes: _CaptureNotes) -> tuple[str, list[str]]:
-    """The Python version of the venv, and its packages as requirements; what is from this machine alone is a reason."""
+    """Return the venv's Python version and its packages as requirements; note those that only this machine has."""
     interpreter = capture_request.interpreter or _find_interpreter(capture_request.folder)
     if interpreter is None:
         capture_notes.reasons.append("there is no venv beside it (.venv, venv); name its interpreter with --venv")
@@ -293,7 +297,7 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
 
 
 def _enter_comfyui(capture_request: CaptureRequest, survey: _CaptureNotes) -> CaptureRequest:
-    """The wishes for the ComfyUI itself, if its home was named, as COMFY_HOME names it. Raises `NotComfyUI`."""
+    """Point the request at ComfyUI itself if it names its home, as COMFY_HOME does. Raises `NotComfyUI`."""
     named_folder = capture_request.folder
     if (named_folder / "main.py").is_file():
         return capture_request
@@ -316,7 +320,7 @@ def _find_interpreter(folder: Path) -> Path | None:
 
 
 def _package_requirement(package_name: str, version: str, direct_url: object) -> str | None:
-    """A package as pip would ask for it again (PEP 610), None where only this machine has it."""
+    """Return a package as pip would ask for it again (PEP 610), or None if only this machine has it."""
     if not isinstance(direct_url, dict):
         return f"{package_name}=={version}"
     package_url = str(direct_url.get("url", ""))
@@ -331,7 +335,7 @@ def _package_requirement(package_name: str, version: str, direct_url: object) ->
 def _pin_models(
     capture_request: CaptureRequest, digests: DigestCache, survey: _CaptureNotes, report: Callable[[str], None]
 ) -> tuple[ModelPin, ...]:
-    """The models, hashed in parallel. Nobody knows where they came from: their sources are to be added."""
+    """Pin the models, hashed in parallel. Nobody knows where they came from: users add their sources."""
     own = {
         capture_request.folder / package_name
         for package_name in _tracked_files(capture_request.folder)

@@ -1,4 +1,6 @@
-"""A new lock: refs to commits, one joint resolve, models with digests. Same inputs, same bytes."""
+"""Creates a new lock: refs become commits, packages are resolved together, models get digests. Same inputs, same
+bytes.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -29,11 +31,11 @@ TORCH = re.compile(r"cpu|cu\d{2,4}|rocm\d+(\.\d+)*|xpu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRequest:
-    """What a release is to be made of, as the user says it.
+    """What a release is made of, as the user says it.
 
-    `install_scripts` are the folders of nodes whose install.py is to run ("all": every one); `dropped` are lines or
-    names of requirements that are left out; `installed` are exactly the packages (`name==version`) where they are
-    known and nothing is to be resolved; `question` holds how packages are resolved, without the needs.
+    `install_scripts` are the folders of nodes whose install.py runs ("all": every one); `dropped` are lines or names of
+    requirements to leave out; `installed` are exactly the packages (`name==version`) if they are known and nothing is
+    to be resolved; `question` says how packages are resolved, without the requirements.
     """
 
     name: str
@@ -54,7 +56,7 @@ class LockRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeLock:
-    """A lock that was made, and what its maker should know."""
+    """A new lock, with notes for the person who made it."""
 
     lock: Lock
     notes: tuple[str, ...] = ()
@@ -117,7 +119,7 @@ def _fetch_source(repo_spec: RepoSpec, is_comfyui: bool, wishes: LockRequest, pl
 
 
 def read_own_requirements(packages: Iterable[str], files: Iterable[Path], dropped: frozenset[str]) -> RequirementSet:
-    """What the user asks for beside ComfyUI and the nodes. Raises `SpecInvalid` or `ConfigError`."""
+    """Return what the user asks for beside ComfyUI and the nodes. Raises `SpecInvalid` or `ConfigError`."""
     requirement_set = RequirementSet()
     for package in packages:
         requirement = parse_requirement(package, "--package")
@@ -143,7 +145,7 @@ def _reader_in(folder: Path) -> Callable[[str], str | None]:
 
 
 def pin_exactly(installed: Sequence[str], resolve_request: ResolveRequest, report: Callable[[str], None]) -> PythonPins:
-    """Pins for exactly these packages. Raises `PackagesNowhere`, or `GitPackageUnpinnable`."""
+    """Pin exactly these packages. Raises `PackagesNowhere`, or `GitPackageUnpinnable`."""
     python_pins, missing_packages = pin_installed(installed, resolve_request, report=report)
     if chosen := find_archives(python_pins.packages, resolve_request.git_hosts, proxies=resolve_request.proxies):
         lines = [chosen.get(repository_of(requirement_line) or "", requirement_line) for requirement_line in installed]
@@ -166,7 +168,7 @@ def _check_folders(nodes: Sequence[RepoSpec]) -> None:
 
 
 def _check_names(wishes: LockRequest, nodes: Sequence[ResolvedSource]) -> None:
-    """A name that nothing has is a slip of the pen, and would change the release without a word."""
+    """Refuse names that no node has: a typo would silently change the release."""
     with_scripts = [node_spec.spec.name for node_spec in nodes if node_spec.install_script is not None]
     for name in sorted(wishes.install_scripts - {"all", *with_scripts}):
         raise SpecInvalid(
@@ -190,7 +192,7 @@ def _creation_notes(needs: RequirementSet, nodes: Sequence[ResolvedSource], pins
 
 
 def _unused_wishes(lock_request: LockRequest, needs: RequirementSet, python: PythonPins) -> list[str]:
-    """What was asked for, and there was nothing to do it to."""
+    """Return notes about wishes that met nothing they could apply to."""
     ignored_lines = {line.partition(": ")[2] for line in needs.ignored}
     names = {requirement.name for line in ignored_lines if (requirement := parse_requirement(line, ""))}
     idle = sorted(name for name in lock_request.dropped - ignored_lines if normalize_package_name(name) not in names)
@@ -201,7 +203,7 @@ def _unused_wishes(lock_request: LockRequest, needs: RequirementSet, python: Pyt
 
 
 def package_notes(python: PythonPins) -> list[str]:
-    """What is unusual about packages: built from source, or fetched by git."""
+    """Return notes about unusual packages: those built from source, or fetched by git."""
     source_only = [
         package_pin.name
         for package_pin in python.packages

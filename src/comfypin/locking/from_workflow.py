@@ -1,4 +1,6 @@
-"""From what workflows need to what a lock can be made of; what is ambiguous or unknown is listed, never guessed."""
+"""Resolves what workflows need into what a lock can be made of; what is ambiguous or unknown is listed, never
+guessed.
+"""
 
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +21,7 @@ _GITHUB = "https://github.com/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedNeeds:
-    """What of the needs could be settled: nodes and models to lock, and the rest in words."""
+    """The nodes and models that could be resolved, and the rest in words."""
 
     nodes: tuple[RepoSpec, ...]
     models: tuple[ModelSpec, ...]
@@ -47,7 +49,7 @@ class ResolvedNeeds:
 
 
 class NeedsResolver:
-    """Settles needs one by one, with the registry where it may be asked."""
+    """Resolves needs one by one, with the registry if it may be asked."""
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class NeedsResolver:
         self.unknown: list[str] = []
 
     def add_pack(self, node_pack: WantedPack) -> None:
-        """A pack that a workflow names."""
+        """Resolve a pack that a workflow names."""
         subject = (
             f"{node_pack.label} (for {', '.join(node_pack.classes[:3])}{', ...' if len(node_pack.classes) > 3 else ''})"
         )
@@ -96,7 +98,7 @@ class NeedsResolver:
             )
 
     def add_classes(self, names: Iterable[str]) -> None:
-        """Classes whose pack no workflow names."""
+        """Resolve classes whose pack no workflow names."""
         registry_silence = "the registry is not asked" if self._registry is None else ""
         for class_name in names:
             if class_name in self._builtin or class_name in self._unneeded:
@@ -113,7 +115,7 @@ class NeedsResolver:
             )
 
     def add_model(self, wanted_model: WantedModel) -> None:
-        """A model file that a workflow loads."""
+        """Resolve a model file that a workflow loads."""
         plain_name = wanted_model.name.replace("\\", "/").rpartition("/")[2]
         if plain_name in self._given_models or wanted_model.name in self._unneeded or plain_name in self._unneeded:
             return
@@ -146,7 +148,7 @@ class NeedsResolver:
         return _GITHUB + node_pack.aux_id if node_pack.aux_id else f"{REGISTRY_SCHEME}{node_pack.cnr_id}"
 
     def _add_from_repository(self, node_pack: WantedPack, subject: str) -> None:
-        """A registry's pack at a commit: the registry knows its repository."""
+        """Resolve a registry's pack at a commit: only the registry knows its repository."""
         if self._registry is None:
             self.unknown.append(
                 f"{subject} is named by a commit; its repository is known to the registry, not asked now"
@@ -185,7 +187,7 @@ class NeedsResolver:
 def resolve_needs(
     workflow_needs: WorkflowNeeds, needs_resolver: NeedsResolver, *, report: Callable[[str], None]
 ) -> ResolvedNeeds:
-    """Settle everything that is wanted."""
+    """Resolve everything that the workflows need."""
     report(
         f"{len(workflow_needs.packs)} packs, {len(workflow_needs.classes)} more classes "
         f"and {len(workflow_needs.models)} models are needed"
@@ -205,7 +207,7 @@ def resolve_needs(
 
 
 def known_classes(comfyui: RepoSpec | None, given: Iterable[RepoSpec], upstreams: Upstreams) -> frozenset[str]:
-    """The node classes that ComfyUI has itself, and those of the nodes that are given, read from their sources.
+    """Return the node classes that ComfyUI and the given nodes define, read from their sources.
 
     Nodes may register classes in ways that no reader of sources sees; those stay to be asked for. Raises git's errors.
     """
@@ -219,7 +221,7 @@ def known_classes(comfyui: RepoSpec | None, given: Iterable[RepoSpec], upstreams
 
 
 def registers_core_nodes(path: str) -> bool:
-    """Whether a file of ComfyUI's repository may register nodes."""
+    """Return whether a file of ComfyUI's repository may register nodes."""
     return path == "nodes.py" or path.startswith(("comfy_extras/", "comfy_api_nodes/"))
 
 
@@ -238,7 +240,7 @@ def _read_classes(repo_spec: RepoSpec, places: Upstreams, registers: Callable[[s
 
 
 def registered_classes(source: bytes) -> set[str]:
-    """The classes that a module registers: keys of NODE_CLASS_MAPPINGS, and `node_id=` of schemas."""
+    """Return the classes that a module registers: keys of NODE_CLASS_MAPPINGS, and `node_id=` of schemas."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -250,7 +252,9 @@ def registered_classes(source: bytes) -> set[str]:
 
 
 def _registered_by(node: ast.AST) -> Iterator[str]:
-    """The names that one statement registers, in the ways that packs do it: a dict, `[...] =`, `|=`, `.update(...)`."""
+    """Yield the names that one statement registers, in the ways that packs use: a dict, `[...] =`, `|=`,
+    `.update(...)`.
+    """
     match node:
         case ast.Assign(
             targets=[ast.Subscript(value=ast.Name(id="NODE_CLASS_MAPPINGS"), slice=ast.Constant(value=str(name)))]

@@ -1,4 +1,4 @@
-"""Packages that are asked for from git, pinned as the archive that their host gives of the commit: it has a sha256.
+"""Pins packages from git as the archive that their host gives of the commit, because an archive has a sha256.
 
 An archive has neither submodules nor git's history, so a package that needs one of them stays a git package.
 """
@@ -27,9 +27,9 @@ ARCHIVE_HOSTS: Mapping[str, str] = {
 
 
 def commit_archive_url(package_pin: PackagePin, hosts: Mapping[str, str] = ARCHIVE_HOSTS) -> str | None:
-    """The address of the archive of a git package; None where the host is not known, or only a folder is meant (pure).
+    """Return the URL of a git package's archive; None if the host is unknown or the package is a subfolder (pure).
 
-    >>> archive_of(PackagePin(name="a", version="1", url="git+https://github.com/o/a.git@" + "c" * 40))[:40]
+    >>> commit_archive_url(PackagePin(name="a", version="1", url="git+https://github.com/o/a.git@" + "c" * 40))[:40]
     'https://github.com/o/a/archive/ccccccccc'
     """
     if not package_pin.url or not package_pin.url.startswith(("git+https://", "git+http://")) or "#" in package_pin.url:
@@ -47,7 +47,7 @@ def commit_archive_url(package_pin: PackagePin, hosts: Mapping[str, str] = ARCHI
 def find_archives(
     pins: Iterable[PackagePin], hosts: Mapping[str, str] = ARCHIVE_HOSTS, *, proxies: Proxies | None = None
 ) -> Mapping[str, str]:
-    """The git packages among these by repository, as requirements of archives that have all of the commit."""
+    """Map the git packages among these, by repository, to requirements of archives that hold the whole commit."""
     archive_lines = {}
     for package_pin in pins:
         archive_url = commit_archive_url(package_pin, hosts)
@@ -57,7 +57,7 @@ def find_archives(
 
 
 def replace_requirements(needs: Iterable[RequirementLine], chosen: Mapping[str, str]) -> tuple[RequirementLine, ...]:
-    """The needs, with those for a git repository replaced by what was chosen for it (pure)."""
+    """Return the requirements with those for a git repository replaced by what was chosen for it (pure)."""
     places = ((need, repository_of(need.text) or "") for need in needs)
     return tuple(
         replace(need, text=chosen[repository]) if repository in chosen else need for need, repository in places
@@ -90,7 +90,9 @@ def _holds_whole_commit(url: str, proxies: Proxies | None) -> bool:
 def hold_at_pins(
     needs: Iterable[RequirementLine], pins: Iterable[PackagePin], hosts: Mapping[str, str] = ARCHIVE_HOSTS
 ) -> Mapping[str, str]:
-    """What keeps git packages at the commits that a lock has, as `find_archives` has it, for branches move (pure)."""
+    """Return what keeps git packages at the commits that a lock has, shaped as `find_archives` does: branches move
+    (pure).
+    """
     wanted = {repository for requirement in needs if (repository := repository_of(requirement.text))}
     archive_lines = {}
     for package_pin in pins:
@@ -102,13 +104,13 @@ def hold_at_pins(
 
 
 def repository_of(text: str) -> str | None:
-    """The repository that a requirement names, without the ref."""
+    """Return the repository that a requirement names, without the ref."""
     _, found, address = text.partition("git+")
     return _plain_address(address) if found else None
 
 
 def _plain_address(address: str) -> str:
-    """A repository's address without the ref, and what follows it."""
+    """Return a repository's address without the ref and what follows it."""
     whole = address.removeprefix("git+").partition(" ")[0].partition("#")[0]
     repository, _, ref = whole.rpartition("@")
     return repository if "://" in repository and not re.search(r"^[^/]*\.[^/]*[:/]", ref) else whole

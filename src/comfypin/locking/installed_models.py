@@ -44,7 +44,7 @@ def find_models(comfyui: Path, models_dir: Path, *, left_out: Collection[Path]) 
 
 
 def _extra_folders(model_path: Path, notes: list[str]) -> Iterator[tuple[str, Path]]:
-    """The kinds of models and their folders that the file names, read as ComfyUI reads it."""
+    """Yield the kinds of models and their folders that the file names, read as ComfyUI reads it."""
     import yaml
 
     if not model_path.is_file():

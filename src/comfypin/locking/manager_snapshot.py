@@ -1,4 +1,4 @@
-"""A ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli, as the wishes of a new lock (pure).
+"""Reads a ComfyUI-Manager snapshot, or comfy-cli's comfy-lock.yaml, as the request for a new lock (pure).
 
 Formats as they are written by ComfyUI-Manager (JSON, or YAML under `custom_nodes`) and documented by comfy-cli.
 """
@@ -20,7 +20,7 @@ MAX_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerSnapshot:
-    """What a snapshot pins; `unpinnable` are its parts that no other machine can have."""
+    """What a snapshot pins; `unpinnable` are the parts that no other machine can have."""
 
     comfyui: RepoSpec
     nodes: tuple[RepoSpec, ...] = ()
@@ -123,7 +123,7 @@ def _read_file_nodes(raw_value: object, snapshot_parts: _SnapshotParts, path: Pa
 
 
 def _read_packages(pips: Mapping[str, object], gathered: _SnapshotParts) -> tuple[str, ...]:
-    """`{"idna==3.7": ""}` as pip freezes it, or `{"idna": "3.7"}`; editable and local ones cannot be had elsewhere."""
+    """Read `{"idna==3.7": ""}` as pip freezes it, or `{"idna": "3.7"}`; editable and local packages are unpinnable."""
     packages: list[str] = []
     for requirement_key, raw_value in pips.items():
         requirement_line = requirement_key
@@ -140,7 +140,7 @@ def _read_packages(pips: Mapping[str, object], gathered: _SnapshotParts) -> tupl
 
 
 def _read_models(raw_value: object, snapshot_path: Path) -> tuple[ModelSpec, ...]:
-    """The models of a comfy-lock.yaml: a URL, the paths under ComfyUI, and hashes of many kinds."""
+    """Read the models of a comfy-lock.yaml: a URL, the paths under ComfyUI, and hashes of many kinds."""
     if raw_value is not None and not isinstance(raw_value, list):
         raise SnapshotUnreadable(path=str(snapshot_path), reason="models is not a list")
     model_specs: list[ModelSpec] = []

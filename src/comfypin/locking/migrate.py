@@ -1,4 +1,4 @@
-"""Locks from older ones: schema 1 and 2 as schema 3, and what they leave open pinned."""
+"""Makes schema 3 of older locks, and pins what they leave open."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_source
 
 
 def migrate_lock(lock: Lock) -> MadeLock:
-    """A lock of schema 1 or 2 as schema 3, nothing learned anew: pins that claim one place become one.
+    """Return a lock of schema 1 or 2 as schema 3 without learning anything new; pins that claim one path become one.
 
     Two entries of one model stay as two sources of one pin; `complete_lock` finds out whether they are the same file.
     """
@@ -64,7 +64,7 @@ def complete_lock(
     """Pin what a lock does not: refs become commits, packages are resolved again within the versions that it names,
     models get digests and sizes.
 
-    Raises `LockIncomplete` where a repository or a source is not even named, and what `create` raises.
+    Raises `LockIncomplete` if a repository or a source is not even named, and what `create_lock` raises.
     """
     hopeless = [finding for finding in check_lock(lock) if finding.rule in {"no-repository", "no-source", "no-comfyui"}]
     if hopeless:
@@ -98,7 +98,7 @@ def _complete_packages(
     parts: Iterable[ResolvedSource],
     report: Callable[[str], None],
 ) -> PythonPins:
-    """Every package that the lock names, at its version, and what these need. Those that nobody asks for were
+    """Return every package that the lock names, at its version, and what these need. Packages that nobody asks for were
     installed by hand once; they become requirements of the lock's own.
     """
     own = read_own_requirements(python_pins.requirements, (), frozenset(python_pins.dropped))

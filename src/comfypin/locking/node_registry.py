@@ -1,4 +1,6 @@
-"""The node registry: packs by id and version, and which pack has a node class. Asked only when a lock is made."""
+"""Asks the node registry for packs by id and version, and for the pack that has a node class, only while a lock is
+made.
+"""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +26,7 @@ class RegistryVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryPack:
-    """A pack as the registry knows it: its id, and its repository where it names one."""
+    """A pack as the registry knows it: its id, and its repository if it names one."""
 
     node_id: str
     repository: str | None
@@ -38,7 +40,7 @@ class NodeRegistry:
     proxies: Proxies = field(default_factory=Proxies)
 
     def find_version(self, node_id: str, version: str | None) -> RegistryVersion:
-        """A pack's version, None is the latest. Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
+        """Return a pack's version (None: the latest). Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
         request_path = f"/nodes/{quote(node_id, safe='')}"
         if version is None:
             latest = self._get_json(request_path).get("latest_version")
@@ -55,11 +57,11 @@ class NodeRegistry:
         return RegistryVersion(node_id=node_id, version=found_version, archive=archive_url)
 
     def find_pack(self, node_id: str) -> RegistryPack:
-        """A pack by its id. Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
+        """Return a pack by its id. Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
         return self._parse_pack(self._get_json(f"/nodes/{quote(node_id, safe='')}"))
 
     def find_packs_of(self, class_name: str) -> tuple[RegistryPack, ...]:
-        """The packs that have a node class; none where no pack does. Raises `DownloadFailed`."""
+        """Return the packs that have a node class, empty if no pack has it. Raises `DownloadFailed`."""
         try:
             response_json = self._get_json(f"/comfy-nodes?comfy_node_name={quote(class_name, safe='')}&limit=10")
         except DownloadFailed as error:

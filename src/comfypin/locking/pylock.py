@@ -1,4 +1,6 @@
-"""What uv resolved (a pylock.toml, PEP 751) to pins: for each package the one file that a target takes (pure)."""
+"""Reads what uv resolved (a pylock.toml, PEP 751) into pins: for each package the one file that a target takes
+(pure).
+"""
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +29,7 @@ class Platform:
     uv_name: str
 
     def wheel_platforms(self) -> Iterator[str]:
-        """The platform tags of its wheels, best first."""
+        """Yield the platform tags of its wheels, best first."""
         if self.name == "darwin-aarch64":
             from packaging.tags import mac_platforms
 
@@ -53,7 +55,7 @@ PLATFORMS = {
 
 
 def read_pylock(text: str, *, platform: Platform, python_version: str) -> tuple[PackagePin, ...]:
-    """The pins of a pylock.toml that was resolved for one platform and Python.
+    """Return the pins of a pylock.toml that was resolved for one platform and Python.
 
     Raises `PackageWithoutFile` naming every package that the platform cannot install.
     """
@@ -102,7 +104,7 @@ def _table_list(value: object) -> Sequence[Mapping[str, object]]:
 
 
 def _rank_wheel(wheel: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> int | None:
-    """How good a wheel is for the platform (0 is best), None where it does not fit."""
+    """Rank a wheel for the platform (0 is best); None if it does not fit."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
@@ -113,7 +115,7 @@ def _rank_wheel(wheel: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> 
 
 
 def file_name_of_url(url: str) -> str:
-    """The name of the file that a URL leads to: one plain name, empty where there is none (`..`, an encoded slash)."""
+    """Return the plain name of the file that a URL leads to, empty if there is none (`..`, an encoded slash)."""
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     return "" if name in (".", "..") or set(name) & set("/\\\0") else name
 

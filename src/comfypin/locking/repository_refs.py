@@ -1,4 +1,4 @@
-"""`[FOLDER=]URL[@REF]`, as people name repositories on the command line."""
+"""Parses `[FOLDER=]URL[@REF]`, as people name repositories on the command line."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _FOLDER = re.compile(r"([^/\\:@=\s][^/\\:@=]*)=(.*)", re.S)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoSpec:
-    """A repository, the ref that is wanted of it (None: its default branch), and a folder's name if one was given."""
+    """A repository, the wanted ref (None: its default branch), and a folder's name if one was given."""
 
     repo: str
     ref: str | None = None
@@ -20,12 +20,12 @@ class RepoSpec:
 
     @property
     def name(self) -> str:
-        """The folder it goes to: the given one, or what `git clone` would make."""
+        """Return the folder it goes to: the given one, or what `git clone` would make."""
         return self.folder or repo_folder(self.repo)
 
 
 def parse_repo_spec(spec_text: str) -> RepoSpec:
-    """Read a repository's spec. A local folder becomes a file:// URL. Raises `SpecInvalid`."""
+    """Parse a repository's spec. A local folder becomes a file:// URL. Raises `SpecInvalid`."""
     folder_match = _FOLDER.fullmatch(spec_text)
     folder, repo_text = (folder_match[1], folder_match[2]) if folder_match else (None, spec_text)
     if not repo_text.strip() or repo_text.startswith("-") or any(character.isspace() for character in repo_text):
@@ -52,5 +52,5 @@ def parse_repo_spec(spec_text: str) -> RepoSpec:
 
 
 def repo_folder(repo: str) -> str:
-    """The folder that `git clone` would make for a repository's URL."""
+    """Return the folder that `git clone` would make for a repository's URL."""
     return re.split(r"[/:]", repo.rstrip("/"))[-1].removesuffix(".git") or "repository"

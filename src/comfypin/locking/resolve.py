@@ -1,4 +1,4 @@
-"""Requirements to package pins: one joint resolve for each target by uv, with the torch trio held together."""
+"""Resolves requirements to package pins: one joint resolve for each target by uv, with the torch trio held together."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,11 +35,11 @@ _UNREACHABLE = re.compile(r"error sending request|dns error|Failed to fetch|fail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolveRequest:
-    """What is to be resolved.
+    """What to resolve.
 
-    `torch` is the build that is wanted (`cu128`, `cpu`); None takes what the index has. `keep` are pins that stay
-    where they still fit, but for the packages in `move`. `overrides` replace what anybody asks of a package.
-    `git_hosts` give archives of commits (`lock.gitarchives`).
+    `torch` is the wanted build (`cu128`, `cpu`); None takes what the index has. `keep` are pins that stay if they still
+    fit, except for the packages in `move`. `overrides` replace what anybody asks of a package. `git_hosts` give
+    archives of commits (`comfypin.locking.git_archives`).
     """
 
     needs: RequirementSet
@@ -80,7 +80,7 @@ def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str],
 
 
 def _resolve_platform(resolve_request: ResolveRequest, platform: Platform) -> tuple[PackagePin, ...]:
-    """Resolve from the ordinary index, then from PyTorch's own where its build of torch is another one."""
+    """Resolve from the ordinary index, then from PyTorch's own if its build of torch differs."""
     package_pins = _resolve_with_archives(resolve_request, platform, backend=None)
     built_for = find_torch_build(package_pins)
     if (
@@ -96,7 +96,9 @@ def _resolve_platform(resolve_request: ResolveRequest, platform: Platform) -> tu
 def _resolve_with_archives(
     resolve_request: ResolveRequest, platform: Platform, backend: str | None
 ) -> tuple[PackagePin, ...]:
-    """Packages from git have no sha256; the archives of their commits have one. What cannot be built of one stays."""
+    """Resolve, then pin packages from git by their commit's archive, which has a sha256. What cannot be built of one
+    stays.
+    """
     package_pins = _resolve_with_trio(resolve_request, platform, backend)
     archive_lines = find_archives(package_pins, resolve_request.git_hosts, proxies=resolve_request.proxies)
     if not archive_lines:
@@ -112,7 +114,7 @@ def _resolve_with_archives(
 def _resolve_with_trio(
     resolve_request: ResolveRequest, platform: Platform, backend: str | None
 ) -> tuple[PackagePin, ...]:
-    """torchaudio does not say which torch it belongs to: where the newest ones differ, one of them is held back."""
+    """Resolve, and hold torch or torchaudio back if the newest differ: torchaudio does not say which torch it needs."""
     package_pins = _compile_pins(resolve_request, platform, backend, ())
     if is_trio_consistent(package_pins):
         return package_pins
@@ -133,7 +135,7 @@ def _resolve_with_trio(
 
 
 def hold_requirements(resolve_request: ResolveRequest, archive_lines: Mapping[str, str]) -> ResolveRequest:
-    """The question with what was chosen for each git repository, whoever asks for it."""
+    """Return the request with what was chosen for each git repository, whoever asks for it."""
     needs = replace(
         resolve_request.needs, requirements=replace_requirements(resolve_request.needs.requirements, archive_lines)
     )
@@ -182,7 +184,7 @@ def target_name(platform: str, pins: Iterable[PackagePin]) -> str:
 
 
 def merge_targets(by_target: Mapping[str, Sequence[PackagePin]]) -> tuple[PackagePin, ...]:
-    """The pins of all targets: those that every target has alike once, the others for their target."""
+    """Return the pins of all targets: once if every target has the same, else for their target."""
     if len(by_target) == 1:
         return tuple(next(iter(by_target.values())))
     shared_pins = set.intersection(*(set(pins) for pins in by_target.values()))
@@ -220,7 +222,7 @@ def _compile_pins(
 def _run_uv_compile(
     files: Mapping[str, set[str]], arguments: Sequence[str], earlier_pylock: str | None = None, *, patient: bool = True
 ) -> tuple[Finished, str]:
-    """Run `uv pip compile` on these files, and give what it said and the pylock.toml that it wrote."""
+    """Run `uv pip compile` on these files; return how it ended and the pylock.toml that it wrote."""
     with temp_folder("resolve") as name:
         resolve_folder = Path(name)
         for file, lines in files.items():
@@ -238,7 +240,7 @@ def _run_uv_compile(
 def pin_installed(
     requirements: Sequence[str], resolve_request: ResolveRequest, *, report: Callable[[str], None]
 ) -> tuple[PythonPins, tuple[str, ...]]:
-    """Pins for exactly these (`name==version`, `name @ url`), nothing added, and those that no index has.
+    """Pin exactly these (`name==version`, `name @ url`), nothing added, and return those that no index has.
 
     Raises `PackagesUnreachable`, `PackageWithoutFile` or `UvFailed`.
     """
@@ -276,7 +278,7 @@ def pin_installed(
 
 
 def _require_no_torch(absent: Iterable[str], unheard: str) -> None:
-    """Raise `PackagesUnreachable` where only PyTorch's index, which was not heard, may have what is absent."""
+    """Raise `PackagesUnreachable` if only PyTorch's index, which did not answer, may have what is absent."""
     if builds := [
         requirement_line for requirement_line in absent if requirement_line.partition("==")[0].lower() in TRIO
     ]:
@@ -285,7 +287,7 @@ def _require_no_torch(absent: Iterable[str], unheard: str) -> None:
 
 
 def _absent_requirements(said: str, wanted: Sequence[str]) -> list[str]:
-    """Which of the wanted requirements uv could not find."""
+    """Return which of the wanted requirements uv could not find."""
     pylock_text = re.sub(r"\s+", " ", said)
     if "No solution found" not in pylock_text:
         return []
@@ -300,7 +302,7 @@ def _absent_requirements(said: str, wanted: Sequence[str]) -> list[str]:
 
 
 def _write_preferences(pins: Iterable[PackagePin]) -> str:
-    """A pylock.toml of earlier pins: uv keeps their versions where it can."""
+    """Return a pylock.toml of earlier pins: uv keeps their versions if it can."""
     tables = [
         _write_preference(package_pin)
         for package_pin in pins
@@ -318,7 +320,7 @@ def _write_preference(package_pin: PackagePin) -> str:
 def _explain_failure(
     uv_run: Finished, resolve_request: ResolveRequest, platform: Platform, backend: str | None
 ) -> Exception:
-    """What uv said, as the error that it is."""
+    """Return the error that uv's message means."""
     uv_message = uv_run.stderr.rpartition("error: ")[2].strip() or uv_run.complaint
     pylock_text = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", uv_message))
     if "No solution found" in uv_message or "unsatisfiable" in uv_message:
@@ -350,7 +352,7 @@ def _explain_failure(
 
 
 def _who_asks(requirement_set: RequirementSet, explanation: str) -> list[str]:
-    """Who asks directly for the packages that the resolver talks of."""
+    """Return who asks directly for the packages that the resolver mentions."""
     named = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", explanation.lower()))
     normalized = {re.sub(r"[-_.]+", "-", name) for name in named}
     asked = [need for need in (*requirement_set.requirements, *requirement_set.constraints) if need.name in normalized]

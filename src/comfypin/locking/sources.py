@@ -1,4 +1,4 @@
-"""ComfyUI and nodes as a lock sees them: a commit or an archive, what it requires, its install script."""
+"""Fetches ComfyUI and nodes as a lock sees them: a commit or an archive, what it requires, its install script."""
 
 import io
 import tomllib
@@ -26,7 +26,7 @@ WORKERS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstreams:
-    """Where parts come from: git commits, the node registry, the folder that keeps its archives by digest."""
+    """Where sources come from: git commits, the node registry, the folder that keeps its archives by digest."""
 
     commits: Commits
     registry: NodeRegistry
@@ -36,7 +36,7 @@ class Upstreams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedSource:
-    """A repository at its commit, or an archive, as much of it as a lock needs to know."""
+    """A repository at its commit, or an archive: as much of it as a lock needs to know."""
 
     spec: RepoSpec
     needs: RequirementSet
@@ -50,7 +50,7 @@ class ResolvedSource:
 def fetch_source(
     repo_spec: RepoSpec, *, origin: str, upstreams: Upstreams, dropped: frozenset[str] = frozenset()
 ) -> ResolvedSource:
-    """Fetch a part at its ref (a registry's pack at its version), and read what it requires.
+    """Fetch a source at its ref (a registry's pack at its version), and read what it requires.
 
     Raises the errors of git, of downloads and of the registry.
     """
@@ -83,7 +83,7 @@ def fetch_source(
 def refetch_source(
     node_pin: NodePin, *, origin: str, upstreams: Upstreams, dropped: frozenset[str] = frozenset()
 ) -> ResolvedSource:
-    """The part that a pin already names: the same commit, the same archive."""
+    """Fetch the source that a pin already names: the same commit, the same archive."""
     if node_pin.archive is None:
         repo_spec = RepoSpec(repo=str(node_pin.repo), ref=node_pin.commit or node_pin.ref, folder=node_pin.folder)
         return fetch_source(repo_spec, origin=origin, upstreams=upstreams, dropped=dropped)
@@ -126,7 +126,7 @@ def _fetch_archive(
 def _read_source_requirements(
     read: Callable[[str], bytes | None], origin: str, dropped: frozenset[str]
 ) -> RequirementSet:
-    """The requirements.txt of a part, else the dependencies of its pyproject.toml."""
+    """Read a source's requirements.txt, else the dependencies in its pyproject.toml."""
 
     def read_text(path: str) -> str | None:
         file_bytes = read(str(PurePosixPath(path)))
@@ -144,7 +144,7 @@ def _read_source_requirements(
 
 
 def named_ref(resolved_source: ResolvedSource) -> str | None:
-    """The name that was asked for, where it is one: a commit, in full or by its first digits, is its own name."""
+    """Return the branch or tag that was asked for, or None for a commit, in full or by its first digits."""
     asked_ref = resolved_source.spec.ref
     is_commit = (
         asked_ref is not None and len(asked_ref) >= 7 and str(resolved_source.commit).startswith(asked_ref.lower())
@@ -153,7 +153,7 @@ def named_ref(resolved_source: ResolvedSource) -> str | None:
 
 
 def make_node_pin(resolved_source: ResolvedSource, install_scripts: frozenset[str]) -> NodePin:
-    """The pin of a node: its commit or archive, its folder, its install script and what is to be done about it."""
+    """Return a node's pin: its commit or archive, its folder, its install script and whether that runs."""
     install_script, folder = resolved_source.install_script, resolved_source.spec.name
     from_registry = resolved_source.archive is not None
     node_name = resolved_source.spec.repo.removeprefix(REGISTRY_SCHEME) if from_registry else folder
@@ -174,7 +174,7 @@ def make_node_pin(resolved_source: ResolvedSource, install_scripts: frozenset[st
 def fetch_all_sources(
     lock: Lock, comfyui: RepoSpec, moved_refs: Mapping[str, str | None], upstreams: Upstreams, dropped: frozenset[str]
 ) -> dict[str, ResolvedSource]:
-    """ComfyUI and all nodes by origin; those that move at their new refs."""
+    """Fetch ComfyUI and all nodes, by origin; those that move at their new refs."""
 
     def fetch_node(node_pin: NodePin) -> ResolvedSource:
         origin = f"the node {node_pin.folder}"

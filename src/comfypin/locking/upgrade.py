@@ -1,4 +1,4 @@
-"""Locks from locks: an upgrade that moves only what is asked for."""
+"""Upgrades a lock: moves only what is asked for."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -20,9 +20,9 @@ from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeRequest:
-    """What an upgrade may change: refs by folder (None: the newest of the ref it has), packages, models.
+    """What an upgrade may change: refs by folder (None: the newest commit of the pinned ref), packages, models.
 
-    `dropped` are lines or names of requirements that are left out from now on.
+    `dropped` are lines or names of requirements to leave out from now on.
     """
 
     name: str
@@ -47,9 +47,9 @@ def upgrade_lock(
     describe_model: DescribeModel,
     report: Callable[[str], None],
 ) -> MadeLock:
-    """A new lock where what is asked for has moved, and other packages only where they had to.
+    """Return a new lock with what is asked for moved, and other packages only if they had to move.
 
-    Raises `NothingToUpgrade`, `LockIncomplete`, and what `create` raises.
+    Raises `NothingToUpgrade`, `LockIncomplete`, and what `create_lock` raises.
     """
     _check_names(lock, upgrade_request)
     _check_pinned(lock)
@@ -187,7 +187,7 @@ def _comes_from_moved(requirement: RequirementLine, upgrade_request: UpgradeRequ
 def _find_strays(
     lock: Lock, found: PythonPins, dropped: frozenset[str], upstreams: Upstreams, report: Callable[[str], None]
 ) -> tuple[RequirementLine, ...]:
-    """Packages that nothing in the lock asks for, such as those that somebody once installed by hand: they stay.
+    """Return packages that nothing in the lock asks for, such as those that somebody once installed by hand: they stay.
 
     What the old requirements brought and the new ones do not goes.
     """
@@ -219,7 +219,7 @@ def _find_strays(
 
 
 def _check_packages(lock: Lock, asked: Iterable[RequirementLine], kept: RequirementSet) -> None:
-    """A bare name moves a package that is there; only a version makes a new one a requirement."""
+    """Refuse a bare name that is not in the lock: only a version makes a new package a requirement."""
     there = {normalize_package_name(package_pin.name) for package_pin in lock.python.packages}
     bare = [
         requirement.name
@@ -235,7 +235,7 @@ def _was_asked_before(requirement: RequirementLine, kept: RequirementSet) -> boo
 
 
 def resolve_request_of(lock: Lock) -> ResolveRequest:
-    """How the packages of a lock were resolved, as far as it says: its Python, platforms and build of torch."""
+    """Return how the packages of a lock were resolved, as far as it says: its Python, platforms and build of torch."""
     platforms = tuple(dict.fromkeys("-".join(target.split("-")[:2]) for target in lock.python.targets))
     builds = [parts[2] for target in lock.python.targets if len(parts := target.split("-")) > 2]
     return ResolveRequest(

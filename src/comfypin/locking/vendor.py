@@ -1,4 +1,4 @@
-"""Everything a lock needs beside its models, gathered in one folder that no upstream can take away."""
+"""Gathers everything a lock needs beside its models in one folder that no upstream can take away."""
 
 import platform
 import tempfile
@@ -48,7 +48,7 @@ class _VendorDownload:
 def vendor_lock(
     lock: Lock, vendor_folder: VendorFolder, *, upstreams: Upstreams, report: Callable[[str], None]
 ) -> VendoredFiles:
-    """Fill a vendor folder; what it has already, by digest, is left. Killed anywhere, the next call goes on.
+    """Fill a vendor folder; what it already has, by digest, is left. Killed anywhere, the next call goes on.
 
     Raises `LockIncomplete` for a lock that is not pinned, `PackageUnbuildable`, and the errors of git and downloads.
     """
@@ -105,7 +105,7 @@ def _list_archives(lock: Lock, folder: VendorFolder) -> Iterator[_VendorDownload
 
 
 def _build_wheels(lock: Lock, vendor_folder: VendorFolder, report: Callable[[str], None]) -> tuple[list[Path], int]:
-    """A wheel of every package that has only its source: building one asks the network for its tools.
+    """Build a wheel of every package that has only its source: building one asks the network for its tools.
 
     Raises `PackageUnbuildable`.
     """
@@ -159,7 +159,7 @@ def _build_wheel(package_pin: PackagePin, vendor_folder: VendorFolder, python: s
 def _write_bundles(
     lock: Lock, folder: VendorFolder, commits: Commits, report: Callable[[str], None]
 ) -> tuple[list[Path], int]:
-    """A bundle for every commit, submodules too."""
+    """Write a bundle for every commit, submodules too."""
     commits_to_bundle = [
         (package_pin.repo, package_pin.commit)
         for package_pin in (lock.comfyui, *lock.custom_nodes)

@@ -1,4 +1,4 @@
-"""What workflows need, as far as they say it themselves: node packs, node classes, models (pure).
+"""Collects what workflows need, as far as they say it themselves: node packs, node classes, models (pure).
 
 A workflow in UI format names its packs (`cnr_id`, `aux_id`, `ver`) and often its models with their addresses; one in
 API format has only class names and file names. Nothing is guessed here: what is not said stays a name.
@@ -34,7 +34,7 @@ class WantedPack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedModel:
-    """A model file: its name, and its folder, address and digest where the workflow tells them."""
+    """A model file: its name, and its folder, URL and digest if the workflow names them."""
 
     name: str
     directory: str | None = None
@@ -62,7 +62,7 @@ class _CollectedNeeds:
 
 
 def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> WorkflowNeeds:
-    """What these workflows need: pairs of a format (`ui`, `api`) and the content."""
+    """Return what these workflows need: pairs of a format (`ui`, `api`) and the content."""
     collected_needs = _CollectedNeeds()
     for form, content in workflows:
         for node in _list_ui_nodes(content) if form == "ui" else _list_api_nodes(content):
@@ -86,7 +86,9 @@ def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> Work
 
 
 def _list_ui_nodes(content: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    """Every node of a workflow and of its subgraphs; their instances are named by UUIDs and need nothing themselves."""
+    """Yield every node of a workflow and of its subgraphs; subgraph instances (named by UUIDs) need nothing
+    themselves.
+    """
     definitions = content.get("definitions")
     subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
     graphs = [content, *(raw_entry for raw_entry in _as_list(subgraphs) if isinstance(raw_entry, Mapping))]
@@ -134,7 +136,7 @@ def _collect_node(workflow_node: Mapping[str, object], collected_needs: _Collect
 
 
 def _list_texts(values: object) -> Iterator[str]:
-    """Every text among a node's values, also in rows that a pack's own page script keeps (`{"lora": ...}`)."""
+    """Yield every text among a node's values, also in rows that a pack's own page script keeps (`{"lora": ...}`)."""
     waiting = [values]
     while waiting:
         raw_value = waiting.pop()
@@ -145,7 +147,7 @@ def _list_texts(values: object) -> Iterator[str]:
 
 
 def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
-    """`properties.models`: name, url, directory, sometimes a hash."""
+    """Read `properties.models`: name, url, directory, sometimes a hash."""
     for raw_entry in _as_list(value):
         if not isinstance(raw_entry, Mapping) or not isinstance(name := raw_entry.get("name"), str):
             continue
@@ -167,5 +169,5 @@ def _text_or_none(raw_value: object) -> str | None:
 
 
 def is_commit_version(version: str) -> bool:
-    """Whether a pack's `ver` is a commit, and not a version of the registry."""
+    """Return whether a pack's `ver` is a commit, not a version of the registry."""
     return _COMMIT.fullmatch(version) is not None

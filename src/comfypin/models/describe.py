@@ -1,4 +1,4 @@
-"""What a model is, without keeping it: its source's own words where they say all, else its bytes read once."""
+"""Learns what a model is without keeping it: from what its source says, else by reading its bytes once."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ DESCRIBE_RETRIES = RetryPolicy(retries=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribedModel:
-    """A model's facts, with the digest and the size known for sure."""
+    """A source's facts about a model, with the digest and the size known for sure."""
 
     facts: SourceFacts
     sha256: Digest
@@ -27,7 +27,7 @@ class DescribedModel:
 
 
 def describe_model(address: str, sources: Sequence[ModelSource]) -> DescribedModel:
-    """Ask the source that takes this address. Raises `SourceFailed` or `UnknownSource`."""
+    """Ask the source that accepts this address. Raises `SourceFailed` or `UnknownSource`."""
     model_source = next((source for source in sources if source.accepts(address)), None)
     if model_source is None:
         raise UnknownSource(uri=address, reason="no kind of source takes this address")

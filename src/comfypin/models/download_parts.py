@@ -1,4 +1,6 @@
-"""The parts of one file on its way: what fetchers take and fill in any order, and one hasher reads in order."""
+"""Keeps the parts of one file while it arrives: fetchers take and fill them in any order, one hasher reads them in
+order.
+"""
 
 import heapq
 import threading
@@ -10,9 +12,9 @@ HASH_STEP_BYTES = 2 << 20
 
 @dataclass(slots=True)
 class FilePart:
-    """One range of the file, and how much of it is written and hashed; `length` is None where nobody knows it.
+    """One range of the file, and how much of it is written and hashed; `length` is None if nobody knows it.
 
-    `resumed` ones were there before this run.
+    `resumed` means that the bytes were there before this run.
     """
 
     index: int
@@ -28,7 +30,7 @@ class FilePart:
 
 
 class FileParts:
-    """All parts of a file. Fetchers and the hasher meet here, and nowhere else."""
+    """All parts of a file: the only place where fetchers and the hasher meet."""
 
     def __init__(self) -> None:
         self.all: list[FilePart] = []
@@ -44,7 +46,7 @@ class FileParts:
 
     @property
     def missing_count(self) -> int:
-        """How many parts nobody has taken."""
+        """Return how many parts nobody has taken."""
         return len(self._missing)
 
     def add_part(self, start: int, length: int | None, *, there: bool = False) -> FilePart:
@@ -60,7 +62,7 @@ class FileParts:
     # -- for fetchers
 
     def take_missing(self) -> FilePart | None:
-        """The first part that is missing, waiting for one to be put back; None when all is over."""
+        """Take the first missing part, waiting for one to be put back; return None when everything is done."""
         with self._lock:
             while not self.over and self.failure is None:
                 if self._missing:
@@ -69,15 +71,15 @@ class FileParts:
         return None
 
     def put_back(self, part: FilePart) -> None:
-        """Let anybody go on with the part where it broke off."""
+        """Let another fetcher continue the part from its current end."""
         with self._lock:
             heapq.heappush(self._missing, part.index)
             self._offered.notify()
 
     def lend_hash(self, file_part: FilePart) -> bool:
-        """Whether the next bytes of a part are the next ones of the hash, and the fetcher may hash them.
+        """Return whether a part's next bytes are the hash's next bytes, so that the fetcher may hash them.
 
-        The hasher waits for them then; it has the hash back when they are said to be written.
+        The hasher then waits until they are recorded as written.
         """
         with self._lock:
             if file_part is not self._awaited or file_part.hashed != file_part.written:
@@ -86,7 +88,7 @@ class FileParts:
             return True
 
     def record_written(self, file_part: FilePart, byte_count: int, *, hashed: bool) -> None:
-        """Say that the next bytes of a part are in the file; `hashed` gives back a hash that was lent."""
+        """Record that the next bytes of a part are in the file; `hashed` gives back a lent hash."""
         with self._lock:
             file_part.written += byte_count
             self.fetched_bytes += byte_count
@@ -97,13 +99,13 @@ class FileParts:
                 self._arrived.notify()
 
     def record_end(self, file_part: FilePart) -> None:
-        """Say that a part whose length nobody knew is all there."""
+        """Record that a part of unknown length is complete."""
         with self._lock:
             file_part.length = file_part.written
             self._arrived.notify()
 
     def fail_all(self, error: Exception) -> None:
-        """End the work of all; the first failure counts."""
+        """Stop all fetchers; the first failure counts."""
         with self._lock:
             self.failure = self.failure or error
             self._arrived.notify()
@@ -112,9 +114,9 @@ class FileParts:
     # -- for the hasher
 
     def wait_for_bytes(self, file_part: FilePart, *, wait_s: float) -> bool:
-        """Whether more of a part is written, once that is worth a look or is all there will be.
+        """Wait until enough of a part is written to be worth hashing, or all of it is.
 
-        Not within `wait_s`, or something failed: False.
+        Return False after `wait_s`, or if something failed.
         """
         with self._lock:
             self._awaited = file_part
@@ -127,14 +129,14 @@ class FileParts:
         return not self._lent and (file_part.is_whole or file_part.written - file_part.hashed >= HASH_STEP_BYTES)
 
     def fetch_again(self, file_part: FilePart) -> None:
-        """The bytes on the disk are not those that had arrived: only this part is fetched again."""
+        """Fetch this part anew, because the bytes on the disk are not those that arrived."""
         with self._lock:
             file_part.written, file_part.hashed, file_part.resumed = 0, 0, False
             heapq.heappush(self._missing, file_part.index)
             self._offered.notify()
 
     def end_all(self) -> None:
-        """Everything was hashed, or nothing is wanted any more."""
+        """End the work: everything is hashed, or nothing is wanted any more."""
         with self._lock:
             self.over = True
             self._offered.notify_all()

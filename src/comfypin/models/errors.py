@@ -1,4 +1,6 @@
-"""Failures of models: a source that does not give the file, bytes that are not the promised ones, a refused place."""
+"""Declares the failures of models: a source that does not give the file, bytes that differ from the pin, a refused
+path.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What kind of file a model is: safetensors headers are read, pickles are recognised under whatever name they come."""
+"""Recognises model formats: reads safetensors headers, and finds pickles under any name."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ _DTYPE_BITS = {
 
 
 def pickle_by_name(model_pin: ModelPin) -> PickleRefused | None:
-    """The refusal that a pin's file name alone earns, before anything is fetched."""
+    """Return the refusal that a pin's file name alone earns, before anything is fetched."""
     suffix = Path(model_pin.target_path).suffix.lower()
     if model_pin.allow_pickle or suffix not in PICKLE_SUFFIXES:
         return None
@@ -30,7 +30,7 @@ def pickle_by_name(model_pin: ModelPin) -> PickleRefused | None:
 
 
 def format_problem(file_path: Path, model_pin: ModelPin) -> ModelError | None:
-    """What is wrong with the file's format, judged by its bytes, or None. Raises `OSError`."""
+    """Return what is wrong with the file's format, judged by its bytes, or None. Raises `OSError`."""
     by_name = pickle_by_name(model_pin)
     if by_name is not None:
         return by_name
@@ -53,7 +53,7 @@ def format_problem(file_path: Path, model_pin: ModelPin) -> ModelError | None:
 
 
 def safetensors_problem(file_path: Path) -> str | None:
-    """What is wrong with a safetensors file, from its header and its size, or None. Raises `OSError`."""
+    """Return what is wrong with a safetensors file, from its header and its size, or None. Raises `OSError`."""
     size_bytes = file_path.stat().st_size
     with file_path.open("rb") as file:
         length_bytes = file.read(8)

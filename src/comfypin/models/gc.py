@@ -1,4 +1,4 @@
-"""Collecting: which blobs may go, least recently used first, and how they go without hurting anybody at work."""
+"""Collects garbage: chooses the blobs to remove, least recently used first, without disturbing anybody at work."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ STALE_PARTIAL_S = 7 * 24 * 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobUse:
-    """A blob with the releases that name it, when one of them was last used, and the paths that lead to it."""
+    """A blob with the releases that name it, its last use by one of them, and the paths that lead to it."""
 
     digest: Digest
     size_bytes: int
@@ -28,7 +28,7 @@ class BlobUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcReport:
-    """What was removed (or would be), what was left because somebody works on it, and what remains."""
+    """What was removed (or would be), what stayed because somebody uses it, and what remains."""
 
     removed: tuple[BlobUse, ...]
     busy: tuple[BlobUse, ...]
@@ -37,7 +37,9 @@ class GcReport:
 
 
 def list_blob_uses(blob_store: BlobStore) -> list[BlobUse]:
-    """Every blob of the store, the least recently used first. A blob of no release counts as used when it was made."""
+    """List every blob of the store, the least recently used first. A blob of no release counts as used when it was
+    made.
+    """
     releases = blob_store.releases.list_releases()
     blob_uses = []
     for digest, path in blob_store.list_blobs():
@@ -59,8 +61,8 @@ def list_blob_uses(blob_store: BlobStore) -> list[BlobUse]:
 def choose_blobs(
     blobs: Sequence[BlobUse], *, kept_releases: Collection[str], budget_bytes: int | None, even_kept: bool = False
 ) -> list[BlobUse]:
-    """Which blobs go. Without a budget: all that no kept release names. With one: the least recently used of them until
-    the rest fits; what kept releases name goes only with `even_kept`, and after all others.
+    """Choose the blobs to remove. Without a budget: all that no kept release names. With one: the least recently used
+    of them until the rest fits; blobs of kept releases go only with `even_kept`, and after all others.
     """
     spare_blobs = [blob for blob in blobs if not set(blob.releases) & set(kept_releases)]
     if budget_bytes is None:
@@ -79,8 +81,8 @@ def choose_blobs(
 def collect_garbage(
     blob_store: BlobStore, places: TargetRoots, chosen: Iterable[BlobUse], *, kept_releases: Collection[str]
 ) -> GcReport:
-    """Remove the chosen blobs, the links to them and the copies of them. A blob that somebody works on, or that a kept
-    release has come to name since, stays.
+    """Remove the chosen blobs, the links to them and the copies of them. A blob stays if somebody works on it, or if a
+    kept release has come to name it since.
     """
     removed_blobs, busy_blobs, freed_bytes = [], [], 0
     for blob_use in chosen:
@@ -107,7 +109,7 @@ def collect_garbage(
 
 
 def _remove_blob(blob_store: BlobStore, places: TargetRoots, blob_use: BlobUse) -> int:
-    """How many bytes that frees."""
+    """Remove a blob with its links and copies; return how many bytes that frees."""
     freed_bytes = blob_use.size_bytes
     for target in blob_use.targets:
         with contextlib.suppress(TargetRefused, OSError):
@@ -122,7 +124,7 @@ def _remove_blob(blob_store: BlobStore, places: TargetRoots, blob_use: BlobUse) 
 
 
 def _forget_empty_releases(blob_store: BlobStore, keep: Collection[str]) -> None:
-    """A release of which nothing is left needs no record."""
+    """Forget releases of which no blob is left."""
     for release in blob_store.releases.list_releases():
         if release.name not in keep and not any(blob_store.blob_path(digest).exists() for digest in release.blobs):
             blob_store.releases.forget_release(release.name)

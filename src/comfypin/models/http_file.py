@@ -1,4 +1,6 @@
-"""Files over HTTP: what the first answer says of one, and its ranges over many connections."""
+"""Reads files over HTTP: learns their size and version from the first response, then reads ranges over many
+connections.
+"""
 
 import contextlib
 import re
@@ -19,7 +21,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class HttpFile:
-    """A file behind an address: the first answer tells its size, its version and whether it can be read in ranges."""
+    """A file at a URL: the first response tells its size, its version and whether it can be read in ranges."""
 
     part_bytes = PART_BYTES
 
@@ -33,7 +35,9 @@ class HttpFile:
         length: int | None,
         led_by: str | None = None,
     ) -> None:
-        """`led_by` is the address of the server that named `url`, where the lock itself did not."""
+        """Ask for the first range. `led_by` is the address of the server that named `url`, if the lock itself did
+        not.
+        """
         self._client = client
         self._url = url
         self._led_by = led_by
@@ -61,7 +65,7 @@ class HttpFile:
         self._headers = response.headers
 
     def first_header(self, name: str) -> str | None:
-        """A header of the first answer."""
+        """Return a header of the first response."""
         return self._headers.get(name)
 
     @contextlib.contextmanager
@@ -77,14 +81,14 @@ class HttpFile:
             response.close()
 
     def abort(self) -> None:
-        """End every read that is going on."""
+        """End every read that is in progress."""
         with self._lock:
             reading = list(self._reading)
         for answer in reading:
             answer.abort()
 
     def close(self) -> None:
-        """Drop the first answer if nobody read it."""
+        """Drop the first response if nobody read it."""
         unread_response, self._waiting = self._waiting, None
         if unread_response is not None:
             unread_response[2].close()
@@ -136,7 +140,7 @@ class HttpFile:
 
 
 def _file_version(response: Response) -> str | None:
-    """What tells this version of the file from others."""
+    """Return what tells this version of the file from others, or None."""
     etag = response.headers.get("ETag", "")
     # A weak ETag does not promise the same bytes, and If-Range may not be asked with one (RFC 9110, 13.1.5).
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
@@ -181,7 +185,7 @@ class HttpSource:
 
 
 def find_linked_digest(hops: Sequence[tuple[int, Mapping[str, str]]]) -> Digest | None:
-    """The sha256 that the Hugging Face hub names in the redirect to a large file."""
+    """Return the sha256 that the Hugging Face hub names in the redirect to a large file, or None."""
     for _, headers in hops:
         for name, value in headers.items():
             if name.lower() == "x-linked-etag":

@@ -1,4 +1,4 @@
-"""What servers of models respond, in the words of models: failures of requests, and responses that are refusals."""
+"""Translates HTTP failures and refusals into failures of model sources."""
 
 from comfypin.http.client import Credentials, HttpClient, Transport
 from comfypin.http.errors import AddressRefused, DeadlineExceeded, HttpError

@@ -1,4 +1,4 @@
-"""A file that is not whole yet: its bytes, and a journal of what arrived, which survives `kill -9` at any moment.
+"""Keeps an unfinished file: its bytes, and a journal of what arrived, which survives `kill -9` at any moment.
 
 The journal is never believed. It says which parts were written, and what the sha256 of everything before a part's end
 was when the bytes arrived (the running hash at that moment, so it costs nothing). Whoever resumes hashes all bytes
@@ -20,7 +20,7 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class TransferJournal:
-    """What a journal says: the whole size, the part size, parts that were written, digests of prefixes by their end."""
+    """What a journal says: the file's size, the part size, the parts written, and sha256s of prefixes by their end."""
 
     size_bytes: int
     part_bytes: int
@@ -31,7 +31,7 @@ class TransferJournal:
 
 
 class PartialFile:
-    """The folder of one unfinished file: `data` and `journal`. One process at a time has it, under a lease."""
+    """One unfinished file's folder, `data` and `journal`. One process at a time has it, under a lease."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,14 +42,14 @@ class PartialFile:
 
     @property
     def descriptor(self) -> int:
-        """The open data file."""
+        """Return the open data file's descriptor."""
         if self._descriptor is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         return self._descriptor
 
     def load_journal(self) -> TransferJournal | None:
-        """What an earlier process left, or None where there is nothing to go on with."""
+        """Return what an earlier process left, or None if there is nothing to continue."""
         try:
             journal_bytes = self._journal_path.read_bytes()
             size = self.data.stat().st_size
@@ -65,7 +65,7 @@ class PartialFile:
         return journal
 
     def begin_session(self, journal: TransferJournal, *, fresh: bool) -> None:
-        """Start a session: the data file gets its size, the journal says whose session it is."""
+        """Start a session: size the data file, and write whose session it is to the journal."""
         if fresh:
             self.forget_bytes()
             os.ftruncate(self.descriptor, journal.size_bytes)
@@ -83,15 +83,15 @@ class PartialFile:
 
     @property
     def has_journal(self) -> bool:
-        """Whether another process could go on."""
+        """Return whether another process could continue."""
         return self._journal_path.exists()
 
     def record_part(self, part: int) -> None:
-        """A part's bytes are all in the file."""
+        """Record that a part's bytes are all in the file."""
         self._append_line({"wrote": part})
 
     def record_prefix(self, end: int, prefix: str) -> None:
-        """The sha256 of all bytes before `end`."""
+        """Record the sha256 of all bytes before `end_offset`."""
         self._append_line({"end": end, "sha256": prefix})
 
     def forget_bytes(self) -> None:
@@ -109,12 +109,12 @@ class PartialFile:
         self._journal = self._descriptor = None
 
     def discard(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder and everything in it."""
         self.close_files()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def allocated_bytes(self) -> int:
-        """What the unfinished file already takes on the disk."""
+        """Return how many bytes the unfinished file already takes on the disk."""
         try:
             return self.data.stat().st_blocks * 512
         except OSError:
@@ -164,7 +164,7 @@ def _next_session(earlier_journal: TransferJournal | None, journal_line: dict[st
 
 
 def _forget_foreign_parts(journal: TransferJournal, raw: bytes) -> None:
-    """Without a digest, only parts whose writer shared this machine's page cache are worth reading again."""
+    """Forget parts that are not hashed, unless their writer shared this machine's page cache."""
     sessions = [json.loads(journal_line) for journal_line in raw.splitlines() if b'"format"' in journal_line]
     machine = this_machine()
     if machine and all(session.get("machine") == machine for session in sessions):

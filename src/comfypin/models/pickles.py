@@ -1,4 +1,4 @@
-"""Pickles under whatever name they come: told by how far a pickle machine would get, without running one."""
+"""Recognises pickles under any name, by how far a pickle machine would get, without running one."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ _OPCODES_ENOUGH = 8
 
 
 def is_pickle(file_path: Path) -> bool:
-    """Whether a file is a pickle, or an archive of torch around one. Raises `OSError`."""
+    """Return whether a file is a pickle, or an archive of torch around one. Raises `OSError`."""
     with file_path.open("rb") as pickle_file:
         head_bytes = pickle_file.read(_HEAD_BYTES)
         pickle_file.seek(0)
@@ -39,10 +39,10 @@ def _archive_has_pickle(path: Path) -> bool:
 
 
 def _runs_as_pickle(pickle_file: BinaryIO) -> bool:
-    """Whether a pickle machine gets anywhere with this file: to an import, far enough, or to the end of it all.
+    """Return whether a pickle machine gets anywhere with this file: to an import, far enough, or to the end.
 
-    Some loaders read several pickles in a row. A mere few opcodes before the end of one are in many a file by chance:
-    `N.` is a pickle of None.
+    Some loaders read several pickles in a row. A few opcodes before an end occur in many files by chance: `N.` is a
+    pickle of None.
     """
     size_bytes = os.fstat(pickle_file.fileno()).st_size
     opcodes = 0
@@ -68,9 +68,9 @@ def _runs_as_pickle(pickle_file: BinaryIO) -> bool:
 
 
 class _SkippingReader:
-    """A file as the disassembler reads it: of a long argument it is only told that it is there.
+    """Reads a file for the disassembler, and skips the bytes of long arguments.
 
-    An import may stand behind a text of any length.
+    An import may follow a text of any length.
     """
 
     def __init__(self, pickle_file: BinaryIO, size_bytes: int) -> None:
@@ -91,7 +91,7 @@ class _SkippingReader:
 
 
 class _SkippedBytes(bytes):
-    """As long as the argument that was passed over, with none of its bytes."""
+    """Stands for a skipped argument: has its length and none of its bytes."""
 
     _length: int
 
@@ -105,7 +105,7 @@ class _SkippedBytes(bytes):
 
 
 class _OpcodeLines(io.StringIO):
-    """The lines of the disassembler, which may stop when there are enough of them."""
+    """Collects the disassembler's lines, and stops it when there are enough."""
 
     def write(self, text: str) -> int:
         written = super().write(text)

@@ -1,4 +1,4 @@
-"""Pulling: every model of a lock to its place, from the store, from a file that is there already, or from a source."""
+"""Pulls every model of a lock to its path: from the store, from a file that is already there, or from a source."""
 
 import contextlib
 import errno
@@ -47,7 +47,7 @@ LARGE_AT_ONCE = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullOptions:
-    """How to place files, and whether wrong ones that are in the way are kept aside or overwritten."""
+    """How to place files, and whether wrong files in the way are kept aside or overwritten."""
 
     link: LinkKind = "symlink"
     overwrite: bool = False
@@ -56,7 +56,7 @@ class PullOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullOutcome:
-    """How one model got to its place; `source` where it was fetched from, `aside` what was moved out of the way."""
+    """How one model got to its path: `source` if it was fetched, `aside` if a file was moved out of the way."""
 
     pin: ModelPin
     path: Path
@@ -68,7 +68,7 @@ class PullOutcome:
     aside: Path | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
-        """What `--json` prints of it."""
+        """Return what `--json` prints."""
         return {
             "model": self.pin.name,
             "path": str(self.path),
@@ -102,7 +102,7 @@ class _BlobBusy(Exception):
 
 
 class Puller:
-    """Brings models to their places. One instance a command; its budget holds for all the files together."""
+    """Pulls models to their paths. One instance per command; its budget holds for all files together."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Puller:
         self._stop = StopSwitch()
 
     def pull_models(self, models: Sequence[tuple[ModelPin, Path]]) -> PullReport:
-        """Bring every model; one that fails does not keep the others. Raises `DiskTooSmall` before it fetches."""
+        """Pull every model; one that fails does not hold up the others. Raises `DiskTooSmall` before it fetches."""
         self._require_space(models)
         self._watcher.planned({pin.target_path: pin.size_bytes for pin, _ in models})
         outcomes: list[PullOutcome] = []
@@ -145,7 +145,7 @@ class Puller:
         outcomes: list[PullOutcome],
         failures: list[ModelError],
     ) -> list[tuple[ModelPin, Path]]:
-        """One pass over models, the largest first; returns those that another process is bringing."""
+        """Pull models, the largest first; return those that another process is pulling."""
         busy_models = []
         large_pool = ThreadPoolExecutor(LARGE_AT_ONCE, thread_name_prefix="large")
         small_pool = ThreadPoolExecutor(self._budget.connections, thread_name_prefix="small")
@@ -166,7 +166,9 @@ class Puller:
 
     @contextlib.contextmanager
     def _stopping_on_error(self) -> Iterator[None]:
-        """Leaving by an exception (an interrupt) stops the threads, which the pools would otherwise wait for."""
+        """Stop the threads if the block ends by an exception (an interrupt); the pools would otherwise wait for
+        them.
+        """
         try:
             yield
         except BaseException:
@@ -268,7 +270,7 @@ class Puller:
         )
 
     def _bring_unpinned(self, model_pin: ModelPin, target_path: Path, lease: Callable[[str], Lease]) -> PullOutcome:
-        """A pin without sha256: what is there is taken as it is, what is fetched is only checked for its size."""
+        """Pull a pin without sha256: an existing file is accepted, a fetched one is only checked for its size."""
         blob_store = self._store
         if target_path.is_file() and model_pin.size_bytes in {None, target_path.stat().st_size}:
             return self._report_present(model_pin, target_path, blob_store.digest_of(target_path.resolve()))
@@ -300,7 +302,9 @@ class Puller:
         return source, failed
 
     def _link_cached(self, model_pin: ModelPin, digest: Digest) -> str | None:
-        """The source that has the file on this machine and on the store's file system already: hashed, not copied."""
+        """Link the file from a source's cache on the store's file system, hashed and not copied; return its address or
+        None.
+        """
         wanted = ExpectedFile(sha256=digest, size_bytes=model_pin.size_bytes)
         for address in model_pin.sources:
             with contextlib.suppress(UnknownSource):
@@ -313,7 +317,7 @@ class Puller:
     def _fetch_from_sources(
         self, model_pin: ModelPin, partial_file: PartialFile
     ) -> tuple[str, Digest, tuple[str, ...]]:
-        """Try the sources in their order; the one that gave the file, its digest, and why the others did not."""
+        """Try the sources in order; return the one that gave the file, its digest, and why the others did not."""
         expected = ExpectedFile(sha256=model_pin.sha256, size_bytes=model_pin.size_bytes)
         offers, reasons = self._list_offers(model_pin, expected)
         for source, address in offers:
@@ -342,7 +346,7 @@ class Puller:
     def _list_offers(
         self, model_pin: ModelPin, wanted: ExpectedFile
     ) -> tuple[list[tuple[ModelSource, str]], list[str]]:
-        """Where the bytes may be had, what lies on this machine before where it is from; and why not elsewhere."""
+        """List the sources to try, files on this machine first, and the reasons against the others."""
         offers: list[tuple[ModelSource, str]] = []
         reasons = []
         for address in model_pin.sources:
@@ -364,7 +368,7 @@ class Puller:
         self._watcher.started(model_pin.target_path, size_bytes, resumed)
 
     def _place_blob(self, digest: Digest, target_path: Path) -> Path | None:
-        """Place the blob; a file with other bytes that is in the way is kept aside, or overwritten where asked."""
+        """Place the blob; a different file in the way is kept aside, or overwritten if the options say so."""
         moved_aside = None
         blob_store = self._store
         if self._options.link == "symlink" and blob_store.leads_to_blob(digest, target_path):
@@ -378,7 +382,7 @@ class Puller:
         return moved_aside
 
     def _is_in_place(self, digest: Digest, target_path: Path) -> bool:
-        """Whether the path has the blob's bytes in the way that was asked for."""
+        """Return whether the path has the blob's bytes, linked or copied as the options ask."""
         if self._store.leads_to_blob(digest, target_path):
             return self._options.link not in {"copy", "reflink"} or target_path.is_symlink() is False
         own_file = self._options.link in {"copy", "reflink"} and target_path.is_file() and not target_path.is_symlink()
@@ -413,7 +417,7 @@ class Puller:
 
 
 def find_source(sources: Sequence[ModelSource], address: str) -> ModelSource:
-    """The source that understands an address. Raises `UnknownSource`."""
+    """Return the source that understands an address. Raises `UnknownSource`."""
     for source_address in sources:
         if source_address.accepts(address):
             return source_address

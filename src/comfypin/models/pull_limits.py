@@ -1,4 +1,4 @@
-"""How much a pull may use and how hard it tries: connections and their memory, retries, and what counts as stalled."""
+"""Limits what a pull may use and how hard it tries: connections and their memory, retries, the stall timeout."""
 
 import contextlib
 import os
@@ -17,12 +17,12 @@ MODEL_RETRIES = RetryPolicy(retries=6, base_s=0.5, longest_s=20.0, longest_asked
 
 
 def available_cores() -> int:
-    """The processors that this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
 class PullBudget:
-    """The connections of a pull and their memory, and the processors that its files share.
+    """The connections of a pull with their memory, and the processors that its files share.
 
     Whoever has a buffer may have a connection open.
     """
@@ -39,7 +39,7 @@ class PullBudget:
 
     @contextlib.contextmanager
     def connection_buffer(self) -> Iterator[memoryview]:
-        """Wait for one of the connections; yields the memory that goes with it."""
+        """Wait for one of the connections; yield the memory that goes with it."""
         buffer = self._buffers.get()
         try:
             if buffer is None:
@@ -50,7 +50,7 @@ class PullBudget:
 
     @contextlib.contextmanager
     def counted_file(self) -> Iterator[None]:
-        """Count a file as one that comes now."""
+        """Count a file as being fetched."""
         with self._counting:
             self._files += 1
         try:
@@ -61,13 +61,13 @@ class PullBudget:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether there are files enough that each processor has one of its own."""
+        """Return whether enough files are being fetched to keep every processor busy."""
         return self._files >= self._processors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchPolicy:
-    """How hard to try: the retry policy, and how long a connection may give hardly anything (the stall timeout)."""
+    """How hard to try: the retry policy, and how long a connection may give almost nothing (the stall timeout)."""
 
     retry_policy: RetryPolicy = MODEL_RETRIES
     stall_s: float = 30.0
@@ -75,7 +75,7 @@ class FetchPolicy:
 
 @dataclass(slots=True)
 class FetchFailures:
-    """One fetcher's failures in a row: its own decide how long it rests, those without any progress when to give up."""
+    """One fetcher's failures in a row: its own set the delay, those without any progress say when to give up."""
 
     policy: RetryPolicy
 
@@ -84,7 +84,7 @@ class FetchFailures:
     _seen: int = 0
 
     def add_failure(self, fetched_bytes: int) -> None:
-        """Count a failure, with what the whole file has got by now."""
+        """Count a failure; `fetched_bytes` is what the whole file has by now."""
         self.own += 1
         # A server that serves four connections and refuses the others is slow, not broken: the file gets on.
         self.stuck = 1 if fetched_bytes - self._seen >= LEAST_PROGRESS_BYTES else self.stuck + 1
@@ -92,7 +92,7 @@ class FetchFailures:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether there were more failures without progress than the policy allows."""
+        """Return whether there were more failures without progress than the policy allows."""
         return self.policy.is_exhausted(self.stuck)
 
     def delay_s(self, asked_s: float | None) -> float | None:
@@ -101,10 +101,10 @@ class FetchFailures:
 
 
 class ConnectionDemand:
-    """Says when a file's hasher wants more connections: it waited most of a window, and not for the processors.
+    """Decides when a file's hasher needs more connections: it waited most of a window, and not for the processors.
 
-    A wait by itself tells little: one connection at 50 MB/s keeps every single wait short and the hasher idle, and on a
-    machine whose processors are full more connections only take turns at them.
+    One wait tells little: a connection at 50 MB/s keeps every wait short and the hasher idle, and if the processors are
+    full, more connections only take turns at them.
     """
 
     WINDOW_S = 0.05
@@ -125,7 +125,7 @@ class ConnectionDemand:
         self._since: tuple[float, float] | None = None
 
     def wants_more(self, waited_s: float) -> bool:
-        """Tell it how long the hasher has just waited, from the first byte on; True when a window says so."""
+        """Add how long the hasher has just waited, from the first byte on; return True when a window says so."""
         now_s, processor_s_spent = self._clock(), self._processor_s()
         if self._since is None:
             self._since = now_s, processor_s_spent

@@ -1,4 +1,4 @@
-"""Which releases use which blobs, and when last: one small file a release in the store, whose mtime is the last use."""
+"""Records which releases use which blobs, and when last: one small file per release, whose mtime is the last use."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class ReleaseIndex:
         self._scratch = scratch
 
     def record_release(self, release_name: str, blobs: dict[Digest, tuple[str, ...]]) -> None:
-        """Say that a release uses these blobs, now."""
+        """Record that a release uses these blobs now."""
         record_path = self._record_path(release_name)
         record_bytes = encode_release(release_name, blobs)
         try:
@@ -39,7 +39,7 @@ class ReleaseIndex:
         self._scratch.write_file(record_path, record_bytes)
 
     def list_releases(self) -> list[ReleaseUse]:
-        """Every release on record; records that cannot be read are left out."""
+        """Return every release on record; unreadable records are left out."""
         release_uses = []
         for record_path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
             try:
@@ -61,13 +61,13 @@ class ReleaseIndex:
 
 
 def encode_release(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
-    """The bytes of a release's record."""
+    """Return the bytes of a release's record."""
     return canonical_json(
         {"name": name, "blobs": {digest.hex: sorted(paths) for digest, paths in sorted(blobs.items())}}
     )
 
 
 def record_file_name(release_name: str) -> str:
-    """The file name of a release's record."""
+    """Return the file name of a release's record."""
     safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in release_name)[:80]
     return f"{safe}.{Digest.of(release_name.encode()).hex[:8]}.json"

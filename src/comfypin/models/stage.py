@@ -1,4 +1,4 @@
-"""Staging: models copied from a slow volume to a fast local disk, for engines that map files into memory."""
+"""Stages models: copies them from a slow volume to a fast local disk, for engines that map files into memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +10,9 @@ from comfypin.lock.model import ModelPin
 def choose_staged(
     models: Sequence[tuple[ModelPin, Path]], *, models_dir: Path, to: Path, budget_bytes: int | None
 ) -> list[tuple[ModelPin, Path]]:
-    """The models to copy to a fast disk, the largest first while they fit, with their paths there as targets.
+    """Choose the models to copy to a fast disk, the largest first while they fit, with their paths there as targets.
 
-    Each pin's only source is the file where it lies now. Files outside `models_dir` are not staged.
+    Each pin's only source is the file's present path. Files outside `models_dir` are not staged.
     """
     chosen = []
     budget_left = budget_bytes

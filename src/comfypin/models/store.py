@@ -1,9 +1,9 @@
-"""The store of blobs: model bytes by sha256, once for all releases, with links from ComfyUI's folders to them.
+"""Stores blobs: model bytes by sha256, once for all releases, with links from ComfyUI's folders to them.
 
-Below its root (`MODELS_DIR/.comfypin`, or a folder of a volume):
-`blobs/sha256/<2 hex>/<hex>` whole files, read only · `partial/<key>/` unfinished ones · `leases/` who works on which ·
-`aside/` files that were in the way or had wrong bytes · `releases/` which release names which blob · `verified` digests
-that are known. Everything that several processes may do at once is an atomic rename or happens under a lease.
+Below its root (`MODELS_DIR/.comfypin`, or a folder of a volume): `blobs/sha256/<2 hex>/<hex>` whole files, read only ·
+`partial/<key>/` unfinished ones · `leases/` who works on which · `aside/` files that were in the way or had wrong bytes
+· `releases/` which release names which blob · `verified` digests that are known. Everything that several processes may
+do at once is an atomic rename or happens under a lease.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ _LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durability:
-    """When bytes are on the disk: `always` waits for it; else only where other machines may read them (network)."""
+    """When bytes are flushed to the disk: `always`, else only if other machines may read them (network volumes)."""
 
     always: bool = False
 
 
 class BlobStore:
-    """Blobs below one root, with the ledger of known digests and the records of releases."""
+    """Blobs below one root, with the cache of known digests and the records of releases."""
 
     def __init__(self, root: Path, *, durability: Durability | None = None) -> None:
         self.root = root
@@ -57,18 +57,18 @@ class BlobStore:
     # -- names
 
     def blob_path(self, digest: Digest) -> Path:
-        """The path that a blob has, or would have."""
+        """Return the path that a blob has, or would have."""
         return self.root / "blobs" / "sha256" / digest.hex[:2] / digest.hex
 
     def partial_file(self, key: str) -> PartialFile:
-        """The unfinished file of a key: a digest's hex, or something else for a file whose digest is not known."""
+        """Return the unfinished file of a key: a digest's hex, or another name if the digest is not known."""
         return PartialFile(self.root / "partial" / key)
 
     def lease_path(self, key: str) -> Path:
         return self.root / "leases" / f"{key}.lease"
 
     def try_lease(self, blob_key: str) -> Lease | None:
-        """The lease on one key, or None while somebody else has it. Raises `LeaseUnavailable`."""
+        """Take the lease on one key, or return None if somebody else has it. Raises `LeaseUnavailable`."""
         lease_or_holder = try_acquire_lease(self.lease_path(blob_key), purpose=f"bring {blob_key[:12]}")
         return lease_or_holder if isinstance(lease_or_holder, Lease) else None
 
@@ -79,7 +79,7 @@ class BlobStore:
     # -- blobs
 
     def has_blob(self, digest: Digest) -> bool:
-        """Whether the blob is there with the bytes that it had when it was verified."""
+        """Return whether the blob exists, unchanged since it was verified."""
         file_path = self.blob_path(digest)
         try:
             status = file_path.stat()
@@ -88,7 +88,9 @@ class BlobStore:
         return self.digests.digest_of(file_path, status) == digest
 
     def check_blob(self, digest: Digest) -> bool:
-        """Like `has_blob`, but a blob that the ledger does not know is hashed. A corrupt one is put aside."""
+        """Return whether the blob exists and is right, hashing it if its digest is not cached. A corrupt one is put
+        aside.
+        """
         file_path = self.blob_path(digest)
         if not file_path.is_file():
             return False
@@ -98,7 +100,7 @@ class BlobStore:
         return False
 
     def digest_of(self, file_path: Path, *, deep: bool = False) -> Digest:
-        """A file's digest, from the ledger where nothing changed. Raises `OSError`."""
+        """Return a file's digest, from the cache if nothing changed. Raises `OSError`."""
         status_before = file_path.stat()
         if not deep:
             known_digest = self.digests.digest_of(file_path, status_before)
@@ -111,14 +113,14 @@ class BlobStore:
         return digest
 
     def list_blobs(self) -> Iterator[tuple[Digest, Path]]:
-        """Every blob with its path."""
+        """Yield every blob with its path."""
         for folder in _list_entries(self.root / "blobs" / "sha256"):
             for file_path in _list_entries(folder):
                 with contextlib.suppress(ValueError):
                     yield Digest(file_path.name), file_path
 
     def list_partials(self) -> Iterator[tuple[str, float]]:
-        """The keys of unfinished files, and when each last changed (seconds since 1970)."""
+        """Yield the keys of unfinished files, and when each last changed (seconds since 1970)."""
         for folder in _list_entries(self.root / "partial"):
             times = [path.stat().st_mtime for path in _list_entries(folder)]
             yield folder.name, max(times, default=folder.stat().st_mtime)
@@ -137,7 +139,7 @@ class BlobStore:
         return file_path
 
     def adopt_file(self, file_path: Path, digest: Digest) -> Path:
-        """Make a file that was verified where it lies a blob, without copying where the file system can."""
+        """Make a verified file a blob, without copying it if the file system can link."""
         blob_path = self.blob_path(digest)
         blob_path.parent.mkdir(parents=True, exist_ok=True)
         if not blob_path.exists():
@@ -151,7 +153,7 @@ class BlobStore:
         return blob_path
 
     def link_file(self, path: Path, digest: Digest) -> bool:
-        """Make a file that nobody changes a blob by another name for it; False where that cannot be, or it differs."""
+        """Link a file that nobody changes as a blob; return False if it cannot be linked, or differs."""
         blob_path = self.blob_path(digest)
         blob_path.parent.mkdir(parents=True, exist_ok=True)
         temp_path = self._temp_files.temp_name_for(blob_path)
@@ -200,20 +202,20 @@ class BlobStore:
             self.digests.record(target_path, target_path.stat(), digest, on_disk=self._flush_file(target_path))
 
     def leads_to_blob(self, digest: Digest, target: Path) -> bool:
-        """Whether the path leads to the blob by a link, or is another name of the same file."""
+        """Return whether the path is a link to the blob, or another name of the same file."""
         try:
             return target.samefile(self.blob_path(digest))
         except OSError:
             return False
 
     def is_copy(self, digest: Digest, target_path: Path) -> bool:
-        """Whether the path is a file of its own that is known to have the blob's bytes."""
+        """Return whether the path is a separate file that is known to have the blob's bytes."""
         return not target_path.is_symlink() and self.digests.digest_of(target_path, target_path.stat()) == digest
 
     def remember_release(self, name: str, models: Iterable[ModelPin], *, create: bool = True) -> None:
-        """Record that a release uses its models' blobs now; with `create` False only where the store is there already.
+        """Record that a release uses its models' blobs now; with `create` False only if the store already exists.
 
-        Written before anything is fetched, so that a collection that runs meanwhile knows of it.
+        Written before anything is fetched, so that garbage collection at the same time knows of it.
         """
         blobs: dict[Digest, tuple[str, ...]] = {}
         for model_pin in models:
@@ -225,7 +227,7 @@ class BlobStore:
                 self.releases.record_release(name, blobs)
 
     def sweep_leftovers(self) -> None:
-        """Remove what killed processes left: links half made, leases of the dead, parts of files that are whole."""
+        """Remove what killed processes left: half-made links, leases of the dead, parts of files that are complete."""
         self._temp_files.sweep_dead()
         for folder_entry in _list_entries(self.root / "leases"):
             key = folder_entry.name.removesuffix(".lease")
@@ -245,7 +247,7 @@ class BlobStore:
                             self.partial_file(folder_entry.name).discard()
 
     def require_space(self, needed_bytes: int) -> None:
-        """Raise `DiskTooSmall` where that many bytes do not fit."""
+        """Raise `DiskTooSmall` if that many bytes do not fit."""
         free_space = free_bytes(self.root)
         if needed_bytes + SPARE_BYTES > free_space:
             raise DiskTooSmall(folder=self.root, needed_bytes=needed_bytes, free_bytes=free_space)
@@ -275,7 +277,7 @@ class BlobStore:
                 temp_path.unlink()
 
     def _flush_file(self, file_path: Path) -> bool:
-        """Wait until a file's bytes are on the disk, where that is asked for or other machines may read them."""
+        """Flush a file's bytes to the disk if durability asks for it, or if other machines may read them."""
         if not self._durability.always and _file_system_of(file_path) in _LOCAL_FILE_SYSTEMS:
             return False
         descriptor = os.open(file_path, os.O_RDONLY)
@@ -294,13 +296,13 @@ def _list_entries(folder: Path) -> list[Path]:
 
 
 def _clone_file(source: Path, destination: Path) -> None:
-    """Share the bytes of one file with another until one is written (btrfs, xfs). Raises `OSError` where impossible."""
+    """Share the bytes of one file with another until one is written (btrfs, xfs). Raises `OSError` if impossible."""
     with source.open("rb") as reading, destination.open("xb") as writing:
         fcntl.ioctl(writing.fileno(), _FICLONE, reading.fileno())
 
 
 def _file_system_of(path: Path) -> str:
-    """The type of the file system that holds a path, from the mount table; empty where it is not known."""
+    """Return the type of the file system that holds a path, from the mount table; empty if unknown."""
     device_number = path.stat().st_dev
     wanted = f"{os.major(device_number)}:{os.minor(device_number)}"
     try:

@@ -1,4 +1,4 @@
-"""Where a model goes: `target_path` with its variables, kept inside the two trees it may name."""
+"""Resolves `target_path` with its variables to a path inside the two trees that it may name."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,13 +12,13 @@ STORE_FOLDER = ".comfypin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRoots:
-    """The trees that models live in; `comfy_home` is None where there is no ComfyUI."""
+    """The trees that models go to; `comfy_home` is None if there is no ComfyUI."""
 
     models_dir: Path
     comfy_home: Path | None = None
 
     def target_path(self, model_pin: ModelPin) -> Path:
-        """The path of a pin's file. Raises `TargetRefused` for every path that could leave the trees."""
+        """Return the path of a pin's file. Raises `TargetRefused` for every path that could leave the trees."""
         tree_root, relative = self._root_of(model_pin)
         if ".." in relative.parts or "\0" in model_pin.target_path:
             raise _refuse_target(model_pin, f"it does not stay inside {tree_root}")
@@ -62,7 +62,7 @@ class TargetRoots:
 
 
 def list_targets(lock: Lock, places: TargetRoots) -> list[tuple[ModelPin, Path]]:
-    """Every pin with its path. Raises `TargetRefused`, also where two pins want different bytes at one path."""
+    """Return every pin with its path. Raises `TargetRefused`, also if two pins want different bytes at one path."""
     pins_by_path: dict[Path, ModelPin] = {}
     for model_pin in lock.models:
         relative_path = places.target_path(model_pin)

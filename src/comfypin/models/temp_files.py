@@ -1,4 +1,4 @@
-"""Files that are being made: their names say which process makes them, so that whatever a kill leaves can be swept."""
+"""Names temporary files after the process that writes them, so that whatever a kill leaves can be swept."""
 
 import contextlib
 from pathlib import Path
@@ -9,13 +9,13 @@ SUFFIX = ".comfypin.tmp"
 
 
 class TempFiles:
-    """Temporary names below one folder, from which things are renamed to their places."""
+    """Temporary names in one folder, from which files are renamed to their places."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def temp_name_for(self, target_path: Path) -> Path:
-        """A temporary name on the target's file system: in this folder where that is the same one."""
+        """Return a temporary name on the target's file system: in this folder if that is the same one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         target_path.parent.mkdir(parents=True, exist_ok=True)
         if self._folder.stat().st_dev == target_path.parent.stat().st_dev:
@@ -24,7 +24,7 @@ class TempFiles:
         return target_path.parent / f".{process_token()}{SUFFIX}"
 
     def write_file(self, file_path: Path, data: bytes) -> None:
-        """Replace a small file's content: whole or as it was."""
+        """Replace a small file's content as a whole, or leave it as it was."""
         temp_path = self.temp_name_for(file_path)
         try:
             temp_path.write_bytes(data)
@@ -34,7 +34,7 @@ class TempFiles:
                 temp_path.unlink()
 
     def sweep_dead(self) -> None:
-        """Remove what processes of this machine that have ended left here."""
+        """Remove what ended processes of this machine left here."""
         _sweep_folder(self._folder)
 
 

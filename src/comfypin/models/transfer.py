@@ -1,4 +1,4 @@
-"""One file on its way: parts come over many connections, go where they belong, and are hashed in order meanwhile."""
+"""Transfers one file: parts arrive over many connections, are written where they belong, and are hashed in order."""
 
 import errno
 import hashlib
@@ -66,10 +66,11 @@ class FileTransfer:
     def fetch_file(
         self, *, stop: StopSwitch, begun: Callable[[int | None, int], None], advanced: Callable[[int], None]
     ) -> Digest:
-        """Fetch what is missing; the digest of the whole. `begun` hears the size and what was there already.
+        """Fetch what is missing; return the digest of the whole. `on_begin` gets the size and how much was already
+        there.
 
-        Raises `SourceFailed` where the source does not give the promised bytes; what has arrived stays for the next
-        attempt unless it was wrong. Raises what `begun` raises (no space).
+        Raises `SourceFailed` if the source does not give the promised bytes; what has arrived stays for the next
+        attempt unless it was wrong. Raises what `on_begin` raises (no space).
         """
         self._stop, self._advanced = stop, advanced
         try:
@@ -142,7 +143,7 @@ class FileTransfer:
             self._parts.add_part(0, 0, there=True)
 
     def _open_remote(self, start: int, length: int | None) -> RemoteFile:
-        """The source's file, opened once by whoever needs it first; failures that may pass are tried again."""
+        """Open the source's file once, by whoever needs it first, with retries."""
         with self._opening:
             fetch_failures = FetchFailures(self._fetch_policy.retry_policy)
             while self._remote is None:
@@ -187,7 +188,7 @@ class FileTransfer:
             fetcher.start()
 
     def _fetch_parts(self) -> None:
-        """A fetcher: take the first missing part, bring it, until all is done or something failed."""
+        """Fetch missing parts, the first one first, until all are done or something failed."""
         fetch_failures = FetchFailures(self._fetch_policy.retry_policy)
         try:
             while not self._stop.is_set() and (file_part := self._parts.take_missing()) is not None:
@@ -206,7 +207,7 @@ class FileTransfer:
             self._parts.fail_all(error)
 
     def _put_back(self, file_part: FilePart, error: SourceUnavailable) -> None:
-        """Let anybody go on with the part where it broke off. A stream without ranges has to begin again instead."""
+        """Let another fetcher continue the part. A stream without ranges has to begin again instead."""
         if self._remote is not None and not self._remote.ranged and file_part.written:
             raise StreamBroke(uri=error.uri, reason=error.reason) from error
         self._parts.put_back(file_part)
@@ -316,7 +317,9 @@ class FileTransfer:
             self._partial.record_prefix(end_offset, prefix_sha256)
 
     def _wait_for_bytes(self, file_part: FilePart) -> bool:
-        """Wait for more of a part, once that is worth a look; False when all of it is hashed. A hungry hasher hires."""
+        """Wait for more of a part; return False when all of it is hashed. Start more fetchers if the hasher runs
+        dry.
+        """
         while True:
             began = time.monotonic()
             arrived = self._parts.wait_for_bytes(file_part, wait_s=POLL_S)
@@ -334,11 +337,11 @@ class FileTransfer:
 
 
 class BytesDiffer(WrongDigest):
-    """What arrived has another digest; a source that only says so beforehand raises `WrongDigest`."""
+    """The fetched bytes have another digest; `WrongDigest` is raised if a source says so before any byte."""
 
 
 class StreamBroke(SourceFailed):
-    """A stream that cannot be gone on with has to be begun again."""
+    """A stream without ranges broke, and has to begin again."""
 
 
 def fetch_with_retries(
@@ -353,9 +356,9 @@ def fetch_with_retries(
     begun: Callable[[int | None, int], None],
     advanced: Callable[[int], None],
 ) -> Digest:
-    """Bring a whole file from one source into `partial_file`, beginning again where going on is impossible.
+    """Fetch a whole file from one source into `partial_file`, beginning again if it cannot continue.
 
-    Returns the digest of what is there. Raises `SourceFailed`; wrong bytes are not kept, unfinished ones are.
+    Returns the digest. Raises `SourceFailed`; wrong bytes are removed, unfinished ones are kept.
     """
     broken, changed = Failures(fetch_policy.retry_policy), Failures(CHANGED_RETRIES)
     while True:

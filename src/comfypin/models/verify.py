@@ -1,4 +1,4 @@
-"""Whether the files are what the lock says: findings as values, cheap where nothing changed, all cores where asked."""
+"""Verifies files against their pins: findings are values, cheap if nothing changed, on all cores if bytes are read."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ STAT_THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The file is what the pin says; `proven` is False where the pin has no sha256 to prove it with."""
+    """The file matches its pin; `proven` is False if the pin has no sha256 to prove it with."""
 
     size_bytes: int
     proven: bool = True
@@ -28,7 +28,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """There is no file, or a link that leads nowhere."""
+    """No file exists, or its link leads nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Corrupt:
 
 @dataclass(frozen=True, slots=True)
 class FormatRefused:
-    """The bytes are what the lock says, and of a format that is broken or not allowed."""
+    """The bytes are what the lock says, and their format is broken or not allowed."""
 
     problem: ModelError
 
@@ -65,7 +65,9 @@ ModelFinding: TypeAlias = Present | Missing | WrongSize | Corrupt | FormatRefuse
 
 
 def inspect_model(model_pin: ModelPin, file_path: Path, store: BlobStore, *, deep: bool = False) -> ModelFinding:
-    """Compare one file with its pin. `deep` reads every byte; otherwise what did not change since is believed."""
+    """Compare one file with its pin. `read_all_bytes` hashes it; otherwise a digest cached for the unchanged file
+    counts.
+    """
     try:
         file_status = file_path.stat()
         if not file_path.is_file():
@@ -95,7 +97,7 @@ def inspect_models(
     read_all_bytes: bool = False,
     told: Callable[[ModelPin, ModelFinding], None] = lambda pin, finding: None,
 ) -> list[ModelFinding]:
-    """Compare many, in the order given. Hashing uses every core, the largest files first."""
+    """Compare many files, in the order given. Hashing uses every core, the largest files first."""
     threads = min(len(models), STAT_THREADS if not read_all_bytes else available_cores()) or 1
 
     def inspect_one(index: int) -> ModelFinding:
@@ -115,7 +117,7 @@ def inspect_models(
 
 
 def finding_failure(model_pin: ModelPin, finding: ModelFinding) -> ModelError | None:
-    """The error that a finding is, for those who need the files to be right; None for Present."""
+    """Return the error that a finding means to those who need the files to be right; None for Present."""
     match finding:
         case Present():
             return None
@@ -128,7 +130,7 @@ def finding_failure(model_pin: ModelPin, finding: ModelFinding) -> ModelError | 
 
 
 def describe_finding(finding: ModelFinding) -> str:
-    """A finding in words, to be put after a model's name."""
+    """Return a finding in words that follow a model's name."""
     match finding:
         case Present(proven=proven):
             return "is as pinned" if proven else "is present (the lock has no sha256 to verify it with)"

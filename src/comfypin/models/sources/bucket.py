@@ -1,4 +1,4 @@
-"""Objects in buckets as models, by their addresses: `s3://bucket/key`, `gs://bucket/key`, ..."""
+"""Reads objects in buckets as models, by their addresses: `s3://bucket/key`, `gs://bucket/key`, ..."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ class _ObjectRange:
 
 
 class BucketFile:
-    """An object, opened."""
+    """An open object."""
 
     ranged = True
     # A store reads to the end of an object; a part that ends earlier costs what was on its way, so parts are large.
@@ -100,7 +100,7 @@ class BucketSource:
 
 
 def _explain_missing(store: ObjectStore, key: str) -> str:
-    """Whether the object is missing or its bucket: only a read is told."""
+    """Return whether the object or its bucket is missing: only a read tells."""
     try:
         next(iter(store.read(key)), None)
     except ObjectMissing:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: `hf://org/repo[@revision]/path`, first from caches on this machine, then from the hub."""
+"""Reads the Hugging Face hub: `hf://org/repo[@revision]/path`, from caches on this machine first, then from the hub."""
 
 import re
 import urllib.parse
@@ -27,7 +27,7 @@ class HubFile:
 
     @classmethod
     def parse_uri(cls, address: str) -> "HubFile":
-        """Read `hf://[datasets/]org/repo[@revision]/path[?rev=revision]`. Raises `UnknownSource`."""
+        """Parse `hf://[datasets/]org/repo[@revision]/path[?rev=revision]`. Raises `UnknownSource`."""
         rest, _, query = address[len("hf://") :].partition("?")
         path_parts = rest.split("/")
         repo_kind = ""
@@ -47,20 +47,20 @@ class HubFile:
         return cls(kind=repo_kind, repo=f"{path_parts[0]}/{repo_name}", revision=revision, path=file_path)
 
     def file_url(self, endpoint: str) -> str:
-        """The address that gives the file."""
+        """Return the URL of the file."""
         revision = urllib.parse.quote(self.revision, safe="")
         return f"{endpoint}/{self.kind}{self.repo}/resolve/{revision}/{urllib.parse.quote(self.path)}"
 
     def repository_page(self, endpoint: str) -> str:
-        """The repository's page, for people."""
+        """Return the URL of the repository's page, for people."""
         return f"{endpoint}/{self.kind}{self.repo}"
 
     def pinned_uri(self, commit: str) -> str:
-        """The same file at a commit, which never changes."""
+        """Return the address of the same file at a commit, which never changes."""
         return f"hf://{self.kind}{self.repo}@{commit}/{urllib.parse.quote(self.path)}"
 
     def find_cached(self, cache: Path) -> Path | None:
-        """The file in a folder laid out as the hub's own cache, or None."""
+        """Return the file's path in a folder laid out as the hub's own cache, or None."""
         kind = self.kind.strip("/") or "models"
         folder = cache / f"{kind}--{self.repo.replace('/', '--')}"
         commit = self.revision
@@ -97,7 +97,7 @@ class HubSource:
         return opened_file
 
     def cached(self, address: str, wanted: ExpectedFile) -> Path | None:
-        """The file in RunPod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
+        """Return the file in RunPod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
         hub_file = HubFile.parse_uri(address)
         for cache in self._caches:
             file_path = hub_file.find_cached(cache)
@@ -121,7 +121,7 @@ class HubSource:
         )
 
     def _explain_failure(self, error: SourceFailed, hub_file: HubFile, address: str) -> SourceFailed:
-        """The hub's own words for why it refuses: https://huggingface.co/docs/hub/models-gated."""
+        """Return the failure with the hub's reason: https://huggingface.co/docs/hub/models-gated."""
         code = str(error.facts.get("code", ""))
         has_token = self._client.has_token(hub_file.file_url(self._endpoint))
         page = hub_file.repository_page(self._endpoint)

@@ -1,4 +1,4 @@
-"""Files of this machine as sources: `file://` and plain paths."""
+"""Reads files of this machine as models: `file://` and plain paths."""
 
 import contextlib
 import os
