@@ -2,7 +2,6 @@
 bytes.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -25,8 +24,6 @@ from comfypin.locking.git_archives import find_archives, repository_of, require_
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, pin_installed, resolve_packages
 from comfypin.locking.sources import WORKERS, ResolvedSource, Upstreams, fetch_source, make_node_pin, named_ref
-
-TORCH = re.compile(r"cpu|cu\d{2,4}|rocm\d+(\.\d+)*|xpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

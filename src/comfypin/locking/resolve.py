@@ -7,7 +7,15 @@ from pathlib import Path
 
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PackagePin, PythonPins
-from comfypin.lock.requirements import RequirementLine, RequirementSet
+from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name
+from comfypin.lock.torch import (
+    TRIO,
+    find_requested_build,
+    find_torch_build,
+    is_trio_consistent,
+    target_name,
+    trio_versions,
+)
 from comfypin.locking.errors import (
     GitPackageUnreachable,
     PackagesUnreachable,
@@ -28,7 +36,6 @@ from comfypin.tools.errors import UvFailed
 from comfypin.tools.process import Finished
 from comfypin.tools.uv import uv
 
-TRIO = ("torch", "torchvision", "torchaudio")
 _INDEX_FLAG = re.compile(r": (--(extra-)?index-url|--find-links|-i|-f)\b")
 _UNREACHABLE = re.compile(r"error sending request|dns error|Failed to fetch|failed to clone|Could not connect", re.I)
 
@@ -118,7 +125,7 @@ def _resolve_with_trio(
     package_pins = _compile_pins(resolve_request, platform, backend, ())
     if is_trio_consistent(package_pins):
         return package_pins
-    minor_versions = {pin.name: _minor_version(pin.version) for pin in package_pins if pin.name in TRIO}
+    minor_versions = trio_versions(package_pins)
     for held in (f"torchaudio=={minor_versions['torch']}.*", f"torch=={minor_versions['torchaudio']}.*"):
         try:
             together = _compile_pins(resolve_request, platform, backend, (held,))
@@ -142,45 +149,11 @@ def hold_requirements(resolve_request: ResolveRequest, archive_lines: Mapping[st
     return replace(resolve_request, needs=needs, overrides=(*resolve_request.overrides, *archive_lines.values()))
 
 
-def is_trio_consistent(pins: Iterable[PackagePin]) -> bool:
-    """Whether torch and torchaudio are of one release; torchvision names its torch itself, so the resolve saw to it."""
-    minor_versions = {package_pin.name: _minor_version(package_pin.version) for package_pin in pins}
-    return (
-        "torch" not in minor_versions
-        or minor_versions.get("torchaudio", minor_versions["torch"]) == minor_versions["torch"]
-    )
-
-
-def _minor_version(version: str) -> str:
-    return ".".join(version.partition("+")[0].split(".")[:2])
-
-
 def _says_exactly(needs: Iterable[RequirementLine], name: str) -> bool:
     return any(
         requirement.name == name and requirement.origin.startswith("--") and "==" in requirement.text
         for requirement in needs
     )
-
-
-def find_torch_build(pins: Iterable[PackagePin]) -> str | None:
-    """What torch was built for: `cu128`, `cpu`, ..., None without torch or where nothing tells."""
-    versions = {package_pin.name: package_pin.version for package_pin in pins}
-    if "torch" not in versions:
-        return None
-    _, _, torch_local = versions["torch"].partition("+")
-    if torch_local:
-        return torch_local
-    for name, version in versions.items():
-        # torch on PyPI brings its CUDA as packages; their version is the build's.
-        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", name):
-            return "cu" + "".join(version.split(".")[:2])
-    return None
-
-
-def target_name(platform: str, pins: Iterable[PackagePin]) -> str:
-    """`linux-x86_64-cu128`; without torch just the platform."""
-    build = find_torch_build(pins)
-    return f"{platform}-{build}" if build and platform.startswith("linux") else platform
 
 
 def merge_targets(by_target: Mapping[str, Sequence[PackagePin]]) -> tuple[PackagePin, ...]:
@@ -247,7 +220,7 @@ def pin_installed(
     python_version, platform_name = resolve_request.python, resolve_request.platforms[0]
     platform = PLATFORMS[platform_name]
     wanted_lines = sorted(set(requirements))
-    torch_local = next((line.partition("+")[2] for line in wanted_lines if re.match(r"torch==[^+]+\+", line)), None)
+    torch_local = find_requested_build(wanted_lines)
     missing_lines: list[str] = []
     package_pins: tuple[PackagePin, ...] = ()
     unheard_build: str | None = None
@@ -286,19 +259,16 @@ def _require_no_torch(absent: Iterable[str], unheard: str) -> None:
         raise PackagesUnreachable(reason=f"PyTorch's index for {unheard} does not answer", hint=hint)
 
 
-def _absent_requirements(said: str, wanted: Sequence[str]) -> list[str]:
+def _absent_requirements(uv_message: str, wanted_lines: Sequence[str]) -> list[str]:
     """Return which of the wanted requirements uv could not find."""
-    pylock_text = re.sub(r"\s+", " ", said)
-    if "No solution found" not in pylock_text:
+    # uv wraps its sentences at the width of a terminal.
+    message = re.sub(r"\s+", " ", uv_message)
+    if "No solution found" not in message:
         return []
-    named_packages = set(re.findall(r"([a-zA-Z0-9._-]+)==[^\s,]+", pylock_text))
-    named_packages |= set(re.findall(r"([a-zA-Z0-9._-]+) was not found in the", pylock_text))
-    plain = {re.sub(r"[-_.]+", "-", name).lower() for name in named_packages}
-    return [
-        requirement_line
-        for requirement_line in wanted
-        if re.sub(r"[-_.]+", "-", re.split(r"[=@ ]", requirement_line)[0]).lower() in plain
-    ]
+    named = set(re.findall(r"([a-zA-Z0-9._-]+)==[^\s,]+", message))
+    named |= set(re.findall(r"([a-zA-Z0-9._-]+) was not found in the", message))
+    absent_names = {normalize_package_name(name) for name in named}
+    return [line for line in wanted_lines if normalize_package_name(re.split(r"[=@ ]", line)[0]) in absent_names]
 
 
 def _write_preferences(pins: Iterable[PackagePin]) -> str:

@@ -10,6 +10,7 @@ from comfypin.lock.errors import LockFinding, LockIncomplete
 from comfypin.lock.model import Lock, ModelPin, NodePin, PythonPins
 from comfypin.lock.model_spec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name, parse_requirement
+from comfypin.lock.torch import split_target
 from comfypin.locking.create import MadeLock, package_notes, read_own_requirements
 from comfypin.locking.errors import NothingToUpgrade, RequirementsConflict
 from comfypin.locking.git_archives import hold_at_pins
@@ -236,13 +237,12 @@ def _was_asked_before(requirement: RequirementLine, kept: RequirementSet) -> boo
 
 def resolve_request_of(lock: Lock) -> ResolveRequest:
     """Return how the packages of a lock were resolved, as far as it says: its Python, platforms and build of torch."""
-    platforms = tuple(dict.fromkeys("-".join(target.split("-")[:2]) for target in lock.python.targets))
-    builds = [parts[2] for target in lock.python.targets if len(parts := target.split("-")) > 2]
+    targets = [split_target(target) for target in lock.python.targets]
     return ResolveRequest(
         needs=RequirementSet(),
         python=lock.python.version or "3.12",
-        platforms=platforms or ("linux-x86_64",),
-        torch=builds[0] if builds else None,
+        platforms=tuple(dict.fromkeys(platform for platform, _ in targets)) or ("linux-x86_64",),
+        torch=next((build for _, build in targets if build), None),
         overrides=lock.python.overrides,
         indexes=lock.python.indexes,
     )

@@ -11,11 +11,8 @@ from comfypin.locking.errors import PackagesUnreachable, PackageWithoutFile, Req
 from comfypin.locking.pylock import PLATFORMS, read_pylock
 from comfypin.locking.resolve import (
     ResolveRequest,
-    find_torch_build,
-    is_trio_consistent,
     merge_targets,
     resolve_packages,
-    target_name,
 )
 
 SHA = "ab" * 32
@@ -87,29 +84,6 @@ def test_a_git_requirement_is_pinned_by_its_commit() -> None:
     text = f'[[packages]]\nname = "a"\nversion = "1"\n{vcs}\n'
     (pin,) = read_pylock(text, platform=PLATFORMS["linux-x86_64"], python_version="3.12")
     assert pin.url == f"git+https://x.org/a@{'1' * 40}"
-
-
-@pytest.mark.parametrize(
-    ("packages", "build"),
-    [
-        ({}, None),
-        ({"torch": "2.8.0", "nvidia-cuda-runtime-cu12": "12.8.90"}, "cu128"),
-        ({"torch": "2.11.0", "nvidia-cuda-runtime": "13.0.96"}, "cu130"),
-        ({"torch": "2.8.0+cpu"}, "cpu"),
-        ({"torch": "2.8.0"}, None),
-    ],
-)
-def test_what_torch_was_built_for_is_read_from_the_pins(packages: dict[str, str], build: str | None) -> None:
-    pins = [PackagePin(name=name, version=version) for name, version in packages.items()]
-    assert find_torch_build(pins) == build
-    assert target_name("linux-x86_64", pins) == (f"linux-x86_64-{build}" if build else "linux-x86_64")
-
-
-def test_torchaudio_of_another_release_does_not_fit() -> None:
-    torch, audio = PackagePin(name="torch", version="2.8.0"), PackagePin(name="torchaudio", version="2.8.1+cu128")
-    assert is_trio_consistent([torch, audio])
-    assert not is_trio_consistent([torch, PackagePin(name="torchaudio", version="2.11.0")])
-    assert is_trio_consistent([audio])
 
 
 def test_what_all_targets_have_alike_is_there_once() -> None:

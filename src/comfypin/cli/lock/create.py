@@ -103,7 +103,7 @@ def question_from(arguments: argparse.Namespace) -> "ResolveRequest":
     import re
 
     from comfypin.lock.requirements import RequirementSet, parse_requirement
-    from comfypin.locking.create import TORCH
+    from comfypin.lock.torch import BUILD_PATTERN
     from comfypin.locking.pylock import PLATFORMS
     from comfypin.locking.resolve import ResolveRequest
 
@@ -111,7 +111,7 @@ def question_from(arguments: argparse.Namespace) -> "ResolveRequest":
     python = arguments.python or DEFAULT_PYTHON
     if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python):
         raise UsageError(f"--python {python!r} is not a Python version, such as 3.12.")
-    if arguments.torch is not None and not TORCH.fullmatch(arguments.torch):
+    if arguments.torch is not None and not BUILD_PATTERN.fullmatch(arguments.torch):
         raise UsageError(
             f"--torch {arguments.torch!r} is no build of torch; there are cpu, cu126, cu128, rocm6.3, xpu."
         )
