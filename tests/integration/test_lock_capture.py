@@ -60,7 +60,7 @@ def captured(home: Path, origin: Path, **changes: object) -> MadeLock:
         registry=NodeRegistry(url="http://127.0.0.1:9"),
         archives=cache / "archives",
     )
-    digests = DigestCache(cache / "digests.json")
+    digests = DigestCache(cache / "digests.jsonl")
     return capture_lock(replace(wishes, **changes), upstreams=places, digests=digests, report=silent)  # type: ignore[arg-type]
 
 

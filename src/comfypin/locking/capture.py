@@ -97,7 +97,6 @@ def capture_lock(
         requirements, replace(capture_request.question, python=python, proxies=upstreams.proxies), report
     )
     models = _pin_models(capture_request, digests, capture_notes, report) if capture_request.with_models else ()
-    digests.save()
     lock = Lock(
         version_name=capture_request.name,
         comfyui=comfyui,

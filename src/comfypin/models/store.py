@@ -19,10 +19,10 @@ from typing import Literal
 
 from comfypin.atomic_files import free_bytes, fsync_folder
 from comfypin.digest import Digest
+from comfypin.digest_cache import DigestCache
 from comfypin.errors import LeaseError
 from comfypin.lease import Lease, acquire_lease, is_dead, process_token, try_acquire_lease
 from comfypin.lock.model import ModelPin
-from comfypin.models.digest_cache import Ledger
 from comfypin.models.errors import DiskTooSmall, ModelDiffers
 from comfypin.models.partial_file import PartialFile
 from comfypin.models.release_index import ReleaseIndex
@@ -50,7 +50,7 @@ class BlobStore:
     def __init__(self, root: Path, *, durability: Durability | None = None) -> None:
         self.root = root
         self._temp_files = TempFiles(root / "tmp")
-        self.digests = Ledger(root / "verified", self._temp_files)
+        self.digests = DigestCache(root / "verified", write_file=self._temp_files.write_file)
         self.releases = ReleaseIndex(root / "releases", self._temp_files)
         self._durability = durability or Durability()
 
@@ -85,7 +85,7 @@ class BlobStore:
             status = file_path.stat()
         except OSError:
             return False
-        return self.digests.digest_of(file_path, status) == digest
+        return self.digests.known_digest(file_path, status) == digest
 
     def check_blob(self, digest: Digest) -> bool:
         """Return whether the blob exists and is right, hashing it if its digest is not cached. A corrupt one is put
@@ -101,16 +101,7 @@ class BlobStore:
 
     def digest_of(self, file_path: Path, *, deep: bool = False) -> Digest:
         """Return a file's digest, from the cache if nothing changed. Raises `OSError`."""
-        status_before = file_path.stat()
-        if not deep:
-            known_digest = self.digests.digest_of(file_path, status_before)
-            if known_digest is not None:
-                return known_digest
-        digest = Digest.of_file(file_path)
-        status_after = file_path.stat()
-        if (status_before.st_size, status_before.st_mtime_ns) == (status_after.st_size, status_after.st_mtime_ns):
-            self.digests.record(file_path, status_after, digest)
-        return digest
+        return self.digests.digest_of(file_path, read_all_bytes=deep)
 
     def list_blobs(self) -> Iterator[tuple[Digest, Path]]:
         """Yield every blob with its path."""
@@ -134,7 +125,7 @@ class BlobStore:
         unfinished_file.data.replace(file_path)
         if on_disk:
             fsync_folder(file_path.parent)
-        self.digests.record(file_path, file_path.stat(), digest, on_disk=on_disk)
+        self.digests.record_digest(file_path, file_path.stat(), digest, on_disk=on_disk)
         unfinished_file.discard()
         return file_path
 
@@ -149,7 +140,7 @@ class BlobStore:
                 pass
             except OSError:
                 self._copy_into(file_path, blob_path)
-            self.digests.record(blob_path, blob_path.stat(), digest)
+            self.digests.record_digest(blob_path, blob_path.stat(), digest)
         return blob_path
 
     def link_file(self, path: Path, digest: Digest) -> bool:
@@ -166,7 +157,7 @@ class BlobStore:
             return False
         finally:
             temp_path.unlink(missing_ok=True)
-        self.digests.record(blob_path, blob_path.stat(), digest)
+        self.digests.record_digest(blob_path, blob_path.stat(), digest)
         return True
 
     def put_aside(self, file_path: Path) -> Path:
@@ -199,7 +190,7 @@ class BlobStore:
                 name=target_path.name, target=str(target_path), reason="does not lead to its blob after linking"
             )
         if link_kind != "symlink":
-            self.digests.record(target_path, target_path.stat(), digest, on_disk=self._flush_file(target_path))
+            self.digests.record_digest(target_path, target_path.stat(), digest, on_disk=self._flush_file(target_path))
 
     def leads_to_blob(self, digest: Digest, target: Path) -> bool:
         """Return whether the path is a link to the blob, or another name of the same file."""
@@ -210,7 +201,7 @@ class BlobStore:
 
     def is_copy(self, digest: Digest, target_path: Path) -> bool:
         """Return whether the path is a separate file that is known to have the blob's bytes."""
-        return not target_path.is_symlink() and self.digests.digest_of(target_path, target_path.stat()) == digest
+        return not target_path.is_symlink() and self.digests.known_digest(target_path, target_path.stat()) == digest
 
     def remember_release(self, name: str, models: Iterable[ModelPin], *, create: bool = True) -> None:
         """Record that a release uses its models' blobs now; with `create` False only if the store already exists.

@@ -1,56 +1,12 @@
-"""The ledger of known digests, the journal of an unfinished file, the pace of a connection."""
+"""The journal of an unfinished file, the pace of a connection."""
 
 import os
 from pathlib import Path
 
-from comfypin.digest import Digest
 from comfypin.http.stall import StallWatch
-from comfypin.models import digest_cache as ledger_module
-from comfypin.models.digest_cache import Ledger
 from comfypin.models.partial_file import PartialFile, TransferJournal
 from comfypin.models.pull_limits import FetchFailures
-from comfypin.models.temp_files import TempFiles
 from comfypin.retry import RetryPolicy
-
-A, B = Digest.of(b"a"), Digest.of(b"b")
-
-
-def new_ledger(folder: Path) -> Ledger:
-    return Ledger(folder / "verified", TempFiles(folder / "tmp"))
-
-
-def test_a_digest_is_known_until_the_file_changes(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(b"a")
-    ledger = new_ledger(tmp_path)
-    ledger.record(path, path.stat(), A)
-    assert ledger.digest_of(path, path.stat()) == A
-    os.utime(path, ns=(0, 0))
-    assert ledger.digest_of(path, path.stat()) is None
-
-
-def test_what_another_ledger_records_is_seen(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(b"a")
-    mine, theirs = new_ledger(tmp_path), new_ledger(tmp_path)
-    assert mine.digest_of(path, path.stat()) is None
-    theirs.record(path, path.stat(), A)
-    assert mine.digest_of(path, path.stat()) == A
-
-
-def test_a_ledger_that_grew_is_made_short_and_keeps_what_is_there(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(ledger_module, "COMPACT_ABOVE_LINES", 10)
-    ledger, path, gone = new_ledger(tmp_path), tmp_path / "x", tmp_path / "gone"
-    path.write_bytes(b"a")
-    gone.write_bytes(b"b")
-    ledger.record(gone, gone.stat(), B)
-    gone.unlink()
-    for number in range(30):
-        os.utime(path, ns=(number, number))
-        ledger.record(path, path.stat(), A)
-    assert len((tmp_path / "verified").read_bytes().split(b"\n")) < 20
-    assert new_ledger(tmp_path).digest_of(path, path.stat()) == A
-    assert b"gone" not in (tmp_path / "verified").read_bytes()
 
 
 def unfinished(folder: Path, **facts: object) -> PartialFile:

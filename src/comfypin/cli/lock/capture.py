@@ -78,7 +78,7 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         left_out=frozenset(arguments.leave_out),
         question=question_from(arguments),
     )
-    digests = DigestCache(arguments.settings.env.cache_dir / "digests.json")
+    digests = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
     return write_lock(capture_lock(wishes, upstreams=places(arguments), digests=digests, report=tell), arguments)
 
 
