@@ -6,9 +6,9 @@ exit codes are documented in docs/exit-codes.md, which a test compares with this
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 
 class ComfypinError(Exception):
@@ -176,6 +176,13 @@ def declare(error: type[Declared]) -> type[Declared]:
     return error
 
 
+@runtime_checkable
+class _HasJson(Protocol):
+    """A value that knows its JSON form, such as a finding."""
+
+    def to_json(self) -> object: ...
+
+
 class _Attributes(dict[str, object]):
     """Looks up an error's attributes and properties by name, for its template."""
 
@@ -197,4 +204,13 @@ def _to_fact(field_value: object) -> object:
         return [_to_fact(item) for item in field_value]
     if field_value is None or isinstance(field_value, str | int | float | bool):
         return field_value
+    if isinstance(field_value, _HasJson):
+        return field_value.to_json()
     return str(field_value)
+
+
+def indent_lines(items: Sequence[object], *, at_most: int | None = None) -> str:
+    """Return items for the end of a message, each on an indented line, with a count of those beyond `at_most`."""
+    shown = items[:at_most]
+    more = len(items) - len(shown)
+    return "".join(f"\n  {item}" for item in shown) + (f"\n  and {more} more" if more else "")

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from comfypin.errors import LeaseError
+from comfypin.errors import LeaseError, declare
 
 DEFAULT_TTL_S = 60.0
 BEATS_PER_TTL = 6
@@ -37,40 +37,39 @@ LONG_DEAD_TTLS = 10
 CLAIM_SUFFIX = ".claim"
 
 
+@declare
 class LeaseHeld(LeaseError):
-    """Another process holds the lease, and the time to wait for it is over."""
+    """Raised when another process holds the lease, and the time to wait for it is over."""
 
-    def __init__(self, *, lease_path: Path, holder: str, purpose: str, waited_s: float) -> None:
-        doing = f" to {purpose}" if purpose else ""
-        super().__init__(
-            f"{lease_path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it.",
-            path=str(lease_path),
-            holder=holder,
-            purpose=purpose,
-            waited_s=waited_s,
-        )
+    template = "{path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it."
+    path: Path
+    holder: str
+    purpose: str
+    waited_s: float
+
+    @property
+    def doing(self) -> str:
+        """Return what the holder does."""
+        return f" to {self.purpose}" if self.purpose else ""
 
 
+@declare
 class LeaseLost(LeaseError):
-    """Another process took the lease over, because its holder gave no sign of life for too long."""
+    """Raised when another process took the lease over, because its holder gave no sign of life for too long."""
 
-    def __init__(self, *, lease_path: Path) -> None:
-        super().__init__(
-            f"The lease {lease_path} was lost: this process was stopped, or cut off from the volume, for too long. "
-            "Run it again.",
-            path=str(lease_path),
-        )
+    template = (
+        "The lease {path} was lost: this process was stopped, or cut off from the volume, for too long. Run it again."
+    )
+    path: Path
 
 
+@declare
 class LeaseUnavailable(LeaseError):
-    """No lease can be made there: the file system refuses."""
+    """Raised when the file system does not let a lease be made."""
 
-    def __init__(self, *, lease_path: Path, reason: str) -> None:
-        super().__init__(
-            f"No lease can be made at {lease_path}: {reason}. The folder must be writable.",
-            path=str(lease_path),
-            reason=reason,
-        )
+    template = "No lease can be made at {path}: {reason}. The folder must be writable."
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ class Lease:
     def check(self) -> None:
         """Raise `LeaseLost` unless it is still ours. Call it before each effect that must not happen twice."""
         if not self.held and not self._touch_token():
-            raise LeaseLost(lease_path=self.path)
+            raise LeaseLost(path=self.path)
 
     def release(self) -> None:
         """Give it back. Repeatable; a lease that was lost meanwhile is left to its new holder."""
@@ -201,7 +200,7 @@ def acquire_lease(
         waited_s = time.monotonic() - started
         if wait_s is not None and waited_s >= wait_s:
             raise LeaseHeld(
-                lease_path=lease_path, holder=str(lease_or_holder), purpose=lease_or_holder.purpose, waited_s=waited_s
+                path=lease_path, holder=str(lease_or_holder), purpose=lease_or_holder.purpose, waited_s=waited_s
             )
         if on_wait is not None:
             on_wait(lease_or_holder)
@@ -231,7 +230,7 @@ def volume_time_ns(folder: Path) -> int:
         probe_folder.mkdir()
         return probe_folder.stat().st_mtime_ns
     except OSError as error:
-        raise LeaseUnavailable(lease_path=folder, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=folder, reason=error.strerror or str(error)) from error
     finally:
         with contextlib.suppress(OSError):
             probe_folder.rmdir()
@@ -285,7 +284,7 @@ def _read_token(lease_path: Path) -> tuple[str, int] | None:
     except OSError as error:
         if error.errno == errno.ESTALE:
             return None
-        raise LeaseUnavailable(lease_path=lease_path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=lease_path, reason=error.strerror or str(error)) from error
     return None
 
 
@@ -297,7 +296,7 @@ def _create_lease(lease_path: Path, purpose: str) -> str | None:
     try:
         lease_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LeaseUnavailable(lease_path=lease_path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=lease_path, reason=error.strerror or str(error)) from error
     try:
         claim_folder.mkdir()
         (claim_folder / holder_token).write_text(json.dumps(facts))
@@ -309,7 +308,7 @@ def _create_lease(lease_path: Path, purpose: str) -> str | None:
             with contextlib.suppress(OSError):
                 lease_path.rmdir()
             return None
-        raise LeaseUnavailable(lease_path=lease_path, reason=error.strerror or str(error)) from error
+        raise LeaseUnavailable(path=lease_path, reason=error.strerror or str(error)) from error
     return holder_token
 
 

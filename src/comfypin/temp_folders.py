@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from comfypin.atomic_files import is_local_folder
-from comfypin.errors import ConfigError
+from comfypin.errors import ConfigError, declare
 
 _PREFIX = "comfypin-"
 # Only folders that are made locked have it: an older comfypin's, or somebody else's, are not judged.
@@ -23,15 +23,13 @@ _SUFFIX = ".held"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+@declare
 class NoTempFolder(ConfigError):
-    """This machine has no folder for temporary files."""
+    """Raised when this machine has no folder for temporary files."""
 
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(
-            f"No temporary files can be made here ({reason}): set TMPDIR to a folder that can be written.",
-            variable="TMPDIR",
-            reason=reason,
-        )
+    template = "No temporary files can be made here ({reason}): set {variable} to a writable folder."
+    reason: str
+    variable: str = "TMPDIR"
 
 
 @contextlib.contextmanager
