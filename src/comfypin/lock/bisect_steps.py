@@ -21,6 +21,7 @@ def bisect_steps(before: Lock, after: Lock) -> tuple[BisectStep, ...]:
     steps_so_far: list[BisectStep] = []
     current_lock = before
     for part, changed in _changed_parts(before, after, before):
+        # A part may differ in a way that no pin shows, such as the order of nodes: such a step proves nothing.
         part_changes = diff_locks(current_lock, changed)
         current_lock = changed
         if part_changes:
@@ -31,6 +32,7 @@ def bisect_steps(before: Lock, after: Lock) -> tuple[BisectStep, ...]:
 def _changed_parts(before: Lock, after: Lock, current_lock: Lock) -> Iterator[tuple[str, Lock]]:
     current_lock = replace(current_lock, comfyui=after.comfyui)
     yield "ComfyUI", current_lock
+    # Each step keeps what the steps before it changed, so the last one is the other lock.
     nodes_by_folder = {node.folder: node for node in before.custom_nodes}
     wanted_nodes = {node.folder: node for node in after.custom_nodes}
     for folder in sorted({*nodes_by_folder, *wanted_nodes}):
@@ -40,6 +42,7 @@ def _changed_parts(before: Lock, after: Lock, current_lock: Lock) -> Iterator[tu
             nodes_by_folder.pop(folder)
         current_lock = replace(current_lock, custom_nodes=tuple(nodes_by_folder.values()))
         yield f"the node {folder}", current_lock
+    # All packages are one step: half of a resolve is no resolve, and rarely installs.
     current_lock = replace(current_lock, python=after.python)
     yield "the Python packages", current_lock
     models_by_path = {model.target_path: model for model in before.models}

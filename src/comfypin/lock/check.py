@@ -8,9 +8,12 @@ from comfypin.lock.document import describe_value, json_path
 from comfypin.lock.errors import LockFinding, Severity
 from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
 
+# Abbreviated commits are refused too: what they abbreviate can become ambiguous.
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
+# Signed URLs of S3, GCS and Azure count: whoever has the lock has the file until they expire.
 _SECRET_QUERY = re.compile(r"(?i)token|api_?key|secret|password|signature|^sig$")
 _SECRET_NAME = re.compile(r"(?i)token|api_?key|secret|password|credential")
+# Suffixes of pickles. A pickle under another name is found when its bytes arrive.
 _PICKLE = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
@@ -21,7 +24,9 @@ def is_commit(version_text: str | None) -> bool:
 
 def check_lock(lock: Lock) -> tuple[LockFinding, ...]:
     """Return every finding of a lock: errors keep it from being realized, warnings are worth knowing."""
+    # In schema 3 a duplicate keeps the file from being read at all, so there it is reported already.
     findings = [*(find_duplicate_pins(lock) if lock.read_from_schema != 3 else ())]
+    # Remote and embedded engines run no ComfyUI of ours, so they need neither its commit nor its packages.
     if lock.engine.kind == "comfyui":
         findings += _check_comfyui(lock)
     for pin_index, node in enumerate(lock.custom_nodes):
@@ -60,6 +65,7 @@ def _check_comfyui(lock: Lock) -> Iterator[LockFinding]:
 def _check_repo(location: tuple[str | int, ...], repo_pin: RepoPin | NodePin) -> Iterator[LockFinding]:
     if repo_pin.repo is None:
         yield _make_finding("no-repository", (*location, "repo"), "nothing", "the URL of a git repository")
+    # A warning, not an error: a mirror that every machine mounts at the same path is a fair choice.
     elif repo_pin.repo.startswith("file:"):
         allowed = "a URL that other machines reach too"
         yield _make_finding("machine-path", (*location, "repo"), describe_value(repo_pin.repo), allowed, "warning")
@@ -73,6 +79,7 @@ def _check_repo(location: tuple[str | int, ...], repo_pin: RepoPin | NodePin) ->
 
 def _check_node(index: int, node_pin: NodePin) -> Iterator[LockFinding]:
     location = ("custom_nodes", index)
+    # A commit names its whole tree; an archive has only its sha256 to prove what is in it.
     if node_pin.archive is None:
         yield from _check_repo(location, node_pin)
     elif node_pin.sha256 is None:
@@ -101,6 +108,7 @@ def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
     location = ("models", index)
     if model_pin.sha256 is None:
         yield _make_finding("no-checksum", (*location, "sha256"), "nothing", "the sha256 of the file")
+    # The sha256 proves the file without its size; only the check for free space suffers.
     if model_pin.size_bytes is None:
         allowed = "the size of the file in bytes (space cannot be checked before)"
         yield _make_finding("no-size", (*location, "size_bytes"), "nothing", allowed, "warning")
@@ -158,6 +166,7 @@ def find_duplicate_pins(lock: Lock) -> Iterator[LockFinding]:
     seen_keys: set[tuple[str, str | None, str | None]] = set()
     for pin_index, package_pin in enumerate(lock.python.packages):
         name = package_pin.name.lower().replace("_", "-").replace(".", "-")
+        # PEP 503: an index takes `Foo_Bar`, `foo.bar` and `foo-bar` for the same package.
         pin_key = (name, package_pin.target, package_pin.marker)
         if pin_key in seen_keys:
             pin_path = f"$.python.packages[{pin_index}].name"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from comfypin.lock.schema3 import SchemaLock, SchemaObject
 
+# Where a value is in the file, as pydantic says it: keys and list indexes.
 Location = tuple[str | int, ...]
 
 
@@ -33,6 +34,7 @@ class ReadLock:
 
 def read_lock(path: Path) -> ReadLock:
     """Read a lock file of any schema. Raises `LockUnreadable` or `LockInvalid`, which holds every finding."""
+    # Locks of schema 1 hold no name; their file is called comfy-NAME.lock.json.
     name = path.name.removesuffix(".json").removesuffix(".lock").removeprefix("comfy-")
     return parse_lock(read_lock_bytes(path), where=str(path), default_name=name)
 
@@ -46,6 +48,7 @@ def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> R
     try:
         schema_object = _parse_schema(document, schema, default_name)
     except ValidationError as error:
+        # pydantic's own error would repeat the file's values, and a lock may hold a token by mistake.
         raise LockInvalid(where=where, findings=_validation_findings(error, document)) from None
     lock = schema_object.to_lock()
     # Older files did claim places twice, so there it is for `lock check` to say.
@@ -54,6 +57,7 @@ def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> R
         *schema_object.find_losses(),
         *(find_duplicate_pins(lock) if schema == 3 else ()),
     ]
+    # Warnings come along with the lock; only errors stop the reader.
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise LockInvalid(where=where, findings=errors)
     return ReadLock(lock=lock, warnings=tuple(findings))
@@ -74,11 +78,13 @@ def env_digest(lock: Lock) -> Digest:
     engine.
     """
     python_json = python_to_json(lock.python)
+    # These say what was asked for. Only the packages, which are the answer, are installed.
     for wish in ("requirements", "overrides", "dropped", "indexes"):
         python_json.pop(wish, None)
     parts: dict[str, JsonValue] = {
         "comfyui": None if lock.comfyui is None else _without_keys(repo_to_json(lock.comfyui), "ref"),
         "custom_nodes": [
+            # A pack with another name in the same folder makes the same env.
             {**_without_keys(node_to_json(node), "name", "ref"), "directory": node.folder}
             for node in _sorted_nodes(lock)
         ],
@@ -94,8 +100,10 @@ def release_identity(lock: Lock) -> Release:
 
 def lock_to_json(lock: Lock) -> dict[str, JsonValue]:
     """Return the lock as schema 3 writes it, without optional keys that say nothing."""
+    # Sorted by what cannot repeat, so that two locks with the same pins are the same bytes.
     models = sorted(lock.models, key=lambda model: (model.target_path, model.name))
     return {
+        # First, so that a key that this version knows wins over one that an older version only kept.
         **lock.extra,
         "schema_version": 3,
         "version_name": lock.version_name,
@@ -136,6 +144,7 @@ def python_to_json(python_pins: PythonPins) -> dict[str, JsonValue]:
         **_present_keys(
             python_pins.extra,
             version=python_pins.version,
+            # `or None` leaves the key out if there is nothing to say.
             requirements=sorted(set(python_pins.requirements)) or None,
             overrides=sorted(set(python_pins.overrides)) or None,
             dropped=sorted(set(python_pins.dropped)) or None,
@@ -157,6 +166,7 @@ def package_to_json(package_pin: PackagePin) -> dict[str, JsonValue]:
         ),
         "name": package_pin.name,
         "version": package_pin.version,
+        # A set, because several indexes may offer the same file.
         "sha256": sorted({digest.hex for digest in package_pin.sha256}),
     }
 
@@ -211,12 +221,14 @@ def _package_order(package_pin: PackagePin) -> tuple[str, ...]:
 
 def _detect_schema(document: Mapping[str, JsonValue], where: str) -> int:
     """Return the schema of a file; old ones without `schema_version` are recognised by keys that only they have."""
+    # The first tools wrote no version: their keys tell them apart.
     if "schema_version" not in document:
         if "version_id" in document or "comfy" in document:
             return 2
         if "models" in document or "comfyui" in document:
             return 1
         found_text, allowed = "nothing", "schema_version is 1, 2 or 3; is this file a lock at all?"
+    # True is an int for Python, and 1 == True.
     elif isinstance(version := document["schema_version"], int) and version in (1, 2, 3) and version is not True:
         return version
     else:
@@ -234,6 +246,7 @@ def _parse_schema(document: dict[str, JsonValue], schema: int, default_name: str
     from comfypin.lock.old_schemas import Lock1, Lock2
 
     name_key = "version_name" if schema == 1 else "version_id"
+    # A copy: findings describe the file as it was written.
     document = {"schema_version": schema, **document}
     if schema == 2 and name_key not in document and "id" in document:
         document[name_key] = document.pop("id")
@@ -246,6 +259,7 @@ def _validation_findings(error: "ValidationError", document: Mapping[str, JsonVa
     """Translate pydantic's errors into our words, in the order of the file's paths."""
     findings = []
     for error_item in error.errors(include_url=False):
+        # pydantic marks a wrong key of an object by "[key]", which is no part of a JSON path.
         location: Location = tuple(part for part in error_item["loc"] if part != "[key]")
         error_type = error_item["type"]
         found = "nothing" if error_type == "missing" else describe_value(error_item["input"])
@@ -270,6 +284,7 @@ def _unknown_keys(schema_object: "SchemaObject", location: Location) -> Iterator
 
     A key of an old file that means something in schema 3 is an error: keeping it would change what it says.
     """
+    # Unknown keys are kept and reported, never dropped: a newer comfypin may have written them.
     known = list(type(schema_object).model_fields)
     for key_name, value in (schema_object.model_extra or {}).items():
         path, found_text = json_path((*location, key_name)), describe_value(value)

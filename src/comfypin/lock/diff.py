@@ -35,6 +35,7 @@ class PinChange:
 
 def diff_locks(before: Lock, after: Lock) -> tuple[PinChange, ...]:
     """Return every pin that only one lock has or that differs; names of releases and schemas do not count."""
+    # dict.fromkeys keeps the order of the sections, which a set would not.
     before_sections, after_sections = _lock_sections(before), _lock_sections(after)
     return tuple(
         change
@@ -45,6 +46,7 @@ def diff_locks(before: Lock, after: Lock) -> tuple[PinChange, ...]:
 
 def change_lines(changes: tuple[PinChange, ...]) -> Iterator[str]:
     """Format the changes for people: `+` added, `-` removed, `~` changed."""
+    # The signs of `diff`, so that nobody has to learn new ones.
     signs = {"added": "+", "removed": "-", "changed": "~"}
     for change in changes:
         yield f"{signs[change.kind]} {change.section} {change.name}{_change_detail(change)}"
@@ -53,6 +55,7 @@ def change_lines(changes: tuple[PinChange, ...]) -> Iterator[str]:
 def _change_detail(change: PinChange) -> str:
     if change.kind != "changed":
         pin_values = change.after or change.before
+        # A pin that came or went is told by the one value that people recognise.
         main_value = next(
             (pin_values[key] for key in ("version", "commit", "sha256", "value") if pin_values.get(key) is not None),
             None,
@@ -72,6 +75,7 @@ def _shorten(value: JsonValue) -> str:
     shown_text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, sort_keys=True, default=list)
     if "\n" in shown_text:
         return f"a text of {len(shown_text.splitlines())} lines"
+    # Twelve digits of a commit or sha256 are enough to compare by eye.
     is_hex = len(shown_text) in (40, 64) and set(shown_text) <= set("0123456789abcdef")
     return shown_text[:12] if is_hex else shown_text if len(shown_text) <= 100 else f"{shown_text[:97]}..."
 
@@ -84,6 +88,7 @@ def _compare_section(
         old_values, new_values = before.get(pin_name), after.get(pin_name)
         if old_values == new_values:
             continue
+        # All of a new pin is new, so its values are not compared one by one.
         if old_values is None or new_values is None:
             kind: ChangeKind = "added" if old_values is None else "removed"
             yield PinChange(kind=kind, section=section, name=pin_name, before=old_values or {}, after=new_values or {})
@@ -100,6 +105,7 @@ def _compare_section(
 
 def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
     """Group the lock's pins by section and name, each with its values by key."""
+    # One package may be pinned several times, for different targets or markers.
     packages = {
         f"{pin.name}{f' ({pin.target})' if pin.target else ''}{f' [{pin.marker}]' if pin.marker else ''}": (
             codec.package_to_json(pin)

@@ -15,8 +15,11 @@ from typing import cast
 from comfypin.digest import JsonValue
 from comfypin.lock.errors import LockFinding, LockInvalid, LockUnreadable
 
+# A lock of 500 packages and 200 models is below 1 MiB: what is larger is something else.
 MAX_BYTES = 64 << 20
+# Below Python's recursion limit, so that depth is a finding and not a RecursionError somewhere later.
 MAX_DEPTH = 100
+# Messages are logged and mailed: what was found is shown without passwords in URLs.
 _SECRET = re.compile(r"//[^/@\s]*:[^/@\s]*@")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -26,6 +29,7 @@ class _ParsedObject(dict[str, object]):
 
     def __init__(self, key_pairs: list[tuple[str, object]]) -> None:
         super().__init__(key_pairs)
+        # JSON readers disagree about repeated keys: Python takes the last, others the first.
         counts = Counter(key for key, _ in key_pairs)
         self.repeated = tuple(key for key, count in counts.items() if count > 1)
 
@@ -62,12 +66,14 @@ def describe_value(json_value: object) -> str:
 def read_lock_bytes(path: Path) -> bytes:
     """Read the bytes of a lock file. Raises `LockUnreadable` for anything but a readable file of sane size."""
     try:
+        # Devices and pipes would block for ever, so nothing but regular files is opened.
         if path.is_dir():
             raise LockUnreadable(where=str(path), reason="it is a folder, and a lock is a file")
         if not path.is_file():
             reason = "it is not a regular file" if path.exists() else "there is no such file"
             raise LockUnreadable(where=str(path), reason=reason)
         with path.open("rb") as file:
+            # One byte more tells a file that is too large from one that just fits.
             lock_bytes = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -80,6 +86,7 @@ def read_lock_bytes(path: Path) -> bytes:
 def load_document(data: bytes, *, where: str) -> dict[str, JsonValue]:
     """Parse the bytes into one JSON object. Raises `LockUnreadable` or `LockInvalid` with every finding."""
     try:
+        # Editors on Windows write a byte order mark before the first brace.
         text = data.decode("utf-8-sig")
         json_tree = json.loads(text, object_pairs_hook=_ParsedObject)
     except UnicodeDecodeError as error:
@@ -103,10 +110,12 @@ def load_document(data: bytes, *, where: str) -> dict[str, JsonValue]:
 
 def _find_oddities(tree: object) -> Iterator[LockFinding]:
     """Find everything in the tree that JSON does not have, or that readers of JSON take differently."""
+    # A stack of our own: the tree may be nested nearly as deep as Python can recurse.
     to_visit: list[tuple[tuple[str | int, ...], object]] = [((), tree)]
     while to_visit:
         location, json_value = to_visit.pop()
         if len(location) > MAX_DEPTH:
+            # The whole path would be a hundred keys long.
             path = json_path(location[:5]) + "..."
             yield LockFinding(rule="too-deep", path=path, found="more levels", allowed=f"at most {MAX_DEPTH} levels")
             continue
@@ -118,6 +127,7 @@ def _find_oddities(tree: object) -> Iterator[LockFinding]:
                     found="the key more than once",
                     allowed="each key may be there once",
                 )
+            # Reversed, because the stack gives back the last one first and findings follow the file.
             to_visit.extend(((*location, key), item) for key, item in reversed(json_value.items()))
         elif isinstance(json_value, list):
             to_visit.extend(((*location, index), item) for index, item in reversed(list(enumerate(json_value))))
@@ -128,6 +138,7 @@ def _find_oddities(tree: object) -> Iterator[LockFinding]:
             [json_value] if isinstance(json_value, str) else list(json_value) if isinstance(json_value, dict) else []
         )
         for text in texts:
+            # Half a surrogate pair cannot be encoded: printing or writing it later would fail.
             if any("\ud800" <= character <= "\udfff" for character in text):
                 allowed = "text that is valid Unicode"
                 yield LockFinding(

@@ -26,6 +26,7 @@ def export_lock(lock: Lock, export_format: ExportFormat, target: str | None = No
         "pylock": _write_pylock,
         "cyclonedx": _write_cyclonedx,
     }
+    # A bill of materials lists everything; an installable file is for one target.
     packages = (
         lock.python.packages if export_format == "cyclonedx" and target is None else packages_for_target(lock, target)
     )
@@ -53,6 +54,7 @@ def _write_requirements(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
             else f"{package_pin.name}=={package_pin.version}"
         )
         marker = f" ; {package_pin.marker}" if package_pin.marker else ""
+        # pip refuses the whole file in hash mode if a single line has none; `lock check` reports those.
         hashes = "".join(f" \\\n    --hash=sha256:{digest.hex}" for digest in package_pin.sha256)
         lines.append(f"{what}{marker}{hashes}")
     return "\n".join(lines) + "\n"
@@ -67,11 +69,13 @@ def _write_pylock(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
         )
     python = lock.python.version
     header_lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
+    # Wheels are for one minor version of Python, so other versions are refused when installing.
     header_lines += [f'requires-python = "=={".".join(python.split(".")[:2])}.*"'] if python else []
     return "\n\n".join(["\n".join(header_lines), *(_write_pylock_package(pin) for pin in packages)]) + "\n"
 
 
 def _write_pylock_package(package_pin: PackagePin) -> str:
+    # PEP 751 wants normalized names.
     name = re.sub(r"[-_.]+", "-", package_pin.name).lower()
     lines = ["[[packages]]", f"name = {_toml_string(name)}", f"version = {_toml_string(package_pin.version)}"]
     lines += [f"marker = {_toml_string(package_pin.marker)}"] if package_pin.marker else []
@@ -96,6 +100,7 @@ def _write_pylock_package(package_pin: PackagePin) -> str:
 
 
 def _toml_string(text: str) -> str:
+    # A JSON string is a valid basic string of TOML, escapes included.
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -111,6 +116,7 @@ def _write_cyclonedx(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
     document: dict[str, JsonValue] = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
+        # Derived from the digest, so that the same lock gives the same document.
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, str(digest))}",
         "version": 1,
         "metadata": {
@@ -121,6 +127,7 @@ def _write_cyclonedx(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
             },
             "tools": {"components": [{"type": "application", "name": "comfypin", "version": __version__}]},
         },
+        # bom-ref must be unique, and one package may be pinned under several markers.
         "components": list({str(item["bom-ref"]): item for item in components}.values()),
     }
     return canonical_json(document).decode()
@@ -141,6 +148,7 @@ def _external_references(kind: str, urls: Iterator[str]) -> list[JsonValue]:
 
 def _repository_component(kind: str, name: str, repo_pin: RepoPin | NodePin) -> dict[str, JsonValue]:
     repo_url = (repo_pin.repo or "").removesuffix(".git").rstrip("/")
+    # Scanners know repositories by package-url's type for GitHub; elsewhere the reference is our own.
     on_github = repo_url.startswith("https://github.com/")
     path = repo_url.removeprefix("https://github.com/").lower()
     reference = f"pkg:github/{path}@{repo_pin.commit}" if on_github else f"git:{name}@{repo_pin.commit}"

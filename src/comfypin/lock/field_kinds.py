@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, StrictInt, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+# What SQLite, TOML and most JSON readers hold without loss.
 MAX_SIZE_BYTES = 2**63 - 1
 
 
@@ -30,6 +31,7 @@ class TextKind:
 
     def check_text(self, field_text: object) -> str:
         if isinstance(field_text, str) and self._compiled.fullmatch(field_text):
+            # A step that raises says the same as a pattern that does not match.
             with contextlib.suppress(ValueError):
                 return self._step(field_text)
         raise PydanticCustomError("lock", self._allowed)
@@ -44,6 +46,7 @@ class TextKind:
 def _normalize_target_path(field_text: str) -> str:
     """Normalize `$MODELS_DIR/...` or `$COMFY_HOME/...`; a bare relative path is under the models folder."""
     field_text = re.sub(r"^\$\{(MODELS_DIR|COMFY_HOME)\}", r"$\1", field_text)
+    # Locks of schema 1 name paths below the models folder without a variable.
     if not field_text.startswith("$"):
         field_text = f"$MODELS_DIR/{field_text}"
     root_variable, _, rest = field_text.partition("/")
@@ -69,6 +72,7 @@ def _check_folder(field_text: str) -> str:
 
 
 def _normalize_sha256(value: str) -> str:
+    # Digests are compared as text, so there is one spelling.
     return value.lower().removeprefix("sha256:")
 
 
@@ -82,6 +86,7 @@ def _check_not_blank(field_text: str) -> str:
     return field_text
 
 
+# No control characters, no line separators, and no marks that reverse the direction of text on a terminal.
 _LINE = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"
 
 VersionName: TypeAlias = Annotated[

@@ -13,6 +13,7 @@ _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 def release_folders() -> tuple[Path, ...]:
     """Return the folders that releases are looked up in by name, in order: image, checkout, package."""
+    # In the image /app/lockfiles comes first, so that a release cannot be shadowed by the working folder.
     return Path("/app/lockfiles"), Path("lockfiles"), Path(str(files("comfypin"))) / "data" / "lockfiles"
 
 
@@ -32,6 +33,7 @@ def find_lock(
     if wanted_lock is not None:
         return _find_by_path_or_name(wanted_lock, folders)
     if lock_path is not None:
+        # An explicit variable wins, and a wrong one is an error: falling back would run another release.
         if not lock_path.exists():
             raise LockNotFound(wanted=f"{lock_path} (LOCK_PATH)", searched=[str(lock_path)])
         return lock_path
@@ -53,11 +55,13 @@ def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
     if "\0" in wanted_lock or not wanted_lock.strip():
         raise LockNotFound(wanted=repr(wanted_lock), searched=["nothing: this is neither a path nor a name"])
     try:
+        # Folders and pipes go on to the reader, which says what is wrong with them.
         if lock_path.is_file() or (lock_path.exists() and "/" in wanted_lock):
             return lock_path
     except OSError:
         raise LockNotFound(wanted=f"{wanted_lock[:80]!r}...", searched=["nothing: the name is too long"]) from None
     if "/" in wanted_lock or wanted_lock.endswith(".json"):
+        # A typo in a path is as common as one in a name.
         near = difflib.get_close_matches(lock_path.name, _json_files_beside(lock_path), n=3, cutoff=0.8)
         raise LockNotFound(
             wanted=wanted_lock, searched=[str(lock_path)], near=[str(lock_path.parent / name) for name in near]

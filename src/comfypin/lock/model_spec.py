@@ -29,6 +29,7 @@ MODEL_FOLDERS = frozenset(
         "vae_approx",
     }
 )
+# Each asks a hub, and hubs limit the rate of requests.
 WORKERS = 4
 
 
@@ -88,6 +89,7 @@ def read_model_file(file_path: Path) -> tuple[ModelSpec, ...]:
     document = load_document(wrapped.encode(), where=str(file_path))
     if "schema_version" not in document:
         model_list = document.get("models")
+        # A bare list has no schema_version: only schema 3 calls the addresses `sources`.
         new = isinstance(model_list, list) and any(
             isinstance(model_entry, dict) and "sources" in model_entry for model_entry in model_list
         )
@@ -117,6 +119,7 @@ def pin_models(
         report(f"asking for the digests of {len(specs)} models")
     with ThreadPoolExecutor(WORKERS) as pool:
         pins = list(pool.map(lambda spec: _pin_model(spec, describe), specs))
+    # One target named twice is one model with several sources, if they have the same bytes.
     merged: dict[str, ModelPin] = {}
     for model_pin in pins:
         earlier_pin = merged.get(model_pin.target_path)
@@ -130,6 +133,7 @@ def _pin_model(model_spec: ModelSpec, describe: DescribeModel) -> ModelPin:
     all_facts = [describe(source) for source in model_spec.sources]
     first_pin = all_facts[0]
     for other_facts in all_facts[1:]:
+        # A mirror with other bytes would make the release depend on which source answered.
         if other_facts.sha256 != first_pin.sha256:
             reason = f"{first_pin.source} has {first_pin.sha256}, and {other_facts.source} has {other_facts.sha256}"
             raise ModelUndescribed(source=other_facts.source, reason=f"its sources are not the same file: {reason}")
@@ -180,6 +184,7 @@ def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
 def model_folder_of(source: str) -> str | None:
     """Return the models folder (with what is below it) that a source's path goes through, or None."""
     path_parts = PurePosixPath(unquote(urlsplit(source).path)).parts[:-1]
+    # From the end: `models/loras/vae/x` belongs to vae, the nearest folder.
     for index in range(len(path_parts) - 1, -1, -1):
         if path_parts[index] in MODEL_FOLDERS:
             return "/".join(path_parts[index:])

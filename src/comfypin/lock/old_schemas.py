@@ -22,9 +22,11 @@ from comfypin.lock.errors import LockFinding
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 from comfypin.lock.schema3 import JsonObject, SchemaLock, SchemaObject, plain_json
 
+# Old tools wrote local clones as bare paths.
 _PATH_IS_FILE_URL = BeforeValidator(
     lambda value: f"file://{value}" if isinstance(value, str) and value[:1] == "/" else value
 )
+# They also wrote "" for what they did not know.
 _EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
 Repo: TypeAlias = Annotated[kinds.RepoUrl | None, _PATH_IS_FILE_URL, _EMPTY_IS_NONE]
 Checksum: TypeAlias = Annotated[
@@ -35,6 +37,7 @@ Checksum: TypeAlias = Annotated[
         str.lower,
     ),
 ]
+# Keys that meant something only on the machine that wrote them: read, never used.
 Anything: TypeAlias = object
 
 
@@ -63,6 +66,7 @@ def _parse_node_folder(raw_value: object) -> object:
     """
     if raw_value is None or raw_value == "":
         return None
+    # Other folders cannot be realized: ComfyUI looks for nodes nowhere else.
     match = re.fullmatch(r"(?:(?:\$COMFY_HOME|\$\{COMFY_HOME\})/)?(?:custom_nodes/)?([^/\\]{1,255})/?", str(raw_value))
     if not isinstance(raw_value, str) or match is None or match[1] in (".", ".."):
         raise PydanticCustomError("lock", "a node's folder is $COMFY_HOME/custom_nodes/NAME")
@@ -82,6 +86,7 @@ class LegacyNode(SchemaObject):
     install_requirements: StrictBool | None = None
 
     def to_pin(self) -> NodePin:
+        # Schema 1 allowed nodes without a name; the folder or the repository gives one.
         name = self.name or self.target_dir or clone_folder_name(self.repo) or "unnamed"
         return NodePin(
             name=name,
@@ -122,6 +127,7 @@ class LegacyModel(SchemaObject):
     def to_pin(self) -> ModelPin:
         target = self._target_path()
         checksum = self.checksum or ""
+        # An md5 proves nothing against intent, so it is kept for people and never verified.
         extra: dict[str, Json] = {
             **self.unknown_keys(),
             **({"checksum": checksum} if checksum.startswith("md5:") else {}),
@@ -178,6 +184,7 @@ class Python1(SchemaObject):
 
     def to_pins(self) -> PythonPins:
         pins = [package.to_pin() for package in self.packages]
+        # Without a version there is nothing to pin; it stays as a requirement to resolve.
         loose = [package for package, pin in zip(self.packages, pins, strict=True) if pin is None]
         return PythonPins(
             version=self.version,
@@ -226,6 +233,7 @@ class Lock2(SchemaLock):
     options: Annotated[JsonObject, kinds.or_default(dict), Field(default_factory=dict)]
 
     def to_lock(self) -> Lock:
+        # The only place where schema 2 could say which Python was meant.
         version = re.fullmatch(r"(?:.*/)?python(3\.\d{1,2})", self.env.get("COMFY_PYTHON", ""))
         return Lock(
             version_name=self.version_id,

@@ -9,11 +9,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+# pip reads these byte order marks, too: https://pip.pypa.io/en/stable/reference/requirements-file-format/
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)?(.+)")
+# Options after a requirement steer one pip run; the resolver finds hashes by itself.
 _PER_REQUIREMENT = re.compile(r"\s+--(?:hash|config-settings?|global-option|install-option)[ =].*$")
 _URL = re.compile(r"(?:git\+)?(?:https?|ssh)://\S+")
+# pip accepts a URL without a name; PEP 508 does not, so these are recognised before it is asked.
 _BARE_URL = re.compile(
     r"(?:(?:git\+)(?:https?|ssh)://\S+|https?://\S+\.(?:whl|zip|tar\.gz)(?:[?#]\S*)?)(?P<marker>\s+;\s*.+)?"
 )
@@ -63,6 +66,7 @@ class _RequirementReader:
     seen: set[str] = field(default_factory=set)
 
     def read_file(self, file_path: str, into: list[RequirementLine]) -> None:
+        # Files that include each other would never end.
         if file_path in self.seen:
             return
         self.seen.add(file_path)
@@ -76,6 +80,7 @@ class _RequirementReader:
     def _read_line(self, requirement_line: str, line_place: str, path: str, destination: list[RequirementLine]) -> None:
         if included := _INCLUDE.fullmatch(requirement_line):
             folder = path.rpartition("/")[0]
+            # An include may not reach files outside the repository: it was written by strangers.
             included_path = _join_inside(folder, included[1].strip("\"' "))
             if included_path is None:
                 self.unusable.append(f"{line_place}: {requirement_line} leads out of the repository")
@@ -85,6 +90,7 @@ class _RequirementReader:
                 )
         elif requirement_line.startswith(("-e", "--editable")):
             self.unusable.append(f"{line_place}: {requirement_line} is an editable install")
+        # Indexes and find-links among them: only the user says where packages come from.
         elif requirement_line.startswith("-"):
             self.ignored.append(f"{line_place}: {requirement_line}")
         else:
@@ -124,6 +130,7 @@ def decode_requirements(file_bytes: bytes) -> str:
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a requirement file with their numbers, continued ones joined, without comments."""
     joined_line, first_number = "", 0
+    # The empty line at the end closes a file that ends in a backslash.
     for number, requirement_line in enumerate([*text.splitlines(), ""], start=1):
         first_number = first_number if joined_line else number
         if requirement_line.rstrip().endswith("\\") and not requirement_line.lstrip().startswith("#"):

@@ -20,7 +20,9 @@ JsonObject = dict[str, JsonValue]
 class SchemaObject(BaseModel):
     """One JSON object of the file. Unknown keys are kept, and the codec warns of them."""
 
+    # Errors must not repeat input: a lock may hold a secret by mistake. Strict: "1" is no number.
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True, protected_namespaces=())
+    # Set on old schemas: a key that only their successor knows is an error there.
     successor: ClassVar[type["SchemaObject"] | None] = None
 
     def unknown_keys(self) -> dict[str, Json]:
@@ -107,6 +109,7 @@ class Package(SchemaObject):
             name=self.name,
             version=self.version,
             url=self.url,
+            # The field's kind has checked and lowered it, so this cannot fail.
             sha256=tuple(Digest(text) for text in self.sha256),
             index=self.index,
             marker=self.marker,

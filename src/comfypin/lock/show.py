@@ -18,6 +18,7 @@ def describe_lock(lock: Lock) -> Iterator[str]:
     for name, value in sorted(lock.engine.env.items()):
         yield f"          {name}={value}"
     yield f"comfyui   {_describe_repo(lock.comfyui) if lock.comfyui else 'none'}"
+    # A package without sha256 is what keeps most old locks from being realized.
     hashed = sum(1 for package in lock.python.packages if package.sha256)
     targets = ", ".join(lock.python.targets) or "any target"
     yield (

@@ -25,7 +25,9 @@ from comfypin.tools.git_remote import Checkout, diff_of, read_checkout, tracked_
 from comfypin.tools.process import run
 from comfypin.tools.uv import clean_environment
 
+# Mostly waiting for git remotes and the disk.
 WORKERS = 8
+# Run by the venv's own Python, which may be older than ours: no syntax newer than 3.8.
 _LIST_PACKAGES = """
 import importlib.metadata as m, json, sys
 found = []
@@ -87,6 +89,7 @@ def capture_lock(
     capture_request = _enter_comfyui(capture_request, capture_notes)
     folder = capture_request.folder
     report(f"reading {folder}")
+    # Everything is looked at before anything is refused, so that a user sees all reasons in one run.
     checkout = read_checkout(folder, _NOT_COMFYUI)
     comfyui = _pin_comfyui(checkout, capture_request, capture_notes, upstreams)
     _pin_nodes(capture_request, capture_notes, upstreams)
@@ -144,6 +147,7 @@ def _pin_checkout(
     install_script = None
     if capture_request.verify:
         try:
+            # A commit that was never pushed exists on this machine only, so the remote is asked for it.
             spec = RepoSpec(repo=remote_url, ref=checkout.commit, folder=checkout.folder.name)
             install_script = fetch_source(spec, origin=subject, upstreams=places).install_script
         except EnvError as error:
@@ -176,6 +180,7 @@ def _remote_without_user(remote_url: str) -> str:
 
 def _pin_nodes(capture_request: CaptureRequest, capture_notes: _CaptureNotes, places: Upstreams) -> None:
     nodes_folder = capture_request.folder / "custom_nodes"
+    # ComfyUI ships example nodes in custom_nodes; its commit pins them already.
     own = {name.split("/")[1] for name in _tracked_files(capture_request.folder) if name.startswith("custom_nodes/")}
     entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
     wanted = [node_path for node_path in entries if _is_wanted_node(node_path, own, capture_request)]
@@ -200,6 +205,7 @@ def _tracked_files(folder: Path) -> frozenset[str]:
 
 
 def _is_wanted_node(node_path: Path, own: set[str], wishes: CaptureRequest) -> bool:
+    # Caches, hidden folders, and what ComfyUI skips: `.disabled` packs and `.py.example` files.
     hidden = node_path.name.startswith((".", "__")) or node_path.name.endswith((".disabled", ".example"))
     return (
         not hidden
@@ -254,6 +260,7 @@ def _read_registry_identity(folder: Path) -> tuple[str, str] | None:
     """
     import tomllib
 
+    # Without that file a pyproject.toml proves nothing: developers have one, too.
     if not (folder / ".tracking").is_file():
         return None
     try:
@@ -270,11 +277,13 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
     if interpreter is None:
         capture_notes.reasons.append("there is no venv beside it (.venv, venv); name its interpreter with --venv")
         return "3.12", []
+    # `-I` keeps the user's own site-packages and PYTHONPATH out of the list.
     interpreter_run = run([interpreter, "-I", "-c", _LIST_PACKAGES], env=clean_environment(), timeout_s=120)
     if interpreter_run.exit_code:
         capture_notes.reasons.append(f"{interpreter} cannot say its packages: {interpreter_run.complaint}")
         return "3.12", []
     try:
+        # The last line: a sitecustomize or a .pth file may print before it.
         interpreter_facts = json.loads(interpreter_run.text.strip().rpartition("\n")[2])
     except ValueError:
         capture_notes.reasons.append(f"{interpreter} does not answer as Python does: {interpreter_run.text[:200]!r}")
@@ -282,6 +291,7 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
     requirements_by_name: dict[str, str] = {}
     for package in interpreter_facts["packages"]:
         package_name = str(package["name"])
+        # pip comes with every venv and is no requirement of anything.
         if package_name.lower() in {"pip", *(item.lower() for item in capture_request.left_out)}:
             continue
         requirement_line = _package_requirement(package_name, str(package["version"]), package["direct"])
@@ -291,6 +301,7 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
                 f"leave it out with --leave-out {package_name}"
             )
         else:
+            # A package may be found twice on the path; Python imports the first.
             requirements_by_name.setdefault(package_name.lower(), requirement_line)
     return str(interpreter_facts["python"]), list(requirements_by_name.values())
 
@@ -324,6 +335,7 @@ def _package_requirement(package_name: str, version: str, direct_url: object) ->
         return f"{package_name}=={version}"
     package_url = str(direct_url.get("url", ""))
     vcs_info = direct_url.get("vcs_info")
+    # pip records the commit that it installed, so a moved branch does no harm.
     if isinstance(vcs_info, dict) and vcs_info.get("vcs") == "git" and not package_url.startswith("file:"):
         return f"{package_name} @ git+{package_url}@{vcs_info.get('commit_id')}"
     if "archive_info" in direct_url and package_url.startswith(("http:", "https:")):
@@ -347,6 +359,7 @@ def _pin_models(
     if registry_identity.files:
         total = sum(path.stat().st_size for path in registry_identity.files.values())
         report(f"hashing {len(registry_identity.files)} models, {total / 1e9:.2f} GB")
+    # hashlib releases the GIL, so threads hash on all cores.
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         hashed = list(pool.map(digests.digest_of, registry_identity.files.values()))
     return tuple(

@@ -63,8 +63,10 @@ def create_lock(
     lock_request: LockRequest, *, upstreams: Upstreams, describe_model: DescribeModel, report: Callable[[str], None]
 ) -> MadeLock:
     """Make a lock. Raises errors of git (`comfypin.tools.errors`), `comfypin.locking.errors` and models."""
+    # Cheap checks first: fetching takes minutes.
     _check_folders(lock_request.nodes)
     report(f"fetching ComfyUI and {len(lock_request.nodes)} nodes")
+    # ComfyUI and the nodes are independent, and each fetch waits mostly for its host.
     with ThreadPoolExecutor(WORKERS) as pool:
         resolved_sources = list(
             pool.map(
@@ -78,11 +80,13 @@ def create_lock(
     )
     requirement_set = sum((part.needs for part in resolved_sources), own_requirements)
     resolve_request = replace(lock_request.question, proxies=upstreams.proxies)
+    # A snapshot says exactly what was installed; resolving again could only move it.
     if lock_request.installed is None:
         python_pins = resolve_packages(replace(resolve_request, needs=requirement_set), report=report)
     else:
         python_pins = pin_exactly(lock_request.installed, resolve_request, report)
     models = pin_models(lock_request.models, describe_model, report=report)
+    # `map` keeps the order, so ComfyUI is the first.
     comfyui, nodes = resolved_sources[0], resolved_sources[1:]
     lock = Lock(
         version_name=lock_request.name,
@@ -93,6 +97,7 @@ def create_lock(
             requirements=tuple(requirement.text for requirement in own_requirements.requirements),
             overrides=lock_request.question.overrides,
             dropped=tuple(sorted(lock_request.dropped)),
+            # A token in an index's URL served this resolve; the lock is committed and shared.
             indexes=tuple(map(hide_credentials, lock_request.question.indexes)),
         ),
         models=models,
@@ -110,6 +115,7 @@ def create_lock(
 def _fetch_source(repo_spec: RepoSpec, is_comfyui: bool, wishes: LockRequest, places: Upstreams) -> ResolvedSource:  # noqa: FBT001
     origin = "ComfyUI" if is_comfyui else f"the node {repo_spec.name}"
     resolved_source = fetch_source(repo_spec, origin=origin, upstreams=places, dropped=wishes.dropped)
+    # A typo in the URL often names another existing repository.
     if is_comfyui and not resolved_source.has_main:
         raise NotComfyUI(where=f"{repo_spec.repo} at {str(resolved_source.commit)[:12]}", lacks="main.py")
     return resolved_source
@@ -144,6 +150,7 @@ def _reader_in(folder: Path) -> Callable[[str], str | None]:
 def pin_exactly(installed: Sequence[str], resolve_request: ResolveRequest, report: Callable[[str], None]) -> PythonPins:
     """Pin exactly these packages. Raises `PackagesNowhere`, or `GitPackageUnpinnable`."""
     python_pins, missing_packages = pin_installed(installed, resolve_request, report=report)
+    # A second look-up, because the archive's sha256 is learned only by asking for it.
     if chosen := find_archives(python_pins.packages, resolve_request.git_hosts, proxies=resolve_request.proxies):
         lines = [chosen.get(repository_of(requirement_line) or "", requirement_line) for requirement_line in installed]
         python_pins, missing_packages = pin_installed(lines, resolve_request, report=report)
@@ -166,6 +173,7 @@ def _check_folders(nodes: Sequence[RepoSpec]) -> None:
 
 def _check_names(wishes: LockRequest, nodes: Sequence[ResolvedSource]) -> None:
     """Refuse names that no node has: a typo would silently change the release."""
+    # "all" is a wish of its own and needs no such node.
     with_scripts = [node_spec.spec.name for node_spec in nodes if node_spec.install_script is not None]
     for name in sorted(wishes.install_scripts - {"all", *with_scripts}):
         raise SpecInvalid(
@@ -190,6 +198,7 @@ def _creation_notes(needs: RequirementSet, nodes: Sequence[ResolvedSource], pins
 
 def _unused_wishes(lock_request: LockRequest, needs: RequirementSet, python: PythonPins) -> list[str]:
     """Return notes about wishes that met nothing they could apply to."""
+    # Each line reads "origin: requirement"; only the requirement is compared.
     ignored_lines = {line.partition(": ")[2] for line in needs.ignored}
     names = {requirement.name for line in ignored_lines if (requirement := parse_requirement(line, ""))}
     idle = sorted(name for name in lock_request.dropped - ignored_lines if normalize_package_name(name) not in names)

@@ -16,6 +16,7 @@ from comfypin.locking.workflow_needs import CORE_PACK, WantedModel, WantedPack, 
 from comfypin.tools.git import list_tree, read_blobs
 from comfypin.tools.git_remote import resolve_ref
 
+# `aux_id` is owner/repo on GitHub, for packs that the registry does not have.
 _GITHUB = "https://github.com/"
 
 
@@ -62,6 +63,7 @@ class NeedsResolver:
     ) -> None:
         self._registry = registry
         self._builtin = builtin
+        # Users name a pack by folder or by URL, and GitHub ignores case.
         self._given = {node.name.lower() for node in given} | {node.repo.lower() for node in given}
         self._given_models = {str(model.target or model.sources[0]).rpartition("/")[2] for model in given_models}
         self._unneeded = unneeded
@@ -75,12 +77,14 @@ class NeedsResolver:
         subject = (
             f"{node_pack.label} (for {', '.join(node_pack.classes[:3])}{', ...' if len(node_pack.classes) > 3 else ''})"
         )
+        # What the user gave overrules what any workflow says.
         if node_pack.label in self._unneeded or self._is_given(node_pack):
             return
         if len(node_pack.versions) > 1:
             self.ambiguous.append(
                 f"{subject} is wanted in several versions: {', '.join(node_pack.versions)}; choose by --node"
             )
+        # "nightly" and "latest" move: a lock with them would not be the same tomorrow.
         elif not node_pack.versions or node_pack.versions[0] in ("nightly", "unknown", "latest"):
             said = node_pack.versions[0] if node_pack.versions else "no version"
             self.ambiguous.append(
@@ -165,6 +169,7 @@ class NeedsResolver:
             self._add_node(RepoSpec(repo=registry_pack.repository, ref=node_pack.versions[0]))
 
     def _choose_pack(self, class_name: str, found_packs: Sequence[RegistryPack]) -> None:
+        # The registry knows it as ComfyUI's own, though ComfyUI's sources do not show it.
         if any(pack.node_id == CORE_PACK for pack in found_packs):
             return
         given = [pack for pack in found_packs if {pack.node_id.lower(), str(pack.repository).lower()} & self._given]
@@ -215,6 +220,7 @@ def known_classes(comfyui: RepoSpec | None, given: Iterable[RepoSpec], upstreams
     if comfyui is not None:
         class_names_found |= _read_classes(comfyui, upstreams, registers_core_nodes)
     for node_spec in given:
+        # The registry itself lists the classes of its packs.
         if not node_spec.repo.startswith(REGISTRY_SCHEME):
             class_names_found |= _read_classes(node_spec, upstreams, lambda _: True)
     return frozenset(class_names_found)
@@ -243,6 +249,7 @@ def registered_classes(source: bytes) -> set[str]:
     """Return the classes that a module registers: keys of NODE_CLASS_MAPPINGS, and `node_id=` of schemas."""
     try:
         tree = ast.parse(source)
+    # Strangers' sources: Python 2, null bytes, or nested beyond what the parser takes.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
     class_names_found: set[str] = set()

@@ -32,11 +32,13 @@ def commit_archive_url(package_pin: PackagePin, hosts: Mapping[str, str] = ARCHI
     >>> commit_archive_url(PackagePin(name="a", version="1", url="git+https://github.com/o/a.git@" + "c" * 40))[:40]
     'https://github.com/o/a/archive/ccccccccc'
     """
+    # "#" begins a subdirectory, and an archive always holds the whole repository.
     if not package_pin.url or not package_pin.url.startswith(("git+https://", "git+http://")) or "#" in package_pin.url:
         return None
     address, _, commit = package_pin.url.removeprefix("git+").rpartition("@")
     url_parts = urlsplit(address)
     path = url_parts.path.strip("/").removesuffix(".git")
+    # Only hosts that are known to give the same bytes each time.
     url_template = hosts.get(url_parts.netloc)
     if url_template is None or not path:
         return None
@@ -51,6 +53,7 @@ def find_archives(
     archive_lines = {}
     for package_pin in pins:
         archive_url = commit_archive_url(package_pin, hosts)
+        # Fetched once now, so that a build does not fail later for a missing submodule.
         if archive_url is not None and _holds_whole_commit(archive_url, proxies):
             archive_lines[_plain_address(str(package_pin.url))] = f"{package_pin.name} @ {archive_url}"
     return archive_lines
@@ -81,6 +84,7 @@ def _holds_whole_commit(url: str, proxies: Proxies | None) -> bool:
         path = Path(folder, "archive.tar.gz")
         try:
             download(url, path, proxies=proxies)
+            # Names alone are read: nothing of the archive is unpacked.
             with tarfile.open(path) as archive:
                 return not any(name.partition("/")[2] == ".gitmodules" for name in archive.getnames())
         except (DownloadFailed, OSError, tarfile.TarError):

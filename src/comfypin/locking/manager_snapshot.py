@@ -14,7 +14,9 @@ from comfypin.locking.errors import SnapshotUnreadable
 from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.repository_refs import RepoSpec, repo_folder
 
+# Snapshots name only ComfyUI's commit; this is where it is unless the user says otherwise.
 COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
+# Far above any real snapshot; YAML of that size already takes seconds to parse.
 MAX_BYTES = 16 << 20
 
 
@@ -44,6 +46,7 @@ def read_snapshot(snapshot_path: Path, comfyui: str | None = None) -> ManagerSna
     """
     document = _load_document(snapshot_path)
     models = _read_models(document.get("models"), snapshot_path)
+    # In YAML, the same keys are below `custom_nodes`.
     inner_value = document.get("custom_nodes")
     if isinstance(inner_value, Mapping) and "comfyui" not in document:
         document = {str(key): value for key, value in inner_value.items()}
@@ -57,6 +60,7 @@ def read_snapshot(snapshot_path: Path, comfyui: str | None = None) -> ManagerSna
     for node_id, version in _require_mapping(
         document.get("cnr_custom_nodes"), "cnr_custom_nodes", snapshot_path
     ).items():
+        # "nightly" is whatever the branch had that day; nobody recorded which commit.
         if str(version or "unknown").lower() in ("unknown", "nightly", "latest"):
             snapshot_parts.unpinnable.append(f"the node {node_id} has no version of the registry, only {version!r}")
         else:
@@ -127,6 +131,7 @@ def _read_packages(pips: Mapping[str, object], gathered: _SnapshotParts) -> tupl
     packages: list[str] = []
     for requirement_key, raw_value in pips.items():
         requirement_line = requirement_key
+        # The value is a version or a URL, depending on which tool wrote it.
         if isinstance(raw_value, str) and raw_value and "==" not in requirement_key and "@" not in requirement_key:
             requirement_line = (
                 f"{requirement_key} @ {raw_value}" if "://" in raw_value else f"{requirement_key}=={raw_value}"
@@ -174,6 +179,7 @@ def _model_targets(raw_value: object) -> list[str]:
 
 def _model_sha256(raw_value: object, where: str, path: Path) -> Digest | None:
     for raw_entry in raw_value if isinstance(raw_value, list) else []:
+        # Hashes of other kinds do not prove what a sha256 proves.
         if isinstance(raw_entry, Mapping) and str(raw_entry.get("type", "")).upper() == "SHA256":
             try:
                 return Digest.parse(str(raw_entry.get("hash", "")))

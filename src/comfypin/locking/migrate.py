@@ -37,11 +37,13 @@ def migrate_lock(lock: Lock) -> MadeLock:
             sha256=earlier.sha256 or package_pin.sha256,
             size_bytes=earlier.size_bytes or package_pin.size_bytes,
         )
+    # Reversed, so that the first of several wins, as old realizing did.
     nodes_by_folder = {node_pin.folder: node_pin for node_pin in reversed(lock.custom_nodes)}
     if len(nodes_by_folder) != len(lock.custom_nodes):
         notes.append("nodes that claimed one folder are one node now, the first of them")
     packages: dict[tuple[str, str | None], PackagePin] = {}
     for package in lock.python.packages:
+        # The first wins here too, spelled in any way.
         packages.setdefault((normalize_package_name(package.name), package.target), package)
     made = replace(
         lock,
@@ -66,6 +68,7 @@ def complete_lock(
 
     Raises `LockIncomplete` if a repository or a source is not even named, and what `create_lock` raises.
     """
+    # Nothing can be looked up for these, so nobody waits for the others in vain.
     hopeless = [finding for finding in check_lock(lock) if finding.rule in {"no-repository", "no-source", "no-comfyui"}]
     if hopeless:
         raise LockIncomplete(where=lock.version_name, findings=hopeless)
@@ -74,6 +77,7 @@ def complete_lock(
     spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit or lock.comfyui.ref)
     resolved_sources = fetch_all_sources(lock, spec, {}, upstreams, frozenset(lock.python.dropped))
     python_pins = lock.python
+    # Complete packages are left alone: resolving again might move them.
     if any(not package_pin.sha256 for package_pin in python_pins.packages) or not python_pins.packages:
         asking = replace(question, proxies=upstreams.proxies)
         python_pins = _complete_packages(python_pins, asking, resolved_sources.values(), report)
@@ -116,6 +120,7 @@ def _complete_packages(
     found = {normalize_package_name(pin.name) for pin in resolved.packages} | {
         normalize_package_name(name) for name in python_pins.dropped
     }
+    # Constraints hold versions but install nothing, so what nobody asks for is asked for here.
     lost_requirements = tuple(need for need in pinned_requirements if need.name not in found and need.name != "pip")
     if lost_requirements:
         resolved = resolve_packages(

@@ -12,6 +12,7 @@ from comfypin.locking.errors import RegistryAnswerInvalid
 from comfypin.tools.download import read_url
 from comfypin.tools.errors import DownloadFailed
 
+# A scheme of ours, so that a pack can stand wherever a repository's URL can.
 REGISTRY_SCHEME = "registry://"
 
 
@@ -43,6 +44,7 @@ class NodeRegistry:
         """Return a pack's version (None: the latest). Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
         request_path = f"/nodes/{quote(node_id, safe='')}"
         if version is None:
+            # Not every pack has a version: a withdrawn one answers without.
             latest = self._get_json(request_path).get("latest_version")
             response_json: Mapping[str, object] = latest if isinstance(latest, dict) else {}
         else:
@@ -65,12 +67,14 @@ class NodeRegistry:
         try:
             response_json = self._get_json(f"/comfy-nodes?comfy_node_name={quote(class_name, safe='')}&limit=10")
         except DownloadFailed as error:
+            # The registry says "no pack" by 404, which is an answer and not a failure.
             if error.facts.get("reason") == "HTTP 404":
                 return ()
             raise
         listed_entries = response_json.get("comfy_nodes") or response_json.get("nodes") or []
         packs_by_id: dict[str, RegistryPack] = {}
         for registry_entry in listed_entries if isinstance(listed_entries, list) else []:
+            # The search also finds names that only begin with the wanted one.
             if not isinstance(registry_entry, dict) or registry_entry.get("comfy_node_name", class_name) != class_name:
                 continue
             node_id = registry_entry.get("node_id") or registry_entry.get("id")

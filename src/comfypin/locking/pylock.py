@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # The C library that Linux wheels may ask for: that of Ubuntu 22.04, on which most GPU images stand.
 GLIBC = (2, 35)
+# Wheels for macOS may ask for this version at most.
 MACOS = (13, 0)
+# Names from before PEP 600, which many wheels still carry.
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
 
@@ -36,6 +38,7 @@ class Platform:
             yield from mac_platforms(MACOS, "arm64")
             return
         machine = self.name.removeprefix("linux-")
+        # aarch64 came with glibc 2.17; x86_64 wheels reach back to 2.5.
         for minor in range(GLIBC[1], 4 if machine == "x86_64" else 16, -1):
             yield f"manylinux_{GLIBC[0]}_{minor}_{machine}"
             if legacy := _LEGACY.get((GLIBC[0], minor)):
@@ -82,8 +85,10 @@ def _pin_package(package_table: Mapping[str, object], tag_ranks: Mapping["Tag", 
         if "subdirectory" in vcs_table:
             file_url += f"#subdirectory={vcs_table['subdirectory']}"
         return PackagePin(name=name, version=str(version or f"0+{vcs_table['commit-id'][:12]}"), url=file_url)
+    # uv lists every wheel that exists; only those that the target can install count.
     wheels = [wheel for wheel in _table_list(package_table.get("wheels")) if _rank_wheel(wheel, tag_ranks) is not None]
     if wheels:
+        # The URL decides between equals, so that the same lock comes out each time.
         chosen_file = min(wheels, key=lambda wheel: (_rank_wheel(wheel, tag_ranks), str(wheel["url"])))
     elif source := cast("Mapping[str, object]", package_table.get("sdist") or package_table.get("archive") or {}):
         chosen_file = source
@@ -116,6 +121,7 @@ def _rank_wheel(wheel: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> 
 
 def file_name_of_url(url: str) -> str:
     """Return the plain name of the file that a URL leads to, empty if there is none (`..`, an encoded slash)."""
+    # The name becomes a file of ours, so it must not be a path.
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     return "" if name in (".", "..") or set(name) & set("/\\\0") else name
 
@@ -137,4 +143,5 @@ def _rank_tags(platform: Platform, python: str) -> dict["Tag", int]:
     python_tag = f"cp{version[0]}{version[1]}"
     platforms = list(platform.wheel_platforms())
     tags = [*cpython_tags(version, [python_tag], platforms), *compatible_tags(version, python_tag, platforms)]
+    # Reversed: if a tag is listed twice, its better rank is written last.
     return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}

@@ -7,6 +7,7 @@ from pathlib import Path
 from comfypin.lock.errors import SpecInvalid
 
 _REPO_FORM = "[FOLDER=]URL[@REF], such as https://host/org/repo@v1.2 or registry://PACK@1.0.0"
+# No colon, slash or "@" before "=", or a URL with a query would look like a folder.
 _FOLDER = re.compile(r"([^/\\:@=\s][^/\\:@=]*)=(.*)", re.S)
 
 
@@ -28,6 +29,7 @@ def parse_repo_spec(spec_text: str) -> RepoSpec:
     """Parse a repository's spec. A local folder becomes a file:// URL. Raises `SpecInvalid`."""
     folder_match = _FOLDER.fullmatch(spec_text)
     folder, repo_text = (folder_match[1], folder_match[2]) if folder_match else (None, spec_text)
+    # "-" at the beginning would be an option to git.
     if not repo_text.strip() or repo_text.startswith("-") or any(character.isspace() for character in repo_text):
         raise SpecInvalid(what="repository", spec=spec_text, form=_REPO_FORM)
     if repo_text.startswith("registry://"):
@@ -37,6 +39,7 @@ def parse_repo_spec(spec_text: str) -> RepoSpec:
         host, slash, repo_path = after_scheme.partition("/")
         repo_path, _, named_ref = repo_path.partition("@")
         repo_url = f"{scheme}://{host}{slash}{repo_path}"
+    # git@host:path, as ssh remotes are written.
     elif re.match(r"[\w.-]+@[\w.-]+:", repo_text):
         user, _, after_scheme = repo_text.partition("@")
         repo_path, _, named_ref = after_scheme.partition("@")

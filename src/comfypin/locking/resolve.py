@@ -36,7 +36,9 @@ from comfypin.tools.errors import UvFailed
 from comfypin.tools.process import Finished
 from comfypin.tools.uv import uv
 
+# What a node's requirements file says about indexes is shown when nothing fits.
 _INDEX_FLAG = re.compile(r": (--(extra-)?index-url|--find-links|-i|-f)\b")
+# uv's exit codes do not tell these failures apart, so its words decide.
 _UNREACHABLE = re.compile(r"error sending request|dns error|Failed to fetch|failed to clone|Could not connect", re.I)
 
 
@@ -114,6 +116,7 @@ def _resolve_with_archives(
         return _resolve_with_trio(
             replace(hold_requirements(resolve_request, archive_lines), keep=package_pins), platform, backend
         )
+    # Some packages ask git for their version and cannot be built of an archive.
     except (UvFailed, RequirementsConflict, PackagesUnreachable):
         return package_pins
 
@@ -160,6 +163,7 @@ def merge_targets(by_target: Mapping[str, Sequence[PackagePin]]) -> tuple[Packag
     """Return the pins of all targets: once if every target has the same, else for their target."""
     if len(by_target) == 1:
         return tuple(next(iter(by_target.values())))
+    # Digests and URLs count, so a package with wheels per platform is never shared.
     shared_pins = set.intersection(*(set(pins) for pins in by_target.values()))
     own = [replace(pin, target=target) for target, pins in by_target.items() for pin in pins if pin not in shared_pins]
     return (*sorted(shared_pins, key=lambda pin: pin.name), *own)
@@ -171,6 +175,7 @@ def _compile_pins(
     arguments = ["--torch-backend", backend] if backend else []
     arguments += ["--exclude-newer", resolve_request.exclude_newer] if resolve_request.exclude_newer else []
     arguments += [part for index in resolve_request.indexes for part in ("--index", index)]
+    # uv keeps everything that it finds in the output file, except what is named here.
     if resolve_request.keep:
         arguments += [part for package in sorted(resolve_request.move) for part in ("--upgrade-package", package)]
     kept_pins = [
@@ -198,6 +203,7 @@ def _run_uv_compile(
     """Run `uv pip compile` on these files; return how it ended and the pylock.toml that it wrote."""
     with temp_folder("resolve") as name:
         resolve_folder = Path(name)
+        # Sorted, so that the same requirements give the same input.
         for file, lines in files.items():
             (resolve_folder / file).write_text("".join(f"{line}\n" for line in sorted(lines)))
         pylock_path = resolve_folder / "pylock.toml"
@@ -225,6 +231,7 @@ def pin_installed(
     package_pins: tuple[PackagePin, ...] = ()
     unheard_build: str | None = None
     report(f"looking up the files of {len(wanted_lines)} packages")
+    # uv stops at the first packages that it cannot find: those are set aside, and it is asked again.
     while wanted_lines:
         arguments = ["--no-deps", "--python-version", python_version, "--python-platform", platform.uv_name]
         arguments += ["--torch-backend", torch_local] if torch_local else []
@@ -240,6 +247,7 @@ def pin_installed(
             torch_local, unheard_build = None, torch_local
             continue
         absent_lines = _absent_requirements(uv_run.stderr, wanted_lines)
+        # Something else went wrong, and asking again would not end.
         if not absent_lines:
             raise _explain_failure(uv_run, resolve_request, platform, None)
         if unheard_build:
@@ -303,6 +311,7 @@ def _explain_failure(
             if _INDEX_FLAG.search(requirement_line)
         ]
         return RequirementsConflict(target=target, wants=wants, explanation=explanation, unheard=unheard)
+    # Before the check for the network, whose pattern also matches git's `failed to clone`.
     if "Git operation failed" in uv_message:
         asked = [
             need
@@ -323,6 +332,7 @@ def _explain_failure(
 
 def _who_asks(requirement_set: RequirementSet, explanation: str) -> list[str]:
     """Return who asks directly for the packages that the resolver mentions."""
+    # Every word is a candidate; only words that are required packages remain.
     named = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", explanation.lower()))
     normalized = {re.sub(r"[-_.]+", "-", name) for name in named}
     asked = [need for need in (*requirement_set.requirements, *requirement_set.constraints) if need.name in normalized]

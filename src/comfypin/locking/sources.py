@@ -20,6 +20,7 @@ from comfypin.tools.download import download
 from comfypin.tools.git import Commits, list_tree, read_blobs, require_whole_files
 from comfypin.tools.git_remote import resolve_ref
 
+# A zip may claim any size: requirement files and scripts are read only if they are small.
 MAX_TEXT_BYTES = 4 << 20
 WORKERS = 8
 
@@ -56,12 +57,14 @@ def fetch_source(
     """
     if repo_spec.repo.startswith(REGISTRY_SCHEME):
         registry_version = upstreams.registry.find_version(repo_spec.repo.removeprefix(REGISTRY_SCHEME), repo_spec.ref)
+        # "latest" becomes the version that it is today.
         repo_spec = RepoSpec(repo=repo_spec.repo, ref=registry_version.version, folder=repo_spec.name)
         return _fetch_archive(
             repo_spec, registry_version.archive, None, upstreams=upstreams, origin=origin, dropped=dropped
         )
     commit = resolve_ref(repo_spec.repo, repo_spec.ref)
     stored_folder = upstreams.commits.obtain(repo_spec.repo, commit)
+    # A pointer of git LFS instead of a file would only fail when the node is imported.
     require_whole_files(stored_folder, repo_spec.repo, commit)
     entries = {
         tree_entry.path: tree_entry
@@ -104,11 +107,13 @@ def _fetch_archive(
 ) -> ResolvedSource:
     stored_folder = upstreams.archives / f"{known_digest.hex}.zip" if known_digest else None
     if stored_folder is None or not stored_folder.is_file():
+        # A name of this process, so that two that fetch the same archive do not write into one file.
         arriving = upstreams.archives / f".tmp-{process_token()}.zip"
         archive_digest = download(
             archive_url, arriving, (known_digest,) if known_digest else (), proxies=upstreams.proxies
         )
         stored_folder = arriving.replace(upstreams.archives / f"{archive_digest.hex}.zip")
+    # Hashed again: the folder is a cache that anybody may have touched.
     archive_digest = Digest.of_file(stored_folder)
     try:
         with zipfile.ZipFile(io.BytesIO(stored_folder.read_bytes())) as archive:
@@ -132,6 +137,7 @@ def _read_source_requirements(
         file_bytes = read(str(PurePosixPath(path)))
         return None if file_bytes is None else decode_requirements(file_bytes)
 
+    # ComfyUI-Manager installs requirements.txt if there is one, and looks no further.
     if read_text("requirements.txt") is not None:
         return read_requirements("requirements.txt", origin=origin, read=read_text, dropped=dropped)
     try:

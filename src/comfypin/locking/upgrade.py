@@ -52,6 +52,7 @@ def upgrade_lock(
 
     Raises `NothingToUpgrade`, `LockIncomplete`, and what `create_lock` raises.
     """
+    # Typos are reported before anything is fetched.
     _check_names(lock, upgrade_request)
     _check_pinned(lock)
     assert lock.comfyui is not None
@@ -63,6 +64,7 @@ def upgrade_lock(
     resolved_sources = fetch_all_sources(lock, comfyui_spec, upgrade_request.nodes, upstreams, dropped)
     comfyui = replace(lock.comfyui, commit=resolved_sources["ComfyUI"].commit)
     if upgrade_request.move_comfyui:
+        # A patch was made against the old commit and need not apply to the new one.
         comfyui = replace(comfyui, ref=named_ref(resolved_sources["ComfyUI"]), patch=None)
     nodes = tuple(
         _move_node(node_pin, resolved_sources.get(f"the node {node_pin.folder}"), upgrade_request)
@@ -163,6 +165,7 @@ def _resolve_again(
     )
     resolve_request = hold_requirements(resolve_request, chosen)
     python_pins = resolve_packages(resolve_request, report=report)
+    # A second resolve with them, because they have to fit the new versions too.
     strays = _find_strays(lock, python_pins, dropped, upstreams, report)
     if strays:
         python_pins = resolve_packages(
@@ -179,6 +182,7 @@ def _resolve_again(
 
 
 def _comes_from_moved(requirement: RequirementLine, upgrade_request: UpgradeRequest) -> bool:
+    # The names that fetch_all_sources gives.
     origins = {f"the node {folder}" for folder in upgrade_request.nodes} | (
         {"ComfyUI"} if upgrade_request.move_comfyui else set()
     )

@@ -20,7 +20,9 @@ from comfypin.tools.git import Commits, submodules, write_bundle
 from comfypin.tools.uv import uv
 from comfypin.tools.vendor_folder import VendorFolder
 
+# Downloads wait for their hosts, not for the processor.
 WORKERS = 8
+# Model findings are left out: models are not vendored.
 _NEEDED = frozenset({"commit-not-pinned", "no-repository", "package-without-hash", "no-packages"})
 
 
@@ -55,6 +57,7 @@ def vendor_lock(
     require_sources(lock)
     wanted_downloads = [*_list_wheels(lock, vendor_folder), *_list_archives(lock, vendor_folder)]
     with ThreadPoolExecutor(WORKERS) as pool:
+        # Hashed, not only looked for: a killed run may have left half a file.
         there = list(pool.map(_VendorDownload.is_there, wanted_downloads))
         absent_downloads = [item for item, is_there in zip(wanted_downloads, there, strict=True) if not is_there]
         report(f"{len(wanted_downloads)} packages and archives, {len(absent_downloads)} of them to download")
@@ -91,6 +94,7 @@ def require_sources(lock: Lock) -> None:
 
 
 def _list_wheels(lock: Lock, folder: VendorFolder) -> Iterator[_VendorDownload]:
+    # By URL, since one wheel may be pinned for several targets.
     for package_pin in {pin.url: pin for pin in lock.python.packages}.values():
         if package_pin.url and not package_pin.url.startswith("git+"):
             yield _VendorDownload(
@@ -133,6 +137,7 @@ def _build_wheels(lock: Lock, vendor_folder: VendorFolder, report: Callable[[str
 
 
 def _is_for_this_machine(lock: Lock, package_pin: PackagePin) -> bool:
+    # macOS calls it arm64, our targets aarch64.
     here = f"{platform.system()}-{platform.machine()}".lower().replace("arm64", "aarch64")
     targets = [package_pin.target] if package_pin.target else list(lock.python.targets)
     return not targets or any(target.startswith(here) for target in targets)
@@ -140,6 +145,7 @@ def _is_for_this_machine(lock: Lock, package_pin: PackagePin) -> bool:
 
 def _build_wheel(package_pin: PackagePin, vendor_folder: VendorFolder, python: str) -> Path:
     source = vendor_folder.wheels / file_name_of_url(str(package_pin.url))
+    # In the vendor folder, so that the finished wheel is renamed and never copied.
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=vendor_folder.root) as build_folder:
         minor_version = ".".join(python.split(".")[:2])
         uv_run = uv(
@@ -151,6 +157,7 @@ def _build_wheel(package_pin: PackagePin, vendor_folder: VendorFolder, python: s
             raise PackageUnbuildable(
                 package=f"{package_pin.name} {package_pin.version}", python=minor_version, reason=uv_run.complaint
             )
+        # By the digests of source and wheel: builds are not reproducible, so several may exist.
         wheel_folder = vendor_folder.place_of_built(Digest.of_file(source), Digest.of_file(wheels[0]))
         wheel_folder.mkdir(parents=True, exist_ok=True)
         return wheels[0].replace(wheel_folder / wheels[0].name)
@@ -180,5 +187,6 @@ def _write_bundles(
             write_bundle(git_folder, repo_url, commit, vendor_path)
             made_count += 1
         vendor_paths.append(vendor_path)
+        # A submodule is a commit of another repository, and needs a bundle too.
         commits_to_bundle += submodules(git_folder, repo_url, commit)
     return vendor_paths, made_count

@@ -14,6 +14,7 @@ CORE_PACK = "comfy-core"
 # Nodes of the web page alone: they are gone before anything is executed.
 _PAGE_ONLY = frozenset({"Note", "MarkdownNote", "Reroute", "PrimitiveNode"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+# In API format a model is only a text that looks like one.
 _MODEL_FILE = re.compile(r"(?i)\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -68,7 +69,9 @@ def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> Work
         for node in _list_ui_nodes(content) if form == "ui" else _list_api_nodes(content):
             _collect_node(node, collected_needs)
         _collect_models(content.get("models"), collected_needs)
+    # A class that one workflow assigns to a pack is known for all of them.
     claimed = collected_needs.core_classes.union(*(classes for _, classes in collected_needs.packs.values()))
+    # A file named twice, once with its address, is one model.
     told = {model.name for model in collected_needs.models.values() if model.url}
     return WorkflowNeeds(
         core_versions=tuple(sorted(collected_needs.core)),
@@ -114,6 +117,7 @@ def _as_list(raw_value: object) -> list[object]:
 
 def _collect_node(workflow_node: Mapping[str, object], collected_needs: _CollectedNeeds) -> None:
     name = workflow_node.get("type")
+    # "workflow>" marks group nodes, which are made of other nodes.
     if not isinstance(name, str) or name in _PAGE_ONLY or _UUID.fullmatch(name) or name.startswith("workflow>"):
         return
     properties = workflow_node.get("properties")
@@ -160,6 +164,7 @@ def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
                 sha256 = None
         model = WantedModel(name=name, directory=directory, url=url, sha256=sha256)
         known_model = collected_needs.models.get((name, directory))
+        # The first entry with an address wins; one without it learns from a later one.
         if known_model is None or not known_model.url:
             collected_needs.models[name, directory] = model
 
