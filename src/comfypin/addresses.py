@@ -29,6 +29,7 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+# RFC 1035 allows 255 octets, of which the wire format takes two.
 _LONGEST_HOST = 253
 
 
@@ -59,6 +60,7 @@ class SystemResolver:
     """Asks the resolver of this machine."""
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
+        # SOCK_STREAM, or each address would come once for every kind of socket.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -182,6 +184,7 @@ def resolve_public(
     Raises `HostNotPublic` if a single one is not, and what `resolve_host` raises.
     """
     found_addresses = resolve_host(host_name, port, resolver=resolver, within_s=within_s)
+    # One private address is enough: whoever answers the name could choose it for the connection.
     if not all(map(is_public, found_addresses)):
         raise HostNotPublic(host_name)
     return found_addresses

@@ -18,7 +18,9 @@ def atomic_file(file_path: Path, *, durable: bool = True, mode: int = 0o644) -> 
     files. An exception inside the block leaves nothing behind.
     """
     file_path.parent.mkdir(parents=True, exist_ok=True)
+    # The target's name is cut, so that the temporary one does not exceed 255 bytes.
     temp_path = file_path.with_name(f".{file_path.name[:40]}.{secrets.token_hex(6)}.tmp")
+    # O_EXCL: a file of that name, put there by somebody else, is never written to.
     descriptor = os.open(temp_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -126,6 +128,7 @@ def link_stays_inside(path: str, target: str) -> bool:
 
 def free_bytes(file_path: Path) -> int:
     """Return the free space, in bytes, for this user on the file system that holds the path or its nearest parent."""
+    # What is about to be made does not exist yet.
     while not file_path.exists():
         file_path = file_path.parent
     volume_status = os.statvfs(file_path)
@@ -147,4 +150,5 @@ def is_local_folder(folder: Path) -> bool:
     file_system_types = [
         mount_line.partition(" - ")[2].split()[0] for mount_line in lines if mount_line.split()[2] == wanted
     ]
+    # Of several mounts at one device the last one hides the others.
     return bool(file_system_types) and file_system_types[-1] in _LOCAL_FILE_SYSTEMS

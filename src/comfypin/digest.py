@@ -11,6 +11,7 @@ from typing import TypeAlias
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
+# A chunk that fits the processor's cache.
 CHUNK_BYTES = 1 << 20
 
 

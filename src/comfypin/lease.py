@@ -31,8 +31,11 @@ from types import TracebackType
 
 from comfypin.errors import LeaseError, declare
 
+# A minute covers the pauses of a busy network volume, and is still bearable to wait for.
 DEFAULT_TTL_S = 60.0
+# Five beats may be lost before a living holder looks dead.
 BEATS_PER_TTL = 6
+# Generous, because it trusts the volume's clock instead of the waiter's.
 LONG_DEAD_TTLS = 10
 CLAIM_SUFFIX = ".claim"
 
@@ -112,6 +115,7 @@ class Lease:
     def release(self) -> None:
         """Give it back. Repeatable; a lease that was lost meanwhile is left to its new holder."""
         self._stop.set()
+        # A thread cannot wait for its own end.
         if threading.current_thread() is not self._heart:
             self._heart.join()
         self._gone = True
@@ -265,6 +269,7 @@ def _try_take(lease_path: Path, lease_watch: LeaseWatch, purpose: str) -> Lease 
             dead_token = lease_watch.find_dead_token()
             if dead_token is None:
                 return _read_holder(lease_path, token_and_mtime[0])
+            # Another waiter may have thrown the dead holder out first.
             with contextlib.suppress(FileNotFoundError):
                 (lease_path / dead_token).unlink()
         holder_token = _create_lease(lease_path, purpose)
@@ -300,6 +305,7 @@ def _create_lease(lease_path: Path, purpose: str) -> str | None:
     try:
         claim_folder.mkdir()
         (claim_folder / holder_token).write_text(json.dumps(facts))
+        # The one step that decides: a rename onto a folder that is not empty fails.
         claim_folder.rename(lease_path)
     except OSError as error:
         shutil.rmtree(claim_folder, ignore_errors=True)
@@ -338,6 +344,7 @@ def this_machine() -> str:
     """Return a short name for this machine's boot and process namespace, within which process ids mean something."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # Containers of one host share its boot id, and number their processes each for itself.
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
@@ -347,6 +354,7 @@ def this_machine() -> str:
 def _process_start(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 if it does not run (a zombie does not)."""
     try:
+        # A program's name may hold blanks and brackets, so fields count from the last bracket.
         stat_fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0

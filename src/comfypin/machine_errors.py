@@ -55,6 +55,7 @@ def machine_failure(error: BaseException, environ: Mapping[str, str]) -> ConfigE
     """Return the error that explains an exception of Python's own by this machine's limits, else None."""
     if isinstance(error, MemoryError):
         return ResourceRefused(what=_LIMITS[errno.ENOMEM])
+    # Python has no exception of its own for this.
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return ResourceRefused(what=_LIMITS[errno.EAGAIN])
     if isinstance(error, ImportError) and _UNLOADABLE.search(str(error)):

@@ -114,6 +114,7 @@ class Retry:
     def _delay_s(self, error: Exception, failures: Failures, reached: float) -> float | None:
         if not self.when(error):
             return None
+        # An upload that got further is not the same failure again.
         if self.progress() > reached:
             failures.begin_new_row()
         delay_s = failures.count_failure(asked_s=asked_delay_s(error))
@@ -132,6 +133,7 @@ class Retry:
                 if delay_s is None:
                     raise
                 progress_before = self.progress()
+            # Outside the except block, or the failure and all it refers to would stay alive meanwhile.
             sleep(delay_s)
 
     async def call_async(

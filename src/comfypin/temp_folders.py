@@ -20,6 +20,7 @@ from comfypin.errors import ConfigError, declare
 _PREFIX = "comfypin-"
 # Only folders that are made locked have it: an older comfypin's, or somebody else's, are not judged.
 _SUFFIX = ".held"
+# O_NOFOLLOW: in a shared /tmp somebody could put a link in the folder's place.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -103,6 +104,7 @@ def _remove_if_left(folder: Path) -> bool:
         return False
     try:
         status = os.fstat(lock_descriptor)
+        # In a shared /tmp only our own folders, which nobody else can write to, are ours to remove.
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
             return False
         fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,6 +25,7 @@ from comfypin.storage.memory import MemoryStore  # noqa: F401 - offered here, wi
 from comfypin.workflow.errors import NodeProblem, WorkflowRejected
 from comfypin.workflow.graph import Graph, Link, Node, NodeId
 
+# One pixel: the smallest picture that every reader accepts.
 PIXEL_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
@@ -143,6 +144,7 @@ class FakeEngine:
 
     async def _run_prompt(self, submission: _Submission) -> AsyncGenerator[EngineEvent, None]:
         graph = submission.prompt.graph
+        # Equal graphs are answered from the cache, as ComfyUI does.
         graph_json = canonical_json(graph.to_api())
         known_outputs = self._finished.get(graph_json)
         cached = frozenset(graph.nodes) if known_outputs is not None else frozenset[NodeId]()
@@ -172,6 +174,7 @@ class FakeEngine:
                 exception_type="RuntimeError",
                 message=self._fails[graph_node.id],
             )
+        # Lets other tasks run, as a real engine would between nodes.
         await asyncio.sleep(0)
 
     def _find_problems(self, graph: Graph) -> Iterator[NodeProblem]:

@@ -37,7 +37,7 @@ def migrate_lock(lock: Lock) -> MadeLock:
             sha256=earlier.sha256 or package_pin.sha256,
             size_bytes=earlier.size_bytes or package_pin.size_bytes,
         )
-    # Reversed, so that the first of several wins, as old realizing did.
+    # Reversed, so that the first of several wins, as the note below says.
     nodes_by_folder = {node_pin.folder: node_pin for node_pin in reversed(lock.custom_nodes)}
     if len(nodes_by_folder) != len(lock.custom_nodes):
         notes.append("nodes that claimed one folder are one node now, the first of them")

@@ -44,7 +44,7 @@ class NodeRegistry:
         """Return a pack's version (None: the latest). Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
         request_path = f"/nodes/{quote(node_id, safe='')}"
         if version is None:
-            # Not every pack has a version: a withdrawn one answers without.
+            # Not every pack has published a version.
             latest = self._get_json(request_path).get("latest_version")
             response_json: Mapping[str, object] = latest if isinstance(latest, dict) else {}
         else:
@@ -74,7 +74,7 @@ class NodeRegistry:
         listed_entries = response_json.get("comfy_nodes") or response_json.get("nodes") or []
         packs_by_id: dict[str, RegistryPack] = {}
         for registry_entry in listed_entries if isinstance(listed_entries, list) else []:
-            # The search also finds names that only begin with the wanted one.
+            # The search may answer with classes of similar names.
             if not isinstance(registry_entry, dict) or registry_entry.get("comfy_node_name", class_name) != class_name:
                 continue
             node_id = registry_entry.get("node_id") or registry_entry.get("id")

@@ -11,7 +11,9 @@ from comfypin.models.errors import SourceUnavailable, UnknownSource, WrongLength
 from comfypin.models.interface import ExpectedFile, ModelSource, RemoteFile, SourceFacts, hide_secrets
 from comfypin.retry import Retry, RetryPolicy
 
+# Large, because nothing is written: each read goes straight into the hash.
 BUFFER_BYTES = 4 << 20
+# As for pulling: a source that gives almost nothing for half a minute gives nothing soon.
 STALL_S = 30.0
 # From the beginning each time: who describes a model keeps nothing of it.
 DESCRIBE_RETRIES = RetryPolicy(retries=2)
@@ -47,6 +49,7 @@ def _hash_file(remote_file: RemoteFile, address: str) -> tuple[Digest, int]:
     hasher, total_bytes = hashlib.sha256(), 0
     buffer = memoryview(bytearray(BUFFER_BYTES))
     stall_watch = StallWatch(STALL_S)
+    # A stream from the beginning: without a digest there is no telling whether ranges are of one version.
     with remote_file.read(0, None) as reader:
         while byte_count := reader.readinto(buffer):
             if stall_watch.too_slow(byte_count):

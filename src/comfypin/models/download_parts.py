@@ -67,12 +67,14 @@ class FileParts:
             while not self.over and self.failure is None:
                 if self._missing:
                     return self.all[heapq.heappop(self._missing)]
+                # Wakes up by itself too, so that a fetcher notices the end even if nobody notifies it.
                 self._offered.wait(0.5)
         return None
 
     def put_back(self, part: FilePart) -> None:
         """Let another fetcher continue the part from its current end."""
         with self._lock:
+            # Lowest index first: the hash reads in order, so the earliest missing part holds it up.
             heapq.heappush(self._missing, part.index)
             self._offered.notify()
 
@@ -82,6 +84,7 @@ class FileParts:
         The hasher then waits until they are recorded as written.
         """
         with self._lock:
+            # Only these bytes continue the hash; lending it for any others would mix up their order.
             if file_part is not self._awaited or file_part.hashed != file_part.written:
                 return False
             self._lent = True
@@ -107,6 +110,7 @@ class FileParts:
     def fail_all(self, error: Exception) -> None:
         """Stop all fetchers; the first failure counts."""
         with self._lock:
+            # Later failures are mostly consequences of the first.
             self.failure = self.failure or error
             self._arrived.notify()
             self._offered.notify_all()

@@ -8,12 +8,14 @@ from comfypin.errors import ModelError
 from comfypin.lock.model import ModelPin
 from comfypin.models.errors import NotSafetensors, PickleRefused
 
+# ComfyUI loads both by safetensors, which runs no code.
 SAFETENSORS_SUFFIXES = frozenset({".safetensors", ".sft"})
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".pt2"})
 # https://huggingface.co/docs/safetensors: 8 bytes of length, little endian, then JSON; readers cap it at 100 MB.
 MAX_HEADER_BYTES = 100_000_000
 # More than any tensor library has; products of many great numbers take minutes.
 MAX_DIMENSIONS = 64
+# https://github.com/huggingface/safetensors/blob/main/safetensors/src/tensor.rs; unknown ones are not checked.
 _DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
@@ -58,6 +60,7 @@ def safetensors_problem(file_path: Path) -> str | None:
     with file_path.open("rb") as file:
         length_bytes = file.read(8)
         if len(length_bytes) < 8:
+            # Even an empty safetensors file has 8 bytes of length.
             return f"it has only {size_bytes} bytes"
         header_length = int.from_bytes(length_bytes, "little")
         if header_length > MAX_HEADER_BYTES or 8 + header_length > size_bytes:
@@ -96,6 +99,7 @@ def _tensors_problem(header: dict[str, JsonValue], data_bytes: int) -> str | Non
             case _:
                 return f"its header describes {tensor_name!r} wrongly"
     position = 0
+    # The format allows neither gaps nor overlaps: bytes between tensors could hide anything.
     for begin_offset, end_offset in sorted(spans):
         if begin_offset != position or end_offset < begin_offset:
             return "its tensors do not lie one after the other"

@@ -43,6 +43,7 @@ def list_blob_uses(blob_store: BlobStore) -> list[BlobUse]:
     releases = blob_store.releases.list_releases()
     blob_uses = []
     for digest, path in blob_store.list_blobs():
+        # Another collector may have removed it since it was listed.
         with contextlib.suppress(FileNotFoundError):
             file_status = path.stat()
             using_releases = [release for release in releases if digest in release.blobs]
@@ -65,6 +66,7 @@ def choose_blobs(
     of them until the rest fits; blobs of kept releases go only with `even_kept`, and after all others.
     """
     spare_blobs = [blob for blob in blobs if not set(blob.releases) & set(kept_releases)]
+    # Nobody asked for a size, so nothing that a kept release names has to go.
     if budget_bytes is None:
         return spare_blobs
     kept = [blob for blob in blobs if set(blob.releases) & set(kept_releases)] if even_kept else []
@@ -86,11 +88,13 @@ def collect_garbage(
     """
     removed_blobs, busy_blobs, freed_bytes = [], [], 0
     for blob_use in chosen:
+        # A pull that is about to link the blob holds this lease: it must not find the blob gone.
         blob_lease = blob_store.try_lease(blob_use.digest.hex)
         if blob_lease is None:
             busy_blobs.append(blob_use)
             continue
         with blob_lease:
+            # A release may have come to name the blob since the choice was made.
             now = {release.name for release in blob_store.releases.list_releases() if blob_use.digest in release.blobs}
             if now & set(kept_releases) - set(blob_use.releases):
                 busy_blobs.append(blob_use)
@@ -98,6 +102,7 @@ def collect_garbage(
             freed_bytes += _remove_blob(blob_store, places, blob_use)
             removed_blobs.append(blob_use)
     _forget_empty_releases(blob_store, kept_releases)
+    # Leftovers of killed pulls are garbage as well, and this is when a user looks at the free space.
     blob_store.sweep_leftovers()
     _drop_stale_partials(blob_store)
     return GcReport(
@@ -110,6 +115,7 @@ def collect_garbage(
 
 def _remove_blob(blob_store: BlobStore, places: TargetRoots, blob_use: BlobUse) -> int:
     """Remove a blob with its links and copies; return how many bytes that frees."""
+    # Links free nothing by themselves; copies do.
     freed_bytes = blob_use.size_bytes
     for target in blob_use.targets:
         with contextlib.suppress(TargetRefused, OSError):

@@ -16,6 +16,7 @@ from comfypin.models.errors import NotAModel, SourceChanged, SourceFailed
 from comfypin.models.http_responses import to_refusal
 from comfypin.models.interface import ExpectedFile, RangeReader, SourceFacts, hide_secrets
 
+# Large enough that a request's latency does not count, small enough that a lost connection loses little.
 PART_BYTES = 8 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -46,9 +47,11 @@ class HttpFile:
         self.validator: str | None = None
         self._reading: set[Response] = set()
         self._lock = threading.Lock()
+        # The first request asks for the first bytes at once: a small file needs no second one.
         response = self._request_range(start, length)
         try:
             self._learn_version(response, start)
+        # A response that nobody will read must give its connection back.
         except BaseException:
             response.close()
             raise
@@ -59,6 +62,7 @@ class HttpFile:
         self.validator = _file_version(response)
         self.ranged = response.status == 206
         self.size_bytes = _total_bytes(response, start, self._uri) if self.ranged else response.size_bytes
+        # Hubs redirect to a CDN: later ranges skip the redirect.
         if response.url != self._url:
             self._direct = response.url
         self.hops = response.hops
@@ -118,6 +122,7 @@ class HttpFile:
 
     def _request_range(self, start: int, length: int | None) -> Response:
         end = "" if length is None else str(start + length - 1)
+        # Also for the whole file: the status tells whether the server knows ranges.
         headers = {"Range": f"bytes={start}-{end}"}
         if self.validator:
             headers["If-Range"] = self.validator
@@ -127,11 +132,13 @@ class HttpFile:
             response.close()
             response = self._client.get(self._url, headers, led_by=self._led_by)
             self._direct = response.url if response.url != self._url else None
+        # An empty file has no range that could be satisfied.
         if response.status == 416 and start == 0:
             response.text()
             response = self._client.get(self._url, {}, led_by=self._led_by)
         if response.status not in {200, 206}:
             raise to_refusal(response, self._uri)
+        # A packed body has other bytes than the file, and its ranges are ranges of the packed one.
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding not in {"identity", ""}:
             response.close()
@@ -154,6 +161,7 @@ def _total_bytes(answer: Response, start: int, address: str) -> int | None:
 
 
 def _refuse_pages(response: Response, address: str) -> None:
+    # Servers that want a login answer 200 with a page.
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type in {"text/html", "application/xhtml+xml"}:
         hint = " (on the hub, use /resolve/ instead of /blob/)" if "/blob/" in address else ""

@@ -13,6 +13,7 @@ from comfypin.models.errors import (
 )
 from comfypin.retry import parse_retry_after
 
+# 520 to 524 are Cloudflare's, for an origin that does not answer.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 
@@ -58,5 +59,6 @@ def to_refusal(response: Response, address: str) -> SourceFailed:
 
 
 def _quote_body(body: str) -> str:
+    # The body may explain the status, but a page of HTML explains nothing.
     one_line = " ".join(body.split())
     return f" ({one_line[:200]})" if one_line and not one_line.startswith("<") else ""

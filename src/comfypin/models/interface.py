@@ -36,6 +36,7 @@ def hide_secrets(address: str) -> str:
         return address
     try:
         parts = urllib.parse.urlsplit(address)
+    # Not even a URL, so everything that could be a query is cut off.
     except ValueError:
         return address.partition("?")[0]
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from comfypin.lease import this_machine
 
+# A journal of another format is not understood, so its file is fetched anew.
 FORMAT = 1
 
 
@@ -61,6 +62,7 @@ class PartialFile:
         if journal is None or size != journal.size_bytes:
             return None
         if len(whole_lines) != len(journal_bytes):
+            # Cut off, or the next line would be glued to the torn one.
             os.truncate(self._journal_path, len(whole_lines))
         return journal
 
@@ -70,6 +72,7 @@ class PartialFile:
             self.forget_bytes()
             os.ftruncate(self.descriptor, journal.size_bytes)
         self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        # Each session says on which machine it runs; see `_forget_foreign_parts`.
         self._append_line(
             {
                 "format": FORMAT,
@@ -116,6 +119,7 @@ class PartialFile:
     def allocated_bytes(self) -> int:
         """Return how many bytes the unfinished file already takes on the disk."""
         try:
+            # st_blocks counts what is allocated: the file is sparse, so its size says nothing.
             return self.data.stat().st_blocks * 512
         except OSError:
             return 0
@@ -136,6 +140,7 @@ def _parse_journal(journal_bytes: bytes) -> TransferJournal | None:
                 journal.written.add(int(journal_line["wrote"]))
             elif journal is not None:
                 journal.prefixes[int(journal_line["end"])] = str(journal_line["sha256"])
+        # A journal that makes no sense costs a download, a wrong belief would cost more.
         except (ValueError, KeyError, TypeError):
             return None
     if journal is not None:
@@ -147,6 +152,7 @@ def _next_session(earlier_journal: TransferJournal | None, journal_line: dict[st
     if journal_line["format"] != FORMAT:
         raise ValueError("another format")
     size_bytes, part_index = journal_line["size"], journal_line["part"]
+    # Written by us, but a volume is shared and a disk may lie.
     if not isinstance(size_bytes, int) or not isinstance(part_index, int) or size_bytes < 0 or part_index < 1:
         raise ValueError("no sizes")
     if earlier_journal is not None and (earlier_journal.size_bytes, earlier_journal.part_bytes) == (

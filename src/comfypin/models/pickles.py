@@ -9,8 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+# Enough for the first entry of a zip and the header of a tar archive.
 _HEAD_BYTES = 4096
 _SHORT_BYTES = 256  # Python writes no number of more than some thousand digits out
+# Opcodes of protocol 0 take a line as their argument; no name is as long as this.
 _LONGEST_LINE_BYTES = 16 << 20
 # What imports a name or calls something. Random bytes can be a few opcodes, but hardly an import of an identifier.
 _IMPORT = re.compile(r": (c|\(?i) +(GLOBAL|INST) +'[A-Za-z_][\w.]* [A-Za-z_][\w.]*'|STACK_GLOBAL|REDUCE|NEWOBJ")
@@ -24,6 +26,7 @@ def is_pickle(file_path: Path) -> bool:
         head_bytes = pickle_file.read(_HEAD_BYTES)
         pickle_file.seek(0)
         runs = _runs_as_pickle(pickle_file)
+    # torch.save writes a zip since torch 1.6, with the pickle inside.
     if head_bytes.startswith(b"PK\x03\x04"):
         return b".pkl" in head_bytes or _archive_has_pickle(file_path)
     # Tar archives were torch's first format.

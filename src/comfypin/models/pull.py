@@ -42,6 +42,7 @@ PullState = Literal["present", "linked", "adopted", "fetched"]
 
 # Files larger than this are fetched a few at a time, each with many connections; smaller ones many at a time.
 LARGE_BYTES = 32 << 20
+# One large file alone leaves the network idle while it is hashed to the end; many share it too thinly.
 LARGE_AT_ONCE = 3
 
 
@@ -122,11 +123,13 @@ class Puller:
 
     def pull_models(self, models: Sequence[tuple[ModelPin, Path]]) -> PullReport:
         """Pull every model; one that fails does not hold up the others. Raises `DiskTooSmall` before it fetches."""
+        # Before the first byte, because a full disk after an hour helps nobody.
         self._require_space(models)
         self._watcher.planned({pin.target_path: pin.size_bytes for pin, _ in models})
         outcomes: list[PullOutcome] = []
         failures: list[ModelError] = []
         try:
+            # First what nobody else pulls, so that waiting for another process comes last.
             busy = self._pull_round(models, self._bring_if_free, outcomes, failures)
             self._pull_round(busy, self._bring_when_free, outcomes, failures)
         finally:
@@ -151,6 +154,7 @@ class Puller:
         small_pool = ThreadPoolExecutor(self._budget.connections, thread_name_prefix="small")
         futures: list[tuple[ModelPin, Path, Future[PullOutcome]]] = []
         with self._stopping_on_error(), large_pool, small_pool:
+            # The largest first: a large file that begins last would run alone at the end.
             for model_pin, target_path in sorted(models, key=lambda model: -(model[0].size_bytes or 0)):
                 pool = large_pool if (model_pin.size_bytes or 0) > LARGE_BYTES else small_pool
                 futures.append((model_pin, target_path, pool.submit(bring, model_pin, target_path)))
@@ -179,6 +183,7 @@ class Puller:
         copies = self._options.link == "copy"
         needed: dict[Digest, int] = {}
         for model_pin, path in models:
+            # Unknown sizes are checked when their source tells them.
             if model_pin.sha256 is None or model_pin.size_bytes is None or _size_or_none(path) == model_pin.size_bytes:
                 continue
             if _size_or_none(self._store.blob_path(model_pin.sha256)) == model_pin.size_bytes:
@@ -229,6 +234,7 @@ class Puller:
         except LeaseError as error:
             raise StoreFailed(path=str(target_path), reason=error.message.rstrip(".")) from error
         except OSError as error:
+            # Somebody else may fill the disk while we write.
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 root = self._store.root
                 if model_pin.size_bytes is None:
@@ -244,15 +250,18 @@ class Puller:
         self, model_pin: ModelPin, digest: Digest, target_path: Path, lease: Callable[[str], Lease]
     ) -> PullOutcome:
         blob_store = self._store
+        # Without the lease: a release that is complete must start fast, even on a slow volume.
         if blob_store.has_blob(digest) and self._is_in_place(digest, target_path):
             return self._report_present(model_pin, target_path, digest)
         with lease(digest.hex) as held_lease:
             state: PullState = "linked"
             source_address: str | None = None
             failed_sources: tuple[str, ...] = ()
+            # Checked again under the lease: another process may have brought the blob meanwhile.
             if not blob_store.check_blob(digest):
                 if target_path.is_file() and blob_store.digest_of(target_path.resolve()) == digest:
                     _raise_problem(format_problem(target_path, model_pin))
+                    # A model that the user put there by hand becomes a blob without being copied.
                     blob_store.adopt_file(target_path.resolve(), digest)
                     state = "adopted"
                 elif (source_address := self._link_cached(model_pin, digest)) is not None:
@@ -274,15 +283,18 @@ class Puller:
         blob_store = self._store
         if target_path.is_file() and model_pin.size_bytes in {None, target_path.stat().st_size}:
             return self._report_present(model_pin, target_path, blob_store.digest_of(target_path.resolve()))
+        # By the sources, so that the next pull finds the same unfinished file.
         blob_key = "unpinned-" + Digest.of("\n".join(model_pin.sources).encode()).hex
         with lease(blob_key) as held:
             partial_file = blob_store.partial_file(blob_key)
             source, digest, failed = self._fetch_from_sources(model_pin, partial_file)
             _raise_problem(format_problem(partial_file.data, model_pin))
+            # Fetching may take hours; whoever lost the lease meanwhile must not publish.
             held.check()
             if blob_store.has_blob(digest):
                 partial_file.discard()
             else:
+                # The digest is known only now, so its blob gets its lease only now.
                 with blob_store.wait_for_lease(digest.hex):
                     blob_store.publish_partial(partial_file, digest)
             aside = self._place_blob(digest, target_path)
@@ -333,6 +345,7 @@ class Puller:
                     begun=lambda size, resumed: self._begin_fetch(model_pin, partial_file, size, resumed),
                     advanced=lambda count: self._watcher.advanced(model_pin.target_path, count),
                 )
+            # Any failure of a source leads to the next one; only a full disk is the same everywhere.
             except (SourceFailed, ComfypinError) as error:
                 if isinstance(error, DiskTooSmall):
                     raise
@@ -373,6 +386,7 @@ class Puller:
         blob_store = self._store
         if self._options.link == "symlink" and blob_store.leads_to_blob(digest, target_path):
             return None
+        # Replacing a link loses nothing; a file may be the only copy of a user's own work.
         in_the_way = (
             target_path.is_file() and not target_path.is_symlink() and blob_store.digest_of(target_path) != digest
         )

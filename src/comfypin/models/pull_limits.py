@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 from comfypin.retry import RetryPolicy
 
+# Memory that each open connection takes.
 BUFFER_BYTES = 512 << 10
+# Less is no progress: a server may give a few bytes and break off each time.
 LEAST_PROGRESS_BYTES = 64 << 10
 # The hub's limits count in windows of five minutes, so it may ask to come back after that.
 MODEL_RETRIES = RetryPolicy(retries=6, base_s=0.5, longest_s=20.0, longest_asked_s=600.0)
@@ -32,6 +34,7 @@ class PullBudget:
         self._processors = processors or available_cores()
         self._files = 0
         self._counting = threading.Lock()
+        # Last in, first out: a warm buffer is taken again, and idle ones are never made.
         self._buffers: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
         self._buffer_bytes = buffer_bytes
         for _ in range(connections):
@@ -87,6 +90,7 @@ class FetchFailures:
         """Count a failure; `fetched_bytes` is what the whole file has by now."""
         self.own += 1
         # A server that serves four connections and refuses the others is slow, not broken: the file gets on.
+        # Progress of any fetcher counts for all, since they share the server.
         self.stuck = 1 if fetched_bytes - self._seen >= LEAST_PROGRESS_BYTES else self.stuck + 1
         self._seen = fetched_bytes
 
@@ -132,6 +136,7 @@ class ConnectionDemand:
             return False
         self._waited_s += waited_s
         window_s, spent_s = now_s - self._since[0], processor_s_spent - self._since[1]
+        # A shorter window would be decided by a single packet.
         if window_s < self.WINDOW_S:
             return False
         waiting, busy = self._waited_s / window_s, spent_s / (window_s * self._processors)

@@ -32,6 +32,7 @@ class ReleaseIndex:
         record_bytes = encode_release(release_name, blobs)
         try:
             if record_path.read_bytes() == record_bytes:
+                # The mtime is the last use; rewriting equal bytes would only wear the volume.
                 os.utime(record_path)
                 return
         except OSError:
@@ -69,5 +70,6 @@ def encode_release(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
 
 def record_file_name(release_name: str) -> str:
     """Return the file name of a release's record."""
+    # Names are for people who look into the folder; the digest keeps similar ones apart.
     safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in release_name)[:80]
     return f"{safe}.{Digest.of(release_name.encode()).hex[:8]}.json"

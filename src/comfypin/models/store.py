@@ -121,6 +121,7 @@ class BlobStore:
         file_path = self.blob_path(digest)
         file_path.parent.mkdir(parents=True, exist_ok=True)
         on_disk = self._flush_file(unfinished_file.data)
+        # Nothing should write into a blob: every release that names it would change.
         unfinished_file.data.chmod(0o444)
         unfinished_file.data.replace(file_path)
         if on_disk:
@@ -136,8 +137,10 @@ class BlobStore:
         if not blob_path.exists():
             try:
                 os.link(file_path, blob_path)
+            # Another process was faster with the same bytes.
             except FileExistsError:
                 pass
+            # Another file system, or one without hard links.
             except OSError:
                 self._copy_into(file_path, blob_path)
             self.digests.record_digest(blob_path, blob_path.stat(), digest)
@@ -150,6 +153,7 @@ class BlobStore:
         temp_path = self._temp_files.temp_name_for(blob_path)
         try:
             os.link(path, temp_path)
+            # Hashed after linking: the name that was hashed is the one that is published.
             if self.digest_of(temp_path, deep=True) != digest:
                 return False
             temp_path.replace(blob_path)
@@ -167,6 +171,7 @@ class BlobStore:
         try:
             file_path.rename(aside_path)
         except OSError as error:
+            # `shutil.move` copies between file systems, which a rename cannot.
             if error.errno != errno.EXDEV:
                 raise
             shutil.move(file_path, aside_path)
@@ -185,6 +190,7 @@ class BlobStore:
         finally:
             with contextlib.suppress(OSError):
                 temp_path.unlink()
+        # Some network volumes take a symlink and cannot follow it.
         if not target_path.exists():
             raise ModelDiffers(
                 name=target_path.name, target=str(target_path), reason="does not lead to its blob after linking"
@@ -230,6 +236,7 @@ class BlobStore:
             elif is_dead(folder_entry.name.removesuffix(".claim").rpartition(".")[2]):
                 shutil.rmtree(folder_entry, ignore_errors=True)
         for folder_entry in _list_entries(self.root / "partial"):
+            # Only names that are digests: unpinned files have keys of other lengths.
             if len(folder_entry.name) == 64 and self.has_blob(Digest(folder_entry.name)):
                 with contextlib.suppress(LeaseError):
                     held_lease = self.try_lease(folder_entry.name)

@@ -7,6 +7,7 @@ from comfypin.atomic_files import contained_path
 from comfypin.lock.model import Lock, ModelPin
 from comfypin.models.errors import TargetRefused
 
+# Where the store is below MODELS_DIR unless a volume holds it.
 STORE_FOLDER = ".comfypin"
 
 
@@ -20,6 +21,7 @@ class TargetRoots:
     def target_path(self, model_pin: ModelPin) -> Path:
         """Return the path of a pin's file. Raises `TargetRefused` for every path that could leave the trees."""
         tree_root, relative = self._root_of(model_pin)
+        # Refused even if it stays inside: links could make it mean something else.
         if ".." in relative.parts or "\0" in model_pin.target_path:
             raise _refuse_target(model_pin, f"it does not stay inside {tree_root}")
         if STORE_FOLDER in relative.parts:

@@ -18,6 +18,7 @@ class TempFiles:
         """Return a temporary name on the target's file system: in this folder if that is the same one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         target_path.parent.mkdir(parents=True, exist_ok=True)
+        # A rename is atomic only within one file system.
         if self._folder.stat().st_dev == target_path.parent.stat().st_dev:
             return self._folder / f"{process_token()}{SUFFIX}"
         _sweep_folder(target_path.parent)

@@ -55,6 +55,7 @@ class FileTransfer:
         self._hasher = hashlib.sha256()
         self._fetchers: list[threading.Thread] = []
         self._descriptor = -1
+        # Opened late: a complete file that is resumed needs no connection at all.
         self._remote: RemoteFile | None = None
         self._opening = threading.Lock()
         self._advanced: Callable[[int], None] = lambda count: None
@@ -76,6 +77,7 @@ class FileTransfer:
         try:
             self._size = self._prepare_parts()
             begun(self._size, self.resumed_bytes)
+            # While more files come than there are processors, fetchers hash what they write.
             with self._budget.counted_file():
                 digest = self._fetch_and_hash()
         finally:
@@ -126,6 +128,7 @@ class FileTransfer:
                 and journal.validator
                 and journal.validator == remote_file.validator
             )
+            # Without a digest nothing but the validator can tell two versions apart.
             if not same or remote_file.size_bytes != journal.size_bytes or not remote_file.ranged:
                 remote_file.close()
                 self._remote = None
@@ -228,6 +231,7 @@ class FileTransfer:
 
     def _copy_range(self, file_part: FilePart, reader: RangeReader, buffer: memoryview) -> None:
         stall_watch = StallWatch(self._fetch_policy.stall_s)
+        # Filled before it is written: TLS gives 16 KiB at a time, and each write costs a system call.
         filled_bytes, started_s = 0, time.monotonic()
         try:
             while byte_count := reader.readinto(buffer[filled_bytes:]):
@@ -279,6 +283,7 @@ class FileTransfer:
             reason = f"{error.reason}, and asks to come back in {error.retry_after_s:.0f} seconds"
             raise SourceFailed(uri=error.uri, reason=reason) from error
         until = time.monotonic() + delay_s
+        # Short waits, so that an interrupt does not have to wait for a server's Retry-After.
         while (left := until - time.monotonic()) > 0 and not self._parts.over:
             self._stop.wait(min(0.2, left))
             self._raise_failure()
@@ -293,6 +298,7 @@ class FileTransfer:
         return Digest(self._hasher.hexdigest())
 
     def _hash_part(self, file_part: FilePart, buffer: memoryview) -> None:
+        # A resumed part may turn out wrong: then the hash goes back to where the part begins.
         before = self._hasher.copy()
         while self._wait_for_bytes(file_part):
             # All that is there, so that the fetcher may have the hash for what comes next.
@@ -300,10 +306,12 @@ class FileTransfer:
                 byte_count = os.preadv(
                     self._descriptor, [buffer[: min(left, len(buffer))]], file_part.start + file_part.hashed
                 )
+                # pread gives nothing only beyond the end, and this file was as long as it said.
                 if byte_count == 0:
                     raise OSError(errno.EIO, "somebody else made it shorter", str(self._partial.data))
                 self._hasher.update(buffer[:byte_count])
                 file_part.hashed += byte_count
+        # A single part has no journal: it is fetched whole or not at all.
         if len(self._parts.all) == 1:
             return
         prefix_sha256 = self._hasher.hexdigest()

@@ -98,6 +98,7 @@ def inspect_models(
     told: Callable[[ModelPin, ModelFinding], None] = lambda pin, finding: None,
 ) -> list[ModelFinding]:
     """Compare many files, in the order given. Hashing uses every core, the largest files first."""
+    # Each thread holds one buffer, and more threads than cores would hash no faster.
     threads = min(len(models), STAT_THREADS if not read_all_bytes else available_cores()) or 1
 
     def inspect_one(index: int) -> ModelFinding:

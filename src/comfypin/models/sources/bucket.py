@@ -23,10 +23,12 @@ class _ObjectRange:
         self._chunk = memoryview(b"")
 
     def readinto(self, buffer: memoryview) -> int:
+        # The store goes on to the end of the object; the range does not.
         if self._left == 0:
             return 0
         while not self._chunk:
             try:
+                # A view, so that cutting a chunk copies nothing.
                 self._chunk = memoryview(next(self._chunks))
             except StopIteration:
                 return 0
@@ -66,6 +68,7 @@ class BucketFile:
         try:
             yield _ObjectRange(iter(chunks), length, self._uri)
         finally:
+            # Generators hold their connection until they are closed.
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()

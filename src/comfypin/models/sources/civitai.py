@@ -14,6 +14,7 @@ from comfypin.models.http_file import HttpFile
 from comfypin.models.http_responses import to_refusal
 from comfypin.models.interface import ExpectedFile, SourceFacts
 
+# People paste all of these forms from Civitai's pages and from other tools.
 _BY_VERSION = re.compile(r"civitai://(?:version/)?(\d+)(?:(?:/|/file/|\?file=)(\d+))?/?")
 _BY_DIGEST = re.compile(r"civitai://(?:sha256|hash)[:/]([0-9a-fA-F]{64})/?")
 
@@ -57,6 +58,7 @@ class CivitaiSource:
 
     def open(self, address: str, expected: ExpectedFile, *, start: int = 0, length: int | None = None) -> HttpFile:
         civitai_file = self._find_file(address, expected.sha256)
+        # Known before a byte is fetched, since the API names the digest.
         if expected.sha256 is not None and civitai_file.sha256 is not None and civitai_file.sha256 != expected.sha256:
             raise WrongDigest(uri=address, expected=expected.sha256.hex, actual=civitai_file.sha256.hex)
         try:
@@ -139,6 +141,7 @@ class CivitaiSource:
 
 
 def _parse_file(file_entry: object, version_id: str, folder: str | None) -> _CivitaiFile | None:
+    # Strangers' JSON: what does not have this shape is no file.
     match file_entry:
         case {"id": int(file_id), "name": str(name), "downloadUrl": str(url)}:
             hashes = file_entry.get("hashes") if isinstance(file_entry, dict) else None

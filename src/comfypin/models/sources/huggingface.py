@@ -12,6 +12,7 @@ from comfypin.models.http_file import HttpFile, find_linked_digest
 from comfypin.models.interface import ExpectedFile, RemoteFile, SourceFacts
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# Repositories of models have no prefix on the hub.
 _KINDS = ("datasets", "spaces")
 _REFS = ("pr", "convert")
 
@@ -64,6 +65,7 @@ class HubFile:
         kind = self.kind.strip("/") or "models"
         folder = cache / f"{kind}--{self.repo.replace('/', '--')}"
         commit = self.revision
+        # The cache keeps branches and tags as files that hold their commit.
         if not _COMMIT.fullmatch(commit):
             try:
                 commit = (folder / "refs" / self.revision).read_text().strip()
@@ -91,6 +93,7 @@ class HubSource:
         except SourceFailed as error:
             raise self._explain_failure(error, hub_file, address) from error
         linked_sha256 = find_linked_digest(opened_file.hops)
+        # The redirect names the digest, so a wrong file costs no download.
         if linked_sha256 is not None and expected.sha256 is not None and linked_sha256 != expected.sha256:
             opened_file.close()
             raise WrongDigest(uri=address, expected=expected.sha256.hex, actual=linked_sha256.hex)
@@ -112,6 +115,7 @@ class HubSource:
         except SourceFailed as error:
             raise self._explain_failure(error, hub_file, address) from error
         opened_file.close()
+        # A branch becomes the commit that answered, so that the lock names what was seen.
         commit = _find_header(opened_file.hops, "x-repo-commit") or opened_file.first_header("X-Repo-Commit")
         return SourceFacts(
             uri=hub_file.pinned_uri(commit) if commit and _COMMIT.fullmatch(commit) else address,

@@ -25,6 +25,7 @@ class _FileRange:
         if expected <= 0:
             return 0
         try:
+            # preadv needs no shared position, so several fetchers may read one file.
             byte_count = os.preadv(self._descriptor, [buffer[:expected]], self._position)
         except OSError as error:
             raise SourceFailed(uri=self._uri, reason=f"it cannot be read ({error.strerror})") from error
@@ -52,6 +53,7 @@ class LocalModelFile:
         if not file_path.is_file():
             raise SourceFailed(uri=address, reason="it is not a file")
         self.size_bytes: int | None = file_status.st_size
+        # A local file has no ETag; its times and size serve as one.
         self.validator: str | None = f"{file_status.st_mtime_ns}-{file_status.st_size}"
 
     @contextlib.contextmanager
@@ -93,6 +95,7 @@ def _path_of_uri(address: str) -> Path:
     if not address.lower().startswith("file:"):
         return Path(address).expanduser()
     url_parts = urllib.parse.urlsplit(address)
+    # file://host/path would be read from this machine although it names another.
     if url_parts.netloc not in {"", "localhost"}:
         raise SourceFailed(uri=address, reason=f"it names another machine ({url_parts.netloc})")
     return Path(urllib.request.url2pathname(url_parts.path))
