@@ -29,11 +29,11 @@ def check_lock(lock: Lock) -> tuple[LockFinding, ...]:
     # Remote and embedded engines run no ComfyUI of ours, so they need neither its commit nor its packages.
     if lock.engine.kind == "comfyui":
         findings += _check_comfyui(lock)
-    for pin_index, node in enumerate(lock.custom_nodes):
-        findings += _check_node(pin_index, node)
+    for pin_index, node_pin in enumerate(lock.custom_nodes):
+        findings += _check_node(pin_index, node_pin)
     findings += _check_packages(lock.python.packages)
-    for pin_index, model in enumerate(lock.models):
-        findings += _check_model(pin_index, model)
+    for pin_index, model_pin in enumerate(lock.models):
+        findings += _check_model(pin_index, model_pin)
     findings += _check_secrets(lock)
     return tuple(findings)
 
@@ -55,10 +55,10 @@ def _check_comfyui(lock: Lock) -> Iterator[LockFinding]:
     if not lock.python.packages:
         allowed = "every package with its version and sha256, or ComfyUI cannot start"
         yield _make_finding("no-packages", ("python", "packages"), "no packages", allowed)
-        for index, line in enumerate(lock.python.requirements):
-            location = ("python", "requirements", index)
+        for line_index, requirement in enumerate(lock.python.requirements):
+            location = ("python", "requirements", line_index)
             yield _make_finding(
-                "package-not-pinned", location, describe_value(line), "a package that was resolved to a version"
+                "package-not-pinned", location, describe_value(requirement), "a package that was resolved to a version"
             )
 
 
@@ -87,8 +87,8 @@ def _check_node(index: int, node_pin: NodePin) -> Iterator[LockFinding]:
 
 
 def _check_packages(packages: Iterable[PackagePin]) -> Iterator[LockFinding]:
-    for index, package_pin in enumerate(packages):
-        location = ("python", "packages", index)
+    for pin_index, package_pin in enumerate(packages):
+        location = ("python", "packages", pin_index)
         if not package_pin.sha256:
             allowed = "at least one sha256"
             if package_pin.url is not None and package_pin.url.startswith("git+"):
@@ -114,11 +114,11 @@ def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
         yield _make_finding("no-size", (*location, "size_bytes"), "nothing", allowed, "warning")
     if not model_pin.sources:
         yield _make_finding("no-source", (*location, "sources"), "no source", "at least one place the bytes come from")
-    for number, source in enumerate(model_pin.sources):
+    for source_index, source in enumerate(model_pin.sources):
         if source.startswith(("file:", "/")):
             allowed = "a source that other machines reach too"
             yield _make_finding(
-                "machine-path", (*location, "sources", number), describe_value(source), allowed, "warning"
+                "machine-path", (*location, "sources", source_index), describe_value(source), allowed, "warning"
             )
     if model_pin.target_path.lower().endswith(_PICKLE) and not model_pin.allow_pickle:
         allowed = "a safetensors file, or allow_pickle: a pickle may run code when it is loaded"
@@ -131,43 +131,53 @@ def has_secret(url: str) -> bool:
     """Return whether a URL holds a password or a token."""
     try:
         url_parts = urlsplit(url)
-        names = [name for name, _ in parse_qsl(url_parts.query)]
+        query_names = [query_name for query_name, _ in parse_qsl(url_parts.query)]
     except ValueError:
         return False
     # Over HTTP a user's name alone is a token too, as on GitHub.
-    named = url_parts.username is not None and url_parts.scheme.rpartition("+")[2] in ("http", "https")
-    return named or url_parts.password is not None or any(_SECRET_QUERY.search(name) for name in names)
+    has_user = url_parts.username is not None and url_parts.scheme.rpartition("+")[2] in ("http", "https")
+    return (
+        has_user
+        or url_parts.password is not None
+        or any(_SECRET_QUERY.search(query_name) for query_name in query_names)
+    )
 
 
 def _check_secrets(lock: Lock) -> Iterator[LockFinding]:
     """Find secrets, because locks are committed and mailed. The value itself is not repeated here."""
-    urls: list[tuple[tuple[str | int, ...], str | None]] = [
+    pinned_urls: list[tuple[tuple[str | int, ...], str | None]] = [
         (("comfyui", "repo"), lock.comfyui.repo if lock.comfyui else None),
-        *((("custom_nodes", index, "repo"), node.repo) for index, node in enumerate(lock.custom_nodes)),
-        *((("python", "packages", index, "url"), package.url) for index, package in enumerate(lock.python.packages)),
-        *((("python", "indexes", number), url) for number, url in enumerate(lock.python.indexes)),
+        *((("custom_nodes", index, "repo"), node_pin.repo) for index, node_pin in enumerate(lock.custom_nodes)),
+        *(
+            (("python", "packages", index, "url"), package_pin.url)
+            for index, package_pin in enumerate(lock.python.packages)
+        ),
+        *((("python", "indexes", source_index), url) for source_index, url in enumerate(lock.python.indexes)),
     ]
-    for pin_index, model in enumerate(lock.models):
-        urls += [(("models", pin_index, "sources", number), source) for number, source in enumerate(model.sources)]
+    for pin_index, model_pin in enumerate(lock.models):
+        pinned_urls += [
+            (("models", pin_index, "sources", source_index), source)
+            for source_index, source in enumerate(model_pin.sources)
+        ]
     allowed = "a lock holds no secrets; give it by the environment when it is needed"
-    for location, pinned_url in urls:
+    for location, pinned_url in pinned_urls:
         if pinned_url is not None and has_secret(pinned_url):
             yield _make_finding("secret", location, "a URL with a password or token", allowed)
-    for name in lock.engine.env:
-        if _SECRET_NAME.search(name):
-            yield _make_finding("secret", ("engine", "env", name), "a value for it", allowed)
+    for variable in lock.engine.env:
+        if _SECRET_NAME.search(variable):
+            yield _make_finding("secret", ("engine", "env", variable), "a value for it", allowed)
 
 
 def find_duplicate_pins(lock: Lock) -> Iterator[LockFinding]:
     """Find pins that claim a folder or path which an earlier pin of the same lock has claimed."""
-    yield from _find_repeats("custom_nodes", ((node.folder, "directory") for node in lock.custom_nodes))
-    yield from _find_repeats("models", ((model.target_path, "target_path") for model in lock.models))
+    yield from _find_repeats("custom_nodes", ((node_pin.folder, "directory") for node_pin in lock.custom_nodes))
+    yield from _find_repeats("models", ((model_pin.target_path, "target_path") for model_pin in lock.models))
     known_targets = set(lock.python.targets)
     seen_keys: set[tuple[str, str | None, str | None]] = set()
     for pin_index, package_pin in enumerate(lock.python.packages):
-        name = package_pin.name.lower().replace("_", "-").replace(".", "-")
+        package_name = package_pin.name.lower().replace("_", "-").replace(".", "-")
         # PEP 503: an index takes `Foo_Bar`, `foo.bar` and `foo-bar` for the same package.
-        pin_key = (name, package_pin.target, package_pin.marker)
+        pin_key = (package_name, package_pin.target, package_pin.marker)
         if pin_key in seen_keys:
             pin_path = f"$.python.packages[{pin_index}].name"
             allowed = "one version of a package for each target and marker"
@@ -185,11 +195,13 @@ def find_duplicate_pins(lock: Lock) -> Iterator[LockFinding]:
             )
 
 
-def _find_repeats(pin_key: str, places: Iterable[tuple[str, str]]) -> Iterator[LockFinding]:
+def _find_repeats(section: str, places: Iterable[tuple[str, str]]) -> Iterator[LockFinding]:
     first_index: dict[str, int] = {}
-    for pin_index, (claimed_place, name) in enumerate(places):
+    for pin_index, (claimed_place, key_name) in enumerate(places):
         if claimed_place in first_index:
-            allowed = f"{pin_key}[{first_index[claimed_place]}] has this place already; every pin has its own"
-            path = f"$.{pin_key}[{pin_index}].{name}"
-            yield LockFinding(rule="claimed-twice", path=path, found=describe_value(claimed_place), allowed=allowed)
+            allowed = f"{section}[{first_index[claimed_place]}] has this place already; every pin has its own"
+            json_path_of_pin = f"$.{section}[{pin_index}].{key_name}"
+            yield LockFinding(
+                rule="claimed-twice", path=json_path_of_pin, found=describe_value(claimed_place), allowed=allowed
+            )
         first_index.setdefault(claimed_place, pin_index)

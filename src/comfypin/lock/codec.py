@@ -35,8 +35,8 @@ class ReadLock:
 def read_lock(path: Path) -> ReadLock:
     """Read a lock file of any schema. Raises `LockUnreadable` or `LockInvalid`, which holds every finding."""
     # Locks of schema 1 hold no name; their file is called comfy-NAME.lock.json.
-    name = path.name.removesuffix(".json").removesuffix(".lock").removeprefix("comfy-")
-    return parse_lock(read_lock_bytes(path), where=str(path), default_name=name)
+    default_name = path.name.removesuffix(".json").removesuffix(".lock").removeprefix("comfy-")
+    return parse_lock(read_lock_bytes(path), where=str(path), default_name=default_name)
 
 
 def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> ReadLock:
@@ -79,18 +79,18 @@ def env_digest(lock: Lock) -> Digest:
     """
     python_json = python_to_json(lock.python)
     # These say what was asked for. Only the packages, which are the answer, are installed.
-    for wish in ("requirements", "overrides", "dropped", "indexes"):
-        python_json.pop(wish, None)
-    parts: dict[str, JsonValue] = {
+    for wish_key in ("requirements", "overrides", "dropped", "indexes"):
+        python_json.pop(wish_key, None)
+    env_parts: dict[str, JsonValue] = {
         "comfyui": None if lock.comfyui is None else _without_keys(repo_to_json(lock.comfyui), "ref"),
         "custom_nodes": [
             # A pack with another name in the same folder makes the same env.
-            {**_without_keys(node_to_json(node), "name", "ref"), "directory": node.folder}
-            for node in _sorted_nodes(lock)
+            {**_without_keys(node_to_json(node_pin), "name", "ref"), "directory": node_pin.folder}
+            for node_pin in _sorted_nodes(lock)
         ],
         "python": python_json,
     }
-    return Digest.of(canonical_json(parts))
+    return Digest.of(canonical_json(env_parts))
 
 
 def release_identity(lock: Lock) -> Release:
@@ -101,16 +101,16 @@ def release_identity(lock: Lock) -> Release:
 def lock_to_json(lock: Lock) -> dict[str, JsonValue]:
     """Return the lock as schema 3 writes it, without optional keys that say nothing."""
     # Sorted by what cannot repeat, so that two locks with the same pins are the same bytes.
-    models = sorted(lock.models, key=lambda model: (model.target_path, model.name))
+    models = sorted(lock.models, key=lambda model_pin: (model_pin.target_path, model_pin.name))
     return {
         # First, so that a key that this version knows wins over one that an older version only kept.
         **lock.extra,
         "schema_version": 3,
         "version_name": lock.version_name,
         "comfyui": None if lock.comfyui is None else repo_to_json(lock.comfyui),
-        "custom_nodes": [node_to_json(node) for node in _sorted_nodes(lock)],
+        "custom_nodes": [node_to_json(node_pin) for node_pin in _sorted_nodes(lock)],
         "python": python_to_json(lock.python),
-        "models": [model_to_json(model) for model in models],
+        "models": [model_to_json(model_pin) for model_pin in models],
         "system_packages": sorted(set(lock.system_packages)),
         "engine": engine_to_json(lock.engine),
     }
@@ -150,8 +150,8 @@ def python_to_json(python_pins: PythonPins) -> dict[str, JsonValue]:
             dropped=sorted(set(python_pins.dropped)) or None,
             indexes=list(python_pins.indexes) or None,  # in the order that they are asked in
         ),
-        "targets": {name: dict(facts) for name, facts in python_pins.targets.items()},
-        "packages": [package_to_json(package) for package in packages],
+        "targets": {target: dict(facts) for target, facts in python_pins.targets.items()},
+        "packages": [package_to_json(package_pin) for package_pin in packages],
     }
 
 
@@ -194,11 +194,11 @@ def engine_to_json(spec: EngineSpec) -> dict[str, JsonValue]:
 
 
 def _present_keys(extra: Mapping[str, JsonValue], **values: JsonValue) -> dict[str, JsonValue]:
-    return {**extra, **{name: key_value for name, key_value in values.items() if key_value is not None}}
+    return {**extra, **{key: key_value for key, key_value in values.items() if key_value is not None}}
 
 
 def _without_keys(values: Mapping[str, JsonValue], *names: str) -> dict[str, JsonValue]:
-    return {name: value for name, value in values.items() if name not in names}
+    return {key: value for key, value in values.items() if key not in names}
 
 
 def _optional_hex(digest: Digest | None) -> str | None:
@@ -206,7 +206,7 @@ def _optional_hex(digest: Digest | None) -> str | None:
 
 
 def _sorted_nodes(lock: Lock) -> list[NodePin]:
-    return sorted(lock.custom_nodes, key=lambda node: (node.folder, node.repo or "", node.commit or ""))
+    return sorted(lock.custom_nodes, key=lambda node_pin: (node_pin.folder, node_pin.repo or "", node_pin.commit or ""))
 
 
 def _package_order(package_pin: PackagePin) -> tuple[str, ...]:
@@ -285,31 +285,31 @@ def _unknown_keys(schema_object: "SchemaObject", location: Location) -> Iterator
     A key of an old file that means something in schema 3 is an error: keeping it would change what it says.
     """
     # Unknown keys are kept and reported, never dropped: a newer comfypin may have written them.
-    known = list(type(schema_object).model_fields)
-    for key_name, value in (schema_object.model_extra or {}).items():
-        path, found_text = json_path((*location, key_name)), describe_value(value)
+    known_keys = list(type(schema_object).model_fields)
+    for key_name, unknown_value in (schema_object.model_extra or {}).items():
+        path, found_text = json_path((*location, key_name)), describe_value(unknown_value)
         if schema_object.successor and key_name in schema_object.successor.model_fields:
             allowed = "this key belongs to schema 3, and the file says that it is older"
             yield LockFinding(rule="key-of-schema-3", path=path, found=found_text, allowed=allowed)
             continue
-        nearest_keys = difflib.get_close_matches(key_name, known, n=1)
+        nearest_keys = difflib.get_close_matches(key_name, known_keys, n=1)
         allowed = "no key has this name here; it is kept and has no effect"
         allowed += f"; did you mean {nearest_keys[0]}?" if nearest_keys else ""
         yield LockFinding(rule="unknown-key", path=path, found=found_text, allowed=allowed, severity="warning")
-    for name, inner, place in _child_objects(schema_object):
-        yield from _unknown_keys(inner, (*location, name, *place))
+    for field_name, inner_object, place in _child_objects(schema_object):
+        yield from _unknown_keys(inner_object, (*location, field_name, *place))
 
 
 def _child_objects(schema_object: "SchemaObject") -> Iterator[tuple[str, "SchemaObject", tuple[int, ...]]]:
     from comfypin.lock.schema3 import SchemaObject
 
-    for name in type(schema_object).model_fields:
-        key_value = getattr(schema_object, name)
-        if isinstance(key_value, SchemaObject):
-            yield name, key_value, ()
-        elif isinstance(key_value, list):
+    for field_name in type(schema_object).model_fields:
+        field_value = getattr(schema_object, field_name)
+        if isinstance(field_value, SchemaObject):
+            yield field_name, field_value, ()
+        elif isinstance(field_value, list):
             yield from (
-                (name, error_item, (index,))
-                for index, error_item in enumerate(key_value)
-                if isinstance(error_item, SchemaObject)
+                (field_name, list_item, (index,))
+                for index, list_item in enumerate(field_value)
+                if isinstance(list_item, SchemaObject)
             )

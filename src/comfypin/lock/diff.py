@@ -7,7 +7,7 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 from comfypin.lock import codec
-from comfypin.lock.model import Lock
+from comfypin.lock.model import Lock, PackagePin
 
 ChangeKind = Literal["added", "removed", "changed"]
 SectionPins = Mapping[str, Mapping[str, JsonValue]]
@@ -57,7 +57,11 @@ def _change_detail(change: PinChange) -> str:
         pin_values = change.after or change.before
         # A pin that came or went is told by the one value that people recognise.
         main_value = next(
-            (pin_values[key] for key in ("version", "commit", "sha256", "value") if pin_values.get(key) is not None),
+            (
+                pin_values[value_key]
+                for value_key in ("version", "commit", "sha256", "value")
+                if pin_values.get(value_key) is not None
+            ),
             None,
         )
         return f" {_shorten(main_value)}" if main_value is not None else ""
@@ -65,7 +69,8 @@ def _change_detail(change: PinChange) -> str:
     if change.section == "package" and "version" in changed_keys:
         changed_keys = ["version"]  # the file and its digest go with it; --json has all
     return ": " + "; ".join(
-        f"{key} {_shorten(change.before.get(key))} -> {_shorten(change.after.get(key))}" for key in changed_keys
+        f"{value_key} {_shorten(change.before.get(value_key))} -> {_shorten(change.after.get(value_key))}"
+        for value_key in changed_keys
     )
 
 
@@ -93,28 +98,26 @@ def _compare_section(
             kind: ChangeKind = "added" if old_values is None else "removed"
             yield PinChange(kind=kind, section=section, name=pin_name, before=old_values or {}, after=new_values or {})
             continue
-        changed_keys = {key for key in {*old_values, *new_values} if old_values.get(key) != new_values.get(key)}
+        changed_keys = {
+            value_key
+            for value_key in {*old_values, *new_values}
+            if old_values.get(value_key) != new_values.get(value_key)
+        }
         yield PinChange(
             kind="changed",
             section=section,
             name=pin_name,
-            before={key: old_values[key] for key in sorted(changed_keys) if key in old_values},
-            after={key: new_values[key] for key in sorted(changed_keys) if key in new_values},
+            before={value_key: old_values[value_key] for value_key in sorted(changed_keys) if value_key in old_values},
+            after={value_key: new_values[value_key] for value_key in sorted(changed_keys) if value_key in new_values},
         )
 
 
 def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
     """Group the lock's pins by section and name, each with its values by key."""
-    # One package may be pinned several times, for different targets or markers.
-    packages = {
-        f"{pin.name}{f' ({pin.target})' if pin.target else ''}{f' [{pin.marker}]' if pin.marker else ''}": (
-            codec.package_to_json(pin)
-        )
-        for pin in lock.python.packages
-    }
+    packages = {_package_name(package_pin): codec.package_to_json(package_pin) for package_pin in lock.python.packages}
     return {
         "comfyui": {"ComfyUI": codec.repo_to_json(lock.comfyui)} if lock.comfyui else {},
-        "node": {pin.folder: codec.node_to_json(pin) for pin in lock.custom_nodes},
+        "node": {pinned.folder: codec.node_to_json(pinned) for pinned in lock.custom_nodes},
         "python": _named_values(
             {
                 "version": lock.python.version,
@@ -124,14 +127,25 @@ def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
                 "indexes": list(lock.python.indexes),
             }
         ),
-        "requirement": {text: {} for text in lock.python.requirements},
+        "requirement": {requirement: {} for requirement in lock.python.requirements},
         "package": packages,
-        "model": {pin.target_path: codec.model_to_json(pin) for pin in lock.models},
-        "system package": {name: {} for name in lock.system_packages},
+        "model": {pinned.target_path: codec.model_to_json(pinned) for pinned in lock.models},
+        "system package": {entry_name: {} for entry_name in lock.system_packages},
         "engine": _named_values(codec.engine_to_json(lock.engine)),
         "other": _named_values(lock.extra),
     }
 
 
+def _package_name(package_pin: PackagePin) -> str:
+    # One package may be pinned several times, for different targets or markers.
+    target = f" ({package_pin.target})" if package_pin.target else ""
+    marker = f" [{package_pin.marker}]" if package_pin.marker else ""
+    return f"{package_pin.name}{target}{marker}"
+
+
 def _named_values(values: Mapping[str, JsonValue]) -> dict[str, Mapping[str, JsonValue]]:
-    return {name: {"value": value} for name, value in values.items() if value not in (None, [], {})}
+    return {
+        value_name: {"value": named_value}
+        for value_name, named_value in values.items()
+        if named_value not in (None, [], {})
+    }

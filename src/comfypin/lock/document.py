@@ -30,8 +30,8 @@ class _ParsedObject(dict[str, object]):
     def __init__(self, key_pairs: list[tuple[str, object]]) -> None:
         super().__init__(key_pairs)
         # JSON readers disagree about repeated keys: Python takes the last, others the first.
-        counts = Counter(key for key, _ in key_pairs)
-        self.repeated = tuple(key for key, count in counts.items() if count > 1)
+        counts = Counter(key_name for key_name, _ in key_pairs)
+        self.repeated = tuple(key_name for key_name, count in counts.items() if count > 1)
 
 
 def json_path(location: tuple[str | int, ...]) -> str:
@@ -58,8 +58,8 @@ def describe_value(json_value: object) -> str:
         return str(json_value) if abs(json_value) < 10**20 else "a number of more than 20 digits"
     if isinstance(json_value, str):
         json_value = _SECRET.sub("//***@", json_value)
-        text = json.dumps(json_value[:81])
-        return text if len(json_value) <= 80 else f"{text[:78]}..., {len(json_value)} characters"
+        unicode_text = json.dumps(json_value[:81])
+        return unicode_text if len(json_value) <= 80 else f"{unicode_text[:78]}..., {len(json_value)} characters"
     return str(json_value)
 
 
@@ -87,8 +87,8 @@ def load_document(data: bytes, *, where: str) -> dict[str, JsonValue]:
     """Parse the bytes into one JSON object. Raises `LockUnreadable` or `LockInvalid` with every finding."""
     try:
         # Editors on Windows write a byte order mark before the first brace.
-        text = data.decode("utf-8-sig")
-        json_tree = json.loads(text, object_pairs_hook=_ParsedObject)
+        unicode_text = data.decode("utf-8-sig")
+        json_tree = json.loads(unicode_text, object_pairs_hook=_ParsedObject)
     except UnicodeDecodeError as error:
         raise LockUnreadable(where=where, reason=f"byte {error.start} is not UTF-8, and a lock is UTF-8") from error
     except json.JSONDecodeError as error:
@@ -116,8 +116,10 @@ def _find_oddities(tree: object) -> Iterator[LockFinding]:
         location, json_value = to_visit.pop()
         if len(location) > MAX_DEPTH:
             # The whole path would be a hundred keys long.
-            path = json_path(location[:5]) + "..."
-            yield LockFinding(rule="too-deep", path=path, found="more levels", allowed=f"at most {MAX_DEPTH} levels")
+            short_path = json_path(location[:5]) + "..."
+            yield LockFinding(
+                rule="too-deep", path=short_path, found="more levels", allowed=f"at most {MAX_DEPTH} levels"
+            )
             continue
         if isinstance(json_value, _ParsedObject):
             for key_name in json_value.repeated:
@@ -128,18 +130,21 @@ def _find_oddities(tree: object) -> Iterator[LockFinding]:
                     allowed="each key may be there once",
                 )
             # Reversed, because the stack gives back the last one first and findings follow the file.
-            to_visit.extend(((*location, key), item) for key, item in reversed(json_value.items()))
+            to_visit.extend(((*location, key), child_value) for key, child_value in reversed(json_value.items()))
         elif isinstance(json_value, list):
-            to_visit.extend(((*location, index), item) for index, item in reversed(list(enumerate(json_value))))
+            to_visit.extend(
+                ((*location, list_index), child_value)
+                for list_index, child_value in reversed(list(enumerate(json_value)))
+            )
         elif isinstance(json_value, float) and not math.isfinite(json_value):
             found = "NaN or a number too large for JSON"
             yield LockFinding(rule="not-finite", path=json_path(location), found=found, allowed="a finite number")
-        texts = (
+        unicode_texts = (
             [json_value] if isinstance(json_value, str) else list(json_value) if isinstance(json_value, dict) else []
         )
-        for text in texts:
+        for unicode_text in unicode_texts:
             # Half a surrogate pair cannot be encoded: printing or writing it later would fail.
-            if any("\ud800" <= character <= "\udfff" for character in text):
+            if any("\ud800" <= character <= "\udfff" for character in unicode_text):
                 allowed = "text that is valid Unicode"
                 yield LockFinding(
                     rule="bad-unicode", path=json_path(location), found="half of a surrogate pair", allowed=allowed

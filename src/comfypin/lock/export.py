@@ -40,15 +40,19 @@ def packages_for_target(lock: Lock, target: str | None) -> tuple[PackagePin, ...
     targets = sorted(lock.python.targets)
     if target is not None and target not in targets:
         raise UsageError(f"The lock has no target {target!r}; there are {', '.join(targets) or 'none'}.")
-    if target is None and len(targets) > 1 and any(pin.target for pin in lock.python.packages):
+    if target is None and len(targets) > 1 and any(package_pin.target for package_pin in lock.python.packages):
         raise UsageError(f"The lock has packages for several targets; name one with --target: {', '.join(targets)}.")
-    return tuple(pin for pin in lock.python.packages if pin.target is None or target is None or pin.target == target)
+    return tuple(
+        package_pin
+        for package_pin in lock.python.packages
+        if package_pin.target is None or target is None or package_pin.target == target
+    )
 
 
 def _write_requirements(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
-    lines = [f"# {lock.version_name}, {lock_digest(lock)}, Python {lock.python.version or 'unknown'}"]
+    file_lines = [f"# {lock.version_name}, {lock_digest(lock)}, Python {lock.python.version or 'unknown'}"]
     for package_pin in packages:
-        what = (
+        requirement = (
             f"{package_pin.name} @ {package_pin.url}"
             if package_pin.url
             else f"{package_pin.name}=={package_pin.version}"
@@ -56,47 +60,57 @@ def _write_requirements(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
         marker = f" ; {package_pin.marker}" if package_pin.marker else ""
         # pip refuses the whole file in hash mode if a single line has none; `lock check` reports those.
         hashes = "".join(f" \\\n    --hash=sha256:{digest.hex}" for digest in package_pin.sha256)
-        lines.append(f"{what}{marker}{hashes}")
-    return "\n".join(lines) + "\n"
+        file_lines.append(f"{requirement}{marker}{hashes}")
+    return "\n".join(file_lines) + "\n"
 
 
 def _write_pylock(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
-    unhashed = [pin.name for pin in packages if not pin.url or not (pin.sha256 or pin.url.startswith("git+"))]
+    unhashed = [
+        package_pin.name
+        for package_pin in packages
+        if not package_pin.url or not (package_pin.sha256 or package_pin.url.startswith("git+"))
+    ]
     if unhashed:
-        named = ", ".join(unhashed[:5]) + (f" and {len(unhashed) - 5} more" if len(unhashed) > 5 else "")
+        shown_names = ", ".join(unhashed[:5]) + (f" and {len(unhashed) - 5} more" if len(unhashed) > 5 else "")
         raise UsageError(
-            f"A pylock.toml needs a file and a sha256 of every package, and {named} have none in the lock."
+            f"A pylock.toml needs a file and a sha256 of every package, and {shown_names} have none in the lock."
         )
     python = lock.python.version
     header_lines = ['lock-version = "1.0"', 'created-by = "comfypin"']
     # Wheels are for one minor version of Python, so other versions are refused when installing.
     header_lines += [f'requires-python = "=={".".join(python.split(".")[:2])}.*"'] if python else []
-    return "\n\n".join(["\n".join(header_lines), *(_write_pylock_package(pin) for pin in packages)]) + "\n"
+    return (
+        "\n\n".join(["\n".join(header_lines), *(_write_pylock_package(package_pin) for package_pin in packages)]) + "\n"
+    )
 
 
 def _write_pylock_package(package_pin: PackagePin) -> str:
     # PEP 751 wants normalized names.
-    name = re.sub(r"[-_.]+", "-", package_pin.name).lower()
-    lines = ["[[packages]]", f"name = {_toml_string(name)}", f"version = {_toml_string(package_pin.version)}"]
-    lines += [f"marker = {_toml_string(package_pin.marker)}"] if package_pin.marker else []
-    lines += [f"index = {_toml_string(package_pin.index)}"] if package_pin.index else []
+    normalized_name = re.sub(r"[-_.]+", "-", package_pin.name).lower()
+    table_lines = [
+        "[[packages]]",
+        f"name = {_toml_string(normalized_name)}",
+        f"version = {_toml_string(package_pin.version)}",
+    ]
+    table_lines += [f"marker = {_toml_string(package_pin.marker)}"] if package_pin.marker else []
+    table_lines += [f"index = {_toml_string(package_pin.index)}"] if package_pin.index else []
     if package_pin.url and package_pin.url.startswith("git+"):
-        repo, _, rest = package_pin.url.removeprefix("git+").rpartition("@")
-        commit, _, fragment = rest.partition("#")
+        repo_url, _, commit_part = package_pin.url.removeprefix("git+").rpartition("@")
+        commit, _, fragment = commit_part.partition("#")
         folder = f", subdirectory = {_toml_string(fragment[13:])}" if fragment.startswith("subdirectory=") else ""
-        lines.append(
-            f'vcs = {{ type = "git", url = {_toml_string(repo)}, commit-id = {_toml_string(commit)}{folder} }}'
+        table_lines.append(
+            f'vcs = {{ type = "git", url = {_toml_string(repo_url)}, commit-id = {_toml_string(commit)}{folder} }}'
         )
     elif package_pin.url and package_pin.sha256:
         # The format has one digest of a kind for a file; a URL with several is not a file, so there is one.
         hashes = f"{{ sha256 = {_toml_string(package_pin.sha256[0].hex)} }}"
         file_table = f"{{ url = {_toml_string(package_pin.url)}, hashes = {hashes} }}"
-        lines.append(
+        table_lines.append(
             f"wheels = [{file_table}]"
             if package_pin.url.partition("#")[0].endswith(".whl")
             else f"sdist = {file_table}"
         )
-    return "\n".join(lines)
+    return "\n".join(table_lines)
 
 
 def _toml_string(text: str) -> str:
@@ -105,30 +119,33 @@ def _toml_string(text: str) -> str:
 
 
 def _write_cyclonedx(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
-    digest = lock_digest(lock)
+    digest_of_lock = lock_digest(lock)
     components = [
         *([_repository_component("application", "ComfyUI", lock.comfyui)] if lock.comfyui else []),
         *(_repository_component("library", pin.folder, pin) for pin in lock.custom_nodes),
         *(_package_component(pin) for pin in packages),
         *(_model_component(pin) for pin in lock.models),
-        *(_make_component("library", name, f"pkg:deb/debian/{quote(name)}") for name in lock.system_packages),
+        *(
+            _make_component("library", package_name, f"pkg:deb/debian/{quote(package_name)}")
+            for package_name in lock.system_packages
+        ),
     ]
     document: dict[str, JsonValue] = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         # Derived from the digest, so that the same lock gives the same document.
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, str(digest))}",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, str(digest_of_lock))}",
         "version": 1,
         "metadata": {
             "component": {
                 **_make_component("application", lock.version_name, f"comfypin:{lock.version_name}"),
-                "version": digest.hex,
-                "hashes": _component_hashes(digest),
+                "version": digest_of_lock.hex,
+                "hashes": _component_hashes(digest_of_lock),
             },
             "tools": {"components": [{"type": "application", "name": "comfypin", "version": __version__}]},
         },
         # bom-ref must be unique, and one package may be pinned under several markers.
-        "components": list({str(item["bom-ref"]): item for item in components}.values()),
+        "components": list({str(component["bom-ref"]): component for component in components}.values()),
     }
     return canonical_json(document).decode()
 
@@ -150,8 +167,8 @@ def _repository_component(kind: str, name: str, repo_pin: RepoPin | NodePin) -> 
     repo_url = (repo_pin.repo or "").removesuffix(".git").rstrip("/")
     # Scanners know repositories by package-url's type for GitHub; elsewhere the reference is our own.
     on_github = repo_url.startswith("https://github.com/")
-    path = repo_url.removeprefix("https://github.com/").lower()
-    reference = f"pkg:github/{path}@{repo_pin.commit}" if on_github else f"git:{name}@{repo_pin.commit}"
+    repo_path = repo_url.removeprefix("https://github.com/").lower()
+    reference = f"pkg:github/{repo_path}@{repo_pin.commit}" if on_github else f"git:{name}@{repo_pin.commit}"
     archive = repo_pin.archive if isinstance(repo_pin, NodePin) else None
     return {
         **_make_component(kind, name, reference if repo_pin.repo else f"archive:{name}"),

@@ -46,8 +46,8 @@ def list_releases(folders: Sequence[Path]) -> Iterator[str]:
     """Yield the names of the releases in these folders."""
     for folder in folders:
         if folder.is_dir():
-            names = sorted(path.name for path in folder.glob("comfy-*.lock.json"))
-            yield from (name.removeprefix("comfy-").removesuffix(".lock.json") for name in names)
+            file_names = sorted(lock_path.name for lock_path in folder.glob("comfy-*.lock.json"))
+            yield from (file_name.removeprefix("comfy-").removesuffix(".lock.json") for file_name in file_names)
 
 
 def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
@@ -62,9 +62,11 @@ def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
         raise LockNotFound(wanted=f"{wanted_lock[:80]!r}...", searched=["nothing: the name is too long"]) from None
     if "/" in wanted_lock or wanted_lock.endswith(".json"):
         # A typo in a path is as common as one in a name.
-        near = difflib.get_close_matches(lock_path.name, _json_files_beside(lock_path), n=3, cutoff=0.8)
+        similar_names = difflib.get_close_matches(lock_path.name, _json_files_beside(lock_path), n=3, cutoff=0.8)
         raise LockNotFound(
-            wanted=wanted_lock, searched=[str(lock_path)], near=[str(lock_path.parent / name) for name in near]
+            wanted=wanted_lock,
+            searched=[str(lock_path)],
+            near=[str(lock_path.parent / file_name) for file_name in similar_names],
         )
     return _find_by_name(wanted_lock, folders, searched=(str(lock_path),))
 
@@ -77,12 +79,12 @@ def _find_by_name(name: str, folders: Sequence[Path], searched: tuple[str, ...] 
         if lock_path.is_file():
             return lock_path
     known = list(dict.fromkeys(list_releases(folders)))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    raise LockNotFound(wanted=name, searched=[*searched, *map(str, candidates)], near=near)
+    similar_names = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    raise LockNotFound(wanted=name, searched=[*searched, *map(str, candidates)], near=similar_names)
 
 
 def _json_files_beside(path: Path) -> list[str]:
     try:
-        return [item.name for item in path.parent.iterdir() if item.suffix == ".json"]
+        return [sibling.name for sibling in path.parent.iterdir() if sibling.suffix == ".json"]
     except OSError:
         return []

@@ -62,9 +62,9 @@ DescribeModel: TypeAlias = Callable[[str], ModelFacts]
 
 def parse_model_spec(spec_text: str) -> ModelSpec:
     """Parse one spec. Raises `SpecInvalid`."""
-    target_text, equals, after = spec_text.partition("=")
+    target_text, equals, source_text = spec_text.partition("=")
     target_path, source = (
-        (target_text.strip(), after.strip()) if equals and "://" not in target_text else (None, spec_text.strip())
+        (target_text.strip(), source_text.strip()) if equals and "://" not in target_text else (None, spec_text.strip())
     )
     if source.startswith((".", "/", "~")):
         source = Path(source).expanduser().resolve().as_uri()
@@ -83,17 +83,17 @@ def read_model_file(file_path: Path) -> tuple[ModelSpec, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The file of models {file_path} cannot be read: {error}.", path=str(file_path)) from error
     if not spec_text.lstrip().startswith(("{", "[")):
-        lines = [line.strip() for line in spec_text.splitlines()]
-        return tuple(parse_model_spec(line) for line in lines if line and not line.startswith("#"))
+        lines = [spec_line.strip() for spec_line in spec_text.splitlines()]
+        return tuple(parse_model_spec(spec_line) for spec_line in lines if spec_line and not spec_line.startswith("#"))
     wrapped = f'{{"models": {spec_text}}}' if spec_text.lstrip().startswith("[") else spec_text
     document = load_document(wrapped.encode(), where=str(file_path))
     if "schema_version" not in document:
         model_list = document.get("models")
         # A bare list has no schema_version: only schema 3 calls the addresses `sources`.
-        new = isinstance(model_list, list) and any(
+        is_schema_3 = isinstance(model_list, list) and any(
             isinstance(model_entry, dict) and "sources" in model_entry for model_entry in model_list
         )
-        document = {**document, "schema_version": 3 if new else 1, "version_name": "models"}
+        document = {**document, "schema_version": 3 if is_schema_3 else 1, "version_name": "models"}
     lock = parse_lock(json.dumps(document).encode(), where=str(file_path), default_name="models").lock
     return tuple(
         ModelSpec(
@@ -118,7 +118,7 @@ def pin_models(
     if specs:
         report(f"asking for the digests of {len(specs)} models")
     with ThreadPoolExecutor(WORKERS) as pool:
-        pins = list(pool.map(lambda spec: _pin_model(spec, describe), specs))
+        pins = list(pool.map(lambda model_spec: _pin_model(model_spec, describe), specs))
     # One target named twice is one model with several sources, if they have the same bytes.
     merged: dict[str, ModelPin] = {}
     for model_pin in pins:
@@ -146,7 +146,7 @@ def _pin_model(model_spec: ModelSpec, describe: DescribeModel) -> ModelPin:
         target_path=target_path,
         sha256=first_pin.sha256,
         size_bytes=first_pin.size_bytes,
-        sources=tuple(dict.fromkeys(fact.source for fact in all_facts)),
+        sources=tuple(dict.fromkeys(source_facts.source for source_facts in all_facts)),
         allow_pickle=model_spec.allow_pickle,
     )
 
@@ -162,10 +162,10 @@ def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
     """Return where the model goes, in the lock's spelling. What the source does not say is not guessed."""
     target_path = model_spec.target
     if target_path is None:
-        folder = facts.folder or model_folder_of(model_spec.sources[0])
-        if folder is None:
+        models_folder = facts.folder or model_folder_of(model_spec.sources[0])
+        if models_folder is None:
             raise SpecInvalid(what="model with a known place", spec=model_spec.sources[0], form=_FORM)
-        target_path = f"{folder}/{facts.filename}"
+        target_path = f"{models_folder}/{facts.filename}"
     elif target_path.endswith("/"):
         target_path += facts.filename
     if not target_path.startswith("$"):

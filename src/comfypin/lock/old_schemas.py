@@ -67,10 +67,12 @@ def _parse_node_folder(raw_value: object) -> object:
     if raw_value is None or raw_value == "":
         return None
     # Other folders cannot be realized: ComfyUI looks for nodes nowhere else.
-    match = re.fullmatch(r"(?:(?:\$COMFY_HOME|\$\{COMFY_HOME\})/)?(?:custom_nodes/)?([^/\\]{1,255})/?", str(raw_value))
-    if not isinstance(raw_value, str) or match is None or match[1] in (".", ".."):
+    folder_match = re.fullmatch(
+        r"(?:(?:\$COMFY_HOME|\$\{COMFY_HOME\})/)?(?:custom_nodes/)?([^/\\]{1,255})/?", str(raw_value)
+    )
+    if not isinstance(raw_value, str) or folder_match is None or folder_match[1] in (".", ".."):
         raise PydanticCustomError("lock", "a node's folder is $COMFY_HOME/custom_nodes/NAME")
-    return match[1]
+    return folder_match[1]
 
 
 class LegacyNode(SchemaObject):
@@ -87,13 +89,13 @@ class LegacyNode(SchemaObject):
 
     def to_pin(self) -> NodePin:
         # Schema 1 allowed nodes without a name; the folder or the repository gives one.
-        name = self.name or self.target_dir or clone_folder_name(self.repo) or "unnamed"
+        option_name = self.name or self.target_dir or clone_folder_name(self.repo) or "unnamed"
         return NodePin(
-            name=name,
+            name=option_name,
             repo=self.repo,
             ref=self.ref,
             commit=self.commit,
-            directory=self.target_dir if self.target_dir != name else None,
+            directory=self.target_dir if self.target_dir != option_name else None,
             extra=self.unknown_keys(),
         )
 
@@ -144,9 +146,9 @@ class LegacyModel(SchemaObject):
         """Return target_path (or its alias path), else target_subdir and the name, under the models folder."""
         if target := self.target_path or self.path:
             return target
-        name = self.name or PurePosixPath(unquote(urlsplit(self.source or "").path)).name
+        option_name = self.name or PurePosixPath(unquote(urlsplit(self.source or "").path)).name
         folder = self.target_subdir or "$MODELS_DIR"
-        return f"{folder}/{PurePosixPath(name).name or 'unnamed'}"
+        return f"{folder}/{PurePosixPath(option_name).name or 'unnamed'}"
 
 
 class RequiredModel(LegacyModel):
@@ -170,8 +172,10 @@ class Package1(SchemaObject):
 
 def _wheel_version(url: str | None) -> str | None:
     """Return the version in a wheel's file name (PEP 427), or None if the URL has none."""
-    match = re.fullmatch(r"[^-/]+-([0-9][^-/]*)(?:-[^/]*)?\.whl", unquote(urlsplit(url or "").path).rsplit("/", 1)[-1])
-    return match[1] if match else None
+    folder_match = re.fullmatch(
+        r"[^-/]+-([0-9][^-/]*)(?:-[^/]*)?\.whl", unquote(urlsplit(url or "").path).rsplit("/", 1)[-1]
+    )
+    return folder_match[1] if folder_match else None
 
 
 class Python1(SchemaObject):
@@ -185,11 +189,11 @@ class Python1(SchemaObject):
     def to_pins(self) -> PythonPins:
         pins = [package.to_pin() for package in self.packages]
         # Without a version there is nothing to pin; it stays as a requirement to resolve.
-        loose = [package for package, pin in zip(self.packages, pins, strict=True) if pin is None]
+        unpinned_packages = [package for package, pin in zip(self.packages, pins, strict=True) if pin is None]
         return PythonPins(
             version=self.version,
             requirements=tuple(
-                f"{unpinned.name} @ {unpinned.url}" if unpinned.url else unpinned.name for unpinned in loose
+                f"{unpinned.name} @ {unpinned.url}" if unpinned.url else unpinned.name for unpinned in unpinned_packages
             ),
             packages=tuple(pin for pin in pins if pin is not None),
             extra=self.unknown_keys(),
@@ -211,9 +215,9 @@ class Lock1(SchemaLock):
         return Lock(
             version_name=self.version_name,
             comfyui=self.comfyui.to_pin() if self.comfyui else None,
-            custom_nodes=tuple(node.to_pin() for node in self.custom_nodes),
+            custom_nodes=tuple(node_entry.to_pin() for node_entry in self.custom_nodes),
             python=self.python.to_pins() if self.python else PythonPins(),
-            models=tuple(model.to_pin() for model in self.models),
+            models=tuple(model_entry.to_pin() for model_entry in self.models),
             extra=self.unknown_keys(),
             read_from_schema=1,
         )
@@ -238,16 +242,20 @@ class Lock2(SchemaLock):
         return Lock(
             version_name=self.version_id,
             comfyui=self.comfy.to_pin(),
-            custom_nodes=tuple(node.to_pin() for node in self.custom_nodes),
+            custom_nodes=tuple(node_entry.to_pin() for node_entry in self.custom_nodes),
             python=PythonPins(
                 version=version[1] if version else None,
                 requirements=tuple(
                     requirement for requirement in self.python_packages if not requirement.startswith("-")
                 ),
             ),
-            models=tuple(model.to_pin() for model in self.models),
+            models=tuple(model_entry.to_pin() for model_entry in self.models),
             engine=EngineSpec(
-                env={name: value for name, value in self.env.items() if name != "COMFY_PYTHON" or version is None}
+                env={
+                    option_name: option_value
+                    for option_name, option_value in self.env.items()
+                    if option_name != "COMFY_PYTHON" or version is None
+                }
             ),
             extra={**self.unknown_keys(), **({"options": options} if (options := self._unknown_options()) else {})},
             read_from_schema=2,
@@ -255,29 +263,33 @@ class Lock2(SchemaLock):
 
     def _unknown_options(self) -> dict[str, Json]:
         return {
-            name: plain_json(value) for name, value in self.options.items() if name not in ("offline", "skip_models")
+            option_name: plain_json(option_value)
+            for option_name, option_value in self.options.items()
+            if option_name not in ("offline", "skip_models")
         }
 
     def find_losses(self) -> Iterator[LockFinding]:
         """Report what schema 2 said and no lock can: arguments of pip, and choices that belong to one run."""
-        for index, requirement in enumerate(self.python_packages):
+        for entry_index, requirement in enumerate(self.python_packages):
             if requirement.startswith("-"):
-                path, found = f"$.python_packages[{index}]", describe_value(requirement)
+                found_at, found_text = f"$.python_packages[{entry_index}]", describe_value(requirement)
                 yield _not_carried_over(
-                    path, found, "a lock holds packages, not arguments of pip; this one is left out"
+                    found_at, found_text, "a lock holds packages, not arguments of pip; this one is left out"
                 )
-        for name, raw_value in self.options.items():
-            if name in ("offline", "skip_models") and raw_value:
+        for option_name, raw_value in self.options.items():
+            if option_name in ("offline", "skip_models") and raw_value:
                 allowed = "this is said for each run (realize --offline), not in a lock; it is left out"
-                yield _not_carried_over(f"$.options.{name}", describe_value(raw_value), allowed)
-            elif name not in ("offline", "skip_models"):
+                yield _not_carried_over(f"$.options.{option_name}", describe_value(raw_value), allowed)
+            elif option_name not in ("offline", "skip_models"):
                 yield _not_carried_over(
-                    json_path(("options", name)), describe_value(raw_value), "no option has this name; it is kept"
+                    json_path(("options", option_name)),
+                    describe_value(raw_value),
+                    "no option has this name; it is kept",
                 )
-        for index, node in enumerate(self.custom_nodes):
-            if node.install_requirements is False:
+        for entry_index, node_entry in enumerate(self.custom_nodes):
+            if node_entry.install_requirements is False:
                 allowed = "every node's requirements are part of one resolve; this is left out"
-                yield _not_carried_over(f"$.custom_nodes[{index}].install_requirements", "false", allowed)
+                yield _not_carried_over(f"$.custom_nodes[{entry_index}].install_requirements", "false", allowed)
 
 
 def _not_carried_over(path: str, found: str, allowed: str) -> LockFinding:

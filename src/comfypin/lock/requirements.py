@@ -74,8 +74,8 @@ class _RequirementReader:
         if file_text is None:
             self.unusable.append(f"{self.origin}: {file_path} is not there")
             return
-        for number, line in logical_lines(file_text):
-            self._read_line(line, f"{self.origin} ({file_path}, line {number})", file_path, into)
+        for line_number, line in logical_lines(file_text):
+            self._read_line(line, f"{self.origin} ({file_path}, line {line_number})", file_path, into)
 
     def _read_line(self, requirement_line: str, line_place: str, path: str, destination: list[RequirementLine]) -> None:
         if included := _INCLUDE.fullmatch(requirement_line):
@@ -108,7 +108,7 @@ def read_requirements(
 ) -> RequirementSet:
     """Parse a requirement file. `read_text` gives a file's text by its path; `dropped` are lines or names to skip."""
     reader = _RequirementReader(
-        origin=origin, read=read, dropped=dropped | {normalize_package_name(name) for name in dropped}
+        origin=origin, read=read, dropped=dropped | {normalize_package_name(encoding) for encoding in dropped}
     )
     reader.read_file(path, reader.requirements)
     return RequirementSet(
@@ -121,9 +121,9 @@ def read_requirements(
 
 def decode_requirements(file_bytes: bytes) -> str:
     """Decode a requirement file as pip does, by its byte order mark too: PowerShell writes UTF-16."""
-    for mark, name in _MARKS:
-        if file_bytes.startswith(mark):
-            return file_bytes.decode(name, errors="replace")
+    for byte_order_mark, encoding in _MARKS:
+        if file_bytes.startswith(byte_order_mark):
+            return file_bytes.decode(encoding, errors="replace")
     return file_bytes.decode(errors="replace")
 
 
@@ -131,8 +131,8 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a requirement file with their numbers, continued ones joined, without comments."""
     joined_line, first_number = "", 0
     # The empty line at the end closes a file that ends in a backslash.
-    for number, requirement_line in enumerate([*text.splitlines(), ""], start=1):
-        first_number = first_number if joined_line else number
+    for line_number, requirement_line in enumerate([*text.splitlines(), ""], start=1):
+        first_number = first_number if joined_line else line_number
         if requirement_line.rstrip().endswith("\\") and not requirement_line.lstrip().startswith("#"):
             joined_line += requirement_line.rstrip()[:-1] + " "
             continue

@@ -27,7 +27,7 @@ class SchemaObject(BaseModel):
 
     def unknown_keys(self) -> dict[str, Json]:
         """Return the keys that this schema does not know, as plain values."""
-        return {key: plain_json(value) for key, value in (self.model_extra or {}).items()}
+        return {key_name: plain_json(value) for key_name, value in (self.model_extra or {}).items()}
 
 
 class SchemaLock(SchemaObject):
@@ -45,9 +45,9 @@ class SchemaLock(SchemaObject):
 def plain_json(raw_value: object) -> Json:
     """Return a JSON value made of plain dicts, lists and scalars."""
     if isinstance(raw_value, dict):
-        return {str(key): plain_json(item) for key, item in raw_value.items()}
+        return {str(key_name): plain_json(inner_value) for key_name, inner_value in raw_value.items()}
     if isinstance(raw_value, list):
-        return [plain_json(item) for item in raw_value]
+        return [plain_json(inner_value) for inner_value in raw_value]
     return cast("Json", raw_value)
 
 
@@ -110,7 +110,7 @@ class Package(SchemaObject):
             version=self.version,
             url=self.url,
             # The field's kind has checked and lowered it, so this cannot fail.
-            sha256=tuple(Digest(text) for text in self.sha256),
+            sha256=tuple(Digest(hex_text) for hex_text in self.sha256),
             index=self.index,
             marker=self.marker,
             target=self.target,
@@ -132,12 +132,12 @@ class Python(SchemaObject):
     def to_pins(self) -> PythonPins:
         return PythonPins(
             version=self.version,
-            targets={name: cast("dict[str, Json]", plain_json(facts)) for name, facts in self.targets.items()},
+            targets={target: cast("dict[str, Json]", plain_json(facts)) for target, facts in self.targets.items()},
             requirements=tuple(self.requirements),
             overrides=tuple(self.overrides),
             dropped=tuple(self.dropped),
             indexes=tuple(self.indexes),
-            packages=tuple(package.to_pin() for package in self.packages),
+            packages=tuple(package_entry.to_pin() for package_entry in self.packages),
             extra=self.unknown_keys(),
         )
 
@@ -200,9 +200,9 @@ class Lock3(SchemaLock):
         return Lock(
             version_name=self.version_name,
             comfyui=self.comfyui.to_pin() if self.comfyui else None,
-            custom_nodes=tuple(node.to_pin() for node in self.custom_nodes),
+            custom_nodes=tuple(node_entry.to_pin() for node_entry in self.custom_nodes),
             python=self.python.to_pins(),
-            models=tuple(model.to_pin() for model in self.models),
+            models=tuple(model_entry.to_pin() for model_entry in self.models),
             system_packages=tuple(self.system_packages),
             engine=self.engine.to_spec(),
             extra=self.unknown_keys(),

@@ -15,11 +15,11 @@ def describe_lock(lock: Lock) -> Iterator[str]:
     yield f"schema    {lock.read_from_schema}"
     arguments = f" {' '.join(lock.engine.args)}" if lock.engine.args else ""
     yield f"engine    {lock.engine.kind}{arguments}{f' at {lock.engine.url}' if lock.engine.url else ''}"
-    for name, value in sorted(lock.engine.env.items()):
-        yield f"          {name}={value}"
+    for row_name, value in sorted(lock.engine.env.items()):
+        yield f"          {row_name}={value}"
     yield f"comfyui   {_describe_repo(lock.comfyui) if lock.comfyui else 'none'}"
     # A package without sha256 is what keeps most old locks from being realized.
-    hashed = sum(1 for package in lock.python.packages if package.sha256)
+    hashed = sum(1 for package_pin in lock.python.packages if package_pin.sha256)
     targets = ", ".join(lock.python.targets) or "any target"
     yield (
         f"python    {lock.python.version or 'any version'}, {len(lock.python.packages)} packages "
@@ -27,8 +27,8 @@ def describe_lock(lock: Lock) -> Iterator[str]:
     )
     if lock.system_packages:
         yield f"system    {', '.join(lock.system_packages)}"
-    yield from _format_table("custom nodes", [_describe_node(node) for node in lock.custom_nodes])
-    yield from _format_table("models", [_describe_model(model) for model in lock.models])
+    yield from _format_table("custom nodes", [_describe_node(node_pin) for node_pin in lock.custom_nodes])
+    yield from _format_table("models", [_describe_model(model_pin) for model_pin in lock.models])
 
 
 def finding_lines(findings: Sequence[LockFinding], *, at_most: int = 3) -> Iterator[str]:
@@ -43,10 +43,10 @@ def finding_lines(findings: Sequence[LockFinding], *, at_most: int = 3) -> Itera
 
 
 def _describe_repo(repo_pin: RepoPin | NodePin) -> str:
-    ref = f" ({repo_pin.ref})" if repo_pin.ref else ""
+    shown_ref = f" ({repo_pin.ref})" if repo_pin.ref else ""
     changed = " with a patch" if repo_pin.patch else ""
     repository = hide_credentials(repo_pin.repo) if repo_pin.repo else "no repository"
-    return f"{repository} @ {repo_pin.commit or 'no commit'}{ref}{changed}"
+    return f"{repository} @ {repo_pin.commit or 'no commit'}{shown_ref}{changed}"
 
 
 def _describe_node(node_pin: NodePin) -> tuple[str, str]:
@@ -56,13 +56,16 @@ def _describe_node(node_pin: NodePin) -> tuple[str, str]:
 
 
 def _describe_model(model_pin: ModelPin) -> tuple[str, str]:
-    size = "size unknown" if model_pin.size_bytes is None else f"{model_pin.size_bytes:,} bytes"
-    digest = "no checksum" if model_pin.sha256 is None else str(model_pin.sha256)[:19]
-    return model_pin.target_path, f"{size}, {digest}, {model_pin.sources[0] if model_pin.sources else 'no source'}"
+    shown_size = "size unknown" if model_pin.size_bytes is None else f"{model_pin.size_bytes:,} bytes"
+    shown_digest = "no checksum" if model_pin.sha256 is None else str(model_pin.sha256)[:19]
+    return (
+        model_pin.target_path,
+        f"{shown_size}, {shown_digest}, {model_pin.sources[0] if model_pin.sources else 'no source'}",
+    )
 
 
 def _format_table(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
     if rows:
         yield f"{title} ({len(rows)})"
-        width = max(len(name) for name, _ in rows)
-        yield from (f"  {name:{width}}  {text}" for name, text in rows)
+        width = max(len(row_name) for row_name, _ in rows)
+        yield from (f"  {row_name:{width}}  {row_text}" for row_name, row_text in rows)

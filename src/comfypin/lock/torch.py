@@ -51,7 +51,7 @@ def find_torch_build(packages: Iterable[PackagePin]) -> str | None:
 def find_requested_build(requirements: Iterable[str]) -> str | None:
     """Return the build that a requirement `torch==2.8.0+cu128` names, or None."""
     matches = (_LOCAL_BUILD.match(requirement) for requirement in requirements)
-    return next((match[1] for match in matches if match), None)
+    return next((build_match[1] for build_match in matches if build_match), None)
 
 
 def target_name(platform: str, packages: Iterable[PackagePin]) -> str:
@@ -85,8 +85,8 @@ def minimum_cuda(packages: Iterable[PackagePin]) -> str | None:
 
 
 def _cuda_runtime_version(versions: Mapping[str, str]) -> str | None:
-    for name, version in sorted(versions.items()):
-        if _CUDA_RUNTIME.fullmatch(name):
+    for package_name, version in sorted(versions.items()):
+        if _CUDA_RUNTIME.fullmatch(package_name):
             return _minor_version(version)
     return None
 

@@ -219,9 +219,9 @@ def _disabled_nodes(nodes_folder: Path) -> Iterator[str]:
     """Yield nodes that ComfyUI-Manager has put aside, in its older and its newer way."""
     for folder, pattern in ((nodes_folder, "*.disabled"), (nodes_folder / ".disabled", "*")):
         yield from sorted(
-            model_path.name.removesuffix(".disabled")
-            for model_path in folder.glob(pattern)
-            if model_path.is_dir() and model_path.name != ".disabled"
+            disabled_path.name.removesuffix(".disabled")
+            for disabled_path in folder.glob(pattern)
+            if disabled_path.is_dir() and disabled_path.name != ".disabled"
         )
 
 
@@ -352,17 +352,22 @@ def _pin_models(
         for package_name in _tracked_files(capture_request.folder)
         if package_name.startswith("models/")
     }
-    registry_identity = find_models(
+    installed_models = find_models(
         capture_request.folder, capture_request.models_dir or capture_request.folder / "models", left_out=own
     )
-    survey.notes += registry_identity.notes
-    if registry_identity.files:
-        total = sum(path.stat().st_size for path in registry_identity.files.values())
-        report(f"hashing {len(registry_identity.files)} models, {total / 1e9:.2f} GB")
+    survey.notes += installed_models.notes
+    if installed_models.files:
+        total = sum(model_path.stat().st_size for model_path in installed_models.files.values())
+        report(f"hashing {len(installed_models.files)} models, {total / 1e9:.2f} GB")
     # hashlib releases the GIL, so threads hash on all cores.
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        hashed = list(pool.map(digests.digest_of, registry_identity.files.values()))
+        hashed = list(pool.map(digests.digest_of, installed_models.files.values()))
     return tuple(
-        ModelPin(name=path.name, target_path=f"$MODELS_DIR/{target}", sha256=digest, size_bytes=path.stat().st_size)
-        for (target, path), digest in zip(registry_identity.files.items(), hashed, strict=True)
+        ModelPin(
+            name=model_path.name,
+            target_path=f"$MODELS_DIR/{relative_target}",
+            sha256=digest,
+            size_bytes=model_path.stat().st_size,
+        )
+        for (relative_target, model_path), digest in zip(installed_models.files.items(), hashed, strict=True)
     )

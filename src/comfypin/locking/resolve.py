@@ -300,11 +300,11 @@ def _explain_failure(
 ) -> Exception:
     """Return the error that uv's message means."""
     uv_message = uv_run.stderr.rpartition("error: ")[2].strip() or uv_run.complaint
-    pylock_text = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", uv_message))
+    one_line = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", uv_message))
     if "No solution found" in uv_message or "unsatisfiable" in uv_message:
-        explanation = pylock_text.removeprefix("No solution found when resolving dependencies").strip(" :")
+        explanation = one_line.removeprefix("No solution found when resolving dependencies").strip(" :")
         target = f"{platform.name}, Python {resolve_request.python}"
-        wants = _who_asks(resolve_request.needs, pylock_text)
+        wants = _who_asks(resolve_request.needs, one_line)
         unheard = [
             requirement_line
             for requirement_line in resolve_request.needs.ignored
@@ -313,12 +313,12 @@ def _explain_failure(
         return RequirementsConflict(target=target, wants=wants, explanation=explanation, unheard=unheard)
     # Before the check for the network, whose pattern also matches git's `failed to clone`.
     if "Git operation failed" in uv_message:
-        asked = [
+        asked_requirements = [
             need
             for need in resolve_request.needs.requirements
-            if (place := repository_of(need.text)) and place in uv_message
+            if (repository := repository_of(need.text)) and repository in uv_message
         ]
-        return GitPackageUnreachable(wants=[str(need) for need in asked], reason=pylock_text[-600:])
+        return GitPackageUnreachable(wants=[str(need) for need in asked_requirements], reason=one_line[-600:])
     if _UNREACHABLE.search(uv_message):
         hint = (
             f" --torch {backend} needs PyTorch's own index, because the torch on PyPI is built for something else; "
@@ -326,8 +326,8 @@ def _explain_failure(
             if backend
             else " Check the network."
         )
-        return PackagesUnreachable(reason=pylock_text[:600], hint=hint)
-    return UvFailed(doing=f"resolve the packages for {platform.name}", reason=pylock_text[:1500])
+        return PackagesUnreachable(reason=one_line[:600], hint=hint)
+    return UvFailed(doing=f"resolve the packages for {platform.name}", reason=one_line[:1500])
 
 
 def _who_asks(requirement_set: RequirementSet, explanation: str) -> list[str]:

@@ -42,18 +42,22 @@ def list_blob_uses(blob_store: BlobStore) -> list[BlobUse]:
     """
     releases = blob_store.releases.list_releases()
     blob_uses = []
-    for digest, path in blob_store.list_blobs():
+    for digest, blob_path in blob_store.list_blobs():
         # Another collector may have removed it since it was listed.
         with contextlib.suppress(FileNotFoundError):
-            file_status = path.stat()
-            using_releases = [release for release in releases if digest in release.blobs]
+            file_status = blob_path.stat()
+            using_releases = [release_use for release_use in releases if digest in release_use.blobs]
             blob_uses.append(
                 BlobUse(
                     digest=digest,
                     size_bytes=file_status.st_size,
-                    used_at=max((release.used_at for release in using_releases), default=file_status.st_mtime),
-                    releases=tuple(release.name for release in using_releases),
-                    targets=tuple(sorted({target for release in using_releases for target in release.blobs[digest]})),
+                    used_at=max((release_use.used_at for release_use in using_releases), default=file_status.st_mtime),
+                    releases=tuple(release_use.name for release_use in using_releases),
+                    targets=tuple(
+                        sorted(
+                            {target_path for release_use in using_releases for target_path in release_use.blobs[digest]}
+                        )
+                    ),
                 )
             )
     return sorted(blob_uses, key=lambda blob_use: (blob_use.used_at, blob_use.digest))
@@ -95,8 +99,12 @@ def collect_garbage(
             continue
         with blob_lease:
             # A release may have come to name the blob since the choice was made.
-            now = {release.name for release in blob_store.releases.list_releases() if blob_use.digest in release.blobs}
-            if now & set(kept_releases) - set(blob_use.releases):
+            naming_now = {
+                release_use.name
+                for release_use in blob_store.releases.list_releases()
+                if blob_use.digest in release_use.blobs
+            }
+            if naming_now & set(kept_releases) - set(blob_use.releases):
                 busy_blobs.append(blob_use)
                 continue
             freed_bytes += _remove_blob(blob_store, places, blob_use)
@@ -117,9 +125,9 @@ def _remove_blob(blob_store: BlobStore, places: TargetRoots, blob_use: BlobUse) 
     """Remove a blob with its links and copies; return how many bytes that frees."""
     # Links free nothing by themselves; copies do.
     freed_bytes = blob_use.size_bytes
-    for target in blob_use.targets:
+    for target_path in blob_use.targets:
         with contextlib.suppress(TargetRefused, OSError):
-            blob_path = places.target_path(ModelPin(name=target, target_path=target))
+            blob_path = places.target_path(ModelPin(name=target_path, target_path=target_path))
             if blob_store.leads_to_blob(blob_use.digest, blob_path):
                 blob_path.unlink()
             elif blob_store.is_copy(blob_use.digest, blob_path):
@@ -131,9 +139,11 @@ def _remove_blob(blob_store: BlobStore, places: TargetRoots, blob_use: BlobUse) 
 
 def _forget_empty_releases(blob_store: BlobStore, keep: Collection[str]) -> None:
     """Forget releases of which no blob is left."""
-    for release in blob_store.releases.list_releases():
-        if release.name not in keep and not any(blob_store.blob_path(digest).exists() for digest in release.blobs):
-            blob_store.releases.forget_release(release.name)
+    for release_use in blob_store.releases.list_releases():
+        if release_use.name not in keep and not any(
+            blob_store.blob_path(digest).exists() for digest in release_use.blobs
+        ):
+            blob_store.releases.forget_release(release_use.name)
 
 
 def _drop_stale_partials(blob_store: BlobStore) -> None:

@@ -121,9 +121,9 @@ class HttpFile:
         return self.size_bytes is not None and unread_response[2].size_bytes == self.size_bytes - unread_response[0]
 
     def _request_range(self, start: int, length: int | None) -> Response:
-        end = "" if length is None else str(start + length - 1)
+        last_byte = "" if length is None else str(start + length - 1)
         # Also for the whole file: the status tells whether the server knows ranges.
-        headers = {"Range": f"bytes={start}-{end}"}
+        headers = {"Range": f"bytes={start}-{last_byte}"}
         if self.validator:
             headers["If-Range"] = self.validator
         response = self._client.get(self._direct or self._url, headers, led_by=self._led_by)
@@ -188,15 +188,15 @@ class HttpSource:
         file = self.open(address, ExpectedFile(), length=1)
         file.close()
         linked = find_linked_digest(file.hops)
-        name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name
-        return SourceFacts(uri=address, filename=name or "model", sha256=linked, size_bytes=file.size_bytes)
+        header_name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name
+        return SourceFacts(uri=address, filename=header_name or "model", sha256=linked, size_bytes=file.size_bytes)
 
 
 def find_linked_digest(hops: Sequence[tuple[int, Mapping[str, str]]]) -> Digest | None:
     """Return the sha256 that the Hugging Face hub names in the redirect to a large file, or None."""
     for _, headers in hops:
-        for name, value in headers.items():
-            if name.lower() == "x-linked-etag":
+        for header_name, header_value in headers.items():
+            if header_name.lower() == "x-linked-etag":
                 with contextlib.suppress(ValueError):
-                    return Digest(value.strip('"'))
+                    return Digest(header_value.strip('"'))
     return None

@@ -131,9 +131,9 @@ class PartialFile:
 
 def _parse_journal(journal_bytes: bytes) -> TransferJournal | None:
     journal: TransferJournal | None = None
-    for text in journal_bytes.splitlines():
+    for line_text in journal_bytes.splitlines():
         try:
-            journal_line = json.loads(text)
+            journal_line = json.loads(line_text)
             if "format" in journal_line:
                 journal = _next_session(journal, journal_line)
             elif journal is not None and "wrote" in journal_line:
@@ -172,8 +172,8 @@ def _next_session(earlier_journal: TransferJournal | None, journal_line: dict[st
 def _forget_foreign_parts(journal: TransferJournal, raw: bytes) -> None:
     """Forget parts that are not hashed, unless their writer shared this machine's page cache."""
     sessions = [json.loads(journal_line) for journal_line in raw.splitlines() if b'"format"' in journal_line]
-    machine = this_machine()
-    if machine and all(session.get("machine") == machine for session in sessions):
+    this_machine_name = this_machine()
+    if this_machine_name and all(session.get("machine") == this_machine_name for session in sessions):
         return
     hashed_bytes = max(journal.prefixes, default=0)
     journal.written = {

@@ -37,7 +37,7 @@ def is_pickle(file_path: Path) -> bool:
 
 def _archive_has_pickle(path: Path) -> bool:
     with contextlib.suppress(zipfile.BadZipFile, NotImplementedError, ValueError), zipfile.ZipFile(path) as archive:
-        return any(name.lower().endswith((".pkl", ".pickle")) for name in archive.namelist())
+        return any(member_name.lower().endswith((".pkl", ".pickle")) for member_name in archive.namelist())
     return False
 
 

@@ -125,7 +125,7 @@ class Puller:
         """Pull every model; one that fails does not hold up the others. Raises `DiskTooSmall` before it fetches."""
         # Before the first byte, because a full disk after an hour helps nobody.
         self._require_space(models)
-        self._watcher.planned({pin.target_path: pin.size_bytes for pin, _ in models})
+        self._watcher.planned({model_pin.target_path: model_pin.size_bytes for model_pin, _ in models})
         outcomes: list[PullOutcome] = []
         failures: list[ModelError] = []
         try:
@@ -135,7 +135,7 @@ class Puller:
         finally:
             self._stop.set()
         self._store.sweep_leftovers()
-        order = {id(pin): position for position, (pin, _) in enumerate(models)}
+        order = {id(model_pin): position for position, (model_pin, _) in enumerate(models)}
         outcomes.sort(key=lambda outcome: order[id(outcome.pin)])
         return PullReport(outcomes=tuple(outcomes), failures=tuple(failures))
 
@@ -182,9 +182,13 @@ class Puller:
     def _require_space(self, models: Sequence[tuple[ModelPin, Path]]) -> None:
         copies = self._options.link == "copy"
         needed: dict[Digest, int] = {}
-        for model_pin, path in models:
+        for model_pin, target_path in models:
             # Unknown sizes are checked when their source tells them.
-            if model_pin.sha256 is None or model_pin.size_bytes is None or _size_or_none(path) == model_pin.size_bytes:
+            if (
+                model_pin.sha256 is None
+                or model_pin.size_bytes is None
+                or _size_or_none(target_path) == model_pin.size_bytes
+            ):
                 continue
             if _size_or_none(self._store.blob_path(model_pin.sha256)) == model_pin.size_bytes:
                 needed[model_pin.sha256] = model_pin.size_bytes if copies else 0

@@ -45,7 +45,10 @@ class ReleaseIndex:
         for record_path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
             try:
                 record_json = json.loads(record_path.read_bytes())
-                blobs = {Digest(key): tuple(map(str, paths)) for key, paths in record_json["blobs"].items()}
+                blobs = {
+                    Digest(digest_hex): tuple(map(str, target_paths))
+                    for digest_hex, target_paths in record_json["blobs"].items()
+                }
                 release_uses.append(
                     ReleaseUse(name=str(record_json["name"]), used_at=record_path.stat().st_mtime, blobs=blobs)
                 )
@@ -64,12 +67,12 @@ class ReleaseIndex:
 def encode_release(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
     """Return the bytes of a release's record."""
     return canonical_json(
-        {"name": name, "blobs": {digest.hex: sorted(paths) for digest, paths in sorted(blobs.items())}}
+        {"name": name, "blobs": {digest.hex: sorted(target_paths) for digest, target_paths in sorted(blobs.items())}}
     )
 
 
 def record_file_name(release_name: str) -> str:
     """Return the file name of a release's record."""
     # Names are for people who look into the folder; the digest keeps similar ones apart.
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in release_name)[:80]
-    return f"{safe}.{Digest.of(release_name.encode()).hex[:8]}.json"
+    safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in release_name)[:80]
+    return f"{safe_name}.{Digest.of(release_name.encode()).hex[:8]}.json"

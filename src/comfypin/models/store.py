@@ -82,10 +82,10 @@ class BlobStore:
         """Return whether the blob exists, unchanged since it was verified."""
         file_path = self.blob_path(digest)
         try:
-            status = file_path.stat()
+            file_status = file_path.stat()
         except OSError:
             return False
-        return self.digests.known_digest(file_path, status) == digest
+        return self.digests.known_digest(file_path, file_status) == digest
 
     def check_blob(self, digest: Digest) -> bool:
         """Return whether the blob exists and is right, hashing it if its digest is not cached. A corrupt one is put
@@ -105,16 +105,16 @@ class BlobStore:
 
     def list_blobs(self) -> Iterator[tuple[Digest, Path]]:
         """Yield every blob with its path."""
-        for folder in _list_entries(self.root / "blobs" / "sha256"):
-            for file_path in _list_entries(folder):
+        for blob_folder in _list_entries(self.root / "blobs" / "sha256"):
+            for file_path in _list_entries(blob_folder):
                 with contextlib.suppress(ValueError):
                     yield Digest(file_path.name), file_path
 
     def list_partials(self) -> Iterator[tuple[str, float]]:
         """Yield the keys of unfinished files, and when each last changed (seconds since 1970)."""
-        for folder in _list_entries(self.root / "partial"):
-            times = [path.stat().st_mtime for path in _list_entries(folder)]
-            yield folder.name, max(times, default=folder.stat().st_mtime)
+        for blob_folder in _list_entries(self.root / "partial"):
+            times = [file_path.stat().st_mtime for file_path in _list_entries(blob_folder)]
+            yield blob_folder.name, max(times, default=blob_folder.stat().st_mtime)
 
     def publish_partial(self, unfinished_file: PartialFile, digest: Digest) -> Path:
         """Make an unfinished file a blob. The caller holds its lease and has hashed every byte of it."""
@@ -227,10 +227,10 @@ class BlobStore:
         """Remove what killed processes left: half-made links, leases of the dead, parts of files that are complete."""
         self._temp_files.sweep_dead()
         for folder_entry in _list_entries(self.root / "leases"):
-            key = folder_entry.name.removesuffix(".lease")
+            blob_key = folder_entry.name.removesuffix(".lease")
             if folder_entry.name.endswith(".lease"):
                 with contextlib.suppress(LeaseError):
-                    held_lease = self.try_lease(key)
+                    held_lease = self.try_lease(blob_key)
                     if held_lease is not None:
                         held_lease.release()
             elif is_dead(folder_entry.name.removesuffix(".claim").rpartition(".")[2]):

@@ -20,18 +20,20 @@ class TargetRoots:
 
     def target_path(self, model_pin: ModelPin) -> Path:
         """Return the path of a pin's file. Raises `TargetRefused` for every path that could leave the trees."""
-        tree_root, relative = self._root_of(model_pin)
+        tree_root, relative_path = self._root_of(model_pin)
         # Refused even if it stays inside: links could make it mean something else.
-        if ".." in relative.parts or "\0" in model_pin.target_path:
+        if ".." in relative_path.parts or "\0" in model_pin.target_path:
             raise _refuse_target(model_pin, f"it does not stay inside {tree_root}")
-        if STORE_FOLDER in relative.parts:
+        if STORE_FOLDER in relative_path.parts:
             raise _refuse_target(model_pin, f"{STORE_FOLDER} belongs to the store")
-        if relative.name == "" or model_pin.target_path.endswith("/"):
+        if relative_path.name == "" or model_pin.target_path.endswith("/"):
             raise _refuse_target(model_pin, "it names a folder, not a file")
         try:
             # Only the folder is followed: the file itself is a link into the store, which may be on another volume.
             target_folder = (
-                contained_path(tree_root, relative.parent) if relative.parent != PurePosixPath() else tree_root
+                contained_path(tree_root, relative_path.parent)
+                if relative_path.parent != PurePosixPath()
+                else tree_root
             )
         except ValueError as error:
             raise _refuse_target(model_pin, str(error)) from error
@@ -39,16 +41,16 @@ class TargetRoots:
             raise _refuse_target(model_pin, f"its folder cannot be followed ({error})") from error
         if STORE_FOLDER in target_folder.resolve().relative_to(tree_root.resolve()).parts:
             raise _refuse_target(model_pin, f"its folder is a link into {STORE_FOLDER}")
-        return target_folder / relative.name
+        return target_folder / relative_path.name
 
     def _root_of(self, model_pin: ModelPin) -> tuple[Path, PurePosixPath]:
         path_text = model_pin.target_path
         for variable, tree_root in (("MODELS_DIR", self.models_dir), ("COMFY_HOME", self.comfy_home)):
-            for spelled in (f"${variable}/", f"${{{variable}}}/"):
-                if path_text.startswith(spelled):
+            for variable_prefix in (f"${variable}/", f"${{{variable}}}/"):
+                if path_text.startswith(variable_prefix):
                     if tree_root is None:
                         raise _refuse_target(model_pin, f"{variable} is not known here")
-                    return tree_root, PurePosixPath(path_text.removeprefix(spelled))
+                    return tree_root, PurePosixPath(path_text.removeprefix(variable_prefix))
         if path_text.startswith("$"):
             raise _refuse_target(model_pin, "it begins with another variable than $MODELS_DIR or $COMFY_HOME")
         relative_path = PurePosixPath(path_text)
@@ -71,7 +73,7 @@ def list_targets(lock: Lock, places: TargetRoots) -> list[tuple[ModelPin, Path]]
         other_pin = pins_by_path.setdefault(relative_path, model_pin)
         if other_pin is not model_pin and other_pin.sha256 != model_pin.sha256:
             raise _refuse_target(model_pin, f"the model {other_pin.name} wants other bytes at the same path")
-    return [(pin, path) for path, pin in pins_by_path.items()]
+    return [(pin, file_path) for file_path, pin in pins_by_path.items()]
 
 
 def _refuse_target(model_pin: ModelPin, reason: str) -> TargetRefused:

@@ -139,9 +139,11 @@ class FileTransfer:
     def _lay_out_parts(self, journal: TransferJournal) -> None:
         size_bytes, part_bytes = journal.size_bytes, journal.part_bytes
         self._prefixes = journal.prefixes
-        for index, start in enumerate(range(0, size_bytes, part_bytes)):
-            part = self._parts.add_part(start, min(part_bytes, size_bytes - start), there=index in journal.written)
-            self.resumed_bytes += part.written
+        for part_index, start in enumerate(range(0, size_bytes, part_bytes)):
+            file_part = self._parts.add_part(
+                start, min(part_bytes, size_bytes - start), there=part_index in journal.written
+            )
+            self.resumed_bytes += file_part.written
         if not size_bytes:
             self._parts.add_part(0, 0, there=True)
 
@@ -292,8 +294,8 @@ class FileTransfer:
 
     def _hash_parts(self) -> Digest:
         buffer = memoryview(bytearray(HASH_BUFFER_BYTES))
-        for part in self._parts.all:
-            self._hash_part(part, buffer)
+        for file_part in self._parts.all:
+            self._hash_part(file_part, buffer)
         self._raise_failure()
         return Digest(self._hasher.hexdigest())
 

@@ -95,25 +95,25 @@ def inspect_models(
     store: BlobStore,
     *,
     read_all_bytes: bool = False,
-    told: Callable[[ModelPin, ModelFinding], None] = lambda pin, finding: None,
+    told: Callable[[ModelPin, ModelFinding], None] = lambda pin, model_finding: None,
 ) -> list[ModelFinding]:
     """Compare many files, in the order given. Hashing uses every core, the largest files first."""
     # Each thread holds one buffer, and more threads than cores would hash no faster.
     threads = min(len(models), STAT_THREADS if not read_all_bytes else available_cores()) or 1
 
     def inspect_one(index: int) -> ModelFinding:
-        model_pin, path = models[index]
-        finding = inspect_model(model_pin, path, store, deep=read_all_bytes)
-        told(model_pin, finding)
-        return finding
+        model_pin, file_path = models[index]
+        model_finding = inspect_model(model_pin, file_path, store, deep=read_all_bytes)
+        told(model_pin, model_finding)
+        return model_finding
 
     hash_order = (
         sorted(range(len(models)), key=lambda index: -(models[index][0].size_bytes or 0)) if read_all_bytes else None
     )
-    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as thread_pool:
         if hash_order is None:
-            return list(pool.map(inspect_one, range(len(models))))
-        found = dict(zip(hash_order, pool.map(inspect_one, hash_order), strict=True))
+            return list(thread_pool.map(inspect_one, range(len(models))))
+        found = dict(zip(hash_order, thread_pool.map(inspect_one, hash_order), strict=True))
     return [found[index] for index in range(len(models))]
 
 

@@ -85,16 +85,16 @@ class CivitaiSource:
         by_version = _BY_VERSION.fullmatch(address)
         by_digest = _BY_DIGEST.fullmatch(address)
         if by_version:
-            path = f"/api/v1/model-versions/{by_version[1]}"
+            file_path = f"/api/v1/model-versions/{by_version[1]}"
         elif by_digest:
-            path = f"/api/v1/model-versions/by-hash/{by_digest[1].lower()}"
+            file_path = f"/api/v1/model-versions/by-hash/{by_digest[1].lower()}"
             expected = Digest(by_digest[1].lower())
         else:
             raise UnknownSource(
                 uri=address, reason="it is not civitai://<version id>[/<file id>] or civitai://sha256/<hex>"
             )
         return self._choose_file(
-            address, self._get_version(address, path), expected, by_version[2] if by_version else None
+            address, self._get_version(address, file_path), expected, by_version[2] if by_version else None
         )
 
     def _get_version(self, address: str, path: str) -> dict[str, object]:

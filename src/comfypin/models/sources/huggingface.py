@@ -145,7 +145,7 @@ class HubSource:
 
 def _find_header(hops: Sequence[tuple[int, Mapping[str, str]]], wanted: str) -> str | None:
     for _, headers in hops:
-        for name, value in headers.items():
-            if name.lower() == wanted:
+        for file_name, value in headers.items():
+            if file_name.lower() == wanted:
                 return value
     return None
