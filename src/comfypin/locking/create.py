@@ -66,19 +66,12 @@ def create_lock(
     # Cheap checks first: fetching takes minutes.
     _check_folders(lock_request.nodes)
     report(f"fetching ComfyUI and {len(lock_request.nodes)} nodes")
-    # ComfyUI and the nodes are independent, and each fetch waits mostly for its host.
-    with ThreadPoolExecutor(WORKERS) as pool:
-        resolved_sources = list(
-            pool.map(
-                lambda repo_spec: _fetch_source(repo_spec, repo_spec is lock_request.comfyui, lock_request, upstreams),
-                (lock_request.comfyui, *lock_request.nodes),
-            )
-        )
-    _check_names(lock_request, resolved_sources[1:])
+    comfyui, *nodes = _fetch_sources(lock_request, upstreams)
+    _check_names(lock_request, nodes)
     own_requirements = read_own_requirements(
         lock_request.packages, lock_request.requirement_files, lock_request.dropped
     )
-    requirement_set = sum((part.needs for part in resolved_sources), own_requirements)
+    requirement_set = sum((part.needs for part in (comfyui, *nodes)), own_requirements)
     resolve_request = replace(lock_request.question, proxies=upstreams.proxies)
     # A snapshot says exactly what was installed; resolving again could only move it.
     if lock_request.installed is None:
@@ -86,8 +79,6 @@ def create_lock(
     else:
         python_pins = pin_exactly(lock_request.installed, resolve_request, report)
     models = pin_models(lock_request.models, describe_model, report=report)
-    # `map` keeps the order, so ComfyUI is the first.
-    comfyui, nodes = resolved_sources[0], resolved_sources[1:]
     lock = Lock(
         version_name=lock_request.name,
         comfyui=RepoPin(repo=comfyui.spec.repo, ref=named_ref(comfyui), commit=comfyui.commit),
@@ -112,13 +103,21 @@ def create_lock(
     return MadeLock(lock=lock, notes=notes)
 
 
-def _fetch_source(repo_spec: RepoSpec, is_comfyui: bool, wishes: LockRequest, places: Upstreams) -> ResolvedSource:  # noqa: FBT001
-    origin = "ComfyUI" if is_comfyui else f"the node {repo_spec.name}"
-    resolved_source = fetch_source(repo_spec, origin=origin, upstreams=places, dropped=wishes.dropped)
-    # A typo in the URL often names another existing repository.
-    if is_comfyui and not resolved_source.has_main:
-        raise NotComfyUI(where=f"{repo_spec.repo} at {str(resolved_source.commit)[:12]}", lacks="main.py")
-    return resolved_source
+def _fetch_sources(lock_request: LockRequest, upstreams: Upstreams) -> list[ResolvedSource]:
+    """Fetch ComfyUI and the nodes, in this order."""
+
+    def fetch(repo_spec: RepoSpec) -> ResolvedSource:
+        is_comfyui = repo_spec is lock_request.comfyui
+        origin = "ComfyUI" if is_comfyui else f"the node {repo_spec.name}"
+        resolved_source = fetch_source(repo_spec, origin=origin, upstreams=upstreams, dropped=lock_request.dropped)
+        # A typo in the URL often names another existing repository.
+        if is_comfyui and not resolved_source.has_main:
+            raise NotComfyUI(where=f"{repo_spec.repo} at {str(resolved_source.commit)[:12]}", lacks="main.py")
+        return resolved_source
+
+    # They are independent of each other, and each fetch waits mostly for its host.
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(fetch, (lock_request.comfyui, *lock_request.nodes)))
 
 
 def read_own_requirements(packages: Iterable[str], files: Iterable[Path], dropped: frozenset[str]) -> RequirementSet:

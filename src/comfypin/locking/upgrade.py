@@ -134,14 +134,7 @@ def _resolve_again(
     upstreams: Upstreams,
     report: Callable[[str], None],
 ) -> PythonPins:
-    asked_by_name = {
-        requirement.name: requirement
-        for text in upgrade_request.packages
-        if (requirement := parse_requirement(text, "--package")) and requirement.name
-    }
-    invalid_texts = [text for text in upgrade_request.packages if parse_requirement(text, "--package") is None]
-    if invalid_texts:
-        raise NothingToUpgrade(names=invalid_texts, there=["packages such as idna or idna==3.7"])
+    asked_by_name = _parse_asked_packages(upgrade_request.packages)
     own_requirements = read_own_requirements(lock.python.requirements, (), frozenset())
     _check_packages(lock, asked_by_name.values(), own_requirements)
     still_wanted = [need for need in own_requirements.requirements if need.name not in asked_by_name]
@@ -154,16 +147,17 @@ def _resolve_again(
     needs = sum((part.needs for part in parts), RequirementSet(requirements=(*still_wanted, *newly_asked)))
     base_request = upgrade_request.question or resolve_request_of(lock)
     dropped = frozenset(lock.python.dropped) | upgrade_request.dropped
-    still = (
+    unmoved = (
         need
         for need in needs.requirements
         if not _comes_from_moved(need, upgrade_request) and need.name not in asked_by_name
     )
-    chosen = hold_at_pins(still, lock.python.packages, base_request.git_hosts)
+    # Branches move: what stays is held at its commit, or upgrading one thing would move others.
+    held_archives = hold_at_pins(unmoved, lock.python.packages, base_request.git_hosts)
     resolve_request = replace(
         base_request, needs=needs, keep=lock.python.packages, move=frozenset(asked_by_name), proxies=upstreams.proxies
     )
-    resolve_request = hold_requirements(resolve_request, chosen)
+    resolve_request = hold_requirements(resolve_request, held_archives)
     python_pins = resolve_packages(resolve_request, report=report)
     # A second resolve with them, because they have to fit the new versions too.
     strays = _find_strays(lock, python_pins, dropped, upstreams, report)
@@ -179,6 +173,14 @@ def _resolve_again(
         indexes=tuple(map(hide_credentials, base_request.indexes)),
         extra=lock.python.extra,
     )
+
+
+def _parse_asked_packages(packages: Iterable[str]) -> dict[str, RequirementLine]:
+    """Return the packages to move, by name. Raises `NothingToUpgrade` if one is not a requirement."""
+    parsed = {text: parse_requirement(text, "--package") for text in packages}
+    if invalid_texts := [text for text, requirement in parsed.items() if requirement is None]:
+        raise NothingToUpgrade(names=invalid_texts, there=["packages such as idna or idna==3.7"])
+    return {requirement.name: requirement for requirement in parsed.values() if requirement and requirement.name}
 
 
 def _comes_from_moved(requirement: RequirementLine, upgrade_request: UpgradeRequest) -> bool:
