@@ -395,7 +395,7 @@ def test_secrets_in_an_address_are_not_shown(home: Home) -> None:
 def test_a_packed_answer_is_refused(home: Home) -> None:
     with faulty_server(lambda request: Reply(body=b"zip", headers={"Content-Encoding": "gzip"})) as server:
         report = home.pull(weights(SMALL, f"{server.url}/x"))
-    assert "packed as gzip" in report.failures[0].message
+    assert "compressed (gzip)" in report.failures[0].message
 
 
 def test_a_connection_that_trickles_is_left(home: Home) -> None:

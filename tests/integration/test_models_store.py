@@ -114,7 +114,7 @@ def test_a_folder_in_the_place_of_a_model_is_said_and_left(home: Home, source: s
     pin = pin_of(DATA, source)
     (home.path(pin) / "mine").mkdir(parents=True)
     report = home.pull(pin, options=PullOptions(overwrite=overwrite))
-    assert "a folder is there" in report.failures[0].message
+    assert "a folder has this path" in report.failures[0].message
     assert (home.path(pin) / "mine").is_dir()
 
 

@@ -46,7 +46,7 @@ def _make_finding(
 
 def _check_comfyui(lock: Lock) -> Iterator[LockFinding]:
     if lock.comfyui is None:
-        allowed = "a repository and a commit; without them this lock can bring models and nothing else"
+        allowed = "a repository and a commit; without them this lock can only pull models"
         yield _make_finding("no-comfyui", ("comfyui",), "nothing", allowed)
     else:
         yield from _check_repo(("comfyui",), lock.comfyui)
@@ -67,7 +67,7 @@ def _check_repo(location: tuple[str | int, ...], repo_pin: RepoPin | NodePin) ->
         yield _make_finding("no-repository", (*location, "repo"), "nothing", "the URL of a git repository")
     # A warning, not an error: a mirror that every machine mounts at the same path is a fair choice.
     elif repo_pin.repo.startswith("file:"):
-        allowed = "a URL that other machines reach too"
+        allowed = "a URL that other machines can reach, too"
         yield _make_finding("machine-path", (*location, "repo"), describe_value(repo_pin.repo), allowed, "warning")
     if repo_pin.commit is None:
         found = "nothing" if repo_pin.ref is None else f"nothing, only the ref {describe_value(repo_pin.ref)}"
@@ -94,13 +94,13 @@ def _check_packages(packages: Iterable[PackagePin]) -> Iterator[LockFinding]:
             if package_pin.url is not None and package_pin.url.startswith("git+"):
                 allowed = (
                     "a release of it with a sha256, by lock create --override: what is built from git cannot be "
-                    "verified, and this host gives no archive of a commit with all that it holds"
+                    "verified, and this host offers no complete archive of a commit"
                 )
             yield _make_finding(
                 "package-without-hash", (*location, "sha256"), f"nothing for {package_pin.name}", allowed
             )
         if package_pin.url is not None and package_pin.url.startswith("file:"):
-            allowed = "a URL that other machines reach too"
+            allowed = "a URL that other machines can reach, too"
             yield _make_finding("machine-path", (*location, "url"), describe_value(package_pin.url), allowed, "warning")
 
 
@@ -113,10 +113,10 @@ def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
         allowed = "the size of the file in bytes (space cannot be checked before)"
         yield _make_finding("no-size", (*location, "size_bytes"), "nothing", allowed, "warning")
     if not model_pin.sources:
-        yield _make_finding("no-source", (*location, "sources"), "no source", "at least one place the bytes come from")
+        yield _make_finding("no-source", (*location, "sources"), "no source", "at least one source of its bytes")
     for source_index, source in enumerate(model_pin.sources):
         if source.startswith(("file:", "/")):
-            allowed = "a source that other machines reach too"
+            allowed = "a source that other machines can reach, too"
             yield _make_finding(
                 "machine-path", (*location, "sources", source_index), describe_value(source), allowed, "warning"
             )
@@ -159,7 +159,7 @@ def _check_secrets(lock: Lock) -> Iterator[LockFinding]:
             (("models", pin_index, "sources", source_index), source)
             for source_index, source in enumerate(model_pin.sources)
         ]
-    allowed = "a lock holds no secrets; give it by the environment when it is needed"
+    allowed = "a lock holds no secrets; set it in the environment instead"
     for location, pinned_url in pinned_urls:
         if pinned_url is not None and has_secret(pinned_url):
             yield _make_finding("secret", location, "a URL with a password or token", allowed)
@@ -199,7 +199,7 @@ def _find_repeats(section: str, places: Iterable[tuple[str, str]]) -> Iterator[L
     first_index: dict[str, int] = {}
     for pin_index, (claimed_place, key_name) in enumerate(places):
         if claimed_place in first_index:
-            allowed = f"{section}[{first_index[claimed_place]}] has this place already; every pin has its own"
+            allowed = f"{section}[{first_index[claimed_place]}] has this path already; each pin needs its own"
             json_path_of_pin = f"$.{section}[{pin_index}].{key_name}"
             yield LockFinding(
                 rule="claimed-twice", path=json_path_of_pin, found=describe_value(claimed_place), allowed=allowed

@@ -289,7 +289,7 @@ def _unknown_keys(schema_object: "SchemaObject", location: Location) -> Iterator
     for key_name, unknown_value in (schema_object.model_extra or {}).items():
         path, found_text = json_path((*location, key_name)), describe_value(unknown_value)
         if schema_object.successor and key_name in schema_object.successor.model_fields:
-            allowed = "this key belongs to schema 3, and the file says that it is older"
+            allowed = "this key belongs to schema 3, and the file has an older schema"
             yield LockFinding(rule="key-of-schema-3", path=path, found=found_text, allowed=allowed)
             continue
         nearest_keys = difflib.get_close_matches(key_name, known_keys, n=1)

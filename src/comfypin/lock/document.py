@@ -127,7 +127,7 @@ def _find_oddities(tree: object) -> Iterator[LockFinding]:
                     rule="repeated-key",
                     path=json_path((*location, key_name)),
                     found="the key more than once",
-                    allowed="each key may be there once",
+                    allowed="each key may appear once",
                 )
             # Reversed, because the stack gives back the last one first and findings follow the file.
             to_visit.extend(((*location, key), child_value) for key, child_value in reversed(json_value.items()))

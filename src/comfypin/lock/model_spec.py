@@ -154,7 +154,7 @@ def _pin_model(model_spec: ModelSpec, describe: DescribeModel) -> ModelPin:
 def _merge_pins(first_pin: ModelPin, second_pin: ModelPin) -> ModelPin:
     if first_pin.sha256 != second_pin.sha256:
         reason = f"{first_pin.sources[0]} has {first_pin.sha256}, and {second_pin.sources[0]} has {second_pin.sha256}"
-        raise ModelUndescribed(source=first_pin.target_path, reason=f"two different files are to go there: {reason}")
+        raise ModelUndescribed(source=first_pin.target_path, reason=f"two different files would go there: {reason}")
     return replace(first_pin, sources=tuple(dict.fromkeys((*first_pin.sources, *second_pin.sources))))
 
 
@@ -164,7 +164,7 @@ def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
     if target_path is None:
         models_folder = facts.folder or model_folder_of(model_spec.sources[0])
         if models_folder is None:
-            raise SpecInvalid(what="model with a known place", spec=model_spec.sources[0], form=_FORM)
+            raise SpecInvalid(what="model with a known folder", spec=model_spec.sources[0], form=_FORM)
         target_path = f"{models_folder}/{facts.filename}"
     elif target_path.endswith("/"):
         target_path += facts.filename
@@ -177,7 +177,7 @@ def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
         or ".." in PurePosixPath(relative_text).parts
         or "\\" in relative_text
     ):
-        raise SpecInvalid(what="place for a model", spec=target_path, form=_FORM)
+        raise SpecInvalid(what="path for a model", spec=target_path, form=_FORM)
     return f"{root_variable}/{PurePosixPath(relative_text)}"
 
 

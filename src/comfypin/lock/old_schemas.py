@@ -278,7 +278,7 @@ class Lock2(SchemaLock):
                 )
         for option_name, raw_value in self.options.items():
             if option_name in ("offline", "skip_models") and raw_value:
-                allowed = "this is said for each run (realize --offline), not in a lock; it is left out"
+                allowed = "choose this for each run (realize --offline); a lock does not hold it, so it is left out"
                 yield _not_carried_over(f"$.options.{option_name}", describe_value(raw_value), allowed)
             elif option_name not in ("offline", "skip_models"):
                 yield _not_carried_over(

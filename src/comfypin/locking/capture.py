@@ -115,7 +115,7 @@ def _pin_comfyui(
 ) -> RepoPin | None:
     if checkout is None:
         capture_notes.reasons.append(
-            f"{capture_request.folder} is no git checkout, so nobody knows which ComfyUI it is"
+            f"{capture_request.folder} is not a git checkout, so nobody knows which ComfyUI it is"
         )
         return None
     node_pin = _pin_checkout("ComfyUI", checkout, capture_request, capture_notes, places)
@@ -151,7 +151,7 @@ def _pin_checkout(
             spec = RepoSpec(repo=remote_url, ref=checkout.commit, folder=checkout.folder.name)
             install_script = fetch_source(spec, origin=subject, upstreams=places).install_script
         except EnvError as error:
-            capture_notes.reasons.append(f"{subject}: {error.message} (--no-verify takes the commit unasked)")
+            capture_notes.reasons.append(f"{subject}: {error.message} (--no-verify skips this check)")
             return None
     elif (checkout.folder / "install.py").is_file():
         install_script = (checkout.folder / "install.py").read_bytes()
@@ -275,18 +275,18 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
     """Return the venv's Python version and its packages as requirements; note those that only this machine has."""
     interpreter = capture_request.interpreter or _find_interpreter(capture_request.folder)
     if interpreter is None:
-        capture_notes.reasons.append("there is no venv beside it (.venv, venv); name its interpreter with --venv")
+        capture_notes.reasons.append("there is no venv beside it (.venv, venv); name one with --venv")
         return "3.12", []
     # `-I` keeps the user's own site-packages and PYTHONPATH out of the list.
     interpreter_run = run([interpreter, "-I", "-c", _LIST_PACKAGES], env=clean_environment(), timeout_s=120)
     if interpreter_run.exit_code:
-        capture_notes.reasons.append(f"{interpreter} cannot say its packages: {interpreter_run.complaint}")
+        capture_notes.reasons.append(f"{interpreter} did not list its packages: {interpreter_run.complaint}")
         return "3.12", []
     try:
         # The last line: a sitecustomize or a .pth file may print before it.
         interpreter_facts = json.loads(interpreter_run.text.strip().rpartition("\n")[2])
     except ValueError:
-        capture_notes.reasons.append(f"{interpreter} does not answer as Python does: {interpreter_run.text[:200]!r}")
+        capture_notes.reasons.append(f"{interpreter} did not answer like Python: {interpreter_run.text[:200]!r}")
         return "3.12", []
     requirements_by_name: dict[str, str] = {}
     for package in interpreter_facts["packages"]:

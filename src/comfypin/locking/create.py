@@ -166,7 +166,7 @@ def _check_folders(nodes: Sequence[RepoSpec]) -> None:
             form = (
                 f"FOLDER={node_spec.repo}: the folder {node_spec.name} is {seen_folders[node_spec.name].repo}'s already"
             )
-            raise SpecInvalid(what="node with a folder of its own", spec=node_spec.repo, form=form)
+            raise SpecInvalid(what="node with its own folder", spec=node_spec.repo, form=form)
         seen_folders[node_spec.name] = node_spec
 
 
@@ -178,7 +178,9 @@ def _check_names(wishes: LockRequest, nodes: Sequence[ResolvedSource]) -> None:
         raise SpecInvalid(
             what="node with an install.py",
             spec=name,
-            form=f"one of: {', '.join(with_scripts)}" if with_scripts else "no such flag",
+            form=f"one of: {', '.join(with_scripts)}"
+            if with_scripts
+            else "no --install-script, because no node has one",
         )
 
 

@@ -82,7 +82,7 @@ class NeedsResolver:
             return
         if len(node_pack.versions) > 1:
             self.ambiguous.append(
-                f"{subject} is wanted in several versions: {', '.join(node_pack.versions)}; choose by --node"
+                f"{subject} is needed in several versions: {', '.join(node_pack.versions)}; choose by --node"
             )
         # "nightly" and "latest" move: a lock with them would not be the same tomorrow.
         elif not node_pack.versions or node_pack.versions[0] in ("nightly", "unknown", "latest"):
@@ -114,7 +114,7 @@ class NeedsResolver:
                 except (EnvError, LockError) as error:
                     registry_silence = error.message  # one unreachable registry is not asked again for every class
             self.unknown.append(
-                f"the node class {class_name}: no workflow names its pack (--comfyui tells which are ComfyUI's own); "
+                f"the node class {class_name}: no workflow names its pack (--comfyui shows which are ComfyUI's own); "
                 f"{registry_silence}"
             )
 
@@ -133,7 +133,7 @@ class NeedsResolver:
         known_spec = self.models.get(target_path)
         if known_spec is not None and known_spec.sources != (wanted_model.url,):
             self.ambiguous.append(
-                f"the model {target_path} has several addresses: {known_spec.sources[0]}, {wanted_model.url}"
+                f"the model {target_path} has several URLs: {known_spec.sources[0]}, {wanted_model.url}"
             )
         self.models.setdefault(
             target_path, ModelSpec(sources=(wanted_model.url,), target=target_path, sha256=wanted_model.sha256)
@@ -155,7 +155,7 @@ class NeedsResolver:
         """Resolve a registry's pack at a commit: only the registry knows its repository."""
         if self._registry is None:
             self.unknown.append(
-                f"{subject} is named by a commit; its repository is known to the registry, not asked now"
+                f"{subject} is named by a commit, and the registry, which knows its repository, is not asked"
             )
             return
         try:
@@ -164,7 +164,7 @@ class NeedsResolver:
             self.unknown.append(f"{subject}: {error.message}")
             return
         if registry_pack.repository is None:
-            self.unknown.append(f"{subject} is named by a commit, and the registry knows no repository of it")
+            self.unknown.append(f"{subject} is named by a commit, and the registry knows no repository for it")
         else:
             self._add_node(RepoSpec(repo=registry_pack.repository, ref=node_pack.versions[0]))
 
@@ -182,7 +182,7 @@ class NeedsResolver:
             self.ambiguous.append(f"the node class {class_name} is in several packs: {listed_packs}; choose by --node")
         else:
             self.ambiguous.append(
-                f"the node class {class_name} is in {listed_packs}, in which version nobody says; add --node"
+                f"the node class {class_name} is in {listed_packs}, and no workflow says in which version; add --node"
             )
 
     def _add_node(self, repo_spec: RepoSpec) -> None:

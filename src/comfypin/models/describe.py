@@ -32,7 +32,7 @@ def describe_model(address: str, sources: Sequence[ModelSource]) -> DescribedMod
     """Ask the source that accepts this address. Raises `SourceFailed` or `UnknownSource`."""
     model_source = next((source for source in sources if source.accepts(address)), None)
     if model_source is None:
-        raise UnknownSource(uri=address, reason="no kind of source takes this address")
+        raise UnknownSource(uri=address, reason="no source understands this address")
     source_facts = model_source.facts(address)
     if source_facts.sha256 is not None and source_facts.size_bytes is not None:
         return DescribedModel(facts=source_facts, sha256=source_facts.sha256, size_bytes=source_facts.size_bytes)

@@ -102,8 +102,8 @@ def _tensors_problem(header: dict[str, JsonValue], data_bytes: int) -> str | Non
     # The format allows neither gaps nor overlaps: bytes between tensors could hide anything.
     for begin_offset, end_offset in sorted(spans):
         if begin_offset != position or end_offset < begin_offset:
-            return "its tensors do not lie one after the other"
+            return "its tensors are not contiguous"
         position = end_offset
     if position != data_bytes:
-        return f"it has {data_bytes} bytes of tensors where its header says {position}"
+        return f"it has {data_bytes} bytes of tensors, and its header says {position}"
     return None

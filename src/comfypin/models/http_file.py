@@ -142,7 +142,9 @@ class HttpFile:
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding not in {"identity", ""}:
             response.close()
-            raise SourceFailed(uri=self._uri, reason=f"it sends the file packed as {encoding}, which nobody asked for")
+            raise SourceFailed(
+                uri=self._uri, reason=f"it sends the file compressed ({encoding}), which nobody asked for"
+            )
         return response
 
 
@@ -156,7 +158,7 @@ def _file_version(response: Response) -> str | None:
 def _total_bytes(answer: Response, start: int, address: str) -> int | None:
     range_match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
     if range_match is None or int(range_match[1]) != start:
-        raise SourceFailed(uri=address, reason="it answers with another range than it was asked for")
+        raise SourceFailed(uri=address, reason="it answered with another range than requested")
     return None if range_match[3] == "*" else int(range_match[3])
 
 

@@ -36,7 +36,7 @@ def to_refusal(response: Response, address: str) -> SourceFailed:
     status = response.status
     # The hub says in a header what its statuses mean.
     error_code = response.headers.get("X-Error-Code", "")
-    token = "the token was refused" if status == 401 else "the token has no right to it"
+    token = "the token was refused" if status == 401 else "the token does not allow it"
     body_text = response.text()
     match status:
         case 401 | 403:
@@ -51,7 +51,7 @@ def to_refusal(response: Response, address: str) -> SourceFailed:
         case 416:
             return SourceChanged(uri=address, reason="the file is shorter than it was")
         case _ if status in _TRANSIENT:
-            what = "it says that there were too many requests" if status == 429 else "the server has a problem"
+            what = "there were too many requests" if status == 429 else "the server has a problem"
             asked_s = parse_retry_after(response.headers.get("Retry-After"))
             return SourceUnavailable(uri=address, reason=f"HTTP {status}: {what}", retry_after_s=asked_s)
         case _:

@@ -231,7 +231,7 @@ class Puller:
             if self._stop.is_set():
                 raise StoreFailed(path=str(target_path), reason="the pull was stopped")
             if target_path.is_dir() and not target_path.is_symlink():
-                raise TargetRefused(name=model_pin.name, target=model_pin.target_path, reason="a folder is there")
+                raise TargetRefused(name=model_pin.name, target=model_pin.target_path, reason="a folder has this path")
             if model_pin.sha256 is None:
                 return self._bring_unpinned(model_pin, target_path, lease_blob)
             return self._bring_pinned(model_pin, model_pin.sha256, target_path, lease_blob)
@@ -441,7 +441,7 @@ def find_source(sources: Sequence[ModelSource], address: str) -> ModelSource:
             return source_address
     raise UnknownSource(
         uri=hide_secrets(address),
-        reason="no source understands it; there are https, hf, civitai, s3, gs, file and plain paths",
+        reason="no source understands it; use https, hf, civitai, s3, gs, file or a plain path",
     )
 
 

@@ -223,9 +223,7 @@ class FileTransfer:
         remote_file = self._remote or self._open_remote(position, length)
         self._check_size(remote_file.size_bytes)
         if position and (not remote_file.ranged or remote_file.size_bytes != self._size):
-            raise SourceChanged(
-                uri=hide_secrets(self._uri), reason="it cannot go on with what an earlier pull has fetched"
-            )
+            raise SourceChanged(uri=hide_secrets(self._uri), reason="it cannot continue what an earlier pull fetched")
         with self._budget.connection_buffer() as buffer, remote_file.read(position, length) as reader:
             self._copy_range(file_part, reader, buffer)
         if file_part.length is None:
@@ -240,7 +238,7 @@ class FileTransfer:
                 filled_bytes += byte_count
                 if file_part.length is not None and file_part.written + filled_bytes > file_part.length:
                     filled_bytes = 0
-                    raise SourceChanged(uri=hide_secrets(self._uri), reason="it sends more bytes than it said")
+                    raise SourceChanged(uri=hide_secrets(self._uri), reason="it sends more bytes than it announced")
                 if (
                     self._wanted.size_bytes is not None
                     and file_part.start + file_part.written + filled_bytes > self._wanted.size_bytes
@@ -310,7 +308,7 @@ class FileTransfer:
                 )
                 # pread gives nothing only beyond the end, and this file was as long as it said.
                 if byte_count == 0:
-                    raise OSError(errno.EIO, "somebody else made it shorter", str(self._partial.data))
+                    raise OSError(errno.EIO, "another process made it shorter", str(self._partial.data))
                 self._hasher.update(buffer[:byte_count])
                 file_part.hashed += byte_count
         # A single part has no journal: it is fetched whole or not at all.

@@ -110,7 +110,7 @@ def _explain_missing(store: ObjectStore, key: str) -> str:
         return "there is no such object"
     except ComfypinError as error:
         return error.message
-    return "it was not there when it was first asked for"
+    return "it was missing when it was first asked for"
 
 
 def _parse_address(address: str) -> tuple[str, str, str]:
