@@ -15,8 +15,9 @@ from comfypin.lock.model import ModelPin
 from comfypin.models.http_file import HttpSource
 from comfypin.models.http_responses import make_model_client
 from comfypin.models.interface import ModelSource, PullWatcher
-from comfypin.models.pull import Puller, PullOptions, PullReport
+from comfypin.models.pull import Puller, PullOptions
 from comfypin.models.pull_limits import FetchPolicy, PullBudget
+from comfypin.models.pull_report import PullReport
 from comfypin.models.sources.local import LocalSource
 from comfypin.models.store import BlobStore
 from comfypin.models.target_paths import TargetRoots

@@ -18,7 +18,7 @@ from comfypin.errors import UsageError
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
     from comfypin.models.gc import BlobUse
-    from comfypin.models.pull import PullReport
+    from comfypin.models.pull_report import PullReport
     from comfypin.models.store import BlobStore
     from comfypin.models.target_paths import TargetRoots
     from comfypin.models.verify import ModelFinding

@@ -6,25 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from comfypin.atomic_files import free_bytes
-from comfypin.digest import Digest, JsonValue
+from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, LeaseError, ModelError
 from comfypin.lease import Lease, acquire_lease
 from comfypin.lock.model import ModelPin
 from comfypin.models.errors import (
     DiskTooSmall,
-    ModelsFailed,
     ModelUnavailable,
     SourceFailed,
     StoreFailed,
     TargetRefused,
-    UnknownSource,
 )
 from comfypin.models.file_formats import format_problem, pickle_by_name
 from comfypin.models.interface import (
-    CachedSource,
     ExpectedFile,
     ModelSource,
     NullPullWatcher,
@@ -34,11 +30,10 @@ from comfypin.models.interface import (
 )
 from comfypin.models.partial_file import PartialFile
 from comfypin.models.pull_limits import FetchPolicy, PullBudget
-from comfypin.models.sources.local import LocalSource
+from comfypin.models.pull_report import PullOutcome, PullReport, PullState
+from comfypin.models.source_choice import list_cached, list_offers
 from comfypin.models.store import BlobStore, LinkKind
 from comfypin.models.transfer import fetch_with_retries
-
-PullState = Literal["present", "linked", "adopted", "fetched"]
 
 # Files larger than this are fetched a few at a time, each with many connections; smaller ones many at a time.
 LARGE_BYTES = 32 << 20
@@ -53,49 +48,6 @@ class PullOptions:
     link: LinkKind = "symlink"
     overwrite: bool = False
     fetch_policy: FetchPolicy = field(default_factory=FetchPolicy)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullOutcome:
-    """How one model got to its path: `source` if it was fetched, `aside` if a file was moved out of the way."""
-
-    pin: ModelPin
-    path: Path
-    state: PullState
-    digest: Digest
-    size_bytes: int
-    source: str | None = None
-    failed_sources: tuple[str, ...] = ()
-    aside: Path | None = None
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """Return what `--json` prints."""
-        return {
-            "model": self.pin.name,
-            "path": str(self.path),
-            "state": self.state,
-            "sha256": self.digest.hex,
-            "size_bytes": self.size_bytes,
-            "pinned": self.pin.sha256 is not None,
-            "source": self.source,
-            "failed_sources": list(self.failed_sources),
-            "aside": str(self.aside) if self.aside else None,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullReport:
-    """What became of every model, and what failed."""
-
-    outcomes: tuple[PullOutcome, ...]
-    failures: tuple[ModelError, ...]
-
-    def raise_failures(self) -> None:
-        """Raise `ModelsFailed` (or the one failure itself) unless all is well."""
-        if len(self.failures) == 1 and not self.outcomes:
-            raise self.failures[0]
-        if self.failures:
-            raise ModelsFailed(failures=self.failures, total=len(self.failures) + len(self.outcomes))
 
 
 class _BlobBusy(Exception):
@@ -321,13 +273,10 @@ class Puller:
         """Link the file from a source's cache on the store's file system, hashed and not copied; return its address or
         None.
         """
-        wanted = ExpectedFile(sha256=digest, size_bytes=model_pin.size_bytes)
-        for address in model_pin.sources:
-            with contextlib.suppress(UnknownSource):
-                source_address = find_source(self._sources, address)
-                cached = source_address.cached(address, wanted) if isinstance(source_address, CachedSource) else None
-                if cached is not None and self._store.link_file(cached.resolve(), digest):
-                    return hide_secrets(address)
+        expected = ExpectedFile(sha256=digest, size_bytes=model_pin.size_bytes)
+        for address, cached_path in list_cached(self._sources, model_pin, expected):
+            if self._store.link_file(cached_path.resolve(), digest):
+                return hide_secrets(address)
         return None
 
     def _fetch_from_sources(
@@ -335,7 +284,7 @@ class Puller:
     ) -> tuple[str, Digest, tuple[str, ...]]:
         """Try the sources in order; return the one that gave the file, its digest, and why the others did not."""
         expected = ExpectedFile(sha256=model_pin.sha256, size_bytes=model_pin.size_bytes)
-        offers, reasons = self._list_offers(model_pin, expected)
+        offers, reasons = list_offers(self._sources, model_pin, expected)
         for source, address in offers:
             try:
                 digest = fetch_with_retries(
@@ -359,25 +308,6 @@ class Puller:
                 continue
             return hide_secrets(address), digest, tuple(reasons)
         raise ModelUnavailable(name=model_pin.name, target=model_pin.target_path, reasons=reasons)
-
-    def _list_offers(
-        self, model_pin: ModelPin, wanted: ExpectedFile
-    ) -> tuple[list[tuple[ModelSource, str]], list[str]]:
-        """List the sources to try, files on this machine first, and the reasons against the others."""
-        offers: list[tuple[ModelSource, str]] = []
-        reasons = []
-        for address in model_pin.sources:
-            try:
-                source_address = find_source(self._sources, address)
-                if (
-                    isinstance(source_address, CachedSource)
-                    and (cached := source_address.cached(address, wanted)) is not None
-                ):
-                    offers.append((LocalSource(), str(cached)))
-                offers.append((source_address, address))
-            except UnknownSource as error:
-                reasons.append(error.message)
-        return offers, reasons
 
     def _begin_fetch(self, model_pin: ModelPin, partial: PartialFile, size_bytes: int | None, resumed: int) -> None:
         if size_bytes is not None:
@@ -432,17 +362,6 @@ class Puller:
             failed_sources=failed_sources,
             aside=aside,
         )
-
-
-def find_source(sources: Sequence[ModelSource], address: str) -> ModelSource:
-    """Return the source that understands an address. Raises `UnknownSource`."""
-    for source_address in sources:
-        if source_address.accepts(address):
-            return source_address
-    raise UnknownSource(
-        uri=hide_secrets(address),
-        reason="no source understands it; use https, hf, civitai, s3, gs, file or a plain path",
-    )
 
 
 def _raise_problem(problem: ModelError | None) -> None:
