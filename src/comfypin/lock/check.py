@@ -195,9 +195,9 @@ def find_duplicate_pins(lock: Lock) -> Iterator[LockFinding]:
             )
 
 
-def _find_repeats(section: str, places: Iterable[tuple[str, str]]) -> Iterator[LockFinding]:
+def _find_repeats(section: str, claimed_places: Iterable[tuple[str, str]]) -> Iterator[LockFinding]:
     first_index: dict[str, int] = {}
-    for pin_index, (claimed_place, key_name) in enumerate(places):
+    for pin_index, (claimed_place, key_name) in enumerate(claimed_places):
         if claimed_place in first_index:
             allowed = f"{section}[{first_index[claimed_place]}] has this path already; each pin needs its own"
             json_path_of_pin = f"$.{section}[{pin_index}].{key_name}"

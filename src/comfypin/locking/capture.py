@@ -111,14 +111,14 @@ def capture_lock(
 
 
 def _pin_comfyui(
-    checkout: Checkout | None, capture_request: CaptureRequest, capture_notes: _CaptureNotes, places: Upstreams
+    checkout: Checkout | None, capture_request: CaptureRequest, capture_notes: _CaptureNotes, upstreams: Upstreams
 ) -> RepoPin | None:
     if checkout is None:
         capture_notes.reasons.append(
             f"{capture_request.folder} is not a git checkout, so nobody knows which ComfyUI it is"
         )
         return None
-    node_pin = _pin_checkout("ComfyUI", checkout, capture_request, capture_notes, places)
+    node_pin = _pin_checkout("ComfyUI", checkout, capture_request, capture_notes, upstreams)
     return (
         None
         if node_pin is None
@@ -127,7 +127,11 @@ def _pin_comfyui(
 
 
 def _pin_checkout(
-    subject: str, checkout: Checkout, capture_request: CaptureRequest, capture_notes: _CaptureNotes, places: Upstreams
+    subject: str,
+    checkout: Checkout,
+    capture_request: CaptureRequest,
+    capture_notes: _CaptureNotes,
+    upstreams: Upstreams,
 ) -> NodePin | None:
     """Pin a checkout; return None, and note the reason, if no other machine could have it."""
     if checkout.remote is None:
@@ -148,8 +152,8 @@ def _pin_checkout(
     if capture_request.verify:
         try:
             # A commit that was never pushed exists on this machine only, so the remote is asked for it.
-            spec = RepoSpec(repo=remote_url, ref=checkout.commit, folder=checkout.folder.name)
-            install_script = fetch_source(spec, origin=subject, upstreams=places).install_script
+            repo_spec = RepoSpec(repo=remote_url, ref=checkout.commit, folder=checkout.folder.name)
+            install_script = fetch_source(repo_spec, origin=subject, upstreams=upstreams).install_script
         except EnvError as error:
             capture_notes.reasons.append(f"{subject}: {error.message} (--no-verify skips this check)")
             return None
@@ -178,22 +182,24 @@ def _remote_without_user(remote_url: str) -> str:
     return hide_credentials(remote_url) if urlsplit(remote_url).scheme in ("http", "https") else remote_url
 
 
-def _pin_nodes(capture_request: CaptureRequest, capture_notes: _CaptureNotes, places: Upstreams) -> None:
+def _pin_nodes(capture_request: CaptureRequest, capture_notes: _CaptureNotes, upstreams: Upstreams) -> None:
     nodes_folder = capture_request.folder / "custom_nodes"
     # ComfyUI ships example nodes in custom_nodes; its commit pins them already.
-    own = {name.split("/")[1] for name in _tracked_files(capture_request.folder) if name.startswith("custom_nodes/")}
+    own_names = {
+        name.split("/")[1] for name in _tracked_files(capture_request.folder) if name.startswith("custom_nodes/")
+    }
     entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
-    wanted = [node_path for node_path in entries if _is_wanted_node(node_path, own, capture_request)]
+    wanted_paths = [node_path for node_path in entries if _is_wanted_node(node_path, own_names, capture_request)]
     capture_notes.notes += [
         f"the node {name} is disabled there, so it is left out" for name in _disabled_nodes(nodes_folder)
     ]
 
     def read_node(entry: Path) -> tuple[NodePin | None, _CaptureNotes]:
         node_notes = _CaptureNotes()
-        return _pin_node(entry, capture_request, node_notes, places), node_notes
+        return _pin_node(entry, capture_request, node_notes, upstreams), node_notes
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for node_pin, node_notes in pool.map(read_node, wanted):
+        for node_pin, node_notes in pool.map(read_node, wanted_paths):
             capture_notes.reasons += node_notes.reasons
             capture_notes.notes += node_notes.notes
             if node_pin is not None:
@@ -204,13 +210,13 @@ def _tracked_files(folder: Path) -> frozenset[str]:
     return tracked_files(folder) if (folder / ".git").exists() else frozenset()
 
 
-def _is_wanted_node(node_path: Path, own: set[str], wishes: CaptureRequest) -> bool:
+def _is_wanted_node(node_path: Path, own_names: set[str], capture_request: CaptureRequest) -> bool:
     # Caches, hidden folders, and what ComfyUI skips: `.disabled` packs and `.py.example` files.
     hidden = node_path.name.startswith((".", "__")) or node_path.name.endswith((".disabled", ".example"))
     return (
         not hidden
-        and node_path.name not in own
-        and node_path.name not in wishes.left_out
+        and node_path.name not in own_names
+        and node_path.name not in capture_request.left_out
         and (node_path.is_dir() or node_path.suffix == ".py")
     )
 
@@ -226,7 +232,7 @@ def _disabled_nodes(nodes_folder: Path) -> Iterator[str]:
 
 
 def _pin_node(
-    node_path: Path, wishes: CaptureRequest, capture_notes: _CaptureNotes, upstreams: Upstreams
+    node_path: Path, capture_request: CaptureRequest, capture_notes: _CaptureNotes, upstreams: Upstreams
 ) -> NodePin | None:
     subject = f"the node {node_path.name}"
     if node_path.is_file():
@@ -236,7 +242,7 @@ def _pin_node(
         return None
     checkout = read_checkout(node_path)
     if checkout is not None:
-        return _pin_checkout(subject, checkout, wishes, capture_notes, upstreams)
+        return _pin_checkout(subject, checkout, capture_request, capture_notes, upstreams)
     registry_identity = _read_registry_identity(node_path)
     if registry_identity is None:
         capture_notes.reasons.append(
@@ -245,10 +251,10 @@ def _pin_node(
         )
         return None
     try:
-        spec = RepoSpec(
+        repo_spec = RepoSpec(
             repo=f"{REGISTRY_SCHEME}{registry_identity[0]}", ref=registry_identity[1], folder=node_path.name
         )
-        return make_node_pin(fetch_source(spec, origin=subject, upstreams=upstreams), frozenset())
+        return make_node_pin(fetch_source(repo_spec, origin=subject, upstreams=upstreams), frozenset())
     except EnvError as error:
         capture_notes.reasons.append(f"{subject} {registry_identity[1]} of the node registry: {error.message}")
         return None
@@ -306,7 +312,7 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
     return str(interpreter_facts["python"]), list(requirements_by_name.values())
 
 
-def _enter_comfyui(capture_request: CaptureRequest, survey: _CaptureNotes) -> CaptureRequest:
+def _enter_comfyui(capture_request: CaptureRequest, capture_notes: _CaptureNotes) -> CaptureRequest:
     """Point the request at ComfyUI itself if it names its home, as COMFY_HOME does. Raises `NotComfyUI`."""
     named_folder = capture_request.folder
     if (named_folder / "main.py").is_file():
@@ -316,7 +322,7 @@ def _enter_comfyui(capture_request: CaptureRequest, survey: _CaptureNotes) -> Ca
     models_folder = capture_request.models_dir
     if models_folder is None and (named_folder / "models").is_dir():
         models_folder = named_folder / "models"
-        survey.notes.append(f"the models are those in {models_folder}; --models-dir names another folder")
+        capture_notes.notes.append(f"the models are those in {models_folder}; --models-dir names another folder")
     return replace(capture_request, folder=named_folder / "ComfyUI", models_dir=models_folder)
 
 
@@ -361,7 +367,7 @@ def _pin_models(
         report(f"hashing {len(installed_models.files)} models, {total / 1e9:.2f} GB")
     # hashlib releases the GIL, so threads hash on all cores.
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        hashed = list(pool.map(digests.digest_of, installed_models.files.values()))
+        model_digests = list(pool.map(digests.digest_of, installed_models.files.values()))
     return tuple(
         ModelPin(
             name=model_path.name,
@@ -369,5 +375,5 @@ def _pin_models(
             sha256=digest,
             size_bytes=model_path.stat().st_size,
         )
-        for (relative_target, model_path), digest in zip(installed_models.files.items(), hashed, strict=True)
+        for (relative_target, model_path), digest in zip(installed_models.files.items(), model_digests, strict=True)
     )

@@ -170,11 +170,13 @@ def _check_folders(nodes: Sequence[RepoSpec]) -> None:
         seen_folders[node_spec.name] = node_spec
 
 
-def _check_names(wishes: LockRequest, nodes: Sequence[ResolvedSource]) -> None:
+def _check_names(lock_request: LockRequest, nodes: Sequence[ResolvedSource]) -> None:
     """Refuse names that no node has: a typo would silently change the release."""
     # "all" is a wish of its own and needs no such node.
-    with_scripts = [node_spec.spec.name for node_spec in nodes if node_spec.install_script is not None]
-    for name in sorted(wishes.install_scripts - {"all", *with_scripts}):
+    with_scripts = [
+        resolved_source.spec.name for resolved_source in nodes if resolved_source.install_script is not None
+    ]
+    for name in sorted(lock_request.install_scripts - {"all", *with_scripts}):
         raise SpecInvalid(
             what="node with an install.py",
             spec=name,
@@ -184,27 +186,29 @@ def _check_names(wishes: LockRequest, nodes: Sequence[ResolvedSource]) -> None:
         )
 
 
-def _creation_notes(needs: RequirementSet, nodes: Sequence[ResolvedSource], pins: Sequence[NodePin]) -> list[str]:
+def _creation_notes(
+    requirement_set: RequirementSet, nodes: Sequence[ResolvedSource], pins: Sequence[NodePin]
+) -> list[str]:
     skipped_folders = [
         package_pin.folder
         for package_pin in pins
         if package_pin.install_script_sha256 and package_pin.install_script == "skip"
     ]
-    notes = [f"not obeyed: {line}" for line in needs.ignored]
+    notes = [f"not obeyed: {line}" for line in requirement_set.ignored]
     if skipped_folders:
         named = " ".join(f"--install-script {name}" for name in skipped_folders)
         notes.append(f"install.py of {', '.join(skipped_folders)} will be skipped; to have it run: {named}")
     return notes
 
 
-def _unused_wishes(lock_request: LockRequest, needs: RequirementSet, python: PythonPins) -> list[str]:
+def _unused_wishes(lock_request: LockRequest, requirement_set: RequirementSet, python_pins: PythonPins) -> list[str]:
     """Return notes about wishes that met nothing they could apply to."""
     # Each line reads "origin: requirement"; only the requirement is compared.
-    ignored_lines = {line.partition(": ")[2] for line in needs.ignored}
+    ignored_lines = {line.partition(": ")[2] for line in requirement_set.ignored}
     names = {requirement.name for line in ignored_lines if (requirement := parse_requirement(line, ""))}
     idle = sorted(name for name in lock_request.dropped - ignored_lines if normalize_package_name(name) not in names)
     notes = [f"nobody asks for {name}, so nothing was dropped" for name in idle]
-    if lock_request.question.torch and not any(package_pin.name == "torch" for package_pin in python.packages):
+    if lock_request.question.torch and not any(package_pin.name == "torch" for package_pin in python_pins.packages):
         notes.append(f"nobody asks for torch, so --torch {lock_request.question.torch} changes nothing")
     return notes
 

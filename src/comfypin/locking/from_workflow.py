@@ -231,9 +231,9 @@ def registers_core_nodes(path: str) -> bool:
     return path == "nodes.py" or path.startswith(("comfy_extras/", "comfy_api_nodes/"))
 
 
-def _read_classes(repo_spec: RepoSpec, places: Upstreams, registers: Callable[[str], bool]) -> set[str]:
+def _read_classes(repo_spec: RepoSpec, upstreams: Upstreams, registers: Callable[[str], bool]) -> set[str]:
     commit = resolve_ref(repo_spec.repo, repo_spec.ref)
-    git_folder = places.commits.obtain(repo_spec.repo, commit)
+    git_folder = upstreams.commits.obtain(repo_spec.repo, commit)
     files = [
         tree_entry
         for tree_entry in list_tree(git_folder, commit)

@@ -61,9 +61,10 @@ def find_archives(
 
 def replace_requirements(needs: Iterable[RequirementLine], chosen: Mapping[str, str]) -> tuple[RequirementLine, ...]:
     """Return the requirements with those for a git repository replaced by what was chosen for it (pure)."""
-    places = ((need, repository_of(need.text) or "") for need in needs)
+    with_repository = ((requirement, repository_of(requirement.text) or "") for requirement in needs)
     return tuple(
-        replace(need, text=chosen[repository]) if repository in chosen else need for need, repository in places
+        replace(requirement, text=chosen[repository]) if repository in chosen else requirement
+        for requirement, repository in with_repository
     )
 
 

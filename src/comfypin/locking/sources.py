@@ -105,18 +105,18 @@ def _fetch_archive(
     origin: str,
     dropped: frozenset[str] = frozenset(),
 ) -> ResolvedSource:
-    stored_folder = upstreams.archives / f"{known_digest.hex}.zip" if known_digest else None
-    if stored_folder is None or not stored_folder.is_file():
+    archive_path = upstreams.archives / f"{known_digest.hex}.zip" if known_digest else None
+    if archive_path is None or not archive_path.is_file():
         # A name of this process, so that two that fetch the same archive do not write into one file.
         arriving = upstreams.archives / f".tmp-{process_token()}.zip"
         archive_digest = download(
             archive_url, arriving, (known_digest,) if known_digest else (), proxies=upstreams.proxies
         )
-        stored_folder = arriving.replace(upstreams.archives / f"{archive_digest.hex}.zip")
+        archive_path = arriving.replace(upstreams.archives / f"{archive_digest.hex}.zip")
     # Hashed again: the folder is a cache that anybody may have touched.
-    archive_digest = Digest.of_file(stored_folder)
+    archive_digest = Digest.of_file(archive_path)
     try:
-        with zipfile.ZipFile(io.BytesIO(stored_folder.read_bytes())) as archive:
+        with zipfile.ZipFile(io.BytesIO(archive_path.read_bytes())) as archive:
             sizes = {zip_entry.filename: zip_entry.file_size for zip_entry in archive.infolist()}
 
             def read_member(path: str) -> bytes | None:

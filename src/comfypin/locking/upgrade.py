@@ -130,32 +130,40 @@ def _move_node(node_pin: NodePin, resolved_source: ResolvedSource | None, moves:
 def _resolve_again(
     lock: Lock,
     upgrade_request: UpgradeRequest,
-    parts: Iterable[ResolvedSource],
+    resolved_sources: Iterable[ResolvedSource],
     upstreams: Upstreams,
     report: Callable[[str], None],
 ) -> PythonPins:
     asked_by_name = _parse_asked_packages(upgrade_request.packages)
     own_requirements = read_own_requirements(lock.python.requirements, (), frozenset())
     _check_packages(lock, asked_by_name.values(), own_requirements)
-    still_wanted = [need for need in own_requirements.requirements if need.name not in asked_by_name]
+    still_wanted = [
+        requirement for requirement in own_requirements.requirements if requirement.name not in asked_by_name
+    ]
     # A bare name asks for the newest that fits; with a version it becomes a requirement of the lock's own.
     newly_asked = [
-        need
-        for need in asked_by_name.values()
-        if need.text.lower() != need.name or _was_asked_before(need, own_requirements)
+        requirement
+        for requirement in asked_by_name.values()
+        if requirement.text.lower() != requirement.name or _was_asked_before(requirement, own_requirements)
     ]
-    needs = sum((part.needs for part in parts), RequirementSet(requirements=(*still_wanted, *newly_asked)))
+    requirement_set = sum(
+        (part.needs for part in resolved_sources), RequirementSet(requirements=(*still_wanted, *newly_asked))
+    )
     base_request = upgrade_request.question or resolve_request_of(lock)
     dropped = frozenset(lock.python.dropped) | upgrade_request.dropped
     unmoved = (
-        need
-        for need in needs.requirements
-        if not _comes_from_moved(need, upgrade_request) and need.name not in asked_by_name
+        requirement
+        for requirement in requirement_set.requirements
+        if not _comes_from_moved(requirement, upgrade_request) and requirement.name not in asked_by_name
     )
     # Branches move: what stays is held at its commit, or upgrading one thing would move others.
     held_archives = hold_at_pins(unmoved, lock.python.packages, base_request.git_hosts)
     resolve_request = replace(
-        base_request, needs=needs, keep=lock.python.packages, move=frozenset(asked_by_name), proxies=upstreams.proxies
+        base_request,
+        needs=requirement_set,
+        keep=lock.python.packages,
+        move=frozenset(asked_by_name),
+        proxies=upstreams.proxies,
     )
     resolve_request = hold_requirements(resolve_request, held_archives)
     python_pins = resolve_packages(resolve_request, report=report)
@@ -167,7 +175,7 @@ def _resolve_again(
         )
     return replace(
         python_pins,
-        requirements=tuple(need.text for need in (*still_wanted, *newly_asked, *strays)),
+        requirements=tuple(requirement.text for requirement in (*still_wanted, *newly_asked, *strays)),
         overrides=base_request.overrides,
         dropped=tuple(sorted(dropped)),
         indexes=tuple(map(hide_credentials, base_request.indexes)),
@@ -199,9 +207,11 @@ def _find_strays(
     What the old requirements brought and the new ones do not goes.
     """
     left = {normalize_package_name(name) for name in dropped} | {
-        normalize_package_name(pin.name) for pin in found.packages
+        normalize_package_name(package_pin.name) for package_pin in found.packages
     }
-    lost_pins = [pin for pin in lock.python.packages if normalize_package_name(pin.name) not in left]
+    lost_pins = [
+        package_pin for package_pin in lock.python.packages if normalize_package_name(package_pin.name) not in left
+    ]
     if not lost_pins:
         return ()
     assert lock.comfyui is not None
@@ -213,32 +223,38 @@ def _find_strays(
         asked_by_name = resolve_packages(asking, report=report).packages
     except RequirementsConflict:
         asked_by_name = ()  # what was installed by hand does not fit together, so nobody can say who asked for what
-    names = {normalize_package_name(pin.name) for pin in asked_by_name}
-    kept = {normalize_package_name(pin.name): pin for pin in lost_pins if normalize_package_name(pin.name) not in names}
+    names = {normalize_package_name(package_pin.name) for package_pin in asked_by_name}
+    kept_pins = {
+        normalize_package_name(package_pin.name): package_pin
+        for package_pin in lost_pins
+        if normalize_package_name(package_pin.name) not in names
+    }
     return tuple(
         RequirementLine(
-            text=f"{pin.name} @ {pin.url}" if str(pin.url).startswith("git+") else pin.name,
+            text=f"{package_pin.name} @ {package_pin.url}"
+            if str(package_pin.url).startswith("git+")
+            else package_pin.name,
             name=name,
             origin="the lock",
         )
-        for name, pin in sorted(kept.items())
+        for name, package_pin in sorted(kept_pins.items())
     )
 
 
-def _check_packages(lock: Lock, asked: Iterable[RequirementLine], kept: RequirementSet) -> None:
+def _check_packages(lock: Lock, asked: Iterable[RequirementLine], own_requirements: RequirementSet) -> None:
     """Refuse a bare name that is not in the lock: only a version makes a new package a requirement."""
     there = {normalize_package_name(package_pin.name) for package_pin in lock.python.packages}
     bare = [
         requirement.name
         for requirement in asked
-        if requirement.text.lower() == requirement.name and not _was_asked_before(requirement, kept)
+        if requirement.text.lower() == requirement.name and not _was_asked_before(requirement, own_requirements)
     ]
     if unknown := [f"package {name}" for name in bare if name not in there]:
         raise NothingToUpgrade(names=unknown, there=[f"package {name}" for name in sorted(there)] or ["no packages"])
 
 
-def _was_asked_before(requirement: RequirementLine, kept: RequirementSet) -> bool:
-    return any(other.name == requirement.name for other in kept.requirements)
+def _was_asked_before(requirement: RequirementLine, own_requirements: RequirementSet) -> bool:
+    return any(other.name == requirement.name for other in own_requirements.requirements)
 
 
 def resolve_request_of(lock: Lock) -> ResolveRequest:

@@ -72,7 +72,7 @@ def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> Work
     # A class that one workflow assigns to a pack is known for all of them.
     claimed = collected_needs.core_classes.union(*(classes for _, classes in collected_needs.packs.values()))
     # A file named twice, once with its address, is one model.
-    told = {model.name for model in collected_needs.models.values() if model.url}
+    models_with_url = {model.name for model in collected_needs.models.values() if model.url}
     return WorkflowNeeds(
         core_versions=tuple(sorted(collected_needs.core)),
         packs=tuple(
@@ -83,7 +83,7 @@ def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> Work
         models=tuple(
             model
             for _, model in sorted(collected_needs.models.items(), key=str)
-            if model.url or model.name.replace("\\", "/").rpartition("/")[2] not in told
+            if model.url or model.name.replace("\\", "/").rpartition("/")[2] not in models_with_url
         ),
     )
 

@@ -73,10 +73,10 @@ def choose_blobs(
     # Nobody asked for a size, so nothing that a kept release names has to go.
     if budget_bytes is None:
         return spare_blobs
-    kept = [blob for blob in blobs if set(blob.releases) & set(kept_releases)] if even_kept else []
+    kept_blobs = [blob for blob in blobs if set(blob.releases) & set(kept_releases)] if even_kept else []
     total_bytes = sum(blob.size_bytes for blob in blobs)
     chosen_blobs = []
-    for blob_use in [*spare_blobs, *kept]:
+    for blob_use in [*spare_blobs, *kept_blobs]:
         if total_bytes <= budget_bytes:
             break
         chosen_blobs.append(blob_use)
@@ -121,13 +121,13 @@ def collect_garbage(
     )
 
 
-def _remove_blob(blob_store: BlobStore, places: TargetRoots, blob_use: BlobUse) -> int:
+def _remove_blob(blob_store: BlobStore, target_roots: TargetRoots, blob_use: BlobUse) -> int:
     """Remove a blob with its links and copies; return how many bytes that frees."""
     # Links free nothing by themselves; copies do.
     freed_bytes = blob_use.size_bytes
     for target_path in blob_use.targets:
         with contextlib.suppress(TargetRefused, OSError):
-            blob_path = places.target_path(ModelPin(name=target_path, target_path=target_path))
+            blob_path = target_roots.target_path(ModelPin(name=target_path, target_path=target_path))
             if blob_store.leads_to_blob(blob_use.digest, blob_path):
                 blob_path.unlink()
             elif blob_store.is_copy(blob_use.digest, blob_path):

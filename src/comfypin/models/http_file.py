@@ -183,7 +183,7 @@ class HttpSource:
     def accepts(self, address: str) -> bool:
         return address.lower().startswith(("https://", "http://"))
 
-    def open(self, address: str, wanted: ExpectedFile, *, start: int = 0, length: int | None = None) -> HttpFile:
+    def open(self, address: str, expected: ExpectedFile, *, start: int = 0, length: int | None = None) -> HttpFile:
         return HttpFile(self._client, address, hide_secrets(address), start=start, length=length)
 
     def facts(self, address: str) -> SourceFacts:

@@ -83,7 +83,7 @@ class ModelSource(Protocol):
     def accepts(self, address: str) -> bool:
         """Return whether this source understands the address."""
 
-    def open(self, address: str, wanted: ExpectedFile, *, start: int = 0, length: int | None = None) -> RemoteFile:
+    def open(self, address: str, expected: ExpectedFile, *, start: int = 0, length: int | None = None) -> RemoteFile:
         """Open the file. `start` and `length` say what will be read first, so that opening can already ask for it.
 
         Raises `SourceFailed`, or its subclass `SourceUnavailable` if trying again may help.
@@ -97,7 +97,7 @@ class ModelSource(Protocol):
 class CachedSource(Protocol):
     """A source that keeps some of its files on this machine, where nobody changes them."""
 
-    def cached(self, address: str, wanted: ExpectedFile) -> Path | None:
+    def cached(self, address: str, expected: ExpectedFile) -> Path | None:
         """Return the file's path on this machine, or None. Raises `UnknownSource`."""
 
 

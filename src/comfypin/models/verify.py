@@ -95,7 +95,7 @@ def inspect_models(
     store: BlobStore,
     *,
     read_all_bytes: bool = False,
-    told: Callable[[ModelPin, ModelFinding], None] = lambda pin, model_finding: None,
+    report: Callable[[ModelPin, ModelFinding], None] = lambda pin, model_finding: None,
 ) -> list[ModelFinding]:
     """Compare many files, in the order given. Hashing uses every core, the largest files first."""
     # Each thread holds one buffer, and more threads than cores would hash no faster.
@@ -104,7 +104,7 @@ def inspect_models(
     def inspect_one(index: int) -> ModelFinding:
         model_pin, file_path = models[index]
         model_finding = inspect_model(model_pin, file_path, store, deep=read_all_bytes)
-        told(model_pin, model_finding)
+        report(model_pin, model_finding)
         return model_finding
 
     hash_order = (

@@ -99,12 +99,12 @@ class HubSource:
             raise WrongDigest(uri=address, expected=expected.sha256.hex, actual=linked_sha256.hex)
         return opened_file
 
-    def cached(self, address: str, wanted: ExpectedFile) -> Path | None:
+    def cached(self, address: str, expected: ExpectedFile) -> Path | None:
         """Return the file in RunPod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
         hub_file = HubFile.parse_uri(address)
         for cache in self._caches:
             file_path = hub_file.find_cached(cache)
-            if file_path is not None and wanted.size_bytes in {None, file_path.stat().st_size}:
+            if file_path is not None and expected.size_bytes in {None, file_path.stat().st_size}:
                 return file_path
         return None
 

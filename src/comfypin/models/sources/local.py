@@ -21,12 +21,12 @@ class _FileRange:
         self._uri = address
 
     def readinto(self, buffer: memoryview) -> int:
-        expected = min(len(buffer), self._end - self._position)
-        if expected <= 0:
+        wanted_bytes = min(len(buffer), self._end - self._position)
+        if wanted_bytes <= 0:
             return 0
         try:
             # preadv needs no shared position, so several fetchers may read one file.
-            byte_count = os.preadv(self._descriptor, [buffer[:expected]], self._position)
+            byte_count = os.preadv(self._descriptor, [buffer[:wanted_bytes]], self._position)
         except OSError as error:
             raise SourceFailed(uri=self._uri, reason=f"it cannot be read ({error.strerror})") from error
         if byte_count == 0:
