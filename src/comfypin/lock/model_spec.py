@@ -35,7 +35,7 @@ WORKERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A wanted model: where it goes (None: the folder that its source suggests), and its sources."""
+    """A wanted model: its target (None: the folder that its source suggests), and its sources."""
 
     sources: tuple[str, ...]
     target: str | None = None
@@ -57,7 +57,7 @@ class ModelFacts:
 
 
 DescribeModel: TypeAlias = Callable[[str], ModelFacts]
-"""Asks a source about a model, streaming it once where there is no other way. Raises `ModelError`."""
+"""Asks a source about a model, streaming it once if there is no other way. Raises `ModelError`."""
 
 
 def parse_model_spec(spec_text: str) -> ModelSpec:
@@ -159,7 +159,7 @@ def _merge_pins(first_pin: ModelPin, second_pin: ModelPin) -> ModelPin:
 
 
 def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
-    """Return where the model goes, in the lock's spelling. What the source does not say is not guessed."""
+    """Return the model's target path in the lock's spelling. What the source does not say is not guessed."""
     target_path = model_spec.target
     if target_path is None:
         models_folder = facts.folder or model_folder_of(model_spec.sources[0])
