@@ -10,7 +10,7 @@ from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
 
 # Abbreviated commits are refused too: what they abbreviate can become ambiguous.
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
-# Signed URLs of S3, GCS and Azure count: whoever has the lock has the file until they expire.
+# Signed URLs of buckets count: whoever has the lock has the file until they expire.
 _SECRET_QUERY = re.compile(r"(?i)token|api_?key|secret|password|signature|^sig$")
 _SECRET_NAME = re.compile(r"(?i)token|api_?key|secret|password|credential")
 # Suffixes of pickles. A pickle under another name is found when its bytes arrive.
