@@ -172,6 +172,7 @@ def _model_targets(raw_value: object) -> list[str]:
         path_text = raw_entry.get("path") if isinstance(raw_entry, Mapping) else raw_entry
         if isinstance(path_text, str) and path_text:
             path_parts = PurePosixPath(path_text).parts
+            # Paths begin at ComfyUI's folder; targets begin below models.
             inner = path_parts[path_parts.index("models") + 1 :] if "models" in path_parts else path_parts
             model_targets.append("/".join(inner) + ("/" if path_text.endswith("/") else ""))
     return model_targets

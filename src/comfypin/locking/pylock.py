@@ -80,6 +80,7 @@ def _pin_package(package_table: Mapping[str, object], tag_ranks: Mapping["Tag", 
     name, version = str(package_table["name"]), package_table.get("version")
     index_url = package_table.get("index")
     index_url = str(index_url) if index_url is not None else None
+    # A package from git has no file that could be chosen; its commit is the pin.
     if vcs_table := cast("Mapping[str, str]", package_table.get("vcs", {})):
         file_url = f"git+{vcs_table['url']}@{vcs_table['commit-id']}"
         if "subdirectory" in vcs_table:

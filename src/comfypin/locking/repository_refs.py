@@ -35,6 +35,7 @@ def parse_repo_spec(spec_text: str) -> RepoSpec:
     if repo_text.startswith("registry://"):
         repo_url, _, named_ref = repo_text.partition("@")
     elif "://" in repo_text:
+        # "@" before the first slash is a user's name, after it a ref.
         scheme, _, after_scheme = repo_text.partition("://")
         host, slash, repo_path = after_scheme.partition("/")
         repo_path, _, named_ref = repo_path.partition("@")

@@ -117,6 +117,7 @@ def _fetch_archive(
     archive_digest = Digest.of_file(archive_path)
     try:
         with zipfile.ZipFile(io.BytesIO(archive_path.read_bytes())) as archive:
+            # Read from the directory, so that nothing large is unpacked to learn its size.
             sizes = {zip_entry.filename: zip_entry.file_size for zip_entry in archive.infolist()}
 
             def read_member(path: str) -> bytes | None:
@@ -152,6 +153,7 @@ def _read_source_requirements(
 def named_ref(resolved_source: ResolvedSource) -> str | None:
     """Return the branch or tag that was asked for, or None for a commit, in full or by its first digits."""
     asked_ref = resolved_source.spec.ref
+    # Git abbreviates to seven digits by default; hardly any branch is called like that.
     is_commit = (
         asked_ref is not None and len(asked_ref) >= 7 and str(resolved_source.commit).startswith(asked_ref.lower())
     )
