@@ -1,4 +1,4 @@
-"""The private-address guard: which hosts strangers may have us connect to, and at which of their addresses.
+"""Guards private addresses: decides which hosts strangers may have us connect to, and at which of their addresses.
 
 Jobs name addresses (inputs, webhooks, buckets), models redirect to them. What is checked here has to be what is
 connected to, so a host is first brought into one form (`normalize_host`: IDNA, Unicode's compatibility forms, every way
@@ -29,6 +29,7 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+# RFC 1035 allows 255 octets, of which the wire format takes two.
 _LONGEST_HOST = 253
 _LONGEST_LABEL = 63
 
@@ -44,87 +45,88 @@ class HostUnknown(OSError):
 class HostNotPublic(Exception):
     """A host that leads to a private address: loopback, a local network, a cloud's metadata service, ..."""
 
-    def __init__(self, host: str) -> None:
-        super().__init__(f"{host} leads to a private address")
-        self.host = host
+    def __init__(self, host_name: str) -> None:
+        super().__init__(f"{host_name} leads to a private address")
+        self.host = host_name
 
 
-class Resolver(Protocol):
-    """How names become addresses; tests bring their own."""
+class HostResolver(Protocol):
+    """Resolves names to addresses; tests bring their own."""
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
         """Return the addresses of a host, the best first. Raises `OSError`."""
 
 
 class SystemResolver:
-    """The resolver of this machine."""
+    """Asks the resolver of this machine."""
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
+        # SOCK_STREAM, or each address would come once for every kind of socket.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def normalize_host(text: str) -> str:
+def normalize_host(host_text: str) -> str:
     """Return the one form of a host, in ASCII: a lower-case name, dotted IPv4, or compressed IPv6 without brackets.
 
     `①⑥⑨.②⑤④.①⑥⑨.②⑤④`, `0xa9fea9fe`, `127。0。0。1` and `127.1` become the address that they stand for. Raises
     `HostInvalid`, for zone ids (`fe80::1%eth0`) too: they name an interface of this machine.
     """
-    if ":" in text or text.startswith("["):
-        return _normalize_ipv6(text)
-    host = text if text.isascii() else _to_ascii(text)
-    host = host.lower().removesuffix(".")
-    is_too_long = len(host) > _LONGEST_HOST or max(map(len, host.split("."))) > _LONGEST_LABEL
-    if is_too_long or not _HOST.fullmatch(host):
-        raise HostInvalid(f"{text!r} is not the name of a host")
+    if ":" in host_text or host_text.startswith("["):
+        return _normalize_ipv6(host_text)
+    host_name = host_text if host_text.isascii() else _to_ascii(host_text)
+    host_name = host_name.lower().removesuffix(".")
+    is_too_long = len(host_name) > _LONGEST_HOST or max(map(len, host.split("."))) > _LONGEST_LABEL
+    if is_too_long or not _HOST.fullmatch(host_name):
+        raise HostInvalid(f"{host_text!r} is not the name of a host")
     # Resolvers take whatever ends in a number for an address, in the notations of C: octal, hexadecimal, fewer parts.
-    return _ipv4_of(host) if _NUMBER.fullmatch(host.rpartition(".")[2]) else host
+    return _ipv4_of(host_name) if _NUMBER.fullmatch(host_name.rpartition(".")[2]) else host_name
 
 
-def _normalize_ipv6(text: str) -> str:
-    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+def _normalize_ipv6(host_text: str) -> str:
+    inner_text = host_text[1:-1] if host_text.startswith("[") and host_text.endswith("]") else host_text
     try:
         # Full-width digits are digits to Python, and not to everybody.
-        if "%" in inner or not inner.isascii():
-            raise ValueError(inner)
-        return str(ipaddress.IPv6Address(inner))
+        if "%" in inner_text or not inner_text.isascii():
+            raise ValueError(inner_text)
+        return str(ipaddress.IPv6Address(inner_text))
     except ValueError:
-        raise HostInvalid(f"{text!r} is not an IPv6 address") from None
+        raise HostInvalid(f"{host_text!r} is not an IPv6 address") from None
 
 
-def _to_ascii(text: str) -> str:
-    """Return a name as resolvers are asked for it: compatibility forms resolved, other scripts as punycode."""
+def _to_ascii(host_text: str) -> str:
+    """Return a name as resolvers expect it: compatibility forms resolved, other scripts as punycode."""
     # UTS 46 maps these three, too; here so that an address in them never gets as far as punycode.
-    folded = unicodedata.normalize("NFKC", text).replace("\u3002", ".")
-    if folded.isascii():
-        return folded
+    folded_text = unicodedata.normalize("NFKC", host_text).replace("\u3002", ".")
+    if folded_text.isascii():
+        return folded_text
     import idna  # only names in other scripts need its tables
 
     try:
-        return idna.encode(folded, uts46=True).decode("ascii")
+        return idna.encode(folded_text, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError):
-        raise HostInvalid(f"{text!r} is not the name of a host") from None
+        raise HostInvalid(f"{host_text!r} is not the name of a host") from None
 
 
-def _ipv4_of(host: str) -> str:
+def _ipv4_of(host_name: str) -> str:
     """Return the dotted form of an address as `inet_aton` reads it; parts after the last one fill the other bytes."""
-    parts = host.split(".")
+    dotted_parts = host_name.split(".")
     try:
-        if len(parts) > 4 or not all(map(_NUMBER.fullmatch, parts)):
-            raise ValueError(host)
-        *first, last = map(_number_of, parts)
-        if any(number > 255 for number in first) or last >= 256 ** (5 - len(parts)):
-            raise ValueError(host)
+        if len(dotted_parts) > 4 or not all(map(_NUMBER.fullmatch, dotted_parts)):
+            raise ValueError(host_name)
+        *leading_parts, last_part = map(_number_of, dotted_parts)
+        if any(number > 255 for number in leading_parts) or last_part >= 256 ** (5 - len(dotted_parts)):
+            raise ValueError(host_name)
     except ValueError:
-        raise HostInvalid(f"{host!r} is not an IPv4 address") from None
-    value = last + sum(number << 8 * (3 - index) for index, number in enumerate(first))
+        raise HostInvalid(f"{host_name!r} is not an IPv4 address") from None
+    value = last_part + sum(number << 8 * (3 - index) for index, number in enumerate(leading_parts))
     return str(ipaddress.IPv4Address(value))
 
 
-def _number_of(text: str) -> int:
-    if text.startswith("0x"):
-        return int(text[2:] or "0", 16)
-    return int(text, 8 if text.startswith("0") and len(text) > 1 else 10)
+def _number_of(host_text: str) -> int:
+    if host_text.startswith("0x"):
+        return int(host_text[2:] or "0", 16)
+    return int(host_text, 8 if host_text.startswith("0") and len(host_text) > 1 else 10)
 
 
 def effective_address(text: str) -> IpAddress:
@@ -145,12 +147,16 @@ def effective_address(text: str) -> IpAddress:
     return address
 
 
-def is_public(text: str) -> bool:
+def is_public(host_text: str) -> bool:
     """Return whether an address is on the public internet."""
-    given, effective = ipaddress.ip_address(text.partition("%")[0]), effective_address(text)
-    if isinstance(given, ipaddress.IPv6Address) and given.teredo is not None:
+    given_address, carried_address = ipaddress.ip_address(host_text.partition("%")[0]), effective_address(host_text)
+    if isinstance(given_address, ipaddress.IPv6Address) and given_address.teredo is not None:
         return False  # a tunnel through whichever server the address names
-    return effective.is_global and not effective.is_multicast and not any(effective in network for network in _PRIVATE)
+    return (
+        carried_address.is_global
+        and not carried_address.is_multicast
+        and not any(carried_address in network for network in _PRIVATE)
+    )
 
 
 def is_link_local(text: str) -> bool:
@@ -159,54 +165,55 @@ def is_link_local(text: str) -> bool:
 
 
 def resolve_host(
-    host: str, port: int, *, resolver: Resolver | None = None, within_s: float | None = None
+    host: str, port: int, *, resolver: HostResolver | None = None, within_s: float | None = None
 ) -> tuple[str, ...]:
     """Return the addresses of a host, in any notation. With `within_s` the resolver is not waited for longer.
 
     Raises `HostInvalid`, `HostUnknown`, `TimeoutError`.
     """
-    name = normalize_host(host)
-    found = _ask(resolver or SystemResolver(), name, port, within_s)
-    if not found:
-        raise HostUnknown(f"{name} has no address")
-    return found
+    normalized_host = normalize_host(host)
+    found_addresses = _ask_resolver(resolver or SystemResolver(), normalized_host, port, within_s)
+    if not found_addresses:
+        raise HostUnknown(f"{normalized_host} has no address")
+    return found_addresses
 
 
 def resolve_public(
-    host: str, port: int, *, resolver: Resolver | None = None, within_s: float | None = None
+    host_name: str, port: int, *, resolver: HostResolver | None = None, within_s: float | None = None
 ) -> tuple[str, ...]:
     """Return the addresses of a host if all are public: those, and no others, may be connected to.
 
     Raises `HostNotPublic` if a single one is not, and what `resolve_host` raises.
     """
-    found = resolve_host(host, port, resolver=resolver, within_s=within_s)
-    if not all(map(is_public, found)):
-        raise HostNotPublic(host)
-    return found
+    found_addresses = resolve_host(host_name, port, resolver=resolver, within_s=within_s)
+    # One private address is enough: whoever answers the name could choose it for the connection.
+    if not all(map(is_public, found_addresses)):
+        raise HostNotPublic(host_name)
+    return found_addresses
 
 
-def _ask(resolver: Resolver, name: str, port: int, within_s: float | None) -> tuple[str, ...]:
+def _ask_resolver(resolver: HostResolver, normalized_host: str, port: int, within_s: float | None) -> tuple[str, ...]:
     try:
-        return (str(ipaddress.ip_address(name)),)
+        return (str(ipaddress.ip_address(normalized_host)),)
     except ValueError:
         pass
     answers: list[tuple[str, ...] | OSError | UnicodeError] = []
 
-    def ask() -> None:
+    def ask_resolver() -> None:
         try:
-            answers.append(tuple(resolver.resolve(name, port)))
+            answers.append(tuple(resolver.resolve(normalized_host, port)))
         except (OSError, UnicodeError) as error:
             answers.append(error)
 
     if within_s is None:
-        ask()
+        ask_resolver()
     else:
         # The system's resolver cannot be told to stop; a thread of its own waits for it where nobody else does.
-        asking = threading.Thread(target=ask, name="resolve", daemon=True)
+        asking = threading.Thread(target=ask_resolver, name="resolve", daemon=True)
         asking.start()
         asking.join(max(0.0, within_s))
     if not answers:
-        raise TimeoutError(f"the resolver did not answer for {name}")
+        raise TimeoutError(f"the resolver did not answer for {normalized_host}")
     if isinstance(answers[0], tuple):
         return answers[0]
     raise HostUnknown(str(getattr(answers[0], "strerror", None) or answers[0])) from answers[0]
@@ -214,7 +221,7 @@ def _ask(resolver: Resolver, name: str, port: int, within_s: float | None) -> tu
 
 def hide_credentials(url: str) -> str:
     """Return a URL without the user name and token that it may carry."""
-    parts = urlsplit(url)
-    if not parts.scheme or "@" not in parts.netloc:
+    dotted_parts = urlsplit(url)
+    if not dotted_parts.scheme or "@" not in dotted_parts.netloc:
         return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urlunsplit(dotted_parts._replace(netloc=dotted_parts.netloc.rpartition("@")[2]))

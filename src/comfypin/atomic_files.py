@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed, then renamed into it."""
+"""Writes files that are complete or absent: beside their place, flushed, then renamed into it."""
 
 import contextlib
 import os
@@ -11,28 +11,30 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, durable: bool = True, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place when the block ends well.
+def atomic_file(file_path: Path, *, durable: bool = True, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `file_path` that takes its place when the block ends well.
 
     `durable` flushes the bytes and the folder to the disk first; without it only readers, not power cuts, see whole
     files. An exception inside the block leaves nothing behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    file_path.parent.mkdir(parents=True, exist_ok=True)
+    # The target's name is cut, so that the temporary one does not exceed 255 bytes.
+    temp_path = file_path.with_name(f".{file_path.name[:40]}.{secrets.token_hex(6)}.tmp")
+    # O_EXCL: a file of that name, put there by somebody else, is never written to.
+    descriptor = os.open(temp_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        temp_path.replace(file_path)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            temp_path.unlink()
         raise
     if durable:
-        fsync_folder(path.parent)
+        fsync_folder(file_path.parent)
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o644) -> None:
@@ -42,17 +44,17 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
 
 
 _BLOCK_BYTES = 256 * 1024
-_OF_THREAD = threading.local()
+_THREAD_LOCAL = threading.local()
 
 
-def reading_buffer() -> memoryview:
-    """This thread's one buffer for reading files: whoever has it must be done before the thread reads another file.
+def thread_buffer() -> memoryview:
+    """Return this thread's one buffer for reading files; be done with it before the thread reads another file.
 
     A buffer for each file would be mapped, zeroed and unmapped each time, which costs more than hashing a picture.
     """
-    buffer: memoryview | None = getattr(_OF_THREAD, "buffer", None)
+    buffer: memoryview | None = getattr(_THREAD_LOCAL, "buffer", None)
     if buffer is None:
-        buffer = _OF_THREAD.buffer = memoryview(bytearray(_BLOCK_BYTES))
+        buffer = _THREAD_LOCAL.buffer = memoryview(bytearray(_BLOCK_BYTES))
     return buffer
 
 
@@ -61,7 +63,7 @@ SETTLED_S = 0.1  # file systems round times, to 10 ms or so where they are local
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What changes when a file's bytes do: so that they need not be read again to know that they are the same."""
+    """What changes when a file's bytes change, so that they need not be read again."""
 
     device: int
     inode: int
@@ -71,12 +73,18 @@ class FileStamp:
 
     @classmethod
     def of(cls, descriptor: int) -> "FileStamp":
-        """The stamp of an open file."""
-        facts = os.fstat(descriptor)
-        return cls(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        """Return the stamp of an open file."""
+        file_status = os.fstat(descriptor)
+        return cls(
+            file_status.st_dev,
+            file_status.st_ino,
+            file_status.st_size,
+            file_status.st_mtime_ns,
+            file_status.st_ctime_ns,
+        )
 
-    def settled(self, now_ns: int) -> bool:
-        """Whether a change at `now_ns` or later would show: one right after another may leave the same times."""
+    def is_settled(self, now_ns: int) -> bool:
+        """Return whether a change at `now_ns` or later would show: one right after another may leave the same times."""
         return max(self.mtime_ns, self.ctime_ns) + SETTLED_S * 1e9 < now_ns
 
 
@@ -91,47 +99,56 @@ def fsync_folder(folder: Path) -> None:
 
 
 def contained_path(root: Path, relative: str | PurePosixPath) -> Path:
-    """Join a relative name to `root`; `ValueError` where it is absolute, holds a NUL or `..`, or a link leads out."""
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or "\0" in str(pure) or pure == PurePosixPath("."):
+    """Join a relative name to `root`; `ValueError` if it is absolute, holds a NUL or `..`, or a link leads out."""
+    relative_path = PurePosixPath(relative)
+    if (
+        relative_path.is_absolute()
+        or ".." in relative_path.parts
+        or "\0" in str(relative_path)
+        or relative_path == PurePosixPath(".")
+    ):
         raise ValueError(f"{str(relative)!r} does not stay inside {root}")
-    path = root / pure
-    if not path.resolve().is_relative_to(root.resolve()):
+    file_path = root / relative_path
+    if not file_path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{str(relative)!r} leaves {root} through a link")
-    return path
+    return file_path
 
 
 def link_stays_inside(path: str, target: str) -> bool:
-    """Whether a link at the relative `path` leads to a place inside the same tree, judged by names alone.
+    """Return whether a link at the relative `path` leads to a path inside the same tree, judged by names alone.
 
-    `..` may only stand at the beginning of the target: after a name it could climb out of where another link led.
+    `..` may only be at the beginning of the target: after a name it could climb out of another link's target.
     """
-    parts = target.split("/")
-    climbing = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
-    if not target or target.startswith("/") or "\0" in target or ".." in parts[climbing:]:
+    target_parts = target.split("/")
+    climbing = next((number for number, part in enumerate(target_parts) if part != ".."), len(target_parts))
+    if not target or target.startswith("/") or "\0" in target or ".." in target_parts[climbing:]:
         return False
     return climbing <= path.count("/")
 
 
-def free_bytes(path: Path) -> int:
-    """Free space, in bytes, for this user on the file system that holds `path` or its nearest existing parent."""
-    while not path.exists():
-        path = path.parent
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
+def free_bytes(file_path: Path) -> int:
+    """Return the free space, in bytes, for this user on the file system that holds the path or its nearest parent."""
+    # What is about to be made does not exist yet.
+    while not file_path.exists():
+        file_path = file_path.parent
+    volume_status = os.statvfs(file_path)
+    return volume_status.f_bavail * volume_status.f_frsize
 
 
 # File systems on which every writer is on this machine, so that events and locks tell the truth.
-_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "f2fs", "bcachefs"})
+_LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "f2fs", "bcachefs"})
 
 
-def is_local(folder: Path) -> bool:
-    """Whether the folder lies on a file system of this machine alone (False for network volumes and FUSE)."""
+def is_local_folder(folder: Path) -> bool:
+    """Return whether the folder is on a file system of this machine alone (False for network volumes and FUSE)."""
     device = folder.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return False
-    kinds = [line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == wanted]
-    return bool(kinds) and kinds[-1] in _LOCAL
+    file_system_types = [
+        mount_line.partition(" - ")[2].split()[0] for mount_line in lines if mount_line.split()[2] == wanted
+    ]
+    # Of several mounts at one device the last one hides the others.
+    return bool(file_system_types) and file_system_types[-1] in _LOCAL_FILE_SYSTEMS

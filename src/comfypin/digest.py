@@ -1,4 +1,4 @@
-"""Digests of bytes, and the canonical JSON that a digest of a value is taken from."""
+"""Computes digests of bytes, and the canonical JSON that a digest of a value is taken from."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from typing import TypeAlias
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
+# A chunk that fits the processor's cache.
 CHUNK_BYTES = 1 << 20
 
 
@@ -31,12 +32,12 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes) -> "Digest":
-        """The digest of bytes in memory."""
+        """Return the digest of bytes in memory."""
         return cls(hashlib.sha256(data).hexdigest())
 
     @classmethod
     def of_file(cls, path: Path) -> "Digest":
-        """The digest of a file, read in one reused buffer (hashlib releases the GIL)."""
+        """Return the digest of a file, read in one reused buffer (hashlib releases the GIL)."""
         hasher = hashlib.sha256()
         buffer = bytearray(CHUNK_BYTES)
         view = memoryview(buffer)
@@ -50,10 +51,10 @@ class Digest:
 
 
 def canonical_json(value: JsonValue) -> bytes:
-    """The one spelling of a JSON value: sorted keys, two-space indent, UTF-8, a final newline.
+    """Return the one spelling of a JSON value: sorted keys, two-space indent, UTF-8, a final newline.
 
-    Indented because people read and review locks; canonical because the lock digest is taken from these bytes.
-    Raises `ValueError` for NaN and infinities, which JSON does not have.
+    Indented because people read and review locks; canonical because the lock digest is taken from these bytes. Raises
+    `ValueError` for NaN and infinities, which JSON does not have.
     """
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()

@@ -1,14 +1,14 @@
-"""The one tree of failures: a root, a family per kind of trouble, an exit code a family.
+"""Defines the one tree of failures: a root, a family per kind of trouble, an exit code per family.
 
 Leaf errors are declared beside their room (`comfypin.engine.errors`, `comfypin.lock.errors`, ...). Each names a
-situation, carries its facts as attributes, and its message is one sentence that says what, where and what to do.
-The exit codes are documented in docs/exit-codes.md, which a test compares with this tree.
+situation, carries its facts as attributes, and its message is one sentence that says what, where and what to do. The
+exit codes are documented in docs/exit-codes.md, which a test compares with this tree.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 
 class ComfypinError(Exception):
@@ -23,7 +23,7 @@ class ComfypinError(Exception):
         self.facts = facts
 
     def to_json(self) -> dict[str, object]:
-        """What `--json` prints: the family, the error's name, its sentence and its facts (JSON values only)."""
+        """Return what `--json` prints: the family, the error's name, its sentence and its facts (JSON values only)."""
         return {
             "family": self.family,
             "error": type(self).__name__,
@@ -167,8 +167,8 @@ def declare(error: type[Declared]) -> type[Declared]:
         missing = {name for name, default in fields.items() if default is inspect.Parameter.empty} - values.keys()
         if unknown or missing:
             raise TypeError(f"{error.__name__}: unknown {sorted(unknown)}, missing {sorted(missing)}")
-        for name, default in fields.items():
-            setattr(self, name, values.get(name, default))
+        for field_name, default in fields.items():
+            setattr(self, field_name, values.get(field_name, default))
         facts = {name: _to_fact(getattr(self, name)) for name in fields if not name.startswith("_")}
         ComfypinError.__init__(self, template.format_map(_Attributes(self)), **facts)
 
@@ -176,8 +176,15 @@ def declare(error: type[Declared]) -> type[Declared]:
     return error
 
 
+@runtime_checkable
+class _HasJson(Protocol):
+    """A value that knows its JSON form, such as a finding."""
+
+    def to_json(self) -> object: ...
+
+
 class _Attributes(dict[str, object]):
-    """The attributes and properties of an error, by name, for its template."""
+    """Looks up an error's attributes and properties by name, for its template."""
 
     def __init__(self, owner: object) -> None:
         super().__init__()
@@ -187,14 +194,23 @@ class _Attributes(dict[str, object]):
         return getattr(self._owner, name)
 
 
-def _to_fact(value: object) -> object:
+def _to_fact(field_value: object) -> object:
     """Return a value as JSON holds it: paths and other objects as text, sequences as lists."""
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _to_fact(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_to_fact(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return str(value)
+    if isinstance(field_value, PurePath):
+        return str(field_value)
+    if isinstance(field_value, Mapping):
+        return {str(key): _to_fact(item) for key, item in field_value.items()}
+    if isinstance(field_value, list | tuple | set | frozenset):
+        return [_to_fact(item) for item in field_value]
+    if field_value is None or isinstance(field_value, str | int | float | bool):
+        return field_value
+    if isinstance(field_value, _HasJson):
+        return field_value.to_json()
+    return str(field_value)
+
+
+def indent_lines(items: Sequence[object], *, at_most: int | None = None) -> str:
+    """Return items for the end of a message, each on an indented line, with a count of those beyond `at_most`."""
+    shown = items[:at_most]
+    more = len(items) - len(shown)
+    return "".join(f"\n  {item}" for item in shown) + (f"\n  and {more} more" if more else "")

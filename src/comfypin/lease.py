@@ -30,46 +30,50 @@ from pathlib import Path
 from types import TracebackType
 
 from comfypin.errors import LeaseError
-from comfypin.machine_errors import reason_of
+from comfypin.machine_errors import reason_of, declare
 
+# A minute covers the pauses of a busy network volume, and is still bearable to wait for.
 DEFAULT_TTL_S = 60.0
+# Five beats may be lost before a living holder looks dead.
 BEATS_PER_TTL = 6
+# Generous, because it trusts the volume's clock instead of the waiter's.
 LONG_DEAD_TTLS = 10
 CLAIM_SUFFIX = ".claim"
 
 
+@declare
 class LeaseHeld(LeaseError):
-    """Somebody else holds the lease, and the time to wait for it is over."""
+    """Raised when another process holds the lease, and the time to wait for it is over."""
 
-    def __init__(self, *, path: Path, holder: str, purpose: str, waited_s: float) -> None:
-        doing = f" to {purpose}" if purpose else ""
-        super().__init__(
-            f"{path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it.",
-            path=str(path),
-            holder=holder,
-            purpose=purpose,
-            waited_s=waited_s,
-        )
+    template = "{path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it."
+    path: Path
+    holder: str
+    purpose: str
+    waited_s: float
+
+    @property
+    def doing(self) -> str:
+        """Return what the holder does."""
+        return f" to {self.purpose}" if self.purpose else ""
 
 
+@declare
 class LeaseLost(LeaseError):
-    """The holder did not give a sign of life for too long, and somebody else took over."""
+    """Raised when another process took the lease over, because its holder gave no sign of life for too long."""
 
-    def __init__(self, *, path: Path) -> None:
-        super().__init__(
-            f"The lease {path} was lost: this process was stopped, or cut off from the volume, for too long. "
-            "Run it again.",
-            path=str(path),
-        )
+    template = (
+        "The lease {path} was lost: this process was stopped, or cut off from the volume, for too long. Run it again."
+    )
+    path: Path
 
 
+@declare
 class LeaseUnavailable(LeaseError):
-    """The file system does not let a lease be made there."""
+    """Raised when the file system does not let a lease be made."""
 
-    def __init__(self, *, path: Path, reason: str) -> None:
-        super().__init__(
-            f"No lease can be made at {path}: {reason}. The folder must be writable, and have room.",
-            path=str(path),
+    template = "No lease can be made at {path}: {reason}. The folder must be writable, and have room."
+            path: Path
+    reason: str(path),
             reason=reason,
         )
         self.reason = reason
@@ -77,7 +81,7 @@ class LeaseUnavailable(LeaseError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a lease: the token (unique), the machine's name, the process and what it says it does."""
+    """Who holds a lease: the unique token, the machine's name, the process and its purpose."""
 
     token: str
     hostname: str = "an unknown process"
@@ -91,30 +95,31 @@ class Holder:
 class Lease:
     """A held lease. Its heart beats in a thread until `release`; `check` raises once it was lost."""
 
-    def __init__(self, path: Path, holder: Holder, *, ttl_s: float) -> None:
-        self.path = path
+    def __init__(self, lease_path: Path, holder: Holder, *, ttl_s: float) -> None:
+        self.path = lease_path
         self.holder = holder
         self.ttl_s = ttl_s
-        self._token_file = path / holder.token
+        self._token_file = lease_path / holder.token
         self._last_beat = time.monotonic()
         self._gone = False
         self._stop = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
+        self._heart = threading.Thread(target=self._beat_until_released, name=f"lease {lease_path.name}", daemon=True)
         self._heart.start()
 
     @property
     def held(self) -> bool:
-        """Whether it is still ours: nobody took it, and the last sign of life is younger than the ttl."""
+        """Return whether it is still ours: nobody took it, and the last sign of life is younger than the ttl."""
         return not self._gone and time.monotonic() - self._last_beat < self.ttl_s
 
     def check(self) -> None:
-        """Raise `LeaseLost` unless it is still ours. To be called before each effect that others must not see twice."""
-        if not self.held and not self._touch():
+        """Raise `LeaseLost` unless it is still ours. Call it before each effect that must not happen twice."""
+        if not self.held and not self._touch_token():
             raise LeaseLost(path=self.path)
 
     def release(self) -> None:
         """Give it back. Repeatable; a lease that was lost meanwhile is left to its new holder."""
         self._stop.set()
+        # A thread cannot wait for its own end.
         if threading.current_thread() is not self._heart:
             self._heart.join()
         self._gone = True
@@ -128,11 +133,11 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
 
-    def _beat(self) -> None:
+    def _beat_until_released(self) -> None:
         while not self._stop.wait(self.ttl_s / BEATS_PER_TTL):
-            self._touch()
+            self._touch_token()
 
-    def _touch(self) -> bool:
+    def _touch_token(self) -> bool:
         try:
             os.utime(self._token_file)
         except FileNotFoundError:
@@ -147,7 +152,7 @@ class Lease:
 
 @dataclass(slots=True, kw_only=True)
 class LeaseWatch:
-    """What one waiter has seen of a lease: decides when its holder is dead. Takes a clock for tests."""
+    """Decides, from what one waiter has seen, when a lease's holder is dead. Takes a clock for tests."""
 
     path: Path
     ttl_s: float = DEFAULT_TTL_S
@@ -156,35 +161,35 @@ class LeaseWatch:
     _mtime_ns: int = 0
     _since: float = field(default=0.0)
 
-    def dead_token(self) -> str | None:
-        """The token of a holder that is dead, or None while it lives or nobody holds it."""
-        seen = _look(self.path)
-        if seen is None:
+    def find_dead_token(self) -> str | None:
+        """Return the token of a dead holder, or None if the holder lives or there is none."""
+        token_and_mtime = _read_token(self.path)
+        if token_and_mtime is None:
             self._token = None
             return None
-        token, mtime_ns = seen
-        if is_dead(token):
-            return token
-        if (token, mtime_ns) != (self._token, self._mtime_ns):
-            self._token, self._mtime_ns, self._since = token, mtime_ns, self.clock()
+        holder_token, mtime_ns = token_and_mtime
+        if is_dead(holder_token):
+            return holder_token
+        if (holder_token, mtime_ns) != (self._token, self._mtime_ns):
+            self._token, self._mtime_ns, self._since = holder_token, mtime_ns, self.clock()
             if _runs_here(token):
                 return None  # a clock that was set makes a sign of life look old; silence for a ttl does not
             long_ago = volume_time_ns(self.path.parent) - mtime_ns > self.ttl_s * LONG_DEAD_TTLS * 1e9
-            return token if long_ago else None
-        return token if self.clock() - self._since >= self.ttl_s else None
+            return holder_token if long_ago else None
+        return holder_token if self.clock() - self._since >= self.ttl_s else None
 
 
-def try_acquire(path: Path, *, purpose: str = "", ttl_s: float = DEFAULT_TTL_S) -> Lease | Holder:
-    """Take the lease at `path`, or say who holds it. A holder that died on this machine is replaced at once.
+def try_acquire_lease(lease_path: Path, *, purpose: str = "", ttl_s: float = DEFAULT_TTL_S) -> Lease | Holder:
+    """Take the lease at `lease_path`, or return who holds it. A holder that died on this machine is replaced at once.
 
-    Raises `LeaseUnavailable` where the file system refuses.
+    Raises `LeaseUnavailable` if the file system refuses.
     """
-    watch = LeaseWatch(path=path, ttl_s=ttl_s)
-    return _attempt(path, watch, purpose)
+    watch = LeaseWatch(path=lease_path, ttl_s=ttl_s)
+    return _try_take(lease_path, watch, purpose)
 
 
-def acquire(
-    path: Path,
+def acquire_lease(
+    lease_path: Path,
     *,
     purpose: str = "",
     ttl_s: float = DEFAULT_TTL_S,
@@ -192,160 +197,169 @@ def acquire(
     poll_s: float = 0.2,
     on_wait: Callable[[Holder], None] | None = None,
 ) -> Lease:
-    """Take the lease at `path`, waiting up to `wait_s` seconds (None: for ever) for its holder to end or to expire.
+    """Take the lease at `lease_path`, waiting up to `wait_s` seconds (None: for ever) until its holder ends or expires.
 
-    `on_wait` is told the holder at every poll and may raise to give up. Raises `LeaseHeld`, `LeaseUnavailable`.
+    `on_wait` gets the holder at every poll and may raise to give up. Raises `LeaseHeld`, `LeaseUnavailable`.
     """
     started = time.monotonic()
-    watch = LeaseWatch(path=path, ttl_s=ttl_s)
+    watch = LeaseWatch(path=lease_path, ttl_s=ttl_s)
     while True:
-        result = _attempt(path, watch, purpose)
-        if isinstance(result, Lease):
-            return result
-        waited = time.monotonic() - started
-        if wait_s is not None and waited >= wait_s:
-            raise LeaseHeld(path=path, holder=str(result), purpose=result.purpose, waited_s=waited)
+        lease_or_holder = _try_take(lease_path, watch, purpose)
+        if isinstance(lease_or_holder, Lease):
+            return lease_or_holder
+        waited_s = time.monotonic() - started
+        if wait_s is not None and waited_s >= wait_s:
+            raise LeaseHeld(
+                path=lease_path, holder=str(lease_or_holder), purpose=lease_or_holder.purpose, waited_s=waited_s
+            )
         if on_wait is not None:
-            on_wait(result)
+            on_wait(lease_or_holder)
         # Waiters that started together must not poll together.
         time.sleep(poll_s * (0.5 + secrets.randbelow(1000) / 1000))
 
 
-def holder_of(path: Path) -> Holder | None:
-    """Who holds the lease now (a dead holder counts until it is replaced), or None."""
-    seen = _look(path)
-    return _describe(path, seen[0]) if seen else None
+def lease_holder(lease_path: Path) -> Holder | None:
+    """Return who holds the lease now (a dead holder counts until it is replaced), or None."""
+    token_and_mtime = _read_token(lease_path)
+    return _read_holder(lease_path, token_and_mtime[0]) if token_and_mtime else None
 
 
 def volume_time_ns(folder: Path) -> int:
-    """What the clock of the volume that holds `folder` says: the mtime of something just made there."""
-    probe = folder / f".{process_token()}{CLAIM_SUFFIX}"
+    """Return the time by the clock of the volume that holds `folder`: the mtime of something just made there."""
+    probe_folder = folder / f".{process_token()}{CLAIM_SUFFIX}"
     try:
-        probe.mkdir()
-        return probe.stat().st_mtime_ns
+        probe_folder.mkdir()
+        return probe_folder.stat().st_mtime_ns
     except OSError as error:
         raise LeaseUnavailable(path=folder, reason=reason_of(error)) from error
     finally:
         with contextlib.suppress(OSError):
-            probe.rmdir()
+            probe_folder.rmdir()
 
 
 def process_token() -> str:
-    """A name for something temporary of this process: `is_dead` tells from it alone whether the process has ended."""
-    return f"{this_machine()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(6)}"
+    """Return a name for something temporary of this process; `is_dead` tells from it whether the process has ended."""
+    return f"{this_machine()}-{os.getpid()}-{_process_start(os.getpid())}-{secrets.token_hex(6)}"
 
 
 def is_dead(token: str) -> bool:
-    """Whether the process that made this token ran on this machine and has ended. Unknown machines: False."""
-    machine, pid, started, *_ = [*token.split("-"), "", "", ""]
-    if machine != this_machine() or machine == "" or not pid.isdigit() or not started.isdigit():
+    """Return whether the process that made this token ran on this machine and has ended. Unknown machines: False."""
+    machine, process_id, start_ticks, *_ = [*token.split("-"), "", "", ""]
+    if machine != this_machine() or machine == "" or not process_id.isdigit() or not start_ticks.isdigit():
         return False
-    if _started(int(pid)) == int(started):
+    if _process_start(int(process_id)) == int(start_ticks):
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(process_id), 0)
     except ProcessLookupError:
         return True
     except OSError:
         # Another user's process, which /proc may hide from us.
         return False
-    return _started(int(pid)) != int(started)
+    return _process_start(int(process_id)) != int(start_ticks)
 
 
 def _runs_here(token: str) -> bool:
     """Whether the process that made this token runs on this machine now."""
     machine, pid, started, *_ = [*token.split("-"), "", "", ""]
     is_ours = machine == this_machine() != "" and pid.isdigit() and started.isdigit()
-    return is_ours and 0 != int(started) == _started(int(pid))
+    return is_ours and 0 != int(started) == _process_start(int(pid))
 
 
-def _attempt(path: Path, watch: LeaseWatch, purpose: str) -> Lease | Holder:
+def _try_take(lease_path: Path, lease_watch: LeaseWatch, purpose: str) -> Lease | Holder:
     while True:
-        seen = _look(path)
-        if seen is not None:
-            dead = watch.dead_token()
-            if dead is None:
-                return _describe(path, seen[0])
+        token_and_mtime = _read_token(lease_path)
+        if token_and_mtime is not None:
+            dead_token = lease_watch.find_dead_token()
+            if dead_token is None:
+                return _read_holder(lease_path, token_and_mtime[0])
+            # Another waiter may have thrown the dead holder out first.
             with contextlib.suppress(FileNotFoundError):
-                (path / dead).unlink()
-        token = _create(path, purpose)
-        if token is not None:
-            _sweep_claims(path)
-            return Lease(path, _describe(path, token), ttl_s=watch.ttl_s)
+                (lease_path / dead_token).unlink()
+        holder_token = _create_lease(lease_path, purpose)
+        if holder_token is not None:
+            _sweep_claims(lease_path)
+            return Lease(lease_path, _read_holder(lease_path, holder_token), ttl_s=lease_watch.ttl_s)
 
 
-def _look(path: Path) -> tuple[str, int] | None:
-    """The token in the lease's folder and its mtime. The file is opened, because NFS checks its cache then."""
+def _read_token(lease_path: Path) -> tuple[str, int] | None:
+    """Return the token in the lease's folder and its mtime. The file is opened, because NFS checks its cache then."""
     try:
-        for token in path.iterdir():
-            with token.open("rb") as file:
-                return token.name, os.fstat(file.fileno()).st_mtime_ns
+        for holder_token in lease_path.iterdir():
+            with holder_token.open("rb") as file:
+                return holder_token.name, os.fstat(file.fileno()).st_mtime_ns
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno == errno.ESTALE:
             return None
-        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
+        raise LeaseUnavailable(path=lease_path, reason=reason_of(error)) from error
     return None
 
 
-def _create(path: Path, purpose: str) -> str | None:
-    """Try to make the lease; the token, or None where somebody else was first."""
-    token = process_token()
-    claim = path.with_name(f".{path.name}.{token}{CLAIM_SUFFIX}")
+def _create_lease(lease_path: Path, purpose: str) -> str | None:
+    """Try to make the lease; return the token, or None if somebody else was first."""
+    holder_token = process_token()
+    claim_folder = lease_path.with_name(f".{lease_path.name}.{holder_token}{CLAIM_SUFFIX}")
     facts = {"hostname": os.uname().nodename, "pid": os.getpid(), "purpose": purpose}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        lease_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
+        raise LeaseUnavailable(path=lease_path, reason=reason_of(error)) from error
     try:
-        claim.mkdir()
-        (claim / token).write_text(json.dumps(facts))
-        claim.rename(path)
+        claim_folder.mkdir()
+        (claim_folder / holder_token).write_text(json.dumps(facts))
+        # The one step that decides: a rename onto a folder that is not empty fails.
+        claim_folder.rename(lease_path)
     except OSError as error:
-        shutil.rmtree(claim, ignore_errors=True)
+        shutil.rmtree(claim_folder, ignore_errors=True)
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
             # Some file systems refuse to rename onto an empty folder too; this removes only an empty one.
             with contextlib.suppress(OSError):
-                path.rmdir()
+                lease_path.rmdir()
             return None
-        raise LeaseUnavailable(path=path, reason=reason_of(error)) from error
-    return token
+        raise LeaseUnavailable(path=lease_path, reason=reason_of(error)) from error
+    return holder_token
 
 
-def _describe(path: Path, token: str) -> Holder:
+def _read_holder(path: Path, holder_token: str) -> Holder:
     try:
-        facts = json.loads((path / token).read_text())
+        holder_facts = json.loads((path / holder_token).read_text())
         return Holder(
-            token=token, hostname=str(facts["hostname"]), pid=int(facts["pid"]), purpose=str(facts["purpose"])
+            token=holder_token,
+            hostname=str(holder_facts["hostname"]),
+            pid=int(holder_facts["pid"]),
+            purpose=str(holder_facts["purpose"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return Holder(token=token)
+        return Holder(token=holder_token)
 
 
 def _sweep_claims(path: Path) -> None:
     """Remove what processes that were killed while they made a claim left beside the lease."""
     with contextlib.suppress(OSError):
-        for claim in path.parent.glob(f".*{CLAIM_SUFFIX}"):
-            if is_dead(claim.name.removesuffix(CLAIM_SUFFIX).rpartition(".")[2]):
-                shutil.rmtree(claim, ignore_errors=True)
+        for claim_folder in path.parent.glob(f".*{CLAIM_SUFFIX}"):
+            if is_dead(claim_folder.name.removesuffix(CLAIM_SUFFIX).rpartition(".")[2]):
+                shutil.rmtree(claim_folder, ignore_errors=True)
 
 
 @functools.cache
 def this_machine() -> str:
-    """A short name for this machine's boot and process namespace, within which process ids mean something."""
+    """Return a short name for this machine's boot and process namespace, within which process ids mean something."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # Containers of one host share its boot id, and number their processes each for itself.
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
     return hashlib.sha256(f"{boot} {namespace} {os.uname().nodename}".encode()).hexdigest()[:12]
 
 
-def _started(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 for one that does not run (a zombie does not)."""
+def _process_start(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 if it does not run (a zombie does not)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # A program's name may hold blanks and brackets, so fields count from the last bracket.
+        stat_fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
-    return 0 if fields[0] in {"Z", "X"} else int(fields[19])
+    return 0 if stat_fields[0] in {"Z", "X"} else int(stat_fields[19])

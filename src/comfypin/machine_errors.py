@@ -1,4 +1,4 @@
-"""Failures of a machine that lacks what every program needs: memory, threads, descriptors, folders that can be used."""
+"""Recognises a machine that lacks what every program needs: memory, threads, descriptors, usable folders."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from comfypin.errors import ConfigError
+from comfypin.errors import ConfigError, declare
 
 _LIMITS = {
     errno.ENOMEM: "memory (`ulimit -v`, or the container's limit)",
@@ -29,31 +29,44 @@ def reason_of(error: OSError) -> str:
     return _FULL.get(error.errno or 0) or (error.strerror or str(error)).lower()
 
 
+@declare
 class ResourceRefused(ConfigError):
-    """The machine refuses memory, threads, processes or open files."""
+    """Raised when the machine refuses memory, threads, processes or open files."""
 
-    def __init__(self, *, what: str) -> None:
-        super().__init__(f"This machine refuses comfypin more {what}: raise the limit, or free some.", what=what)
+    template = "This machine refuses comfypin more {what}: raise the limit, or free some."
+    what: str
 
 
+@declare
 class PathUnusable(ConfigError):
-    """A file or folder that the machine, or a variable, names cannot be used."""
+    """Raised when a file or folder that the machine, or a variable, names cannot be used."""
 
-    def __init__(self, *, path: str, reason: str, home: str | None) -> None:
-        below_home = home is not None and Path(path).is_relative_to(home)
-        help_ = (
-            f"HOME is {home}: set HOME, or the variable that names this folder (COMFYPIN_STATE_DIR, "
+    template = "{path} cannot be used: {cause}; {help}."
+    path: str
+    reason: str
+    _home: str | None
+
+    @property
+    def cause(self) -> str:
+        """Return the system's reason as a clause."""
+        return self.reason.lower()
+
+    @property
+    def help(self) -> str:
+        """Return what to set: HOME if the path is below it, since the user may not have named it."""
+        if self._home is None or not Path(self.path).is_relative_to(self._home):
+            return "name another, or make it usable for this user"
+        return (
+            f"HOME is {self._home}: set HOME, or the variable that names this folder (COMFYPIN_STATE_DIR, "
             "COMFYPIN_CACHE_DIR), to one that can be written"
-            if below_home
-            else "name another, or make it usable for this user"
         )
-        super().__init__(f"{path} cannot be used: {reason.lower()}; {help_}.", path=path, reason=reason)
 
 
 def machine_failure(error: BaseException, environ: Mapping[str, str]) -> ConfigError | None:
-    """Return what is wrong with this machine if that is what an exception of Python's own says, else None."""
+    """Return the error that explains an exception of Python's own by this machine's limits, else None."""
     if isinstance(error, MemoryError):
         return ResourceRefused(what=_LIMITS[errno.ENOMEM])
+    # Python has no exception of its own for this.
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return ResourceRefused(what=_LIMITS[errno.EAGAIN])
     if isinstance(error, ImportError) and _UNLOADABLE.search(str(error)):
@@ -67,5 +80,5 @@ def machine_failure(error: BaseException, environ: Mapping[str, str]) -> ConfigE
     return PathUnusable(
         path=os.fsdecode(error.filename),
         reason=error.strerror or str(error),
-        home=environ.get("HOME", "").strip() or None,
+        _home=environ.get("HOME", "").strip() or None,
     )

@@ -1,4 +1,4 @@
-"""The one retry policy: how often something is tried again, and how long after each failure.
+"""Defines the one retry policy: how often something is tried again, and how long after each failure.
 
 A policy is a value; `retry` and `retry_async` run an operation under it. Code that cannot hand over its operation (a
 connection that is kept for days, a queue of files) counts its failures with `Failures`, which gives the same delays.
@@ -26,8 +26,8 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 class RetryPolicy:
     """How often to try again after a failure, and the bounds of the delays between, in seconds.
 
-    `retries` counts the tries after the first one; None is without end. A server that asks for a delay (Retry-After)
-    is given it, up to `longest_asked_s`: who asks for more is not waited for, since coming earlier would be refused.
+    `retries` counts the tries after the first one; None means without end. If a server asks for a delay (Retry-After),
+    it is waited for up to `longest_asked_s`; a longer one means giving up, since coming earlier would be refused.
     """
 
     retries: int | None = 3
@@ -63,26 +63,26 @@ NO_RETRIES = RetryPolicy(retries=0)
 
 
 class Failures:
-    """Counts the failures in a row of one operation. Progress makes it a new row."""
+    """Counts one operation's failures in a row. Progress begins a new row."""
 
     def __init__(self, policy: RetryPolicy, *, draw: Callable[[], float] = random.random) -> None:
         self._policy = policy
         self._draw = draw
         self.in_a_row = 0
 
-    def add(self, *, asked_s: float | None = None) -> float | None:
+    def count_failure(self, *, asked_s: float | None = None) -> float | None:
         """Count a failure; return how long to wait before the next try, None to give up."""
         self.in_a_row += 1
         return self._policy.delay_s(self.in_a_row, asked_s=asked_s, draw=self._draw)
 
-    def reset(self) -> None:
+    def begin_new_row(self) -> None:
         """Begin a new row: something succeeded, or got further than before."""
         self.in_a_row = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """What is reported of a failure that is tried again after `delay_s`."""
+    """A failure that is tried again after `delay_s`, as `Retry.report` gets it."""
 
     error: Exception
     failures: int
@@ -99,10 +99,9 @@ def asked_delay_s(error: Exception) -> float | None:
 class Retry:
     """A policy with what it is applied to; sleep and chance can be replaced.
 
-    `on` are the exceptions that may pass by themselves, `when` says which of them do; the others go up at once.
-    `report` hears of each retry.
-    `progress` says how far the operation has come, in any unit: a failure after progress is the first of a new row,
-    because a long upload over a bad line is not a hopeless one.
+    `on` are the exceptions that may be temporary, `when` says which of them are; others are raised at once. `report` is
+    called for each retry. `progress` says how far the operation has come, in any unit: a failure after progress is the
+    first of a new row, because a long upload over a bad line is not a hopeless one.
     """
 
     policy: RetryPolicy
@@ -115,24 +114,26 @@ class Retry:
     def _delay_s(self, error: Exception, failures: Failures, reached: float) -> float | None:
         if not self.when(error):
             return None
+        # An upload that got further is not the same failure again.
         if self.progress() > reached:
-            failures.reset()
-        delay_s = failures.add(asked_s=asked_delay_s(error))
+            failures.begin_new_row()
+        delay_s = failures.count_failure(asked_s=asked_delay_s(error))
         if delay_s is not None:
             self.report(Retried(error=error, failures=failures.in_a_row, delay_s=delay_s))
         return delay_s
 
     def call(self, operation: Callable[[], T], *, sleep: Callable[[float], object] = time.sleep) -> T:
-        """Return what the operation returns, tried again as the policy says. The last failure goes up as it is."""
-        failures, reached = Failures(self.policy, draw=self.draw), self.progress()
+        """Return the operation's result, trying again as the policy says. The last failure is raised as it is."""
+        failures, progress_before = Failures(self.policy, draw=self.draw), self.progress()
         while True:
             try:
                 return operation()
             except self.on as error:
-                delay_s = self._delay_s(error, failures, reached)
+                delay_s = self._delay_s(error, failures, progress_before)
                 if delay_s is None:
                     raise
-                reached = self.progress()
+                progress_before = self.progress()
+            # Outside the except block, or the failure and all it refers to would stay alive meanwhile.
             sleep(delay_s)
 
     async def call_async(
@@ -141,50 +142,50 @@ class Retry:
         *,
         sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> T:
-        """`call` for coroutines."""
+        """Do the same as `call` for coroutines."""
         if sleep is None:
             import asyncio  # heavy, and whoever is here has it
 
             sleep = asyncio.sleep
-        failures, reached = Failures(self.policy, draw=self.draw), self.progress()
+        failures, progress_before = Failures(self.policy, draw=self.draw), self.progress()
         while True:
             try:
                 return await operation()
             except self.on as error:
-                delay_s = self._delay_s(error, failures, reached)
+                delay_s = self._delay_s(error, failures, progress_before)
                 if delay_s is None:
                     raise
-                reached = self.progress()
+                progress_before = self.progress()
             await sleep(delay_s)
 
 
-def parse_retry_after(text: str | None, *, now: Callable[[], float] = time.time) -> float | None:
+def parse_retry_after(header_text: str | None, *, now: Callable[[], float] = time.time) -> float | None:
     """Return the seconds that a Retry-After header asks for; None if it says nothing that can be understood.
 
     RFC 9110, 10.2.3: whole seconds or a date. Fractions are common and taken; of several values the longest counts.
     """
-    text = (text or "").strip()
-    if not text:
+    header_text = (header_text or "").strip()
+    if not header_text:
         return None
-    numbers = [part.strip() for part in text.split(",")]
-    if all(_SECONDS.fullmatch(number) for number in numbers):
-        return max(float(number) for number in numbers)  # thousands of digits are infinity, which nobody waits for
+    delay_texts = [part.strip() for part in header_text.split(",")]
+    if all(_SECONDS.fullmatch(number) for number in delay_texts):
+        return max(float(number) for number in delay_texts)  # thousands of digits are infinity, which nobody waits for
     import email.utils  # hardly any server sends a date, and the e-mail parser is slow to import
 
     try:
-        at = email.utils.parsedate_to_datetime(text)
-        seconds = at.timestamp() if at.tzinfo else _utc_timestamp(text)
+        moment = email.utils.parsedate_to_datetime(header_text)
+        seconds = moment.timestamp() if moment.tzinfo else _utc_timestamp(header_text)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     delay_s = seconds - now()
     return max(0.0, delay_s) if math.isfinite(delay_s) else None
 
 
-def _utc_timestamp(text: str) -> float:
+def _utc_timestamp(header_text: str) -> float:
     # HTTP's dates are in GMT, whatever the machine's own zone is; Python makes naive ones of "-0000" and of none.
     import email.utils
 
-    parsed = email.utils.parsedate_tz(text)
-    if parsed is None:
-        raise ValueError(text)
-    return float(email.utils.mktime_tz((*parsed[:9], 0)))
+    parsed_date = email.utils.parsedate_tz(header_text)
+    if parsed_date is None:
+        raise ValueError(header_text)
+    return float(email.utils.mktime_tz((*parsed_date[:9], 0)))

@@ -1,4 +1,4 @@
-"""Temporary folders of which none stays: each is locked while its process lives, and what nobody locks is removed.
+"""Makes temporary folders of which none stays: each is locked while its process lives, and unlocked ones are removed.
 
 A process that is killed with -9 leaves its folders, with inputs and outputs of jobs in them. Age does not tell which
 ones are in use (an engine runs for weeks), and a process id means nothing after a container has been started again. A
@@ -14,25 +14,28 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from comfypin.atomic_files import is_local
+from comfypin.atomic_files import is_local_folder
 from comfypin.errors import ConfigError
-from comfypin.machine_errors import is_full, reason_of
+from comfypin.machine_errors import is_full, reason_of, declare
 
 _PREFIX = "comfypin-"
 # Only folders that are made locked have it: an older comfypin's, or somebody else's, are not judged.
 _SUFFIX = ".held"
+# O_NOFOLLOW: in a shared /tmp somebody could put a link in the folder's place.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+@declare
 class NoTempFolder(ConfigError):
-    """This machine has no folder for temporary files, or no room in it."""
+    """Raised when this machine has no folder for temporary files, or no room in it."""
 
     def __init__(self, *, reason: str, folder: Path | None = None) -> None:
         where = f"in {folder}" if folder else "here"
         super().__init__(
-            f"No temporary files can be made {where} ({reason}): make room there, or set TMPDIR "
-            "to a folder that can be written.",
-            variable="TMPDIR",
+            f "No temporary files can be made {where} ({reason}): make room there, or set {variable} "
+            "to a writable folder."
+    reason: str
+    variable: str = "TMPDIR",
             folder=str(folder or ""),
             reason=reason,
         )
@@ -40,14 +43,14 @@ class NoTempFolder(ConfigError):
 
 @contextlib.contextmanager
 def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
-    """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends, unless it is to stay.
+    """Make a private temporary folder, `comfypin-PURPOSE-*`; it is removed when the block ends, unless `keep`.
 
     Raises `NoTempFolder`, also for a write of the block that the full disk refused and nobody told.
     """
     if keep:
-        yield _make(purpose, suffix="")
+        yield _make_folder(purpose, suffix="")
         return
-    folder, lock = _make_locked(purpose)
+    folder, lock_descriptor = _make_locked_folder(purpose)
     try:
         yield folder
     except OSError as exc:
@@ -57,69 +60,70 @@ def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
     finally:
         # What an engine still writes at its end must not fail a job that is done; the next sweep gets it.
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        if lock_descriptor is not None:
+            os.close(lock_descriptor)
 
 
 def temp_root() -> Path:
-    """Return where temporary files go (TMPDIR). Raises `NoTempFolder`."""
+    """Return the folder for temporary files (TMPDIR). Raises `NoTempFolder`."""
     try:
         return Path(tempfile.gettempdir())
     except OSError as exc:
         raise NoTempFolder(reason=reason_of(exc)) from exc
 
 
-def sweep_temp_folders(root: Path | None = None) -> list[Path]:
-    """Remove the folders that killed processes left in `root` (default: TMPDIR); returns them."""
-    root = temp_root() if root is None else root
+def sweep_temp_folders(temp_root_folder: Path | None = None) -> list[Path]:
+    """Remove the folders that killed processes left in `temp_root_folder` (default: TMPDIR); returns them."""
+    temp_root_folder = temp_root() if temp_root_folder is None else temp_root_folder
     # On a network volume another machine's lock may not be seen here.
-    if not is_local(root):
+    if not is_local_folder(temp_root_folder):
         return []
-    return [folder for folder in sorted(root.glob(f"{_PREFIX}*{_SUFFIX}")) if _remove_if_left(folder)]
+    return [folder for folder in sorted(temp_root_folder.glob(f"{_PREFIX}*{_SUFFIX}")) if _remove_if_left(folder)]
 
 
-def _make(purpose: str, *, suffix: str) -> Path:
-    root = temp_root()
+def _make_folder(purpose: str, *, suffix: str) -> Path:
+    temp_root_folder = temp_root()
     try:
-        return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=root))
+        return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=temp_root_folder))
     except OSError as exc:
-        raise NoTempFolder(reason=reason_of(exc), folder=root) from exc
+        raise NoTempFolder(reason=reason_of(exc), folder=temp_root_folder) from exc
 
 
-def _make_locked(purpose: str) -> tuple[Path, int | None]:
+def _make_locked_folder(purpose: str) -> tuple[Path, int | None]:
     while True:
-        folder = _make(purpose, suffix=_SUFFIX)
+        folder = _make_folder(purpose, suffix=_SUFFIX)
         try:
-            lock = os.open(folder, _FOLDER)
+            lock_descriptor = os.open(folder, _FOLDER)
         except FileNotFoundError:
             continue  # a sweep took it for a left one, before we locked it
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
+            os.close(lock_descriptor)
             continue
         except OSError:
             # A file system without locks: no sweep can lock it either, so none removes it.
-            os.close(lock)
+            os.close(lock_descriptor)
             return folder, None
-        if os.fstat(lock).st_nlink and folder.is_dir():
-            return folder, lock
-        os.close(lock)
+        if os.fstat(lock_descriptor).st_nlink and folder.is_dir():
+            return folder, lock_descriptor
+        os.close(lock_descriptor)
 
 
 def _remove_if_left(folder: Path) -> bool:
     try:
-        lock = os.open(folder, _FOLDER)
+        lock_descriptor = os.open(folder, _FOLDER)
     except OSError:
         return False
     try:
-        status = os.fstat(lock)
+        status = os.fstat(lock_descriptor)
+        # In a shared /tmp only our own folders, which nobody else can write to, are ours to remove.
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
             return False
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
         return not folder.exists()
     except OSError:
         return False
     finally:
-        os.close(lock)
+        os.close(lock_descriptor)

@@ -1,4 +1,6 @@
-"""Fakes that keep the promises of the seams they stand for: they pass the same contract suites as the real ones."""
+"""Provides fakes that keep the promises of the seams they stand for: they pass the same contract suites as the real
+ones.
+"""
 
 import asyncio
 import base64
@@ -23,6 +25,7 @@ from comfypin.storage.memory import MemoryStore  # noqa: F401 - offered here, wi
 from comfypin.workflow.errors import NodeProblem, WorkflowRejected
 from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, NodeId
 
+# One pixel: the smallest picture that every reader accepts.
 PIXEL_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
@@ -51,7 +54,7 @@ FAKE_CATALOGUE: Catalogue = {
 
 @dataclass(slots=True)
 class _Submission:
-    """A prompt, and how far it is."""
+    """A submitted prompt, and how far it is."""
 
     prompt: Prompt
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -91,12 +94,12 @@ class FakeEngine:
         self._saved: dict[str, int] = {}
 
     async def catalogue(self) -> Catalogue:
-        """The classes it was made with."""
+        """Return the classes that it was made with."""
         return self._catalogue
 
     async def submit(self, prompt: Prompt) -> None:
         """Check the graph as far as a fake can, and take it."""
-        problems = tuple(self._problems(prompt.graph))
+        problems = tuple(self._find_problems(prompt.graph))
         if problems:
             raise WorkflowRejected(reason="Prompt outputs failed validation", problems=problems)
         self.prompts.append(prompt)
@@ -104,7 +107,7 @@ class FakeEngine:
 
     async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
         """Run the prompt while it is followed."""
-        submission = self._find(prompt_id)
+        submission = self._find_submission(prompt_id)
         if submission.outputs is None and self._running.locked():
             yield Queued(ahead=1 + self._waiting)
         self._waiting += 1
@@ -114,14 +117,14 @@ class FakeEngine:
             self._waiting -= 1
         try:
             if submission.outputs is None:
-                async for event in self._run(submission):
+                async for event in self._run_prompt(submission):
                     yield event
         finally:
             self._running.release()
 
     async def outputs(self, prompt_id: str) -> PromptOutputs:
-        """What the prompt saved."""
-        outputs = self._find(prompt_id).outputs
+        """Return what the prompt saved."""
+        outputs = self._find_submission(prompt_id).outputs
         if outputs is None:
             raise PromptLost(prompt_id=prompt_id)
         return outputs
@@ -133,71 +136,79 @@ class FakeEngine:
             self.cancelled.append(prompt_id)
             submission.cancelled.set()
 
-    def _find(self, prompt_id: str) -> _Submission:
+    def _find_submission(self, prompt_id: str) -> _Submission:
         submission = self._submissions.get(prompt_id)
         if submission is None:
             raise PromptLost(prompt_id=prompt_id)
         return submission
 
-    async def _run(self, submission: _Submission) -> AsyncGenerator[EngineEvent, None]:
+    async def _run_prompt(self, submission: _Submission) -> AsyncGenerator[EngineEvent, None]:
         graph = submission.prompt.graph
-        key = canonical_json(graph.to_api())
-        known = self._finished.get(key)
-        cached = frozenset(graph.nodes) if known is not None else frozenset[NodeId]()
+        # Equal graphs are answered from the cache, as ComfyUI does.
+        graph_json = canonical_json(graph.to_api())
+        known_outputs = self._finished.get(graph_json)
+        cached = frozenset(graph.nodes) if known_outputs is not None else frozenset[NodeId]()
         yield Started(cached=cached)
-        for node in () if known is not None else _in_order(graph):
-            yield NodeStarted(node_id=node.id, at_s=time.monotonic())
-            await self._execute(submission, node)
-            yield NodeFinished(node_id=node.id, at_s=time.monotonic())
-        submission.outputs = replace(known, cached=cached) if known is not None else self._save(graph)
-        self._finished[key] = submission.outputs
+        for graph_node in () if known_outputs is not None else _nodes_in_order(graph):
+            yield NodeStarted(node_id=graph_node.id, at_s=time.monotonic())
+            await self._execute_node(submission, graph_node)
+            yield NodeFinished(node_id=graph_node.id, at_s=time.monotonic())
+        submission.outputs = (
+            replace(known_outputs, cached=cached) if known_outputs is not None else self._save_outputs(graph)
+        )
+        self._finished[graph_json] = submission.outputs
 
-    async def _execute(self, submission: _Submission, node: ApiNode) -> None:
+    async def _execute_node(self, submission: _Submission, graph_node: ApiNode) -> None:
         prompt_id = submission.prompt.prompt_id
-        if node.id == self._holds:
+        if graph_node.id == self._holds:
             await submission.cancelled.wait()
         if submission.cancelled.is_set():
-            raise PromptInterrupted(prompt_id=prompt_id, node_id=node.id)
+            raise PromptInterrupted(prompt_id=prompt_id, node_id=graph_node.id)
         if self._crashes > 0:
             self._crashes -= 1
             raise EngineCrashed(reason="killed by SIGKILL (exit code 137)", log_tail=("the last line",))
-        if node.id in self._fails:
+        if graph_node.id in self._fails:
             raise NodeFailed(
-                node_id=node.id,
-                class_type=node.class_type,
+                node_id=graph_node.id,
+                class_type=graph_node.class_type,
                 exception_type="RuntimeError",
-                message=self._fails[node.id],
+                message=self._fails[graph_node.id],
             )
+        # Lets other tasks run, as a real engine would between nodes.
         await asyncio.sleep(0)
 
-    def _problems(self, graph: ApiGraph) -> Iterator[NodeProblem]:
-        for node in graph.nodes.values():
-            known = self._catalogue.get(node.class_type)
-            if node.id in self._rejects:
-                yield _problem(node, "custom_validation_failed", self._rejects[node.id])
-            elif known is None:
-                yield _problem(node, "invalid_prompt", f"node {node.class_type} does not exist")
+    def _find_problems(self, graph: ApiGraph) -> Iterator[NodeProblem]:
+        for graph_node in graph.nodes.values():
+            known_outputs = self._catalogue.get(graph_node.class_type)
+            if graph_node.id in self._rejects:
+                yield _make_problem(graph_node, "custom_validation_failed", self._rejects[graph_node.id])
+            elif known_outputs is None:
+                yield _make_problem(graph_node, "invalid_prompt", f"node {graph_node.class_type} does not exist")
             else:
-                inputs = known.get("input")
+                inputs = known_outputs.get("input")
                 required = inputs.get("required") if isinstance(inputs, Mapping) else None
-                for name in required if isinstance(required, Mapping) else ():
-                    if name not in node.inputs:
-                        yield _problem(node, "required_input_missing", "Required input is missing", name)
+                for file_name in required if isinstance(required, Mapping) else ():
+                    if file_name not in graph_node.inputs:
+                        yield _make_problem(
+                            graph_node, "required_input_missing", "Required input is missing", file_name
+                        )
 
-    def _save(self, graph: ApiGraph) -> PromptOutputs:
-        files = tuple(self._file(node) for node in graph.nodes.values() if node.class_type in _SAVERS)
+    def _save_outputs(self, graph: ApiGraph) -> PromptOutputs:
+        files = tuple(
+            self._save_file(graph_node) for graph_node in graph.nodes.values() if graph_node.class_type in _SAVERS
+        )
         return PromptOutputs(files=files, texts=self._texts)
 
-    def _file(self, node: ApiNode) -> EngineOutput:
-        prefix = str(node.inputs.get("filename_prefix", "ComfyUI_temp"))
+    def _save_file(self, graph_node: ApiNode) -> EngineOutput:
+        prefix = str(graph_node.inputs.get("filename_prefix", "ComfyUI_temp"))
         subfolder, _, name = prefix.rpartition("/")
         self._saved[prefix] = self._saved.get(prefix, 0) + 1
         return fake_output(
             PIXEL_PNG,
-            node_id=node.id,
+            node_id=graph_node.id,
             filename=f"{name}_{self._saved[prefix]:05}_.png",
             subfolder=subfolder,
-            temporary=node.class_type == "PreviewImage",
+            temporary=graph_node.class_type == "PreviewImage",
         )
 
 
@@ -213,7 +224,7 @@ def fake_output(
     subfolder: str = "",
     temporary: bool = False,
 ) -> EngineOutput:
-    """An output with these bytes; with None, one that its engine has lost."""
+    """Return an output with these bytes; with None, one that its engine has lost."""
 
     async def read() -> AsyncIterator[bytes]:
         if data is None:
@@ -230,23 +241,23 @@ def fake_output(
     )
 
 
-def _problem(node: ApiNode, code: str, message: str, input_name: str | None = None) -> NodeProblem:
+def _make_problem(graph_node: ApiNode, code: str, message: str, input_name: str | None = None) -> NodeProblem:
     return NodeProblem(
-        node_id=node.id, class_type=node.class_type, problem=code, message=message, input_name=input_name
+        node_id=graph_node.id, class_type=graph_node.class_type, problem=code, message=message, input_name=input_name
     )
 
 
-def _in_order(graph: ApiGraph) -> Iterator[ApiNode]:
-    """The nodes, each after those that it takes its inputs from."""
+def _nodes_in_order(graph: ApiGraph) -> Iterator[ApiNode]:
+    """Yield the nodes, each after those that feed its inputs."""
     done: set[NodeId] = set()
 
-    def visit(node: ApiNode) -> Iterator[ApiNode]:
-        if node.id not in done:
-            done.add(node.id)
-            for value in node.inputs.values():
-                if isinstance(value, ApiLink) and value.node_id in graph.nodes:
-                    yield from visit(graph.nodes[value.node_id])
-            yield node
+    def visit_node(graph_node: ApiNode) -> Iterator[ApiNode]:
+        if graph_node.id not in done:
+            done.add(graph_node.id)
+            for input_value in graph_node.inputs.values():
+                if isinstance(input_value, ApiLink) and input_value.node_id in graph.nodes:
+                    yield from visit_node(graph.nodes[input_value.node_id])
+            yield graph_node
 
-    for node in graph.nodes.values():
-        yield from visit(node)
+    for graph_node in graph.nodes.values():
+        yield from visit_node(graph_node)

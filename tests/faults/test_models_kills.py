@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.models.partial_file import Partial
+from comfypin.models.partial_file import PartialFile
 from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged
 from tests.support.models import Home, pin_of, some_bytes
 
@@ -72,10 +72,10 @@ class Pulls:
         for path, data in FILES.items():
             pin = self.pins[list(FILES).index(path)]
             assert pin.sha256 is not None
-            if self.home.store.blob(pin.sha256).exists():
+            if self.home.store.blob_path(pin.sha256).exists():
                 self._verified[path] = len(data)
                 continue
-            journal = Partial(self.home.store.partial(pin.sha256.hex).folder).load()
+            journal = PartialFile(self.home.store.partial_file(pin.sha256.hex).folder).load_journal()
             if journal is not None:
                 self._verified[path] = max(journal.prefixes, default=0)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.lock.codec import render
+from comfypin.lock.codec import render_lock
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, PythonPins
 from tests.support.containers import BASE, HARDENED, SECRET, Containers, assert_no_secret, buildah, files_over_http
 from tests.support.models import safetensors
@@ -109,7 +109,7 @@ def test_each_baked_model_is_a_layer_of_its_own(
 ) -> None:
     lock = tmp_path / "comfy-models.lock.json"
     words = ("--release", str(lock), "--base", BASE, "--bake", "env+models")
-    lock.write_bytes(render(models))
+    lock.write_bytes(render_lock(models))
     secret = ("--secret", "id=HF_TOKEN,env=HF_TOKEN")
     made = daemon.build(*words, *secret, "--tag", "models:2", environ={"HF_TOKEN": SECRET}, cwd=tmp_path)
     both = list(made["layers"])  # type: ignore[call-overload]
@@ -122,7 +122,7 @@ def test_each_baked_model_is_a_layer_of_its_own(
 
     assert_no_secret(daemon, "models:2", tmp_path / "saved.tar")
 
-    lock.write_bytes(render(replace(models, models=models.models[:1])))
+    lock.write_bytes(render_lock(replace(models, models=models.models[:1])))
     one = list(daemon.build(*words, "--tag", "models:1", cwd=tmp_path)["layers"])  # type: ignore[call-overload]
     assert one[:8] == both[:8], "the model that stayed is the same layer"
 

@@ -8,11 +8,11 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.digest_cache import DigestCache
-from comfypin.locking.capture import CaptureWishes, capture
-from comfypin.locking.create import Made
+from comfypin.locking.capture import CaptureRequest, capture_lock
+from comfypin.locking.create import MadeLock
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
-from comfypin.locking.node_registry import Registry
-from comfypin.locking.sources import Places
+from comfypin.locking.node_registry import NodeRegistry
+from comfypin.locking.sources import Upstreams
 from comfypin.tools.git import CommitSource, apply_patch, write_commit
 from comfypin.tools.uv import run_uv
 from tests.support.repositories import commit, git
@@ -52,16 +52,16 @@ def home(origin: Path, tmp_path: Path) -> Path:
     return home
 
 
-def captured(home: Path, origin: Path, **changes: object) -> Made:
-    wishes = CaptureWishes(name="live", folder=home, interpreter=origin / "venv" / "bin" / "python")
+def captured(home: Path, origin: Path, **changes: object) -> MadeLock:
+    wishes = CaptureRequest(name="live", folder=home, interpreter=origin / "venv" / "bin" / "python")
     cache = home.parent / "cache"
-    places = Places(
+    places = Upstreams(
         commits=CommitSource(cache=cache / "git"),
-        registry=Registry(url="http://127.0.0.1:9"),
+        registry=NodeRegistry(url="http://127.0.0.1:9"),
         archives=cache / "archives",
     )
-    digests = DigestCache(cache / "digests.json")
-    return capture(replace(wishes, **changes), places=places, digests=digests, tell=silent)  # type: ignore[arg-type]
+    digests = DigestCache(cache / "digests.jsonl")
+    return capture_lock(replace(wishes, **changes), upstreams=places, digests=digests, report=silent)  # type: ignore[arg-type]
 
 
 def reasons(home: Path, origin: Path) -> str:

@@ -32,7 +32,7 @@ def test_create_writes_a_release_that_is_found_by_name(project: Path, capsys: py
     assert main(command) == 0
     assert "unchanged" in capsys.readouterr().out
     assert main(["lock", "create", "rel", "--comfyui", "./ComfyUI@v1"]) == 10
-    assert "a release does not change" in capsys.readouterr().err
+    assert "A release does not change" in capsys.readouterr().err
 
 
 def test_the_door_has_its_own_dependencies_by_hash(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_pull_whose_staging_fails_says_so(tmp_path: Path, models_dir: Path) ->
     words = ("models", "pull", "--lock", lock, "--models-dir", models_dir, "--stage", tmp_path / "nvme")
     done = comfypin(*words)
     assert done.returncode == 50
-    assert "a folder is there" in done.stderr
+    assert "a folder has this path" in done.stderr
     assert (models_dir / "vae/x.safetensors").read_bytes() == DATA
     assert "error" in json.loads(comfypin(*words, "--json").stdout)
 

@@ -8,9 +8,9 @@ import pytest
 
 from comfypin.http.client import Credentials, HttpClient
 from comfypin.models.errors import ModelsFailed, ModelUnavailable
-from comfypin.models.partial_file import Partial
+from comfypin.models.partial_file import PartialFile
 from comfypin.models.pull import PullOptions
-from comfypin.models.pull_limits import Effort
+from comfypin.models.pull_limits import FetchPolicy
 from comfypin.retry import RetryPolicy
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
 from tests.support.models import FAST, Home, pin_of, some_bytes, sources_over
@@ -280,7 +280,7 @@ def test_a_pull_that_was_cut_off_goes_on_without_fetching_anything_twice(home: H
     with faulty_server(until(16 * MIB)) as server:
         first = home.pull(weights(BIG, f"{server.url}/x"), connections=1)
     assert first.failures
-    journal = Partial(home.store.partial(pin.sha256.hex).folder).load()
+    journal = PartialFile(home.store.partial_file(pin.sha256.hex).folder).load_journal()
     assert journal is not None
     assert journal.written == {0, 1}
     with faulty_server(lambda request: ranged(BIG, request)) as server:
@@ -293,7 +293,7 @@ def test_bytes_that_rotted_between_two_pulls_are_fetched_again_and_only_they(hom
     pin = weights(BIG)
     with faulty_server(lambda r: Reply(status=404) if r.range and r.range[0] >= 16 * MIB else ranged(BIG, r)) as server:
         home.pull(weights(BIG, f"{server.url}/x"), connections=1)
-    partial = home.store.partial(pin.sha256.hex)
+    partial = home.store.partial_file(pin.sha256.hex)
     with partial.data.open("r+b") as file:
         file.seek(9 * MIB)
         file.write(b"rotten")
@@ -330,7 +330,7 @@ def test_a_half_written_journal_line_does_no_harm(home: Home) -> None:
     pin = weights(BIG)
     with faulty_server(lambda r: Reply(status=404) if r.range and r.range[0] >= 16 * MIB else ranged(BIG, r)) as server:
         home.pull(weights(BIG, f"{server.url}/x"), connections=1)
-    with (home.store.partial(pin.sha256.hex).folder / "journal").open("ab") as journal:
+    with (home.store.partial_file(pin.sha256.hex).folder / "journal").open("ab") as journal:
         journal.write(b'{"wro')
     with faulty_server(lambda request: ranged(BIG, request)) as server:
         home.pull(weights(BIG, f"{server.url}/x"), connections=1).raise_failures()
@@ -395,12 +395,12 @@ def test_secrets_in_an_address_are_not_shown(home: Home) -> None:
 def test_a_packed_answer_is_refused(home: Home) -> None:
     with faulty_server(lambda request: Reply(body=b"zip", headers={"Content-Encoding": "gzip"})) as server:
         report = home.pull(weights(SMALL, f"{server.url}/x"))
-    assert "packed as gzip" in report.failures[0].message
+    assert "compressed (gzip)" in report.failures[0].message
 
 
 def test_a_connection_that_trickles_is_left(home: Home) -> None:
     with faulty_server(lambda request: ranged(SMALL, request, silent_after=1000)) as server:
-        options = PullOptions(effort=Effort(retry_policy=RetryPolicy(retries=1, base_s=0.01), stall_s=0.2))
+        options = PullOptions(fetch_policy=FetchPolicy(retry_policy=RetryPolicy(retries=1, base_s=0.01), stall_s=0.2))
         report = home.pull(weights(SMALL, f"{server.url}/x"), options=options, sources=sources_over(timeout_s=0.3))
     assert report.failures
 
@@ -408,6 +408,6 @@ def test_a_connection_that_trickles_is_left(home: Home) -> None:
 def test_a_pin_without_digest_is_fetched_and_its_digest_said(home: Home) -> None:
     with faulty_server(lambda request: ranged(SMALL, request)) as server:
         pin = weights(SMALL, f"{server.url}/x", sha256=None, size_bytes=None)
-        (outcome,) = home.pull(pin, options=PullOptions(effort=FAST)).outcomes
+        (outcome,) = home.pull(pin, options=PullOptions(fetch_policy=FAST)).outcomes
     assert outcome.digest == weights(SMALL).sha256
     assert home.path(pin).read_bytes() == SMALL

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.http.client import Credentials, HttpClient, Transport
-from comfypin.models.describe import describe
+from comfypin.models.describe import describe_model
 from comfypin.models.errors import SourceFailed
-from comfypin.models.http_responses import model_client
+from comfypin.models.http_responses import make_model_client
 from comfypin.models.sources.bucket import BucketSource
 from comfypin.models.sources.civitai import CivitaiSource
 from comfypin.models.sources.huggingface import HubFile, HubSource
@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Home:
 
 def client_for(server: FaultyServer, token: str | None) -> HttpClient:
     tokens = {server.url: token} if token else {}
-    return model_client(credentials=Credentials(tokens=tokens), transport=Transport(timeout_s=5))
+    return make_model_client(credentials=Credentials(tokens=tokens), transport=Transport(timeout_s=5))
 
 
 def hub_source(server: FaultyServer, *, token: str | None = None, caches: tuple[Path, ...] = ()) -> HubSource:
@@ -195,7 +195,7 @@ def test_the_hub_says_commit_digest_and_size_without_giving_the_file() -> None:
     ],
 )
 def test_addresses_of_the_hub_are_read(uri: str, url: str) -> None:
-    assert HubFile.parse(uri).url("e") == url
+    assert HubFile.parse_uri(uri).file_url("e") == url
 
 
 # -- Civitai
@@ -316,10 +316,10 @@ def test_another_machines_file_is_not_read_here(home: Home) -> None:
 def test_a_source_without_digest_is_read_once_to_describe_it(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(DATA)
-    described = describe(str(path), sources_over())
+    described = describe_model(str(path), sources_over())
     assert (described.sha256.hex, described.size_bytes) == (hashlib.sha256(DATA).hexdigest(), len(DATA))
 
 
 def test_what_cannot_be_described_says_why() -> None:
     with faulty_server(lambda request: pytest.fail("not asked")), pytest.raises(SourceFailed, match="no such file"):
-        describe("/nowhere/x", sources_over())
+        describe_model("/nowhere/x", sources_over())

@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.lease import acquire
+from comfypin.lease import acquire_lease
 from comfypin.models.errors import DiskTooSmall
 from comfypin.models.pull import PullOptions
 from comfypin.models.store import BlobStore
-from comfypin.models.verify import Corrupt, Missing, Present, Refused, Unreadable, WrongSize, inspect, inspect_all
+from comfypin.models.verify import (
+    Corrupt,
+    FormatRefused,
+    Missing,
+    Present,
+    Unreadable,
+    WrongSize,
+    inspect_model,
+    inspect_models,
+)
 from tests.support.faulty_server import faulty_server, ranged, wait_until
 from tests.support.models import FAST, Home, pin_of, safetensors, some_bytes
 
@@ -56,13 +65,13 @@ def test_links_lead_to_the_blob_when_the_volume_has_another_name(home: Home, sou
 @pytest.mark.parametrize("kind", ["hardlink", "copy"])
 def test_a_model_may_have_to_be_a_file(home: Home, source: str, kind: str) -> None:
     pin = pin_of(DATA, source)
-    home.pull(pin, options=PullOptions(link=kind, effort=FAST))
+    home.pull(pin, options=PullOptions(link=kind, fetch_policy=FAST))
     assert not home.path(pin).is_symlink()
     assert home.path(pin).read_bytes() == DATA
 
 
 def test_a_copy_that_is_there_is_not_made_again(home: Home, source: str) -> None:
-    pin, options = pin_of(DATA, source), PullOptions(link="copy", effort=FAST)
+    pin, options = pin_of(DATA, source), PullOptions(link="copy", fetch_policy=FAST)
     home.pull(pin, options=options)
     before = home.path(pin).stat().st_ino
     assert [outcome.state for outcome in home.pull(pin, options=options).outcomes] == ["present"]
@@ -71,9 +80,9 @@ def test_a_copy_that_is_there_is_not_made_again(home: Home, source: str) -> None
 
 def test_what_another_process_hashed_is_not_hashed_again(home: Home, source: str) -> None:
     store, pin = home.store, pin_of(DATA, source)
-    assert not store.has(pin.sha256)
+    assert not store.has_blob(pin.sha256)
     home.pull(pin)
-    assert store.has(pin.sha256)
+    assert store.has_blob(pin.sha256)
 
 
 def test_a_store_that_is_full_of_models_may_be_read_only(home: Home, source: str) -> None:
@@ -90,7 +99,7 @@ def test_a_store_that_is_full_of_models_may_be_read_only(home: Home, source: str
 
 def test_a_reflink_is_made_or_its_absence_said(home: Home, source: str) -> None:
     pin = pin_of(DATA, source)
-    report = home.pull(pin, options=PullOptions(link="reflink", effort=FAST))
+    report = home.pull(pin, options=PullOptions(link="reflink", fetch_policy=FAST))
     assert (home.path(pin).exists() and not report.failures) or "not supported" in report.failures[0].message
 
 
@@ -105,7 +114,7 @@ def test_a_folder_in_the_place_of_a_model_is_said_and_left(home: Home, source: s
     pin = pin_of(DATA, source)
     (home.path(pin) / "mine").mkdir(parents=True)
     report = home.pull(pin, options=PullOptions(overwrite=overwrite))
-    assert "a folder is there" in report.failures[0].message
+    assert "a folder has this path" in report.failures[0].message
     assert (home.path(pin) / "mine").is_dir()
 
 
@@ -117,11 +126,11 @@ def test_a_second_release_fetches_nothing(home: Home, source: str) -> None:
 
 def test_a_store_on_a_volume_serves_another_models_folder(tmp_path: Path, source: str) -> None:
     from comfypin.models.pull import Puller
-    from comfypin.models.pull_limits import Budget
+    from comfypin.models.pull_limits import PullBudget
     from tests.support.models import sources_over
 
     target = tmp_path / "container" / "models" / "vae" / "x.safetensors"
-    Puller(BlobStore(tmp_path / "volume"), sources_over(), Budget(2)).pull([(pin_of(DATA, source), target)])
+    Puller(BlobStore(tmp_path / "volume"), sources_over(), PullBudget(2)).pull_models([(pin_of(DATA, source), target)])
     assert target.read_bytes() == DATA
     assert target.resolve().is_relative_to(tmp_path / "volume")
 
@@ -135,7 +144,7 @@ def test_a_file_with_the_right_bytes_is_adopted_not_fetched(home: Home) -> None:
     home.path(pin).write_bytes(DATA)
     (outcome,) = home.pull(pin).outcomes
     assert outcome.state == "adopted"
-    assert home.path(pin).samefile(home.store.blob(pin.sha256))
+    assert home.path(pin).samefile(home.store.blob_path(pin.sha256))
 
 
 def test_a_file_with_wrong_bytes_is_kept_aside(home: Home, source: str) -> None:
@@ -160,7 +169,7 @@ def test_a_wrong_file_is_overwritten_where_that_is_asked_for(home: Home, source:
     pin = pin_of(DATA, source)
     home.path(pin).parent.mkdir(parents=True)
     home.path(pin).write_bytes(OTHER)
-    (outcome,) = home.pull(pin, options=PullOptions(overwrite=True, effort=FAST)).outcomes
+    (outcome,) = home.pull(pin, options=PullOptions(overwrite=True, fetch_policy=FAST)).outcomes
     assert outcome.aside is None
     assert not (home.store.root / "aside").exists()
 
@@ -168,7 +177,7 @@ def test_a_wrong_file_is_overwritten_where_that_is_asked_for(home: Home, source:
 def test_a_blob_that_rotted_is_put_aside_and_fetched_again(home: Home, source: str) -> None:
     pin = pin_of(DATA, source)
     home.pull(pin)
-    blob = home.store.blob(pin.sha256)
+    blob = home.store.blob_path(pin.sha256)
     blob.chmod(0o644)
     blob.write_bytes(OTHER)
     (outcome,) = home.pull(pin).outcomes
@@ -195,7 +204,7 @@ def test_a_pickle_in_disguise_is_not_placed(home: Home, tmp_path: Path) -> None:
     report = home.pull(pin)
     assert "its bytes are a pickle" in report.failures[0].message
     assert not home.path(pin).exists()
-    assert not home.store.blob(pin.sha256).exists()
+    assert not home.store.blob_path(pin.sha256).exists()
 
 
 def test_a_pickle_that_another_release_allowed_is_refused_all_the_same(home: Home, tmp_path: Path) -> None:
@@ -224,12 +233,12 @@ def test_space_is_checked_when_only_the_server_knows_the_size(home: Home) -> Non
 
 def test_a_model_that_another_process_brings_is_waited_for(home: Home, source: str) -> None:
     pin = pin_of(DATA, source)
-    lease = acquire(home.store.lease_path(pin.sha256.hex))
+    lease = acquire_lease(home.store.lease_path(pin.sha256.hex))
     reports = []
     waiter = threading.Thread(target=lambda: reports.append(home.pull(pin)))
     waiter.start()
-    home.store.blob(pin.sha256).parent.mkdir(parents=True)
-    shutil.copy(source, home.store.blob(pin.sha256))
+    home.store.blob_path(pin.sha256).parent.mkdir(parents=True)
+    shutil.copy(source, home.store.blob_path(pin.sha256))
     lease.release()
     waiter.join()
     assert [outcome.state for outcome in reports[0].outcomes] == ["linked"]
@@ -260,24 +269,24 @@ def test_nothing_is_left_but_the_model_and_the_stores_records(home: Home, source
 def test_findings_say_what_is_wrong(home: Home, source: str) -> None:
     pin = pin_of(DATA, source)
     path = home.path(pin)
-    assert inspect(pin, path, home.store) == Missing()
+    assert inspect_model(pin, path, home.store) == Missing()
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA[:-1])
-    assert inspect(pin, path, home.store) == WrongSize(len(DATA) - 1, len(DATA))
+    assert inspect_model(pin, path, home.store) == WrongSize(len(DATA) - 1, len(DATA))
     path.write_bytes(OTHER)
-    assert isinstance(inspect(pin, path, home.store), Corrupt)
+    assert isinstance(inspect_model(pin, path, home.store), Corrupt)
     path.write_bytes(DATA)
-    assert inspect(pin, path, home.store) == Present(len(DATA))
+    assert inspect_model(pin, path, home.store) == Present(len(DATA))
     path.unlink()
     path.mkdir()
-    assert isinstance(inspect(pin, path, home.store), Unreadable)
+    assert isinstance(inspect_model(pin, path, home.store), Unreadable)
 
 
 def test_a_model_without_sha256_is_present_and_not_proven(home: Home) -> None:
     pin = pin_of(DATA, sha256=None, size_bytes=None)
     home.path(pin).parent.mkdir(parents=True)
     home.path(pin).write_bytes(DATA)
-    assert inspect(pin, home.path(pin), home.store) == Present(len(DATA), proven=False)
+    assert inspect_model(pin, home.path(pin), home.store) == Present(len(DATA), proven=False)
 
 
 def test_a_broken_safetensors_file_is_found_though_its_digest_is_right(home: Home) -> None:
@@ -285,24 +294,24 @@ def test_a_broken_safetensors_file_is_found_though_its_digest_is_right(home: Hom
     pin = pin_of(broken)
     home.path(pin).parent.mkdir(parents=True)
     home.path(pin).write_bytes(broken)
-    assert isinstance(inspect(pin, home.path(pin), home.store), Refused)
+    assert isinstance(inspect_model(pin, home.path(pin), home.store), FormatRefused)
 
 
 def test_a_file_that_did_not_change_is_not_read_again(home: Home, source: str) -> None:
     pin = pin_of(DATA, source)
     home.pull(pin)
-    blob = home.store.blob(pin.sha256)
+    blob = home.store.blob_path(pin.sha256)
     status = blob.stat()
     blob.chmod(0o644)
     blob.write_bytes(OTHER[: len(DATA)])
     os.utime(blob, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert inspect(pin, home.path(pin), home.store) == Present(len(DATA))
-    assert isinstance(inspect(pin, home.path(pin), home.store, deep=True), Corrupt)
+    assert inspect_model(pin, home.path(pin), home.store) == Present(len(DATA))
+    assert isinstance(inspect_model(pin, home.path(pin), home.store, deep=True), Corrupt)
 
 
 def test_what_a_deep_look_finds_is_remembered(home: Home, source: str) -> None:
     test_a_file_that_did_not_change_is_not_read_again(home, source)
-    assert isinstance(inspect(pin_of(DATA), home.path(pin_of(DATA)), home.store), Corrupt)
+    assert isinstance(inspect_model(pin_of(DATA), home.path(pin_of(DATA)), home.store), Corrupt)
 
 
 def test_many_are_compared_in_the_order_given(home: Home, source: str) -> None:
@@ -310,14 +319,14 @@ def test_many_are_compared_in_the_order_given(home: Home, source: str) -> None:
     home.pull(good)
     models = [(pin, home.path(pin)) for pin in (bad, good)]
     for deep in (False, True):
-        assert inspect_all(models, home.store, deep=deep) == [Missing(), Present(len(DATA))]
+        assert inspect_models(models, home.store, read_all_bytes=deep) == [Missing(), Present(len(DATA))]
 
 
 def test_a_torn_line_in_the_ledger_is_ignored(home: Home, source: str) -> None:
     home.pull(pin_of(DATA, source))
     with (home.store.root / "verified").open("ab") as ledger:
         ledger.write(b'\n["blobs/sha256/ab')
-    assert home.store.has(pin_of(DATA).sha256)
+    assert home.store.has_blob(pin_of(DATA).sha256)
 
 
 def test_what_only_another_machines_memory_had_is_hashed_again(home: Home, source: str) -> None:
@@ -326,9 +335,9 @@ def test_what_only_another_machines_memory_had_is_hashed_again(home: Home, sourc
     ledger = home.store.root / "verified"
     lines = [line.rsplit(",", 1)[0] + ',"another-boot"]' for line in ledger.read_text().splitlines() if line]
     ledger.write_text("\n".join(lines))
-    assert not home.store.has(pin.sha256)
-    assert inspect(pin, home.path(pin), home.store) == Present(len(DATA))
-    assert home.store.has(pin.sha256)
+    assert not home.store.has_blob(pin.sha256)
+    assert inspect_model(pin, home.path(pin), home.store) == Present(len(DATA))
+    assert home.store.has_blob(pin.sha256)
 
 
 def test_many_verified_models_need_no_reading(home: Home, tmp_path: Path) -> None:
@@ -347,7 +356,7 @@ def test_many_verified_models_need_no_reading(home: Home, tmp_path: Path) -> Non
             file.write(b"!")
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     models = [(pin, home.path(pin)) for pin in pins]
-    assert all(isinstance(finding, Present) for finding in inspect_all(models, home.store))
+    assert all(isinstance(finding, Present) for finding in inspect_models(models, home.store))
 
 
 def test_a_pull_that_is_interrupted_stops_its_threads(home: Home) -> None:

@@ -14,7 +14,7 @@ from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import Home, site_packages
 from comfypin.env.pack.write import write_pack
 from comfypin.env.realize import RealizeOptions, realize_env
-from comfypin.lease import acquire, process_token
+from comfypin.lease import acquire_lease, process_token
 from comfypin.lock.model import Lock, NodePin
 from tests.support.releases import SmallRelease, make_wheel, small_release
 
@@ -215,7 +215,7 @@ def test_what_a_killed_run_left_goes(two: tuple[Home, Lock, Lock], places: Sourc
 def test_an_env_that_is_worked_on_is_left(two: tuple[Home, Lock, Lock], places: SourceLocations) -> None:
     home, _, current = two
     garbage = find_garbage(home, [current], places)[:1]
-    with acquire(home.lease_path(garbage[0].path.name)):
+    with acquire_lease(home.lease_path(garbage[0].path.name)):
         assert collect_garbage(home, garbage, places) == 0
     assert garbage[0].path.is_dir()
 

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from comfypin.cli.main import main
 from comfypin.digest import Digest
 from comfypin.errors import StorageError
-from comfypin.lock.codec import render
+from comfypin.lock.codec import render_lock
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
 from comfypin.runpod.errors import VolumeTooSmall
 from comfypin.runpod.volume_bucket import VolumeBucket
@@ -61,7 +61,7 @@ class Desk:
 
     def lock(self, *pins: ModelPin, name: str = "wan22") -> str:
         path = self.folder / f"{name}.lock.json"
-        path.write_bytes(render(Lock(version_name=name, models=pins, engine=EngineSpec(kind="embedded"))))
+        path.write_bytes(render_lock(Lock(version_name=name, models=pins, engine=EngineSpec(kind="embedded"))))
         return str(path)
 
     def pin(self, data: bytes, target: str = "vae/x.safetensors", **more: Any) -> ModelPin:

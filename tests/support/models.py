@@ -13,16 +13,17 @@ from comfypin.http.connections import Network, SystemNetwork
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import ModelPin
 from comfypin.models.http_file import HttpSource
-from comfypin.models.http_responses import model_client
-from comfypin.models.interface import ModelSource, Watcher
-from comfypin.models.pull import Puller, PullOptions, PullReport
-from comfypin.models.pull_limits import Budget, Effort
+from comfypin.models.http_responses import make_model_client
+from comfypin.models.interface import ModelSource, PullWatcher
+from comfypin.models.pull import Puller, PullOptions
+from comfypin.models.pull_limits import FetchPolicy, PullBudget
+from comfypin.models.pull_report import PullReport
 from comfypin.models.sources.local import LocalSource
 from comfypin.models.store import BlobStore
-from comfypin.models.target_paths import Places
+from comfypin.models.target_paths import TargetRoots
 from comfypin.retry import RetryPolicy
 
-FAST = Effort(retry_policy=RetryPolicy(retries=3, base_s=0.02), stall_s=5.0)
+FAST = FetchPolicy(retry_policy=RetryPolicy(retries=3, base_s=0.02), stall_s=5.0)
 
 
 def some_bytes(count: int, *, seed: int = 1) -> bytes:
@@ -50,33 +51,33 @@ class Home:
     processors: int | None = None
 
     @property
-    def places(self) -> Places:
-        return Places(models_dir=self.models_dir, comfy_home=self.models_dir.parent / "comfy")
+    def places(self) -> TargetRoots:
+        return TargetRoots(models_dir=self.models_dir, comfy_home=self.models_dir.parent / "comfy")
 
     @property
     def store(self) -> BlobStore:
         return BlobStore(self.models_dir / ".comfypin")
 
     def path(self, pin: ModelPin) -> Path:
-        return self.places.target(pin)
+        return self.places.target_path(pin)
 
     def pull(
         self,
         *pins: ModelPin,
         sources: Sequence[ModelSource] | None = None,
         options: PullOptions | None = None,
-        watcher: Watcher | None = None,
+        watcher: PullWatcher | None = None,
         connections: int = 4,
     ) -> PullReport:
         """One process's pull."""
         puller = Puller(
             self.store,
             sources or sources_over(),
-            Budget(connections, processors=self.processors),
-            options=options or PullOptions(effort=FAST),
+            PullBudget(connections, processors=self.processors),
+            options=options or PullOptions(fetch_policy=FAST),
             watcher=watcher,
         )
-        return puller.pull([(pin, self.path(pin)) for pin in pins])
+        return puller.pull_models([(pin, self.path(pin)) for pin in pins])
 
 
 def sources_over(
@@ -84,5 +85,5 @@ def sources_over(
 ) -> list[ModelSource]:
     """HTTP and local sources, over a network of the test's."""
     transport = Transport(network=network or SystemNetwork(), proxies=Proxies(), timeout_s=timeout_s)
-    client = model_client(credentials=Credentials(tokens=tokens or {}), transport=transport)
+    client = make_model_client(credentials=Credentials(tokens=tokens or {}), transport=transport)
     return [HttpSource(client), LocalSource()]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.lock.codec import render
+from comfypin.lock.codec import render_lock
 from comfypin.lock.model import Lock, NodePin, PackagePin, PythonPins, RepoPin
 from comfypin.tools.uv import run_uv
 
@@ -148,7 +148,7 @@ class SmallRelease:
 
     def write_lock(self) -> Path:
         path = self.root / f"comfy-{self.lock.version_name}.lock.json"
-        path.write_bytes(render(self.lock))
+        path.write_bytes(render_lock(self.lock))
         return path
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from comfypin.errors import EnvError, declare
+from comfypin.errors import EnvError, declare, indent_lines
 
 
 @declare
@@ -41,3 +41,19 @@ def test_braces_in_a_fact_stay_as_they_are() -> None:
 def test_a_field_too_many_or_too_few_is_a_mistake_of_ours() -> None:
     with pytest.raises(TypeError, match="unknown \\['colour'\\], missing \\['holders'\\]"):
         FolderTaken(path=Path("/a"), colour="red")  # type: ignore[call-arg]
+
+
+def test_a_fact_that_knows_its_json_form_is_written_in_it() -> None:
+    inner = FolderTaken(path=Path("/a"), holders=())
+
+    @declare
+    class Several(EnvError):
+        template = "several"
+        failures: tuple[EnvError, ...]
+
+    assert Several(failures=(inner,)).to_json()["facts"] == {"failures": [inner.to_json()]}
+
+
+def test_lines_beyond_the_limit_are_counted() -> None:
+    assert indent_lines(["a", "b", "c"], at_most=2) == "\n  a\n  b\n  and 1 more"
+    assert indent_lines([]) == ""

@@ -110,7 +110,7 @@ def test_a_server_is_given_the_delay_that_it_asks_for_within_bounds(
 
 
 def test_failures_without_retries_are_given_up_at_once() -> None:
-    assert Failures(NO_RETRIES).add() is None
+    assert Failures(NO_RETRIES).count_failure() is None
 
 
 @pytest.mark.parametrize(

@@ -123,10 +123,10 @@ def _engine(machine: MachineSettings) -> Check:
 
 def _release(machine: MachineSettings) -> Check:
     from comfypin.lock.codec import read_lock
-    from comfypin.lock.lookup import find_lock, release_folders, releases
+    from comfypin.lock.lookup import find_lock, list_releases, release_folders
 
     if machine.lock_path is None and machine.version_name is None:
-        known = ", ".join(dict.fromkeys(releases(release_folders()))) or "none"
+        known = ", ".join(dict.fromkeys(list_releases(release_folders()))) or "none"
         return Check(name="release", verdict="absent", found=f"none chosen; found by name: {known}")
     try:
         path = find_lock(None, lock_path=machine.lock_path, version_name=machine.version_name)

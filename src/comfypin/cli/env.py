@@ -91,7 +91,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
     from comfypin.env.drift import Drift
-    from comfypin.models.verify import Missing, Present, describe
+    from comfypin.models.verify import Missing, Present, describe_finding
     from comfypin.wiring import model_findings
 
     settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
@@ -99,7 +99,7 @@ def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
     for pin, finding in model_findings(lock, settings):
         if not isinstance(finding, Present):
             kind = "model-missing" if isinstance(finding, Missing) else "model-changed"
-            text = f"Model {pin.name} ({pin.target_path}) {describe(finding)}."
+            text = f"Model {pin.name} ({pin.target_path}) {describe_finding(finding)}."
             found.append(Drift(kind=kind, subject=f"model {pin.name}", text=text, paths=(pin.target_path,)))
     return found
 

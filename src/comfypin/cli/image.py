@@ -213,13 +213,13 @@ def _attach_contents(pushed: "PushedImage", lock: "Lock", credential: "Credentia
     from comfypin.image.image_names import registry_host
     from comfypin.image.logins import VARIABLES, stored_credential
     from comfypin.image.registry_client import ImageRepository
-    from comfypin.lock.export import export
+    from comfypin.lock.export import export_lock
     from comfypin.wiring import http_proxies
 
     if credential is None:
         credential = stored_credential(registry_host(pushed.reference), settings.named(VARIABLES))
     repository = ImageRepository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
-    data, title = export(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
+    data, title = export_lock(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
     return attach_document(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)
 
 

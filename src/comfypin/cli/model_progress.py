@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from comfypin.models.interface import Unwatched, Watcher
+from comfypin.models.interface import NullPullWatcher, PullWatcher
 
 if TYPE_CHECKING:
     import rich.progress
@@ -17,10 +17,10 @@ LINE_EVERY_S = 10.0
 
 
 @contextlib.contextmanager
-def watching(*, as_json: bool, quiet: bool = False) -> Iterator[Watcher]:
+def watching(*, as_json: bool, quiet: bool = False) -> Iterator[PullWatcher]:
     """The watcher that fits where stderr goes."""
     if quiet:
-        yield Unwatched()
+        yield NullPullWatcher()
     elif as_json:
         yield LineWatcher(sys.stderr.write, as_json=True)
     elif sys.stderr.isatty():

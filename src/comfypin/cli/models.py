@@ -18,10 +18,10 @@ from comfypin.errors import UsageError
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
     from comfypin.models.gc import BlobUse
-    from comfypin.models.pull import PullReport
+    from comfypin.models.pull_report import PullReport
     from comfypin.models.store import BlobStore
-    from comfypin.models.target_paths import Places
-    from comfypin.models.verify import Finding
+    from comfypin.models.target_paths import TargetRoots
+    from comfypin.models.verify import ModelFinding
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 _LINKS = ("symlink", "hardlink", "reflink", "copy")
@@ -91,29 +91,29 @@ class _Work:
     """What most verbs work on: the lock, its models with their paths, and the store."""
 
     lock: "Lock"
-    places: "Places"
+    places: "TargetRoots"
     store: "BlobStore"
     models: "list[tuple[ModelPin, Path]]"
 
 
 def _work(arguments: argparse.Namespace) -> _Work:
     from comfypin.cli.lock import read_named_lock
-    from comfypin.models.target_paths import targets
+    from comfypin.models.target_paths import list_targets
 
     where, reading = read_named_lock(arguments.lock, arguments.settings)
     for finding in reading.warnings:
         print(f"comfypin: {where}: {finding}", file=sys.stderr)
     places, store = _trees(arguments)
-    return _Work(lock=reading.lock, places=places, store=store, models=targets(reading.lock, places))
+    return _Work(lock=reading.lock, places=places, store=store, models=list_targets(reading.lock, places))
 
 
-def _trees(arguments: argparse.Namespace) -> "tuple[Places, BlobStore]":
-    from comfypin.models.target_paths import Places
+def _trees(arguments: argparse.Namespace) -> "tuple[TargetRoots, BlobStore]":
+    from comfypin.models.target_paths import TargetRoots
     from comfypin.wiring import model_store
 
     settings = arguments.settings.overridden(models_dir=arguments.models_dir)
     models_dir = settings.machine.models_dir.absolute()
-    places = Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
+    places = TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
     return places, model_store(models_dir, settings, store=arguments.store)
 
 
@@ -142,20 +142,20 @@ def _bring(
 ) -> "PullReport":
     from comfypin.cli.model_progress import watching
     from comfypin.models.pull import Puller, PullOptions
-    from comfypin.models.pull_limits import Budget, Effort
+    from comfypin.models.pull_limits import FetchPolicy, PullBudget
     from comfypin.wiring import model_sources
 
     settings = arguments.settings
-    budget = Budget(arguments.connections or settings.models.connections)
+    budget = PullBudget(arguments.connections or settings.models.connections)
     options = PullOptions(
         link=arguments.link,
         overwrite=arguments.overwrite or overwrite,
-        effort=Effort(stall_s=arguments.timeout),
+        fetch_policy=FetchPolicy(stall_s=arguments.timeout),
     )
     work.store.remember_release(work.lock.version_name, work.lock.models)
     with watching(as_json=arguments.json) as watcher:
         sources = model_sources(settings, timeout_s=arguments.timeout)
-        return Puller(work.store, sources, budget, options=options, watcher=watcher).pull(models)
+        return Puller(work.store, sources, budget, options=options, watcher=watcher).pull_models(models)
 
 
 def _print_pulled(report: "PullReport", seconds: float, *, as_json: bool) -> None:
@@ -183,22 +183,22 @@ def _print_pulled(report: "PullReport", seconds: float, *, as_json: bool) -> Non
 
 def _verify(arguments: argparse.Namespace) -> int:
     from comfypin.models.errors import ModelsFailed
-    from comfypin.models.verify import Present, failure, inspect_all
+    from comfypin.models.verify import Present, finding_failure, inspect_models
 
     work = _work(arguments)
     began = time.monotonic()
-    findings = inspect_all(work.models, work.store, deep=arguments.deep)
+    findings = inspect_models(work.models, work.store, read_all_bytes=arguments.deep)
     wrong = [model for model, finding in zip(work.models, findings, strict=True) if not isinstance(finding, Present)]
     if wrong and arguments.repair:
         report = _bring(arguments, work, wrong)
         report.raise_failures()
-        findings = inspect_all(work.models, work.store)
+        findings = inspect_models(work.models, work.store)
     else:
         work.store.remember_release(work.lock.version_name, work.lock.models, create=False)
     problems = [
         problem
         for (pin, _), finding in zip(work.models, findings, strict=True)
-        if (problem := failure(pin, finding)) is not None
+        if (problem := finding_failure(pin, finding)) is not None
     ]
     _print_findings(work.models, findings, time.monotonic() - began, as_json=arguments.json and not problems)
     if problems:
@@ -207,20 +207,20 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _print_findings(
-    models: "list[tuple[ModelPin, Path]]", findings: "list[Finding]", seconds: float, *, as_json: bool
+    models: "list[tuple[ModelPin, Path]]", findings: "list[ModelFinding]", seconds: float, *, as_json: bool
 ) -> None:
-    from comfypin.models.verify import Present, describe
+    from comfypin.models.verify import Present, describe_finding
 
     if as_json:
         found = [
-            {"model": pin.name, "path": str(path), "finding": type(finding).__name__, "says": describe(finding)}
+            {"model": pin.name, "path": str(path), "finding": type(finding).__name__, "says": describe_finding(finding)}
             for (pin, path), finding in zip(models, findings, strict=True)
         ]
         print(json.dumps({"models": found, "seconds": round(seconds, 3)}, indent=2, sort_keys=True))
         return
     for (_, path), finding in zip(models, findings, strict=True):
         if isinstance(finding, Present):
-            print(f"{path}: {'verified' if finding.proven else describe(finding)}")
+            print(f"{path}: {'verified' if finding.proven else describe_finding(finding)}")
     print(f"{len(findings)} models in {seconds:.2f} s", file=sys.stderr)
 
 
@@ -237,27 +237,27 @@ def _stage(arguments: argparse.Namespace) -> int:
 def _copy_to(arguments: argparse.Namespace, work: _Work, to: Path) -> "PullReport":
     from comfypin.cli.model_progress import watching
     from comfypin.models.pull import Puller
-    from comfypin.models.pull_limits import Budget
-    from comfypin.models.stage import stageable
+    from comfypin.models.pull_limits import PullBudget
+    from comfypin.models.stage import choose_staged
     from comfypin.wiring import model_sources, model_store
 
     to = to.absolute()
     if to.is_relative_to(work.places.models_dir):
         raise UsageError(f"{to} lies in MODELS_DIR; stage to another disk.")
-    models = stageable(work.models, models_dir=work.places.models_dir, to=to, budget_bytes=arguments.budget)
+    models = choose_staged(work.models, models_dir=work.places.models_dir, to=to, budget_bytes=arguments.budget)
     with watching(as_json=arguments.json) as watcher:
         store = model_store(to, arguments.settings, store=to / ".comfypin")
-        return Puller(store, model_sources(arguments.settings), Budget(8), watcher=watcher).pull(models)
+        return Puller(store, model_sources(arguments.settings), PullBudget(8), watcher=watcher).pull_models(models)
 
 
 # -- ls, gc, add
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    from comfypin.models.gc import survey
+    from comfypin.models.gc import list_blob_uses
 
     _, store = _trees(arguments)
-    blobs = survey(store)
+    blobs = list_blob_uses(store)
     if arguments.json:
         print(json.dumps({"store": str(store.root), "blobs": list(map(_blob_json, blobs))}, indent=2, sort_keys=True))
         return 0
@@ -268,7 +268,7 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    from comfypin.models.gc import choose, collect, survey
+    from comfypin.models.gc import choose_blobs, collect_garbage, list_blob_uses
 
     places, store = _trees(arguments)
     keep = {name.strip() for text in arguments.keep_releases for name in text.split(",") if name.strip()}
@@ -276,16 +276,16 @@ def _gc(arguments: argparse.Namespace) -> int:
         raise UsageError("Say what to keep: --keep-releases NAME,... or --budget SIZE; see comfypin models gc --help.")
     if arguments.even_kept and arguments.budget is None:
         raise UsageError("--even-kept goes with --budget.")
-    blobs = survey(store)
-    known = {release.name for release in store.releases.all()}
+    blobs = list_blob_uses(store)
+    known = {release.name for release in store.releases.list_releases()}
     if keep - known:
         unknown, there = ", ".join(sorted(keep - known)), ", ".join(sorted(known)) or "none"
         raise UsageError(f"The store knows no release {unknown}; it knows {there}.")
-    chosen = choose(blobs, keep=keep, budget_bytes=arguments.budget, even_kept=arguments.even_kept)
+    chosen = choose_blobs(blobs, kept_releases=keep, budget_bytes=arguments.budget, even_kept=arguments.even_kept)
     if arguments.dry_run:
         _print_gone(chosen, "would be removed", as_json=arguments.json)
         return 0
-    report = collect(store, places, chosen, keep=set() if arguments.even_kept else keep)
+    report = collect_garbage(store, places, chosen, kept_releases=set() if arguments.even_kept else keep)
     _print_gone(list(report.removed), "removed", as_json=arguments.json)
     for blob in report.busy:
         print(f"comfypin: {blob.digest.hex[:16]} is in use and stays", file=sys.stderr)
@@ -323,7 +323,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
     from comfypin.atomic_files import write_atomically
     from comfypin.cli.lock import read_named_lock
-    from comfypin.lock.codec import model_to_json, render
+    from comfypin.lock.codec import model_to_json, render_lock
     from comfypin.lock.model_spec import parse_model_spec, pin_models
     from comfypin.models.file_formats import pickle_by_name
     from comfypin.wiring import model_describer
@@ -331,13 +331,13 @@ def _add(arguments: argparse.Namespace) -> int:
     where, reading = read_named_lock(arguments.lock, arguments.settings)
     spec = replace(parse_model_spec(arguments.source), allow_pickle=arguments.allow_pickle)
     (pin,) = pin_models(
-        [spec], model_describer(arguments.settings), tell=lambda text: print(f"comfypin: {text}", file=sys.stderr)
+        [spec], model_describer(arguments.settings), report=lambda text: print(f"comfypin: {text}", file=sys.stderr)
     )
     refusal = pickle_by_name(pin)
     if refusal is not None:
         raise refusal
     others = [model for model in reading.lock.models if model.target_path != pin.target_path]
-    write_atomically(Path(where), render(replace(reading.lock, models=(*others, pin))))
+    write_atomically(Path(where), render_lock(replace(reading.lock, models=(*others, pin))))
     if arguments.json:
         print(json.dumps({"lock": where, "model": model_to_json(pin)}, indent=2, sort_keys=True))
     else:

@@ -90,7 +90,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
     from comfypin import wiring
-    from comfypin.lease import Lease, LeaseUnavailable, try_acquire
+    from comfypin.lease import Lease, LeaseUnavailable, try_acquire_lease
     from comfypin.queue.errors import AlreadyServing, JobsUnusable
     from comfypin.queue.scheduler import JobQueue
     from comfypin.queue.sqlite import JobStore
@@ -111,7 +111,7 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     sockets = listen(address, [port, *([serving.mapped(serving.health_port)] if serving.health_port else [])])
     bound = sockets[0].getsockname()[1]
     try:
-        lease = try_acquire(state / "jobs.lease", purpose="serve")
+        lease = try_acquire_lease(state / "jobs.lease", purpose="serve")
     except LeaseUnavailable as exc:
         raise JobsUnusable(path=str(state), reason=exc.reason) from exc
     if not isinstance(lease, Lease):

@@ -166,7 +166,7 @@ def _outbox_path(arguments: argparse.Namespace, folder: Path, destination: str) 
 
 @contextlib.contextmanager
 def _open_outbox(path: Path, copy: Path | None, folder: Path, destination: str) -> "Iterator[Outbox]":
-    from comfypin.lease import Lease, try_acquire
+    from comfypin.lease import Lease, try_acquire_lease
     from comfypin.sync.errors import AlreadySyncing, OutboxOfAnother, OutboxUnusable
     from comfypin.sync.outbox import Outbox
 
@@ -174,7 +174,7 @@ def _open_outbox(path: Path, copy: Path | None, folder: Path, destination: str) 
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutboxUnusable(path=str(path), reason=(exc.strerror or str(exc)).lower()) from exc
-    lease = try_acquire(path.with_name(f"{path.name}.lease"), purpose="sync")
+    lease = try_acquire_lease(path.with_name(f"{path.name}.lease"), purpose="sync")
     if not isinstance(lease, Lease):
         raise AlreadySyncing(path=str(path), holder=str(lease))
     with lease:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from comfypin.atomic_files import reading_buffer, write_atomically
+from comfypin.atomic_files import thread_buffer, write_atomically
 from comfypin.digest import Digest
 from comfypin.env.layout import BYTECODE_FILE, COMFYUI_FOLDER, MANIFEST_FILE, RECEIPT_FILE, STATE_FOLDERS, VENV_FOLDER
 
@@ -329,7 +329,7 @@ def hash_descriptor(descriptor: int, size_bytes: int) -> str:
     if size_bytes <= SMALL_BYTES:
         # One byte more than it had: a file that grew meanwhile has another digest, whatever it begins with.
         return hashlib.sha256(os.read(descriptor, size_bytes + 1)).hexdigest()
-    hasher, read_buffer = hashlib.sha256(), reading_buffer()
+    hasher, read_buffer = hashlib.sha256(), thread_buffer()
     while read_count := os.readv(descriptor, [read_buffer]):
         hasher.update(read_buffer[:read_count])
     return hasher.hexdigest()

@@ -21,7 +21,7 @@ from comfypin.env.cache.source_gc import (
 from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import PACKING_PREFIX, RECEIPT_FILE, TEMPORARY_PREFIX, Home
 from comfypin.folder_use import alone_with
-from comfypin.lease import Lease, holder_of, is_dead, try_acquire
+from comfypin.lease import Lease, is_dead, lease_holder, try_acquire_lease
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock
 
@@ -127,7 +127,7 @@ def collect_garbage(home: Home, garbage: Iterable[EnvGarbage], locations: Source
 
 
 def _remove_build(home: Home, build_folder: Path) -> bool:
-    held_lease = try_acquire(home.lease_path(build_folder.name), purpose="remove an env")
+    held_lease = try_acquire_lease(home.lease_path(build_folder.name), purpose="remove an env")
     if not isinstance(held_lease, Lease):
         return False
     with held_lease, alone_with(build_folder) as is_alone:
@@ -152,4 +152,4 @@ def _is_abandoned(home: Home, folder_name: str) -> bool:
     # Packing takes no lease, so the process alone decides.
     if folder_name.startswith(PACKING_PREFIX):
         return is_dead(process_name)
-    return is_dead(process_name) or holder_of(home.lease_path(build_key)) is None
+    return is_dead(process_name) or lease_holder(home.lease_path(build_key)) is None

@@ -38,8 +38,8 @@ from comfypin.env.realize_plan import (
 )
 from comfypin.env.receipt import Receipt, read_receipt, write_receipt
 from comfypin.folder_use import alone_with, using
-from comfypin.lease import Holder, Lease, acquire
-from comfypin.lock.codec import render
+from comfypin.lease import Holder, Lease, acquire_lease
+from comfypin.lock.codec import render_lock
 from comfypin.lock.model import Lock, PackagePin
 
 Report = Callable[[str], None]
@@ -119,7 +119,7 @@ def _keep(lock: Lock, options: RealizeOptions) -> Receipt | None:
             write_model_paths(options.home.build(receipt.key), receipt, lock, options.models_dir)
         return receipt
     # It is not the current one: somebody who collects garbage may be about to remove it.
-    with acquire(options.home.lease(receipt.key), purpose=f"build_env {lock.version_name} current"):
+    with acquire_lease(options.home.lease(receipt.key), purpose=f"build_env {lock.version_name} current"):
         receipt = find_complete_receipt(lock, options)
         if receipt is not None:
             _activate_build(lock, receipt, options)
@@ -160,7 +160,7 @@ def _publish_pack(receipt: Receipt, options: RealizeOptions, *, replace: bool) -
     pack_address = options.pack_store.find_pack(pack_key) if not replace else None
     if pack_address is not None:
         return pack_address
-    with acquire(options.home.lease_path(receipt.key), purpose="pack an env"):
+    with acquire_lease(options.home.lease_path(receipt.key), purpose="pack an env"):
         options.report("Packing and publishing.")
         return options.pack_store.publish_env(options.home.build_folder(receipt.key), pack_key, replace=replace)
 
@@ -173,7 +173,7 @@ def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[R
         options.report(f"Waiting for {holder}, which is making this env.")
 
     is_pack_damaged = False
-    lease = acquire(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
+    lease = acquire_lease(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
     with suppress(OSError):  # an env from a pack may need no cache
         options.locations.cache.mkdir(parents=True, exist_ok=True)
     with lease, using(options.locations.cache):
@@ -265,12 +265,12 @@ def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> No
     """
     home = options.home
     if not _is_current(lock, receipt, home):
-        with acquire(home.lease("current"), purpose=f"build_env {lock.version_name} current"):
+        with acquire_lease(home.lease("current"), purpose=f"build_env {lock.version_name} current"):
     # Relative links, because a volume is mounted at different paths in pods and in Serverless workers.
             replace_link(home.current_link, f"builds/{receipt.key}")
             for link_name in (COMFYUI_FOLDER, VENV_FOLDER):
                 replace_link(home.root / link_name, f"current/{link_name}")
-    lock_bytes = render(lock)
+    lock_bytes = render_lock(lock)
             if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != lock_bytes:
                 write_atomically(home.lock_copy, lock_bytes)
     write_model_paths(home.build_folder(receipt.key), receipt, lock, options.models_dir)
@@ -280,7 +280,7 @@ def _is_current(lock: Lock, receipt: Receipt, home: Home) -> bool:
     links = {home.current: f"builds/{receipt.key}"} | {home.root / name: f"current/{name}" for name in (COMFYUI_FOLDER, VENV_FOLDER)}
     try:
         return all(str(link.readlink()) == target for link, target in links.items()) and (
-            home.lock_copy.read_bytes() == render(lock)
+            home.lock_copy.read_bytes() == render_lock(lock)
         )
     except OSError:
         return False

@@ -10,7 +10,7 @@ from comfypin.env.errors import NotAnEngine
 from comfypin.env.layout import COMFYUI_FOLDER, CUSTOM_NODES_FOLDER, VENV_FOLDER
 from comfypin.env.package_selection import Interpreter, choose_target, select_packages
 from comfypin.env.receipt import Receipt
-from comfypin.lock.check import check
+from comfypin.lock.check import check_lock
 from comfypin.lock.codec import env_digest
 from comfypin.lock.errors import LockIncomplete
 from comfypin.lock.model import Lock, NodePin, PackagePin, RepoPin
@@ -86,7 +86,9 @@ def require_pinned(lock: Lock, where: str) -> None:
     if lock.engine.kind != "comfyui":
         raise NotAnEngine(kind=lock.engine.kind)
     findings = [
-        finding for finding in check(lock) if finding.severity == "error" and not finding.path.startswith("$.models")
+        finding
+        for finding in check_lock(lock)
+        if finding.severity == "error" and not finding.path.startswith("$.models")
     ]
     if findings:
         raise LockIncomplete(where=where, findings=findings)

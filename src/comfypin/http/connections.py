@@ -13,7 +13,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from comfypin.addresses import Resolver, SystemResolver
+from comfypin.addresses import HostResolver, SystemResolver
 from comfypin.http.deadline import current_deadline
 from comfypin.http.proxies import Proxy
 from comfypin.http.sockets import BoundedSocket, put_under_deadline
@@ -33,7 +33,7 @@ class PoolSettings:
     send_timeout_s: float | None = None
 
 
-class Network(Resolver, Protocol):
+class Network(HostResolver, Protocol):
     """How names become addresses, and sockets connections; tests bring their own."""
 
     def connect(self, unconnected: socket.socket, address: str, port: int) -> None:

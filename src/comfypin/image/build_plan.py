@@ -7,7 +7,7 @@ from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.image.context import BuildContext, ImageOptions, bakes_an_env
 from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo_to_json
 from comfypin.lock.model import Lock, PackagePin, RepoPin
-from comfypin.lock.torch import of_torch
+from comfypin.lock.torch import is_torch_family
 
 # Rough sizes for the plan, which says "about".
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
@@ -139,8 +139,8 @@ def _make_env_layers(
     target_packages = [package_pin for package_pin in lock.python.packages if package_pin.target in (None, target)]
     # torch apart: it is most of the bytes, and many releases share it.
     for layer_name, package_pins in (
-        ("torch", [package_pin for package_pin in target_packages if of_torch(package_pin.name)]),
-        ("packages", [package_pin for package_pin in target_packages if not of_torch(package_pin.name)]),
+        ("torch", [package_pin for package_pin in target_packages if is_torch_family(package_pin.name)]),
+        ("packages", [package_pin for package_pin in target_packages if not is_torch_family(package_pin.name)]),
     ):
         all_names = _shorten_names("package", [package_pin.name for package_pin in package_pins])
         yield _make_layer(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.image.interface import Bake
-from comfypin.lock.codec import lock_digest, render
-from comfypin.lock.export import export
+from comfypin.lock.codec import lock_digest, render_lock
+from comfypin.lock.export import export_lock
 from comfypin.lock.model import Lock, PythonPins
 
 DEFAULT_PYTHON = "3.12"
@@ -69,16 +69,16 @@ def compute_context(lock: Lock, own_files: OwnFiles, options: ImageOptions) -> B
         "requirements/all.txt": own_files.requirements,
         "requirements/installer.txt": own_files.installer,
         # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
-        "env/lock.json": render(env_lock) if bakes_env else b"{}\n",
+        "env/lock.json": render_lock(env_lock) if bakes_env else b"{}\n",
         "vendor/README": b"`comfypin image build --vendor DIR` puts a vendor folder here.\n",
         # What is in the image, in words that scanners read.
-        f"release/app/sbom/comfy-{lock.version_name}.cdx.json": export(lock, "cyclonedx").encode(),
-        f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render(lock),
+        f"release/app/sbom/comfy-{lock.version_name}.cdx.json": export_lock(lock, "cyclonedx").encode(),
+        f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render_lock(lock),
         **{f"release/app/workflows/{file_name}": file_content for file_name, file_content in options.workflows.items()},
     }
     for model_number, model in enumerate(baked_models, start=1):
         model_lock = Lock(version_name=lock.version_name, models=(model,), python=PythonPins())
-        files[f"models/{model_number}/lock.json"] = render(model_lock)
+        files[f"models/{model_number}/lock.json"] = render_lock(model_lock)
     copied_paths: dict[str, Path] = {}
     if own_files.wheel is not None:
         copied_paths[f"comfypin/{own_files.wheel.name}"] = own_files.wheel

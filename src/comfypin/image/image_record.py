@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import JsonValue
-from comfypin.lock.export import export
+from comfypin.lock.export import export_lock
 from comfypin.lock.model import Lock
 
 
@@ -45,5 +45,5 @@ def write_image_record(lock_path: Path, pushed_image: PushedImage, lock: Lock) -
     )
     write_atomically(record_path, (json.dumps(pushed_image.to_json(), indent=2, sort_keys=True) + "\n").encode())
     # The same bytes as in the image, so that both can be compared.
-    write_atomically(contents_path, export(lock, "cyclonedx").encode())
+    write_atomically(contents_path, export_lock(lock, "cyclonedx").encode())
     return record_path, contents_path

@@ -24,7 +24,7 @@ from comfypin.env.layout import (
     site_packages,
 )
 from comfypin.env.receipt import read_receipt
-from comfypin.lock.torch import of_torch
+from comfypin.lock.torch import is_torch_family
 
 BUILD_FOLDER = "image"
 # The image's own user; see container_user.py.
@@ -74,7 +74,7 @@ def _find_torch_files(build_folder: Path) -> Iterator[Path]:
     """Yield the files of torch and its companions, by their RECORDs, with their byte-code; relative to the build."""
     site_folder = site_packages(build_folder)
     for record in read_records(site_folder):
-        if not of_torch(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
+        if not is_torch_family(record.folder.removesuffix(".dist-info").rpartition("-")[0]):
             continue
         # RECORDs name scripts as `../../../bin/x`.
         recorded_files = {Path(os.path.normpath(site_folder / record_path)) for record_path in record.files}

@@ -6,7 +6,7 @@ from pathlib import Path
 from comfypin.image.errors import ScanFailed, SignFailed, SupplyToolMissing
 from comfypin.image.interface import ContainerBuilder, Report
 from comfypin.image.program_output import run_and_report
-from comfypin.lock.export import export
+from comfypin.lock.export import export_lock
 from comfypin.lock.model import Lock
 from comfypin.temp_folders import temp_folder
 
@@ -39,7 +39,7 @@ def sign_image(reference: str, lock: Lock, report: Report) -> None:
     """Sign an image by digest, and attest its list of contents. Raises `SignFailed`."""
     with temp_folder("sign") as temporary_folder:
         contents_path = Path(temporary_folder, "contents.cdx.json")
-        contents_path.write_text(export(lock, "cyclonedx"), encoding="utf-8")
+        contents_path.write_text(export_lock(lock, "cyclonedx"), encoding="utf-8")
         for command in (
             # By digest: a tag could be moved between the push and the signature.
             ["cosign", "sign", "--yes", reference],

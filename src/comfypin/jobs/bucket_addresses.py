@@ -3,7 +3,7 @@
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from comfypin.addresses import HostInvalid, HostUnknown, Resolver, is_public, resolve_host
+from comfypin.addresses import HostInvalid, HostResolver, HostUnknown, is_public, resolve_host
 from comfypin.jobs.errors import JobInvalid
 from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.s3_settings import S3Settings
@@ -11,7 +11,7 @@ from comfypin.storage.s3_settings import S3Settings
 _RESOLVE_S = 30.0
 
 
-def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
+def require_public(config: S3Settings, *, resolver: HostResolver | None = None) -> S3Settings:
     """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
@@ -35,7 +35,7 @@ def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S
     return config
 
 
-def _addresses(name: str, port: int, resolver: Resolver | None) -> tuple[str, ...]:
+def _addresses(name: str, port: int, resolver: HostResolver | None) -> tuple[str, ...]:
     try:
         return resolve_host(name, port, resolver=resolver, within_s=_RESOLVE_S)
     except (HostInvalid, HostUnknown, TimeoutError):

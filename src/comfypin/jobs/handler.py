@@ -35,7 +35,7 @@ from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_input
 from comfypin.jobs.result_json import failure_to_json, result_to_json
 from comfypin.jobs.run import run
 from comfypin.jobs.workflow_library import WorkflowFolder
-from comfypin.lock.codec import release_of
+from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
 from comfypin.outputs.interface import OutputSink
 from comfypin.temp_folders import temp_folder
@@ -86,7 +86,7 @@ class Handler:
         self._crashed_at_s = -_SAME_CRASH_S - 1
         # Of their own: addresses that hang must not keep other jobs waiting.
         self._fetching = ThreadPoolExecutor(_MOST_FETCHERS, thread_name_prefix="inputs")
-        self._release = release_of(service.lock)
+        self._release = release_identity(service.lock)
         self.crashes_in_a_row = 0
         self.crashes = 0
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.atomic_files import FileStamp, reading_buffer
+from comfypin.atomic_files import FileStamp, thread_buffer
 from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
 from comfypin.outputs.errors import OutputUnreadable, not_written
@@ -97,10 +97,10 @@ def _measure_local(wanted: Wanted, index: int, path: Path) -> Output:
 
 
 def _measure(wanted: Wanted, index: int, path: Path) -> Output:
-    hasher, buffer, head, size = hashlib.sha256(), reading_buffer(), b"", 0
+    hasher, buffer, head, size = hashlib.sha256(), thread_buffer(), b"", 0
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
-        known = stamp if stamp.settled(time.time_ns()) else None
+        known = stamp if stamp.is_settled(time.time_ns()) else None
         while count := file.readinto(buffer):
             head = head or bytes(buffer[: min(count, HEAD_BYTES)])
             size += count

@@ -10,7 +10,7 @@ from comfypin.engine.interface import Catalogue, InputFile
 from comfypin.jobs.caller_words import COMMAND_LINE, Words
 from comfypin.jobs.file_integrity import what_is_missing
 from comfypin.jobs.job import Job
-from comfypin.lock.codec import release_of
+from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
@@ -93,7 +93,7 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     marked = mark_outputs(graph, mark, catalogue)
     return Job(
         id=request.job_id,
-        release=release_of(lock),
+        release=release_identity(lock),
         graph=marked.graph,
         mark=mark,
         inputs=tuple(_input(file) for file in found),

@@ -1,4 +1,4 @@
-"""Lock files to frozen Locks and back: schemas 1, 2 and 3 are read, 3 is written, in one canonical spelling.
+"""Reads lock files of schemas 1, 2 and 3 into frozen Locks, and writes schema 3 in one canonical spelling.
 
 pydantic is imported only when a lock is parsed, so that `comfypin --help` does not pay for it.
 """
@@ -10,157 +10,182 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.digest import Digest, JsonValue, canonical_json
-from comfypin.lock.check import duplicates
-from comfypin.lock.document import describe, json_path, load, read_bytes
-from comfypin.lock.errors import Finding, LockInvalid
+from comfypin.lock.check import find_duplicate_pins
+from comfypin.lock.document import describe_value, json_path, load_document, read_lock_bytes
+from comfypin.lock.errors import LockFinding, LockInvalid
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, Release, RepoPin
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from comfypin.lock.schema3 import Wire, WireLock
+    from comfypin.lock.schema3 import SchemaLock, SchemaObject
 
+# Where a value is in the file, as pydantic says it: keys and list indexes.
 Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A lock that was read, and what its reader should know about the file (unknown keys, things left out)."""
+class ReadLock:
+    """A parsed lock, with warnings about its file: unknown keys and things left out."""
 
     lock: Lock
-    warnings: tuple[Finding, ...] = ()
+    warnings: tuple[LockFinding, ...] = ()
 
 
-def read_lock(path: Path) -> Reading:
+def read_lock(path: Path) -> ReadLock:
     """Read a lock file of any schema. Raises `LockUnreadable` or `LockInvalid`, which holds every finding."""
-    name = path.name.removesuffix(".json").removesuffix(".lock").removeprefix("comfy-")
-    return parse_lock(read_bytes(path), where=str(path), default_name=name)
+    # Locks of schema 1 hold no name; their file is called comfy-NAME.lock.json.
+    default_name = path.name.removesuffix(".json").removesuffix(".lock").removeprefix("comfy-")
+    return parse_lock(read_lock_bytes(path), where=str(path), default_name=default_name)
 
 
-def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> Reading:
-    """Parse the bytes of a lock. `where` names them in errors; `default_name` is for files that hold no name."""
+def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> ReadLock:
+    """Parse the bytes of a lock. `where` names the file in errors; `default_name` is used if the file holds no name."""
     from pydantic import ValidationError
 
-    document = load(data, where=where)
-    schema = _schema_of(document, where)
+    document = load_document(data, where=where)
+    schema = _detect_schema(document, where)
     try:
-        wire = _wire(document, schema, default_name)
+        schema_object = _parse_schema(document, schema, default_name)
     except ValidationError as error:
-        raise LockInvalid(where=where, findings=_findings(error, document)) from None
-    lock = wire.lock()
+        # pydantic's own error would repeat the file's values, and a lock may hold a token by mistake.
+        raise LockInvalid(where=where, findings=_validation_findings(error, document)) from None
+    lock = schema_object.to_lock()
     # Older files did claim places twice, so there it is for `lock check` to say.
-    findings = [*_unknown_keys(wire, ()), *wire.losses(), *(duplicates(lock) if schema == 3 else ())]
+    findings = [
+        *_unknown_keys(schema_object, ()),
+        *schema_object.find_losses(),
+        *(find_duplicate_pins(lock) if schema == 3 else ()),
+    ]
+    # Warnings come along with the lock; only errors stop the reader.
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise LockInvalid(where=where, findings=errors)
-    return Reading(lock=lock, warnings=tuple(findings))
+    return ReadLock(lock=lock, warnings=tuple(findings))
 
 
-def render(lock: Lock) -> bytes:
-    """The canonical bytes of a lock, schema 3: sorted keys, sorted pins, nothing of this machine or moment."""
-    return canonical_json(to_json(lock))
+def render_lock(lock: Lock) -> bytes:
+    """Return the canonical bytes of a lock, schema 3: sorted keys, sorted pins, nothing of this machine or moment."""
+    return canonical_json(lock_to_json(lock))
 
 
 def lock_digest(lock: Lock) -> Digest:
-    """The sha256 of the canonical bytes: what results and manifests record."""
-    return Digest.of(render(lock))
+    """Return the sha256 of the canonical bytes, which results and manifests record."""
+    return Digest.of(render_lock(lock))
 
 
 def env_digest(lock: Lock) -> Digest:
-    """The sha256 of what the env is made of: ComfyUI, nodes and packages; not names, refs, models or the engine."""
-    python = python_to_json(lock.python)
-    for wish in ("requirements", "overrides", "dropped", "indexes"):
-        python.pop(wish, None)
-    parts: dict[str, JsonValue] = {
-        "comfyui": None if lock.comfyui is None else _without(repo_to_json(lock.comfyui), "ref"),
+    """Return the sha256 of what the env is made of: ComfyUI, nodes and packages; not names, refs, models or the
+    engine.
+    """
+    python_json = python_to_json(lock.python)
+    # These say what was asked for. Only the packages, which are the answer, are installed.
+    for wish_key in ("requirements", "overrides", "dropped", "indexes"):
+        python_json.pop(wish_key, None)
+    env_parts: dict[str, JsonValue] = {
+        "comfyui": None if lock.comfyui is None else _without_keys(repo_to_json(lock.comfyui), "ref"),
         "custom_nodes": [
-            {**_without(node_to_json(node), "name", "ref"), "directory": node.folder} for node in _sorted_nodes(lock)
+            # A pack with another name in the same folder makes the same env.
+            {**_without_keys(node_to_json(node_pin), "name", "ref"), "directory": node_pin.folder}
+            for node_pin in _sorted_nodes(lock)
         ],
-        "python": python,
+        "python": python_json,
     }
-    return Digest.of(canonical_json(parts))
+    return Digest.of(canonical_json(env_parts))
 
 
-def release_of(lock: Lock) -> Release:
-    """The name and digest that results carry."""
+def release_identity(lock: Lock) -> Release:
+    """Return the name and digest that results carry."""
     return Release(name=lock.version_name, digest=lock_digest(lock))
 
 
-def to_json(lock: Lock) -> dict[str, JsonValue]:
-    """The lock as schema 3 has it; optional keys that say nothing are left out."""
-    models = sorted(lock.models, key=lambda model: (model.target_path, model.name))
+def lock_to_json(lock: Lock) -> dict[str, JsonValue]:
+    """Return the lock as schema 3 writes it, without optional keys that say nothing."""
+    # Sorted by what cannot repeat, so that two locks with the same pins are the same bytes.
+    models = sorted(lock.models, key=lambda model_pin: (model_pin.target_path, model_pin.name))
     return {
+        # First, so that a key that this version knows wins over one that an older version only kept.
         **lock.extra,
         "schema_version": 3,
         "version_name": lock.version_name,
         "comfyui": None if lock.comfyui is None else repo_to_json(lock.comfyui),
-        "custom_nodes": [node_to_json(node) for node in _sorted_nodes(lock)],
+        "custom_nodes": [node_to_json(node_pin) for node_pin in _sorted_nodes(lock)],
         "python": python_to_json(lock.python),
-        "models": [model_to_json(model) for model in models],
+        "models": [model_to_json(model_pin) for model_pin in models],
         "system_packages": sorted(set(lock.system_packages)),
         "engine": engine_to_json(lock.engine),
     }
 
 
-def repo_to_json(pin: RepoPin) -> dict[str, JsonValue]:
-    return _said(pin.extra, repo=pin.repo, ref=pin.ref, commit=pin.commit, patch=pin.patch)
-
-
-def node_to_json(pin: NodePin) -> dict[str, JsonValue]:
-    return _said(
-        pin.extra,
-        name=pin.name,
-        repo=pin.repo,
-        ref=pin.ref,
-        commit=pin.commit,
-        directory=pin.directory,
-        install_script=pin.install_script,
-        install_script_sha256=_hex(pin.install_script_sha256),
-        archive=pin.archive,
-        sha256=_hex(pin.sha256),
-        patch=pin.patch,
+def repo_to_json(repo_pin: RepoPin) -> dict[str, JsonValue]:
+    return _present_keys(
+        repo_pin.extra, repo=repo_pin.repo, ref=repo_pin.ref, commit=repo_pin.commit, patch=repo_pin.patch
     )
 
 
-def python_to_json(pins: PythonPins) -> dict[str, JsonValue]:
-    packages = sorted(pins.packages, key=_package_order)
+def node_to_json(node_pin: NodePin) -> dict[str, JsonValue]:
+    return _present_keys(
+        node_pin.extra,
+        name=node_pin.name,
+        repo=node_pin.repo,
+        ref=node_pin.ref,
+        commit=node_pin.commit,
+        directory=node_pin.directory,
+        install_script=node_pin.install_script,
+        install_script_sha256=_optional_hex(node_pin.install_script_sha256),
+        archive=node_pin.archive,
+        sha256=_optional_hex(node_pin.sha256),
+        patch=node_pin.patch,
+    )
+
+
+def python_to_json(python_pins: PythonPins) -> dict[str, JsonValue]:
+    packages = sorted(python_pins.packages, key=_package_order)
     return {
-        **_said(
-            pins.extra,
-            version=pins.version,
-            requirements=sorted(set(pins.requirements)) or None,
-            overrides=sorted(set(pins.overrides)) or None,
-            dropped=sorted(set(pins.dropped)) or None,
-            indexes=list(pins.indexes) or None,  # in the order that they are asked in
+        **_present_keys(
+            python_pins.extra,
+            version=python_pins.version,
+            # `or None` leaves the key out if there is nothing to say.
+            requirements=sorted(set(python_pins.requirements)) or None,
+            overrides=sorted(set(python_pins.overrides)) or None,
+            dropped=sorted(set(python_pins.dropped)) or None,
+            indexes=list(python_pins.indexes) or None,  # in the order that they are asked in
         ),
-        "targets": {name: dict(facts) for name, facts in pins.targets.items()},
-        "packages": [package_to_json(package) for package in packages],
+        "targets": {target: dict(facts) for target, facts in python_pins.targets.items()},
+        "packages": [package_to_json(package_pin) for package_pin in packages],
     }
 
 
-def package_to_json(pin: PackagePin) -> dict[str, JsonValue]:
+def package_to_json(package_pin: PackagePin) -> dict[str, JsonValue]:
     return {
-        **_said(pin.extra, url=pin.url, index=pin.index, marker=pin.marker, target=pin.target),
-        "name": pin.name,
-        "version": pin.version,
-        "sha256": sorted({digest.hex for digest in pin.sha256}),
+        **_present_keys(
+            package_pin.extra,
+            url=package_pin.url,
+            index=package_pin.index,
+            marker=package_pin.marker,
+            target=package_pin.target,
+        ),
+        "name": package_pin.name,
+        "version": package_pin.version,
+        # A set, because several indexes may offer the same file.
+        "sha256": sorted({digest.hex for digest in package_pin.sha256}),
     }
 
 
-def model_to_json(pin: ModelPin) -> dict[str, JsonValue]:
-    return _said(
-        pin.extra,
-        name=pin.name,
-        target_path=pin.target_path,
-        sha256=_hex(pin.sha256),
-        size_bytes=pin.size_bytes,
-        sources=list(pin.sources),
-        allow_pickle=pin.allow_pickle or None,
+def model_to_json(model_pin: ModelPin) -> dict[str, JsonValue]:
+    return _present_keys(
+        model_pin.extra,
+        name=model_pin.name,
+        target_path=model_pin.target_path,
+        sha256=_optional_hex(model_pin.sha256),
+        size_bytes=model_pin.size_bytes,
+        sources=list(model_pin.sources),
+        allow_pickle=model_pin.allow_pickle or None,
     )
 
 
 def engine_to_json(spec: EngineSpec) -> dict[str, JsonValue]:
     return {
-        **_said(spec.extra, url=spec.url),
+        **_present_keys(spec.extra, url=spec.url),
         "kind": spec.kind,
         "args": list(spec.args),
         "env": dict(spec.env),
@@ -168,43 +193,51 @@ def engine_to_json(spec: EngineSpec) -> dict[str, JsonValue]:
     }
 
 
-def _said(extra: Mapping[str, JsonValue], **values: JsonValue) -> dict[str, JsonValue]:
-    return {**extra, **{name: value for name, value in values.items() if value is not None}}
+def _present_keys(extra: Mapping[str, JsonValue], **values: JsonValue) -> dict[str, JsonValue]:
+    return {**extra, **{key: key_value for key, key_value in values.items() if key_value is not None}}
 
 
-def _without(values: Mapping[str, JsonValue], *names: str) -> dict[str, JsonValue]:
-    return {name: value for name, value in values.items() if name not in names}
+def _without_keys(values: Mapping[str, JsonValue], *names: str) -> dict[str, JsonValue]:
+    return {key: value for key, value in values.items() if key not in names}
 
 
-def _hex(digest: Digest | None) -> str | None:
+def _optional_hex(digest: Digest | None) -> str | None:
     return None if digest is None else digest.hex
 
 
 def _sorted_nodes(lock: Lock) -> list[NodePin]:
-    return sorted(lock.custom_nodes, key=lambda node: (node.folder, node.repo or "", node.commit or ""))
+    return sorted(lock.custom_nodes, key=lambda node_pin: (node_pin.folder, node_pin.repo or "", node_pin.commit or ""))
 
 
-def _package_order(pin: PackagePin) -> tuple[str, ...]:
-    return (pin.name.lower().replace("_", "-"), pin.target or "", pin.marker or "", pin.version, pin.url or "")
+def _package_order(package_pin: PackagePin) -> tuple[str, ...]:
+    return (
+        package_pin.name.lower().replace("_", "-"),
+        package_pin.target or "",
+        package_pin.marker or "",
+        package_pin.version,
+        package_pin.url or "",
+    )
 
 
-def _schema_of(document: Mapping[str, JsonValue], where: str) -> int:
-    """The schema of a file; old ones without `schema_version` are known by the keys that only they have."""
+def _detect_schema(document: Mapping[str, JsonValue], where: str) -> int:
+    """Return the schema of a file; old ones without `schema_version` are recognised by keys that only they have."""
+    # The first tools wrote no version: their keys tell them apart.
     if "schema_version" not in document:
         if "version_id" in document or "comfy" in document:
             return 2
         if "models" in document or "comfyui" in document:
             return 1
-        found, allowed = "nothing", "schema_version is 1, 2 or 3; is this file a lock at all?"
+        found_text, allowed = "nothing", "schema_version is 1, 2 or 3; is this file a lock at all?"
+    # True is an int for Python, and 1 == True.
     elif isinstance(version := document["schema_version"], int) and version in (1, 2, 3) and version is not True:
         return version
     else:
-        found, allowed = describe(document["schema_version"]), "1, 2 or 3 (a newer comfypin may read more)"
-    finding = Finding(rule="unknown-schema", path="$.schema_version", found=found, allowed=allowed)
+        found_text, allowed = describe_value(document["schema_version"]), "1, 2 or 3 (a newer comfypin may read more)"
+    finding = LockFinding(rule="unknown-schema", path="$.schema_version", found=found_text, allowed=allowed)
     raise LockInvalid(where=where, findings=[finding])
 
 
-def _wire(document: dict[str, JsonValue], schema: int, default_name: str | None) -> "WireLock":
+def _parse_schema(document: dict[str, JsonValue], schema: int, default_name: str | None) -> "SchemaLock":
     from comfypin.lock.schema3 import Lock3
 
     if schema == 3:
@@ -213,6 +246,7 @@ def _wire(document: dict[str, JsonValue], schema: int, default_name: str | None)
     from comfypin.lock.old_schemas import Lock1, Lock2
 
     name_key = "version_name" if schema == 1 else "version_id"
+    # A copy: findings describe the file as it was written.
     document = {"schema_version": schema, **document}
     if schema == 2 and name_key not in document and "id" in document:
         document[name_key] = document.pop("id")
@@ -221,14 +255,15 @@ def _wire(document: dict[str, JsonValue], schema: int, default_name: str | None)
     return Lock1.model_validate(document) if schema == 1 else Lock2.model_validate(document)
 
 
-def _findings(error: "ValidationError", document: Mapping[str, JsonValue]) -> list[Finding]:
-    """pydantic's errors in our words, in the order of the file's paths."""
+def _validation_findings(error: "ValidationError", document: Mapping[str, JsonValue]) -> list[LockFinding]:
+    """Translate pydantic's errors into our words, in the order of the file's paths."""
     findings = []
-    for item in error.errors(include_url=False):
-        location: Location = tuple(part for part in item["loc"] if part != "[key]")
-        kind = item["type"]
-        found = "nothing" if kind == "missing" else describe(item["input"])
-        context = item.get("ctx") or {}
+    for error_item in error.errors(include_url=False):
+        # pydantic marks a wrong key of an object by "[key]", which is no part of a JSON path.
+        location: Location = tuple(part for part in error_item["loc"] if part != "[key]")
+        error_type = error_item["type"]
+        found = "nothing" if error_type == "missing" else describe_value(error_item["input"])
+        context = error_item.get("ctx") or {}
         allowed = {
             "missing": "this key is required",
             "literal_error": f"allowed: {context.get('expected')}",
@@ -237,37 +272,44 @@ def _findings(error: "ValidationError", document: Mapping[str, JsonValue]) -> li
             "list_type": "a list is allowed",
             "bool_type": "true or false is allowed",
             "int_type": "a whole number is allowed",
-        }.get(kind, item["msg"])
-        findings.append(Finding(rule=f"invalid-{kind}", path=json_path(location), found=found, allowed=allowed))
+        }.get(error_type, error_item["msg"])
+        findings.append(
+            LockFinding(rule=f"invalid-{error_type}", path=json_path(location), found=found, allowed=allowed)
+        )
     return findings
 
 
-def _unknown_keys(wire: "Wire", location: Location) -> Iterator[Finding]:
-    """A warning for each key that its schema does not know, with the known name that is nearest to it.
+def _unknown_keys(schema_object: "SchemaObject", location: Location) -> Iterator[LockFinding]:
+    """Yield a warning for each key that its schema does not know, with the nearest known name.
 
     A key of an old file that means something in schema 3 is an error: keeping it would change what it says.
     """
-    known = list(type(wire).model_fields)
-    for key, value in (wire.model_extra or {}).items():
-        path, found = json_path((*location, key)), describe(value)
-        if wire.successor and key in wire.successor.model_fields:
-            allowed = "this key belongs to schema 3, and the file says that it is older"
-            yield Finding(rule="key-of-schema-3", path=path, found=found, allowed=allowed)
+    # Unknown keys are kept and reported, never dropped: a newer comfypin may have written them.
+    known_keys = list(type(schema_object).model_fields)
+    for key_name, unknown_value in (schema_object.model_extra or {}).items():
+        path, found_text = json_path((*location, key_name)), describe_value(unknown_value)
+        if schema_object.successor and key_name in schema_object.successor.model_fields:
+            allowed = "this key belongs to schema 3, and the file has an older schema"
+            yield LockFinding(rule="key-of-schema-3", path=path, found=found_text, allowed=allowed)
             continue
-        near = difflib.get_close_matches(key, known, n=1)
+        nearest_keys = difflib.get_close_matches(key_name, known_keys, n=1)
         allowed = "no key has this name here; it is kept and has no effect"
-        allowed += f"; did you mean {near[0]}?" if near else ""
-        yield Finding(rule="unknown-key", path=path, found=found, allowed=allowed, severity="warning")
-    for name, inner, place in _children(wire):
-        yield from _unknown_keys(inner, (*location, name, *place))
+        allowed += f"; did you mean {nearest_keys[0]}?" if nearest_keys else ""
+        yield LockFinding(rule="unknown-key", path=path, found=found_text, allowed=allowed, severity="warning")
+    for field_name, inner_object, place in _child_objects(schema_object):
+        yield from _unknown_keys(inner_object, (*location, field_name, *place))
 
 
-def _children(wire: "Wire") -> Iterator[tuple[str, "Wire", tuple[int, ...]]]:
-    from comfypin.lock.schema3 import Wire
+def _child_objects(schema_object: "SchemaObject") -> Iterator[tuple[str, "SchemaObject", tuple[int, ...]]]:
+    from comfypin.lock.schema3 import SchemaObject
 
-    for name in type(wire).model_fields:
-        value = getattr(wire, name)
-        if isinstance(value, Wire):
-            yield name, value, ()
-        elif isinstance(value, list):
-            yield from ((name, item, (index,)) for index, item in enumerate(value) if isinstance(item, Wire))
+    for field_name in type(schema_object).model_fields:
+        field_value = getattr(schema_object, field_name)
+        if isinstance(field_value, SchemaObject):
+            yield field_name, field_value, ()
+        elif isinstance(field_value, list):
+            yield from (
+                (field_name, list_item, (index,))
+                for index, list_item in enumerate(field_value)
+                if isinstance(list_item, SchemaObject)
+            )

@@ -1,4 +1,4 @@
-"""What differs between two locks, pin by pin (pure)."""
+"""Compares two locks, pin by pin (pure)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,15 +7,15 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 from comfypin.lock import codec
-from comfypin.lock.model import Lock
+from comfypin.lock.model import Lock, PackagePin
 
 ChangeKind = Literal["added", "removed", "changed"]
-Things = Mapping[str, Mapping[str, JsonValue]]
+SectionPins = Mapping[str, Mapping[str, JsonValue]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One pin that is not the same: of which section, its name, and the values that differ, before and after."""
+class PinChange:
+    """One pin that differs: its section, its name, and the values that differ, before and after."""
 
     kind: ChangeKind
     section: str
@@ -33,74 +33,92 @@ class Change:
         }
 
 
-def diff(before: Lock, after: Lock) -> tuple[Change, ...]:
-    """Every pin of one lock that the other has not, or has otherwise; names of releases and schemas do not count."""
-    first, second = _sections(before), _sections(after)
-    return tuple(change for section in dict.fromkeys((*first, *second)) for change in _compare(section, first, second))
-
-
-def lines(changes: tuple[Change, ...]) -> Iterator[str]:
-    """The changes for people: `+` came, `-` went, `~` is another one."""
-    signs = {"added": "+", "removed": "-", "changed": "~"}
-    for change in changes:
-        yield f"{signs[change.kind]} {change.section} {change.name}{_detail(change)}"
-
-
-def _detail(change: Change) -> str:
-    if change.kind != "changed":
-        said = change.after or change.before
-        main = next((said[key] for key in ("version", "commit", "sha256", "value") if said.get(key) is not None), None)
-        return f" {_short(main)}" if main is not None else ""
-    keys = sorted({*change.before, *change.after})
-    if change.section == "package" and "version" in keys:
-        keys = ["version"]  # the file and its digest go with it; --json has all
-    return ": " + "; ".join(
-        f"{key} {_short(change.before.get(key))} -> {_short(change.after.get(key))}" for key in keys
+def diff_locks(before: Lock, after: Lock) -> tuple[PinChange, ...]:
+    """Return every pin that only one lock has or that differs; names of releases and schemas do not count."""
+    # dict.fromkeys keeps the order of the sections, which a set would not.
+    before_sections, after_sections = _lock_sections(before), _lock_sections(after)
+    return tuple(
+        change
+        for section in dict.fromkeys((*before_sections, *after_sections))
+        for change in _compare_section(section, before_sections, after_sections)
     )
 
 
-def _short(value: JsonValue) -> str:
+def change_lines(changes: tuple[PinChange, ...]) -> Iterator[str]:
+    """Format the changes for people: `+` added, `-` removed, `~` changed."""
+    # The signs of `diff`, so that nobody has to learn new ones.
+    signs = {"added": "+", "removed": "-", "changed": "~"}
+    for change in changes:
+        yield f"{signs[change.kind]} {change.section} {change.name}{_change_detail(change)}"
+
+
+def _change_detail(change: PinChange) -> str:
+    if change.kind != "changed":
+        pin_values = change.after or change.before
+        # A pin that came or went is told by the one value that people recognise.
+        main_value = next(
+            (
+                pin_values[value_key]
+                for value_key in ("version", "commit", "sha256", "value")
+                if pin_values.get(value_key) is not None
+            ),
+            None,
+        )
+        return f" {_shorten(main_value)}" if main_value is not None else ""
+    changed_keys = sorted({*change.before, *change.after})
+    if change.section == "package" and "version" in changed_keys:
+        changed_keys = ["version"]  # the file and its digest go with it; --json has all
+    return ": " + "; ".join(
+        f"{value_key} {_shorten(change.before.get(value_key))} -> {_shorten(change.after.get(value_key))}"
+        for value_key in changed_keys
+    )
+
+
+def _shorten(value: JsonValue) -> str:
     if value is None:
         return "nothing"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, sort_keys=True, default=list)
-    if "\n" in text:
-        return f"a text of {len(text.splitlines())} lines"
-    is_hex = len(text) in (40, 64) and set(text) <= set("0123456789abcdef")
-    return text[:12] if is_hex else text if len(text) <= 100 else f"{text[:97]}..."
+    shown_text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, sort_keys=True, default=list)
+    if "\n" in shown_text:
+        return f"a text of {len(shown_text.splitlines())} lines"
+    # Twelve digits of a commit or sha256 are enough to compare by eye.
+    is_hex = len(shown_text) in (40, 64) and set(shown_text) <= set("0123456789abcdef")
+    return shown_text[:12] if is_hex else shown_text if len(shown_text) <= 100 else f"{shown_text[:97]}..."
 
 
-def _compare(section: str, first: Mapping[str, Things], second: Mapping[str, Things]) -> Iterator[Change]:
+def _compare_section(
+    section: str, first: Mapping[str, SectionPins], second: Mapping[str, SectionPins]
+) -> Iterator[PinChange]:
     before, after = first.get(section, {}), second.get(section, {})
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        if old == new:
+    for pin_name in sorted({*before, *after}):
+        old_values, new_values = before.get(pin_name), after.get(pin_name)
+        if old_values == new_values:
             continue
-        if old is None or new is None:
-            kind: ChangeKind = "added" if old is None else "removed"
-            yield Change(kind=kind, section=section, name=name, before=old or {}, after=new or {})
+        # All of a new pin is new, so its values are not compared one by one.
+        if old_values is None or new_values is None:
+            kind: ChangeKind = "added" if old_values is None else "removed"
+            yield PinChange(kind=kind, section=section, name=pin_name, before=old_values or {}, after=new_values or {})
             continue
-        keys = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-        yield Change(
+        changed_keys = {
+            value_key
+            for value_key in {*old_values, *new_values}
+            if old_values.get(value_key) != new_values.get(value_key)
+        }
+        yield PinChange(
             kind="changed",
             section=section,
-            name=name,
-            before={key: old[key] for key in sorted(keys) if key in old},
-            after={key: new[key] for key in sorted(keys) if key in new},
+            name=pin_name,
+            before={value_key: old_values[value_key] for value_key in sorted(changed_keys) if value_key in old_values},
+            after={value_key: new_values[value_key] for value_key in sorted(changed_keys) if value_key in new_values},
         )
 
 
-def _sections(lock: Lock) -> dict[str, Things]:
-    """The lock by section and name; every value of a pin by its key."""
-    packages = {
-        f"{pin.name}{f' ({pin.target})' if pin.target else ''}{f' [{pin.marker}]' if pin.marker else ''}": (
-            codec.package_to_json(pin)
-        )
-        for pin in lock.python.packages
-    }
+def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
+    """Group the lock's pins by section and name, each with its values by key."""
+    packages = {_package_name(package_pin): codec.package_to_json(package_pin) for package_pin in lock.python.packages}
     return {
         "comfyui": {"ComfyUI": codec.repo_to_json(lock.comfyui)} if lock.comfyui else {},
-        "node": {pin.folder: codec.node_to_json(pin) for pin in lock.custom_nodes},
-        "python": _values(
+        "node": {pinned.folder: codec.node_to_json(pinned) for pinned in lock.custom_nodes},
+        "python": _named_values(
             {
                 "version": lock.python.version,
                 "targets": sorted(lock.python.targets),
@@ -109,14 +127,25 @@ def _sections(lock: Lock) -> dict[str, Things]:
                 "indexes": list(lock.python.indexes),
             }
         ),
-        "requirement": {text: {} for text in lock.python.requirements},
+        "requirement": {requirement: {} for requirement in lock.python.requirements},
         "package": packages,
-        "model": {pin.target_path: codec.model_to_json(pin) for pin in lock.models},
-        "system package": {name: {} for name in lock.system_packages},
-        "engine": _values(codec.engine_to_json(lock.engine)),
-        "other": _values(lock.extra),
+        "model": {pinned.target_path: codec.model_to_json(pinned) for pinned in lock.models},
+        "system package": {entry_name: {} for entry_name in lock.system_packages},
+        "engine": _named_values(codec.engine_to_json(lock.engine)),
+        "other": _named_values(lock.extra),
     }
 
 
-def _values(values: Mapping[str, JsonValue]) -> dict[str, Mapping[str, JsonValue]]:
-    return {name: {"value": value} for name, value in values.items() if value not in (None, [], {})}
+def _package_name(package_pin: PackagePin) -> str:
+    # One package may be pinned several times, for different targets or markers.
+    target = f" ({package_pin.target})" if package_pin.target else ""
+    marker = f" [{package_pin.marker}]" if package_pin.marker else ""
+    return f"{package_pin.name}{target}{marker}"
+
+
+def _named_values(values: Mapping[str, JsonValue]) -> dict[str, Mapping[str, JsonValue]]:
+    return {
+        value_name: {"value": named_value}
+        for value_name, named_value in values.items()
+        if named_value not in (None, [], {})
+    }

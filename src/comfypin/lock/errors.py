@@ -1,17 +1,17 @@
-"""Failures of locks: not found, not readable, not valid, not complete enough for what was asked of them."""
+"""Declares the failures of locks: not found, not readable, not valid, not complete enough for what was asked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from comfypin.errors import LockError, UsageError
+from comfypin.errors import LockError, UsageError, declare, indent_lines
 
 Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing about a lock that a user should know: where it is, what was there, what is allowed.
+class LockFinding:
+    """One thing about a lock that a user should know: where it is, what was found, what is allowed.
 
     `rule` is a stable name for machines (`commit-not-pinned`); `path` is a JSON path (`$.models[0].sha256`).
     """
@@ -35,76 +35,98 @@ class Finding:
         }
 
 
+@declare
 class LockInvalid(LockError):
-    """A lock file says something that no lock may say; every finding at once."""
+    """Raised with every finding when a lock file says something that no lock may say."""
 
-    def __init__(self, *, where: str, findings: Sequence[Finding]) -> None:
-        shown = "".join(f"\n  {finding}" for finding in findings[:50])
-        more = f"\n  and {len(findings) - 50} more" if len(findings) > 50 else ""
-        count = "one thing is" if len(findings) == 1 else f"{len(findings)} things are"
-        super().__init__(
-            f"The lock {where} cannot be used, {count} wrong in it:{shown}{more}",
-            where=where,
-            findings=[finding.to_json() for finding in findings],
-        )
-        self.findings = tuple(findings)
+    template = "The lock {where} is not valid: {count} to correct.{listed}"
+    where: str
+    findings: Sequence[LockFinding]
+
+    @property
+    def count(self) -> str:
+        """Return how many findings there are, in words."""
+        return "one thing" if len(self.findings) == 1 else f"{len(self.findings)} things"
+
+    @property
+    def listed(self) -> str:
+        """Return the first findings, a line each."""
+        return indent_lines(self.findings, at_most=50)
 
 
+@declare
 class LockUnreadable(LockError):
-    """A lock file is not there, is not a file, or its bytes are not JSON."""
+    """Raised when a lock file does not exist, is not a file, or is not JSON."""
 
-    def __init__(self, *, where: str, reason: str) -> None:
-        super().__init__(f"The lock {where} cannot be read: {reason}.", where=where, reason=reason)
+    template = "The lock {where} cannot be read: {reason}."
+    where: str
+    reason: str
 
 
+@declare
 class LockNotFound(LockError):
-    """No lock has the name, or lies at the path, that was asked for."""
+    """Raised when no lock has the name or path that was asked for."""
 
-    def __init__(self, *, wanted: str, searched: Sequence[str], near: Sequence[str] = ()) -> None:
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        super().__init__(
-            f"There is no lock {wanted}; looked for {', '.join(searched)}.{hint}",
-            wanted=wanted,
-            searched=list(searched),
-            near=list(near),
-        )
+    template = "There is no lock {wanted}; looked for {places}.{suggestion}"
+    wanted: str
+    searched: Sequence[str]
+    near: Sequence[str] = ()
+
+    @property
+    def places(self) -> str:
+        """Return what was looked for."""
+        return ", ".join(self.searched)
+
+    @property
+    def suggestion(self) -> str:
+        """Return a question that offers the nearest names, empty if none is near."""
+        return f" Did you mean {' or '.join(self.near)}?" if self.near else ""
 
 
+@declare
 class LockNotNamed(LockError):
-    """Something needs a lock and nothing says which."""
+    """Raised when a command needs a lock and nothing says which."""
 
-    def __init__(self, *, releases: Sequence[str]) -> None:
-        there = f"the releases here are {', '.join(releases)}" if releases else "no release lies in the usual folders"
-        super().__init__(
-            f"No lock is named: give --lock FILE or NAME, or set LOCK_PATH or COMFY_VERSION_NAME ({there}).",
-            releases=list(releases),
-        )
+    template = "No lock is named: give --lock FILE or NAME, or set LOCK_PATH or COMFY_VERSION_NAME ({offered})."
+    releases: Sequence[str]
+
+    @property
+    def offered(self) -> str:
+        """Return which releases could be named."""
+        return f"the releases here are {', '.join(self.releases)}" if self.releases else "no release was found here"
 
 
+@declare
 class LockIncomplete(LockError):
-    """A lock is readable, and something in it is not pinned, so that it cannot be realized as it stands."""
+    """Raised when a readable lock leaves something unpinned, so that it cannot be realized as it stands."""
 
-    def __init__(self, *, where: str, findings: Sequence[Finding]) -> None:
-        shown = "".join(f"\n  {finding}" for finding in findings[:8])
-        more = f"\n  and {len(findings) - 8} more (comfypin lock check)" if len(findings) > 8 else ""
-        super().__init__(
-            f"The lock {where} cannot be realized as it stands; make its pins complete with "
-            f"`comfypin lock migrate --complete`:{shown}{more}",
-            where=where,
-            findings=[finding.to_json() for finding in findings],
-        )
-        self.findings = tuple(findings)
+    template = (
+        "The lock {where} is not complete, so it cannot be realized; pin what is missing with "
+        "`comfypin lock migrate --complete`, or see all of it with `comfypin lock check`:{listed}"
+    )
+    where: str
+    findings: Sequence[LockFinding]
+
+    @property
+    def listed(self) -> str:
+        """Return the first findings, a line each."""
+        return indent_lines(self.findings, at_most=8)
 
 
+@declare
 class SpecInvalid(UsageError):
-    """A repository, model or package on the command line is not written as one."""
+    """Raised when a repository, model or package on the command line is not written as one."""
 
-    def __init__(self, *, what: str, spec: str, form: str) -> None:
-        super().__init__(f"{spec!r} is not a {what}; write {form}.", what=what, spec=spec)
+    template = "{spec!r} is not a {what}; write {form}."
+    what: str
+    spec: str
+    form: str
 
 
+@declare
 class ModelUndescribed(LockError):
-    """A model's sha256 or size cannot be learned from its source."""
+    """Raised when a source does not tell a model's sha256 or size."""
 
-    def __init__(self, *, source: str, reason: str) -> None:
-        super().__init__(f"The model {source} cannot be pinned: {reason}.", source=source, reason=reason)
+    template = "The model {source} cannot be pinned: {reason}."
+    source: str
+    reason: str

@@ -1,4 +1,6 @@
-"""The kinds of text that a lock's fields hold: each with its pattern and the sentence that says what is allowed."""
+"""Defines the kinds of text that a lock's fields hold: each with its pattern and the sentence that says what is
+allowed.
+"""
 
 import contextlib
 import re
@@ -9,10 +11,11 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, StrictInt, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+# What SQLite, TOML and most JSON readers hold without loss.
 MAX_SIZE_BYTES = 2**63 - 1
 
 
-class Kind:
+class TextKind:
     """Metadata of a string type: `pattern` must match all of it, then `step` checks or normalizes it.
 
     `allowed` is the sentence a user reads when it does not fit; `schema_pattern` is for steps that check more.
@@ -26,68 +29,76 @@ class Kind:
         self._step = step
         self._schema_pattern = f"^(?:{schema_pattern or pattern})$"
 
-    def check(self, value: object) -> str:
-        if isinstance(value, str) and self._compiled.fullmatch(value):
+    def check_text(self, field_text: object) -> str:
+        if isinstance(field_text, str) and self._compiled.fullmatch(field_text):
+            # A step that raises says the same as a pattern that does not match.
             with contextlib.suppress(ValueError):
-                return self._step(value)
+                return self._step(field_text)
         raise PydanticCustomError("lock", self._allowed)
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.check)
+        return core_schema.no_info_plain_validator_function(self.check_text)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: object) -> dict[str, object]:
         return {"type": "string", "pattern": self._schema_pattern, "description": self._allowed}
 
 
-def _target_path(value: str) -> str:
-    """`$MODELS_DIR/...` or `$COMFY_HOME/...`; a bare relative path is under the models folder."""
-    value = re.sub(r"^\$\{(MODELS_DIR|COMFY_HOME)\}", r"$\1", value)
-    if not value.startswith("$"):
-        value = f"$MODELS_DIR/{value}"
-    root, _, rest = value.partition("/")
-    path = PurePosixPath(rest)
-    outside = root not in ("$MODELS_DIR", "$COMFY_HOME") or path.is_absolute() or ".." in path.parts
-    if outside or not path.name or value.endswith("/"):
-        raise ValueError(value)
-    return f"{root}/{path}"
+def _normalize_target_path(field_text: str) -> str:
+    """Normalize `$MODELS_DIR/...` or `$COMFY_HOME/...`; a bare relative path is under the models folder."""
+    field_text = re.sub(r"^\$\{(MODELS_DIR|COMFY_HOME)\}", r"$\1", field_text)
+    # Locks of schema 1 name paths below the models folder without a variable.
+    if not field_text.startswith("$"):
+        field_text = f"$MODELS_DIR/{field_text}"
+    root_variable, _, rest = field_text.partition("/")
+    relative_path = PurePosixPath(rest)
+    outside = (
+        root_variable not in ("$MODELS_DIR", "$COMFY_HOME")
+        or relative_path.is_absolute()
+        or ".." in relative_path.parts
+    )
+    if outside or not relative_path.name or field_text.endswith("/"):
+        raise ValueError(field_text)
+    return f"{root_variable}/{relative_path}"
 
 
-def _target_folder(value: str) -> str:
-    return _target_path(value.rstrip("/"))
+def _normalize_target_folder(value: str) -> str:
+    return _normalize_target_path(value.rstrip("/"))
 
 
-def _folder(value: str) -> str:
-    if value in (".", "..") or value.strip() != value:
-        raise ValueError(value)
-    return value
+def _check_folder(field_text: str) -> str:
+    if field_text in (".", "..") or field_text.strip() != field_text:
+        raise ValueError(field_text)
+    return field_text
 
 
-def _lower(value: str) -> str:
+def _normalize_sha256(value: str) -> str:
+    # Digests are compared as text, so there is one spelling.
     return value.lower().removeprefix("sha256:")
 
 
-def _commit(value: str) -> str:
-    return value.lower() if re.fullmatch(r"[0-9a-fA-F]{40}", value) else value
+def _normalize_commit(field_text: str) -> str:
+    return field_text.lower() if re.fullmatch(r"[0-9a-fA-F]{40}", field_text) else field_text
 
 
-def _names_a_file(value: str) -> str:
-    if not value.strip():
-        raise ValueError(value)
-    return value
+def _check_not_blank(field_text: str) -> str:
+    if not field_text.strip():
+        raise ValueError(field_text)
+    return field_text
 
 
+# No control characters, no line separators, and no marks that reverse the direction of text on a terminal.
 _LINE = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"
 
 VersionName: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a name is letters, digits, '.', '_' and '-', at most 128, not '.' first"
     ),
 ]
-Line: TypeAlias = Annotated[str, Kind(_LINE, "one line of text, not empty", _names_a_file)]
+Line: TypeAlias = Annotated[str, TextKind(_LINE, "one line of text, not empty", _check_not_blank)]
 RepoUrl: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"(?:https?|ssh|git|file)://(?!-)[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+|[A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9.-]+:[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069-][^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*",
         "a repository is a URL (https, http, ssh, git, file) or user@host:path",
     ),
@@ -95,98 +106,102 @@ RepoUrl: TypeAlias = Annotated[
 # What `git check-ref-format` takes, less what a shell or an option parser could take for something else.
 Ref: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"(?!-)(?!.*\.\.)[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069~^:?*\[\\]{1,255}",
         "a commit of 40 hex digits (or the name of a branch or tag)",
-        _commit,
+        _normalize_commit,
     ),
 ]
-Sha256: TypeAlias = Annotated[str, Kind(r"(?:[sS][hH][aA]256:)?[0-9a-fA-F]{64}", "a sha256 is 64 hex digits", _lower)]
+Sha256: TypeAlias = Annotated[
+    str, TextKind(r"(?:[sS][hH][aA]256:)?[0-9a-fA-F]{64}", "a sha256 is 64 hex digits", _normalize_sha256)
+]
 NodeFolder: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"[^/\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{1,255}",
         "a folder under custom_nodes is one plain name, without '/' and not '..'",
-        _folder,
+        _check_folder,
     ),
 ]
 PackageName: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", "a package name is letters, digits, '.', '_' and '-' (PEP 508)"
     ),
 ]
 PackageVersion: TypeAlias = Annotated[
-    str, Kind(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", "an exact version, such as 2.8.0 or 2.8.0+cu128 (PEP 440)")
+    str, TextKind(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", "an exact version, such as 2.8.0 or 2.8.0+cu128 (PEP 440)")
 ]
 Url: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"(?:git\+)?(?:https?|file|ssh)://[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
         "a URL: https, http, file, or git+https of a commit",
     ),
 ]
 HttpUrl: TypeAlias = Annotated[
-    str, Kind(r"https?://[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+", "a URL: https or http")
+    str, TextKind(r"https?://[^\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+", "a URL: https or http")
 ]
-PythonVersion: TypeAlias = Annotated[str, Kind(r"3\.\d{1,2}(?:\.\d{1,3})?", "a Python version, such as 3.12 or 3.12.4")]
+PythonVersion: TypeAlias = Annotated[
+    str, TextKind(r"3\.\d{1,2}(?:\.\d{1,3})?", "a Python version, such as 3.12 or 3.12.4")
+]
 TargetName: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"[a-z0-9_]+-[a-z0-9_]+(?:-[a-z0-9_.]+)?",
         "a target is OS-MACHINE or OS-MACHINE-TORCH, such as linux-x86_64-cu128",
     ),
 ]
 TargetPath: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"(?!/)[^\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
         "a path that begins with $MODELS_DIR/ or $COMFY_HOME/ and stays inside, without '..', names a file",
-        _target_path,
+        _normalize_target_path,
         schema_pattern=r"(?!/)(?!(?:.*/)?\.\.(?:/|$))(?!.*/$)[^\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
     ),
 ]
 TargetFolder: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"(?!/)[^\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
         "a folder that begins with $MODELS_DIR/ or $COMFY_HOME/ and stays inside, without '..'",
-        _target_folder,
+        _normalize_target_folder,
     ),
 ]
 Source: TypeAlias = Annotated[
     str,
-    Kind(
+    TextKind(
         r"(?!-)[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
         "a source is an address, such as hf://..., civitai://..., https://..., s3://... or file://...",
-        _names_a_file,
+        _check_not_blank,
     ),
 ]
 SystemPackage: TypeAlias = Annotated[
     str,
-    Kind(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?", "a Debian package: name or name=version"),
+    TextKind(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?", "a Debian package: name or name=version"),
 ]
 VariableName: TypeAlias = Annotated[
-    str, Kind(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name is letters, digits and '_', no digit first")
+    str, TextKind(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name is letters, digits and '_', no digit first")
 ]
-VariableValue: TypeAlias = Annotated[str, Kind(r"[^\x00]*", "a variable's value is text without NUL")]
-Argument: TypeAlias = Annotated[str, Kind(r"[^\x00\r\n]*", "an argument is one line of text")]
-Text: TypeAlias = Annotated[str, Kind(r"[^\x00]*", "text without NUL")]
+VariableValue: TypeAlias = Annotated[str, TextKind(r"[^\x00]*", "a variable's value is text without NUL")]
+Argument: TypeAlias = Annotated[str, TextKind(r"[^\x00\r\n]*", "an argument is one line of text")]
+Text: TypeAlias = Annotated[str, TextKind(r"[^\x00]*", "text without NUL")]
 
 
-def _size(value: int) -> int:
-    if not 0 <= value <= MAX_SIZE_BYTES:
+def _check_size(field_text: int) -> int:
+    if not 0 <= field_text <= MAX_SIZE_BYTES:
         raise PydanticCustomError("lock", "a size in bytes is a whole number from 0 to 2^63-1")
-    return value
+    return field_text
 
 
 SizeBytes: TypeAlias = Annotated[
     StrictInt,
-    AfterValidator(_size),
+    AfterValidator(_check_size),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_SIZE_BYTES, "description": "a size in bytes"}),
 ]
 
 
 def or_default(default: Callable[[], object]) -> BeforeValidator:
-    """Older schemas write null where they mean nothing at all."""
-    return BeforeValidator(lambda value: default() if value is None else value)
+    """Replace null by a default: older schemas write null when they mean nothing at all."""
+    return BeforeValidator(lambda field_text: default() if field_text is None else field_text)

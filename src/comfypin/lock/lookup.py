@@ -1,4 +1,4 @@
-"""Where a lock is looked up: a path or a release's name, from a flag or the environment."""
+"""Finds the lock that a user means: a path or a release's name, from a flag or the environment."""
 
 import difflib
 import re
@@ -12,71 +12,79 @@ _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def release_folders() -> tuple[Path, ...]:
-    """The folders that releases are looked up in by name, the first one preferred: image, checkout, package."""
+    """Return the folders that releases are looked up in by name, in order: image, checkout, package."""
+    # In the image /app/lockfiles comes first, so that a release cannot be shadowed by the working folder.
     return Path("/app/lockfiles"), Path("lockfiles"), Path(str(files("comfypin"))) / "data" / "lockfiles"
 
 
 def find_lock(
-    wanted: str | None,
+    wanted_lock: str | None,
     *,
     lock_path: Path | None = None,
     version_name: str | None = None,
     folders: Sequence[Path] | None = None,
 ) -> Path:
-    """The path of the lock that a user means: `wanted` (`--lock`, a path or a release's name), else LOCK_PATH, else
-    COMFY_VERSION_NAME.
+    """Return the path of the lock that a user means: `wanted_lock` (`--lock`, a path or a release's name), else
+    LOCK_PATH, else COMFY_VERSION_NAME.
 
     Raises `LockNotFound`, listing what was searched and the names that are near, or `LockNotNamed`.
     """
     folders = release_folders() if folders is None else folders
-    if wanted is not None:
-        return _by_path_or_name(wanted, folders)
+    if wanted_lock is not None:
+        return _find_by_path_or_name(wanted_lock, folders)
     if lock_path is not None:
+        # An explicit variable wins, and a wrong one is an error: falling back would run another release.
         if not lock_path.exists():
             raise LockNotFound(wanted=f"{lock_path} (LOCK_PATH)", searched=[str(lock_path)])
         return lock_path
     if version_name is not None:
-        return _by_name(version_name, folders)
-    raise LockNotNamed(releases=list(dict.fromkeys(releases(folders))))
+        return _find_by_name(version_name, folders)
+    raise LockNotNamed(releases=list(dict.fromkeys(list_releases(folders))))
 
 
-def releases(folders: Sequence[Path]) -> Iterator[str]:
-    """The names of the releases in these folders."""
+def list_releases(folders: Sequence[Path]) -> Iterator[str]:
+    """Yield the names of the releases in these folders."""
     for folder in folders:
         if folder.is_dir():
-            names = sorted(path.name for path in folder.glob("comfy-*.lock.json"))
-            yield from (name.removeprefix("comfy-").removesuffix(".lock.json") for name in names)
+            file_names = sorted(lock_path.name for lock_path in folder.glob("comfy-*.lock.json"))
+            yield from (file_name.removeprefix("comfy-").removesuffix(".lock.json") for file_name in file_names)
 
 
-def _by_path_or_name(wanted: str, folders: Sequence[Path]) -> Path:
-    path = Path(wanted)
-    if "\0" in wanted or not wanted.strip():
-        raise LockNotFound(wanted=repr(wanted), searched=["nothing: this is neither a path nor a name"])
+def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
+    lock_path = Path(wanted_lock)
+    if "\0" in wanted_lock or not wanted_lock.strip():
+        raise LockNotFound(wanted=repr(wanted_lock), searched=["nothing: this is neither a path nor a name"])
     try:
-        if path.is_file() or (path.exists() and "/" in wanted):
-            return path
+        # Folders and pipes go on to the reader, which says what is wrong with them.
+        if lock_path.is_file() or (lock_path.exists() and "/" in wanted_lock):
+            return lock_path
     except OSError:
-        raise LockNotFound(wanted=f"{wanted[:80]!r}...", searched=["nothing: the name is too long"]) from None
-    if "/" in wanted or wanted.endswith(".json"):
-        near = difflib.get_close_matches(path.name, _files_beside(path), n=3, cutoff=0.8)
-        raise LockNotFound(wanted=wanted, searched=[str(path)], near=[str(path.parent / name) for name in near])
-    return _by_name(wanted, folders, searched=(str(path),))
+        raise LockNotFound(wanted=f"{wanted_lock[:80]!r}...", searched=["nothing: the name is too long"]) from None
+    if "/" in wanted_lock or wanted_lock.endswith(".json"):
+        # A typo in a path is as common as one in a name.
+        similar_names = difflib.get_close_matches(lock_path.name, _json_files_beside(lock_path), n=3, cutoff=0.8)
+        raise LockNotFound(
+            wanted=wanted_lock,
+            searched=[str(lock_path)],
+            near=[str(lock_path.parent / file_name) for file_name in similar_names],
+        )
+    return _find_by_name(wanted_lock, folders, searched=(str(lock_path),))
 
 
-def _by_name(name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
+def _find_by_name(name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
     if not _RELEASE_NAME.fullmatch(name):
         raise LockNotFound(wanted=repr(name), searched=["nothing: a release's name is letters, digits, '.', '_', '-'"])
     candidates = [folder / f"comfy-{name}.lock.json" for folder in folders]
-    for path in candidates:
-        if path.is_file():
-            return path
-    known = list(dict.fromkeys(releases(folders)))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    raise LockNotFound(wanted=name, searched=[*searched, *map(str, candidates)], near=near)
+    for lock_path in candidates:
+        if lock_path.is_file():
+            return lock_path
+    known = list(dict.fromkeys(list_releases(folders)))
+    similar_names = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    raise LockNotFound(wanted=name, searched=[*searched, *map(str, candidates)], near=similar_names)
 
 
-def _files_beside(path: Path) -> list[str]:
+def _json_files_beside(path: Path) -> list[str]:
     try:
-        return [item.name for item in path.parent.iterdir() if item.suffix == ".json"]
+        return [sibling.name for sibling in path.parent.iterdir() if sibling.suffix == ".json"]
     except OSError:
         return []

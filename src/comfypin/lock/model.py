@@ -1,4 +1,4 @@
-"""The lock as frozen values: every byte that can change a picture, by name.
+"""Holds the lock as frozen values: every byte that can change a picture, by name.
 
 These are plain dataclasses without a parser: `comfypin.lock.codec` reads schemas 1, 2 and 3 into them and writes 3.
 Each keeps in `extra` the keys of its JSON object that this version of comfypin does not know, for the next rewrite.
@@ -17,10 +17,11 @@ Extra = Mapping[str, JsonValue]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoPin:
-    """A git repository at one commit; `commit` is None where an older schema did not know it.
+    """A git repository at one commit.
 
-    A `commit` that is not 40 hex digits is a branch or a tag: `lock check` says so and `realize` refuses it. `patch`
-    is a diff (`git apply`) against the commit, stored by `lock capture --allow-dirty`.
+    `commit` is None if an older schema did not record it; one that is not 40 hex digits is a branch or a tag, which
+    `lock check` reports and `realize` refuses. `patch` is a diff (`git apply`) against the commit, stored by `lock
+    capture --allow-dirty`.
     """
 
     repo: str | None
@@ -34,9 +35,9 @@ class RepoPin:
 class NodePin:
     """A custom node pack: a repository at one commit, or an archive, and its folder under custom_nodes.
 
-    `archive` is the URL of a zip from the node registry, for packs that are not taken from git; then `sha256` is the
-    digest of that zip. With git it is None: the commit already names the tree. `install_script_sha256` is the digest
-    of `install.py`, None where the pack has none.
+    `archive` is the URL of a zip from the node registry, for packs that do not come from git; `sha256` is then the
+    digest of that zip. For packs from git both are None: the commit already names the tree. `install_script_sha256` is
+    the digest of `install.py`, None if the pack has none.
     """
 
     name: str
@@ -53,7 +54,7 @@ class NodePin:
 
     @property
     def folder(self) -> str:
-        """The folder under custom_nodes that the pack goes to: one plain name."""
+        """Return the pack's folder under custom_nodes: one plain name."""
         return self.directory or self.name
 
 
@@ -73,11 +74,11 @@ class PackagePin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PythonPins:
-    """The interpreter (`3.12`), the platforms the packages were resolved for, and the packages.
+    """The interpreter (`3.12`), the targets that packages were resolved for, and the packages.
 
-    `requirements` are what the user asked for beside ComfyUI's and the nodes' own (PEP 508), `overrides` what overrules
-    anybody's wish, `dropped` the lines or names that are left out, `indexes` the package indexes asked before PyPI:
-    kept so that a later resolve asks for the same. Only `packages` are installed.
+    `requirements` are what the user asked for beside ComfyUI's and the nodes' own (PEP 508), `overrides` replace what
+    anybody asks for, `dropped` are lines or names that are left out, `indexes` are asked before PyPI. They are kept so
+    that a later resolve asks the same; only `packages` are installed.
     """
 
     version: str | None = None
@@ -92,10 +93,10 @@ class PythonPins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPin:
-    """One file the lock promises: these bytes at this path, from any of these sources, the first one preferred.
+    """One file that the lock promises: these bytes at this path, from any of these sources, the first one preferred.
 
-    `target_path` begins with `$MODELS_DIR/` or `$COMFY_HOME/`. `sha256` and `size_bytes` are None where an older
-    schema did not know them; `allow_pickle` says that a pickle format is wanted all the same.
+    `target_path` begins with `$MODELS_DIR/` or `$COMFY_HOME/`. `sha256` and `size_bytes` are None if an older schema
+    did not record them. `allow_pickle` accepts a pickle format on purpose.
     """
 
     name: str
@@ -109,9 +110,9 @@ class ModelPin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """What runs prompts: its kind, its arguments and environment, and a workflow that warms it.
+    """The engine that runs prompts: its kind, arguments and environment, and a workflow that warms it up.
 
-    `url` is where a `remote` engine answers; a flag may name it instead.
+    `url` is the address of a `remote` engine; a flag may name it instead.
     """
 
     kind: EngineKind = "comfyui"

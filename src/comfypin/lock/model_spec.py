@@ -1,4 +1,4 @@
-"""`[TARGET=]SOURCE`, as people name models on the command line and in files, and what is pinned of them."""
+"""Parses `[TARGET=]SOURCE`, as people name models on the command line and in files, and pins what they name."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from comfypin.digest import Digest
 from comfypin.errors import ConfigError
 from comfypin.lock.codec import parse_lock
-from comfypin.lock.document import load
+from comfypin.lock.document import load_document
 from comfypin.lock.errors import ModelUndescribed, SpecInvalid
 from comfypin.lock.model import ModelPin
 
@@ -29,12 +29,13 @@ MODEL_FOLDERS = frozenset(
         "vae_approx",
     }
 )
+# Each asks a hub, and hubs limit the rate of requests.
 WORKERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A model that is wanted: where it goes (None: the source's own place), and its sources."""
+    """A wanted model: its target (None: the folder that its source suggests), and its sources."""
 
     sources: tuple[str, ...]
     target: str | None = None
@@ -46,7 +47,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What a source says of a model: an address that does not move, its file name, digest and size."""
+    """What a source says about a model: an address that does not change, its file name, digest and size."""
 
     source: str
     filename: str
@@ -56,122 +57,135 @@ class ModelFacts:
 
 
 DescribeModel: TypeAlias = Callable[[str], ModelFacts]
-"""Asks a source about a model, streaming it once where there is no other way. Raises `ModelError`."""
+"""Asks a source about a model, streaming it once if there is no other way. Raises `ModelError`."""
 
 
-def parse_model_spec(text: str) -> ModelSpec:
-    """Read one spec. Raises `SpecInvalid`."""
-    before, equals, after = text.partition("=")
-    target, source = (before.strip(), after.strip()) if equals and "://" not in before else (None, text.strip())
+def parse_model_spec(spec_text: str) -> ModelSpec:
+    """Parse one spec. Raises `SpecInvalid`."""
+    target_text, equals, source_text = spec_text.partition("=")
+    target_path, source = (
+        (target_text.strip(), source_text.strip()) if equals and "://" not in target_text else (None, spec_text.strip())
+    )
     if source.startswith((".", "/", "~")):
         source = Path(source).expanduser().resolve().as_uri()
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", source) or target == "":
-        raise SpecInvalid(what="model", spec=text, form=_FORM)
-    return ModelSpec(sources=(source,), target=target)
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", source) or target_path == "":
+        raise SpecInvalid(what="model", spec=spec_text, form=_FORM)
+    return ModelSpec(sources=(source,), target=target_path)
 
 
-def read_model_file(path: Path) -> tuple[ModelSpec, ...]:
-    """The models of a file: lines of specs, a JSON list, or the models of a lock of any schema.
+def read_model_file(file_path: Path) -> tuple[ModelSpec, ...]:
+    """Read the models that a file lists: lines of specs, a JSON list, or a lock of any schema.
 
     Raises `SpecInvalid`, `ConfigError`, `LockInvalid`.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        spec_text = file_path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The file of models {path} cannot be read: {error}.", path=str(path)) from error
-    if not text.lstrip().startswith(("{", "[")):
-        lines = [line.strip() for line in text.splitlines()]
-        return tuple(parse_model_spec(line) for line in lines if line and not line.startswith("#"))
-    wrapped = f'{{"models": {text}}}' if text.lstrip().startswith("[") else text
-    document = load(wrapped.encode(), where=str(path))
+        raise ConfigError(f"The file of models {file_path} cannot be read: {error}.", path=str(file_path)) from error
+    if not spec_text.lstrip().startswith(("{", "[")):
+        lines = [spec_line.strip() for spec_line in spec_text.splitlines()]
+        return tuple(parse_model_spec(spec_line) for spec_line in lines if spec_line and not spec_line.startswith("#"))
+    wrapped = f'{{"models": {spec_text}}}' if spec_text.lstrip().startswith("[") else spec_text
+    document = load_document(wrapped.encode(), where=str(file_path))
     if "schema_version" not in document:
-        items = document.get("models")
-        new = isinstance(items, list) and any(isinstance(item, dict) and "sources" in item for item in items)
-        document = {**document, "schema_version": 3 if new else 1, "version_name": "models"}
-    lock = parse_lock(json.dumps(document).encode(), where=str(path), default_name="models").lock
+        model_list = document.get("models")
+        # A bare list has no schema_version: only schema 3 calls the addresses `sources`.
+        is_schema_3 = isinstance(model_list, list) and any(
+            isinstance(model_entry, dict) and "sources" in model_entry for model_entry in model_list
+        )
+        document = {**document, "schema_version": 3 if is_schema_3 else 1, "version_name": "models"}
+    lock = parse_lock(json.dumps(document).encode(), where=str(file_path), default_name="models").lock
     return tuple(
         ModelSpec(
-            sources=pin.sources,
-            target=pin.target_path,
-            allow_pickle=pin.allow_pickle,
-            sha256=pin.sha256,
-            size_bytes=pin.size_bytes,
-            name=pin.name,
+            sources=model_pin.sources,
+            target=model_pin.target_path,
+            allow_pickle=model_pin.allow_pickle,
+            sha256=model_pin.sha256,
+            size_bytes=model_pin.size_bytes,
+            name=model_pin.name,
         )
-        for pin in lock.models
+        for model_pin in lock.models
     )
 
 
 def pin_models(
-    specs: Sequence[ModelSpec], describe: DescribeModel, *, tell: Callable[[str], None]
+    specs: Sequence[ModelSpec], describe: DescribeModel, *, report: Callable[[str], None]
 ) -> tuple[ModelPin, ...]:
-    """Pins for the specs: sources, digest and size learned, several sources of one target checked to be the same.
+    """Return pins for the specs, with digests and sizes learned; several sources of one target must be the same file.
 
     Raises `ModelUndescribed` or what `describe` raises.
     """
     if specs:
-        tell(f"asking for the digests of {len(specs)} models")
+        report(f"asking for the digests of {len(specs)} models")
     with ThreadPoolExecutor(WORKERS) as pool:
-        pins = list(pool.map(lambda spec: _pin(spec, describe), specs))
+        pins = list(pool.map(lambda model_spec: _pin_model(model_spec, describe), specs))
+    # One target named twice is one model with several sources, if they have the same bytes.
     merged: dict[str, ModelPin] = {}
-    for pin in pins:
-        earlier = merged.get(pin.target_path)
-        merged[pin.target_path] = pin if earlier is None else _merge(earlier, pin)
+    for model_pin in pins:
+        earlier_pin = merged.get(model_pin.target_path)
+        merged[model_pin.target_path] = model_pin if earlier_pin is None else _merge_pins(earlier_pin, model_pin)
     return tuple(merged[path] for path in sorted(merged))
 
 
-def _pin(spec: ModelSpec, describe: DescribeModel) -> ModelPin:
-    if not spec.sources:
-        raise ModelUndescribed(source=spec.name or str(spec.target), reason="it has no source")
-    facts = [describe(source) for source in spec.sources]
-    first = facts[0]
-    for other in facts[1:]:
-        if other.sha256 != first.sha256:
-            reason = f"{first.source} has {first.sha256}, and {other.source} has {other.sha256}"
-            raise ModelUndescribed(source=other.source, reason=f"its sources are not the same file: {reason}")
-    if spec.sha256 is not None and spec.sha256 != first.sha256:
-        reason = f"{spec.sha256} is asked for, and the source has {first.sha256}"
-        raise ModelUndescribed(source=first.source, reason=reason)
-    target = _target(spec, first)
+def _pin_model(model_spec: ModelSpec, describe: DescribeModel) -> ModelPin:
+    if not model_spec.sources:
+        raise ModelUndescribed(source=model_spec.name or str(model_spec.target), reason="it has no source")
+    all_facts = [describe(source) for source in model_spec.sources]
+    first_pin = all_facts[0]
+    for other_facts in all_facts[1:]:
+        # A mirror with other bytes would make the release depend on which source answered.
+        if other_facts.sha256 != first_pin.sha256:
+            reason = f"{first_pin.source} has {first_pin.sha256}, and {other_facts.source} has {other_facts.sha256}"
+            raise ModelUndescribed(source=other_facts.source, reason=f"its sources are not the same file: {reason}")
+    if model_spec.sha256 is not None and model_spec.sha256 != first_pin.sha256:
+        reason = f"{model_spec.sha256} is asked for, and the source has {first_pin.sha256}"
+        raise ModelUndescribed(source=first_pin.source, reason=reason)
+    target_path = _target_path(model_spec, first_pin)
     return ModelPin(
-        name=spec.name or PurePosixPath(target).name,
-        target_path=target,
-        sha256=first.sha256,
-        size_bytes=first.size_bytes,
-        sources=tuple(dict.fromkeys(fact.source for fact in facts)),
-        allow_pickle=spec.allow_pickle,
+        name=model_spec.name or PurePosixPath(target_path).name,
+        target_path=target_path,
+        sha256=first_pin.sha256,
+        size_bytes=first_pin.size_bytes,
+        sources=tuple(dict.fromkeys(source_facts.source for source_facts in all_facts)),
+        allow_pickle=model_spec.allow_pickle,
     )
 
 
-def _merge(first: ModelPin, second: ModelPin) -> ModelPin:
-    if first.sha256 != second.sha256:
-        reason = f"{first.sources[0]} has {first.sha256}, and {second.sources[0]} has {second.sha256}"
-        raise ModelUndescribed(source=first.target_path, reason=f"two different files are to go there: {reason}")
-    return replace(first, sources=tuple(dict.fromkeys((*first.sources, *second.sources))))
+def _merge_pins(first_pin: ModelPin, second_pin: ModelPin) -> ModelPin:
+    if first_pin.sha256 != second_pin.sha256:
+        reason = f"{first_pin.sources[0]} has {first_pin.sha256}, and {second_pin.sources[0]} has {second_pin.sha256}"
+        raise ModelUndescribed(source=first_pin.target_path, reason=f"two different files would go there: {reason}")
+    return replace(first_pin, sources=tuple(dict.fromkeys((*first_pin.sources, *second_pin.sources))))
 
 
-def _target(spec: ModelSpec, facts: ModelFacts) -> str:
-    """Where the model goes, in the lock's spelling. What the source does not say is not guessed."""
-    target = spec.target
-    if target is None:
-        folder = facts.folder or model_folder(spec.sources[0])
-        if folder is None:
-            raise SpecInvalid(what="model with a known place", spec=spec.sources[0], form=_FORM)
-        target = f"{folder}/{facts.filename}"
-    elif target.endswith("/"):
-        target += facts.filename
-    if not target.startswith("$"):
-        target = f"$MODELS_DIR/{target}"
-    root, _, rest = target.partition("/")
-    if root not in ("$MODELS_DIR", "$COMFY_HOME") or not rest or ".." in PurePosixPath(rest).parts or "\\" in rest:
-        raise SpecInvalid(what="place for a model", spec=target, form=_FORM)
-    return f"{root}/{PurePosixPath(rest)}"
+def _target_path(model_spec: ModelSpec, facts: ModelFacts) -> str:
+    """Return the model's target path in the lock's spelling. What the source does not say is not guessed."""
+    target_path = model_spec.target
+    if target_path is None:
+        models_folder = facts.folder or model_folder_of(model_spec.sources[0])
+        if models_folder is None:
+            raise SpecInvalid(what="model with a known folder", spec=model_spec.sources[0], form=_FORM)
+        target_path = f"{models_folder}/{facts.filename}"
+    elif target_path.endswith("/"):
+        target_path += facts.filename
+    if not target_path.startswith("$"):
+        target_path = f"$MODELS_DIR/{target_path}"
+    root_variable, _, relative_text = target_path.partition("/")
+    if (
+        root_variable not in ("$MODELS_DIR", "$COMFY_HOME")
+        or not relative_text
+        or ".." in PurePosixPath(relative_text).parts
+        or "\\" in relative_text
+    ):
+        raise SpecInvalid(what="path for a model", spec=target_path, form=_FORM)
+    return f"{root_variable}/{PurePosixPath(relative_text)}"
 
 
-def model_folder(source: str) -> str | None:
-    """The models folder (with what is below it) that a source's path goes through, None where there is none."""
-    parts = PurePosixPath(unquote(urlsplit(source).path)).parts[:-1]
-    for index in range(len(parts) - 1, -1, -1):
-        if parts[index] in MODEL_FOLDERS:
-            return "/".join(parts[index:])
+def model_folder_of(source: str) -> str | None:
+    """Return the models folder (with what is below it) that a source's path goes through, or None."""
+    path_parts = PurePosixPath(unquote(urlsplit(source).path)).parts[:-1]
+    # From the end: `models/loras/vae/x` belongs to vae, the nearest folder.
+    for index in range(len(path_parts) - 1, -1, -1):
+        if path_parts[index] in MODEL_FOLDERS:
+            return "/".join(path_parts[index:])
     return None

@@ -1,4 +1,4 @@
-"""Requirement files of ComfyUI and of nodes to PEP 508 lines, each with who asks for it (pure).
+"""Parses requirement files of ComfyUI and of nodes into PEP 508 lines, each with who asks for it (pure).
 
 A file is read as pip reads it, but nothing in it may choose where packages come from: indexes of a node are reported
 and left out, local paths are refused.
@@ -9,18 +9,21 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+# pip reads these byte order marks, too: https://pip.pypa.io/en/stable/reference/requirements-file-format/
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)?(.+)")
+# Options after a requirement steer one pip run; the resolver finds hashes by itself.
 _PER_REQUIREMENT = re.compile(r"\s+--(?:hash|config-settings?|global-option|install-option)[ =].*$")
 _URL = re.compile(r"(?:git\+)?(?:https?|ssh)://\S+")
+# pip accepts a URL without a name; PEP 508 does not, so these are recognised before it is asked.
 _BARE_URL = re.compile(
     r"(?:(?:git\+)(?:https?|ssh)://\S+|https?://\S+\.(?:whl|zip|tar\.gz)(?:[?#]\S*)?)(?P<marker>\s+;\s*.+)?"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class RequirementLine:
     """One requirement and who asks for it; `name` is normalized, None for a URL that does not say it."""
 
     text: str
@@ -32,16 +35,16 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What all parts of a release ask for, and what was read and is not obeyed or cannot be."""
+class RequirementSet:
+    """What all parts of a release ask for, and what was read but is ignored or unusable."""
 
-    requirements: tuple[Need, ...] = ()
-    constraints: tuple[Need, ...] = ()
+    requirements: tuple[RequirementLine, ...] = ()
+    constraints: tuple[RequirementLine, ...] = ()
     ignored: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
 
-    def __add__(self, other: "Needs") -> "Needs":
-        return Needs(
+    def __add__(self, other: "RequirementSet") -> "RequirementSet":
+        return RequirementSet(
             requirements=self.requirements + other.requirements,
             constraints=self.constraints + other.constraints,
             ignored=self.ignored + other.ignored,
@@ -50,58 +53,65 @@ class Needs:
 
 
 @dataclass(slots=True)
-class _Reader:
-    """Gathers what a file and the files that it includes say."""
+class _RequirementReader:
+    """Collects what a file and the files that it includes ask for."""
 
     origin: str
     read: Callable[[str], str | None]
     dropped: frozenset[str]
-    requirements: list[Need] = field(default_factory=list)
-    constraints: list[Need] = field(default_factory=list)
+    requirements: list[RequirementLine] = field(default_factory=list)
+    constraints: list[RequirementLine] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
-    def file(self, path: str, into: list[Need]) -> None:
-        if path in self.seen:
+    def read_file(self, file_path: str, into: list[RequirementLine]) -> None:
+        # Files that include each other would never end.
+        if file_path in self.seen:
             return
-        self.seen.add(path)
-        text = self.read(path)
-        if text is None:
-            self.unusable.append(f"{self.origin}: {path} is not there")
+        self.seen.add(file_path)
+        file_text = self.read(file_path)
+        if file_text is None:
+            self.unusable.append(f"{self.origin}: {file_path} is not there")
             return
-        for number, line in logical_lines(text):
-            self._line(line, f"{self.origin} ({path}, line {number})", path, into)
+        for line_number, line in logical_lines(file_text):
+            self._read_line(line, f"{self.origin} ({file_path}, line {line_number})", file_path, into)
 
-    def _line(self, line: str, place: str, path: str, into: list[Need]) -> None:
-        if included := _INCLUDE.fullmatch(line):
+    def _read_line(self, requirement_line: str, line_place: str, path: str, destination: list[RequirementLine]) -> None:
+        if included := _INCLUDE.fullmatch(requirement_line):
             folder = path.rpartition("/")[0]
-            inner = _joined(folder, included[1].strip("\"' "))
-            if inner is None:
-                self.unusable.append(f"{place}: {line} leads out of the repository")
+            # An include may not reach files outside the repository: it was written by strangers.
+            included_path = _join_inside(folder, included[1].strip("\"' "))
+            if included_path is None:
+                self.unusable.append(f"{line_place}: {requirement_line} leads out of the repository")
             else:
-                self.file(inner, self.constraints if line.startswith(("-c", "--c")) else into)
-        elif line.startswith(("-e", "--editable")):
-            self.unusable.append(f"{place}: {line} is an editable install")
-        elif line.startswith("-"):
-            self.ignored.append(f"{place}: {line}")
+                self.read_file(
+                    included_path, self.constraints if requirement_line.startswith(("-c", "--c")) else destination
+                )
+        elif requirement_line.startswith(("-e", "--editable")):
+            self.unusable.append(f"{line_place}: {requirement_line} is an editable install")
+        # Indexes and find-links among them: only the user says where packages come from.
+        elif requirement_line.startswith("-"):
+            self.ignored.append(f"{line_place}: {requirement_line}")
         else:
-            need = parse_need(line, self.origin)
-            if line in self.dropped or (need and need.name in self.dropped):
-                self.ignored.append(f"{place}: {line}")
-            elif need is None:
-                self.unusable.append(f"{place}: {line}")
+            requirement = parse_requirement(requirement_line, self.origin)
+            if requirement_line in self.dropped or (requirement and requirement.name in self.dropped):
+                self.ignored.append(f"{line_place}: {requirement_line}")
+            elif requirement is None:
+                self.unusable.append(f"{line_place}: {requirement_line}")
             else:
-                into.append(need)
+                destination.append(requirement)
 
 
-def read_needs(
+def read_requirements(
     path: str, *, origin: str, read: Callable[[str], str | None], dropped: frozenset[str] = frozenset()
-) -> Needs:
-    """The needs of a requirement file. `read` gives a file's text by its path; `dropped` are lines or names to skip."""
-    reader = _Reader(origin=origin, read=read, dropped=dropped | {plain_name(name) for name in dropped})
-    reader.file(path, reader.requirements)
-    return Needs(
+) -> RequirementSet:
+    """Parse a requirement file. `read_text` gives a file's text by its path; `dropped` are lines or names to skip."""
+    reader = _RequirementReader(
+        origin=origin, read=read, dropped=dropped | {normalize_package_name(encoding) for encoding in dropped}
+    )
+    reader.read_file(path, reader.requirements)
+    return RequirementSet(
         requirements=tuple(reader.requirements),
         constraints=tuple(reader.constraints),
         ignored=tuple(reader.ignored),
@@ -109,62 +119,63 @@ def read_needs(
     )
 
 
-def decoded(data: bytes) -> str:
-    """The text of a requirement file, which pip reads by its byte order mark too: PowerShell writes UTF-16."""
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            return data.decode(name, errors="replace")
-    return data.decode(errors="replace")
+def decode_requirements(file_bytes: bytes) -> str:
+    """Decode a requirement file as pip does, by its byte order mark too: PowerShell writes UTF-16."""
+    for byte_order_mark, encoding in _MARKS:
+        if file_bytes.startswith(byte_order_mark):
+            return file_bytes.decode(encoding, errors="replace")
+    return file_bytes.decode(errors="replace")
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines of a requirement file without comments, continued ones joined, with their numbers."""
-    whole, first = "", 0
-    for number, line in enumerate([*text.splitlines(), ""], start=1):
-        first = first if whole else number
-        if line.rstrip().endswith("\\") and not line.lstrip().startswith("#"):
-            whole += line.rstrip()[:-1] + " "
+    """Yield the lines of a requirement file with their numbers, continued ones joined, without comments."""
+    joined_line, first_number = "", 0
+    # The empty line at the end closes a file that ends in a backslash.
+    for line_number, requirement_line in enumerate([*text.splitlines(), ""], start=1):
+        first_number = first_number if joined_line else line_number
+        if requirement_line.rstrip().endswith("\\") and not requirement_line.lstrip().startswith("#"):
+            joined_line += requirement_line.rstrip()[:-1] + " "
             continue
-        stripped = _COMMENT.sub("", whole + line).strip()
-        whole = ""
+        stripped = _COMMENT.sub("", joined_line + requirement_line).strip()
+        joined_line = ""
         if stripped:
-            yield first, _PER_REQUIREMENT.sub("", stripped)
+            yield first_number, _PER_REQUIREMENT.sub("", stripped)
 
 
-def parse_need(line: str, origin: str) -> Need | None:
-    """One requirement line, None where it is none that another machine could resolve."""
+def parse_requirement(requirement_line: str, origin: str) -> RequirementLine | None:
+    """Parse one requirement line; return None if no other machine could resolve it."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    if _BARE_URL.fullmatch(line):
-        return Need(text=line, name=_egg(line), origin=origin)
+    if _BARE_URL.fullmatch(requirement_line):
+        return RequirementLine(text=requirement_line, name=_egg_name(requirement_line), origin=origin)
     try:
-        parsed = Requirement(line)
+        parsed = Requirement(requirement_line)
     except InvalidRequirement:
         return None
     if parsed.url is not None and not _URL.fullmatch(parsed.url):
         return None
-    return Need(text=str(parsed), name=plain_name(parsed.name), origin=origin)
+    return RequirementLine(text=str(parsed), name=normalize_package_name(parsed.name), origin=origin)
 
 
-def _egg(url: str) -> str | None:
+def _egg_name(url: str) -> str | None:
     match = re.search(r"[#&]egg=([A-Za-z0-9._-]+)", url)
-    return plain_name(match[1]) if match else None
+    return normalize_package_name(match[1]) if match else None
 
 
-def plain_name(name: str) -> str:
-    """A package's name as indexes compare it (PEP 503)."""
+def normalize_package_name(name: str) -> str:
+    """Return a package's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _joined(folder: str, path: str) -> str | None:
-    parts: list[str] = [part for part in folder.split("/") if part]
-    if path.startswith("/") or "://" in path:
+def _join_inside(folder: str, file_path: str) -> str | None:
+    path_parts: list[str] = [part for part in folder.split("/") if part]
+    if file_path.startswith("/") or "://" in file_path:
         return None
-    for part in path.split("/"):
-        if part == "..":
-            if not parts:
+    for path_part in file_path.split("/"):
+        if path_part == "..":
+            if not path_parts:
                 return None
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
+            path_parts.pop()
+        elif path_part not in ("", "."):
+            path_parts.append(path_part)
+    return "/".join(path_parts)

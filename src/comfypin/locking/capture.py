@@ -1,4 +1,4 @@
-"""A lock from a ComfyUI that lives: its commits, its venv's packages, its models. The folder is only read."""
+"""Captures a lock from an installed ComfyUI: its commits, its venv's packages, its models. The folder is only read."""
 
 import json
 import os
@@ -13,19 +13,21 @@ from comfypin.digest import Digest
 from comfypin.digest_cache import DigestCache
 from comfypin.errors import EnvError
 from comfypin.lock.model import Lock, ModelPin, NodePin, RepoPin
-from comfypin.lock.requirements import Needs
-from comfypin.locking.create import Made, package_notes, pin_all
+from comfypin.lock.requirements import RequirementSet
+from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.installed_models import find_models
-from comfypin.locking.node_registry import SCHEME
+from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.repository_refs import RepoSpec
-from comfypin.locking.resolve import Question
-from comfypin.locking.sources import Places, node_pin, read_part
+from comfypin.locking.resolve import ResolveRequest
+from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin
 from comfypin.tools.git_remote import Checkout, diff_checkout, list_tracked_files, read_checkout
 from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment
 
+# Mostly waiting for git remotes and the disk.
 WORKERS = 8
+# Run by the venv's own Python, which may be older than ours: no syntax newer than 3.8.
 _LIST_PACKAGES = """
 import importlib.metadata as m, json, sys
 found = []
@@ -39,11 +41,11 @@ print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "packages": found}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureWishes:
-    """How a ComfyUI is to be captured.
+class CaptureRequest:
+    """How to capture a ComfyUI.
 
     `allow_dirty` stores changes as diffs; `verify` asks every remote for its commit; `left_out` are folders of nodes
-    and names of packages that are not wanted.
+    and names of packages to skip.
     """
 
     name: str
@@ -54,13 +56,13 @@ class CaptureWishes:
     verify: bool = True
     with_models: bool = True
     left_out: frozenset[str] = frozenset()
-    question: Question = field(
-        default_factory=lambda: Question(needs=Needs(), python="3.12", platforms=("linux-x86_64",))
+    question: ResolveRequest = field(
+        default_factory=lambda: ResolveRequest(needs=RequirementSet(), python="3.12", platforms=("linux-x86_64",))
     )
 
 
 # What is not ComfyUI's own in its folder, though the .gitignore of some fork may not say so.
-_APART = frozenset(
+_NOT_COMFYUI = frozenset(
     {
         *("custom_nodes", "models", "output", "input", "temp", "user"),
         *("venv", ".venv", "extra_model_paths.yaml"),
@@ -69,212 +71,259 @@ _APART = frozenset(
 
 
 @dataclass(slots=True)
-class _Survey:
-    """What was found, and everything that cannot be pinned, to be said at once."""
+class _CaptureNotes:
+    """What was found, with every reason why something cannot be pinned, so that all are reported at once."""
 
     nodes: list[NodePin] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def capture(wishes: CaptureWishes, *, places: Places, digests: DigestCache, tell: Callable[[str], None]) -> Made:
-    """Make a lock of a living ComfyUI. Raises `NotComfyUI`, `CaptureRefused` (with every reason), `PackagesNowhere`."""
-    survey = _Survey()
-    wishes = _in_comfyui(wishes, survey)
-    folder = wishes.folder
-    tell(f"reading {folder}")
-    checkout = read_checkout(folder, _APART)
-    comfyui = _comfyui(checkout, wishes, survey, places)
-    _nodes(wishes, survey, places)
-    python, requirements = _installed(wishes, survey)
-    if survey.reasons:
-        raise CaptureRefused(where=str(folder), reasons=survey.reasons)
-    pins = pin_all(requirements, replace(wishes.question, python=python, proxies=places.proxies), tell)
-    models = _models(wishes, digests, survey, tell) if wishes.with_models else ()
-    digests.save()
+def capture_lock(
+    capture_request: CaptureRequest, *, upstreams: Upstreams, digests: DigestCache, report: Callable[[str], None]
+) -> MadeLock:
+    """Make a lock of an installed ComfyUI. Raises `NotComfyUI`, `CaptureRefused` (with every reason),
+    `PackagesNowhere`.
+    """
+    capture_notes = _CaptureNotes()
+    capture_request = _enter_comfyui(capture_request, capture_notes)
+    folder = capture_request.folder
+    report(f"reading {folder}")
+    # Everything is looked at before anything is refused, so that a user sees all reasons in one run.
+    checkout = read_checkout(folder, _NOT_COMFYUI)
+    comfyui = _pin_comfyui(checkout, capture_request, capture_notes, upstreams)
+    _pin_nodes(capture_request, capture_notes, upstreams)
+    python, requirements = _installed_packages(capture_request, capture_notes)
+    if capture_notes.reasons:
+        raise CaptureRefused(where=str(folder), reasons=capture_notes.reasons)
+    pins = pin_exactly(
+        requirements, replace(capture_request.question, python=python, proxies=upstreams.proxies), report
+    )
+    models = _pin_models(capture_request, digests, capture_notes, report) if capture_request.with_models else ()
     lock = Lock(
-        version_name=wishes.name,
+        version_name=capture_request.name,
         comfyui=comfyui,
-        custom_nodes=tuple(survey.nodes),
+        custom_nodes=tuple(capture_notes.nodes),
         python=pins,
         models=models,
     )
-    return Made(lock=lock, notes=(*survey.notes, *package_notes(pins)))
+    return MadeLock(lock=lock, notes=(*capture_notes.notes, *package_notes(pins)))
 
 
-def _comfyui(checkout: Checkout | None, wishes: CaptureWishes, survey: _Survey, places: Places) -> RepoPin | None:
+def _pin_comfyui(
+    checkout: Checkout | None, capture_request: CaptureRequest, capture_notes: _CaptureNotes, upstreams: Upstreams
+) -> RepoPin | None:
     if checkout is None:
-        survey.reasons.append(f"{wishes.folder} is no git checkout, so nobody knows which ComfyUI it is")
+        capture_notes.reasons.append(
+            f"{capture_request.folder} is not a git checkout, so nobody knows which ComfyUI it is"
+        )
         return None
-    pin = _repo_pin("ComfyUI", checkout, wishes, survey, places)
-    return None if pin is None else RepoPin(repo=pin.repo, ref=pin.ref, commit=pin.commit, patch=pin.patch)
+    node_pin = _pin_checkout("ComfyUI", checkout, capture_request, capture_notes, upstreams)
+    return (
+        None
+        if node_pin is None
+        else RepoPin(repo=node_pin.repo, ref=node_pin.ref, commit=node_pin.commit, patch=node_pin.patch)
+    )
 
 
-def _repo_pin(what: str, checkout: Checkout, wishes: CaptureWishes, survey: _Survey, places: Places) -> NodePin | None:
-    """The pin of a checkout; None with a reason where no other machine could have it."""
+def _pin_checkout(
+    subject: str,
+    checkout: Checkout,
+    capture_request: CaptureRequest,
+    capture_notes: _CaptureNotes,
+    upstreams: Upstreams,
+) -> NodePin | None:
+    """Pin a checkout; return None, and note the reason, if no other machine could have it."""
     if checkout.remote is None:
-        survey.reasons.append(f"{what} has no git remote, so no other machine can fetch it")
+        capture_notes.reasons.append(f"{subject} has no git remote, so no other machine can fetch it")
         return None
-    remote = _shareable(checkout.remote)
+    remote_url = _shareable_remote(checkout.remote)
     patch = None
-    if checkout.changed and not wishes.allow_dirty:
+    if checkout.changed and not capture_request.allow_dirty:
         named = ", ".join(checkout.changed[:5]) + (", ..." if len(checkout.changed) > 5 else "")
-        survey.reasons.append(f"{what} has changes ({named}); commit them, or store them with --allow-dirty")
+        capture_notes.reasons.append(f"{subject} has changes ({named}); commit them, or store them with --allow-dirty")
         return None
     if checkout.changed:
         patch = diff_checkout(checkout) or None
-        survey.notes.append(f"{what} has changes in {len(checkout.changed)} files; the lock holds them as a diff")
-    script = None
-    if wishes.verify:
+        capture_notes.notes.append(
+            f"{subject} has changes in {len(checkout.changed)} files; the lock holds them as a diff"
+        )
+    install_script = None
+    if capture_request.verify:
         try:
-            spec = RepoSpec(repo=remote, ref=checkout.commit, folder=checkout.folder.name)
-            script = read_part(spec, origin=what, places=places).install_script
+            # A commit that was never pushed exists on this machine only, so the remote is asked for it.
+            repo_spec = RepoSpec(repo=remote_url, ref=checkout.commit, folder=checkout.folder.name)
+            install_script = fetch_source(repo_spec, origin=subject, upstreams=upstreams).install_script
         except EnvError as error:
-            survey.reasons.append(f"{what}: {error.message} (--no-verify takes the commit unasked)")
+            capture_notes.reasons.append(f"{subject}: {error.message} (--no-verify skips this check)")
             return None
     elif (checkout.folder / "install.py").is_file():
-        script = (checkout.folder / "install.py").read_bytes()
+        install_script = (checkout.folder / "install.py").read_bytes()
     return NodePin(
         name=checkout.folder.name,
-        repo=remote,
+        repo=remote_url,
         ref=checkout.branch,
         commit=checkout.commit,
         patch=patch,
-        install_script_sha256=None if script is None else Digest.of(script),
+        install_script_sha256=None if install_script is None else Digest.of(install_script),
     )
 
 
-def _shareable(remote: str) -> str:
-    """A remote without a user's token; a path becomes a URL."""
-    return Path(remote).resolve().as_uri() if remote.startswith(("/", ".", "~")) else _without_user(remote)
+def _shareable_remote(remote_url: str) -> str:
+    """Return a remote without a user's token; a path becomes a URL."""
+    return (
+        Path(remote_url).resolve().as_uri()
+        if remote_url.startswith(("/", ".", "~"))
+        else _remote_without_user(remote_url)
+    )
 
 
-def _without_user(remote: str) -> str:
-    return hide_credentials(remote) if urlsplit(remote).scheme in ("http", "https") else remote
+def _remote_without_user(remote_url: str) -> str:
+    return hide_credentials(remote_url) if urlsplit(remote_url).scheme in ("http", "https") else remote_url
 
 
-def _nodes(wishes: CaptureWishes, survey: _Survey, places: Places) -> None:
-    root = wishes.folder / "custom_nodes"
-    own = {name.split("/")[1] for name in _tracked(wishes.folder) if name.startswith("custom_nodes/")}
-    entries = sorted(root.iterdir()) if root.is_dir() else []
-    wanted = [entry for entry in entries if _is_node(entry, own, wishes)]
-    survey.notes += [f"the node {name} is disabled there, so it is left out" for name in _disabled(root)]
+def _pin_nodes(capture_request: CaptureRequest, capture_notes: _CaptureNotes, upstreams: Upstreams) -> None:
+    nodes_folder = capture_request.folder / "custom_nodes"
+    # ComfyUI ships example nodes in custom_nodes; its commit pins them already.
+    own_names = {
+        name.split("/")[1] for name in _tracked_files(capture_request.folder) if name.startswith("custom_nodes/")
+    }
+    entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
+    wanted_paths = [node_path for node_path in entries if _is_wanted_node(node_path, own_names, capture_request)]
+    capture_notes.notes += [
+        f"the node {name} is disabled there, so it is left out" for name in _disabled_nodes(nodes_folder)
+    ]
 
-    def read(entry: Path) -> tuple[NodePin | None, _Survey]:
-        part = _Survey()
-        return _node(entry, wishes, part, places), part
+    def read_node(entry: Path) -> tuple[NodePin | None, _CaptureNotes]:
+        node_notes = _CaptureNotes()
+        return _pin_node(entry, capture_request, node_notes, upstreams), node_notes
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for pin, part in pool.map(read, wanted):
-            survey.reasons += part.reasons
-            survey.notes += part.notes
-            if pin is not None:
-                survey.nodes.append(pin)
+        for node_pin, node_notes in pool.map(read_node, wanted_paths):
+            capture_notes.reasons += node_notes.reasons
+            capture_notes.notes += node_notes.notes
+            if node_pin is not None:
+                capture_notes.nodes.append(node_pin)
 
 
-def _tracked(folder: Path) -> frozenset[str]:
+def _tracked_files(folder: Path) -> frozenset[str]:
     return list_tracked_files(folder) if (folder / ".git").exists() else frozenset()
 
 
-def _is_node(entry: Path, own: set[str], wishes: CaptureWishes) -> bool:
-    hidden = entry.name.startswith((".", "__")) or entry.name.endswith((".disabled", ".example"))
+def _is_wanted_node(node_path: Path, own_names: set[str], capture_request: CaptureRequest) -> bool:
+    # Caches, hidden folders, and what ComfyUI skips: `.disabled` packs and `.py.example` files.
+    hidden = node_path.name.startswith((".", "__")) or node_path.name.endswith((".disabled", ".example"))
     return (
         not hidden
-        and entry.name not in own
-        and entry.name not in wishes.left_out
-        and (entry.is_dir() or entry.suffix == ".py")
+        and node_path.name not in own_names
+        and node_path.name not in capture_request.left_out
+        and (node_path.is_dir() or node_path.suffix == ".py")
     )
 
 
-def _disabled(root: Path) -> Iterator[str]:
-    """Nodes that ComfyUI-Manager has put aside, in its older and its newer way."""
-    for folder, pattern in ((root, "*.disabled"), (root / ".disabled", "*")):
+def _disabled_nodes(nodes_folder: Path) -> Iterator[str]:
+    """Yield nodes that ComfyUI-Manager has put aside, in its older and its newer way."""
+    for folder, pattern in ((nodes_folder, "*.disabled"), (nodes_folder / ".disabled", "*")):
         yield from sorted(
-            path.name.removesuffix(".disabled")
-            for path in folder.glob(pattern)
-            if path.is_dir() and path.name != ".disabled"
+            disabled_path.name.removesuffix(".disabled")
+            for disabled_path in folder.glob(pattern)
+            if disabled_path.is_dir() and disabled_path.name != ".disabled"
         )
 
 
-def _node(entry: Path, wishes: CaptureWishes, survey: _Survey, places: Places) -> NodePin | None:
-    what = f"the node {entry.name}"
-    if entry.is_file():
-        survey.reasons.append(f"{what} is a single file from no repository; leave it out with --leave-out {entry.name}")
+def _pin_node(
+    node_path: Path, capture_request: CaptureRequest, capture_notes: _CaptureNotes, upstreams: Upstreams
+) -> NodePin | None:
+    subject = f"the node {node_path.name}"
+    if node_path.is_file():
+        capture_notes.reasons.append(
+            f"{subject} is a single file from no repository; leave it out with --leave-out {node_path.name}"
+        )
         return None
-    checkout = read_checkout(entry)
+    checkout = read_checkout(node_path)
     if checkout is not None:
-        return _repo_pin(what, checkout, wishes, survey, places)
-    found = _registry_identity(entry)
-    if found is None:
-        survey.reasons.append(
-            f"{what} is neither a git checkout nor from the node registry; leave it out with --leave-out {entry.name}"
+        return _pin_checkout(subject, checkout, capture_request, capture_notes, upstreams)
+    registry_identity = _read_registry_identity(node_path)
+    if registry_identity is None:
+        capture_notes.reasons.append(
+            f"{subject} is neither a git checkout nor from the node registry; "
+            f"leave it out with --leave-out {node_path.name}"
         )
         return None
     try:
-        spec = RepoSpec(repo=f"{SCHEME}{found[0]}", ref=found[1], folder=entry.name)
-        return node_pin(read_part(spec, origin=what, places=places), frozenset())
+        repo_spec = RepoSpec(
+            repo=f"{REGISTRY_SCHEME}{registry_identity[0]}", ref=registry_identity[1], folder=node_path.name
+        )
+        return make_node_pin(fetch_source(repo_spec, origin=subject, upstreams=upstreams), frozenset())
     except EnvError as error:
-        survey.reasons.append(f"{what} {found[1]} of the node registry: {error.message}")
+        capture_notes.reasons.append(f"{subject} {registry_identity[1]} of the node registry: {error.message}")
         return None
 
 
-def _registry_identity(folder: Path) -> tuple[str, str] | None:
-    """The id and version of a pack that ComfyUI-Manager installed from the registry; it leaves a .tracking file."""
+def _read_registry_identity(folder: Path) -> tuple[str, str] | None:
+    """Return the id and version of a pack that ComfyUI-Manager installed from the registry (it leaves a .tracking
+    file).
+    """
     import tomllib
 
+    # Without that file a pyproject.toml proves nothing: developers have one, too.
     if not (folder / ".tracking").is_file():
         return None
     try:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8-sig")).get("project", {})
     except (OSError, ValueError):
         return None
-    name, version = (project.get("name"), project.get("version")) if isinstance(project, dict) else (None, None)
-    return (name, version) if isinstance(name, str) and isinstance(version, str) else None
+    package_name, version = (project.get("name"), project.get("version")) if isinstance(project, dict) else (None, None)
+    return (package_name, version) if isinstance(package_name, str) and isinstance(version, str) else None
 
 
-def _installed(wishes: CaptureWishes, survey: _Survey) -> tuple[str, list[str]]:
-    """The Python version of the venv, and its packages as requirements; what is from this machine alone is a reason."""
-    interpreter = wishes.interpreter or _find_interpreter(wishes.folder)
+def _installed_packages(capture_request: CaptureRequest, capture_notes: _CaptureNotes) -> tuple[str, list[str]]:
+    """Return the venv's Python version and its packages as requirements; note those that only this machine has."""
+    interpreter = capture_request.interpreter or _find_interpreter(capture_request.folder)
     if interpreter is None:
-        survey.reasons.append("there is no venv beside it (.venv, venv); name its interpreter with --venv")
+        capture_notes.reasons.append("there is no venv beside it (.venv, venv); name one with --venv")
         return "3.12", []
-    asked = run_program([interpreter, "-I", "-c", _LIST_PACKAGES], env=clean_environment(), timeout_s=120)
-    if asked.exit_code:
-        survey.reasons.append(f"{interpreter} cannot say its packages: {asked.error_summary}")
+    # `-I` keeps the user's own site-packages and PYTHONPATH out of the list.
+    interpreter_run = run_program([interpreter, "-I", "-c", _LIST_PACKAGES], env=clean_environment(), timeout_s=120)
+    if interpreter_run.exit_code:
+        capture_notes.reasons.append(f"{interpreter} did not list its packages: {interpreter_run.error_summary}")
         return "3.12", []
     try:
-        facts = json.loads(asked.stdout_text.strip().rpartition("\n")[2])
+        # The last line: a sitecustomize or a .pth file may print before it.
+        interpreter_facts = json.loads(interpreter_run.stdout_text.strip().rpartition("\n")[2])
     except ValueError:
-        survey.reasons.append(f"{interpreter} does not answer as Python does: {asked.stdout_text[:200]!r}")
+        capture_notes.reasons.append(f"{interpreter} did not answer like Python: {interpreter_run.stdout_text[:200]!r}")
         return "3.12", []
-    lines: dict[str, str] = {}
-    for package in facts["packages"]:
-        name = str(package["name"])
-        if name.lower() in {"pip", *(item.lower() for item in wishes.left_out)}:
+    requirements_by_name: dict[str, str] = {}
+    for package in interpreter_facts["packages"]:
+        package_name = str(package["name"])
+        # pip comes with every venv and is no requirement of anything.
+        if package_name.lower() in {"pip", *(item.lower() for item in capture_request.left_out)}:
             continue
-        line = _requirement(name, str(package["version"]), package["direct"])
-        if line is None:
-            survey.reasons.append(
-                f"the package {name} {package['version']} is installed from this machine's own files; "
-                f"leave it out with --leave-out {name}"
+        requirement_line = _package_requirement(package_name, str(package["version"]), package["direct"])
+        if requirement_line is None:
+            capture_notes.reasons.append(
+                f"the package {package_name} {package['version']} is installed from this machine's own files; "
+                f"leave it out with --leave-out {package_name}"
             )
         else:
-            lines.setdefault(name.lower(), line)
-    return str(facts["python"]), list(lines.values())
+            # A package may be found twice on the path; Python imports the first.
+            requirements_by_name.setdefault(package_name.lower(), requirement_line)
+    return str(interpreter_facts["python"]), list(requirements_by_name.values())
 
 
-def _in_comfyui(wishes: CaptureWishes, survey: _Survey) -> CaptureWishes:
-    """The wishes for the ComfyUI itself, if its home was named, as COMFY_HOME names it. Raises `NotComfyUI`."""
-    home = wishes.folder
-    if (home / "main.py").is_file():
-        return wishes
-    if not (home / "ComfyUI" / "main.py").is_file():
-        raise NotComfyUI(where=str(home), lacks="main.py, nor a ComfyUI/main.py")
-    models = wishes.models_dir
-    if models is None and (home / "models").is_dir():
-        models = home / "models"
-        survey.notes.append(f"the models are those in {models}; --models-dir names another folder")
-    return replace(wishes, folder=home / "ComfyUI", models_dir=models)
+def _enter_comfyui(capture_request: CaptureRequest, capture_notes: _CaptureNotes) -> CaptureRequest:
+    """Point the request at ComfyUI itself if it names its home, as COMFY_HOME does. Raises `NotComfyUI`."""
+    named_folder = capture_request.folder
+    if (named_folder / "main.py").is_file():
+        return capture_request
+    if not (named_folder / "ComfyUI" / "main.py").is_file():
+        raise NotComfyUI(where=str(named_folder), lacks="main.py, nor a ComfyUI/main.py")
+    models_folder = capture_request.models_dir
+    if models_folder is None and (named_folder / "models").is_dir():
+        models_folder = named_folder / "models"
+        capture_notes.notes.append(f"the models are those in {models_folder}; --models-dir names another folder")
+    return replace(capture_request, folder=named_folder / "ComfyUI", models_dir=models_folder)
 
 
 def _find_interpreter(folder: Path) -> Path | None:
@@ -286,32 +335,45 @@ def _find_interpreter(folder: Path) -> Path | None:
     return None
 
 
-def _requirement(name: str, version: str, direct: object) -> str | None:
-    """A package as pip would ask for it again (PEP 610), None where only this machine has it."""
-    if not isinstance(direct, dict):
-        return f"{name}=={version}"
-    url = str(direct.get("url", ""))
-    vcs = direct.get("vcs_info")
-    if isinstance(vcs, dict) and vcs.get("vcs") == "git" and not url.startswith("file:"):
-        return f"{name} @ git+{url}@{vcs.get('commit_id')}"
-    if "archive_info" in direct and url.startswith(("http:", "https:")):
-        return f"{name} @ {url}"
+def _package_requirement(package_name: str, version: str, direct_url: object) -> str | None:
+    """Return a package as pip would ask for it again (PEP 610), or None if only this machine has it."""
+    if not isinstance(direct_url, dict):
+        return f"{package_name}=={version}"
+    package_url = str(direct_url.get("url", ""))
+    vcs_info = direct_url.get("vcs_info")
+    # pip records the commit that it installed, so a moved branch does no harm.
+    if isinstance(vcs_info, dict) and vcs_info.get("vcs") == "git" and not package_url.startswith("file:"):
+        return f"{package_name} @ git+{package_url}@{vcs_info.get('commit_id')}"
+    if "archive_info" in direct_url and package_url.startswith(("http:", "https:")):
+        return f"{package_name} @ {package_url}"
     return None
 
 
-def _models(
-    wishes: CaptureWishes, digests: DigestCache, survey: _Survey, tell: Callable[[str], None]
+def _pin_models(
+    capture_request: CaptureRequest, digests: DigestCache, survey: _CaptureNotes, report: Callable[[str], None]
 ) -> tuple[ModelPin, ...]:
-    """The models, hashed in parallel. Nobody knows where they came from: their sources are to be added."""
-    own = {wishes.folder / name for name in _tracked(wishes.folder) if name.startswith("models/")}
-    found = find_models(wishes.folder, wishes.models_dir or wishes.folder / "models", left_out=own)
-    survey.notes += found.notes
-    if found.files:
-        total = sum(path.stat().st_size for path in found.files.values())
-        tell(f"hashing {len(found.files)} models, {total / 1e9:.2f} GB")
+    """Pin the models, hashed in parallel. Nobody knows where they came from: users add their sources."""
+    own = {
+        capture_request.folder / package_name
+        for package_name in _tracked_files(capture_request.folder)
+        if package_name.startswith("models/")
+    }
+    installed_models = find_models(
+        capture_request.folder, capture_request.models_dir or capture_request.folder / "models", left_out=own
+    )
+    survey.notes += installed_models.notes
+    if installed_models.files:
+        total = sum(model_path.stat().st_size for model_path in installed_models.files.values())
+        report(f"hashing {len(installed_models.files)} models, {total / 1e9:.2f} GB")
+    # hashlib releases the GIL, so threads hash on all cores.
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        hashed = list(pool.map(digests.digest_of, found.files.values()))
+        model_digests = list(pool.map(digests.digest_of, installed_models.files.values()))
     return tuple(
-        ModelPin(name=path.name, target_path=f"$MODELS_DIR/{target}", sha256=digest, size_bytes=path.stat().st_size)
-        for (target, path), digest in zip(found.files.items(), hashed, strict=True)
+        ModelPin(
+            name=model_path.name,
+            target_path=f"$MODELS_DIR/{relative_target}",
+            sha256=digest,
+            size_bytes=model_path.stat().st_size,
+        )
+        for (relative_target, model_path), digest in zip(installed_models.files.items(), model_digests, strict=True)
     )

@@ -1,6 +1,7 @@
-"""A new lock: refs to commits, one joint resolve, models with digests. Same inputs, same bytes."""
+"""Creates a new lock: refs become commits, packages are resolved together, models get digests. Same inputs, same
+bytes.
+"""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,23 +12,27 @@ from comfypin.errors import ConfigError
 from comfypin.lock.errors import SpecInvalid
 from comfypin.lock.model import EngineSpec, Lock, NodePin, PythonPins, RepoPin
 from comfypin.lock.model_spec import DescribeModel, ModelSpec, pin_models
-from comfypin.lock.requirements import Needs, decoded, parse_need, plain_name, read_needs
+from comfypin.lock.requirements import (
+    RequirementSet,
+    decode_requirements,
+    normalize_package_name,
+    parse_requirement,
+    read_requirements,
+)
 from comfypin.locking.errors import NotComfyUI, PackagesNowhere
-from comfypin.locking.git_archives import archives, repository_of, require_archives
+from comfypin.locking.git_archives import find_archives, repository_of, require_archives
 from comfypin.locking.repository_refs import RepoSpec
-from comfypin.locking.resolve import Question, pin_installed, resolve
-from comfypin.locking.sources import WORKERS, Part, Places, node_pin, read_part, ref_of
-
-TORCH = re.compile(r"cpu|cu\d{2,4}|rocm\d+(\.\d+)*|xpu")
+from comfypin.locking.resolve import ResolveRequest, pin_installed, resolve_packages
+from comfypin.locking.sources import WORKERS, ResolvedSource, Upstreams, fetch_source, make_node_pin, named_ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What a release is to be made of, as the user says it.
+class LockRequest:
+    """What a release is made of, as the user says it.
 
-    `install_scripts` are the folders of nodes whose install.py is to run ("all": every one); `dropped` are lines or
-    names of requirements that are left out; `installed` are exactly the packages (`name==version`) where they are
-    known and nothing is to be resolved; `question` holds how packages are resolved, without the needs.
+    `install_scripts` are the folders of nodes whose install.py runs ("all": every one); `dropped` are lines or names of
+    requirements to leave out; `installed` are exactly the packages (`name==version`) if they are known and nothing is
+    to be resolved; `question` says how packages are resolved, without the requirements.
     """
 
     name: str
@@ -41,141 +46,178 @@ class Wishes:
     dropped: frozenset[str] = frozenset()
     installed: tuple[str, ...] | None = None
     engine: EngineSpec = field(default_factory=EngineSpec)
-    question: Question = field(
-        default_factory=lambda: Question(needs=Needs(), python="3.12", platforms=("linux-x86_64",))
+    question: ResolveRequest = field(
+        default_factory=lambda: ResolveRequest(needs=RequirementSet(), python="3.12", platforms=("linux-x86_64",))
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A lock that was made, and what its maker should know."""
+class MadeLock:
+    """A new lock, with notes for the person who made it."""
 
     lock: Lock
     notes: tuple[str, ...] = ()
 
 
-def create(wishes: Wishes, *, places: Places, describe_model: DescribeModel, tell: Callable[[str], None]) -> Made:
+def create_lock(
+    lock_request: LockRequest, *, upstreams: Upstreams, describe_model: DescribeModel, report: Callable[[str], None]
+) -> MadeLock:
     """Make a lock. Raises errors of git (`comfypin.tools.errors`), `comfypin.locking.errors` and models."""
-    _check_folders(wishes.nodes)
-    tell(f"fetching ComfyUI and {len(wishes.nodes)} nodes")
-    with ThreadPoolExecutor(WORKERS) as pool:
-        parts = list(
-            pool.map(
-                lambda spec: _read_part(spec, spec is wishes.comfyui, wishes, places), (wishes.comfyui, *wishes.nodes)
-            )
-        )
-    _check_names(wishes, parts[1:])
-    own = own_needs(wishes.packages, wishes.requirement_files, wishes.dropped)
-    needs = sum((part.needs for part in parts), own)
-    question = replace(wishes.question, proxies=places.proxies)
-    if wishes.installed is None:
-        python = resolve(replace(question, needs=needs), tell=tell)
+    # Cheap checks first: fetching takes minutes.
+    _check_folders(lock_request.nodes)
+    report(f"fetching ComfyUI and {len(lock_request.nodes)} nodes")
+    comfyui, *nodes = _fetch_sources(lock_request, upstreams)
+    _check_names(lock_request, nodes)
+    own_requirements = read_own_requirements(
+        lock_request.packages, lock_request.requirement_files, lock_request.dropped
+    )
+    requirement_set = sum((part.needs for part in (comfyui, *nodes)), own_requirements)
+    resolve_request = replace(lock_request.question, proxies=upstreams.proxies)
+    # A snapshot says exactly what was installed; resolving again could only move it.
+    if lock_request.installed is None:
+        python_pins = resolve_packages(replace(resolve_request, needs=requirement_set), report=report)
     else:
-        python = pin_all(wishes.installed, question, tell)
-    models = pin_models(wishes.models, describe_model, tell=tell)
-    comfyui, nodes = parts[0], parts[1:]
+        python_pins = pin_exactly(lock_request.installed, resolve_request, report)
+    models = pin_models(lock_request.models, describe_model, report=report)
     lock = Lock(
-        version_name=wishes.name,
-        comfyui=RepoPin(repo=comfyui.spec.repo, ref=ref_of(comfyui), commit=comfyui.commit),
-        custom_nodes=tuple(node_pin(part, wishes.install_scripts) for part in nodes),
+        version_name=lock_request.name,
+        comfyui=RepoPin(repo=comfyui.spec.repo, ref=named_ref(comfyui), commit=comfyui.commit),
+        custom_nodes=tuple(make_node_pin(part, lock_request.install_scripts) for part in nodes),
         python=replace(
-            python,
-            requirements=tuple(need.text for need in own.requirements),
-            overrides=wishes.question.overrides,
-            dropped=tuple(sorted(wishes.dropped)),
-            indexes=tuple(map(hide_credentials, wishes.question.indexes)),
+            python_pins,
+            requirements=tuple(requirement.text for requirement in own_requirements.requirements),
+            overrides=lock_request.question.overrides,
+            dropped=tuple(sorted(lock_request.dropped)),
+            # A token in an index's URL served this resolve; the lock is committed and shared.
+            indexes=tuple(map(hide_credentials, lock_request.question.indexes)),
         ),
         models=models,
-        system_packages=wishes.system_packages,
-        engine=wishes.engine,
+        system_packages=lock_request.system_packages,
+        engine=lock_request.engine,
     )
-    notes = (*_notes(needs, nodes, lock.custom_nodes), *_unheard(wishes, needs, python), *package_notes(python))
-    return Made(lock=lock, notes=notes)
+    notes = (
+        *_creation_notes(requirement_set, nodes, lock.custom_nodes),
+        *_unused_wishes(lock_request, requirement_set, python_pins),
+        *package_notes(python_pins),
+    )
+    return MadeLock(lock=lock, notes=notes)
 
 
-def _read_part(spec: RepoSpec, is_comfyui: bool, wishes: Wishes, places: Places) -> Part:  # noqa: FBT001
-    origin = "ComfyUI" if is_comfyui else f"the node {spec.name}"
-    part = read_part(spec, origin=origin, places=places, dropped=wishes.dropped)
-    if is_comfyui and not part.has_main:
-        raise NotComfyUI(where=f"{spec.repo} at {str(part.commit)[:12]}", lacks="main.py")
-    return part
+def _fetch_sources(lock_request: LockRequest, upstreams: Upstreams) -> list[ResolvedSource]:
+    """Fetch ComfyUI and the nodes, in this order."""
+
+    def fetch(repo_spec: RepoSpec) -> ResolvedSource:
+        is_comfyui = repo_spec is lock_request.comfyui
+        origin = "ComfyUI" if is_comfyui else f"the node {repo_spec.name}"
+        resolved_source = fetch_source(repo_spec, origin=origin, upstreams=upstreams, dropped=lock_request.dropped)
+        # A typo in the URL often names another existing repository.
+        if is_comfyui and not resolved_source.has_main:
+            raise NotComfyUI(where=f"{repo_spec.repo} at {str(resolved_source.commit)[:12]}", lacks="main.py")
+        return resolved_source
+
+    # They are independent of each other, and each fetch waits mostly for its host.
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(fetch, (lock_request.comfyui, *lock_request.nodes)))
 
 
-def own_needs(packages: Iterable[str], files: Iterable[Path], dropped: frozenset[str]) -> Needs:
-    """What the user asks for beside ComfyUI and the nodes. Raises `SpecInvalid` or `ConfigError`."""
-    needs = Needs()
+def read_own_requirements(packages: Iterable[str], files: Iterable[Path], dropped: frozenset[str]) -> RequirementSet:
+    """Return what the user asks for beside ComfyUI and the nodes. Raises `SpecInvalid` or `ConfigError`."""
+    requirement_set = RequirementSet()
     for package in packages:
-        need = parse_need(package, "--package")
-        if need is None:
+        requirement = parse_requirement(package, "--package")
+        if requirement is None:
             raise SpecInvalid(what="package", spec=package, form="a requirement, such as accelerate==1.10.1 or 'x>=2'")
-        needs += Needs(requirements=(need,))
-    for path in files:
-        folder = path.parent
-        if not path.is_file():
-            raise ConfigError(f"The requirement file {path} is not there.", path=str(path))
-        needs += read_needs(path.name, origin=f"--requirements {path}", read=_reader(folder), dropped=dropped)
-    return needs
+        requirement_set += RequirementSet(requirements=(requirement,))
+    for file_path in files:
+        folder = file_path.parent
+        if not file_path.is_file():
+            raise ConfigError(f"The requirement file {file_path} is not there.", path=str(file_path))
+        requirement_set += read_requirements(
+            file_path.name, origin=f"--requirements {file_path}", read=_reader_in(folder), dropped=dropped
+        )
+    return requirement_set
 
 
-def _reader(folder: Path) -> Callable[[str], str | None]:
-    def read(name: str) -> str | None:
-        path = folder / name
-        return decoded(path.read_bytes()) if path.is_file() else None
+def _reader_in(folder: Path) -> Callable[[str], str | None]:
+    def read_text(name: str) -> str | None:
+        file_path = folder / name
+        return decode_requirements(file_path.read_bytes()) if file_path.is_file() else None
 
-    return read
+    return read_text
 
 
-def pin_all(installed: Sequence[str], question: Question, tell: Callable[[str], None]) -> PythonPins:
-    """Pins for exactly these packages. Raises `PackagesNowhere`, or `GitPackageUnpinnable`."""
-    pins, missing = pin_installed(installed, question, tell=tell)
-    if chosen := archives(pins.packages, question.git_hosts, proxies=question.proxies):
-        lines = [chosen.get(repository_of(line) or "", line) for line in installed]
-        pins, missing = pin_installed(lines, question, tell=tell)
-    if missing:
-        raise PackagesNowhere(packages=missing)
-    require_archives(pins.packages)
-    return replace(pins, indexes=tuple(map(hide_credentials, question.indexes)))
+def pin_exactly(installed: Sequence[str], resolve_request: ResolveRequest, report: Callable[[str], None]) -> PythonPins:
+    """Pin exactly these packages. Raises `PackagesNowhere`, or `GitPackageUnpinnable`."""
+    python_pins, missing_packages = pin_installed(installed, resolve_request, report=report)
+    # A second look-up, because the archive's sha256 is learned only by asking for it.
+    if chosen := find_archives(python_pins.packages, resolve_request.git_hosts, proxies=resolve_request.proxies):
+        lines = [chosen.get(repository_of(requirement_line) or "", requirement_line) for requirement_line in installed]
+        python_pins, missing_packages = pin_installed(lines, resolve_request, report=report)
+    if missing_packages:
+        raise PackagesNowhere(packages=missing_packages)
+    require_archives(python_pins.packages)
+    return replace(python_pins, indexes=tuple(map(hide_credentials, resolve_request.indexes)))
 
 
 def _check_folders(nodes: Sequence[RepoSpec]) -> None:
-    seen: dict[str, RepoSpec] = {}
-    for node in nodes:
-        if node.name in seen:
-            form = f"FOLDER={node.repo}: the folder {node.name} is {seen[node.name].repo}'s already"
-            raise SpecInvalid(what="node with a folder of its own", spec=node.repo, form=form)
-        seen[node.name] = node
+    seen_folders: dict[str, RepoSpec] = {}
+    for node_spec in nodes:
+        if node_spec.name in seen_folders:
+            form = (
+                f"FOLDER={node_spec.repo}: the folder {node_spec.name} is {seen_folders[node_spec.name].repo}'s already"
+            )
+            raise SpecInvalid(what="node with its own folder", spec=node_spec.repo, form=form)
+        seen_folders[node_spec.name] = node_spec
 
 
-def _check_names(wishes: Wishes, nodes: Sequence[Part]) -> None:
-    """A name that nothing has is a slip of the pen, and would change the release without a word."""
-    there = [node.spec.name for node in nodes if node.install_script is not None]
-    for name in sorted(wishes.install_scripts - {"all", *there}):
+def _check_names(lock_request: LockRequest, nodes: Sequence[ResolvedSource]) -> None:
+    """Refuse names that no node has: a typo would silently change the release."""
+    # "all" is a wish of its own and needs no such node.
+    with_scripts = [
+        resolved_source.spec.name for resolved_source in nodes if resolved_source.install_script is not None
+    ]
+    for name in sorted(lock_request.install_scripts - {"all", *with_scripts}):
         raise SpecInvalid(
-            what="node with an install.py", spec=name, form=f"one of: {', '.join(there)}" if there else "no such flag"
+            what="node with an install.py",
+            spec=name,
+            form=f"one of: {', '.join(with_scripts)}"
+            if with_scripts
+            else "no --install-script, because no node has one",
         )
 
 
-def _notes(needs: Needs, nodes: Sequence[Part], pins: Sequence[NodePin]) -> list[str]:
-    skipped = [pin.folder for pin in pins if pin.install_script_sha256 and pin.install_script == "skip"]
-    notes = [f"not obeyed: {line}" for line in needs.ignored]
-    if skipped:
-        named = " ".join(f"--install-script {name}" for name in skipped)
-        notes.append(f"install.py of {', '.join(skipped)} will be skipped; to have it run: {named}")
+def _creation_notes(
+    requirement_set: RequirementSet, nodes: Sequence[ResolvedSource], pins: Sequence[NodePin]
+) -> list[str]:
+    skipped_folders = [
+        package_pin.folder
+        for package_pin in pins
+        if package_pin.install_script_sha256 and package_pin.install_script == "skip"
+    ]
+    notes = [f"not obeyed: {line}" for line in requirement_set.ignored]
+    if skipped_folders:
+        named = " ".join(f"--install-script {name}" for name in skipped_folders)
+        notes.append(f"install.py of {', '.join(skipped_folders)} will be skipped; to have it run: {named}")
     return notes
 
 
-def _unheard(wishes: Wishes, needs: Needs, python: PythonPins) -> list[str]:
-    """What was asked for, and there was nothing to do it to."""
-    ignored = {line.partition(": ")[2] for line in needs.ignored}
-    names = {need.name for line in ignored if (need := parse_need(line, ""))}
-    idle = sorted(name for name in wishes.dropped - ignored if plain_name(name) not in names)
+def _unused_wishes(lock_request: LockRequest, requirement_set: RequirementSet, python_pins: PythonPins) -> list[str]:
+    """Return notes about wishes that met nothing they could apply to."""
+    # Each line reads "origin: requirement"; only the requirement is compared.
+    ignored_lines = {line.partition(": ")[2] for line in requirement_set.ignored}
+    names = {requirement.name for line in ignored_lines if (requirement := parse_requirement(line, ""))}
+    idle = sorted(name for name in lock_request.dropped - ignored_lines if normalize_package_name(name) not in names)
     notes = [f"nobody asks for {name}, so nothing was dropped" for name in idle]
-    if wishes.question.torch and not any(pin.name == "torch" for pin in python.packages):
-        notes.append(f"nobody asks for torch, so --torch {wishes.question.torch} changes nothing")
+    if lock_request.question.torch and not any(package_pin.name == "torch" for package_pin in python_pins.packages):
+        notes.append(f"nobody asks for torch, so --torch {lock_request.question.torch} changes nothing")
     return notes
 
 
 def package_notes(python: PythonPins) -> list[str]:
-    """What is unusual about packages: built from source, or fetched by git."""
-    source = [pin.name for pin in python.packages if pin.url and not pin.url.partition("#")[0].endswith(".whl")]
-    return [f"without a wheel, built when the env is made: {', '.join(source)}"] if source else []
+    """Return notes about unusual packages: those built from source, or fetched by git."""
+    source_only = [
+        package_pin.name
+        for package_pin in python.packages
+        if package_pin.url and not package_pin.url.partition("#")[0].endswith(".whl")
+    ]
+    return [f"without a wheel, built when the env is made: {', '.join(source_only)}"] if source_only else []

@@ -1,185 +1,248 @@
-"""Failures of making a lock: what was asked for does not exist, does not fit together, or cannot be pinned."""
+"""Declares the failures of making a lock: what was asked for does not exist, does not fit, or cannot be pinned."""
 
 from collections.abc import Sequence
 
-from comfypin.errors import LockError
+from comfypin.errors import LockError, declare, indent_lines
 
 
+@declare
 class RequirementsUnreadable(LockError):
-    """Lines of requirements that no installer could take."""
+    """Raised for requirement lines that no installer could take."""
 
-    def __init__(self, *, lines: Sequence[str]) -> None:
-        shown = "".join(f"\n  {line}" for line in lines[:30])
-        super().__init__(
-            f"These requirements cannot be resolved on another machine; take the node out, use a fork with better "
-            f"requirements, or leave a line out with --drop-requirement:{shown}",
-            lines=list(lines),
-        )
+    template = (
+        "These requirements cannot be resolved on another machine; leave a line out with --drop-requirement, take "
+        "the node out, or use a fork of it with other requirements:{listed}"
+    )
+    lines: Sequence[str]
+
+    @property
+    def listed(self) -> str:
+        """Return the lines, one below the other."""
+        return indent_lines(self.lines, at_most=30)
 
 
+@declare
 class RequirementsConflict(LockError):
-    """No set of versions fits everybody: who wants what of the packages in question, and why nothing fits."""
+    """Raised when no set of versions satisfies everybody; says who wants what, and why nothing fits."""
 
-    def __init__(self, *, target: str, wants: Sequence[str], explanation: str, unheard: Sequence[str] = ()) -> None:
-        places = "".join(f"\n  {line}" for line in unheard)
-        other = f"\nNot asked, because only you say where packages come from (--index URL):{places}" if unheard else ""
-        shown = "".join(f"\n  {want}" for want in wants)
-        asked = f" Who asks for what:{shown}" if wants else ""
-        super().__init__(
-            f"No versions of the packages fit together for {target}.{asked}\nThe resolver says: {explanation}{other}\n"
-            "Take another version of one of them (--node URL@REF), or overrule a requirement with --override.",
-            target=target,
-            wants=list(wants),
-            explanation=explanation,
-        )
+    template = (
+        "No versions of the packages fit together for {target}.{asked}\nThe resolver says: {explanation}{skipped}\n"
+        "Take another version of one of them (--node URL@REF), or overrule a requirement with --override."
+    )
+    target: str
+    wants: Sequence[str]
+    explanation: str
+    unheard: Sequence[str] = ()
+
+    @property
+    def asked(self) -> str:
+        """Return who asks for what, a line each."""
+        return f" Who asks for what:{indent_lines(self.wants)}" if self.wants else ""
+
+    @property
+    def skipped(self) -> str:
+        """Return the lines of nodes that name other indexes, which are not obeyed."""
+        if not self.unheard:
+            return ""
+        lines = indent_lines(self.unheard)
+        return f"\nNot asked, because only you say where packages come from (--index URL):{lines}"
 
 
+@declare
 class TorchTrioSplit(LockError):
-    """torch, torchvision and torchaudio cannot be had as one release."""
+    """Raised when torch, torchvision and torchaudio cannot be had from one release."""
 
-    def __init__(self, *, versions: str, target: str) -> None:
-        super().__init__(
-            f"torch, torchvision and torchaudio do not come from one release for {target}: {versions}. Name versions "
-            "that belong together, such as --package torch==2.8.0 --package torchaudio==2.8.0.",
-            versions=versions,
-            target=target,
-        )
+    template = (
+        "torch, torchvision and torchaudio do not come from one release for {target}: {versions}. Name versions "
+        "that belong together, such as --package torch==2.8.0 --package torchaudio==2.8.0."
+    )
+    versions: str
+    target: str
 
 
+@declare
 class PackagesUnreachable(LockError):
-    """The package index, or a package's own address, cannot be reached."""
+    """Raised when the package index, or a package's own address, cannot be reached."""
 
-    def __init__(self, *, reason: str, hint: str = "") -> None:
-        super().__init__(f"The package index cannot be reached: {reason}.{hint}", reason=reason)
+    template = "The package index cannot be reached: {reason}.{hint}"
+    reason: str
+    hint: str = ""
 
 
+@declare
 class GitPackageUnreachable(LockError):
-    """A requirement names a git repository that cannot be fetched, or a ref that it does not have."""
+    """Raised when a required git repository cannot be fetched, or does not have the ref."""
 
-    def __init__(self, *, wants: Sequence[str], reason: str) -> None:
-        asked = f" ({'; '.join(wants)})" if wants else ""
-        super().__init__(
-            f"A package cannot be had from git{asked}: {reason}. Check the address and the network, or take a release "
-            "of it instead with --override 'NAME==1.2'.",
-            wants=list(wants),
-            reason=reason,
-        )
+    template = (
+        "A package cannot be fetched from git{asked}: {reason}. Check the address and the network, or take a release "
+        "of it instead with --override 'NAME==1.2'."
+    )
+    wants: Sequence[str]
+    reason: str
+
+    @property
+    def asked(self) -> str:
+        """Return who asks for it, in brackets."""
+        return _in_brackets(self.wants)
 
 
+@declare
 class GitPackageUnpinnable(LockError):
-    """A package comes from git, and nothing of it has a sha256 that could be locked."""
+    """Raised when nothing of a package from git has a sha256 that could be locked."""
 
-    def __init__(self, *, packages: Sequence[str], wants: Sequence[str] = ()) -> None:
-        asked = f" ({'; '.join(wants)})" if wants else ""
-        super().__init__(
-            f"These packages come from git and cannot be locked with a sha256: {', '.join(packages)}{asked}. Only an "
-            "archive of a commit has one, and GitHub, GitLab and Codeberg give it, of whole repositories without "
-            "submodules. Take a release or a wheel of it instead, with --override 'NAME==1.2' or --override "
-            "'NAME @ https://...whl', or leave it out.",
-            packages=list(packages),
-            wants=list(wants),
-        )
+    template = (
+        "These packages come from git and cannot be locked with a sha256: {named}{asked}. Only the archive of a whole "
+        "repository without submodules has one, from GitHub, GitLab or Codeberg. Take a release or a wheel instead, "
+        "with --override 'NAME==1.2' or --override 'NAME @ https://...whl', or leave the package out."
+    )
+    packages: Sequence[str]
+    wants: Sequence[str] = ()
+
+    @property
+    def named(self) -> str:
+        """Return the packages' names."""
+        return ", ".join(self.packages)
+
+    @property
+    def asked(self) -> str:
+        """Return who asks for them, in brackets."""
+        return _in_brackets(self.wants)
 
 
+@declare
 class PackageWithoutFile(LockError):
-    """A package was resolved, and there is no file of it that the target can install."""
+    """Raised when a resolved package has no file that the target can install."""
 
-    def __init__(self, *, packages: Sequence[str], target: str) -> None:
-        super().__init__(
-            f"For {target} there is neither a wheel nor a source archive of {', '.join(packages)}; "
-            "take another version, or another target.",
-            packages=list(packages),
-            target=target,
-        )
+    template = (
+        "For {target} there is no wheel and no source archive of {named}; take another version, or another target."
+    )
+    packages: Sequence[str]
+    target: str
+
+    @property
+    def named(self) -> str:
+        """Return the packages' names and versions."""
+        return ", ".join(self.packages)
 
 
+@declare
 class ReleaseExists(LockError):
-    """A release of this name is there already, with other pins; releases do not change."""
+    """Raised when a release of this name exists with other pins; releases do not change."""
 
-    def __init__(self, *, path: str) -> None:
-        super().__init__(
-            f"{path} exists and pins something else; a release does not change: choose another name, or --force.",
-            path=path,
-        )
+    template = "{path} exists and pins something else. A release does not change: choose another name, or add --force."
+    path: str
 
 
+@declare
 class NotComfyUI(LockError):
-    """A folder or a commit that was named as ComfyUI is none."""
+    """Raised when a folder or commit that was named as ComfyUI is something else."""
 
-    def __init__(self, *, where: str, lacks: str) -> None:
-        super().__init__(f"{where} is not a ComfyUI: it has no {lacks}.", where=where)
+    template = "{where} is not a ComfyUI: it has no {lacks}."
+    where: str
+    lacks: str
 
 
+@declare
 class CaptureRefused(LockError):
-    """Things in a living ComfyUI that cannot be pinned, all at once."""
+    """Raised with every reason when something in an installed ComfyUI cannot be pinned."""
 
-    def __init__(self, *, where: str, reasons: Sequence[str]) -> None:
-        shown = "".join(f"\n  {reason}" for reason in reasons)
-        super().__init__(f"{where} cannot be captured as it stands:{shown}", where=where, reasons=list(reasons))
+    template = "{where} cannot be captured as it stands:{listed}"
+    where: str
+    reasons: Sequence[str]
+
+    @property
+    def listed(self) -> str:
+        """Return the reasons, a line each."""
+        return indent_lines(self.reasons)
 
 
+@declare
 class SnapshotUnreadable(LockError):
-    """A file is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml."""
+    """Raised when a file is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml."""
 
-    def __init__(self, *, path: str, reason: str) -> None:
-        super().__init__(
-            f"{path} is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml: {reason}.", path=path, reason=reason
-        )
+    template = "{path} is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml: {reason}."
+    path: str
+    reason: str
 
 
+@declare
 class NothingToUpgrade(LockError):
-    """An upgrade names something that the lock does not have."""
+    """Raised when an upgrade names something that the lock does not have."""
 
-    def __init__(self, *, names: Sequence[str], there: Sequence[str]) -> None:
-        super().__init__(
-            f"The lock has no {', '.join(names)}; there are {', '.join(there)}.", names=list(names), there=list(there)
-        )
+    template = "The lock has no {named}; it has {offered}."
+    names: Sequence[str]
+    there: Sequence[str]
+
+    @property
+    def named(self) -> str:
+        """Return what was asked for."""
+        return ", ".join(self.names)
+
+    @property
+    def offered(self) -> str:
+        """Return what could be asked for."""
+        return ", ".join(self.there)
 
 
+@declare
 class RegistryAnswerInvalid(LockError):
-    """The node registry answered with something that is not what it documents."""
+    """Raised when the node registry answers with something else than it documents."""
 
-    def __init__(self, *, url: str, lacks: str) -> None:
-        super().__init__(f"The node registry answered {url} without {lacks}; try again later.", url=url)
+    template = "The node registry answered {url} without {lacks}; try again later."
+    url: str
+    lacks: str
 
 
+@declare
 class ArchiveUnreadable(LockError):
-    """The archive of a node pack is not a zip that can be read."""
+    """Raised when the archive of a node pack is not a readable zip."""
 
-    def __init__(self, *, url: str, reason: str) -> None:
-        super().__init__(f"The archive {url} of a node cannot be read: {reason}.", url=url, reason=reason)
+    template = "The archive {url} of a node cannot be read: {reason}."
+    url: str
+    reason: str
 
 
+@declare
 class PackageUnbuildable(LockError):
-    """A package has no wheel, and building one of its source failed."""
+    """Raised when a package has no wheel, and building one from its source fails."""
 
-    def __init__(self, *, package: str, python: str, reason: str) -> None:
-        super().__init__(
-            f"{package} has no wheel, and it cannot be built here for Python {python}: {reason}. Install what its "
-            "build needs, or lock a version that has a wheel.",
-            package=package,
-            reason=reason,
-        )
+    template = (
+        "{package} has no wheel, and it cannot be built here for Python {python}: {reason}. Install what its "
+        "build needs, or lock a version that has a wheel."
+    )
+    package: str
+    reason: str
+    python: str
 
 
+@declare
 class PackagesNowhere(LockError):
-    """Installed packages that no package index has, so that no other machine could install them."""
+    """Raised for installed packages that no index has, so that no other machine could install them."""
 
-    def __init__(self, *, packages: Sequence[str]) -> None:
-        shown = ", ".join(packages[:20]) + (f" and {len(packages) - 20} more" if len(packages) > 20 else "")
-        super().__init__(
-            f"No package index has {shown}; install versions that can be had, or leave them out with --leave-out NAME.",
-            packages=list(packages),
-        )
+    template = (
+        "No package index has {named}; install versions that an index has, or leave them out with --leave-out NAME."
+    )
+    packages: Sequence[str]
+
+    @property
+    def named(self) -> str:
+        """Return the first packages, and how many more there are."""
+        more = f" and {len(self.packages) - 20} more" if len(self.packages) > 20 else ""
+        return ", ".join(self.packages[:20]) + more
 
 
 class TrialFailed(LockError):
-    """A lock could not be realized, or its workflow not run, while its reproduction was checked."""
+    """Raised when a lock cannot be realized, or its workflow not run, while its reproduction is checked."""
 
     def __init__(self, *, command: str, place: str, reason: str, exit_code: int) -> None:
+        # Not declared: the command's exit code is a fact of its own, and not that of this error.
         super().__init__(
             f"`comfypin {command}` in {place} failed (exit code {exit_code}): {reason}",
             command=command,
             reason=reason,
             exit_code=exit_code,
         )
+
+
+def _in_brackets(wants: Sequence[str]) -> str:
+    return f" ({'; '.join(wants)})" if wants else ""

@@ -1,4 +1,6 @@
-"""From what workflows need to what a lock can be made of; what is ambiguous or unknown is listed, never guessed."""
+"""Resolves what workflows need into what a lock can be made of; what is ambiguous or unknown is listed, never
+guessed.
+"""
 
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,19 +9,20 @@ from dataclasses import dataclass
 from comfypin.digest import JsonValue
 from comfypin.errors import EnvError, LockError
 from comfypin.lock.model_spec import ModelSpec
-from comfypin.locking.node_registry import SCHEME, Pack, Registry
+from comfypin.locking.node_registry import REGISTRY_SCHEME, NodeRegistry, RegistryPack
 from comfypin.locking.repository_refs import RepoSpec
-from comfypin.locking.sources import Places
-from comfypin.locking.workflow_needs import CORE, Wanted, WantedModel, WantedPack, is_commit
+from comfypin.locking.sources import Upstreams
+from comfypin.locking.workflow_needs import CORE_PACK, WantedModel, WantedPack, WorkflowNeeds, is_commit_version
 from comfypin.tools.git import list_tree, read_blobs
 from comfypin.tools.git_remote import resolve_ref
 
+# `aux_id` is owner/repo on GitHub, for packs that the registry does not have.
 _GITHUB = "https://github.com/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What of the needs could be settled: nodes and models to lock, and the rest in words."""
+class ResolvedNeeds:
+    """The nodes and models that could be resolved, and the rest in words."""
 
     nodes: tuple[RepoSpec, ...]
     models: tuple[ModelSpec, ...]
@@ -34,21 +37,25 @@ class Answer:
     def to_json(self) -> dict[str, JsonValue]:
         return {
             "comfyui_versions": list(self.core_versions),
-            "nodes": [{"repo": node.repo, "ref": node.ref, "folder": node.name} for node in self.nodes],
-            "models": [{"target": model.target, "sources": list(model.sources)} for model in self.models],
+            "nodes": [
+                {"repo": node_spec.repo, "ref": node_spec.ref, "folder": node_spec.name} for node_spec in self.nodes
+            ],
+            "models": [
+                {"target": wanted_model.target, "sources": list(wanted_model.sources)} for wanted_model in self.models
+            ],
             "ambiguous": list(self.ambiguous),
             "unknown": list(self.unknown),
             "complete": self.complete,
         }
 
 
-class Settling:
-    """Settles needs one by one, with the registry where it may be asked."""
+class NeedsResolver:
+    """Resolves needs one by one, with the registry if it may be asked."""
 
     def __init__(
         self,
         *,
-        registry: Registry | None,
+        registry: NodeRegistry | None,
         builtin: frozenset[str],
         given: Sequence[RepoSpec],
         given_models: Sequence[ModelSpec],
@@ -56,6 +63,7 @@ class Settling:
     ) -> None:
         self._registry = registry
         self._builtin = builtin
+        # Users name a pack by folder or by URL, and GitHub ignores case.
         self._given = {node.name.lower() for node in given} | {node.repo.lower() for node in given}
         self._given_models = {str(model.target or model.sources[0]).rpartition("/")[2] for model in given_models}
         self._unneeded = unneeded
@@ -64,155 +72,196 @@ class Settling:
         self.ambiguous: list[str] = []
         self.unknown: list[str] = []
 
-    def pack(self, pack: WantedPack) -> None:
-        """A pack that a workflow names."""
-        who = f"{pack.label} (for {', '.join(pack.classes[:3])}{', ...' if len(pack.classes) > 3 else ''})"
-        if pack.label in self._unneeded or self._is_given(pack):
+    def add_pack(self, node_pack: WantedPack) -> None:
+        """Resolve a pack that a workflow names."""
+        subject = (
+            f"{node_pack.label} (for {', '.join(node_pack.classes[:3])}{', ...' if len(node_pack.classes) > 3 else ''})"
+        )
+        # What the user gave overrules what any workflow says.
+        if node_pack.label in self._unneeded or self._is_given(node_pack):
             return
-        if len(pack.versions) > 1:
-            self.ambiguous.append(f"{who} is wanted in several versions: {', '.join(pack.versions)}; choose by --node")
-        elif not pack.versions or pack.versions[0] in ("nightly", "unknown", "latest"):
-            said = pack.versions[0] if pack.versions else "no version"
-            self.ambiguous.append(f"{who} is named with {said}; choose by --node {self._suggestion(pack)}@REF")
-        elif pack.aux_id:
-            self._add(RepoSpec(repo=_GITHUB + pack.aux_id, ref=pack.versions[0]))
-        elif is_commit(pack.versions[0]):
-            self._from_repository(pack, who)
+        if len(node_pack.versions) > 1:
+            self.ambiguous.append(
+                f"{subject} is needed in several versions: {', '.join(node_pack.versions)}; choose by --node"
+            )
+        # "nightly" and "latest" move: a lock with them would not be the same tomorrow.
+        elif not node_pack.versions or node_pack.versions[0] in ("nightly", "unknown", "latest"):
+            said = node_pack.versions[0] if node_pack.versions else "no version"
+            self.ambiguous.append(
+                f"{subject} is named with {said}; choose by --node {self._suggested_repo(node_pack)}@REF"
+            )
+        elif node_pack.aux_id:
+            self._add_node(RepoSpec(repo=_GITHUB + node_pack.aux_id, ref=node_pack.versions[0]))
+        elif is_commit_version(node_pack.versions[0]):
+            self._add_from_repository(node_pack, subject)
         else:
-            self._add(RepoSpec(repo=f"{SCHEME}{pack.cnr_id}", ref=pack.versions[0], folder=pack.cnr_id))
-
-    def classes(self, names: Iterable[str]) -> None:
-        """Classes whose pack no workflow names."""
-        silent = "the registry is not asked" if self._registry is None else ""
-        for name in names:
-            if name in self._builtin or name in self._unneeded:
-                continue
-            if self._registry is not None and not silent:
-                try:
-                    self._choose(name, self._registry.packs_of(name))
-                    continue
-                except (EnvError, LockError) as error:
-                    silent = error.message  # one unreachable registry is not asked again for every class
-            self.unknown.append(
-                f"the node class {name}: no workflow names its pack (--comfyui tells which are ComfyUI's own); {silent}"
+            self._add_node(
+                RepoSpec(
+                    repo=f"{REGISTRY_SCHEME}{node_pack.cnr_id}", ref=node_pack.versions[0], folder=node_pack.cnr_id
+                )
             )
 
-    def model(self, model: WantedModel) -> None:
-        """A model file that a workflow loads."""
-        plain = model.name.replace("\\", "/").rpartition("/")[2]
-        if plain in self._given_models or model.name in self._unneeded or plain in self._unneeded:
-            return
-        if model.url is None or model.directory is None:
-            lacks = "no address" if model.url is None else "no folder"
-            self.unknown.append(f"the model {model.name}: the workflow names {lacks}; give --model TARGET=SOURCE")
-            return
-        target = f"{model.directory}/{model.name}"
-        known = self.models.get(target)
-        if known is not None and known.sources != (model.url,):
-            self.ambiguous.append(f"the model {target} has several addresses: {known.sources[0]}, {model.url}")
-        self.models.setdefault(target, ModelSpec(sources=(model.url,), target=target, sha256=model.sha256))
+    def add_classes(self, names: Iterable[str]) -> None:
+        """Resolve classes whose pack no workflow names."""
+        registry_silence = "the registry is not asked" if self._registry is None else ""
+        for class_name in names:
+            if class_name in self._builtin or class_name in self._unneeded:
+                continue
+            if self._registry is not None and not registry_silence:
+                try:
+                    self._choose_pack(class_name, self._registry.find_packs_of(class_name))
+                    continue
+                except (EnvError, LockError) as error:
+                    registry_silence = error.message  # one unreachable registry is not asked again for every class
+            self.unknown.append(
+                f"the node class {class_name}: no workflow names its pack (--comfyui shows which are ComfyUI's own); "
+                f"{registry_silence}"
+            )
 
-    def _is_given(self, pack: WantedPack) -> bool:
-        names = {str(pack.cnr_id).lower(), str(pack.aux_id).lower(), str(pack.aux_id).rpartition("/")[2].lower()}
-        addresses = {f"{_GITHUB}{pack.aux_id}".lower(), f"{SCHEME}{pack.cnr_id}".lower()}
+    def add_model(self, wanted_model: WantedModel) -> None:
+        """Resolve a model file that a workflow loads."""
+        plain_name = wanted_model.name.replace("\\", "/").rpartition("/")[2]
+        if plain_name in self._given_models or wanted_model.name in self._unneeded or plain_name in self._unneeded:
+            return
+        if wanted_model.url is None or wanted_model.directory is None:
+            lacks = "no address" if wanted_model.url is None else "no folder"
+            self.unknown.append(
+                f"the model {wanted_model.name}: the workflow names {lacks}; give --model TARGET=SOURCE"
+            )
+            return
+        target_path = f"{wanted_model.directory}/{wanted_model.name}"
+        known_spec = self.models.get(target_path)
+        if known_spec is not None and known_spec.sources != (wanted_model.url,):
+            self.ambiguous.append(
+                f"the model {target_path} has several URLs: {known_spec.sources[0]}, {wanted_model.url}"
+            )
+        self.models.setdefault(
+            target_path, ModelSpec(sources=(wanted_model.url,), target=target_path, sha256=wanted_model.sha256)
+        )
+
+    def _is_given(self, node_pack: WantedPack) -> bool:
+        names = {
+            str(node_pack.cnr_id).lower(),
+            str(node_pack.aux_id).lower(),
+            str(node_pack.aux_id).rpartition("/")[2].lower(),
+        }
+        addresses = {f"{_GITHUB}{node_pack.aux_id}".lower(), f"{REGISTRY_SCHEME}{node_pack.cnr_id}".lower()}
         return bool((names | addresses) & self._given)
 
-    def _suggestion(self, pack: WantedPack) -> str:
-        return _GITHUB + pack.aux_id if pack.aux_id else f"{SCHEME}{pack.cnr_id}"
+    def _suggested_repo(self, node_pack: WantedPack) -> str:
+        return _GITHUB + node_pack.aux_id if node_pack.aux_id else f"{REGISTRY_SCHEME}{node_pack.cnr_id}"
 
-    def _from_repository(self, pack: WantedPack, who: str) -> None:
-        """A registry's pack at a commit: the registry knows its repository."""
+    def _add_from_repository(self, node_pack: WantedPack, subject: str) -> None:
+        """Resolve a registry's pack at a commit: only the registry knows its repository."""
         if self._registry is None:
-            self.unknown.append(f"{who} is named by a commit; its repository is known to the registry, not asked now")
+            self.unknown.append(
+                f"{subject} is named by a commit, and the registry, which knows its repository, is not asked"
+            )
             return
         try:
-            found = self._registry.pack(str(pack.cnr_id))
+            registry_pack = self._registry.find_pack(str(node_pack.cnr_id))
         except (EnvError, LockError) as error:
-            self.unknown.append(f"{who}: {error.message}")
+            self.unknown.append(f"{subject}: {error.message}")
             return
-        if found.repository is None:
-            self.unknown.append(f"{who} is named by a commit, and the registry knows no repository of it")
+        if registry_pack.repository is None:
+            self.unknown.append(f"{subject} is named by a commit, and the registry knows no repository for it")
         else:
-            self._add(RepoSpec(repo=found.repository, ref=pack.versions[0]))
+            self._add_node(RepoSpec(repo=registry_pack.repository, ref=node_pack.versions[0]))
 
-    def _choose(self, name: str, packs: Sequence[Pack]) -> None:
-        if any(pack.node_id == CORE for pack in packs):
+    def _choose_pack(self, class_name: str, found_packs: Sequence[RegistryPack]) -> None:
+        # The registry knows it as ComfyUI's own, though ComfyUI's sources do not show it.
+        if any(pack.node_id == CORE_PACK for pack in found_packs):
             return
-        given = [pack for pack in packs if {pack.node_id.lower(), str(pack.repository).lower()} & self._given]
-        if given or any(pack.node_id in self.nodes for pack in packs):
+        given = [pack for pack in found_packs if {pack.node_id.lower(), str(pack.repository).lower()} & self._given]
+        if given or any(pack.node_id in self.nodes for pack in found_packs):
             return
-        listed = ", ".join(pack.repository or SCHEME + pack.node_id for pack in packs)
-        if not packs:
-            self.unknown.append(f"the node class {name}: no pack of the registry has it")
-        elif len(packs) > 1:
-            self.ambiguous.append(f"the node class {name} is in several packs: {listed}; choose by --node")
+        listed_packs = ", ".join(pack.repository or REGISTRY_SCHEME + pack.node_id for pack in found_packs)
+        if not found_packs:
+            self.unknown.append(f"the node class {class_name}: no pack of the registry has it")
+        elif len(found_packs) > 1:
+            self.ambiguous.append(f"the node class {class_name} is in several packs: {listed_packs}; choose by --node")
         else:
-            self.ambiguous.append(f"the node class {name} is in {listed}, in which version nobody says; add --node")
+            self.ambiguous.append(
+                f"the node class {class_name} is in {listed_packs}, and no workflow says in which version; add --node"
+            )
 
-    def _add(self, spec: RepoSpec) -> None:
-        self.nodes.setdefault(spec.name, spec)
+    def _add_node(self, repo_spec: RepoSpec) -> None:
+        self.nodes.setdefault(repo_spec.name, repo_spec)
 
 
-def settle(wanted: Wanted, settling: Settling, *, tell: Callable[[str], None]) -> Answer:
-    """Settle everything that is wanted."""
-    tell(f"{len(wanted.packs)} packs, {len(wanted.classes)} more classes and {len(wanted.models)} models are needed")
-    for pack in wanted.packs:
-        settling.pack(pack)
-    settling.classes(wanted.classes)
-    for model in wanted.models:
-        settling.model(model)
-    return Answer(
-        nodes=tuple(settling.nodes.values()),
-        models=tuple(settling.models.values()),
-        ambiguous=tuple(settling.ambiguous),
-        unknown=tuple(settling.unknown),
-        core_versions=wanted.core_versions,
+def resolve_needs(
+    workflow_needs: WorkflowNeeds, needs_resolver: NeedsResolver, *, report: Callable[[str], None]
+) -> ResolvedNeeds:
+    """Resolve everything that the workflows need."""
+    report(
+        f"{len(workflow_needs.packs)} packs, {len(workflow_needs.classes)} more classes "
+        f"and {len(workflow_needs.models)} models are needed"
+    )
+    for pack in workflow_needs.packs:
+        needs_resolver.add_pack(pack)
+    needs_resolver.add_classes(workflow_needs.classes)
+    for model in workflow_needs.models:
+        needs_resolver.add_model(model)
+    return ResolvedNeeds(
+        nodes=tuple(needs_resolver.nodes.values()),
+        models=tuple(needs_resolver.models.values()),
+        ambiguous=tuple(needs_resolver.ambiguous),
+        unknown=tuple(needs_resolver.unknown),
+        core_versions=workflow_needs.core_versions,
     )
 
 
-def known_classes(comfyui: RepoSpec | None, given: Iterable[RepoSpec], places: Places) -> frozenset[str]:
-    """The node classes that ComfyUI has itself, and those of the nodes that are given, read from their sources.
+def known_classes(comfyui: RepoSpec | None, given: Iterable[RepoSpec], upstreams: Upstreams) -> frozenset[str]:
+    """Return the node classes that ComfyUI and the given nodes define, read from their sources.
 
     Nodes may register classes in ways that no reader of sources sees; those stay to be asked for. Raises git's errors.
     """
-    names: set[str] = set()
+    class_names_found: set[str] = set()
     if comfyui is not None:
-        names |= _classes(comfyui, places, of_comfyui)
-    for node in given:
-        if not node.repo.startswith(SCHEME):
-            names |= _classes(node, places, lambda _: True)
-    return frozenset(names)
+        class_names_found |= _read_classes(comfyui, upstreams, registers_core_nodes)
+    for node_spec in given:
+        # The registry itself lists the classes of its packs.
+        if not node_spec.repo.startswith(REGISTRY_SCHEME):
+            class_names_found |= _read_classes(node_spec, upstreams, lambda _: True)
+    return frozenset(class_names_found)
 
 
-def of_comfyui(path: str) -> bool:
-    """Whether a file of ComfyUI's repository may register nodes."""
+def registers_core_nodes(path: str) -> bool:
+    """Return whether a file of ComfyUI's repository may register nodes."""
     return path == "nodes.py" or path.startswith(("comfy_extras/", "comfy_api_nodes/"))
 
 
-def _classes(spec: RepoSpec, places: Places, registers: Callable[[str], bool]) -> set[str]:
-    commit = resolve_ref(spec.repo, spec.ref)
-    kept = places.commits.obtain_repository(spec.repo, commit)
-    files = [entry for entry in list_tree(kept, commit) if entry.mode.startswith("100") and entry.path.endswith(".py")]
-    names: set[str] = set()
-    for _, data in read_blobs(kept, [file for file in files if registers(file.path)], spec.repo, commit):
-        names |= class_names(data)
-    return names
+def _read_classes(repo_spec: RepoSpec, upstreams: Upstreams, registers: Callable[[str], bool]) -> set[str]:
+    commit = resolve_ref(repo_spec.repo, repo_spec.ref)
+    git_folder = upstreams.commits.obtain_repository(repo_spec.repo, commit)
+    files = [
+        tree_entry
+        for tree_entry in list_tree(git_folder, commit)
+        if tree_entry.mode.startswith("100") and tree_entry.path.endswith(".py")
+    ]
+    class_names_found: set[str] = set()
+    for _, data in read_blobs(git_folder, [file for file in files if registers(file.path)], repo_spec.repo, commit):
+        class_names_found |= registered_classes(data)
+    return class_names_found
 
 
-def class_names(source: bytes) -> set[str]:
-    """The classes that a module registers: keys of NODE_CLASS_MAPPINGS, and `node_id=` of schemas."""
+def registered_classes(source: bytes) -> set[str]:
+    """Return the classes that a module registers: keys of NODE_CLASS_MAPPINGS, and `node_id=` of schemas."""
     try:
         tree = ast.parse(source)
+    # Strangers' sources: Python 2, null bytes, or nested beyond what the parser takes.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
-    names: set[str] = set()
+    class_names_found: set[str] = set()
     for node in ast.walk(tree):
-        names.update(_registered(node))
-    return names
+        class_names_found.update(_registered_by(node))
+    return class_names_found
 
 
-def _registered(node: ast.AST) -> Iterator[str]:
-    """The names that one statement registers, in the ways that packs do it: a dict, `[...] =`, `|=`, `.update(...)`."""
+def _registered_by(node: ast.AST) -> Iterator[str]:
+    """Yield the names that one statement registers, in the ways that packs use: a dict, `[...] =`, `|=`,
+    `.update(...)`.
+    """
     match node:
         case ast.Assign(
             targets=[ast.Subscript(value=ast.Name(id="NODE_CLASS_MAPPINGS"), slice=ast.Constant(value=str(name)))]

@@ -1,4 +1,4 @@
-"""Packages that are asked for from git, pinned as the archive that their host gives of the commit: it has a sha256.
+"""Pins packages from git as the archive that their host gives of the commit, because an archive has a sha256.
 
 An archive has neither submodules nor git's history, so a package that needs one of them stays a git package.
 """
@@ -12,102 +12,118 @@ from urllib.parse import urlsplit
 
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PackagePin
-from comfypin.lock.requirements import Need
+from comfypin.lock.requirements import RequirementLine
 from comfypin.locking.errors import GitPackageUnpinnable
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.download import download_file
 from comfypin.tools.errors import DownloadFailed
 
 # What a host calls the archive of a commit, for those that give the same bytes each time.
-HOSTS: Mapping[str, str] = {
+ARCHIVE_HOSTS: Mapping[str, str] = {
     "github.com": "{scheme}://{host}/{path}/archive/{commit}.tar.gz",
     "codeberg.org": "{scheme}://{host}/{path}/archive/{commit}.tar.gz",
     "gitlab.com": "{scheme}://{host}/{path}/-/archive/{commit}/{name}-{commit}.tar.gz",
 }
 
 
-def archive_of(pin: PackagePin, hosts: Mapping[str, str] = HOSTS) -> str | None:
-    """The address of the archive of a git package; None where the host is not known, or only a folder is meant (pure).
+def commit_archive_url(package_pin: PackagePin, hosts: Mapping[str, str] = ARCHIVE_HOSTS) -> str | None:
+    """Return the URL of a git package's archive; None if the host is unknown or the package is a subfolder (pure).
 
-    >>> archive_of(PackagePin(name="a", version="1", url="git+https://github.com/o/a.git@" + "c" * 40))[:40]
+    >>> commit_archive_url(PackagePin(name="a", version="1", url="git+https://github.com/o/a.git@" + "c" * 40))[:40]
     'https://github.com/o/a/archive/ccccccccc'
     """
-    if not pin.url or not pin.url.startswith(("git+https://", "git+http://")) or "#" in pin.url:
+    # "#" begins a subdirectory, and an archive always holds the whole repository.
+    if not package_pin.url or not package_pin.url.startswith(("git+https://", "git+http://")) or "#" in package_pin.url:
         return None
-    address, _, commit = pin.url.removeprefix("git+").rpartition("@")
-    parts = urlsplit(address)
-    path = parts.path.strip("/").removesuffix(".git")
-    form = hosts.get(parts.netloc)
-    if form is None or not path:
+    address, _, commit = package_pin.url.removeprefix("git+").rpartition("@")
+    url_parts = urlsplit(address)
+    path = url_parts.path.strip("/").removesuffix(".git")
+    # Only hosts that are known to give the same bytes each time.
+    url_template = hosts.get(url_parts.netloc)
+    if url_template is None or not path:
         return None
     name = path.rpartition("/")[2]
-    return form.format(scheme=parts.scheme, host=parts.netloc, path=path, name=name, commit=commit)
+    return url_template.format(scheme=url_parts.scheme, host=url_parts.netloc, path=path, name=name, commit=commit)
 
 
-def archives(
-    pins: Iterable[PackagePin], hosts: Mapping[str, str] = HOSTS, *, proxies: Proxies | None = None
+def find_archives(
+    pins: Iterable[PackagePin], hosts: Mapping[str, str] = ARCHIVE_HOSTS, *, proxies: Proxies | None = None
 ) -> Mapping[str, str]:
-    """The git packages among these by repository, as requirements of archives that have all of the commit."""
-    found = {}
-    for pin in pins:
-        url = archive_of(pin, hosts)
-        if url is not None and _is_whole(url, proxies):
-            found[_plain(str(pin.url))] = f"{pin.name} @ {url}"
-    return found
+    """Map the git packages among these, by repository, to requirements of archives that hold the whole commit."""
+    archive_lines = {}
+    for package_pin in pins:
+        archive_url = commit_archive_url(package_pin, hosts)
+        # Fetched once now, so that a build does not fail later for a missing submodule.
+        if archive_url is not None and _holds_whole_commit(archive_url, proxies):
+            archive_lines[_plain_address(str(package_pin.url))] = f"{package_pin.name} @ {archive_url}"
+    return archive_lines
 
 
-def instead(needs: Iterable[Need], chosen: Mapping[str, str]) -> tuple[Need, ...]:
-    """The needs, with those for a git repository replaced by what was chosen for it (pure)."""
-    places = ((need, repository_of(need.text) or "") for need in needs)
-    return tuple(replace(need, text=chosen[place]) if place in chosen else need for need, place in places)
+def replace_requirements(needs: Iterable[RequirementLine], chosen: Mapping[str, str]) -> tuple[RequirementLine, ...]:
+    """Return the requirements with those for a git repository replaced by what was chosen for it (pure)."""
+    with_repository = ((requirement, repository_of(requirement.text) or "") for requirement in needs)
+    return tuple(
+        replace(requirement, text=chosen[repository]) if repository in chosen else requirement
+        for requirement, repository in with_repository
+    )
 
 
-def require_archives(pins: Iterable[PackagePin], needs: Iterable[Need] = ()) -> None:
+def require_archives(pins: Iterable[PackagePin], needs: Iterable[RequirementLine] = ()) -> None:
     """Refuse packages that are still git's: realizing could not verify them. Raises `GitPackageUnpinnable`."""
-    loose = {_plain(str(pin.url)): pin.name for pin in pins if (pin.url or "").startswith("git+")}
-    if loose:
-        wants = [str(need) for need in needs if repository_of(need.text) in loose]
-        raise GitPackageUnpinnable(packages=sorted(set(loose.values())), wants=wants)
+    git_packages = {
+        _plain_address(str(package_pin.url)): package_pin.name
+        for package_pin in pins
+        if (package_pin.url or "").startswith("git+")
+    }
+    if git_packages:
+        wants = [str(requirement) for requirement in needs if repository_of(requirement.text) in git_packages]
+        raise GitPackageUnpinnable(packages=sorted(set(git_packages.values())), wants=wants)
 
 
-def _is_whole(url: str, proxies: Proxies | None) -> bool:
+def _holds_whole_commit(url: str, proxies: Proxies | None) -> bool:
     with temp_folder("archive") as folder:
         path = Path(folder, "archive.tar.gz")
         try:
             download_file(url, path, proxies=proxies)
+            # Names alone are read: nothing of the archive is unpacked.
             with tarfile.open(path) as archive:
                 return not any(name.partition("/")[2] == ".gitmodules" for name in archive.getnames())
         except (DownloadFailed, OSError, tarfile.TarError):
             return False
 
 
-def held(needs: Iterable[Need], pins: Iterable[PackagePin], hosts: Mapping[str, str] = HOSTS) -> Mapping[str, str]:
-    """What keeps git packages at the commits that a lock has, as `archives` has it, for branches move (pure)."""
-    wanted = {place for need in needs if (place := repository_of(need.text))}
-    found = {}
-    for pin in pins:
-        url = pin.url or ""
-        for place in wanted:
-            if _plain(url) == place or _is_archive(url, place, hosts):
-                found[place] = f"{pin.name} @ {url}"
-    return found
+def hold_at_pins(
+    needs: Iterable[RequirementLine], pins: Iterable[PackagePin], hosts: Mapping[str, str] = ARCHIVE_HOSTS
+) -> Mapping[str, str]:
+    """Return what keeps git packages at the commits that a lock has, shaped as `find_archives` does: branches move
+    (pure).
+    """
+    wanted = {repository for requirement in needs if (repository := repository_of(requirement.text))}
+    archive_lines = {}
+    for package_pin in pins:
+        archive_url = package_pin.url or ""
+        for repository in wanted:
+            if _plain_address(archive_url) == repository or _is_archive(archive_url, repository, hosts):
+                archive_lines[repository] = f"{package_pin.name} @ {archive_url}"
+    return archive_lines
 
 
 def repository_of(text: str) -> str | None:
-    """The repository that a requirement names, without the ref."""
+    """Return the repository that a requirement names, without the ref."""
     _, found, address = text.partition("git+")
-    return _plain(address) if found else None
+    return _plain_address(address) if found else None
 
 
-def _plain(address: str) -> str:
-    """A repository's address without the ref, and what follows it."""
+def _plain_address(address: str) -> str:
+    """Return a repository's address without the ref and what follows it."""
     whole = address.removeprefix("git+").partition(" ")[0].partition("#")[0]
-    place, _, ref = whole.rpartition("@")
-    return place if "://" in place and not re.search(r"^[^/]*\.[^/]*[:/]", ref) else whole
+    repository, _, ref = whole.rpartition("@")
+    return repository if "://" in repository and not re.search(r"^[^/]*\.[^/]*[:/]", ref) else whole
 
 
-def _is_archive(url: str, place: str, hosts: Mapping[str, str]) -> bool:
-    commit = re.search(r"[0-9a-f]{40}(?=\.tar\.gz$)", url)
+def _is_archive(archive_url: str, place: str, hosts: Mapping[str, str]) -> bool:
+    commit = re.search(r"[0-9a-f]{40}(?=\.tar\.gz$)", archive_url)
     return (
-        commit is not None and archive_of(PackagePin(name="", version="", url=f"git+{place}@{commit[0]}"), hosts) == url
+        commit is not None
+        and commit_archive_url(PackagePin(name="", version="", url=f"git+{place}@{commit[0]}"), hosts) == archive_url
     )

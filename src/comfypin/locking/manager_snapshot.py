@@ -1,4 +1,4 @@
-"""A ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli, as the wishes of a new lock (pure).
+"""Reads a ComfyUI-Manager snapshot, or comfy-cli's comfy-lock.yaml, as the request for a new lock (pure).
 
 Formats as they are written by ComfyUI-Manager (JSON, or YAML under `custom_nodes`) and documented by comfy-cli.
 """
@@ -9,18 +9,20 @@ from pathlib import Path, PurePosixPath
 
 from comfypin.digest import Digest
 from comfypin.lock.model_spec import ModelSpec
-from comfypin.lock.requirements import parse_need
+from comfypin.lock.requirements import parse_requirement
 from comfypin.locking.errors import SnapshotUnreadable
-from comfypin.locking.node_registry import SCHEME
+from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.repository_refs import RepoSpec, repo_folder
 
+# Snapshots name only ComfyUI's commit; this is where it is unless the user says otherwise.
 COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
+# Far above any real snapshot; YAML of that size already takes seconds to parse.
 MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What a snapshot pins; `unpinnable` are its parts that no other machine can have."""
+class ManagerSnapshot:
+    """What a snapshot pins; `unpinnable` are the parts that no other machine can have."""
 
     comfyui: RepoSpec
     nodes: tuple[RepoSpec, ...] = ()
@@ -31,146 +33,157 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class _Gathered:
+class _SnapshotParts:
     nodes: list[RepoSpec] = field(default_factory=list)
     unpinnable: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
-def read_snapshot(path: Path, comfyui: str | None = None) -> Snapshot:
+def read_snapshot(snapshot_path: Path, comfyui: str | None = None) -> ManagerSnapshot:
     """Read a snapshot or a comfy-lock.yaml; `comfyui` is its repository, which they do not name.
 
     Raises `SnapshotUnreadable`.
     """
-    document = _load(path)
-    models = _models(document.get("models"), path)
-    inner = document.get("custom_nodes")
-    if isinstance(inner, Mapping) and "comfyui" not in document:
-        document = {str(key): value for key, value in inner.items()}
+    document = _load_document(snapshot_path)
+    models = _read_models(document.get("models"), snapshot_path)
+    # In YAML, the same keys are below `custom_nodes`.
+    inner_value = document.get("custom_nodes")
+    if isinstance(inner_value, Mapping) and "comfyui" not in document:
+        document = {str(key): value for key, value in inner_value.items()}
     if not {"comfyui", "git_custom_nodes", "cnr_custom_nodes"} & document.keys():
-        raise SnapshotUnreadable(path=str(path), reason="it names neither comfyui nor git_custom_nodes")
-    commit = document.get("comfyui")
-    if not isinstance(commit, str) or not commit.strip():
-        raise SnapshotUnreadable(path=str(path), reason="comfyui is not a commit")
-    gathered = _Gathered()
-    _git_nodes(document.get("git_custom_nodes"), gathered, path)
-    for node_id, version in _mapping(document.get("cnr_custom_nodes"), "cnr_custom_nodes", path).items():
+        raise SnapshotUnreadable(path=str(snapshot_path), reason="it names neither comfyui nor git_custom_nodes")
+    comfyui_commit = document.get("comfyui")
+    if not isinstance(comfyui_commit, str) or not comfyui_commit.strip():
+        raise SnapshotUnreadable(path=str(snapshot_path), reason="comfyui is not a commit")
+    snapshot_parts = _SnapshotParts()
+    _read_git_nodes(document.get("git_custom_nodes"), snapshot_parts, snapshot_path)
+    for node_id, version in _require_mapping(
+        document.get("cnr_custom_nodes"), "cnr_custom_nodes", snapshot_path
+    ).items():
+        # "nightly" is whatever the branch had that day; nobody recorded which commit.
         if str(version or "unknown").lower() in ("unknown", "nightly", "latest"):
-            gathered.unpinnable.append(f"the node {node_id} has no version of the registry, only {version!r}")
+            snapshot_parts.unpinnable.append(f"the node {node_id} has no version of the registry, only {version!r}")
         else:
-            gathered.nodes.append(RepoSpec(repo=f"{SCHEME}{node_id}", ref=str(version), folder=node_id))
-    _file_nodes(document.get("file_custom_nodes"), gathered, path)
-    return Snapshot(
-        comfyui=RepoSpec(repo=comfyui or COMFYUI, ref=commit.strip()),
-        nodes=tuple(gathered.nodes),
-        packages=_packages(_mapping(document.get("pips"), "pips", path), gathered),
+            snapshot_parts.nodes.append(RepoSpec(repo=f"{REGISTRY_SCHEME}{node_id}", ref=str(version), folder=node_id))
+    _read_file_nodes(document.get("file_custom_nodes"), snapshot_parts, snapshot_path)
+    return ManagerSnapshot(
+        comfyui=RepoSpec(repo=comfyui or COMFYUI, ref=comfyui_commit.strip()),
+        nodes=tuple(snapshot_parts.nodes),
+        packages=_read_packages(_require_mapping(document.get("pips"), "pips", snapshot_path), snapshot_parts),
         models=models,
-        unpinnable=tuple(gathered.unpinnable),
-        left_out=tuple(gathered.left_out),
+        unpinnable=tuple(snapshot_parts.unpinnable),
+        left_out=tuple(snapshot_parts.left_out),
     )
 
 
-def _load(path: Path) -> dict[str, object]:
+def _load_document(snapshot_path: Path) -> dict[str, object]:
     import yaml
 
     try:
-        data = path.read_bytes()
-        if len(data) > MAX_BYTES:
-            raise SnapshotUnreadable(path=str(path), reason="it is larger than 16 MiB")
+        snapshot_bytes = snapshot_path.read_bytes()
+        if len(snapshot_bytes) > MAX_BYTES:
+            raise SnapshotUnreadable(path=str(snapshot_path), reason="it is larger than 16 MiB")
         # JSON is YAML too; events are counted first, for aliases can make a small file a huge value.
-        text = data.decode("utf-8-sig")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise SnapshotUnreadable(path=str(path), reason="it uses YAML aliases")
-        document = yaml.safe_load(text)
+        path_text = snapshot_bytes.decode("utf-8-sig")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(path_text)):
+            raise SnapshotUnreadable(path=str(snapshot_path), reason="it uses YAML aliases")
+        document = yaml.safe_load(path_text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SnapshotUnreadable(path=str(path), reason=" ".join(str(error).split())[:200]) from error
+        raise SnapshotUnreadable(path=str(snapshot_path), reason=" ".join(str(error).split())[:200]) from error
     if not isinstance(document, dict):
-        raise SnapshotUnreadable(path=str(path), reason="it is not an object")
+        raise SnapshotUnreadable(path=str(snapshot_path), reason="it is not an object")
     return {str(key): value for key, value in document.items()}
 
 
-def _mapping(value: object, name: str, path: Path) -> dict[str, object]:
-    if value is None:
+def _require_mapping(raw_value: object, name: str, path: Path) -> dict[str, object]:
+    if raw_value is None:
         return {}
-    if not isinstance(value, Mapping):
+    if not isinstance(raw_value, Mapping):
         raise SnapshotUnreadable(path=str(path), reason=f"{name} is not an object")
-    return {str(key): item for key, item in value.items()}
+    return {str(key): item for key, item in raw_value.items()}
 
 
-def _git_nodes(value: object, gathered: _Gathered, path: Path) -> None:
-    for url, facts in _mapping(value, "git_custom_nodes", path).items():
-        state = _mapping(facts, f"git_custom_nodes[{url!r}]", path)
-        commit = state.get("hash")
-        if state.get("disabled") is True:
-            gathered.left_out.append(f"the node {url} is disabled")
-        elif not isinstance(commit, str) or not commit:
-            gathered.unpinnable.append(f"the node {url} has no commit")
+def _read_git_nodes(value: object, snapshot_parts: _SnapshotParts, snapshot_path: Path) -> None:
+    for source_url, facts in _require_mapping(value, "git_custom_nodes", snapshot_path).items():
+        node_state = _require_mapping(facts, f"git_custom_nodes[{source_url!r}]", snapshot_path)
+        comfyui_commit = node_state.get("hash")
+        if node_state.get("disabled") is True:
+            snapshot_parts.left_out.append(f"the node {source_url} is disabled")
+        elif not isinstance(comfyui_commit, str) or not comfyui_commit:
+            snapshot_parts.unpinnable.append(f"the node {source_url} has no commit")
         else:
-            gathered.nodes.append(RepoSpec(repo=url, ref=commit, folder=repo_folder(url)))
+            snapshot_parts.nodes.append(RepoSpec(repo=source_url, ref=comfyui_commit, folder=repo_folder(source_url)))
 
 
-def _file_nodes(value: object, gathered: _Gathered, path: Path) -> None:
-    if value is not None and not isinstance(value, list):
+def _read_file_nodes(raw_value: object, snapshot_parts: _SnapshotParts, path: Path) -> None:
+    if raw_value is not None and not isinstance(raw_value, list):
         raise SnapshotUnreadable(path=str(path), reason="file_custom_nodes is not a list")
-    for item in value or []:
-        name = item.get("filename") if isinstance(item, Mapping) else item
-        if isinstance(item, Mapping) and item.get("disabled") is True:
-            gathered.left_out.append(f"the node file {name} is disabled")
+    for raw_entry in raw_value or []:
+        name = raw_entry.get("filename") if isinstance(raw_entry, Mapping) else raw_entry
+        if isinstance(raw_entry, Mapping) and raw_entry.get("disabled") is True:
+            snapshot_parts.left_out.append(f"the node file {name} is disabled")
         else:
-            gathered.unpinnable.append(f"the node file {name} comes from no repository")
+            snapshot_parts.unpinnable.append(f"the node file {name} comes from no repository")
 
 
-def _packages(pips: Mapping[str, object], gathered: _Gathered) -> tuple[str, ...]:
-    """`{"idna==3.7": ""}` as pip freezes it, or `{"idna": "3.7"}`; editable and local ones cannot be had elsewhere."""
+def _read_packages(pips: Mapping[str, object], gathered: _SnapshotParts) -> tuple[str, ...]:
+    """Read `{"idna==3.7": ""}` as pip freezes it, or `{"idna": "3.7"}`; editable and local packages are unpinnable."""
     packages: list[str] = []
-    for key, value in pips.items():
-        line = key
-        if isinstance(value, str) and value and "==" not in key and "@" not in key:
-            line = f"{key} @ {value}" if "://" in value else f"{key}=={value}"
-        need = parse_need(line, "the snapshot")
-        if need is None or "file:" in line:
-            gathered.unpinnable.append(f"the package {line} is installed from this machine's own files")
-        elif need.name != "pip":
-            packages.append(need.text)
+    for requirement_key, raw_value in pips.items():
+        requirement_line = requirement_key
+        # The value is a version or a URL, depending on which tool wrote it.
+        if isinstance(raw_value, str) and raw_value and "==" not in requirement_key and "@" not in requirement_key:
+            requirement_line = (
+                f"{requirement_key} @ {raw_value}" if "://" in raw_value else f"{requirement_key}=={raw_value}"
+            )
+        requirement = parse_requirement(requirement_line, "the snapshot")
+        if requirement is None or "file:" in requirement_line:
+            gathered.unpinnable.append(f"the package {requirement_line} is installed from this machine's own files")
+        elif requirement.name != "pip":
+            packages.append(requirement.text)
     return tuple(packages)
 
 
-def _models(value: object, path: Path) -> tuple[ModelSpec, ...]:
-    """The models of a comfy-lock.yaml: a URL, the paths under ComfyUI, and hashes of many kinds."""
-    if value is not None and not isinstance(value, list):
-        raise SnapshotUnreadable(path=str(path), reason="models is not a list")
-    specs: list[ModelSpec] = []
-    for index, item in enumerate(value or []):
-        where = f"models[{index}]"
-        facts = _mapping(item, where, path)
-        url, name = facts.get("url"), facts.get("model")
-        if not isinstance(url, str) or "://" not in url:
-            raise SnapshotUnreadable(path=str(path), reason=f"{where} has no url")
-        targets: list[str | None] = [*_targets(facts.get("paths"))] or [None]
+def _read_models(raw_value: object, snapshot_path: Path) -> tuple[ModelSpec, ...]:
+    """Read the models of a comfy-lock.yaml: a URL, the paths under ComfyUI, and hashes of many kinds."""
+    if raw_value is not None and not isinstance(raw_value, list):
+        raise SnapshotUnreadable(path=str(snapshot_path), reason="models is not a list")
+    model_specs: list[ModelSpec] = []
+    for index, item in enumerate(raw_value or []):
+        entry_place = f"models[{index}]"
+        entry_facts = _require_mapping(item, entry_place, snapshot_path)
+        source_url, name = entry_facts.get("url"), entry_facts.get("model")
+        if not isinstance(source_url, str) or "://" not in source_url:
+            raise SnapshotUnreadable(path=str(snapshot_path), reason=f"{entry_place} has no url")
+        targets: list[str | None] = [*_model_targets(entry_facts.get("paths"))] or [None]
         for target in targets:
-            sha256 = _sha256(facts.get("hashes"), f"{path}: {where}", path)
-            specs.append(
-                ModelSpec(sources=(url,), target=target, sha256=sha256, name=name if isinstance(name, str) else None)
+            sha256 = _model_sha256(entry_facts.get("hashes"), f"{snapshot_path}: {entry_place}", snapshot_path)
+            model_specs.append(
+                ModelSpec(
+                    sources=(source_url,), target=target, sha256=sha256, name=name if isinstance(name, str) else None
+                )
             )
-    return tuple(specs)
+    return tuple(model_specs)
 
 
-def _targets(value: object) -> list[str]:
-    targets = []
-    for item in value if isinstance(value, list) else []:
-        text = item.get("path") if isinstance(item, Mapping) else item
-        if isinstance(text, str) and text:
-            parts = PurePosixPath(text).parts
-            inner = parts[parts.index("models") + 1 :] if "models" in parts else parts
-            targets.append("/".join(inner) + ("/" if text.endswith("/") else ""))
-    return targets
+def _model_targets(raw_value: object) -> list[str]:
+    model_targets = []
+    for raw_entry in raw_value if isinstance(raw_value, list) else []:
+        path_text = raw_entry.get("path") if isinstance(raw_entry, Mapping) else raw_entry
+        if isinstance(path_text, str) and path_text:
+            path_parts = PurePosixPath(path_text).parts
+            # Paths begin at ComfyUI's folder; targets begin below models.
+            inner = path_parts[path_parts.index("models") + 1 :] if "models" in path_parts else path_parts
+            model_targets.append("/".join(inner) + ("/" if path_text.endswith("/") else ""))
+    return model_targets
 
 
-def _sha256(value: object, where: str, path: Path) -> Digest | None:
-    for item in value if isinstance(value, list) else []:
-        if isinstance(item, Mapping) and str(item.get("type", "")).upper() == "SHA256":
+def _model_sha256(raw_value: object, where: str, path: Path) -> Digest | None:
+    for raw_entry in raw_value if isinstance(raw_value, list) else []:
+        # Hashes of other kinds do not prove what a sha256 proves.
+        if isinstance(raw_entry, Mapping) and str(raw_entry.get("type", "")).upper() == "SHA256":
             try:
-                return Digest.parse(str(item.get("hash", "")))
+                return Digest.parse(str(raw_entry.get("hash", "")))
             except ValueError as error:
                 raise SnapshotUnreadable(path=str(path), reason=f"{where} has a SHA256 that is none") from error
     return None

@@ -1,4 +1,6 @@
-"""The node registry: packs by id and version, and which pack has a node class. Asked only when a lock is made."""
+"""Asks the node registry for packs by id and version, and for the pack that has a node class, only while a lock is
+made.
+"""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +12,8 @@ from comfypin.locking.errors import RegistryAnswerInvalid
 from comfypin.tools.download import read_url
 from comfypin.tools.errors import DownloadFailed
 
-SCHEME = "registry://"
+# A scheme of ours, so that a pack can stand wherever a repository's URL can.
+REGISTRY_SCHEME = "registry://"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,67 +26,76 @@ class RegistryVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pack:
-    """A pack as the registry knows it: its id, and its repository where it names one."""
+class RegistryPack:
+    """A pack as the registry knows it: its id, and its repository if it names one."""
 
     node_id: str
     repository: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registry:
+class NodeRegistry:
     """The registry at an address (https://docs.comfy.org/registry/overview)."""
 
     url: str
     proxies: Proxies = field(default_factory=Proxies)
 
-    def version(self, node_id: str, version: str | None) -> RegistryVersion:
-        """A pack's version, None is the latest. Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
-        path = f"/nodes/{quote(node_id, safe='')}"
+    def find_version(self, node_id: str, version: str | None) -> RegistryVersion:
+        """Return a pack's version (None: the latest). Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
+        request_path = f"/nodes/{quote(node_id, safe='')}"
         if version is None:
-            latest = self._get(path).get("latest_version")
-            answer: Mapping[str, object] = latest if isinstance(latest, dict) else {}
+            # Not every pack has published a version.
+            latest = self._get_json(request_path).get("latest_version")
+            response_json: Mapping[str, object] = latest if isinstance(latest, dict) else {}
         else:
-            answer = self._get(f"{path}/versions/{quote(version, safe='')}")
-        archive, found = answer.get("downloadUrl"), answer.get("version")
-        if not isinstance(archive, str) or not isinstance(found, str) or not archive.startswith(("https:", "http:")):
-            raise RegistryAnswerInvalid(url=self.url + path, lacks="downloadUrl and version")
-        return RegistryVersion(node_id=node_id, version=found, archive=archive)
+            response_json = self._get_json(f"{request_path}/versions/{quote(version, safe='')}")
+        archive_url, found_version = response_json.get("downloadUrl"), response_json.get("version")
+        if (
+            not isinstance(archive_url, str)
+            or not isinstance(found_version, str)
+            or not archive_url.startswith(("https:", "http:"))
+        ):
+            raise RegistryAnswerInvalid(url=self.url + request_path, lacks="downloadUrl and version")
+        return RegistryVersion(node_id=node_id, version=found_version, archive=archive_url)
 
-    def pack(self, node_id: str) -> Pack:
-        """A pack by its id. Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
-        return self._pack(self._get(f"/nodes/{quote(node_id, safe='')}"))
+    def find_pack(self, node_id: str) -> RegistryPack:
+        """Return a pack by its id. Raises `DownloadFailed` or `RegistryAnswerInvalid`."""
+        return self._parse_pack(self._get_json(f"/nodes/{quote(node_id, safe='')}"))
 
-    def packs_of(self, class_name: str) -> tuple[Pack, ...]:
-        """The packs that have a node class; none where no pack does. Raises `DownloadFailed`."""
+    def find_packs_of(self, class_name: str) -> tuple[RegistryPack, ...]:
+        """Return the packs that have a node class, empty if no pack has it. Raises `DownloadFailed`."""
         try:
-            answer = self._get(f"/comfy-nodes?comfy_node_name={quote(class_name, safe='')}&limit=10")
+            response_json = self._get_json(f"/comfy-nodes?comfy_node_name={quote(class_name, safe='')}&limit=10")
         except DownloadFailed as error:
+            # The registry says "no pack" by 404, which is an answer and not a failure.
             if error.facts.get("reason") == "HTTP 404":
                 return ()
             raise
-        listed = answer.get("comfy_nodes") or answer.get("nodes") or []
-        packs: dict[str, Pack] = {}
-        for item in listed if isinstance(listed, list) else []:
-            if not isinstance(item, dict) or item.get("comfy_node_name", class_name) != class_name:
+        listed_entries = response_json.get("comfy_nodes") or response_json.get("nodes") or []
+        packs_by_id: dict[str, RegistryPack] = {}
+        for registry_entry in listed_entries if isinstance(listed_entries, list) else []:
+            # The search may answer with classes of similar names.
+            if not isinstance(registry_entry, dict) or registry_entry.get("comfy_node_name", class_name) != class_name:
                 continue
-            node_id = item.get("node_id") or item.get("id")
+            node_id = registry_entry.get("node_id") or registry_entry.get("id")
             if isinstance(node_id, str):
-                packs.setdefault(node_id, self.pack(node_id))
-        return tuple(packs.values())
+                packs_by_id.setdefault(node_id, self.find_pack(node_id))
+        return tuple(packs_by_id.values())
 
-    def _pack(self, answer: Mapping[str, object]) -> Pack:
-        node_id, repository = answer.get("id"), answer.get("repository")
+    def _parse_pack(self, response_json: Mapping[str, object]) -> RegistryPack:
+        node_id, repository = response_json.get("id"), response_json.get("repository")
         if not isinstance(node_id, str):
             raise RegistryAnswerInvalid(url=self.url, lacks="id")
-        return Pack(node_id=node_id, repository=repository if isinstance(repository, str) and repository else None)
+        return RegistryPack(
+            node_id=node_id, repository=repository if isinstance(repository, str) and repository else None
+        )
 
-    def _get(self, path: str) -> Mapping[str, object]:
-        url = self.url.rstrip("/") + path
+    def _get_json(self, path: str) -> Mapping[str, object]:
+        request_url = self.url.rstrip("/") + path
         try:
-            answer = json.loads(read_url(url, proxies=self.proxies))
+            response_json = json.loads(read_url(request_url, proxies=self.proxies))
         except (ValueError, RecursionError) as error:
-            raise RegistryAnswerInvalid(url=url, lacks="JSON") from error
-        if not isinstance(answer, dict):
-            raise RegistryAnswerInvalid(url=url, lacks="an object")
-        return answer
+            raise RegistryAnswerInvalid(url=request_url, lacks="JSON") from error
+        if not isinstance(response_json, dict):
+            raise RegistryAnswerInvalid(url=request_url, lacks="an object")
+        return response_json

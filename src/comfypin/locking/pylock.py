@@ -1,4 +1,6 @@
-"""What uv resolved (a pylock.toml, PEP 751) to pins: for each package the one file that a target takes (pure)."""
+"""Reads what uv resolved (a pylock.toml, PEP 751) into pins: for each package the one file that a target takes
+(pure).
+"""
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 # The C library that Linux wheels may ask for: that of Ubuntu 22.04, on which most GPU images stand.
 GLIBC = (2, 35)
+# Wheels for macOS may ask for this version at most.
 MACOS = (13, 0)
+# Names from before PEP 600, which many wheels still carry.
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
 
@@ -27,13 +31,14 @@ class Platform:
     uv_name: str
 
     def wheel_platforms(self) -> Iterator[str]:
-        """The platform tags of its wheels, best first."""
+        """Yield the platform tags of its wheels, best first."""
         if self.name == "darwin-aarch64":
             from packaging.tags import mac_platforms
 
             yield from mac_platforms(MACOS, "arm64")
             return
         machine = self.name.removeprefix("linux-")
+        # aarch64 came with glibc 2.17; x86_64 wheels reach back to 2.5.
         for minor in range(GLIBC[1], 4 if machine == "x86_64" else 16, -1):
             yield f"manylinux_{GLIBC[0]}_{minor}_{machine}"
             if legacy := _LEGACY.get((GLIBC[0], minor)):
@@ -52,87 +57,92 @@ PLATFORMS = {
 }
 
 
-def read_pylock(text: str, *, platform: Platform, python: str) -> tuple[PackagePin, ...]:
-    """The pins of a pylock.toml that was resolved for one platform and Python.
+def read_pylock(text: str, *, platform: Platform, python_version: str) -> tuple[PackagePin, ...]:
+    """Return the pins of a pylock.toml that was resolved for one platform and Python.
 
     Raises `PackageWithoutFile` naming every package that the platform cannot install.
     """
-    ranks = _ranks(platform, python)
-    pins: list[PackagePin] = []
-    unfit: list[str] = []
-    for package in _tables(tomllib.loads(text).get("packages")):
-        pin = _pin(package, ranks)
-        if pin is None:
-            unfit.append(f"{package['name']} {package.get('version', '')}".strip())
+    ranks = _rank_tags(platform, python_version)
+    package_pins: list[PackagePin] = []
+    unfit_packages: list[str] = []
+    for package_table in _table_list(tomllib.loads(text).get("packages")):
+        package_pin = _pin_package(package_table, ranks)
+        if package_pin is None:
+            unfit_packages.append(f"{package_table['name']} {package_table.get('version', '')}".strip())
         else:
-            pins.append(pin)
-    if unfit:
-        raise PackageWithoutFile(packages=unfit, target=f"{platform.name}, Python {python}")
-    return tuple(pins)
+            package_pins.append(package_pin)
+    if unfit_packages:
+        raise PackageWithoutFile(packages=unfit_packages, target=f"{platform.name}, Python {python_version}")
+    return tuple(package_pins)
 
 
-def _pin(package: Mapping[str, object], ranks: Mapping["Tag", int]) -> PackagePin | None:
-    name, version = str(package["name"]), package.get("version")
-    index = package.get("index")
-    index = str(index) if index is not None else None
-    if vcs := cast("Mapping[str, str]", package.get("vcs", {})):
-        url = f"git+{vcs['url']}@{vcs['commit-id']}"
-        if "subdirectory" in vcs:
-            url += f"#subdirectory={vcs['subdirectory']}"
-        return PackagePin(name=name, version=str(version or f"0+{vcs['commit-id'][:12]}"), url=url)
-    wheels = [wheel for wheel in _tables(package.get("wheels")) if _rank(wheel, ranks) is not None]
+def _pin_package(package_table: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> PackagePin | None:
+    name, version = str(package_table["name"]), package_table.get("version")
+    index_url = package_table.get("index")
+    index_url = str(index_url) if index_url is not None else None
+    # A package from git has no file that could be chosen; its commit is the pin.
+    if vcs_table := cast("Mapping[str, str]", package_table.get("vcs", {})):
+        file_url = f"git+{vcs_table['url']}@{vcs_table['commit-id']}"
+        if "subdirectory" in vcs_table:
+            file_url += f"#subdirectory={vcs_table['subdirectory']}"
+        return PackagePin(name=name, version=str(version or f"0+{vcs_table['commit-id'][:12]}"), url=file_url)
+    # uv lists every wheel that exists; only those that the target can install count.
+    wheels = [wheel for wheel in _table_list(package_table.get("wheels")) if _rank_wheel(wheel, tag_ranks) is not None]
     if wheels:
-        file = min(wheels, key=lambda wheel: (_rank(wheel, ranks), str(wheel["url"])))
-    elif source := cast("Mapping[str, object]", package.get("sdist") or package.get("archive") or {}):
-        file = source
+        # The URL decides between equals, so that the same lock comes out each time.
+        chosen_file = min(wheels, key=lambda wheel: (_rank_wheel(wheel, tag_ranks), str(wheel["url"])))
+    elif source := cast("Mapping[str, object]", package_table.get("sdist") or package_table.get("archive") or {}):
+        chosen_file = source
     else:
         return None
-    hashes = cast("Mapping[str, str]", file.get("hashes", {}))
+    hashes = cast("Mapping[str, str]", chosen_file.get("hashes", {}))
     return PackagePin(
         name=name,
-        version=str(version or _version_of(str(file["url"]))),
-        url=str(file["url"]),
+        version=str(version or _version_in_file_name(str(chosen_file["url"]))),
+        url=str(chosen_file["url"]),
         sha256=(Digest.parse(hashes["sha256"]),) if "sha256" in hashes else (),
-        index=index,
+        index=index_url,
     )
 
 
-def _tables(value: object) -> Sequence[Mapping[str, object]]:
+def _table_list(value: object) -> Sequence[Mapping[str, object]]:
     return cast("Sequence[Mapping[str, object]]", value or ())
 
 
-def _rank(wheel: Mapping[str, object], ranks: Mapping["Tag", int]) -> int | None:
-    """How good a wheel is for the platform (0 is best), None where it does not fit."""
+def _rank_wheel(wheel: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> int | None:
+    """Rank a wheel for the platform (0 is best); None if it does not fit."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
-        tags = parse_wheel_filename(file_name(str(wheel["url"])))[3]
+        tags = parse_wheel_filename(file_name_of_url(str(wheel["url"])))[3]
     except InvalidWheelFilename:
         return None
-    return min((ranks[tag] for tag in tags if tag in ranks), default=None)
+    return min((tag_ranks[tag] for tag in tags if tag in tag_ranks), default=None)
 
 
-def file_name(url: str) -> str:
-    """The name of the file that a URL leads to: one plain name, empty where there is none (`..`, an encoded slash)."""
+def file_name_of_url(url: str) -> str:
+    """Return the plain name of the file that a URL leads to, empty if there is none (`..`, an encoded slash)."""
+    # The name becomes a file of ours, so it must not be a path.
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     return "" if name in (".", "..") or set(name) & set("/\\\0") else name
 
 
-def _version_of(url: str) -> str:
+def _version_in_file_name(url: str) -> str:
     from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
-    name = file_name(url)
+    name = file_name_of_url(url)
     try:
         return str(parse_wheel_filename(name)[1] if name.endswith(".whl") else parse_sdist_filename(name)[1])
     except (InvalidWheelFilename, InvalidSdistFilename):
         return "0"
 
 
-def _ranks(platform: Platform, python: str) -> dict["Tag", int]:
+def _rank_tags(platform: Platform, python: str) -> dict["Tag", int]:
     from packaging.tags import compatible_tags, cpython_tags
 
     version = tuple(int(part) for part in python.split(".")[:2])
-    short = f"cp{version[0]}{version[1]}"
+    python_tag = f"cp{version[0]}{version[1]}"
     platforms = list(platform.wheel_platforms())
-    tags = [*cpython_tags(version, [short], platforms), *compatible_tags(version, short, platforms)]
+    tags = [*cpython_tags(version, [python_tag], platforms), *compatible_tags(version, python_tag, platforms)]
+    # Reversed: if a tag is listed twice, its better rank is written last.
     return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}

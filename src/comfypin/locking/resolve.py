@@ -1,4 +1,4 @@
-"""Requirements to package pins: one joint resolve for each target by uv, with the torch trio held together."""
+"""Resolves requirements to package pins: one joint resolve for each target by uv, with the torch trio held together."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,15 @@ from pathlib import Path
 
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PackagePin, PythonPins
-from comfypin.lock.requirements import Need, Needs
+from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name
+from comfypin.lock.torch import (
+    TRIO,
+    find_requested_build,
+    find_torch_build,
+    is_trio_consistent,
+    target_name,
+    trio_versions,
+)
 from comfypin.locking.errors import (
     GitPackageUnreachable,
     PackagesUnreachable,
@@ -15,289 +23,317 @@ from comfypin.locking.errors import (
     RequirementsUnreadable,
     TorchTrioSplit,
 )
-from comfypin.locking.git_archives import HOSTS, archives, instead, repository_of, require_archives
-from comfypin.locking.pylock import PLATFORMS, Platform, file_name, read_pylock
+from comfypin.locking.git_archives import (
+    ARCHIVE_HOSTS,
+    find_archives,
+    replace_requirements,
+    repository_of,
+    require_archives,
+)
+from comfypin.locking.pylock import PLATFORMS, Platform, file_name_of_url, read_pylock
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import UvFailed
 from comfypin.tools.process import FinishedProcess
 from comfypin.tools.uv import run_uv
 
-TRIO = ("torch", "torchvision", "torchaudio")
+# What a node's requirements file says about indexes is shown when nothing fits.
 _INDEX_FLAG = re.compile(r": (--(extra-)?index-url|--find-links|-i|-f)\b")
+# uv's exit codes do not tell these failures apart, so its words decide.
 _UNREACHABLE = re.compile(r"error sending request|dns error|Failed to fetch|failed to clone|Could not connect", re.I)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is to be resolved.
+class ResolveRequest:
+    """What to resolve.
 
-    `torch` is the build that is wanted (`cu128`, `cpu`); None takes what the index has. `keep` are pins that stay
-    where they still fit, but for the packages in `move`. `overrides` replace what anybody asks of a package.
-    `git_hosts` give archives of commits (`lock.gitarchives`).
+    `torch` is the wanted build (`cu128`, `cpu`); None takes what the index has. `keep` are pins that stay if they still
+    fit, except for the packages in `move`. `overrides` replace what anybody asks of a package. `git_hosts` give
+    archives of commits (`comfypin.locking.git_archives`).
     """
 
-    needs: Needs
+    needs: RequirementSet
     python: str
     platforms: tuple[str, ...]
     torch: str | None = None
     overrides: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     exclude_newer: str | None = None
-    git_hosts: Mapping[str, str] = field(default_factory=lambda: HOSTS, hash=False)
+    git_hosts: Mapping[str, str] = field(default_factory=lambda: ARCHIVE_HOSTS, hash=False)
     proxies: Proxies = field(default_factory=Proxies, compare=False)
     keep: tuple[PackagePin, ...] = ()
     move: frozenset[str] = field(default_factory=frozenset)
 
 
-def resolve(question: Question, *, tell: Callable[[str], None]) -> PythonPins:
+def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str], None]) -> PythonPins:
     """Resolve for every platform, and say which packages they share.
 
     Raises `RequirementsUnreadable`, `RequirementsConflict`, `TorchTrioSplit`, `PackagesUnreachable`,
     `GitPackageUnreachable`, `PackageWithoutFile` or `UvFailed`.
     """
-    if question.needs.unusable:
-        raise RequirementsUnreadable(lines=question.needs.unusable)
+    if resolve_request.needs.unusable:
+        raise RequirementsUnreadable(lines=resolve_request.needs.unusable)
     by_target: dict[str, tuple[PackagePin, ...]] = {}
-    for name in question.platforms:
-        tell(f"resolving {len(question.needs.requirements)} requirements for {name}, Python {question.python}")
-        pins = _resolve_platform(question, PLATFORMS[name])
-        require_archives(pins, question.needs.requirements)
-        by_target[target_name(name, pins)] = pins
+    for name in resolve_request.platforms:
+        report(
+            f"resolving {len(resolve_request.needs.requirements)} requirements for {name}, "
+            f"Python {resolve_request.python}"
+        )
+        package_pins = _resolve_platform(resolve_request, PLATFORMS[name])
+        require_archives(package_pins, resolve_request.needs.requirements)
+        by_target[target_name(name, package_pins)] = package_pins
     return PythonPins(
-        version=question.python,
+        version=resolve_request.python,
         targets={target: {} for target in by_target},
         packages=merge_targets(by_target),
     )
 
 
-def _resolve_platform(question: Question, platform: Platform) -> tuple[PackagePin, ...]:
-    """Resolve from the ordinary index, then from PyTorch's own where its build of torch is another one."""
-    pins = _with_archives(question, platform, backend=None)
-    built_for = torch_build(pins)
-    if question.torch is None or built_for is None or built_for == question.torch or not platform.name.startswith("li"):
-        return pins
-    return _with_archives(question, platform, backend=question.torch)
+def _resolve_platform(resolve_request: ResolveRequest, platform: Platform) -> tuple[PackagePin, ...]:
+    """Resolve from the ordinary index, then from PyTorch's own if its build of torch differs."""
+    package_pins = _resolve_with_archives(resolve_request, platform, backend=None)
+    built_for = find_torch_build(package_pins)
+    if (
+        resolve_request.torch is None
+        or built_for is None
+        or built_for == resolve_request.torch
+        or not platform.name.startswith("li")
+    ):
+        return package_pins
+    return _resolve_with_archives(resolve_request, platform, backend=resolve_request.torch)
 
 
-def _with_archives(question: Question, platform: Platform, backend: str | None) -> tuple[PackagePin, ...]:
-    """Packages from git have no sha256; the archives of their commits have one. What cannot be built of one stays."""
-    pins = _with_trio(question, platform, backend)
-    chosen = archives(pins, question.git_hosts, proxies=question.proxies)
-    if not chosen:
-        return pins
+def _resolve_with_archives(
+    resolve_request: ResolveRequest, platform: Platform, backend: str | None
+) -> tuple[PackagePin, ...]:
+    """Resolve, then pin packages from git by their commit's archive, which has a sha256. What cannot be built of one
+    stays.
+    """
+    package_pins = _resolve_with_trio(resolve_request, platform, backend)
+    archive_lines = find_archives(package_pins, resolve_request.git_hosts, proxies=resolve_request.proxies)
+    if not archive_lines:
+        return package_pins
     try:
-        return _with_trio(replace(holding(question, chosen), keep=pins), platform, backend)
+        return _resolve_with_trio(
+            replace(hold_requirements(resolve_request, archive_lines), keep=package_pins), platform, backend
+        )
+    # Some packages ask git for their version and cannot be built of an archive.
     except (UvFailed, RequirementsConflict, PackagesUnreachable):
-        return pins
+        return package_pins
 
 
-def _with_trio(question: Question, platform: Platform, backend: str | None) -> tuple[PackagePin, ...]:
-    """torchaudio does not say which torch it belongs to: where the newest ones differ, one of them is held back."""
-    pins = _compile(question, platform, backend, ())
-    if trio_fits(pins):
-        return pins
-    minors = {pin.name: _minor(pin.version) for pin in pins if pin.name in TRIO}
-    for held in (f"torchaudio=={minors['torch']}.*", f"torch=={minors['torchaudio']}.*"):
+def _resolve_with_trio(
+    resolve_request: ResolveRequest, platform: Platform, backend: str | None
+) -> tuple[PackagePin, ...]:
+    """Resolve, and hold torch or torchaudio back if the newest differ: torchaudio does not say which torch it needs."""
+    package_pins = _compile_pins(resolve_request, platform, backend, ())
+    if is_trio_consistent(package_pins):
+        return package_pins
+    minor_versions = trio_versions(package_pins)
+    for held in (f"torchaudio=={minor_versions['torch']}.*", f"torch=={minor_versions['torchaudio']}.*"):
         try:
-            together = _compile(question, platform, backend, (held,))
+            together = _compile_pins(resolve_request, platform, backend, (held,))
         except RequirementsConflict:
             continue
-        if trio_fits(together):
+        if is_trio_consistent(together):
             return together
-    if _says_exactly(question.needs.requirements, "torchaudio") and _says_exactly(question.needs.requirements, "torch"):
-        return pins
-    versions = ", ".join(f"{pin.name} {pin.version}" for pin in pins if pin.name in TRIO)
+    if _says_exactly(resolve_request.needs.requirements, "torchaudio") and _says_exactly(
+        resolve_request.needs.requirements, "torch"
+    ):
+        return package_pins
+    versions = ", ".join(f"{pin.name} {pin.version}" for pin in package_pins if pin.name in TRIO)
     raise TorchTrioSplit(versions=versions, target=platform.name)
 
 
-def holding(question: Question, chosen: Mapping[str, str]) -> Question:
-    """The question with what was chosen for each git repository, whoever asks for it."""
-    needs = replace(question.needs, requirements=instead(question.needs.requirements, chosen))
-    return replace(question, needs=needs, overrides=(*question.overrides, *chosen.values()))
+def hold_requirements(resolve_request: ResolveRequest, archive_lines: Mapping[str, str]) -> ResolveRequest:
+    """Return the request with what was chosen for each git repository, whoever asks for it."""
+    needs = replace(
+        resolve_request.needs, requirements=replace_requirements(resolve_request.needs.requirements, archive_lines)
+    )
+    return replace(resolve_request, needs=needs, overrides=(*resolve_request.overrides, *archive_lines.values()))
 
 
-def trio_fits(pins: Iterable[PackagePin]) -> bool:
-    """Whether torch and torchaudio are of one release; torchvision names its torch itself, so the resolve saw to it."""
-    minors = {pin.name: _minor(pin.version) for pin in pins}
-    return "torch" not in minors or minors.get("torchaudio", minors["torch"]) == minors["torch"]
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.partition("+")[0].split(".")[:2])
-
-
-def _says_exactly(needs: Iterable[Need], name: str) -> bool:
-    return any(need.name == name and need.origin.startswith("--") and "==" in need.text for need in needs)
-
-
-def torch_build(pins: Iterable[PackagePin]) -> str | None:
-    """What torch was built for: `cu128`, `cpu`, ..., None without torch or where nothing tells."""
-    versions = {pin.name: pin.version for pin in pins}
-    if "torch" not in versions:
-        return None
-    _, _, local = versions["torch"].partition("+")
-    if local:
-        return local
-    for name, version in versions.items():
-        # torch on PyPI brings its CUDA as packages; their version is the build's.
-        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", name):
-            return "cu" + "".join(version.split(".")[:2])
-    return None
-
-
-def target_name(platform: str, pins: Iterable[PackagePin]) -> str:
-    """`linux-x86_64-cu128`; without torch just the platform."""
-    build = torch_build(pins)
-    return f"{platform}-{build}" if build and platform.startswith("linux") else platform
+def _says_exactly(needs: Iterable[RequirementLine], name: str) -> bool:
+    return any(
+        requirement.name == name and requirement.origin.startswith("--") and "==" in requirement.text
+        for requirement in needs
+    )
 
 
 def merge_targets(by_target: Mapping[str, Sequence[PackagePin]]) -> tuple[PackagePin, ...]:
-    """The pins of all targets: those that every target has alike once, the others for their target."""
+    """Return the pins of all targets: once if every target has the same, else for their target."""
     if len(by_target) == 1:
         return tuple(next(iter(by_target.values())))
-    shared = set.intersection(*(set(pins) for pins in by_target.values()))
-    own = [replace(pin, target=target) for target, pins in by_target.items() for pin in pins if pin not in shared]
-    return (*sorted(shared, key=lambda pin: pin.name), *own)
+    # Digests and URLs count, so a package with wheels per platform is never shared.
+    shared_pins = set.intersection(*(set(pins) for pins in by_target.values()))
+    own = [replace(pin, target=target) for target, pins in by_target.items() for pin in pins if pin not in shared_pins]
+    return (*sorted(shared_pins, key=lambda pin: pin.name), *own)
 
 
-def _compile(
-    question: Question, platform: Platform, backend: str | None, extra: tuple[str, ...]
+def _compile_pins(
+    resolve_request: ResolveRequest, platform: Platform, backend: str | None, extra: tuple[str, ...]
 ) -> tuple[PackagePin, ...]:
     arguments = ["--torch-backend", backend] if backend else []
-    arguments += ["--exclude-newer", question.exclude_newer] if question.exclude_newer else []
-    arguments += [part for index in question.indexes for part in ("--index", index)]
-    if question.keep:
-        arguments += [part for package in sorted(question.move) for part in ("--upgrade-package", package)]
-    kept = [pin for pin in question.keep if pin.target is None or pin.target.startswith(platform.name)]
-    done, text = _run(
+    arguments += ["--exclude-newer", resolve_request.exclude_newer] if resolve_request.exclude_newer else []
+    arguments += [part for index in resolve_request.indexes for part in ("--index", index)]
+    # uv keeps everything that it finds in the output file, except what is named here.
+    if resolve_request.keep:
+        arguments += [part for package in sorted(resolve_request.move) for part in ("--upgrade-package", package)]
+    kept_pins = [
+        package_pin
+        for package_pin in resolve_request.keep
+        if package_pin.target is None or package_pin.target.startswith(platform.name)
+    ]
+    uv_run, text = _run_uv_compile(
         {
-            "requirements.in": {need.text for need in question.needs.requirements},
-            "constraints.txt": {*(need.text for need in question.needs.constraints), *extra},
-            "overrides.txt": set(question.overrides),
+            "requirements.in": {need.text for need in resolve_request.needs.requirements},
+            "constraints.txt": {*(need.text for need in resolve_request.needs.constraints), *extra},
+            "overrides.txt": set(resolve_request.overrides),
         },
-        [*arguments, "--python-version", question.python, "--python-platform", platform.uv_name],
-        earlier=_preferences(kept) if kept else None,
+        [*arguments, "--python-version", resolve_request.python, "--python-platform", platform.uv_name],
+        earlier_pylock=_write_preferences(kept_pins) if kept_pins else None,
     )
-    if done.exit_code:
-        raise _failure(done, question, platform, backend)
-    return read_pylock(text, platform=platform, python=question.python)
+    if uv_run.exit_code:
+        raise _explain_failure(uv_run, resolve_request, platform, backend)
+    return read_pylock(text, platform=platform, python_version=resolve_request.python)
 
 
-def _run(
-    files: Mapping[str, set[str]], arguments: Sequence[str], earlier: str | None = None, *, patient: bool = True
+def _run_uv_compile(
+    files: Mapping[str, set[str]], arguments: Sequence[str], earlier_pylock: str | None = None, *, patient: bool = True
 ) -> tuple[FinishedProcess, str]:
-    """Run `uv pip compile` on these files, and give what it said and the pylock.toml that it wrote."""
+    """Run `uv pip compile` on these files; return how it ended and the pylock.toml that it wrote."""
     with temp_folder("resolve") as name:
-        folder = Path(name)
+        resolve_folder = Path(name)
+        # Sorted, so that the same requirements give the same input.
         for file, lines in files.items():
-            (folder / file).write_text("".join(f"{line}\n" for line in sorted(lines)))
-        output = folder / "pylock.toml"
-        if earlier is not None:
-            output.write_text(earlier)
-        command = ["pip", "compile", "requirements.in", "--format", "pylock.toml", "-o", str(output)]
-        command += ["--constraint", "constraints.txt"] if "constraints.txt" in files else []
-        command += ["--override", "overrides.txt"] if "overrides.txt" in files else []
-        done = run_uv([*command, *arguments], cwd=folder, patient=patient)
-        return done, "" if done.exit_code else output.read_text()
+            (resolve_folder / file).write_text("".join(f"{line}\n" for line in sorted(lines)))
+        pylock_path = resolve_folder / "pylock.toml"
+        if earlier_pylock is not None:
+            pylock_path.write_text(earlier_pylock)
+        uv_arguments = ["pip", "compile", "requirements.in", "--format", "pylock.toml", "-o", str(pylock_path)]
+        uv_arguments += ["--constraint", "constraints.txt"] if "constraints.txt" in files else []
+        uv_arguments += ["--override", "overrides.txt"] if "overrides.txt" in files else []
+        uv_run = run_uv([*uv_arguments, *arguments], cwd=resolve_folder, patient=patient)
+        return uv_run, "" if uv_run.exit_code else pylock_path.read_text()
 
 
 def pin_installed(
-    requirements: Sequence[str], question: Question, *, tell: Callable[[str], None]
+    requirements: Sequence[str], resolve_request: ResolveRequest, *, report: Callable[[str], None]
 ) -> tuple[PythonPins, tuple[str, ...]]:
-    """Pins for exactly these (`name==version`, `name @ url`), nothing added, and those that no index has.
+    """Pin exactly these (`name==version`, `name @ url`), nothing added, and return those that no index has.
 
     Raises `PackagesUnreachable`, `PackageWithoutFile` or `UvFailed`.
     """
-    python, platform_name = question.python, question.platforms[0]
+    python_version, platform_name = resolve_request.python, resolve_request.platforms[0]
     platform = PLATFORMS[platform_name]
-    wanted = sorted(set(requirements))
-    local = next((line.partition("+")[2] for line in wanted if re.match(r"torch==[^+]+\+", line)), None)
-    missing: list[str] = []
-    pins: tuple[PackagePin, ...] = ()
-    unheard: str | None = None
-    tell(f"looking up the files of {len(wanted)} packages")
-    while wanted:
-        arguments = ["--no-deps", "--python-version", python, "--python-platform", platform.uv_name]
-        arguments += ["--torch-backend", local] if local else []
-        arguments += [part for index in question.indexes for part in ("--index", index)]
+    wanted_lines = sorted(set(requirements))
+    torch_local = find_requested_build(wanted_lines)
+    missing_lines: list[str] = []
+    package_pins: tuple[PackagePin, ...] = ()
+    unheard_build: str | None = None
+    report(f"looking up the files of {len(wanted_lines)} packages")
+    # uv stops at the first packages that it cannot find: those are set aside, and it is asked again.
+    while wanted_lines:
+        arguments = ["--no-deps", "--python-version", python_version, "--python-platform", platform.uv_name]
+        arguments += ["--torch-backend", torch_local] if torch_local else []
+        arguments += [part for index in resolve_request.indexes for part in ("--index", index)]
         # PyTorch's own index is asked only for its builds, which another index may have too.
-        done, text = _run({"requirements.in": set(wanted)}, arguments, patient=local is None)
-        if not done.exit_code:
-            pins = read_pylock(text, platform=platform, python=python)
+        uv_run, text = _run_uv_compile({"requirements.in": set(wanted_lines)}, arguments, patient=torch_local is None)
+        if not uv_run.exit_code:
+            package_pins = read_pylock(text, platform=platform, python_version=python_version)
             break
-        if local and _UNREACHABLE.search(done.stderr):
+        if torch_local and _UNREACHABLE.search(uv_run.stderr):
             # Without PyTorch's own index only its builds cannot be had; the rest is looked up all the same.
-            tell(f"PyTorch's index for {local} cannot be reached; looking for torch on the others")
-            local, unheard = None, local
+            report(f"PyTorch's index for {torch_local} cannot be reached; looking for torch on the others")
+            torch_local, unheard_build = None, torch_local
             continue
-        absent = _absent(done.stderr, wanted)
-        if not absent:
-            raise _failure(done, question, platform, None)
-        if unheard:
-            _require_no_torch(absent, unheard)
-        missing += absent
-        wanted = [line for line in wanted if line not in absent]
-    target = target_name(platform_name, pins)
-    return PythonPins(version=python, targets={target: {}}, packages=pins), tuple(missing)
+        absent_lines = _absent_requirements(uv_run.stderr, wanted_lines)
+        # Something else went wrong, and asking again would not end.
+        if not absent_lines:
+            raise _explain_failure(uv_run, resolve_request, platform, None)
+        if unheard_build:
+            _require_no_torch(absent_lines, unheard_build)
+        missing_lines += absent_lines
+        wanted_lines = [line for line in wanted_lines if line not in absent_lines]
+    target = target_name(platform_name, package_pins)
+    return PythonPins(version=python_version, targets={target: {}}, packages=package_pins), tuple(missing_lines)
 
 
 def _require_no_torch(absent: Iterable[str], unheard: str) -> None:
-    """Raise `PackagesUnreachable` where only PyTorch's index, which was not heard, may have what is absent."""
-    if builds := [line for line in absent if line.partition("==")[0].lower() in TRIO]:
+    """Raise `PackagesUnreachable` if only PyTorch's index, which did not answer, may have what is absent."""
+    if builds := [
+        requirement_line for requirement_line in absent if requirement_line.partition("==")[0].lower() in TRIO
+    ]:
         hint = f" {', '.join(builds)} may be PyTorch's own; name an index that has it with --index."
         raise PackagesUnreachable(reason=f"PyTorch's index for {unheard} does not answer", hint=hint)
 
 
-def _absent(said: str, wanted: Sequence[str]) -> list[str]:
-    """Which of the wanted requirements uv could not find."""
-    text = re.sub(r"\s+", " ", said)
-    if "No solution found" not in text:
+def _absent_requirements(uv_message: str, wanted_lines: Sequence[str]) -> list[str]:
+    """Return which of the wanted requirements uv could not find."""
+    # uv wraps its sentences at the width of a terminal.
+    message = re.sub(r"\s+", " ", uv_message)
+    if "No solution found" not in message:
         return []
-    named = set(re.findall(r"([a-zA-Z0-9._-]+)==[^\s,]+", text))
-    named |= set(re.findall(r"([a-zA-Z0-9._-]+) was not found in the", text))
-    plain = {re.sub(r"[-_.]+", "-", name).lower() for name in named}
-    return [line for line in wanted if re.sub(r"[-_.]+", "-", re.split(r"[=@ ]", line)[0]).lower() in plain]
+    named = set(re.findall(r"([a-zA-Z0-9._-]+)==[^\s,]+", message))
+    named |= set(re.findall(r"([a-zA-Z0-9._-]+) was not found in the", message))
+    absent_names = {normalize_package_name(name) for name in named}
+    return [line for line in wanted_lines if normalize_package_name(re.split(r"[=@ ]", line)[0]) in absent_names]
 
 
-def _preferences(pins: Iterable[PackagePin]) -> str:
-    """A pylock.toml of earlier pins: uv keeps their versions where it can."""
-    tables = [_preference(pin) for pin in pins if pin.url and not pin.url.startswith("git+") and pin.sha256]
+def _write_preferences(pins: Iterable[PackagePin]) -> str:
+    """Return a pylock.toml of earlier pins: uv keeps their versions if it can."""
+    tables = [
+        _write_preference(package_pin)
+        for package_pin in pins
+        if package_pin.url and not package_pin.url.startswith("git+") and package_pin.sha256
+    ]
     return "\n".join(['lock-version = "1.0"\ncreated-by = "comfypin"\n', *(tables or ["packages = []\n"])])
 
 
-def _preference(pin: PackagePin) -> str:
-    file = f'{{ url = "{pin.url}", hashes = {{ sha256 = "{pin.sha256[0].hex}" }} }}'
-    kind = f"wheels = [{file}]" if file_name(str(pin.url)).endswith(".whl") else f"sdist = {file}"
-    return f'[[packages]]\nname = "{pin.name}"\nversion = "{pin.version}"\n{kind}\n'
+def _write_preference(package_pin: PackagePin) -> str:
+    file = f'{{ url = "{package_pin.url}", hashes = {{ sha256 = "{package_pin.sha256[0].hex}" }} }}'
+    kind = f"wheels = [{file}]" if file_name_of_url(str(package_pin.url)).endswith(".whl") else f"sdist = {file}"
+    return f'[[packages]]\nname = "{package_pin.name}"\nversion = "{package_pin.version}"\n{kind}\n'
 
 
-def _failure(done: FinishedProcess, question: Question, platform: Platform, backend: str | None) -> Exception:
-    """What uv said, as the error that it is."""
-    said = done.stderr.rpartition("error: ")[2].strip() or done.error_summary
-    text = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", said))
-    if "No solution found" in said or "unsatisfiable" in said:
-        explanation = text.removeprefix("No solution found when resolving dependencies").strip(" :")
-        target = f"{platform.name}, Python {question.python}"
-        wants = _wants(question.needs, text)
-        unheard = [line for line in question.needs.ignored if _INDEX_FLAG.search(line)]
+def _explain_failure(
+    uv_run: FinishedProcess, resolve_request: ResolveRequest, platform: Platform, backend: str | None
+) -> Exception:
+    """Return the error that uv's message means."""
+    uv_message = uv_run.stderr.rpartition("error: ")[2].strip() or uv_run.error_summary
+    one_line = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", uv_message))
+    if "No solution found" in uv_message or "unsatisfiable" in uv_message:
+        explanation = one_line.removeprefix("No solution found when resolving dependencies").strip(" :")
+        target = f"{platform.name}, Python {resolve_request.python}"
+        wants = _who_asks(resolve_request.needs, one_line)
+        unheard = [
+            requirement_line
+            for requirement_line in resolve_request.needs.ignored
+            if _INDEX_FLAG.search(requirement_line)
+        ]
         return RequirementsConflict(target=target, wants=wants, explanation=explanation, unheard=unheard)
-    if "Git operation failed" in said:
-        asked = [need for need in question.needs.requirements if (place := repository_of(need.text)) and place in said]
-        return GitPackageUnreachable(wants=[str(need) for need in asked], reason=text[-600:])
-    if _UNREACHABLE.search(said):
+    # Before the check for the network, whose pattern also matches git's `failed to clone`.
+    if "Git operation failed" in uv_message:
+        asked_requirements = [
+            need
+            for need in resolve_request.needs.requirements
+            if (repository := repository_of(need.text)) and repository in uv_message
+        ]
+        return GitPackageUnreachable(wants=[str(need) for need in asked_requirements], reason=one_line[-600:])
+    if _UNREACHABLE.search(uv_message):
         hint = (
             f" --torch {backend} needs PyTorch's own index, because the torch on PyPI is built for something else; "
             "leave --torch out to take that one."
             if backend
             else " Check the network."
         )
-        return PackagesUnreachable(reason=text[:600], hint=hint)
-    return UvFailed(doing=f"resolve the packages for {platform.name}", reason=text[:1500])
+        return PackagesUnreachable(reason=one_line[:600], hint=hint)
+    return UvFailed(doing=f"resolve the packages for {platform.name}", reason=one_line[:1500])
 
 
-def _wants(needs: Needs, explanation: str) -> list[str]:
-    """Who asks directly for the packages that the resolver talks of."""
+def _who_asks(requirement_set: RequirementSet, explanation: str) -> list[str]:
+    """Return who asks directly for the packages that the resolver mentions."""
+    # Every word is a candidate; only words that are required packages remain.
     named = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", explanation.lower()))
     normalized = {re.sub(r"[-_.]+", "-", name) for name in named}
-    asked = [need for need in (*needs.requirements, *needs.constraints) if need.name in normalized]
+    asked = [need for need in (*requirement_set.requirements, *requirement_set.constraints) if need.name in normalized]
     return list(dict.fromkeys(str(need) for need in sorted(asked, key=lambda need: (need.name or "", need.origin))))

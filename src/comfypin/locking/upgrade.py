@@ -1,28 +1,29 @@
-"""Locks from locks: an upgrade that moves only what is asked for."""
+"""Upgrades a lock: moves only what is asked for."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from comfypin.addresses import hide_credentials
 from comfypin.errors import UsageError
-from comfypin.lock.check import check
-from comfypin.lock.errors import Finding, LockIncomplete
+from comfypin.lock.check import check_lock
+from comfypin.lock.errors import LockFinding, LockIncomplete
 from comfypin.lock.model import Lock, ModelPin, NodePin, PythonPins
 from comfypin.lock.model_spec import DescribeModel, ModelSpec, pin_models
-from comfypin.lock.requirements import Need, Needs, parse_need, plain_name
-from comfypin.locking.create import Made, own_needs, package_notes
+from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name, parse_requirement
+from comfypin.lock.torch import split_target
+from comfypin.locking.create import MadeLock, package_notes, read_own_requirements
 from comfypin.locking.errors import NothingToUpgrade, RequirementsConflict
-from comfypin.locking.git_archives import held
+from comfypin.locking.git_archives import hold_at_pins
 from comfypin.locking.repository_refs import RepoSpec
-from comfypin.locking.resolve import Question, holding, resolve
-from comfypin.locking.sources import Part, Places, node_pin, read_parts, ref_of
+from comfypin.locking.resolve import ResolveRequest, hold_requirements, resolve_packages
+from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_sources, make_node_pin, named_ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moves:
-    """What an upgrade may change: refs by folder (None: the newest of the ref it has), packages, models.
+class UpgradeRequest:
+    """What an upgrade may change: refs by folder (None: the newest commit of the pinned ref), packages, models.
 
-    `dropped` are lines or names of requirements that are left out from now on.
+    `dropped` are lines or names of requirements to leave out from now on.
     """
 
     name: str
@@ -32,169 +33,238 @@ class Moves:
     packages: tuple[str, ...] = ()
     models: tuple[ModelSpec, ...] = ()
     dropped: frozenset[str] = frozenset()
-    question: Question | None = None
+    question: ResolveRequest | None = None
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.move_comfyui or self.nodes or self.packages or self.models or self.dropped or self.question)
 
 
-def upgrade(
-    lock: Lock, moves: Moves, *, places: Places, describe_model: DescribeModel, tell: Callable[[str], None]
-) -> Made:
-    """A new lock where what is asked for has moved, and other packages only where they had to.
+def upgrade_lock(
+    lock: Lock,
+    upgrade_request: UpgradeRequest,
+    *,
+    upstreams: Upstreams,
+    describe_model: DescribeModel,
+    report: Callable[[str], None],
+) -> MadeLock:
+    """Return a new lock with what is asked for moved, and other packages only if they had to move.
 
-    Raises `NothingToUpgrade`, `LockIncomplete`, and what `create` raises.
+    Raises `NothingToUpgrade`, `LockIncomplete`, and what `create_lock` raises.
     """
-    _check_names(lock, moves)
+    # Typos are reported before anything is fetched.
+    _check_names(lock, upgrade_request)
     _check_pinned(lock)
     assert lock.comfyui is not None
     comfyui_spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit)
-    if moves.move_comfyui:
-        comfyui_spec = replace(comfyui_spec, ref=moves.comfyui or lock.comfyui.ref)
-    tell(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
-    dropped = frozenset(lock.python.dropped) | moves.dropped
-    parts = read_parts(lock, comfyui_spec, moves.nodes, places, dropped)
-    comfyui = replace(lock.comfyui, commit=parts["ComfyUI"].commit)
-    if moves.move_comfyui:
-        comfyui = replace(comfyui, ref=ref_of(parts["ComfyUI"]), patch=None)
-    nodes = tuple(_moved_node(node, parts.get(f"the node {node.folder}"), moves) for node in lock.custom_nodes)
-    python = _resolve_again(lock, moves, parts.values(), places, tell) if _packages_move(moves) else lock.python
-    models = _merge_models(lock.models, pin_models(moves.models, describe_model, tell=tell))
-    made = replace(lock, version_name=moves.name, comfyui=comfyui, custom_nodes=nodes, python=python, models=models)
-    return Made(lock=replace(made, read_from_schema=3), notes=tuple(package_notes(python)))
+    if upgrade_request.move_comfyui:
+        comfyui_spec = replace(comfyui_spec, ref=upgrade_request.comfyui or lock.comfyui.ref)
+    report(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
+    dropped = frozenset(lock.python.dropped) | upgrade_request.dropped
+    resolved_sources = fetch_all_sources(lock, comfyui_spec, upgrade_request.nodes, upstreams, dropped)
+    comfyui = replace(lock.comfyui, commit=resolved_sources["ComfyUI"].commit)
+    if upgrade_request.move_comfyui:
+        # A patch was made against the old commit and need not apply to the new one.
+        comfyui = replace(comfyui, ref=named_ref(resolved_sources["ComfyUI"]), patch=None)
+    nodes = tuple(
+        _move_node(node_pin, resolved_sources.get(f"the node {node_pin.folder}"), upgrade_request)
+        for node_pin in lock.custom_nodes
+    )
+    python_pins = (
+        _resolve_again(lock, upgrade_request, resolved_sources.values(), upstreams, report)
+        if _do_packages_move(upgrade_request)
+        else lock.python
+    )
+    models = _merge_models(lock.models, pin_models(upgrade_request.models, describe_model, report=report))
+    made = replace(
+        lock, version_name=upgrade_request.name, comfyui=comfyui, custom_nodes=nodes, python=python_pins, models=models
+    )
+    return MadeLock(lock=replace(made, read_from_schema=3), notes=tuple(package_notes(python_pins)))
 
 
-def _packages_move(moves: Moves) -> bool:
-    return bool(moves.move_comfyui or moves.nodes or moves.packages or moves.dropped or moves.question)
+def _do_packages_move(upgrade_request: UpgradeRequest) -> bool:
+    return bool(
+        upgrade_request.move_comfyui
+        or upgrade_request.nodes
+        or upgrade_request.packages
+        or upgrade_request.dropped
+        or upgrade_request.question
+    )
 
 
-def _check_names(lock: Lock, moves: Moves) -> None:
+def _check_names(lock: Lock, upgrade_request: UpgradeRequest) -> None:
     folders = [node.folder for node in lock.custom_nodes]
-    if unknown := [f"node {name}" for name in moves.nodes if name not in folders]:
+    if unknown := [f"node {name}" for name in upgrade_request.nodes if name not in folders]:
         raise NothingToUpgrade(names=unknown, there=[f"node {name}" for name in folders] or ["no nodes"])
-    if moves.empty:
+    if upgrade_request.is_empty:
         raise UsageError("Name what is to move: --comfyui, --node FOLDER, --package P, --model, --torch or --python.")
 
 
 def _check_pinned(lock: Lock) -> None:
-    findings: list[Finding] = [
+    findings: list[LockFinding] = [
         finding
-        for finding in check(lock)
+        for finding in check_lock(lock)
         if finding.rule in {"commit-not-pinned", "no-repository", "no-comfyui", "no-packages"}
     ]
     if findings:
         raise LockIncomplete(where=lock.version_name, findings=findings)
 
 
-def _moved_node(node: NodePin, part: Part | None, moves: Moves) -> NodePin:
-    if part is None or node.folder not in moves.nodes:
-        return node
-    runs = frozenset({node.folder} if node.install_script == "run" else ())
-    fresh = node_pin(part, runs)
+def _move_node(node_pin: NodePin, resolved_source: ResolvedSource | None, moves: UpgradeRequest) -> NodePin:
+    if resolved_source is None or node_pin.folder not in moves.nodes:
+        return node_pin
+    runs = frozenset({node_pin.folder} if node_pin.install_script == "run" else ())
+    fresh_pin = make_node_pin(resolved_source, runs)
     return replace(
-        node,
-        commit=fresh.commit,
-        ref=fresh.ref,
-        archive=fresh.archive,
-        sha256=fresh.sha256,
+        node_pin,
+        commit=fresh_pin.commit,
+        ref=fresh_pin.ref,
+        archive=fresh_pin.archive,
+        sha256=fresh_pin.sha256,
         patch=None,
-        install_script=fresh.install_script,
-        install_script_sha256=fresh.install_script_sha256,
+        install_script=fresh_pin.install_script,
+        install_script_sha256=fresh_pin.install_script_sha256,
     )
 
 
 def _resolve_again(
-    lock: Lock, moves: Moves, parts: Iterable[Part], places: Places, tell: Callable[[str], None]
+    lock: Lock,
+    upgrade_request: UpgradeRequest,
+    resolved_sources: Iterable[ResolvedSource],
+    upstreams: Upstreams,
+    report: Callable[[str], None],
 ) -> PythonPins:
-    asked = {need.name: need for text in moves.packages if (need := parse_need(text, "--package")) and need.name}
-    bad = [text for text in moves.packages if parse_need(text, "--package") is None]
-    if bad:
-        raise NothingToUpgrade(names=bad, there=["packages such as idna or idna==3.7"])
-    kept = own_needs(lock.python.requirements, (), frozenset())
-    _check_packages(lock, asked.values(), kept)
-    own = [need for need in kept.requirements if need.name not in asked]
+    asked_by_name = _parse_asked_packages(upgrade_request.packages)
+    own_requirements = read_own_requirements(lock.python.requirements, (), frozenset())
+    _check_packages(lock, asked_by_name.values(), own_requirements)
+    still_wanted = [
+        requirement for requirement in own_requirements.requirements if requirement.name not in asked_by_name
+    ]
     # A bare name asks for the newest that fits; with a version it becomes a requirement of the lock's own.
-    told = [need for need in asked.values() if need.text.lower() != need.name or _was_asked(need, kept)]
-    needs = sum((part.needs for part in parts), Needs(requirements=(*own, *told)))
-    question = moves.question or question_of(lock)
-    dropped = frozenset(lock.python.dropped) | moves.dropped
-    still = (need for need in needs.requirements if not _moves(need, moves) and need.name not in asked)
-    chosen = held(still, lock.python.packages, question.git_hosts)
-    asking = replace(question, needs=needs, keep=lock.python.packages, move=frozenset(asked), proxies=places.proxies)
-    asking = holding(asking, chosen)
-    python = resolve(asking, tell=tell)
-    strays = _strays(lock, python, dropped, places, tell)
+    newly_asked = [
+        requirement
+        for requirement in asked_by_name.values()
+        if requirement.text.lower() != requirement.name or _was_asked_before(requirement, own_requirements)
+    ]
+    requirement_set = sum(
+        (part.needs for part in resolved_sources), RequirementSet(requirements=(*still_wanted, *newly_asked))
+    )
+    base_request = upgrade_request.question or resolve_request_of(lock)
+    dropped = frozenset(lock.python.dropped) | upgrade_request.dropped
+    unmoved = (
+        requirement
+        for requirement in requirement_set.requirements
+        if not _comes_from_moved(requirement, upgrade_request) and requirement.name not in asked_by_name
+    )
+    # Branches move: what stays is held at its commit, or upgrading one thing would move others.
+    held_archives = hold_at_pins(unmoved, lock.python.packages, base_request.git_hosts)
+    resolve_request = replace(
+        base_request,
+        needs=requirement_set,
+        keep=lock.python.packages,
+        move=frozenset(asked_by_name),
+        proxies=upstreams.proxies,
+    )
+    resolve_request = hold_requirements(resolve_request, held_archives)
+    python_pins = resolve_packages(resolve_request, report=report)
+    # A second resolve with them, because they have to fit the new versions too.
+    strays = _find_strays(lock, python_pins, dropped, upstreams, report)
     if strays:
-        python = resolve(replace(asking, needs=asking.needs + Needs(requirements=strays)), tell=tell)
+        python_pins = resolve_packages(
+            replace(resolve_request, needs=resolve_request.needs + RequirementSet(requirements=strays)), report=report
+        )
     return replace(
-        python,
-        requirements=tuple(need.text for need in (*own, *told, *strays)),
-        overrides=question.overrides,
+        python_pins,
+        requirements=tuple(requirement.text for requirement in (*still_wanted, *newly_asked, *strays)),
+        overrides=base_request.overrides,
         dropped=tuple(sorted(dropped)),
-        indexes=tuple(map(hide_credentials, question.indexes)),
+        indexes=tuple(map(hide_credentials, base_request.indexes)),
         extra=lock.python.extra,
     )
 
 
-def _moves(need: Need, moves: Moves) -> bool:
-    origins = {f"the node {folder}" for folder in moves.nodes} | ({"ComfyUI"} if moves.move_comfyui else set())
-    return need.origin in origins
+def _parse_asked_packages(packages: Iterable[str]) -> dict[str, RequirementLine]:
+    """Return the packages to move, by name. Raises `NothingToUpgrade` if one is not a requirement."""
+    parsed = {text: parse_requirement(text, "--package") for text in packages}
+    if invalid_texts := [text for text, requirement in parsed.items() if requirement is None]:
+        raise NothingToUpgrade(names=invalid_texts, there=["packages such as idna or idna==3.7"])
+    return {requirement.name: requirement for requirement in parsed.values() if requirement and requirement.name}
 
 
-def _strays(
-    lock: Lock, found: PythonPins, dropped: frozenset[str], places: Places, tell: Callable[[str], None]
-) -> tuple[Need, ...]:
-    """Packages that nothing in the lock asks for, such as those that somebody once installed by hand: they stay.
+def _comes_from_moved(requirement: RequirementLine, upgrade_request: UpgradeRequest) -> bool:
+    # The names that fetch_all_sources gives.
+    origins = {f"the node {folder}" for folder in upgrade_request.nodes} | (
+        {"ComfyUI"} if upgrade_request.move_comfyui else set()
+    )
+    return requirement.origin in origins
+
+
+def _find_strays(
+    lock: Lock, found: PythonPins, dropped: frozenset[str], upstreams: Upstreams, report: Callable[[str], None]
+) -> tuple[RequirementLine, ...]:
+    """Return packages that nothing in the lock asks for, such as those that somebody once installed by hand: they stay.
 
     What the old requirements brought and the new ones do not goes.
     """
-    left = {plain_name(name) for name in dropped} | {plain_name(pin.name) for pin in found.packages}
-    lost = [pin for pin in lock.python.packages if plain_name(pin.name) not in left]
-    if not lost:
+    left = {normalize_package_name(name) for name in dropped} | {
+        normalize_package_name(package_pin.name) for package_pin in found.packages
+    }
+    lost_pins = [
+        package_pin for package_pin in lock.python.packages if normalize_package_name(package_pin.name) not in left
+    ]
+    if not lost_pins:
         return ()
     assert lock.comfyui is not None
     spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit)
-    before = read_parts(lock, spec, {}, places, frozenset(lock.python.dropped)).values()
-    needs = sum((part.needs for part in before), own_needs(lock.python.requirements, (), frozenset()))
+    before = fetch_all_sources(lock, spec, {}, upstreams, frozenset(lock.python.dropped)).values()
+    needs = sum((part.needs for part in before), read_own_requirements(lock.python.requirements, (), frozenset()))
     try:
-        asking = replace(question_of(lock), needs=needs, keep=lock.python.packages, proxies=places.proxies)
-        asked = resolve(asking, tell=tell).packages
+        asking = replace(resolve_request_of(lock), needs=needs, keep=lock.python.packages, proxies=upstreams.proxies)
+        asked_by_name = resolve_packages(asking, report=report).packages
     except RequirementsConflict:
-        asked = ()  # what was installed by hand does not fit together, so nobody can say who asked for what
-    names = {plain_name(pin.name) for pin in asked}
-    kept = {plain_name(pin.name): pin for pin in lost if plain_name(pin.name) not in names}
+        asked_by_name = ()  # what was installed by hand does not fit together, so nobody can say who asked for what
+    names = {normalize_package_name(package_pin.name) for package_pin in asked_by_name}
+    kept_pins = {
+        normalize_package_name(package_pin.name): package_pin
+        for package_pin in lost_pins
+        if normalize_package_name(package_pin.name) not in names
+    }
     return tuple(
-        Need(
-            text=f"{pin.name} @ {pin.url}" if str(pin.url).startswith("git+") else pin.name,
+        RequirementLine(
+            text=f"{package_pin.name} @ {package_pin.url}"
+            if str(package_pin.url).startswith("git+")
+            else package_pin.name,
             name=name,
             origin="the lock",
         )
-        for name, pin in sorted(kept.items())
+        for name, package_pin in sorted(kept_pins.items())
     )
 
 
-def _check_packages(lock: Lock, asked: Iterable[Need], kept: Needs) -> None:
-    """A bare name moves a package that is there; only a version makes a new one a requirement."""
-    there = {plain_name(pin.name) for pin in lock.python.packages}
-    bare = [need.name for need in asked if need.text.lower() == need.name and not _was_asked(need, kept)]
+def _check_packages(lock: Lock, asked: Iterable[RequirementLine], own_requirements: RequirementSet) -> None:
+    """Refuse a bare name that is not in the lock: only a version makes a new package a requirement."""
+    there = {normalize_package_name(package_pin.name) for package_pin in lock.python.packages}
+    bare = [
+        requirement.name
+        for requirement in asked
+        if requirement.text.lower() == requirement.name and not _was_asked_before(requirement, own_requirements)
+    ]
     if unknown := [f"package {name}" for name in bare if name not in there]:
         raise NothingToUpgrade(names=unknown, there=[f"package {name}" for name in sorted(there)] or ["no packages"])
 
 
-def _was_asked(need: Need, kept: Needs) -> bool:
-    return any(other.name == need.name for other in kept.requirements)
+def _was_asked_before(requirement: RequirementLine, own_requirements: RequirementSet) -> bool:
+    return any(other.name == requirement.name for other in own_requirements.requirements)
 
 
-def question_of(lock: Lock) -> Question:
-    """How the packages of a lock were resolved, as far as it says: its Python, platforms and build of torch."""
-    platforms = tuple(dict.fromkeys("-".join(target.split("-")[:2]) for target in lock.python.targets))
-    builds = [parts[2] for target in lock.python.targets if len(parts := target.split("-")) > 2]
-    return Question(
-        needs=Needs(),
+def resolve_request_of(lock: Lock) -> ResolveRequest:
+    """Return how the packages of a lock were resolved, as far as it says: its Python, platforms and build of torch."""
+    targets = [split_target(target) for target in lock.python.targets]
+    return ResolveRequest(
+        needs=RequirementSet(),
         python=lock.python.version or "3.12",
-        platforms=platforms or ("linux-x86_64",),
-        torch=builds[0] if builds else None,
+        platforms=tuple(dict.fromkeys(platform for platform, _ in targets)) or ("linux-x86_64",),
+        torch=next((build for _, build in targets if build), None),
         overrides=lock.python.overrides,
         indexes=lock.python.indexes,
     )

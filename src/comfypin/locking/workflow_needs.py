@@ -1,4 +1,4 @@
-"""What workflows need, as far as they say it themselves: node packs, node classes, models (pure).
+"""Collects what workflows need, as far as they say it themselves: node packs, node classes, models (pure).
 
 A workflow in UI format names its packs (`cnr_id`, `aux_id`, `ver`) and often its models with their addresses; one in
 API format has only class names and file names. Nothing is guessed here: what is not said stays a name.
@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from comfypin.digest import Digest
 
-CORE = "comfy-core"
+CORE_PACK = "comfy-core"
 # Nodes of the web page alone: they are gone before anything is executed.
 _PAGE_ONLY = frozenset({"Note", "MarkdownNote", "Reroute", "PrimitiveNode"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+# In API format a model is only a text that looks like one.
 _MODEL_FILE = re.compile(r"(?i)\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -34,7 +35,7 @@ class WantedPack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedModel:
-    """A model file: its name, and its folder, address and digest where the workflow tells them."""
+    """A model file: its name, and its folder, URL and digest if the workflow names them."""
 
     name: str
     directory: str | None = None
@@ -43,7 +44,7 @@ class WantedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class WorkflowNeeds:
     """What one or more workflows need; `classes` are those whose pack no workflow names."""
 
     core_versions: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class _Gathered:
+class _CollectedNeeds:
     core: set[str] = field(default_factory=set)
     core_classes: set[str] = field(default_factory=set)
     packs: dict[tuple[str | None, str | None], tuple[set[str], set[str]]] = field(default_factory=dict)
@@ -61,111 +62,117 @@ class _Gathered:
     models: dict[tuple[str, str | None], WantedModel] = field(default_factory=dict)
 
 
-def gather(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> Wanted:
-    """What these workflows need: pairs of a format (`ui`, `api`) and the content."""
-    gathered = _Gathered()
+def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> WorkflowNeeds:
+    """Return what these workflows need: pairs of a format (`ui`, `api`) and the content."""
+    collected_needs = _CollectedNeeds()
     for form, content in workflows:
-        for node in _ui_nodes(content) if form == "ui" else _api_nodes(content):
-            _gather_node(node, gathered)
-        _gather_models(content.get("models"), gathered)
-    claimed = gathered.core_classes.union(*(classes for _, classes in gathered.packs.values()))
-    told = {model.name for model in gathered.models.values() if model.url}
-    return Wanted(
-        core_versions=tuple(sorted(gathered.core)),
+        for node in _list_ui_nodes(content) if form == "ui" else _list_api_nodes(content):
+            _collect_node(node, collected_needs)
+        _collect_models(content.get("models"), collected_needs)
+    # A class that one workflow assigns to a pack is known for all of them.
+    claimed = collected_needs.core_classes.union(*(classes for _, classes in collected_needs.packs.values()))
+    # A file named twice, once with its address, is one model.
+    models_with_url = {model.name for model in collected_needs.models.values() if model.url}
+    return WorkflowNeeds(
+        core_versions=tuple(sorted(collected_needs.core)),
         packs=tuple(
             WantedPack(cnr_id=cnr, aux_id=aux, versions=tuple(sorted(versions)), classes=tuple(sorted(classes)))
-            for (cnr, aux), (versions, classes) in sorted(gathered.packs.items(), key=str)
+            for (cnr, aux), (versions, classes) in sorted(collected_needs.packs.items(), key=str)
         ),
-        classes=tuple(sorted(gathered.classes - claimed)),
+        classes=tuple(sorted(collected_needs.classes - claimed)),
         models=tuple(
             model
-            for _, model in sorted(gathered.models.items(), key=str)
-            if model.url or model.name.replace("\\", "/").rpartition("/")[2] not in told
+            for _, model in sorted(collected_needs.models.items(), key=str)
+            if model.url or model.name.replace("\\", "/").rpartition("/")[2] not in models_with_url
         ),
     )
 
 
-def _ui_nodes(content: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    """Every node of a workflow and of its subgraphs; their instances are named by UUIDs and need nothing themselves."""
+def _list_ui_nodes(content: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """Yield every node of a workflow and of its subgraphs; subgraph instances (named by UUIDs) need nothing
+    themselves.
+    """
     definitions = content.get("definitions")
     subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
-    graphs = [content, *(item for item in _list(subgraphs) if isinstance(item, Mapping))]
+    graphs = [content, *(raw_entry for raw_entry in _as_list(subgraphs) if isinstance(raw_entry, Mapping))]
     for graph in graphs:
         nodes = graph.get("nodes")
-        listed = list(nodes.values()) if isinstance(nodes, Mapping) else _list(nodes)
-        for node in listed:
-            if isinstance(node, Mapping):
-                yield node
+        listed = list(nodes.values()) if isinstance(nodes, Mapping) else _as_list(nodes)
+        for workflow_node in listed:
+            if isinstance(workflow_node, Mapping):
+                yield workflow_node
 
 
-def _api_nodes(content: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    for node in content.values():
-        if isinstance(node, Mapping) and isinstance(node.get("class_type"), str):
-            inputs = node.get("inputs")
+def _list_api_nodes(content: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    for workflow_node in content.values():
+        if isinstance(workflow_node, Mapping) and isinstance(workflow_node.get("class_type"), str):
+            inputs = workflow_node.get("inputs")
             values = list(inputs.values()) if isinstance(inputs, Mapping) else []
-            yield {"type": node["class_type"], "widgets_values": values}
+            yield {"type": workflow_node["class_type"], "widgets_values": values}
 
 
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _as_list(raw_value: object) -> list[object]:
+    return raw_value if isinstance(raw_value, list) else []
 
 
-def _gather_node(node: Mapping[str, object], gathered: _Gathered) -> None:
-    name = node.get("type")
+def _collect_node(workflow_node: Mapping[str, object], collected_needs: _CollectedNeeds) -> None:
+    name = workflow_node.get("type")
+    # "workflow>" marks group nodes, which are made of other nodes.
     if not isinstance(name, str) or name in _PAGE_ONLY or _UUID.fullmatch(name) or name.startswith("workflow>"):
         return
-    properties = node.get("properties")
+    properties = workflow_node.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
-    cnr, aux, version = (_text(properties.get(key)) for key in ("cnr_id", "aux_id", "ver"))
-    if cnr == CORE:
-        gathered.core |= {version} if version else set()
-        gathered.core_classes.add(name)
-    elif cnr or aux:
-        versions, classes = gathered.packs.setdefault((cnr, aux), (set(), set()))
+    registry_id, github_id, version = (_text_or_none(properties.get(key)) for key in ("cnr_id", "aux_id", "ver"))
+    if registry_id == CORE_PACK:
+        collected_needs.core |= {version} if version else set()
+        collected_needs.core_classes.add(name)
+    elif registry_id or github_id:
+        versions, classes = collected_needs.packs.setdefault((registry_id, github_id), (set(), set()))
         versions |= {version} if version else set()
         classes.add(name)
     else:
-        gathered.classes.add(name)
-    _gather_models(properties.get("models"), gathered)
-    values = node.get("widgets_values")
-    for value in _texts(values):
-        if _MODEL_FILE.search(value) and "\n" not in value:
-            gathered.models.setdefault((value, None), WantedModel(name=value))
+        collected_needs.classes.add(name)
+    _collect_models(properties.get("models"), collected_needs)
+    values = workflow_node.get("widgets_values")
+    for raw_value in _list_texts(values):
+        if _MODEL_FILE.search(raw_value) and "\n" not in raw_value:
+            collected_needs.models.setdefault((raw_value, None), WantedModel(name=raw_value))
 
 
-def _texts(values: object) -> Iterator[str]:
-    """Every text among a node's values, also in rows that a pack's own page script keeps (`{"lora": ...}`)."""
+def _list_texts(values: object) -> Iterator[str]:
+    """Yield every text among a node's values, also in rows that a pack's own page script keeps (`{"lora": ...}`)."""
     waiting = [values]
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, Mapping | list):
-            waiting.extend(value.values() if isinstance(value, Mapping) else value)
+        raw_value = waiting.pop()
+        if isinstance(raw_value, str):
+            yield raw_value
+        elif isinstance(raw_value, Mapping | list):
+            waiting.extend(raw_value.values() if isinstance(raw_value, Mapping) else raw_value)
 
 
-def _gather_models(value: object, gathered: _Gathered) -> None:
-    """`properties.models`: name, url, directory, sometimes a hash."""
-    for item in _list(value):
-        if not isinstance(item, Mapping) or not isinstance(name := item.get("name"), str):
+def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
+    """Read `properties.models`: name, url, directory, sometimes a hash."""
+    for raw_entry in _as_list(value):
+        if not isinstance(raw_entry, Mapping) or not isinstance(name := raw_entry.get("name"), str):
             continue
-        directory, url = _text(item.get("directory")), _text(item.get("url"))
+        directory, url = _text_or_none(raw_entry.get("directory")), _text_or_none(raw_entry.get("url"))
         sha256 = None
-        if str(item.get("hash_type", "")).upper() == "SHA256":
+        if str(raw_entry.get("hash_type", "")).upper() == "SHA256":
             try:
-                sha256 = Digest.parse(str(item.get("hash")))
+                sha256 = Digest.parse(str(raw_entry.get("hash")))
             except ValueError:
                 sha256 = None
         model = WantedModel(name=name, directory=directory, url=url, sha256=sha256)
-        known = gathered.models.get((name, directory))
-        if known is None or not known.url:
-            gathered.models[name, directory] = model
+        known_model = collected_needs.models.get((name, directory))
+        # The first entry with an address wins; one without it learns from a later one.
+        if known_model is None or not known_model.url:
+            collected_needs.models[name, directory] = model
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
+def _text_or_none(raw_value: object) -> str | None:
+    return raw_value if isinstance(raw_value, str) and raw_value.strip() else None
 
 
-def is_commit(version: str) -> bool:
-    """Whether a pack's `ver` is a commit, and not a version of the registry."""
+def is_commit_version(version: str) -> bool:
+    """Return whether a pack's `ver` is a commit, not a version of the registry."""
     return _COMMIT.fullmatch(version) is not None

@@ -1,4 +1,6 @@
-"""The parts of one file on its way: what fetchers take and fill in any order, and one hasher reads in order."""
+"""Keeps the parts of one file while it arrives: fetchers take and fill them in any order, one hasher reads them in
+order.
+"""
 
 import heapq
 import threading
@@ -9,10 +11,10 @@ HASH_STEP_BYTES = 2 << 20
 
 
 @dataclass(slots=True)
-class Part:
-    """One range of the file, and how much of it is written and hashed; `length` is None where nobody knows it.
+class FilePart:
+    """One range of the file, and how much of it is written and hashed; `length` is None if nobody knows it.
 
-    `resumed` ones were there before this run.
+    `resumed` means that the bytes were there before this run.
     """
 
     index: int
@@ -23,15 +25,15 @@ class Part:
     resumed: bool = False
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         return self.length is not None and self.written >= self.length
 
 
-class Parts:
-    """All parts of a file. Fetchers and the hasher meet here, and nowhere else."""
+class FileParts:
+    """All parts of a file: the only place where fetchers and the hasher meet."""
 
     def __init__(self) -> None:
-        self.all: list[Part] = []
+        self.all: list[FilePart] = []
         self.fetched_bytes = 0
         self.failure: Exception | None = None
         self.over = False
@@ -39,102 +41,106 @@ class Parts:
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._offered = threading.Condition(self._lock)
-        self._awaited: Part | None = None
+        self._awaited: FilePart | None = None
         self._lent = False
 
     @property
-    def missing(self) -> int:
-        """How many parts nobody has taken."""
+    def missing_count(self) -> int:
+        """Return how many parts nobody has taken."""
         return len(self._missing)
 
-    def add(self, start: int, length: int | None, *, there: bool = False) -> Part:
+    def add_part(self, start: int, length: int | None, *, there: bool = False) -> FilePart:
         """Append a part: one that is `there` already, or one to be fetched."""
-        part = Part(len(self.all), start, length)
+        file_part = FilePart(len(self.all), start, length)
         if there:
-            part.written, part.resumed = length or 0, True
+            file_part.written, file_part.resumed = length or 0, True
         else:
-            self._missing.append(part.index)
-        self.all.append(part)
-        return part
+            self._missing.append(file_part.index)
+        self.all.append(file_part)
+        return file_part
 
     # -- for fetchers
 
-    def take(self) -> Part | None:
-        """The first part that is missing, waiting for one to be put back; None when all is over."""
+    def take_missing(self) -> FilePart | None:
+        """Take the first missing part, waiting for one to be put back; return None when everything is done."""
         with self._lock:
             while not self.over and self.failure is None:
                 if self._missing:
                     return self.all[heapq.heappop(self._missing)]
+                # Wakes up by itself too, so that a fetcher notices the end even if nobody notifies it.
                 self._offered.wait(0.5)
         return None
 
-    def put_back(self, part: Part) -> None:
-        """Let anybody go on with the part where it broke off."""
+    def put_back(self, part: FilePart) -> None:
+        """Let another fetcher continue the part from its current end."""
         with self._lock:
+            # Lowest index first: the hash reads in order, so the earliest missing part holds it up.
             heapq.heappush(self._missing, part.index)
             self._offered.notify()
 
-    def lend_hash(self, part: Part) -> bool:
-        """Whether the next bytes of a part are the next ones of the hash, and the fetcher may hash them.
+    def lend_hash(self, file_part: FilePart) -> bool:
+        """Return whether a part's next bytes are the hash's next bytes, so that the fetcher may hash them.
 
-        The hasher waits for them then; it has the hash back when they are said to be written.
+        The hasher then waits until they are recorded as written.
         """
         with self._lock:
-            if part is not self._awaited or part.hashed != part.written:
+            # Only these bytes continue the hash; lending it for any others would mix up their order.
+            if file_part is not self._awaited or file_part.hashed != file_part.written:
                 return False
             self._lent = True
             return True
 
-    def wrote(self, part: Part, count: int, *, hashed: bool) -> None:
-        """Say that the next bytes of a part are in the file; `hashed` gives back a hash that was lent."""
+    def record_written(self, file_part: FilePart, byte_count: int, *, hashed: bool) -> None:
+        """Record that the next bytes of a part are in the file; `hashed` gives back a lent hash."""
         with self._lock:
-            part.written += count
-            self.fetched_bytes += count
+            file_part.written += byte_count
+            self.fetched_bytes += byte_count
             if hashed:
-                part.hashed += count
+                file_part.hashed += byte_count
                 self._lent = False
-            if part is self._awaited and self._ready(part):
+            if file_part is self._awaited and self._is_ready(file_part):
                 self._arrived.notify()
 
-    def ended(self, part: Part) -> None:
-        """Say that a part whose length nobody knew is all there."""
+    def record_end(self, file_part: FilePart) -> None:
+        """Record that a part of unknown length is complete."""
         with self._lock:
-            part.length = part.written
+            file_part.length = file_part.written
             self._arrived.notify()
 
-    def fail(self, error: Exception) -> None:
-        """End the work of all; the first failure counts."""
+    def fail_all(self, error: Exception) -> None:
+        """Stop all fetchers; the first failure counts."""
         with self._lock:
+            # Later failures are mostly consequences of the first.
             self.failure = self.failure or error
             self._arrived.notify()
             self._offered.notify_all()
 
     # -- for the hasher
 
-    def arrived(self, part: Part, *, wait_s: float) -> bool:
-        """Whether more of a part is written, once that is worth a look or is all there will be.
+    def wait_for_bytes(self, file_part: FilePart, *, wait_s: float) -> bool:
+        """Wait until enough of a part is written to be worth hashing, or all of it is.
 
-        Not within `wait_s`, or something failed: False.
+        Return False after `wait_s`, or if something failed.
         """
         with self._lock:
-            self._awaited = part
-            self._arrived.wait_for(lambda: self.failure is not None or self._ready(part), wait_s)
+            self._awaited = file_part
+            self._arrived.wait_for(lambda: self.failure is not None or self._is_ready(file_part), wait_s)
             self._awaited = None
             # What has arrived is hashed even after a failure, so that the next run can tell whether it is still right.
-            return self._ready(part)
+            return self._is_ready(file_part)
 
-    def _ready(self, part: Part) -> bool:
-        return not self._lent and (part.whole or part.written - part.hashed >= HASH_STEP_BYTES)
+    def _is_ready(self, file_part: FilePart) -> bool:
+        return not self._lent and (file_part.is_whole or file_part.written - file_part.hashed >= HASH_STEP_BYTES)
 
-    def fetch_again(self, part: Part) -> None:
-        """The bytes on the disk are not those that had arrived: only this part is fetched again."""
+    def fetch_again(self, file_part: FilePart) -> None:
+        """Fetch this part anew, because the bytes on the disk are not those that arrived."""
         with self._lock:
-            part.written, part.hashed, part.resumed = 0, 0, False
-            heapq.heappush(self._missing, part.index)
+            file_part.written, file_part.hashed, file_part.resumed = 0, 0, False
+            heapq.heappush(self._missing, file_part.index)
             self._offered.notify()
 
-    def end(self) -> None:
-        """Everything was hashed, or nothing is wanted any more."""
+    def end_all(self) -> None:
+        """End the work: everything is hashed, or nothing is wanted any more."""
         with self._lock:
             self.over = True
             self._offered.notify_all()

@@ -1,15 +1,17 @@
-"""Failures of models: a source that does not give the file, bytes that are not the promised ones, a refused place."""
+"""Declares the failures of models: a source that does not give the file, bytes that differ from the pin, a refused
+path.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from comfypin.errors import ModelError
+from comfypin.errors import ModelError, declare
 
 GB = 1_000_000_000
 
 
 class SourceFailed(ModelError):
-    """One source did not give the file. `reason` is a clause without the address; the next source is tried."""
+    """Raised when a source does not give the file. `reason` is a clause without the address; the next one is tried."""
 
     reason: str
 
@@ -20,7 +22,7 @@ class SourceFailed(ModelError):
 
 
 class SourceUnavailable(SourceFailed):
-    """The source could not be reached, broke off, stalled, or said it is busy: trying again may help."""
+    """Raised when a source cannot be reached, breaks off, stalls, or is busy: trying again may help."""
 
     def __init__(self, *, uri: str, reason: str, retry_after_s: float | None = None, **facts: object) -> None:
         super().__init__(uri=uri, reason=reason, **facts)
@@ -28,11 +30,11 @@ class SourceUnavailable(SourceFailed):
 
 
 class SourceRefused(SourceFailed):
-    """The source wants credentials that it did not get (401, 403)."""
+    """Raised when a source wants credentials that it did not get (401, 403)."""
 
 
 class SourceGated(SourceRefused):
-    """The repository is gated: its licence has to be accepted on the hub's page, with the account of the token."""
+    """Raised when a repository is gated: its licence must be accepted on the hub's page, by the token's account."""
 
     def __init__(self, *, uri: str, page: str, has_token: bool) -> None:
         token = "the account of HF_TOKEN" if has_token else "your account, and set HF_TOKEN to a token of it"
@@ -40,15 +42,15 @@ class SourceGated(SourceRefused):
 
 
 class SourceMissing(SourceFailed):
-    """The source does not have the file."""
+    """Raised when a source does not have the file."""
 
 
 class SourceChanged(SourceFailed):
-    """The file at the source changed while it was read."""
+    """Raised when the file at the source changes while it is read."""
 
 
 class WrongLength(SourceFailed):
-    """The source's file has another size than the pin."""
+    """Raised when a source's file has another size than the pin."""
 
     def __init__(self, *, uri: str, expected_bytes: int, actual_bytes: int) -> None:
         super().__init__(
@@ -60,7 +62,7 @@ class WrongLength(SourceFailed):
 
 
 class WrongDigest(SourceFailed):
-    """The source's bytes are not the promised ones."""
+    """Raised when a source's bytes are not those of the pin."""
 
     def __init__(self, *, uri: str, expected: str, actual: str) -> None:
         super().__init__(
@@ -69,95 +71,121 @@ class WrongDigest(SourceFailed):
 
 
 class NotAModel(SourceFailed):
-    """The source answered with a page for people instead of the file."""
+    """Raised when a source answers with a web page instead of the file."""
 
 
 class RedirectRefused(SourceFailed):
-    """The source led to an address that it must not lead to."""
+    """Raised when a source redirects to an address that it must not lead to."""
 
 
 class UnknownSource(SourceFailed):
-    """No source understands the address."""
+    """Raised when no source understands the address."""
 
 
+@declare
 class ModelUnavailable(ModelError):
-    """None of a model's sources gave it."""
+    """Raised when none of a model's sources gives it."""
 
-    def __init__(self, *, name: str, target: str, reasons: Sequence[str]) -> None:
-        tried = "".join(f"\n  - {reason}" for reason in reasons) or " the lock names no source for it."
-        super().__init__(
-            f"The model {name} ({target}) could not be fetched:{tried}", name=name, target=target, reasons=list(reasons)
-        )
+    template = "The model {name} ({target}) could not be fetched:{tried}"
+    name: str
+    target: str
+    reasons: Sequence[str]
+
+    @property
+    def tried(self) -> str:
+        """Return why each source failed, a line each."""
+        return "".join(f"\n  - {reason}" for reason in self.reasons) or " the lock names no source for it."
 
 
+@declare
 class ModelsFailed(ModelError):
-    """Some models of a lock could not be brought or do not verify; the others are in their places."""
+    """Raised when some models of a lock cannot be pulled or do not verify; the others are in place."""
 
-    def __init__(self, *, failures: Sequence[ModelError], total: int) -> None:
-        lines = "".join(f"\n{failure.message}" for failure in failures)
-        super().__init__(
-            f"{len(failures)} of {total} models failed.{lines}",
-            failures=[failure.to_json() for failure in failures],
-            total=total,
-        )
-        self.failures = tuple(failures)
+    template = "{count} of {total} models failed.{listed}"
+    failures: Sequence[ModelError]
+    total: int
+
+    @property
+    def count(self) -> int:
+        """Return how many models failed."""
+        return len(self.failures)
+
+    @property
+    def listed(self) -> str:
+        """Return each failure's message, on its own line."""
+        return "".join(f"\n{failure.message}" for failure in self.failures)
 
 
+@declare
 class DiskTooSmall(ModelError):
-    """There is not enough free space for what has to be written."""
+    """Raised when there is not enough free space for what has to be written."""
 
-    def __init__(self, *, folder: Path, needed_bytes: int, free_bytes: int) -> None:
-        super().__init__(
-            f"{folder} needs {needed_bytes / GB:.2f} GB and has {free_bytes / GB:.2f} GB free; "
-            "free some space (comfypin models gc), or take a larger volume.",
-            folder=str(folder),
-            needed_bytes=needed_bytes,
-            free_bytes=free_bytes,
-        )
+    template = (
+        "{folder} needs {needed_gb:.2f} GB and has {free_gb:.2f} GB free; free some space (comfypin models gc), or "
+        "take a larger volume."
+    )
+    folder: Path
+    needed_bytes: int
+    free_bytes: int
+
+    @property
+    def needed_gb(self) -> float:
+        """Return the needed space in GB."""
+        return self.needed_bytes / GB
+
+    @property
+    def free_gb(self) -> float:
+        """Return the free space in GB."""
+        return self.free_bytes / GB
 
 
+@declare
 class TargetRefused(ModelError):
-    """A pin's target_path is no place where a model may be put."""
+    """Raised when a pin's target_path is not a path where a model may be put."""
 
-    def __init__(self, *, name: str, target: str, reason: str) -> None:
-        super().__init__(
-            f"The model {name} may not be put at {target!r}: {reason}.", name=name, target=target, reason=reason
-        )
+    template = "The model {name} may not be put at {target!r}: {reason}."
+    name: str
+    target: str
+    reason: str
 
 
+@declare
 class PickleRefused(ModelError):
-    """The file is a pickle, which can run code when it is loaded, and its pin does not allow that."""
+    """Raised for a pickle, which can run code when it is loaded, if its pin does not allow that."""
 
-    def __init__(self, *, name: str, target: str, reason: str) -> None:
-        super().__init__(
-            f"The model {name} ({target}) is refused: {reason}. A pickle can run code when it is loaded; "
-            'use a .safetensors file, or set "allow_pickle": true at this pin if you trust it.',
-            name=name,
-            target=target,
-            reason=reason,
-        )
+    template = (
+        "The model {name} ({target}) is refused: {reason}. A pickle can run code when it is loaded; "
+        'use a .safetensors file, or set "allow_pickle": true at this pin if you trust it.'
+    )
+    name: str
+    target: str
+    reason: str
 
 
+@declare
 class NotSafetensors(ModelError):
-    """A file that is called .safetensors is not one."""
+    """Raised when a file is called .safetensors and is something else."""
 
-    def __init__(self, *, name: str, target: str, reason: str) -> None:
-        super().__init__(
-            f"The model {name} ({target}) is not a safetensors file: {reason}.", name=name, target=target, reason=reason
-        )
+    template = "The model {name} ({target}) is not a safetensors file: {reason}."
+    name: str
+    target: str
+    reason: str
 
 
+@declare
 class ModelDiffers(ModelError):
-    """A model is missing, has the wrong bytes, or cannot be verified."""
+    """Raised when a model is missing, has the wrong bytes, or cannot be verified."""
 
-    def __init__(self, *, name: str, target: str, reason: str) -> None:
-        super().__init__(f"The model {name} ({target}) {reason}.", name=name, target=target, reason=reason)
+    template = "The model {name} ({target}) {reason}."
+    name: str
+    target: str
+    reason: str
 
 
+@declare
 class StoreFailed(ModelError):
-    """The file system refused something that the store needs."""
+    """Raised when the file system refuses something that the store needs."""
 
-    def __init__(self, *, path: str, reason: str) -> None:
-        super().__init__(
-            f"{path}: {reason}; the models' folder must be writable and healthy.", path=path, reason=reason
-        )
+    template = "{path}: {reason}; the models' folder must be writable and healthy."
+    path: str
+    reason: str

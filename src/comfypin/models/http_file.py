@@ -1,4 +1,6 @@
-"""Files over HTTP: what the first answer says of one, and its ranges over many connections."""
+"""Reads files over HTTP: learns their size and version from the first response, then reads ranges over many
+connections.
+"""
 
 import contextlib
 import re
@@ -11,15 +13,16 @@ from comfypin.digest import Digest
 from comfypin.http.client import HttpClient
 from comfypin.http.response import Response
 from comfypin.models.errors import NotAModel, SourceChanged, SourceFailed
-from comfypin.models.http_responses import refusal
-from comfypin.models.interface import Reader, SourceFacts, Wanted, shown
+from comfypin.models.http_responses import to_refusal
+from comfypin.models.interface import ExpectedFile, RangeReader, SourceFacts, hide_secrets
 
+# Large enough that a request's latency does not count, small enough that a lost connection loses little.
 PART_BYTES = 8 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class HttpFile:
-    """A file behind an address: the first answer tells its size, its version and whether it can be read in ranges."""
+    """A file at a URL: the first response tells its size, its version and whether it can be read in ranges."""
 
     part_bytes = PART_BYTES
 
@@ -27,134 +30,147 @@ class HttpFile:
         self,
         client: HttpClient,
         url: str,
-        uri: str,
+        address: str,
         *,
         start: int,
         length: int | None,
         led_by: str | None = None,
     ) -> None:
-        """`led_by` is the address of the server that named `url`, where the lock itself did not."""
+        """Ask for the first range. `led_by` is the address of the server that named `url`, if the lock itself did
+        not.
+        """
         self._client = client
         self._url = url
         self._led_by = led_by
-        self._uri = uri
+        self._uri = address
         self._direct: str | None = None
         self.validator: str | None = None
         self._reading: set[Response] = set()
         self._lock = threading.Lock()
-        answer = self._request(start, length)
+        # The first request asks for the first bytes at once: a small file needs no second one.
+        response = self._request_range(start, length)
         try:
-            self._learn(answer, start)
+            self._learn_version(response, start)
+        # A response that nobody will read must give its connection back.
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        self._waiting: tuple[int, int | None, Response] | None = (start, length, answer)
+        self._waiting: tuple[int, int | None, Response] | None = (start, length, response)
 
-    def _learn(self, answer: Response, start: int) -> None:
-        _refuse_pages(answer, self._uri)
-        self.validator = _version(answer)
-        self.ranged = answer.status == 206
-        self.size_bytes = _total(answer, start, self._uri) if self.ranged else answer.size_bytes
-        if answer.url != self._url:
-            self._direct = answer.url
-        self.hops = answer.hops
-        self._headers = answer.headers
+    def _learn_version(self, response: Response, start: int) -> None:
+        _refuse_pages(response, self._uri)
+        self.validator = _file_version(response)
+        self.ranged = response.status == 206
+        self.size_bytes = _total_bytes(response, start, self._uri) if self.ranged else response.size_bytes
+        # Hubs redirect to a CDN: later ranges skip the redirect.
+        if response.url != self._url:
+            self._direct = response.url
+        self.hops = response.hops
+        self._headers = response.headers
 
-    def header(self, name: str) -> str | None:
-        """A header of the first answer."""
+    def first_header(self, name: str) -> str | None:
+        """Return a header of the first response."""
         return self._headers.get(name)
 
     @contextlib.contextmanager
-    def read(self, start: int, length: int | None) -> Iterator[Reader]:
-        answer = self._answer_for(start, length)
+    def read(self, start: int, length: int | None) -> Iterator[RangeReader]:
+        response = self._response_for(start, length)
         with self._lock:
-            self._reading.add(answer)
+            self._reading.add(response)
         try:
-            yield answer
+            yield response
         finally:
             with self._lock:
-                self._reading.discard(answer)
-            answer.close()
+                self._reading.discard(response)
+            response.close()
 
     def abort(self) -> None:
-        """End every read that is going on."""
+        """End every read that is in progress."""
         with self._lock:
             reading = list(self._reading)
         for answer in reading:
             answer.abort()
 
     def close(self) -> None:
-        """Drop the first answer if nobody read it."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting[2].close()
+        """Drop the first response if nobody read it."""
+        unread_response, self._waiting = self._waiting, None
+        if unread_response is not None:
+            unread_response[2].close()
 
-    def _answer_for(self, start: int, length: int | None) -> Response:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            if waiting[0] == start and (waiting[1] == length or not self.ranged or self._to_the_end(waiting)):
-                return waiting[2]
-            waiting[2].close()
-        answer = self._request(start, length)
-        if self.ranged and not self._is_same_file(answer, start):
-            answer.close()
+    def _response_for(self, start: int, length: int | None) -> Response:
+        unread_response, self._waiting = self._waiting, None
+        if unread_response is not None:
+            if unread_response[0] == start and (
+                unread_response[1] == length or not self.ranged or self._reaches_the_end(unread_response)
+            ):
+                return unread_response[2]
+            unread_response[2].close()
+        response = self._request_range(start, length)
+        if self.ranged and not self._is_same_file(response, start):
+            response.close()
             raise SourceChanged(uri=self._uri, reason="the file changed while it was read")
-        return answer
+        return response
 
-    def _is_same_file(self, answer: Response, start: int) -> bool:
-        if answer.status != 206 or _total(answer, start, self._uri) != self.size_bytes:
+    def _is_same_file(self, response: Response, start: int) -> bool:
+        if response.status != 206 or _total_bytes(response, start, self._uri) != self.size_bytes:
             return False
         # Not every server knows If-Range.
-        return self.validator is None or _version(answer) in {None, self.validator}
+        return self.validator is None or _file_version(response) in {None, self.validator}
 
-    def _to_the_end(self, waiting: tuple[int, int | None, Response]) -> bool:
-        return self.size_bytes is not None and waiting[2].size_bytes == self.size_bytes - waiting[0]
+    def _reaches_the_end(self, unread_response: tuple[int, int | None, Response]) -> bool:
+        return self.size_bytes is not None and unread_response[2].size_bytes == self.size_bytes - unread_response[0]
 
-    def _request(self, start: int, length: int | None) -> Response:
-        end = "" if length is None else str(start + length - 1)
-        headers = {"Range": f"bytes={start}-{end}"}
+    def _request_range(self, start: int, length: int | None) -> Response:
+        last_byte = "" if length is None else str(start + length - 1)
+        # Also for the whole file: the status tells whether the server knows ranges.
+        headers = {"Range": f"bytes={start}-{last_byte}"}
         if self.validator:
             headers["If-Range"] = self.validator
-        answer = self._client.get(self._direct or self._url, headers, led_by=self._led_by)
-        if self._direct and answer.status in {400, 401, 403, 404, 410}:
+        response = self._client.get(self._direct or self._url, headers, led_by=self._led_by)
+        if self._direct and response.status in {400, 401, 403, 404, 410}:
             # Signed addresses that a hub redirects to expire; the hub gives a new one.
-            answer.close()
-            answer = self._client.get(self._url, headers, led_by=self._led_by)
-            self._direct = answer.url if answer.url != self._url else None
-        if answer.status == 416 and start == 0:
-            answer.text()
-            answer = self._client.get(self._url, {}, led_by=self._led_by)
-        if answer.status not in {200, 206}:
-            raise refusal(answer, self._uri)
-        encoding = answer.headers.get("Content-Encoding", "identity")
+            response.close()
+            response = self._client.get(self._url, headers, led_by=self._led_by)
+            self._direct = response.url if response.url != self._url else None
+        # An empty file has no range that could be satisfied.
+        if response.status == 416 and start == 0:
+            response.text()
+            response = self._client.get(self._url, {}, led_by=self._led_by)
+        if response.status not in {200, 206}:
+            raise to_refusal(response, self._uri)
+        # A packed body has other bytes than the file, and its ranges are ranges of the packed one.
+        encoding = response.headers.get("Content-Encoding", "identity")
         if encoding not in {"identity", ""}:
-            answer.close()
-            raise SourceFailed(uri=self._uri, reason=f"it sends the file packed as {encoding}, which nobody asked for")
-        return answer
+            response.close()
+            raise SourceFailed(
+                uri=self._uri, reason=f"it sends the file compressed ({encoding}), which nobody asked for"
+            )
+        return response
 
 
-def _version(answer: Response) -> str | None:
-    """What tells this version of the file from others."""
-    etag = answer.headers.get("ETag", "")
+def _file_version(response: Response) -> str | None:
+    """Return what tells this version of the file from others, or None."""
+    etag = response.headers.get("ETag", "")
     # A weak ETag does not promise the same bytes, and If-Range may not be asked with one (RFC 9110, 13.1.5).
-    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _total(answer: Response, start: int, uri: str) -> int | None:
-    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    if match is None or int(match[1]) != start:
-        raise SourceFailed(uri=uri, reason="it answers with another range than it was asked for")
-    return None if match[3] == "*" else int(match[3])
+def _total_bytes(answer: Response, start: int, address: str) -> int | None:
+    range_match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    if range_match is None or int(range_match[1]) != start:
+        raise SourceFailed(uri=address, reason="it answered with another range than requested")
+    return None if range_match[3] == "*" else int(range_match[3])
 
 
-def _refuse_pages(answer: Response, uri: str) -> None:
-    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+def _refuse_pages(response: Response, address: str) -> None:
+    # Servers that want a login answer 200 with a page.
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type in {"text/html", "application/xhtml+xml"}:
-        hint = " (on the hub, use /resolve/ instead of /blob/)" if "/blob/" in uri else ""
+        hint = " (on the hub, use /resolve/ instead of /blob/)" if "/blob/" in address else ""
         raise NotAModel(
-            uri=uri,
+            uri=address,
             reason=f"it answers with a web page, such as a login page, instead of the file{hint}",
-            status=answer.status,
+            status=response.status,
         )
 
 
@@ -164,25 +180,25 @@ class HttpSource:
     def __init__(self, client: HttpClient) -> None:
         self._client = client
 
-    def accepts(self, uri: str) -> bool:
-        return uri.lower().startswith(("https://", "http://"))
+    def accepts(self, address: str) -> bool:
+        return address.lower().startswith(("https://", "http://"))
 
-    def open(self, uri: str, wanted: Wanted, *, start: int = 0, length: int | None = None) -> HttpFile:
-        return HttpFile(self._client, uri, shown(uri), start=start, length=length)
+    def open(self, address: str, expected: ExpectedFile, *, start: int = 0, length: int | None = None) -> HttpFile:
+        return HttpFile(self._client, address, hide_secrets(address), start=start, length=length)
 
-    def facts(self, uri: str) -> SourceFacts:
-        file = self.open(uri, Wanted(), length=1)
+    def facts(self, address: str) -> SourceFacts:
+        file = self.open(address, ExpectedFile(), length=1)
         file.close()
-        linked = linked_digest(file.hops)
-        name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(uri).path)).name
-        return SourceFacts(uri=uri, filename=name or "model", sha256=linked, size_bytes=file.size_bytes)
+        linked = find_linked_digest(file.hops)
+        header_name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name
+        return SourceFacts(uri=address, filename=header_name or "model", sha256=linked, size_bytes=file.size_bytes)
 
 
-def linked_digest(hops: Sequence[tuple[int, Mapping[str, str]]]) -> Digest | None:
-    """The sha256 that the Hugging Face hub names in the redirect to a large file."""
+def find_linked_digest(hops: Sequence[tuple[int, Mapping[str, str]]]) -> Digest | None:
+    """Return the sha256 that the Hugging Face hub names in the redirect to a large file, or None."""
     for _, headers in hops:
-        for name, value in headers.items():
-            if name.lower() == "x-linked-etag":
+        for header_name, header_value in headers.items():
+            if header_name.lower() == "x-linked-etag":
                 with contextlib.suppress(ValueError):
-                    return Digest(value.strip('"'))
+                    return Digest(header_value.strip('"'))
     return None

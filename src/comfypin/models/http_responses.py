@@ -1,4 +1,4 @@
-"""What servers of models respond, in the words of models: failures of requests, and responses that are refusals."""
+"""Translates HTTP failures and refusals into failures of model sources."""
 
 from comfypin.http.client import Credentials, HttpClient, Transport
 from comfypin.http.errors import AddressRefused, DeadlineExceeded, HttpError
@@ -13,48 +13,52 @@ from comfypin.models.errors import (
 )
 from comfypin.retry import parse_retry_after
 
+# 520 to 524 are Cloudflare's, for an origin that does not answer.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 
-def model_client(*, credentials: Credentials | None = None, transport: Transport | None = None) -> HttpClient:
+def make_model_client(*, credentials: Credentials | None = None, transport: Transport | None = None) -> HttpClient:
     """Return a client for models, which raises `SourceFailed`."""
-    return HttpClient(credentials=credentials, transport=transport, translate=source_failed)
+    return HttpClient(credentials=credentials, transport=transport, translate=to_source_failure)
 
 
-def source_failed(uri: str, error: HttpError) -> SourceFailed:
+def to_source_failure(address: str, error: HttpError) -> SourceFailed:
     """Return the failure of a source that a failed request means."""
     if isinstance(error, AddressRefused):
-        return RedirectRefused(uri=uri, reason=error.reason)
+        return RedirectRefused(uri=address, reason=error.reason)
     if error.is_transient or isinstance(error, DeadlineExceeded):
-        return SourceUnavailable(uri=uri, reason=error.reason)
-    return SourceFailed(uri=uri, reason=error.reason)
+        return SourceUnavailable(uri=address, reason=error.reason)
+    return SourceFailed(uri=address, reason=error.reason)
 
 
-def refusal(response: Response, uri: str) -> SourceFailed:
+def to_refusal(response: Response, address: str) -> SourceFailed:
     """Return the failure that a response which is not a success means; closes the response."""
     status = response.status
     # The hub says in a header what its statuses mean.
-    code = response.headers.get("X-Error-Code", "")
-    token = "the token was refused" if status == 401 else "the token has no right to it"
-    body = response.text()
+    error_code = response.headers.get("X-Error-Code", "")
+    token = "the token was refused" if status == 401 else "the token does not allow it"
+    body_text = response.text()
     match status:
         case 401 | 403:
-            said = _said(body)
+            said = _quote_body(body_text)
             return SourceRefused(
-                uri=uri, reason=f"HTTP {status}: it needs a token, or {token}{said}", status=status, code=code
+                uri=address, reason=f"HTTP {status}: it needs a token, or {token}{said}", status=status, code=error_code
             )
         case 404 | 410:
-            return SourceMissing(uri=uri, reason=f"HTTP {status}: there is no such file", status=status, code=code)
+            return SourceMissing(
+                uri=address, reason=f"HTTP {status}: there is no such file", status=status, code=error_code
+            )
         case 416:
-            return SourceChanged(uri=uri, reason="the file is shorter than it was")
+            return SourceChanged(uri=address, reason="the file is shorter than it was")
         case _ if status in _TRANSIENT:
-            what = "it says that there were too many requests" if status == 429 else "the server has a problem"
+            what = "there were too many requests" if status == 429 else "the server has a problem"
             asked_s = parse_retry_after(response.headers.get("Retry-After"))
-            return SourceUnavailable(uri=uri, reason=f"HTTP {status}: {what}", retry_after_s=asked_s)
+            return SourceUnavailable(uri=address, reason=f"HTTP {status}: {what}", retry_after_s=asked_s)
         case _:
-            return SourceFailed(uri=uri, reason=f"HTTP {status}{_said(body)}", status=status)
+            return SourceFailed(uri=address, reason=f"HTTP {status}{_quote_body(body_text)}", status=status)
 
 
-def _said(body: str) -> str:
-    line = " ".join(body.split())
-    return f" ({line[:200]})" if line and not line.startswith("<") else ""
+def _quote_body(body: str) -> str:
+    # The body may explain the status, but a page of HTML explains nothing.
+    one_line = " ".join(body.split())
+    return f" ({one_line[:200]})" if one_line and not one_line.startswith("<") else ""

@@ -1,4 +1,4 @@
-"""What pulling a model needs to know of where it comes from: a source opens a file, and the file reads ranges."""
+"""Defines what pulling a model needs from its source: a source opens a file, and the file reads ranges."""
 
 import threading
 import urllib.parse
@@ -12,8 +12,8 @@ from comfypin.digest import Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the lock says of the bytes, as far as it does."""
+class ExpectedFile:
+    """What the lock says about the bytes; None if it says nothing."""
 
     sha256: Digest | None = None
     size_bytes: int | None = None
@@ -21,7 +21,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """What a source says of a file without giving it: an address that never changes, a name, a digest, a size."""
+    """What a source says about a file without giving it: an address that never changes, a name, a digest, a size."""
 
     uri: str
     filename: str
@@ -30,30 +30,30 @@ class SourceFacts:
     folder: str | None = None
 
 
-def shown(uri: str) -> str:
-    """An address without what may be secret in it: credentials, query, fragment."""
-    if "://" not in uri:
-        return uri
+def hide_secrets(address: str) -> str:
+    """Return an address without what may be secret in it: credentials, query, fragment."""
+    if "://" not in address:
+        return address
     try:
-        parts = urllib.parse.urlsplit(uri)
+        parts = urllib.parse.urlsplit(address)
+    # Not even a URL, so everything that could be a query is cut off.
     except ValueError:
-        return uri.partition("?")[0]
+        return address.partition("?")[0]
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-class Reader(Protocol):
-    """The bytes of one range, in order."""
+class RangeReader(Protocol):
+    """Reads the bytes of one range, in order."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill some of the buffer and say how much; 0 at the end of the range. Raises `SourceFailed`."""
+        """Fill part of the buffer and return how much; 0 at the end of the range. Raises `SourceFailed`."""
 
 
 class RemoteFile(Protocol):
     """One version of one file at a source.
 
-    `size_bytes` is None where the source does not say; `ranged` says whether `read` may begin anywhere; `validator`
-    names the version (an ETag) where the source has such a name; `part_bytes` is the length of a range that is worth
-    asking for.
+    `size_bytes` is None if the source does not say; `ranged` says whether `read` may begin anywhere; `validator` names
+    the version (an ETag) if the source has such a name; `part_bytes` is the length of a range that is worth asking for.
     """
 
     part_bytes: int
@@ -67,45 +67,45 @@ class RemoteFile(Protocol):
     @property
     def validator(self) -> str | None: ...
 
-    def read(self, start: int, length: int | None) -> AbstractContextManager[Reader]:
-        """The bytes from `start`; `length` None means to the end. Raises `SourceFailed`."""
+    def read(self, start: int, length: int | None) -> AbstractContextManager[RangeReader]:
+        """Read the bytes from `start`; `length` None means to the end. Raises `SourceFailed`."""
 
     def abort(self) -> None:
-        """End every read that is going on, from another thread: they fail at once instead of waiting for bytes."""
+        """End every read in progress, from another thread: reads fail at once instead of waiting for bytes."""
 
     def close(self) -> None:
-        """Give back what opening took (a connection with an answer that nobody read). Repeatable."""
+        """Release what opening took (a connection with an unread response). Repeatable."""
 
 
 class ModelSource(Protocol):
-    """A kind of place that models come from."""
+    """A kind of source for models, such as the Hugging Face hub or a bucket."""
 
-    def accepts(self, uri: str) -> bool:
-        """Whether this source understands the address."""
+    def accepts(self, address: str) -> bool:
+        """Return whether this source understands the address."""
 
-    def open(self, uri: str, wanted: Wanted, *, start: int = 0, length: int | None = None) -> RemoteFile:
+    def open(self, address: str, expected: ExpectedFile, *, start: int = 0, length: int | None = None) -> RemoteFile:
         """Open the file. `start` and `length` say what will be read first, so that opening can already ask for it.
 
-        Raises `SourceFailed`; its subclass `SourceUnavailable` where trying again may help.
+        Raises `SourceFailed`, or its subclass `SourceUnavailable` if trying again may help.
         """
 
-    def facts(self, uri: str) -> SourceFacts:
-        """What the source says of the file. Raises `SourceFailed`."""
+    def facts(self, address: str) -> SourceFacts:
+        """Return what the source says about the file. Raises `SourceFailed`."""
 
 
 @runtime_checkable
 class CachedSource(Protocol):
     """A source that keeps some of its files on this machine, where nobody changes them."""
 
-    def cached(self, uri: str, wanted: Wanted) -> Path | None:
-        """Where the file lies here, or None. Raises `UnknownSource`."""
+    def cached(self, address: str, expected: ExpectedFile) -> Path | None:
+        """Return the file's path on this machine, or None. Raises `UnknownSource`."""
 
 
-class Watcher(Protocol):
-    """Who is told how a pull goes; called from many threads."""
+class PullWatcher(Protocol):
+    """Shows how a pull goes; called from many threads."""
 
     def planned(self, sizes: Mapping[str, int | None]) -> None:
-        """The files that will be looked at, with their sizes where those are known, before the first is started."""
+        """Show the files that will be looked at, with their sizes if known, before the first one starts."""
 
     def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
 
@@ -114,25 +114,25 @@ class Watcher(Protocol):
     def ended(self, name: str, outcome: str) -> None: ...
 
 
-class Unwatched:
-    """A watcher for when nobody looks."""
+class NullPullWatcher:
+    """A watcher that shows nothing."""
 
     def planned(self, sizes: Mapping[str, int | None]) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def advanced(self, name: str, count: int) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def ended(self, name: str, outcome: str) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
-class Stop:
-    """A switch that ends all the work of one pull."""
+class StopSwitch:
+    """Ends all the work of one pull."""
 
     _event: threading.Event = field(default_factory=threading.Event)
 

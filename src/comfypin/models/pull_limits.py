@@ -1,4 +1,4 @@
-"""How much a pull may use and how hard it tries: connections and their memory, retries, and what counts as stalled."""
+"""Limits what a pull may use and how hard it tries: connections and their memory, retries, the stall timeout."""
 
 import contextlib
 import os
@@ -10,19 +10,21 @@ from dataclasses import dataclass, replace
 
 from comfypin.retry import RetryPolicy
 
+# Memory that each open connection takes.
 BUFFER_BYTES = 512 << 10
+# Less is no progress: a server may give a few bytes and break off each time.
 LEAST_PROGRESS_BYTES = 64 << 10
 # The hub's limits count in windows of five minutes, so it may ask to come back after that.
 MODEL_RETRIES = RetryPolicy(retries=6, base_s=0.5, longest_s=20.0, longest_asked_s=600.0)
 
 
 def available_cores() -> int:
-    """The processors that this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
-class Budget:
-    """The connections of a pull and their memory, and the processors that its files share.
+class PullBudget:
+    """The connections of a pull with their memory, and the processors that its files share.
 
     Whoever has a buffer may have a connection open.
     """
@@ -32,14 +34,15 @@ class Budget:
         self._processors = processors or available_cores()
         self._files = 0
         self._counting = threading.Lock()
+        # Last in, first out: a warm buffer is taken again, and idle ones are never made.
         self._buffers: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
         self._buffer_bytes = buffer_bytes
         for _ in range(connections):
             self._buffers.put(None)
 
     @contextlib.contextmanager
-    def buffer(self) -> Iterator[memoryview]:
-        """Wait for one of the connections; yields the memory that goes with it."""
+    def connection_buffer(self) -> Iterator[memoryview]:
+        """Wait for one of the connections; yield the memory that goes with it."""
         buffer = self._buffers.get()
         try:
             if buffer is None:
@@ -49,8 +52,8 @@ class Budget:
             self._buffers.put(buffer)
 
     @contextlib.contextmanager
-    def file(self) -> Iterator[None]:
-        """Count a file as one that comes now."""
+    def counted_file(self) -> Iterator[None]:
+        """Count a file as being fetched."""
         with self._counting:
             self._files += 1
         try:
@@ -60,22 +63,22 @@ class Budget:
                 self._files -= 1
 
     @property
-    def crowded(self) -> bool:
-        """Whether there are files enough that each processor has one of its own."""
+    def is_crowded(self) -> bool:
+        """Return whether enough files are being fetched to keep every processor busy."""
         return self._files >= self._processors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How hard to try: the retry policy, and how long a connection may give hardly anything (the stall timeout)."""
+class FetchPolicy:
+    """How hard to try: the retry policy, and how long a connection may give almost nothing (the stall timeout)."""
 
     retry_policy: RetryPolicy = MODEL_RETRIES
     stall_s: float = 30.0
 
 
 @dataclass(slots=True)
-class Trouble:
-    """One fetcher's failures in a row: its own decide how long it rests, those without any progress when to give up."""
+class FetchFailures:
+    """One fetcher's failures in a row: its own set the delay, those without any progress say when to give up."""
 
     policy: RetryPolicy
 
@@ -83,16 +86,17 @@ class Trouble:
     stuck: int = 0
     _seen: int = 0
 
-    def add(self, fetched_bytes: int) -> None:
-        """Count a failure, with what the whole file has got by now."""
+    def add_failure(self, fetched_bytes: int) -> None:
+        """Count a failure; `fetched_bytes` is what the whole file has by now."""
         self.own += 1
         # A server that serves four connections and refuses the others is slow, not broken: the file gets on.
+        # Progress of any fetcher counts for all, since they share the server.
         self.stuck = 1 if fetched_bytes - self._seen >= LEAST_PROGRESS_BYTES else self.stuck + 1
         self._seen = fetched_bytes
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether there were more failures without progress than the policy allows."""
+        """Return whether there were more failures without progress than the policy allows."""
         return self.policy.is_exhausted(self.stuck)
 
     def delay_s(self, asked_s: float | None) -> float | None:
@@ -100,11 +104,11 @@ class Trouble:
         return replace(self.policy, retries=None).delay_s(self.own, asked_s=asked_s)
 
 
-class Hunger:
-    """Says when a file's hasher wants more connections: it waited most of a window, and not for the processors.
+class ConnectionDemand:
+    """Decides when a file's hasher needs more connections: it waited most of a window, and not for the processors.
 
-    A wait by itself tells little: one connection at 50 MB/s keeps every single wait short and the hasher idle, and on a
-    machine whose processors are full more connections only take turns at them.
+    One wait tells little: a connection at 50 MB/s keeps every wait short and the hasher idle, and if the processors are
+    full, more connections only take turns at them.
     """
 
     WINDOW_S = 0.05
@@ -124,16 +128,17 @@ class Hunger:
         self._waited_s = 0.0
         self._since: tuple[float, float] | None = None
 
-    def is_felt(self, waited_s: float) -> bool:
-        """Tell it how long the hasher has just waited, from the first byte on; True when a window says so."""
-        now, spent = self._clock(), self._processor_s()
+    def wants_more(self, waited_s: float) -> bool:
+        """Add how long the hasher has just waited, from the first byte on; return True when a window says so."""
+        now_s, processor_s_spent = self._clock(), self._processor_s()
         if self._since is None:
-            self._since = now, spent
+            self._since = now_s, processor_s_spent
             return False
         self._waited_s += waited_s
-        window_s, spent_s = now - self._since[0], spent - self._since[1]
+        window_s, spent_s = now_s - self._since[0], processor_s_spent - self._since[1]
+        # A shorter window would be decided by a single packet.
         if window_s < self.WINDOW_S:
             return False
         waiting, busy = self._waited_s / window_s, spent_s / (window_s * self._processors)
-        self._since, self._waited_s = (now, spent), 0.0
+        self._since, self._waited_s = (now_s, processor_s_spent), 0.0
         return waiting > self.MOST_WAITING and busy < self.MOST_BUSY

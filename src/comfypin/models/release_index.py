@@ -1,4 +1,4 @@
-"""Which releases use which blobs, and when last: one small file a release in the store, whose mtime is the last use."""
+"""Records which releases use which blobs, and when last: one small file per release, whose mtime is the last use."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import Digest, canonical_json
-from comfypin.models.temp_files import Scratch
+from comfypin.models.temp_files import TempFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,53 +19,60 @@ class ReleaseUse:
     blobs: dict[Digest, tuple[str, ...]]
 
 
-class Releases:
+class ReleaseIndex:
     """The records below `<store>/releases`."""
 
-    def __init__(self, folder: Path, scratch: Scratch) -> None:
+    def __init__(self, folder: Path, scratch: TempFiles) -> None:
         self._folder = folder
         self._scratch = scratch
 
-    def record(self, name: str, blobs: dict[Digest, tuple[str, ...]]) -> None:
-        """Say that a release uses these blobs, now."""
-        path = self._path(name)
-        data = release_record(name, blobs)
+    def record_release(self, release_name: str, blobs: dict[Digest, tuple[str, ...]]) -> None:
+        """Record that a release uses these blobs now."""
+        record_path = self._record_path(release_name)
+        record_bytes = encode_release(release_name, blobs)
         try:
-            if path.read_bytes() == data:
-                os.utime(path)
+            if record_path.read_bytes() == record_bytes:
+                # The mtime is the last use; rewriting equal bytes would only wear the volume.
+                os.utime(record_path)
                 return
         except OSError:
             pass
-        self._scratch.write(path, data)
+        self._scratch.write_file(record_path, record_bytes)
 
-    def all(self) -> list[ReleaseUse]:
-        """Every release on record; records that cannot be read are left out."""
-        found = []
-        for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
+    def list_releases(self) -> list[ReleaseUse]:
+        """Return every release on record; unreadable records are left out."""
+        release_uses = []
+        for record_path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
             try:
-                value = json.loads(path.read_bytes())
-                blobs = {Digest(key): tuple(map(str, paths)) for key, paths in value["blobs"].items()}
-                found.append(ReleaseUse(name=str(value["name"]), used_at=path.stat().st_mtime, blobs=blobs))
+                record_json = json.loads(record_path.read_bytes())
+                blobs = {
+                    Digest(digest_hex): tuple(map(str, target_paths))
+                    for digest_hex, target_paths in record_json["blobs"].items()
+                }
+                release_uses.append(
+                    ReleaseUse(name=str(record_json["name"]), used_at=record_path.stat().st_mtime, blobs=blobs)
+                )
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
-        return found
+        return release_uses
 
-    def forget(self, name: str) -> None:
+    def forget_release(self, name: str) -> None:
         """Remove a release's record."""
-        self._path(name).unlink(missing_ok=True)
+        self._record_path(name).unlink(missing_ok=True)
 
-    def _path(self, name: str) -> Path:
-        return self._folder / record_name(name)
+    def _record_path(self, name: str) -> Path:
+        return self._folder / record_file_name(name)
 
 
-def release_record(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
-    """The bytes of a release's record."""
+def encode_release(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
+    """Return the bytes of a release's record."""
     return canonical_json(
-        {"name": name, "blobs": {digest.hex: sorted(paths) for digest, paths in sorted(blobs.items())}}
+        {"name": name, "blobs": {digest.hex: sorted(target_paths) for digest, target_paths in sorted(blobs.items())}}
     )
 
 
-def record_name(name: str) -> str:
-    """The file name of a release's record."""
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:80]
-    return f"{safe}.{Digest.of(name.encode()).hex[:8]}.json"
+def record_file_name(release_name: str) -> str:
+    """Return the file name of a release's record."""
+    # Names are for people who look into the folder; the digest keeps similar ones apart.
+    safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in release_name)[:80]
+    return f"{safe_name}.{Digest.of(release_name.encode()).hex[:8]}.json"

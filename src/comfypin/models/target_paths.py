@@ -1,4 +1,4 @@
-"""Where a model goes: `target_path` with its variables, kept inside the two trees it may name."""
+"""Resolves `target_path` with its variables to a path inside the two trees that it may name."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -7,68 +7,74 @@ from comfypin.atomic_files import contained_path
 from comfypin.lock.model import Lock, ModelPin
 from comfypin.models.errors import TargetRefused
 
+# Where the store is below MODELS_DIR unless a volume holds it.
 STORE_FOLDER = ".comfypin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """The trees that models live in; `comfy_home` is None where there is no ComfyUI."""
+class TargetRoots:
+    """The trees that models go to; `comfy_home` is None if there is no ComfyUI."""
 
     models_dir: Path
     comfy_home: Path | None = None
 
-    def target(self, pin: ModelPin) -> Path:
-        """The path of a pin's file. Raises `TargetRefused` for every path that could leave the trees."""
-        root, relative = self._root(pin)
-        if ".." in relative.parts or "\0" in pin.target_path:
-            raise _refused(pin, f"it does not stay inside {root}")
-        if STORE_FOLDER in relative.parts:
-            raise _refused(pin, f"{STORE_FOLDER} belongs to the store")
-        if relative.name == "" or pin.target_path.endswith("/"):
-            raise _refused(pin, "it names a folder, not a file")
+    def target_path(self, model_pin: ModelPin) -> Path:
+        """Return the path of a pin's file. Raises `TargetRefused` for every path that could leave the trees."""
+        tree_root, relative_path = self._root_of(model_pin)
+        # Refused even if it stays inside: links could make it mean something else.
+        if ".." in relative_path.parts or "\0" in model_pin.target_path:
+            raise _refuse_target(model_pin, f"it does not stay inside {tree_root}")
+        if STORE_FOLDER in relative_path.parts:
+            raise _refuse_target(model_pin, f"{STORE_FOLDER} belongs to the store")
+        if relative_path.name == "" or model_pin.target_path.endswith("/"):
+            raise _refuse_target(model_pin, "it names a folder, not a file")
         try:
             # Only the folder is followed: the file itself is a link into the store, which may be on another volume.
-            folder = contained_path(root, relative.parent) if relative.parent != PurePosixPath() else root
+            target_folder = (
+                contained_path(tree_root, relative_path.parent)
+                if relative_path.parent != PurePosixPath()
+                else tree_root
+            )
         except ValueError as error:
-            raise _refused(pin, str(error)) from error
+            raise _refuse_target(model_pin, str(error)) from error
         except (OSError, RuntimeError) as error:
-            raise _refused(pin, f"its folder cannot be followed ({error})") from error
-        if STORE_FOLDER in folder.resolve().relative_to(root.resolve()).parts:
-            raise _refused(pin, f"its folder is a link into {STORE_FOLDER}")
-        return folder / relative.name
+            raise _refuse_target(model_pin, f"its folder cannot be followed ({error})") from error
+        if STORE_FOLDER in target_folder.resolve().relative_to(tree_root.resolve()).parts:
+            raise _refuse_target(model_pin, f"its folder is a link into {STORE_FOLDER}")
+        return target_folder / relative_path.name
 
-    def _root(self, pin: ModelPin) -> tuple[Path, PurePosixPath]:
-        text = pin.target_path
-        for variable, root in (("MODELS_DIR", self.models_dir), ("COMFY_HOME", self.comfy_home)):
-            for spelled in (f"${variable}/", f"${{{variable}}}/"):
-                if text.startswith(spelled):
-                    if root is None:
-                        raise _refused(pin, f"{variable} is not known here")
-                    return root, PurePosixPath(text.removeprefix(spelled))
-        if text.startswith("$"):
-            raise _refused(pin, "it begins with another variable than $MODELS_DIR or $COMFY_HOME")
-        path = PurePosixPath(text)
-        if path.is_absolute():
-            return self._absolute(pin, path)
-        return self.models_dir, path
+    def _root_of(self, model_pin: ModelPin) -> tuple[Path, PurePosixPath]:
+        path_text = model_pin.target_path
+        for variable, tree_root in (("MODELS_DIR", self.models_dir), ("COMFY_HOME", self.comfy_home)):
+            for variable_prefix in (f"${variable}/", f"${{{variable}}}/"):
+                if path_text.startswith(variable_prefix):
+                    if tree_root is None:
+                        raise _refuse_target(model_pin, f"{variable} is not known here")
+                    return tree_root, PurePosixPath(path_text.removeprefix(variable_prefix))
+        if path_text.startswith("$"):
+            raise _refuse_target(model_pin, "it begins with another variable than $MODELS_DIR or $COMFY_HOME")
+        relative_path = PurePosixPath(path_text)
+        if relative_path.is_absolute():
+            return self._split_absolute(model_pin, relative_path)
+        return self.models_dir, relative_path
 
-    def _absolute(self, pin: ModelPin, path: PurePosixPath) -> tuple[Path, PurePosixPath]:
-        for root in (self.models_dir, self.comfy_home):
-            if root is not None and path.is_relative_to(root.absolute()):
-                return root, path.relative_to(root.absolute())
-        raise _refused(pin, "it is outside MODELS_DIR and COMFY_HOME; write it as $MODELS_DIR/folder/file")
-
-
-def targets(lock: Lock, places: Places) -> list[tuple[ModelPin, Path]]:
-    """Every pin with its path. Raises `TargetRefused`, also where two pins want different bytes at one path."""
-    found: dict[Path, ModelPin] = {}
-    for pin in lock.models:
-        path = places.target(pin)
-        other = found.setdefault(path, pin)
-        if other is not pin and other.sha256 != pin.sha256:
-            raise _refused(pin, f"the model {other.name} wants other bytes at the same path")
-    return [(pin, path) for path, pin in found.items()]
+    def _split_absolute(self, model_pin: ModelPin, relative_path: PurePosixPath) -> tuple[Path, PurePosixPath]:
+        for tree_root in (self.models_dir, self.comfy_home):
+            if tree_root is not None and relative_path.is_relative_to(tree_root.absolute()):
+                return tree_root, relative_path.relative_to(tree_root.absolute())
+        raise _refuse_target(model_pin, "it is outside MODELS_DIR and COMFY_HOME; write it as $MODELS_DIR/folder/file")
 
 
-def _refused(pin: ModelPin, reason: str) -> TargetRefused:
-    return TargetRefused(name=pin.name, target=pin.target_path, reason=reason)
+def list_targets(lock: Lock, places: TargetRoots) -> list[tuple[ModelPin, Path]]:
+    """Return every pin with its path. Raises `TargetRefused`, also if two pins want different bytes at one path."""
+    pins_by_path: dict[Path, ModelPin] = {}
+    for model_pin in lock.models:
+        relative_path = places.target_path(model_pin)
+        other_pin = pins_by_path.setdefault(relative_path, model_pin)
+        if other_pin is not model_pin and other_pin.sha256 != model_pin.sha256:
+            raise _refuse_target(model_pin, f"the model {other_pin.name} wants other bytes at the same path")
+    return [(pin, file_path) for file_path, pin in pins_by_path.items()]
+
+
+def _refuse_target(model_pin: ModelPin, reason: str) -> TargetRefused:
+    return TargetRefused(name=model_pin.name, target=model_pin.target_path, reason=reason)

@@ -1,4 +1,4 @@
-"""Files that are being made: their names say which process makes them, so that whatever a kill leaves can be swept."""
+"""Names temporary files after the process that writes them, so that whatever a kill leaves can be swept."""
 
 import contextlib
 from pathlib import Path
@@ -8,38 +8,39 @@ from comfypin.lease import is_dead, process_token
 SUFFIX = ".comfypin.tmp"
 
 
-class Scratch:
-    """Temporary names below one folder, from which things are renamed to their places."""
+class TempFiles:
+    """Temporary names in one folder, from which files are renamed to their places."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def name_for(self, target: Path) -> Path:
-        """A temporary name on the target's file system: in this folder where that is the same one."""
+    def temp_name_for(self, target_path: Path) -> Path:
+        """Return a temporary name on the target's file system: in this folder if that is the same one."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if self._folder.stat().st_dev == target.parent.stat().st_dev:
+        target_path.parent.mkdir(parents=True, exist_ok=True)
+        # A rename is atomic only within one file system.
+        if self._folder.stat().st_dev == target_path.parent.stat().st_dev:
             return self._folder / f"{process_token()}{SUFFIX}"
-        _sweep(target.parent)
-        return target.parent / f".{process_token()}{SUFFIX}"
+        _sweep_folder(target_path.parent)
+        return target_path.parent / f".{process_token()}{SUFFIX}"
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Replace a small file's content: whole or as it was."""
-        temporary = self.name_for(path)
+    def write_file(self, file_path: Path, data: bytes) -> None:
+        """Replace a small file's content as a whole, or leave it as it was."""
+        temp_path = self.temp_name_for(file_path)
         try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            temp_path.write_bytes(data)
+            temp_path.replace(file_path)
         finally:
             with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+                temp_path.unlink()
 
-    def sweep(self) -> None:
-        """Remove what processes of this machine that have ended left here."""
-        _sweep(self._folder)
+    def sweep_dead(self) -> None:
+        """Remove what ended processes of this machine left here."""
+        _sweep_folder(self._folder)
 
 
-def _sweep(folder: Path) -> None:
+def _sweep_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        for entry in list(folder.iterdir()):
-            if entry.name.endswith(SUFFIX) and is_dead(entry.name.removesuffix(SUFFIX).removeprefix(".")):
-                entry.unlink(missing_ok=True)
+        for folder_entry in list(folder.iterdir()):
+            if folder_entry.name.endswith(SUFFIX) and is_dead(folder_entry.name.removesuffix(SUFFIX).removeprefix(".")):
+                folder_entry.unlink(missing_ok=True)

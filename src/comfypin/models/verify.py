@@ -1,4 +1,4 @@
-"""Whether the files are what the lock says: findings as values, cheap where nothing changed, all cores where asked."""
+"""Verifies files against their pins: findings are values, cheap if nothing changed, on all cores if bytes are read."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ STAT_THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The file is what the pin says; `proven` is False where the pin has no sha256 to prove it with."""
+    """The file matches its pin; `proven` is False if the pin has no sha256 to prove it with."""
 
     size_bytes: int
     proven: bool = True
@@ -28,7 +28,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """There is no file, or a link that leads nowhere."""
+    """No file exists, or its link leads nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Corrupt:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The bytes are what the lock says, and of a format that is broken or not allowed."""
+class FormatRefused:
+    """The bytes are what the lock says, and their format is broken or not allowed."""
 
     problem: ModelError
 
@@ -61,68 +61,77 @@ class Unreadable:
     reason: str
 
 
-Finding: TypeAlias = Present | Missing | WrongSize | Corrupt | Refused | Unreadable
+ModelFinding: TypeAlias = Present | Missing | WrongSize | Corrupt | FormatRefused | Unreadable
 
 
-def inspect(pin: ModelPin, path: Path, store: BlobStore, *, deep: bool = False) -> Finding:
-    """Compare one file with its pin. `deep` reads every byte; otherwise what did not change since is believed."""
+def inspect_model(model_pin: ModelPin, file_path: Path, store: BlobStore, *, deep: bool = False) -> ModelFinding:
+    """Compare one file with its pin. `read_all_bytes` hashes it; otherwise a digest cached for the unchanged file
+    counts.
+    """
     try:
-        status = path.stat()
-        if not path.is_file():
+        file_status = file_path.stat()
+        if not file_path.is_file():
             return Unreadable("it is not a file")
-        if pin.size_bytes is not None and status.st_size != pin.size_bytes:
-            return WrongSize(status.st_size, pin.size_bytes)
-        if pin.sha256 is not None:
-            actual = store.digest_of(path.resolve(), deep=deep)
-            if actual != pin.sha256:
-                return Corrupt(actual, pin.sha256)
-        problem = format_problem(path, pin)
+        if model_pin.size_bytes is not None and file_status.st_size != model_pin.size_bytes:
+            return WrongSize(file_status.st_size, model_pin.size_bytes)
+        if model_pin.sha256 is not None:
+            actual = store.digest_of(file_path.resolve(), deep=deep)
+            if actual != model_pin.sha256:
+                return Corrupt(actual, model_pin.sha256)
+        problem = format_problem(file_path, model_pin)
     except FileNotFoundError:
         return Missing()
     except OSError as error:
         return Unreadable(error.strerror or str(error))
-    return Refused(problem) if problem is not None else Present(status.st_size, proven=pin.sha256 is not None)
+    return (
+        FormatRefused(problem)
+        if problem is not None
+        else Present(file_status.st_size, proven=model_pin.sha256 is not None)
+    )
 
 
-def inspect_all(
+def inspect_models(
     models: Sequence[tuple[ModelPin, Path]],
     store: BlobStore,
     *,
-    deep: bool = False,
-    told: Callable[[ModelPin, Finding], None] = lambda pin, finding: None,
-) -> list[Finding]:
-    """Compare many, in the order given. Hashing uses every core, the largest files first."""
-    threads = min(len(models), STAT_THREADS if not deep else available_cores()) or 1
+    read_all_bytes: bool = False,
+    report: Callable[[ModelPin, ModelFinding], None] = lambda pin, model_finding: None,
+) -> list[ModelFinding]:
+    """Compare many files, in the order given. Hashing uses every core, the largest files first."""
+    # Each thread holds one buffer, and more threads than cores would hash no faster.
+    threads = min(len(models), STAT_THREADS if not read_all_bytes else available_cores()) or 1
 
-    def one(index: int) -> Finding:
-        pin, path = models[index]
-        finding = inspect(pin, path, store, deep=deep)
-        told(pin, finding)
-        return finding
+    def inspect_one(index: int) -> ModelFinding:
+        model_pin, file_path = models[index]
+        model_finding = inspect_model(model_pin, file_path, store, deep=read_all_bytes)
+        report(model_pin, model_finding)
+        return model_finding
 
-    order = sorted(range(len(models)), key=lambda index: -(models[index][0].size_bytes or 0)) if deep else None
-    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
-        if order is None:
-            return list(pool.map(one, range(len(models))))
-        found = dict(zip(order, pool.map(one, order), strict=True))
+    hash_order = (
+        sorted(range(len(models)), key=lambda index: -(models[index][0].size_bytes or 0)) if read_all_bytes else None
+    )
+    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as thread_pool:
+        if hash_order is None:
+            return list(thread_pool.map(inspect_one, range(len(models))))
+        found = dict(zip(hash_order, thread_pool.map(inspect_one, hash_order), strict=True))
     return [found[index] for index in range(len(models))]
 
 
-def failure(pin: ModelPin, finding: Finding) -> ModelError | None:
-    """The error that a finding is, for those who need the files to be right; None for Present."""
+def finding_failure(model_pin: ModelPin, finding: ModelFinding) -> ModelError | None:
+    """Return the error that a finding means to those who need the files to be right; None for Present."""
     match finding:
         case Present():
             return None
-        case Refused(problem):
+        case FormatRefused(problem):
             return problem
         case Unreadable(reason):
-            return StoreFailed(path=pin.target_path, reason=reason)
+            return StoreFailed(path=model_pin.target_path, reason=reason)
         case _:
-            return ModelDiffers(name=pin.name, target=pin.target_path, reason=describe(finding))
+            return ModelDiffers(name=model_pin.name, target=model_pin.target_path, reason=describe_finding(finding))
 
 
-def describe(finding: Finding) -> str:
-    """A finding in words, to be put after a model's name."""
+def describe_finding(finding: ModelFinding) -> str:
+    """Return a finding in words that follow a model's name."""
     match finding:
         case Present(proven=proven):
             return "is as pinned" if proven else "is present (the lock has no sha256 to verify it with)"
@@ -132,7 +141,7 @@ def describe(finding: Finding) -> str:
             return f"has {actual} bytes instead of {expected}"
         case Corrupt(actual, expected):
             return f"has the sha256 {actual.hex} instead of {expected.hex}"
-        case Refused(problem):
+        case FormatRefused(problem):
             return f"is refused: {problem.message}"
         case Unreadable(reason):
             return f"cannot be read: {reason}"

@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from comfypin.addresses import HostInvalid, HostNotPublic, Resolver, is_public, resolve_public
+from comfypin.addresses import HostInvalid, HostNotPublic, HostResolver, is_public, resolve_public
 from comfypin.http.proxies import Proxies, Proxy, ProxyInvalid
 from comfypin.http.url import HttpUrl, UrlInvalid
 from comfypin.retry import Retried, Retry, RetryPolicy, parse_retry_after
@@ -47,7 +47,7 @@ class Webhooks:
         secret: str | None,
         allow_private: bool,
         retry_policy: RetryPolicy = WEBHOOK_RETRIES,
-        resolver: Resolver | None = None,
+        resolver: HostResolver | None = None,
         proxies: Proxies | None = None,
     ) -> None:
         self._secret = secret

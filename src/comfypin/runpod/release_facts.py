@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from comfypin.digest import Digest
 from comfypin.lock.model import Lock
-from comfypin.lock.torch import cuda_floor
+from comfypin.lock.torch import minimum_cuda
 
 _GB = 1_000_000_000
 
@@ -34,7 +34,7 @@ def release_facts(lock: Lock, digest: Digest) -> ReleaseFacts:
     return ReleaseFacts(
         name=lock.version_name,
         digest=digest,
-        cuda=cuda_floor(lock.python.packages),
+        cuda=minimum_cuda(lock.python.packages),
         models_bytes=sum(sizes),
         largest_model_bytes=max(sizes, default=0),
         container_disk_gb=disk_gb,

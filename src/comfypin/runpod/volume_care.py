@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from comfypin.models.release_index import record_name
+from comfypin.models.release_index import record_file_name
 from comfypin.models.target_paths import STORE_FOLDER
 from comfypin.runpod.volume_bucket import Stored, Upload, VolumeBucket
 from comfypin.runpod.volume_release import MODELS, PACKS, RECORDS, Record, RecordedFile, blob_key, read_records
@@ -108,5 +108,5 @@ def collect(bucket: VolumeBucket, garbage: Garbage) -> None:
     for item in garbage.objects:
         bucket.delete(item.key)
     for record in garbage.records:
-        bucket.delete(f"{MODELS}/{STORE_FOLDER}/releases/{record_name(record.release)}")
-        bucket.delete(f"{RECORDS}/{record_name(record.release)}")
+        bucket.delete(f"{MODELS}/{STORE_FOLDER}/releases/{record_file_name(record.release)}")
+        bucket.delete(f"{RECORDS}/{record_file_name(record.release)}")

@@ -12,7 +12,7 @@ from typing import Literal
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest
 from comfypin.errors import Cancelled
-from comfypin.models.interface import Unwatched, Watcher
+from comfypin.models.interface import NullPullWatcher, PullWatcher
 from comfypin.runpod.errors import UploadGone, VolumePathTaken
 from comfypin.runpod.volume_bucket import Stored, VolumeBucket, same_part
 from comfypin.runpod.volume_release import LocalFile, Owed, Record, RecordedFile, blob_key, read_records, recorded
@@ -60,12 +60,12 @@ class Pusher:
         *,
         label: str = "volume",
         options: PushOptions | None = None,
-        watcher: Watcher | None = None,
+        watcher: PullWatcher | None = None,
     ) -> None:
         self._bucket = bucket
         self._volume = label
         self._options = options or PushOptions()
-        self._watcher = watcher or Unwatched()
+        self._watcher = watcher or NullPullWatcher()
         records = read_records(bucket)
         self._others = [other for other in records if other.release != record.release]
         self._earlier = recorded(records)

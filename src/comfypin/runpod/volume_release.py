@@ -15,8 +15,8 @@ from typing import Literal
 from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.errors import LockError
 from comfypin.lock.model import Lock, ModelPin
-from comfypin.models.release_index import record_name, release_record
-from comfypin.models.target_paths import STORE_FOLDER, Places, targets
+from comfypin.models.release_index import encode_release, record_file_name
+from comfypin.models.target_paths import STORE_FOLDER, TargetRoots, list_targets
 from comfypin.runpod.volume_bucket import VolumeBucket
 
 MODELS = "models"
@@ -70,7 +70,7 @@ class Record:
     @property
     def key(self) -> str:
         """Where the record lies."""
-        return f"{RECORDS}/{record_name(self.release)}"
+        return f"{RECORDS}/{record_file_name(self.release)}"
 
     def to_bytes(self) -> bytes:
         """The record as it is written."""
@@ -89,10 +89,10 @@ class Record:
         )
 
 
-def owed_models(lock: Lock, places: Places) -> list[Owed]:
+def owed_models(lock: Lock, places: TargetRoots) -> list[Owed]:
     """The release's models and their keys. Raises `TargetRefused`."""
     owed = []
-    for pin, path in targets(lock, places):
+    for pin, path in list_targets(lock, places):
         try:
             key = f"{MODELS}/{path.relative_to(places.models_dir).as_posix()}"
         except ValueError as exc:
@@ -121,7 +121,7 @@ def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]
     blobs: dict[Digest, list[str]] = {}
     for pin in lock.models:
         blobs.setdefault(digests[pin.target_path], []).append(pin.target_path)
-    return f"{MODELS}/{STORE_FOLDER}/releases/{record_name(lock.version_name)}", release_record(
+    return f"{MODELS}/{STORE_FOLDER}/releases/{record_file_name(lock.version_name)}", encode_release(
         lock.version_name, blobs
     )
 

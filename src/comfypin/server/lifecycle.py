@@ -119,8 +119,8 @@ async def _sync(folder: Path, destination: str) -> None:
                 process.terminate()
                 await process.wait()
         if time.monotonic() - began_at > _SYNC_STEADY_S:
-            failures.reset()
-        delay_s = failures.add() or 0.0
+            failures.begin_new_row()
+        delay_s = failures.count_failure() or 0.0
         log.error("sync ended", extra={"action": "sync_ended", "exit_code": code, "again_in_s": round(delay_s, 1)})
         await asyncio.sleep(delay_s)
 

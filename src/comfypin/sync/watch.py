@@ -17,7 +17,7 @@ from pathlib import Path
 
 from inotify_simple import Event, INotify, flags
 
-from comfypin.atomic_files import is_local
+from comfypin.atomic_files import is_local_folder
 from comfypin.sync.scan import Fingerprint, list_files, read_fingerprint, walk_folders
 
 _POLL_S = 5.0
@@ -107,7 +107,7 @@ class FolderWatcher:
             if error.errno not in _EXHAUSTED:
                 raise
             self._warn_exhausted(_EXHAUSTED[error.errno])
-        if not is_local(Path(self._root)):
+        if not is_local_folder(Path(self._root)):
             # inotify sees only the writers of this machine there.
             self._polled.add("")
         self._watch_tree("")

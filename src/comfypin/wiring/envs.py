@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from comfypin.env.install.sources import SourceLocations
     from comfypin.env.realize import RealizeOptions
     from comfypin.lock.model import Lock
-    from comfypin.locking.sources import Places
+    from comfypin.locking.sources import Upstreams
     from comfypin.settings.env import EnvSettings
     from comfypin.settings.environment import Settings
     from comfypin.tools.vendor_folder import VendorFolder
@@ -116,17 +116,17 @@ def source_places(
     )
 
 
-def lock_places(settings: "Settings") -> "Places":
+def lock_places(settings: "Settings") -> "Upstreams":
     """Where the parts of a lock come from, with the caches that realizing uses too."""
-    from comfypin.locking.node_registry import Registry
-    from comfypin.locking.sources import Places
+    from comfypin.locking.node_registry import NodeRegistry
+    from comfypin.locking.sources import Upstreams
     from comfypin.tools.git import CommitSource
 
     env = settings.env
     cache = env.cache_dir.absolute()
-    return Places(
+    return Upstreams(
         commits=CommitSource(cache=cache / "git", offline=env.offline),
-        registry=Registry(url=env.registry_url, proxies=http_proxies(settings)),
+        registry=NodeRegistry(url=env.registry_url, proxies=http_proxies(settings)),
         archives=cache / "archives",
         proxies=http_proxies(settings),
     )

@@ -164,7 +164,7 @@ def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":
 
 def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
     """Why this machine could not do the lock's jobs."""
-    from comfypin.lock.torch import cuda_floor
+    from comfypin.lock.torch import minimum_cuda
     from comfypin.models.verify import Present
     from comfypin.runpod.fitness import checks
 
@@ -175,7 +175,7 @@ def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable
 
     return checks(
         lock,
-        cuda_needed=cuda_floor(lock.python.packages),
+        cuda_needed=minimum_cuda(lock.python.packages),
         models_missing=missing,
         scratch=temp_root(),
     )

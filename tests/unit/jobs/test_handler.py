@@ -224,7 +224,7 @@ READS_WORKFLOW: Any = {
 @pytest.mark.parametrize("extra, told", [({}, True), ({"extra_pnginfo": {"workflow": {}}}, False)])
 async def test_a_node_that_misses_the_saved_workflow_says_what_to_send(extra: dict[str, Any], told: bool) -> None:
     class Engine(FakeEngine):
-        async def _execute(self, submission: Any, node: Any) -> None:
+        async def _execute_node(self, submission: Any, node: Any) -> None:
             raise NodeFailed(node_id=node.id, class_type=node.class_type, exception_type="TypeError", message="None")
 
     engine = Engine(catalogue={**FAKE_CATALOGUE, "Reader": READS_WORKFLOW})

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from comfypin.cli.lock.reproduce import first_that
-from comfypin.lock.bisect_steps import steps
-from comfypin.lock.diff import diff
+from comfypin.lock.bisect_steps import bisect_steps
+from comfypin.lock.diff import diff_locks
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 
 BEFORE = Lock(
@@ -25,7 +25,7 @@ AFTER = replace(
 
 
 def test_each_part_that_differs_is_a_step_and_the_last_is_the_other_lock() -> None:
-    way = steps(BEFORE, AFTER)
+    way = bisect_steps(BEFORE, AFTER)
     assert [step.part for step in way] == [
         "the node gone",
         "the node kept",
@@ -34,12 +34,12 @@ def test_each_part_that_differs_is_a_step_and_the_last_is_the_other_lock() -> No
         "the model $MODELS_DIR/m",
         "the engine",
     ]
-    assert diff(way[-1].lock, AFTER) == ()
+    assert diff_locks(way[-1].lock, AFTER) == ()
     assert all(step.changes for step in way)
 
 
 def test_the_same_locks_have_no_steps() -> None:
-    assert steps(BEFORE, BEFORE) == ()
+    assert bisect_steps(BEFORE, BEFORE) == ()
 
 
 @pytest.mark.parametrize("culprit", range(7))

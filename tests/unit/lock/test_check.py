@@ -3,7 +3,7 @@
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.lock.check import check
+from comfypin.lock.check import check_lock
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -17,7 +17,7 @@ def a_lock(**parts: object) -> Lock:
 
 
 def said(**parts: object) -> list[tuple[str, str]]:
-    return [(finding.rule, finding.path) for finding in check(a_lock(**parts))]
+    return [(finding.rule, finding.path) for finding in check_lock(a_lock(**parts))]
 
 
 def test_a_complete_lock_has_no_findings() -> None:
@@ -29,7 +29,7 @@ def test_a_complete_lock_has_no_findings() -> None:
 
 
 def test_an_embedded_engine_needs_no_comfyui() -> None:
-    assert check(Lock(version_name="x", engine=EngineSpec(kind="embedded"))) == ()
+    assert check_lock(Lock(version_name="x", engine=EngineSpec(kind="embedded"))) == ()
 
 
 @pytest.mark.parametrize("commit", [None, "main", "v1.0", COMMIT[:39], COMMIT + "0"])
@@ -58,6 +58,8 @@ def test_a_pickle_is_said_unless_it_is_wanted() -> None:
     "url", ["https://user:hunter2@x.org/c", "https://x.org/c?token=hunter2", "https://hunter2@x.org/c"]
 )
 def test_a_secret_is_found_and_not_repeated(url: str) -> None:
-    findings = check(a_lock(comfyui=RepoPin(repo=url, commit=COMMIT), engine=EngineSpec(env={"HF_TOKEN": "hunter2"})))
+    findings = check_lock(
+        a_lock(comfyui=RepoPin(repo=url, commit=COMMIT), engine=EngineSpec(env={"HF_TOKEN": "hunter2"}))
+    )
     assert [finding.rule for finding in findings] == ["secret", "secret"]
     assert "hunter2" not in "".join(map(str, findings))

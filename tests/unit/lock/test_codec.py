@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.errors import LockError
-from comfypin.lock.codec import env_digest, lock_digest, parse_lock, read_lock, render
+from comfypin.lock.codec import env_digest, lock_digest, parse_lock, read_lock, render_lock
 from comfypin.lock.errors import LockInvalid, LockUnreadable
 from comfypin.lock.model import Lock
-from comfypin.lock.schema3 import json_schema
+from comfypin.lock.schema3 import lock_json_schema
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHA = "ab" * 32
@@ -71,14 +71,14 @@ def test_schema_3_is_read() -> None:
 
 
 def test_what_is_rendered_is_read_back_as_the_same_bytes() -> None:
-    data = render(parse(a_document()))
-    assert render(parse_lock(data, where="a lock").lock) == data
+    data = render_lock(parse(a_document()))
+    assert render_lock(parse_lock(data, where="a lock").lock) == data
 
 
 def test_the_order_of_pins_and_keys_does_not_change_the_bytes() -> None:
     document = a_document()
     turned = {key: list(reversed(value)) if isinstance(value, list) else value for key, value in document.items()}
-    assert render(parse(dict(reversed(turned.items())))) == render(parse(document))
+    assert render_lock(parse(dict(reversed(turned.items())))) == render_lock(parse(document))
 
 
 def test_the_order_of_a_models_sources_is_kept() -> None:
@@ -87,7 +87,7 @@ def test_the_order_of_a_models_sources_is_kept() -> None:
 
 def test_the_lock_digest_is_that_of_the_canonical_bytes() -> None:
     lock = parse(a_document())
-    assert lock_digest(lock) == Digest.of(render(lock))
+    assert lock_digest(lock) == Digest.of(render_lock(lock))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_unknown_keys_are_warned_of_and_survive_a_rewrite() -> None:
         ("$.comfyui.note", "warning"),
     }
     assert "did you mean commit?" in str(reading.warnings[1])
-    rewritten = json.loads(render(reading.lock))
+    rewritten = json.loads(render_lock(reading.lock))
     assert rewritten["colour"] == "red"
     assert rewritten["comfyui"]["note"] == {"a": [1, None]}
 
@@ -324,17 +324,19 @@ def test_whatever_is_in_a_file_it_is_read_or_refused(schema: int, changes: dict[
         lock = parse_lock(json.dumps(kept).encode("utf-8", "replace"), where="a lock", default_name="x").lock
     except LockError:
         return
-    assert parse_lock(render(lock), where="rewritten").lock.version_name == lock.version_name
+    assert parse_lock(render_lock(lock), where="rewritten").lock.version_name == lock.version_name
 
 
 def test_the_json_schema_in_docs_is_the_one_of_the_code() -> None:
     docs = Path(__file__).parents[3] / "docs" / "lock.schema.json"
-    assert json.loads(docs.read_text()) == json_schema(), "write it again: comfypin lock schema > docs/lock.schema.json"
+    assert json.loads(docs.read_text()) == lock_json_schema(), (
+        "write it again: comfypin lock schema > docs/lock.schema.json"
+    )
 
 
 def test_the_json_schema_takes_what_is_rendered_and_refuses_what_the_reader_refuses() -> None:
-    validator = jsonschema.Draft202012Validator(json_schema())
-    validator.validate(json.loads(render(parse(a_document()))))
+    validator = jsonschema.Draft202012Validator(lock_json_schema())
+    validator.validate(json.loads(render_lock(parse(a_document()))))
     bad = a_document(
         version_name="a b",
         models=[{"name": "m", "target_path": "$MODELS_DIR/../x", "size_bytes": -1}],

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.lock.check import check
-from comfypin.lock.codec import Reading, parse_lock, read_lock, render
+from comfypin.lock.check import check_lock
+from comfypin.lock.codec import ReadLock, parse_lock, read_lock, render_lock
 from comfypin.lock.errors import LockInvalid
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHA = "ab" * 32
 
 
-def reading(document: dict[str, object]) -> Reading:
+def reading(document: dict[str, object]) -> ReadLock:
     return parse_lock(json.dumps(document).encode(), where="a lock", default_name="from-file")
 
 
@@ -45,7 +45,7 @@ def test_schema_1_is_read_without_what_belongs_to_its_machine() -> None:
     result = reading(document)
     lock = result.lock
     assert result.warnings == ()
-    assert b"/Users/me" not in render(lock)
+    assert b"/Users/me" not in render_lock(lock)
     assert [(pin.name, pin.version) for pin in lock.python.packages] == [
         ("accelerate", "1.10.1"),
         ("flash", "2.1+cu128"),
@@ -94,7 +94,7 @@ def test_schema_2_is_read() -> None:
         "$.options.fast",
         "$.custom_nodes[1].install_requirements",
     ]
-    assert json.loads(render(lock))["options"] == {"fast": True}
+    assert json.loads(render_lock(lock))["options"] == {"fast": True}
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_every_real_lock_is_read_and_survives_a_rewrite(field_locks: Path) -> No
     assert paths
     for path in paths:
         lock = read_lock(path).lock
-        again = parse_lock(render(lock), where=path.name) if not _claims_twice(path) else None
-        assert again is None or render(again.lock) == render(lock)
+        again = parse_lock(render_lock(lock), where=path.name) if not _claims_twice(path) else None
+        assert again is None or render_lock(again.lock) == render_lock(lock)
 
 
 def _claims_twice(path: Path) -> bool:
-    return any(finding.rule == "claimed-twice" for finding in check(read_lock(path).lock))
+    return any(finding.rule == "claimed-twice" for finding in check_lock(read_lock(path).lock))
 
 
 def test_real_locks_that_are_invalid_are_refused_by_path(field_locks: Path) -> None:
@@ -146,4 +146,4 @@ def test_real_locks_that_are_invalid_are_refused_by_path(field_locks: Path) -> N
     ],
 )
 def test_what_real_locks_do_not_pin_is_said(field_locks: Path, name: str, rules: set[str]) -> None:
-    assert {finding.rule for finding in check(read_lock(field_locks / "real" / name).lock)} == rules
+    assert {finding.rule for finding in check_lock(read_lock(field_locks / "real" / name).lock)} == rules

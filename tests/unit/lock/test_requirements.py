@@ -2,12 +2,12 @@
 
 import pytest
 
-from comfypin.lock.requirements import Needs, decoded, parse_need, read_needs
+from comfypin.lock.requirements import RequirementSet, decode_requirements, parse_requirement, read_requirements
 
 
-def needs(text: str, dropped: frozenset[str] = frozenset(), **files: str) -> Needs:
+def needs(text: str, dropped: frozenset[str] = frozenset(), **files: str) -> RequirementSet:
     read = {"requirements.txt": text, **{name.replace("_", "/") + ".txt": body for name, body in files.items()}}.get
-    return read_needs("requirements.txt", origin="the node N", read=read, dropped=dropped)
+    return read_requirements("requirements.txt", origin="the node N", read=read, dropped=dropped)
 
 
 def test_lines_comments_markers_and_continuations() -> None:
@@ -72,7 +72,7 @@ def test_requirements_can_be_dropped_by_name_or_line() -> None:
     ],
 )
 def test_urls_are_requirements(line: str) -> None:
-    assert parse_need(line, "x") is not None
+    assert parse_requirement(line, "x") is not None
 
 
 def test_a_package_is_dropped_however_its_name_is_written() -> None:
@@ -82,4 +82,4 @@ def test_a_package_is_dropped_however_its_name_is_written() -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_says_how_a_file_is_written(encoding: str) -> None:
     text = "six>=1  # Größe\r\nidna\r\n"
-    assert [need.text for need in needs(decoded(text.encode(encoding))).requirements] == ["six>=1", "idna"]
+    assert [need.text for need in needs(decode_requirements(text.encode(encoding))).requirements] == ["six>=1", "idna"]

@@ -6,29 +6,10 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.digest_cache import DigestCache
 from comfypin.locking.errors import SnapshotUnreadable
 from comfypin.locking.manager_snapshot import read_snapshot
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def test_an_unchanged_file_is_hashed_once(tmp_path: Path) -> None:
-    model = tmp_path / "m"
-    model.write_bytes(b"one")
-    cache = DigestCache(tmp_path / "c.json")
-    assert cache.digest_of(model) == Digest.of(b"one")
-    cache.save()
-    (tmp_path / "c.json").write_text((tmp_path / "c.json").read_text().replace(Digest.of(b"one").hex, "ab" * 32))
-    assert DigestCache(tmp_path / "c.json").digest_of(model) == Digest("ab" * 32)
-    model.write_bytes(b"other")
-    assert DigestCache(tmp_path / "c.json").digest_of(model) == Digest.of(b"other")
-
-
-def test_a_damaged_cache_is_an_empty_one(tmp_path: Path) -> None:
-    (tmp_path / "c.json").write_text("[oops")
-    (tmp_path / "m").write_bytes(b"one")
-    assert DigestCache(tmp_path / "c.json").digest_of(tmp_path / "m") == Digest.of(b"one")
 
 
 def a_snapshot(tmp_path: Path, **changes: object) -> Path:

@@ -11,12 +11,12 @@ from comfypin.lock.codec import parse_lock
 from comfypin.lock.errors import ModelUndescribed, SpecInvalid
 from comfypin.lock.model import Lock
 from comfypin.lock.model_spec import ModelFacts, ModelSpec, parse_model_spec, pin_models, read_model_file
-from comfypin.locking.create import Wishes, create
+from comfypin.locking.create import LockRequest, create_lock
 from comfypin.locking.errors import NotComfyUI
-from comfypin.locking.migrate import migrate
-from comfypin.locking.node_registry import Registry
+from comfypin.locking.migrate import migrate_lock
+from comfypin.locking.node_registry import NodeRegistry
 from comfypin.locking.repository_refs import parse_repo_spec
-from comfypin.locking.sources import Places
+from comfypin.locking.sources import Upstreams
 from comfypin.tools.errors import RefMissing, TreeRefused
 from comfypin.tools.git import CommitSource
 from tests.support.repositories import commit
@@ -41,21 +41,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def places(root: Path) -> Places:
+def places(root: Path) -> Upstreams:
     cache = root / "cache"
-    return Places(
+    return Upstreams(
         commits=CommitSource(cache=cache / "git"),
-        registry=Registry(url="http://127.0.0.1:9"),
+        registry=NodeRegistry(url="http://127.0.0.1:9"),
         archives=cache / "archives",
     )
 
 
 @pytest.fixture(scope="module")
-def wishes(root: Path) -> Wishes:
+def wishes(root: Path) -> LockRequest:
     commit(root / "ComfyUI", {"main.py": "", "requirements.txt": "idna<3.7\n--pre\n"}, tag="v1")
     commit(root / "alpha", {"requirements.txt": "iniconfig\n", "install.py": SCRIPT}, tag="v1")
     commit(root / "beta", {"pyproject.toml": '[project]\nname = "b"\ndependencies = ["idna>=3"]\n'}, tag="v1")
-    return Wishes(
+    return LockRequest(
         name="rel",
         comfyui=parse_repo_spec(f"{(root / 'ComfyUI').as_uri()}@v1"),
         nodes=tuple(parse_repo_spec(f"{(root / name).as_uri()}@v1") for name in ("beta", "alpha")),
@@ -65,31 +65,33 @@ def wishes(root: Path) -> Wishes:
     )
 
 
-def make(wishes: Wishes, places: Places) -> Lock:
-    return create(wishes, places=places, describe_model=describe, tell=silent).lock
+def make(wishes: LockRequest, places: Upstreams) -> Lock:
+    return create_lock(wishes, upstreams=places, describe_model=describe, report=silent).lock
 
 
-def test_a_repository_that_is_no_comfyui_is_refused(wishes: Wishes, places: Places) -> None:
+def test_a_repository_that_is_no_comfyui_is_refused(wishes: LockRequest, places: Upstreams) -> None:
     with pytest.raises(NotComfyUI):
         make(replace(wishes, comfyui=wishes.nodes[0]), places)
 
 
-def test_a_missing_ref_is_refused(wishes: Wishes, places: Places) -> None:
+def test_a_missing_ref_is_refused(wishes: LockRequest, places: Upstreams) -> None:
     with pytest.raises(RefMissing, match="v1"):
         make(replace(wishes, comfyui=replace(wishes.comfyui, ref="v11")), places)
 
 
-def test_two_nodes_cannot_have_one_folder(wishes: Wishes, places: Places) -> None:
+def test_two_nodes_cannot_have_one_folder(wishes: LockRequest, places: Upstreams) -> None:
     with pytest.raises(SpecInvalid, match="alpha"):
         make(replace(wishes, nodes=(wishes.nodes[1], wishes.nodes[1])), places)
 
 
-def test_an_install_script_that_no_node_has_is_refused(wishes: Wishes, places: Places) -> None:
+def test_an_install_script_that_no_node_has_is_refused(wishes: LockRequest, places: Upstreams) -> None:
     with pytest.raises(SpecInvalid, match=r"'aplha' is not a node with an install\.py; write one of: alpha"):
         make(replace(wishes, install_scripts=frozenset({"aplha"})), places)
 
 
-def test_a_pointer_of_git_lfs_is_refused_before_anything_is_locked(wishes: Wishes, places: Places, root: Path) -> None:
+def test_a_pointer_of_git_lfs_is_refused_before_anything_is_locked(
+    wishes: LockRequest, places: Upstreams, root: Path
+) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
     commit(root / "lfs", {"weights/x.bin": pointer})
     with pytest.raises(TreeRefused, match=r"weights/x\.bin .* pointer of Git LFS"):
@@ -99,7 +101,7 @@ def test_a_pointer_of_git_lfs_is_refused_before_anything_is_locked(wishes: Wishe
 def test_migrating_merges_entries_of_one_model() -> None:
     model = {"name": "a", "source": "hf://o/r/a", "target_path": "$MODELS_DIR/a"}
     document = {"models": [model, {**model, "source": "https://x.org/a"}]}
-    made = migrate(parse_lock(json.dumps(document).encode(), where="x", default_name="x").lock)
+    made = migrate_lock(parse_lock(json.dumps(document).encode(), where="x", default_name="x").lock)
     assert made.lock.models[0].sources == ("hf://o/r/a", "https://x.org/a")
     assert len(made.notes) == 1
 
@@ -114,25 +116,25 @@ def test_migrating_merges_entries_of_one_model() -> None:
     ],
 )
 def test_a_model_spec_says_where_the_model_goes(spec: str, target: str) -> None:
-    (pin,) = pin_models([parse_model_spec(spec)], describe, tell=silent)
+    (pin,) = pin_models([parse_model_spec(spec)], describe, report=silent)
     assert pin.target_path == target
 
 
 @pytest.mark.parametrize("spec", ["", "x", "=https://h/y", "hf:/o/r", "https://h/somewhere/y.bin", "../x=https://h/y"])
 def test_a_model_spec_that_does_not_say_enough_is_refused(spec: str) -> None:
     with pytest.raises(SpecInvalid):
-        pin_models([parse_model_spec(spec)], describe, tell=silent)
+        pin_models([parse_model_spec(spec)], describe, report=silent)
 
 
 def test_specs_of_one_target_are_sources_of_one_model() -> None:
     specs = [parse_model_spec("vae/x=https://a/x"), parse_model_spec("vae/x=https://b/x")]
-    (pin,) = pin_models(specs, describe, tell=silent)
+    (pin,) = pin_models(specs, describe, report=silent)
     assert pin.sources == ("https://a/x", "https://b/x")
 
 
 def test_sources_that_are_not_the_same_file_are_refused() -> None:
     with pytest.raises(ModelUndescribed, match="not the same file"):
-        pin_models([ModelSpec(sources=("https://a/x", "https://a/y"), target="vae/x")], describe, tell=silent)
+        pin_models([ModelSpec(sources=("https://a/x", "https://a/y"), target="vae/x")], describe, report=silent)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,17 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.lock.model_spec import parse_model_spec
 from comfypin.locking.errors import ArchiveUnreadable, RegistryAnswerInvalid
-from comfypin.locking.from_workflow import Answer, Settling, class_names, known_classes, settle
-from comfypin.locking.node_registry import Registry
+from comfypin.locking.from_workflow import (
+    NeedsResolver,
+    ResolvedNeeds,
+    known_classes,
+    registered_classes,
+    resolve_needs,
+)
+from comfypin.locking.node_registry import NodeRegistry
 from comfypin.locking.repository_refs import parse_repo_spec
-from comfypin.locking.sources import Places, node_pin, read_part, reread_part
-from comfypin.locking.workflow_needs import gather
+from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin, refetch_source
+from comfypin.locking.workflow_needs import collect_needs
 from comfypin.tools.errors import DownloadFailed, DownloadWrong
 from comfypin.tools.git import CommitSource
 from tests.support.repositories import commit
@@ -68,11 +74,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[Registry]:
+def registry() -> Iterator[NodeRegistry]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield Registry(url=f"http://127.0.0.1:{running.server_address[1]}")
+        yield NodeRegistry(url=f"http://127.0.0.1:{running.server_address[1]}")
         running.shutdown()
         thread.join()
 
@@ -89,8 +95,10 @@ def ui(*nodes: object, **more: object) -> tuple[str, dict[str, object]]:
     return "ui", {"nodes": list(nodes), **more}
 
 
-def answer(*workflows: tuple[str, dict[str, object]], registry: Registry | None = None, **given: object) -> Answer:
-    settling = Settling(
+def answer(
+    *workflows: tuple[str, dict[str, object]], registry: NodeRegistry | None = None, **given: object
+) -> ResolvedNeeds:
+    settling = NeedsResolver(
         **{
             "registry": registry,
             "builtin": frozenset(),
@@ -100,10 +108,10 @@ def answer(*workflows: tuple[str, dict[str, object]], registry: Registry | None 
             **given,
         }  # type: ignore[arg-type]
     )
-    return settle(gather(workflows), settling, tell=silent)
+    return resolve_needs(collect_needs(workflows), settling, report=silent)
 
 
-def test_packs_are_what_the_workflow_says(registry: Registry) -> None:
+def test_packs_are_what_the_workflow_says(registry: NodeRegistry) -> None:
     found = answer(
         ui(
             ui_node("A", cnr_id="pack-a", ver="1.0.0"),
@@ -142,7 +150,7 @@ def test_two_versions_of_a_pack_are_ambiguous_until_one_is_given() -> None:
     assert answer(workflow, given=[parse_repo_spec("registry://pack-a@2.0.0")]).complete
 
 
-def test_a_class_in_several_packs_is_ambiguous_and_in_none_unknown(registry: Registry) -> None:
+def test_a_class_in_several_packs_is_ambiguous_and_in_none_unknown(registry: NodeRegistry) -> None:
     api = {"1": {"class_type": "Shared", "inputs": {}}, "2": {"class_type": "Nowhere", "inputs": {}}}
     found = answer(("api", api), registry=registry)
     assert "https://github.com/o/pack-a, https://github.com/o/pack-b" in found.ambiguous[0]
@@ -150,12 +158,12 @@ def test_a_class_in_several_packs_is_ambiguous_and_in_none_unknown(registry: Reg
     assert found.nodes == ()
 
 
-def test_a_class_of_one_pack_names_it_and_asks_for_its_version(registry: Registry) -> None:
+def test_a_class_of_one_pack_names_it_and_asks_for_its_version(registry: NodeRegistry) -> None:
     found = answer(("api", {"1": {"class_type": "Lonely", "inputs": {}}}), registry=registry)
     assert "https://github.com/o/pack-a" in found.ambiguous[0]
 
 
-def test_classes_of_comfyui_need_no_pack(registry: Registry) -> None:
+def test_classes_of_comfyui_need_no_pack(registry: NodeRegistry) -> None:
     api = {"1": {"class_type": "KSampler", "inputs": {}}, "2": {"class_type": "Mine", "inputs": {}}}
     assert answer(("api", api), registry=registry, builtin=frozenset({"Mine"})).complete
 
@@ -166,7 +174,7 @@ def test_without_a_network_classes_are_unknown() -> None:
 
 def test_an_unreachable_registry_is_asked_once_and_said() -> None:
     api = {str(number): {"class_type": f"X{number}", "inputs": {}} for number in range(20)}
-    assert len(answer(("api", api), registry=Registry(url="http://127.0.0.1:9")).unknown) == 20
+    assert len(answer(("api", api), registry=NodeRegistry(url="http://127.0.0.1:9")).unknown) == 20
 
 
 def test_models_with_an_address_are_pinned_and_others_listed() -> None:
@@ -182,7 +190,7 @@ def test_models_with_an_address_are_pinned_and_others_listed() -> None:
 
 def test_models_in_rows_that_a_packs_page_script_keeps_are_found() -> None:
     rows: list[object] = [{"type": "header"}, {"on": True, "lora": "a.safetensors", "strength": 1}, ["b.gguf"]]
-    wanted = gather([ui(ui_node("Power Lora Loader (rgthree)", rows))])
+    wanted = collect_needs([ui(ui_node("Power Lora Loader (rgthree)", rows))])
     assert [model.name for model in wanted.models] == ["a.safetensors", "b.gguf"]
 
 
@@ -208,52 +216,52 @@ def test_odd_workflows_are_read_as_far_as_they_make_sense(content: dict[str, obj
 
 def test_the_classes_of_sources_are_read_without_running_them(tmp_path: Path) -> None:
     source = b'NODE_CLASS_MAPPINGS = {"A": 1, "B": 2}\nx = Schema(node_id="C")\nOTHER = {"D": 1}\n'
-    assert class_names(source) == {"A", "B", "C"}
+    assert registered_classes(source) == {"A", "B", "C"}
     more = b'NODE_CLASS_MAPPINGS["F"] = 1\nNODE_CLASS_MAPPINGS.update({"G": 1})\nOTHER["J"] = 1\n'
     more += (
         b'NODE_CLASS_MAPPINGS |= {"H": 1, **x, 3: 4}\nNODE_CLASS_MAPPINGS: dict = {"I": 1}\nf(NODE_CLASS_MAPPINGS)\n'
     )
-    assert class_names(more) == set("FGHI")
-    assert class_names(b"not python (") == set()
+    assert registered_classes(more) == set("FGHI")
+    assert registered_classes(b"not python (") == set()
     commit(tmp_path / "c", {"nodes.py": source, "comfy_extras/x.py": 'NODE_CLASS_MAPPINGS = {"E": 1}', "y.py": "Z"})
-    places = Places(
-        commits=CommitSource(cache=tmp_path / "g"), registry=Registry(url="http://127.0.0.1:9"), archives=tmp_path / "a"
+    places = Upstreams(
+        commits=CommitSource(cache=tmp_path / "g"), registry=NodeRegistry(url="http://127.0.0.1:9"), archives=tmp_path / "a"
     )
     assert known_classes(parse_repo_spec(str(tmp_path / "c")), (), places) == {"A", "B", "C", "E"}
 
 
 @pytest.fixture
-def places(registry: Registry, tmp_path: Path) -> Places:
-    return Places(commits=CommitSource(cache=tmp_path / "git"), registry=registry, archives=tmp_path / "archives")
+def places(registry: NodeRegistry, tmp_path: Path) -> Upstreams:
+    return Upstreams(commits=CommitSource(cache=tmp_path / "git"), registry=registry, archives=tmp_path / "archives")
 
 
-def test_a_pack_of_the_registry_is_pinned_by_the_digest_of_its_archive(places: Places) -> None:
-    part = read_part(parse_repo_spec("registry://pack-a@1.0.0"), origin="the node", places=places)
-    pin = node_pin(part, frozenset({"pack-a"}))
+def test_a_pack_of_the_registry_is_pinned_by_the_digest_of_its_archive(places: Upstreams) -> None:
+    part = fetch_source(parse_repo_spec("registry://pack-a@1.0.0"), origin="the node", upstreams=places)
+    pin = make_node_pin(part, frozenset({"pack-a"}))
     assert (pin.name, pin.ref, pin.repo, pin.install_script) == ("pack-a", "1.0.0", None, "run")
     assert pin.sha256 == Digest.of(ARCHIVE)
     assert [need.text for need in part.needs.requirements] == ["iniconfig"]
-    assert reread_part(pin, origin="the node", places=places).sha256 == pin.sha256
+    assert refetch_source(pin, origin="the node", upstreams=places).sha256 == pin.sha256
 
 
-def test_an_archive_that_was_replaced_is_refused(places: Places) -> None:
-    part = read_part(parse_repo_spec("registry://pack-a@1.0.0"), origin="the node", places=places)
-    pin = replace(node_pin(part, frozenset()), sha256=Digest("ab" * 32))
+def test_an_archive_that_was_replaced_is_refused(places: Upstreams) -> None:
+    part = fetch_source(parse_repo_spec("registry://pack-a@1.0.0"), origin="the node", upstreams=places)
+    pin = replace(make_node_pin(part, frozenset()), sha256=Digest("ab" * 32))
     with pytest.raises(DownloadWrong):
-        reread_part(pin, origin="the node", places=places)
+        refetch_source(pin, origin="the node", upstreams=places)
 
 
-def test_a_registry_that_answers_nonsense_is_said(places: Places) -> None:
+def test_a_registry_that_answers_nonsense_is_said(places: Upstreams) -> None:
     with pytest.raises(RegistryAnswerInvalid):
-        places.registry.version("broken", "1")
+        places.registry.find_version("broken", "1")
     with pytest.raises(DownloadFailed, match="404"):
-        places.registry.version("pack-a", "9.9.9")
+        places.registry.find_version("pack-a", "9.9.9")
 
 
-def test_an_archive_that_is_no_zip_is_said(places: Places, tmp_path: Path) -> None:
+def test_an_archive_that_is_no_zip_is_said(places: Upstreams, tmp_path: Path) -> None:
     digest = Digest.of(b"no zip")
     places.archives.mkdir()
     (places.archives / f"{digest.hex}.zip").write_bytes(b"no zip")
-    part = read_part(parse_repo_spec("registry://pack-a@1.0.0"), origin="x", places=places)
+    part = fetch_source(parse_repo_spec("registry://pack-a@1.0.0"), origin="x", upstreams=places)
     with pytest.raises(ArchiveUnreadable):
-        reread_part(replace(node_pin(part, frozenset()), sha256=digest), origin="x", places=places)
+        refetch_source(replace(make_node_pin(part, frozenset()), sha256=digest), origin="x", upstreams=places)

@@ -12,11 +12,11 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.lock.model import PackagePin
-from comfypin.lock.requirements import Need, Needs, parse_need
-from comfypin.locking.create import pin_all
+from comfypin.lock.requirements import RequirementLine, RequirementSet, parse_requirement
+from comfypin.locking.create import pin_exactly
 from comfypin.locking.errors import GitPackageUnpinnable, GitPackageUnreachable
-from comfypin.locking.git_archives import archive_of, held, instead
-from comfypin.locking.resolve import Question, resolve
+from comfypin.locking.git_archives import commit_archive_url, hold_at_pins, replace_requirements
+from comfypin.locking.resolve import ResolveRequest, resolve_packages
 from tests.support.repositories import commit, git
 
 COMMIT = "c" * 40
@@ -81,12 +81,12 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def pins_of(host: Host, *, known: bool = True) -> tuple[PackagePin, ...]:
-    need = parse_need(f"git+{host.url}@main", "the node N")
+    need = parse_requirement(f"git+{host.url}@main", "the node N")
     assert need is not None
-    needs = Needs(requirements=(need,))
+    needs = RequirementSet(requirements=(need,))
     hosts = host.archives if known else {}
-    question = Question(needs=needs, python="3.11", platforms=("linux-x86_64",), git_hosts=hosts)
-    return resolve(question, tell=lambda _: None).packages
+    question = ResolveRequest(needs=needs, python="3.11", platforms=("linux-x86_64",), git_hosts=hosts)
+    return resolve_packages(question, report=lambda _: None).packages
 
 
 def test_a_git_package_is_pinned_as_the_archive_of_its_commit(host: Host) -> None:
@@ -111,12 +111,14 @@ def test_a_repository_on_an_unknown_host_is_refused(host: Host) -> None:
 
 def test_an_installed_git_package_is_pinned_as_its_archive_too(host: Host) -> None:
     made = host.push(pyproject__toml=PROJECT, from_git__py="V = 1\n")
-    question = Question(needs=Needs(), python="3.11", platforms=("linux-x86_64",), git_hosts=host.archives)
+    question = ResolveRequest(
+        needs=RequirementSet(), python="3.11", platforms=("linux-x86_64",), git_hosts=host.archives
+    )
     line = f"from-git @ git+{host.url}@{made}"
-    (pin,) = pin_all([line], question, lambda _: None).packages
+    (pin,) = pin_exactly([line], question, lambda _: None).packages
     assert pin.sha256 == (Digest.of_file(host.root / f"o/pk/archive/{made}.tar.gz"),)
     with pytest.raises(GitPackageUnpinnable, match="from-git"):
-        pin_all([line], replace(question, git_hosts={}), lambda _: None)
+        pin_exactly([line], replace(question, git_hosts={}), lambda _: None)
 
 
 def test_a_repository_that_cannot_be_had_is_said_with_who_wants_it(host: Host) -> None:
@@ -137,7 +139,7 @@ def test_a_repository_that_cannot_be_had_is_said_with_who_wants_it(host: Host) -
     ],
 )
 def test_hosts_name_archives_in_their_own_ways(url: str | None, archive: str | None) -> None:
-    assert archive_of(PackagePin(name="a", version="1", url=url)) == archive
+    assert commit_archive_url(PackagePin(name="a", version="1", url=url)) == archive
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,6 @@ def test_hosts_name_archives_in_their_own_ways(url: str | None, archive: str | N
     ],
 )
 def test_a_branch_that_moved_moves_no_package(text: str, url: str, is_held: bool) -> None:
-    need = Need(text=text, name="a", origin="the node N")
-    chosen = held([need], [PackagePin(name="a", version="1", url=url)])
-    assert [asked.text for asked in instead([need], chosen)] == [f"a @ {url}" if is_held else text]
+    need = RequirementLine(text=text, name="a", origin="the node N")
+    chosen = hold_at_pins([need], [PackagePin(name="a", version="1", url=url)])
+    assert [asked.text for asked in replace_requirements([need], chosen)] == [f"a @ {url}" if is_held else text]

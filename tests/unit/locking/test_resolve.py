@@ -6,10 +6,14 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.lock.model import PackagePin
-from comfypin.lock.requirements import Needs, read_needs
+from comfypin.lock.requirements import RequirementSet, read_requirements
 from comfypin.locking.errors import PackagesUnreachable, PackageWithoutFile, RequirementsUnreadable
 from comfypin.locking.pylock import PLATFORMS, read_pylock
-from comfypin.locking.resolve import Question, merge_targets, resolve, target_name, torch_build, trio_fits
+from comfypin.locking.resolve import (
+    ResolveRequest,
+    merge_targets,
+    resolve_packages,
+)
 
 SHA = "ab" * 32
 
@@ -18,12 +22,12 @@ def silent(_: str) -> None:
     """Nobody listens."""
 
 
-def needs(*lines: str, origin: str = "ComfyUI") -> Needs:
-    return read_needs("r.txt", origin=origin, read=lambda _: "\n".join(lines))
+def needs(*lines: str, origin: str = "ComfyUI") -> RequirementSet:
+    return read_requirements("r.txt", origin=origin, read=lambda _: "\n".join(lines))
 
 
-def a_question(asked: Needs, **parts: object) -> Question:
-    return Question(**{"needs": asked, "python": "3.12", "platforms": ("linux-x86_64",), **parts})  # type: ignore[arg-type]
+def a_question(asked: RequirementSet, **parts: object) -> ResolveRequest:
+    return ResolveRequest(**{"needs": asked, "python": "3.12", "platforms": ("linux-x86_64",), **parts})  # type: ignore[arg-type]
 
 
 def versions(pins: Iterable[PackagePin]) -> dict[str, str]:
@@ -55,49 +59,31 @@ def test_the_best_wheel_of_a_platform_is_chosen(platform: str, wanted: str) -> N
         "a-1-cp312-abi3-manylinux2014_aarch64.whl",
         "a-1-cp312-cp312-macosx_15_0_arm64.whl",
     )
-    (pin,) = read_pylock(text, platform=PLATFORMS[platform], python="3.12")
+    (pin,) = read_pylock(text, platform=PLATFORMS[platform], python_version="3.12")
     assert pin.url == f"https://x.org/{wanted}"
     assert pin.sha256 == (Digest(SHA),)
 
 
 def test_without_a_fitting_wheel_the_source_archive_is_pinned() -> None:
     text = a_pylock("a-1-cp312-cp312-win_amd64.whl", sdist="a-1.tar.gz")
-    assert read_pylock(text, platform=PLATFORMS["linux-x86_64"], python="3.12")[0].url == "https://x.org/a-1.tar.gz"
+    assert (
+        read_pylock(text, platform=PLATFORMS["linux-x86_64"], python_version="3.12")[0].url
+        == "https://x.org/a-1.tar.gz"
+    )
 
 
 def test_a_package_without_any_file_for_the_platform_is_named() -> None:
     with pytest.raises(PackageWithoutFile, match="a 1"):
-        read_pylock(a_pylock("a-1-cp312-cp312-win_amd64.whl"), platform=PLATFORMS["linux-x86_64"], python="3.12")
+        read_pylock(
+            a_pylock("a-1-cp312-cp312-win_amd64.whl"), platform=PLATFORMS["linux-x86_64"], python_version="3.12"
+        )
 
 
 def test_a_git_requirement_is_pinned_by_its_commit() -> None:
     vcs = f'vcs = {{ type = "git", url = "https://x.org/a", requested-revision = "v1", commit-id = "{"1" * 40}" }}'
     text = f'[[packages]]\nname = "a"\nversion = "1"\n{vcs}\n'
-    (pin,) = read_pylock(text, platform=PLATFORMS["linux-x86_64"], python="3.12")
+    (pin,) = read_pylock(text, platform=PLATFORMS["linux-x86_64"], python_version="3.12")
     assert pin.url == f"git+https://x.org/a@{'1' * 40}"
-
-
-@pytest.mark.parametrize(
-    ("packages", "build"),
-    [
-        ({}, None),
-        ({"torch": "2.8.0", "nvidia-cuda-runtime-cu12": "12.8.90"}, "cu128"),
-        ({"torch": "2.11.0", "nvidia-cuda-runtime": "13.0.96"}, "cu130"),
-        ({"torch": "2.8.0+cpu"}, "cpu"),
-        ({"torch": "2.8.0"}, None),
-    ],
-)
-def test_what_torch_was_built_for_is_read_from_the_pins(packages: dict[str, str], build: str | None) -> None:
-    pins = [PackagePin(name=name, version=version) for name, version in packages.items()]
-    assert torch_build(pins) == build
-    assert target_name("linux-x86_64", pins) == (f"linux-x86_64-{build}" if build else "linux-x86_64")
-
-
-def test_torchaudio_of_another_release_does_not_fit() -> None:
-    torch, audio = PackagePin(name="torch", version="2.8.0"), PackagePin(name="torchaudio", version="2.8.1+cu128")
-    assert trio_fits([torch, audio])
-    assert not trio_fits([torch, PackagePin(name="torchaudio", version="2.11.0")])
-    assert trio_fits([audio])
 
 
 def test_what_all_targets_have_alike_is_there_once() -> None:
@@ -109,16 +95,16 @@ def test_what_all_targets_have_alike_is_there_once() -> None:
 
 def test_unusable_requirements_are_all_said_before_anything_is_asked() -> None:
     with pytest.raises(RequirementsUnreadable) as caught:
-        resolve(a_question(needs("-e .") + needs("./x.whl", origin="the node N")), tell=silent)
+        resolve_packages(a_question(needs("-e .") + needs("./x.whl", origin="the node N")), report=silent)
     assert len(caught.value.facts["lines"]) == 2  # type: ignore[arg-type]
 
 
 @pytest.mark.soak
 def test_without_a_torch_of_the_newest_torchaudio_torch_is_held_back() -> None:
-    found = versions(resolve(a_question(needs("torch", "torchaudio")), tell=silent).packages)
+    found = versions(resolve_packages(a_question(needs("torch", "torchaudio")), report=silent).packages)
     assert found["torch"].split(".")[:2] == found["torchaudio"].split(".")[:2]
 
 
 def test_an_index_that_cannot_be_reached_is_said() -> None:
     with pytest.raises(PackagesUnreachable):
-        resolve(a_question(needs("idna"), indexes=("http://127.0.0.1:9/simple",)), tell=silent)
+        resolve_packages(a_question(needs("idna"), indexes=("http://127.0.0.1:9/simple",)), report=silent)

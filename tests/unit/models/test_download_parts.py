@@ -2,48 +2,48 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from comfypin.models.download_parts import HASH_STEP_BYTES, Parts
+from comfypin.models.download_parts import HASH_STEP_BYTES, FileParts
 
 LENGTH = 4 * HASH_STEP_BYTES
 
 
 def test_a_hash_is_lent_to_whoever_has_the_bytes_that_it_waits_for() -> None:
-    parts = Parts()
-    first, second = parts.add(0, LENGTH), parts.add(LENGTH, LENGTH)
+    parts = FileParts()
+    first, second = parts.add_part(0, LENGTH), parts.add_part(LENGTH, LENGTH)
     with ThreadPoolExecutor(1) as hasher:
-        waiting = hasher.submit(parts.arrived, first, wait_s=60)
+        waiting = hasher.submit(parts.wait_for_bytes, first, wait_s=60)
         while not parts.lend_hash(first):
             pass
         assert not parts.lend_hash(second)
-        parts.wrote(first, LENGTH, hashed=True)
+        parts.record_written(first, LENGTH, hashed=True)
         assert waiting.result()
     assert first.hashed == first.written == LENGTH
 
 
 def test_a_hash_that_nobody_waits_with_is_not_lent() -> None:
-    assert not Parts().lend_hash(Parts().add(0, LENGTH))
+    assert not FileParts().lend_hash(FileParts().add_part(0, LENGTH))
 
 
 def test_a_hash_that_is_behind_is_not_lent() -> None:
-    parts = Parts()
-    part = parts.add(0, LENGTH)
-    parts.wrote(part, HASH_STEP_BYTES - 1, hashed=False)
+    parts = FileParts()
+    part = parts.add_part(0, LENGTH)
+    parts.record_written(part, HASH_STEP_BYTES - 1, hashed=False)
     with ThreadPoolExecutor(1) as hasher:
-        waiting = hasher.submit(parts.arrived, part, wait_s=60)
+        waiting = hasher.submit(parts.wait_for_bytes, part, wait_s=60)
         assert not parts.lend_hash(part)
-        parts.wrote(part, 1, hashed=False)
+        parts.record_written(part, 1, hashed=False)
         assert waiting.result()
     assert part.hashed == 0
 
 
 def test_a_hash_that_is_lent_is_not_used_until_it_is_back() -> None:
-    parts = Parts()
-    part = parts.add(0, LENGTH)
+    parts = FileParts()
+    part = parts.add_part(0, LENGTH)
     with ThreadPoolExecutor(1) as hasher:
-        waiting = hasher.submit(parts.arrived, part, wait_s=60)
+        waiting = hasher.submit(parts.wait_for_bytes, part, wait_s=60)
         while not parts.lend_hash(part):
             pass
-        parts.fail(OSError("something else"))
+        parts.fail_all(OSError("something else"))
         assert not waiting.result()
-    parts.wrote(part, LENGTH, hashed=True)
-    assert parts.arrived(part, wait_s=0)
+    parts.record_written(part, LENGTH, hashed=True)
+    assert parts.wait_for_bytes(part, wait_s=0)

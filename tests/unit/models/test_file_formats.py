@@ -56,8 +56,8 @@ def test_metadata_is_no_tensor(tmp_path: Path) -> None:
     [
         (b"", "only 0 bytes"),
         (b"<!doctype html><html>log in</html>", "web page"),
-        (safetensors(b"abcdef")[:-1], "where its header says"),
-        (safetensors(b"abcdef") + b"x", "where its header says"),
+        (safetensors(b"abcdef")[:-1], "its header says"),
+        (safetensors(b"abcdef") + b"x", "its header says"),
         ((200_000_000).to_bytes(8, "little") + b"{}", "header would be"),
         ((4).to_bytes(8, "little") + b"nope", "not JSON"),
         ((100_000).to_bytes(8, "little") + b"[" * 100_000, "not JSON"),
@@ -65,7 +65,7 @@ def test_metadata_is_no_tensor(tmp_path: Path) -> None:
         (header_of({"t": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"0000"), "do not fit its shape"),
         (header_of({"t": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]}}, b"0"), "shape of 't'"),
         (header_of({"t": {"dtype": "U8", "shape": [1] * 65, "data_offsets": [0, 1]}}, b"0"), "shape of 't'"),
-        (header_of({"t": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"00"), "one after the other"),
+        (header_of({"t": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"00"), "not contiguous"),
         (header_of({"t": 1}), "describes 't' wrongly"),
     ],
 )

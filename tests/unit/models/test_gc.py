@@ -1,7 +1,7 @@
 """Which blobs go: least recently used first, and none that a kept release names unless asked."""
 
 from comfypin.digest import Digest
-from comfypin.models.gc import BlobUse, choose
+from comfypin.models.gc import BlobUse, choose_blobs
 
 
 def blob(name: str, *releases: str, size: int = 10, used_at: float = 0) -> BlobUse:
@@ -16,20 +16,20 @@ ALL = [OLD, SHARED, NEW, LOOSE]
 
 
 def test_without_a_budget_all_that_no_kept_release_names_goes() -> None:
-    assert choose(ALL, keep={"b"}, budget_bytes=None) == [OLD, LOOSE]
+    assert choose_blobs(ALL, kept_releases={"b"}, budget_bytes=None) == [OLD, LOOSE]
 
 
 def test_a_budget_ends_it_as_soon_as_the_rest_fits() -> None:
-    assert choose(ALL, keep=set(), budget_bytes=25) == [OLD, SHARED]
+    assert choose_blobs(ALL, kept_releases=set(), budget_bytes=25) == [OLD, SHARED]
 
 
 def test_what_fits_is_left_alone() -> None:
-    assert choose(ALL, keep=set(), budget_bytes=40) == []
+    assert choose_blobs(ALL, kept_releases=set(), budget_bytes=40) == []
 
 
 def test_a_budget_does_not_touch_kept_releases() -> None:
-    assert choose(ALL, keep={"a", "b"}, budget_bytes=0) == [LOOSE]
+    assert choose_blobs(ALL, kept_releases={"a", "b"}, budget_bytes=0) == [LOOSE]
 
 
 def test_kept_ones_go_last_where_that_is_asked_for() -> None:
-    assert choose(ALL, keep={"a"}, budget_bytes=10, even_kept=True) == [NEW, LOOSE, OLD]
+    assert choose_blobs(ALL, kept_releases={"a"}, budget_bytes=10, even_kept=True) == [NEW, LOOSE, OLD]

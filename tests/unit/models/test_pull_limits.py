@@ -2,16 +2,16 @@
 
 import pytest
 
-from comfypin.models.pull_limits import Hunger
+from comfypin.models.pull_limits import ConnectionDemand
 
 
 def felt(*, waiting: float, busy: float, processors: int = 2, step_s: float = 0.01, steps: int = 100) -> bool:
     """Whether hunger is ever felt by a hasher that waits so much of each step, on processors that busy."""
     now = 0.0
-    hunger = Hunger(clock=lambda: now, processor_s=lambda: now * busy * processors, processors=processors)
+    hunger = ConnectionDemand(clock=lambda: now, processor_s=lambda: now * busy * processors, processors=processors)
     answers = []
     for _ in range(steps):
-        answers.append(hunger.is_felt(step_s * waiting))
+        answers.append(hunger.wants_more(step_s * waiting))
         now += step_s
     return any(answers)
 

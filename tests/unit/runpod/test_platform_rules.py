@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from comfypin.digest import Digest
 from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins
-from comfypin.lock.torch import cuda_floor
+from comfypin.lock.torch import minimum_cuda
 from comfypin.runpod.deployment_file import Deployment
 from comfypin.runpod.desired_state import disk_gb
 from comfypin.runpod.platform_rules import findings, gpu_findings
@@ -197,7 +197,7 @@ def test_an_excluded_gpu_is_not_checked() -> None:
     ],
 )
 def test_the_cuda_floor_comes_from_the_locks_torch(packages: dict[str, str], floor: str | None) -> None:
-    assert cuda_floor(tuple(PackagePin(name=name, version=version) for name, version in packages.items())) == floor
+    assert minimum_cuda(tuple(PackagePin(name=name, version=version) for name, version in packages.items())) == floor
 
 
 def test_facts_of_a_lock() -> None:

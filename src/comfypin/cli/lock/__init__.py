@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from comfypin.errors import UsageError
-from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
+from comfypin.lock.codec import ReadLock, env_digest, lock_digest, lock_to_json, read_lock
 from comfypin.lock.lookup import find_lock
 from comfypin.settings.environment import Settings
 
@@ -83,14 +83,14 @@ def execute(arguments: argparse.Namespace) -> int:
     return int(arguments.act(arguments))
 
 
-def read_named_lock(wanted: str | None, settings: Settings) -> tuple[str, Reading]:
+def read_named_lock(wanted: str | None, settings: Settings) -> tuple[str, ReadLock]:
     """The lock that `--lock` or the environment names, and where it lies; warnings go to stderr."""
     path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
     return str(path), read_lock(path)
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from comfypin.lock.show import finding_lines, lines
+    from comfypin.lock.show import describe_lock, finding_lines
 
     where, reading = read_named_lock(arguments.lock, arguments.settings)
     if arguments.json:
@@ -100,12 +100,12 @@ def _show(arguments: argparse.Namespace) -> int:
                 "read_from_schema": reading.lock.read_from_schema,
                 "lock_digest": str(lock_digest(reading.lock)),
                 "env_digest": str(env_digest(reading.lock)),
-                "lock": to_json(reading.lock),
+                "lock": lock_to_json(reading.lock),
                 "warnings": [finding.to_json() for finding in reading.warnings],
             }
         )
         return 0
-    print("\n".join(lines(reading.lock)))
+    print("\n".join(describe_lock(reading.lock)))
     for line in finding_lines(reading.warnings):
         print(f"comfypin: {line}", file=sys.stderr)
     return 0
@@ -113,11 +113,11 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from comfypin.errors import LockError
-    from comfypin.lock.check import check
+    from comfypin.lock.check import check_lock
     from comfypin.lock.show import finding_lines
 
     where, reading = read_named_lock(arguments.lock, arguments.settings)
-    findings = (*reading.warnings, *check(reading.lock))
+    findings = (*reading.warnings, *check_lock(reading.lock))
     errors = sum(1 for finding in findings if finding.severity == "error")
     if arguments.json:
         _print_json(
@@ -138,13 +138,13 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from comfypin.lock.diff import diff, lines
+    from comfypin.lock.diff import change_lines, diff_locks
 
     (_, before), (_, after) = (
         read_named_lock(arguments.before, arguments.settings),
         read_named_lock(arguments.after, arguments.settings),
     )
-    changes = diff(before.lock, after.lock)
+    changes = diff_locks(before.lock, after.lock)
     if arguments.json:
         _print_json(
             {
@@ -155,7 +155,7 @@ def _diff(arguments: argparse.Namespace) -> int:
             }
         )
     elif changes:
-        print("\n".join(lines(changes)))
+        print("\n".join(change_lines(changes)))
     else:
         print("No pin differs.", file=sys.stderr)
     return 1 if changes and arguments.exit_code else 0
@@ -163,10 +163,10 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from comfypin.atomic_files import write_atomically
-    from comfypin.lock.export import export
+    from comfypin.lock.export import export_lock
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    text = export(reading.lock, arguments.format, arguments.target)
+    text = export_lock(reading.lock, arguments.format, arguments.target)
     if arguments.out is None:
         sys.stdout.write(text)
         return 0
@@ -180,12 +180,12 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _vendor(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import create as lock_make
-    from comfypin.locking.vendor import vendor
+    from comfypin.locking.vendor import vendor_lock
     from comfypin.tools.vendor_folder import VendorFolder
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
     folder = VendorFolder(root=arguments.folder.absolute())
-    gathered = vendor(reading.lock, folder, places=lock_make.places(arguments), tell=lock_make.tell)
+    gathered = vendor_lock(reading.lock, folder, upstreams=lock_make.places(arguments), report=lock_make.tell)
     if arguments.json:
         facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
         _print_json({"folder": str(folder.root), **facts})
@@ -196,9 +196,9 @@ def _vendor(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from comfypin.lock.schema3 import json_schema
+    from comfypin.lock.schema3 import lock_json_schema
 
-    _print_json(json_schema())
+    _print_json(lock_json_schema())
     return 0
 
 

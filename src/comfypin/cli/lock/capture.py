@@ -20,7 +20,7 @@ from comfypin.errors import LockError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from comfypin.locking.from_workflow import Answer
+    from comfypin.locking.from_workflow import ResolvedNeeds
 
 _CAPTURE = """Make a lock of what is there: a ComfyUI that lives (its commit, its nodes, the packages of its venv, its
 models with their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. Nothing there is changed."""
@@ -64,10 +64,10 @@ def _capture(arguments: argparse.Namespace) -> int:
 
 def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
-    from comfypin.locking.capture import CaptureWishes, capture
+    from comfypin.locking.capture import CaptureRequest, capture_lock
 
     venv = arguments.venv
-    wishes = CaptureWishes(
+    wishes = CaptureRequest(
         name=arguments.name,
         folder=arguments.origin.absolute(),
         interpreter=None if venv is None else venv / "bin" / "python" if venv.is_dir() else venv,
@@ -78,14 +78,14 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         left_out=frozenset(arguments.leave_out),
         question=question_from(arguments),
     )
-    digests = DigestCache(arguments.settings.env.cache_dir / "digests.json")
-    return write_lock(capture(wishes, places=places(arguments), digests=digests, tell=tell), arguments)
+    digests = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
+    return write_lock(capture_lock(wishes, upstreams=places(arguments), digests=digests, report=tell), arguments)
 
 
 def _capture_snapshot(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from comfypin.locking.create import Wishes, create
+    from comfypin.locking.create import LockRequest, create_lock
     from comfypin.locking.errors import CaptureRefused
     from comfypin.locking.manager_snapshot import read_snapshot
     from comfypin.locking.repository_refs import parse_repo_spec
@@ -97,7 +97,7 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
     if unpinnable:
         raise CaptureRefused(where=str(arguments.origin), reasons=unpinnable)
     left_out = frozenset(arguments.leave_out)
-    wishes = Wishes(
+    wishes = LockRequest(
         name=arguments.name,
         comfyui=snapshot.comfyui,
         nodes=tuple(node for node in snapshot.nodes if node.name not in left_out),
@@ -105,7 +105,9 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
         installed=tuple(line for line in snapshot.packages if _package_of(line) not in left_out) or None,
         question=question_from(arguments),
     )
-    made = create(wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell)
+    made = create_lock(
+        wishes, upstreams=places(arguments), describe_model=model_describer(arguments.settings), report=tell
+    )
     return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
 
 
@@ -146,10 +148,10 @@ def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
 
 def _from_workflow(arguments: argparse.Namespace) -> int:
     from comfypin.lock.model_spec import parse_model_spec
-    from comfypin.locking.create import Wishes, create
-    from comfypin.locking.from_workflow import Settling, known_classes, settle
+    from comfypin.locking.create import LockRequest, create_lock
+    from comfypin.locking.from_workflow import NeedsResolver, known_classes, resolve_needs
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.locking.workflow_needs import gather
+    from comfypin.locking.workflow_needs import collect_needs
     from comfypin.wiring import model_describer
 
     if arguments.name and not arguments.comfyui:
@@ -159,22 +161,22 @@ def _from_workflow(arguments: argparse.Namespace) -> int:
     comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
     given = [parse_repo_spec(text) for text in arguments.node]
     given_models = [parse_model_spec(text) for text in arguments.model]
-    wanted = gather([_read_workflow(path) for path in arguments.workflows])
-    settling = Settling(
+    wanted = collect_needs([_read_workflow(path) for path in arguments.workflows])
+    settling = NeedsResolver(
         registry=None if arguments.offline else here.registry,
         builtin=known_classes(comfyui, given, here) if wanted.classes else frozenset(),
         given=given,
         given_models=given_models,
         unneeded=frozenset(arguments.unneeded),
     )
-    answer = settle(wanted, settling, tell=tell)
+    answer = resolve_needs(wanted, settling, report=tell)
     if not answer.complete or not arguments.name or comfyui is None:
         if arguments.json:
             print(json.dumps(answer.to_json(), indent=2, sort_keys=True))
         else:
             print("\n".join(_answer_lines(answer)))
         return 0 if answer.complete else LockError.exit_code
-    wishes = Wishes(
+    wishes = LockRequest(
         name=check_name(arguments.name),
         comfyui=comfyui,
         nodes=answer.nodes,
@@ -186,7 +188,7 @@ def _from_workflow(arguments: argparse.Namespace) -> int:
         question=question,
     )
     return write_lock(
-        create(wishes, places=here, describe_model=model_describer(arguments.settings), tell=tell), arguments
+        create_lock(wishes, upstreams=here, describe_model=model_describer(arguments.settings), report=tell), arguments
     )
 
 
@@ -203,7 +205,7 @@ def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":
     return document.format, document.content
 
 
-def _answer_lines(answer: "Answer") -> "Iterator[str]":
+def _answer_lines(answer: "ResolvedNeeds") -> "Iterator[str]":
     if answer.core_versions:
         yield f"ComfyUI   saved with {', '.join(answer.core_versions)}"
     for node in answer.nodes:

@@ -12,9 +12,9 @@ from comfypin.lock.errors import LockInvalid
 from comfypin.locking.errors import ReleaseExists
 
 if TYPE_CHECKING:
-    from comfypin.locking.create import Made
-    from comfypin.locking.resolve import Question
-    from comfypin.locking.sources import Places
+    from comfypin.locking.create import MadeLock
+    from comfypin.locking.resolve import ResolveRequest
+    from comfypin.locking.sources import Upstreams
 
 DEFAULT_PYTHON = "3.12"
 _CREATE = """Make a lock: every ref becomes a commit, one resolve of all requirements becomes wheels with their sha256,
@@ -98,20 +98,20 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="say more about failures")
 
 
-def question_from(arguments: argparse.Namespace) -> "Question":
+def question_from(arguments: argparse.Namespace) -> "ResolveRequest":
     """How packages are to be resolved. Raises `UsageError`."""
     import re
 
-    from comfypin.lock.requirements import Needs, parse_need
-    from comfypin.locking.create import TORCH
+    from comfypin.lock.requirements import RequirementSet, parse_requirement
+    from comfypin.lock.torch import BUILD_PATTERN
     from comfypin.locking.pylock import PLATFORMS
-    from comfypin.locking.resolve import Question
+    from comfypin.locking.resolve import ResolveRequest
 
     flags = {"platform": [], "override": [], "index": [], "exclude_newer": None, **vars(arguments)}
     python = arguments.python or DEFAULT_PYTHON
     if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python):
         raise UsageError(f"--python {python!r} is not a Python version, such as 3.12.")
-    if arguments.torch is not None and not TORCH.fullmatch(arguments.torch):
+    if arguments.torch is not None and not BUILD_PATTERN.fullmatch(arguments.torch):
         raise UsageError(
             f"--torch {arguments.torch!r} is no build of torch; there are cpu, cu126, cu128, rocm6.3, xpu."
         )
@@ -119,13 +119,13 @@ def question_from(arguments: argparse.Namespace) -> "Question":
         if platform not in PLATFORMS:
             raise UsageError(f"--platform {platform!r} is not known; there are {', '.join(PLATFORMS)}.")
     for override in flags["override"]:
-        if parse_need(override, "--override") is None:
+        if parse_requirement(override, "--override") is None:
             raise UsageError(f"--override {override!r} is not a requirement, such as 'numpy<2'.")
     newer = flags["exclude_newer"]
     if newer and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", newer):
         raise UsageError(f"--exclude-newer {newer!r} is not a date, such as 2026-01-31.")
-    return Question(
-        needs=Needs(),
+    return ResolveRequest(
+        needs=RequirementSet(),
         python=python,
         platforms=tuple(dict.fromkeys(flags["platform"])) or ("linux-x86_64",),
         torch=arguments.torch,
@@ -135,7 +135,7 @@ def question_from(arguments: argparse.Namespace) -> "Question":
     )
 
 
-def places(arguments: argparse.Namespace) -> "Places":
+def places(arguments: argparse.Namespace) -> "Upstreams":
     """Where repositories and archives come from; the caches are those of realize."""
     from comfypin.wiring import lock_places
 
@@ -156,15 +156,15 @@ def check_name(name: str) -> str:
     return name
 
 
-def write_lock(made: "Made", arguments: argparse.Namespace) -> int:
+def write_lock(made: "MadeLock", arguments: argparse.Namespace) -> int:
     """Check the lock by reading it back, write it where it belongs, and say what it is."""
     from comfypin.atomic_files import write_atomically
-    from comfypin.lock.check import check
-    from comfypin.lock.codec import lock_digest, parse_lock, render
+    from comfypin.lock.check import check_lock
+    from comfypin.lock.codec import lock_digest, parse_lock, render_lock
 
-    data = render(made.lock)
+    data = render_lock(made.lock)
     lock = parse_lock(data, where="that was made").lock
-    findings = check(lock)
+    findings = check_lock(lock)
     if secrets := [finding for finding in findings if finding.rule == "secret"]:
         raise LockInvalid(where="that was made", findings=secrets)
     name = f"lockfiles/comfy-{lock.version_name}.lock.json"
@@ -187,20 +187,20 @@ def write_lock(made: "Made", arguments: argparse.Namespace) -> int:
 
 
 def _say(
-    digest: str, path: Path | None, state: str, made: "Made", findings: Sequence[object], *, as_json: bool
+    digest: str, path: Path | None, state: str, made: "MadeLock", findings: Sequence[object], *, as_json: bool
 ) -> None:
-    from comfypin.lock.codec import to_json
-    from comfypin.lock.errors import Finding
+    from comfypin.lock.codec import lock_to_json
+    from comfypin.lock.errors import LockFinding
     from comfypin.lock.show import finding_lines
 
-    known = [finding for finding in findings if isinstance(finding, Finding)]
+    known = [finding for finding in findings if isinstance(finding, LockFinding)]
     if as_json:
         facts = {
             "path": None if path is None else str(path),
             "state": state,
             "release": made.lock.version_name,
             "lock_digest": f"sha256:{digest}",
-            "lock": to_json(made.lock),
+            "lock": lock_to_json(made.lock),
             "notes": list(made.notes),
             "findings": [finding.to_json() for finding in known],
         }
@@ -219,12 +219,12 @@ def _say(
 def _create(arguments: argparse.Namespace) -> int:
     from comfypin.lock.model import EngineSpec
     from comfypin.lock.model_spec import parse_model_spec, read_model_file
-    from comfypin.locking.create import Wishes, create
+    from comfypin.locking.create import LockRequest, create_lock
     from comfypin.locking.repository_refs import parse_repo_spec
     from comfypin.wiring import model_describer
 
     models = [parse_model_spec(text) for text in arguments.model]
-    wishes = Wishes(
+    wishes = LockRequest(
         name=check_name(arguments.name),
         comfyui=parse_repo_spec(arguments.comfyui),
         nodes=tuple(parse_repo_spec(text) for text in arguments.node),
@@ -238,6 +238,8 @@ def _create(arguments: argparse.Namespace) -> int:
         question=question_from(arguments),
     )
     return write_lock(
-        create(wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell),
+        create_lock(
+            wishes, upstreams=places(arguments), describe_model=model_describer(arguments.settings), report=tell
+        ),
         arguments,
     )

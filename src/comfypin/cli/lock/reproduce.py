@@ -14,7 +14,7 @@ from comfypin.locking.errors import TrialFailed
 from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
-    from comfypin.lock.bisect_steps import Step
+    from comfypin.lock.bisect_steps import BisectStep
     from comfypin.lock.model import Lock
     from comfypin.outputs.compare import Comparison
 
@@ -50,11 +50,11 @@ class Trial:
     def outputs(self, lock: "Lock", place: str) -> list[dict[str, object]]:
         """Realize a lock in a place of its own, run the workflow there, and give the outputs of the job."""
         from comfypin.atomic_files import write_atomically
-        from comfypin.lock.codec import render
+        from comfypin.lock.codec import render_lock
 
         folder = self.work / place
         path = folder / "lock.json"
-        write_atomically(path, render(lock), durable=False)
+        write_atomically(path, render_lock(lock), durable=False)
         models = ["--models-dir", str(self.models_dir)]
         if lock.engine.kind == "comfyui":
             tell(f"realizing {lock.version_name} in {folder}")
@@ -83,7 +83,7 @@ class Trial:
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
-    from comfypin.lock.bisect_steps import steps
+    from comfypin.lock.bisect_steps import bisect_steps
 
     if not 0 <= arguments.tolerance <= 255:
         raise UsageError(f"--tolerance {arguments.tolerance:g} is not between 0 and 255.")
@@ -100,7 +100,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         differ = [name for name, comparison in found.items() if not comparison.same]
         culprit = None
         if differ and arguments.against:
-            way = steps(reading.lock, other)
+            way = bisect_steps(reading.lock, other)
 
             def differs(number: int) -> bool:
                 tell(f"halving: with {way[number].part} of {other.version_name}")
@@ -152,8 +152,8 @@ def first_that(count: int, differs: Callable[[int], bool]) -> int:
     return low
 
 
-def _say(found: "dict[str, Comparison]", culprit: "Step | None", *, as_json: bool) -> None:
-    from comfypin.lock.diff import lines
+def _say(found: "dict[str, Comparison]", culprit: "BisectStep | None", *, as_json: bool) -> None:
+    from comfypin.lock.diff import change_lines
 
     if as_json:
         facts = {
@@ -168,4 +168,4 @@ def _say(found: "dict[str, Comparison]", culprit: "Step | None", *, as_json: boo
         print(f"{'same   ' if comparison.same else 'differs'}  {name}: {comparison.detail}")
     if culprit is not None:
         print(f"since    {culprit.part}:")
-        print("\n".join(f"  {line}" for line in lines(culprit.changes)))
+        print("\n".join(f"  {line}" for line in change_lines(culprit.changes)))

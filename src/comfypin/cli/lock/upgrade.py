@@ -48,11 +48,11 @@ def _upgrade(arguments: argparse.Namespace) -> int:
 
     from comfypin.cli.lock import read_named_lock
     from comfypin.lock.model_spec import parse_model_spec
-    from comfypin.locking.upgrade import Moves, question_of, upgrade
+    from comfypin.locking.upgrade import UpgradeRequest, resolve_request_of, upgrade_lock
     from comfypin.wiring import model_describer
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    asked, known = question_from(arguments), question_of(reading.lock)
+    asked, known = question_from(arguments), resolve_request_of(reading.lock)
     question = replace(
         known,
         torch=arguments.torch or known.torch,
@@ -61,7 +61,7 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         indexes=tuple(dict.fromkeys((*asked.indexes, *known.indexes))),
         exclude_newer=asked.exclude_newer,
     )
-    moves = Moves(
+    moves = UpgradeRequest(
         name=check_name(arguments.name),
         comfyui=arguments.comfyui or None,
         move_comfyui=arguments.comfyui is not None,
@@ -71,13 +71,17 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         dropped=frozenset(arguments.drop_requirement),
         question=question if question != known else None,
     )
-    made = upgrade(
-        reading.lock, moves, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell
+    made = upgrade_lock(
+        reading.lock,
+        moves,
+        upstreams=places(arguments),
+        describe_model=model_describer(arguments.settings),
+        report=tell,
     )
     if not arguments.json:
-        from comfypin.lock.diff import diff, lines
+        from comfypin.lock.diff import change_lines, diff_locks
 
-        print("\n".join(lines(diff(reading.lock, made.lock))), file=sys.stderr)
+        print("\n".join(change_lines(diff_locks(reading.lock, made.lock))), file=sys.stderr)
     return write_lock(made, arguments)
 
 
@@ -101,12 +105,12 @@ def _migrate(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from comfypin.cli.lock import read_named_lock
-    from comfypin.locking.create import Made
-    from comfypin.locking.migrate import complete, migrate
+    from comfypin.locking.create import MadeLock
+    from comfypin.locking.migrate import complete_lock, migrate_lock
     from comfypin.wiring import model_describer
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    made = migrate(reading.lock)
+    made = migrate_lock(reading.lock)
     notes = (*(str(warning) for warning in reading.warnings), *made.notes)
     lock = made.lock
     if arguments.name:
@@ -117,19 +121,19 @@ def _migrate(arguments: argparse.Namespace) -> int:
         dropped = (*lock.python.dropped, *arguments.drop_requirement)
         python = replace(lock.python, requirements=requirements, version=version, dropped=dropped)
         asked = replace(question_from(arguments), python=version)
-        completed = complete(
+        completed = complete_lock(
             replace(lock, python=python),
             asked,
-            places=places(arguments),
+            upstreams=places(arguments),
             describe_model=model_describer(arguments.settings),
-            tell=tell,
+            report=tell,
         )
         lock, notes = completed.lock, (*notes, *completed.notes)
-    return write_lock(Made(lock=lock, notes=notes), arguments)
+    return write_lock(MadeLock(lock=lock, notes=notes), arguments)
 
 
 def _requirement_lines(arguments: argparse.Namespace) -> tuple[str, ...]:
-    from comfypin.locking.create import own_needs
+    from comfypin.locking.create import read_own_requirements
 
-    needs = own_needs(arguments.package, arguments.requirements, frozenset(arguments.drop_requirement))
+    needs = read_own_requirements(arguments.package, arguments.requirements, frozenset(arguments.drop_requirement))
     return tuple(need.text for need in needs.requirements)

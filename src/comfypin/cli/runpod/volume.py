@@ -18,7 +18,7 @@ from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
-    from comfypin.models.interface import Watcher
+    from comfypin.models.interface import PullWatcher
     from comfypin.runpod.volume_bucket import VolumeBucket
     from comfypin.runpod.volume_push import Pushed
     from comfypin.runpod.volume_release import LocalFile, Owed, Record
@@ -81,7 +81,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _push(arguments: argparse.Namespace) -> int:
     from comfypin.cli.lock import read_named_lock
     from comfypin.cli.model_progress import watching
-    from comfypin.models.target_paths import Places
+    from comfypin.models.target_paths import TargetRoots
     from comfypin.runpod.volume_release import owed_models
     from comfypin.runpod.volumes import send_all
 
@@ -89,7 +89,7 @@ def _push(arguments: argparse.Namespace) -> int:
     lock = read_named_lock(arguments.lock, arguments.settings)[1].lock
     settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
     machine = settings.machine
-    places = Places(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
+    places = TargetRoots(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
     owed = owed_models(lock, places)
     volumes = _volumes(arguments)
     with watching(as_json=arguments.json) as watcher:
@@ -106,7 +106,9 @@ def _push(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _destination(arguments: argparse.Namespace, lock: "Lock", volume: "Volume", watcher: "Watcher") -> "Destination":
+def _destination(
+    arguments: argparse.Namespace, lock: "Lock", volume: "Volume", watcher: "PullWatcher"
+) -> "Destination":
     from comfypin.lock.codec import lock_digest
     from comfypin.runpod.volume_push import PART_BYTES, Pusher, PushOptions
     from comfypin.runpod.volume_release import Record
@@ -125,7 +127,7 @@ def _destination(arguments: argparse.Namespace, lock: "Lock", volume: "Volume", 
 
 
 def _local_models(
-    lock: "Lock", settings: "Settings", missing: "list[Owed]", watcher: "Watcher"
+    lock: "Lock", settings: "Settings", missing: "list[Owed]", watcher: "PullWatcher"
 ) -> "dict[str, LocalFile]":
     """The models that some volume lacks, brought here where they are not, verified; by key."""
     from comfypin.runpod.volume_release import LocalFile

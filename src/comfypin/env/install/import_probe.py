@@ -10,7 +10,7 @@ from comfypin.digest import Digest
 from comfypin.env.errors import ProbeFailed
 from comfypin.env.layout import COMFYUI_FOLDER, CUSTOM_NODES_FOLDER, VENV_FOLDER, venv_python
 from comfypin.env.package_selection import normalize_name
-from comfypin.lock.requirements import decoded
+from comfypin.lock.requirements import decode_requirements
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.process import FinishedProcess, run_program
 from comfypin.tools.uv import clean_environment
@@ -92,7 +92,7 @@ def required_distributions(requirements_path: Path, markers: Mapping[str, str]) 
     from packaging.requirements import InvalidRequirement, Requirement
 
     distribution_names = []
-    requirement_lines = decoded(requirements_path.read_bytes()).splitlines() if requirements_path.is_file() else []
+    requirement_lines = decode_requirements(requirements_path.read_bytes()).splitlines() if requirements_path.is_file() else []
     for requirement_line in requirement_lines:
         requirement_text = re.sub(r"(^|\s)#.*", "", requirement_line).strip()
         if not requirement_text or requirement_text.startswith("-"):

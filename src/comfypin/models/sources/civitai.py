@@ -11,9 +11,10 @@ from comfypin.digest import Digest
 from comfypin.http.client import HttpClient
 from comfypin.models.errors import SourceFailed, SourceMissing, SourceRefused, UnknownSource, WrongDigest
 from comfypin.models.http_file import HttpFile
-from comfypin.models.http_responses import refusal
-from comfypin.models.interface import SourceFacts, Wanted
+from comfypin.models.http_responses import to_refusal
+from comfypin.models.interface import ExpectedFile, SourceFacts
 
+# People paste all of these forms from Civitai's pages and from other tools.
 _BY_VERSION = re.compile(r"civitai://(?:version/)?(\d+)(?:(?:/|/file/|\?file=)(\d+))?/?")
 _BY_DIGEST = re.compile(r"civitai://(?:sha256|hash)[:/]([0-9a-fA-F]{64})/?")
 
@@ -34,7 +35,7 @@ FOLDERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _CivitaiFile:
     """A file as the API describes it."""
 
     name: str
@@ -52,95 +53,105 @@ class CivitaiSource:
         self._client = client
         self._endpoint = endpoint.rstrip("/")
 
-    def accepts(self, uri: str) -> bool:
-        return uri.lower().startswith("civitai://")
+    def accepts(self, address: str) -> bool:
+        return address.lower().startswith("civitai://")
 
-    def open(self, uri: str, wanted: Wanted, *, start: int = 0, length: int | None = None) -> HttpFile:
-        found = self._find(uri, wanted.sha256)
-        if wanted.sha256 is not None and found.sha256 is not None and found.sha256 != wanted.sha256:
-            raise WrongDigest(uri=uri, expected=wanted.sha256.hex, actual=found.sha256.hex)
+    def open(self, address: str, expected: ExpectedFile, *, start: int = 0, length: int | None = None) -> HttpFile:
+        civitai_file = self._find_file(address, expected.sha256)
+        # Known before a byte is fetched, since the API names the digest.
+        if expected.sha256 is not None and civitai_file.sha256 is not None and civitai_file.sha256 != expected.sha256:
+            raise WrongDigest(uri=address, expected=expected.sha256.hex, actual=civitai_file.sha256.hex)
         try:
-            return HttpFile(self._client, found.url, uri, start=start, length=length, led_by=self._endpoint)
+            return HttpFile(self._client, civitai_file.url, address, start=start, length=length, led_by=self._endpoint)
         except SourceRefused as error:
-            raise self._explained(uri) from error
+            raise self._explain_refusal(address) from error
 
-    def facts(self, uri: str) -> SourceFacts:
-        found = self._find(uri, None)
+    def facts(self, address: str) -> SourceFacts:
+        civitai_file = self._find_file(address, None)
         try:
-            opened = HttpFile(self._client, found.url, uri, start=0, length=1, led_by=self._endpoint)
+            opened_file = HttpFile(self._client, civitai_file.url, address, start=0, length=1, led_by=self._endpoint)
         except SourceRefused as error:
-            raise self._explained(uri) from error
-        opened.close()
+            raise self._explain_refusal(address) from error
+        opened_file.close()
         return SourceFacts(
-            uri=f"civitai://{found.version_id}/{found.file_id}",
-            filename=found.name,
-            sha256=found.sha256,
-            size_bytes=opened.size_bytes,
-            folder=found.folder,
+            uri=f"civitai://{civitai_file.version_id}/{civitai_file.file_id}",
+            filename=civitai_file.name,
+            sha256=civitai_file.sha256,
+            size_bytes=opened_file.size_bytes,
+            folder=civitai_file.folder,
         )
 
-    def _find(self, uri: str, wanted: Digest | None) -> _Found:
-        by_version = _BY_VERSION.fullmatch(uri)
-        by_digest = _BY_DIGEST.fullmatch(uri)
+    def _find_file(self, address: str, expected: Digest | None) -> _CivitaiFile:
+        by_version = _BY_VERSION.fullmatch(address)
+        by_digest = _BY_DIGEST.fullmatch(address)
         if by_version:
-            path = f"/api/v1/model-versions/{by_version[1]}"
+            file_path = f"/api/v1/model-versions/{by_version[1]}"
         elif by_digest:
-            path = f"/api/v1/model-versions/by-hash/{by_digest[1].lower()}"
-            wanted = Digest(by_digest[1].lower())
+            file_path = f"/api/v1/model-versions/by-hash/{by_digest[1].lower()}"
+            expected = Digest(by_digest[1].lower())
         else:
             raise UnknownSource(
-                uri=uri, reason="it is not civitai://<version id>[/<file id>] or civitai://sha256/<hex>"
+                uri=address, reason="it is not civitai://<version id>[/<file id>] or civitai://sha256/<hex>"
             )
-        return self._choose(uri, self._ask(uri, path), wanted, by_version[2] if by_version else None)
+        return self._choose_file(
+            address, self._get_version(address, file_path), expected, by_version[2] if by_version else None
+        )
 
-    def _ask(self, uri: str, path: str) -> dict[str, object]:
-        answer = self._client.get(self._endpoint + path, {"Accept": "application/json"})
-        if answer.status != 200:
-            error = refusal(answer, uri)
-            raise self._explained(uri) if isinstance(error, SourceRefused) else error
+    def _get_version(self, address: str, path: str) -> dict[str, object]:
+        response = self._client.get(self._endpoint + path, {"Accept": "application/json"})
+        if response.status != 200:
+            error = to_refusal(response, address)
+            raise self._explain_refusal(address) if isinstance(error, SourceRefused) else error
         try:
-            value = json.loads(answer.text(MAX_JSON_BYTES))
+            response_json = json.loads(response.text(MAX_JSON_BYTES))
         except ValueError as error:
-            raise SourceFailed(uri=uri, reason="Civitai's answer is not JSON") from error
-        if not isinstance(value, dict):
-            raise SourceFailed(uri=uri, reason="Civitai's answer is not what its API promises")
-        return value
+            raise SourceFailed(uri=address, reason="Civitai's answer is not JSON") from error
+        if not isinstance(response_json, dict):
+            raise SourceFailed(uri=address, reason="Civitai's answer is not what its API promises")
+        return response_json
 
-    def _choose(self, uri: str, version: dict[str, object], wanted: Digest | None, file_id: str | None) -> _Found:
+    def _choose_file(
+        self, address: str, version: dict[str, object], expected: Digest | None, file_id: str | None
+    ) -> _CivitaiFile:
         files = version.get("files")
         model = version.get("model")
         folder = FOLDERS.get(str(model.get("type"))) if isinstance(model, dict) else None
-        found = [
+        civitai_file = [
             parsed
             for entry in (files if isinstance(files, list) else [])
-            if (parsed := _parse(entry, str(version.get("id")), folder)) is not None
+            if (parsed := _parse_file(entry, str(version.get("id")), folder)) is not None
         ]
         if file_id is not None:
-            chosen = [entry for entry in found if entry.file_id == file_id]
+            chosen = [entry for entry in civitai_file if entry.file_id == file_id]
         else:
-            chosen = [entry for entry in found if wanted is not None and entry.sha256 == wanted] or found
+            chosen = [
+                entry for entry in civitai_file if expected is not None and entry.sha256 == expected
+            ] or civitai_file
         if not chosen:
             which = f"file {file_id}" if file_id else "file"
-            raise SourceMissing(uri=uri, reason=f"the version has no {which} on Civitai")
+            raise SourceMissing(uri=address, reason=f"the version has no {which} on Civitai")
         return chosen[0]
 
-    def _explained(self, uri: str) -> SourceRefused:
+    def _explain_refusal(self, address: str) -> SourceRefused:
         if self._client.has_token(self._endpoint):
             reason = "Civitai refuses the token: the model may be in early access or withdrawn; look at its page"
         else:
             reason = "Civitai wants a login for this model: set CIVITAI_TOKEN"
-        return SourceRefused(uri=uri, reason=reason)
+        return SourceRefused(uri=address, reason=reason)
 
 
-def _parse(entry: object, version_id: str, folder: str | None) -> _Found | None:
-    match entry:
+def _parse_file(file_entry: object, version_id: str, folder: str | None) -> _CivitaiFile | None:
+    # Strangers' JSON: what does not have this shape is no file.
+    match file_entry:
         case {"id": int(file_id), "name": str(name), "downloadUrl": str(url)}:
-            hashes = entry.get("hashes") if isinstance(entry, dict) else None
-            text = hashes.get("SHA256") if isinstance(hashes, dict) else None
+            hashes = file_entry.get("hashes") if isinstance(file_entry, dict) else None
+            sha256_text = hashes.get("SHA256") if isinstance(hashes, dict) else None
             try:
-                digest = Digest.parse(text) if isinstance(text, str) else None
+                digest = Digest.parse(sha256_text) if isinstance(sha256_text, str) else None
             except ValueError:
                 digest = None
-            return _Found(name=name, url=url, sha256=digest, folder=folder, version_id=version_id, file_id=str(file_id))
+            return _CivitaiFile(
+                name=name, url=url, sha256=digest, folder=folder, version_id=version_id, file_id=str(file_id)
+            )
         case _:
             return None

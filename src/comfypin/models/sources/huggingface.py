@@ -1,4 +1,4 @@
-"""The Hugging Face hub: `hf://org/repo[@revision]/path`, first from caches on this machine, then from the hub."""
+"""Reads the Hugging Face hub: `hf://org/repo[@revision]/path`, from caches on this machine first, then from the hub."""
 
 import re
 import urllib.parse
@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from comfypin.http.client import HttpClient
 from comfypin.models.errors import SourceFailed, SourceGated, SourceMissing, SourceRefused, UnknownSource, WrongDigest
-from comfypin.models.http_file import HttpFile, linked_digest
-from comfypin.models.interface import RemoteFile, SourceFacts, Wanted
+from comfypin.models.http_file import HttpFile, find_linked_digest
+from comfypin.models.interface import ExpectedFile, RemoteFile, SourceFacts
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# Repositories of models have no prefix on the hub.
 _KINDS = ("datasets", "spaces")
 _REFS = ("pr", "convert")
 
@@ -26,51 +27,52 @@ class HubFile:
     path: str
 
     @classmethod
-    def parse(cls, uri: str) -> "HubFile":
-        """Read `hf://[datasets/]org/repo[@revision]/path[?rev=revision]`. Raises `UnknownSource`."""
-        rest, _, query = uri[len("hf://") :].partition("?")
-        parts = rest.split("/")
-        kind = ""
-        if parts[0] in _KINDS:
-            kind = f"{parts.pop(0)}/"
-        name, _, revision = (parts[1] if len(parts) > 2 else "").partition("@")
-        if revision == "refs" and len(parts) > 4 and parts[2] in _REFS:
+    def parse_uri(cls, address: str) -> "HubFile":
+        """Parse `hf://[datasets/]org/repo[@revision]/path[?rev=revision]`. Raises `UnknownSource`."""
+        rest, _, query = address[len("hf://") :].partition("?")
+        path_parts = rest.split("/")
+        repo_kind = ""
+        if path_parts[0] in _KINDS:
+            repo_kind = f"{path_parts.pop(0)}/"
+        repo_name, _, revision = (path_parts[1] if len(path_parts) > 2 else "").partition("@")
+        if revision == "refs" and len(path_parts) > 4 and path_parts[2] in _REFS:
             # The hub's own revisions have slashes: refs/pr/3, refs/convert/parquet.
-            revision = "/".join(["refs", parts.pop(2), parts.pop(2)])
-        asked = urllib.parse.parse_qs(query).get("rev", [])
-        revision = urllib.parse.unquote(revision or (asked[0] if asked else "main"))
-        path = urllib.parse.unquote("/".join(parts[2:]))
+            revision = "/".join(["refs", path_parts.pop(2), path_parts.pop(2)])
+        query_revision = urllib.parse.parse_qs(query).get("rev", [])
+        revision = urllib.parse.unquote(revision or (query_revision[0] if query_revision else "main"))
+        file_path = urllib.parse.unquote("/".join(path_parts[2:]))
         # Checked after unquoting: in a cache they are folders of this machine.
-        steps = [parts[0], name, *revision.split("/"), *path.split("/")]
-        if not all(steps) or ".." in steps:
-            raise UnknownSource(uri=uri, reason="it is not hf://org/repo[@revision]/path")
-        return cls(kind=kind, repo=f"{parts[0]}/{name}", revision=revision, path=path)
+        path_steps = [path_parts[0], repo_name, *revision.split("/"), *file_path.split("/")]
+        if not all(path_steps) or ".." in path_steps:
+            raise UnknownSource(uri=address, reason="it is not hf://org/repo[@revision]/path")
+        return cls(kind=repo_kind, repo=f"{path_parts[0]}/{repo_name}", revision=revision, path=file_path)
 
-    def url(self, endpoint: str) -> str:
-        """The address that gives the file."""
+    def file_url(self, endpoint: str) -> str:
+        """Return the URL of the file."""
         revision = urllib.parse.quote(self.revision, safe="")
         return f"{endpoint}/{self.kind}{self.repo}/resolve/{revision}/{urllib.parse.quote(self.path)}"
 
-    def page(self, endpoint: str) -> str:
-        """The repository's page, for people."""
+    def repository_page(self, endpoint: str) -> str:
+        """Return the URL of the repository's page, for people."""
         return f"{endpoint}/{self.kind}{self.repo}"
 
-    def pinned(self, commit: str) -> str:
-        """The same file at a commit, which never changes."""
+    def pinned_uri(self, commit: str) -> str:
+        """Return the address of the same file at a commit, which never changes."""
         return f"hf://{self.kind}{self.repo}@{commit}/{urllib.parse.quote(self.path)}"
 
-    def cached(self, cache: Path) -> Path | None:
-        """The file in a folder laid out as the hub's own cache, or None."""
+    def find_cached(self, cache: Path) -> Path | None:
+        """Return the file's path in a folder laid out as the hub's own cache, or None."""
         kind = self.kind.strip("/") or "models"
         folder = cache / f"{kind}--{self.repo.replace('/', '--')}"
         commit = self.revision
+        # The cache keeps branches and tags as files that hold their commit.
         if not _COMMIT.fullmatch(commit):
             try:
                 commit = (folder / "refs" / self.revision).read_text().strip()
             except OSError:
                 return None
-        path = folder / "snapshots" / commit / self.path
-        return path if path.is_file() else None
+        file_path = folder / "snapshots" / commit / self.path
+        return file_path if file_path.is_file() else None
 
 
 class HubSource:
@@ -81,65 +83,69 @@ class HubSource:
         self._endpoint = endpoint.rstrip("/")
         self._caches = caches
 
-    def accepts(self, uri: str) -> bool:
-        return uri.lower().startswith("hf://")
+    def accepts(self, address: str) -> bool:
+        return address.lower().startswith("hf://")
 
-    def open(self, uri: str, wanted: Wanted, *, start: int = 0, length: int | None = None) -> RemoteFile:
-        hub_file = HubFile.parse(uri)
+    def open(self, address: str, expected: ExpectedFile, *, start: int = 0, length: int | None = None) -> RemoteFile:
+        hub_file = HubFile.parse_uri(address)
         try:
-            opened = HttpFile(self._client, hub_file.url(self._endpoint), uri, start=start, length=length)
+            opened_file = HttpFile(self._client, hub_file.file_url(self._endpoint), address, start=start, length=length)
         except SourceFailed as error:
-            raise self._explained(error, hub_file, uri) from error
-        said = linked_digest(opened.hops)
-        if said is not None and wanted.sha256 is not None and said != wanted.sha256:
-            opened.close()
-            raise WrongDigest(uri=uri, expected=wanted.sha256.hex, actual=said.hex)
-        return opened
+            raise self._explain_failure(error, hub_file, address) from error
+        linked_sha256 = find_linked_digest(opened_file.hops)
+        # The redirect names the digest, so a wrong file costs no download.
+        if linked_sha256 is not None and expected.sha256 is not None and linked_sha256 != expected.sha256:
+            opened_file.close()
+            raise WrongDigest(uri=address, expected=expected.sha256.hex, actual=linked_sha256.hex)
+        return opened_file
 
-    def cached(self, uri: str, wanted: Wanted) -> Path | None:
-        """The file in RunPod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
-        hub_file = HubFile.parse(uri)
+    def cached(self, address: str, expected: ExpectedFile) -> Path | None:
+        """Return the file in RunPod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
+        hub_file = HubFile.parse_uri(address)
         for cache in self._caches:
-            path = hub_file.cached(cache)
-            if path is not None and wanted.size_bytes in {None, path.stat().st_size}:
-                return path
+            file_path = hub_file.find_cached(cache)
+            if file_path is not None and expected.size_bytes in {None, file_path.stat().st_size}:
+                return file_path
         return None
 
-    def facts(self, uri: str) -> SourceFacts:
-        hub_file = HubFile.parse(uri)
+    def facts(self, address: str) -> SourceFacts:
+        hub_file = HubFile.parse_uri(address)
         try:
-            opened = HttpFile(self._client, hub_file.url(self._endpoint), uri, start=0, length=1)
+            opened_file = HttpFile(self._client, hub_file.file_url(self._endpoint), address, start=0, length=1)
         except SourceFailed as error:
-            raise self._explained(error, hub_file, uri) from error
-        opened.close()
-        commit = _header(opened.hops, "x-repo-commit") or opened.header("X-Repo-Commit")
+            raise self._explain_failure(error, hub_file, address) from error
+        opened_file.close()
+        # A branch becomes the commit that answered, so that the lock names what was seen.
+        commit = _find_header(opened_file.hops, "x-repo-commit") or opened_file.first_header("X-Repo-Commit")
         return SourceFacts(
-            uri=hub_file.pinned(commit) if commit and _COMMIT.fullmatch(commit) else uri,
+            uri=hub_file.pinned_uri(commit) if commit and _COMMIT.fullmatch(commit) else address,
             filename=PurePosixPath(hub_file.path).name,
-            sha256=linked_digest(opened.hops) if opened.size_bytes is not None else None,
-            size_bytes=opened.size_bytes,
+            sha256=find_linked_digest(opened_file.hops) if opened_file.size_bytes is not None else None,
+            size_bytes=opened_file.size_bytes,
         )
 
-    def _explained(self, error: SourceFailed, hub_file: HubFile, uri: str) -> SourceFailed:
-        """The hub's own words for why it refuses: https://huggingface.co/docs/hub/models-gated."""
+    def _explain_failure(self, error: SourceFailed, hub_file: HubFile, address: str) -> SourceFailed:
+        """Return the failure with the hub's reason: https://huggingface.co/docs/hub/models-gated."""
         code = str(error.facts.get("code", ""))
-        has_token = self._client.has_token(hub_file.url(self._endpoint))
-        page = hub_file.page(self._endpoint)
+        has_token = self._client.has_token(hub_file.file_url(self._endpoint))
+        page = hub_file.repository_page(self._endpoint)
         if code == "GatedRepo":
-            return SourceGated(uri=uri, page=page, has_token=has_token)
+            return SourceGated(uri=address, page=page, has_token=has_token)
         if code == "RepoNotFound" or (isinstance(error, SourceRefused) and not has_token):
             advice = "or HF_TOKEN may not read it" if has_token else "or is private: set HF_TOKEN"
-            return SourceMissing(uri=uri, reason=f"the repository {hub_file.repo} does not exist, {advice}")
+            return SourceMissing(uri=address, reason=f"the repository {hub_file.repo} does not exist, {advice}")
         if code == "RevisionNotFound":
-            return SourceMissing(uri=uri, reason=f"{hub_file.repo} has no revision {hub_file.revision}")
+            return SourceMissing(uri=address, reason=f"{hub_file.repo} has no revision {hub_file.revision}")
         if code == "EntryNotFound":
-            return SourceMissing(uri=uri, reason=f"{hub_file.repo} has no file {hub_file.path} at {hub_file.revision}")
+            return SourceMissing(
+                uri=address, reason=f"{hub_file.repo} has no file {hub_file.path} at {hub_file.revision}"
+            )
         return error
 
 
-def _header(hops: Sequence[tuple[int, Mapping[str, str]]], wanted: str) -> str | None:
+def _find_header(hops: Sequence[tuple[int, Mapping[str, str]]], wanted: str) -> str | None:
     for _, headers in hops:
-        for name, value in headers.items():
-            if name.lower() == wanted:
+        for file_name, value in headers.items():
+            if file_name.lower() == wanted:
                 return value
     return None
