@@ -9,7 +9,7 @@ from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.s3_settings import S3Settings
 
 
-def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
+def require_public_bucket(config: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
     """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
@@ -20,26 +20,26 @@ def require_public(config: S3Settings, *, resolver: Resolver | None = None) -> S
     if host is None:
         return config
     port = parts.port or 443
-    addresses = _addresses(host, port, resolver)
-    if not all(map(is_public, (*addresses, *_addresses(f"{config.bucket}.{host}", port, resolver)))):
-        raise _not_public("leads to a private address")
+    addresses = _resolve_addresses(host, port, resolver)
+    if not all(map(is_public, (*addresses, *_resolve_addresses(f"{config.bucket}.{host}", port, resolver)))):
+        raise _not_public_error("leads to a private address")
     if config.proxies.to(str(config.endpoint)) is None:
         if not addresses:
             raise StoreUnreachable(store=f"s3://{config.bucket} at {config.endpoint}", reason="its name is not known")
         # A name server may say something else the next time it is asked.
         return replace(config, connect_to=addresses)
     if not addresses:
-        raise _not_public("is not known here, so the proxy might lead to a private address")
+        raise _not_public_error("is not known here, so the proxy might lead to a private address")
     return config
 
 
-def _addresses(name: str, port: int, resolver: Resolver | None) -> tuple[str, ...]:
+def _resolve_addresses(name: str, port: int, resolver: Resolver | None) -> tuple[str, ...]:
     try:
         return resolve_host(name, port, resolver=resolver)
     except (HostInvalid, HostUnknown):
         return ()
 
 
-def _not_public(why: str) -> JobInvalid:
+def _not_public_error(why: str) -> JobInvalid:
     finding = f"s3Config.endpointUrl: it {why}, which jobs may not name (--allow-private-inputs lets them)"
     return JobInvalid(findings=[finding])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
+class CallerWords:
     """The words of one kind of caller, as they stand in the sentences that it reads.
 
     `bring_file` says how to bring a file that node `{node}` names, and `{folder}` is where files are looked for.
@@ -16,13 +16,13 @@ class Words:
     bring_file: str
 
 
-COMMAND_LINE = Words(
+COMMAND_LINE_WORDS = CallerWords(
     timeout="--timeout",
     previews="--previews",
     files_are_in="{folder}",
     bring_file="put it there, or point the node at another one with --input {node}=FILE",
 )
-JOB = Words(
+JOB_WORDS = CallerWords(
     timeout="`timeout_s`",
     previews="`output.previews`",
     files_are_in="the job's inputs",

@@ -25,28 +25,28 @@ class Requeued:
 
 
 RunEvent: TypeAlias = EngineEvent | PhaseStarted | Requeued
-Watcher: TypeAlias = Callable[[RunEvent], None]
+EventWatcher: TypeAlias = Callable[[RunEvent], None]
 """Called on the event loop for every event; must return at once."""
 
 
-def to_json(event: RunEvent) -> dict[str, JsonValue]:
+def event_to_json(event: RunEvent) -> dict[str, JsonValue]:
     """An event as one JSON object: `event` names it, the rest are its fields; the same in logs, worker and HTTP."""
     facts = {field.name: getattr(event, field.name) for field in fields(event)}
-    renamed = {_NAMES.get(name, name): _plain(value) for name, value in facts.items() if name != "at_s"}
+    renamed = {_FIELD_NAMES.get(name, name): _to_plain_value(value) for name, value in facts.items() if name != "at_s"}
     return {
-        "event": _snake(type(event).__name__),
+        "event": _to_snake_case(type(event).__name__),
         **{name: value for name, value in renamed.items() if value is not None},
     }
 
 
-_NAMES = {"node_id": "node"}
+_FIELD_NAMES = {"node_id": "node"}
 
 
-def _plain(value: object) -> JsonValue:
+def _to_plain_value(value: object) -> JsonValue:
     if isinstance(value, frozenset):
         return sorted(str(item) for item in value)
     return value if isinstance(value, str | int | float) or value is None else str(value)
 
 
-def _snake(name: str) -> str:
+def _to_snake_case(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

@@ -15,23 +15,23 @@ _STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 _SHORTEST_BYTES = 12
 
 
-def what_is_missing(path: Path) -> str | None:
+def find_damage(path: Path) -> str | None:
     """Say how the file is not whole ("it is half a PNG: ..."), by its own structure; None if nothing tells that.
 
     PNG (with checksums), JPEG, WebP and other RIFF, MP4 and MOV are known. Raises `OSError`.
     """
     if path.stat().st_size < _SHORTEST_BYTES:
         head = path.read_bytes()
-        return _CUT.format(kind="picture") if head and (_PNG.startswith(head[:8]) or head[:3] == _JPEG) else None
+        return _CUT_SHORT.format(kind="picture") if head and (_PNG.startswith(head[:8]) or head[:3] == _JPEG) else None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _check_for(data)(data)
+        return _choose_check(data)(data)
 
 
-_CUT = "it is not whole: the {kind} ends before its end, so it was cut on its way; send it again"
+_CUT_SHORT = "it is not whole: the {kind} ends before its end, so it was cut on its way; send it again"
 _DAMAGED = "it is damaged: the {kind}'s own checksum does not fit, so it was changed on its way; send it again"
 
 
-def _check_for(data: mmap.mmap) -> Callable[[mmap.mmap], str | None]:
+def _choose_check(data: mmap.mmap) -> Callable[[mmap.mmap], str | None]:
     if data[:8] == _PNG:
         return _check_png
     if data[:3] == _JPEG:
@@ -39,7 +39,7 @@ def _check_for(data: mmap.mmap) -> Callable[[mmap.mmap], str | None]:
     if data[:4] == b"RIFF":
         return _check_riff
     if data[4:8] == b"ftyp":
-        return _check_boxes
+        return _check_mp4_boxes
     return lambda _: None
 
 
@@ -56,7 +56,7 @@ def _check_png(data: mmap.mmap) -> str | None:
         if name == b"IEND":
             return None
         at = end
-    return _CUT.format(kind="PNG")
+    return _CUT_SHORT.format(kind="PNG")
 
 
 def _check_jpeg(data: mmap.mmap) -> str | None:
@@ -74,12 +74,12 @@ def _check_jpeg(data: mmap.mmap) -> str | None:
         elif marker in _STANDALONE_MARKERS:
             at += 2
         elif marker == 0xDA:
-            return None if data.find(b"\xff\xd9", at) >= 0 else _CUT.format(kind="JPEG")
+            return None if data.find(b"\xff\xd9", at) >= 0 else _CUT_SHORT.format(kind="JPEG")
         elif marker == 0xD9:
             return None
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return _CUT.format(kind="JPEG")
+    return _CUT_SHORT.format(kind="JPEG")
 
 
 def _check_riff(data: mmap.mmap) -> str | None:
@@ -92,10 +92,10 @@ def _check_riff(data: mmap.mmap) -> str | None:
     if size in (0, 0xFFFFFFFF) or size + 8 <= len(data) + tolerance:
         return None
     kind = {b"WEBP": "WebP picture", b"WAVE": "WAV file", b"AVI ": "AVI video"}.get(data[8:12], "RIFF file")
-    return _CUT.format(kind=kind)
+    return _CUT_SHORT.format(kind=kind)
 
 
-def _check_boxes(data: mmap.mmap) -> str | None:
+def _check_mp4_boxes(data: mmap.mmap) -> str | None:
     """MP4, MOV, HEIF: boxes with their sizes in front; the last may reach to the end (size 0)."""
     at = 0
     while at + 8 <= len(data):
@@ -105,4 +105,4 @@ def _check_boxes(data: mmap.mmap) -> str | None:
         if size == 0 or size < 8 or not name.isalnum():
             return None
         at += size
-    return _CUT.format(kind="video") if at > len(data) else None
+    return _CUT_SHORT.format(kind="video") if at > len(data) else None

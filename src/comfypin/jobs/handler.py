@@ -20,17 +20,17 @@ from comfypin.engine.errors import EngineCrashed
 from comfypin.engine.interface import Engine
 from comfypin.engine.progress import Progress as Fraction
 from comfypin.errors import ComfypinError
-from comfypin.jobs.caller_words import JOB
+from comfypin.jobs.caller_words import JOB_WORDS
 from comfypin.jobs.errors import JobBroken, ReleaseUnavailable
-from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, to_json
-from comfypin.jobs.input_files import Fetcher
-from comfypin.jobs.interface import Outcome, Progress, nobody
+from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
+from comfypin.jobs.input_files import InputFetcher
+from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.job import Job, JobResult
-from comfypin.jobs.prepare import Request, prepare
-from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_input
+from comfypin.jobs.prepare import RunRequest, prepare_job
+from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_job_input
 from comfypin.jobs.result_json import failure_to_json, result_to_json
-from comfypin.jobs.run import run
-from comfypin.jobs.workflow_library import WorkflowFolder
+from comfypin.jobs.run import run_job
+from comfypin.jobs.workflow_library import WorkflowLibrary
 from comfypin.lock.codec import release_of
 from comfypin.lock.model import Lock
 from comfypin.outputs.interface import OutputSink
@@ -43,72 +43,74 @@ log = logging.getLogger(__name__)
 CRASHES_BEFORE_REPLACEMENT = 3
 _SAME_CRASH_S = 0.5
 # One for each job that runs, which the queue counts: a slow server must keep its own job waiting, and no other.
-_MOST_FETCHERS = 1024
-SinkFor = Callable[[OutputWish, S3Wish | None], OutputSink]
+_MAX_FETCH_THREADS = 1024
+OpenSink = Callable[[OutputWish, S3Wish | None], OutputSink]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """What all jobs of a worker share. `sink_for` opens (and may keep) the sink that a job wishes for.
+class JobService:
+    """What all jobs of a worker share. `open_sink` opens (and may keep) the sink that a job wishes for.
 
     `workflows` are those of the image. `default_timeout_s` bounds jobs that set no time.
     """
 
     lock: Lock
     engine: Engine
-    fetcher: Fetcher
-    sink_for: SinkFor
-    workflows: WorkflowFolder
+    fetcher: InputFetcher
+    open_sink: OpenSink
+    workflows: WorkflowLibrary
     default_timeout_s: float | None = None
 
 
 class Handler:
     """Runs jobs; counts the engine's crashes in a row, after the third of which the worker is worn out."""
 
-    def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, service: JobService, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._service = service
         self._clock = clock
         self._crashed_at_s = -_SAME_CRASH_S - 1
         # Of their own: addresses that hang must not keep deliveries waiting.
-        self._fetching = ThreadPoolExecutor(_MOST_FETCHERS, thread_name_prefix="inputs")
+        self._fetching = ThreadPoolExecutor(_MAX_FETCH_THREADS, thread_name_prefix="inputs")
         self._release = release_of(service.lock)
         self.crashes_in_a_row = 0
         self.crashes = 0
 
-    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+    async def __call__(
+        self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+    ) -> JobOutcome:
         """Run the job. A failure is an outcome; only cancellation comes out as an exception."""
         warnings: list[str] = []
         try:
-            wish, warnings = parse_input(document)
-            result = await self._run(job_id, wish, progress)
+            wish, warnings = parse_job_input(document)
+            result = await self._run_job(job_id, wish, progress)
         except ComfypinError as failure:
-            return self._failed(job_id, failure, warnings)
+            return self._failure_outcome(job_id, failure, warnings)
         except Exception as exc:  # the last line of defence: a mistake of ours ends one job, not the worker
             log.exception("job failed unexpectedly", extra={"action": "job_broken", "job_id": job_id})
-            return self._failed(job_id, JobBroken(cause=exc), warnings)
+            return self._failure_outcome(job_id, JobBroken(cause=exc), warnings)
         self.crashes_in_a_row = 0
-        return Outcome(output=result_to_json(result, warnings=warnings))
+        return JobOutcome(output=result_to_json(result, warnings=warnings))
 
-    async def _run(self, job_id: str, wish: JobInput, progress: Progress) -> JobResult:
+    async def _run_job(self, job_id: str, wish: JobInput, progress: ProgressCallback) -> JobResult:
         began_s = time.monotonic()
-        self._require_release(wish.release)
+        self._require_release_runs(wish.release)
         with temp_folder("job") as name:
             folder = Path(name)
-            sink = await asyncio.to_thread(self._service.sink_for, wish.output, wish.s3_config)
-            pointed = await self._inputs(wish, folder)
+            sink = await asyncio.to_thread(self._service.open_sink, wish.output, wish.s3_config)
+            pointed = await self._fetch_inputs(wish, folder)
             fetched_s = time.monotonic()
-            job = await self._prepared(job_id, wish, folder, pointed)
+            job = await self._prepare_job(job_id, wish, folder, pointed)
             prepared_s = time.monotonic()
-            watcher = _Watcher(job, progress, self._crashed)
-            result = await run(job, engine=self._service.engine, sink=sink, on_event=watcher.hear)
+            watcher = _ProgressWatcher(job, progress, self._count_crash)
+            result = await run_job(job, engine=self._service.engine, sink=sink, on_event=watcher.note_event)
         before = {"inputs": fetched_s - began_s, "prepare": prepared_s - fetched_s}
         return replace(result, phase_s={**before, **result.phase_s})
 
-    async def _inputs(self, wish: JobInput, folder: Path) -> tuple[str, ...]:
+    async def _fetch_inputs(self, wish: JobInput, folder: Path) -> tuple[str, ...]:
         if not (wish.images or wish.inputs):
             return ()
-        deadline = self._service.fetcher.deadline()
-        bring = partial(self._service.fetcher.bring, wish, folder, deadline=deadline)
+        deadline = self._service.fetcher.start_deadline()
+        bring = partial(self._service.fetcher.fetch_inputs, wish, folder, deadline=deadline)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fetching, bring)
         except asyncio.CancelledError:
@@ -116,20 +118,20 @@ class Handler:
             deadline.cancel()
             raise
 
-    async def _prepared(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
+    async def _prepare_job(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
         catalogue = await self._service.engine.catalogue()
         inputs_file = None
         if wish.workflow_name is not None:
-            document = await asyncio.to_thread(self._service.workflows.read, wish.workflow_name)
+            document = await asyncio.to_thread(self._service.workflows.read_workflow, wish.workflow_name)
             inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, wish.workflow_name)
-            await asyncio.to_thread(self._service.workflows.bring_companions, wish.workflow_name, folder)
+            await asyncio.to_thread(self._service.workflows.copy_companions, wish.workflow_name, folder)
         else:
             document = to_document(wish.workflow, source="in the job")
         key = wish.comfy_org_api_key
-        request = Request(
+        request = RunRequest(
             document=document,
             job_id=job_id,
-            submission=str(uuid.uuid4()),
+            submission_id=str(uuid.uuid4()),
             overrides=overrides_from_json(wish.set),
             input_files=pointed,
             input_folder=folder,
@@ -138,16 +140,16 @@ class Handler:
             randomize_seeds=wish.randomize_seeds,
             inputs_file=inputs_file,
             extra_data={"api_key_comfy_org": key} if key else {},
-            words=JOB,
-            brought=_names_brought(wish),
+            words=JOB_WORDS,
+            file_labels=_input_labels(wish),
         )
-        return prepare(request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
+        return prepare_job(request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
 
-    def _require_release(self, wanted: str | None) -> None:
+    def _require_release_runs(self, wanted: str | None) -> None:
         if wanted not in (None, self._release.name, str(self._release.digest), self._release.digest.hex):
             raise ReleaseUnavailable(wanted=str(wanted), running=self._release.name)
 
-    def _crashed(self) -> None:
+    def _count_crash(self) -> None:
         """Count a crash; the jobs that one crash hits together count it once."""
         now_s = self._clock()
         if now_s - self._crashed_at_s > _SAME_CRASH_S:
@@ -155,9 +157,9 @@ class Handler:
             self.crashes_in_a_row += 1
         self._crashed_at_s = now_s
 
-    def _failed(self, job_id: str, failure: ComfypinError, warnings: list[str]) -> Outcome:
+    def _failure_outcome(self, job_id: str, failure: ComfypinError, warnings: list[str]) -> JobOutcome:
         if isinstance(failure, EngineCrashed):
-            self._crashed()
+            self._count_crash()
         log.warning(
             "job failed",
             extra={
@@ -167,31 +169,31 @@ class Handler:
                 "reason": failure.message,
             },
         )
-        return Outcome(
+        return JobOutcome(
             output=failure_to_json(failure, warnings=warnings),
             failure=failure,
             replace_worker=self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT,
         )
 
 
-def _names_brought(wish: JobInput) -> Mapping[str, str]:
+def _input_labels(wish: JobInput) -> Mapping[str, str]:
     """The names of the job's input files, each with the field that it came in."""
     images = {image.name: f"images.{index}" for index, image in enumerate(wish.images)}
     return images | {item.name: f"inputs.{index}" for index, item in enumerate(wish.inputs)}
 
 
-class _Watcher:
+class _ProgressWatcher:
     """Turns a job's events into what people follow: a fraction that never goes back, and the node at work."""
 
-    def __init__(self, job: Job, progress: Progress, crashed: Callable[[], None]) -> None:
+    def __init__(self, job: Job, progress: ProgressCallback, crashed: Callable[[], None]) -> None:
         self._fraction = Fraction(job.graph)
         self._progress = progress
         self._crashed = crashed
 
-    def hear(self, event: RunEvent) -> None:
+    def note_event(self, event: RunEvent) -> None:
         if isinstance(event, Requeued):
             self._crashed()
         elif not isinstance(event, PhaseStarted):
             self._fraction.hear(event)
-        told: Mapping[str, JsonValue] = {**to_json(event), "progress": round(self._fraction.fraction, 3)}
+        told: Mapping[str, JsonValue] = {**event_to_json(event), "progress": round(self._fraction.fraction, 3)}
         self._progress(told)

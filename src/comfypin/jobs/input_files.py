@@ -29,7 +29,7 @@ OpenClient = Callable[[Deadline], HttpClient]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class InputLimits:
     """What a job's inputs may take: bytes of one file and of all, seconds for all."""
 
     file_bytes: int = 512 << 20
@@ -37,54 +37,58 @@ class Limits:
     seconds: float = 300.0
 
 
-class Fetcher:
+class InputFetcher:
     """Brings inputs. `open_bucket(scheme, name)` gives the store of an address like s3://bucket/key.
 
     `open_client` makes the client of one job, under its deadline: a client resolves each name once, which must not
     outlive a job.
     """
 
-    def __init__(self, *, open_client: OpenClient, open_bucket: OpenBucket, limits: Limits) -> None:
+    def __init__(self, *, open_client: OpenClient, open_bucket: OpenBucket, limits: InputLimits) -> None:
         self._open_client = open_client
         self._open_bucket = open_bucket
         self._limits = limits
 
-    def deadline(self) -> Deadline:
+    def start_deadline(self) -> Deadline:
         """Return a deadline for one job's inputs, which begins now."""
         return Deadline(self._limits.seconds)
 
-    def bring(self, job: JobInput, folder: Path, *, deadline: Deadline | None = None) -> tuple[str, ...]:
+    def fetch_inputs(self, job: JobInput, folder: Path, *, deadline: Deadline | None = None) -> tuple[str, ...]:
         """Write every input of the job into the folder; returns `NODE=FILE` texts for those that point a node.
 
         Blocks; meant for a thread, which comes back at once when the deadline is cancelled. Raises `InputUnusable`.
         """
-        budget = _Budget(self._limits, deadline or self.deadline())
+        budget = _InputBudget(self._limits, deadline or self.start_deadline())
         pointed = []
         with closing(self._open_client(budget.deadline)) as client:
             for image in job.images:
-                self._write(folder, image.name, self._had(image.name, image.image, client, budget), budget)
+                self._write_input(
+                    folder, image.name, self._read_source(image.name, image.image, client, budget), budget
+                )
             for item in job.inputs:
                 source = item.data if item.data is not None else str(item.url)
-                path = self._write(folder, item.name, self._had(item.name, source, client, budget), budget)
+                path = self._write_input(
+                    folder, item.name, self._read_source(item.name, source, client, budget), budget
+                )
                 if item.node is not None:
                     pointed.append(f"{item.node}={path}")
         return tuple(pointed)
 
-    def _had(self, name: str, source: str, client: HttpClient, budget: "_Budget") -> Iterator[bytes]:
+    def _read_source(self, name: str, source: str, client: HttpClient, budget: "_InputBudget") -> Iterator[bytes]:
         """Return the bytes of what the job says, by whatever field: an address, base64 or a data URI."""
         address = _ADDRESS.fullmatch(source)
-        return self._fetched(name, address[1], client) if address else _decoded(name, source, budget)
+        return self._fetch_url(name, address[1], client) if address else _decode_inline(name, source, budget)
 
-    def _write(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_Budget") -> Path:
+    def _write_input(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_InputBudget") -> Path:
         try:
             path = contained_path(folder, name)
         except ValueError as exc:
             raise InputUnusable(name=name, reason="the name leaves the input folder") from exc
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file, budget.one_file(name):
+            with path.open("xb") as file, budget.begin_file(name):
                 for chunk in chunks:
-                    budget.spend(name, len(chunk))
+                    budget.spend_bytes(name, len(chunk))
                     file.write(chunk)
         except DeadlineExceeded as exc:
             raise budget.too_late(name) from exc
@@ -96,7 +100,7 @@ class Fetcher:
             raise InputUnusable(name=name, reason=exc.message.rstrip(".")) from exc
         return path
 
-    def _fetched(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
+    def _fetch_url(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
         scheme = urlsplit(url).scheme
         if scheme in SCHEMES:
             bucket, _, key = url.partition("://")[2].partition("/")
@@ -113,18 +117,18 @@ class Fetcher:
             raise InputUnusable(name=name, reason=f"{shown_url(url)}: {error.reason}") from error
 
 
-class _Budget:
-    def __init__(self, limits: Limits, deadline: Deadline) -> None:
+class _InputBudget:
+    def __init__(self, limits: InputLimits, deadline: Deadline) -> None:
         self._limits = limits
         self.deadline = deadline
         self._total = 0
         self._file = 0
 
-    def one_file(self, name: str) -> "_Budget":
+    def begin_file(self, name: str) -> "_InputBudget":
         self._file = 0
         return self
 
-    def __enter__(self) -> "_Budget":
+    def __enter__(self) -> "_InputBudget":
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -132,15 +136,17 @@ class _Budget:
 
     def check_base64(self, name: str, length: int) -> None:
         if length // 4 * 3 > self._limits.file_bytes + 3:
-            self._too_big(name)
+            self._refuse_size(name)
 
-    def spend(self, name: str, count: int) -> None:
+    def spend_bytes(self, name: str, count: int) -> None:
         self._file += count
         self._total += count
         if self._file > self._limits.file_bytes:
-            self._too_big(name)
+            self._refuse_size(name)
         if self._total > self._limits.total_bytes:
-            raise InputUnusable(name=name, reason=f"all inputs together exceed {_mb(self._limits.total_bytes)}")
+            raise InputUnusable(
+                name=name, reason=f"all inputs together exceed {_format_megabytes(self._limits.total_bytes)}"
+            )
         if self.deadline.has_passed:
             raise self.too_late(name)
 
@@ -148,11 +154,11 @@ class _Budget:
         """Return the failure of what has not arrived in time."""
         return InputUnusable(name=name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
 
-    def _too_big(self, name: str) -> None:
-        raise InputUnusable(name=name, reason=f"it is larger than {_mb(self._limits.file_bytes)}")
+    def _refuse_size(self, name: str) -> None:
+        raise InputUnusable(name=name, reason=f"it is larger than {_format_megabytes(self._limits.file_bytes)}")
 
 
-def _decoded(name: str, text: str, budget: _Budget) -> Iterator[bytes]:
+def _decode_inline(name: str, text: str, budget: _InputBudget) -> Iterator[bytes]:
     """The bytes of base64 or of a data URI (RFC 2397), in pieces."""
     if text[:5].lower() == "data:":
         head, separator, text = text.partition(",")
@@ -168,5 +174,5 @@ def _decoded(name: str, text: str, budget: _Budget) -> Iterator[bytes]:
         raise InputUnusable(name=name, reason=f"it {exc}") from exc
 
 
-def _mb(size_bytes: int) -> str:
+def _format_megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.0f} MB"

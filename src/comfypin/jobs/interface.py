@@ -7,21 +7,21 @@ from typing import Literal, Protocol, get_args
 from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
 
-State = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
-STATES: tuple[State, ...] = get_args(State)
-PENDING: frozenset[State] = frozenset({"IN_QUEUE", "IN_PROGRESS"})
-RETRYABLE: frozenset[State] = frozenset({"FAILED", "TIMED_OUT"})
+JobState = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
+JOB_STATES: tuple[JobState, ...] = get_args(JobState)
+PENDING_STATES: frozenset[JobState] = frozenset({"IN_QUEUE", "IN_PROGRESS"})
+RETRYABLE_STATES: frozenset[JobState] = frozenset({"FAILED", "TIMED_OUT"})
 
-Progress = Callable[[Mapping[str, JsonValue]], None]
+ProgressCallback = Callable[[Mapping[str, JsonValue]], None]
 """Told of a job's progress, in order; must return at once."""
 
 
-def nobody(_progress: Mapping[str, JsonValue]) -> None:
+def ignore_progress(_progress: Mapping[str, JsonValue]) -> None:
     """Nobody watches this job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class JobOutcome:
     """How a job ended: its output, or its failure's, and whether this worker should be replaced after it."""
 
     output: Mapping[str, JsonValue]
@@ -32,7 +32,9 @@ class Outcome:
 class Handle(Protocol):
     """Runs one job to its end. Cancelling the call cancels the prompt in the engine."""
 
-    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+    async def __call__(
+        self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+    ) -> JobOutcome:
         """The job's outcome; failures of the job are outcomes, not exceptions."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import InputFile
-from comfypin.jobs.caller_words import COMMAND_LINE, Words
+from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.lock.model import Release
 from comfypin.outputs.interface import Delivery, Output
 from comfypin.workflow.filename_mark import Mark
@@ -35,7 +35,7 @@ class Job:
     with_previews: bool = False
     spool_parent: Path | None = None
     warnings: tuple[str, ...] = ()
-    words: Words = COMMAND_LINE
+    words: CallerWords = COMMAND_LINE_WORDS
     needs_saved_workflow: frozenset[NodeId] = frozenset()
 
 

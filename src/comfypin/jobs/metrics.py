@@ -12,16 +12,16 @@ from prometheus_client.exposition import choose_encoder
 
 from comfypin.digest import JsonValue
 from comfypin.errors import ConfigError
-from comfypin.jobs.interface import Handle, Outcome, Progress, State, nobody
+from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
 
 _GPU_EVERY_S = 5.0
-_STATES: tuple[State, ...] = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
+_END_STATES: tuple[JobState, ...] = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 # From a small picture's upload to a long video: a phase lasts milliseconds or an hour.
 _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
+class LiveFigures:
     """What holds at the moment when somebody asks; `waiting` is None if the queue is elsewhere."""
 
     running: int
@@ -36,8 +36,8 @@ class Metrics:
         disable_created_metrics()  # a second line for each counter and phase, which no user of ours asked for
         self.registry = CollectorRegistry()
         ended = Counter("comfypin_jobs", "Jobs that ended, by state.", ["state"], registry=self.registry)
-        self._ended: Mapping[State, Counter] = {state: ended.labels(state) for state in _STATES}
-        self._phases = Histogram(
+        self._ended_by_state: Mapping[JobState, Counter] = {state: ended.labels(state) for state in _END_STATES}
+        self._phase_seconds = Histogram(
             "comfypin_job_phase_seconds",
             "Seconds that jobs spent in a phase.",
             ["phase"],
@@ -48,27 +48,27 @@ class Metrics:
         self.refused = Counter("comfypin_jobs_refused", "Jobs refused by a full queue.", registry=self.registry)
         self.webhook_failures = Counter("comfypin_webhook_failures", "Webhooks given up.", registry=self.registry)
 
-    def note_end(self, state: State, output: Mapping[str, object]) -> None:
+    def count_end(self, state: JobState, output: Mapping[str, object]) -> None:
         """Count a job that ended, with the seconds of its phases."""
-        self._ended[state].inc()
+        self._ended_by_state[state].inc()
         if output.get("error_family") in ("output", "storage"):
             self._not_delivered.inc()
         seconds = output.get("seconds")
         phases = seconds.get("phases") if isinstance(seconds, Mapping) else None
         for name, value in phases.items() if isinstance(phases, Mapping) else ():
             if isinstance(value, int | float):
-                self._phases.labels(str(name)).observe(value)
+                self._phase_seconds.labels(str(name)).observe(value)
 
-    def watch(self, read: Callable[[], Live]) -> None:
+    def watch_live(self, read: Callable[[], LiveFigures]) -> None:
         """Add what `read` says each time the page is asked for, and the memory of this machine's GPUs."""
         self.registry.register(_LiveCollector(read))
 
-    def page(self, accept: str) -> tuple[bytes, str]:
+    def render_page(self, accept: str) -> tuple[bytes, str]:
         """Return the page in the format that an Accept header prefers, and its content type. May ask the driver."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def serve(self, port: int) -> Callable[[], None]:
+    def serve_page(self, port: int) -> Callable[[], None]:
         """Serve the page at every path of a port, from a thread; returns what ends it. Raises `ConfigError`."""
         try:
             server, thread = start_http_server(port, registry=self.registry)
@@ -80,12 +80,12 @@ class Metrics:
                 port=port,
             ) from exc
 
-        def stop() -> None:
+        def stop_server() -> None:
             server.shutdown()
             server.server_close()
             thread.join()
 
-        return stop
+        return stop_server
 
 
 class CountedJobs:
@@ -96,10 +96,12 @@ class CountedJobs:
         self._metrics = metrics
         self.running = 0
 
-    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+    async def __call__(
+        self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+    ) -> JobOutcome:
         """Run the job, and count it; a job that is cancelled is counted too."""
         self.running += 1
-        state: State = "CANCELLED"
+        state: JobState = "CANCELLED"
         output: Mapping[str, JsonValue] = {}
         try:
             outcome = await self._handle(job_id, document, progress=progress)
@@ -107,14 +109,14 @@ class CountedJobs:
             state = "COMPLETED" if outcome.failure is None else "FAILED"
         finally:
             self.running -= 1
-            self._metrics.note_end(state, output)
+            self._metrics.count_end(state, output)
         return outcome
 
 
 class _LiveCollector:
     """Reads what is true now, whenever the registry is asked."""
 
-    def __init__(self, read: Callable[[], Live]) -> None:
+    def __init__(self, read: Callable[[], LiveFigures]) -> None:
         self._read = read
         self._gpus = GpuMemory()
 
@@ -124,7 +126,7 @@ class _LiveCollector:
             yield GaugeMetricFamily("comfypin_jobs_in_queue", "Jobs that wait.", value=live.waiting)
         yield GaugeMetricFamily("comfypin_jobs_in_progress", "Jobs that run.", value=live.running)
         yield CounterMetricFamily("comfypin_engine_restarts", "Engine crashes.", value=live.engine_restarts)
-        memory = self._gpus.read()
+        memory = self._gpus.read_usage()
         used = GaugeMetricFamily("comfypin_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
         total = GaugeMetricFamily("comfypin_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
         for index, (used_bytes, total_bytes) in enumerate(memory):
@@ -142,16 +144,16 @@ class GpuMemory:
         self._asked_at_s = float("-inf")
         self._asking = threading.Lock()
 
-    def read(self) -> tuple[tuple[int, int], ...]:
+    def read_usage(self) -> tuple[tuple[int, int], ...]:
         """Return the newest figures."""
         with self._asking:
             if time.monotonic() - self._asked_at_s > _GPU_EVERY_S:
                 self._asked_at_s = time.monotonic()
-                self._known = _ask_driver()
+                self._known = _query_driver()
             return self._known
 
 
-def _ask_driver() -> tuple[tuple[int, int], ...]:
+def _query_driver() -> tuple[tuple[int, int], ...]:
     command = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout

@@ -17,14 +17,14 @@ from comfypin.outputs.errors import OutputUnreadable, not_written
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media_types import HEAD_BYTES, identify, picture_size
 
-_AT_ONCE = 4
+_OUTPUTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class WantedOutput:
     """An engine's output, and the name and subfolder under which the user will know it."""
 
-    found: EngineOutput
+    engine_output: EngineOutput
     filename: str
     subfolder: str
 
@@ -36,38 +36,38 @@ class Spool:
         self._parent = parent
         self._folder: Path | None = None
 
-    def place(self, index: int) -> Path:
+    def output_path(self, index: int) -> Path:
         """Where output number `index` is to be written."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="comfypin-", dir=self._parent))
         return self._folder / str(index)
 
-    def remove(self) -> None:
+    def remove_files(self) -> None:
         """Remove what was spooled."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def spool_folder(parent: Path | None = None) -> Iterator[Spool]:
+def open_spool(parent: Path | None = None) -> Iterator[Spool]:
     """A spool that is gone when the block ends, however it ends."""
     spool = Spool(parent)
     try:
         yield spool
     finally:
-        spool.remove()
+        spool.remove_files()
 
 
-async def collect(wanted: Sequence[Wanted], spool: Spool) -> tuple[Output, ...]:
+async def collect_outputs(wanted: Sequence[WantedOutput], spool: Spool) -> tuple[Output, ...]:
     """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
     outputs: dict[int, Output] = {}
     waiting = iter(enumerate(wanted))
 
-    async def bring_some() -> None:
+    async def collect_some() -> None:
         for index, item in waiting:
-            outputs[index] = await _bring(item, index, spool)
+            outputs[index] = await _collect_one(item, index, spool)
 
-    tasks = [asyncio.ensure_future(bring_some()) for _ in range(min(_AT_ONCE, len(wanted)))]
+    tasks = [asyncio.ensure_future(collect_some()) for _ in range(min(_OUTPUTS_AT_ONCE, len(wanted)))]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -77,26 +77,26 @@ async def collect(wanted: Sequence[Wanted], spool: Spool) -> tuple[Output, ...]:
     return tuple(outputs[index] for index in range(len(wanted)))
 
 
-async def _bring(wanted: Wanted, index: int, spool: Spool) -> Output:
+async def _collect_one(wanted: WantedOutput, index: int, spool: Spool) -> Output:
     """One output: a file of this machine is measured by a thread, another is written as it comes."""
-    if wanted.found.path is not None:
-        return await asyncio.to_thread(_measure_local, wanted, index, wanted.found.path)
+    if wanted.engine_output.path is not None:
+        return await asyncio.to_thread(_measure_local, wanted, index, wanted.engine_output.path)
     try:
-        return await _stream(wanted, index, spool.place(index))
+        return await _stream_to_disk(wanted, index, spool.output_path(index))
     except OSError as exc:
         folder = Path(tempfile.gettempdir())
         raise not_written(exc, filename=wanted.filename, folder=folder) from exc
 
 
-def _measure_local(wanted: Wanted, index: int, path: Path) -> Output:
+def _measure_local(wanted: WantedOutput, index: int, path: Path) -> Output:
     try:
-        return _measure(wanted, index, path)
+        return _measure_file(wanted, index, path)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        raise OutputUnreadable(filename=wanted.filename, node_id=wanted.found.node_id, reason=reason) from exc
+        raise OutputUnreadable(filename=wanted.filename, node_id=wanted.engine_output.node_id, reason=reason) from exc
 
 
-def _measure(wanted: Wanted, index: int, path: Path) -> Output:
+def _measure_file(wanted: WantedOutput, index: int, path: Path) -> Output:
     hasher, buffer, head, size = hashlib.sha256(), reading_buffer(), b"", 0
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
@@ -105,14 +105,14 @@ def _measure(wanted: Wanted, index: int, path: Path) -> Output:
             head = head or bytes(buffer[: min(count, HEAD_BYTES)])
             size += count
             hasher.update(buffer[:count])
-    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=known)
+    return _make_output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=known)
 
 
-async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
+async def _stream_to_disk(wanted: WantedOutput, index: int, path: Path) -> Output:
     hasher = hashlib.sha256()
     head, size = b"", 0
     with path.open("wb") as file:
-        async for chunk in wanted.found.read():
+        async for chunk in wanted.engine_output.read():
             if len(head) < HEAD_BYTES:
                 head = (head + chunk)[:HEAD_BYTES]
             size += len(chunk)
@@ -120,17 +120,24 @@ async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
             file.write(chunk)
         file.flush()
         stamp = FileStamp.of(file.fileno())  # nobody else writes here
-    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=stamp)
+    return _make_output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=stamp)
 
 
-def _output(
-    wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: int, sha256: Digest, stamp: FileStamp | None
+def _make_output(
+    wanted: WantedOutput,
+    index: int,
+    path: Path,
+    *,
+    head: bytes,
+    size_bytes: int,
+    sha256: Digest,
+    stamp: FileStamp | None,
 ) -> Output:
     media = identify(wanted.filename, head)
     width, height = picture_size(path, media, head) or (None, None)
     return Output(
         index=index,
-        node_id=wanted.found.node_id,
+        node_id=wanted.engine_output.node_id,
         kind=media.kind,
         filename=wanted.filename,
         subfolder=wanted.subfolder,
@@ -138,7 +145,7 @@ def _output(
         size_bytes=size_bytes,
         sha256=sha256,
         path=path,
-        temporary=wanted.found.folder != "output",
+        temporary=wanted.engine_output.folder != "output",
         width=width,
         height=height,
         stamp=stamp,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import Catalogue, InputFile
-from comfypin.jobs.caller_words import COMMAND_LINE, Words
-from comfypin.jobs.file_integrity import what_is_missing
+from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
+from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_of
 from comfypin.lock.model import Lock
@@ -38,18 +38,19 @@ from comfypin.workflow.spelling import respell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RunRequest:
     """What a caller asks for: a workflow, what to change in it, and where its input files lie.
 
-    `input_files` are `NODE=FILE` texts. `job_id` and `submission` are unique texts: the first may come from a platform
-    that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only the names
-    of `inputs_file` can be set, its required ones must be, and its defaults count. `brought` are the files that came
-    with the request, by name, each with what the request calls it; `words` are those of whoever reads the messages.
+    `input_files` are `NODE=FILE` texts. `job_id` and `submission_id` are unique texts: the first may come from a
+    platform that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only
+    the names of `inputs_file` can be set, its required ones must be, and its defaults count. `file_labels` are the
+    files that came with the request, by name, each with what the request calls it; `words` are those of whoever reads
+    the messages.
     """
 
     document: Document
     job_id: str
-    submission: str
+    submission_id: str
     overrides: tuple[Override, ...] = ()
     input_files: tuple[str, ...] = ()
     input_folder: Path = Path()
@@ -59,17 +60,17 @@ class Request:
     inputs_file: InputsFile | None = None
     only_named: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
-    words: Words = COMMAND_LINE
-    brought: Mapping[str, str] = field(default_factory=dict)
+    words: CallerWords = COMMAND_LINE_WORDS
+    file_labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def graph_of(document: Document) -> Graph:
+def graph_of_document(document: Document) -> Graph:
     """The document's graph; an empty workflow is the smoke test. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
     graph = parse_api(document)
     return graph if graph.nodes else smoke_graph()
 
 
-def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
+def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
     """The job for a request: files found, overrides made, texts expanded, checked against the engine's catalogue.
 
     Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
@@ -78,42 +79,42 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     graph = workflow.graph
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
-    given = tuple(_given(request, graph, text, catalogue) for text in request.input_files)
-    graph = _overridden(point_to_files(graph, given), request, catalogue)
+    given = tuple(_parse_given_file(request, graph, text, catalogue) for text in request.input_files)
+    graph = _apply_overrides(point_to_files(graph, given), request, catalogue)
     graph = workflow.expand(graph, now)
     wanted = file_inputs(graph, catalogue)
     found = find_files(wanted, request.input_folder, given=given)
-    respelt = respell(graph, catalogue, brought=_brought(found))
+    respelt = respell(graph, catalogue, brought=_brought_inputs(found))
     graph = respelt.graph
-    checked = _checked(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
+    checked = _run_preflight(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
     checked = replace(checked, findings=(*workflow.warnings, *respelt.findings, *checked.findings))
     checked.refuse(request.document.source)
-    mark = Mark.of(request.submission)
-    extra_data = _extra_data(request)
+    mark = Mark.of(request.submission_id)
+    extra_data = _merge_extra_data(request)
     marked = mark_outputs(graph, mark, catalogue)
     return Job(
         id=request.job_id,
         release=release_of(lock),
         graph=marked.graph,
         mark=mark,
-        inputs=tuple(_input(file) for file in found),
+        inputs=tuple(_to_input_file(file) for file in found),
         timeout_s=request.timeout_s,
         extra_data=extra_data,
-        input_digests={file.path.name: _digest(file) for file in found},
+        input_digests={file.path.name: _digest_whole_file(file) for file in found},
         with_previews=request.with_previews,
         warnings=(
             *(str(finding) for finding in checked.findings),
-            *_unmarked(marked),
-            *_unread(request, unread_files(request.brought, wanted, found)),
+            *_warn_of_unmarked(marked),
+            *_warn_of_unread(request, unread_files(request.file_labels, wanted, found)),
         ),
         words=request.words,
-        needs_saved_workflow=_needs_saved_workflow(graph, catalogue)
+        needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue)
         if "extra_pnginfo" not in extra_data
         else frozenset(),
     )
 
 
-def _overridden(graph: Graph, request: Request, catalogue: Catalogue) -> Graph:
+def _apply_overrides(graph: Graph, request: RunRequest, catalogue: Catalogue) -> Graph:
     """The graph with what the request sets, within the limits of the workflow's inputs file."""
     named = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
     if request.only_named:
@@ -131,7 +132,7 @@ def _overridden(graph: Graph, request: Request, catalogue: Catalogue) -> Graph:
     return graph
 
 
-def _extra_data(request: Request) -> Mapping[str, JsonValue]:
+def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
     """What goes beside the graph: a converted workflow too, so that saved pictures open in ComfyUI as from its page.
 
     What a whole body of POST /prompt had there goes along, but for the client that it spoke of: events are ours.
@@ -143,7 +144,7 @@ def _extra_data(request: Request) -> Mapping[str, JsonValue]:
     return {**saved, **own, **request.extra_data}
 
 
-def _needs_saved_workflow(graph: Graph, catalogue: Catalogue) -> frozenset[NodeId]:
+def _find_saved_workflow_readers(graph: Graph, catalogue: Catalogue) -> frozenset[NodeId]:
     """The nodes whose class asks for what the page sends beside the graph: the workflow as it was saved."""
     asking = set()
     for node in graph.nodes.values():
@@ -154,32 +155,32 @@ def _needs_saved_workflow(graph: Graph, catalogue: Catalogue) -> frozenset[NodeI
     return frozenset(asking)
 
 
-def _given(request: Request, graph: Graph, text: str, catalogue: Catalogue) -> FoundFile:
+def _parse_given_file(request: RunRequest, graph: Graph, text: str, catalogue: Catalogue) -> FoundFile:
     """A file for a node, under the name that the request has for it."""
     target, _, path = text.partition("=")
-    called = next((called for name, called in request.brought.items() if path.endswith(f"/{name}")), None)
+    called = next((called for name, called in request.file_labels.items() if path.endswith(f"/{name}")), None)
     label = f"{called}, node {target!r}" if called is not None else None
     return parse_input_file(graph, text, catalogue=catalogue, label=label)
 
 
-def _unread(request: Request, unread: Mapping[str, str]) -> tuple[str, ...]:
+def _warn_of_unread(request: RunRequest, unread: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
-        f"No node of the workflow reads {name!r} ({request.brought[name]}): {instead}"
+        f"No node of the workflow reads {name!r} ({request.file_labels[name]}): {instead}"
         for name, instead in unread.items()
     )
 
 
-def _checked(
+def _run_preflight(
     graph: Graph,
     found: tuple[FoundFile, ...],
-    request: Request,
+    request: RunRequest,
     *,
     catalogue: Catalogue,
     lock: Lock,
     packs: Mapping[NodeId, str],
 ) -> Preflight:
     """The preflight report, in which a file that is not there is told as the user's to bring."""
-    report = preflight(graph, catalogue, lock, brought=_brought(found), packs=packs)
+    report = preflight(graph, catalogue, lock, brought=_brought_inputs(found), packs=packs)
     missing = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(
@@ -192,25 +193,25 @@ def _checked(
         )
     }
 
-    def told(finding: Finding) -> Finding:
+    def with_advice(finding: Finding) -> Finding:
         better = missing.get((finding.node_id, finding.input_name)) if finding.code == "not_in_list" else None
         return finding if better is None else replace(better, severity=finding.severity)
 
-    return replace(report, findings=tuple(told(finding) for finding in report.findings))
+    return replace(report, findings=tuple(with_advice(finding) for finding in report.findings))
 
 
-def _brought(found: tuple[FoundFile, ...]) -> frozenset[tuple[NodeId, str]]:
+def _brought_inputs(found: tuple[FoundFile, ...]) -> frozenset[tuple[NodeId, str]]:
     return frozenset((file.node_id, file.input_name) for file in found)
 
 
-def _input(file: FoundFile) -> InputFile:
+def _to_input_file(file: FoundFile) -> InputFile:
     return InputFile(node_id=file.node_id, input_name=file.input_name, path=file.path)
 
 
-def _digest(file: FoundFile) -> Digest:
+def _digest_whole_file(file: FoundFile) -> Digest:
     """The file's digest, once it is known to be whole. Raises `InputFileInvalid`."""
     try:
-        missing = what_is_missing(file.path)
+        missing = find_damage(file.path)
         digest = Digest.of_file(file.path)
     except OSError as exc:
         raise InputFileInvalid(name=file.path.name, reason=f"it cannot be read: {exc.strerror or exc}") from exc
@@ -219,7 +220,7 @@ def _digest(file: FoundFile) -> Digest:
     return digest
 
 
-def _unmarked(marked: Marked) -> tuple[str, ...]:
+def _warn_of_unmarked(marked: Marked) -> tuple[str, ...]:
     return tuple(
         f"The file name of node {node_id} comes over a link and could not be made this job's own; "
         "a job that runs at the same time may use the same name."

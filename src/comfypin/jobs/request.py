@@ -22,18 +22,18 @@ _Mode = Annotated[
 ]
 
 
-class _Part(BaseModel):
+class _JobModel(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class ImageInput(_Part):
+class ImageInput(_JobModel):
     """An input file as worker-comfyui takes it: the name that a load node says, and its bytes."""
 
     name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
     image: Annotated[str, Field(min_length=1, description="Base64, a data URI, or an address as in inputs[].url.")]
 
 
-class MediaInput(_Part):
+class MediaInput(_JobModel):
     """An input file of any kind: its bytes as base64 or a data URI, or an address to fetch it from."""
 
     name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
@@ -50,7 +50,7 @@ class MediaInput(_Part):
     ] = None
 
 
-class OutputWish(_Part):
+class OutputWish(_JobModel):
     """Where the job's outputs go and how they are named."""
 
     mode: Annotated[_Mode | None, Field(description="file: the disk of comfypin serve.")] = None
@@ -63,7 +63,7 @@ class OutputWish(_Part):
     previews: Annotated[bool, Field(description="Deliver temporary outputs (PreviewImage) too.")] = False
 
 
-class S3Wish(_Part):
+class S3Wish(_JobModel):
     """A bucket of the job's own, as RunPod's `s3Config` names it."""
 
     accessId: Annotated[str, Field(min_length=1)]
@@ -72,7 +72,7 @@ class S3Wish(_Part):
     endpointUrl: Annotated[str, Field(min_length=1)]
 
 
-class JobInput(_Part):
+class JobInput(_JobModel):
     """One request for a workflow to run. Fields that are not named here are ignored, with a warning in the result."""
 
     workflow: Annotated[
@@ -106,26 +106,26 @@ class JobInput(_Part):
         return {name: value for name, value in document.items() if value is not None}
 
 
-def parse_input(document: object) -> tuple[JobInput, list[str]]:
+def parse_job_input(document: object) -> tuple[JobInput, list[str]]:
     """Read a job's input; returns it with a warning for every field that is not known.
 
     Raises `JobInvalid` with every finding at once; no value of the input is repeated in it.
     """
     if isinstance(document, str):
-        document = _from_text(document)
+        document = _parse_text(document)
     if not isinstance(document, dict):
-        raise JobInvalid(findings=[f"input: it is {_kind(document)}; it must be an object with a workflow"])
+        raise JobInvalid(findings=[f"input: it is {_describe_type(document)}; it must be an object with a workflow"])
     try:
         job = JobInput.model_validate(document)
     except ValidationError as exc:
-        raise JobInvalid(findings=[_sentence(error) for error in exc.errors(include_input=False)]) from exc
-    findings = [*_missing(job)]
+        raise JobInvalid(findings=[_finding_sentence(error) for error in exc.errors(include_input=False)]) from exc
+    findings = [*_find_conflicts(job)]
     if findings:
         raise JobInvalid(findings=findings)
-    return job, list(_unknown(job, ""))
+    return job, list(_warn_of_unknown(job, ""))
 
 
-def job_of(body: Mapping[str, Any]) -> object:
+def input_of_platform_job(body: Mapping[str, Any]) -> object:
     """The input of a platform's job; `s3Config`, which RunPod puts beside it, goes into it."""
     document = body.get("input")
     if isinstance(document, dict) and "s3Config" in body and "s3Config" not in document:
@@ -133,13 +133,13 @@ def job_of(body: Mapping[str, Any]) -> object:
     return document
 
 
-def job_schema() -> dict[str, Any]:
+def job_input_schema() -> dict[str, Any]:
     """The JSON Schema of a job's input; docs/job.schema.json is these bytes."""
     schema = JobInput.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A job's input", **schema}
 
 
-def _from_text(text: str) -> object:
+def _parse_text(text: str) -> object:
     import json
 
     try:
@@ -148,7 +148,7 @@ def _from_text(text: str) -> object:
         raise JobInvalid(findings=["input: it is a text that is not JSON"]) from None
 
 
-def _missing(job: JobInput) -> list[str]:
+def _find_conflicts(job: JobInput) -> list[str]:
     findings = []
     if (job.workflow is None) == (job.workflow_name is None):
         findings.append("workflow: give either `workflow` or `workflow_name`")
@@ -160,23 +160,23 @@ def _missing(job: JobInput) -> list[str]:
     return findings
 
 
-def _unknown(part: BaseModel, where: str) -> list[str]:
+def _warn_of_unknown(part: BaseModel, where: str) -> list[str]:
     warnings = [f"The field {where}{name} is not known and was ignored." for name in part.model_extra or {}]
     for name in type(part).model_fields:
         value = getattr(part, name)
         if isinstance(value, BaseModel):
-            warnings += _unknown(value, f"{where}{name}.")
+            warnings += _warn_of_unknown(value, f"{where}{name}.")
         elif isinstance(value, tuple):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    warnings += _unknown(item, f"{where}{name}.{index}.")
+                    warnings += _warn_of_unknown(item, f"{where}{name}.{index}.")
     return warnings
 
 
-def _sentence(error: Any) -> str:
+def _finding_sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "input"
     return f"{where}: {re.sub(r'^Value error, ', '', error['msg'])}"
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     return {type(None): "nothing", list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a number")

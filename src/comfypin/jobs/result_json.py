@@ -8,7 +8,7 @@ from comfypin.jobs.job import JobResult
 from comfypin.outputs.interface import Delivery
 from comfypin.storage.registry import SCHEMES
 
-_LISTS = {"image": "images", "video": "videos", "audio": "audio"}
+_LIST_OF_KIND = {"image": "images", "video": "videos", "audio": "audio"}
 
 
 def result_to_json(result: JobResult, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
@@ -16,7 +16,7 @@ def result_to_json(result: JobResult, *, warnings: Sequence[str] = ()) -> dict[s
     another store's `..._url`, or `file`."""
     lists: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
     for delivery in result.deliveries:
-        lists[_LISTS.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
+        lists[_LIST_OF_KIND.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
     document: dict[str, JsonValue] = {
         **lists,
         "texts": {node: list(texts) for node, texts in result.texts.items()},
@@ -44,7 +44,7 @@ def failure_to_json(error: ComfypinError, *, warnings: Sequence[str] = ()) -> di
         "errors": [error.message],
         "warnings": list(warnings),
     }
-    facts = {name: value for name, value in error.facts.items() if _is_json(value)}
+    facts = {name: value for name, value in error.facts.items() if _is_json_value(value)}
     if facts:
         document["error_facts"] = facts  # type: ignore[assignment]  # checked just above
     return document
@@ -55,7 +55,7 @@ def _file_to_json(delivery: Delivery) -> dict[str, JsonValue]:
     entry: dict[str, JsonValue] = {
         "filename": output.filename,
         "subfolder": output.subfolder,
-        "type": _type(delivery),
+        "type": _result_type(delivery),
         "data": delivery.data_base64 or delivery.url or delivery.uri,
         "node": output.node_id,
         "kind": output.kind,
@@ -72,16 +72,18 @@ def _file_to_json(delivery: Delivery) -> dict[str, JsonValue]:
     return {**entry, **{name: value for name, value in optional.items() if value is not None}}
 
 
-def _type(delivery: Delivery) -> str:
+def _result_type(delivery: Delivery) -> str:
     if delivery.data_base64 is not None:
         return "base64"
     scheme = (delivery.uri or "").partition("://")[0]
     return SCHEMES[scheme].result_type if scheme in SCHEMES else "file"
 
 
-def _is_json(value: object) -> bool:
+def _is_json_value(value: object) -> bool:
     if isinstance(value, str | int | float | bool) or value is None:
         return True
     if isinstance(value, list | tuple):
-        return all(map(_is_json, value))
-    return isinstance(value, Mapping) and all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+        return all(map(_is_json_value, value))
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and _is_json_value(item) for key, item in value.items()
+    )

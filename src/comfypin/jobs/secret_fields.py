@@ -33,7 +33,7 @@ def holds_secret(document: object) -> bool:
     An input that begins like JSON and is none counts as a secret: nobody can say what it holds.
     """
     waiting = [document]
-    if isinstance(document, str) and _begins_like_json(document) and _parsed(document) is None:
+    if isinstance(document, str) and _begins_like_json(document) and _parse_json(document) is None:
         return True
     while waiting:
         value = waiting.pop()
@@ -46,7 +46,7 @@ def holds_secret(document: object) -> bool:
         elif isinstance(value, str):
             if is_secret_address(value):
                 return True
-            inner = _parsed(value) if _begins_like_json(value) else None
+            inner = _parse_json(value) if _begins_like_json(value) else None
             if inner is not None:
                 waiting.append(inner)
             elif len(value) < _LONGEST_TEXT and _is_secret_text(value):
@@ -83,7 +83,7 @@ def _begins_like_json(text: str) -> bool:
     return text.lstrip()[:1] in ("{", "[", '"')
 
 
-def _parsed(text: str) -> object:
+def _parse_json(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

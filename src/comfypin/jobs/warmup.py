@@ -8,7 +8,7 @@ from comfypin.lock.model import Lock
 log = logging.getLogger(__name__)
 
 
-async def warm(handle: Handle, lock: Lock) -> None:
+async def warm_engine(handle: Handle, lock: Lock) -> None:
     """Run the lock's warm-up workflow, or the smallest one, to its end.
 
     Raises what it failed with: an engine that cannot do that must not take jobs.

@@ -10,39 +10,39 @@ from comfypin.workflow.findings import closest, did_you_mean
 from comfypin.workflow.inputs_file import InputsFile, read_inputs_file
 from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
 
-FOLDERS = (Path("/app/workflows"), Path("workflows"))
+WORKFLOW_FOLDERS = (Path("/app/workflows"), Path("workflows"))
 _SUFFIXES = (
     ".json", ".png", ".webp", ".jpg", ".jpeg", ".avif", ".svg", ".exr",
     ".mp4", ".mkv", ".webm", ".flac", ".mp3", ".opus", ".glb", ".latent",
 )  # fmt: skip
 
 
-class WorkflowFolder:
+class WorkflowLibrary:
     """Finds workflows by name; the first folder that has one wins."""
 
-    def __init__(self, folders: Sequence[Path] = FOLDERS) -> None:
+    def __init__(self, folders: Sequence[Path] = WORKFLOW_FOLDERS) -> None:
         self._folders = folders
 
-    def names(self) -> tuple[str, ...]:
+    def list_names(self) -> tuple[str, ...]:
         """Every workflow there is (JSON files; a picture beside one is its input, not another workflow)."""
         found = {
             path.stem: None for folder in self._folders if folder.is_dir() for path in sorted(folder.glob("*.json"))
         }
         return tuple(found)
 
-    def path(self, name: str) -> Path:
+    def find_path(self, name: str) -> Path:
         """The file of a workflow. Raises `WorkflowNotFound`."""
         for folder in self._folders:
             for suffix in _SUFFIXES:
                 path = folder / f"{name}{suffix}"
                 if path.is_file():
                     return path
-        hint = did_you_mean(closest(name, self.names()))
+        hint = did_you_mean(closest(name, self.list_names()))
         raise WorkflowNotFound(path=name, reason=f"the image has no workflow of that name{hint}")
 
-    def read(self, name: str) -> Document:
+    def read_workflow(self, name: str) -> Document:
         """The workflow. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
-        path = self.path(name)
+        path = self.find_path(name)
         try:
             with path.open("rb") as file:
                 return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=str(path))
@@ -51,11 +51,11 @@ class WorkflowFolder:
 
     def inputs_file(self, name: str) -> InputsFile | None:
         """What others may set in the workflow, by name, where that was said. Raises `InputsFileInvalid`."""
-        return read_inputs_file(self.path(name))
+        return read_inputs_file(self.find_path(name))
 
-    def bring_companions(self, name: str, folder: Path) -> None:
+    def copy_companions(self, name: str, folder: Path) -> None:
         """Put the files beside a workflow (its pictures) into a job's folder, beneath what the job itself brought."""
-        home = self.path(name).parent
+        home = self.find_path(name).parent
         for path in home.iterdir():
             target = folder / path.name
             if path.is_file() and path.suffix not in (".json", ".toml") and not target.exists():

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from comfypin.jobs.interface import RETRYABLE, STATES, State
+from comfypin.jobs.interface import JOB_STATES, RETRYABLE_STATES, JobState
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
 from comfypin.queue.errors import JobsUnusable
 
@@ -51,7 +51,7 @@ class JobRow:
     """A job without its input and output. Times in seconds since the epoch."""
 
     id: str
-    state: State
+    state: JobState
     webhook: str | None = None
     timeout_s: float | None = None
     ttl_s: float | None = None
@@ -62,7 +62,7 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class JobRecord:
     """A job as its status tells it; `output` is JSON text."""
 
     row: JobRow
@@ -71,7 +71,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class JobChange:
     """One statement of a transaction. `forgets` names a job whose secrets it removes, if it has any."""
 
     statement: str
@@ -79,41 +79,41 @@ class Change:
     forgets: str | None = None
 
 
-def accepted(row: JobRow, job_input: object) -> Change:
+def job_accepted(row: JobRow, job_input: object) -> JobChange:
     """Return the change for a job that was taken. Slow for a large input: walks and dumps all of it."""
     text = json.dumps(job_input)
     secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
     places = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
-    return Change(
+    return JobChange(
         "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, size) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*places, len(text)),
     )
 
 
-def started(job_id: str, at: float) -> Change:
+def job_started(job_id: str, at: float) -> JobChange:
     """Return the change for a job that begins, unless it has been ended meanwhile."""
-    return Change(
+    return JobChange(
         "UPDATE jobs SET state = 'IN_PROGRESS', attempts = attempts + 1, started_at = ? "
         "WHERE id = ? AND ended_at IS NULL",
         (at, job_id),
     )
 
 
-def given_back(job_id: str) -> Change:
+def job_given_back(job_id: str) -> JobChange:
     """Return the change for a job that was stopped with the server: it waits again, as if it had not begun."""
-    return Change(
+    return JobChange(
         "UPDATE jobs SET state = 'IN_QUEUE', attempts = attempts - 1 WHERE id = ? AND ended_at IS NULL", (job_id,)
     )
 
 
-def ended(job_id: str, state: State, at: float, *, output: str | None, error: str | None) -> Change:
+def job_ended(job_id: str, state: JobState, at: float, *, output: str | None, error: str | None) -> JobChange:
     """Return the change for a job that ended; its webhook is owed from here on. A job ends once.
 
     Its input goes, unless the job may be retried and holds no secret.
     """
-    kept = "input" if state in RETRYABLE else "'{}'"
-    return Change(
+    kept = "input" if state in RETRYABLE_STATES else "'{}'"
+    return JobChange(
         "UPDATE jobs SET state = ?, ended_at = ?, output = ?, error = ?, webhook_owed = webhook IS NOT NULL, "
         f"input = CASE WHEN secret THEN '{{}}' ELSE {kept} END, size = length(input) + ? "
         "WHERE id = ? AND ended_at IS NULL",
@@ -122,18 +122,18 @@ def ended(job_id: str, state: State, at: float, *, output: str | None, error: st
     )
 
 
-def queued_again(job_id: str, at: float) -> Change:
+def job_queued_again(job_id: str, at: float) -> JobChange:
     """Return the change for a job that had ended and waits again."""
-    return Change(
+    return JobChange(
         "UPDATE jobs SET state = 'IN_QUEUE', attempts = 0, retries = retries + 1, created_at = ?, started_at = NULL, "
         "ended_at = NULL, output = NULL, error = NULL, webhook_owed = 0 WHERE id = ? AND ended_at IS NOT NULL",
         (at, job_id),
     )
 
 
-def webhook_told(job_id: str) -> Change:
+def webhook_told(job_id: str) -> JobChange:
     """Return the change for a webhook that was told. Its address may hold a token: it stays for a retry only."""
-    return Change(
+    return JobChange(
         "UPDATE jobs SET webhook_owed = 0, "
         "webhook = CASE WHEN secret OR state IN ('COMPLETED', 'CANCELLED') THEN NULL ELSE webhook END WHERE id = ?",
         (job_id,),
@@ -147,15 +147,15 @@ class JobStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
-        self._waiting: list[tuple[tuple[Change, ...], asyncio.Future[None]]] = []
+        self._waiting_batches: list[tuple[tuple[JobChange, ...], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
-        self._forgetting = True  # what a server that was killed left in the log
+        self._log_holds_secrets = True  # what a server that was killed left in the log
         self.trouble: JobsUnusable | None = None
         """Why the last write failed; None if it worked."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
-            self._base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for pragma in (
                 "auto_vacuum = INCREMENTAL",
                 "journal_mode = WAL",
@@ -164,110 +164,110 @@ class JobStore:
                 f"journal_size_limit = {_LONGEST_WAL_BYTES}",
                 f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
             ):
-                self._base.execute(f"PRAGMA {pragma}")
-            self._base.executescript(_SCHEMA)
-            self._checkpoint()
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.executescript(_SCHEMA)
+            self._truncate_log()
         except (sqlite3.Error, OSError) as exc:
-            raise JobsUnusable(path=str(path), reason=_reason(exc)) from exc
+            raise JobsUnusable(path=str(path), reason=_failure_reason(exc)) from exc
 
-    async def write(self, *changes: Change) -> None:
+    async def write_changes(self, *changes: JobChange) -> None:
         """Make the changes; they are on the disk when this returns, together with what others write meanwhile."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((changes, done))
+        self._waiting_batches.append((changes, done))
         if self._flushing is None or self._flushing.done():
-            self._flushing = loop.create_task(self._flush())
+            self._flushing = loop.create_task(self._flush_batches())
         await done
 
-    async def write_until_done(self, *changes: Change) -> None:
+    async def write_until_done(self, *changes: JobChange) -> None:
         """Make the changes, however long the disk refuses them; ends otherwise only when it is cancelled."""
         while True:
             try:
-                return await self.write(*changes)
+                return await self.write_changes(*changes)
             except JobsUnusable:
                 await asyncio.sleep(WRITE_AGAIN_S)
 
-    async def probe(self) -> None:
+    async def probe_disk(self) -> None:
         """Find out whether writes work again: `trouble` says it then."""
-        big = Change("INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (_PROBE_BYTES,))
+        big = JobChange("INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (_PROBE_BYTES,))
         with contextlib.suppress(JobsUnusable):
-            await self.write(big)
-            await self.write(Change("DELETE FROM probe", ()))
+            await self.write_changes(big)
+            await self.write_changes(JobChange("DELETE FROM probe", ()))
 
-    async def forget(self) -> None:
+    async def forget_secrets(self) -> None:
         """Empty the write-ahead log of what ended jobs held; when the disk refuses, the next call tries again."""
 
-        def checkpoint() -> None:
+        def try_truncate() -> None:
             with contextlib.suppress(sqlite3.Error):
-                self._checkpoint()
+                self._truncate_log()
 
-        if self._forgetting:
-            await self._on_thread(checkpoint)
+        if self._log_holds_secrets:
+            await self._on_thread(try_truncate)
 
-    async def row(self, job_id: str) -> JobRow | None:
+    async def read_row(self, job_id: str) -> JobRow | None:
         """A job's row."""
-        found = await self._ask(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
-        return _row(found[0]) if found else None
+        found = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
+        return _to_row(found[0]) if found else None
 
-    async def record(self, job_id: str) -> Record | None:
+    async def read_record(self, job_id: str) -> JobRecord | None:
         """A job with its result."""
-        found = await self._ask(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)
-        return Record(row=_row(found[0][:-2]), output=found[0][-2], error=found[0][-1]) if found else None
+        found = await self._run_query(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)
+        return JobRecord(row=_to_row(found[0][:-2]), output=found[0][-2], error=found[0][-1]) if found else None
 
-    async def input(self, job_id: str) -> object:
+    async def read_input(self, job_id: str) -> object:
         """What a job asks for."""
-        found = await self._ask("SELECT input FROM jobs WHERE id = ?", job_id)
+        found = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
         return await asyncio.to_thread(json.loads, found[0][0]) if found else None
 
     async def had_secrets(self, job_id: str) -> bool:
         """Whether the job came with secrets, which are gone when it has ended."""
-        return bool((await self._ask("SELECT secret FROM jobs WHERE id = ?", job_id))[0][0])
+        return bool((await self._run_query("SELECT secret FROM jobs WHERE id = ?", job_id))[0][0])
 
-    async def pending(self) -> list[JobRow]:
+    async def pending_jobs(self) -> list[JobRow]:
         """What has not ended, in the order in which it was taken."""
-        found = await self._ask(f"SELECT {_SUMMARY} FROM jobs WHERE ended_at IS NULL ORDER BY number")
-        return [_row(one) for one in found]
+        found = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE ended_at IS NULL ORDER BY number")
+        return [_to_row(one) for one in found]
 
     async def webhooks_owed(self) -> list[JobRow]:
         """The ended jobs whose webhooks were not told."""
-        return [_row(one) for one in await self._ask(f"SELECT {_SUMMARY} FROM jobs WHERE webhook_owed")]
+        return [_to_row(one) for one in await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE webhook_owed")]
 
-    async def counts(self) -> dict[State, int]:
+    async def count_by_state(self) -> dict[JobState, int]:
         """How many jobs are kept, by state."""
-        found = dict(await self._ask("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
-        return {state: int(found.get(state, 0)) for state in STATES}
+        found = dict(await self._run_query("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
+        return {state: int(found.get(state, 0)) for state in JOB_STATES}
 
-    async def retries(self) -> int:
+    async def count_retries(self) -> int:
         """How often jobs were run again on request."""
-        return int((await self._ask("SELECT COALESCE(SUM(retries), 0) FROM jobs"))[0][0])
+        return int((await self._run_query("SELECT COALESCE(SUM(retries), 0) FROM jobs"))[0][0])
 
-    async def prune(self, *, older_than_s: float, max_bytes: int) -> int:
+    async def prune_results(self, *, older_than_s: float, max_bytes: int) -> int:
         """Drop the results that are too old, and the oldest of those that take too much; returns how many."""
 
-        def prune() -> int:
+        def prune_in_thread() -> int:
             try:
-                return self._prune(time.time() - older_than_s, max_bytes)
+                return self._delete_old_results(time.time() - older_than_s, max_bytes)
             except sqlite3.Error as exc:
-                raise JobsUnusable(path=str(self._path), reason=_reason(exc)) from exc
+                raise JobsUnusable(path=str(self._path), reason=_failure_reason(exc)) from exc
 
-        return await self._on_thread(prune)
+        return await self._on_thread(prune_in_thread)
 
     def close(self) -> None:
         """Fold the log into the file and close it."""
         self._thread.shutdown()
         with contextlib.suppress(sqlite3.Error):
-            self._checkpoint()
-        self._base.close()
+            self._truncate_log()
+        self._connection.close()
 
-    async def _flush(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
+    async def _flush_batches(self) -> None:
+        while self._waiting_batches:
+            batch, self._waiting_batches = self._waiting_batches, []
             try:
                 failures = await self._on_thread(partial(self._commit_batch, [changes for changes, _ in batch]))
             except Exception as exc:  # a mistake of ours must not leave anybody waiting for ever
                 log.exception("jobs not written", extra={"action": "jobs_broken"})
                 failures = [JobsUnusable(path=str(self._path), reason=str(exc))] * len(batch)
-            self._note(None if None in failures else failures[-1])
+            self._note_trouble(None if None in failures else failures[-1])
             for (_, done), failure in zip(batch, failures, strict=True):
                 if done.done():
                     continue
@@ -276,90 +276,90 @@ class JobStore:
                 else:
                     done.set_exception(failure)
 
-    def _note(self, failure: JobsUnusable | None) -> None:
+    def _note_trouble(self, failure: JobsUnusable | None) -> None:
         if failure is not None and self.trouble is None:
             log.error(failure.message, extra={"action": "jobs_not_written", "path": str(self._path)})
         elif failure is None and self.trouble is not None:
             log.info("jobs are written again", extra={"action": "jobs_written_again", "path": str(self._path)})
         self.trouble = failure
 
-    def _commit_batch(self, batch: Sequence[tuple[Change, ...]]) -> list[JobsUnusable | None]:
+    def _commit_batch(self, batch: Sequence[tuple[JobChange, ...]]) -> list[JobsUnusable | None]:
         """Commit all together; if that fails, each alone: one that does not fit must not take the others along."""
-        failure = self._failure_of([change for changes in batch for change in changes])
+        failure = self._try_commit([change for changes in batch for change in changes])
         if failure is None or len(batch) == 1:
             return [failure] * len(batch)
-        return [self._failure_of(changes) for changes in batch]
+        return [self._try_commit(changes) for changes in batch]
 
-    def _failure_of(self, changes: Sequence[Change]) -> JobsUnusable | None:
+    def _try_commit(self, changes: Sequence[JobChange]) -> JobsUnusable | None:
         try:
-            self._commit(changes)
+            self._commit_changes(changes)
         except JobsUnusable:
             # The log takes more than what is in it: folded into the file, it makes room on a disk that is full of it.
-            self._forgetting = True
+            self._log_holds_secrets = True
             with contextlib.suppress(sqlite3.Error):
-                self._checkpoint()
+                self._truncate_log()
             try:
-                self._commit(changes)
+                self._commit_changes(changes)
             except JobsUnusable as failure:
                 return failure
         return None
 
-    def _commit(self, changes: Sequence[Change]) -> None:
+    def _commit_changes(self, changes: Sequence[JobChange]) -> None:
         try:
-            self._base.execute("BEGIN IMMEDIATE")
+            self._connection.execute("BEGIN IMMEDIATE")
             for change in changes:
-                self._base.execute(change.statement, change.values)
-            self._base.execute("COMMIT")
+                self._connection.execute(change.statement, change.values)
+            self._connection.execute("COMMIT")
         except (sqlite3.Error, UnicodeError) as exc:
             # A full disk ends a transaction by itself; what is not ended here would swallow all later ones.
-            if self._base.in_transaction:
+            if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
-                    self._base.execute("ROLLBACK")
-            raise JobsUnusable(path=str(self._path), reason=_reason(exc)) from exc
-        with contextlib.suppress(sqlite3.Error):  # `forget` tries again
-            self._forgetting |= any(self._had_secret(change.forgets) for change in changes)
-            self._checkpoint()
+                    self._connection.execute("ROLLBACK")
+            raise JobsUnusable(path=str(self._path), reason=_failure_reason(exc)) from exc
+        with contextlib.suppress(sqlite3.Error):  # `forget_secrets` tries again
+            self._log_holds_secrets |= any(self._had_secret(change.forgets) for change in changes)
+            self._truncate_log()
 
     def _had_secret(self, job_id: str | None) -> bool:
         if job_id is None:
             return False
-        return bool(self._base.execute("SELECT 1 FROM jobs WHERE id = ? AND secret", (job_id,)).fetchall())
+        return bool(self._connection.execute("SELECT 1 FROM jobs WHERE id = ? AND secret", (job_id,)).fetchall())
 
-    def _checkpoint(self) -> None:
+    def _truncate_log(self) -> None:
         """Empty the write-ahead log: it holds pages as they were before what was forgotten in them."""
-        if self._forgetting:
-            busy, *_ = self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._forgetting = bool(busy)
+        if self._log_holds_secrets:
+            busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._log_holds_secrets = bool(busy)
 
-    def _prune(self, before: float, max_bytes: int) -> int:
+    def _delete_old_results(self, before: float, max_bytes: int) -> int:
         newest_first = (
             "SELECT id, size FROM jobs WHERE ended_at IS NOT NULL AND NOT webhook_owed ORDER BY ended_at DESC"
         )
         kept_bytes = 0
-        dropped = [Change("DELETE FROM jobs WHERE ended_at < ? AND NOT webhook_owed", (before,))]
-        for job_id, size in self._base.execute(newest_first).fetchall():
+        dropped = [JobChange("DELETE FROM jobs WHERE ended_at < ? AND NOT webhook_owed", (before,))]
+        for job_id, size in self._connection.execute(newest_first).fetchall():
             kept_bytes += size
             if kept_bytes > max_bytes:
-                dropped.append(Change("DELETE FROM jobs WHERE id = ?", (job_id,)))
-        changes = self._base.total_changes
-        self._commit(dropped)
-        self._base.execute("PRAGMA incremental_vacuum").fetchall()
-        return self._base.total_changes - changes
+                dropped.append(JobChange("DELETE FROM jobs WHERE id = ?", (job_id,)))
+        changes = self._connection.total_changes
+        self._commit_changes(dropped)
+        self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+        return self._connection.total_changes - changes
 
-    async def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        def ask() -> list[tuple[Any, ...]]:
+    async def _run_query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        def query_in_thread() -> list[tuple[Any, ...]]:
             try:
-                return self._base.execute(query, values).fetchall()
+                return self._connection.execute(query, values).fetchall()
             except sqlite3.Error as exc:
-                raise JobsUnusable(path=str(self._path), reason=_reason(exc)) from exc
+                raise JobsUnusable(path=str(self._path), reason=_failure_reason(exc)) from exc
 
-        return await self._on_thread(ask)
+        return await self._on_thread(query_in_thread)
 
     async def _on_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _reason(error: Exception) -> str:
+def _failure_reason(error: Exception) -> str:
     """Say a full disk in words of its own; SQLite's are "database or disk is full" and, for its log, an I/O error."""
     if isinstance(error, OSError):
         return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
@@ -368,5 +368,5 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _row(found: Sequence[Any]) -> JobRow:
+def _to_row(found: Sequence[Any]) -> JobRow:
     return JobRow(**dict(zip(_SUMMARY.split(", "), found, strict=True)))

@@ -3,11 +3,11 @@
 import json
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.interface import PENDING, State
-from comfypin.queue.sqlite import Record
+from comfypin.jobs.interface import PENDING_STATES, JobState
+from comfypin.queue.sqlite import JobRecord
 
 
-def status_body(record: Record, worker_id: str) -> bytes:
+def status_body(record: JobRecord, worker_id: str) -> bytes:
     """A job's status in RunPod's words. `output` is JSON text already, and goes in as it is."""
     row = record.row
     facts: dict[str, JsonValue] = {"id": row.id, "status": row.state}
@@ -22,6 +22,6 @@ def status_body(record: Record, worker_id: str) -> bytes:
     return (f'{text[:-1]}, "output": {record.output}}}' if record.output is not None else text).encode()
 
 
-def is_pending(state: State) -> bool:
+def is_pending(state: JobState) -> bool:
     """Whether a job of this state has not ended."""
-    return state in PENDING
+    return state in PENDING_STATES

@@ -19,18 +19,18 @@ from comfypin.retry import Retried, Retry, RetryPolicy, parse_retry_after
 
 log = logging.getLogger(__name__)
 
-SIGNATURE = "X-Comfypin-Signature"
-TIMESTAMP = "X-Comfypin-Timestamp"
+SIGNATURE_HEADER = "X-Comfypin-Signature"
+TIMESTAMP_HEADER = "X-Comfypin-Timestamp"
 WEBHOOK_RETRIES = RetryPolicy(retries=2, base_s=5.0, longest_asked_s=300.0)
 _TIMEOUT_S = 30.0
 
 
-def signature(secret: str, timestamp: str, body: bytes) -> str:
+def sign_body(secret: str, timestamp: str, body: bytes) -> str:
     """`sha256=` and the HMAC of `TIMESTAMP.BODY`, as the receiver computes it too."""
     return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
-class _NotTold(Exception):
+class _PostFailed(Exception):
     """A try that may go better the next time."""
 
     def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
@@ -56,7 +56,7 @@ class Webhooks:
         self._resolver = resolver
         self._proxies = proxies or Proxies()
 
-    async def tell(self, job_id: str, url: str, body: bytes) -> bool:
+    async def post_status(self, job_id: str, url: str, body: bytes) -> bool:
         """Post until it is answered with 200, three times at most; returns whether it was. Raises nothing."""
 
         def report(retried: Retried) -> None:
@@ -64,25 +64,25 @@ class Webhooks:
 
         try:
             parsed = HttpUrl.parse(url)
-            retry = Retry(policy=self._retry_policy, on=_NotTold, report=report)
-            await retry.call_async(lambda: self._post(parsed, body))
-        except (_NotTold, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid) as exc:
+            retry = Retry(policy=self._retry_policy, on=_PostFailed, report=report)
+            await retry.call_async(lambda: self._post_once(parsed, body))
+        except (_PostFailed, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid) as exc:
             _log_failure(job_id, str(exc))
             return False
         return True
 
-    async def _post(self, url: HttpUrl, body: bytes) -> None:
+    async def _post_once(self, url: HttpUrl, body: bytes) -> None:
         timestamp = str(int(time.time()))
-        headers = {"Content-Type": "application/json", TIMESTAMP: timestamp}
+        headers = {"Content-Type": "application/json", TIMESTAMP_HEADER: timestamp}
         if self._secret:
-            headers[SIGNATURE] = signature(self._secret, timestamp, body)
+            headers[SIGNATURE_HEADER] = sign_body(self._secret, timestamp, body)
         if url.authorization:
             headers["Authorization"] = url.authorization
         proxy = self._proxies.for_url(url)
         if proxy is not None and url.scheme == "http":
             headers.update(proxy.headers)  # there is no CONNECT that could hold them
         try:
-            connector = await self._connector(url, proxy)
+            connector = await self._make_connector(url, proxy)
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
                 session.post(
@@ -96,11 +96,11 @@ class Webhooks:
             ):
                 if response.status != 200:
                     asked_s = parse_retry_after(response.headers.get("Retry-After"))
-                    raise _NotTold(f"HTTP {response.status}", retry_after_s=asked_s)
+                    raise _PostFailed(f"HTTP {response.status}", retry_after_s=asked_s)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            raise _NotTold(type(exc).__name__) from exc
+            raise _PostFailed(type(exc).__name__) from exc
 
-    async def _connector(self, url: HttpUrl, proxy: Proxy | None) -> aiohttp.TCPConnector:
+    async def _make_connector(self, url: HttpUrl, proxy: Proxy | None) -> aiohttp.TCPConnector:
         """Return what connects to the addresses that were found public, and to no others."""
         if self._allow_private:
             return aiohttp.TCPConnector()
@@ -109,10 +109,10 @@ class Webhooks:
         if proxy is not None:
             return aiohttp.TCPConnector()  # to the proxy, which the operator named
         # aiohttp asks no resolver for an address, so the socket has a check of its own, which nothing passes by.
-        return aiohttp.TCPConnector(resolver=_Pinned(addresses), socket_factory=_public_socket)
+        return aiohttp.TCPConnector(resolver=_PinnedResolver(addresses), socket_factory=_public_socket)
 
 
-class _Pinned(AbstractResolver):
+class _PinnedResolver(AbstractResolver):
     """Gives the addresses that were checked, whatever a name server says by now."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
@@ -121,13 +121,13 @@ class _Pinned(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        return [_resolved(host, port, address) for address in self._addresses]
+        return [_resolve_result(host, port, address) for address in self._addresses]
 
     async def close(self) -> None:
         """Nothing is held."""
 
 
-def _resolved(host: str, port: int, address: str) -> ResolveResult:
+def _resolve_result(host: str, port: int, address: str) -> ResolveResult:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
 

@@ -28,20 +28,20 @@ def hourly_costs(deployment: Deployment, gpus: Iterable[Mapping[str, object]]) -
             price * endpoint.gpu_count
             for gpu in catalog
             if gpu.get("pool") in endpoint.gpu_pools and gpu.get("id") not in endpoint.excluded_gpus
-            if (price := _price(gpu, "serverless")) is not None
+            if (price := _hourly_price(gpu, "serverless")) is not None
         ]
         least = endpoint.workers.min * min(prices) if prices else None
         most = endpoint.workers.max * max(prices) if prices else None
         costs.append(HourlyCost(kind="endpoint", name=endpoint.name, least=least, most=most))
     for pod in deployment.pod:
         found = next((gpu for gpu in catalog if gpu.get("id") == pod.gpu), {})
-        price = _price(found, pod.cloud)
+        price = _hourly_price(found, pod.cloud)
         hourly = None if price is None else price * pod.gpu_count
         costs.append(HourlyCost(kind="pod", name=pod.name, least=hourly, most=hourly))
     return tuple(costs)
 
 
-def _price(gpu: Mapping[str, object], product: str) -> float | None:
+def _hourly_price(gpu: Mapping[str, object], product: str) -> float | None:
     prices = gpu.get("price")
     value = prices.get(product) if isinstance(prices, Mapping) else None
     return float(value) if isinstance(value, int | float) else None

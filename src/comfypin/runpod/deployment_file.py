@@ -144,7 +144,7 @@ def read_deployment(path: Path) -> DeploymentFile:
     try:
         deployment = TypeAdapter(Deployment).validate_python(document)
     except ValidationError as exc:
-        raise DeploymentInvalid(path=str(path), findings=[_sentence(error) for error in exc.errors()]) from exc
+        raise DeploymentInvalid(path=str(path), findings=[_finding_sentence(error) for error in exc.errors()]) from exc
     return DeploymentFile(path=path, deployment=deployment)
 
 
@@ -154,7 +154,7 @@ def deployment_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "runpod.toml of comfypin", **schema}
 
 
-def _sentence(error: Any) -> str:
+def _finding_sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     got = error.get("input")
     shown = "" if error["type"] == "missing" or isinstance(got, dict | list | tuple) else f" (it says {got!r})"

@@ -11,15 +11,15 @@ from types import MappingProxyType
 from typing import Literal
 
 from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
-from comfypin.runpod.release_facts import ReleaseFacts, gigabytes
+from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
 
-Kind = Literal["registry", "volume", "template", "endpoint", "pod"]
-ORDER: tuple[Kind, ...] = ("registry", "volume", "template", "endpoint", "pod")
-MARK = "COMFYPIN_DEPLOYMENT"
+ResourceKind = Literal["registry", "volume", "template", "endpoint", "pod"]
+CREATION_ORDER: tuple[ResourceKind, ...] = ("registry", "volume", "template", "endpoint", "pod")
+MARK_VARIABLE = "COMFYPIN_DEPLOYMENT"
 SERVE_PORT = 8000
 SERVERLESS_MOUNT = "/runpod-volume"
 POD_MOUNT = "/workspace"
-_NOWHERE: Mapping[str, str] = MappingProxyType({})
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 _FLASHBOOT = {"off": "OFF", "on": "FLASHBOOT", "priority": "PRIORITY_FLASHBOOT"}
 
 
@@ -27,19 +27,19 @@ _FLASHBOOT = {"off": "OFF", "on": "FLASHBOOT", "priority": "PRIORITY_FLASHBOOT"}
 class Reference:
     """The id of another resource, which may not exist before apply: a kind and the name in the file."""
 
-    kind: Kind
+    kind: ResourceKind
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desired:
+class DesiredResource:
     """One resource as it should be. `name` is the file's; `remote_name` carries the deployment's name.
 
     `create_only` fields are sent when it is made and are neither compared nor changed; a difference in an `immutable`
     field (dotted path) can only be mended by replacing the resource. `existing` ones are used and never written.
     """
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     remote_name: str
     body: Mapping[str, object]
@@ -48,14 +48,14 @@ class Desired:
     existing: bool = False
 
 
-def desired_state(deployment: Deployment, release: ReleaseFacts) -> list[Desired]:
+def desired_state(deployment: Deployment, release: ReleaseFacts) -> list[DesiredResource]:
     """All resources of the file, in the order in which they can be made."""
     return [
-        *_registries(deployment),
-        *_volumes(deployment),
-        *(_template(deployment, release, template) for template in deployment.template),
-        *(_endpoint(deployment, release, endpoint) for endpoint in deployment.endpoint),
-        *(_pod(deployment, release, pod) for pod in deployment.pod),
+        *_desired_registries(deployment),
+        *_desired_volumes(deployment),
+        *(_desired_template(deployment, release, template) for template in deployment.template),
+        *(_desired_endpoint(deployment, release, endpoint) for endpoint in deployment.endpoint),
+        *(_desired_pod(deployment, release, pod) for pod in deployment.pod),
     ]
 
 
@@ -70,9 +70,9 @@ def plain_name(found: Mapping[str, object]) -> str:
     return str(found.get("name", "")).removesuffix(" -fb")
 
 
-def _registries(deployment: Deployment) -> list[Desired]:
+def _desired_registries(deployment: Deployment) -> list[DesiredResource]:
     return [
-        Desired(
+        DesiredResource(
             kind="registry",
             name=item.name,
             remote_name=remote_name(deployment.name, item.name),
@@ -84,7 +84,7 @@ def _registries(deployment: Deployment) -> list[Desired]:
     ]
 
 
-def _volumes(deployment: Deployment) -> list[Desired]:
+def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
     made = []
     for item in deployment.volume:
         name = item.name if item.existing else remote_name(deployment.name, item.name)
@@ -92,7 +92,7 @@ def _volumes(deployment: Deployment) -> list[Desired]:
         if item.type is not None:
             body["type"] = item.type
         made.append(
-            Desired(
+            DesiredResource(
                 kind="volume",
                 name=item.name,
                 remote_name=name,
@@ -104,13 +104,13 @@ def _volumes(deployment: Deployment) -> list[Desired]:
     return made
 
 
-def _volume_places(mount: str) -> dict[str, str]:
+def _volume_variables(mount: str) -> dict[str, str]:
     """Where `comfypin runpod volume push` puts a release's models and env pack, as the engine's side reads it."""
     return {"MODELS_DIR": f"{mount}/models", "COMFYPIN_PACKS": f"{mount}/packs"}
 
 
-def _variables(
-    deployment: Deployment, release: ReleaseFacts, own: Mapping[str, str], places: Mapping[str, str] = _NOWHERE
+def _merge_variables(
+    deployment: Deployment, release: ReleaseFacts, own: Mapping[str, str], places: Mapping[str, str] = _NO_VARIABLES
 ) -> dict[str, str]:
     return {
         **places,
@@ -119,38 +119,38 @@ def _variables(
         **own,
         "COMFY_VERSION_NAME": release.name,
         "COMFYPIN_LOCK_DIGEST": str(release.digest),
-        MARK: deployment.name,
+        MARK_VARIABLE: deployment.name,
     }
 
 
-def _container(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> dict[str, object]:
+def _container_settings(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> dict[str, object]:
     ports = template.ports
     if ports is None:
         ports = (f"{SERVE_PORT}/http",) if template.kind == "pod" else ()
     return {
         "image": template.image or deployment.image or "",
         "args": template.args,
-        "disk": template.disk or disk_gb(deployment, release, template),
+        "disk": template.disk or needed_disk_gb(deployment, release, template),
         "ports": list(ports),
-        "env": _variables(deployment, release, template.env),
+        "env": _merge_variables(deployment, release, template.env),
         "registry": Reference(kind="registry", name=template.registry) if template.registry else None,
     }
 
 
-def disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
+def needed_disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
     """The container disk that a template needs: what an env writes, and the models where no volume holds them."""
     users = [
         *(bool(item.volumes) for item in deployment.endpoint if item.template == template.name),
         *(item.volume is not None for item in deployment.pod if item.template == template.name),
     ]
     on_volumes = all(users) or template.volume_disk is not None
-    return release.container_disk_gb + (0 if on_volumes else math.ceil(gigabytes(release.models_bytes)))
+    return release.container_disk_gb + (0 if on_volumes else math.ceil(to_gigabytes(release.models_bytes)))
 
 
-def _template(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> Desired:
+def _desired_template(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> DesiredResource:
     body: dict[str, object] = {
         "name": remote_name(deployment.name, template.name),
-        **_container(deployment, release, template),
+        **_container_settings(deployment, release, template),
         "serverless": template.kind == "serverless",
         "public": False,
         "startJupyter": False,
@@ -158,15 +158,17 @@ def _template(deployment: Deployment, release: ReleaseFacts, template: TemplateC
     }
     if template.volume_disk is not None:
         body["mounts"] = {"persistent": {"size": template.volume_disk, "path": POD_MOUNT}}
-    return Desired(kind="template", name=template.name, remote_name=str(body["name"]), body=body, immutable=frozenset())
+    return DesiredResource(
+        kind="template", name=template.name, remote_name=str(body["name"]), body=body, immutable=frozenset()
+    )
 
 
-def _endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointConfig) -> Desired:
+def _desired_endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointConfig) -> DesiredResource:
     template = next(item for item in deployment.template if item.name == endpoint.template)
-    container = _container(deployment, release, template)
-    places = _volume_places(SERVERLESS_MOUNT) if endpoint.volumes else {}
+    container = _container_settings(deployment, release, template)
+    places = _volume_variables(SERVERLESS_MOUNT) if endpoint.volumes else {}
     own = {**template.env, **endpoint.env}
-    container["env"] = {**_variables(deployment, release, own, places), **_serving(endpoint)}
+    container["env"] = {**_merge_variables(deployment, release, own, places), **_serving_variables(endpoint)}
     gpu: dict[str, object] = {
         "pools": list(endpoint.gpu_pools),
         "excludedTypes": list(endpoint.excluded_gpus),
@@ -192,28 +194,30 @@ def _endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointC
         "workers": workers,
         "scaling": scaling,
         "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
-        "dataCenterIds": list(endpoint.data_centers) or _centers(deployment, endpoint.volumes),
+        "dataCenterIds": list(endpoint.data_centers) or _data_centers_of(deployment, endpoint.volumes),
         "timeout": endpoint.timeout * 1000,
         "flashboot": _FLASHBOOT[endpoint.flashboot],
     }
-    return Desired(kind="endpoint", name=endpoint.name, remote_name=name, body=body, immutable=frozenset({"type"}))
+    return DesiredResource(
+        kind="endpoint", name=endpoint.name, remote_name=name, body=body, immutable=frozenset({"type"})
+    )
 
 
-def _serving(endpoint: EndpointConfig) -> dict[str, str]:
+def _serving_variables(endpoint: EndpointConfig) -> dict[str, str]:
     if endpoint.type == "queue":
         return {}
     return {"PORT": str(SERVE_PORT), "PORT_HEALTH": str(SERVE_PORT)}
 
 
-def _centers(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
+def _data_centers_of(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
     return [item.data_center for item in deployment.volume if item.name in volumes]
 
 
-def _pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> Desired:
+def _desired_pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> DesiredResource:
     template = next(item for item in deployment.template if item.name == pod.template)
-    container = _container(deployment, release, template)
-    places = _volume_places(POD_MOUNT) if pod.volume is not None else {}
-    container["env"] = _variables(deployment, release, {**template.env, **pod.env}, places)
+    container = _container_settings(deployment, release, template)
+    places = _volume_variables(POD_MOUNT) if pod.volume is not None else {}
+    container["env"] = _merge_variables(deployment, release, {**template.env, **pod.env}, places)
     mounts: dict[str, object] = {}
     if pod.volume is not None:
         mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
@@ -227,7 +231,7 @@ def _pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> Desir
         "gpu": {"id": pod.gpu, "count": pod.gpu_count},
         "cloud": pod.cloud.upper(),
     }
-    centers = list(pod.data_centers) or (_centers(deployment, (pod.volume,)) if pod.volume else [])
+    centers = list(pod.data_centers) or (_data_centers_of(deployment, (pod.volume,)) if pod.volume else [])
     floor = pod.min_cuda or release.cuda
     create_only: dict[str, object] = {"startSsh": pod.ssh, "startJupyter": False}
     if centers:
@@ -235,4 +239,6 @@ def _pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> Desir
     if floor:
         create_only["gpu"] = {"minCudaVersion": floor}
     immutable = frozenset({"gpu.id", "gpu.count", "cloud", "mounts.network.0.volumeId"})
-    return Desired(kind="pod", name=pod.name, remote_name=name, body=body, create_only=create_only, immutable=immutable)
+    return DesiredResource(
+        kind="pod", name=pod.name, remote_name=name, body=body, create_only=create_only, immutable=immutable
+    )

@@ -19,7 +19,7 @@ from comfypin.http.patient import StatusError, flowing, read_patiently
 from comfypin.http.response import Response
 from comfypin.retry import RetryPolicy
 from comfypin.runpod.errors import ApiRefused, ApiUnreachable, EndpointJobFailed, JobTooLarge, WaitedTooLong
-from comfypin.runpod.management_api import Api
+from comfypin.runpod.management_api import ManagementApi
 
 JOBS_URL = "https://api.runpod.ai/v2"
 MAX_REQUEST_BYTES = 10_000_000
@@ -29,7 +29,7 @@ OUTPUT_RETRIES = RetryPolicy(retries=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class SavedOutput:
     """One output of an endpoint's job: the file it was saved to, or the address where the endpoint delivered it."""
 
     filename: str
@@ -37,8 +37,8 @@ class Saved:
     uri: str | None = None
 
 
-def run_job(
-    api: Api,
+def run_endpoint_job(
+    api: ManagementApi,
     endpoint_id: str,
     job_input: Mapping[str, object],
     *,
@@ -52,25 +52,25 @@ def run_job(
     body = {"input": dict(job_input)}
     if (size := len(json.dumps(body))) > MAX_REQUEST_BYTES:
         raise JobTooLarge(size_bytes=size, limit_bytes=MAX_REQUEST_BYTES)
-    started = api.submit(f"/{endpoint_id}/run", body)
+    started = api.submit_once(f"/{endpoint_id}/run", body)
     if not isinstance(started, dict) or "id" not in started:
         raise ApiUnreachable(request="POST /run", reason="the answer holds no job id")
     job_id = str(started["id"])
     try:
-        return _follow(api, (endpoint_id, job_id), timeout_s, on_progress)
+        return _follow_job(api, (endpoint_id, job_id), timeout_s, on_progress)
     except (KeyboardInterrupt, WaitedTooLong):
-        api.request("POST", f"/{endpoint_id}/cancel/{job_id}")
+        api.send_request("POST", f"/{endpoint_id}/cancel/{job_id}")
         raise
 
 
-def _follow(
-    api: Api, job: tuple[str, str], timeout_s: float, on_progress: Callable[[str, object], None]
+def _follow_job(
+    api: ManagementApi, job: tuple[str, str], timeout_s: float, on_progress: Callable[[str, object], None]
 ) -> Mapping[str, object]:
     endpoint_id, job_id = job
     deadline = time.monotonic() + timeout_s
     last: object = None
     while True:
-        answer = api.request("GET", f"/{endpoint_id}/status/{job_id}")
+        answer = api.send_request("GET", f"/{endpoint_id}/status/{job_id}")
         state = answer if isinstance(answer, dict) else {}
         status = str(state.get("status", "unknown"))
         seen = (status, state.get("output") if status not in _ENDED else None)
@@ -87,13 +87,13 @@ def _follow(
         api.sleep(_POLL_S)
 
 
-def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClient | None = None) -> list[Saved]:
+def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClient | None = None) -> list[SavedOutput]:
     """Write a job's outputs into a folder: base64 decoded, URLs fetched; other addresses (gs://, s3://, ...) are told.
 
     Understands our results and worker-comfyui's `images`. Raises `OutputError`.
     """
-    saved: list[Saved] = []
-    for item in _items(output):
+    saved: list[SavedOutput] = []
+    for item in _output_items(output):
         filename = str(item.get("filename") or f"output-{len(saved) + 1}")
         data, url, uri = item.get("data"), item.get("url"), item.get("uri")
         if item.get("type", "base64") != "base64":
@@ -101,15 +101,17 @@ def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClie
             fetchable = isinstance(data, str) and data.startswith(("https://", "http://"))
             data, url, uri = None, url or (data if fetchable else None), uri or data
         if isinstance(data, str):
-            saved.append(Saved(filename=filename, path=_write_base64(folder, filename, data)))
+            saved.append(SavedOutput(filename=filename, path=_write_base64(folder, filename, data)))
         elif isinstance(url, str) and url.startswith(("https://", "http://")):
-            saved.append(Saved(filename=filename, path=_fetch(client or HttpClient(), folder, filename, url)))
+            saved.append(
+                SavedOutput(filename=filename, path=_fetch_output(client or HttpClient(), folder, filename, url))
+            )
         elif isinstance(uri, str):
-            saved.append(Saved(filename=filename, uri=uri))
+            saved.append(SavedOutput(filename=filename, uri=uri))
     return saved
 
 
-def _items(output: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+def _output_items(output: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
     seen = set()
     for key in ("outputs", "images", "videos", "audio", "files"):
         items = output.get(key)
@@ -121,7 +123,7 @@ def _items(output: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
                     yield item
 
 
-def _target(folder: Path, filename: str) -> Path:
+def _free_path(folder: Path, filename: str) -> Path:
     """A free place in the folder for an output; a name that is taken gets a number. Raises `OutputError`."""
     try:
         path = contained_path(folder, filename)
@@ -139,22 +141,22 @@ def _write_base64(folder: Path, filename: str, text: str) -> Path:
         data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except binascii.Error as exc:
         raise OutputError(f"The endpoint's output {filename!r} is not base64 ({exc}).") from exc
-    path = _target(folder, filename)
+    path = _free_path(folder, filename)
     write_atomically(path, data)
     return path
 
 
-def _fetch(client: HttpClient, folder: Path, filename: str, url: str) -> Path:
-    path = _target(folder, filename)
+def _fetch_output(client: HttpClient, folder: Path, filename: str, url: str) -> Path:
+    path = _free_path(folder, filename)
 
-    def save(response: Response) -> None:
+    def save_body(response: Response) -> None:
         with atomic_file(path) as file:
             for piece in flowing(response):
                 file.write(piece)
 
     request = f"GET of output {filename}"  # the address may be signed: it is not repeated
     try:
-        read_patiently(client, url, save, policy=OUTPUT_RETRIES)
+        read_patiently(client, url, save_body, policy=OUTPUT_RETRIES)
     except StatusError as error:
         raise ApiRefused(request=request, status=error.status, title="", detail="") from error
     except HttpError as error:

@@ -31,7 +31,7 @@ class ApiRefused(DeployError):
     def __init__(self, *, request: str, status: int, title: str, detail: str, errors: Sequence[str] = ()) -> None:
         more = f" ({'; '.join(errors)})" if errors else ""
         super().__init__(
-            f"RunPod refused {request} with {status} {title}: {detail}{more}{_advice(status)}",
+            f"RunPod refused {request} with {status} {title}: {detail}{more}{_status_advice(status)}",
             request=request,
             status=status,
             detail=detail,
@@ -192,7 +192,7 @@ class PlatformUnfit(DeployError):
         )
 
 
-def _advice(status: int) -> str:
+def _status_advice(status: int) -> str:
     return {
         401: " Check RUNPOD_API_KEY.",
         403: " The key lacks the permission; make one with read and write access.",

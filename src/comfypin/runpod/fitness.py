@@ -16,29 +16,29 @@ class Unfit(ConfigError):
     """This machine cannot do the release's jobs."""
 
 
-def checks(
-    lock: Lock, *, cuda_needed: str | None, models_missing: Callable[[], Sequence[str]], scratch: Path
+def fitness_checks(
+    lock: Lock, *, cuda_needed: str | None, models_missing: Callable[[], Sequence[str]], temp_parent: Path
 ) -> Mapping[str, Callable[[], None]]:
     """The checks by name; each raises `Unfit` with one line. `models_missing` names what is not as pinned."""
 
-    def models() -> None:
+    def check_models() -> None:
         if missing := models_missing():
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise Unfit(f"{len(missing)} models of {lock.version_name} are missing or corrupt: {shown}.")
 
-    def disk() -> None:
-        if (free := free_bytes(scratch)) < LEAST_FREE_BYTES:
-            raise Unfit(f"{scratch} has {free / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
+    def check_disk() -> None:
+        if (free := free_bytes(temp_parent)) < LEAST_FREE_BYTES:
+            raise Unfit(f"{temp_parent} has {free / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
 
-    def cuda() -> None:
+    def check_cuda() -> None:
         offered = driver_cuda()
-        if cuda_needed is not None and offered is not None and _version(offered) < _version(cuda_needed):
+        if cuda_needed is not None and offered is not None and _parse_version(offered) < _parse_version(cuda_needed):
             raise Unfit(
                 f"The host's driver offers CUDA {offered}, and the lock's torch needs {cuda_needed}; "
                 f"set minCudaVersion = {cuda_needed} on the endpoint."
             )
 
-    return {"comfypin_models": models, "comfypin_disk": disk, "comfypin_cuda": cuda}
+    return {"comfypin_models": check_models, "comfypin_disk": check_disk, "comfypin_cuda": check_cuda}
 
 
 def driver_cuda() -> str | None:
@@ -51,5 +51,5 @@ def driver_cuda() -> str | None:
     return found[1] if found else None
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))

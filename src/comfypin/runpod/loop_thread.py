@@ -18,17 +18,17 @@ class LoopThread:
         self._entered: list[AbstractAsyncContextManager[Any]] = []
         self._thread = threading.Thread(target=self.loop.run_forever, name="engine loop", daemon=True)
 
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+    def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine on the loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def enter(self, context: AbstractAsyncContextManager[Result]) -> Result:
+    def enter_context(self, context: AbstractAsyncContextManager[Result]) -> Result:
         """Enter a context on the loop."""
 
-        async def entering() -> Result:
+        async def enter_on_loop() -> Result:
             return await context.__aenter__()
 
-        entered = self.run(entering())
+        entered = self.run_coroutine(enter_on_loop())
         self._entered.append(context)
         return entered
 
@@ -39,10 +39,10 @@ class LoopThread:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for context in reversed(self._entered):
 
-            async def leaving(context: AbstractAsyncContextManager[Any] = context) -> None:
+            async def leave_on_loop(context: AbstractAsyncContextManager[Any] = context) -> None:
                 await context.__aexit__(None, None, None)
 
-            self.run(leaving())
+            self.run_coroutine(leave_on_loop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

@@ -16,138 +16,144 @@ from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.http.response import Response
 from comfypin.retry import Retry, RetryPolicy, parse_retry_after
-from comfypin.runpod.desired_state import Kind, plain_name
+from comfypin.runpod.desired_state import ResourceKind, plain_name
 from comfypin.runpod.errors import ApiRefused, ApiUnreachable
 
 T = TypeVar("T")
 
 BASE_URL = "https://api.runpod.io"
-PATHS: dict[Kind, str] = {
+RESOURCE_PATHS: dict[ResourceKind, str] = {
     "registry": "/v2/registries",
     "volume": "/v2/network-volumes",
     "template": "/v2/templates",
     "endpoint": "/v2/serverless",
     "pod": "/v2/pods",
 }
-_LISTS: dict[Kind, str] = {
+_LIST_FIELDS: dict[ResourceKind, str] = {
     "registry": "registries",
     "volume": "networkVolumes",
     "template": "templates",
     "endpoint": "endpoints",
     "pod": "pods",
 }
-_RETRIED = frozenset({429, 500, 502, 503, 504})
+_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 API_RETRIES = RetryPolicy(retries=4, base_s=1.0, longest_s=60.0, longest_asked_s=120.0)
 _REQUEST_S = 180.0
 _LONGEST_WAIT_S = 60.0
 _MAX_BODY_BYTES = 64 << 20
 
-Record = dict[str, object]
+Resource = dict[str, object]
 
 
-class Quota:
+class RequestQuota:
     """What the answers say is left of the account's requests: when a window is used up, the next request waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._not_before = 0.0
 
-    def hear(self, headers: Mapping[str, str]) -> None:
+    def note_headers(self, headers: Mapping[str, str]) -> None:
         """Note the RateLimit header of an answer, where a window has nothing left."""
         if (seconds := _spent_window_s(headers)) is not None:
             self._not_before = self._clock() + seconds
 
-    def pause_s(self) -> float:
+    def take_pause_s(self) -> float:
         """Seconds to wait before the next request. A pause is asked for once."""
         pause_s, self._not_before = self._not_before - self._clock(), 0.0
         return pause_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Api:
+class ManagementApi:
     """The management API. `sleep` is the clock's, so that tests need not wait."""
 
     key: str = field(repr=False)
     base_url: str = BASE_URL
     sleep: Callable[[float], None] = time.sleep
-    quota: Quota = field(default_factory=Quota)
+    quota: RequestQuota = field(default_factory=RequestQuota)
     client: HttpClient = field(default_factory=lambda: HttpClient(transport=Transport(timeout_s=60.0)))
 
-    def everything(self, kind: Kind) -> list[Record]:
+    def list_resources(self, kind: ResourceKind) -> list[Resource]:
         """All of the account's resources of one kind."""
-        answer = self.request("GET", PATHS[kind])
-        items = answer.get(_LISTS[kind]) if isinstance(answer, dict) else None
+        answer = self.send_request("GET", RESOURCE_PATHS[kind])
+        items = answer.get(_LIST_FIELDS[kind]) if isinstance(answer, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
-            raise ApiUnreachable(request=f"GET {PATHS[kind]}", reason=f"the answer holds no list {_LISTS[kind]!r}")
+            raise ApiUnreachable(
+                request=f"GET {RESOURCE_PATHS[kind]}", reason=f"the answer holds no list {_LIST_FIELDS[kind]!r}"
+            )
         return items
 
-    def create(self, kind: Kind, body: Mapping[str, object]) -> Record:
+    def create_resource(self, kind: ResourceKind, body: Mapping[str, object]) -> Resource:
         """Make a resource, once: after an answer that got lost, the name is looked up before another try."""
         may_exist = False
 
-        def create() -> Record:
+        def create_or_find() -> Resource:
             nonlocal may_exist
-            if may_exist and (made := self._named(kind, str(body["name"]))) is not None:
+            if may_exist and (made := self._find_by_name(kind, str(body["name"]))) is not None:
                 return made
             try:
-                return _record(self._once("POST", PATHS[kind], body), f"POST {PATHS[kind]}")
-            except _Again as again:
+                return _require_resource(
+                    self._send_once("POST", RESOURCE_PATHS[kind], body), f"POST {RESOURCE_PATHS[kind]}"
+                )
+            except _RetryableFailure as again:
                 may_exist = may_exist or again.may_have_happened
                 raise
 
-        return self._retried(create)
+        return self._with_retries(create_or_find)
 
-    def change(self, kind: Kind, identifier: str, body: Mapping[str, object]) -> Record:
+    def change_resource(self, kind: ResourceKind, identifier: str, body: Mapping[str, object]) -> Resource:
         """Change fields of a resource; repeating it is harmless."""
-        return _record(self.request("PATCH", f"{PATHS[kind]}/{identifier}", body), f"PATCH {PATHS[kind]}")
+        return _require_resource(
+            self.send_request("PATCH", f"{RESOURCE_PATHS[kind]}/{identifier}", body), f"PATCH {RESOURCE_PATHS[kind]}"
+        )
 
-    def remove(self, kind: Kind, identifier: str) -> None:
+    def remove_resource(self, kind: ResourceKind, identifier: str) -> None:
         """Delete a resource; one that is already gone is fine."""
         try:
-            self.request("DELETE", f"{PATHS[kind]}/{identifier}")
+            self.send_request("DELETE", f"{RESOURCE_PATHS[kind]}/{identifier}")
         except ApiRefused as refused:
             if refused.status != 404:
                 raise
 
-    def gpus(self) -> list[Record]:
+    def list_gpus(self) -> list[Resource]:
         """The GPU catalog: id, pool, memory in GB, prices in dollars an hour."""
-        answer = self.request("GET", "/v2/catalog/gpus")
+        answer = self.send_request("GET", "/v2/catalog/gpus")
         items = answer.get("gpus") if isinstance(answer, dict) else None
         if not isinstance(items, list):
             raise ApiUnreachable(request="GET /v2/catalog/gpus", reason="the answer holds no list 'gpus'")
         return items
 
-    def submit(self, path: str, body: Mapping[str, object]) -> object:
+    def submit_once(self, path: str, body: Mapping[str, object]) -> object:
         """A POST that would count twice: it is tried again only where it surely did not arrive.
 
         Raises `ApiRefused`, and `ApiUnreachable` where nobody knows whether it was done.
         """
-        return self._retried(
-            lambda: self._once("POST", path, body),
-            when=lambda error: isinstance(error, _Again) and not error.may_have_happened,
+        return self._with_retries(
+            lambda: self._send_once("POST", path, body),
+            when=lambda error: isinstance(error, _RetryableFailure) and not error.may_have_happened,
         )
 
-    def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
+    def send_request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
         """One repeatable request, tried again on 429, 5xx and cut answers. Returns the JSON, or None for an empty 204.
 
         Raises `ApiRefused` and `ApiUnreachable`.
         """
-        return self._retried(lambda: self._once(method, path, body))
+        return self._with_retries(lambda: self._send_once(method, path, body))
 
-    def _retried(self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda error: True) -> T:
+    def _with_retries(self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda error: True) -> T:
         try:
-            return Retry(policy=API_RETRIES, on=_Again, when=when).call(operation, sleep=self.sleep)
-        except _Again as again:
+            return Retry(policy=API_RETRIES, on=_RetryableFailure, when=when).call(operation, sleep=self.sleep)
+        except _RetryableFailure as again:
             raise again.failure from again.__cause__
 
-    def _named(self, kind: Kind, name: str) -> Record | None:
-        return next((item for item in self.everything(kind) if plain_name(item) == name), None)
+    def _find_by_name(self, kind: ResourceKind, name: str) -> Resource | None:
+        return next((item for item in self.list_resources(kind) if plain_name(item) == name), None)
 
-    def _once(self, method: str, path: str, body: Mapping[str, object] | None) -> object:
+    def _send_once(self, method: str, path: str, body: Mapping[str, object] | None) -> object:
         request = f"{method} {path}"
         headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
         data = None
-        if (pause_s := self.quota.pause_s()) > 0:
+        if (pause_s := self.quota.take_pause_s()) > 0:
             self.sleep(min(_LONGEST_WAIT_S, pause_s))
         if body is not None:
             data = json.dumps(body).encode()
@@ -162,27 +168,27 @@ class Api:
             failure = ApiUnreachable(request=request, reason=error.reason)
             if not error.is_transient and not error.was_sent:
                 raise failure from error
-            raise _Again(failure, may_have_happened=error.was_sent) from error
+            raise _RetryableFailure(failure, may_have_happened=error.was_sent) from error
         if response.status < 300:
-            self.quota.hear(response.headers)
-            return self._parsed(request, content)
-        refusal = _refusal(request, response, content)
-        if response.status in _RETRIED:
+            self.quota.note_headers(response.headers)
+            return self._parse_json(request, content)
+        refusal = _to_refusal(request, response, content)
+        if response.status in _RETRIED_STATUSES:
             asked_s = _asked_delay_s(response.headers)
-            raise _Again(refusal, retry_after_s=asked_s, may_have_happened=response.status != 429)
+            raise _RetryableFailure(refusal, retry_after_s=asked_s, may_have_happened=response.status != 429)
         raise refusal
 
-    def _parsed(self, request: str, content: bytes) -> object:
+    def _parse_json(self, request: str, content: bytes) -> object:
         if not content:
             return None
         try:
             return json.loads(content)
         except ValueError as exc:
             failure = ApiUnreachable(request=request, reason="the answer is not JSON")
-            raise _Again(failure, may_have_happened=True) from exc
+            raise _RetryableFailure(failure, may_have_happened=True) from exc
 
 
-class _Again(Exception):
+class _RetryableFailure(Exception):
     """The request may be tried again after `retry_after_s`; `failure` is what it was if that is over."""
 
     def __init__(
@@ -198,13 +204,13 @@ class _Again(Exception):
         self.may_have_happened = may_have_happened
 
 
-def _record(answer: object, request: str) -> Record:
+def _require_resource(answer: object, request: str) -> Resource:
     if not isinstance(answer, dict) or "id" not in answer:
         raise ApiUnreachable(request=request, reason="the answer is no resource with an id")
     return answer
 
 
-def _refusal(request: str, response: Response, content: bytes) -> ApiRefused:
+def _to_refusal(request: str, response: Response, content: bytes) -> ApiRefused:
     """Return RFC 9457's title, detail and errors; for any other body its beginning."""
     try:
         problem = json.loads(content)

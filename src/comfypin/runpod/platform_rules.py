@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
-from comfypin.runpod.desired_state import MARK, disk_gb
-from comfypin.runpod.release_facts import ReleaseFacts, gigabytes
+from comfypin.runpod.desired_state import MARK_VARIABLE, needed_disk_gb
+from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
 
 MAX_HTTP_PORTS = 10
 MAX_VARIABLES = 50
@@ -24,19 +24,19 @@ _SECRET_VALUE = re.compile(
 _PORT = re.compile(r"(\d{1,6})/(http|tcp)")
 # Settings whose names look like secrets and whose values are plain facts.
 _NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
-_OURS = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK}
+_OUR_VARIABLES = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK_VARIABLE}
 
 
-def findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
+def deployment_findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
     """Everything in the file that RunPod would refuse, or that would fail later where nobody looks."""
     return [
-        *_names(deployment),
-        *_references(deployment),
-        *_images(deployment),
-        *_volumes(deployment, release),
-        *_templates(deployment, release),
-        *_endpoints(deployment, release),
-        *_pods(deployment),
+        *_name_findings(deployment),
+        *_reference_findings(deployment),
+        *_image_findings(deployment),
+        *_volume_findings(deployment, release),
+        *_template_findings(deployment, release),
+        *_endpoint_findings(deployment, release),
+        *_pod_findings(deployment),
     ]
 
 
@@ -56,27 +56,27 @@ def gpu_findings(deployment: Deployment, release: ReleaseFacts, gpus: Iterable[M
                 found.append(f"{where}: there is no GPU pool {pool!r}; there are {known}")
             else:
                 kept = [gpu for gpu in pools[pool] if gpu["id"] not in endpoint.excluded_gpus]
-                found += [line for gpu in kept if (line := _too_small(where, gpu, release))]
+                found += [line for gpu in kept if (line := _gpu_memory_finding(where, gpu, release))]
     for pod in deployment.pod:
         where = f"pod {pod.name!r}"
         if pod.gpu not in by_id:
             found.append(f"{where}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
-        elif line := _too_small(where, by_id[pod.gpu], release):
+        elif line := _gpu_memory_finding(where, by_id[pod.gpu], release):
             found.append(line)
     return found
 
 
-def _too_small(where: str, gpu: Mapping[str, object], release: ReleaseFacts) -> str | None:
+def _gpu_memory_finding(where: str, gpu: Mapping[str, object], release: ReleaseFacts) -> str | None:
     memory_gb = int(str(gpu["memory"]))
-    if gigabytes(release.largest_model_bytes) <= memory_gb:
+    if to_gigabytes(release.largest_model_bytes) <= memory_gb:
         return None
     return (
-        f"{where}: the release's largest model has {gigabytes(release.largest_model_bytes):.1f} GB and "
+        f"{where}: the release's largest model has {to_gigabytes(release.largest_model_bytes):.1f} GB and "
         f"{gpu['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
     )
 
 
-def _names(deployment: Deployment) -> Iterator[str]:
+def _name_findings(deployment: Deployment) -> Iterator[str]:
     kinds = {
         "registry": [item.name for item in deployment.registry],
         "volume": [item.name for item in deployment.volume],
@@ -90,29 +90,29 @@ def _names(deployment: Deployment) -> Iterator[str]:
                 yield f"{kind} {name!r} stands {count} times in the file; names are unique within their kind"
 
 
-def _references(deployment: Deployment) -> Iterator[str]:
+def _reference_findings(deployment: Deployment) -> Iterator[str]:
     templates = {template.name: template for template in deployment.template}
     volumes = {volume.name: volume for volume in deployment.volume}
     registries = {registry.name for registry in deployment.registry}
     for template in deployment.template:
         if template.registry is not None and template.registry not in registries:
-            yield _unknown(f"template {template.name!r}", "registry", template.registry, registries)
+            yield _unknown_name(f"template {template.name!r}", "registry", template.registry, registries)
     users: list[tuple[str, EndpointConfig | PodConfig, str, tuple[str, ...]]] = [
         *((f"endpoint {item.name!r}", item, "serverless", item.volumes) for item in deployment.endpoint),
         *((f"pod {item.name!r}", item, "pod", (item.volume,) if item.volume else ()) for item in deployment.pod),
     ]
     for where, item, kind, named in users:
         if item.template not in templates:
-            yield _unknown(where, "template", item.template, templates)
+            yield _unknown_name(where, "template", item.template, templates)
         elif templates[item.template].kind != kind:
             yield f'{where}: template {item.template!r} has kind "{templates[item.template].kind}", it needs "{kind}"'
         for name in named:
             if name not in volumes:
-                yield _unknown(where, "volume", name, volumes)
-        yield from _places(where, item, [volumes[name].data_center for name in named if name in volumes])
+                yield _unknown_name(where, "volume", name, volumes)
+        yield from _data_center_findings(where, item, [volumes[name].data_center for name in named if name in volumes])
 
 
-def _places(where: str, item: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
+def _data_center_findings(where: str, item: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
     """One volume a data centre, and the data centres of the item are those of its volumes."""
     for center, count in Counter(volume_centers).items():
         if count > 1:
@@ -125,7 +125,7 @@ def _places(where: str, item: EndpointConfig | PodConfig, volume_centers: list[s
         )
 
 
-def _images(deployment: Deployment) -> Iterator[str]:
+def _image_findings(deployment: Deployment) -> Iterator[str]:
     for template in deployment.template:
         image = template.image or deployment.image
         where = f"template {template.name!r}"
@@ -143,23 +143,23 @@ def _images(deployment: Deployment) -> Iterator[str]:
             )
 
 
-def _volumes(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _volume_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
     for volume in deployment.volume:
-        if not volume.existing and volume.size < gigabytes(release.models_bytes):
+        if not volume.existing and volume.size < to_gigabytes(release.models_bytes):
             yield (
                 f"volume {volume.name!r}: size = {volume.size} GB is less than the release's models "
-                f"({gigabytes(release.models_bytes):.1f} GB)"
+                f"({to_gigabytes(release.models_bytes):.1f} GB)"
             )
 
 
-def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _template_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
         where = f"template {template.name!r}"
         merged = {**deployment.env, **deployment.storage, **template.env}
         yield from variable_findings(where, merged)
-        yield from _too_many(where, deployment, template.name, {})
-        yield from _ports(where, template)
-        needed = disk_gb(deployment, release, template)
+        yield from _variable_count_findings(where, deployment, template.name, {})
+        yield from _port_findings(where, template)
+        needed = needed_disk_gb(deployment, release, template)
         if template.disk is not None and template.disk < needed:
             yield (
                 f"{where}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
@@ -174,7 +174,7 @@ def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]
     for name, value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             yield f"{where}: {name!r} is no variable name; use letters, digits and _"
-        if name in _OURS:
+        if name in _OUR_VARIABLES:
             yield f"{where}: {name} is set from the release in `release`; leave it out"
         looks_secret = (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value)
         if looks_secret and value and not SECRET_REFERENCE.fullmatch(value.strip()):
@@ -185,7 +185,9 @@ def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]
             )
 
 
-def _too_many(where: str, deployment: Deployment, template: str, own: Mapping[str, str]) -> Iterator[str]:
+def _variable_count_findings(
+    where: str, deployment: Deployment, template: str, own: Mapping[str, str]
+) -> Iterator[str]:
     """More variables than RunPod allows, of all the places that a worker's or pod's variables come from."""
     shared = next((item.env for item in deployment.template if item.name == template), {})
     count = len({**deployment.env, **deployment.storage, **shared, **own})
@@ -193,7 +195,7 @@ def _too_many(where: str, deployment: Deployment, template: str, own: Mapping[st
         yield f"{where}: {count} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
 
 
-def _ports(where: str, template: TemplateConfig) -> Iterator[str]:
+def _port_findings(where: str, template: TemplateConfig) -> Iterator[str]:
     ports = template.ports or ()
     http = [port for port in ports if port.endswith("/http")]
     if len(http) > MAX_HTTP_PORTS:
@@ -212,12 +214,12 @@ def _ports(where: str, template: TemplateConfig) -> Iterator[str]:
             yield f"{where}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
 
 
-def _endpoints(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _endpoint_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
     for endpoint in deployment.endpoint:
         where = f"endpoint {endpoint.name!r}"
         workers, scaling = endpoint.workers, endpoint.scaling
         yield from variable_findings(where, endpoint.env)
-        yield from _too_many(where, deployment, endpoint.template, endpoint.env)
+        yield from _variable_count_findings(where, deployment, endpoint.template, endpoint.env)
         if workers.min > workers.max:
             yield f"{where}: workers.min = {workers.min} is more than workers.max = {workers.max}"
         if scaling.queue_delay is not None and scaling.request_count is not None:
@@ -228,14 +230,14 @@ def _endpoints(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
             yield f"{where}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
         if endpoint.flashboot != "off" and workers.max == 0:
             yield f'{where}: flashboot needs workers; set workers.max, or flashboot = "off"'
-        yield from _cuda(where, endpoint.min_cuda, release)
+        yield from _cuda_findings(where, endpoint.min_cuda, release)
 
 
-def _pods(deployment: Deployment) -> Iterator[str]:
+def _pod_findings(deployment: Deployment) -> Iterator[str]:
     for pod in deployment.pod:
         where = f"pod {pod.name!r}"
         yield from variable_findings(where, pod.env)
-        yield from _too_many(where, deployment, pod.template, pod.env)
+        yield from _variable_count_findings(where, deployment, pod.template, pod.env)
         template = next((item for item in deployment.template if item.name == pod.template), None)
         if pod.volume and template is not None and template.volume_disk is not None:
             yield f"{where}: a network volume and the template's volume_disk exclude each other; keep one"
@@ -243,17 +245,17 @@ def _pods(deployment: Deployment) -> Iterator[str]:
             yield f"{where}: ssh = true needs the port 22/tcp in template {template.name!r}"
 
 
-def _cuda(where: str, stated: str | None, release: ReleaseFacts) -> Iterator[str]:
-    if stated and release.cuda and _version(stated) < _version(release.cuda):
+def _cuda_findings(where: str, stated: str | None, release: ReleaseFacts) -> Iterator[str]:
+    if stated and release.cuda and _parse_version(stated) < _parse_version(release.cuda):
         yield (
             f"{where}: min_cuda = {stated} is below CUDA {release.cuda}, which the lock's torch needs; "
             "leave it out to have it derived"
         )
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def _unknown(where: str, kind: str, name: str, known: Iterable[str]) -> str:
+def _unknown_name(where: str, kind: str, name: str, known: Iterable[str]) -> str:
     return f"{where}: there is no {kind} {name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"

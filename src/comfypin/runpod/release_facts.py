@@ -41,6 +41,6 @@ def release_facts(lock: Lock, digest: Digest) -> ReleaseFacts:
     )
 
 
-def gigabytes(size_bytes: int) -> float:
+def to_gigabytes(size_bytes: int) -> float:
     """Bytes as the decimal gigabytes that people and RunPod's prices speak of."""
     return size_bytes / _GB

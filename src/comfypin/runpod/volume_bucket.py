@@ -33,7 +33,7 @@ _ANSWER_TIMEOUT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class VolumeObject:
     """An object or a part that the volume has."""
 
     key: str
@@ -42,7 +42,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
+class MultipartUpload:
     """An upload in parts that was begun and not ended, and when (as the server writes it)."""
 
     key: str
@@ -68,88 +68,88 @@ class VolumeBucket:
 
     # -- objects
 
-    def head(self, key: str) -> Stored | None:
+    def head_object(self, key: str) -> VolumeObject | None:
         """An object's size and etag, or None."""
         try:
-            facts = self._ask("head_object", key, action="read")
+            facts = self._call_with_retries("head_object", key, action="read")
         except ObjectMissing:
             return None
-        return Stored(key=key, size_bytes=int(facts.get("ContentLength") or 0), etag=_bare(facts))
+        return VolumeObject(key=key, size_bytes=int(facts.get("ContentLength") or 0), etag=_bare_etag(facts))
 
-    def get(self, key: str) -> bytes | None:
+    def read_object(self, key: str) -> bytes | None:
         """A small object's bytes, or None."""
         try:
-            return self._retry.call(lambda: b"".join(self._chunks(key)), what=self._client.uri(key))
+            return self._retry.call(lambda: b"".join(self._read_chunks(key)), what=self._client.uri(key))
         except ObjectMissing:
             return None
 
-    def sha256(self, key: str) -> str:
+    def read_sha256(self, key: str) -> str:
         """The digest of an object's bytes, all of them read."""
 
-        def read() -> str:
+        def hash_object() -> str:
             hasher = hashlib.sha256()
-            for chunk in self._chunks(key):
+            for chunk in self._read_chunks(key):
                 hasher.update(chunk)
             return hasher.hexdigest()
 
-        return self._retry.call(read, what=self._client.uri(key))
+        return self._retry.call(hash_object, what=self._client.uri(key))
 
-    def put(self, key: str, body: bytes) -> None:
+    def put_object(self, key: str, body: bytes) -> None:
         """Write an object in one request, whole or not at all."""
-        answer = self._ask("put_object", key, action="write", Body=body, ContentMD5=_content_md5(body))
-        self._confirm(key, body, _bare(answer))
+        answer = self._call_with_retries("put_object", key, action="write", Body=body, ContentMD5=_content_md5(body))
+        self._require_same_md5(key, body, _bare_etag(answer))
 
-    def delete(self, key: str) -> None:
+    def delete_object(self, key: str) -> None:
         """Remove one object; one that is gone is fine."""
         try:
-            self._ask("delete_object", key, action="delete")
+            self._call_with_retries("delete_object", key, action="delete")
         except ObjectMissing:
             return
 
-    def objects(self, prefix: str) -> Iterator[Stored]:
+    def list_objects(self, prefix: str) -> Iterator[VolumeObject]:
         """All objects whose keys begin so."""
         following: dict[str, Any] = {}
         while True:
-            page = self._ask("list_objects_v2", action="list", Prefix=prefix, **following)
+            page = self._call_with_retries("list_objects_v2", action="list", Prefix=prefix, **following)
             for item in page.get("Contents", []):
-                yield Stored(key=item["Key"], size_bytes=item["Size"], etag=_bare(item))
+                yield VolumeObject(key=item["Key"], size_bytes=item["Size"], etag=_bare_etag(item))
             if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
                 return
             following = {"ContinuationToken": page["NextContinuationToken"]}
 
     # -- uploads in parts
 
-    def begin(self, key: str) -> str:
+    def begin_upload(self, key: str) -> str:
         """Begin an upload in parts; its id."""
-        upload_id = self._ask("create_multipart_upload", key, action="write").get("UploadId")
+        upload_id = self._call_with_retries("create_multipart_upload", key, action="write").get("UploadId")
         if not upload_id:
             raise StoreRefused(
                 store=self.name, action=f"begin {key}", status=200, code="", reason="the answer holds no upload id"
             )
         return str(upload_id)
 
-    def uploads(self, prefix: str) -> list[Upload]:
+    def list_uploads(self, prefix: str) -> list[MultipartUpload]:
         """Uploads that were begun and not ended, of keys that begin so; none where the server does not list them."""
         try:
-            page = self._ask("list_multipart_uploads", action="list", Prefix=prefix)
+            page = self._call_with_retries("list_multipart_uploads", action="list", Prefix=prefix)
         except StoreRefused as refused:
             if refused.facts["status"] in (400, 405, 501):
                 return []
             raise
         found = [
-            Upload(key=item["Key"], upload_id=item["UploadId"], begun=str(item.get("Initiated", "")))
+            MultipartUpload(key=item["Key"], upload_id=item["UploadId"], begun=str(item.get("Initiated", "")))
             for item in page.get("Uploads", [])
         ]
         return [upload for upload in found if upload.key.startswith(prefix)]
 
-    def parts(self, key: str, upload_id: str) -> dict[int, Stored]:
+    def list_parts(self, key: str, upload_id: str) -> dict[int, VolumeObject]:
         """The parts that are there, by number. Raises `UploadGone`."""
-        found: dict[int, Stored] = {}
+        found: dict[int, VolumeObject] = {}
         following: dict[str, Any] = {}
         while True:
-            page = self._ask("list_parts", key, action="list parts of", UploadId=upload_id, **following)
+            page = self._call_with_retries("list_parts", key, action="list parts of", UploadId=upload_id, **following)
             for item in page.get("Parts", []):
-                found[item["PartNumber"]] = Stored(key=key, size_bytes=item["Size"], etag=_bare(item))
+                found[item["PartNumber"]] = VolumeObject(key=key, size_bytes=item["Size"], etag=_bare_etag(item))
             marker = page.get("NextPartNumberMarker")
             if not page.get("IsTruncated") or not marker or marker == following.get("PartNumberMarker"):
                 return found
@@ -157,7 +157,7 @@ class VolumeBucket:
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
         """Send a part; its etag. Raises `UploadGone`."""
-        answer = self._ask(
+        answer = self._call_with_retries(
             "upload_part",
             key,
             action="write",
@@ -166,36 +166,40 @@ class VolumeBucket:
             Body=body,
             ContentMD5=_content_md5(body),
         )
-        etag = _bare(answer)
-        self._confirm(key, body, etag)
+        etag = _bare_etag(answer)
+        self._require_same_md5(key, body, etag)
         return etag
 
-    def complete(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
+    def complete_upload(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
         """Join the parts into the object. Raises `UploadGone`, also where an earlier answer to this was lost."""
         parts = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in sorted(etags.items())]
-        self._ask("complete_multipart_upload", key, action="join", UploadId=upload_id, MultipartUpload={"Parts": parts})
+        self._call_with_retries(
+            "complete_multipart_upload", key, action="join", UploadId=upload_id, MultipartUpload={"Parts": parts}
+        )
 
-    def abort(self, key: str, upload_id: str) -> None:
+    def abort_upload(self, key: str, upload_id: str) -> None:
         """Give up an upload and its parts."""
         try:
-            self._ask("abort_multipart_upload", key, action="delete", UploadId=upload_id)
+            self._call_with_retries("abort_multipart_upload", key, action="delete", UploadId=upload_id)
         except (ObjectMissing, UploadGone):
             return
 
     # -- inside
 
-    def _ask(self, operation: str, key: str = "", *, action: str, **parameters: Any) -> dict[str, Any]:
+    def _call_with_retries(self, operation: str, key: str = "", *, action: str, **parameters: Any) -> dict[str, Any]:
         return self._retry.call(
-            lambda: self._explained(key, lambda: self._client.call(operation, key, action=action, **parameters)),
+            lambda: self._with_volume_errors(
+                key, lambda: self._client.call(operation, key, action=action, **parameters)
+            ),
             what=self._client.uri(key),
         )
 
-    def _chunks(self, key: str) -> Iterator[bytes]:
-        answer = self._explained(key, lambda: self._client.call("get_object", key, action="read"))
+    def _read_chunks(self, key: str) -> Iterator[bytes]:
+        answer = self._with_volume_errors(key, lambda: self._client.call("get_object", key, action="read"))
         with self._client.failures_named(key, "read"), closing(answer["Body"]) as body:
             yield from body.iter_chunks(CHUNK_BYTES)
 
-    def _explained(self, key: str, ask: Callable[[], T]) -> T:
+    def _with_volume_errors(self, key: str, ask: Callable[[], T]) -> T:
         """What is asked, with the errors that are a volume's own."""
         try:
             return ask()
@@ -209,7 +213,7 @@ class VolumeBucket:
         except BucketMissing as exc:
             raise BucketMissing(store=self.name, variable="the volume's data centre") from exc
 
-    def _confirm(self, key: str, body: bytes, etag: str) -> None:
+    def _require_same_md5(self, key: str, body: bytes, etag: str) -> None:
         """Where the etag is an md5, it has to be that of what was sent."""
         sent = md5_of(body)
         if _MD5.fullmatch(etag) and etag != sent:
@@ -225,10 +229,10 @@ def md5_of(body: bytes) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
-def same_part(there: Stored, body: bytes) -> bool:
+def is_same_part(there: VolumeObject, body: bytes) -> bool:
     """Whether a part that is there holds these bytes: its size, and its md5 where the etag is one."""
     return there.size_bytes == len(body) and (not _MD5.fullmatch(there.etag) or there.etag == md5_of(body))
 
 
-def _bare(facts: Mapping[str, Any]) -> str:
+def _bare_etag(facts: Mapping[str, Any]) -> str:
     return str(facts.get("ETag") or "").strip().removeprefix("W/").strip('"')

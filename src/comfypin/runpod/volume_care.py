@@ -6,15 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 from comfypin.models.release_index import record_name
 from comfypin.models.target_paths import STORE_FOLDER
-from comfypin.runpod.volume_bucket import Stored, Upload, VolumeBucket
-from comfypin.runpod.volume_release import MODELS, PACKS, RECORDS, Record, RecordedFile, blob_key, read_records
+from comfypin.runpod.volume_bucket import MultipartUpload, VolumeBucket, VolumeObject
+from comfypin.runpod.volume_release import MODELS, PACKS, RECORDS, PushRecord, RecordedFile, blob_key, read_records
 
 # Younger ones may be somebody's push that goes on.
 GIVEN_UP_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class VolumeFinding:
     """A file that is not what was recorded, in words."""
 
     release: str
@@ -23,12 +23,12 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Garbage:
+class VolumeGarbage:
     """What no kept release needs: objects, and uploads in parts that were never ended."""
 
-    objects: tuple[Stored, ...]
-    uploads: tuple[Upload, ...]
-    records: tuple[Record, ...]
+    objects: tuple[VolumeObject, ...]
+    uploads: tuple[MultipartUpload, ...]
+    records: tuple[PushRecord, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -36,25 +36,25 @@ class Garbage:
         return sum(item.size_bytes for item in self.objects)
 
 
-def verify(bucket: VolumeBucket, records: Iterable[Record], *, deep: bool = False) -> list[Finding]:
+def verify_volume(bucket: VolumeBucket, records: Iterable[PushRecord], *, deep: bool = False) -> list[VolumeFinding]:
     """Compare what the volume holds with what was recorded: sizes and etags, and with `deep` every byte."""
     found = []
     for record in records:
         if not record.complete:
-            found.append(Finding(release=record.release, key=record.key, problem="was not pushed to its end"))
+            found.append(VolumeFinding(release=record.release, key=record.key, problem="was not pushed to its end"))
         for item in record.files.values():
-            if (problem := _problem(bucket, item, deep=deep)) is not None:
-                found.append(Finding(release=record.release, key=item.key, problem=problem))
+            if (problem := _find_problem(bucket, item, deep=deep)) is not None:
+                found.append(VolumeFinding(release=record.release, key=item.key, problem=problem))
     return found
 
 
-def _problem(bucket: VolumeBucket, item: RecordedFile, *, deep: bool) -> str | None:
-    stored = bucket.head(item.key)
+def _find_problem(bucket: VolumeBucket, item: RecordedFile, *, deep: bool) -> str | None:
+    stored = bucket.head_object(item.key)
     key = item.key
     if stored is None and item.kind == "model":
         # A pod's pull moves a model into the store and leaves a link, which S3 gateways need not show.
         key = blob_key(item.sha256)
-        stored = bucket.head(key)
+        stored = bucket.head_object(key)
     if stored is None:
         return "is missing"
     if stored.size_bytes != item.size_bytes:
@@ -62,11 +62,11 @@ def _problem(bucket: VolumeBucket, item: RecordedFile, *, deep: bool) -> str | N
     # An etag that differs is not yet other bytes: a gateway may make it of the file's time.
     if not deep and (stored.etag == item.etag or key != item.key):
         return None
-    actual = bucket.sha256(key)
+    actual = bucket.read_sha256(key)
     return None if actual == item.sha256 else f"has the sha256 {actual} instead of {item.sha256}"
 
 
-def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime | None = None) -> Garbage:
+def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime | None = None) -> VolumeGarbage:
     """What was pushed, or left by a push that was killed, and that no release of these names needs.
 
     Only what comfypin's records name goes: other files of the volume are not ours.
@@ -74,26 +74,26 @@ def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime |
     records = read_records(bucket)
     kept_files = {key: item for record in records if record.release in keep for key, item in record.files.items()}
     kept_digests = {item.sha256 for item in kept_files.values()}
-    doomed: dict[str, Stored] = {}
+    doomed: dict[str, VolumeObject] = {}
     for record in records:
         for item in record.files.values() if record.release not in keep else ():
             keys = [item.key] if item.key not in kept_files else []
             if item.kind == "model" and item.sha256 not in kept_digests:
                 keys.append(blob_key(item.sha256))
             for key in keys:
-                stored = bucket.head(key)
+                stored = bucket.head_object(key)
                 if stored is not None:
                     doomed[key] = stored
-    uploads = [upload for prefix in (MODELS, PACKS) for upload in bucket.uploads(f"{prefix}/")]
+    uploads = [upload for prefix in (MODELS, PACKS) for upload in bucket.list_uploads(f"{prefix}/")]
     given_up = (now or datetime.now(UTC)) - GIVEN_UP_AFTER
-    return Garbage(
+    return VolumeGarbage(
         objects=tuple(doomed[key] for key in sorted(doomed)),
         uploads=tuple(upload for upload in uploads if _begun_before(upload, given_up)),
         records=tuple(record for record in records if record.release not in keep),
     )
 
 
-def _begun_before(upload: Upload, moment: datetime) -> bool:
+def _begun_before(upload: MultipartUpload, moment: datetime) -> bool:
     try:
         begun = datetime.fromisoformat(upload.begun)
     except ValueError:
@@ -101,12 +101,12 @@ def _begun_before(upload: Upload, moment: datetime) -> bool:
     return begun.replace(tzinfo=begun.tzinfo or UTC) < moment
 
 
-def collect(bucket: VolumeBucket, garbage: Garbage) -> None:
+def remove_garbage(bucket: VolumeBucket, garbage: VolumeGarbage) -> None:
     """Remove it, object by object; a release's record goes after its files, so that a kill loses nothing."""
     for upload in garbage.uploads:
-        bucket.abort(upload.key, upload.upload_id)
+        bucket.abort_upload(upload.key, upload.upload_id)
     for item in garbage.objects:
-        bucket.delete(item.key)
+        bucket.delete_object(item.key)
     for record in garbage.records:
-        bucket.delete(f"{MODELS}/{STORE_FOLDER}/releases/{record_name(record.release)}")
-        bucket.delete(f"{RECORDS}/{record_name(record.release)}")
+        bucket.delete_object(f"{MODELS}/{STORE_FOLDER}/releases/{record_name(record.release)}")
+        bucket.delete_object(f"{RECORDS}/{record_name(record.release)}")

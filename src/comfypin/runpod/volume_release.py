@@ -26,7 +26,7 @@ FileKind = Literal["model", "env"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owed:
+class OwedModel:
     """A file that the volume should have, before it is known where its bytes are. `pin` for models."""
 
     key: str
@@ -37,7 +37,7 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFile:
+class FileToPush:
     """A file that is here, verified, and belongs on the volume under `key`."""
 
     key: str
@@ -59,7 +59,7 @@ class RecordedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class PushRecord:
     """What was pushed of a release. `complete` is written last, when everything is there."""
 
     release: str
@@ -89,7 +89,7 @@ class Record:
         )
 
 
-def owed_models(lock: Lock, places: Places) -> list[Owed]:
+def owed_models(lock: Lock, places: Places) -> list[OwedModel]:
     """The release's models and their keys. Raises `TargetRefused`."""
     owed = []
     for pin, path in targets(lock, places):
@@ -104,7 +104,7 @@ def owed_models(lock: Lock, places: Places) -> list[Owed]:
                     model=pin.name,
                 ) from exc
             key = blob_key(pin.sha256.hex)
-        owed.append(Owed(key=key, sha256=pin.sha256, size_bytes=pin.size_bytes, pin=pin, path=path))
+        owed.append(OwedModel(key=key, sha256=pin.sha256, size_bytes=pin.size_bytes, pin=pin, path=path))
     return owed
 
 
@@ -126,23 +126,23 @@ def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]
     )
 
 
-def read_records(bucket: VolumeBucket) -> list[Record]:
+def read_records(bucket: VolumeBucket) -> list[PushRecord]:
     """What was pushed to a volume. A record that is not one is left out. Raises `StorageError`."""
     found = []
-    for item in sorted(bucket.objects(f"{RECORDS}/"), key=lambda stored: stored.key):
-        data = bucket.get(item.key) if item.key.endswith(".json") else None
-        record = _parsed(data) if data is not None else None
+    for item in sorted(bucket.list_objects(f"{RECORDS}/"), key=lambda stored: stored.key):
+        data = bucket.read_object(item.key) if item.key.endswith(".json") else None
+        record = _parse_record(data) if data is not None else None
         if record is not None:
             found.append(record)
     return found
 
 
-def recorded(records: Iterable[Record]) -> dict[str, RecordedFile]:
+def recorded_files(records: Iterable[PushRecord]) -> dict[str, RecordedFile]:
     """All files that records name, by key."""
     return {key: item for record in records for key, item in record.files.items()}
 
 
-def _parsed(data: bytes) -> Record | None:
+def _parse_record(data: bytes) -> PushRecord | None:
     try:
         value = json.loads(data)
         files = [
@@ -155,7 +155,7 @@ def _parsed(data: bytes) -> Record | None:
             )
             for item in value["files"]
         ]
-        return Record(
+        return PushRecord(
             release=str(value["release"]),
             lock_digest=str(value["lock_digest"]),
             complete=value["complete"] is True,

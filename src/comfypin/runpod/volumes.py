@@ -8,16 +8,16 @@ from typing import TypeVar
 from comfypin.errors import ComfypinError
 from comfypin.runpod.desired_state import remote_name
 from comfypin.runpod.errors import VolumePushFailed, VolumeTooSmall, VolumeUnknown
-from comfypin.runpod.management_api import Api
-from comfypin.runpod.volume_push import Pushed, Pusher
-from comfypin.runpod.volume_release import MODELS, PACKS, LocalFile
+from comfypin.runpod.management_api import ManagementApi
+from comfypin.runpod.volume_push import PushedFile, VolumePusher
+from comfypin.runpod.volume_release import MODELS, PACKS, FileToPush
 
 Result = TypeVar("Result")
 _GB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class NetworkVolume:
     """A network volume as RunPod lists it."""
 
     identifier: str
@@ -30,31 +30,31 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class PushDestination:
     """A volume, what brings a release there, and what it still needs."""
 
-    volume: Volume
-    pusher: Pusher
+    volume: NetworkVolume
+    pusher: VolumePusher
 
 
 def find_volumes(
-    api: Api, wanted: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
-) -> list[Volume]:
+    api: ManagementApi, wanted: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
+) -> list[NetworkVolume]:
     """The volumes of these names (on RunPod or in runpod.toml) or ids, in these data centres or in all.
 
     Names need not be unique on RunPod: one name in several data centres is several volumes. Raises `VolumeUnknown`.
     """
     every = [
-        Volume(
+        NetworkVolume(
             identifier=str(item["id"]),
             name=str(item.get("name")),
             data_center=str(item.get("dataCenter")),
             size_gb=int(str(item.get("size", 0))),
         )
-        for item in api.everything("volume")
+        for item in api.list_resources("volume")
     ]
     places = {center.upper() for center in centers}
-    found: dict[str, Volume] = {}
+    found: dict[str, NetworkVolume] = {}
     for name in wanted:
         names = {name, remote_name(deployment, name)} if deployment else {name}
         matching = [
@@ -71,7 +71,7 @@ def find_volumes(
     return list(found.values())
 
 
-def on_all(
+def run_on_all(
     items: Sequence[Result], work: Callable[[Result], object], *, abandon: Callable[[], None]
 ) -> list[tuple[Result, ComfypinError]]:
     """Do something with all at once; those that failed, and why.
@@ -95,13 +95,13 @@ def on_all(
     return failed
 
 
-def require_space(destination: Destination, files: Iterable[LocalFile]) -> None:
+def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> None:
     """Raise `VolumeTooSmall` where the files would not fit beside what the volume's releases have."""
     needed = sum(file.size_bytes for file in files)
     if not needed:
         return
     bucket = destination.pusher.bucket
-    used = sum(item.size_bytes for prefix in (MODELS, PACKS) for item in bucket.objects(f"{prefix}/"))
+    used = sum(item.size_bytes for prefix in (MODELS, PACKS) for item in bucket.list_objects(f"{prefix}/"))
     if needed + used > destination.volume.size_gb * _GB:
         raise VolumeTooSmall(
             volume=str(destination.volume),
@@ -111,28 +111,28 @@ def require_space(destination: Destination, files: Iterable[LocalFile]) -> None:
         )
 
 
-def send_all(
-    owed: Sequence[tuple[Destination, Sequence[LocalFile]]], *, finish: Callable[[Destination], None]
-) -> dict[str, list[Pushed]]:
+def push_to_all(
+    owed: Sequence[tuple[PushDestination, Sequence[FileToPush]]], *, finish: Callable[[PushDestination], None]
+) -> dict[str, list[PushedFile]]:
     """Send each destination its files, all destinations at once, the largest file first; what was done, by volume id.
 
     Raises `VolumePushFailed`, or the failure itself where there is but one volume; the other volumes are whole then.
     """
-    done: dict[str, list[Pushed]] = {}
+    done: dict[str, list[PushedFile]] = {}
 
-    def push(item: tuple[Destination, Sequence[LocalFile]]) -> None:
+    def push_files(item: tuple[PushDestination, Sequence[FileToPush]]) -> None:
         destination, files = item
         pushed = done.setdefault(destination.volume.identifier, [])
         require_space(destination, files)
         for file in sorted(files, key=lambda file: -file.size_bytes):
-            pushed.append(destination.pusher.send(file))
+            pushed.append(destination.pusher.push_file(file))
         finish(destination)
 
-    def stop() -> None:
+    def stop_pushers() -> None:
         for destination, _ in owed:
             destination.pusher.stop()
 
-    failed = on_all(owed, push, abandon=stop)
+    failed = run_on_all(owed, push_files, abandon=stop_pushers)
     if failed and len(owed) == 1:
         raise failed[0][1]
     if failed:

@@ -18,22 +18,22 @@ from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.scheduler import LiveJob
 from comfypin.queue.status import is_pending, status_body
-from comfypin.server.auth import BodyTooBig, Gate, Rules
+from comfypin.server.auth import AccessRules, BodyTooBig, Gate
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
-from comfypin.server.openapi import JOB_BODY, document_of
-from comfypin.server.requests import parse_json, read_job, wait_s
-from comfypin.server.responses import Json, failure
+from comfypin.server.openapi import JOB_BODY, openapi_document
+from comfypin.server.requests import longest_wait_s, parse_json_body, read_job_request
+from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.site import NotReady, Site
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000
 _KEEP_ALIVE_S = 15.0
 # Of outputs that browsers open: they are what workflows of others may have made.
-_UNTRUSTED = {
+_UNTRUSTED_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'",
 }
-_STATUS: tuple[tuple[type[ComfypinError], int], ...] = (
+_STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
@@ -47,10 +47,10 @@ _STATUS: tuple[tuple[type[ComfypinError], int], ...] = (
 )
 _RETRY_AFTER_S = 5
 
-Wait = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
+WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
 
 
-def make_app(site: Site, rules: Rules) -> FastAPI:
+def make_app(site: Site, rules: AccessRules) -> FastAPI:
     """The application: every route behind the gate."""
     app = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     for family in (_endpoint_routes(site),):
@@ -58,9 +58,9 @@ def make_app(site: Site, rules: Rules) -> FastAPI:
         app.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     app.include_router(_workflow_routes(site))
     app.include_router(_machine_routes(site, app))
-    app.add_exception_handler(ComfypinError, _failed)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(ComfypinError, _handle_failure)
+    app.add_exception_handler(RequestValidationError, _handle_invalid)
+    app.add_exception_handler(ClientDisconnect, _handle_disconnect)
     app.add_middleware(Gate, rules=rules)
     return app
 
@@ -69,53 +69,53 @@ def _endpoint_routes(site: Site) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), site.queue
 
     async def take(request: Request) -> LiveJob:
-        job = await asyncio.to_thread(read_job, await request.body())
-        return await queue.accept(job.input, webhook=job.webhook, timeout_s=job.timeout_s, ttl_s=job.ttl_s)
+        job = await asyncio.to_thread(read_job_request, await request.body())
+        return await queue.accept_job(job.input, webhook=job.webhook, timeout_s=job.timeout_s, ttl_s=job.ttl_s)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
     async def run(request: Request) -> Response:
-        return _taken(await take(request))
+        return _accepted_response(await take(request))
 
     @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
-    async def runsync(request: Request, wait: Wait = SYNC_WAIT_MS) -> Response:
+    async def runsync(request: Request, wait: WaitMilliseconds = SYNC_WAIT_MS) -> Response:
         begun_at_s = time.monotonic()
         live = await take(request)
-        within_s = wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
-        return Json(status_body(await queue.wait(live.row.id, max(0.0, within_s)), queue.worker_id))
+        within_s = longest_wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
+        return JsonResponse(status_body(await queue.wait_for_end(live.row.id, max(0.0, within_s)), queue.worker_id))
 
     # RunPod takes POST here too, and so does its SDK's own local server.
     @routes.get("/status/{job_id}", summary="A job's state, progress and result")
     @routes.post("/status/{job_id}", include_in_schema=False)
     async def status(job_id: str) -> Response:
-        return Json(status_body(await queue.record(job_id), queue.worker_id))
+        return JsonResponse(status_body(await queue.read_record(job_id), queue.worker_id))
 
     @routes.get("/stream/{job_id}", summary="A job's progress: server-sent events, or what is new since the last call")
     @routes.post("/stream/{job_id}", include_in_schema=False)
     async def stream(request: Request, job_id: str) -> Response:
-        record = await queue.record(job_id)
+        record = await queue.read_record(job_id)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return StreamingResponse(_events(site, job_id), media_type="text/event-stream")
-        live = queue.live(job_id)
+            return StreamingResponse(_stream_events(site, job_id), media_type="text/event-stream")
+        live = queue.find_live(job_id)
         chunks = []
-        while live is not None and live.untold:
-            chunks.append({"output": dict(live.untold.popleft())})
-        return Json({"status": record.row.state, "stream": chunks})
+        while live is not None and live.untold_progress:
+            chunks.append({"output": dict(live.untold_progress.popleft())})
+        return JsonResponse({"status": record.row.state, "stream": chunks})
 
     @routes.post("/cancel/{job_id}", summary="Stop a job")
     async def cancel(job_id: str) -> Response:
-        return Json({"id": job_id, "status": await queue.cancel(job_id)})
+        return JsonResponse({"id": job_id, "status": await queue.cancel_job(job_id)})
 
     @routes.post("/retry/{job_id}", summary="Run a job again that failed or took too long")
     async def retry(job_id: str) -> Response:
-        return _taken(await queue.retry(job_id))
+        return _accepted_response(await queue.retry_job(job_id))
 
     @routes.post("/purge-queue", summary="Cancel all jobs that wait")
     async def purge() -> Response:
-        return Json({"removed": await queue.purge(), "status": "completed"})
+        return JsonResponse({"removed": await queue.cancel_waiting(), "status": "completed"})
 
     @routes.get("/health", summary="Jobs and workers by state")
     async def health() -> Response:
-        return Json(await queue.health(ready=site.ready))
+        return JsonResponse(await queue.health_body(ready=site.is_ready))
 
     return routes
 
@@ -125,8 +125,8 @@ def _workflow_routes(site: Site) -> APIRouter:
 
     @routes.get("/workflows", summary="The workflows of this server, and what may be set in them")
     async def workflows() -> Response:
-        described = [await site.describe(name) for name in site.names()]
-        return Json(
+        described = [await site.describe_workflow(name) for name in site.workflow_names()]
+        return JsonResponse(
             [
                 {
                     "name": one.name,
@@ -139,13 +139,17 @@ def _workflow_routes(site: Site) -> APIRouter:
         )
 
     @routes.post("/workflows/{name}", include_in_schema=False)
-    async def run_workflow(request: Request, name: str, wait: Wait = 0) -> Response:
+    async def run_workflow(request: Request, name: str, wait: WaitMilliseconds = 0) -> Response:
         body = await request.body()
-        job = await site.job_for(name, await asyncio.to_thread(parse_json, body) if body.strip() else {})
-        live = await queue.accept(dict(job), webhook=None, timeout_s=None, ttl_s=None)
+        job = await site.make_job(name, await asyncio.to_thread(parse_json_body, body) if body.strip() else {})
+        live = await queue.accept_job(dict(job), webhook=None, timeout_s=None, ttl_s=None)
         if not wait:
-            return _taken(live)
-        return Json(status_body(await queue.wait(live.row.id, wait_s(request.url.hostname, wait)), queue.worker_id))
+            return _accepted_response(live)
+        return JsonResponse(
+            status_body(
+                await queue.wait_for_end(live.row.id, longest_wait_s(request.url.hostname, wait)), queue.worker_id
+            )
+        )
 
     return routes
 
@@ -160,7 +164,7 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
     @routes.get("/metrics", summary="Prometheus text")
     async def metrics(request: Request) -> Response:
         # In a thread: the driver of the GPUs may take its time.
-        page, content_type = await asyncio.to_thread(queue.metrics.page, request.headers.get("accept", ""))
+        page, content_type = await asyncio.to_thread(queue.metrics.render_page, request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": content_type})
 
     @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
@@ -171,13 +175,13 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
         except (ValueError, OSError):
             there = False
         if not there:
-            return failure(404, "There is no such output.")
-        return FileResponse(file, headers=_UNTRUSTED)
+            return failure_response(404, "There is no such output.")
+        return FileResponse(file, headers=_UNTRUSTED_HEADERS)
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        described = [await site.describe(name) for name in site.names()] if site.ready else []
-        return Json(document_of(app, described))
+        described = [await site.describe_workflow(name) for name in site.workflow_names()] if site.is_ready else []
+        return JsonResponse(openapi_document(app, described))
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -186,43 +190,45 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
     return routes
 
 
-async def _events(site: Site, job_id: str) -> AsyncIterator[bytes]:
+async def _stream_events(site: Site, job_id: str) -> AsyncIterator[bytes]:
     """A job as server-sent events: `progress` as it comes, and `status` once, at the end."""
     queue, told = site.queue, None
-    while (live := queue.live(job_id)) is not None and is_pending(live.row.state):
+    while (live := queue.find_live(job_id)) is not None and is_pending(live.row.state):
         changed = live.changed
         if (newest := live.progress) and newest is not told:
             told = newest
-            yield _event("progress", json.dumps(newest).encode())
+            yield _format_event("progress", json.dumps(newest).encode())
         if live.changed is changed:
             try:
                 await asyncio.wait_for(changed.wait(), _KEEP_ALIVE_S)
             except TimeoutError:
                 yield b": still there\n\n"
-    yield _event("status", status_body(await queue.record(job_id), queue.worker_id))
+    yield _format_event("status", status_body(await queue.read_record(job_id), queue.worker_id))
 
 
-def _event(name: str, data: bytes) -> bytes:
+def _format_event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
-def _taken(live: LiveJob) -> Response:
-    return Json({"id": live.row.id, "status": "IN_QUEUE"})
+def _accepted_response(live: LiveJob) -> Response:
+    return JsonResponse({"id": live.row.id, "status": "IN_QUEUE"})
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
+async def _handle_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ComfypinError)
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+    status = next((status for kind, status in _STATUS_OF_ERROR if isinstance(error, kind)), 503)
     wait_s = error.retry_after_s if isinstance(error, QueueFull) else _RETRY_AFTER_S
     headers = {"Retry-After": str(wait_s)} if status in (429, 503) else None
-    return failure(status, error.message, headers=headers, error_type=type(error).__name__)
+    return failure_response(status, error.message, headers=headers, error_type=type(error).__name__)
 
 
-async def _gone(_request: Request, _error: Exception) -> Response:
-    return failure(400, "The request was cut off.")  # nobody reads it; without it, each would be a traceback in the log
+async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
+    return failure_response(
+        400, "The request was cut off."
+    )  # nobody reads it; without it, each would be a traceback in the log
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _handle_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     findings = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-    return failure(400, f"The request cannot be taken: {'; '.join(findings)}.", error_type="RequestInvalid")
+    return failure_response(400, f"The request cannot be taken: {'; '.join(findings)}.", error_type="RequestInvalid")

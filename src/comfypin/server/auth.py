@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comfypin.errors import ComfypinError
-from comfypin.server.responses import Json, failure
+from comfypin.server.responses import JsonResponse, failure_response
 
 OPEN_PATHS = frozenset({"/ping"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -27,7 +27,7 @@ class BodyTooBig(ComfypinError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class AccessRules:
     """The server's token (None: open to this machine alone), and how large a body may be."""
 
     token: str | None
@@ -37,7 +37,7 @@ class Rules:
 class Gate:
     """Middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, *, rules: AccessRules) -> None:
         self._app = app
         self._rules = rules
 
@@ -47,23 +47,23 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = self._refusal(scope["method"], scope["path"], headers)
+        refused = self._find_refusal(scope["method"], scope["path"], headers)
         if refused is not None:
             if refused.status_code == 413:
-                await self._drain(receive)
+                await self._drain_body(receive)
             await refused(scope, receive, send)
             return
-        await self._app(scope, self._limited(receive), send)
+        await self._app(scope, self._limit_body(receive), send)
 
-    def _refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Json | None:
+    def _find_refusal(self, method: str, path: str, headers: Mapping[str, str]) -> JsonResponse | None:
         if not self._may_enter(method, path, headers):
             challenge = {"WWW-Authenticate": 'Bearer realm="comfypin", Basic realm="comfypin"'}
-            return failure(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
-        if self._is_foreign(headers):
-            return failure(403, "Pages of other sites may not use this server.")
+            return failure_response(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
+        if self._is_foreign_page(headers):
+            return failure_response(403, "Pages of other sites may not use this server.")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._rules.max_body_bytes:
-            return failure(
+            return failure_response(
                 413, BodyTooBig(limit_bytes=self._rules.max_body_bytes).message, headers={"Connection": "close"}
             )
         return None
@@ -75,13 +75,13 @@ class Gate:
         scheme, _, rest = shown.partition(" ")
         if scheme.lower() == "basic":
             # Browsers send these along from any page, so they may only look.
-            return method in ("GET", "HEAD") and self._is_token(_password(rest))
+            return method in ("GET", "HEAD") and self._is_token(_decode_password(rest))
         return self._is_token(rest.strip() if scheme.lower() == "bearer" else shown.strip())
 
     def _is_token(self, shown: str) -> bool:
         return hmac.compare_digest(shown.encode(), (self._rules.token or "").encode())
 
-    def _is_foreign(self, headers: Mapping[str, str]) -> bool:
+    def _is_foreign_page(self, headers: Mapping[str, str]) -> bool:
         """Whether a page of another site asks; without a token, also whether a name was rebound to this machine."""
         host = headers.get("host", "")
         origin = headers.get("origin")
@@ -89,7 +89,7 @@ class Gate:
             return True
         return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
 
-    async def _drain(self, receive: Receive) -> None:
+    async def _drain_body(self, receive: Receive) -> None:
         """Let a body that is a little too big arrive, and drop it: clients read answers last."""
         left = 4 * self._rules.max_body_bytes
         while left > 0:
@@ -98,10 +98,10 @@ class Gate:
             if not message.get("more_body"):
                 return
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limit_body(self, receive: Receive) -> Receive:
         taken = 0
 
-        async def limited() -> Message:
+        async def receive_limited() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
@@ -109,10 +109,10 @@ class Gate:
                 raise BodyTooBig(limit_bytes=self._rules.max_body_bytes)
             return message
 
-        return limited
+        return receive_limited
 
 
-def _password(text: str) -> str:
+def _decode_password(text: str) -> str:
     try:
         return base64.b64decode(text, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):

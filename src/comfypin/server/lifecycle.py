@@ -17,10 +17,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from comfypin.jobs.handler import Handler, Service
-from comfypin.jobs.warmup import warm
+from comfypin.jobs.handler import Handler, JobService
+from comfypin.jobs.warmup import warm_engine
 from comfypin.lock.model import Lock
-from comfypin.queue.scheduler import JobQueue
+from comfypin.queue.scheduler import LocalJobQueue
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol
 from comfypin.server.errors import PortUnusable
@@ -28,7 +28,7 @@ from comfypin.server.site import Site
 
 log = logging.getLogger(__name__)
 
-OpenService = Callable[[], AbstractAsyncContextManager[Service]]
+OpenService = Callable[[], AbstractAsyncContextManager[JobService]]
 """Opens the engine and what its jobs share; may take minutes."""
 
 _CLOSE_WITHIN_S = 3
@@ -40,7 +40,7 @@ _ACCEPTED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hosting:
+class HostingOptions:
     """How a server is hosted: its sockets, their limits, the grace of running jobs, where outputs are synced to."""
 
     sockets: Sequence[socket.socket]
@@ -49,7 +49,9 @@ class Hosting:
     sync: tuple[Path, str] | None = None
 
 
-async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenService, hosting: Hosting) -> None:
+async def host_server(
+    app: FastAPI, site: Site, queue: LocalJobQueue, open_service: OpenService, hosting: HostingOptions
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -58,17 +60,17 @@ async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenServ
     connections = Connections(hosting.connections)
     logging.getLogger("uvicorn.error").addFilter(connections.log_once)
     loop.set_exception_handler(connections.log_once.accept_failed)
-    server = _Server(_configuration(app, connections))
-    await queue.recover()
+    server = _Server(_uvicorn_config(app, connections))
+    await queue.recover_jobs()
     serving = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
-    working = asyncio.create_task(_work(site, queue, open_service))
+    working = asyncio.create_task(_run_jobs(site, queue, open_service))
     stopped = asyncio.create_task(stop.wait())
     sweeping = asyncio.create_task(connections.sweep_forever())
-    syncing = asyncio.create_task(_sync(*hosting.sync)) if hosting.sync else None
+    syncing = asyncio.create_task(_keep_syncing(*hosting.sync)) if hosting.sync else None
     try:
         await asyncio.wait({serving, working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        site.close()
-        await queue.stop(hosting.grace_s)
+        site.announce_stop()
+        await queue.stop_jobs(hosting.grace_s)
         server.should_exit = True
         await serving
     finally:
@@ -81,7 +83,7 @@ async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenServ
         raise ended[0]
 
 
-def _configuration(app: FastAPI, connections: Connections) -> uvicorn.Config:
+def _uvicorn_config(app: FastAPI, connections: Connections) -> uvicorn.Config:
     protocol: Any = partial(LimitedProtocol, connections=connections)
     return uvicorn.Config(
         app,
@@ -94,18 +96,18 @@ def _configuration(app: FastAPI, connections: Connections) -> uvicorn.Config:
     )
 
 
-async def _work(site: Site, queue: JobQueue, open_service: OpenService) -> None:
+async def _run_jobs(site: Site, queue: LocalJobQueue, open_service: OpenService) -> None:
     """Open the engine, warm it, run jobs until cancelled."""
     async with open_service() as service:
         handler = Handler(service)
         lock: Lock = service.lock
-        await warm(handler, lock)
-        site.open(service, handler)
+        await warm_engine(handler, lock)
+        site.open_for_jobs(service, handler)
         log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
-        await queue.run(handler)
+        await queue.run_jobs(handler)
 
 
-async def _sync(folder: Path, destination: str) -> None:
+async def _keep_syncing(folder: Path, destination: str) -> None:
     """`comfypin sync` of the outputs, started again if it ends; what it owes is on the disk."""
     command = [sys.executable, "-m", "comfypin.cli.main", "sync", str(folder), destination]
     failures = Failures(_SYNC_RESTARTS)
@@ -125,7 +127,7 @@ async def _sync(folder: Path, destination: str) -> None:
         await asyncio.sleep(delay_s)
 
 
-def listen(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
+def open_sockets(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
     """Sockets that listen. Raises `PortUnusable`."""
     sockets: list[socket.socket] = []
     for port in dict.fromkeys(ports):

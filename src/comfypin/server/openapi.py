@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from comfypin.jobs.request import JobInput
-from comfypin.server.site import Described
+from comfypin.server.site import DescribedWorkflow
 
 _MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
 _JOB_REQUEST: dict[str, Any] = {
@@ -43,19 +43,19 @@ TAGS = [
     {"name": "workflows", "description": "The workflows of this server."},
     {"name": "server", "description": "The server itself."},
 ]
-_WAIT = {
+_WAIT_PARAMETER = {
     "name": "wait",
     "in": "query",
     "description": "Milliseconds to wait for the end; 0: the job is only taken.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 300_000, "default": 0},
 }
-_ANSWERS = {
+_RESPONSES = {
     "200": {"description": "The job's state.", "content": {"application/json": {"schema": {"type": "object"}}}},
     "422": {"description": "An input that the workflow cannot take."},
 }
 
 
-def document_of(app: FastAPI, workflows: Sequence[Described]) -> dict[str, Any]:
+def openapi_document(app: FastAPI, workflows: Sequence[DescribedWorkflow]) -> dict[str, Any]:
     """The document for the application and the workflows that it has now."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes, tags=TAGS)
     schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
@@ -67,18 +67,18 @@ def document_of(app: FastAPI, workflows: Sequence[Described]) -> dict[str, Any]:
     document["security"] = [{"token": []}]
     document["paths"]["/ping"]["get"]["security"] = []
     for one in workflows:
-        document["paths"][f"/workflows/{one.name}"] = {"post": _operation(one)}
+        document["paths"][f"/workflows/{one.name}"] = {"post": _workflow_operation(one)}
     return document
 
 
-def _operation(one: Described) -> dict[str, Any]:
-    body = {key: value for key, value in one.schema().items() if key != "$schema"}
+def _workflow_operation(one: DescribedWorkflow) -> dict[str, Any]:
+    body = {key: value for key, value in one.inputs_schema().items() if key != "$schema"}
     return {
         "tags": ["workflows"],
         "summary": one.title or f"Run {one.name}",
         "description": one.description or "",
         "operationId": f"workflow_{one.name}",
-        "parameters": [_WAIT],
+        "parameters": [_WAIT_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": _ANSWERS,
+        "responses": _RESPONSES,
     }

@@ -11,7 +11,7 @@ from comfypin.outputs.folder import FolderSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 
 
-class ServedFolder:
+class ServedOutputFolder:
     """An output sink whose files are below `/outputs/` of `base_url`; a job that runs again replaces its own files."""
 
     def __init__(self, root: Path, *, base_url: str) -> None:
@@ -28,8 +28,8 @@ class ServedFolder:
             ) from exc
         shutil.rmtree(folder, ignore_errors=True)
         deliveries = await FolderSink(folder).deliver(job, outputs)
-        return tuple(self._addressed(delivery) for delivery in deliveries)
+        return tuple(self._with_address(delivery) for delivery in deliveries)
 
-    def _addressed(self, delivery: Delivery) -> Delivery:
+    def _with_address(self, delivery: Delivery) -> Delivery:
         place = Path(str(delivery.uri)).relative_to(self._root).as_posix()
         return replace(delivery, url=f"{self._base_url}/outputs/{quote(place)}")

@@ -9,16 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.request import job_of
+from comfypin.jobs.request import input_of_platform_job
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.workflow.inputs_file import overrides_by_name
 from comfypin.workflow.settable_inputs import WorkflowInput
 
-MOST_VALUES = 200_000
+MAX_VALUES = 200_000
 """A quarter of a second to parse; the largest workflow that we know of has a tenth of it."""
-MOST_ESCAPES = 2_000_000
-MOST_LEVELS = 100
-_TOO_DEEP = f"its JSON has more than {MOST_LEVELS} levels"
+MAX_ESCAPES = 2_000_000
+MAX_LEVELS = 100
+_TOO_DEEP = f"its JSON has more than {MAX_LEVELS} levels"
 _COUNTED_AT_ONCE = 1 << 18
 _PROXY_HOST = ".proxy.runpod.net"
 _PROXY_WAIT_MS = 90_000
@@ -37,7 +37,7 @@ class JobRequest:
     ttl_s: float | None = None
 
 
-def parse_json(body: bytes) -> object:
+def parse_json_body(body: bytes) -> object:
     """Read a body. Raises `RequestInvalid`, `RequestTooComplex`; numbers that JSON does not have are refused.
 
     Slow for a large body, so meant for a thread. But Python's parser holds all threads until it is done: 57 MB
@@ -48,12 +48,12 @@ def parse_json(body: bytes) -> object:
         piece = body[start : start + _COUNTED_AT_ONCE]
         marks += sum(map(piece.count, (b",", b"[", b"{")))
         escapes += piece.count(b"\\")
-    if marks > MOST_VALUES:
-        raise RequestTooComplex(what="values", most=MOST_VALUES)
-    if escapes > MOST_ESCAPES:
-        raise RequestTooComplex(what="escaped characters", most=MOST_ESCAPES)
+    if marks > MAX_VALUES:
+        raise RequestTooComplex(what="values", most=MAX_VALUES)
+    if escapes > MAX_ESCAPES:
+        raise RequestTooComplex(what="escaped characters", most=MAX_ESCAPES)
     try:
-        document = json.loads(body, parse_constant=_refuse, parse_float=_finite)
+        document = json.loads(body, parse_constant=_refuse_constant, parse_float=_parse_finite)
     except RecursionError as exc:
         raise RequestInvalid(_TOO_DEEP) from exc
     except ValueError as exc:
@@ -65,7 +65,7 @@ def parse_json(body: bytes) -> object:
 def _require_shallow(document: object) -> None:
     """Raise `RequestInvalid` for what later code, which goes down level by level, could not go through."""
     level: list[object] = [document]
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_LEVELS):
         level = [
             item
             for value in level
@@ -77,12 +77,12 @@ def _require_shallow(document: object) -> None:
     raise RequestInvalid(_TOO_DEEP)
 
 
-def read_job(body: bytes) -> JobRequest:
-    """Read a body of /run. Raises as `parse_json` and `parse_job`."""
-    return parse_job(parse_json(body))
+def read_job_request(body: bytes) -> JobRequest:
+    """Read a body of /run. Raises as `parse_json_body` and `parse_job_request`."""
+    return parse_job_request(parse_json_body(body))
 
 
-def parse_job(document: object) -> JobRequest:
+def parse_job_request(document: object) -> JobRequest:
     """Read RunPod's body of a job: `input`, `webhook`, `policy`, `s3Config`. Raises `RequestInvalid`.
 
     An `input` that is JSON as a text becomes what the text says, so that all that is known of jobs holds for it too.
@@ -92,16 +92,16 @@ def parse_job(document: object) -> JobRequest:
     if document.get("input") is None:
         raise RequestInvalid("its body has no `input`")
     webhook = document.get("webhook")
-    if webhook is not None and not _is_address(webhook):
+    if webhook is not None and not _is_http_address(webhook):
         raise RequestInvalid("`webhook` must be an http:// or https:// address")
     policy = document.get("policy")
     if policy is not None and not isinstance(policy, dict):
         raise RequestInvalid("`policy` must be an object")
     return JobRequest(
-        input=job_of({**document, "input": _read_input(document["input"])}),
+        input=input_of_platform_job({**document, "input": _read_input(document["input"])}),
         webhook=webhook,
-        timeout_s=_seconds(policy or {}, "executionTimeout"),
-        ttl_s=_seconds(policy or {}, "ttl"),
+        timeout_s=_policy_seconds(policy or {}, "executionTimeout"),
+        ttl_s=_policy_seconds(policy or {}, "ttl"),
     )
 
 
@@ -109,14 +109,14 @@ def _read_input(sent: object) -> object:
     if not isinstance(sent, str):
         return sent
     try:
-        return parse_json(sent.encode(errors="replace"))
+        return parse_json_body(sent.encode(errors="replace"))
     except RequestInvalid as exc:
         if _TOO_DEEP in exc.message:
             raise
         return sent  # the job fails with what is wrong in it
 
 
-def wait_s(hostname: str | None, asked_ms: int) -> float:
+def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
     """Return how long a request may wait for its job's end: behind RunPod's proxy not longer than that waits.
 
     The proxy cuts what has not begun to answer within 100 s; then the client would not even have the job's id.
@@ -138,7 +138,7 @@ def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput])
     changes: dict[str, JsonValue] = {}
     for wanted in overrides:
         file = files.get(wanted.target)
-        sent = _media(file, wanted.value) if file is not None else None
+        sent = _media_input(file, wanted.value) if file is not None else None
         if sent is None:
             changes[wanted.target] = wanted.value
         else:
@@ -146,7 +146,7 @@ def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput])
     return {"workflow_name": name, "set": changes, **({"inputs": media} if media else {})}
 
 
-def _media(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
+def _media_input(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
     if not isinstance(value, str):
         return None
     name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', f'{one.node_id}-{one.input_name}')}"
@@ -158,7 +158,7 @@ def _media(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | No
     return None
 
 
-def _is_address(value: object) -> bool:
+def _is_http_address(value: object) -> bool:
     if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
         return False
     try:
@@ -168,7 +168,7 @@ def _is_address(value: object) -> bool:
         return False
 
 
-def _seconds(policy: Mapping[str, Any], name: str) -> float | None:
+def _policy_seconds(policy: Mapping[str, Any], name: str) -> float | None:
     value = policy.get(name)
     if value is None:
         return None
@@ -177,12 +177,12 @@ def _seconds(policy: Mapping[str, Any], name: str) -> float | None:
     return value / 1000
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise ValueError(text)
     return value
 
 
-def _refuse(name: str) -> object:
+def _refuse_constant(name: str) -> object:
     raise ValueError(name)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from comfypin.digest import JsonValue
 
 
-class Json(Response):
+class JsonResponse(Response):
     """JSON from a value, or from bytes that are JSON already."""
 
     media_type = "application/json"
@@ -18,6 +18,8 @@ class Json(Response):
         return content if isinstance(content, bytes) else json.dumps(content).encode()
 
 
-def failure(status: int, message: str, *, headers: Mapping[str, str] | None = None, **facts: JsonValue) -> Json:
+def failure_response(
+    status: int, message: str, *, headers: Mapping[str, str] | None = None, **facts: JsonValue
+) -> JsonResponse:
     """A failure: `{"error": "..."}` and its facts."""
-    return Json({"error": message, **facts}, status_code=status, headers=dict(headers or {}))
+    return JsonResponse({"error": message, **facts}, status_code=status, headers=dict(headers or {}))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
-from comfypin.jobs.handler import Handler, Service
-from comfypin.jobs.metrics import Live
-from comfypin.queue.scheduler import JobQueue
+from comfypin.jobs.handler import Handler, JobService
+from comfypin.jobs.metrics import LiveFigures
+from comfypin.queue.scheduler import LocalJobQueue
 from comfypin.server.requests import job_for_workflow
 from comfypin.workflow.inputs_file import named_inputs
 from comfypin.workflow.load import load_workflow
@@ -23,7 +23,7 @@ class NotReady(ComfypinError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class DescribedWorkflow:
     """A workflow of the image: what may be set in it, by name."""
 
     name: str
@@ -31,7 +31,7 @@ class Described:
     description: str | None
     inputs: tuple[WorkflowInput, ...]
 
-    def schema(self) -> Mapping[str, JsonValue]:
+    def inputs_schema(self) -> Mapping[str, JsonValue]:
         """The JSON Schema of an object that sets its inputs."""
         schema = input_schema(self.inputs, title=self.title or self.name, description=self.description)
         return schema if isinstance(schema, Mapping) else {}
@@ -40,64 +40,67 @@ class Described:
 class Site:
     """The queue, the folder of outputs, and, once it is started, the engine with its workflows."""
 
-    def __init__(self, queue: JobQueue, outputs: Path) -> None:
+    def __init__(self, queue: LocalJobQueue, outputs: Path) -> None:
         self.queue = queue
         self.outputs = outputs
-        self._service: Service | None = None
+        self._service: JobService | None = None
         self._handler: Handler | None = None
         self._stopping = False
-        queue.metrics.watch(self._live)
+        queue.metrics.watch_live(self._live_figures)
 
-    def open(self, service: Service, handler: Handler) -> None:
+    def open_for_jobs(self, service: JobService, handler: Handler) -> None:
         """The engine is ready."""
         self._service = service
         self._handler = handler
 
-    def close(self) -> None:
+    def announce_stop(self) -> None:
         """The server stops: load balancers should send nothing more."""
         self._stopping = True
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether jobs run now."""
         return self._service is not None and not self._stopping
 
     @property
     def ping_status(self) -> int:
         """What a load balancer is told: 204 while starting, 200 ready, 503 unfit or stopping."""
-        if self._stopping or self.queue.unhealthy:
+        if self._stopping or self.queue.is_unhealthy:
             return 503
-        return 200 if self.ready else 204
+        return 200 if self.is_ready else 204
 
-    def names(self) -> tuple[str, ...]:
+    def workflow_names(self) -> tuple[str, ...]:
         """The workflows of the image. Raises `NotReady`."""
-        return self._opened().workflows.names()
+        return self._require_service().workflows.list_names()
 
-    async def describe(self, name: str) -> Described:
+    async def describe_workflow(self, name: str) -> DescribedWorkflow:
         """What a workflow takes. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
-        service = self._opened()
-        document = service.workflows.read(name)
+        service = self._require_service()
+        document = service.workflows.read_workflow(name)
         file = service.workflows.inputs_file(name)
         catalogue = await service.engine.catalogue()
         graph = load_workflow(document, catalogue).graph
         inputs = named_inputs(graph, catalogue, file) if file else describe_inputs(graph, catalogue)
-        return Described(
+        return DescribedWorkflow(
             name=name,
             title=file.title if file else None,
             description=file.description if file else None,
             inputs=tuple(inputs),
         )
 
-    async def job_for(self, name: str, values: object) -> Mapping[str, JsonValue]:
-        """The job that runs a workflow with these inputs. Raises as `describe`, `RequestInvalid`, `OverrideInvalid`."""
-        described = await self.describe(name)
+    async def make_job(self, name: str, values: object) -> Mapping[str, JsonValue]:
+        """Return the job that runs a workflow with these inputs.
+
+        Raises as `describe_workflow`, `RequestInvalid`, `OverrideInvalid`.
+        """
+        described = await self.describe_workflow(name)
         return job_for_workflow(name, values, described.inputs)
 
-    def _live(self) -> Live:
+    def _live_figures(self) -> LiveFigures:
         crashes = self._handler.crashes if self._handler is not None else 0
-        return Live(running=self.queue.running, engine_restarts=crashes, waiting=self.queue.waiting)
+        return LiveFigures(running=self.queue.running_count, engine_restarts=crashes, waiting=self.queue.waiting_count)
 
-    def _opened(self) -> Service:
+    def _require_service(self) -> JobService:
         if self._service is None:
             raise NotReady
         return self._service

@@ -12,7 +12,7 @@ import pytest
 
 from comfypin.engine.errors import NodeFailed
 from comfypin.jobs.handler import Handler
-from comfypin.jobs.input_files import Limits
+from comfypin.jobs.input_files import InputLimits
 from comfypin.testing import FAKE_CATALOGUE, PIXEL_PNG, FakeEngine
 from tests.support.drip_server import ENDLESS, drip_server
 from tests.support.graphs import loaded, picture
@@ -250,7 +250,7 @@ async def test_servers_that_draw_their_inputs_out_hold_no_other_job_and_no_threa
 
 async def test_a_job_whose_inputs_do_not_arrive_in_time_fails_and_says_so() -> None:
     with drip_server(lambda path: ENDLESS["body"]()) as server:
-        fetcher = a_fetcher(public_only=False, limits=Limits(seconds=0.2))
+        fetcher = a_fetcher(public_only=False, limits=InputLimits(seconds=0.2))
         job = {**JOB, "inputs": [{"name": "a", "url": server.url}]}
         outcome = await Handler(a_service(fetcher=fetcher))("job-1", job)
     assert "The input 'a' cannot be used: the inputs did not arrive within 0.2 s" in str(outcome.output["error"])

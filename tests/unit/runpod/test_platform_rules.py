@@ -9,8 +9,8 @@ from comfypin.digest import Digest
 from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins
 from comfypin.lock.torch import cuda_floor
 from comfypin.runpod.deployment_file import Deployment
-from comfypin.runpod.desired_state import disk_gb
-from comfypin.runpod.platform_rules import findings, gpu_findings
+from comfypin.runpod.desired_state import needed_disk_gb
+from comfypin.runpod.platform_rules import deployment_findings, gpu_findings
 from comfypin.runpod.release_facts import ReleaseFacts, release_facts
 
 DIGEST = Digest.of(b"lock")
@@ -43,7 +43,7 @@ def deployment(**changes: Any) -> Deployment:
 
 
 def test_a_sound_deployment_has_no_findings() -> None:
-    assert findings(deployment(), facts()) == []
+    assert deployment_findings(deployment(), facts()) == []
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,17 @@ def test_a_sound_deployment_has_no_findings() -> None:
     ],
 )
 def test_each_broken_rule_is_one_clear_finding(changes: dict[str, Any], words: str) -> None:
-    found = findings(deployment(**{"endpoint": [], "pod": [], **changes}), facts())
+    found = deployment_findings(deployment(**{"endpoint": [], "pod": [], **changes}), facts())
     assert len([finding for finding in found if words in finding]) >= 1, found
 
 
 def test_a_secret_by_reference_is_accepted() -> None:
-    assert findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
+    assert deployment_findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
 
 
 def test_tcp_ports_above_70000_ask_for_symmetrical_mapping_and_are_accepted() -> None:
     template = [{"name": "worker"}, {"name": "studio", "kind": "pod", "ports": ["8000/http", "70000/tcp", "70022/tcp"]}]
-    found = findings(deployment(template=template), facts())
+    found = deployment_findings(deployment(template=template), facts())
     assert found == ["template 'studio': port 70000/tcp does not exist; take 1 to 65535, or 70001/tcp to "
                      "79999/tcp (symmetrical)"]  # fmt: skip
 
@@ -183,7 +183,7 @@ def test_variables_of_all_places_are_counted_together() -> None:
             }
         ],
     }
-    (finding,) = findings(deployment(**changes), facts())
+    (finding,) = deployment_findings(deployment(**changes), facts())
     assert finding == "endpoint 'api': 50 variables and 7 of ours; RunPod allows 50"
 
 
@@ -191,12 +191,12 @@ def test_the_disk_holds_the_models_where_no_volume_does() -> None:
     big = facts(models_bytes=30_000_000_000)
     bare = [{"name": "api", "template": "worker", "gpu_pools": ["ADA_24"]}]
     template = deployment().template[0]
-    assert disk_gb(deployment(), big, template) == 12
-    assert disk_gb(deployment(endpoint=bare), big, template) == 42
-    (finding,) = findings(deployment(endpoint=bare, template=[{"name": "worker", "disk": 20}], pod=[]), big)
+    assert needed_disk_gb(deployment(), big, template) == 12
+    assert needed_disk_gb(deployment(endpoint=bare), big, template) == 42
+    (finding,) = deployment_findings(deployment(endpoint=bare, template=[{"name": "worker", "disk": 20}], pod=[]), big)
     assert "less than the 42 GB" in finding
 
 
 def test_a_volume_smaller_than_the_models_is_named() -> None:
-    (finding,) = findings(deployment(), facts(models_bytes=130_000_000_000))
+    (finding,) = deployment_findings(deployment(), facts(models_bytes=130_000_000_000))
     assert finding == "volume 'models': size = 100 GB is less than the release's models (130.0 GB)"
