@@ -281,7 +281,9 @@ def _print_result(result: "JobResult", plan: Plan) -> None:
     if plan.out_file is not None and not result.deliveries:
         raise NothingToWrite(path=plan.out_file, temporary=result.held_back)
     if plan.as_json:
-        print(json.dumps(result.to_json(), ensure_ascii=False))
+        from comfypin.jobs.result_json import report_to_json
+
+        print(json.dumps(report_to_json(result), ensure_ascii=False))
         return
     for node_id, texts in result.texts.items():
         for text in texts:

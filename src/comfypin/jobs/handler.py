@@ -28,7 +28,7 @@ from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progres
 from comfypin.jobs.job import Job, JobResult
 from comfypin.jobs.prepare import RunRequest, prepare_job
 from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_job_input
-from comfypin.jobs.result_json import failure_to_json, result_to_json
+from comfypin.jobs.result_json import failed_outcome, result_to_json
 from comfypin.jobs.run import run_job
 from comfypin.jobs.workflow_library import WorkflowLibrary
 from comfypin.lock.codec import release_of
@@ -89,7 +89,7 @@ class Handler:
             log.exception("job failed unexpectedly", extra={"action": "job_broken", "job_id": job_id})
             return self._failure_outcome(job_id, JobBroken(cause=exc), warnings)
         self.crashes_in_a_row = 0
-        return JobOutcome(output=result_to_json(result, warnings=warnings))
+        return JobOutcome(output=result_to_json(result, warnings=warnings), phase_s=result.phase_s)
 
     async def _run_job(self, job_id: str, wish: JobInput, progress: ProgressCallback) -> JobResult:
         began_s = time.monotonic()
@@ -169,11 +169,8 @@ class Handler:
                 "reason": failure.message,
             },
         )
-        return JobOutcome(
-            output=failure_to_json(failure, warnings=warnings),
-            failure=failure,
-            replace_worker=self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT,
-        )
+        worn_out = self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT
+        return failed_outcome(failure, warnings=warnings, replace_worker=worn_out)
 
 
 def _input_labels(wish: JobInput) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """Where jobs come from: a source owns its loop (RunPod's SDK does, a queue does) and calls one handler for each job."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 from comfypin.digest import JsonValue
@@ -22,10 +22,14 @@ def ignore_progress(_progress: Mapping[str, JsonValue]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOutcome:
-    """How a job ended: its output, or its failure's, and whether this worker should be replaced after it."""
+    """How a job ended: its output, or its failure's, and whether this worker should be replaced after it.
+
+    `phase_s` holds the seconds of each phase, for metrics: `output` is for clients, and nothing reads it back.
+    """
 
     output: Mapping[str, JsonValue]
     failure: ComfypinError | None = None
+    phase_s: Mapping[str, float] = field(default_factory=dict)
     replace_worker: bool = False
 
 

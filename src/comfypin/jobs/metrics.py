@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from comfypin.digest import JsonValue
-from comfypin.errors import ConfigError
+from comfypin.errors import ConfigError, OutputError, StorageError
 from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
 
 _GPU_EVERY_S = 5.0
@@ -48,16 +47,15 @@ class Metrics:
         self.refused = Counter("comfypin_jobs_refused", "Jobs refused by a full queue.", registry=self.registry)
         self.webhook_failures = Counter("comfypin_webhook_failures", "Webhooks given up.", registry=self.registry)
 
-    def count_end(self, state: JobState, output: Mapping[str, object]) -> None:
-        """Count a job that ended, with the seconds of its phases."""
+    def count_end(self, state: JobState, outcome: JobOutcome | None) -> None:
+        """Count a job that ended, with the seconds of its phases. A cancelled job has no outcome."""
         self._ended_by_state[state].inc()
-        if output.get("error_family") in ("output", "storage"):
+        if outcome is None:
+            return
+        if isinstance(outcome.failure, OutputError | StorageError):
             self._not_delivered.inc()
-        seconds = output.get("seconds")
-        phases = seconds.get("phases") if isinstance(seconds, Mapping) else None
-        for name, value in phases.items() if isinstance(phases, Mapping) else ():
-            if isinstance(value, int | float):
-                self._phase_seconds.labels(str(name)).observe(value)
+        for phase, seconds in outcome.phase_s.items():
+            self._phase_seconds.labels(phase).observe(seconds)
 
     def watch_live(self, read: Callable[[], LiveFigures]) -> None:
         """Add what `read` says each time the page is asked for, and the memory of this machine's GPUs."""
@@ -102,14 +100,13 @@ class CountedJobs:
         """Run the job, and count it; a job that is cancelled is counted too."""
         self.running += 1
         state: JobState = "CANCELLED"
-        output: Mapping[str, JsonValue] = {}
+        outcome: JobOutcome | None = None
         try:
             outcome = await self._handle(job_id, document, progress=progress)
-            output = outcome.output
             state = "COMPLETED" if outcome.failure is None else "FAILED"
         finally:
             self.running -= 1
-            self._metrics.count_end(state, output)
+            self._metrics.count_end(state, outcome)
         return outcome
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from comfypin.errors import ConfigError, OutputError
+from comfypin.errors import ConfigError, OutputError, StorageError, WorkflowError
 from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.metrics import CountedJobs, LiveFigures, Metrics
 from tests.support.nginx import free_port
@@ -46,7 +46,7 @@ def test_the_names_that_dashboards_know_are_there_from_the_start() -> None:
 def test_the_phases_of_jobs_are_a_histogram() -> None:
     metrics = Metrics()
     for seconds in (0.2, 4):
-        metrics.count_end("COMPLETED", {"seconds": {"phases": {"run": seconds}}})
+        metrics.count_end("COMPLETED", JobOutcome(output={}, phase_s={"run": seconds}))
     assert value(metrics, "comfypin_jobs_total", state="COMPLETED") == 2
     assert value(metrics, "comfypin_job_phase_seconds_count", phase="run") == 2
     assert value(metrics, "comfypin_job_phase_seconds_sum", phase="run") == pytest.approx(4.2)
@@ -55,8 +55,8 @@ def test_the_phases_of_jobs_are_a_histogram() -> None:
 
 def test_a_job_that_was_not_delivered_counts_as_such() -> None:
     metrics = Metrics()
-    metrics.count_end("FAILED", {"error_family": "storage"})
-    metrics.count_end("FAILED", {"error_family": "workflow"})
+    metrics.count_end("FAILED", JobOutcome(output={}, failure=StorageError("The bucket refused.")))
+    metrics.count_end("FAILED", JobOutcome(output={}, failure=WorkflowError("The workflow is empty.")))
     assert value(metrics, "comfypin_delivery_failures_total") == 1
 
 

@@ -13,6 +13,7 @@ from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOu
 from comfypin.errors import OutputError
 from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent
 from comfypin.jobs.job import Job
+from comfypin.jobs.result_json import report_to_json
 from comfypin.jobs.run import run_job
 from comfypin.lock.model import Release
 from comfypin.outputs.folder import FolderSink
@@ -268,7 +269,7 @@ async def test_secrets_go_to_the_engine_and_into_no_result() -> None:
     (prompt,) = engine.prompts
     assert isinstance(prompt, Prompt)
     assert prompt.extra_data == {"api_key_comfy_org": "hush"}
-    assert "hush" not in str(result.to_json())
+    assert "hush" not in str(report_to_json(result))
 
 
 @pytest.mark.parametrize("filename, ends", [("a.png", "fails"), ("a.bin", "fails"), ("a.txt", "is delivered")])
