@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.serve.test_queue import Work, a_queue, send, state
 
 from comfypin.queue.errors import JobsUnusable
 from comfypin.queue.scheduler import LocalJobQueue
@@ -19,6 +18,7 @@ from comfypin.queue.sqlite import JobStore
 from tests.support.server import Server, serving
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.workflows import picture
+from tests.unit.queue.test_scheduler import Work, a_queue, send, state
 
 pytestmark = pytest.mark.needs("unshare")
 
@@ -69,12 +69,12 @@ async def test_jobs_that_met_a_full_disk_go_on_by_themselves(tmp_path: Path) -> 
             work.release.set()
             await asyncio.sleep(0.3)
             assert {(await queue.read_record(job_id)).row.state for job_id in sent} == {"IN_PROGRESS", "IN_QUEUE"}
-            assert (queue.is_unhealthy, len(work.ran)) == (True, 2)
-            problems = (await queue.health_body(ready=True))["problems"]
+            assert (queue.trouble is not None, len(work.ran)) == (True, 2)
+            problems = queue.trouble
             assert "the disk is full" in str(problems)
             disk.free()
             assert {await state(queue, job_id) for job_id in sent} == {"COMPLETED"}
-            await until(lambda: not queue.is_unhealthy)
+            await until(lambda: queue.trouble is None)
         assert work.ran.count("hold") == 8
 
 
@@ -105,7 +105,7 @@ async def test_a_retry_that_a_full_disk_refuses_leaves_the_job_failed(tmp_path: 
                 await queue.retry_job(failed)
             assert (await queue.read_record(failed)).row.state == "FAILED"
             disk.free()
-            await until(lambda: not queue.is_unhealthy)
+            await until(lambda: queue.trouble is None)
             await queue.retry_job(failed)
             assert await state(queue, failed) == "FAILED"
 

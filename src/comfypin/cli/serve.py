@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from comfypin.jobs.handler import JobService
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
-    from comfypin.queue.scheduler import QueueLimits
+    from comfypin.queue.job_runner import QueueLimits
     from comfypin.server.lifecycle import OpenService
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, fol
 
 
 def _limits(arguments: argparse.Namespace) -> "QueueLimits":
-    from comfypin.queue.scheduler import QueueLimits
+    from comfypin.queue.job_runner import QueueLimits
 
     return QueueLimits(
         max_waiting=arguments.queue,

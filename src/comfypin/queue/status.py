@@ -1,19 +1,19 @@
-"""A job's status as clients are told it, in RunPod's words. Pure."""
+"""What clients read of jobs and of the queue, in RunPod's words. Pure."""
 
 import json
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import PENDING_STATES, JobState
-from comfypin.queue.sqlite import JobRecord
+from comfypin.queue.interface import JobCounts, JobRecord
 
 
-def status_body(record: JobRecord, worker_id: str) -> bytes:
-    """A job's status in RunPod's words. `output` is JSON text already, and goes in as it is."""
+def status_body(record: JobRecord) -> bytes:
+    """Return the body of a job's status. `output` is JSON text already, and goes in as it is."""
     row = record.row
     facts: dict[str, JsonValue] = {"id": row.id, "status": row.state}
     if row.started_at is not None:
         facts["delayTime"] = max(0, round((row.started_at - row.created_at) * 1000))
-        facts["workerId"] = worker_id
+        facts["workerId"] = record.worker_id
         if row.ended_at is not None:
             facts["executionTime"] = max(0, round((row.ended_at - row.started_at) * 1000))
     if record.error is not None:
@@ -22,6 +22,28 @@ def status_body(record: JobRecord, worker_id: str) -> bytes:
     return (f'{text[:-1]}, "output": {record.output}}}' if record.output is not None else text).encode()
 
 
+def health_body(counts: JobCounts, *, trouble: str | None, ready: bool) -> dict[str, JsonValue]:
+    """Return the body of /health; `problems`, which RunPod does not have, says why no jobs begin."""
+    return {
+        "jobs": {
+            "completed": counts.completed,
+            "failed": counts.failed,
+            "inProgress": counts.running,
+            "inQueue": counts.waiting,
+            "retried": counts.retried,
+        },
+        "workers": {
+            "idle": int(ready and not counts.running),
+            "initializing": int(not ready),
+            "ready": int(ready and trouble is None),
+            "running": int(bool(counts.running)),
+            "throttled": 0,
+            "unhealthy": int(trouble is not None),
+        },
+        "problems": [trouble] if trouble is not None else [],
+    }
+
+
 def is_pending(state: JobState) -> bool:
-    """Whether a job of this state has not ended."""
+    """Return whether a job of this state has not ended."""
     return state in PENDING_STATES

@@ -16,8 +16,7 @@ from comfypin import __version__
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.scheduler import LiveJob
-from comfypin.queue.status import is_pending, status_body
+from comfypin.queue.status import health_body, status_body
 from comfypin.server.auth import AccessRules, BodyTooBig, Gate
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.server.openapi import JOB_BODY, openapi_document
@@ -68,26 +67,27 @@ def make_app(site: Site, rules: AccessRules) -> FastAPI:
 def _endpoint_routes(site: Site) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), site.queue
 
-    async def take(request: Request) -> LiveJob:
+    async def take_job(request: Request) -> str:
         job = await asyncio.to_thread(read_job_request, await request.body())
         return await queue.accept_job(job.input, webhook=job.webhook, timeout_s=job.timeout_s, ttl_s=job.ttl_s)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
     async def run(request: Request) -> Response:
-        return _accepted_response(await take(request))
+        return _accepted_response(await take_job(request))
 
     @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
     async def runsync(request: Request, wait: WaitMilliseconds = SYNC_WAIT_MS) -> Response:
         begun_at_s = time.monotonic()
-        live = await take(request)
-        within_s = longest_wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
-        return JsonResponse(status_body(await queue.wait_for_end(live.row.id, max(0.0, within_s)), queue.worker_id))
+        job_id = await take_job(request)
+        # Taking a large job takes a while too, and the client's patience began before it.
+        wait_s = longest_wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
+        return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
 
     # RunPod takes POST here too, and so does its SDK's own local server.
     @routes.get("/status/{job_id}", summary="A job's state, progress and result")
     @routes.post("/status/{job_id}", include_in_schema=False)
     async def status(job_id: str) -> Response:
-        return JsonResponse(status_body(await queue.read_record(job_id), queue.worker_id))
+        return JsonResponse(status_body(await queue.read_record(job_id)))
 
     @routes.get("/stream/{job_id}", summary="A job's progress: server-sent events, or what is new since the last call")
     @routes.post("/stream/{job_id}", include_in_schema=False)
@@ -95,10 +95,7 @@ def _endpoint_routes(site: Site) -> APIRouter:
         record = await queue.read_record(job_id)
         if "text/event-stream" in request.headers.get("accept", ""):
             return StreamingResponse(_stream_events(site, job_id), media_type="text/event-stream")
-        live = queue.find_live(job_id)
-        chunks = []
-        while live is not None and live.untold_progress:
-            chunks.append({"output": dict(live.untold_progress.popleft())})
+        chunks = [{"output": dict(progress)} for progress in queue.take_progress(job_id)]
         return JsonResponse({"status": record.row.state, "stream": chunks})
 
     @routes.post("/cancel/{job_id}", summary="Stop a job")
@@ -107,7 +104,8 @@ def _endpoint_routes(site: Site) -> APIRouter:
 
     @routes.post("/retry/{job_id}", summary="Run a job again that failed or took too long")
     async def retry(job_id: str) -> Response:
-        return _accepted_response(await queue.retry_job(job_id))
+        await queue.retry_job(job_id)
+        return _accepted_response(job_id)
 
     @routes.post("/purge-queue", summary="Cancel all jobs that wait")
     async def purge() -> Response:
@@ -115,7 +113,7 @@ def _endpoint_routes(site: Site) -> APIRouter:
 
     @routes.get("/health", summary="Jobs and workers by state")
     async def health() -> Response:
-        return JsonResponse(await queue.health_body(ready=site.is_ready))
+        return JsonResponse(health_body(await queue.count_jobs(), trouble=queue.trouble, ready=site.is_ready))
 
     return routes
 
@@ -142,14 +140,11 @@ def _workflow_routes(site: Site) -> APIRouter:
     async def run_workflow(request: Request, name: str, wait: WaitMilliseconds = 0) -> Response:
         body = await request.body()
         job = await site.make_job(name, await asyncio.to_thread(parse_json_body, body) if body.strip() else {})
-        live = await queue.accept_job(dict(job), webhook=None, timeout_s=None, ttl_s=None)
+        job_id = await queue.accept_job(dict(job), webhook=None, timeout_s=None, ttl_s=None)
         if not wait:
-            return _accepted_response(live)
-        return JsonResponse(
-            status_body(
-                await queue.wait_for_end(live.row.id, longest_wait_s(request.url.hostname, wait)), queue.worker_id
-            )
-        )
+            return _accepted_response(job_id)
+        wait_s = longest_wait_s(request.url.hostname, wait)
+        return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
 
     return routes
 
@@ -192,26 +187,20 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
 
 async def _stream_events(site: Site, job_id: str) -> AsyncIterator[bytes]:
     """A job as server-sent events: `progress` as it comes, and `status` once, at the end."""
-    queue, told = site.queue, None
-    while (live := queue.find_live(job_id)) is not None and is_pending(live.row.state):
-        changed = live.changed
-        if (newest := live.progress) and newest is not told:
-            told = newest
-            yield _format_event("progress", json.dumps(newest).encode())
-        if live.changed is changed:
-            try:
-                await asyncio.wait_for(changed.wait(), _KEEP_ALIVE_S)
-            except TimeoutError:
-                yield b": still there\n\n"
-    yield _format_event("status", status_body(await queue.read_record(job_id), queue.worker_id))
+    async for progress in site.queue.follow_progress(job_id, silence_s=_KEEP_ALIVE_S):
+        if progress is None:
+            yield b": still there\n\n"  # a comment: proxies see that the connection lives, and clients skip it
+        else:
+            yield _format_event("progress", json.dumps(progress).encode())
+    yield _format_event("status", status_body(await site.queue.read_record(job_id)))
 
 
 def _format_event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
-def _accepted_response(live: LiveJob) -> Response:
-    return JsonResponse({"id": live.row.id, "status": "IN_QUEUE"})
+def _accepted_response(job_id: str) -> Response:
+    return JsonResponse({"id": job_id, "status": "IN_QUEUE"})
 
 
 async def _handle_failure(_request: Request, error: Exception) -> Response:

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from comfypin.jobs.handler import Handler, JobService
 from comfypin.jobs.warmup import warm_engine
 from comfypin.lock.model import Lock
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.interface import QueueWorker
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol
 from comfypin.server.errors import PortUnusable
@@ -50,7 +50,7 @@ class HostingOptions:
 
 
 async def host_server(
-    app: FastAPI, site: Site, queue: LocalJobQueue, open_service: OpenService, hosting: HostingOptions
+    app: FastAPI, site: Site, queue: QueueWorker, open_service: OpenService, hosting: HostingOptions
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
     stop = asyncio.Event()
@@ -96,7 +96,7 @@ def _uvicorn_config(app: FastAPI, connections: Connections) -> uvicorn.Config:
     )
 
 
-async def _run_jobs(site: Site, queue: LocalJobQueue, open_service: OpenService) -> None:
+async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -> None:
     """Open the engine, warm it, run jobs until cancelled."""
     async with open_service() as service:
         handler = Handler(service)

@@ -8,7 +8,7 @@ from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
 from comfypin.jobs.handler import Handler, JobService
 from comfypin.jobs.metrics import LiveFigures
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.interface import ServedQueue
 from comfypin.server.requests import job_for_workflow
 from comfypin.workflow.inputs_file import named_inputs
 from comfypin.workflow.load import load_workflow
@@ -40,7 +40,7 @@ class DescribedWorkflow:
 class Site:
     """The queue, the folder of outputs, and, once it is started, the engine with its workflows."""
 
-    def __init__(self, queue: LocalJobQueue, outputs: Path) -> None:
+    def __init__(self, queue: ServedQueue, outputs: Path) -> None:
         self.queue = queue
         self.outputs = outputs
         self._service: JobService | None = None
@@ -65,7 +65,7 @@ class Site:
     @property
     def ping_status(self) -> int:
         """What a load balancer is told: 204 while starting, 200 ready, 503 unfit or stopping."""
-        if self._stopping or self.queue.is_unhealthy:
+        if self._stopping or self.queue.trouble is not None:
             return 503
         return 200 if self.is_ready else 204
 

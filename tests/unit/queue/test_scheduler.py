@@ -12,9 +12,10 @@ import pytest
 
 from comfypin.engine.errors import PromptLost
 from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
-from comfypin.queue import sqlite as jobs
+from comfypin.queue import job_changes
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.scheduler import LocalJobQueue, QueueLimits
+from comfypin.queue.job_runner import QueueLimits
+from comfypin.queue.scheduler import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import Webhooks
 
@@ -69,17 +70,17 @@ async def a_webhook() -> AsyncIterator[str]:
 
 async def send(queue: LocalJobQueue, job_input: object, **more: Any) -> str:
     policy: Mapping[str, Any] = {"webhook": None, "timeout_s": None, "ttl_s": None, **more}
-    return (await queue.accept_job(job_input, **policy)).row.id
+    return await queue.accept_job(job_input, **policy)
 
 
 async def state(queue: LocalJobQueue, job_id: str) -> JobState:
-    return (await queue.wait_for_end(job_id, 5)).row.state
+    return (await queue.read_record(job_id, wait_s=5)).row.state
 
 
 async def test_jobs_end_as_their_work_does(tmp_path: Path) -> None:
     async with a_queue(tmp_path, Work()) as queue:
         assert await state(queue, await send(queue, "ok")) == "COMPLETED"
-        failed = await queue.wait_for_end(await send(queue, "fail"), 5)
+        failed = await queue.read_record(await send(queue, "fail"), wait_s=5)
         assert (failed.row.state, failed.error) == ("FAILED", "it failed")
 
 
@@ -191,7 +192,7 @@ async def test_a_server_that_was_killed_leaves_no_secrets_in_the_log(tmp_path: P
     queue = LocalJobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
     job_id = await send(queue, {"S3Config": "sesame"})
     killed = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
-    end = jobs.job_ended(job_id, "CANCELLED", 1.0, output=None, error=None)
+    end = job_changes.job_ended(job_id, "CANCELLED", 1.0, output=None, error=None)
     killed.execute(end.statement, end.values)
     for name in ("jobs.sqlite", "jobs.sqlite-wal"):
         (tmp_path / f"copy.{name}").write_bytes((tmp_path / name).read_bytes())

@@ -1,0 +1,178 @@
+"""Runs the jobs of a queue on this machine, a few at a time, and puts them back if the server stops."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from comfypin.jobs.errors import JobBroken
+from comfypin.jobs.interface import Handle
+from comfypin.jobs.result_json import failed_outcome
+from comfypin.queue import job_changes
+from comfypin.queue.errors import JobsUnusable, JobTimedOut
+from comfypin.queue.interface import JobRow
+from comfypin.queue.job_endings import JobEndings
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.sqlite import JobStore
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 0.2
+_MOST_ATTEMPTS = 5
+_PRUNE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """How many jobs may wait and run, and how long results are kept: by age and by all their bytes."""
+
+    max_waiting: int = 1000
+    max_running: int = 2
+    keep_s: float = 86_400.0
+    keep_bytes: int = 1 << 30
+
+
+class JobRunner:
+    """Begins jobs in order of arrival. A job is never ahead of what the disk says of it.
+
+    While the disk refuses writes, no more jobs begin, and what ended waits with its result; when writes work again, all
+    of it goes on by itself.
+    """
+
+    def __init__(self, store: JobStore, jobs: LiveJobs, endings: JobEndings, limits: QueueLimits) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._endings = endings
+        self._limits = limits
+        self._stopping = False
+        self.is_worn_out = False
+        """Whether the engine died several times in a row."""
+
+    async def recover_jobs(self) -> None:
+        """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
+        for row in await self._store.pending_jobs():
+            live = LiveJob(replace(row, state="IN_QUEUE"))
+            self._jobs.add_pending(live)
+            if row.attempts >= _MOST_ATTEMPTS:
+                # A job that takes the server down with it (memory, a driver) would do so for ever.
+                failure = JobTimedOut(
+                    f"The server ended {row.attempts} times while it ran this job, which is given up."
+                )
+                self._endings.end_in_background(live, "FAILED", failed_outcome(failure))
+            else:
+                self._jobs.let_begin(live)
+        await self._endings.post_owed_webhooks()
+
+    async def run_jobs(self, handle: Handle) -> None:
+        """Run jobs until cancelled, or until `stop_jobs`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_housekeeping())
+            for _ in range(self._limits.max_running):
+                group.create_task(self._run_next_jobs(handle))
+
+    async def stop_jobs(self, grace_s: float) -> None:
+        """Begin no more jobs; give those that run some time, then put them back for the next server."""
+        self._stopping = True
+        tasks = [live.task for live in self._jobs.list_pending() if live.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._endings.stop_background()
+
+    async def _run_next_jobs(self, handle: Handle) -> None:
+        while True:
+            live = await self._jobs.next_arrival()
+            if not await self._begin_job(live):
+                continue
+            # A task of its own, so that cancelling the job does not cancel this loop.
+            live.task = asyncio.create_task(self._execute_job(live, handle))
+            await asyncio.wait([live.task])
+            await self._look_after(live, live.task)
+
+    async def _begin_job(self, live: LiveJob) -> bool:
+        """Note on the disk that a job begins, as soon as the disk takes it; return whether it may run then."""
+        while self._store.trouble is not None and not self._stopping:  # noqa: ASYNC110 - `trouble` is the store's
+            await asyncio.sleep(LOOK_AGAIN_S)
+        if self._stopping or live.ending or live.row.state != "IN_QUEUE":
+            return False
+        started_at = time.time()
+        await self._store.write_until_done(job_changes.job_started(live.row.id, started_at))
+        if live.ending:
+            return False  # it was cancelled meanwhile, or waited too long
+        if self._stopping:
+            await self._give_back(live)
+            return False
+        live.row = replace(live.row, state="IN_PROGRESS", started_at=started_at)
+        live.wake_followers()
+        return True
+
+    async def _execute_job(self, live: LiveJob, handle: Handle) -> None:
+        job_id = live.row.id
+        try:
+            async with asyncio.timeout(_time_left_s(live.row, time.time())):
+                outcome = await handle(job_id, await self._read_input(job_id), progress=live.note_progress)
+        except TimeoutError:
+            failure = JobTimedOut(
+                "The job took longer than its policy (executionTimeout, ttl) allows, and was stopped."
+            )
+            await self._endings.end_job(live, "TIMED_OUT", failed_outcome(failure))
+        except asyncio.CancelledError:
+            if self._stopping:
+                await self._give_back(live)
+                raise
+            await self._endings.end_job(live, "CANCELLED")
+        else:
+            self.is_worn_out = outcome.replace_worker
+            await self._endings.end_job(live, "COMPLETED" if outcome.failure is None else "FAILED", outcome)
+
+    async def _look_after(self, live: LiveJob, task: asyncio.Task[None]) -> None:
+        """End a job that was cancelled before its first step, or that met a mistake of ours."""
+        if task.cancelled():
+            if not (self._stopping or live.ending):
+                await self._endings.end_job(live, "CANCELLED")
+        elif (failure := task.exception()) is not None:
+            facts = {"action": "job_broken", "job_id": live.row.id}
+            log.error("job failed unexpectedly", extra=facts, exc_info=failure)
+            cause = failure if isinstance(failure, Exception) else RuntimeError(type(failure).__name__)
+            await self._endings.end_job(live, "FAILED", failed_outcome(JobBroken(cause=cause)))
+
+    async def _read_input(self, job_id: str) -> object:
+        """Read what a job asks for, however long the disk refuses to give it."""
+        while True:
+            try:
+                return await self._store.read_input(job_id)
+            except JobsUnusable:
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _give_back(self, live: LiveJob) -> None:
+        """Put a job back for the next server. If the disk refuses, that one finds it as a job that ran."""
+        with contextlib.suppress(JobsUnusable):
+            await self._store.write_changes(job_changes.job_given_back(live.row.id))
+
+    async def _run_housekeeping(self) -> None:
+        """End jobs that waited too long, drop old results, and look whether a full disk has room again."""
+        pruned_at_s = 0.0
+        while True:
+            if time.monotonic() - pruned_at_s > _PRUNE_EVERY_S:
+                pruned_at_s = time.monotonic()
+                with contextlib.suppress(JobsUnusable):
+                    await self._store.prune_results(older_than_s=self._limits.keep_s, max_bytes=self._limits.keep_bytes)
+            if self._store.trouble is not None:
+                await self._store.probe_disk()
+            await self._store.forget_secrets()
+            self._end_overdue_jobs(time.time())
+            await asyncio.sleep(1)
+
+    def _end_overdue_jobs(self, now: float) -> None:
+        for live in self._jobs.list_pending():
+            if live.task is None and live.row.ttl_s and now > live.row.created_at + live.row.ttl_s:
+                failure = JobTimedOut("The job waited longer than its policy's ttl.")
+                self._endings.end_in_background(live, "TIMED_OUT", failed_outcome(failure))
+
+
+def _time_left_s(row: JobRow, now: float) -> float | None:
+    limits = [row.timeout_s, None if row.ttl_s is None else row.created_at + row.ttl_s - now]
+    return min((max(0.0, limit) for limit in limits if limit is not None), default=None)
