@@ -41,5 +41,5 @@ def _resolve_addresses(name: str, port: int, resolver: Resolver | None) -> tuple
 
 
 def _not_public_error(why: str) -> JobInvalid:
-    finding = f"s3Config.endpointUrl: it {why}, which jobs may not name (--allow-private-inputs lets them)"
+    finding = f"s3Config.endpointUrl: it {why}; name an endpoint with a public address"
     return JobInvalid(findings=[finding])

@@ -87,7 +87,7 @@ class Handler:
             return self._failure_outcome(job_id, failure, warnings)
         except Exception as exc:  # the last line of defence: a mistake of ours ends one job, not the worker
             log.exception("job failed unexpectedly", extra={"action": "job_broken", "job_id": job_id})
-            return self._failure_outcome(job_id, JobBroken(cause=exc), warnings)
+            return self._failure_outcome(job_id, JobBroken(kind=type(exc).__name__), warnings)
         self.crashes_in_a_row = 0
         return JobOutcome(output=result_to_json(result, warnings=warnings), phase_s=result.phase_s)
 

@@ -57,7 +57,7 @@ class JobQueue(Protocol):
     async def accept_job(
         self, job_input: object, *, webhook: str | None, timeout_s: float | None, ttl_s: float | None
     ) -> str:
-        """Take a job and return its id; it survives a power cut from here on. Raises `QueueFull`, `JobsUnusable`."""
+        """Take a job and return its id; it survives a power cut from here on. Raises `QueueFull`, `JobsNotStored`."""
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""

@@ -11,7 +11,7 @@ from comfypin.digest import JsonValue
 from comfypin.jobs.interface import JobOutcome, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
-from comfypin.queue.errors import JobsUnusable
+from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.interface import JobRow
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
@@ -81,7 +81,7 @@ class JobEndings:
         """Post a job's end to its webhook. If that fails on the disk now, the next server posts it."""
         try:
             record = await self._store.read_record(row.id)
-        except JobsUnusable as exc:
+        except JobsNotStored as exc:
             facts = {"action": "webhook_failed", "job_id": row.id, "reason": exc.message}
             log.warning("webhook not told", extra=facts)
             return

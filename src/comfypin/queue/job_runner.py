@@ -10,7 +10,7 @@ from comfypin.jobs.errors import JobBroken
 from comfypin.jobs.interface import Handle
 from comfypin.jobs.result_json import failed_outcome
 from comfypin.queue import job_changes
-from comfypin.queue.errors import JobsUnusable, JobTimedOut
+from comfypin.queue.errors import JobsNotStored, JobTimedOut
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_endings import JobEndings
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
@@ -56,9 +56,7 @@ class JobRunner:
             self._jobs.add_pending(live)
             if row.attempts >= _MOST_ATTEMPTS:
                 # A job that takes the server down with it (memory, a driver) would do so for ever.
-                failure = JobTimedOut(
-                    f"The server ended {row.attempts} times while it ran this job, which is given up."
-                )
+                failure = JobTimedOut(reason=f"was given up: the server ended {row.attempts} times while it ran it")
                 self._endings.end_in_background(live, "FAILED", failed_outcome(failure))
             else:
                 self._jobs.let_begin(live)
@@ -115,9 +113,7 @@ class JobRunner:
             async with asyncio.timeout(_time_left_s(live.row, time.time())):
                 outcome = await handle(job_id, await self._read_input(job_id), progress=live.note_progress)
         except TimeoutError:
-            failure = JobTimedOut(
-                "The job took longer than its policy (executionTimeout, ttl) allows, and was stopped."
-            )
+            failure = JobTimedOut(reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows")
             await self._endings.end_job(live, "TIMED_OUT", failed_outcome(failure))
         except asyncio.CancelledError:
             if self._stopping:
@@ -136,20 +132,19 @@ class JobRunner:
         elif (failure := task.exception()) is not None:
             facts = {"action": "job_broken", "job_id": live.row.id}
             log.error("job failed unexpectedly", extra=facts, exc_info=failure)
-            cause = failure if isinstance(failure, Exception) else RuntimeError(type(failure).__name__)
-            await self._endings.end_job(live, "FAILED", failed_outcome(JobBroken(cause=cause)))
+            await self._endings.end_job(live, "FAILED", failed_outcome(JobBroken(kind=type(failure).__name__)))
 
     async def _read_input(self, job_id: str) -> object:
         """Read what a job asks for, however long the disk refuses to give it."""
         while True:
             try:
                 return await self._store.read_input(job_id)
-            except JobsUnusable:
+            except JobsNotStored:
                 await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _give_back(self, live: LiveJob) -> None:
         """Put a job back for the next server. If the disk refuses, that one finds it as a job that ran."""
-        with contextlib.suppress(JobsUnusable):
+        with contextlib.suppress(JobsNotStored):
             await self._store.write_changes(job_changes.job_given_back(live.row.id))
 
     async def _run_housekeeping(self) -> None:
@@ -158,7 +153,7 @@ class JobRunner:
         while True:
             if time.monotonic() - pruned_at_s > _PRUNE_EVERY_S:
                 pruned_at_s = time.monotonic()
-                with contextlib.suppress(JobsUnusable):
+                with contextlib.suppress(JobsNotStored):
                     await self._store.prune_results(older_than_s=self._limits.keep_s, max_bytes=self._limits.keep_bytes)
             if self._store.trouble is not None:
                 await self._store.probe_disk()
@@ -169,7 +164,7 @@ class JobRunner:
     def _end_overdue_jobs(self, now: float) -> None:
         for live in self._jobs.list_pending():
             if live.task is None and live.row.ttl_s and now > live.row.created_at + live.row.ttl_s:
-                failure = JobTimedOut("The job waited longer than its policy's ttl.")
+                failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
                 self._endings.end_in_background(live, "TIMED_OUT", failed_outcome(failure))
 
 

@@ -41,7 +41,7 @@ class LocalJobQueue:
     async def accept_job(
         self, job_input: object, *, webhook: str | None, timeout_s: float | None, ttl_s: float | None
     ) -> str:
-        """Take a job and return its id; it is on the disk from here on. Raises `QueueFull`, `JobsUnusable`."""
+        """Take a job and return its id; it is on the disk from here on. Raises `QueueFull`, `JobsNotStored`."""
         self._require_room()
         row = JobRow(
             id=str(uuid.uuid4()),
@@ -81,7 +81,7 @@ class LocalJobQueue:
     async def cancel_job(self, job_id: str) -> JobState:
         """Stop a job and return its state then.
 
-        Raises `JobUnknown`, and `JobsUnusable` if the disk refuses to note it now: the job ends as soon as it does not.
+        Raises `JobUnknown`, and `JobsNotStored` if the disk refuses the end now; the job ends once it does not.
         """
         live = self._jobs.find_pending(job_id)
         if live is None:
@@ -94,7 +94,7 @@ class LocalJobQueue:
         return live.row.state
 
     async def cancel_waiting(self) -> int:
-        """Cancel all jobs that wait; return how many those were. Raises `JobsUnusable` as `cancel_job` does."""
+        """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored` as `cancel_job` does."""
         waiting = [live for live in self._jobs.list_pending() if live.task is None and not live.ending]
         for live in waiting:
             self._endings.end_in_background(live, "CANCELLED")
@@ -103,7 +103,7 @@ class LocalJobQueue:
         return sum(live.row.state == "CANCELLED" for live in waiting)
 
     async def retry_job(self, job_id: str) -> None:
-        """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsUnusable`."""
+        """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
         row = (await self.read_record(job_id)).row
         if row.state not in RETRYABLE_STATES:
             raise RetryRefused(job_id=job_id, reason=f"it is {row.state}; only FAILED and TIMED_OUT jobs are")
@@ -168,7 +168,7 @@ class LocalJobQueue:
         return self._jobs.running_count
 
     async def count_jobs(self) -> JobCounts:
-        """Count the jobs that are kept. Raises `JobsUnusable`."""
+        """Count the jobs that are kept. Raises `JobsNotStored`."""
         kept = await self._store.count_by_state()
         return JobCounts(
             waiting=self.waiting_count,
@@ -193,7 +193,7 @@ class LocalJobQueue:
         await self._runner.stop_jobs(grace_s)
 
     async def _wait_for_end(self, live: LiveJob, within_s: float) -> None:
-        """Wait for a job's end, but not for a disk that refuses it. Raises `JobsUnusable`."""
+        """Wait for a job's end, but not for a disk that refuses it. Raises `JobsNotStored`."""
         deadline_s = time.monotonic() + within_s
         while self._jobs.find_pending(live.row.id) is not None and time.monotonic() < deadline_s:
             if live.ending and self._store.trouble is not None:

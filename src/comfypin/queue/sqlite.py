@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from comfypin.jobs.interface import JOB_STATES, JobState
-from comfypin.queue.errors import JobsUnusable
+from comfypin.queue.errors import JobsNotStored, JobsUnusable
 from comfypin.queue.interface import JobRecord, JobRow
 from comfypin.queue.job_changes import JobChange
 
@@ -55,7 +55,7 @@ class JobStore:
         self._waiting_batches: list[tuple[tuple[JobChange, ...], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._log_holds_secrets = True  # what a server that was killed left in the log
-        self.trouble: JobsUnusable | None = None
+        self.trouble: JobsNotStored | None = None
         """Why the last write failed; None if it worked."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,13 +89,13 @@ class JobStore:
         while True:
             try:
                 return await self.write_changes(*changes)
-            except JobsUnusable:
+            except JobsNotStored:
                 await asyncio.sleep(WRITE_AGAIN_S)
 
     async def probe_disk(self) -> None:
         """Find out whether writes work again: `trouble` says it then."""
         big = JobChange("INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (_PROBE_BYTES,))
-        with contextlib.suppress(JobsUnusable):
+        with contextlib.suppress(JobsNotStored):
             await self.write_changes(big)
             await self.write_changes(JobChange("DELETE FROM probe", ()))
 
@@ -153,7 +153,7 @@ class JobStore:
             try:
                 return self._delete_old_results(time.time() - older_than_s, max_bytes)
             except sqlite3.Error as exc:
-                raise JobsUnusable(path=str(self._path), reason=_failure_reason(exc)) from exc
+                raise JobsNotStored(reason=_failure_reason(exc)) from exc
 
         return await self._on_thread(prune_in_thread)
 
@@ -171,7 +171,7 @@ class JobStore:
                 failures = await self._on_thread(partial(self._commit_batch, [changes for changes, _ in batch]))
             except Exception as exc:  # a mistake of ours must not leave anybody waiting for ever
                 log.exception("jobs not written", extra={"action": "jobs_broken"})
-                failures = [JobsUnusable(path=str(self._path), reason=str(exc))] * len(batch)
+                failures = [JobsNotStored(reason=str(exc))] * len(batch)
             self._note_trouble(None if None in failures else failures[-1])
             for (_, done), failure in zip(batch, failures, strict=True):
                 if done.done():
@@ -181,31 +181,31 @@ class JobStore:
                 else:
                     done.set_exception(failure)
 
-    def _note_trouble(self, failure: JobsUnusable | None) -> None:
+    def _note_trouble(self, failure: JobsNotStored | None) -> None:
         if failure is not None and self.trouble is None:
             log.error(failure.message, extra={"action": "jobs_not_written", "path": str(self._path)})
         elif failure is None and self.trouble is not None:
             log.info("jobs are written again", extra={"action": "jobs_written_again", "path": str(self._path)})
         self.trouble = failure
 
-    def _commit_batch(self, batch: Sequence[tuple[JobChange, ...]]) -> list[JobsUnusable | None]:
+    def _commit_batch(self, batch: Sequence[tuple[JobChange, ...]]) -> list[JobsNotStored | None]:
         """Commit all together; if that fails, each alone: one that does not fit must not take the others along."""
         failure = self._try_commit([change for changes in batch for change in changes])
         if failure is None or len(batch) == 1:
             return [failure] * len(batch)
         return [self._try_commit(changes) for changes in batch]
 
-    def _try_commit(self, changes: Sequence[JobChange]) -> JobsUnusable | None:
+    def _try_commit(self, changes: Sequence[JobChange]) -> JobsNotStored | None:
         try:
             self._commit_changes(changes)
-        except JobsUnusable:
+        except JobsNotStored:
             # The log takes more than what is in it: folded into the file, it makes room on a disk that is full of it.
             self._log_holds_secrets = True
             with contextlib.suppress(sqlite3.Error):
                 self._truncate_log()
             try:
                 self._commit_changes(changes)
-            except JobsUnusable as failure:
+            except JobsNotStored as failure:
                 return failure
         return None
 
@@ -220,7 +220,7 @@ class JobStore:
             if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
-            raise JobsUnusable(path=str(self._path), reason=_failure_reason(exc)) from exc
+            raise JobsNotStored(reason=_failure_reason(exc)) from exc
         with contextlib.suppress(sqlite3.Error):  # `forget_secrets` tries again
             self._log_holds_secrets |= any(self._had_secret(change.forgets) for change in changes)
             self._truncate_log()
@@ -256,7 +256,7 @@ class JobStore:
             try:
                 return self._connection.execute(query, values).fetchall()
             except sqlite3.Error as exc:
-                raise JobsUnusable(path=str(self._path), reason=_failure_reason(exc)) from exc
+                raise JobsNotStored(reason=_failure_reason(exc)) from exc
 
         return await self._on_thread(query_in_thread)
 

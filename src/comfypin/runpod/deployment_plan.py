@@ -116,7 +116,7 @@ def _refuse_foreign(deployment: str, item: DesiredResource, found: Mapping[str, 
     if item.kind in ("registry", "volume"):
         return
     if _deployment_mark(found) != deployment:
-        raise NotOurs(kind=item.kind, name=item.remote_name, identifier=str(found["id"]))
+        raise NotOurs(kind=item.kind, name=item.remote_name, id=str(found["id"]))
 
 
 def _compare_resource(

@@ -136,6 +136,6 @@ def push_to_all(
     if failed and len(owed) == 1:
         raise failed[0][1]
     if failed:
-        failures = [(str(destination.volume), error.message) for (destination, _), error in failed]
+        failures = [{"volume": str(destination.volume), "reason": error.message} for (destination, _), error in failed]
         raise VolumePushFailed(failures=failures, total=len(owed)) from failed[0][1]
     return done

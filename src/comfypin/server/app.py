@@ -17,12 +17,12 @@ from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.status import health_body, status_body
-from comfypin.server.auth import AccessRules, BodyTooBig, Gate
-from comfypin.server.errors import RequestInvalid, RequestTooComplex
+from comfypin.server.auth import AccessRules, Gate
+from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex
 from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.requests import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
-from comfypin.server.site import NotReady, Site
+from comfypin.server.site import Site
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000
@@ -220,4 +220,4 @@ async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
 async def _handle_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     findings = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-    return failure_response(400, f"The request cannot be taken: {'; '.join(findings)}.", error_type="RequestInvalid")
+    return failure_response(400, RequestInvalid(reason="; ".join(findings)).message, error_type="RequestInvalid")

@@ -9,21 +9,11 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from comfypin.errors import ComfypinError
+from comfypin.server.errors import BodyTooBig
 from comfypin.server.responses import JsonResponse, failure_response
 
 OPEN_PATHS = frozenset({"/ping"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-class BodyTooBig(ComfypinError):
-    """A request's body is over the server's limit."""
-
-    def __init__(self, *, limit_bytes: int) -> None:
-        super().__init__(
-            f"The request is larger than {limit_bytes / 1e6:.0f} MB; send inputs by address, or raise --max-body-mb.",
-            limit_bytes=limit_bytes,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

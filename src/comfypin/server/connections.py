@@ -250,7 +250,7 @@ class _CrowdedApp:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             refused = failure_response(
                 503,
-                "The server has as many connections as it takes (--connections); try again in 5 s.",
+                "The server has as many connections as it takes; try again in 5 s.",
                 headers={"Retry-After": "5", "Connection": "close"},
             )
             await refused(scope, receive, send)

@@ -55,9 +55,9 @@ def parse_json_body(body: bytes) -> object:
     try:
         document = json.loads(body, parse_constant=_refuse_constant, parse_float=_parse_finite)
     except RecursionError as exc:
-        raise RequestInvalid(_TOO_DEEP) from exc
+        raise RequestInvalid(reason=_TOO_DEEP) from exc
     except ValueError as exc:
-        raise RequestInvalid("its body is not JSON") from exc
+        raise RequestInvalid(reason="its body is not JSON") from exc
     _require_shallow(document)
     return document
 
@@ -74,7 +74,7 @@ def _require_shallow(document: object) -> None:
         ]
         if not level:
             return
-    raise RequestInvalid(_TOO_DEEP)
+    raise RequestInvalid(reason=_TOO_DEEP)
 
 
 def read_job_request(body: bytes) -> JobRequest:
@@ -88,15 +88,15 @@ def parse_job_request(document: object) -> JobRequest:
     An `input` that is JSON as a text becomes what the text says, so that all that is known of jobs holds for it too.
     """
     if not isinstance(document, dict):
-        raise RequestInvalid("its body must be an object with `input`")
+        raise RequestInvalid(reason="its body must be an object with `input`")
     if document.get("input") is None:
-        raise RequestInvalid("its body has no `input`")
+        raise RequestInvalid(reason="its body has no `input`")
     webhook = document.get("webhook")
     if webhook is not None and not _is_http_address(webhook):
-        raise RequestInvalid("`webhook` must be an http:// or https:// address")
+        raise RequestInvalid(reason="`webhook` must be an http:// or https:// address")
     policy = document.get("policy")
     if policy is not None and not isinstance(policy, dict):
-        raise RequestInvalid("`policy` must be an object")
+        raise RequestInvalid(reason="`policy` must be an object")
     return JobRequest(
         input=input_of_platform_job({**document, "input": _read_input(document["input"])}),
         webhook=webhook,
@@ -131,7 +131,7 @@ def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput])
     A file is an address, a data URI, or the name of a file beside the workflow.
     """
     if not isinstance(values, dict):
-        raise RequestInvalid("its body must be an object of the workflow's inputs")
+        raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
     overrides = overrides_by_name(values, inputs)
     files = {one.target: one for one in inputs if one.kind == "file"}
     media: list[JsonValue] = []
@@ -173,7 +173,7 @@ def _policy_seconds(policy: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_MS:
-        raise RequestInvalid(f"`policy.{name}` must be milliseconds, up to 7 days")
+        raise RequestInvalid(reason=f"`policy.{name}` must be milliseconds, up to 7 days")
     return value / 1000
 
 

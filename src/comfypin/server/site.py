@@ -5,21 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import JsonValue
-from comfypin.errors import ComfypinError
 from comfypin.jobs.handler import Handler, JobService
 from comfypin.jobs.metrics import LiveFigures
 from comfypin.queue.interface import ServedQueue
+from comfypin.server.errors import NotReady
 from comfypin.server.requests import job_for_workflow
 from comfypin.workflow.inputs_file import named_inputs
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs, input_schema
-
-
-class NotReady(ComfypinError):
-    """The engine is still starting."""
-
-    def __init__(self) -> None:
-        super().__init__("The engine is still starting; try again in a moment (/ping answers 200 when it is ready).")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
