@@ -19,29 +19,29 @@ def decode_base64(text: str) -> bytes:
             "has spaces inside its base64: most likely each '+' became one on the way; send it in a JSON body, or "
             "write '+' as %2B if it goes through a form or an address"
         )
-    body = letters.rstrip("=")
-    padding = len(letters) - len(body)
-    if "-" in body or "_" in body:
-        if "+" in body or "/" in body:
+    digits = letters.rstrip("=")
+    padding = len(letters) - len(digits)
+    if "-" in digits or "_" in digits:
+        if "+" in digits or "/" in digits:
             raise ValueError("mixes the two alphabets of base64 ('+/' and '-_')")
-        body = body.translate(_TO_STANDARD)
-    left_over = len(body) % 4
-    if left_over == 1 or padding > 2 or (padding and (len(body) + padding) % 4):
-        _refuse_other_letters(body)
+        digits = digits.translate(_TO_STANDARD)
+    left_over = len(digits) % 4
+    if left_over == 1 or padding > 2 or (padding and (len(digits) + padding) % 4):
+        _refuse_other_letters(digits)
         raise ValueError("is base64 of a length that cannot be: it was cut on its way")
     try:
-        data = base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+        decoded = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
-        _refuse_other_letters(body)
+        _refuse_other_letters(digits)
         raise
-    if left_over and base64.b64encode(data[len(data) // 3 * 3 :]).rstrip(b"=").decode() != body[-left_over:]:
+    if left_over and base64.b64encode(decoded[len(decoded) // 3 * 3 :]).rstrip(b"=").decode() != digits[-left_over:]:
         raise ValueError("is base64 that ends within a byte: it was cut on its way")
-    return data
+    return decoded
 
 
-def _refuse_other_letters(body: str) -> None:
-    other = next((letter for letter in body if letter not in _STANDARD), None)
-    if other == "%":
+def _refuse_other_letters(digits: str) -> None:
+    foreign = next((letter for letter in digits if letter not in _STANDARD), None)
+    if foreign == "%":
         raise ValueError("is not base64: '%' in it says that it was encoded for an address; send it as it was")
-    if other is not None:
-        raise ValueError(f"is not base64: {other!r} is none of its letters")
+    if foreign is not None:
+        raise ValueError(f"is not base64: {foreign!r} is none of its letters")

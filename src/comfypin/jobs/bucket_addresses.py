@@ -9,28 +9,30 @@ from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.s3_settings import S3Settings
 
 
-def require_public_bucket(config: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
+def require_public_bucket(settings: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
     """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
     `JobInvalid` where one leads to a private address, `StoreUnreachable` where the endpoint leads nowhere.
     """
-    parts = urlsplit(config.endpoint or "")
-    host = parts.hostname
-    if host is None:
-        return config
-    port = parts.port or 443
-    addresses = _resolve_addresses(host, port, resolver)
-    if not all(map(is_public, (*addresses, *_resolve_addresses(f"{config.bucket}.{host}", port, resolver)))):
+    endpoint_parts = urlsplit(settings.endpoint or "")
+    host_name = endpoint_parts.hostname
+    if host_name is None:
+        return settings
+    port = endpoint_parts.port or 443
+    addresses = _resolve_addresses(host_name, port, resolver)
+    if not all(map(is_public, (*addresses, *_resolve_addresses(f"{settings.bucket}.{host_name}", port, resolver)))):
         raise _not_public_error("leads to a private address")
-    if config.proxies.to(str(config.endpoint)) is None:
+    if settings.proxies.to(str(settings.endpoint)) is None:
         if not addresses:
-            raise StoreUnreachable(store=f"s3://{config.bucket} at {config.endpoint}", reason="its name is not known")
+            raise StoreUnreachable(
+                store=f"s3://{settings.bucket} at {settings.endpoint}", reason="its name is not known"
+            )
         # A name server may say something else the next time it is asked.
-        return replace(config, connect_to=addresses)
+        return replace(settings, connect_to=addresses)
     if not addresses:
         raise _not_public_error("is not known here, so the proxy might lead to a private address")
-    return config
+    return settings
 
 
 def _resolve_addresses(name: str, port: int, resolver: Resolver | None) -> tuple[str, ...]:
@@ -40,6 +42,6 @@ def _resolve_addresses(name: str, port: int, resolver: Resolver | None) -> tuple
         return ()
 
 
-def _not_public_error(why: str) -> JobInvalid:
-    finding = f"s3Config.endpointUrl: it {why}; name an endpoint with a public address"
+def _not_public_error(reason: str) -> JobInvalid:
+    finding = f"s3Config.endpointUrl: it {reason}; name an endpoint with a public address"
     return JobInvalid(findings=[finding])

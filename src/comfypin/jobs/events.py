@@ -31,8 +31,8 @@ EventWatcher: TypeAlias = Callable[[RunEvent], None]
 
 def event_to_json(event: RunEvent) -> dict[str, JsonValue]:
     """An event as one JSON object: `event` names it, the rest are its fields; the same in logs, worker and HTTP."""
-    facts = {field.name: getattr(event, field.name) for field in fields(event)}
-    renamed = {_FIELD_NAMES.get(name, name): _to_plain_value(value) for name, value in facts.items() if name != "at_s"}
+    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    renamed = {_FIELD_NAMES.get(name, name): _to_plain_value(value) for name, value in values.items() if name != "at_s"}
     return {
         "event": _to_snake_case(type(event).__name__),
         **{name: value for name, value in renamed.items() if value is not None},

@@ -45,17 +45,19 @@ def _choose_check(data: mmap.mmap) -> Callable[[mmap.mmap], str | None]:
 
 def _check_png(data: mmap.mmap) -> str | None:
     """Walk the chunks to IEND; the critical ones (upper-case names) must have their checksums."""
-    at = len(_PNG)
-    while at + 12 <= len(data):
-        length, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        end = at + 12 + length
-        if end > len(data):
+    offset = len(_PNG)
+    while offset + 12 <= len(data):
+        chunk_length, chunk_name = int.from_bytes(data[offset : offset + 4]), data[offset + 4 : offset + 8]
+        chunk_end = offset + 12 + chunk_length
+        if chunk_end > len(data):
             break
-        if name[:1].isupper() and zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+        if chunk_name[:1].isupper() and zlib.crc32(data[offset + 4 : chunk_end - 4]) != int.from_bytes(
+            data[chunk_end - 4 : chunk_end]
+        ):
             return _DAMAGED.format(kind="PNG")
-        if name == b"IEND":
+        if chunk_name == b"IEND":
             return None
-        at = end
+        offset = chunk_end
     return _CUT_SHORT.format(kind="PNG")
 
 
@@ -64,21 +66,21 @@ def _check_jpeg(data: mmap.mmap) -> str | None:
 
     Before them it may be the end of a thumbnail, so that looking for it from the back would not do.
     """
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
+    offset = 2
+    while offset + 4 <= len(data):
+        if data[offset] != 0xFF:
             return None  # no JPEG that we understand: the engine is to judge
-        marker = data[at + 1]
+        marker = data[offset + 1]
         if marker == 0xFF:
-            at += 1
+            offset += 1
         elif marker in _STANDALONE_MARKERS:
-            at += 2
+            offset += 2
         elif marker == 0xDA:
-            return None if data.find(b"\xff\xd9", at) >= 0 else _CUT_SHORT.format(kind="JPEG")
+            return None if data.find(b"\xff\xd9", offset) >= 0 else _CUT_SHORT.format(kind="JPEG")
         elif marker == 0xD9:
             return None
         else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            offset += 2 + int.from_bytes(data[offset + 2 : offset + 4])
     return _CUT_SHORT.format(kind="JPEG")
 
 
@@ -87,9 +89,9 @@ def _check_riff(data: mmap.mmap) -> str | None:
 
     Some recorders count the eight bytes in front of it too, so that a sound may lack as many.
     """
-    size = int.from_bytes(data[4:8], "little")
+    size_bytes = int.from_bytes(data[4:8], "little")
     tolerance = 0 if data[8:12] == b"WEBP" else 8
-    if size in (0, 0xFFFFFFFF) or size + 8 <= len(data) + tolerance:
+    if size_bytes in (0, 0xFFFFFFFF) or size_bytes + 8 <= len(data) + tolerance:
         return None
     kind = {b"WEBP": "WebP picture", b"WAVE": "WAV file", b"AVI ": "AVI video"}.get(data[8:12], "RIFF file")
     return _CUT_SHORT.format(kind=kind)
@@ -97,12 +99,12 @@ def _check_riff(data: mmap.mmap) -> str | None:
 
 def _check_mp4_boxes(data: mmap.mmap) -> str | None:
     """MP4, MOV, HEIF: boxes with their sizes in front; the last may reach to the end (size 0)."""
-    at = 0
-    while at + 8 <= len(data):
-        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        if size == 1 and at + 16 <= len(data):
-            size = int.from_bytes(data[at + 8 : at + 16])
-        if size == 0 or size < 8 or not name.isalnum():
+    offset = 0
+    while offset + 8 <= len(data):
+        size_bytes, chunk_name = int.from_bytes(data[offset : offset + 4]), data[offset + 4 : offset + 8]
+        if size_bytes == 1 and offset + 16 <= len(data):
+            size_bytes = int.from_bytes(data[offset + 8 : offset + 16])
+        if size_bytes == 0 or size_bytes < 8 or not chunk_name.isalnum():
             return None
-        at += size
-    return _CUT_SHORT.format(kind="video") if at > len(data) else None
+        offset += size_bytes
+    return _CUT_SHORT.format(kind="video") if offset > len(data) else None

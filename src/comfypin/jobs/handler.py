@@ -81,8 +81,8 @@ class Handler:
         """Run the job. A failure is an outcome; only cancellation comes out as an exception."""
         warnings: list[str] = []
         try:
-            wish, warnings = parse_job_input(document)
-            result = await self._run_job(job_id, wish, progress)
+            job_input, warnings = parse_job_input(document)
+            result = await self._run_job(job_id, job_input, progress)
         except ComfypinError as failure:
             return self._failure_outcome(job_id, failure, warnings)
         except Exception as exc:  # the last line of defence: a mistake of ours ends one job, not the worker
@@ -91,26 +91,26 @@ class Handler:
         self.crashes_in_a_row = 0
         return JobOutcome(output=result_to_json(result, warnings=warnings), phase_s=result.phase_s)
 
-    async def _run_job(self, job_id: str, wish: JobInput, progress: ProgressCallback) -> JobResult:
+    async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
         began_s = time.monotonic()
-        self._require_release_runs(wish.release)
+        self._require_release_runs(job_input.release)
         with temp_folder("job") as name:
             folder = Path(name)
-            sink = await asyncio.to_thread(self._service.open_sink, wish.output, wish.s3_config)
-            pointed = await self._fetch_inputs(wish, folder)
+            sink = await asyncio.to_thread(self._service.open_sink, job_input.output, job_input.s3_config)
+            input_files = await self._fetch_inputs(job_input, folder)
             fetched_s = time.monotonic()
-            job = await self._prepare_job(job_id, wish, folder, pointed)
+            job = await self._prepare_job(job_id, job_input, folder, input_files)
             prepared_s = time.monotonic()
             watcher = _ProgressWatcher(job, progress, self._count_crash)
             result = await run_job(job, engine=self._service.engine, sink=sink, on_event=watcher.note_event)
         before = {"inputs": fetched_s - began_s, "prepare": prepared_s - fetched_s}
         return replace(result, phase_s={**before, **result.phase_s})
 
-    async def _fetch_inputs(self, wish: JobInput, folder: Path) -> tuple[str, ...]:
-        if not (wish.images or wish.inputs):
+    async def _fetch_inputs(self, job_input: JobInput, folder: Path) -> tuple[str, ...]:
+        if not (job_input.images or job_input.inputs):
             return ()
         deadline = self._service.fetcher.start_deadline()
-        bring = partial(self._service.fetcher.fetch_inputs, wish, folder, deadline=deadline)
+        bring = partial(self._service.fetcher.fetch_inputs, job_input, folder, deadline=deadline)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fetching, bring)
         except asyncio.CancelledError:
@@ -118,30 +118,30 @@ class Handler:
             deadline.cancel()
             raise
 
-    async def _prepare_job(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
+    async def _prepare_job(self, job_id: str, job_input: JobInput, folder: Path, input_files: tuple[str, ...]) -> Job:
         catalogue = await self._service.engine.catalogue()
         inputs_file = None
-        if wish.workflow_name is not None:
-            document = await asyncio.to_thread(self._service.workflows.read_workflow, wish.workflow_name)
-            inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, wish.workflow_name)
-            await asyncio.to_thread(self._service.workflows.copy_companions, wish.workflow_name, folder)
+        if job_input.workflow_name is not None:
+            document = await asyncio.to_thread(self._service.workflows.read_workflow, job_input.workflow_name)
+            inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, job_input.workflow_name)
+            await asyncio.to_thread(self._service.workflows.copy_companions, job_input.workflow_name, folder)
         else:
-            document = to_document(wish.workflow, source="in the job")
-        key = wish.comfy_org_api_key
+            document = to_document(job_input.workflow, source="in the job")
+        api_key = job_input.comfy_org_api_key
         request = RunRequest(
             document=document,
             job_id=job_id,
             submission_id=str(uuid.uuid4()),
-            overrides=overrides_from_json(wish.set),
-            input_files=pointed,
+            overrides=overrides_from_json(job_input.set),
+            input_files=input_files,
             input_folder=folder,
-            timeout_s=wish.timeout_s or self._service.default_timeout_s,
-            with_previews=wish.output.previews,
-            randomize_seeds=wish.randomize_seeds,
+            timeout_s=job_input.timeout_s or self._service.default_timeout_s,
+            with_previews=job_input.output.previews,
+            randomize_seeds=job_input.randomize_seeds,
             inputs_file=inputs_file,
-            extra_data={"api_key_comfy_org": key} if key else {},
+            extra_data={"api_key_comfy_org": api_key} if api_key else {},
             words=JOB_WORDS,
-            file_labels=_input_labels(wish),
+            file_labels=_input_labels(job_input),
         )
         return prepare_job(request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
 
@@ -173,10 +173,10 @@ class Handler:
         return failed_outcome(failure, warnings=warnings, replace_worker=worn_out)
 
 
-def _input_labels(wish: JobInput) -> Mapping[str, str]:
+def _input_labels(job_input: JobInput) -> Mapping[str, str]:
     """The names of the job's input files, each with the field that it came in."""
-    images = {image.name: f"images.{index}" for index, image in enumerate(wish.images)}
-    return images | {item.name: f"inputs.{index}" for index, item in enumerate(wish.inputs)}
+    images = {image.name: f"images.{index}" for index, image in enumerate(job_input.images)}
+    return images | {media_input.name: f"inputs.{index}" for index, media_input in enumerate(job_input.inputs)}
 
 
 class _ProgressWatcher:

@@ -59,48 +59,50 @@ class InputFetcher:
         Blocks; meant for a thread, which comes back at once when the deadline is cancelled. Raises `InputUnusable`.
         """
         budget = _InputBudget(self._limits, deadline or self.start_deadline())
-        pointed = []
+        node_files = []
         with closing(self._open_client(budget.deadline)) as client:
             for image in job.images:
                 self._write_input(
                     folder, image.name, self._read_source(image.name, image.image, client, budget), budget
                 )
-            for item in job.inputs:
-                source = item.data if item.data is not None else str(item.url)
+            for media_input in job.inputs:
+                source = media_input.data if media_input.data is not None else str(media_input.url)
                 path = self._write_input(
-                    folder, item.name, self._read_source(item.name, source, client, budget), budget
+                    folder, media_input.name, self._read_source(media_input.name, source, client, budget), budget
                 )
-                if item.node is not None:
-                    pointed.append(f"{item.node}={path}")
-        return tuple(pointed)
+                if media_input.node is not None:
+                    node_files.append(f"{media_input.node}={path}")
+        return tuple(node_files)
 
-    def _read_source(self, name: str, source: str, client: HttpClient, budget: "_InputBudget") -> Iterator[bytes]:
+    def _read_source(self, input_name: str, source: str, client: HttpClient, budget: "_InputBudget") -> Iterator[bytes]:
         """Return the bytes of what the job says, by whatever field: an address, base64 or a data URI."""
         address = _ADDRESS.fullmatch(source)
-        return self._fetch_url(name, address[1], client) if address else _decode_inline(name, source, budget)
+        return (
+            self._fetch_url(input_name, address[1], client) if address else _decode_inline(input_name, source, budget)
+        )
 
-    def _write_input(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_InputBudget") -> Path:
+    def _write_input(self, folder: Path, input_name: str, chunks: Iterator[bytes], budget: "_InputBudget") -> Path:
         try:
-            path = contained_path(folder, name)
+            path = contained_path(folder, input_name)
         except ValueError as exc:
-            raise InputUnusable(name=name, reason="the name leaves the input folder") from exc
+            raise InputUnusable(name=input_name, reason="the name leaves the input folder") from exc
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file, budget.begin_file(name):
+            with path.open("xb") as file, budget.begin_file(input_name):
                 for chunk in chunks:
-                    budget.spend_bytes(name, len(chunk))
+                    budget.spend_bytes(input_name, len(chunk))
                     file.write(chunk)
         except DeadlineExceeded as exc:
-            raise budget.too_late(name) from exc
+            raise budget.too_late(input_name) from exc
         except OSError as exc:
-            raise InputUnusable(name=name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
+            raise InputUnusable(name=input_name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
         except InputUnusable:
             raise
         except ComfypinError as exc:
-            raise InputUnusable(name=name, reason=exc.message.rstrip(".")) from exc
+            raise InputUnusable(name=input_name, reason=exc.message.rstrip(".")) from exc
         return path
 
-    def _fetch_url(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
+    def _fetch_url(self, input_name: str, url: str, client: HttpClient) -> Iterator[bytes]:
         scheme = urlsplit(url).scheme
         if scheme in SCHEMES:
             bucket, _, key = url.partition("://")[2].partition("/")
@@ -109,12 +111,12 @@ class InputFetcher:
         try:
             with client.get(url) as response:
                 if response.status != 200:
-                    raise InputUnusable(name=name, reason=f"its server answered {response.status}")
+                    raise InputUnusable(name=input_name, reason=f"its server answered {response.status}")
                 yield from response.pieces()
         except DeadlineExceeded:
             raise
         except HttpError as error:
-            raise InputUnusable(name=name, reason=f"{shown_url(url)}: {error.reason}") from error
+            raise InputUnusable(name=input_name, reason=f"{shown_url(url)}: {error.reason}") from error
 
 
 class _InputBudget:
@@ -124,7 +126,7 @@ class _InputBudget:
         self._total = 0
         self._file = 0
 
-    def begin_file(self, name: str) -> "_InputBudget":
+    def begin_file(self, input_name: str) -> "_InputBudget":
         self._file = 0
         return self
 
@@ -134,44 +136,44 @@ class _InputBudget:
     def __exit__(self, *_exc: object) -> None:
         self._file = 0
 
-    def check_base64(self, name: str, length: int) -> None:
+    def check_base64(self, input_name: str, length: int) -> None:
         if length // 4 * 3 > self._limits.file_bytes + 3:
-            self._refuse_size(name)
+            self._refuse_size(input_name)
 
-    def spend_bytes(self, name: str, count: int) -> None:
+    def spend_bytes(self, input_name: str, count: int) -> None:
         self._file += count
         self._total += count
         if self._file > self._limits.file_bytes:
-            self._refuse_size(name)
+            self._refuse_size(input_name)
         if self._total > self._limits.total_bytes:
             raise InputUnusable(
-                name=name, reason=f"all inputs together exceed {_format_megabytes(self._limits.total_bytes)}"
+                name=input_name, reason=f"all inputs together exceed {_format_megabytes(self._limits.total_bytes)}"
             )
         if self.deadline.has_passed:
-            raise self.too_late(name)
+            raise self.too_late(input_name)
 
-    def too_late(self, name: str) -> InputUnusable:
+    def too_late(self, input_name: str) -> InputUnusable:
         """Return the failure of what has not arrived in time."""
-        return InputUnusable(name=name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
+        return InputUnusable(name=input_name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
 
-    def _refuse_size(self, name: str) -> None:
-        raise InputUnusable(name=name, reason=f"it is larger than {_format_megabytes(self._limits.file_bytes)}")
+    def _refuse_size(self, input_name: str) -> None:
+        raise InputUnusable(name=input_name, reason=f"it is larger than {_format_megabytes(self._limits.file_bytes)}")
 
 
-def _decode_inline(name: str, text: str, budget: _InputBudget) -> Iterator[bytes]:
+def _decode_inline(input_name: str, encoded_text: str, budget: _InputBudget) -> Iterator[bytes]:
     """The bytes of base64 or of a data URI (RFC 2397), in pieces."""
-    if text[:5].lower() == "data:":
-        head, separator, text = text.partition(",")
+    if encoded_text[:5].lower() == "data:":
+        head, separator, encoded_text = encoded_text.partition(",")
         if not separator:
-            raise InputUnusable(name=name, reason="the data URI has no comma")
+            raise InputUnusable(name=input_name, reason="the data URI has no comma")
         if not head.lower().endswith(";base64"):
-            yield unquote_to_bytes(text)
+            yield unquote_to_bytes(encoded_text)
             return
-    budget.check_base64(name, len(text))
+    budget.check_base64(input_name, len(encoded_text))
     try:
-        yield decode_base64(text)
+        yield decode_base64(encoded_text)
     except ValueError as exc:
-        raise InputUnusable(name=name, reason=f"it {exc}") from exc
+        raise InputUnusable(name=input_name, reason=f"it {exc}") from exc
 
 
 def _format_megabytes(size_bytes: int) -> str:

@@ -70,13 +70,13 @@ class Metrics:
         """Serve the page at every path of a port, from a thread; returns what ends it. Raises `ConfigError`."""
         try:
             server, thread = start_http_server(port, registry=self.registry)
-        except (OSError, OverflowError) as exc:
-            reason = str(getattr(exc, "strerror", None) or exc).lower()
+        except (OSError, OverflowError) as error:
+            reason = str(getattr(error, "strerror", None) or error).lower()
             raise ConfigError(
                 f"Metrics cannot be served on port {port}: {reason}. Name another one (--metrics-port, or "
                 "COMFYPIN_METRICS_PORT).",
                 port=port,
-            ) from exc
+            ) from error
 
         def stop_server() -> None:
             server.shutdown()
@@ -118,19 +118,19 @@ class _LiveCollector:
         self._gpus = GpuMemory()
 
     def collect(self) -> Iterator[Metric]:
-        live = self._read()
-        if live.waiting is not None:
-            yield GaugeMetricFamily("comfypin_jobs_in_queue", "Jobs that wait.", value=live.waiting)
-        yield GaugeMetricFamily("comfypin_jobs_in_progress", "Jobs that run.", value=live.running)
-        yield CounterMetricFamily("comfypin_engine_restarts", "Engine crashes.", value=live.engine_restarts)
+        figures = self._read()
+        if figures.waiting is not None:
+            yield GaugeMetricFamily("comfypin_jobs_in_queue", "Jobs that wait.", value=figures.waiting)
+        yield GaugeMetricFamily("comfypin_jobs_in_progress", "Jobs that run.", value=figures.running)
+        yield CounterMetricFamily("comfypin_engine_restarts", "Engine crashes.", value=figures.engine_restarts)
         memory = self._gpus.read_usage()
-        used = GaugeMetricFamily("comfypin_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
-        total = GaugeMetricFamily("comfypin_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
+        used_memory = GaugeMetricFamily("comfypin_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
+        total_memory = GaugeMetricFamily("comfypin_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
         for index, (used_bytes, total_bytes) in enumerate(memory):
-            used.add_metric([str(index)], used_bytes)
-            total.add_metric([str(index)], total_bytes)
+            used_memory.add_metric([str(index)], used_bytes)
+            total_memory.add_metric([str(index)], total_bytes)
         if memory:
-            yield from (used, total)
+            yield from (used_memory, total_memory)
 
 
 class GpuMemory:
@@ -153,8 +153,8 @@ class GpuMemory:
 def _query_driver() -> tuple[tuple[int, int], ...]:
     command = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        pairs = [line.split(",") for line in said.splitlines() if "," in line]
-        return tuple((int(used) << 20, int(total) << 20) for used, total in pairs)
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        rows = [line.split(",") for line in printed.splitlines() if "," in line]
+        return tuple((int(used_memory) << 20, int(total_memory) << 20) for used_memory, total_memory in rows)
     except (OSError, subprocess.SubprocessError, ValueError):
         return ()

@@ -58,94 +58,112 @@ def open_spool(parent: Path | None = None) -> Iterator[Spool]:
         spool.remove_files()
 
 
-async def collect_outputs(wanted: Sequence[WantedOutput], spool: Spool) -> tuple[Output, ...]:
+async def collect_outputs(wanted_output: Sequence[WantedOutput], spool: Spool) -> tuple[Output, ...]:
     """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
     outputs: dict[int, Output] = {}
-    waiting = iter(enumerate(wanted))
+    waiting = iter(enumerate(wanted_output))
 
     async def collect_some() -> None:
         for index, item in waiting:
             outputs[index] = await _collect_one(item, index, spool)
 
-    tasks = [asyncio.ensure_future(collect_some()) for _ in range(min(_OUTPUTS_AT_ONCE, len(wanted)))]
+    tasks = [asyncio.ensure_future(collect_some()) for _ in range(min(_OUTPUTS_AT_ONCE, len(wanted_output)))]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return tuple(outputs[index] for index in range(len(wanted)))
+    return tuple(outputs[index] for index in range(len(wanted_output)))
 
 
-async def _collect_one(wanted: WantedOutput, index: int, spool: Spool) -> Output:
+async def _collect_one(wanted_output: WantedOutput, index: int, spool: Spool) -> Output:
     """One output: a file of this machine is measured by a thread, another is written as it comes."""
-    if wanted.engine_output.path is not None:
-        return await asyncio.to_thread(_measure_local, wanted, index, wanted.engine_output.path)
+    if wanted_output.engine_output.path is not None:
+        return await asyncio.to_thread(_measure_local, wanted_output, index, wanted_output.engine_output.path)
     try:
-        return await _stream_to_disk(wanted, index, spool.output_path(index))
+        return await _stream_to_disk(wanted_output, index, spool.output_path(index))
     except OSError as exc:
         folder = Path(tempfile.gettempdir())
-        raise not_written(exc, filename=wanted.filename, folder=folder) from exc
+        raise not_written(exc, filename=wanted_output.filename, folder=folder) from exc
 
 
-def _measure_local(wanted: WantedOutput, index: int, path: Path) -> Output:
+def _measure_local(wanted_output: WantedOutput, index: int, file_path: Path) -> Output:
     try:
-        return _measure_file(wanted, index, path)
+        return _measure_file(wanted_output, index, file_path)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        raise OutputUnreadable(filename=wanted.filename, node_id=wanted.engine_output.node_id, reason=reason) from exc
+        raise OutputUnreadable(
+            filename=wanted_output.filename, node_id=wanted_output.engine_output.node_id, reason=reason
+        ) from exc
 
 
-def _measure_file(wanted: WantedOutput, index: int, path: Path) -> Output:
-    hasher, buffer, head, size = hashlib.sha256(), reading_buffer(), b"", 0
-    with path.open("rb", buffering=0) as file:
+def _measure_file(wanted_output: WantedOutput, index: int, file_path: Path) -> Output:
+    hasher, buffer, first_bytes, size_bytes = hashlib.sha256(), reading_buffer(), b"", 0
+    with file_path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
         known = stamp if stamp.settled(time.time_ns()) else None
         while count := file.readinto(buffer):
-            head = head or bytes(buffer[: min(count, HEAD_BYTES)])
-            size += count
+            first_bytes = first_bytes or bytes(buffer[: min(count, HEAD_BYTES)])
+            size_bytes += count
             hasher.update(buffer[:count])
-    return _make_output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=known)
+    return _make_output(
+        wanted_output,
+        index,
+        file_path,
+        head=first_bytes,
+        size_bytes=size_bytes,
+        sha256=Digest(hasher.hexdigest()),
+        stamp=known,
+    )
 
 
-async def _stream_to_disk(wanted: WantedOutput, index: int, path: Path) -> Output:
+async def _stream_to_disk(wanted_output: WantedOutput, index: int, file_path: Path) -> Output:
     hasher = hashlib.sha256()
-    head, size = b"", 0
-    with path.open("wb") as file:
-        async for chunk in wanted.engine_output.read():
-            if len(head) < HEAD_BYTES:
-                head = (head + chunk)[:HEAD_BYTES]
-            size += len(chunk)
+    first_bytes, size_bytes = b"", 0
+    with file_path.open("wb") as file:
+        async for chunk in wanted_output.engine_output.read():
+            if len(first_bytes) < HEAD_BYTES:
+                first_bytes = (first_bytes + chunk)[:HEAD_BYTES]
+            size_bytes += len(chunk)
             hasher.update(chunk)
             file.write(chunk)
         file.flush()
         stamp = FileStamp.of(file.fileno())  # nobody else writes here
-    return _make_output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=stamp)
+    return _make_output(
+        wanted_output,
+        index,
+        file_path,
+        head=first_bytes,
+        size_bytes=size_bytes,
+        sha256=Digest(hasher.hexdigest()),
+        stamp=stamp,
+    )
 
 
 def _make_output(
-    wanted: WantedOutput,
+    wanted_output: WantedOutput,
     index: int,
-    path: Path,
+    file_path: Path,
     *,
     head: bytes,
     size_bytes: int,
     sha256: Digest,
     stamp: FileStamp | None,
 ) -> Output:
-    media = identify(wanted.filename, head)
-    width, height = picture_size(path, media, head) or (None, None)
+    media = identify(wanted_output.filename, head)
+    width, height = picture_size(file_path, media, head) or (None, None)
     return Output(
         index=index,
-        node_id=wanted.engine_output.node_id,
+        node_id=wanted_output.engine_output.node_id,
         kind=media.kind,
-        filename=wanted.filename,
-        subfolder=wanted.subfolder,
+        filename=wanted_output.filename,
+        subfolder=wanted_output.subfolder,
         media_type=media.media_type,
         size_bytes=size_bytes,
         sha256=sha256,
-        path=path,
-        temporary=wanted.engine_output.folder != "output",
+        path=file_path,
+        temporary=wanted_output.engine_output.folder != "output",
         width=width,
         height=height,
         stamp=stamp,

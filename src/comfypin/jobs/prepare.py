@@ -79,16 +79,18 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
     graph = workflow.graph
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
-    given = tuple(_parse_given_file(request, graph, text, catalogue) for text in request.input_files)
-    graph = _apply_overrides(point_to_files(graph, given), request, catalogue)
+    given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
+    graph = _apply_overrides(point_to_files(graph, given_files), request, catalogue)
     graph = workflow.expand(graph, now)
-    wanted = file_inputs(graph, catalogue)
-    found = find_files(wanted, request.input_folder, given=given)
-    respelt = respell(graph, catalogue, brought=_brought_inputs(found))
-    graph = respelt.graph
-    checked = _run_preflight(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
-    checked = replace(checked, findings=(*workflow.warnings, *respelt.findings, *checked.findings))
-    checked.refuse(request.document.source)
+    override_of_input = file_inputs(graph, catalogue)
+    found_files = find_files(override_of_input, request.input_folder, given=given_files)
+    respelled = respell(graph, catalogue, brought=_brought_inputs(found_files))
+    graph = respelled.graph
+    preflight_report = _run_preflight(graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
+    preflight_report = replace(
+        preflight_report, findings=(*workflow.warnings, *respelled.findings, *preflight_report.findings)
+    )
+    preflight_report.refuse(request.document.source)
     mark = Mark.of(request.submission_id)
     extra_data = _merge_extra_data(request)
     marked = mark_outputs(graph, mark, catalogue)
@@ -97,15 +99,15 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         release=release_of(lock),
         graph=marked.graph,
         mark=mark,
-        inputs=tuple(_to_input_file(file) for file in found),
+        inputs=tuple(_to_input_file(found_file) for found_file in found_files),
         timeout_s=request.timeout_s,
         extra_data=extra_data,
-        input_digests={file.path.name: _digest_whole_file(file) for file in found},
+        input_digests={found_file.path.name: _digest_whole_file(found_file) for found_file in found_files},
         with_previews=request.with_previews,
         warnings=(
-            *(str(finding) for finding in checked.findings),
+            *(str(finding) for finding in preflight_report.findings),
             *_warn_of_unmarked(marked),
-            *_warn_of_unread(request, unread_files(request.file_labels, wanted, found)),
+            *_warn_of_unread(request, unread_files(request.file_labels, override_of_input, found_files)),
         ),
         words=request.words,
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue)
@@ -116,19 +118,30 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
 
 def _apply_overrides(graph: Graph, request: RunRequest, catalogue: Catalogue) -> Graph:
     """The graph with what the request sets, within the limits of the workflow's inputs file."""
-    named = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
+    settable = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
     if request.only_named:
-        wished = {wanted.target: wanted.value for wanted in request.overrides}
-        graph = override(graph, overrides_by_name(wished, named), catalogue=catalogue)
-        check_limits({one.name: value_of(graph, one) for one in named if one.name in wished}, named)
+        values_by_target = {
+            override_of_input.target: override_of_input.value for override_of_input in request.overrides
+        }
+        graph = override(graph, overrides_by_name(values_by_target, settable), catalogue=catalogue)
+        check_limits(
+            {
+                named_input.name: value_of(graph, named_input)
+                for named_input in settable
+                if named_input.name in values_by_target
+            },
+            settable,
+        )
         return graph
     if not request.overrides:
         return graph
-    names = {**input_names(describe_inputs(graph, catalogue)), **input_names(named)}
+    names = {**input_names(describe_inputs(graph, catalogue)), **input_names(settable)}
     graph = override(graph, request.overrides, catalogue=catalogue, names=names)
-    targets = {wanted.target for wanted in request.overrides}
-    limited = [one for one in named if one.name in targets or one.target in targets]
-    check_limits({one.name: value_of(graph, one) for one in limited}, limited)
+    targets = {override_of_input.target for override_of_input in request.overrides}
+    limited_inputs = [
+        named_input for named_input in settable if named_input.name in targets or named_input.target in targets
+    ]
+    check_limits({named_input.name: value_of(graph, named_input) for named_input in limited_inputs}, limited_inputs)
     return graph
 
 
@@ -138,29 +151,29 @@ def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
     What a whole body of POST /prompt had there goes along, but for the client that it spoke of: events are ours.
     """
     own = {name: value for name, value in request.document.extra_data.items() if name != "client_id"}
-    saved: Mapping[str, JsonValue] = {}
+    saved_workflow: Mapping[str, JsonValue] = {}
     if request.document.format == "ui":
-        saved = {"extra_pnginfo": {"workflow": request.document.content}}
-    return {**saved, **own, **request.extra_data}
+        saved_workflow = {"extra_pnginfo": {"workflow": request.document.content}}
+    return {**saved_workflow, **own, **request.extra_data}
 
 
 def _find_saved_workflow_readers(graph: Graph, catalogue: Catalogue) -> frozenset[NodeId]:
     """The nodes whose class asks for what the page sends beside the graph: the workflow as it was saved."""
-    asking = set()
+    node_ids = set()
     for node in graph.nodes.values():
         inputs = catalogue.get(node.class_type, {}).get("input")
         hidden = inputs.get("hidden") if isinstance(inputs, Mapping) else None
         if isinstance(hidden, Mapping) and any("EXTRA_PNGINFO" in str(kind) for kind in hidden.values()):
-            asking.add(node.id)
-    return frozenset(asking)
+            node_ids.add(node.id)
+    return frozenset(node_ids)
 
 
-def _parse_given_file(request: RunRequest, graph: Graph, text: str, catalogue: Catalogue) -> FoundFile:
+def _parse_given_file(request: RunRequest, graph: Graph, argument: str, catalogue: Catalogue) -> FoundFile:
     """A file for a node, under the name that the request has for it."""
-    target, _, path = text.partition("=")
+    target, _, path = argument.partition("=")
     called = next((called for name, called in request.file_labels.items() if path.endswith(f"/{name}")), None)
     label = f"{called}, node {target!r}" if called is not None else None
-    return parse_input_file(graph, text, catalogue=catalogue, label=label)
+    return parse_input_file(graph, argument, catalogue=catalogue, label=label)
 
 
 def _warn_of_unread(request: RunRequest, unread: Mapping[str, str]) -> tuple[str, ...]:
@@ -172,7 +185,7 @@ def _warn_of_unread(request: RunRequest, unread: Mapping[str, str]) -> tuple[str
 
 def _run_preflight(
     graph: Graph,
-    found: tuple[FoundFile, ...],
+    found_files: tuple[FoundFile, ...],
     request: RunRequest,
     *,
     catalogue: Catalogue,
@@ -180,12 +193,12 @@ def _run_preflight(
     packs: Mapping[NodeId, str],
 ) -> Preflight:
     """The preflight report, in which a file that is not there is told as the user's to bring."""
-    report = preflight(graph, catalogue, lock, brought=_brought_inputs(found), packs=packs)
+    report = preflight(graph, catalogue, lock, brought=_brought_inputs(found_files), packs=packs)
     missing = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(
             file_inputs(graph, catalogue),
-            found,
+            found_files,
             request.input_folder,
             graph,
             place=request.words.files_are_in,
@@ -200,23 +213,23 @@ def _run_preflight(
     return replace(report, findings=tuple(with_advice(finding) for finding in report.findings))
 
 
-def _brought_inputs(found: tuple[FoundFile, ...]) -> frozenset[tuple[NodeId, str]]:
-    return frozenset((file.node_id, file.input_name) for file in found)
+def _brought_inputs(found_files: tuple[FoundFile, ...]) -> frozenset[tuple[NodeId, str]]:
+    return frozenset((found_file.node_id, found_file.input_name) for found_file in found_files)
 
 
-def _to_input_file(file: FoundFile) -> InputFile:
-    return InputFile(node_id=file.node_id, input_name=file.input_name, path=file.path)
+def _to_input_file(found_file: FoundFile) -> InputFile:
+    return InputFile(node_id=found_file.node_id, input_name=found_file.input_name, path=found_file.path)
 
 
-def _digest_whole_file(file: FoundFile) -> Digest:
+def _digest_whole_file(found_file: FoundFile) -> Digest:
     """The file's digest, once it is known to be whole. Raises `InputFileInvalid`."""
     try:
-        missing = find_damage(file.path)
-        digest = Digest.of_file(file.path)
+        missing = find_damage(found_file.path)
+        digest = Digest.of_file(found_file.path)
     except OSError as exc:
-        raise InputFileInvalid(name=file.path.name, reason=f"it cannot be read: {exc.strerror or exc}") from exc
+        raise InputFileInvalid(name=found_file.path.name, reason=f"it cannot be read: {exc.strerror or exc}") from exc
     if missing is not None:
-        raise InputFileInvalid(name=file.path.name, reason=missing)
+        raise InputFileInvalid(name=found_file.path.name, reason=missing)
     return digest
 
 

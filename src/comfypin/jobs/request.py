@@ -156,26 +156,29 @@ def _find_conflicts(job: JobInput) -> list[str]:
         if (item.data is None) == (item.url is None):
             findings.append(f"inputs.{index}: give either `data` or `url`")
     names = [*(image.name for image in job.images), *(item.name for item in job.inputs)]
-    findings += [f"inputs: the name {name!r} stands twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    findings += [
+        f"inputs: the name {name!r} stands twice"
+        for name in sorted({input_name for input_name in names if names.count(input_name) > 1})
+    ]
     return findings
 
 
-def _warn_of_unknown(part: BaseModel, where: str) -> list[str]:
-    warnings = [f"The field {where}{name} is not known and was ignored." for name in part.model_extra or {}]
-    for name in type(part).model_fields:
-        value = getattr(part, name)
+def _warn_of_unknown(model: BaseModel, prefix: str) -> list[str]:
+    warnings = [f"The field {prefix}{name} is not known and was ignored." for name in model.model_extra or {}]
+    for name in type(model).model_fields:
+        value = getattr(model, name)
         if isinstance(value, BaseModel):
-            warnings += _warn_of_unknown(value, f"{where}{name}.")
+            warnings += _warn_of_unknown(value, f"{prefix}{name}.")
         elif isinstance(value, tuple):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    warnings += _warn_of_unknown(item, f"{where}{name}.{index}.")
+                    warnings += _warn_of_unknown(item, f"{prefix}{name}.{index}.")
     return warnings
 
 
 def _finding_sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "input"
-    return f"{where}: {re.sub(r'^Value error, ', '', error['msg'])}"
+    prefix = ".".join(str(model) for model in error["loc"]) or "input"
+    return f"{prefix}: {re.sub(r'^Value error, ', '', error['msg'])}"
 
 
 def _describe_type(value: object) -> str:

@@ -32,16 +32,16 @@ def result_to_json(result: JobResult, *, warnings: Sequence[str] = ()) -> dict[s
 
     A file's `type` is `base64`, `s3_url` (as worker-comfyui says), another store's `..._url`, or `file`.
     """
-    lists: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
+    files_by_list: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
     for delivery in result.deliveries:
-        lists[_LIST_OF_KIND.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
+        files_by_list[_LIST_OF_KIND.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
     document: dict[str, JsonValue] = {
-        **lists,
+        **files_by_list,
         **_shared_fields(result),
         "warnings": [*warnings, *result.warnings],
         "errors": [],
     }
-    if not any(lists.values()):
+    if not any(files_by_list.values()):
         document["status"] = "success_no_images"
     return document
 

@@ -74,11 +74,11 @@ class _JobRun:
         self.stopwatch = Stopwatch(clock, on_event)
 
     async def run_to_result(self) -> JobResult:
-        prompt_id, found = await self._run_prompt()
-        for message in found.warnings:
+        prompt_id, prompt_outputs = await self._run_prompt()
+        for message in prompt_outputs.warnings:
             self._add_warning(message)
         self.stopwatch.enter_phase("collect")
-        files, held_back = self._wanted_outputs(found)
+        files, held_back = self._wanted_outputs(prompt_outputs)
         try:
             with open_spool(self._job.spool_parent) as spool:
                 outputs = await collect_outputs(files, spool)
@@ -87,16 +87,16 @@ class _JobRun:
                 deliveries = await self._sink.deliver(self._job_facts(), outputs) if outputs else ()
         finally:
             # Delivered or not, nobody fetches them from there any more: workers that stay would fill their disk.
-            await found.clear()
+            await prompt_outputs.clear()
         self.stopwatch.end_last_phase()
-        if not outputs and not any(found.texts.values()):
+        if not outputs and not any(prompt_outputs.texts.values()):
             self._add_warning(_no_output_warning(held_back, self._job.words.previews))
         return JobResult(
             job_id=self._job.id,
             release=self._job.release,
             prompt_id=prompt_id,
             deliveries=deliveries,
-            texts=found.texts,
+            texts=prompt_outputs.texts,
             warnings=tuple(self._warnings),
             phase_s=self.stopwatch.phase_s,
             node_s=self.stopwatch.node_s,
@@ -105,18 +105,20 @@ class _JobRun:
 
     async def _run_prompt(self) -> tuple[str, PromptOutputs]:
         """Run the prompt; once more if the engine dies under it, and again where it died under another job's."""
-        own = others = 0
+        own_deaths = foreign_deaths = 0
         while True:
             try:
                 return await self._run_prompt_once()
             except PromptLost as exc:
-                others += 1
-                if not (exc.restarted and self._is_waiting) or others > _DEATHS_OF_OTHERS:
+                foreign_deaths += 1
+                if not (exc.restarted and self._is_waiting) or foreign_deaths > _DEATHS_OF_OTHERS:
                     raise
                 self._note_requeue("it was restarted", "The engine was restarted before it came to the job, which")
             except EngineCrashed as exc:
-                own, others = (own, others + 1) if self._is_waiting else (own + 1, others)
-                if own > 1 or others > _DEATHS_OF_OTHERS:
+                own_deaths, foreign_deaths = (
+                    (own_deaths, foreign_deaths + 1) if self._is_waiting else (own_deaths + 1, foreign_deaths)
+                )
+                if own_deaths > 1 or foreign_deaths > _DEATHS_OF_OTHERS:
                     raise
                 under = "another job, behind which this one waited" if self._is_waiting else "it"
                 self._note_requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
@@ -193,17 +195,27 @@ class _JobRun:
         self._warnings.append(message)
         self._on_event(Warned(message=message))
 
-    def _wanted_outputs(self, found: PromptOutputs) -> tuple[list[WantedOutput], int]:
+    def _wanted_outputs(self, prompt_outputs: PromptOutputs) -> tuple[list[WantedOutput], int]:
         """The files to deliver under the names the user chose, and how many temporary ones are held back."""
-        kept = [file for file in found.files if file.folder == "output" or self._job.with_previews]
-        return [self._name_output(file) for file in kept], len(found.files) - len(kept)
+        kept_files = [
+            engine_output
+            for engine_output in prompt_outputs.files
+            if engine_output.folder == "output" or self._job.with_previews
+        ]
+        return [self._name_output(engine_output) for engine_output in kept_files], len(prompt_outputs.files) - len(
+            kept_files
+        )
 
-    def _name_output(self, file: EngineOutput) -> WantedOutput:
-        mark = self._job.mark
-        if mark is None:
-            return WantedOutput(engine_output=file, filename=file.filename, subfolder=file.subfolder)
+    def _name_output(self, engine_output: EngineOutput) -> WantedOutput:
+        filename_mark = self._job.mark
+        if filename_mark is None:
+            return WantedOutput(
+                engine_output=engine_output, filename=engine_output.filename, subfolder=engine_output.subfolder
+            )
         return WantedOutput(
-            engine_output=file, filename=mark.taken_from(file.filename), subfolder=mark.taken_from(file.subfolder)
+            engine_output=engine_output,
+            filename=filename_mark.taken_from(engine_output.filename),
+            subfolder=filename_mark.taken_from(engine_output.subfolder),
         )
 
     def _job_facts(self) -> JobFacts:

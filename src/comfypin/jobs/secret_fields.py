@@ -32,23 +32,23 @@ def holds_secret(document: object) -> bool:
 
     An input that begins like JSON and is none counts as a secret: nobody can say what it holds.
     """
-    waiting = [document]
+    unvisited = [document]
     if isinstance(document, str) and _begins_like_json(document) and _parse_json(document) is None:
         return True
-    while waiting:
-        value = waiting.pop()
+    while unvisited:
+        value = unvisited.pop()
         if isinstance(value, dict):
             if any(_is_secret_field(name, item) for name, item in value.items()):
                 return True
-            waiting.extend(value.values())
+            unvisited.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
+            unvisited.extend(value)
         elif isinstance(value, str):
             if is_secret_address(value):
                 return True
-            inner = _parse_json(value) if _begins_like_json(value) else None
-            if inner is not None:
-                waiting.append(inner)
+            parsed_text = _parse_json(value) if _begins_like_json(value) else None
+            if parsed_text is not None:
+                unvisited.append(parsed_text)
             elif len(value) < _LONGEST_TEXT and _is_secret_text(value):
                 return True
     return False
@@ -59,11 +59,11 @@ def is_secret_address(text: str) -> bool:
     if len(text) > _LONGEST_ADDRESS or not _ADDRESS.match(text):
         return False
     try:
-        parts = urlsplit(text)
-        names = [name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        address_parts = urlsplit(text)
+        names = [name.lower() for name, _ in parse_qsl(address_parts.query, keep_blank_values=True)]
     except ValueError:
         return True
-    return "@" in parts.netloc or any(map(_SECRET_PARAMETER.match, names))
+    return "@" in address_parts.netloc or any(map(_SECRET_PARAMETER.match, names))
 
 
 def _is_secret_field(name: str, value: object) -> bool:

@@ -55,9 +55,9 @@ class Stopwatch:
         self._close_phase()
 
     def _close_phase(self) -> None:
-        phase, since = self._phase_since
-        self.phase_s[phase] = self.phase_s.get(phase, 0.0) + self._clock() - since
+        phase, started_at_s = self._phase_since
+        self.phase_s[phase] = self.phase_s.get(phase, 0.0) + self._clock() - started_at_s
 
     def _close_node(self, node_id: NodeId, at_s: float) -> None:
-        if (since := self._open_nodes.pop(node_id, None)) is not None:
-            self.node_s[node_id] = self.node_s.get(node_id, 0.0) + max(0.0, at_s - since)
+        if (started_at_s := self._open_nodes.pop(node_id, None)) is not None:
+            self.node_s[node_id] = self.node_s.get(node_id, 0.0) + max(0.0, at_s - started_at_s)

@@ -25,10 +25,10 @@ class WorkflowLibrary:
 
     def list_names(self) -> tuple[str, ...]:
         """Every workflow there is (JSON files; a picture beside one is its input, not another workflow)."""
-        found = {
+        names_found = {
             path.stem: None for folder in self._folders if folder.is_dir() for path in sorted(folder.glob("*.json"))
         }
-        return tuple(found)
+        return tuple(names_found)
 
     def find_path(self, name: str) -> Path:
         """The file of a workflow. Raises `WorkflowNotFound`."""
@@ -55,8 +55,8 @@ class WorkflowLibrary:
 
     def copy_companions(self, name: str, folder: Path) -> None:
         """Put the files beside a workflow (its pictures) into a job's folder, beneath what the job itself brought."""
-        home = self.find_path(name).parent
-        for path in home.iterdir():
+        workflow_folder = self.find_path(name).parent
+        for path in workflow_folder.iterdir():
             target = folder / path.name
             if path.is_file() and path.suffix not in (".json", ".toml") and not target.exists():
                 shutil.copyfile(path, target)

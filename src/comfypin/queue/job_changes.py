@@ -22,20 +22,20 @@ def job_accepted(row: JobRow, job_input: object) -> JobChange:
     """Return the change for a job that was taken. Slow for a large input: walks and dumps all of it."""
     text = json.dumps(job_input)
     secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
-    places = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
+    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
     return JobChange(
         "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, size) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*places, len(text)),
+        (*columns, len(text)),
     )
 
 
-def job_started(job_id: str, at: float) -> JobChange:
+def job_started(job_id: str, changed_at: float) -> JobChange:
     """Return the change for a job that begins, unless it has been ended meanwhile."""
     return JobChange(
         "UPDATE jobs SET state = 'IN_PROGRESS', attempts = attempts + 1, started_at = ? "
         "WHERE id = ? AND ended_at IS NULL",
-        (at, job_id),
+        (changed_at, job_id),
     )
 
 
@@ -46,7 +46,7 @@ def job_given_back(job_id: str) -> JobChange:
     )
 
 
-def job_ended(job_id: str, state: JobState, at: float, *, output: str | None, error: str | None) -> JobChange:
+def job_ended(job_id: str, state: JobState, changed_at: float, *, output: str | None, error: str | None) -> JobChange:
     """Return the change for a job that ended; its webhook is owed from here on. A job ends once.
 
     Its input goes, unless the job may be retried and holds no secret.
@@ -56,17 +56,17 @@ def job_ended(job_id: str, state: JobState, at: float, *, output: str | None, er
         "UPDATE jobs SET state = ?, ended_at = ?, output = ?, error = ?, webhook_owed = webhook IS NOT NULL, "
         f"input = CASE WHEN secret THEN '{{}}' ELSE {kept} END, size = length(input) + ? "
         "WHERE id = ? AND ended_at IS NULL",
-        (state, at, output, error, len(output or ""), job_id),
+        (state, changed_at, output, error, len(output or ""), job_id),
         forgets=job_id,
     )
 
 
-def job_queued_again(job_id: str, at: float) -> JobChange:
+def job_queued_again(job_id: str, changed_at: float) -> JobChange:
     """Return the change for a job that had ended and waits again."""
     return JobChange(
         "UPDATE jobs SET state = 'IN_QUEUE', attempts = 0, retries = retries + 1, created_at = ?, started_at = NULL, "
         "ended_at = NULL, output = NULL, error = NULL, webhook_owed = 0 WHERE id = ? AND ended_at IS NOT NULL",
-        (at, job_id),
+        (changed_at, job_id),
     )
 
 

@@ -52,14 +52,14 @@ class JobRunner:
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
         for row in await self._store.pending_jobs():
-            live = LiveJob(replace(row, state="IN_QUEUE"))
-            self._jobs.add_pending(live)
+            live_job = LiveJob(replace(row, state="IN_QUEUE"))
+            self._jobs.add_pending(live_job)
             if row.attempts >= _MOST_ATTEMPTS:
                 # A job that takes the server down with it (memory, a driver) would do so for ever.
                 failure = JobTimedOut(reason=f"was given up: the server ended {row.attempts} times while it ran it")
-                self._endings.end_in_background(live, "FAILED", failed_outcome(failure))
+                self._endings.end_in_background(live_job, "FAILED", failed_outcome(failure))
             else:
-                self._jobs.let_begin(live)
+                self._jobs.let_begin(live_job)
         await self._endings.post_owed_webhooks()
 
     async def run_jobs(self, handle: Handle) -> None:
@@ -72,7 +72,7 @@ class JobRunner:
     async def stop_jobs(self, grace_s: float) -> None:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
         self._stopping = True
-        tasks = [live.task for live in self._jobs.list_pending() if live.task is not None]
+        tasks = [live_job.task for live_job in self._jobs.list_pending() if live_job.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
         for task in tasks:
@@ -82,57 +82,57 @@ class JobRunner:
 
     async def _run_next_jobs(self, handle: Handle) -> None:
         while True:
-            live = await self._jobs.next_arrival()
-            if not await self._begin_job(live):
+            live_job = await self._jobs.next_arrival()
+            if not await self._begin_job(live_job):
                 continue
             # A task of its own, so that cancelling the job does not cancel this loop.
-            live.task = asyncio.create_task(self._execute_job(live, handle))
-            await asyncio.wait([live.task])
-            await self._look_after(live, live.task)
+            live_job.task = asyncio.create_task(self._execute_job(live_job, handle))
+            await asyncio.wait([live_job.task])
+            await self._look_after(live_job, live_job.task)
 
-    async def _begin_job(self, live: LiveJob) -> bool:
+    async def _begin_job(self, live_job: LiveJob) -> bool:
         """Note on the disk that a job begins, as soon as the disk takes it; return whether it may run then."""
         while self._store.trouble is not None and not self._stopping:  # noqa: ASYNC110 - `trouble` is the store's
             await asyncio.sleep(LOOK_AGAIN_S)
-        if self._stopping or live.ending or live.row.state != "IN_QUEUE":
+        if self._stopping or live_job.ending or live_job.row.state != "IN_QUEUE":
             return False
         started_at = time.time()
-        await self._store.write_until_done(job_changes.job_started(live.row.id, started_at))
-        if live.ending:
+        await self._store.write_until_done(job_changes.job_started(live_job.row.id, started_at))
+        if live_job.ending:
             return False  # it was cancelled meanwhile, or waited too long
         if self._stopping:
-            await self._give_back(live)
+            await self._give_back(live_job)
             return False
-        live.row = replace(live.row, state="IN_PROGRESS", started_at=started_at)
-        live.wake_followers()
+        live_job.row = replace(live_job.row, state="IN_PROGRESS", started_at=started_at)
+        live_job.wake_followers()
         return True
 
-    async def _execute_job(self, live: LiveJob, handle: Handle) -> None:
-        job_id = live.row.id
+    async def _execute_job(self, live_job: LiveJob, handle: Handle) -> None:
+        job_id = live_job.row.id
         try:
-            async with asyncio.timeout(_time_left_s(live.row, time.time())):
-                outcome = await handle(job_id, await self._read_input(job_id), progress=live.note_progress)
+            async with asyncio.timeout(_time_left_s(live_job.row, time.time())):
+                outcome = await handle(job_id, await self._read_input(job_id), progress=live_job.note_progress)
         except TimeoutError:
             failure = JobTimedOut(reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows")
-            await self._endings.end_job(live, "TIMED_OUT", failed_outcome(failure))
+            await self._endings.end_job(live_job, "TIMED_OUT", failed_outcome(failure))
         except asyncio.CancelledError:
             if self._stopping:
-                await self._give_back(live)
+                await self._give_back(live_job)
                 raise
-            await self._endings.end_job(live, "CANCELLED")
+            await self._endings.end_job(live_job, "CANCELLED")
         else:
             self.is_worn_out = outcome.replace_worker
-            await self._endings.end_job(live, "COMPLETED" if outcome.failure is None else "FAILED", outcome)
+            await self._endings.end_job(live_job, "COMPLETED" if outcome.failure is None else "FAILED", outcome)
 
-    async def _look_after(self, live: LiveJob, task: asyncio.Task[None]) -> None:
+    async def _look_after(self, live_job: LiveJob, task: asyncio.Task[None]) -> None:
         """End a job that was cancelled before its first step, or that met a mistake of ours."""
         if task.cancelled():
-            if not (self._stopping or live.ending):
-                await self._endings.end_job(live, "CANCELLED")
+            if not (self._stopping or live_job.ending):
+                await self._endings.end_job(live_job, "CANCELLED")
         elif (failure := task.exception()) is not None:
-            facts = {"action": "job_broken", "job_id": live.row.id}
+            facts = {"action": "job_broken", "job_id": live_job.row.id}
             log.error("job failed unexpectedly", extra=facts, exc_info=failure)
-            await self._endings.end_job(live, "FAILED", failed_outcome(JobBroken(kind=type(failure).__name__)))
+            await self._endings.end_job(live_job, "FAILED", failed_outcome(JobBroken(kind=type(failure).__name__)))
 
     async def _read_input(self, job_id: str) -> object:
         """Read what a job asks for, however long the disk refuses to give it."""
@@ -142,10 +142,10 @@ class JobRunner:
             except JobsNotStored:
                 await asyncio.sleep(LOOK_AGAIN_S)
 
-    async def _give_back(self, live: LiveJob) -> None:
+    async def _give_back(self, live_job: LiveJob) -> None:
         """Put a job back for the next server. If the disk refuses, that one finds it as a job that ran."""
         with contextlib.suppress(JobsNotStored):
-            await self._store.write_changes(job_changes.job_given_back(live.row.id))
+            await self._store.write_changes(job_changes.job_given_back(live_job.row.id))
 
     async def _run_housekeeping(self) -> None:
         """End jobs that waited too long, drop old results, and look whether a full disk has room again."""
@@ -161,13 +161,13 @@ class JobRunner:
             self._end_overdue_jobs(time.time())
             await asyncio.sleep(1)
 
-    def _end_overdue_jobs(self, now: float) -> None:
-        for live in self._jobs.list_pending():
-            if live.task is None and live.row.ttl_s and now > live.row.created_at + live.row.ttl_s:
+    def _end_overdue_jobs(self, now_s: float) -> None:
+        for live_job in self._jobs.list_pending():
+            if live_job.task is None and live_job.row.ttl_s and now_s > live_job.row.created_at + live_job.row.ttl_s:
                 failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
-                self._endings.end_in_background(live, "TIMED_OUT", failed_outcome(failure))
+                self._endings.end_in_background(live_job, "TIMED_OUT", failed_outcome(failure))
 
 
-def _time_left_s(row: JobRow, now: float) -> float | None:
-    limits = [row.timeout_s, None if row.ttl_s is None else row.created_at + row.ttl_s - now]
+def _time_left_s(row: JobRow, now_s: float) -> float | None:
+    limits = [row.timeout_s, None if row.ttl_s is None else row.created_at + row.ttl_s - now_s]
     return min((max(0.0, limit) for limit in limits if limit is not None), default=None)

@@ -46,7 +46,7 @@ class LiveJobs:
     def waiting_count(self) -> int:
         """Return how many jobs wait."""
         # A copy, because another thread reads the metrics.
-        return sum(live.row.state == "IN_QUEUE" for live in tuple(self._pending.values()))
+        return sum(live_job.row.state == "IN_QUEUE" for live_job in tuple(self._pending.values()))
 
     @property
     def running_count(self) -> int:
@@ -65,23 +65,23 @@ class LiveJobs:
         """Return the job if it has not ended, or ended a short while ago."""
         return self._pending.get(job_id) or self._recently_ended.get(job_id)
 
-    def add_pending(self, live: LiveJob) -> None:
+    def add_pending(self, live_job: LiveJob) -> None:
         """Count a job among those that wait. It begins only after `let_begin`."""
-        self._pending[live.row.id] = live
+        self._pending[live_job.row.id] = live_job
 
-    def let_begin(self, live: LiveJob) -> None:
+    def let_begin(self, live_job: LiveJob) -> None:
         """Put a job behind those that wait to begin."""
-        self._recently_ended.pop(live.row.id, None)
-        self._arrivals.put_nowait(live)
+        self._recently_ended.pop(live_job.row.id, None)
+        self._arrivals.put_nowait(live_job)
 
-    def drop_pending(self, live: LiveJob) -> None:
+    def drop_pending(self, live_job: LiveJob) -> None:
         """Forget a job that was not taken after all."""
-        del self._pending[live.row.id]
+        del self._pending[live_job.row.id]
 
-    def move_to_ended(self, live: LiveJob) -> None:
+    def move_to_ended(self, live_job: LiveJob) -> None:
         """Note that a job has ended, and forget the oldest that have."""
-        self._pending.pop(live.row.id, None)
-        self._recently_ended[live.row.id] = live
+        self._pending.pop(live_job.row.id, None)
+        self._recently_ended[live_job.row.id] = live_job
         while len(self._recently_ended) > _KEPT_ENDED:
             self._recently_ended.popitem(last=False)
 

@@ -51,15 +51,15 @@ class LocalJobQueue:
             ttl_s=ttl_s,
             created_at=time.time(),
         )
-        live = LiveJob(row)
-        self._jobs.add_pending(live)
+        live_job = LiveJob(row)
+        self._jobs.add_pending(live_job)
         try:
             # In a thread: a large input takes a while to be walked and dumped.
             await self._store.write_changes(await asyncio.to_thread(job_changes.job_accepted, row, job_input))
         except BaseException:
-            self._jobs.drop_pending(live)
+            self._jobs.drop_pending(live_job)
             raise
-        self._jobs.let_begin(live)
+        self._jobs.let_begin(live_job)
         return row.id
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
@@ -67,12 +67,12 @@ class LocalJobQueue:
         if wait_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    while (live := self._jobs.find_pending(job_id)) is not None:
-                        await live.changed.wait()
-        live = self._jobs.find_pending(job_id)
-        if live is not None:
-            progress = json.dumps(live.progress) if live.progress else None
-            return JobRecord(row=live.row, output=progress, worker_id=self._worker_id)
+                    while (live_job := self._jobs.find_pending(job_id)) is not None:
+                        await live_job.changed.wait()
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is not None:
+            progress = json.dumps(live_job.progress) if live_job.progress else None
+            return JobRecord(row=live_job.row, output=progress, worker_id=self._worker_id)
         record = await self._store.read_record(job_id)
         if record is None:
             raise JobUnknown(job_id=job_id)
@@ -83,24 +83,24 @@ class LocalJobQueue:
 
         Raises `JobUnknown`, and `JobsNotStored` if the disk refuses the end now; the job ends once it does not.
         """
-        live = self._jobs.find_pending(job_id)
-        if live is None:
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is None:
             return (await self.read_record(job_id)).row.state
-        if live.task is None:
-            self._endings.end_in_background(live, "CANCELLED")
-        elif not live.ending:
-            live.task.cancel()
-        await self._wait_for_end(live, _CANCEL_WITHIN_S)
-        return live.row.state
+        if live_job.task is None:
+            self._endings.end_in_background(live_job, "CANCELLED")
+        elif not live_job.ending:
+            live_job.task.cancel()
+        await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
+        return live_job.row.state
 
     async def cancel_waiting(self) -> int:
         """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored` as `cancel_job` does."""
-        waiting = [live for live in self._jobs.list_pending() if live.task is None and not live.ending]
-        for live in waiting:
-            self._endings.end_in_background(live, "CANCELLED")
-        for live in waiting:
-            await self._wait_for_end(live, _CANCEL_WITHIN_S)
-        return sum(live.row.state == "CANCELLED" for live in waiting)
+        waiting = [live_job for live_job in self._jobs.list_pending() if live_job.task is None and not live_job.ending]
+        for live_job in waiting:
+            self._endings.end_in_background(live_job, "CANCELLED")
+        for live_job in waiting:
+            await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
+        return sum(live_job.row.state == "CANCELLED" for live_job in waiting)
 
     async def retry_job(self, job_id: str) -> None:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
@@ -111,29 +111,29 @@ class LocalJobQueue:
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
         fresh = replace(row, state="IN_QUEUE", created_at=time.time(), started_at=None, ended_at=None, attempts=0)
-        live = LiveJob(fresh)
+        live_job = LiveJob(fresh)
         if self._jobs.find_pending(job_id) is not None:
             raise RetryRefused(job_id=job_id, reason="it waits already")
-        self._jobs.add_pending(live)
+        self._jobs.add_pending(live_job)
         try:
             await self._store.write_changes(job_changes.job_queued_again(job_id, fresh.created_at))
         except BaseException:
-            self._jobs.drop_pending(live)
+            self._jobs.drop_pending(live_job)
             raise
-        self._jobs.let_begin(live)
+        self._jobs.let_begin(live_job)
 
     # -- ProgressFeed ---------------------------------------------------------------------------------------------
 
     async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
         """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
         seen: JobProgress | None = None
-        while (live := self._jobs.find_recent(job_id)) is not None and is_pending(live.row.state):
-            changed = live.changed
-            if live.progress and live.progress is not seen:
-                seen = live.progress
+        while (live_job := self._jobs.find_recent(job_id)) is not None and is_pending(live_job.row.state):
+            changed = live_job.changed
+            if live_job.progress and live_job.progress is not seen:
+                seen = live_job.progress
                 yield seen
             # It may have changed while the client took the last one; then there is nothing to wait for.
-            if live.changed is changed:
+            if live_job.changed is changed:
                 try:
                     await asyncio.wait_for(changed.wait(), silence_s)
                 except TimeoutError:
@@ -141,11 +141,11 @@ class LocalJobQueue:
 
     def take_progress(self, job_id: str) -> list[JobProgress]:
         """Return the progress since the last call for this job, oldest first."""
-        live = self._jobs.find_recent(job_id)
-        if live is None:
+        live_job = self._jobs.find_recent(job_id)
+        if live_job is None:
             return []
-        taken = list(live.unseen_progress)
-        live.unseen_progress.clear()
+        taken = list(live_job.unseen_progress)
+        live_job.unseen_progress.clear()
         return taken
 
     # -- QueueHealth ----------------------------------------------------------------------------------------------
@@ -192,14 +192,14 @@ class LocalJobQueue:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
         await self._runner.stop_jobs(grace_s)
 
-    async def _wait_for_end(self, live: LiveJob, within_s: float) -> None:
+    async def _wait_for_end(self, live_job: LiveJob, within_s: float) -> None:
         """Wait for a job's end, but not for a disk that refuses it. Raises `JobsNotStored`."""
         deadline_s = time.monotonic() + within_s
-        while self._jobs.find_pending(live.row.id) is not None and time.monotonic() < deadline_s:
-            if live.ending and self._store.trouble is not None:
+        while self._jobs.find_pending(live_job.row.id) is not None and time.monotonic() < deadline_s:
+            if live_job.ending and self._store.trouble is not None:
                 raise self._store.trouble
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(live.changed.wait(), LOOK_AGAIN_S)
+                await asyncio.wait_for(live_job.changed.wait(), LOOK_AGAIN_S)
 
     def _require_room(self) -> None:
         waiting = self.waiting_count

@@ -78,11 +78,11 @@ class JobStore:
     async def write_changes(self, *changes: JobChange) -> None:
         """Make the changes; they are on the disk when this returns, together with what others write meanwhile."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._waiting_batches.append((changes, done))
+        committed: asyncio.Future[None] = loop.create_future()
+        self._waiting_batches.append((changes, committed))
         if self._flushing is None or self._flushing.done():
             self._flushing = loop.create_task(self._flush_batches())
-        await done
+        await committed
 
     async def write_until_done(self, *changes: JobChange) -> None:
         """Make the changes, however long the disk refuses them; ends otherwise only when it is cancelled."""
@@ -111,18 +111,18 @@ class JobStore:
 
     async def read_row(self, job_id: str) -> JobRow | None:
         """A job's row."""
-        found = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
-        return _to_row(found[0]) if found else None
+        rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
+        return _to_row(rows[0]) if rows else None
 
     async def read_record(self, job_id: str) -> JobRecord | None:
         """A job with its result."""
-        found = await self._run_query(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)
-        return JobRecord(row=_to_row(found[0][:-2]), output=found[0][-2], error=found[0][-1]) if found else None
+        rows = await self._run_query(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)
+        return JobRecord(row=_to_row(rows[0][:-2]), output=rows[0][-2], error=rows[0][-1]) if rows else None
 
     async def read_input(self, job_id: str) -> object:
         """What a job asks for."""
-        found = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
-        return await asyncio.to_thread(json.loads, found[0][0]) if found else None
+        rows = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
+        return await asyncio.to_thread(json.loads, rows[0][0]) if rows else None
 
     async def had_secrets(self, job_id: str) -> bool:
         """Whether the job came with secrets, which are gone when it has ended."""
@@ -130,17 +130,19 @@ class JobStore:
 
     async def pending_jobs(self) -> list[JobRow]:
         """What has not ended, in the order in which it was taken."""
-        found = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE ended_at IS NULL ORDER BY number")
-        return [_to_row(one) for one in found]
+        rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE ended_at IS NULL ORDER BY number")
+        return [_to_row(columns) for columns in rows]
 
     async def webhooks_owed(self) -> list[JobRow]:
         """The ended jobs whose webhooks were not told."""
-        return [_to_row(one) for one in await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE webhook_owed")]
+        return [
+            _to_row(columns) for columns in await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE webhook_owed")
+        ]
 
     async def count_by_state(self) -> dict[JobState, int]:
         """How many jobs are kept, by state."""
-        found = dict(await self._run_query("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
-        return {state: int(found.get(state, 0)) for state in JOB_STATES}
+        rows = dict(await self._run_query("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
+        return {state: int(rows.get(state, 0)) for state in JOB_STATES}
 
     async def count_retries(self) -> int:
         """How often jobs were run again on request."""
@@ -173,13 +175,13 @@ class JobStore:
                 log.exception("jobs not written", extra={"action": "jobs_broken"})
                 failures = [JobsNotStored(reason=str(exc))] * len(batch)
             self._note_trouble(None if None in failures else failures[-1])
-            for (_, done), failure in zip(batch, failures, strict=True):
-                if done.done():
+            for (_, committed), failure in zip(batch, failures, strict=True):
+                if committed.done():
                     continue
                 if failure is None:
-                    done.set_result(None)
+                    committed.set_result(None)
                 else:
-                    done.set_exception(failure)
+                    committed.set_exception(failure)
 
     def _note_trouble(self, failure: JobsNotStored | None) -> None:
         if failure is not None and self.trouble is None:
@@ -273,5 +275,5 @@ def _failure_reason(error: Exception) -> str:
     return str(error)
 
 
-def _to_row(found: Sequence[Any]) -> JobRow:
-    return JobRow(**dict(zip(_SUMMARY.split(", "), found, strict=True)))
+def _to_row(rows: Sequence[Any]) -> JobRow:
+    return JobRow(**dict(zip(_SUMMARY.split(", "), rows, strict=True)))

@@ -10,15 +10,15 @@ from comfypin.queue.interface import JobCounts, JobRecord
 def status_body(record: JobRecord) -> bytes:
     """Return the body of a job's status. `output` is JSON text already, and goes in as it is."""
     row = record.row
-    facts: dict[str, JsonValue] = {"id": row.id, "status": row.state}
+    fields: dict[str, JsonValue] = {"id": row.id, "status": row.state}
     if row.started_at is not None:
-        facts["delayTime"] = max(0, round((row.started_at - row.created_at) * 1000))
-        facts["workerId"] = record.worker_id
+        fields["delayTime"] = max(0, round((row.started_at - row.created_at) * 1000))
+        fields["workerId"] = record.worker_id
         if row.ended_at is not None:
-            facts["executionTime"] = max(0, round((row.ended_at - row.started_at) * 1000))
+            fields["executionTime"] = max(0, round((row.ended_at - row.started_at) * 1000))
     if record.error is not None:
-        facts["error"] = record.error
-    text = json.dumps(facts)
+        fields["error"] = record.error
+    text = json.dumps(fields)
     return (f'{text[:-1]}, "output": {record.output}}}' if record.output is not None else text).encode()
 
 

@@ -95,8 +95,8 @@ class Webhooks:
                 ) as response,
             ):
                 if response.status != 200:
-                    asked_s = parse_retry_after(response.headers.get("Retry-After"))
-                    raise _PostFailed(f"HTTP {response.status}", retry_after_s=asked_s)
+                    retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+                    raise _PostFailed(f"HTTP {response.status}", retry_after_s=retry_after_s)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise _PostFailed(type(exc).__name__) from exc
 
@@ -104,8 +104,8 @@ class Webhooks:
         """Return what connects to the addresses that were found public, and to no others."""
         if self._allow_private:
             return aiohttp.TCPConnector()
-        checked = partial(resolve_public, url.host, url.port, resolver=self._resolver, within_s=_TIMEOUT_S)
-        addresses = await asyncio.to_thread(checked)
+        resolve_checked = partial(resolve_public, url.host, url.port, resolver=self._resolver, within_s=_TIMEOUT_S)
+        addresses = await asyncio.to_thread(resolve_checked)
         if proxy is not None:
             return aiohttp.TCPConnector()  # to the proxy, which the operator named
         # aiohttp asks no resolver for an address, so the socket has a check of its own, which nothing passes by.
@@ -133,10 +133,10 @@ def _resolve_result(host: str, port: int, address: str) -> ResolveResult:
 
 
 def _public_socket(address: "aiohttp.AddrInfoType") -> socket.socket:
-    family, kind, protocol, _, place = address
-    if not is_public(str(place[0])):
+    family, socket_type, protocol, _, socket_address = address
+    if not is_public(str(socket_address[0])):
         raise OSError("not a public address")
-    return socket.socket(family, kind, protocol)
+    return socket.socket(family, socket_type, protocol)
 
 
 def _log_failure(job_id: str, reason: str) -> None:

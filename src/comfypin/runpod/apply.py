@@ -48,14 +48,14 @@ def apply_plan(
 
     Raises `DeployError` at the first step that fails; what was done stays and is found by the next plan.
     """
-    known: dict[tuple[ResourceKind, str], str] = {}
-    done = []
+    known_ids: dict[tuple[ResourceKind, str], str] = {}
+    applied = []
     for step in steps:
-        identifier = _carry_out(api, step, known, variables)
-        known[step.desired.kind, step.desired.name] = identifier
+        identifier = _carry_out(api, step, known_ids, variables)
+        known_ids[step.desired.kind, step.desired.name] = identifier
         on_step(step, identifier)
-        done.append(AppliedStep(step=step, identifier=identifier))
-    return tuple(done)
+        applied.append(AppliedStep(step=step, identifier=identifier))
+    return tuple(applied)
 
 
 def destroy_resources(
@@ -65,12 +65,12 @@ def destroy_resources(
     on_removed: Callable[[ResourceKind, str], None] = lambda _kind, _name: None,
 ) -> None:
     """Remove resources, in the order given (users before what they use)."""
-    for kind, item in resources:
+    for kind, resource in resources:
         if kind == "endpoint":
             # RunPod refuses to delete an endpoint that may still start workers.
-            api.change_resource(kind, str(item["id"]), {"workers": {"min": 0, "max": 0}})
-        api.remove_resource(kind, str(item["id"]))
-        on_removed(kind, str(item.get("name")))
+            api.change_resource(kind, str(resource["id"]), {"workers": {"min": 0, "max": 0}})
+        api.remove_resource(kind, str(resource["id"]))
+        on_removed(kind, str(resource.get("name")))
 
 
 def wait_for_workers(api: ManagementApi, endpoint_id: str, *, wanted: int, timeout_s: float) -> None:
@@ -91,7 +91,7 @@ def wait_for_workers(api: ManagementApi, endpoint_id: str, *, wanted: int, timeo
 def _carry_out(
     api: ManagementApi,
     step: DeploymentStep,
-    known: Mapping[tuple[ResourceKind, str], str],
+    known_ids: Mapping[tuple[ResourceKind, str], str],
     variables: Mapping[str, str],
 ) -> str:
     kind = step.desired.kind
@@ -99,23 +99,23 @@ def _carry_out(
         case "unchanged":
             return str(step.identifier)
         case "create":
-            return str(_create_resource(api, step.desired, known, variables)["id"])
+            return str(_create_resource(api, step.desired, known_ids, variables)["id"])
         case "change":
-            api.change_resource(kind, str(step.identifier), _changed_fields(step, known))
+            api.change_resource(kind, str(step.identifier), _changed_fields(step, known_ids))
             return str(step.identifier)
         case "replace":
             # The name is taken until the old one is gone, so removing comes first.
             destroy_resources(api, [(kind, step.live or {})])
-            return str(_create_resource(api, step.desired, known, variables)["id"])
+            return str(_create_resource(api, step.desired, known_ids, variables)["id"])
 
 
 def _create_resource(
     api: ManagementApi,
     desired: DesiredResource,
-    known: Mapping[tuple[ResourceKind, str], str],
+    known_ids: Mapping[tuple[ResourceKind, str], str],
     variables: Mapping[str, str],
 ) -> Resource:
-    body = resolve_references(desired.body, known)
+    body = resolve_references(desired.body, known_ids)
     assert isinstance(body, dict)
     if desired.kind == "registry":
         credentials = {
@@ -124,19 +124,19 @@ def _create_resource(
         }
         return api.create_resource("registry", {**body, **credentials})
     gpu = desired.create_only.get("gpu")
-    extra = {key: value for key, value in desired.create_only.items() if key != "gpu"}
+    create_fields = {key: value for key, value in desired.create_only.items() if key != "gpu"}
     if isinstance(gpu, Mapping):
         body["gpu"] = {**body["gpu"], **gpu}
     if isinstance(body.get("gpu"), dict) and not body["gpu"].get("excludedTypes", True):
         del body["gpu"]["excludedTypes"]
-    return api.create_resource(desired.kind, {**body, **extra})
+    return api.create_resource(desired.kind, {**body, **create_fields})
 
 
-def _changed_fields(step: DeploymentStep, known: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
+def _changed_fields(step: DeploymentStep, known_ids: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
     """Only the top-level fields that differ, whole: RunPod replaces `env`, `ports` and the like as one."""
-    fixed = _NOT_PATCHABLE[step.desired.kind]
-    fields = {change.path.split(".")[0] for change in step.changes} - fixed
-    return {name: resolve_references(value, known) for name, value in step.desired.body.items() if name in fields}
+    fixed_fields = _NOT_PATCHABLE[step.desired.kind]
+    fields = {change.path.split(".")[0] for change in step.changes} - fixed_fields
+    return {name: resolve_references(value, known_ids) for name, value in step.desired.body.items() if name in fields}
 
 
 def _require_variable(variables: Mapping[str, str], name: str) -> str:

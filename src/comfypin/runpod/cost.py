@@ -30,12 +30,12 @@ def hourly_costs(deployment: Deployment, gpus: Iterable[Mapping[str, object]]) -
             if gpu.get("pool") in endpoint.gpu_pools and gpu.get("id") not in endpoint.excluded_gpus
             if (price := _hourly_price(gpu, "serverless")) is not None
         ]
-        least = endpoint.workers.min * min(prices) if prices else None
-        most = endpoint.workers.max * max(prices) if prices else None
-        costs.append(HourlyCost(kind="endpoint", name=endpoint.name, least=least, most=most))
+        least_cost = endpoint.workers.min * min(prices) if prices else None
+        most_cost = endpoint.workers.max * max(prices) if prices else None
+        costs.append(HourlyCost(kind="endpoint", name=endpoint.name, least=least_cost, most=most_cost))
     for pod in deployment.pod:
-        found = next((gpu for gpu in catalog if gpu.get("id") == pod.gpu), {})
-        price = _hourly_price(found, pod.cloud)
+        catalog_gpu = next((gpu for gpu in catalog if gpu.get("id") == pod.gpu), {})
+        price = _hourly_price(catalog_gpu, pod.cloud)
         hourly = None if price is None else price * pod.gpu_count
         costs.append(HourlyCost(kind="pod", name=pod.name, least=hourly, most=hourly))
     return tuple(costs)

@@ -155,8 +155,12 @@ def deployment_schema() -> dict[str, Any]:
 
 
 def _finding_sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    got = error.get("input")
-    shown = "" if error["type"] == "missing" or isinstance(got, dict | list | tuple) else f" (it says {got!r})"
+    field_path = ".".join(str(part) for part in error["loc"])
+    given_value = error.get("input")
+    shown_value = (
+        ""
+        if error["type"] == "missing" or isinstance(given_value, dict | list | tuple)
+        else f" (it says {given_value!r})"
+    )
     message = "this key does not exist" if error["type"] == "unexpected_keyword_argument" else error["msg"]
-    return f"{where}: {message}{shown}"
+    return f"{field_path}: {message}{shown_value}"

@@ -56,17 +56,17 @@ def plan_deployment(
     without losing data (a smaller or moved volume).
     """
     steps: list[DeploymentStep] = []
-    known: dict[tuple[ResourceKind, str], str] = {}
-    for item in desired:
-        found = _find_live(item, live.get(item.kind, ()))
-        if found is None:
-            if item.existing:
-                raise DeploymentInvalid(path=f"volume {item.name!r}", findings=[_no_such_volume(item, live)])
-            steps.append(DeploymentStep(verb="create", desired=item))
+    known_ids: dict[tuple[ResourceKind, str], str] = {}
+    for resource in desired:
+        live_resource = _find_live(resource, live.get(resource.kind, ()))
+        if live_resource is None:
+            if resource.existing:
+                raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[_no_such_volume(resource, live)])
+            steps.append(DeploymentStep(verb="create", desired=resource))
             continue
-        _refuse_foreign(deployment, item, found)
-        known[item.kind, item.name] = str(found["id"])
-        steps.append(_compare_resource(item, found, known))
+        _refuse_foreign(deployment, resource, live_resource)
+        known_ids[resource.kind, resource.name] = str(live_resource["id"])
+        steps.append(_compare_resource(resource, live_resource, known_ids))
     return tuple(steps)
 
 
@@ -74,11 +74,11 @@ def owned_resources(deployment: str, live: LiveResources) -> list[tuple[Resource
     """Everything on RunPod that carries the deployment's mark, in the order in which it can be removed."""
     prefix = f"comfypin-{deployment}-"
     return [
-        (kind, item)
+        (kind, resource)
         for kind in reversed(CREATION_ORDER)
-        for item in live.get(kind, ())
-        if plain_name(item).startswith(prefix)
-        and (kind in ("registry", "volume") or _deployment_mark(item) == deployment)
+        for resource in live.get(kind, ())
+        if plain_name(resource).startswith(prefix)
+        and (kind in ("registry", "volume") or _deployment_mark(resource) == deployment)
     ]
 
 
@@ -86,95 +86,101 @@ def leftover_resources(
     deployment: str, steps: Iterable[DeploymentStep], live: LiveResources
 ) -> list[tuple[ResourceKind, Mapping[str, object]]]:
     """What carries the deployment's mark and is not in the file any more: apply leaves it alone."""
-    named = {(step.desired.kind, step.identifier) for step in steps}
-    return [(kind, item) for kind, item in owned_resources(deployment, live) if (kind, str(item["id"])) not in named]
+    planned_ids = {(step.desired.kind, step.identifier) for step in steps}
+    return [
+        (kind, resource)
+        for kind, resource in owned_resources(deployment, live)
+        if (kind, str(resource["id"])) not in planned_ids
+    ]
 
 
-def resolve_references(value: object, known: Mapping[tuple[ResourceKind, str], str]) -> object:
+def resolve_references(value: object, known_ids: Mapping[tuple[ResourceKind, str], str]) -> object:
     """The value with every reference replaced by its id, or by `KNOWN_AFTER_APPLY` where there is none yet."""
     match value:
         case Reference(kind=kind, name=name):
-            return known.get((kind, name), KNOWN_AFTER_APPLY)
+            return known_ids.get((kind, name), KNOWN_AFTER_APPLY)
         case Mapping():
-            return {key: resolve_references(item, known) for key, item in value.items()}
+            return {key: resolve_references(resource, known_ids) for key, resource in value.items()}
         case list():
-            return [resolve_references(item, known) for item in value]
+            return [resolve_references(resource, known_ids) for resource in value]
         case _:
             return value
 
 
-def _find_live(item: DesiredResource, candidates: Iterable[Mapping[str, object]]) -> Mapping[str, object] | None:
-    return next((found for found in candidates if plain_name(found) == item.remote_name), None)
+def _find_live(resource: DesiredResource, candidates: Iterable[Mapping[str, object]]) -> Mapping[str, object] | None:
+    return next(
+        (live_resource for live_resource in candidates if plain_name(live_resource) == resource.remote_name), None
+    )
 
 
-def _deployment_mark(found: Mapping[str, object]) -> str | None:
-    env = found.get("env")
-    return str(env[MARK_VARIABLE]) if isinstance(env, Mapping) and MARK_VARIABLE in env else None
+def _deployment_mark(live_resource: Mapping[str, object]) -> str | None:
+    variables = live_resource.get("env")
+    return str(variables[MARK_VARIABLE]) if isinstance(variables, Mapping) and MARK_VARIABLE in variables else None
 
 
-def _refuse_foreign(deployment: str, item: DesiredResource, found: Mapping[str, object]) -> None:
-    if item.kind in ("registry", "volume"):
+def _refuse_foreign(deployment: str, resource: DesiredResource, live_resource: Mapping[str, object]) -> None:
+    if resource.kind in ("registry", "volume"):
         return
-    if _deployment_mark(found) != deployment:
-        raise NotOurs(kind=item.kind, name=item.remote_name, id=str(found["id"]))
+    if _deployment_mark(live_resource) != deployment:
+        raise NotOurs(kind=resource.kind, name=resource.remote_name, id=str(live_resource["id"]))
 
 
 def _compare_resource(
-    item: DesiredResource, found: Mapping[str, object], known: Mapping[tuple[ResourceKind, str], str]
+    resource: DesiredResource, live_resource: Mapping[str, object], known_ids: Mapping[tuple[ResourceKind, str], str]
 ) -> DeploymentStep:
-    if item.existing:
-        return DeploymentStep(verb="unchanged", desired=item, live=found)
-    wanted = _flatten_record(resolve_references(item.body, known))
-    actual = _flatten_record(found)
+    if resource.existing:
+        return DeploymentStep(verb="unchanged", desired=resource, live=live_resource)
+    wanted_fields = _flatten_record(resolve_references(resource.body, known_ids))
+    live_fields = _flatten_record(live_resource)
     changes = tuple(
-        FieldChange(path=path, before=actual.get(path), after=after)
-        for path, after in wanted.items()
-        if path != "name" and not _is_same_value(path, actual.get(path), after)
+        FieldChange(path=path, before=live_fields.get(path), after=after)
+        for path, after in wanted_fields.items()
+        if path != "name" and not _is_same_value(path, live_fields.get(path), after)
     )
     # A variable that RunPod has and the file has not would survive in the console's eyes only: env is replaced whole.
     changes += tuple(
         FieldChange(path=path, before=before, after=None)
-        for path, before in actual.items()
-        if path.startswith("env.") and path not in wanted and "env" in item.body
+        for path, before in live_fields.items()
+        if path.startswith("env.") and path not in wanted_fields and "env" in resource.body
     )
     if not changes:
-        return DeploymentStep(verb="unchanged", desired=item, live=found)
-    if item.kind == "volume":
-        _refuse_volume_loss(item, changes)
-    fixed = any(change.path in item.immutable for change in changes)
-    return DeploymentStep(verb="replace" if fixed else "change", desired=item, live=found, changes=changes)
+        return DeploymentStep(verb="unchanged", desired=resource, live=live_resource)
+    if resource.kind == "volume":
+        _refuse_volume_loss(resource, changes)
+    fixed = any(change.path in resource.immutable for change in changes)
+    return DeploymentStep(verb="replace" if fixed else "change", desired=resource, live=live_resource, changes=changes)
 
 
-def _refuse_volume_loss(item: DesiredResource, changes: Iterable[FieldChange]) -> None:
+def _refuse_volume_loss(resource: DesiredResource, changes: Iterable[FieldChange]) -> None:
     for change in changes:
-        if change.path in item.immutable:
+        if change.path in resource.immutable:
             finding = (
                 f"{change.path} is {change.before!r} and the file says {change.after!r}; a volume cannot be moved "
                 "or retyped: give the new one another name, push the release to it, then remove the old one"
             )
-            raise DeploymentInvalid(path=f"volume {item.name!r}", findings=[finding])
+            raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
         if change.path == "size" and int(str(change.after)) < int(str(change.before)):
             finding = f"size is {change.before} GB and the file says {change.after}; RunPod volumes only grow"
-            raise DeploymentInvalid(path=f"volume {item.name!r}", findings=[finding])
+            raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
 
 
-def _no_such_volume(item: DesiredResource, live: LiveResources) -> str:
-    names = ", ".join(sorted(plain_name(found) for found in live.get("volume", ()))) or "none"
+def _no_such_volume(resource: DesiredResource, live: LiveResources) -> str:
+    names = ", ".join(sorted(plain_name(live_resource) for live_resource in live.get("volume", ()))) or "none"
     return f"existing = true, but the account has no volume of that name; it has {names}"
 
 
 def _flatten_record(value: object, prefix: str = "") -> dict[str, object]:
     """A nested record as dotted paths; lists of plain values stay whole, lists of records are numbered."""
     if isinstance(value, Mapping):
-        flat: dict[str, object] = {}
-        for key, item in value.items():
-            flat |= _flatten_record(item, f"{prefix}.{key}" if prefix else str(key))
-        return flat
-    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        flat = {}
-        for index, item in enumerate(value):
-            flat |= _flatten_record(item, f"{prefix}.{index}")
-        return flat
+        flattened: dict[str, object] = {}
+        for key, resource in value.items():
+            flattened |= _flatten_record(resource, f"{prefix}.{key}" if prefix else str(key))
+        return flattened
+    if isinstance(value, list) and any(isinstance(resource, Mapping) for resource in value):
+        flattened = {}
+        for index, resource in enumerate(value):
+            flattened |= _flatten_record(resource, f"{prefix}.{index}")
+        return flattened
     return {prefix: value}
 
 

@@ -74,34 +74,34 @@ def _desired_registries(deployment: Deployment) -> list[DesiredResource]:
     return [
         DesiredResource(
             kind="registry",
-            name=item.name,
-            remote_name=remote_name(deployment.name, item.name),
-            body={"name": remote_name(deployment.name, item.name)},
+            name=config.name,
+            remote_name=remote_name(deployment.name, config.name),
+            body={"name": remote_name(deployment.name, config.name)},
             # RunPod never tells credentials back, so they cannot be compared; apply reads these variables.
-            create_only={"username_env": item.username_env, "password_env": item.password_env},
+            create_only={"username_env": config.username_env, "password_env": config.password_env},
         )
-        for item in deployment.registry
+        for config in deployment.registry
     ]
 
 
 def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
-    made = []
-    for item in deployment.volume:
-        name = item.name if item.existing else remote_name(deployment.name, item.name)
-        body: dict[str, object] = {"name": name, "size": item.size, "dataCenter": item.data_center}
-        if item.type is not None:
-            body["type"] = item.type
-        made.append(
+    volumes = []
+    for config in deployment.volume:
+        name = config.name if config.existing else remote_name(deployment.name, config.name)
+        body: dict[str, object] = {"name": name, "size": config.size, "dataCenter": config.data_center}
+        if config.type is not None:
+            body["type"] = config.type
+        volumes.append(
             DesiredResource(
                 kind="volume",
-                name=item.name,
+                name=config.name,
                 remote_name=name,
                 body=body,
                 immutable=frozenset({"dataCenter", "type"}),
-                existing=item.existing,
+                existing=config.existing,
             )
         )
-    return made
+    return volumes
 
 
 def _volume_variables(mount: str) -> dict[str, str]:
@@ -110,13 +110,16 @@ def _volume_variables(mount: str) -> dict[str, str]:
 
 
 def _merge_variables(
-    deployment: Deployment, release: ReleaseFacts, own: Mapping[str, str], places: Mapping[str, str] = _NO_VARIABLES
+    deployment: Deployment,
+    release: ReleaseFacts,
+    own_variables: Mapping[str, str],
+    volume_variables: Mapping[str, str] = _NO_VARIABLES,
 ) -> dict[str, str]:
     return {
-        **places,
+        **volume_variables,
         **deployment.env,
         **deployment.storage,
-        **own,
+        **own_variables,
         "COMFY_VERSION_NAME": release.name,
         "COMFYPIN_LOCK_DIGEST": str(release.digest),
         MARK_VARIABLE: deployment.name,
@@ -140,8 +143,8 @@ def _container_settings(deployment: Deployment, release: ReleaseFacts, template:
 def needed_disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
     """The container disk that a template needs: what an env writes, and the models where no volume holds them."""
     users = [
-        *(bool(item.volumes) for item in deployment.endpoint if item.template == template.name),
-        *(item.volume is not None for item in deployment.pod if item.template == template.name),
+        *(bool(config.volumes) for config in deployment.endpoint if config.template == template.name),
+        *(config.volume is not None for config in deployment.pod if config.template == template.name),
     ]
     on_volumes = all(users) or template.volume_disk is not None
     return release.container_disk_gb + (0 if on_volumes else math.ceil(to_gigabytes(release.models_bytes)))
@@ -164,18 +167,21 @@ def _desired_template(deployment: Deployment, release: ReleaseFacts, template: T
 
 
 def _desired_endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointConfig) -> DesiredResource:
-    template = next(item for item in deployment.template if item.name == endpoint.template)
+    template = next(config for config in deployment.template if config.name == endpoint.template)
     container = _container_settings(deployment, release, template)
-    places = _volume_variables(SERVERLESS_MOUNT) if endpoint.volumes else {}
-    own = {**template.env, **endpoint.env}
-    container["env"] = {**_merge_variables(deployment, release, own, places), **_serving_variables(endpoint)}
+    volume_variables = _volume_variables(SERVERLESS_MOUNT) if endpoint.volumes else {}
+    own_variables = {**template.env, **endpoint.env}
+    container["env"] = {
+        **_merge_variables(deployment, release, own_variables, volume_variables),
+        **_serving_variables(endpoint),
+    }
     gpu: dict[str, object] = {
         "pools": list(endpoint.gpu_pools),
         "excludedTypes": list(endpoint.excluded_gpus),
         "count": endpoint.gpu_count,
     }
-    if floor := endpoint.min_cuda or release.cuda:
-        gpu["minCudaVersion"] = floor
+    if cuda_floor := endpoint.min_cuda or release.cuda:
+        gpu["minCudaVersion"] = cuda_floor
     by_requests = endpoint.scaling.request_count is not None or endpoint.type == "load-balancer"
     scaling: dict[str, object] = (
         {"type": "REQUEST_COUNT", "requestCount": endpoint.scaling.request_count or 4}
@@ -210,14 +216,14 @@ def _serving_variables(endpoint: EndpointConfig) -> dict[str, str]:
 
 
 def _data_centers_of(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
-    return [item.data_center for item in deployment.volume if item.name in volumes]
+    return [config.data_center for config in deployment.volume if config.name in volumes]
 
 
 def _desired_pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> DesiredResource:
-    template = next(item for item in deployment.template if item.name == pod.template)
+    template = next(config for config in deployment.template if config.name == pod.template)
     container = _container_settings(deployment, release, template)
-    places = _volume_variables(POD_MOUNT) if pod.volume is not None else {}
-    container["env"] = _merge_variables(deployment, release, {**template.env, **pod.env}, places)
+    volume_variables = _volume_variables(POD_MOUNT) if pod.volume is not None else {}
+    container["env"] = _merge_variables(deployment, release, {**template.env, **pod.env}, volume_variables)
     mounts: dict[str, object] = {}
     if pod.volume is not None:
         mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
@@ -231,13 +237,13 @@ def _desired_pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) 
         "gpu": {"id": pod.gpu, "count": pod.gpu_count},
         "cloud": pod.cloud.upper(),
     }
-    centers = list(pod.data_centers) or (_data_centers_of(deployment, (pod.volume,)) if pod.volume else [])
-    floor = pod.min_cuda or release.cuda
+    data_centers = list(pod.data_centers) or (_data_centers_of(deployment, (pod.volume,)) if pod.volume else [])
+    cuda_floor = pod.min_cuda or release.cuda
     create_only: dict[str, object] = {"startSsh": pod.ssh, "startJupyter": False}
-    if centers:
-        create_only["dataCenterIds"] = centers
-    if floor:
-        create_only["gpu"] = {"minCudaVersion": floor}
+    if data_centers:
+        create_only["dataCenterIds"] = data_centers
+    if cuda_floor:
+        create_only["gpu"] = {"minCudaVersion": cuda_floor}
     immutable = frozenset({"gpu.id", "gpu.count", "cloud", "mounts.network.0.volumeId"})
     return DesiredResource(
         kind="pod", name=pod.name, remote_name=name, body=body, create_only=create_only, immutable=immutable

@@ -49,13 +49,13 @@ def run_endpoint_job(
 
     `api.base_url` is the jobs' address. Raises `EndpointJobFailed`, `WaitedTooLong`, `ApiRefused`, `ApiUnreachable`.
     """
-    body = {"input": dict(job_input)}
-    if (size := len(json.dumps(body))) > MAX_REQUEST_BYTES:
+    request_body = {"input": dict(job_input)}
+    if (size := len(json.dumps(request_body))) > MAX_REQUEST_BYTES:
         raise JobTooLarge(size_bytes=size, limit_bytes=MAX_REQUEST_BYTES)
-    started = api.submit_once(f"/{endpoint_id}/run", body)
-    if not isinstance(started, dict) or "id" not in started:
+    response = api.submit_once(f"/{endpoint_id}/run", request_body)
+    if not isinstance(response, dict) or "id" not in response:
         raise ApiUnreachable(request="POST /run", reason="the answer holds no job id")
-    job_id = str(started["id"])
+    job_id = str(response["id"])
     try:
         return _follow_job(api, (endpoint_id, job_id), timeout_s, on_progress)
     except (KeyboardInterrupt, WaitedTooLong):
@@ -68,20 +68,22 @@ def _follow_job(
 ) -> Mapping[str, object]:
     endpoint_id, job_id = job
     deadline = time.monotonic() + timeout_s
-    last: object = None
+    last_seen: object = None
     while True:
-        answer = api.send_request("GET", f"/{endpoint_id}/status/{job_id}")
-        state = answer if isinstance(answer, dict) else {}
-        status = str(state.get("status", "unknown"))
-        seen = (status, state.get("output") if status not in _ENDED else None)
-        if seen != last:
+        status_response = api.send_request("GET", f"/{endpoint_id}/status/{job_id}")
+        job_state = status_response if isinstance(status_response, dict) else {}
+        status = str(job_state.get("status", "unknown"))
+        seen = (status, job_state.get("output") if status not in _ENDED else None)
+        if seen != last_seen:
             on_progress(status, seen[1])
-            last = seen
+            last_seen = seen
         if status == "COMPLETED":
-            output = state.get("output")
+            output = job_state.get("output")
             return output if isinstance(output, dict) else {"output": output}
         if status in _ENDED:
-            raise EndpointJobFailed(job_id=job_id, status=status, error=str(state.get("error") or "no reason given"))
+            raise EndpointJobFailed(
+                job_id=job_id, status=status, error=str(job_state.get("error") or "no reason given")
+            )
         if time.monotonic() > deadline:
             raise WaitedTooLong(what=f"Job {job_id}", timeout_s=timeout_s, state=status)
         api.sleep(_POLL_S)
@@ -95,13 +97,13 @@ def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClie
     saved: list[SavedOutput] = []
     for item in _output_items(output):
         filename = str(item.get("filename") or f"output-{len(saved) + 1}")
-        data, url, uri = item.get("data"), item.get("url"), item.get("uri")
+        output_data, url, uri = item.get("data"), item.get("url"), item.get("uri")
         if item.get("type", "base64") != "base64":
-            # `data` is an address then: one to fetch from, or one that only says where the output was delivered.
-            fetchable = isinstance(data, str) and data.startswith(("https://", "http://"))
-            data, url, uri = None, url or (data if fetchable else None), uri or data
-        if isinstance(data, str):
-            saved.append(SavedOutput(filename=filename, path=_write_base64(folder, filename, data)))
+            # `output_data` is an address then: one to fetch from, or one that only says where the output was delivered.
+            fetchable = isinstance(output_data, str) and output_data.startswith(("https://", "http://"))
+            output_data, url, uri = None, url or (output_data if fetchable else None), uri or output_data
+        if isinstance(output_data, str):
+            saved.append(SavedOutput(filename=filename, path=_write_base64(folder, filename, output_data)))
         elif isinstance(url, str) and url.startswith(("https://", "http://")):
             saved.append(
                 SavedOutput(filename=filename, path=_fetch_output(client or HttpClient(), folder, filename, url))
@@ -129,20 +131,22 @@ def _free_path(folder: Path, filename: str) -> Path:
         path = contained_path(folder, filename)
     except ValueError as exc:
         raise OutputError(f"The endpoint named an output {filename!r}, which would leave {folder}.") from exc
-    number = 1
+    suffix_number = 1
     while path.exists():
-        number += 1
-        path = path.with_name(f"{Path(filename).stem}-{number}{Path(filename).suffix}")
+        suffix_number += 1
+        path = path.with_name(f"{Path(filename).stem}-{suffix_number}{Path(filename).suffix}")
     return path
 
 
-def _write_base64(folder: Path, filename: str, text: str) -> Path:
+def _write_base64(folder: Path, filename: str, base64_text: str) -> Path:
     try:
-        data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        output_data = base64.b64decode(
+            base64_text.partition(",")[2] if base64_text.startswith("data:") else base64_text, validate=True
+        )
     except binascii.Error as exc:
         raise OutputError(f"The endpoint's output {filename!r} is not base64 ({exc}).") from exc
     path = _free_path(folder, filename)
-    write_atomically(path, data)
+    write_atomically(path, output_data)
     return path
 
 

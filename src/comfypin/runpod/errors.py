@@ -142,8 +142,8 @@ class VolumeKeysMissing(DeployError):
 
     def __init__(self) -> None:
         super().__init__(
-            "RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY are not set; make an S3 API key in RunPod's console (Settings, "
-            "S3 API Keys) and export both. It is not the same as RUNPOD_API_KEY."
+            "RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY are not set; make an S3 API key in RunPod's console "
+            "(Settings, S3 API Keys) and export both. It is not the same as RUNPOD_API_KEY."
         )
 
 

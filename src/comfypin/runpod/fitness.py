@@ -23,18 +23,22 @@ def fitness_checks(
 
     def check_models() -> None:
         if missing := models_missing():
-            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise Unfit(f"{len(missing)} models of {lock.version_name} are missing or corrupt: {shown}.")
+            shown_models = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise Unfit(f"{len(missing)} models of {lock.version_name} are missing or corrupt: {shown_models}.")
 
     def check_disk() -> None:
-        if (free := free_bytes(temp_parent)) < LEAST_FREE_BYTES:
-            raise Unfit(f"{temp_parent} has {free / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
+        if (available := free_bytes(temp_parent)) < LEAST_FREE_BYTES:
+            raise Unfit(f"{temp_parent} has {available / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
 
     def check_cuda() -> None:
-        offered = driver_cuda()
-        if cuda_needed is not None and offered is not None and _parse_version(offered) < _parse_version(cuda_needed):
+        offered_cuda = driver_cuda()
+        if (
+            cuda_needed is not None
+            and offered_cuda is not None
+            and _parse_version(offered_cuda) < _parse_version(cuda_needed)
+        ):
             raise Unfit(
-                f"The host's driver offers CUDA {offered}, and the lock's torch needs {cuda_needed}; "
+                f"The host's driver offers CUDA {offered_cuda}, and the lock's torch needs {cuda_needed}; "
                 f"set minCudaVersion = {cuda_needed} on the endpoint."
             )
 
@@ -44,11 +48,11 @@ def fitness_checks(
 def driver_cuda() -> str | None:
     """The newest CUDA that the NVIDIA driver here supports, `12.8`, or None without a driver."""
     try:
-        said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
+        printed = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"CUDA Version:\s*(\d+\.\d+)", said)
-    return found[1] if found else None
+    match = re.search(r"CUDA Version:\s*(\d+\.\d+)", printed)
+    return match[1] if match else None
 
 
 def _parse_version(text: str) -> tuple[int, ...]:

@@ -75,13 +75,15 @@ class ManagementApi:
 
     def list_resources(self, kind: ResourceKind) -> list[Resource]:
         """All of the account's resources of one kind."""
-        answer = self.send_request("GET", RESOURCE_PATHS[kind])
-        items = answer.get(_LIST_FIELDS[kind]) if isinstance(answer, dict) else None
-        if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
+        response_json = self.send_request("GET", RESOURCE_PATHS[kind])
+        resources = response_json.get(_LIST_FIELDS[kind]) if isinstance(response_json, dict) else None
+        if not isinstance(resources, list) or not all(
+            isinstance(resource, dict) and "id" in resource for resource in resources
+        ):
             raise ApiUnreachable(
                 request=f"GET {RESOURCE_PATHS[kind]}", reason=f"the answer holds no list {_LIST_FIELDS[kind]!r}"
             )
-        return items
+        return resources
 
     def create_resource(self, kind: ResourceKind, body: Mapping[str, object]) -> Resource:
         """Make a resource, once: after an answer that got lost, the name is looked up before another try."""
@@ -95,8 +97,8 @@ class ManagementApi:
                 return _require_resource(
                     self._send_once("POST", RESOURCE_PATHS[kind], body), f"POST {RESOURCE_PATHS[kind]}"
                 )
-            except _RetryableFailure as again:
-                may_exist = may_exist or again.may_have_happened
+            except _RetryableFailure as retryable:
+                may_exist = may_exist or retryable.may_have_happened
                 raise
 
         return self._with_retries(create_or_find)
@@ -117,11 +119,11 @@ class ManagementApi:
 
     def list_gpus(self) -> list[Resource]:
         """The GPU catalog: id, pool, memory in GB, prices in dollars an hour."""
-        answer = self.send_request("GET", "/v2/catalog/gpus")
-        items = answer.get("gpus") if isinstance(answer, dict) else None
-        if not isinstance(items, list):
+        response_json = self.send_request("GET", "/v2/catalog/gpus")
+        resources = response_json.get("gpus") if isinstance(response_json, dict) else None
+        if not isinstance(resources, list):
             raise ApiUnreachable(request="GET /v2/catalog/gpus", reason="the answer holds no list 'gpus'")
-        return items
+        return resources
 
     def submit_once(self, path: str, body: Mapping[str, object]) -> object:
         """A POST that would count twice: it is tried again only where it surely did not arrive.
@@ -143,25 +145,30 @@ class ManagementApi:
     def _with_retries(self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda error: True) -> T:
         try:
             return Retry(policy=API_RETRIES, on=_RetryableFailure, when=when).call(operation, sleep=self.sleep)
-        except _RetryableFailure as again:
-            raise again.failure from again.__cause__
+        except _RetryableFailure as retryable:
+            raise retryable.failure from retryable.__cause__
 
     def _find_by_name(self, kind: ResourceKind, name: str) -> Resource | None:
-        return next((item for item in self.list_resources(kind) if plain_name(item) == name), None)
+        return next((resource for resource in self.list_resources(kind) if plain_name(resource) == name), None)
 
     def _send_once(self, method: str, path: str, body: Mapping[str, object] | None) -> object:
         request = f"{method} {path}"
         headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
-        data = None
+        request_bytes = None
         if (pause_s := self.quota.take_pause_s()) > 0:
             self.sleep(min(_LONGEST_WAIT_S, pause_s))
         if body is not None:
-            data = json.dumps(body).encode()
+            request_bytes = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
         try:
             # A key goes where it is meant to go, or nowhere: no redirect is followed.
             response = self.client.request(
-                method, self.base_url + path, headers=headers, body=data, max_redirects=0, deadline=Deadline(_REQUEST_S)
+                method,
+                self.base_url + path,
+                headers=headers,
+                body=request_bytes,
+                max_redirects=0,
+                deadline=Deadline(_REQUEST_S),
             )
             content = response.body(_MAX_BODY_BYTES)
         except HttpError as error:
@@ -174,8 +181,8 @@ class ManagementApi:
             return self._parse_json(request, content)
         refusal = _to_refusal(request, response, content)
         if response.status in _RETRIED_STATUSES:
-            asked_s = _asked_delay_s(response.headers)
-            raise _RetryableFailure(refusal, retry_after_s=asked_s, may_have_happened=response.status != 429)
+            retry_after_s = _asked_delay_s(response.headers)
+            raise _RetryableFailure(refusal, retry_after_s=retry_after_s, may_have_happened=response.status != 429)
         raise refusal
 
     def _parse_json(self, request: str, content: bytes) -> object:
@@ -204,10 +211,10 @@ class _RetryableFailure(Exception):
         self.may_have_happened = may_have_happened
 
 
-def _require_resource(answer: object, request: str) -> Resource:
-    if not isinstance(answer, dict) or "id" not in answer:
+def _require_resource(response_json: object, request: str) -> Resource:
+    if not isinstance(response_json, dict) or "id" not in response_json:
         raise ApiUnreachable(request=request, reason="the answer is no resource with an id")
-    return answer
+    return response_json
 
 
 def _to_refusal(request: str, response: Response, content: bytes) -> ApiRefused:
@@ -231,11 +238,11 @@ def _to_refusal(request: str, response: Response, content: bytes) -> ApiRefused:
 
 def _asked_delay_s(headers: Mapping[str, str]) -> float | None:
     """Return what the server asks for: Retry-After, else the reset of the window of RateLimit that is used up."""
-    asked_s = parse_retry_after(headers.get("Retry-After"))
-    return _spent_window_s(headers) if asked_s is None else asked_s
+    retry_after_s = parse_retry_after(headers.get("Retry-After"))
+    return _spent_window_s(headers) if retry_after_s is None else retry_after_s
 
 
 def _spent_window_s(headers: Mapping[str, str]) -> float | None:
     # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
-    spent = re.findall(r";r=0\b[^,]*?;t=(\d+)", headers.get("RateLimit", ""))
-    return max((float(seconds) for seconds in spent), default=None)
+    spent_windows = re.findall(r";r=0\b[^,]*?;t=(\d+)", headers.get("RateLimit", ""))
+    return max((float(seconds) for seconds in spent_windows), default=None)

@@ -42,47 +42,49 @@ def deployment_findings(deployment: Deployment, release: ReleaseFacts) -> list[s
 
 def gpu_findings(deployment: Deployment, release: ReleaseFacts, gpus: Iterable[Mapping[str, object]]) -> list[str]:
     """What only the catalog can tell: unknown pools and GPUs, and models larger than a GPU's memory."""
-    catalog = [gpu for gpu in gpus if isinstance(gpu.get("memory"), int)]
+    catalog = [gpu_type for gpu_type in gpus if isinstance(gpu_type.get("memory"), int)]
     pools: dict[str, list[Mapping[str, object]]] = {}
-    for gpu in catalog:
-        pools.setdefault(str(gpu.get("pool")), []).append(gpu)
-    by_id = {str(gpu["id"]): gpu for gpu in catalog}
-    found: list[str] = []
+    for gpu_type in catalog:
+        pools.setdefault(str(gpu_type.get("pool")), []).append(gpu_type)
+    by_id = {str(gpu_type["id"]): gpu_type for gpu_type in catalog}
+    findings: list[str] = []
     for endpoint in deployment.endpoint:
-        where = f"endpoint {endpoint.name!r}"
+        place = f"endpoint {endpoint.name!r}"
         for pool in endpoint.gpu_pools:
             if pool not in pools or pool == "None":
                 known = ", ".join(sorted(set(pools) - {"None"}))
-                found.append(f"{where}: there is no GPU pool {pool!r}; there are {known}")
+                findings.append(f"{place}: there is no GPU pool {pool!r}; there are {known}")
             else:
-                kept = [gpu for gpu in pools[pool] if gpu["id"] not in endpoint.excluded_gpus]
-                found += [line for gpu in kept if (line := _gpu_memory_finding(where, gpu, release))]
+                allowed_gpus = [gpu_type for gpu_type in pools[pool] if gpu_type["id"] not in endpoint.excluded_gpus]
+                findings += [
+                    finding for gpu_type in allowed_gpus if (finding := _gpu_memory_finding(place, gpu_type, release))
+                ]
     for pod in deployment.pod:
-        where = f"pod {pod.name!r}"
+        place = f"pod {pod.name!r}"
         if pod.gpu not in by_id:
-            found.append(f"{where}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
-        elif line := _gpu_memory_finding(where, by_id[pod.gpu], release):
-            found.append(line)
-    return found
+            findings.append(f"{place}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
+        elif finding := _gpu_memory_finding(place, by_id[pod.gpu], release):
+            findings.append(finding)
+    return findings
 
 
-def _gpu_memory_finding(where: str, gpu: Mapping[str, object], release: ReleaseFacts) -> str | None:
-    memory_gb = int(str(gpu["memory"]))
+def _gpu_memory_finding(place: str, gpu_type: Mapping[str, object], release: ReleaseFacts) -> str | None:
+    memory_gb = int(str(gpu_type["memory"]))
     if to_gigabytes(release.largest_model_bytes) <= memory_gb:
         return None
     return (
-        f"{where}: the release's largest model has {to_gigabytes(release.largest_model_bytes):.1f} GB and "
-        f"{gpu['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
+        f"{place}: the release's largest model has {to_gigabytes(release.largest_model_bytes):.1f} GB and "
+        f"{gpu_type['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
     )
 
 
 def _name_findings(deployment: Deployment) -> Iterator[str]:
     kinds = {
-        "registry": [item.name for item in deployment.registry],
-        "volume": [item.name for item in deployment.volume],
-        "template": [item.name for item in deployment.template],
-        "endpoint": [item.name for item in deployment.endpoint],
-        "pod": [item.name for item in deployment.pod],
+        "registry": [resource.name for resource in deployment.registry],
+        "volume": [resource.name for resource in deployment.volume],
+        "template": [resource.name for resource in deployment.template],
+        "endpoint": [resource.name for resource in deployment.endpoint],
+        "pod": [resource.name for resource in deployment.pod],
     }
     for kind, names in kinds.items():
         for name, count in Counter(names).items():
@@ -97,30 +99,39 @@ def _reference_findings(deployment: Deployment) -> Iterator[str]:
     for template in deployment.template:
         if template.registry is not None and template.registry not in registries:
             yield _unknown_name(f"template {template.name!r}", "registry", template.registry, registries)
-    users: list[tuple[str, EndpointConfig | PodConfig, str, tuple[str, ...]]] = [
-        *((f"endpoint {item.name!r}", item, "serverless", item.volumes) for item in deployment.endpoint),
-        *((f"pod {item.name!r}", item, "pod", (item.volume,) if item.volume else ()) for item in deployment.pod),
+    template_users: list[tuple[str, EndpointConfig | PodConfig, str, tuple[str, ...]]] = [
+        *(
+            (f"endpoint {resource.name!r}", resource, "serverless", resource.volumes)
+            for resource in deployment.endpoint
+        ),
+        *(
+            (f"pod {resource.name!r}", resource, "pod", (resource.volume,) if resource.volume else ())
+            for resource in deployment.pod
+        ),
     ]
-    for where, item, kind, named in users:
-        if item.template not in templates:
-            yield _unknown_name(where, "template", item.template, templates)
-        elif templates[item.template].kind != kind:
-            yield f'{where}: template {item.template!r} has kind "{templates[item.template].kind}", it needs "{kind}"'
-        for name in named:
+    for place, resource, kind, volume_names in template_users:
+        if resource.template not in templates:
+            yield _unknown_name(place, "template", resource.template, templates)
+        elif templates[resource.template].kind != kind:
+            actual = templates[resource.template].kind
+            yield f'{place}: template {resource.template!r} has kind "{actual}", it needs "{kind}"'
+        for name in volume_names:
             if name not in volumes:
-                yield _unknown_name(where, "volume", name, volumes)
-        yield from _data_center_findings(where, item, [volumes[name].data_center for name in named if name in volumes])
+                yield _unknown_name(place, "volume", name, volumes)
+        yield from _data_center_findings(
+            place, resource, [volumes[name].data_center for name in volume_names if name in volumes]
+        )
 
 
-def _data_center_findings(where: str, item: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
+def _data_center_findings(place: str, resource: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
     """One volume a data centre, and the data centres of the item are those of its volumes."""
     for center, count in Counter(volume_centers).items():
         if count > 1:
-            yield f"{where}: {count} volumes lie in {center}; a worker mounts one volume a data centre"
-    outside = set(item.data_centers) - set(volume_centers)
+            yield f"{place}: {count} volumes lie in {center}; a worker mounts one volume a data centre"
+    outside = set(resource.data_centers) - set(volume_centers)
     if volume_centers and outside:
         yield (
-            f"{where}: data centre {', '.join(sorted(outside))} has none of its volumes "
+            f"{place}: data centre {', '.join(sorted(outside))} has none of its volumes "
             f"({', '.join(volume_centers)}); a volume is only reached from its own data centre"
         )
 
@@ -128,17 +139,17 @@ def _data_center_findings(where: str, item: EndpointConfig | PodConfig, volume_c
 def _image_findings(deployment: Deployment) -> Iterator[str]:
     for template in deployment.template:
         image = template.image or deployment.image
-        where = f"template {template.name!r}"
+        place = f"template {template.name!r}"
         if image is None:
-            yield f"{where}: no image; set `image` there or at the top of the file"
+            yield f"{place}: no image; set `image` there or at the top of the file"
         elif not re.search(r"@sha256:[0-9a-f]{64}$", image):
             yield (
-                f"{where}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
+                f"{place}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
                 "which `comfypin image push` prints (a tag can change under running workers)"
             )
         elif image.endswith("0" * 64) or "/YOU/" in image:
             yield (
-                f"{where}: image is still the placeholder of `comfypin runpod init`; "
+                f"{place}: image is still the placeholder of `comfypin runpod init`; "
                 "write the one that `comfypin image push` printed, or run init with --image"
             )
 
@@ -154,101 +165,101 @@ def _volume_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[
 
 def _template_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
-        where = f"template {template.name!r}"
+        place = f"template {template.name!r}"
         merged = {**deployment.env, **deployment.storage, **template.env}
-        yield from variable_findings(where, merged)
-        yield from _variable_count_findings(where, deployment, template.name, {})
-        yield from _port_findings(where, template)
+        yield from variable_findings(place, merged)
+        yield from _variable_count_findings(place, deployment, template.name, {})
+        yield from _port_findings(place, template)
         needed = needed_disk_gb(deployment, release, template)
         if template.disk is not None and template.disk < needed:
             yield (
-                f"{where}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
+                f"{place}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
                 "(its models too, where no volume holds them); leave it out to have it derived"
             )
         if template.kind == "serverless" and template.volume_disk is not None:
-            yield f"{where}: volume_disk belongs to pods; a serverless worker has a container disk only"
+            yield f"{place}: volume_disk belongs to pods; a serverless worker has a container disk only"
 
 
-def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]:
+def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Plain secrets, names that no shell takes, and names that are ours."""
     for name, value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield f"{where}: {name!r} is no variable name; use letters, digits and _"
+            yield f"{place}: {name!r} is no variable name; use letters, digits and _"
         if name in _OUR_VARIABLES:
-            yield f"{where}: {name} is set from the release in `release`; leave it out"
+            yield f"{place}: {name} is set from the release in `release`; leave it out"
         looks_secret = (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value)
         if looks_secret and value and not SECRET_REFERENCE.fullmatch(value.strip()):
             yield (
-                f"{where}: {name} looks like a secret in plain text; store it in RunPod's secret manager "
+                f"{place}: {name} looks like a secret in plain text; store it in RunPod's secret manager "
                 f"(console, Secrets, Create Secret, name {name.lower()}) and write "
                 f'{name} = "{{{{ RUNPOD_SECRET_{name.lower()} }}}}"'
             )
 
 
 def _variable_count_findings(
-    where: str, deployment: Deployment, template: str, own: Mapping[str, str]
+    place: str, deployment: Deployment, template: str, own: Mapping[str, str]
 ) -> Iterator[str]:
     """More variables than RunPod allows, of all the places that a worker's or pod's variables come from."""
-    shared = next((item.env for item in deployment.template if item.name == template), {})
+    shared = next((resource.env for resource in deployment.template if resource.name == template), {})
     count = len({**deployment.env, **deployment.storage, **shared, **own})
     if count + _PLATFORM_VARIABLES > MAX_VARIABLES:
-        yield f"{where}: {count} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
+        yield f"{place}: {count} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
 
 
-def _port_findings(where: str, template: TemplateConfig) -> Iterator[str]:
+def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
     ports = template.ports or ()
-    http = [port for port in ports if port.endswith("/http")]
-    if len(http) > MAX_HTTP_PORTS:
-        yield f"{where}: {len(http)} HTTP ports; RunPod's proxy takes {MAX_HTTP_PORTS}"
+    http_ports = [port for port in ports if port.endswith("/http")]
+    if len(http_ports) > MAX_HTTP_PORTS:
+        yield f"{place}: {len(http_ports)} HTTP ports; RunPod's proxy takes {MAX_HTTP_PORTS}"
     for port, count in Counter(ports).items():
-        match = _PORT.fullmatch(port)
-        if match is None:
-            yield f"{where}: port {port!r} must read NUMBER/http or NUMBER/tcp"
+        port_match = _PORT.fullmatch(port)
+        if port_match is None:
+            yield f"{place}: port {port!r} must read NUMBER/http or NUMBER/tcp"
             continue
         if count > 1:
-            yield f"{where}: port {port} stands {count} times"
-        number = int(match[1])
+            yield f"{place}: port {port} stands {count} times"
+        number = int(port_match[1])
         # Above 70000 RunPod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>.
-        symmetrical = match[2] == "tcp" and 70_000 < number < 80_000
+        symmetrical = port_match[2] == "tcp" and 70_000 < number < 80_000
         if not (1 <= number <= 65_535 or symmetrical):
-            yield f"{where}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
+            yield f"{place}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
 
 
 def _endpoint_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
     for endpoint in deployment.endpoint:
-        where = f"endpoint {endpoint.name!r}"
+        place = f"endpoint {endpoint.name!r}"
         workers, scaling = endpoint.workers, endpoint.scaling
-        yield from variable_findings(where, endpoint.env)
-        yield from _variable_count_findings(where, deployment, endpoint.template, endpoint.env)
+        yield from variable_findings(place, endpoint.env)
+        yield from _variable_count_findings(place, deployment, endpoint.template, endpoint.env)
         if workers.min > workers.max:
-            yield f"{where}: workers.min = {workers.min} is more than workers.max = {workers.max}"
+            yield f"{place}: workers.min = {workers.min} is more than workers.max = {workers.max}"
         if scaling.queue_delay is not None and scaling.request_count is not None:
-            yield f"{where}: scaling takes queue_delay or request_count, not both"
+            yield f"{place}: scaling takes queue_delay or request_count, not both"
         if endpoint.type == "load-balancer" and scaling.queue_delay is not None:
-            yield f"{where}: a load-balancer has no queue; scale it by request_count"
+            yield f"{place}: a load-balancer has no queue; scale it by request_count"
         if endpoint.type == "queue" and scaling.request_count is not None and workers.idle_timeout != 10:
-            yield f"{where}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
+            yield f"{place}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
         if endpoint.flashboot != "off" and workers.max == 0:
-            yield f'{where}: flashboot needs workers; set workers.max, or flashboot = "off"'
-        yield from _cuda_findings(where, endpoint.min_cuda, release)
+            yield f'{place}: flashboot needs workers; set workers.max, or flashboot = "off"'
+        yield from _cuda_findings(place, endpoint.min_cuda, release)
 
 
 def _pod_findings(deployment: Deployment) -> Iterator[str]:
     for pod in deployment.pod:
-        where = f"pod {pod.name!r}"
-        yield from variable_findings(where, pod.env)
-        yield from _variable_count_findings(where, deployment, pod.template, pod.env)
-        template = next((item for item in deployment.template if item.name == pod.template), None)
+        place = f"pod {pod.name!r}"
+        yield from variable_findings(place, pod.env)
+        yield from _variable_count_findings(place, deployment, pod.template, pod.env)
+        template = next((resource for resource in deployment.template if resource.name == pod.template), None)
         if pod.volume and template is not None and template.volume_disk is not None:
-            yield f"{where}: a network volume and the template's volume_disk exclude each other; keep one"
+            yield f"{place}: a network volume and the template's volume_disk exclude each other; keep one"
         if pod.ssh and template is not None and "22/tcp" not in (template.ports or ("22/tcp",)):
-            yield f"{where}: ssh = true needs the port 22/tcp in template {template.name!r}"
+            yield f"{place}: ssh = true needs the port 22/tcp in template {template.name!r}"
 
 
-def _cuda_findings(where: str, stated: str | None, release: ReleaseFacts) -> Iterator[str]:
-    if stated and release.cuda and _parse_version(stated) < _parse_version(release.cuda):
+def _cuda_findings(place: str, stated_cuda: str | None, release: ReleaseFacts) -> Iterator[str]:
+    if stated_cuda and release.cuda and _parse_version(stated_cuda) < _parse_version(release.cuda):
         yield (
-            f"{where}: min_cuda = {stated} is below CUDA {release.cuda}, which the lock's torch needs; "
+            f"{place}: min_cuda = {stated_cuda} is below CUDA {release.cuda}, which the lock's torch needs; "
             "leave it out to have it derived"
         )
 
@@ -257,5 +268,5 @@ def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def _unknown_name(where: str, kind: str, name: str, known: Iterable[str]) -> str:
-    return f"{where}: there is no {kind} {name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"
+def _unknown_name(place: str, kind: str, name: str, known: Iterable[str]) -> str:
+    return f"{place}: there is no {kind} {name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"

@@ -27,7 +27,7 @@ class ReleaseFacts:
 
 def release_facts(lock: Lock, digest: Digest) -> ReleaseFacts:
     """Read a lock for what RunPod needs to be told."""
-    sizes = [model.size_bytes or 0 for model in lock.models]
+    model_sizes = [model.size_bytes or 0 for model in lock.models]
     has_torch = any(package.name == "torch" for package in lock.python.packages)
     # A CUDA torch with its libraries unpacks to about 7 GB; 10 GB more are for temp files and outputs on their way.
     disk_gb = 10 + (8 if has_torch else 2)
@@ -35,8 +35,8 @@ def release_facts(lock: Lock, digest: Digest) -> ReleaseFacts:
         name=lock.version_name,
         digest=digest,
         cuda=cuda_floor(lock.python.packages),
-        models_bytes=sum(sizes),
-        largest_model_bytes=max(sizes, default=0),
+        models_bytes=sum(model_sizes),
+        largest_model_bytes=max(model_sizes, default=0),
         container_disk_gb=disk_gb,
     )
 

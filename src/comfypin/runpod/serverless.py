@@ -63,10 +63,11 @@ class RunpodWorker:
         """Jobs at once. The SDK asks it in its loop, after it has taken the signals: the first place of ours to be."""
         if not self._bounded:
             self._bounded = True
-            here = asyncio.get_running_loop()
-            for number in _STOP_SIGNALS:
+            sdk_loop = asyncio.get_running_loop()
+            for signal_number in _STOP_SIGNALS:
                 _chain_signal_handler(
-                    number, lambda: here.call_soon_threadsafe(here.call_later, self._grace_s, _cancel_all, here)
+                    signal_number,
+                    lambda: sdk_loop.call_soon_threadsafe(sdk_loop.call_later, self._grace_s, _cancel_all, sdk_loop),
                 )
         return self._concurrency
 
@@ -77,10 +78,10 @@ class RunpodWorker:
         open_session: Any = http_client.AsyncClientSession
         async with open_session() as session:
             reporter = ProgressReporter(lambda progress: _send_progress(session, job, progress))
-            here = asyncio.get_running_loop()
+            sdk_loop = asyncio.get_running_loop()
 
             def report_progress(progress: Mapping[str, JsonValue]) -> None:
-                here.call_soon_threadsafe(reporter, progress)
+                sdk_loop.call_soon_threadsafe(reporter, progress)
 
             try:
                 work = self._handle(str(job["id"]), input_of_platform_job(job), progress=report_progress)
@@ -109,26 +110,26 @@ class RunpodWorker:
             raise
 
     def _to_response(self, outcome: JobOutcome) -> dict[str, JsonValue]:
-        answer = dict(outcome.output)
+        response = dict(outcome.output)
         if outcome.replace_worker:
             log.error("engine keeps dying; the worker is given back", extra={"action": "worker_given_back"})
             # `refresh_worker` has the platform stop this pod, but the SDK's loop would go on taking jobs meanwhile;
             # on SIGTERM it takes none, and still sends the answers of those that run.
-            answer["refresh_worker"] = True
+            response["refresh_worker"] = True
             os.kill(os.getpid(), signal.SIGTERM)
-        return answer
+        return response
 
 
-def _chain_signal_handler(number: signal.Signals, after: Callable[[], object]) -> None:
-    """Do `after` each time the signal has been dealt with by whoever has it now."""
-    before = signal.getsignal(number)
+def _chain_signal_handler(signal_number: signal.Signals, and_then: Callable[[], object]) -> None:
+    """Do `and_then` each time the signal has been dealt with by whoever has it now."""
+    earlier_handler = signal.getsignal(signal_number)
 
-    def call_both(received: int, frame: FrameType | None) -> None:
-        if callable(before):
-            before(received, frame)
-        after()
+    def call_both(received_signal: int, frame: FrameType | None) -> None:
+        if callable(earlier_handler):
+            earlier_handler(received_signal, frame)
+        and_then()
 
-    signal.signal(number, call_both)
+    signal.signal(signal_number, call_both)
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

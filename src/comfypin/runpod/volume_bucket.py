@@ -71,10 +71,12 @@ class VolumeBucket:
     def head_object(self, key: str) -> VolumeObject | None:
         """An object's size and etag, or None."""
         try:
-            facts = self._call_with_retries("head_object", key, action="read")
+            response_facts = self._call_with_retries("head_object", key, action="read")
         except ObjectMissing:
             return None
-        return VolumeObject(key=key, size_bytes=int(facts.get("ContentLength") or 0), etag=_bare_etag(facts))
+        return VolumeObject(
+            key=key, size_bytes=int(response_facts.get("ContentLength") or 0), etag=_bare_etag(response_facts)
+        )
 
     def read_object(self, key: str) -> bytes | None:
         """A small object's bytes, or None."""
@@ -96,8 +98,8 @@ class VolumeBucket:
 
     def put_object(self, key: str, body: bytes) -> None:
         """Write an object in one request, whole or not at all."""
-        answer = self._call_with_retries("put_object", key, action="write", Body=body, ContentMD5=_content_md5(body))
-        self._require_same_md5(key, body, _bare_etag(answer))
+        response = self._call_with_retries("put_object", key, action="write", Body=body, ContentMD5=_content_md5(body))
+        self._require_same_md5(key, body, _bare_etag(response))
 
     def delete_object(self, key: str) -> None:
         """Remove one object; one that is gone is fine."""
@@ -108,14 +110,14 @@ class VolumeBucket:
 
     def list_objects(self, prefix: str) -> Iterator[VolumeObject]:
         """All objects whose keys begin so."""
-        following: dict[str, Any] = {}
+        page_arguments: dict[str, Any] = {}
         while True:
-            page = self._call_with_retries("list_objects_v2", action="list", Prefix=prefix, **following)
-            for item in page.get("Contents", []):
-                yield VolumeObject(key=item["Key"], size_bytes=item["Size"], etag=_bare_etag(item))
-            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
+            list_page = self._call_with_retries("list_objects_v2", action="list", Prefix=prefix, **page_arguments)
+            for listed in list_page.get("Contents", []):
+                yield VolumeObject(key=listed["Key"], size_bytes=listed["Size"], etag=_bare_etag(listed))
+            if not list_page.get("IsTruncated") or not list_page.get("NextContinuationToken"):
                 return
-            following = {"ContinuationToken": page["NextContinuationToken"]}
+            page_arguments = {"ContinuationToken": list_page["NextContinuationToken"]}
 
     # -- uploads in parts
 
@@ -131,33 +133,37 @@ class VolumeBucket:
     def list_uploads(self, prefix: str) -> list[MultipartUpload]:
         """Uploads that were begun and not ended, of keys that begin so; none where the server does not list them."""
         try:
-            page = self._call_with_retries("list_multipart_uploads", action="list", Prefix=prefix)
+            list_page = self._call_with_retries("list_multipart_uploads", action="list", Prefix=prefix)
         except StoreRefused as refused:
             if refused.facts["status"] in (400, 405, 501):
                 return []
             raise
-        found = [
-            MultipartUpload(key=item["Key"], upload_id=item["UploadId"], begun=str(item.get("Initiated", "")))
-            for item in page.get("Uploads", [])
+        found_parts = [
+            MultipartUpload(key=listed["Key"], upload_id=listed["UploadId"], begun=str(listed.get("Initiated", "")))
+            for listed in list_page.get("Uploads", [])
         ]
-        return [upload for upload in found if upload.key.startswith(prefix)]
+        return [upload for upload in found_parts if upload.key.startswith(prefix)]
 
     def list_parts(self, key: str, upload_id: str) -> dict[int, VolumeObject]:
         """The parts that are there, by number. Raises `UploadGone`."""
-        found: dict[int, VolumeObject] = {}
-        following: dict[str, Any] = {}
+        found_parts: dict[int, VolumeObject] = {}
+        page_arguments: dict[str, Any] = {}
         while True:
-            page = self._call_with_retries("list_parts", key, action="list parts of", UploadId=upload_id, **following)
-            for item in page.get("Parts", []):
-                found[item["PartNumber"]] = VolumeObject(key=key, size_bytes=item["Size"], etag=_bare_etag(item))
-            marker = page.get("NextPartNumberMarker")
-            if not page.get("IsTruncated") or not marker or marker == following.get("PartNumberMarker"):
-                return found
-            following = {"PartNumberMarker": marker}
+            list_page = self._call_with_retries(
+                "list_parts", key, action="list parts of", UploadId=upload_id, **page_arguments
+            )
+            for listed in list_page.get("Parts", []):
+                found_parts[listed["PartNumber"]] = VolumeObject(
+                    key=key, size_bytes=listed["Size"], etag=_bare_etag(listed)
+                )
+            marker = list_page.get("NextPartNumberMarker")
+            if not list_page.get("IsTruncated") or not marker or marker == page_arguments.get("PartNumberMarker"):
+                return found_parts
+            page_arguments = {"PartNumberMarker": marker}
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
         """Send a part; its etag. Raises `UploadGone`."""
-        answer = self._call_with_retries(
+        response = self._call_with_retries(
             "upload_part",
             key,
             action="write",
@@ -166,7 +172,7 @@ class VolumeBucket:
             Body=body,
             ContentMD5=_content_md5(body),
         )
-        etag = _bare_etag(answer)
+        etag = _bare_etag(response)
         self._require_same_md5(key, body, etag)
         return etag
 
@@ -195,8 +201,8 @@ class VolumeBucket:
         )
 
     def _read_chunks(self, key: str) -> Iterator[bytes]:
-        answer = self._with_volume_errors(key, lambda: self._client.call("get_object", key, action="read"))
-        with self._client.failures_named(key, "read"), closing(answer["Body"]) as body:
+        response = self._with_volume_errors(key, lambda: self._client.call("get_object", key, action="read"))
+        with self._client.failures_named(key, "read"), closing(response["Body"]) as body:
             yield from body.iter_chunks(CHUNK_BYTES)
 
     def _with_volume_errors(self, key: str, ask: Callable[[], T]) -> T:
@@ -215,9 +221,9 @@ class VolumeBucket:
 
     def _require_same_md5(self, key: str, body: bytes, etag: str) -> None:
         """Where the etag is an md5, it has to be that of what was sent."""
-        sent = md5_of(body)
-        if _MD5.fullmatch(etag) and etag != sent:
-            raise ChecksumMismatch(uri=self._client.uri(key), kind="md5", expected=sent, actual=etag)
+        sent_md5 = md5_of(body)
+        if _MD5.fullmatch(etag) and etag != sent_md5:
+            raise ChecksumMismatch(uri=self._client.uri(key), kind="md5", expected=sent_md5, actual=etag)
 
 
 def _content_md5(body: bytes) -> str:
@@ -229,10 +235,12 @@ def md5_of(body: bytes) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
-def is_same_part(there: VolumeObject, body: bytes) -> bool:
+def is_same_part(stored_part: VolumeObject, body: bytes) -> bool:
     """Whether a part that is there holds these bytes: its size, and its md5 where the etag is one."""
-    return there.size_bytes == len(body) and (not _MD5.fullmatch(there.etag) or there.etag == md5_of(body))
+    return stored_part.size_bytes == len(body) and (
+        not _MD5.fullmatch(stored_part.etag) or stored_part.etag == md5_of(body)
+    )
 
 
-def _bare_etag(facts: Mapping[str, Any]) -> str:
-    return str(facts.get("ETag") or "").strip().removeprefix("W/").strip('"')
+def _bare_etag(response_facts: Mapping[str, Any]) -> str:
+    return str(response_facts.get("ETag") or "").strip().removeprefix("W/").strip('"')

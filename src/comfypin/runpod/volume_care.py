@@ -33,37 +33,37 @@ class VolumeGarbage:
     @property
     def size_bytes(self) -> int:
         """What the objects take."""
-        return sum(item.size_bytes for item in self.objects)
+        return sum(recorded_file.size_bytes for recorded_file in self.objects)
 
 
 def verify_volume(bucket: VolumeBucket, records: Iterable[PushRecord], *, deep: bool = False) -> list[VolumeFinding]:
     """Compare what the volume holds with what was recorded: sizes and etags, and with `deep` every byte."""
-    found = []
+    findings = []
     for record in records:
         if not record.complete:
-            found.append(VolumeFinding(release=record.release, key=record.key, problem="was not pushed to its end"))
-        for item in record.files.values():
-            if (problem := _find_problem(bucket, item, deep=deep)) is not None:
-                found.append(VolumeFinding(release=record.release, key=item.key, problem=problem))
-    return found
+            findings.append(VolumeFinding(release=record.release, key=record.key, problem="was not pushed to its end"))
+        for recorded_file in record.files.values():
+            if (problem := _find_problem(bucket, recorded_file, deep=deep)) is not None:
+                findings.append(VolumeFinding(release=record.release, key=recorded_file.key, problem=problem))
+    return findings
 
 
-def _find_problem(bucket: VolumeBucket, item: RecordedFile, *, deep: bool) -> str | None:
-    stored = bucket.head_object(item.key)
-    key = item.key
-    if stored is None and item.kind == "model":
+def _find_problem(bucket: VolumeBucket, recorded_file: RecordedFile, *, deep: bool) -> str | None:
+    stored_object = bucket.head_object(recorded_file.key)
+    key = recorded_file.key
+    if stored_object is None and recorded_file.kind == "model":
         # A pod's pull moves a model into the store and leaves a link, which S3 gateways need not show.
-        key = blob_key(item.sha256)
-        stored = bucket.head_object(key)
-    if stored is None:
+        key = blob_key(recorded_file.sha256)
+        stored_object = bucket.head_object(key)
+    if stored_object is None:
         return "is missing"
-    if stored.size_bytes != item.size_bytes:
-        return f"has {stored.size_bytes} bytes instead of {item.size_bytes}"
+    if stored_object.size_bytes != recorded_file.size_bytes:
+        return f"has {stored_object.size_bytes} bytes instead of {recorded_file.size_bytes}"
     # An etag that differs is not yet other bytes: a gateway may make it of the file's time.
-    if not deep and (stored.etag == item.etag or key != item.key):
+    if not deep and (stored_object.etag == recorded_file.etag or key != recorded_file.key):
         return None
     actual = bucket.read_sha256(key)
-    return None if actual == item.sha256 else f"has the sha256 {actual} instead of {item.sha256}"
+    return None if actual == recorded_file.sha256 else f"has the sha256 {actual} instead of {recorded_file.sha256}"
 
 
 def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime | None = None) -> VolumeGarbage:
@@ -72,22 +72,27 @@ def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime |
     Only what comfypin's records name goes: other files of the volume are not ours.
     """
     records = read_records(bucket)
-    kept_files = {key: item for record in records if record.release in keep for key, item in record.files.items()}
-    kept_digests = {item.sha256 for item in kept_files.values()}
-    doomed: dict[str, VolumeObject] = {}
+    kept_files = {
+        key: recorded_file
+        for record in records
+        if record.release in keep
+        for key, recorded_file in record.files.items()
+    }
+    kept_digests = {recorded_file.sha256 for recorded_file in kept_files.values()}
+    doomed_objects: dict[str, VolumeObject] = {}
     for record in records:
-        for item in record.files.values() if record.release not in keep else ():
-            keys = [item.key] if item.key not in kept_files else []
-            if item.kind == "model" and item.sha256 not in kept_digests:
-                keys.append(blob_key(item.sha256))
+        for recorded_file in record.files.values() if record.release not in keep else ():
+            keys = [recorded_file.key] if recorded_file.key not in kept_files else []
+            if recorded_file.kind == "model" and recorded_file.sha256 not in kept_digests:
+                keys.append(blob_key(recorded_file.sha256))
             for key in keys:
-                stored = bucket.head_object(key)
-                if stored is not None:
-                    doomed[key] = stored
+                stored_object = bucket.head_object(key)
+                if stored_object is not None:
+                    doomed_objects[key] = stored_object
     uploads = [upload for prefix in (MODELS, PACKS) for upload in bucket.list_uploads(f"{prefix}/")]
     given_up = (now or datetime.now(UTC)) - GIVEN_UP_AFTER
     return VolumeGarbage(
-        objects=tuple(doomed[key] for key in sorted(doomed)),
+        objects=tuple(doomed_objects[key] for key in sorted(doomed_objects)),
         uploads=tuple(upload for upload in uploads if _begun_before(upload, given_up)),
         records=tuple(record for record in records if record.release not in keep),
     )
@@ -95,18 +100,18 @@ def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime |
 
 def _begun_before(upload: MultipartUpload, moment: datetime) -> bool:
     try:
-        begun = datetime.fromisoformat(upload.begun)
+        begun_at = datetime.fromisoformat(upload.begun)
     except ValueError:
         return False
-    return begun.replace(tzinfo=begun.tzinfo or UTC) < moment
+    return begun_at.replace(tzinfo=begun_at.tzinfo or UTC) < moment
 
 
 def remove_garbage(bucket: VolumeBucket, garbage: VolumeGarbage) -> None:
     """Remove it, object by object; a release's record goes after its files, so that a kill loses nothing."""
     for upload in garbage.uploads:
         bucket.abort_upload(upload.key, upload.upload_id)
-    for item in garbage.objects:
-        bucket.delete_object(item.key)
+    for recorded_file in garbage.objects:
+        bucket.delete_object(recorded_file.key)
     for record in garbage.records:
         bucket.delete_object(f"{MODELS}/{STORE_FOLDER}/releases/{record_name(record.release)}")
         bucket.delete_object(f"{RECORDS}/{record_name(record.release)}")

@@ -76,13 +76,13 @@ class PushRecord:
         """The record as it is written."""
         files: list[JsonValue] = [
             {
-                "key": item.key,
-                "sha256": item.sha256,
-                "size_bytes": item.size_bytes,
-                "etag": item.etag,
-                "kind": item.kind,
+                "key": file_record.key,
+                "sha256": file_record.sha256,
+                "size_bytes": file_record.size_bytes,
+                "etag": file_record.etag,
+                "kind": file_record.kind,
             }
-            for item in sorted(self.files.values(), key=lambda item: item.key)
+            for file_record in sorted(self.files.values(), key=lambda file_record: file_record.key)
         ]
         return canonical_json(
             {"release": self.release, "lock_digest": self.lock_digest, "complete": self.complete, "files": files}
@@ -128,38 +128,38 @@ def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]
 
 def read_records(bucket: VolumeBucket) -> list[PushRecord]:
     """What was pushed to a volume. A record that is not one is left out. Raises `StorageError`."""
-    found = []
-    for item in sorted(bucket.list_objects(f"{RECORDS}/"), key=lambda stored: stored.key):
-        data = bucket.read_object(item.key) if item.key.endswith(".json") else None
-        record = _parse_record(data) if data is not None else None
+    push_records = []
+    for file_record in sorted(bucket.list_objects(f"{RECORDS}/"), key=lambda stored: stored.key):
+        record_bytes = bucket.read_object(file_record.key) if file_record.key.endswith(".json") else None
+        record = _parse_record(record_bytes) if record_bytes is not None else None
         if record is not None:
-            found.append(record)
-    return found
+            push_records.append(record)
+    return push_records
 
 
 def recorded_files(records: Iterable[PushRecord]) -> dict[str, RecordedFile]:
     """All files that records name, by key."""
-    return {key: item for record in records for key, item in record.files.items()}
+    return {key: file_record for record in records for key, file_record in record.files.items()}
 
 
-def _parse_record(data: bytes) -> PushRecord | None:
+def _parse_record(record_bytes: bytes) -> PushRecord | None:
     try:
-        value = json.loads(data)
+        document = json.loads(record_bytes)
         files = [
             RecordedFile(
-                key=str(item["key"]),
-                sha256=str(item["sha256"]),
-                size_bytes=int(item["size_bytes"]),
-                etag=str(item["etag"]),
-                kind="env" if item["kind"] == "env" else "model",
+                key=str(file_record["key"]),
+                sha256=str(file_record["sha256"]),
+                size_bytes=int(file_record["size_bytes"]),
+                etag=str(file_record["etag"]),
+                kind="env" if file_record["kind"] == "env" else "model",
             )
-            for item in value["files"]
+            for file_record in document["files"]
         ]
         return PushRecord(
-            release=str(value["release"]),
-            lock_digest=str(value["lock_digest"]),
-            complete=value["complete"] is True,
-            files={item.key: item for item in files},
+            release=str(document["release"]),
+            lock_digest=str(document["lock_digest"]),
+            complete=document["complete"] is True,
+            files={file_record.key: file_record for file_record in files},
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -44,31 +44,31 @@ def find_volumes(
 
     Names need not be unique on RunPod: one name in several data centres is several volumes. Raises `VolumeUnknown`.
     """
-    every = [
+    all_volumes = [
         NetworkVolume(
-            identifier=str(item["id"]),
-            name=str(item.get("name")),
-            data_center=str(item.get("dataCenter")),
-            size_gb=int(str(item.get("size", 0))),
+            identifier=str(listed["id"]),
+            name=str(listed.get("name")),
+            data_center=str(listed.get("dataCenter")),
+            size_gb=int(str(listed.get("size", 0))),
         )
-        for item in api.list_resources("volume")
+        for listed in api.list_resources("volume")
     ]
-    places = {center.upper() for center in centers}
-    found: dict[str, NetworkVolume] = {}
-    for name in wanted:
-        names = {name, remote_name(deployment, name)} if deployment else {name}
+    wanted_centers = {center.upper() for center in centers}
+    found_volumes: dict[str, NetworkVolume] = {}
+    for wanted_name in wanted:
+        names = {wanted_name, remote_name(deployment, wanted_name)} if deployment else {wanted_name}
         matching = [
             volume
-            for volume in every
-            if (volume.name in names or volume.identifier == name)
-            and (not places or volume.data_center.upper() in places)
+            for volume in all_volumes
+            if (volume.name in names or volume.identifier == wanted_name)
+            and (not wanted_centers or volume.data_center.upper() in wanted_centers)
         ]
         if not matching:
-            raise VolumeUnknown(wanted=name, centers=sorted(places), known=sorted(map(str, every)))
-        found |= {volume.identifier: volume for volume in matching}
-    if unserved := places - {volume.data_center.upper() for volume in found.values()}:
-        raise VolumeUnknown(wanted=", ".join(wanted), centers=sorted(unserved), known=sorted(map(str, every)))
-    return list(found.values())
+            raise VolumeUnknown(wanted=wanted_name, centers=sorted(wanted_centers), known=sorted(map(str, all_volumes)))
+        found_volumes |= {volume.identifier: volume for volume in matching}
+    if unserved := wanted_centers - {volume.data_center.upper() for volume in found_volumes.values()}:
+        raise VolumeUnknown(wanted=", ".join(wanted), centers=sorted(unserved), known=sorted(map(str, all_volumes)))
+    return list(found_volumes.values())
 
 
 def run_on_all(
@@ -78,64 +78,66 @@ def run_on_all(
 
     Others than our own failures (an interrupt) go up, after `abandon` has told the work to end.
     """
-    failed = []
+    failures = []
     pool = ThreadPoolExecutor(max(1, len(items)), thread_name_prefix="volume")
-    futures = [pool.submit(work, item) for item in items]
+    futures = [pool.submit(work, listed) for listed in items]
     try:
-        for item, future in zip(items, futures, strict=True):
+        for listed, future in zip(items, futures, strict=True):
             try:
                 future.result()
             except ComfypinError as error:
-                failed.append((item, error))
+                failures.append((listed, error))
     except BaseException:
         abandon()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return failed
+    return failures
 
 
 def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> None:
     """Raise `VolumeTooSmall` where the files would not fit beside what the volume's releases have."""
-    needed = sum(file.size_bytes for file in files)
-    if not needed:
+    needed_bytes = sum(file.size_bytes for file in files)
+    if not needed_bytes:
         return
     bucket = destination.pusher.bucket
-    used = sum(item.size_bytes for prefix in (MODELS, PACKS) for item in bucket.list_objects(f"{prefix}/"))
-    if needed + used > destination.volume.size_gb * _GB:
+    used_bytes = sum(listed.size_bytes for prefix in (MODELS, PACKS) for listed in bucket.list_objects(f"{prefix}/"))
+    if needed_bytes + used_bytes > destination.volume.size_gb * _GB:
         raise VolumeTooSmall(
             volume=str(destination.volume),
-            needed_bytes=needed,
-            used_bytes=used,
+            needed_bytes=needed_bytes,
+            used_bytes=used_bytes,
             size_gb=destination.volume.size_gb,
         )
 
 
 def push_to_all(
-    owed: Sequence[tuple[PushDestination, Sequence[FileToPush]]], *, finish: Callable[[PushDestination], None]
+    files_by_destination: Sequence[tuple[PushDestination, Sequence[FileToPush]]],
+    *,
+    finish: Callable[[PushDestination], None],
 ) -> dict[str, list[PushedFile]]:
     """Send each destination its files, all destinations at once, the largest file first; what was done, by volume id.
 
     Raises `VolumePushFailed`, or the failure itself where there is but one volume; the other volumes are whole then.
     """
-    done: dict[str, list[PushedFile]] = {}
+    pushed_files: dict[str, list[PushedFile]] = {}
 
-    def push_files(item: tuple[PushDestination, Sequence[FileToPush]]) -> None:
-        destination, files = item
-        pushed = done.setdefault(destination.volume.identifier, [])
+    def push_files(listed: tuple[PushDestination, Sequence[FileToPush]]) -> None:
+        destination, files = listed
+        pushed = pushed_files.setdefault(destination.volume.identifier, [])
         require_space(destination, files)
         for file in sorted(files, key=lambda file: -file.size_bytes):
             pushed.append(destination.pusher.push_file(file))
         finish(destination)
 
     def stop_pushers() -> None:
-        for destination, _ in owed:
+        for destination, _ in files_by_destination:
             destination.pusher.stop()
 
-    failed = run_on_all(owed, push_files, abandon=stop_pushers)
-    if failed and len(owed) == 1:
+    failed = run_on_all(files_by_destination, push_files, abandon=stop_pushers)
+    if failed and len(files_by_destination) == 1:
         raise failed[0][1]
     if failed:
         failures = [{"volume": str(destination.volume), "reason": error.message} for (destination, _), error in failed]
-        raise VolumePushFailed(failures=failures, total=len(owed)) from failed[0][1]
-    return done
+        raise VolumePushFailed(failures=failures, total=len(files_by_destination)) from failed[0][1]
+    return pushed_files

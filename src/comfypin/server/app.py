@@ -127,12 +127,12 @@ def _workflow_routes(site: Site) -> APIRouter:
         return JsonResponse(
             [
                 {
-                    "name": one.name,
-                    "title": one.title,
-                    "description": one.description,
-                    "inputs": [each.to_json() for each in one.inputs],
+                    "name": workflow.name,
+                    "title": workflow.title,
+                    "description": workflow.description,
+                    "inputs": [workflow_input.to_json() for workflow_input in workflow.inputs],
                 }
-                for one in described
+                for workflow in described
             ]
         )
 
@@ -166,10 +166,10 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
     async def output(path: str) -> Response:
         try:
             file = contained_path(site.outputs, path)
-            there = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
+            is_served = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
         except (ValueError, OSError):
-            there = False
-        if not there:
+            is_served = False
+        if not is_served:
             return failure_response(404, "There is no such output.")
         return FileResponse(file, headers=_UNTRUSTED_HEADERS)
 
@@ -205,7 +205,7 @@ def _accepted_response(job_id: str) -> Response:
 
 async def _handle_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ComfypinError)
-    status = next((status for kind, status in _STATUS_OF_ERROR if isinstance(error, kind)), 503)
+    status = next((status for error_class, status in _STATUS_OF_ERROR if isinstance(error, error_class)), 503)
     wait_s = error.retry_after_s if isinstance(error, QueueFull) else _RETRY_AFTER_S
     headers = {"Retry-After": str(wait_s)} if status in (429, 503) else None
     return failure_response(status, error.message, headers=headers, error_type=type(error).__name__)
@@ -219,5 +219,5 @@ async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
 
 async def _handle_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    findings = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    findings = [f"{'.'.join(map(str, workflow['loc']))}: {workflow['msg']}" for workflow in error.errors()]
     return failure_response(400, RequestInvalid(reason="; ".join(findings)).message, error_type="RequestInvalid")

@@ -37,11 +37,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = self._find_refusal(scope["method"], scope["path"], headers)
-        if refused is not None:
-            if refused.status_code == 413:
+        refusal = self._find_refusal(scope["method"], scope["path"], headers)
+        if refusal is not None:
+            if refusal.status_code == 413:
                 await self._drain_body(receive)
-            await refused(scope, receive, send)
+            await refusal(scope, receive, send)
             return
         await self._app(scope, self._limit_body(receive), send)
 
@@ -61,15 +61,15 @@ class Gate:
     def _may_enter(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
         if self._rules.token is None or path in OPEN_PATHS:
             return True
-        shown = headers.get("authorization", "")
-        scheme, _, rest = shown.partition(" ")
+        authorization = headers.get("authorization", "")
+        scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() == "basic":
             # Browsers send these along from any page, so they may only look.
-            return method in ("GET", "HEAD") and self._is_token(_decode_password(rest))
-        return self._is_token(rest.strip() if scheme.lower() == "bearer" else shown.strip())
+            return method in ("GET", "HEAD") and self._is_token(_decode_password(credentials))
+        return self._is_token(credentials.strip() if scheme.lower() == "bearer" else authorization.strip())
 
-    def _is_token(self, shown: str) -> bool:
-        return hmac.compare_digest(shown.encode(), (self._rules.token or "").encode())
+    def _is_token(self, authorization: str) -> bool:
+        return hmac.compare_digest(authorization.encode(), (self._rules.token or "").encode())
 
     def _is_foreign_page(self, headers: Mapping[str, str]) -> bool:
         """Whether a page of another site asks; without a token, also whether a name was rebound to this machine."""
@@ -81,21 +81,21 @@ class Gate:
 
     async def _drain_body(self, receive: Receive) -> None:
         """Let a body that is a little too big arrive, and drop it: clients read answers last."""
-        left = 4 * self._rules.max_body_bytes
-        while left > 0:
+        left_bytes = 4 * self._rules.max_body_bytes
+        while left_bytes > 0:
             message = await receive()
-            left -= len(message.get("body", b""))
+            left_bytes -= len(message.get("body", b""))
             if not message.get("more_body"):
                 return
 
     def _limit_body(self, receive: Receive) -> Receive:
-        taken = 0
+        taken_bytes = 0
 
         async def receive_limited() -> Message:
-            nonlocal taken
+            nonlocal taken_bytes
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._rules.max_body_bytes:
+            taken_bytes += len(message.get("body", b""))
+            if taken_bytes > self._rules.max_body_bytes:
                 raise BodyTooBig(limit_bytes=self._rules.max_body_bytes)
             return message
 

@@ -50,9 +50,9 @@ class ConnectionLimits:
 
         An output that is sent has its file open beside its socket, so half of them would be all of them.
         """
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(8, (soft if soft != resource.RLIM_INFINITY else 1 << 20) // 3)
-        total = min(most, total or _MOST_CONNECTIONS)
+        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most_connections = max(8, (soft_limit if soft_limit != resource.RLIM_INFINITY else 1 << 20) // 3)
+        total = min(most_connections, total or _MOST_CONNECTIONS)
         return cls(total=total, by_address=max(1, total // 2))
 
 
@@ -82,14 +82,14 @@ class OnceAMinuteLog(logging.Filter):
         else:
             loop.default_exception_handler(context)
 
-    def _count_if_due(self, key: str) -> int | None:
+    def _count_if_due(self, event_key: str) -> int | None:
         """Return how often this happened since it was logged, or None if that is less than a minute ago."""
-        self._counts[key] += 1
+        self._counts[event_key] += 1
         now_s = time.monotonic()
-        if now_s - self._logged_at_s.get(key, float("-inf")) < _LOG_EVERY_S:
+        if now_s - self._logged_at_s.get(event_key, float("-inf")) < _LOG_EVERY_S:
             return None
-        self._logged_at_s[key] = now_s
-        return self._counts.pop(key)
+        self._logged_at_s[event_key] = now_s
+        return self._counts.pop(event_key)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,14 +116,14 @@ class Connections:
     def admit_connection(self, protocol: "LimitedProtocol") -> bool:
         """Take a connection; returns whether it may ask anything, or only for `/ping`."""
         address = protocol.address
-        crowded = self._by_address[address] >= self.limits.by_address
-        full = len(self._open) >= self.limits.total
-        if crowded or full:
+        is_crowded = self._by_address[address] >= self.limits.by_address
+        is_full = len(self._open) >= self.limits.total
+        if is_crowded or is_full:
             self.log_once.log_event("connections_full", "too many connections; the oldest that sent no whole head went")
             # The oldest that has not sent a whole head goes: a client that is served sends its own at once.
-            self._drop_idle(address if crowded else None)
-            crowded = self._by_address[address] >= self.limits.by_address
-            full = len(self._open) >= self.limits.total
+            self._drop_idle(address if is_crowded else None)
+            is_crowded = self._by_address[address] >= self.limits.by_address
+            is_full = len(self._open) >= self.limits.total
         if len(self._open) >= self.limits.total + _SPARE:
             self._drop_idle(None)
         if len(self._open) >= self.limits.total + 2 * _SPARE:
@@ -131,7 +131,7 @@ class Connections:
             return False
         self._open[protocol] = None
         self._by_address[address] += 1
-        return not (crowded or full)
+        return not (is_crowded or is_full)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -148,8 +148,8 @@ class Connections:
         """End the connections that are too slow."""
         now_s = self.clock()
         for protocol in list(self._open):
-            if (why := protocol.slow_reason(now_s)) is not None:
-                self.log_once.log_event("connection_slow", f"ended connections that were too slow: {why}")
+            if (slow_reason := protocol.slow_reason(now_s)) is not None:
+                self.log_once.log_event("connection_slow", f"ended connections that were too slow: {slow_reason}")
                 protocol.abort()
 
     async def sweep_forever(self) -> None:

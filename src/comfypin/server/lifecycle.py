@@ -55,32 +55,32 @@ async def host_server(
     """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
     connections = Connections(hosting.connections)
     logging.getLogger("uvicorn.error").addFilter(connections.log_once)
     loop.set_exception_handler(connections.log_once.accept_failed)
     server = _Server(_uvicorn_config(app, connections))
     await queue.recover_jobs()
-    serving = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
-    working = asyncio.create_task(_run_jobs(site, queue, open_service))
-    stopped = asyncio.create_task(stop.wait())
-    sweeping = asyncio.create_task(connections.sweep_forever())
-    syncing = asyncio.create_task(_keep_syncing(*hosting.sync)) if hosting.sync else None
+    serve_task = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
+    run_task = asyncio.create_task(_run_jobs(site, queue, open_service))
+    stop_task = asyncio.create_task(stop.wait())
+    sweep_task = asyncio.create_task(connections.sweep_forever())
+    sync_task = asyncio.create_task(_keep_syncing(*hosting.sync)) if hosting.sync else None
     try:
-        await asyncio.wait({serving, working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serve_task, run_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
         site.announce_stop()
         await queue.stop_jobs(hosting.grace_s)
         server.should_exit = True
-        await serving
+        await serve_task
     finally:
-        for task in (working, stopped, sweeping, syncing):
+        for task in (run_task, stop_task, sweep_task, sync_task):
             if task is not None:
                 task.cancel()
-        ended = await asyncio.gather(working, return_exceptions=True)
-        await asyncio.gather(stopped, sweeping, *([syncing] if syncing else []), return_exceptions=True)
-    if isinstance(ended[0], Exception):
-        raise ended[0]
+        run_results = await asyncio.gather(run_task, return_exceptions=True)
+        await asyncio.gather(stop_task, sweep_task, *([sync_task] if sync_task else []), return_exceptions=True)
+    if isinstance(run_results[0], Exception):
+        raise run_results[0]
 
 
 def _uvicorn_config(app: FastAPI, connections: Connections) -> uvicorn.Config:
@@ -133,15 +133,15 @@ def open_sockets(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
     for port in dict.fromkeys(ports):
         try:
             family = socket.AF_INET6 if ":" in host_name else socket.AF_INET
-            opened = socket.create_server((host_name, port), family=family, backlog=_BACKLOG)
+            listening_socket = socket.create_server((host_name, port), family=family, backlog=_BACKLOG)
         except (OSError, OverflowError) as exc:
-            for other in sockets:
-                other.close()
+            for open_socket in sockets:
+                open_socket.close()
             raise PortUnusable(
                 address=f"{host_name}:{port}", reason=getattr(exc, "strerror", None) or str(exc)
             ) from exc
-        opened.set_inheritable(False)
-        sockets.append(opened)
+        listening_socket.set_inheritable(False)
+        sockets.append(listening_socket)
     return sockets
 
 

@@ -60,24 +60,24 @@ def openapi_document(app: FastAPI, workflows: Sequence[DescribedWorkflow]) -> di
     document = get_openapi(title=app.title, version=app.version, routes=app.routes, tags=TAGS)
     schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
     components = document.setdefault("components", {})
-    schemas = components.setdefault("schemas", {})
-    schemas.update(schema.pop("$defs", {}))
-    schemas.update({"JobInput": schema, "JobRequest": _JOB_REQUEST})
+    component_schemas = components.setdefault("schemas", {})
+    component_schemas.update(schema.pop("$defs", {}))
+    component_schemas.update({"JobInput": schema, "JobRequest": _JOB_REQUEST})
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]
     document["paths"]["/ping"]["get"]["security"] = []
-    for one in workflows:
-        document["paths"][f"/workflows/{one.name}"] = {"post": _workflow_operation(one)}
+    for workflow in workflows:
+        document["paths"][f"/workflows/{workflow.name}"] = {"post": _workflow_operation(workflow)}
     return document
 
 
-def _workflow_operation(one: DescribedWorkflow) -> dict[str, Any]:
-    body = {key: value for key, value in one.inputs_schema().items() if key != "$schema"}
+def _workflow_operation(workflow: DescribedWorkflow) -> dict[str, Any]:
+    body = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
     return {
         "tags": ["workflows"],
-        "summary": one.title or f"Run {one.name}",
-        "description": one.description or "",
-        "operationId": f"workflow_{one.name}",
+        "summary": workflow.title or f"Run {workflow.name}",
+        "description": workflow.description or "",
+        "operationId": f"workflow_{workflow.name}",
         "parameters": [_WAIT_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": _RESPONSES,

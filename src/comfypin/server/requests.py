@@ -43,14 +43,14 @@ def parse_json_body(body: bytes) -> object:
     Slow for a large body, so meant for a thread. But Python's parser holds all threads until it is done: 57 MB
     of `[],[],...` are half a minute. So what it would make is counted first, from above: commas in texts count too.
     """
-    marks = escapes = 0
+    mark_count = escape_count = 0
     for start in range(0, len(body), _COUNTED_AT_ONCE):
-        piece = body[start : start + _COUNTED_AT_ONCE]
-        marks += sum(map(piece.count, (b",", b"[", b"{")))
-        escapes += piece.count(b"\\")
-    if marks > MAX_VALUES:
+        chunk = body[start : start + _COUNTED_AT_ONCE]
+        mark_count += sum(map(chunk.count, (b",", b"[", b"{")))
+        escape_count += chunk.count(b"\\")
+    if mark_count > MAX_VALUES:
         raise RequestTooComplex(what="values", most=MAX_VALUES)
-    if escapes > MAX_ESCAPES:
+    if escape_count > MAX_ESCAPES:
         raise RequestTooComplex(what="escaped characters", most=MAX_ESCAPES)
     try:
         document = json.loads(body, parse_constant=_refuse_constant, parse_float=_parse_finite)
@@ -105,15 +105,15 @@ def parse_job_request(document: object) -> JobRequest:
     )
 
 
-def _read_input(sent: object) -> object:
-    if not isinstance(sent, str):
-        return sent
+def _read_input(media_input: object) -> object:
+    if not isinstance(media_input, str):
+        return media_input
     try:
-        return parse_json_body(sent.encode(errors="replace"))
+        return parse_json_body(media_input.encode(errors="replace"))
     except RequestInvalid as exc:
         if _TOO_DEEP in exc.message:
             raise
-        return sent  # the job fails with what is wrong in it
+        return media_input  # the job fails with what is wrong in it
 
 
 def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
@@ -133,28 +133,28 @@ def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput])
     if not isinstance(values, dict):
         raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
     overrides = overrides_by_name(values, inputs)
-    files = {one.target: one for one in inputs if one.kind == "file"}
+    files = {workflow_input.target: workflow_input for workflow_input in inputs if workflow_input.kind == "file"}
     media: list[JsonValue] = []
     changes: dict[str, JsonValue] = {}
-    for wanted in overrides:
-        file = files.get(wanted.target)
-        sent = _media_input(file, wanted.value) if file is not None else None
-        if sent is None:
-            changes[wanted.target] = wanted.value
+    for override in overrides:
+        file_input = files.get(override.target)
+        media_input = _media_input(file_input, override.value) if file_input is not None else None
+        if media_input is None:
+            changes[override.target] = override.value
         else:
-            media.append(sent)
+            media.append(media_input)
     return {"workflow_name": name, "set": changes, **({"inputs": media} if media else {})}
 
 
-def _media_input(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
+def _media_input(workflow_input: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
     if not isinstance(value, str):
         return None
-    name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', f'{one.node_id}-{one.input_name}')}"
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
     if found := _DATA.match(value):
-        return {"name": f"{name}.{found[1].lower()}", "data": value, "node": one.node_id}
+        return {"name": f"{name}.{found[1].lower()}", "data": value, "node": workflow_input.node_id}
     if _ADDRESS.match(value):
         suffix = PurePosixPath(urlsplit(value).path).suffix
-        return {"name": f"{name}{suffix}", "url": value, "node": one.node_id}
+        return {"name": f"{name}{suffix}", "url": value, "node": workflow_input.node_id}
     return None
 
 
@@ -162,8 +162,10 @@ def _is_http_address(value: object) -> bool:
     if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
         return False
     try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        address_parts = urlsplit(value)
+        return (
+            address_parts.scheme in ("http", "https") and bool(address_parts.hostname) and (address_parts.port or 1) > 0
+        )
     except ValueError:
         return False
 

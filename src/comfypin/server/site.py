@@ -70,28 +70,30 @@ class Site:
         """What a workflow takes. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
         service = self._require_service()
         document = service.workflows.read_workflow(name)
-        file = service.workflows.inputs_file(name)
+        inputs_file = service.workflows.inputs_file(name)
         catalogue = await service.engine.catalogue()
         graph = load_workflow(document, catalogue).graph
-        inputs = named_inputs(graph, catalogue, file) if file else describe_inputs(graph, catalogue)
+        inputs = named_inputs(graph, catalogue, inputs_file) if inputs_file else describe_inputs(graph, catalogue)
         return DescribedWorkflow(
             name=name,
-            title=file.title if file else None,
-            description=file.description if file else None,
+            title=inputs_file.title if inputs_file else None,
+            description=inputs_file.description if inputs_file else None,
             inputs=tuple(inputs),
         )
 
-    async def make_job(self, name: str, values: object) -> Mapping[str, JsonValue]:
+    async def make_job(self, name: str, input_values: object) -> Mapping[str, JsonValue]:
         """Return the job that runs a workflow with these inputs.
 
         Raises as `describe_workflow`, `RequestInvalid`, `OverrideInvalid`.
         """
         described = await self.describe_workflow(name)
-        return job_for_workflow(name, values, described.inputs)
+        return job_for_workflow(name, input_values, described.inputs)
 
     def _live_figures(self) -> LiveFigures:
-        crashes = self._handler.crashes if self._handler is not None else 0
-        return LiveFigures(running=self.queue.running_count, engine_restarts=crashes, waiting=self.queue.waiting_count)
+        crash_count = self._handler.crashes if self._handler is not None else 0
+        return LiveFigures(
+            running=self.queue.running_count, engine_restarts=crash_count, waiting=self.queue.waiting_count
+        )
 
     def _require_service(self) -> JobService:
         if self._service is None:
