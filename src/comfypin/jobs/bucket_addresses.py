@@ -10,7 +10,7 @@ from comfypin.storage.s3_settings import S3Settings
 
 
 def require_public_bucket(settings: S3Settings, *, resolver: Resolver | None = None) -> S3Settings:
-    """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
+    """Return the settings of a job's `s3Config`, bound to the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
     `JobInvalid` where one leads to a private address, `StoreUnreachable` where the endpoint leads nowhere.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerWords:
-    """The words of one kind of caller, as they stand in the sentences that it reads.
+    """Words of one kind of caller, as they stand in the sentences that this caller reads.
 
     `bring_file` says how to bring a file that node `{node}` names, and `{folder}` is where files are looked for.
     """

@@ -41,7 +41,7 @@ class InputUnusable(WorkflowError):
 
 @declare
 class JobBroken(ComfypinError):
-    """The job met a mistake of ours; the log has its traceback."""
+    """Our own mistake ended the job; the log has its traceback."""
 
     template = "The job met an internal error ({kind}), which is our mistake; the worker's log has its traceback."
     kind: str

@@ -30,7 +30,7 @@ EventWatcher: TypeAlias = Callable[[RunEvent], None]
 
 
 def event_to_json(event: RunEvent) -> dict[str, JsonValue]:
-    """An event as one JSON object: `event` names it, the rest are its fields; the same in logs, worker and HTTP."""
+    """Return an event as one JSON object, the same in logs, worker and HTTP; `event` names it."""
     values = {field.name: getattr(event, field.name) for field in fields(event)}
     renamed = {_FIELD_NAMES.get(name, name): _to_plain_value(value) for name, value in values.items() if name != "at_s"}
     return {

@@ -85,7 +85,7 @@ def _check_jpeg(data: mmap.mmap) -> str | None:
 
 
 def _check_riff(data: mmap.mmap) -> str | None:
-    """WebP, WAV, AVI: the size stands in front; what was recorded as a stream has none (0 or all ones).
+    """Compare the size in the header; WebP, WAV or AVI recorded as a stream has none there (0 or all ones).
 
     Some recorders count the eight bytes in front of it too, so that a sound may lack as many.
     """
@@ -98,7 +98,7 @@ def _check_riff(data: mmap.mmap) -> str | None:
 
 
 def _check_mp4_boxes(data: mmap.mmap) -> str | None:
-    """MP4, MOV, HEIF: boxes with their sizes in front; the last may reach to the end (size 0)."""
+    """Walk the boxes of MP4, MOV or HEIF by their sizes; the last may reach to the end (size 0)."""
     offset = 0
     while offset + 8 <= len(data):
         size_bytes, chunk_name = int.from_bytes(data[offset : offset + 4]), data[offset + 4 : offset + 8]

@@ -49,7 +49,7 @@ OpenSink = Callable[[OutputWish, S3Wish | None], OutputSink]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobService:
-    """What all jobs of a worker share. `open_sink` opens (and may keep) the sink that a job wishes for.
+    """Everything that the jobs of a worker share. `open_sink` opens (and may keep) the sink that a job asks for.
 
     `workflows` are those of the image. `default_timeout_s` bounds jobs that set no time.
     """
@@ -78,7 +78,7 @@ class Handler:
     async def __call__(
         self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
     ) -> JobOutcome:
-        """Run the job. A failure is an outcome; only cancellation comes out as an exception."""
+        """Run the job. A failure is an outcome; only cancellation is raised."""
         warnings: list[str] = []
         try:
             job_input, warnings = parse_job_input(document)
@@ -174,7 +174,7 @@ class Handler:
 
 
 def _input_labels(job_input: JobInput) -> Mapping[str, str]:
-    """The names of the job's input files, each with the field that it came in."""
+    """Return the names of the job's input files, each with the field that it came in."""
     images = {image.name: f"images.{index}" for index, image in enumerate(job_input.images)}
     return images | {media_input.name: f"inputs.{index}" for index, media_input in enumerate(job_input.inputs)}
 

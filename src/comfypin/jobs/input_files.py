@@ -30,7 +30,7 @@ OpenClient = Callable[[Deadline], HttpClient]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputLimits:
-    """What a job's inputs may take: bytes of one file and of all, seconds for all."""
+    """Limits for a job's inputs: bytes of one file and of all, seconds for all."""
 
     file_bytes: int = 512 << 20
     total_bytes: int = 1 << 30
@@ -161,7 +161,7 @@ class _InputBudget:
 
 
 def _decode_inline(input_name: str, encoded_text: str, budget: _InputBudget) -> Iterator[bytes]:
-    """The bytes of base64 or of a data URI (RFC 2397), in pieces."""
+    """Yield the bytes of base64 or of a data URI (RFC 2397)."""
     if encoded_text[:5].lower() == "data:":
         head, separator, encoded_text = encoded_text.partition(",")
         if not separator:

@@ -39,11 +39,11 @@ class Handle(Protocol):
     async def __call__(
         self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
     ) -> JobOutcome:
-        """The job's outcome; failures of the job are outcomes, not exceptions."""
+        """Return the job's outcome. Failures of the job are outcomes, not exceptions."""
 
 
 class JobSource(Protocol):
-    """Takes jobs from somewhere and answers them, until it is told to stop."""
+    """Takes jobs from somewhere and returns their outcomes, until it is stopped."""
 
     async def serve(self, handle: Handle) -> None:
         """Serve until stopped; returns when every job that was taken has its answer."""

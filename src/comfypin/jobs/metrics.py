@@ -21,7 +21,7 @@ _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveFigures:
-    """What holds at the moment when somebody asks; `waiting` is None if the queue is elsewhere."""
+    """Figures of this moment; `waiting` is None if the queue is elsewhere."""
 
     running: int
     engine_restarts: int
@@ -29,7 +29,7 @@ class LiveFigures:
 
 
 class Metrics:
-    """Counters and histograms since the process began, in a registry of their own."""
+    """Counts since the process began, in a Prometheus registry that nothing else writes to."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # a second line for each counter and phase, which no user of ours asked for
@@ -58,7 +58,7 @@ class Metrics:
             self._phase_seconds.labels(phase).observe(seconds)
 
     def watch_live(self, read: Callable[[], LiveFigures]) -> None:
-        """Add what `read` says each time the page is asked for, and the memory of this machine's GPUs."""
+        """Add the figures of `read`, and this machine's GPU memory, to every page."""
         self.registry.register(_LiveCollector(read))
 
     def render_page(self, accept: str) -> tuple[bytes, str]:
@@ -87,7 +87,7 @@ class Metrics:
 
 
 class CountedJobs:
-    """A handler of jobs that counts how each one ends; for workers, whose queue is the platform's."""
+    """Counts how the jobs of a handler end; for workers, whose queue is the platform's."""
 
     def __init__(self, handle: Handle, metrics: Metrics) -> None:
         self._handle = handle
@@ -111,7 +111,7 @@ class CountedJobs:
 
 
 class _LiveCollector:
-    """Reads what is true now, whenever the registry is asked."""
+    """Reads the live figures each time Prometheus asks."""
 
     def __init__(self, read: Callable[[], LiveFigures]) -> None:
         self._read = read

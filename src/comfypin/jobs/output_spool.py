@@ -22,7 +22,7 @@ _OUTPUTS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedOutput:
-    """An engine's output, and the name and subfolder under which the user will know it."""
+    """One output in the engine, and the name and subfolder that the user will see."""
 
     engine_output: EngineOutput
     filename: str
@@ -30,14 +30,14 @@ class WantedOutput:
 
 
 class Spool:
-    """A folder for outputs that must pass through this machine; made when the first one needs it."""
+    """Holds outputs that must pass through this machine, in a folder made when the first one needs it."""
 
     def __init__(self, parent: Path | None = None) -> None:
         self._parent = parent
         self._folder: Path | None = None
 
     def output_path(self, index: int) -> Path:
-        """Where output number `index` is to be written."""
+        """Return the path for output number `index`."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="comfypin-", dir=self._parent))
         return self._folder / str(index)
@@ -50,7 +50,7 @@ class Spool:
 
 @contextlib.contextmanager
 def open_spool(parent: Path | None = None) -> Iterator[Spool]:
-    """A spool that is gone when the block ends, however it ends."""
+    """Yield a spool that is removed when the block ends, however it ends."""
     spool = Spool(parent)
     try:
         yield spool

@@ -39,7 +39,7 @@ from comfypin.workflow.spelling import respell
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What a caller asks for: a workflow, what to change in it, and where its input files lie.
+    """One request of a caller: a workflow, what to change in it, and where its input files are.
 
     `input_files` are `NODE=FILE` texts. `job_id` and `submission_id` are unique texts: the first may come from a
     platform that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only
@@ -65,13 +65,13 @@ class RunRequest:
 
 
 def graph_of_document(document: Document) -> Graph:
-    """The document's graph; an empty workflow is the smoke test. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
+    """Return the document's graph, or the smoke test's if it is empty. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
     graph = parse_api(document)
     return graph if graph.nodes else smoke_graph()
 
 
 def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
-    """The job for a request: files found, overrides made, texts expanded, checked against the engine's catalogue.
+    """Return the job for a request, checked against the engine's catalogue.
 
     Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
     """
@@ -117,7 +117,7 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
 
 
 def _apply_overrides(graph: Graph, request: RunRequest, catalogue: Catalogue) -> Graph:
-    """The graph with what the request sets, within the limits of the workflow's inputs file."""
+    """Return the graph with the request's overrides, within the limits of the workflow's inputs file."""
     settable = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
     if request.only_named:
         values_by_target = {
@@ -146,7 +146,7 @@ def _apply_overrides(graph: Graph, request: RunRequest, catalogue: Catalogue) ->
 
 
 def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
-    """What goes beside the graph: a converted workflow too, so that saved pictures open in ComfyUI as from its page.
+    """Return the prompt's extra data; a converted workflow too, so that saved pictures open in ComfyUI.
 
     What a whole body of POST /prompt had there goes along, but for the client that it spoke of: events are ours.
     """
@@ -158,7 +158,7 @@ def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
 
 
 def _find_saved_workflow_readers(graph: Graph, catalogue: Catalogue) -> frozenset[NodeId]:
-    """The nodes whose class asks for what the page sends beside the graph: the workflow as it was saved."""
+    """Return the nodes whose class asks for the saved workflow (EXTRA_PNGINFO), which ComfyUI's page sends."""
     node_ids = set()
     for node in graph.nodes.values():
         inputs = catalogue.get(node.class_type, {}).get("input")
@@ -169,7 +169,7 @@ def _find_saved_workflow_readers(graph: Graph, catalogue: Catalogue) -> frozense
 
 
 def _parse_given_file(request: RunRequest, graph: Graph, argument: str, catalogue: Catalogue) -> FoundFile:
-    """A file for a node, under the name that the request has for it."""
+    """Return a file for a node, under the name that the request has for it."""
     target, _, path = argument.partition("=")
     called = next((called for name, called in request.file_labels.items() if path.endswith(f"/{name}")), None)
     label = f"{called}, node {target!r}" if called is not None else None
@@ -192,7 +192,7 @@ def _run_preflight(
     lock: Lock,
     packs: Mapping[NodeId, str],
 ) -> Preflight:
-    """The preflight report, in which a file that is not there is told as the user's to bring."""
+    """Return the preflight report; a missing file gets the advice that fits this caller."""
     report = preflight(graph, catalogue, lock, brought=_brought_inputs(found_files), packs=packs)
     missing = {
         (finding.node_id, finding.input_name): finding
@@ -222,7 +222,7 @@ def _to_input_file(found_file: FoundFile) -> InputFile:
 
 
 def _digest_whole_file(found_file: FoundFile) -> Digest:
-    """The file's digest, once it is known to be whole. Raises `InputFileInvalid`."""
+    """Return the file's digest after checking that it is whole. Raises `InputFileInvalid`."""
     try:
         missing = find_damage(found_file.path)
         digest = Digest.of_file(found_file.path)

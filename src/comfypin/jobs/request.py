@@ -126,7 +126,7 @@ def parse_job_input(document: object) -> tuple[JobInput, list[str]]:
 
 
 def input_of_platform_job(body: Mapping[str, Any]) -> object:
-    """The input of a platform's job; `s3Config`, which RunPod puts beside it, goes into it."""
+    """Return the input of a platform's job, with the `s3Config` that RunPod puts beside it."""
     document = body.get("input")
     if isinstance(document, dict) and "s3Config" in body and "s3Config" not in document:
         return {**document, "s3Config": body["s3Config"]}
@@ -134,7 +134,7 @@ def input_of_platform_job(body: Mapping[str, Any]) -> object:
 
 
 def job_input_schema() -> dict[str, Any]:
-    """The JSON Schema of a job's input; docs/job.schema.json is these bytes."""
+    """Return the JSON Schema of a job's input; docs/job.schema.json is these bytes."""
     schema = JobInput.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A job's input", **schema}
 

@@ -17,7 +17,7 @@ _LIST_OF_KIND = {"image": "images", "video": "videos", "audio": "audio"}
 
 
 def report_to_json(result: JobResult) -> dict[str, JsonValue]:
-    """Return what `comfypin run --json` prints: all outputs in one list, base64 data only where it was asked for."""
+    """Return what `comfypin run --json` prints: all outputs in one list."""
     return {
         **_shared_fields(result),
         "prompt_id": result.prompt_id,

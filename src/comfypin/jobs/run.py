@@ -37,7 +37,7 @@ _NO_SAVED_WORKFLOW = (
 
 
 def _ignore_event(event: RunEvent) -> None:
-    """The watcher of a job that nobody watches."""
+    """Ignore an event: nobody watches this job."""
 
 
 async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: EventWatcher = _ignore_event) -> JobResult:
@@ -104,7 +104,7 @@ class _JobRun:
         )
 
     async def _run_prompt(self) -> tuple[str, PromptOutputs]:
-        """Run the prompt; once more if the engine dies under it, and again where it died under another job's."""
+        """Run the prompt; once more if the engine dies under it, and again if it died under another job's."""
         own_deaths = foreign_deaths = 0
         while True:
             try:
@@ -152,7 +152,7 @@ class _JobRun:
             raise
 
     def _explain_failure(self, failure: NodeFailed) -> NodeFailed:
-        """The failure, with what the node missed if it reads the saved workflow, which API format does not bring."""
+        """Return the failure, with a hint if the node reads the saved workflow, which API format does not hold."""
         is_about_it = failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
         if failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
             return failure
@@ -184,7 +184,7 @@ class _JobRun:
                 await self._engine.cancel(prompt_id)
 
     def _refuse_empty(self, outputs: tuple[Output, ...]) -> None:
-        """A file without a byte is a failure of the node that saved it; only a text may be empty."""
+        """Raise `OutputEmpty` for a file without a byte; only a text may be empty."""
         for output in outputs:
             if output.size_bytes == 0 and output.kind != "text":
                 node = self._job.graph.nodes.get(output.node_id)
@@ -196,7 +196,7 @@ class _JobRun:
         self._on_event(Warned(message=message))
 
     def _wanted_outputs(self, prompt_outputs: PromptOutputs) -> tuple[list[WantedOutput], int]:
-        """The files to deliver under the names the user chose, and how many temporary ones are held back."""
+        """Return the files to deliver under the names the user chose, and how many temporary ones are held back."""
         kept_files = [
             engine_output
             for engine_output in prompt_outputs.files

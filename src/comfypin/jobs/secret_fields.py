@@ -28,7 +28,7 @@ _LONGEST_TEXT = 65_536  # longer ones are pictures
 
 
 def holds_secret(document: object) -> bool:
-    """Return whether a field's name or an address, at any depth, also within JSON texts, says that it is a secret.
+    """Return whether anything in a job looks like a secret: a field's name, an address, or a text, at any depth.
 
     An input that begins like JSON and is none counts as a secret: nobody can say what it holds.
     """

@@ -21,7 +21,7 @@ class Stopwatch:
 
     @property
     def current_phase(self) -> Phase:
-        """The phase the job is in."""
+        """Return the phase that the job is in."""
         return self._phase_since[0]
 
     def enter_phase(self, phase: Phase) -> None:

@@ -24,14 +24,14 @@ class WorkflowLibrary:
         self._folders = folders
 
     def list_names(self) -> tuple[str, ...]:
-        """Every workflow there is (JSON files; a picture beside one is its input, not another workflow)."""
+        """Return the names of all workflows (JSON files; a picture beside one is its input, not another workflow)."""
         names_found = {
             path.stem: None for folder in self._folders if folder.is_dir() for path in sorted(folder.glob("*.json"))
         }
         return tuple(names_found)
 
     def find_path(self, name: str) -> Path:
-        """The file of a workflow. Raises `WorkflowNotFound`."""
+        """Return the file of a workflow. Raises `WorkflowNotFound`."""
         for folder in self._folders:
             for suffix in _SUFFIXES:
                 path = folder / f"{name}{suffix}"
@@ -41,7 +41,7 @@ class WorkflowLibrary:
         raise WorkflowNotFound(path=name, reason=f"the image has no workflow of that name{hint}")
 
     def read_workflow(self, name: str) -> Document:
-        """The workflow. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
+        """Read a workflow. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
         path = self.find_path(name)
         try:
             with path.open("rb") as file:
@@ -50,7 +50,7 @@ class WorkflowLibrary:
             raise WorkflowNotFound(path=str(path), reason=(exc.strerror or str(exc)).lower()) from exc
 
     def inputs_file(self, name: str) -> InputsFile | None:
-        """What others may set in the workflow, by name, where that was said. Raises `InputsFileInvalid`."""
+        """Return the workflow's inputs file, or None if it has none. Raises `InputsFileInvalid`."""
         return read_inputs_file(self.find_path(name))
 
     def copy_companions(self, name: str, folder: Path) -> None:

@@ -17,7 +17,7 @@ JobProgress = Mapping[str, JsonValue]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """A job without its input and output. Times in seconds since the epoch."""
+    """One job without its input and output. Times in seconds since the epoch."""
 
     id: str
     state: JobState
@@ -32,7 +32,7 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job as its status shows it. `output` is JSON text: the result, or the newest progress of a job that runs."""
+    """One job as its status shows it. `output` is JSON text: the result, or the newest progress of a job that runs."""
 
     row: JobRow
     output: str | None = None
@@ -42,7 +42,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCounts:
-    """How many jobs there are, by what became of them, and how often jobs were run again on request."""
+    """Numbers of jobs by what became of them, and how often jobs were run again on request."""
 
     waiting: int
     running: int
@@ -117,4 +117,4 @@ class QueueWorker(Protocol):
 
 
 class ServedQueue(JobQueue, ProgressFeed, QueueHealth, Protocol):
-    """A queue that a server can serve."""
+    """Everything that a server asks of a queue."""

@@ -25,7 +25,7 @@ _PRUNE_EVERY_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
-    """How many jobs may wait and run, and how long results are kept: by age and by all their bytes."""
+    """Limits of a queue: jobs that wait and run, and the age and total bytes of results that are kept."""
 
     max_waiting: int = 1000
     max_running: int = 2

@@ -12,7 +12,7 @@ _KEPT_ENDED = 1000
 
 @dataclass(slots=True)
 class LiveJob:
-    """A job in memory: its state, its newest progress, and what its followers have not seen yet."""
+    """One job in memory: its state, its newest progress, and what its followers have not seen yet."""
 
     row: JobRow
     progress: JobProgress = field(default_factory=dict)

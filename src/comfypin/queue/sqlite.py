@@ -47,7 +47,7 @@ _SUMMARY = "id, state, webhook, timeout_s, ttl_s, attempts, created_at, started_
 
 
 class JobStore:
-    """The jobs of one server. Raises `JobsUnusable` where the file cannot be used."""
+    """Stores the jobs of one server. Raises `JobsUnusable` if the file cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -110,42 +110,42 @@ class JobStore:
             await self._on_thread(try_truncate)
 
     async def read_row(self, job_id: str) -> JobRow | None:
-        """A job's row."""
+        """Return a job's row, or None."""
         rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
         return _to_row(rows[0]) if rows else None
 
     async def read_record(self, job_id: str) -> JobRecord | None:
-        """A job with its result."""
+        """Return a job with its result, or None."""
         rows = await self._run_query(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)
         return JobRecord(row=_to_row(rows[0][:-2]), output=rows[0][-2], error=rows[0][-1]) if rows else None
 
     async def read_input(self, job_id: str) -> object:
-        """What a job asks for."""
+        """Return the input of a job, or None."""
         rows = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
         return await asyncio.to_thread(json.loads, rows[0][0]) if rows else None
 
     async def had_secrets(self, job_id: str) -> bool:
-        """Whether the job came with secrets, which are gone when it has ended."""
+        """Return whether the job came with secrets, which are removed when it ends."""
         return bool((await self._run_query("SELECT secret FROM jobs WHERE id = ?", job_id))[0][0])
 
     async def pending_jobs(self) -> list[JobRow]:
-        """What has not ended, in the order in which it was taken."""
+        """Return the jobs that have not ended, in order of arrival."""
         rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE ended_at IS NULL ORDER BY number")
         return [_to_row(columns) for columns in rows]
 
     async def webhooks_owed(self) -> list[JobRow]:
-        """The ended jobs whose webhooks were not told."""
+        """Return the ended jobs whose webhooks were not posted."""
         return [
             _to_row(columns) for columns in await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE webhook_owed")
         ]
 
     async def count_by_state(self) -> dict[JobState, int]:
-        """How many jobs are kept, by state."""
+        """Count the jobs that are kept, by state."""
         rows = dict(await self._run_query("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
         return {state: int(rows.get(state, 0)) for state in JOB_STATES}
 
     async def count_retries(self) -> int:
-        """How often jobs were run again on request."""
+        """Count how often jobs were run again on request."""
         return int((await self._run_query("SELECT COALESCE(SUM(retries), 0) FROM jobs"))[0][0])
 
     async def prune_results(self, *, older_than_s: float, max_bytes: int) -> int:
@@ -267,7 +267,7 @@ class JobStore:
 
 
 def _failure_reason(error: Exception) -> str:
-    """Say a full disk in words of its own; SQLite's are "database or disk is full" and, for its log, an I/O error."""
+    """Name a full disk as such; SQLite says "database or disk is full" or, for its log, "I/O error"."""
     if isinstance(error, OSError):
         return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:

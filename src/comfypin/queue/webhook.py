@@ -26,12 +26,12 @@ _TIMEOUT_S = 30.0
 
 
 def sign_body(secret: str, timestamp: str, body: bytes) -> str:
-    """`sha256=` and the HMAC of `TIMESTAMP.BODY`, as the receiver computes it too."""
+    """Return `sha256=` and the HMAC of `TIMESTAMP.BODY`, as the receiver computes it too."""
     return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 class _PostFailed(Exception):
-    """A try that may go better the next time."""
+    """One try failed, and another may succeed."""
 
     def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(reason)

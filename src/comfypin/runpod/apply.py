@@ -26,14 +26,14 @@ _POLL_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedStep:
-    """What one step came to: its verb, and the id the resource has now."""
+    """One step that was carried out, and the id that its resource has now."""
 
     step: DeploymentStep
     identifier: str
 
 
 def survey_account(api: ManagementApi) -> LiveResources:
-    """All the account has of the kinds a deployment can hold."""
+    """List everything the account has of the kinds that a deployment can hold."""
     return {kind: api.list_resources(kind) for kind in CREATION_ORDER}
 
 

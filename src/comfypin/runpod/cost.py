@@ -20,7 +20,7 @@ class HourlyCost:
 
 
 def hourly_costs(deployment: Deployment, gpus: Iterable[Mapping[str, object]]) -> tuple[HourlyCost, ...]:
-    """The cost of each endpoint and pod. Volumes are billed by the month and are not in the catalog."""
+    """Return the cost of each endpoint and pod. Volumes are billed by the month and are not in the catalog."""
     catalog = list(gpus)
     costs = []
     for endpoint in deployment.endpoint:

@@ -125,7 +125,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentFile:
-    """A deployment and where it was read from."""
+    """One deployment and the path that it was read from."""
 
     path: Path
     deployment: Deployment
@@ -149,7 +149,7 @@ def read_deployment(path: Path) -> DeploymentFile:
 
 
 def deployment_schema() -> dict[str, Any]:
-    """The JSON Schema of runpod.toml, for editors; docs/runpod.schema.json is these bytes."""
+    """Return the JSON Schema of runpod.toml, for editors; docs/runpod.schema.json is these bytes."""
     schema = TypeAdapter(Deployment).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "runpod.toml of comfypin", **schema}
 

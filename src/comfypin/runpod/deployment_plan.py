@@ -34,7 +34,7 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentStep:
-    """What is to be done about one resource. `live` is RunPod's record of it, None where there is none yet."""
+    """One thing to do about one resource. `live` is RunPod's record of it, None if it does not exist yet."""
 
     verb: Verb
     desired: DesiredResource
@@ -43,7 +43,7 @@ class DeploymentStep:
 
     @property
     def identifier(self) -> str | None:
-        """The resource's id on RunPod, where it exists."""
+        """Return the resource's id on RunPod, or None if it does not exist."""
         return None if self.live is None else str(self.live["id"])
 
 
@@ -71,7 +71,7 @@ def plan_deployment(
 
 
 def owned_resources(deployment: str, live: LiveResources) -> list[tuple[ResourceKind, Mapping[str, object]]]:
-    """Everything on RunPod that carries the deployment's mark, in the order in which it can be removed."""
+    """Return everything that carries the deployment's mark, in the order in which it can be removed."""
     prefix = f"comfypin-{deployment}-"
     return [
         (kind, resource)
@@ -85,7 +85,7 @@ def owned_resources(deployment: str, live: LiveResources) -> list[tuple[Resource
 def leftover_resources(
     deployment: str, steps: Iterable[DeploymentStep], live: LiveResources
 ) -> list[tuple[ResourceKind, Mapping[str, object]]]:
-    """What carries the deployment's mark and is not in the file any more: apply leaves it alone."""
+    """Return what carries the deployment's mark and is not in the file any more: apply leaves it alone."""
     planned_ids = {(step.desired.kind, step.identifier) for step in steps}
     return [
         (kind, resource)
@@ -95,7 +95,7 @@ def leftover_resources(
 
 
 def resolve_references(value: object, known_ids: Mapping[tuple[ResourceKind, str], str]) -> object:
-    """The value with every reference replaced by its id, or by `KNOWN_AFTER_APPLY` where there is none yet."""
+    """Replace every reference by its id, or by `KNOWN_AFTER_APPLY` if it has none yet."""
     match value:
         case Reference(kind=kind, name=name):
             return known_ids.get((kind, name), KNOWN_AFTER_APPLY)
@@ -170,7 +170,7 @@ def _no_such_volume(resource: DesiredResource, live: LiveResources) -> str:
 
 
 def _flatten_record(value: object, prefix: str = "") -> dict[str, object]:
-    """A nested record as dotted paths; lists of plain values stay whole, lists of records are numbered."""
+    """Return a nested record as dotted paths; lists of plain values stay whole, lists of records are numbered."""
     if isinstance(value, Mapping):
         flattened: dict[str, object] = {}
         for key, resource in value.items():

@@ -25,7 +25,7 @@ _FLASHBOOT = {"off": "OFF", "on": "FLASHBOOT", "priority": "PRIORITY_FLASHBOOT"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The id of another resource, which may not exist before apply: a kind and the name in the file."""
+    """Points to another resource, which may have no id before apply, by its kind and its name in the file."""
 
     kind: ResourceKind
     name: str
@@ -60,12 +60,12 @@ def desired_state(deployment: Deployment, release: ReleaseFacts) -> list[Desired
 
 
 def remote_name(deployment: str, name: str) -> str:
-    """A resource's name on RunPod. Volumes and registries hold no variables, so there the name is the whole mark."""
+    """Return a resource's name on RunPod. For volumes and registries, which hold no variables, it is the whole mark."""
     return f"comfypin-{deployment}-{name}"
 
 
 def plain_name(found: Mapping[str, object]) -> str:
-    """A resource's name as it was given."""
+    """Return a resource's name as it was given."""
     # RunPod appends " -fb" to the name of an endpoint with FlashBoot.
     return str(found.get("name", "")).removesuffix(" -fb")
 
@@ -105,7 +105,7 @@ def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
 
 
 def _volume_variables(mount: str) -> dict[str, str]:
-    """Where `comfypin runpod volume push` puts a release's models and env pack, as the engine's side reads it."""
+    """Return where `comfypin runpod volume push` puts models and env packs, as variables for the engine."""
     return {"MODELS_DIR": f"{mount}/models", "COMFYPIN_PACKS": f"{mount}/packs"}
 
 
@@ -141,7 +141,7 @@ def _container_settings(deployment: Deployment, release: ReleaseFacts, template:
 
 
 def needed_disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
-    """The container disk that a template needs: what an env writes, and the models where no volume holds them."""
+    """Return the container disk that a template needs: for an env, and for the models if no volume holds them."""
     users = [
         *(bool(config.volumes) for config in deployment.endpoint if config.template == template.name),
         *(config.volume is not None for config in deployment.pod if config.template == template.name),

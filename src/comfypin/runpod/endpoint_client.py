@@ -90,7 +90,7 @@ def _follow_job(
 
 
 def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClient | None = None) -> list[SavedOutput]:
-    """Write a job's outputs into a folder: base64 decoded, URLs fetched; other addresses (gs://, s3://, ...) are told.
+    """Write a job's outputs into a folder: base64 decoded, URLs fetched; gs:// and s3:// addresses are only noted.
 
     Understands our results and worker-comfyui's `images`. Raises `OutputError`.
     """
@@ -126,7 +126,7 @@ def _output_items(output: Mapping[str, object]) -> Iterator[Mapping[str, object]
 
 
 def _free_path(folder: Path, filename: str) -> Path:
-    """A free place in the folder for an output; a name that is taken gets a number. Raises `OutputError`."""
+    """Return a free path in the folder; a name that is taken gets a number. Raises `OutputError`."""
     try:
         path = contained_path(folder, filename)
     except ValueError as exc:

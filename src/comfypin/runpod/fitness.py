@@ -19,7 +19,7 @@ class Unfit(ConfigError):
 def fitness_checks(
     lock: Lock, *, cuda_needed: str | None, models_missing: Callable[[], Sequence[str]], temp_parent: Path
 ) -> Mapping[str, Callable[[], None]]:
-    """The checks by name; each raises `Unfit` with one line. `models_missing` names what is not as pinned."""
+    """Return the checks by name; each raises `Unfit` with one line. `models_missing` names unfit models."""
 
     def check_models() -> None:
         if missing := models_missing():
@@ -46,7 +46,7 @@ def fitness_checks(
 
 
 def driver_cuda() -> str | None:
-    """The newest CUDA that the NVIDIA driver here supports, `12.8`, or None without a driver."""
+    """Return the newest CUDA that the NVIDIA driver supports, such as `12.8`, or None without a driver."""
     try:
         printed = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

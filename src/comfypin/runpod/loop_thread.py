@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class LoopThread:
-    """A running loop; contexts entered on it are left, in reverse, when the block ends."""
+    """Runs an event loop in a thread; contexts entered on it are left, in reverse, when the block ends."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()

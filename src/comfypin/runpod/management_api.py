@@ -46,26 +46,26 @@ Resource = dict[str, object]
 
 
 class RequestQuota:
-    """What the answers say is left of the account's requests: when a window is used up, the next request waits."""
+    """Tracks how much of the account's requests is left: when a window is used up, the next request waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._not_before = 0.0
 
     def note_headers(self, headers: Mapping[str, str]) -> None:
-        """Note the RateLimit header of an answer, where a window has nothing left."""
+        """Note the RateLimit header of a response if a window has nothing left."""
         if (seconds := _spent_window_s(headers)) is not None:
             self._not_before = self._clock() + seconds
 
     def take_pause_s(self) -> float:
-        """Seconds to wait before the next request. A pause is asked for once."""
+        """Return the seconds to wait before the next request, once."""
         pause_s, self._not_before = self._not_before - self._clock(), 0.0
         return pause_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementApi:
-    """The management API. `sleep` is the clock's, so that tests need not wait."""
+    """Speaks RunPod's management API. `sleep` is the clock's, so that tests need not wait."""
 
     key: str = field(repr=False)
     base_url: str = BASE_URL
@@ -74,7 +74,7 @@ class ManagementApi:
     client: HttpClient = field(default_factory=lambda: HttpClient(transport=Transport(timeout_s=60.0)))
 
     def list_resources(self, kind: ResourceKind) -> list[Resource]:
-        """All of the account's resources of one kind."""
+        """Return all of the account's resources of one kind."""
         response_json = self.send_request("GET", RESOURCE_PATHS[kind])
         resources = response_json.get(_LIST_FIELDS[kind]) if isinstance(response_json, dict) else None
         if not isinstance(resources, list) or not all(
@@ -118,7 +118,7 @@ class ManagementApi:
                 raise
 
     def list_gpus(self) -> list[Resource]:
-        """The GPU catalog: id, pool, memory in GB, prices in dollars an hour."""
+        """Return the GPU catalog: id, pool, memory in GB, prices in dollars an hour."""
         response_json = self.send_request("GET", "/v2/catalog/gpus")
         resources = response_json.get("gpus") if isinstance(response_json, dict) else None
         if not isinstance(resources, list):
@@ -126,7 +126,7 @@ class ManagementApi:
         return resources
 
     def submit_once(self, path: str, body: Mapping[str, object]) -> object:
-        """A POST that would count twice: it is tried again only where it surely did not arrive.
+        """Send a POST that would count twice: it is tried again only if it surely did not arrive.
 
         Raises `ApiRefused`, and `ApiUnreachable` where nobody knows whether it was done.
         """
@@ -136,7 +136,7 @@ class ManagementApi:
         )
 
     def send_request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
-        """One repeatable request, tried again on 429, 5xx and cut answers. Returns the JSON, or None for an empty 204.
+        """Send a repeatable request, again on 429, 5xx and cut responses. Returns the JSON, or None for an empty 204.
 
         Raises `ApiRefused` and `ApiUnreachable`.
         """
@@ -196,7 +196,7 @@ class ManagementApi:
 
 
 class _RetryableFailure(Exception):
-    """The request may be tried again after `retry_after_s`; `failure` is what it was if that is over."""
+    """One try failed; `failure` is raised if no other try succeeds."""
 
     def __init__(
         self,

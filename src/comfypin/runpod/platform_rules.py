@@ -28,7 +28,7 @@ _OUR_VARIABLES = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK_VARIABLE}
 
 
 def deployment_findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
-    """Everything in the file that RunPod would refuse, or that would fail later where nobody looks."""
+    """Return everything in the file that RunPod would refuse, or that would fail later, unseen."""
     return [
         *_name_findings(deployment),
         *_reference_findings(deployment),
@@ -41,7 +41,7 @@ def deployment_findings(deployment: Deployment, release: ReleaseFacts) -> list[s
 
 
 def gpu_findings(deployment: Deployment, release: ReleaseFacts, gpus: Iterable[Mapping[str, object]]) -> list[str]:
-    """What only the catalog can tell: unknown pools and GPUs, and models larger than a GPU's memory."""
+    """Return what only the catalog shows: unknown pools and GPUs, and models larger than a GPU's memory."""
     catalog = [gpu_type for gpu_type in gpus if isinstance(gpu_type.get("memory"), int)]
     pools: dict[str, list[Mapping[str, object]]] = {}
     for gpu_type in catalog:
@@ -124,7 +124,7 @@ def _reference_findings(deployment: Deployment) -> Iterator[str]:
 
 
 def _data_center_findings(place: str, resource: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
-    """One volume a data centre, and the data centres of the item are those of its volumes."""
+    """Find several volumes in one data centre, and data centres without any of the resource's volumes."""
     for center, count in Counter(volume_centers).items():
         if count > 1:
             yield f"{place}: {count} volumes lie in {center}; a worker mounts one volume a data centre"
@@ -181,7 +181,7 @@ def _template_findings(deployment: Deployment, release: ReleaseFacts) -> Iterato
 
 
 def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
-    """Plain secrets, names that no shell takes, and names that are ours."""
+    """Find plain secrets, names that no shell takes, and names that comfypin sets itself."""
     for name, value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             yield f"{place}: {name!r} is no variable name; use letters, digits and _"

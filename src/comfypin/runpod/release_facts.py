@@ -11,7 +11,7 @@ _GB = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseFacts:
-    """What the rules and the desired state need to know of a lock.
+    """Facts of a lock that the rules and the desired state need.
 
     `largest_model_bytes` has to fit into the memory of one GPU; `container_disk_gb` is what the container writes
     beside its image: temp files, outputs on their way, and an unpacked env when it is not baked.

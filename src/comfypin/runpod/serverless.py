@@ -34,7 +34,7 @@ class RunpodWorker:
     def __init__(
         self, handle: Handle, loop: asyncio.AbstractEventLoop, *, grace_s: float, concurrency: int = JOBS_AT_ONCE
     ) -> None:
-        """`grace_s`: how long the jobs that run at SIGTERM may go on."""
+        """Take jobs for `handle`. Jobs that run at SIGTERM may go on for `grace_s`."""
         self._handle = handle
         self._loop = loop
         self._grace_s = grace_s

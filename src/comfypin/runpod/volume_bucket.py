@@ -34,7 +34,7 @@ _ANSWER_TIMEOUT_S = 900.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeObject:
-    """An object or a part that the volume has."""
+    """One object, or one part, that the volume has."""
 
     key: str
     size_bytes: int
@@ -43,7 +43,7 @@ class VolumeObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultipartUpload:
-    """An upload in parts that was begun and not ended, and when (as the server writes it)."""
+    """One upload in parts that was begun and not completed, and when (as the server writes it)."""
 
     key: str
     upload_id: str = field(repr=False)
@@ -63,13 +63,13 @@ class VolumeBucket:
 
     @property
     def name(self) -> str:
-        """The volume in words."""
+        """Return the volume's name for messages."""
         return self._client.name
 
     # -- objects
 
     def head_object(self, key: str) -> VolumeObject | None:
-        """An object's size and etag, or None."""
+        """Return an object's size and etag, or None."""
         try:
             response_facts = self._call_with_retries("head_object", key, action="read")
         except ObjectMissing:
@@ -79,14 +79,14 @@ class VolumeBucket:
         )
 
     def read_object(self, key: str) -> bytes | None:
-        """A small object's bytes, or None."""
+        """Return a small object's bytes, or None."""
         try:
             return self._retry.call(lambda: b"".join(self._read_chunks(key)), what=self._client.uri(key))
         except ObjectMissing:
             return None
 
     def read_sha256(self, key: str) -> str:
-        """The digest of an object's bytes, all of them read."""
+        """Return the digest of an object by reading all its bytes."""
 
         def hash_object() -> str:
             hasher = hashlib.sha256()
@@ -109,7 +109,7 @@ class VolumeBucket:
             return
 
     def list_objects(self, prefix: str) -> Iterator[VolumeObject]:
-        """All objects whose keys begin so."""
+        """Yield all objects whose keys begin with `prefix`."""
         page_arguments: dict[str, Any] = {}
         while True:
             list_page = self._call_with_retries("list_objects_v2", action="list", Prefix=prefix, **page_arguments)
@@ -122,7 +122,7 @@ class VolumeBucket:
     # -- uploads in parts
 
     def begin_upload(self, key: str) -> str:
-        """Begin an upload in parts; its id."""
+        """Begin an upload in parts and return its id."""
         upload_id = self._call_with_retries("create_multipart_upload", key, action="write").get("UploadId")
         if not upload_id:
             raise StoreRefused(
@@ -131,7 +131,7 @@ class VolumeBucket:
         return str(upload_id)
 
     def list_uploads(self, prefix: str) -> list[MultipartUpload]:
-        """Uploads that were begun and not ended, of keys that begin so; none where the server does not list them."""
+        """Return the unfinished uploads of keys that begin with `prefix`; none if the server does not list them."""
         try:
             list_page = self._call_with_retries("list_multipart_uploads", action="list", Prefix=prefix)
         except StoreRefused as refused:
@@ -145,7 +145,7 @@ class VolumeBucket:
         return [upload for upload in found_parts if upload.key.startswith(prefix)]
 
     def list_parts(self, key: str, upload_id: str) -> dict[int, VolumeObject]:
-        """The parts that are there, by number. Raises `UploadGone`."""
+        """Return the parts that the volume has, by number. Raises `UploadGone`."""
         found_parts: dict[int, VolumeObject] = {}
         page_arguments: dict[str, Any] = {}
         while True:
@@ -162,7 +162,7 @@ class VolumeBucket:
             page_arguments = {"PartNumberMarker": marker}
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
-        """Send a part; its etag. Raises `UploadGone`."""
+        """Send a part and return its etag. Raises `UploadGone`."""
         response = self._call_with_retries(
             "upload_part",
             key,
@@ -177,7 +177,7 @@ class VolumeBucket:
         return etag
 
     def complete_upload(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
-        """Join the parts into the object. Raises `UploadGone`, also where an earlier answer to this was lost."""
+        """Join the parts into the object. Raises `UploadGone`, also if an earlier response to this was lost."""
         parts = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in sorted(etags.items())]
         self._call_with_retries(
             "complete_multipart_upload", key, action="join", UploadId=upload_id, MultipartUpload={"Parts": parts}
@@ -206,7 +206,7 @@ class VolumeBucket:
             yield from body.iter_chunks(CHUNK_BYTES)
 
     def _with_volume_errors(self, key: str, ask: Callable[[], T]) -> T:
-        """What is asked, with the errors that are a volume's own."""
+        """Call `ask`, and raise what a volume's own errors are instead of S3's."""
         try:
             return ask()
         except StoreBusy as exc:
@@ -220,7 +220,7 @@ class VolumeBucket:
             raise BucketMissing(store=self.name, variable="the volume's data centre") from exc
 
     def _require_same_md5(self, key: str, body: bytes, etag: str) -> None:
-        """Where the etag is an md5, it has to be that of what was sent."""
+        """Raise `ChecksumMismatch` if the etag is an md5 and not that of the bytes sent."""
         sent_md5 = md5_of(body)
         if _MD5.fullmatch(etag) and etag != sent_md5:
             raise ChecksumMismatch(uri=self._client.uri(key), kind="md5", expected=sent_md5, actual=etag)
@@ -231,12 +231,12 @@ def _content_md5(body: bytes) -> str:
 
 
 def md5_of(body: bytes) -> str:
-    """The md5 that S3 servers give as the etag of one request's bytes."""
+    """Return the md5 that S3 servers give as the etag of one request's bytes."""
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def is_same_part(stored_part: VolumeObject, body: bytes) -> bool:
-    """Whether a part that is there holds these bytes: its size, and its md5 where the etag is one."""
+    """Return whether a stored part holds these bytes, by its size, and by its md5 if the etag is one."""
     return stored_part.size_bytes == len(body) and (
         not _MD5.fullmatch(stored_part.etag) or stored_part.etag == md5_of(body)
     )

@@ -15,7 +15,7 @@ GIVEN_UP_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeFinding:
-    """A file that is not what was recorded, in words."""
+    """One file that does not match its record, in words."""
 
     release: str
     key: str
@@ -24,7 +24,7 @@ class VolumeFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeGarbage:
-    """What no kept release needs: objects, and uploads in parts that were never ended."""
+    """Objects that no kept release needs, and uploads in parts that were never completed."""
 
     objects: tuple[VolumeObject, ...]
     uploads: tuple[MultipartUpload, ...]
@@ -32,7 +32,7 @@ class VolumeGarbage:
 
     @property
     def size_bytes(self) -> int:
-        """What the objects take."""
+        """Return the size of all objects."""
         return sum(recorded_file.size_bytes for recorded_file in self.objects)
 
 
@@ -67,7 +67,7 @@ def _find_problem(bucket: VolumeBucket, recorded_file: RecordedFile, *, deep: bo
 
 
 def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime | None = None) -> VolumeGarbage:
-    """What was pushed, or left by a push that was killed, and that no release of these names needs.
+    """Find what was pushed, or left by a killed push, and is not needed by any release of these names.
 
     Only what comfypin's records name goes: other files of the volume are not ours.
     """

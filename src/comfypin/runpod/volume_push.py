@@ -38,7 +38,7 @@ PushOutcome = Literal["present", "recognized", "pushed", "resumed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushedFile:
-    """What became of one file: `recognized` were there without a record, `resumed` went on from parts."""
+    """One file after its push: `recognized` was there without a record, `resumed` went on from parts."""
 
     key: str
     outcome: PushOutcome
@@ -49,7 +49,7 @@ class PushedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushOptions:
-    """How large parts are, whether files of others that are in the way are overwritten, and a folder on this machine
+    """Options of a push: how large parts are, whether files of others that are in the way are overwritten, and a folder
     where uploads are noted, for servers that do not list them.
     """
 
@@ -87,16 +87,16 @@ class VolumePusher:
 
     @property
     def bucket(self) -> VolumeBucket:
-        """Where it goes."""
+        """Return the volume that this pushes to."""
         return self._bucket
 
     @property
     def recorded_files(self) -> Mapping[str, RecordedFile]:
-        """What this release is known to have on the volume, by key."""
+        """Return the files that this release is known to have on the volume, by key."""
         return self._record.files
 
     def find_pushed(self, key: str, sha256: Digest | None) -> RecordedFile | None:
-        """The record of a file that is on the volume as it was pushed, or None. One HEAD, and only for known files."""
+        """Return the record of a file that is on the volume as it was pushed, or None. Only known files cost a HEAD."""
         recorded_file = self._earlier_files.get(key)
         if recorded_file is None or (sha256 is not None and recorded_file.sha256 != sha256.hex):
             return None
@@ -112,11 +112,11 @@ class VolumePusher:
         return recorded_file
 
     def recorded_key(self, prefix: str) -> str | None:
-        """The key of a recorded file that begins so."""
+        """Return the key of a recorded file that begins with `prefix`."""
         return next((key for key in self._earlier_files if key.startswith(prefix)), None)
 
     def select_missing(self, owed: Iterable[OwedModel]) -> list[OwedModel]:
-        """Those that are not on the volume as pinned, so that their bytes are needed here; the others are noted."""
+        """Return the models whose bytes are needed here, because the volume lacks them; note the others."""
         wanted = []
         for item in owed:
             recorded_file = self.find_pushed(item.key, item.sha256) if item.sha256 is not None else None
@@ -183,7 +183,7 @@ class VolumePusher:
     # -- what is there
 
     def _is_same_file(self, local_file: FileToPush, stored_object: VolumeObject) -> bool:
-        """Whether an object is this file: by the record, else by its etag, else by its bytes."""
+        """Return whether an object is this file: by the record, else by its etag, else by its bytes."""
         if stored_object.size_bytes != local_file.size_bytes:
             return False
         recorded_file = self._earlier_files.get(local_file.key)
@@ -273,7 +273,7 @@ class VolumePusher:
         return ("resumed" if sent.value < local_file.size_bytes else "pushed"), sent.value
 
     def _find_unfinished(self, key: str) -> tuple[str | None, dict[int, VolumeObject]]:
-        """The upload of this key that has got farthest, and its parts."""
+        """Return the upload of this key that has got farthest, and its parts."""
         note_path = self._note_path(key)
         noted = [note_path.read_text()] if note_path is not None and note_path.is_file() else []
         listed = [upload.upload_id for upload in self._bucket.list_uploads(key) if upload.key == key]
@@ -319,7 +319,7 @@ class VolumePusher:
 
 
 class _SharedCount:
-    """A number that threads add to."""
+    """Counts for several threads."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -331,7 +331,7 @@ class _SharedCount:
 
 
 def part_size(size_bytes: int, wanted_bytes: int) -> int:
-    """The size of all parts but the last: as wanted, or more where 10,000 of them would not do."""
+    """Return the size of all parts but the last: as wanted, or more if 10,000 parts would not be enough."""
     return max(wanted_bytes, -(-size_bytes // MOST_PARTS))
 
 

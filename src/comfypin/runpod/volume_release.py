@@ -27,7 +27,7 @@ FileKind = Literal["model", "env"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwedModel:
-    """A file that the volume should have, before it is known where its bytes are. `pin` for models."""
+    """One model that the volume should have; where its bytes are is not known yet."""
 
     key: str
     sha256: Digest | None
@@ -38,7 +38,7 @@ class OwedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileToPush:
-    """A file that is here, verified, and belongs on the volume under `key`."""
+    """One verified file on this machine that belongs on the volume under `key`."""
 
     key: str
     path: Path
@@ -49,7 +49,7 @@ class FileToPush:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedFile:
-    """A file that was pushed: what it was, and the etag that the volume gave it."""
+    """One file that was pushed, with the etag that the volume gave it."""
 
     key: str
     sha256: str
@@ -60,7 +60,7 @@ class RecordedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushRecord:
-    """What was pushed of a release. `complete` is written last, when everything is there."""
+    """Record of a release's push. `complete` is written last, when everything is there."""
 
     release: str
     lock_digest: str
@@ -69,11 +69,11 @@ class PushRecord:
 
     @property
     def key(self) -> str:
-        """Where the record lies."""
+        """Return the record's key on the volume."""
         return f"{RECORDS}/{record_name(self.release)}"
 
     def to_bytes(self) -> bytes:
-        """The record as it is written."""
+        """Return the record as it is written."""
         files: list[JsonValue] = [
             {
                 "key": file_record.key,
@@ -90,7 +90,7 @@ class PushRecord:
 
 
 def owed_models(lock: Lock, places: Places) -> list[OwedModel]:
-    """The release's models and their keys. Raises `TargetRefused`."""
+    """Return the release's models and their keys. Raises `TargetRefused`."""
     owed = []
     for pin, path in targets(lock, places):
         try:
@@ -109,12 +109,12 @@ def owed_models(lock: Lock, places: Places) -> list[OwedModel]:
 
 
 def blob_key(sha256: str) -> str:
-    """Where the models' store keeps these bytes."""
+    """Return the key under which the models' store keeps these bytes."""
     return f"{MODELS}/{STORE_FOLDER}/blobs/sha256/{sha256[:2]}/{sha256}"
 
 
 def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]:
-    """The record that the models' store on the volume keeps of a release, so that its collector spares it.
+    """Return the record that protects a release's models from the store's collector on the volume.
 
     `digests` are by target path.
     """
@@ -127,7 +127,7 @@ def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]
 
 
 def read_records(bucket: VolumeBucket) -> list[PushRecord]:
-    """What was pushed to a volume. A record that is not one is left out. Raises `StorageError`."""
+    """Read what was pushed to a volume; unreadable records are left out. Raises `StorageError`."""
     push_records = []
     for file_record in sorted(bucket.list_objects(f"{RECORDS}/"), key=lambda stored: stored.key):
         record_bytes = bucket.read_object(file_record.key) if file_record.key.endswith(".json") else None
@@ -138,7 +138,7 @@ def read_records(bucket: VolumeBucket) -> list[PushRecord]:
 
 
 def recorded_files(records: Iterable[PushRecord]) -> dict[str, RecordedFile]:
-    """All files that records name, by key."""
+    """Return all files that records name, by key."""
     return {key: file_record for record in records for key, file_record in record.files.items()}
 
 

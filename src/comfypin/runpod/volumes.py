@@ -18,7 +18,7 @@ _GB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkVolume:
-    """A network volume as RunPod lists it."""
+    """One network volume as RunPod lists it."""
 
     identifier: str
     name: str
@@ -31,7 +31,7 @@ class NetworkVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushDestination:
-    """A volume, what brings a release there, and what it still needs."""
+    """One volume and the pusher that brings a release there."""
 
     volume: NetworkVolume
     pusher: VolumePusher
@@ -40,7 +40,7 @@ class PushDestination:
 def find_volumes(
     api: ManagementApi, wanted: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
 ) -> list[NetworkVolume]:
-    """The volumes of these names (on RunPod or in runpod.toml) or ids, in these data centres or in all.
+    """Find volumes by name (on RunPod or in runpod.toml) or id, in these data centres or in all.
 
     Names need not be unique on RunPod: one name in several data centres is several volumes. Raises `VolumeUnknown`.
     """
@@ -74,7 +74,7 @@ def find_volumes(
 def run_on_all(
     items: Sequence[Result], work: Callable[[Result], object], *, abandon: Callable[[], None]
 ) -> list[tuple[Result, ComfypinError]]:
-    """Do something with all at once; those that failed, and why.
+    """Run the work on all items at once; return those that failed, and why.
 
     Others than our own failures (an interrupt) go up, after `abandon` has told the work to end.
     """
@@ -96,7 +96,7 @@ def run_on_all(
 
 
 def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> None:
-    """Raise `VolumeTooSmall` where the files would not fit beside what the volume's releases have."""
+    """Raise `VolumeTooSmall` if the files would not fit beside what the volume's releases have."""
     needed_bytes = sum(file.size_bytes for file in files)
     if not needed_bytes:
         return
@@ -116,7 +116,7 @@ def push_to_all(
     *,
     finish: Callable[[PushDestination], None],
 ) -> dict[str, list[PushedFile]]:
-    """Send each destination its files, all destinations at once, the largest file first; what was done, by volume id.
+    """Push to all destinations at once, the largest file first; return the pushed files by volume id.
 
     Raises `VolumePushFailed`, or the failure itself where there is but one volume; the other volumes are whole then.
     """

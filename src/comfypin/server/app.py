@@ -50,7 +50,7 @@ WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseco
 
 
 def make_app(site: Site, rules: AccessRules) -> FastAPI:
-    """The application: every route behind the gate."""
+    """Return the application, with every route behind the gate."""
     app = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     for family in (_endpoint_routes(site),):
         app.include_router(family)
@@ -186,7 +186,7 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
 
 
 async def _stream_events(site: Site, job_id: str) -> AsyncIterator[bytes]:
-    """A job as server-sent events: `progress` as it comes, and `status` once, at the end."""
+    """Yield a job as server-sent events: `progress` as it comes, and `status` once, at the end."""
     async for progress in site.queue.follow_progress(job_id, silence_s=_KEEP_ALIVE_S):
         if progress is None:
             yield b": still there\n\n"  # a comment: proxies see that the connection lives, and clients skip it

@@ -18,7 +18,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRules:
-    """The server's token (None: open to this machine alone), and how large a body may be."""
+    """Rules for requests: the token (None: open to this machine alone) and the largest body."""
 
     token: str | None
     max_body_bytes: int
@@ -72,7 +72,7 @@ class Gate:
         return hmac.compare_digest(authorization.encode(), (self._rules.token or "").encode())
 
     def _is_foreign_page(self, headers: Mapping[str, str]) -> bool:
-        """Whether a page of another site asks; without a token, also whether a name was rebound to this machine."""
+        """Return whether another site's page asks; without a token, also whether a name was rebound to this machine."""
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:

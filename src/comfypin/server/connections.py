@@ -32,7 +32,7 @@ _LOG_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """How many connections there may be, in all and from one address, and how slow they may be.
+    """Limits for connections: how many, in all and from one address, and how slow they may be.
 
     A head must be whole after `head_s`; a body, and the reading of an answer, after `body_s` and a second more for each
     `slowest_bytes_s` bytes.
@@ -182,7 +182,7 @@ class LimitedProtocol(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no whole head of a request has come, or the last request is answered, all of it."""
+        """Return whether no complete head has come yet, or the last request is answered completely."""
         answered = self.cycle is None or self.cycle.response_complete
         return answered and self.transport.get_write_buffer_size() == 0
 
@@ -241,7 +241,7 @@ class LimitedProtocol(H11Protocol):
 
 
 class _CrowdedApp:
-    """The application for a connection over the limit: `/ping` as ever, 503 for all else."""
+    """Answers a connection over the limit: `/ping` as ever, 503 for all else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

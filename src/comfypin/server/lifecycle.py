@@ -41,7 +41,7 @@ _ACCEPTED_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostingOptions:
-    """How a server is hosted: its sockets, their limits, the grace of running jobs, where outputs are synced to."""
+    """Options for hosting: sockets, their limits, the grace of running jobs, where outputs are synced to."""
 
     sockets: Sequence[socket.socket]
     grace_s: float
@@ -108,7 +108,7 @@ async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -
 
 
 async def _keep_syncing(folder: Path, destination: str) -> None:
-    """`comfypin sync` of the outputs, started again if it ends; what it owes is on the disk."""
+    """Run `comfypin sync` on the outputs, and start it again if it ends; what it owes is on the disk."""
     command = [sys.executable, "-m", "comfypin.cli.main", "sync", str(folder), destination]
     failures = Failures(_SYNC_RESTARTS)
     while True:

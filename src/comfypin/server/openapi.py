@@ -56,7 +56,7 @@ _RESPONSES = {
 
 
 def openapi_document(app: FastAPI, workflows: Sequence[DescribedWorkflow]) -> dict[str, Any]:
-    """The document for the application and the workflows that it has now."""
+    """Return the document for the application and its present workflows."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes, tags=TAGS)
     schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
     components = document.setdefault("components", {})

@@ -12,7 +12,7 @@ from comfypin.outputs.interface import Delivery, JobFacts, Output
 
 
 class ServedOutputFolder:
-    """An output sink whose files are below `/outputs/` of `base_url`; a job that runs again replaces its own files."""
+    """Delivers outputs into a folder served below `/outputs/`; a job that runs again replaces its files."""
 
     def __init__(self, root: Path, *, base_url: str) -> None:
         self._root = root

@@ -29,7 +29,7 @@ _DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """A job as /run takes it. Times in seconds."""
+    """One job as /run takes it. Times in seconds."""
 
     input: object
     webhook: str | None = None
@@ -126,7 +126,7 @@ def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
 
 
 def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
-    """The job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
+    """Return the job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
 
     A file is an address, a data URI, or the name of a file beside the workflow.
     """

@@ -14,12 +14,12 @@ class JsonResponse(Response):
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
-        """The body."""
+        """Return the body."""
         return content if isinstance(content, bytes) else json.dumps(content).encode()
 
 
 def failure_response(
     status: int, message: str, *, headers: Mapping[str, str] | None = None, **facts: JsonValue
 ) -> JsonResponse:
-    """A failure: `{"error": "..."}` and its facts."""
+    """Return a failure as `{"error": "..."}` with its facts."""
     return JsonResponse({"error": message, **facts}, status_code=status, headers=dict(headers or {}))

@@ -17,7 +17,7 @@ from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs, in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribedWorkflow:
-    """A workflow of the image: what may be set in it, by name."""
+    """One workflow of the image and what may be set in it, by name."""
 
     name: str
     title: str | None
@@ -25,13 +25,13 @@ class DescribedWorkflow:
     inputs: tuple[WorkflowInput, ...]
 
     def inputs_schema(self) -> Mapping[str, JsonValue]:
-        """The JSON Schema of an object that sets its inputs."""
+        """Return the JSON Schema of an object that sets the workflow's inputs."""
         schema = input_schema(self.inputs, title=self.title or self.name, description=self.description)
         return schema if isinstance(schema, Mapping) else {}
 
 
 class Site:
-    """The queue, the folder of outputs, and, once it is started, the engine with its workflows."""
+    """Holds the queue, the folder of outputs, and, once it is started, the engine with its workflows."""
 
     def __init__(self, queue: ServedQueue, outputs: Path) -> None:
         self.queue = queue
@@ -42,32 +42,32 @@ class Site:
         queue.metrics.watch_live(self._live_figures)
 
     def open_for_jobs(self, service: JobService, handler: Handler) -> None:
-        """The engine is ready."""
+        """Note that the engine is ready."""
         self._service = service
         self._handler = handler
 
     def announce_stop(self) -> None:
-        """The server stops: load balancers should send nothing more."""
+        """Tell load balancers to send nothing more, because the server stops."""
         self._stopping = True
 
     @property
     def is_ready(self) -> bool:
-        """Whether jobs run now."""
+        """Return whether jobs run now."""
         return self._service is not None and not self._stopping
 
     @property
     def ping_status(self) -> int:
-        """What a load balancer is told: 204 while starting, 200 ready, 503 unfit or stopping."""
+        """Return the status for load balancers: 204 while starting, 200 when ready, 503 if unfit or stopping."""
         if self._stopping or self.queue.trouble is not None:
             return 503
         return 200 if self.is_ready else 204
 
     def workflow_names(self) -> tuple[str, ...]:
-        """The workflows of the image. Raises `NotReady`."""
+        """Return the names of the image's workflows. Raises `NotReady`."""
         return self._require_service().workflows.list_names()
 
     async def describe_workflow(self, name: str) -> DescribedWorkflow:
-        """What a workflow takes. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
+        """Describe a workflow's inputs. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
         service = self._require_service()
         document = service.workflows.read_workflow(name)
         inputs_file = service.workflows.inputs_file(name)
