@@ -1,4 +1,4 @@
-"""Base64 as clients send it: padded or not, in either alphabet, in lines; what was damaged is refused. Pure."""
+"""Decodes base64 as clients send it: padded or not, in either alphabet, in lines; damaged text is refused. Pure."""
 
 import base64
 import binascii

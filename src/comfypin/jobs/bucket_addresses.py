@@ -1,4 +1,4 @@
-"""Where a job's own bucket may be: not on a private address, as a job's inputs may not come from there."""
+"""Keeps a job's own bucket off private addresses, from which a job's inputs may not come either."""
 
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ def require_public_bucket(settings: S3Settings, *, resolver: Resolver | None = N
     """Return the settings of a job's `s3Config`, bound to the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
-    `JobInvalid` where one leads to a private address, `StoreUnreachable` where the endpoint leads nowhere.
+    `JobInvalid` if one leads to a private address, `StoreUnreachable` if the endpoint leads nowhere.
     """
     endpoint_parts = urlsplit(settings.endpoint or "")
     host_name = endpoint_parts.hostname

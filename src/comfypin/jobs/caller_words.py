@@ -1,4 +1,4 @@
-"""What a caller calls the things it can ask for: flags on the command line, fields in a job."""
+"""Names what a caller can ask for as that caller does: by flags on the command line, by fields in a job."""
 
 from dataclasses import dataclass
 

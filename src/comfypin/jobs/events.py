@@ -1,4 +1,4 @@
-"""What a running job tells whoever watches it: the engine's events, and the job's own phases."""
+"""Events of a running job, for whoever watches it: the engine's, and the job's own phases."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields

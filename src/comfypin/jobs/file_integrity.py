@@ -1,4 +1,4 @@
-"""Whether an input file is whole: pictures and videos that were cut on their way would run, with wrong pixels.
+"""Checks that an input file is complete: a picture or video cut on its way would run, with wrong pixels.
 
 ComfyUI reads what is there of half a picture and fills the rest with black or gray:
 https://github.com/Comfy-Org/ComfyUI/issues/2692

@@ -1,4 +1,4 @@
-"""The handler: one job from its wire form to its outcome, on an engine that stays; the same for the worker and HTTP.
+"""Runs one job from its JSON to its outcome, on an engine that stays; the same for the worker and HTTP.
 
 Several calls may run at once: while one job's prompt is in the engine, the next one's inputs are fetched and its prompt
 queued behind, and the last one's outputs are delivered, so that the engine never waits for the network.

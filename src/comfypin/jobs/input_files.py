@@ -1,4 +1,4 @@
-"""Brings a job's input files into a folder of its own: from base64, data URIs, https, s3 and gs, within limits.
+"""Fetches a job's input files into its folder: from base64, data URIs, https, s3 and gs, within limits.
 
 Addresses come from strangers: a name is resolved once, private addresses are refused unless allowed, redirects follow
 the same rules (`comfypin.http.guard`), every file has a size that it may not exceed, and all of them one deadline.

@@ -1,4 +1,4 @@
-"""Where jobs come from: a source owns its loop (RunPod's SDK does, a queue does) and calls one handler for each job."""
+"""Sources of jobs: a source owns its loop (RunPod's SDK does, a queue does) and calls one handler for each job."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -41,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job gave: its outputs where they were delivered, texts, warnings, and the seconds everything took.
+    """Result of a job: delivered outputs, texts, warnings, and the seconds of phases and nodes.
 
     `held_back` counts the temporary outputs that nobody asked for.
     """

@@ -1,4 +1,4 @@
-"""What a server or worker counts, for Prometheus; the library keeps the numbers, writes the page and serves it."""
+"""Metrics of a server or worker for Prometheus, whose library keeps the numbers and serves the page."""
 
 import subprocess
 import threading

@@ -1,4 +1,4 @@
-"""Outputs brought from the engine to this machine's disk: hashed as they come, measured, never held whole in memory."""
+"""Brings outputs from the engine to this machine's disk: hashed as they come, measured, never whole in memory."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""From what a caller asks for to a Job that can be submitted: everything wrong is said before anything is queued."""
+"""Prepares a job from what a caller asks for; every mistake is reported before anything is queued."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -65,7 +65,7 @@ class RunRequest:
 
 
 def graph_of_document(document: Document) -> Graph:
-    """Return the document's graph, or the smoke test's if it is empty. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
+    """Return the document's graph, or the smoke test if it is empty. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
     graph = parse_api(document)
     return graph if graph.nodes else smoke_graph()
 

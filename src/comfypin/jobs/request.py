@@ -1,4 +1,4 @@
-"""What a job may ask for, as it comes over the wire: one model, one JSON Schema for the worker and for HTTP.
+"""The JSON input of a job: one model and one JSON Schema for the worker and for HTTP.
 
 A superset of worker-comfyui's input (`workflow`, `images`), so that what its users send today works unchanged.
 """

@@ -1,4 +1,4 @@
-"""Runs one job: submits it, follows it, brings its outputs here, delivers them; cancels it when it is to stop."""
+"""Runs one job: submits it, follows it, collects its outputs, delivers them; cancels it if it has to stop."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Finds what may be a secret in a job, whatever its form or spelling: then nothing of its input outlives it. Pure."""
+"""Finds possible secrets in a job, however they are spelled, so that nothing of its input outlives it. Pure."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The seconds of a job: of each phase and of each node, from the events as they are heard."""
+"""Measures a job: the seconds of each phase and of each node, from the events as they come."""
 
 from collections.abc import Callable
 

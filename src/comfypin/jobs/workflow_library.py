@@ -1,4 +1,4 @@
-"""The workflows of an image, by name: `NAME.json` or a file that ComfyUI saved, in /app/workflows or ./workflows."""
+"""Finds an image's workflows by name: `NAME.json` or a file that ComfyUI saved, in /app/workflows or ./workflows."""
 
 import shutil
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Jobs in SQLite on the local disk: accepted means committed; what had not ended is found again after any kill.
+"""Stores jobs in SQLite on the local disk: accepted means committed; unfinished jobs are found after any kill.
 
 WAL with full synchronisation: what a commit returned from survives a power cut. All changes that wait are committed
 together, so that hundreds of clients cost a few flushes. One thread owns the connection. A disk that refuses a write is

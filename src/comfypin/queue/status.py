@@ -1,4 +1,4 @@
-"""What clients read of jobs and of the queue, in RunPod's words. Pure."""
+"""Bodies that tell clients of jobs and of the queue, in RunPod's words. Pure."""
 
 import json
 

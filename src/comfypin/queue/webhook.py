@@ -1,4 +1,4 @@
-"""Tells a job's webhook of its end: tried again, signed if there is a secret, private addresses only if allowed."""
+"""Posts a job's end to its webhook: retried, signed if there is a secret, to private addresses only if allowed."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Carries out a plan: makes, changes and replaces resources in order, and takes them away again.
+"""Carries out a plan: creates, changes and replaces resources in order, and removes them again.
 
 There is no state file. What was made carries its mark, so a run that was cut off is resumed by planning again.
 """

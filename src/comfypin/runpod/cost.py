@@ -1,4 +1,4 @@
-"""What the file's endpoints and pods cost an hour, from the catalog's prices. Pure."""
+"""Calculates what the file's endpoints and pods cost an hour, from the catalog's prices. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from comfypin.runpod.deployment_file import Deployment
 class HourlyCost:
     """Dollars an hour of an endpoint or pod: its fewest workers on the cheapest GPU, its most on the dearest.
 
-    None where the catalog has no price for any of its GPUs.
+    None if the catalog has no price for any of its GPUs.
     """
 
     kind: str

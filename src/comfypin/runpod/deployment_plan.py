@@ -1,4 +1,4 @@
-"""What should exist against what does: create, change (field by field), replace, or nothing. Pure."""
+"""Compares what should exist with what does: create, change (field by field), replace, or nothing. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

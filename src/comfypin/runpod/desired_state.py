@@ -1,4 +1,4 @@
-"""What should exist, as RunPod's API speaks of it: a deployment and its release's facts become request bodies. Pure.
+"""Turns a deployment and its release's facts into the request bodies of RunPod's API. Pure.
 
 Container settings are written out on every endpoint and pod, not only on the templates: RunPod applies a template once
 and keeps no link to it, so only what is on the resource itself can be compared later.

@@ -1,4 +1,4 @@
-"""Jobs sent to an endpoint: run, follow, save the outputs, cancel; RunPod as easily as local.
+"""Sends jobs to an endpoint: run, follow, save the outputs, cancel; RunPod as easily as local.
 
 The endpoint API is https://api.runpod.ai/v2/<endpoint>; a server of `comfypin serve` speaks it too.
 """

@@ -1,4 +1,4 @@
-"""Why a worker is unfit, in one line each: models, disk, and the CUDA of the host's driver against the lock's torch."""
+"""Checks that a worker is fit for jobs: models, disk, and the driver's CUDA against the lock's torch."""
 
 import re
 import subprocess

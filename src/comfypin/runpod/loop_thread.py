@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for what must outlive the loops of others: the engine and its jobs."""
+"""Runs an event loop in its own thread, for what must outlive other loops: the engine and its jobs."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""RunPod's REST API v2: one client, errors as sentences, retries of 429 and 5xx, no request that could double.
+"""Speaks RunPod's REST API v2: errors as sentences, retries of 429 and 5xx, no request that could double.
 
 The key is sent in one header, to one host, and appears in no message. https://api.runpod.io/v2/openapi.json describes
 the requests.
@@ -128,7 +128,7 @@ class ManagementApi:
     def submit_once(self, path: str, body: Mapping[str, object]) -> object:
         """Send a POST that would count twice: it is tried again only if it surely did not arrive.
 
-        Raises `ApiRefused`, and `ApiUnreachable` where nobody knows whether it was done.
+        Raises `ApiRefused`, and `ApiUnreachable` if nobody knows whether it was done.
         """
         return self._with_retries(
             lambda: self._send_once("POST", path, body),

@@ -1,4 +1,4 @@
-"""RunPod's rules, checked before any call: every finding is one sentence that says where and what to do. Pure."""
+"""Checks RunPod's rules before any call; every finding says what is wrong, with what, and what to do. Pure."""
 
 import re
 from collections import Counter
@@ -174,7 +174,7 @@ def _template_findings(deployment: Deployment, release: ReleaseFacts) -> Iterato
         if template.disk is not None and template.disk < needed:
             yield (
                 f"{place}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
-                "(its models too, where no volume holds them); leave it out to have it derived"
+                "(with its models, if no volume holds them); leave it out to have it derived"
             )
         if template.kind == "serverless" and template.volume_disk is not None:
             yield f"{place}: volume_disk belongs to pods; a serverless worker has a container disk only"

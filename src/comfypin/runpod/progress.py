@@ -1,4 +1,4 @@
-"""Progress on its way to a platform: in order, throttled, and all told before the result. No thread a call.
+"""Sends progress to a platform: in order, throttled, and all of it before the result. No thread a call.
 
 RunPod's own `progress_update` starts a thread for each call, so that updates overtake each other and the result.
 """

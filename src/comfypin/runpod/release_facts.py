@@ -1,4 +1,4 @@
-"""What a deployment derives from its lock: the CUDA floor, the models' size, the disk its container needs. Pure."""
+"""Derives from a lock what a deployment needs: the lowest CUDA, the models' size, the container's disk. Pure."""
 
 from dataclasses import dataclass
 

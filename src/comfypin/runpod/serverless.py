@@ -1,4 +1,4 @@
-"""RunPod Serverless as a source of jobs: the SDK's worker loop in the main thread, our engine in a loop of its own.
+"""Takes jobs from RunPod Serverless: the SDK's worker loop in the main thread, our engine on a loop in another.
 
 The SDK owns its event loop and the signals; the handler it calls hands each job to our loop and waits. Cancelling there
 cancels here, so a cancelled job's prompt leaves the engine at once. Requires runpod >= 1.10.1: earlier ones send nearly

@@ -1,4 +1,4 @@
-"""A network volume through its S3 API: the few requests that RunPod's gateway has, none of them presigned.
+"""Speaks a network volume's S3 API: the few requests that RunPod's gateway has, none of them presigned.
 
 Its limits: an object in one request stays below 500 MB, parts have 5 MB to 500 MB, there is no DeleteObjects.
 https://docs.runpod.io/storage/s3-api

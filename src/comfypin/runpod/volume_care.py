@@ -1,4 +1,4 @@
-"""Looks after what was pushed to a volume: is it all still there, and what may go."""
+"""Verifies what was pushed to a volume, and finds what may be removed."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Pushes files to a volume: only what is missing, large ones in parts, going on from the parts that are there."""
+"""Pushes files to a volume: only missing ones, large ones in parts, going on from the parts that are there."""
 
 import hashlib
 import os
@@ -77,7 +77,7 @@ class VolumePusher:
         records = read_records(bucket)
         self._other_records = [other_record for other_record in records if other_record.release != record.release]
         self._earlier_files = recorded_files(records)
-        # What an older push of this release recorded is believed, and forgotten where the lock no longer names it.
+        # What an older push of this release recorded is believed, and forgotten if the lock no longer names it.
         self._record = replace(record, complete=False, files={})
         self._stopped = threading.Event()
 

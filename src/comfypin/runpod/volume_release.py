@@ -1,4 +1,4 @@
-"""What a release is on a network volume: which files under which keys, and the record that says what was pushed.
+"""Lays out a release on a network volume: which files under which keys, and the record of what was pushed.
 
 models/<target>            the release's models, where MODELS_DIR=/workspace/models looks (/runpod-volume/models)
 models/.comfypin/...       the models' store: blobs of pins outside MODELS_DIR, and which release uses which
@@ -27,7 +27,7 @@ FileKind = Literal["model", "env"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwedModel:
-    """One model that the volume should have; where its bytes are is not known yet."""
+    """One model that the volume should have; its bytes have not been found yet."""
 
     key: str
     sha256: Digest | None

@@ -1,4 +1,4 @@
-"""The account's network volumes, and what `comfypin runpod volume` does with all those it was told of at once."""
+"""Finds the account's network volumes, and pushes to several at once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -118,7 +118,7 @@ def push_to_all(
 ) -> dict[str, list[PushedFile]]:
     """Push to all destinations at once, the largest file first; return the pushed files by volume id.
 
-    Raises `VolumePushFailed`, or the failure itself where there is but one volume; the other volumes are whole then.
+    Raises `VolumePushFailed`, or the failure itself if there is only one volume. The other volumes are complete then.
     """
     pushed_files: dict[str, list[PushedFile]] = {}
 

@@ -1,4 +1,4 @@
-"""RunPod's endpoint API on one's own machine, and the workflows of the image as typed endpoints (FastAPI)."""
+"""Serves RunPod's endpoint API on any machine, and the image's workflows as typed endpoints (FastAPI)."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Who may ask a server what: a token compared in constant time, no foreign pages, no body over the limit."""
+"""Decides who may ask a server what: a token compared in constant time, no foreign pages, no body over the limit."""
 
 import base64
 import binascii

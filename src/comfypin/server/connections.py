@@ -1,4 +1,4 @@
-"""The connections of a server: how many there may be, and how slow: half requests keep nobody else waiting.
+"""Limits a server's connections, in number and slowness: half requests keep nobody else waiting.
 
 uvicorn has no time limit for a request's head or body and none for slow readers, and its limit of connections answers
 only whole requests. Its HTTP/1.1 protocol is a class that a server may replace, so this is that class with a watch: one

@@ -1,4 +1,4 @@
-"""A server from its first socket to its last job: it answers at once, and runs jobs when the engine is warm."""
+"""Runs a server from its first socket to its last job: it answers at once, and runs jobs when the engine is warm."""
 
 import asyncio
 import contextlib

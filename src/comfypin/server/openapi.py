@@ -1,4 +1,4 @@
-"""The server's /openapi.json: its routes, a job's input, and every workflow as an endpoint of its own. Pure."""
+"""Builds the server's /openapi.json: its routes, a job's input, and every workflow as an endpoint. Pure."""
 
 from collections.abc import Sequence
 from typing import Any

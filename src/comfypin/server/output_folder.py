@@ -1,4 +1,4 @@
-"""Outputs on the server's own disk: a folder a job, and an address of the server for every file."""
+"""Delivers outputs to the server's own disk: one folder a job, and an address of the server for every file."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a client sends, read at the edge: RunPod's body of a job, and the inputs of a workflow by name."""
+"""Parses what clients send: RunPod's body of a job, and the inputs of a workflow by name."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a server answers: JSON in ASCII (any text of a job can be told), and failures by their status."""
+"""Responses of the server: JSON in ASCII, which can hold any text of a job, and failures by their status."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a server's routes share, and the parts of it that appear when the engine is ready."""
+"""State that the server's routes share, with the parts that appear when the engine is ready."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
