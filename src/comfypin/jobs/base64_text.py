@@ -28,14 +28,14 @@ def decode_base64(text: str) -> bytes:
     left_over = len(digits) % 4
     if left_over == 1 or padding > 2 or (padding and (len(digits) + padding) % 4):
         _refuse_other_letters(digits)
-        raise ValueError("is base64 of a length that cannot be: it was cut on its way")
+        raise ValueError("is incomplete: base64 never has this length; send it again")
     try:
         decoded = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
         _refuse_other_letters(digits)
         raise
     if left_over and base64.b64encode(decoded[len(decoded) // 3 * 3 :]).rstrip(b"=").decode() != digits[-left_over:]:
-        raise ValueError("is base64 that ends within a byte: it was cut on its way")
+        raise ValueError("is incomplete: its base64 ends within a byte; send it again")
     return decoded
 
 
@@ -44,4 +44,4 @@ def _refuse_other_letters(digits: str) -> None:
     if foreign == "%":
         raise ValueError("is not base64: '%' in it says that it was encoded for an address; send it as it was")
     if foreign is not None:
-        raise ValueError(f"is not base64: {foreign!r} is none of its letters")
+        raise ValueError(f"is not base64: it contains {foreign!r}")

@@ -16,7 +16,7 @@ _SHORTEST_BYTES = 12
 
 
 def find_damage(path: Path) -> str | None:
-    """Say how the file is not whole ("it is half a PNG: ..."), by its own structure; None if nothing tells that.
+    """Return how the file is incomplete or damaged, by its own structure, or None if nothing shows that.
 
     PNG (with checksums), JPEG, WebP and other RIFF, MP4 and MOV are known. Raises `OSError`.
     """
@@ -27,8 +27,8 @@ def find_damage(path: Path) -> str | None:
         return _choose_check(data)(data)
 
 
-_CUT_SHORT = "it is not whole: the {kind} ends before its end, so it was cut on its way; send it again"
-_DAMAGED = "it is damaged: the {kind}'s own checksum does not fit, so it was changed on its way; send it again"
+_CUT_SHORT = "it is incomplete: the {kind} is cut off, probably on its way here; send it again"
+_DAMAGED = "it is damaged: the {kind}'s own checksum does not match; send it again"
 
 
 def _choose_check(data: mmap.mmap) -> Callable[[mmap.mmap], str | None]:

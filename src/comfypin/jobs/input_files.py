@@ -111,7 +111,7 @@ class InputFetcher:
         try:
             with client.get(url) as response:
                 if response.status != 200:
-                    raise InputUnusable(name=input_name, reason=f"its server answered {response.status}")
+                    raise InputUnusable(name=input_name, reason=f"its server answered with HTTP {response.status}")
                 yield from response.pieces()
         except DeadlineExceeded:
             raise

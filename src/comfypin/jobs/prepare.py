@@ -235,7 +235,7 @@ def _digest_whole_file(found_file: FoundFile) -> Digest:
 
 def _warn_of_unmarked(marked: Marked) -> tuple[str, ...]:
     return tuple(
-        f"The file name of node {node_id} comes over a link and could not be made this job's own; "
+        f"Node {node_id} takes its file name from another node, so it could not be made unique to this job; "
         "a job that runs at the same time may use the same name."
         for node_id in marked.unmarked
     )

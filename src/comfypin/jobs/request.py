@@ -157,14 +157,14 @@ def _find_conflicts(job: JobInput) -> list[str]:
             findings.append(f"inputs.{index}: give either `data` or `url`")
     names = [*(image.name for image in job.images), *(item.name for item in job.inputs)]
     findings += [
-        f"inputs: the name {name!r} stands twice"
+        f"inputs: the name {name!r} is used twice; name each file differently"
         for name in sorted({input_name for input_name in names if names.count(input_name) > 1})
     ]
     return findings
 
 
 def _warn_of_unknown(model: BaseModel, prefix: str) -> list[str]:
-    warnings = [f"The field {prefix}{name} is not known and was ignored." for name in model.model_extra or {}]
+    warnings = [f"The field {prefix}{name} is unknown and was ignored." for name in model.model_extra or {}]
     for name in type(model).model_fields:
         value = getattr(model, name)
         if isinstance(value, BaseModel):

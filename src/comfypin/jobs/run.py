@@ -229,5 +229,6 @@ class _JobRun:
 
 def _no_output_warning(held_back: int, previews: str) -> str:
     if held_back:
-        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with {previews}."
-    return "The workflow left no output: no file and no text."
+        noun = "output" if held_back == 1 else "outputs"
+        return f"The workflow saves no file; {previews} delivers its {held_back} temporary {noun} (previews) too."
+    return "The workflow has no output: it saved no file and returned no text."

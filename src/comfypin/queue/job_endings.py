@@ -83,7 +83,7 @@ class JobEndings:
             record = await self._store.read_record(row.id)
         except JobsNotStored as exc:
             facts = {"action": "webhook_failed", "job_id": row.id, "reason": exc.message}
-            log.warning("webhook not told", extra=facts)
+            log.warning("webhook not posted", extra=facts)
             return
         if record is None:
             return

@@ -140,4 +140,4 @@ def _public_socket(address: "aiohttp.AddrInfoType") -> socket.socket:
 
 
 def _log_failure(job_id: str, reason: str) -> None:
-    log.warning("webhook not told", extra={"action": "webhook_failed", "job_id": job_id, "reason": reason})
+    log.warning("webhook not posted", extra={"action": "webhook_failed", "job_id": job_id, "reason": reason})

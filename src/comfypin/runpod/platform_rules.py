@@ -89,7 +89,7 @@ def _name_findings(deployment: Deployment) -> Iterator[str]:
     for kind, names in kinds.items():
         for name, count in Counter(names).items():
             if count > 1:
-                yield f"{kind} {name!r} stands {count} times in the file; names are unique within their kind"
+                yield f"{kind} {name!r} is in the file {count} times; names must be unique within their kind"
 
 
 def _reference_findings(deployment: Deployment) -> Iterator[str]:
@@ -127,7 +127,7 @@ def _data_center_findings(place: str, resource: EndpointConfig | PodConfig, volu
     """Find several volumes in one data centre, and data centres without any of the resource's volumes."""
     for center, count in Counter(volume_centers).items():
         if count > 1:
-            yield f"{place}: {count} volumes lie in {center}; a worker mounts one volume a data centre"
+            yield f"{place}: {count} volumes are in {center}; a worker mounts only one volume per data centre"
     outside = set(resource.data_centers) - set(volume_centers)
     if volume_centers and outside:
         yield (
@@ -184,7 +184,7 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
     """Find plain secrets, names that no shell takes, and names that comfypin sets itself."""
     for name, value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield f"{place}: {name!r} is no variable name; use letters, digits and _"
+            yield f"{place}: {name!r} is not a valid variable name; use letters, digits and _"
         if name in _OUR_VARIABLES:
             yield f"{place}: {name} is set from the release in `release`; leave it out"
         looks_secret = (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value)
@@ -217,7 +217,7 @@ def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
             yield f"{place}: port {port!r} must read NUMBER/http or NUMBER/tcp"
             continue
         if count > 1:
-            yield f"{place}: port {port} stands {count} times"
+            yield f"{place}: port {port} is listed {count} times"
         number = int(port_match[1])
         # Above 70000 RunPod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>.
         symmetrical = port_match[2] == "tcp" and 70_000 < number < 80_000

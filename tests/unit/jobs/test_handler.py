@@ -155,7 +155,7 @@ async def test_half_a_picture_is_refused(tmp_path: Path) -> None:
     job = {"workflow": loaded().to_api(), "images": [an_image(data=PIXEL_PNG[:-14])]}
     outcome = await a_handler()("job-1", job)
     assert outcome.output["error_type"] == "InputFileInvalid"
-    assert "'here.png' cannot be used: it is not whole: the PNG" in str(outcome.output["error"])
+    assert "'here.png' cannot be used: it is incomplete: the PNG" in str(outcome.output["error"])
 
 
 async def test_an_input_that_no_node_reads_is_said_with_the_closest_names() -> None:

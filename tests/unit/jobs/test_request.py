@@ -56,7 +56,7 @@ def test_every_mistake_is_named_at_once_and_no_value_is_repeated() -> None:
 
 def test_names_that_stand_twice_are_refused() -> None:
     twice = [{"name": "a.png", "image": "AAAA"}, {"name": "a.png", "image": "AAAA"}]
-    with pytest.raises(JobInvalid, match="stands twice"):
+    with pytest.raises(JobInvalid, match="is used twice"):
         parse_job_input({"workflow": {}, "images": twice})
 
 

@@ -231,7 +231,9 @@ async def test_a_workflow_that_saves_nothing_says_so() -> None:
     nodes = {node_id: node for node_id, node in GRAPH.nodes.items() if node_id != "2"}
     result = await run_job(a_job(graph=Graph(nodes=nodes)), engine=FakeEngine(), sink=InlineSink())
     assert result.deliveries == ()
-    assert result.warnings == ("The workflow saves no file; its 1 temporary outputs are delivered with --previews.",)
+    assert result.warnings == (
+        "The workflow saves no file; --previews delivers its 1 temporary output (previews) too.",
+    )
 
 
 class StreamingEngine(FakeEngine):

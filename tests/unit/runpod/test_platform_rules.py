@@ -57,15 +57,15 @@ def test_a_sound_deployment_has_no_findings() -> None:
         ({"env": {"HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz"}}, "RUNPOD_SECRET_hf_token"),
         ({"storage": {"S3_URL": "https://user:pass@host/"}}, "looks like a secret"),
         ({"env": {"SETTINGS": "token ghp_abcdefghijklmnopqrstuvwxyz0123"}}, "looks like a secret"),
-        ({"env": {"1X": "y"}}, "no variable name"),
+        ({"env": {"1X": "y"}}, "not a valid variable name"),
         ({"template": [{"name": "worker", "ports": [f"{8000 + i}/http" for i in range(11)]}]}, "11 HTTP ports"),
         ({"template": [{"name": "worker", "ports": ["8000"]}]}, "NUMBER/http or NUMBER/tcp"),
         ({"template": [{"name": "worker", "ports": ["70010/http"]}]}, "does not exist"),
-        ({"template": [{"name": "worker", "ports": ["8000/http", "8000/http"]}]}, "stands 2 times"),
+        ({"template": [{"name": "worker", "ports": ["8000/http", "8000/http"]}]}, "listed 2 times"),
         ({"template": [{"name": "worker", "disk": 5}]}, "less than the 12 GB"),
         ({"template": [{"name": "worker", "volume_disk": 20}]}, "belongs to pods"),
         ({"template": [{"name": "worker", "registry": "ghcr"}]}, "no registry 'ghcr'"),
-        ({"template": [{"name": "worker"}, {"name": "worker"}]}, "stands 2 times"),
+        ({"template": [{"name": "worker"}, {"name": "worker"}]}, "in the file 2 times"),
         ({"endpoint": [{"name": "a", "template": "nope", "gpu_pools": ["X"]}]}, "no template 'nope'"),
         ({"endpoint": [{"name": "a", "template": "studio", "gpu_pools": ["X"]}]}, 'it needs "serverless"'),
         (
@@ -77,7 +77,7 @@ def test_a_sound_deployment_has_no_findings() -> None:
                 "endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "volumes": ["one", "two"]}],
                 "pod": [],
             },
-            "one volume a data centre",
+            "only one volume per data centre",
         ),
         (
             {
