@@ -19,9 +19,11 @@ def require_public_bucket(settings: S3Settings, *, resolver: Resolver | None = N
     host_name = endpoint_parts.hostname
     if host_name is None:
         return settings
-    port = endpoint_parts.port or 443
-    addresses = _resolve_addresses(host_name, port, resolver)
-    if not all(map(is_public, (*addresses, *_resolve_addresses(f"{settings.bucket}.{host_name}", port, resolver)))):
+    port_number = endpoint_parts.port or 443
+    addresses = _resolve_addresses(host_name, port_number, resolver)
+    if not all(
+        map(is_public, (*addresses, *_resolve_addresses(f"{settings.bucket}.{host_name}", port_number, resolver)))
+    ):
         raise _not_public_error("leads to a private address")
     if settings.proxies.to(str(settings.endpoint)) is None:
         if not addresses:
@@ -35,13 +37,13 @@ def require_public_bucket(settings: S3Settings, *, resolver: Resolver | None = N
     return settings
 
 
-def _resolve_addresses(name: str, port: int, resolver: Resolver | None) -> tuple[str, ...]:
+def _resolve_addresses(name: str, port_number: int, resolver: Resolver | None) -> tuple[str, ...]:
     try:
-        return resolve_host(name, port, resolver=resolver)
+        return resolve_host(name, port_number, resolver=resolver)
     except (HostInvalid, HostUnknown):
         return ()
 
 
 def _not_public_error(reason: str) -> JobInvalid:
-    finding = f"s3Config.endpointUrl: it {reason}; name an endpoint with a public address"
-    return JobInvalid(findings=[finding])
+    explanation = f"s3Config.endpointUrl: it {reason}; name an endpoint with a public address"
+    return JobInvalid(findings=[explanation])

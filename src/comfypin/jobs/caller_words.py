@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 
+# One sentence serves both callers, so that no message tells an HTTP client to type a flag.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerWords:
     """Words of one kind of caller, as they stand in the sentences that this caller reads.

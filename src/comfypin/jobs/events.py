@@ -32,21 +32,26 @@ EventWatcher: TypeAlias = Callable[[RunEvent], None]
 def event_to_json(event: RunEvent) -> dict[str, JsonValue]:
     """Return an event as one JSON object, the same in logs, worker and HTTP; `event` names it."""
     values = {field.name: getattr(event, field.name) for field in fields(event)}
-    renamed = {_FIELD_NAMES.get(name, name): _to_plain_value(value) for name, value in values.items() if name != "at_s"}
+    # `at_s` is a monotonic clock's: it means nothing outside this process.
+    renamed = {
+        _FIELD_NAMES.get(field_name, field_name): _to_plain_value(field_value)
+        for field_name, field_value in values.items()
+        if field_name != "at_s"
+    }
     return {
         "event": _to_snake_case(type(event).__name__),
-        **{name: value for name, value in renamed.items() if value is not None},
+        **{field_name: field_value for field_name, field_value in renamed.items() if field_value is not None},
     }
 
 
 _FIELD_NAMES = {"node_id": "node"}
 
 
-def _to_plain_value(value: object) -> JsonValue:
-    if isinstance(value, frozenset):
-        return sorted(str(item) for item in value)
-    return value if isinstance(value, str | int | float) or value is None else str(value)
+def _to_plain_value(field_value: object) -> JsonValue:
+    if isinstance(field_value, frozenset):
+        return sorted(str(item) for item in field_value)
+    return field_value if isinstance(field_value, str | int | float) or field_value is None else str(field_value)
 
 
-def _to_snake_case(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+def _to_snake_case(field_name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in field_name).lstrip("_")

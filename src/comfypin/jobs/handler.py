@@ -82,35 +82,37 @@ class Handler:
         warnings: list[str] = []
         try:
             job_input, warnings = parse_job_input(document)
-            result = await self._run_job(job_id, job_input, progress)
+            job_result = await self._run_job(job_id, job_input, progress)
         except ComfypinError as failure:
             return self._failure_outcome(job_id, failure, warnings)
         except Exception as exc:  # the last line of defence: a mistake of ours ends one job, not the worker
             log.exception("job failed unexpectedly", extra={"action": "job_broken", "job_id": job_id})
             return self._failure_outcome(job_id, JobBroken(kind=type(exc).__name__), warnings)
+        # A job that ended well shows that the engine is healthy again.
         self.crashes_in_a_row = 0
-        return JobOutcome(output=result_to_json(result, warnings=warnings), phase_s=result.phase_s)
+        return JobOutcome(output=result_to_json(job_result, warnings=warnings), phase_s=job_result.phase_s)
 
     async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
         began_s = time.monotonic()
         self._require_release_runs(job_input.release)
         with temp_folder("job") as name:
-            folder = Path(name)
+            job_folder = Path(name)
+            # Before the inputs: a wrong bucket should fail the job in a second, not after a download of gigabytes.
             sink = await asyncio.to_thread(self._service.open_sink, job_input.output, job_input.s3_config)
-            input_files = await self._fetch_inputs(job_input, folder)
+            input_files = await self._fetch_inputs(job_input, job_folder)
             fetched_s = time.monotonic()
-            job = await self._prepare_job(job_id, job_input, folder, input_files)
+            job = await self._prepare_job(job_id, job_input, job_folder, input_files)
             prepared_s = time.monotonic()
             watcher = _ProgressWatcher(job, progress, self._count_crash)
-            result = await run_job(job, engine=self._service.engine, sink=sink, on_event=watcher.note_event)
+            job_result = await run_job(job, engine=self._service.engine, sink=sink, on_event=watcher.note_event)
         before = {"inputs": fetched_s - began_s, "prepare": prepared_s - fetched_s}
-        return replace(result, phase_s={**before, **result.phase_s})
+        return replace(job_result, phase_s={**before, **job_result.phase_s})
 
-    async def _fetch_inputs(self, job_input: JobInput, folder: Path) -> tuple[str, ...]:
+    async def _fetch_inputs(self, job_input: JobInput, job_folder: Path) -> tuple[str, ...]:
         if not (job_input.images or job_input.inputs):
             return ()
         deadline = self._service.fetcher.start_deadline()
-        bring = partial(self._service.fetcher.fetch_inputs, job_input, folder, deadline=deadline)
+        bring = partial(self._service.fetcher.fetch_inputs, job_input, job_folder, deadline=deadline)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fetching, bring)
         except asyncio.CancelledError:
@@ -118,23 +120,26 @@ class Handler:
             deadline.cancel()
             raise
 
-    async def _prepare_job(self, job_id: str, job_input: JobInput, folder: Path, input_files: tuple[str, ...]) -> Job:
+    async def _prepare_job(
+        self, job_id: str, job_input: JobInput, job_folder: Path, input_files: tuple[str, ...]
+    ) -> Job:
         catalogue = await self._service.engine.catalogue()
         inputs_file = None
         if job_input.workflow_name is not None:
             document = await asyncio.to_thread(self._service.workflows.read_workflow, job_input.workflow_name)
             inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, job_input.workflow_name)
-            await asyncio.to_thread(self._service.workflows.copy_companions, job_input.workflow_name, folder)
+            await asyncio.to_thread(self._service.workflows.copy_companions, job_input.workflow_name, job_folder)
         else:
             document = to_document(job_input.workflow, source="in the job")
         api_key = job_input.comfy_org_api_key
-        request = RunRequest(
+        run_request = RunRequest(
             document=document,
             job_id=job_id,
+            # Not the job's id: a platform may run the same job again while files of the first try are still there.
             submission_id=str(uuid.uuid4()),
             overrides=overrides_from_json(job_input.set),
             input_files=input_files,
-            input_folder=folder,
+            input_folder=job_folder,
             timeout_s=job_input.timeout_s or self._service.default_timeout_s,
             with_previews=job_input.output.previews,
             randomize_seeds=job_input.randomize_seeds,
@@ -143,7 +148,7 @@ class Handler:
             words=JOB_WORDS,
             file_labels=_input_labels(job_input),
         )
-        return prepare_job(request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
+        return prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
 
     def _require_release_runs(self, wanted: str | None) -> None:
         if wanted not in (None, self._release.name, str(self._release.digest), self._release.digest.hex):
@@ -151,6 +156,7 @@ class Handler:
 
     def _count_crash(self) -> None:
         """Count a crash; the jobs that one crash hits together count it once."""
+        # An engine's death fails its running job and all queued ones at the same moment.
         now_s = self._clock()
         if now_s - self._crashed_at_s > _SAME_CRASH_S:
             self.crashes += 1
@@ -192,5 +198,5 @@ class _ProgressWatcher:
             self._crashed()
         elif not isinstance(event, PhaseStarted):
             self._fraction.hear(event)
-        told: Mapping[str, JsonValue] = {**event_to_json(event), "progress": round(self._fraction.fraction, 3)}
-        self._progress(told)
+        shown: Mapping[str, JsonValue] = {**event_to_json(event), "progress": round(self._fraction.fraction, 3)}
+        self._progress(shown)

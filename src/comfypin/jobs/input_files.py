@@ -58,58 +58,72 @@ class InputFetcher:
 
         Blocks; meant for a thread, which comes back at once when the deadline is cancelled. Raises `InputUnusable`.
         """
-        budget = _InputBudget(self._limits, deadline or self.start_deadline())
+        input_budget = _InputBudget(self._limits, deadline or self.start_deadline())
         node_files = []
-        with closing(self._open_client(budget.deadline)) as client:
+        with closing(self._open_client(input_budget.deadline)) as http_client:
             for image in job.images:
                 self._write_input(
-                    folder, image.name, self._read_source(image.name, image.image, client, budget), budget
+                    folder,
+                    image.name,
+                    self._read_source(image.name, image.image, http_client, input_budget),
+                    input_budget,
                 )
             for media_input in job.inputs:
                 source = media_input.data if media_input.data is not None else str(media_input.url)
                 path = self._write_input(
-                    folder, media_input.name, self._read_source(media_input.name, source, client, budget), budget
+                    folder,
+                    media_input.name,
+                    self._read_source(media_input.name, source, http_client, input_budget),
+                    input_budget,
                 )
                 if media_input.node is not None:
                     node_files.append(f"{media_input.node}={path}")
         return tuple(node_files)
 
-    def _read_source(self, input_name: str, source: str, client: HttpClient, budget: "_InputBudget") -> Iterator[bytes]:
+    def _read_source(
+        self, input_name: str, source: str, http_client: HttpClient, input_budget: "_InputBudget"
+    ) -> Iterator[bytes]:
         """Return the bytes of what the job says, by whatever field: an address, base64 or a data URI."""
         address = _ADDRESS.fullmatch(source)
         return (
-            self._fetch_url(input_name, address[1], client) if address else _decode_inline(input_name, source, budget)
+            self._fetch_url(input_name, address[1], http_client)
+            if address
+            else _decode_inline(input_name, source, input_budget)
         )
 
-    def _write_input(self, folder: Path, input_name: str, chunks: Iterator[bytes], budget: "_InputBudget") -> Path:
+    def _write_input(
+        self, folder: Path, input_name: str, chunks: Iterator[bytes], input_budget: "_InputBudget"
+    ) -> Path:
         try:
             path = contained_path(folder, input_name)
         except ValueError as exc:
             raise InputUnusable(name=input_name, reason="the name leaves the input folder") from exc
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file, budget.begin_file(input_name):
+            # x: an input that has the name of another one must not replace it.
+            with path.open("xb") as file, input_budget.begin_file(input_name):
                 for chunk in chunks:
-                    budget.spend_bytes(input_name, len(chunk))
+                    input_budget.spend_bytes(input_name, len(chunk))
                     file.write(chunk)
         except DeadlineExceeded as exc:
-            raise budget.too_late(input_name) from exc
+            raise input_budget.too_late(input_name) from exc
         except OSError as exc:
             raise InputUnusable(name=input_name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
+        # It says already what is wrong; the next clause would say it twice.
         except InputUnusable:
             raise
         except ComfypinError as exc:
             raise InputUnusable(name=input_name, reason=exc.message.rstrip(".")) from exc
         return path
 
-    def _fetch_url(self, input_name: str, url: str, client: HttpClient) -> Iterator[bytes]:
-        scheme = urlsplit(url).scheme
-        if scheme in SCHEMES:
+    def _fetch_url(self, input_name: str, url: str, http_client: HttpClient) -> Iterator[bytes]:
+        address_scheme = urlsplit(url).scheme
+        if address_scheme in SCHEMES:
             bucket, _, key = url.partition("://")[2].partition("/")
-            yield from self._open_bucket(scheme, bucket).read(key)
+            yield from self._open_bucket(address_scheme, bucket).read(key)
             return
         try:
-            with client.get(url) as response:
+            with http_client.get(url) as response:
                 if response.status != 200:
                     raise InputUnusable(name=input_name, reason=f"its server answered with HTTP {response.status}")
                 yield from response.pieces()
@@ -137,12 +151,13 @@ class _InputBudget:
         self._file = 0
 
     def check_base64(self, input_name: str, length: int) -> None:
+        # Before decoding: four characters of base64 are three bytes, so the text tells the size.
         if length // 4 * 3 > self._limits.file_bytes + 3:
             self._refuse_size(input_name)
 
-    def spend_bytes(self, input_name: str, count: int) -> None:
-        self._file += count
-        self._total += count
+    def spend_bytes(self, input_name: str, byte_count: int) -> None:
+        self._file += byte_count
+        self._total += byte_count
         if self._file > self._limits.file_bytes:
             self._refuse_size(input_name)
         if self._total > self._limits.total_bytes:
@@ -160,7 +175,7 @@ class _InputBudget:
         raise InputUnusable(name=input_name, reason=f"it is larger than {_format_megabytes(self._limits.file_bytes)}")
 
 
-def _decode_inline(input_name: str, encoded_text: str, budget: _InputBudget) -> Iterator[bytes]:
+def _decode_inline(input_name: str, encoded_text: str, input_budget: _InputBudget) -> Iterator[bytes]:
     """Yield the bytes of base64 or of a data URI (RFC 2397)."""
     if encoded_text[:5].lower() == "data:":
         head, separator, encoded_text = encoded_text.partition(",")
@@ -169,7 +184,7 @@ def _decode_inline(input_name: str, encoded_text: str, budget: _InputBudget) -> 
         if not head.lower().endswith(";base64"):
             yield unquote_to_bytes(encoded_text)
             return
-    budget.check_base64(input_name, len(encoded_text))
+    input_budget.check_base64(input_name, len(encoded_text))
     try:
         yield decode_base64(encoded_text)
     except ValueError as exc:

@@ -10,6 +10,7 @@ from comfypin.errors import ComfypinError
 JobState = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
 JOB_STATES: tuple[JobState, ...] = get_args(JobState)
 PENDING_STATES: frozenset[JobState] = frozenset({"IN_QUEUE", "IN_PROGRESS"})
+# RunPod's /retry takes these two only.
 RETRYABLE_STATES: frozenset[JobState] = frozenset({"FAILED", "TIMED_OUT"})
 
 ProgressCallback = Callable[[Mapping[str, JsonValue]], None]

@@ -35,7 +35,9 @@ class Metrics:
         disable_created_metrics()  # a second line for each counter and phase, which no user of ours asked for
         self.registry = CollectorRegistry()
         ended = Counter("comfypin_jobs", "Jobs that ended, by state.", ["state"], registry=self.registry)
-        self._ended_by_state: Mapping[JobState, Counter] = {state: ended.labels(state) for state in _END_STATES}
+        self._ended_by_state: Mapping[JobState, Counter] = {
+            end_state: ended.labels(end_state) for end_state in _END_STATES
+        }
         self._phase_seconds = Histogram(
             "comfypin_job_phase_seconds",
             "Seconds that jobs spent in a phase.",
@@ -47,9 +49,9 @@ class Metrics:
         self.refused = Counter("comfypin_jobs_refused", "Jobs refused by a full queue.", registry=self.registry)
         self.webhook_failures = Counter("comfypin_webhook_failures", "Webhooks given up.", registry=self.registry)
 
-    def count_end(self, state: JobState, outcome: JobOutcome | None) -> None:
+    def count_end(self, end_state: JobState, outcome: JobOutcome | None) -> None:
         """Count a job that ended, with the seconds of its phases. A cancelled job has no outcome."""
-        self._ended_by_state[state].inc()
+        self._ended_by_state[end_state].inc()
         if outcome is None:
             return
         if isinstance(outcome.failure, OutputError | StorageError):
@@ -66,16 +68,16 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def serve_page(self, port: int) -> Callable[[], None]:
+    def serve_page(self, port_number: int) -> Callable[[], None]:
         """Serve the page at every path of a port, from a thread; returns what ends it. Raises `ConfigError`."""
         try:
-            server, thread = start_http_server(port, registry=self.registry)
+            server, thread = start_http_server(port_number, registry=self.registry)
         except (OSError, OverflowError) as error:
             reason = str(getattr(error, "strerror", None) or error).lower()
             raise ConfigError(
-                f"Metrics cannot be served on port {port}: {reason}. Name another one (--metrics-port, or "
+                f"Metrics cannot be served on port {port_number}: {reason}. Name another one (--metrics-port, or "
                 "COMFYPIN_METRICS_PORT).",
-                port=port,
+                port=port_number,
             ) from error
 
         def stop_server() -> None:
@@ -99,14 +101,14 @@ class CountedJobs:
     ) -> JobOutcome:
         """Run the job, and count it; a job that is cancelled is counted too."""
         self.running += 1
-        state: JobState = "CANCELLED"
+        end_state: JobState = "CANCELLED"
         outcome: JobOutcome | None = None
         try:
             outcome = await self._handle(job_id, document, progress=progress)
-            state = "COMPLETED" if outcome.failure is None else "FAILED"
+            end_state = "COMPLETED" if outcome.failure is None else "FAILED"
         finally:
             self.running -= 1
-            self._metrics.count_end(state, outcome)
+            self._metrics.count_end(end_state, outcome)
         return outcome
 
 
@@ -151,6 +153,7 @@ class GpuMemory:
 
 
 def _query_driver() -> tuple[tuple[int, int], ...]:
+    # The driver's own program rather than its library: no dependency, and none needed on machines without a GPU.
     command = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
         printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout

@@ -36,11 +36,11 @@ class Spool:
         self._parent = parent
         self._folder: Path | None = None
 
-    def output_path(self, index: int) -> Path:
-        """Return the path for output number `index`."""
+    def output_path(self, output_index: int) -> Path:
+        """Return the path for output number `output_index`."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="comfypin-", dir=self._parent))
-        return self._folder / str(index)
+        return self._folder / str(output_index)
 
     def remove_files(self) -> None:
         """Remove what was spooled."""
@@ -58,39 +58,40 @@ def open_spool(parent: Path | None = None) -> Iterator[Spool]:
         spool.remove_files()
 
 
-async def collect_outputs(wanted_output: Sequence[WantedOutput], spool: Spool) -> tuple[Output, ...]:
+async def collect_outputs(wanted_outputs: Sequence[WantedOutput], spool: Spool) -> tuple[Output, ...]:
     """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
     outputs: dict[int, Output] = {}
-    waiting = iter(enumerate(wanted_output))
+    # One iterator for all tasks: each takes the next output as soon as it is done with one.
+    waiting = iter(enumerate(wanted_outputs))
 
     async def collect_some() -> None:
-        for index, item in waiting:
-            outputs[index] = await _collect_one(item, index, spool)
+        for output_index, wanted_output in waiting:
+            outputs[output_index] = await _collect_one(wanted_output, output_index, spool)
 
-    tasks = [asyncio.ensure_future(collect_some()) for _ in range(min(_OUTPUTS_AT_ONCE, len(wanted_output)))]
+    tasks = [asyncio.ensure_future(collect_some()) for _ in range(min(_OUTPUTS_AT_ONCE, len(wanted_outputs)))]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return tuple(outputs[index] for index in range(len(wanted_output)))
+    return tuple(outputs[output_index] for output_index in range(len(wanted_outputs)))
 
 
-async def _collect_one(wanted_output: WantedOutput, index: int, spool: Spool) -> Output:
-    """One output: a file of this machine is measured by a thread, another is written as it comes."""
+async def _collect_one(wanted_output: WantedOutput, output_index: int, spool: Spool) -> Output:
+    """Measure an output that is a file of this machine, or write another one as it comes."""
     if wanted_output.engine_output.path is not None:
-        return await asyncio.to_thread(_measure_local, wanted_output, index, wanted_output.engine_output.path)
+        return await asyncio.to_thread(_measure_local, wanted_output, output_index, wanted_output.engine_output.path)
     try:
-        return await _stream_to_disk(wanted_output, index, spool.output_path(index))
+        return await _stream_to_disk(wanted_output, output_index, spool.output_path(output_index))
     except OSError as exc:
         folder = Path(tempfile.gettempdir())
         raise not_written(exc, filename=wanted_output.filename, folder=folder) from exc
 
 
-def _measure_local(wanted_output: WantedOutput, index: int, file_path: Path) -> Output:
+def _measure_local(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
     try:
-        return _measure_file(wanted_output, index, file_path)
+        return _measure_file(wanted_output, output_index, file_path)
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise OutputUnreadable(
@@ -98,10 +99,12 @@ def _measure_local(wanted_output: WantedOutput, index: int, file_path: Path) -> 
         ) from exc
 
 
-def _measure_file(wanted_output: WantedOutput, index: int, file_path: Path) -> Output:
+def _measure_file(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
     hasher, buffer, first_bytes, size_bytes = hashlib.sha256(), reading_buffer(), b"", 0
+    # Unbuffered, with a large buffer of our own: videos are read at the disk's speed.
     with file_path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
+        # A file written a moment ago may change again within the same time stamp, which then proves nothing.
         known = stamp if stamp.settled(time.time_ns()) else None
         while count := file.readinto(buffer):
             first_bytes = first_bytes or bytes(buffer[: min(count, HEAD_BYTES)])
@@ -109,7 +112,7 @@ def _measure_file(wanted_output: WantedOutput, index: int, file_path: Path) -> O
             hasher.update(buffer[:count])
     return _make_output(
         wanted_output,
-        index,
+        output_index,
         file_path,
         head=first_bytes,
         size_bytes=size_bytes,
@@ -118,7 +121,7 @@ def _measure_file(wanted_output: WantedOutput, index: int, file_path: Path) -> O
     )
 
 
-async def _stream_to_disk(wanted_output: WantedOutput, index: int, file_path: Path) -> Output:
+async def _stream_to_disk(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
     hasher = hashlib.sha256()
     first_bytes, size_bytes = b"", 0
     with file_path.open("wb") as file:
@@ -132,7 +135,7 @@ async def _stream_to_disk(wanted_output: WantedOutput, index: int, file_path: Pa
         stamp = FileStamp.of(file.fileno())  # nobody else writes here
     return _make_output(
         wanted_output,
-        index,
+        output_index,
         file_path,
         head=first_bytes,
         size_bytes=size_bytes,
@@ -143,7 +146,7 @@ async def _stream_to_disk(wanted_output: WantedOutput, index: int, file_path: Pa
 
 def _make_output(
     wanted_output: WantedOutput,
-    index: int,
+    output_index: int,
     file_path: Path,
     *,
     head: bytes,
@@ -154,7 +157,7 @@ def _make_output(
     media = identify(wanted_output.filename, head)
     width, height = picture_size(file_path, media, head) or (None, None)
     return Output(
-        index=index,
+        index=output_index,
         node_id=wanted_output.engine_output.node_id,
         kind=media.kind,
         filename=wanted_output.filename,

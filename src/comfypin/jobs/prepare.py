@@ -81,9 +81,11 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
     graph = _apply_overrides(point_to_files(graph, given_files), request, catalogue)
+    # After the overrides, which may hold dates (%date%) too.
     graph = workflow.expand(graph, now)
-    override_of_input = file_inputs(graph, catalogue)
-    found_files = find_files(override_of_input, request.input_folder, given=given_files)
+    wanted_files = file_inputs(graph, catalogue)
+    found_files = find_files(wanted_files, request.input_folder, given=given_files)
+    # Names that differ in case or slashes only, as between Windows and Linux, are corrected to those of the catalogue.
     respelled = respell(graph, catalogue, brought=_brought_inputs(found_files))
     graph = respelled.graph
     preflight_report = _run_preflight(graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
@@ -91,6 +93,7 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         preflight_report, findings=(*workflow.warnings, *respelled.findings, *preflight_report.findings)
     )
     preflight_report.refuse(request.document.source)
+    # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
     mark = Mark.of(request.submission_id)
     extra_data = _merge_extra_data(request)
     marked = mark_outputs(graph, mark, catalogue)
@@ -107,7 +110,7 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         warnings=(
             *(str(finding) for finding in preflight_report.findings),
             *_warn_of_unmarked(marked),
-            *_warn_of_unread(request, unread_files(request.file_labels, override_of_input, found_files)),
+            *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
         ),
         words=request.words,
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue)
@@ -120,9 +123,7 @@ def _apply_overrides(graph: Graph, request: RunRequest, catalogue: Catalogue) ->
     """Return the graph with the request's overrides, within the limits of the workflow's inputs file."""
     settable = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
     if request.only_named:
-        values_by_target = {
-            override_of_input.target: override_of_input.value for override_of_input in request.overrides
-        }
+        values_by_target = {requested.target: requested.value for requested in request.overrides}
         graph = override(graph, overrides_by_name(values_by_target, settable), catalogue=catalogue)
         check_limits(
             {
@@ -137,7 +138,7 @@ def _apply_overrides(graph: Graph, request: RunRequest, catalogue: Catalogue) ->
         return graph
     names = {**input_names(describe_inputs(graph, catalogue)), **input_names(settable)}
     graph = override(graph, request.overrides, catalogue=catalogue, names=names)
-    targets = {override_of_input.target for override_of_input in request.overrides}
+    targets = {requested.target for requested in request.overrides}
     limited_inputs = [
         named_input for named_input in settable if named_input.name in targets or named_input.target in targets
     ]
@@ -194,7 +195,7 @@ def _run_preflight(
 ) -> Preflight:
     """Return the preflight report; a missing file gets the advice that fits this caller."""
     report = preflight(graph, catalogue, lock, brought=_brought_inputs(found_files), packs=packs)
-    missing = {
+    missing_by_input = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(
             file_inputs(graph, catalogue),
@@ -207,7 +208,7 @@ def _run_preflight(
     }
 
     def with_advice(finding: Finding) -> Finding:
-        better = missing.get((finding.node_id, finding.input_name)) if finding.code == "not_in_list" else None
+        better = missing_by_input.get((finding.node_id, finding.input_name)) if finding.code == "not_in_list" else None
         return finding if better is None else replace(better, severity=finding.severity)
 
     return replace(report, findings=tuple(with_advice(finding) for finding in report.findings))
@@ -224,12 +225,12 @@ def _to_input_file(found_file: FoundFile) -> InputFile:
 def _digest_whole_file(found_file: FoundFile) -> Digest:
     """Return the file's digest after checking that it is whole. Raises `InputFileInvalid`."""
     try:
-        missing = find_damage(found_file.path)
+        missing_by_input = find_damage(found_file.path)
         digest = Digest.of_file(found_file.path)
     except OSError as exc:
         raise InputFileInvalid(name=found_file.path.name, reason=f"it cannot be read: {exc.strerror or exc}") from exc
-    if missing is not None:
-        raise InputFileInvalid(name=found_file.path.name, reason=missing)
+    if missing_by_input is not None:
+        raise InputFileInvalid(name=found_file.path.name, reason=missing_by_input)
     return digest
 
 

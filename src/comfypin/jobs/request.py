@@ -99,26 +99,31 @@ class JobInput(_JobModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_absent(cls, document: Any) -> Any:
+    def _null_is_absent(cls, job_document: Any) -> Any:
         """Clients write `"images": null` for what they do not send, as worker-comfyui lets them."""
-        if not isinstance(document, dict):
-            return document
-        return {name: value for name, value in document.items() if value is not None}
+        if not isinstance(job_document, dict):
+            return job_document
+        return {field_name: field_value for field_name, field_value in job_document.items() if field_value is not None}
 
 
-def parse_job_input(document: object) -> tuple[JobInput, list[str]]:
+def parse_job_input(job_document: object) -> tuple[JobInput, list[str]]:
     """Read a job's input; returns it with a warning for every field that is not known.
 
     Raises `JobInvalid` with every finding at once; no value of the input is repeated in it.
     """
-    if isinstance(document, str):
-        document = _parse_text(document)
-    if not isinstance(document, dict):
-        raise JobInvalid(findings=[f"input: it is {_describe_type(document)}; it must be an object with a workflow"])
+    if isinstance(job_document, str):
+        job_document = _parse_text(job_document)
+    if not isinstance(job_document, dict):
+        raise JobInvalid(
+            findings=[f"input: it is {_describe_type(job_document)}; it must be an object with a workflow"]
+        )
     try:
-        job = JobInput.model_validate(document)
+        job = JobInput.model_validate(job_document)
     except ValidationError as exc:
-        raise JobInvalid(findings=[_finding_sentence(error) for error in exc.errors(include_input=False)]) from exc
+        # Without the input in it: that may hold secrets and megabytes.
+        raise JobInvalid(
+            findings=[_finding_sentence(validation_error) for validation_error in exc.errors(include_input=False)]
+        ) from exc
     findings = [*_find_conflicts(job)]
     if findings:
         raise JobInvalid(findings=findings)
@@ -127,10 +132,10 @@ def parse_job_input(document: object) -> tuple[JobInput, list[str]]:
 
 def input_of_platform_job(body: Mapping[str, Any]) -> object:
     """Return the input of a platform's job, with the `s3Config` that RunPod puts beside it."""
-    document = body.get("input")
-    if isinstance(document, dict) and "s3Config" in body and "s3Config" not in document:
-        return {**document, "s3Config": body["s3Config"]}
-    return document
+    job_document = body.get("input")
+    if isinstance(job_document, dict) and "s3Config" in body and "s3Config" not in job_document:
+        return {**job_document, "s3Config": body["s3Config"]}
+    return job_document
 
 
 def job_input_schema() -> dict[str, Any]:
@@ -152,34 +157,37 @@ def _find_conflicts(job: JobInput) -> list[str]:
     findings = []
     if (job.workflow is None) == (job.workflow_name is None):
         findings.append("workflow: give either `workflow` or `workflow_name`")
-    for index, item in enumerate(job.inputs):
-        if (item.data is None) == (item.url is None):
+    for index, media_input in enumerate(job.inputs):
+        if (media_input.data is None) == (media_input.url is None):
             findings.append(f"inputs.{index}: give either `data` or `url`")
-    names = [*(image.name for image in job.images), *(item.name for item in job.inputs)]
+    # Both lists end in one folder, so a name must be unique over both.
+    names = [*(image.name for image in job.images), *(media_input.name for media_input in job.inputs)]
     findings += [
-        f"inputs: the name {name!r} is used twice; name each file differently"
-        for name in sorted({input_name for input_name in names if names.count(input_name) > 1})
+        f"inputs: the name {field_name!r} is used twice; name each file differently"
+        for field_name in sorted({input_name for input_name in names if names.count(input_name) > 1})
     ]
     return findings
 
 
-def _warn_of_unknown(model: BaseModel, prefix: str) -> list[str]:
-    warnings = [f"The field {prefix}{name} is unknown and was ignored." for name in model.model_extra or {}]
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            warnings += _warn_of_unknown(value, f"{prefix}{name}.")
-        elif isinstance(value, tuple):
-            for index, item in enumerate(value):
-                if isinstance(item, BaseModel):
-                    warnings += _warn_of_unknown(item, f"{prefix}{name}.{index}.")
+def _warn_of_unknown(job_model: BaseModel, prefix: str) -> list[str]:
+    warnings = [
+        f"The field {prefix}{field_name} is unknown and was ignored." for field_name in job_model.model_extra or {}
+    ]
+    for field_name in type(job_model).model_fields:
+        field_value = getattr(job_model, field_name)
+        if isinstance(field_value, BaseModel):
+            warnings += _warn_of_unknown(field_value, f"{prefix}{field_name}.")
+        elif isinstance(field_value, tuple):
+            for index, media_input in enumerate(field_value):
+                if isinstance(media_input, BaseModel):
+                    warnings += _warn_of_unknown(media_input, f"{prefix}{field_name}.{index}.")
     return warnings
 
 
-def _finding_sentence(error: Any) -> str:
-    prefix = ".".join(str(model) for model in error["loc"]) or "input"
-    return f"{prefix}: {re.sub(r'^Value error, ', '', error['msg'])}"
+def _finding_sentence(validation_error: Any) -> str:
+    prefix = ".".join(str(job_model) for job_model in validation_error["loc"]) or "input"
+    return f"{prefix}: {re.sub(r'^Value error, ', '', validation_error['msg'])}"
 
 
-def _describe_type(value: object) -> str:
-    return {type(None): "nothing", list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a number")
+def _describe_type(field_value: object) -> str:
+    return {type(None): "nothing", list: "a list", str: "a text", bool: "a boolean"}.get(type(field_value), "a number")

@@ -16,29 +16,29 @@ from comfypin.storage.registry import SCHEMES
 _LIST_OF_KIND = {"image": "images", "video": "videos", "audio": "audio"}
 
 
-def report_to_json(result: JobResult) -> dict[str, JsonValue]:
+def report_to_json(job_result: JobResult) -> dict[str, JsonValue]:
     """Return what `comfypin run --json` prints: all outputs in one list."""
     return {
-        **_shared_fields(result),
-        "prompt_id": result.prompt_id,
-        "outputs": [_report_delivery(delivery) for delivery in result.deliveries],
-        "warnings": list(result.warnings),
-        "held_back": result.held_back,
+        **_shared_fields(job_result),
+        "prompt_id": job_result.prompt_id,
+        "outputs": [_report_delivery(delivery) for delivery in job_result.deliveries],
+        "warnings": list(job_result.warnings),
+        "held_back": job_result.held_back,
     }
 
 
-def result_to_json(result: JobResult, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
+def result_to_json(job_result: JobResult, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
     """Return a job's output as the worker and HTTP send it, with `warnings` about the request before the job's own.
 
     A file's `type` is `base64`, `s3_url` (as worker-comfyui says), another store's `..._url`, or `file`.
     """
     files_by_list: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
-    for delivery in result.deliveries:
+    for delivery in job_result.deliveries:
         files_by_list[_LIST_OF_KIND.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
     document: dict[str, JsonValue] = {
         **files_by_list,
-        **_shared_fields(result),
-        "warnings": [*warnings, *result.warnings],
+        **_shared_fields(job_result),
+        "warnings": [*warnings, *job_result.warnings],
         "errors": [],
     }
     if not any(files_by_list.values()):
@@ -46,39 +46,39 @@ def result_to_json(result: JobResult, *, warnings: Sequence[str] = ()) -> dict[s
     return document
 
 
-def failure_to_json(error: ComfypinError, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
-    """Return the output of a job that failed. RunPod takes `error` out of it and makes the job FAILED."""
+def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
+    """Return the output of a job that failed. RunPod takes `failure` out of it and makes the job FAILED."""
     document: dict[str, JsonValue] = {
-        "error": error.message,
-        "error_type": type(error).__name__,
-        "error_family": error.family,
-        "errors": [error.message],
+        "error": failure.message,
+        "error_type": type(failure).__name__,
+        "error_family": failure.family,
+        "errors": [failure.message],
         "warnings": list(warnings),
     }
-    facts = {name: value for name, value in error.facts.items() if _is_json_value(value)}
+    facts = {name: fact_value for name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
     if facts:
         document["error_facts"] = facts  # type: ignore[assignment]  # checked just above
     return document
 
 
-def failed_outcome(error: ComfypinError, *, warnings: Sequence[str] = (), replace_worker: bool = False) -> JobOutcome:
+def failed_outcome(failure: ComfypinError, *, warnings: Sequence[str] = (), replace_worker: bool = False) -> JobOutcome:
     """Return the outcome of a job that failed so."""
-    output = failure_to_json(error, warnings=warnings)
-    return JobOutcome(output=output, failure=error, replace_worker=replace_worker)
+    output = failure_to_json(failure, warnings=warnings)
+    return JobOutcome(output=output, failure=failure, replace_worker=replace_worker)
 
 
-def _shared_fields(result: JobResult) -> dict[str, JsonValue]:
+def _shared_fields(job_result: JobResult) -> dict[str, JsonValue]:
     return {
-        "job_id": result.job_id,
-        "release": result.release.name,
-        "release_digest": str(result.release.digest),
-        "texts": {node_id: list(texts) for node_id, texts in result.texts.items()},
-        "seconds": {"phases": _rounded(result.phase_s), "nodes": _rounded(result.node_s)},
+        "job_id": job_result.job_id,
+        "release": job_result.release.name,
+        "release_digest": str(job_result.release.digest),
+        "texts": {node_id: list(texts) for node_id, texts in job_result.texts.items()},
+        "seconds": {"phases": _rounded(job_result.phase_s), "nodes": _rounded(job_result.node_s)},
     }
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, JsonValue]:
-    return {name: round(value, 4) for name, value in seconds.items()}
+    return {name: round(fact_value, 4) for name, fact_value in seconds.items()}
 
 
 def _report_delivery(delivery: Delivery) -> dict[str, JsonValue]:
@@ -108,7 +108,7 @@ def _delivery_to_json(delivery: Delivery) -> dict[str, JsonValue]:
         "media_type": output.media_type,
         "size_bytes": output.size_bytes,
         "sha256": output.sha256.hex,
-        **{name: value for name, value in optional.items() if value is not None},
+        **{name: fact_value for name, fact_value in optional.items() if fact_value is not None},
     }
 
 
@@ -119,11 +119,11 @@ def _result_type(delivery: Delivery) -> str:
     return SCHEMES[scheme].result_type if scheme in SCHEMES else "file"
 
 
-def _is_json_value(value: object) -> bool:
-    if isinstance(value, str | int | float | bool) or value is None:
+def _is_json_value(fact_value: object) -> bool:
+    if isinstance(fact_value, str | int | float | bool) or fact_value is None:
         return True
-    if isinstance(value, list | tuple):
-        return all(map(_is_json_value, value))
-    return isinstance(value, Mapping) and all(
-        isinstance(key, str) and _is_json_value(item) for key, item in value.items()
+    if isinstance(fact_value, list | tuple):
+        return all(map(_is_json_value, fact_value))
+    return isinstance(fact_value, Mapping) and all(
+        isinstance(key, str) and _is_json_value(item) for key, item in fact_value.items()
     )

@@ -36,7 +36,7 @@ _NO_SAVED_WORKFLOW = (
 )
 
 
-def _ignore_event(event: RunEvent) -> None:
+def _ignore_event(engine_event: RunEvent) -> None:
     """Ignore an event: nobody watches this job."""
 
 
@@ -75,21 +75,21 @@ class _JobRun:
 
     async def run_to_result(self) -> JobResult:
         prompt_id, prompt_outputs = await self._run_prompt()
-        for message in prompt_outputs.warnings:
-            self._add_warning(message)
+        for warning_text in prompt_outputs.warnings:
+            self._add_warning(warning_text)
         self.stopwatch.enter_phase("collect")
         files, held_back = self._wanted_outputs(prompt_outputs)
         try:
             with open_spool(self._job.spool_parent) as spool:
-                outputs = await collect_outputs(files, spool)
-                self._refuse_empty(outputs)
+                spooled_outputs = await collect_outputs(files, spool)
+                self._refuse_empty(spooled_outputs)
                 self.stopwatch.enter_phase("deliver")
-                deliveries = await self._sink.deliver(self._job_facts(), outputs) if outputs else ()
+                deliveries = await self._sink.deliver(self._job_facts(), spooled_outputs) if spooled_outputs else ()
         finally:
             # Delivered or not, nobody fetches them from there any more: workers that stay would fill their disk.
             await prompt_outputs.clear()
         self.stopwatch.end_last_phase()
-        if not outputs and not any(prompt_outputs.texts.values()):
+        if not spooled_outputs and not any(prompt_outputs.texts.values()):
             self._add_warning(_no_output_warning(held_back, self._job.words.previews))
         return JobResult(
             job_id=self._job.id,
@@ -130,6 +130,7 @@ class _JobRun:
         self.stopwatch.enter_phase("queue")
 
     async def _run_prompt_once(self) -> tuple[str, PromptOutputs]:
+        # An id of our own: if the response to the submission is lost, the prompt can still be asked for.
         prompt_id, self._is_waiting = str(uuid.uuid4()), False
         prompt = Prompt(
             prompt_id=prompt_id,
@@ -145,36 +146,38 @@ class _JobRun:
             return prompt_id, await self._engine.outputs(prompt_id)
         except NodeFailed as exc:
             raise self._explain_failure(exc) from exc.__cause__
+        # A dead engine, or a prompt that ended, has nothing to cancel.
         except (EngineCrashed, PromptError):
             raise  # nothing of it is left in the engine
+        # CancelledError is not an Exception, and it is the most important case here.
         except BaseException:
             await self._cancel_prompt(prompt_id)
             raise
 
-    def _explain_failure(self, failure: NodeFailed) -> NodeFailed:
+    def _explain_failure(self, node_failure: NodeFailed) -> NodeFailed:
         """Return the failure, with a hint if the node reads the saved workflow, which API format does not hold."""
-        is_about_it = failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
-        if failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
-            return failure
+        is_about_it = node_failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
+        if node_failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
+            return node_failure
         return NodeFailed(
-            node_id=failure.node_id,
-            class_type=failure.class_type,
-            exception_type=failure.exception_type,
-            message=failure.said,
-            traceback=failure.traceback,
+            node_id=node_failure.node_id,
+            class_type=node_failure.class_type,
+            exception_type=node_failure.exception_type,
+            message=node_failure.said,
+            traceback=node_failure.traceback,
             advice=_NO_SAVED_WORKFLOW,
         )
 
     async def _follow_events(self, events: AsyncGenerator[EngineEvent, None]) -> None:
-        async for event in events:
-            match event:
-                case Warned(message=message):
-                    self._warnings.append(message)
+        async for engine_event in events:
+            match engine_event:
+                case Warned(message=warning_text):
+                    self._warnings.append(warning_text)
                 case Queued(ahead=ahead):
                     self._is_waiting = ahead > 0
                 case Started() | NodeStarted():
                     self._is_waiting = False
-            self.stopwatch.note_event(event)
+            self.stopwatch.note_event(engine_event)
         self.stopwatch.close_open_nodes()
 
     async def _cancel_prompt(self, prompt_id: str) -> None:
@@ -183,17 +186,19 @@ class _JobRun:
             async with asyncio.timeout(_CANCEL_WITHIN_S):
                 await self._engine.cancel(prompt_id)
 
-    def _refuse_empty(self, outputs: tuple[Output, ...]) -> None:
+    def _refuse_empty(self, spooled_outputs: tuple[Output, ...]) -> None:
         """Raise `OutputEmpty` for a file without a byte; only a text may be empty."""
-        for output in outputs:
-            if output.size_bytes == 0 and output.kind != "text":
-                node = self._job.graph.nodes.get(output.node_id)
+        for spooled_output in spooled_outputs:
+            if spooled_output.size_bytes == 0 and spooled_output.kind != "text":
+                node = self._job.graph.nodes.get(spooled_output.node_id)
                 class_type = node.class_type if node is not None else "unknown class"
-                raise OutputEmpty(node_id=output.node_id, class_type=class_type, filename=output.filename)
+                raise OutputEmpty(
+                    node_id=spooled_output.node_id, class_type=class_type, filename=spooled_output.filename
+                )
 
-    def _add_warning(self, message: str) -> None:
-        self._warnings.append(message)
-        self._on_event(Warned(message=message))
+    def _add_warning(self, warning_text: str) -> None:
+        self._warnings.append(warning_text)
+        self._on_event(Warned(message=warning_text))
 
     def _wanted_outputs(self, prompt_outputs: PromptOutputs) -> tuple[list[WantedOutput], int]:
         """Return the files to deliver under the names the user chose, and how many temporary ones are held back."""

@@ -24,26 +24,28 @@ class Stopwatch:
         """Return the phase that the job is in."""
         return self._phase_since[0]
 
-    def enter_phase(self, phase: Phase) -> None:
+    def enter_phase(self, phase_name: Phase) -> None:
         """End the phase the job is in, and begin another; a phase that is entered again goes on adding up."""
-        if phase == self.current_phase:
+        # A start that is reported twice is one phase.
+        if phase_name == self.current_phase:
             return
         self._close_phase()
-        self._phase_since = (phase, self._clock())
-        self._watch(PhaseStarted(phase=phase))
+        self._phase_since = (phase_name, self._clock())
+        self._watch(PhaseStarted(phase=phase_name))
 
-    def note_event(self, event: EngineEvent) -> None:
+    def note_event(self, engine_event: EngineEvent) -> None:
         """Take note of an engine's event, and pass it on."""
-        match event:
+        match engine_event:
             case Started():
                 self.enter_phase("run")
             case NodeStarted():
-                self._open_nodes.setdefault(event.node_id, event.at_s)
+                # A second start of a node that has not finished must not shorten it.
+                self._open_nodes.setdefault(engine_event.node_id, engine_event.at_s)
             case NodeFinished():
-                self._close_node(event.node_id, event.at_s)
+                self._close_node(engine_event.node_id, engine_event.at_s)
             case _:
                 pass
-        self._watch(event)
+        self._watch(engine_event)
 
     def close_open_nodes(self) -> None:
         """Close the nodes whose end was never heard."""
@@ -55,8 +57,8 @@ class Stopwatch:
         self._close_phase()
 
     def _close_phase(self) -> None:
-        phase, started_at_s = self._phase_since
-        self.phase_s[phase] = self.phase_s.get(phase, 0.0) + self._clock() - started_at_s
+        phase_name, started_at_s = self._phase_since
+        self.phase_s[phase_name] = self.phase_s.get(phase_name, 0.0) + self._clock() - started_at_s
 
     def _close_node(self, node_id: NodeId, at_s: float) -> None:
         if (started_at_s := self._open_nodes.pop(node_id, None)) is not None:

@@ -13,6 +13,7 @@ async def warm_engine(handle: Handle, lock: Lock) -> None:
 
     Raises what it failed with: an engine that cannot do that must not take jobs.
     """
+    # base64, so that nothing is delivered to the user's bucket.
     document = {"workflow": dict(lock.engine.warmup or {}), "output": {"mode": "base64", "previews": False}}
     outcome = await handle("warm-up", document)
     if outcome.failure is not None:

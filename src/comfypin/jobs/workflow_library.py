@@ -26,37 +26,40 @@ class WorkflowLibrary:
     def list_names(self) -> tuple[str, ...]:
         """Return the names of all workflows (JSON files; a picture beside one is its input, not another workflow)."""
         names_found = {
-            path.stem: None for folder in self._folders if folder.is_dir() for path in sorted(folder.glob("*.json"))
+            workflow_path.stem: None
+            for folder in self._folders
+            if folder.is_dir()
+            for workflow_path in sorted(folder.glob("*.json"))
         }
         return tuple(names_found)
 
-    def find_path(self, name: str) -> Path:
+    def find_path(self, workflow_name: str) -> Path:
         """Return the file of a workflow. Raises `WorkflowNotFound`."""
         for folder in self._folders:
             for suffix in _SUFFIXES:
-                path = folder / f"{name}{suffix}"
-                if path.is_file():
-                    return path
-        hint = did_you_mean(closest(name, self.list_names()))
-        raise WorkflowNotFound(path=name, reason=f"the image has no workflow of that name{hint}")
+                workflow_path = folder / f"{workflow_name}{suffix}"
+                if workflow_path.is_file():
+                    return workflow_path
+        hint = did_you_mean(closest(workflow_name, self.list_names()))
+        raise WorkflowNotFound(path=workflow_name, reason=f"the image has no workflow of that name{hint}")
 
-    def read_workflow(self, name: str) -> Document:
+    def read_workflow(self, workflow_name: str) -> Document:
         """Read a workflow. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
-        path = self.find_path(name)
+        workflow_path = self.find_path(workflow_name)
         try:
-            with path.open("rb") as file:
-                return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=str(path))
+            with workflow_path.open("rb") as file:
+                return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=str(workflow_path))
         except OSError as exc:
-            raise WorkflowNotFound(path=str(path), reason=(exc.strerror or str(exc)).lower()) from exc
+            raise WorkflowNotFound(path=str(workflow_path), reason=(exc.strerror or str(exc)).lower()) from exc
 
-    def inputs_file(self, name: str) -> InputsFile | None:
+    def inputs_file(self, workflow_name: str) -> InputsFile | None:
         """Return the workflow's inputs file, or None if it has none. Raises `InputsFileInvalid`."""
-        return read_inputs_file(self.find_path(name))
+        return read_inputs_file(self.find_path(workflow_name))
 
-    def copy_companions(self, name: str, folder: Path) -> None:
+    def copy_companions(self, workflow_name: str, folder: Path) -> None:
         """Put the files beside a workflow (its pictures) into a job's folder, beneath what the job itself brought."""
-        workflow_folder = self.find_path(name).parent
-        for path in workflow_folder.iterdir():
-            target = folder / path.name
-            if path.is_file() and path.suffix not in (".json", ".toml") and not target.exists():
-                shutil.copyfile(path, target)
+        workflow_folder = self.find_path(workflow_name).parent
+        for workflow_path in workflow_folder.iterdir():
+            target = folder / workflow_path.name
+            if workflow_path.is_file() and workflow_path.suffix not in (".json", ".toml") and not target.exists():
+                shutil.copyfile(workflow_path, target)

@@ -51,6 +51,7 @@ def job_ended(job_id: str, state: JobState, changed_at: float, *, output: str | 
 
     Its input goes, unless the job may be retried and holds no secret.
     """
+    # A completed job is never run again, so its input, which may be large, need not stay.
     kept = "input" if state in RETRYABLE_STATES else "'{}'"
     return JobChange(
         "UPDATE jobs SET state = ?, ended_at = ?, output = ?, error = ?, webhook_owed = webhook IS NOT NULL, "

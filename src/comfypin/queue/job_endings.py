@@ -34,30 +34,30 @@ class JobEndings:
         self._worker_id = worker_id
         self._background_tasks: set[asyncio.Task[None]] = set()
 
-    async def end_job(self, live_job: LiveJob, state: JobState, outcome: JobOutcome | None = None) -> None:
+    async def end_job(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
         """End a job, however long the disk refuses it. A cancelled job has no outcome."""
         live_job.ending = True
         ended_at = time.time()
-        output = None if outcome is None else outcome.output
-        error = None if output is None else output.get("error")
-        text = None if output is None else await _dump_output(output)
+        job_output = None if outcome is None else outcome.output
+        error = None if job_output is None else job_output.get("error")
+        text = None if job_output is None else await _dump_output(job_output)
         # SQLite stores no lone half of a surrogate pair, which a job's text may hold: its number stands for it.
         stored_error = None if error is None else str(error).encode(errors="backslashreplace").decode()
-        change = job_changes.job_ended(live_job.row.id, state, ended_at, output=text, error=stored_error)
+        change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=text, error=stored_error)
         await self._store.write_until_done(change)
-        live_job.row = replace(live_job.row, state=state, ended_at=ended_at)
+        live_job.row = replace(live_job.row, state=end_state, ended_at=ended_at)
         self._jobs.move_to_ended(live_job)
-        self._metrics.count_end(state, outcome)
+        self._metrics.count_end(end_state, outcome)
         live_job.wake_followers()
-        log.info("job ended", extra={"action": "job_ended", "job_id": live_job.row.id, "state": state})
+        log.info("job ended", extra={"action": "job_ended", "job_id": live_job.row.id, "state": end_state})
         if live_job.row.webhook is not None:
             self._start_background(self._post_webhook(live_job.row))
 
-    def end_in_background(self, live_job: LiveJob, state: JobState, outcome: JobOutcome | None = None) -> None:
+    def end_in_background(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
         """End a job that waits, without waiting for the disk. It cannot begin any more."""
         if not live_job.ending:
             live_job.ending = True
-            self._start_background(self.end_job(live_job, state, outcome))
+            self._start_background(self.end_job(live_job, end_state, outcome))
 
     async def post_owed_webhooks(self) -> None:
         """Post the webhooks that the last server owed when it ended."""
@@ -93,8 +93,8 @@ class JobEndings:
         await self._store.write_until_done(job_changes.webhook_told(row.id))
 
 
-async def _dump_output(output: Mapping[str, JsonValue]) -> str:
+async def _dump_output(job_output: Mapping[str, JsonValue]) -> str:
     # A result may hold megabytes of base64, which would keep the event loop from everybody else.
-    if output.get("images") or output.get("videos") or output.get("files"):
-        return await asyncio.to_thread(json.dumps, output)
-    return json.dumps(output)
+    if job_output.get("images") or job_output.get("videos") or job_output.get("files"):
+        return await asyncio.to_thread(json.dumps, job_output)
+    return json.dumps(job_output)

@@ -56,14 +56,15 @@ class JobRunner:
             self._jobs.add_pending(live_job)
             if row.attempts >= _MOST_ATTEMPTS:
                 # A job that takes the server down with it (memory, a driver) would do so for ever.
-                failure = JobTimedOut(reason=f"was given up: the server ended {row.attempts} times while it ran it")
-                self._endings.end_in_background(live_job, "FAILED", failed_outcome(failure))
+                job_failure = JobTimedOut(reason=f"was given up: the server ended {row.attempts} times while it ran it")
+                self._endings.end_in_background(live_job, "FAILED", failed_outcome(job_failure))
             else:
                 self._jobs.let_begin(live_job)
         await self._endings.post_owed_webhooks()
 
     async def run_jobs(self, handle: Handle) -> None:
         """Run jobs until cancelled, or until `stop_jobs`."""
+        # If one loop fails by a mistake of ours, the server should end rather than run on with fewer.
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_housekeeping())
             for _ in range(self._limits.max_running):
@@ -72,12 +73,12 @@ class JobRunner:
     async def stop_jobs(self, grace_s: float) -> None:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
         self._stopping = True
-        tasks = [live_job.task for live_job in self._jobs.list_pending() if live_job.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace_s)
-        for task in tasks:
+        running_tasks = [live_job.task for live_job in self._jobs.list_pending() if live_job.task is not None]
+        if running_tasks:
+            await asyncio.wait(running_tasks, timeout=grace_s)
+        for task in running_tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running_tasks, return_exceptions=True)
         await self._endings.stop_background()
 
     async def _run_next_jobs(self, handle: Handle) -> None:
@@ -111,28 +112,30 @@ class JobRunner:
         job_id = live_job.row.id
         try:
             async with asyncio.timeout(_time_left_s(live_job.row, time.time())):
-                outcome = await handle(job_id, await self._read_input(job_id), progress=live_job.note_progress)
+                job_outcome = await handle(job_id, await self._read_input(job_id), progress=live_job.note_progress)
         except TimeoutError:
-            failure = JobTimedOut(reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows")
-            await self._endings.end_job(live_job, "TIMED_OUT", failed_outcome(failure))
+            job_failure = JobTimedOut(
+                reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows"
+            )
+            await self._endings.end_job(live_job, "TIMED_OUT", failed_outcome(job_failure))
         except asyncio.CancelledError:
             if self._stopping:
                 await self._give_back(live_job)
                 raise
             await self._endings.end_job(live_job, "CANCELLED")
         else:
-            self.is_worn_out = outcome.replace_worker
-            await self._endings.end_job(live_job, "COMPLETED" if outcome.failure is None else "FAILED", outcome)
+            self.is_worn_out = job_outcome.replace_worker
+            await self._endings.end_job(live_job, "COMPLETED" if job_outcome.failure is None else "FAILED", job_outcome)
 
     async def _look_after(self, live_job: LiveJob, task: asyncio.Task[None]) -> None:
         """End a job that was cancelled before its first step, or that met a mistake of ours."""
         if task.cancelled():
             if not (self._stopping or live_job.ending):
                 await self._endings.end_job(live_job, "CANCELLED")
-        elif (failure := task.exception()) is not None:
+        elif (job_failure := task.exception()) is not None:
             facts = {"action": "job_broken", "job_id": live_job.row.id}
-            log.error("job failed unexpectedly", extra=facts, exc_info=failure)
-            await self._endings.end_job(live_job, "FAILED", failed_outcome(JobBroken(kind=type(failure).__name__)))
+            log.error("job failed unexpectedly", extra=facts, exc_info=job_failure)
+            await self._endings.end_job(live_job, "FAILED", failed_outcome(JobBroken(kind=type(job_failure).__name__)))
 
     async def _read_input(self, job_id: str) -> object:
         """Read what a job asks for, however long the disk refuses to give it."""
@@ -164,8 +167,8 @@ class JobRunner:
     def _end_overdue_jobs(self, now_s: float) -> None:
         for live_job in self._jobs.list_pending():
             if live_job.task is None and live_job.row.ttl_s and now_s > live_job.row.created_at + live_job.row.ttl_s:
-                failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
-                self._endings.end_in_background(live_job, "TIMED_OUT", failed_outcome(failure))
+                job_failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
+                self._endings.end_in_background(live_job, "TIMED_OUT", failed_outcome(job_failure))
 
 
 def _time_left_s(row: JobRow, now_s: float) -> float | None:

@@ -21,10 +21,10 @@ class LiveJob:
     task: asyncio.Task[None] | None = None
     ending: bool = False
 
-    def note_progress(self, progress: JobProgress) -> None:
+    def note_progress(self, job_progress: JobProgress) -> None:
         """Keep the newest progress and wake the job's followers."""
-        self.progress = progress
-        self.unseen_progress.append(progress)
+        self.progress = job_progress
+        self.unseen_progress.append(job_progress)
         self.wake_followers()
 
     def wake_followers(self) -> None:

@@ -43,7 +43,7 @@ class LocalJobQueue:
     ) -> str:
         """Take a job and return its id; it is on the disk from here on. Raises `QueueFull`, `JobsNotStored`."""
         self._require_room()
-        row = JobRow(
+        job_row = JobRow(
             id=str(uuid.uuid4()),
             state="IN_QUEUE",
             webhook=webhook,
@@ -51,16 +51,17 @@ class LocalJobQueue:
             ttl_s=ttl_s,
             created_at=time.time(),
         )
-        live_job = LiveJob(row)
+        live_job = LiveJob(job_row)
+        # Counted before it is written: clients that send at the same moment must not overfill the queue together.
         self._jobs.add_pending(live_job)
         try:
             # In a thread: a large input takes a while to be walked and dumped.
-            await self._store.write_changes(await asyncio.to_thread(job_changes.job_accepted, row, job_input))
+            await self._store.write_changes(await asyncio.to_thread(job_changes.job_accepted, job_row, job_input))
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
         self._jobs.let_begin(live_job)
-        return row.id
+        return job_row.id
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
@@ -73,10 +74,10 @@ class LocalJobQueue:
         if live_job is not None:
             progress = json.dumps(live_job.progress) if live_job.progress else None
             return JobRecord(row=live_job.row, output=progress, worker_id=self._worker_id)
-        record = await self._store.read_record(job_id)
-        if record is None:
+        job_record = await self._store.read_record(job_id)
+        if job_record is None:
             raise JobUnknown(job_id=job_id)
-        return replace(record, worker_id=self._worker_id)
+        return replace(job_record, worker_id=self._worker_id)
 
     async def cancel_job(self, job_id: str) -> JobState:
         """Stop a job and return its state then.
@@ -86,6 +87,7 @@ class LocalJobQueue:
         live_job = self._jobs.find_pending(job_id)
         if live_job is None:
             return (await self.read_record(job_id)).row.state
+        # Without a task it has not begun: there is nothing to cancel, and it must not begin any more.
         if live_job.task is None:
             self._endings.end_in_background(live_job, "CANCELLED")
         elif not live_job.ending:
@@ -95,22 +97,24 @@ class LocalJobQueue:
 
     async def cancel_waiting(self) -> int:
         """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored` as `cancel_job` does."""
-        waiting = [live_job for live_job in self._jobs.list_pending() if live_job.task is None and not live_job.ending]
-        for live_job in waiting:
+        waiting_jobs = [
+            live_job for live_job in self._jobs.list_pending() if live_job.task is None and not live_job.ending
+        ]
+        for live_job in waiting_jobs:
             self._endings.end_in_background(live_job, "CANCELLED")
-        for live_job in waiting:
+        for live_job in waiting_jobs:
             await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
-        return sum(live_job.row.state == "CANCELLED" for live_job in waiting)
+        return sum(live_job.row.state == "CANCELLED" for live_job in waiting_jobs)
 
     async def retry_job(self, job_id: str) -> None:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
-        row = (await self.read_record(job_id)).row
-        if row.state not in RETRYABLE_STATES:
-            raise RetryRefused(job_id=job_id, reason=f"it is {row.state}; only FAILED and TIMED_OUT jobs are")
+        job_row = (await self.read_record(job_id)).row
+        if job_row.state not in RETRYABLE_STATES:
+            raise RetryRefused(job_id=job_id, reason=f"it is {job_row.state}; only FAILED and TIMED_OUT jobs are")
         if await self._store.had_secrets(job_id):
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
-        fresh = replace(row, state="IN_QUEUE", created_at=time.time(), started_at=None, ended_at=None, attempts=0)
+        fresh = replace(job_row, state="IN_QUEUE", created_at=time.time(), started_at=None, ended_at=None, attempts=0)
         live_job = LiveJob(fresh)
         if self._jobs.find_pending(job_id) is not None:
             raise RetryRefused(job_id=job_id, reason="it waits already")
@@ -202,7 +206,7 @@ class LocalJobQueue:
                 await asyncio.wait_for(live_job.changed.wait(), LOOK_AGAIN_S)
 
     def _require_room(self) -> None:
-        waiting = self.waiting_count
-        if waiting >= self._limits.max_waiting:
+        waiting_jobs = self.waiting_count
+        if waiting_jobs >= self._limits.max_waiting:
             self.metrics.refused.inc()
-            raise QueueFull(waiting=waiting, retry_after_s=_RETRY_AFTER_S)
+            raise QueueFull(waiting=waiting_jobs, retry_after_s=_RETRY_AFTER_S)

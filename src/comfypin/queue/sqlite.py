@@ -59,12 +59,15 @@ class JobStore:
         """Why the last write failed; None if it worked."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Inputs may hold secrets: nobody else on this machine may read them.
             path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for pragma in (
+                # Must be set before the first table is made: pruning gives pages back to a small disk.
                 "auto_vacuum = INCREMENTAL",
                 "journal_mode = WAL",
                 "synchronous = FULL",
+                # Overwrites what is deleted: jobs may hold keys and signed URLs.
                 "secure_delete = ON",
                 f"journal_size_limit = {_LONGEST_WAL_BYTES}",
                 f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
@@ -94,6 +97,7 @@ class JobStore:
 
     async def probe_disk(self) -> None:
         """Find out whether writes work again: `trouble` says it then."""
+        # A small write may succeed on a disk that is full: it fits into a page that SQLite already has.
         big = JobChange("INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (_PROBE_BYTES,))
         with contextlib.suppress(JobsNotStored):
             await self.write_changes(big)
@@ -175,26 +179,26 @@ class JobStore:
                 log.exception("jobs not written", extra={"action": "jobs_broken"})
                 failures = [JobsNotStored(reason=str(exc))] * len(batch)
             self._note_trouble(None if None in failures else failures[-1])
-            for (_, committed), failure in zip(batch, failures, strict=True):
+            for (_, committed), write_failure in zip(batch, failures, strict=True):
                 if committed.done():
                     continue
-                if failure is None:
+                if write_failure is None:
                     committed.set_result(None)
                 else:
-                    committed.set_exception(failure)
+                    committed.set_exception(write_failure)
 
-    def _note_trouble(self, failure: JobsNotStored | None) -> None:
-        if failure is not None and self.trouble is None:
-            log.error(failure.message, extra={"action": "jobs_not_written", "path": str(self._path)})
-        elif failure is None and self.trouble is not None:
+    def _note_trouble(self, write_failure: JobsNotStored | None) -> None:
+        if write_failure is not None and self.trouble is None:
+            log.error(write_failure.message, extra={"action": "jobs_not_written", "path": str(self._path)})
+        elif write_failure is None and self.trouble is not None:
             log.info("jobs are written again", extra={"action": "jobs_written_again", "path": str(self._path)})
-        self.trouble = failure
+        self.trouble = write_failure
 
     def _commit_batch(self, batch: Sequence[tuple[JobChange, ...]]) -> list[JobsNotStored | None]:
         """Commit all together; if that fails, each alone: one that does not fit must not take the others along."""
-        failure = self._try_commit([change for changes in batch for change in changes])
-        if failure is None or len(batch) == 1:
-            return [failure] * len(batch)
+        write_failure = self._try_commit([change for changes in batch for change in changes])
+        if write_failure is None or len(batch) == 1:
+            return [write_failure] * len(batch)
         return [self._try_commit(changes) for changes in batch]
 
     def _try_commit(self, changes: Sequence[JobChange]) -> JobsNotStored | None:
@@ -207,12 +211,13 @@ class JobStore:
                 self._truncate_log()
             try:
                 self._commit_changes(changes)
-            except JobsNotStored as failure:
-                return failure
+            except JobsNotStored as write_failure:
+                return write_failure
         return None
 
     def _commit_changes(self, changes: Sequence[JobChange]) -> None:
         try:
+            # IMMEDIATE takes the write lock at once, so that a commit cannot fail half-way for want of it.
             self._connection.execute("BEGIN IMMEDIATE")
             for change in changes:
                 self._connection.execute(change.statement, change.values)
@@ -266,13 +271,17 @@ class JobStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _failure_reason(error: Exception) -> str:
+def _failure_reason(sqlite_error: Exception) -> str:
     """Name a full disk as such; SQLite says "database or disk is full" or, for its log, "I/O error"."""
-    if isinstance(error, OSError):
-        return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+    if isinstance(sqlite_error, OSError):
+        return (
+            "the disk is full"
+            if sqlite_error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else sqlite_error.strerror or str(sqlite_error)
+        )
+    if getattr(sqlite_error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return "the disk is full"
-    return str(error)
+    return str(sqlite_error)
 
 
 def _to_row(rows: Sequence[Any]) -> JobRow:

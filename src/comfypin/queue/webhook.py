@@ -25,9 +25,10 @@ WEBHOOK_RETRIES = RetryPolicy(retries=2, base_s=5.0, longest_asked_s=300.0)
 _TIMEOUT_S = 30.0
 
 
-def sign_body(secret: str, timestamp: str, body: bytes) -> str:
+def sign_body(secret: str, timestamp: str, status_body: bytes) -> str:
     """Return `sha256=` and the HMAC of `TIMESTAMP.BODY`, as the receiver computes it too."""
-    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    # The time is signed too, so that a recorded request cannot be sent again later.
+    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + status_body, hashlib.sha256).hexdigest()
 
 
 class _PostFailed(Exception):
@@ -56,42 +57,44 @@ class Webhooks:
         self._resolver = resolver
         self._proxies = proxies or Proxies()
 
-    async def post_status(self, job_id: str, url: str, body: bytes) -> bool:
+    async def post_status(self, job_id: str, webhook_url: str, status_body: bytes) -> bool:
         """Post until it is answered with 200, three times at most; returns whether it was. Raises nothing."""
 
         def report(retried: Retried) -> None:
             _log_failure(job_id, str(retried.error))
 
         try:
-            parsed = HttpUrl.parse(url)
+            parsed = HttpUrl.parse(webhook_url)
             retry = Retry(policy=self._retry_policy, on=_PostFailed, report=report)
-            await retry.call_async(lambda: self._post_once(parsed, body))
+            await retry.call_async(lambda: self._post_once(parsed, status_body))
         except (_PostFailed, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid) as exc:
             _log_failure(job_id, str(exc))
             return False
         return True
 
-    async def _post_once(self, url: HttpUrl, body: bytes) -> None:
+    async def _post_once(self, webhook_url: HttpUrl, status_body: bytes) -> None:
         timestamp = str(int(time.time()))
         headers = {"Content-Type": "application/json", TIMESTAMP_HEADER: timestamp}
         if self._secret:
-            headers[SIGNATURE_HEADER] = sign_body(self._secret, timestamp, body)
-        if url.authorization:
-            headers["Authorization"] = url.authorization
-        proxy = self._proxies.for_url(url)
-        if proxy is not None and url.scheme == "http":
-            headers.update(proxy.headers)  # there is no CONNECT that could hold them
+            headers[SIGNATURE_HEADER] = sign_body(self._secret, timestamp, status_body)
+        if webhook_url.authorization:
+            headers["Authorization"] = webhook_url.authorization
+        proxy_server = self._proxies.for_url(webhook_url)
+        if proxy_server is not None and webhook_url.scheme == "http":
+            headers.update(proxy_server.headers)  # there is no CONNECT that could hold them
         try:
-            connector = await self._make_connector(url, proxy)
+            connector = await self._make_connector(webhook_url, proxy_server)
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
                 session.post(
-                    URL(url.address, encoded=True),
-                    data=body,
+                    # encoded: the address is used exactly as the user wrote it.
+                    URL(webhook_url.address, encoded=True),
+                    data=status_body,
                     headers=headers,
+                    # A redirect could lead to a private address that nobody checked.
                     allow_redirects=False,
-                    proxy=proxy.url if proxy else None,
-                    proxy_headers=proxy.headers if proxy else None,
+                    proxy=proxy_server.url if proxy_server else None,
+                    proxy_headers=proxy_server.headers if proxy_server else None,
                 ) as response,
             ):
                 if response.status != 200:
@@ -100,13 +103,15 @@ class Webhooks:
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise _PostFailed(type(exc).__name__) from exc
 
-    async def _make_connector(self, url: HttpUrl, proxy: Proxy | None) -> aiohttp.TCPConnector:
+    async def _make_connector(self, webhook_url: HttpUrl, proxy_server: Proxy | None) -> aiohttp.TCPConnector:
         """Return what connects to the addresses that were found public, and to no others."""
         if self._allow_private:
             return aiohttp.TCPConnector()
-        resolve_checked = partial(resolve_public, url.host, url.port, resolver=self._resolver, within_s=_TIMEOUT_S)
+        resolve_checked = partial(
+            resolve_public, webhook_url.host, webhook_url.port, resolver=self._resolver, within_s=_TIMEOUT_S
+        )
         addresses = await asyncio.to_thread(resolve_checked)
-        if proxy is not None:
+        if proxy_server is not None:
             return aiohttp.TCPConnector()  # to the proxy, which the operator named
         # aiohttp asks no resolver for an address, so the socket has a check of its own, which nothing passes by.
         return aiohttp.TCPConnector(resolver=_PinnedResolver(addresses), socket_factory=_public_socket)
@@ -121,19 +126,19 @@ class _PinnedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        return [_resolve_result(host, port, address) for address in self._addresses]
+        return [_resolve_result(host, port, ip_address) for ip_address in self._addresses]
 
     async def close(self) -> None:
         """Nothing is held."""
 
 
-def _resolve_result(host: str, port: int, address: str) -> ResolveResult:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+def _resolve_result(host: str, port: int, ip_address: str) -> ResolveResult:
+    family = socket.AF_INET6 if ":" in ip_address else socket.AF_INET
+    return ResolveResult(hostname=host, host=ip_address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
 
 
-def _public_socket(address: "aiohttp.AddrInfoType") -> socket.socket:
-    family, socket_type, protocol, _, socket_address = address
+def _public_socket(ip_address: "aiohttp.AddrInfoType") -> socket.socket:
+    family, socket_type, protocol, _, socket_address = ip_address
     if not is_public(str(socket_address[0])):
         raise OSError("not a public address")
     return socket.socket(family, socket_type, protocol)

@@ -32,13 +32,13 @@ class AppliedStep:
     identifier: str
 
 
-def survey_account(api: ManagementApi) -> LiveResources:
+def survey_account(management_api: ManagementApi) -> LiveResources:
     """List everything the account has of the kinds that a deployment can hold."""
-    return {kind: api.list_resources(kind) for kind in CREATION_ORDER}
+    return {resource_kind: management_api.list_resources(resource_kind) for resource_kind in CREATION_ORDER}
 
 
 def apply_plan(
-    api: ManagementApi,
+    management_api: ManagementApi,
     steps: Iterable[DeploymentStep],
     *,
     variables: Mapping[str, str],
@@ -50,93 +50,99 @@ def apply_plan(
     """
     known_ids: dict[tuple[ResourceKind, str], str] = {}
     applied = []
-    for step in steps:
-        identifier = _carry_out(api, step, known_ids, variables)
-        known_ids[step.desired.kind, step.desired.name] = identifier
-        on_step(step, identifier)
-        applied.append(AppliedStep(step=step, identifier=identifier))
+    for plan_step in steps:
+        identifier = _carry_out(management_api, plan_step, known_ids, variables)
+        known_ids[plan_step.desired.kind, plan_step.desired.name] = identifier
+        on_step(plan_step, identifier)
+        applied.append(AppliedStep(step=plan_step, identifier=identifier))
     return tuple(applied)
 
 
 def destroy_resources(
-    api: ManagementApi,
+    management_api: ManagementApi,
     resources: Iterable[tuple[ResourceKind, Mapping[str, object]]],
     *,
     on_removed: Callable[[ResourceKind, str], None] = lambda _kind, _name: None,
 ) -> None:
     """Remove resources, in the order given (users before what they use)."""
-    for kind, resource in resources:
-        if kind == "endpoint":
+    for resource_kind, resource in resources:
+        if resource_kind == "endpoint":
             # RunPod refuses to delete an endpoint that may still start workers.
-            api.change_resource(kind, str(resource["id"]), {"workers": {"min": 0, "max": 0}})
-        api.remove_resource(kind, str(resource["id"]))
-        on_removed(kind, str(resource.get("name")))
+            management_api.change_resource(resource_kind, str(resource["id"]), {"workers": {"min": 0, "max": 0}})
+        management_api.remove_resource(resource_kind, str(resource["id"]))
+        on_removed(resource_kind, str(resource.get("name")))
 
 
-def wait_for_workers(api: ManagementApi, endpoint_id: str, *, wanted: int, timeout_s: float) -> None:
+def wait_for_workers(management_api: ManagementApi, endpoint_id: str, *, wanted: int, timeout_s: float) -> None:
     """Return when `wanted` workers are idle or running the newest configuration. Raises `WaitedTooLong`."""
     deadline = time.monotonic() + timeout_s
     while True:
-        answer = api.send_request("GET", f"/v2/serverless/{endpoint_id}/workers")
+        answer = management_api.send_request("GET", f"/v2/serverless/{endpoint_id}/workers")
         workers = answer.get("workers", []) if isinstance(answer, dict) else []
         ready = [w for w in workers if w.get("status") in ("IDLE", "RUNNING") and not w.get("isStale")]
         if len(ready) >= wanted:
             return
+        # Asked after the check above, so that a slow response at the end still counts.
         if time.monotonic() > deadline:
             states = ", ".join(sorted(str(worker.get("status")) for worker in workers)) or "no worker yet"
             raise WaitedTooLong(what=f"Endpoint {endpoint_id}", timeout_s=timeout_s, state=states)
-        api.sleep(_POLL_S)
+        management_api.sleep(_POLL_S)
 
 
 def _carry_out(
-    api: ManagementApi,
-    step: DeploymentStep,
+    management_api: ManagementApi,
+    plan_step: DeploymentStep,
     known_ids: Mapping[tuple[ResourceKind, str], str],
     variables: Mapping[str, str],
 ) -> str:
-    kind = step.desired.kind
-    match step.verb:
+    resource_kind = plan_step.desired.kind
+    match plan_step.verb:
         case "unchanged":
-            return str(step.identifier)
+            return str(plan_step.identifier)
         case "create":
-            return str(_create_resource(api, step.desired, known_ids, variables)["id"])
+            return str(_create_resource(management_api, plan_step.desired, known_ids, variables)["id"])
         case "change":
-            api.change_resource(kind, str(step.identifier), _changed_fields(step, known_ids))
-            return str(step.identifier)
+            management_api.change_resource(
+                resource_kind, str(plan_step.identifier), _changed_fields(plan_step, known_ids)
+            )
+            return str(plan_step.identifier)
         case "replace":
             # The name is taken until the old one is gone, so removing comes first.
-            destroy_resources(api, [(kind, step.live or {})])
-            return str(_create_resource(api, step.desired, known_ids, variables)["id"])
+            destroy_resources(management_api, [(resource_kind, plan_step.live or {})])
+            return str(_create_resource(management_api, plan_step.desired, known_ids, variables)["id"])
 
 
 def _create_resource(
-    api: ManagementApi,
+    management_api: ManagementApi,
     desired: DesiredResource,
     known_ids: Mapping[tuple[ResourceKind, str], str],
     variables: Mapping[str, str],
 ) -> Resource:
-    body = resolve_references(desired.body, known_ids)
-    assert isinstance(body, dict)
+    request_body = resolve_references(desired.body, known_ids)
+    assert isinstance(request_body, dict)
     if desired.kind == "registry":
         credentials = {
             field: _require_variable(variables, str(desired.create_only[f"{field}_env"]))
             for field in ("username", "password")
         }
-        return api.create_resource("registry", {**body, **credentials})
+        return management_api.create_resource("registry", {**request_body, **credentials})
     gpu = desired.create_only.get("gpu")
     create_fields = {key: value for key, value in desired.create_only.items() if key != "gpu"}
+    # A pod's minCudaVersion is sent when the pod is made, and never compared.
     if isinstance(gpu, Mapping):
-        body["gpu"] = {**body["gpu"], **gpu}
-    if isinstance(body.get("gpu"), dict) and not body["gpu"].get("excludedTypes", True):
-        del body["gpu"]["excludedTypes"]
-    return api.create_resource(desired.kind, {**body, **create_fields})
+        request_body["gpu"] = {**request_body["gpu"], **gpu}
+    if isinstance(request_body.get("gpu"), dict) and not request_body["gpu"].get("excludedTypes", True):
+        del request_body["gpu"]["excludedTypes"]
+    return management_api.create_resource(desired.kind, {**request_body, **create_fields})
 
 
-def _changed_fields(step: DeploymentStep, known_ids: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
+def _changed_fields(plan_step: DeploymentStep, known_ids: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
     """Only the top-level fields that differ, whole: RunPod replaces `env`, `ports` and the like as one."""
-    fixed_fields = _NOT_PATCHABLE[step.desired.kind]
-    fields = {change.path.split(".")[0] for change in step.changes} - fixed_fields
-    return {name: resolve_references(value, known_ids) for name, value in step.desired.body.items() if name in fields}
+    fixed_fields = _NOT_PATCHABLE[plan_step.desired.kind]
+    fields = {change.path.split(".")[0] for change in plan_step.changes} - fixed_fields
+    return {
+        name: resolve_references(value, known_ids) for name, value in plan_step.desired.body.items() if name in fields
+    }
 
 
 def _require_variable(variables: Mapping[str, str], name: str) -> str:

@@ -24,24 +24,24 @@ def hourly_costs(deployment: Deployment, gpus: Iterable[Mapping[str, object]]) -
     catalog = list(gpus)
     costs = []
     for endpoint in deployment.endpoint:
-        prices = [
-            price * endpoint.gpu_count
+        hourly_prices = [
+            hourly_price * endpoint.gpu_count
             for gpu in catalog
             if gpu.get("pool") in endpoint.gpu_pools and gpu.get("id") not in endpoint.excluded_gpus
-            if (price := _hourly_price(gpu, "serverless")) is not None
+            if (hourly_price := _hourly_price(gpu, "serverless")) is not None
         ]
-        least_cost = endpoint.workers.min * min(prices) if prices else None
-        most_cost = endpoint.workers.max * max(prices) if prices else None
+        least_cost = endpoint.workers.min * min(hourly_prices) if hourly_prices else None
+        most_cost = endpoint.workers.max * max(hourly_prices) if hourly_prices else None
         costs.append(HourlyCost(kind="endpoint", name=endpoint.name, least=least_cost, most=most_cost))
     for pod in deployment.pod:
         catalog_gpu = next((gpu for gpu in catalog if gpu.get("id") == pod.gpu), {})
-        price = _hourly_price(catalog_gpu, pod.cloud)
-        hourly = None if price is None else price * pod.gpu_count
+        hourly_price = _hourly_price(catalog_gpu, pod.cloud)
+        hourly = None if hourly_price is None else hourly_price * pod.gpu_count
         costs.append(HourlyCost(kind="pod", name=pod.name, least=hourly, most=hourly))
     return tuple(costs)
 
 
 def _hourly_price(gpu: Mapping[str, object], product: str) -> float | None:
-    prices = gpu.get("price")
-    value = prices.get(product) if isinstance(prices, Mapping) else None
+    hourly_prices = gpu.get("price")
+    value = hourly_prices.get(product) if isinstance(hourly_prices, Mapping) else None
     return float(value) if isinstance(value, int | float) else None

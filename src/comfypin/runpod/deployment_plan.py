@@ -74,11 +74,11 @@ def owned_resources(deployment: str, live: LiveResources) -> list[tuple[Resource
     """Return everything that carries the deployment's mark, in the order in which it can be removed."""
     prefix = f"comfypin-{deployment}-"
     return [
-        (kind, resource)
-        for kind in reversed(CREATION_ORDER)
-        for resource in live.get(kind, ())
+        (resource_kind, resource)
+        for resource_kind in reversed(CREATION_ORDER)
+        for resource in live.get(resource_kind, ())
         if plain_name(resource).startswith(prefix)
-        and (kind in ("registry", "volume") or _deployment_mark(resource) == deployment)
+        and (resource_kind in ("registry", "volume") or _deployment_mark(resource) == deployment)
     ]
 
 
@@ -86,19 +86,19 @@ def leftover_resources(
     deployment: str, steps: Iterable[DeploymentStep], live: LiveResources
 ) -> list[tuple[ResourceKind, Mapping[str, object]]]:
     """Return what carries the deployment's mark and is not in the file any more: apply leaves it alone."""
-    planned_ids = {(step.desired.kind, step.identifier) for step in steps}
+    planned_ids = {(plan_step.desired.kind, plan_step.identifier) for plan_step in steps}
     return [
-        (kind, resource)
-        for kind, resource in owned_resources(deployment, live)
-        if (kind, str(resource["id"])) not in planned_ids
+        (resource_kind, resource)
+        for resource_kind, resource in owned_resources(deployment, live)
+        if (resource_kind, str(resource["id"])) not in planned_ids
     ]
 
 
 def resolve_references(value: object, known_ids: Mapping[tuple[ResourceKind, str], str]) -> object:
     """Replace every reference by its id, or by `KNOWN_AFTER_APPLY` if it has none yet."""
     match value:
-        case Reference(kind=kind, name=name):
-            return known_ids.get((kind, name), KNOWN_AFTER_APPLY)
+        case Reference(kind=resource_kind, name=name):
+            return known_ids.get((resource_kind, name), KNOWN_AFTER_APPLY)
         case Mapping():
             return {key: resolve_references(resource, known_ids) for key, resource in value.items()}
         case list():
@@ -133,34 +133,37 @@ def _compare_resource(
     wanted_fields = _flatten_record(resolve_references(resource.body, known_ids))
     live_fields = _flatten_record(live_resource)
     changes = tuple(
-        FieldChange(path=path, before=live_fields.get(path), after=after)
-        for path, after in wanted_fields.items()
-        if path != "name" and not _is_same_value(path, live_fields.get(path), after)
+        FieldChange(path=field_path, before=live_fields.get(field_path), after=after)
+        for field_path, after in wanted_fields.items()
+        if field_path != "name" and not _is_same_value(field_path, live_fields.get(field_path), after)
     )
     # A variable that RunPod has and the file has not would survive in the console's eyes only: env is replaced whole.
     changes += tuple(
-        FieldChange(path=path, before=before, after=None)
-        for path, before in live_fields.items()
-        if path.startswith("env.") and path not in wanted_fields and "env" in resource.body
+        FieldChange(path=field_path, before=before, after=None)
+        for field_path, before in live_fields.items()
+        if field_path.startswith("env.") and field_path not in wanted_fields and "env" in resource.body
     )
     if not changes:
         return DeploymentStep(verb="unchanged", desired=resource, live=live_resource)
     if resource.kind == "volume":
         _refuse_volume_loss(resource, changes)
-    fixed = any(change.path in resource.immutable for change in changes)
+    fixed = any(field_change.path in resource.immutable for field_change in changes)
     return DeploymentStep(verb="replace" if fixed else "change", desired=resource, live=live_resource, changes=changes)
 
 
 def _refuse_volume_loss(resource: DesiredResource, changes: Iterable[FieldChange]) -> None:
-    for change in changes:
-        if change.path in resource.immutable:
+    for field_change in changes:
+        if field_change.path in resource.immutable:
             finding = (
-                f"{change.path} is {change.before!r} and the file says {change.after!r}; a volume cannot be moved "
-                "or retyped: give the new one another name, push the release to it, then remove the old one"
+                f"{field_change.path} is {field_change.before!r} and the file says {field_change.after!r}; a volume "
+                "cannot be moved or retyped: give the new one another name, push the release to it, then "
+                "remove the old one"
             )
             raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
-        if change.path == "size" and int(str(change.after)) < int(str(change.before)):
-            finding = f"size is {change.before} GB and the file says {change.after}; RunPod volumes only grow"
+        if field_change.path == "size" and int(str(field_change.after)) < int(str(field_change.before)):
+            finding = (
+                f"size is {field_change.before} GB and the file says {field_change.after}; RunPod volumes only grow"
+            )
             raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
 
 
@@ -184,11 +187,13 @@ def _flatten_record(value: object, prefix: str = "") -> dict[str, object]:
     return {prefix: value}
 
 
-def _is_same_value(path: str, before: object, after: object) -> bool:
-    if path in _SETS and isinstance(after, list):
+def _is_same_value(field_path: str, before: object, after: object) -> bool:
+    if field_path in _SETS and isinstance(after, list):
         return sorted(map(str, before if isinstance(before, list) else ())) == sorted(map(str, after))
     if isinstance(after, float) and isinstance(before, int | float):
+        # A float may come back with other last digits.
         return abs(before - after) < 1e-6
+    # Unset and empty mean the same.
     if after in ("", None) and before in ("", None):
         return True
     return before == after

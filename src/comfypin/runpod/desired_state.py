@@ -48,14 +48,14 @@ class DesiredResource:
     existing: bool = False
 
 
-def desired_state(deployment: Deployment, release: ReleaseFacts) -> list[DesiredResource]:
+def desired_state(deployment: Deployment, release_facts: ReleaseFacts) -> list[DesiredResource]:
     """All resources of the file, in the order in which they can be made."""
     return [
         *_desired_registries(deployment),
         *_desired_volumes(deployment),
-        *(_desired_template(deployment, release, template) for template in deployment.template),
-        *(_desired_endpoint(deployment, release, endpoint) for endpoint in deployment.endpoint),
-        *(_desired_pod(deployment, release, pod) for pod in deployment.pod),
+        *(_desired_template(deployment, release_facts, template) for template in deployment.template),
+        *(_desired_endpoint(deployment, release_facts, endpoint) for endpoint in deployment.endpoint),
+        *(_desired_pod(deployment, release_facts, pod) for pod in deployment.pod),
     ]
 
 
@@ -74,31 +74,35 @@ def _desired_registries(deployment: Deployment) -> list[DesiredResource]:
     return [
         DesiredResource(
             kind="registry",
-            name=config.name,
-            remote_name=remote_name(deployment.name, config.name),
-            body={"name": remote_name(deployment.name, config.name)},
+            name=resource_config.name,
+            remote_name=remote_name(deployment.name, resource_config.name),
+            body={"name": remote_name(deployment.name, resource_config.name)},
             # RunPod never tells credentials back, so they cannot be compared; apply reads these variables.
-            create_only={"username_env": config.username_env, "password_env": config.password_env},
+            create_only={"username_env": resource_config.username_env, "password_env": resource_config.password_env},
         )
-        for config in deployment.registry
+        for resource_config in deployment.registry
     ]
 
 
 def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
     volumes = []
-    for config in deployment.volume:
-        name = config.name if config.existing else remote_name(deployment.name, config.name)
-        body: dict[str, object] = {"name": name, "size": config.size, "dataCenter": config.data_center}
-        if config.type is not None:
-            body["type"] = config.type
+    for resource_config in deployment.volume:
+        name = resource_config.name if resource_config.existing else remote_name(deployment.name, resource_config.name)
+        request_body: dict[str, object] = {
+            "name": name,
+            "size": resource_config.size,
+            "dataCenter": resource_config.data_center,
+        }
+        if resource_config.type is not None:
+            request_body["type"] = resource_config.type
         volumes.append(
             DesiredResource(
                 kind="volume",
-                name=config.name,
+                name=resource_config.name,
                 remote_name=name,
-                body=body,
+                body=request_body,
                 immutable=frozenset({"dataCenter", "type"}),
-                existing=config.existing,
+                existing=resource_config.existing,
             )
         )
     return volumes
@@ -111,68 +115,85 @@ def _volume_variables(mount: str) -> dict[str, str]:
 
 def _merge_variables(
     deployment: Deployment,
-    release: ReleaseFacts,
+    release_facts: ReleaseFacts,
     own_variables: Mapping[str, str],
     volume_variables: Mapping[str, str] = _NO_VARIABLES,
 ) -> dict[str, str]:
     return {
+        # First, so that a deployment's own variables win over these.
         **volume_variables,
         **deployment.env,
         **deployment.storage,
         **own_variables,
-        "COMFY_VERSION_NAME": release.name,
-        "COMFYPIN_LOCK_DIGEST": str(release.digest),
+        "COMFY_VERSION_NAME": release_facts.name,
+        "COMFYPIN_LOCK_DIGEST": str(release_facts.digest),
         MARK_VARIABLE: deployment.name,
     }
 
 
-def _container_settings(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> dict[str, object]:
+def _container_settings(
+    deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig
+) -> dict[str, object]:
     ports = template.ports
     if ports is None:
         ports = (f"{SERVE_PORT}/http",) if template.kind == "pod" else ()
     return {
         "image": template.image or deployment.image or "",
         "args": template.args,
-        "disk": template.disk or needed_disk_gb(deployment, release, template),
+        "disk": template.disk or needed_disk_gb(deployment, release_facts, template),
         "ports": list(ports),
-        "env": _merge_variables(deployment, release, template.env),
+        "env": _merge_variables(deployment, release_facts, template.env),
         "registry": Reference(kind="registry", name=template.registry) if template.registry else None,
     }
 
 
-def needed_disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
+def needed_disk_gb(deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig) -> int:
     """Return the container disk that a template needs: for an env, and for the models if no volume holds them."""
     users = [
-        *(bool(config.volumes) for config in deployment.endpoint if config.template == template.name),
-        *(config.volume is not None for config in deployment.pod if config.template == template.name),
+        *(
+            bool(resource_config.volumes)
+            for resource_config in deployment.endpoint
+            if resource_config.template == template.name
+        ),
+        *(
+            resource_config.volume is not None
+            for resource_config in deployment.pod
+            if resource_config.template == template.name
+        ),
     ]
     on_volumes = all(users) or template.volume_disk is not None
-    return release.container_disk_gb + (0 if on_volumes else math.ceil(to_gigabytes(release.models_bytes)))
+    return release_facts.container_disk_gb + (0 if on_volumes else math.ceil(to_gigabytes(release_facts.models_bytes)))
 
 
-def _desired_template(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> DesiredResource:
-    body: dict[str, object] = {
+def _desired_template(deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig) -> DesiredResource:
+    request_body: dict[str, object] = {
         "name": remote_name(deployment.name, template.name),
-        **_container_settings(deployment, release, template),
+        **_container_settings(deployment, release_facts, template),
         "serverless": template.kind == "serverless",
         "public": False,
         "startJupyter": False,
         "startSsh": template.kind == "pod" and "22/tcp" in (template.ports or ()),
     }
     if template.volume_disk is not None:
-        body["mounts"] = {"persistent": {"size": template.volume_disk, "path": POD_MOUNT}}
+        request_body["mounts"] = {"persistent": {"size": template.volume_disk, "path": POD_MOUNT}}
     return DesiredResource(
-        kind="template", name=template.name, remote_name=str(body["name"]), body=body, immutable=frozenset()
+        kind="template",
+        name=template.name,
+        remote_name=str(request_body["name"]),
+        body=request_body,
+        immutable=frozenset(),
     )
 
 
-def _desired_endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointConfig) -> DesiredResource:
-    template = next(config for config in deployment.template if config.name == endpoint.template)
-    container = _container_settings(deployment, release, template)
+def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpoint: EndpointConfig) -> DesiredResource:
+    template = next(
+        resource_config for resource_config in deployment.template if resource_config.name == endpoint.template
+    )
+    container = _container_settings(deployment, release_facts, template)
     volume_variables = _volume_variables(SERVERLESS_MOUNT) if endpoint.volumes else {}
     own_variables = {**template.env, **endpoint.env}
     container["env"] = {
-        **_merge_variables(deployment, release, own_variables, volume_variables),
+        **_merge_variables(deployment, release_facts, own_variables, volume_variables),
         **_serving_variables(endpoint),
     }
     gpu: dict[str, object] = {
@@ -180,7 +201,7 @@ def _desired_endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: E
         "excludedTypes": list(endpoint.excluded_gpus),
         "count": endpoint.gpu_count,
     }
-    if cuda_floor := endpoint.min_cuda or release.cuda:
+    if cuda_floor := endpoint.min_cuda or release_facts.cuda:
         gpu["minCudaVersion"] = cuda_floor
     by_requests = endpoint.scaling.request_count is not None or endpoint.type == "load-balancer"
     scaling: dict[str, object] = (
@@ -192,7 +213,7 @@ def _desired_endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: E
     if not (by_requests and endpoint.type == "queue"):
         workers["idleTimeout"] = endpoint.workers.idle_timeout
     name = remote_name(deployment.name, endpoint.name)
-    body: dict[str, object] = {
+    request_body: dict[str, object] = {
         "name": name,
         "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
         **container,
@@ -205,7 +226,7 @@ def _desired_endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: E
         "flashboot": _FLASHBOOT[endpoint.flashboot],
     }
     return DesiredResource(
-        kind="endpoint", name=endpoint.name, remote_name=name, body=body, immutable=frozenset({"type"})
+        kind="endpoint", name=endpoint.name, remote_name=name, body=request_body, immutable=frozenset({"type"})
     )
 
 
@@ -216,29 +237,29 @@ def _serving_variables(endpoint: EndpointConfig) -> dict[str, str]:
 
 
 def _data_centers_of(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
-    return [config.data_center for config in deployment.volume if config.name in volumes]
+    return [resource_config.data_center for resource_config in deployment.volume if resource_config.name in volumes]
 
 
-def _desired_pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> DesiredResource:
-    template = next(config for config in deployment.template if config.name == pod.template)
-    container = _container_settings(deployment, release, template)
+def _desired_pod(deployment: Deployment, release_facts: ReleaseFacts, pod: PodConfig) -> DesiredResource:
+    template = next(resource_config for resource_config in deployment.template if resource_config.name == pod.template)
+    container = _container_settings(deployment, release_facts, template)
     volume_variables = _volume_variables(POD_MOUNT) if pod.volume is not None else {}
-    container["env"] = _merge_variables(deployment, release, {**template.env, **pod.env}, volume_variables)
-    mounts: dict[str, object] = {}
+    container["env"] = _merge_variables(deployment, release_facts, {**template.env, **pod.env}, volume_variables)
+    volume_mounts: dict[str, object] = {}
     if pod.volume is not None:
-        mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
+        volume_mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
     elif template.volume_disk is not None:
-        mounts["persistent"] = {"size": template.volume_disk, "path": POD_MOUNT}
+        volume_mounts["persistent"] = {"size": template.volume_disk, "path": POD_MOUNT}
     name = remote_name(deployment.name, pod.name)
-    body: dict[str, object] = {
+    request_body: dict[str, object] = {
         "name": name,
         **container,
-        "mounts": mounts,
+        "mounts": volume_mounts,
         "gpu": {"id": pod.gpu, "count": pod.gpu_count},
         "cloud": pod.cloud.upper(),
     }
     data_centers = list(pod.data_centers) or (_data_centers_of(deployment, (pod.volume,)) if pod.volume else [])
-    cuda_floor = pod.min_cuda or release.cuda
+    cuda_floor = pod.min_cuda or release_facts.cuda
     create_only: dict[str, object] = {"startSsh": pod.ssh, "startJupyter": False}
     if data_centers:
         create_only["dataCenterIds"] = data_centers
@@ -246,5 +267,5 @@ def _desired_pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) 
         create_only["gpu"] = {"minCudaVersion": cuda_floor}
     immutable = frozenset({"gpu.id", "gpu.count", "cloud", "mounts.network.0.volumeId"})
     return DesiredResource(
-        kind="pod", name=pod.name, remote_name=name, body=body, create_only=create_only, immutable=immutable
+        kind="pod", name=pod.name, remote_name=name, body=request_body, create_only=create_only, immutable=immutable
     )

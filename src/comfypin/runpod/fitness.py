@@ -22,9 +22,9 @@ def fitness_checks(
     """Return the checks by name; each raises `Unfit` with one line. `models_missing` names unfit models."""
 
     def check_models() -> None:
-        if missing := models_missing():
-            shown_models = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise Unfit(f"{len(missing)} models of {lock.version_name} are missing or corrupt: {shown_models}.")
+        if missing_models := models_missing():
+            shown_models = ", ".join(missing_models[:3]) + (", ..." if len(missing_models) > 3 else "")
+            raise Unfit(f"{len(missing_models)} models of {lock.version_name} are missing or corrupt: {shown_models}.")
 
     def check_disk() -> None:
         if (available := free_bytes(temp_parent)) < LEAST_FREE_BYTES:
@@ -48,6 +48,7 @@ def fitness_checks(
 def driver_cuda() -> str | None:
     """Return the newest CUDA that the NVIDIA driver supports, such as `12.8`, or None without a driver."""
     try:
+        # Its header shows the driver's CUDA; torch would show the one that it was built for.
         printed = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None

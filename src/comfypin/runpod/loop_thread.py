@@ -37,6 +37,7 @@ class LoopThread:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # On the same loop: what was made on a loop can only be closed there.
         for context in reversed(self._entered):
 
             async def leave_on_loop(context: AbstractAsyncContextManager[Any] = context) -> None:

@@ -73,29 +73,32 @@ class ManagementApi:
     quota: RequestQuota = field(default_factory=RequestQuota)
     client: HttpClient = field(default_factory=lambda: HttpClient(transport=Transport(timeout_s=60.0)))
 
-    def list_resources(self, kind: ResourceKind) -> list[Resource]:
+    def list_resources(self, resource_kind: ResourceKind) -> list[Resource]:
         """Return all of the account's resources of one kind."""
-        response_json = self.send_request("GET", RESOURCE_PATHS[kind])
-        resources = response_json.get(_LIST_FIELDS[kind]) if isinstance(response_json, dict) else None
+        response_json = self.send_request("GET", RESOURCE_PATHS[resource_kind])
+        resources = response_json.get(_LIST_FIELDS[resource_kind]) if isinstance(response_json, dict) else None
         if not isinstance(resources, list) or not all(
             isinstance(resource, dict) and "id" in resource for resource in resources
         ):
             raise ApiUnreachable(
-                request=f"GET {RESOURCE_PATHS[kind]}", reason=f"the answer holds no list {_LIST_FIELDS[kind]!r}"
+                request=f"GET {RESOURCE_PATHS[resource_kind]}",
+                reason=f"the answer holds no list {_LIST_FIELDS[resource_kind]!r}",
             )
         return resources
 
-    def create_resource(self, kind: ResourceKind, body: Mapping[str, object]) -> Resource:
+    def create_resource(self, resource_kind: ResourceKind, request_body: Mapping[str, object]) -> Resource:
         """Make a resource, once: after an answer that got lost, the name is looked up before another try."""
         may_exist = False
 
         def create_or_find() -> Resource:
             nonlocal may_exist
-            if may_exist and (made := self._find_by_name(kind, str(body["name"]))) is not None:
+            # A POST without a response may have been carried out: a second one would make a second, billed resource.
+            if may_exist and (made := self._find_by_name(resource_kind, str(request_body["name"]))) is not None:
                 return made
             try:
                 return _require_resource(
-                    self._send_once("POST", RESOURCE_PATHS[kind], body), f"POST {RESOURCE_PATHS[kind]}"
+                    self._send_once("POST", RESOURCE_PATHS[resource_kind], request_body),
+                    f"POST {RESOURCE_PATHS[resource_kind]}",
                 )
             except _RetryableFailure as retryable:
                 may_exist = may_exist or retryable.may_have_happened
@@ -103,16 +106,19 @@ class ManagementApi:
 
         return self._with_retries(create_or_find)
 
-    def change_resource(self, kind: ResourceKind, identifier: str, body: Mapping[str, object]) -> Resource:
+    def change_resource(
+        self, resource_kind: ResourceKind, identifier: str, request_body: Mapping[str, object]
+    ) -> Resource:
         """Change fields of a resource; repeating it is harmless."""
         return _require_resource(
-            self.send_request("PATCH", f"{RESOURCE_PATHS[kind]}/{identifier}", body), f"PATCH {RESOURCE_PATHS[kind]}"
+            self.send_request("PATCH", f"{RESOURCE_PATHS[resource_kind]}/{identifier}", request_body),
+            f"PATCH {RESOURCE_PATHS[resource_kind]}",
         )
 
-    def remove_resource(self, kind: ResourceKind, identifier: str) -> None:
+    def remove_resource(self, resource_kind: ResourceKind, identifier: str) -> None:
         """Delete a resource; one that is already gone is fine."""
         try:
-            self.send_request("DELETE", f"{RESOURCE_PATHS[kind]}/{identifier}")
+            self.send_request("DELETE", f"{RESOURCE_PATHS[resource_kind]}/{identifier}")
         except ApiRefused as refused:
             if refused.status != 404:
                 raise
@@ -125,73 +131,77 @@ class ManagementApi:
             raise ApiUnreachable(request="GET /v2/catalog/gpus", reason="the answer holds no list 'gpus'")
         return resources
 
-    def submit_once(self, path: str, body: Mapping[str, object]) -> object:
+    def submit_once(self, request_path: str, request_body: Mapping[str, object]) -> object:
         """Send a POST that would count twice: it is tried again only if it surely did not arrive.
 
         Raises `ApiRefused`, and `ApiUnreachable` if nobody knows whether it was done.
         """
         return self._with_retries(
-            lambda: self._send_once("POST", path, body),
-            when=lambda error: isinstance(error, _RetryableFailure) and not error.may_have_happened,
+            lambda: self._send_once("POST", request_path, request_body),
+            when=lambda http_error: isinstance(http_error, _RetryableFailure) and not http_error.may_have_happened,
         )
 
-    def send_request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
+    def send_request(self, method: str, request_path: str, request_body: Mapping[str, object] | None = None) -> object:
         """Send a repeatable request, again on 429, 5xx and cut responses. Returns the JSON, or None for an empty 204.
 
         Raises `ApiRefused` and `ApiUnreachable`.
         """
-        return self._with_retries(lambda: self._send_once(method, path, body))
+        return self._with_retries(lambda: self._send_once(method, request_path, request_body))
 
-    def _with_retries(self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda error: True) -> T:
+    def _with_retries(
+        self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda http_error: True
+    ) -> T:
         try:
             return Retry(policy=API_RETRIES, on=_RetryableFailure, when=when).call(operation, sleep=self.sleep)
         except _RetryableFailure as retryable:
             raise retryable.failure from retryable.__cause__
 
-    def _find_by_name(self, kind: ResourceKind, name: str) -> Resource | None:
-        return next((resource for resource in self.list_resources(kind) if plain_name(resource) == name), None)
+    def _find_by_name(self, resource_kind: ResourceKind, name: str) -> Resource | None:
+        return next((resource for resource in self.list_resources(resource_kind) if plain_name(resource) == name), None)
 
-    def _send_once(self, method: str, path: str, body: Mapping[str, object] | None) -> object:
-        request = f"{method} {path}"
+    def _send_once(self, method: str, request_path: str, request_body: Mapping[str, object] | None) -> object:
+        request_line = f"{method} {request_path}"
         headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
         request_bytes = None
         if (pause_s := self.quota.take_pause_s()) > 0:
             self.sleep(min(_LONGEST_WAIT_S, pause_s))
-        if body is not None:
-            request_bytes = json.dumps(body).encode()
+        if request_body is not None:
+            request_bytes = json.dumps(request_body).encode()
             headers["Content-Type"] = "application/json"
         try:
             # A key goes where it is meant to go, or nowhere: no redirect is followed.
             response = self.client.request(
                 method,
-                self.base_url + path,
+                self.base_url + request_path,
                 headers=headers,
                 body=request_bytes,
                 max_redirects=0,
                 deadline=Deadline(_REQUEST_S),
             )
             content = response.body(_MAX_BODY_BYTES)
-        except HttpError as error:
-            failure = ApiUnreachable(request=request, reason=error.reason)
-            if not error.is_transient and not error.was_sent:
-                raise failure from error
-            raise _RetryableFailure(failure, may_have_happened=error.was_sent) from error
+        except HttpError as http_error:
+            failure = ApiUnreachable(request=request_line, reason=http_error.reason)
+            # What never left, and never will (a wrong name, a bad certificate), is not worth another try.
+            if not http_error.is_transient and not http_error.was_sent:
+                raise failure from http_error
+            raise _RetryableFailure(failure, may_have_happened=http_error.was_sent) from http_error
         if response.status < 300:
             self.quota.note_headers(response.headers)
-            return self._parse_json(request, content)
-        refusal = _to_refusal(request, response, content)
+            return self._parse_json(request_line, content)
+        refusal = _to_refusal(request_line, response, content)
         if response.status in _RETRIED_STATUSES:
             retry_after_s = _asked_delay_s(response.headers)
+            # 429 comes from the gateway, before anything is done; a 5xx may come after.
             raise _RetryableFailure(refusal, retry_after_s=retry_after_s, may_have_happened=response.status != 429)
         raise refusal
 
-    def _parse_json(self, request: str, content: bytes) -> object:
+    def _parse_json(self, request_line: str, content: bytes) -> object:
         if not content:
             return None
         try:
             return json.loads(content)
         except ValueError as exc:
-            failure = ApiUnreachable(request=request, reason="the answer is not JSON")
+            failure = ApiUnreachable(request=request_line, reason="the answer is not JSON")
             raise _RetryableFailure(failure, may_have_happened=True) from exc
 
 
@@ -211,13 +221,13 @@ class _RetryableFailure(Exception):
         self.may_have_happened = may_have_happened
 
 
-def _require_resource(response_json: object, request: str) -> Resource:
+def _require_resource(response_json: object, request_line: str) -> Resource:
     if not isinstance(response_json, dict) or "id" not in response_json:
-        raise ApiUnreachable(request=request, reason="the answer is no resource with an id")
+        raise ApiUnreachable(request=request_line, reason="the answer is no resource with an id")
     return response_json
 
 
-def _to_refusal(request: str, response: Response, content: bytes) -> ApiRefused:
+def _to_refusal(request_line: str, response: Response, content: bytes) -> ApiRefused:
     """Return RFC 9457's title, detail and errors; for any other body its beginning."""
     try:
         problem = json.loads(content)
@@ -225,14 +235,16 @@ def _to_refusal(request: str, response: Response, content: bytes) -> ApiRefused:
         problem = None
     if not isinstance(problem, dict):
         text = content[:200].decode(errors="replace").strip()
-        return ApiRefused(request=request, status=response.status, title=response.reason, detail=text or "no reason")
+        return ApiRefused(
+            request=request_line, status=response.status, title=response.reason, detail=text or "no reason"
+        )
     errors = problem.get("errors")
     return ApiRefused(
-        request=request,
+        request=request_line,
         status=response.status,
         title=str(problem.get("title", "")),
         detail=str(problem.get("detail", "no reason given")),
-        errors=[str(error) for error in errors] if isinstance(errors, list) else (),
+        errors=[str(http_error) for http_error in errors] if isinstance(errors, list) else (),
     )
 
 

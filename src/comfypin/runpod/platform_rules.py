@@ -27,20 +27,22 @@ _NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
 _OUR_VARIABLES = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK_VARIABLE}
 
 
-def deployment_findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
+def deployment_findings(deployment: Deployment, release_facts: ReleaseFacts) -> list[str]:
     """Return everything in the file that RunPod would refuse, or that would fail later, unseen."""
     return [
         *_name_findings(deployment),
         *_reference_findings(deployment),
         *_image_findings(deployment),
-        *_volume_findings(deployment, release),
-        *_template_findings(deployment, release),
-        *_endpoint_findings(deployment, release),
+        *_volume_findings(deployment, release_facts),
+        *_template_findings(deployment, release_facts),
+        *_endpoint_findings(deployment, release_facts),
         *_pod_findings(deployment),
     ]
 
 
-def gpu_findings(deployment: Deployment, release: ReleaseFacts, gpus: Iterable[Mapping[str, object]]) -> list[str]:
+def gpu_findings(
+    deployment: Deployment, release_facts: ReleaseFacts, gpus: Iterable[Mapping[str, object]]
+) -> list[str]:
     """Return what only the catalog shows: unknown pools and GPUs, and models larger than a GPU's memory."""
     catalog = [gpu_type for gpu_type in gpus if isinstance(gpu_type.get("memory"), int)]
     pools: dict[str, list[Mapping[str, object]]] = {}
@@ -57,23 +59,25 @@ def gpu_findings(deployment: Deployment, release: ReleaseFacts, gpus: Iterable[M
             else:
                 allowed_gpus = [gpu_type for gpu_type in pools[pool] if gpu_type["id"] not in endpoint.excluded_gpus]
                 findings += [
-                    finding for gpu_type in allowed_gpus if (finding := _gpu_memory_finding(place, gpu_type, release))
+                    finding
+                    for gpu_type in allowed_gpus
+                    if (finding := _gpu_memory_finding(place, gpu_type, release_facts))
                 ]
     for pod in deployment.pod:
         place = f"pod {pod.name!r}"
         if pod.gpu not in by_id:
             findings.append(f"{place}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
-        elif finding := _gpu_memory_finding(place, by_id[pod.gpu], release):
+        elif finding := _gpu_memory_finding(place, by_id[pod.gpu], release_facts):
             findings.append(finding)
     return findings
 
 
-def _gpu_memory_finding(place: str, gpu_type: Mapping[str, object], release: ReleaseFacts) -> str | None:
+def _gpu_memory_finding(place: str, gpu_type: Mapping[str, object], release_facts: ReleaseFacts) -> str | None:
     memory_gb = int(str(gpu_type["memory"]))
-    if to_gigabytes(release.largest_model_bytes) <= memory_gb:
+    if to_gigabytes(release_facts.largest_model_bytes) <= memory_gb:
         return None
     return (
-        f"{place}: the release's largest model has {to_gigabytes(release.largest_model_bytes):.1f} GB and "
+        f"{place}: the release's largest model has {to_gigabytes(release_facts.largest_model_bytes):.1f} GB and "
         f"{gpu_type['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
     )
 
@@ -87,9 +91,9 @@ def _name_findings(deployment: Deployment) -> Iterator[str]:
         "pod": [resource.name for resource in deployment.pod],
     }
     for kind, names in kinds.items():
-        for name, count in Counter(names).items():
-            if count > 1:
-                yield f"{kind} {name!r} is in the file {count} times; names must be unique within their kind"
+        for resource_name, occurrences in Counter(names).items():
+            if occurrences > 1:
+                yield f"{kind} {resource_name!r} is in the file {occurrences} times; name each {kind} differently"
 
 
 def _reference_findings(deployment: Deployment) -> Iterator[str]:
@@ -115,20 +119,23 @@ def _reference_findings(deployment: Deployment) -> Iterator[str]:
         elif templates[resource.template].kind != kind:
             actual = templates[resource.template].kind
             yield f'{place}: template {resource.template!r} has kind "{actual}", it needs "{kind}"'
-        for name in volume_names:
-            if name not in volumes:
-                yield _unknown_name(place, "volume", name, volumes)
+        for resource_name in volume_names:
+            if resource_name not in volumes:
+                yield _unknown_name(place, "volume", resource_name, volumes)
         yield from _data_center_findings(
-            place, resource, [volumes[name].data_center for name in volume_names if name in volumes]
+            place,
+            resource,
+            [volumes[resource_name].data_center for resource_name in volume_names if resource_name in volumes],
         )
 
 
 def _data_center_findings(place: str, resource: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
     """Find several volumes in one data centre, and data centres without any of the resource's volumes."""
-    for center, count in Counter(volume_centers).items():
-        if count > 1:
-            yield f"{place}: {count} volumes are in {center}; a worker mounts only one volume per data centre"
+    for center, occurrences in Counter(volume_centers).items():
+        if occurrences > 1:
+            yield f"{place}: {occurrences} volumes are in {center}; a worker mounts only one volume per data centre"
     outside = set(resource.data_centers) - set(volume_centers)
+    # Without volumes any data centre will do.
     if volume_centers and outside:
         yield (
             f"{place}: data centre {', '.join(sorted(outside))} has none of its volumes "
@@ -154,23 +161,23 @@ def _image_findings(deployment: Deployment) -> Iterator[str]:
             )
 
 
-def _volume_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _volume_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for volume in deployment.volume:
-        if not volume.existing and volume.size < to_gigabytes(release.models_bytes):
+        if not volume.existing and volume.size < to_gigabytes(release_facts.models_bytes):
             yield (
                 f"volume {volume.name!r}: size = {volume.size} GB is less than the release's models "
-                f"({to_gigabytes(release.models_bytes):.1f} GB)"
+                f"({to_gigabytes(release_facts.models_bytes):.1f} GB)"
             )
 
 
-def _template_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
         place = f"template {template.name!r}"
         merged = {**deployment.env, **deployment.storage, **template.env}
         yield from variable_findings(place, merged)
         yield from _variable_count_findings(place, deployment, template.name, {})
         yield from _port_findings(place, template)
-        needed = needed_disk_gb(deployment, release, template)
+        needed = needed_disk_gb(deployment, release_facts, template)
         if template.disk is not None and template.disk < needed:
             yield (
                 f"{place}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
@@ -182,17 +189,19 @@ def _template_findings(deployment: Deployment, release: ReleaseFacts) -> Iterato
 
 def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Find plain secrets, names that no shell takes, and names that comfypin sets itself."""
-    for name, value in variables.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield f"{place}: {name!r} is not a valid variable name; use letters, digits and _"
-        if name in _OUR_VARIABLES:
-            yield f"{place}: {name} is set from the release in `release`; leave it out"
-        looks_secret = (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value)
+    for resource_name, value in variables.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", resource_name):
+            yield f"{place}: {resource_name!r} is not a valid variable name; use letters, digits and _"
+        if resource_name in _OUR_VARIABLES:
+            yield f"{place}: {resource_name} is set from the release in `release`; leave it out"
+        looks_secret = (
+            _SECRET_NAME.search(resource_name) and resource_name not in _NOT_SECRET
+        ) or _SECRET_VALUE.search(value)
         if looks_secret and value and not SECRET_REFERENCE.fullmatch(value.strip()):
             yield (
-                f"{place}: {name} looks like a secret in plain text; store it in RunPod's secret manager "
-                f"(console, Secrets, Create Secret, name {name.lower()}) and write "
-                f'{name} = "{{{{ RUNPOD_SECRET_{name.lower()} }}}}"'
+                f"{place}: {resource_name} looks like a secret in plain text; store it in RunPod's secret manager "
+                f"(console, Secrets, Create Secret, name {resource_name.lower()}) and write "
+                f'{resource_name} = "{{{{ RUNPOD_SECRET_{resource_name.lower()} }}}}"'
             )
 
 
@@ -201,9 +210,9 @@ def _variable_count_findings(
 ) -> Iterator[str]:
     """More variables than RunPod allows, of all the places that a worker's or pod's variables come from."""
     shared = next((resource.env for resource in deployment.template if resource.name == template), {})
-    count = len({**deployment.env, **deployment.storage, **shared, **own})
-    if count + _PLATFORM_VARIABLES > MAX_VARIABLES:
-        yield f"{place}: {count} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
+    occurrences = len({**deployment.env, **deployment.storage, **shared, **own})
+    if occurrences + _PLATFORM_VARIABLES > MAX_VARIABLES:
+        yield f"{place}: {occurrences} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
 
 
 def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
@@ -211,13 +220,13 @@ def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
     http_ports = [port for port in ports if port.endswith("/http")]
     if len(http_ports) > MAX_HTTP_PORTS:
         yield f"{place}: {len(http_ports)} HTTP ports; RunPod's proxy takes {MAX_HTTP_PORTS}"
-    for port, count in Counter(ports).items():
+    for port, occurrences in Counter(ports).items():
         port_match = _PORT.fullmatch(port)
         if port_match is None:
             yield f"{place}: port {port!r} must read NUMBER/http or NUMBER/tcp"
             continue
-        if count > 1:
-            yield f"{place}: port {port} is listed {count} times"
+        if occurrences > 1:
+            yield f"{place}: port {port} is listed {occurrences} times"
         number = int(port_match[1])
         # Above 70000 RunPod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>.
         symmetrical = port_match[2] == "tcp" and 70_000 < number < 80_000
@@ -225,7 +234,7 @@ def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
             yield f"{place}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
 
 
-def _endpoint_findings(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _endpoint_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for endpoint in deployment.endpoint:
         place = f"endpoint {endpoint.name!r}"
         workers, scaling = endpoint.workers, endpoint.scaling
@@ -241,7 +250,7 @@ def _endpoint_findings(deployment: Deployment, release: ReleaseFacts) -> Iterato
             yield f"{place}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
         if endpoint.flashboot != "off" and workers.max == 0:
             yield f'{place}: flashboot needs workers; set workers.max, or flashboot = "off"'
-        yield from _cuda_findings(place, endpoint.min_cuda, release)
+        yield from _cuda_findings(place, endpoint.min_cuda, release_facts)
 
 
 def _pod_findings(deployment: Deployment) -> Iterator[str]:
@@ -256,10 +265,10 @@ def _pod_findings(deployment: Deployment) -> Iterator[str]:
             yield f"{place}: ssh = true needs the port 22/tcp in template {template.name!r}"
 
 
-def _cuda_findings(place: str, stated_cuda: str | None, release: ReleaseFacts) -> Iterator[str]:
-    if stated_cuda and release.cuda and _parse_version(stated_cuda) < _parse_version(release.cuda):
+def _cuda_findings(place: str, stated_cuda: str | None, release_facts: ReleaseFacts) -> Iterator[str]:
+    if stated_cuda and release_facts.cuda and _parse_version(stated_cuda) < _parse_version(release_facts.cuda):
         yield (
-            f"{place}: min_cuda = {stated_cuda} is below CUDA {release.cuda}, which the lock's torch needs; "
+            f"{place}: min_cuda = {stated_cuda} is below CUDA {release_facts.cuda}, which the lock's torch needs; "
             "leave it out to have it derived"
         )
 
@@ -268,5 +277,5 @@ def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def _unknown_name(place: str, kind: str, name: str, known: Iterable[str]) -> str:
-    return f"{place}: there is no {kind} {name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"
+def _unknown_name(place: str, kind: str, resource_name: str, known: Iterable[str]) -> str:
+    return f"{place}: there is no {kind} {resource_name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"

@@ -34,6 +34,7 @@ class ProgressReporter:
 
     async def close(self) -> None:
         """Send what is owed and stop; after it nothing is sent any more. A platform that hangs is given up."""
+        # Before the last progress is sent, so that nothing can overtake it.
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task

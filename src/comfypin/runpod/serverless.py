@@ -52,6 +52,7 @@ class RunpodWorker:
         import runpod
 
         for name, check in fitness.items():
+            # The SDK logs checks by the function's name.
             check.__name__ = name
             runpod.serverless.register_fitness_check(check)
         try:
@@ -71,20 +72,21 @@ class RunpodWorker:
                 )
         return self._concurrency
 
-    async def handle_job(self, job: dict[str, Any]) -> dict[str, JsonValue]:
+    async def handle_job(self, sdk_job: dict[str, Any]) -> dict[str, JsonValue]:
         """One job as the SDK gives it, and its answer as the SDK wants it."""
         from runpod import http_client
 
         open_session: Any = http_client.AsyncClientSession
         async with open_session() as session:
-            reporter = ProgressReporter(lambda progress: _send_progress(session, job, progress))
+            reporter = ProgressReporter(lambda progress: _send_progress(session, sdk_job, progress))
             sdk_loop = asyncio.get_running_loop()
 
+            # The engine's loop calls this; the reporter lives on the SDK's.
             def report_progress(progress: Mapping[str, JsonValue]) -> None:
                 sdk_loop.call_soon_threadsafe(reporter, progress)
 
             try:
-                work = self._handle(str(job["id"]), input_of_platform_job(job), progress=report_progress)
+                work = self._handle(str(sdk_job["id"]), input_of_platform_job(sdk_job), progress=report_progress)
                 outcome = await self._run_on_engine_loop(work)
             finally:
                 await reporter.close()
@@ -138,8 +140,8 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
 
 
-async def _send_progress(session: Any, job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
+async def _send_progress(session: Any, sdk_job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
     from runpod.serverless.modules import rp_http
 
     send: Any = rp_http.send_result
-    await send(session, {"status": "IN_PROGRESS", "output": dict(progress)}, job)
+    await send(session, {"status": "IN_PROGRESS", "output": dict(progress)}, sdk_job)

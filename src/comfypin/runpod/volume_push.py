@@ -63,18 +63,18 @@ class VolumePusher:
 
     def __init__(
         self,
-        bucket: VolumeBucket,
+        volume_bucket: VolumeBucket,
         record: PushRecord,
         *,
         label: str = "volume",
         options: PushOptions | None = None,
         watcher: Watcher | None = None,
     ) -> None:
-        self._bucket = bucket
+        self._bucket = volume_bucket
         self._volume = label
         self._options = options or PushOptions()
         self._watcher = watcher or Unwatched()
-        records = read_records(bucket)
+        records = read_records(volume_bucket)
         self._other_records = [other_record for other_record in records if other_record.release != record.release]
         self._earlier_files = recorded_files(records)
         # What an older push of this release recorded is believed, and forgotten if the lock no longer names it.
@@ -95,12 +95,12 @@ class VolumePusher:
         """Return the files that this release is known to have on the volume, by key."""
         return self._record.files
 
-    def find_pushed(self, key: str, sha256: Digest | None) -> RecordedFile | None:
+    def find_pushed(self, object_key: str, sha256: Digest | None) -> RecordedFile | None:
         """Return the record of a file that is on the volume as it was pushed, or None. Only known files cost a HEAD."""
-        recorded_file = self._earlier_files.get(key)
+        recorded_file = self._earlier_files.get(object_key)
         if recorded_file is None or (sha256 is not None and recorded_file.sha256 != sha256.hex):
             return None
-        stored_object = self._bucket.head_object(key)
+        stored_object = self._bucket.head_object(object_key)
         if stored_object is None and recorded_file.kind == "model":
             # A pod's pull moves a model into the store and leaves a link, which S3 gateways need not show.
             stored_object = self._bucket.head_object(blob_key(recorded_file.sha256))
@@ -113,7 +113,7 @@ class VolumePusher:
 
     def recorded_key(self, prefix: str) -> str | None:
         """Return the key of a recorded file that begins with `prefix`."""
-        return next((key for key in self._earlier_files if key.startswith(prefix)), None)
+        return next((object_key for object_key in self._earlier_files if object_key.startswith(prefix)), None)
 
     def select_missing(self, owed: Iterable[OwedModel]) -> list[OwedModel]:
         """Return the models whose bytes are needed here, because the volume lacks them; note the others."""
@@ -136,16 +136,16 @@ class VolumePusher:
         stored_object = self._bucket.head_object(local_file.key)
         if stored_object is not None and self._is_same_file(local_file, stored_object):
             recorded_file = self._earlier_files.get(local_file.key)
-            outcome: PushOutcome = (
+            push_outcome: PushOutcome = (
                 "present" if recorded_file is not None and recorded_file.etag == stored_object.etag else "recognized"
             )
             sent = 0
         elif stored_object is None and (stored_blob := self._find_blob(local_file)) is not None:
-            stored_object, outcome, sent = stored_blob, "present", 0
+            stored_object, push_outcome, sent = stored_blob, "present", 0
         else:
             if stored_object is not None:
                 self._require_mine(local_file)
-            outcome, sent = self._upload_file(local_file)
+            push_outcome, sent = self._upload_file(local_file)
             stored_object = self._bucket.head_object(local_file.key)
         if stored_object is None or stored_object.size_bytes != local_file.size_bytes:
             actual = "missing" if stored_object is None else str(stored_object.size_bytes)
@@ -167,15 +167,16 @@ class VolumePusher:
         )
         self._write_record()
         self._watcher.ended(
-            self._progress_label(local_file), "present" if outcome in ("present", "recognized") else outcome
+            self._progress_label(local_file), "present" if push_outcome in ("present", "recognized") else push_outcome
         )
         return PushedFile(
-            key=local_file.key, outcome=outcome, sha256=sha256, size_bytes=local_file.size_bytes, sent_bytes=sent
+            key=local_file.key, outcome=push_outcome, sha256=sha256, size_bytes=local_file.size_bytes, sent_bytes=sent
         )
 
     def finish_release(self) -> PushRecord:
         """Write the record that says that everything is there."""
         self._record = replace(self._record, complete=True)
+        # The volume has just this record already if nothing was missing.
         if self._record not in self._earlier_records():
             self._write_record()
         return self._record
@@ -194,17 +195,19 @@ class VolumePusher:
             or self._bucket.read_sha256(local_file.key) == local_file.sha256.hex
         )
 
-    def _etag_agrees(self, local_file: FileToPush, etag: str) -> bool:
-        if "-" in etag:
-            return etag == etag_of_parts(local_file.path, part_size(local_file.size_bytes, self._options.part_bytes))
+    def _etag_agrees(self, local_file: FileToPush, object_etag: str) -> bool:
+        if "-" in object_etag:
+            return object_etag == etag_of_parts(
+                local_file.path, part_size(local_file.size_bytes, self._options.part_bytes)
+            )
         with local_file.path.open("rb") as opened:
-            return etag == hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return object_etag == hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
     def _find_blob(self, local_file: FileToPush) -> VolumeObject | None:
-        key = blob_key(local_file.sha256.hex)
-        if local_file.kind != "model" or key == local_file.key:
+        object_key = blob_key(local_file.sha256.hex)
+        if local_file.kind != "model" or object_key == local_file.key:
             return None
-        stored_object = self._bucket.head_object(key)
+        stored_object = self._bucket.head_object(object_key)
         return (
             stored_object if stored_object is not None and stored_object.size_bytes == local_file.size_bytes else None
         )
@@ -246,9 +249,12 @@ class VolumePusher:
             if (note_path := self._note_path(local_file.key)) is not None:
                 note_path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(note_path, upload_id.encode())
+        # The same size each time, else the parts that are there would not fit a push that goes on.
         part_bytes = part_size(local_file.size_bytes, self._options.part_bytes)
         offsets = dict(enumerate(range(0, local_file.size_bytes, part_bytes), start=1))
-        kept_bytes = sum(part.size_bytes for part_number, part in parts_there.items() if part_number in offsets)
+        kept_bytes = sum(
+            stored_part.size_bytes for part_number, stored_part in parts_there.items() if part_number in offsets
+        )
         self._watcher.started(
             self._progress_label(local_file), local_file.size_bytes, min(kept_bytes, local_file.size_bytes)
         )
@@ -260,9 +266,9 @@ class VolumePusher:
             part_body = _read_slice(
                 local_file, offsets[part_number], min(part_bytes, local_file.size_bytes - offsets[part_number])
             )
-            part = parts_there.get(part_number)
-            if part is not None and is_same_part(part, part_body):
-                etags[part_number] = part.etag
+            stored_part = parts_there.get(part_number)
+            if stored_part is not None and is_same_part(stored_part, part_body):
+                etags[part_number] = stored_part.etag
                 return
             etags[part_number] = self._bucket.put_part(local_file.key, upload_id, part_number, part_body)
             sent.add_bytes(len(part_body))
@@ -272,24 +278,26 @@ class VolumePusher:
         self._join_parts(local_file, upload_id, etags)
         return ("resumed" if sent.value < local_file.size_bytes else "pushed"), sent.value
 
-    def _find_unfinished(self, key: str) -> tuple[str | None, dict[int, VolumeObject]]:
+    def _find_unfinished(self, object_key: str) -> tuple[str | None, dict[int, VolumeObject]]:
         """Return the upload of this key that has got farthest, and its parts."""
-        note_path = self._note_path(key)
+        note_path = self._note_path(object_key)
         noted = [note_path.read_text()] if note_path is not None and note_path.is_file() else []
-        listed = [upload.upload_id for upload in self._bucket.list_uploads(key) if upload.key == key]
+        listed = [upload.upload_id for upload in self._bucket.list_uploads(object_key) if upload.key == object_key]
         farthest: tuple[str | None, dict[int, VolumeObject]] = (None, {})
         for upload_id in dict.fromkeys([*noted, *listed]):
             try:
-                parts = self._bucket.list_parts(key, upload_id)
+                parts = self._bucket.list_parts(object_key, upload_id)
             except (UploadGone, ObjectMissing):
                 continue
             if farthest[0] is None or len(parts) > len(farthest[1]):
                 farthest = (upload_id, parts)
         return farthest
 
-    def _note_path(self, key: str) -> Path | None:
+    def _note_path(self, object_key: str) -> Path | None:
         folder = self._options.notes
-        return None if folder is None else folder / f"{Digest.of(f'{self._bucket.name}/{key}'.encode()).hex}.upload"
+        if folder is None:
+            return None
+        return folder / f"{Digest.of(f'{self._bucket.name}/{object_key}'.encode()).hex}.upload"
 
     def _join_parts(self, local_file: FileToPush, upload_id: str, etags: Mapping[int, str]) -> None:
         """Join the parts. An answer that got lost, or took too long, may have done it: the object decides."""

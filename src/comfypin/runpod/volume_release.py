@@ -92,19 +92,27 @@ class PushRecord:
 def owed_models(lock: Lock, places: Places) -> list[OwedModel]:
     """Return the release's models and their keys. Raises `TargetRefused`."""
     owed = []
-    for pin, path in targets(lock, places):
+    for model_pin, target_path in targets(lock, places):
         try:
-            key = f"{MODELS}/{path.relative_to(places.models_dir).as_posix()}"
+            object_key = f"{MODELS}/{target_path.relative_to(places.models_dir).as_posix()}"
         except ValueError as exc:
             # Outside MODELS_DIR (a node's own folder): the store has it by digest, and the pod's pull links it.
-            if pin.sha256 is None:
+            if model_pin.sha256 is None:
                 raise LockError(
-                    f"Model {pin.name} ({pin.target_path}) is outside MODELS_DIR and has no sha256, so a volume cannot "
-                    "hold it; pin it: comfypin models add.",
-                    model=pin.name,
+                    f"Model {model_pin.name} ({model_pin.target_path}) is outside MODELS_DIR and has no sha256, so "
+                    "a volume cannot hold it; pin it: comfypin models add.",
+                    model=model_pin.name,
                 ) from exc
-            key = blob_key(pin.sha256.hex)
-        owed.append(OwedModel(key=key, sha256=pin.sha256, size_bytes=pin.size_bytes, pin=pin, path=path))
+            object_key = blob_key(model_pin.sha256.hex)
+        owed.append(
+            OwedModel(
+                key=object_key,
+                sha256=model_pin.sha256,
+                size_bytes=model_pin.size_bytes,
+                pin=model_pin,
+                path=target_path,
+            )
+        )
     return owed
 
 
@@ -119,8 +127,8 @@ def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]
     `digests` are by target path.
     """
     blobs: dict[Digest, list[str]] = {}
-    for pin in lock.models:
-        blobs.setdefault(digests[pin.target_path], []).append(pin.target_path)
+    for model_pin in lock.models:
+        blobs.setdefault(digests[model_pin.target_path], []).append(model_pin.target_path)
     return f"{MODELS}/{STORE_FOLDER}/releases/{record_name(lock.version_name)}", release_record(
         lock.version_name, blobs
     )
@@ -131,15 +139,15 @@ def read_records(bucket: VolumeBucket) -> list[PushRecord]:
     push_records = []
     for file_record in sorted(bucket.list_objects(f"{RECORDS}/"), key=lambda stored: stored.key):
         record_bytes = bucket.read_object(file_record.key) if file_record.key.endswith(".json") else None
-        record = _parse_record(record_bytes) if record_bytes is not None else None
-        if record is not None:
-            push_records.append(record)
+        push_record = _parse_record(record_bytes) if record_bytes is not None else None
+        if push_record is not None:
+            push_records.append(push_record)
     return push_records
 
 
 def recorded_files(records: Iterable[PushRecord]) -> dict[str, RecordedFile]:
     """Return all files that records name, by key."""
-    return {key: file_record for record in records for key, file_record in record.files.items()}
+    return {object_key: file_record for push_record in records for object_key, file_record in push_record.files.items()}
 
 
 def _parse_record(record_bytes: bytes) -> PushRecord | None:

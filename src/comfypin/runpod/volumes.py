@@ -56,6 +56,7 @@ def find_volumes(
     wanted_centers = {center.upper() for center in centers}
     found_volumes: dict[str, NetworkVolume] = {}
     for wanted_name in wanted:
+        # In runpod.toml a volume has a short name, which on RunPod carries the deployment's.
         names = {wanted_name, remote_name(deployment, wanted_name)} if deployment else {wanted_name}
         matching = [
             volume

@@ -49,38 +49,41 @@ _RETRY_AFTER_S = 5
 WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
 
 
-def make_app(site: Site, rules: AccessRules) -> FastAPI:
+def make_app(server_site: Site, rules: AccessRules) -> FastAPI:
     """Return the application, with every route behind the gate."""
-    app = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
-    for family in (_endpoint_routes(site),):
-        app.include_router(family)
-        app.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
-    app.include_router(_workflow_routes(site))
-    app.include_router(_machine_routes(site, app))
-    app.add_exception_handler(ComfypinError, _handle_failure)
-    app.add_exception_handler(RequestValidationError, _handle_invalid)
-    app.add_exception_handler(ClientDisconnect, _handle_disconnect)
-    app.add_middleware(Gate, rules=rules)
-    return app
+    application = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    # RunPod's own URLs have /v2/ENDPOINT before the route; both work, so that clients need only another host.
+    for family in (_endpoint_routes(server_site),):
+        application.include_router(family)
+        application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
+    application.include_router(_workflow_routes(server_site))
+    application.include_router(_machine_routes(server_site, application))
+    application.add_exception_handler(ComfypinError, _handle_failure)
+    application.add_exception_handler(RequestValidationError, _handle_invalid)
+    application.add_exception_handler(ClientDisconnect, _handle_disconnect)
+    application.add_middleware(Gate, rules=rules)
+    return application
 
 
-def _endpoint_routes(site: Site) -> APIRouter:
-    routes, queue = APIRouter(tags=["jobs"]), site.queue
+def _endpoint_routes(server_site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
-    async def take_job(request: Request) -> str:
-        job = await asyncio.to_thread(read_job_request, await request.body())
-        return await queue.accept_job(job.input, webhook=job.webhook, timeout_s=job.timeout_s, ttl_s=job.ttl_s)
+    async def take_job(http_request: Request) -> str:
+        job_request = await asyncio.to_thread(read_job_request, await http_request.body())
+        return await queue.accept_job(
+            job_request.input, webhook=job_request.webhook, timeout_s=job_request.timeout_s, ttl_s=job_request.ttl_s
+        )
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
-    async def run(request: Request) -> Response:
-        return _accepted_response(await take_job(request))
+    async def run(http_request: Request) -> Response:
+        return _accepted_response(await take_job(http_request))
 
     @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
-    async def runsync(request: Request, wait: WaitMilliseconds = SYNC_WAIT_MS) -> Response:
+    async def runsync(http_request: Request, wait: WaitMilliseconds = SYNC_WAIT_MS) -> Response:
         begun_at_s = time.monotonic()
-        job_id = await take_job(request)
+        job_id = await take_job(http_request)
         # Taking a large job takes a while too, and the client's patience began before it.
-        wait_s = longest_wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
+        wait_s = longest_wait_s(http_request.url.hostname, wait) - (time.monotonic() - begun_at_s)
         return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
 
     # RunPod takes POST here too, and so does its SDK's own local server.
@@ -91,10 +94,10 @@ def _endpoint_routes(site: Site) -> APIRouter:
 
     @routes.get("/stream/{job_id}", summary="A job's progress: server-sent events, or what is new since the last call")
     @routes.post("/stream/{job_id}", include_in_schema=False)
-    async def stream(request: Request, job_id: str) -> Response:
+    async def stream(http_request: Request, job_id: str) -> Response:
         record = await queue.read_record(job_id)
-        if "text/event-stream" in request.headers.get("accept", ""):
-            return StreamingResponse(_stream_events(site, job_id), media_type="text/event-stream")
+        if "text/event-stream" in http_request.headers.get("accept", ""):
+            return StreamingResponse(_stream_events(server_site, job_id), media_type="text/event-stream")
         chunks = [{"output": dict(progress)} for progress in queue.take_progress(job_id)]
         return JsonResponse({"status": record.row.state, "stream": chunks})
 
@@ -113,17 +116,17 @@ def _endpoint_routes(site: Site) -> APIRouter:
 
     @routes.get("/health", summary="Jobs and workers by state")
     async def health() -> Response:
-        return JsonResponse(health_body(await queue.count_jobs(), trouble=queue.trouble, ready=site.is_ready))
+        return JsonResponse(health_body(await queue.count_jobs(), trouble=queue.trouble, ready=server_site.is_ready))
 
     return routes
 
 
-def _workflow_routes(site: Site) -> APIRouter:
-    routes, queue = APIRouter(tags=["workflows"]), site.queue
+def _workflow_routes(server_site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["workflows"]), server_site.queue
 
     @routes.get("/workflows", summary="The workflows of this server, and what may be set in them")
     async def workflows() -> Response:
-        described = [await site.describe_workflow(name) for name in site.workflow_names()]
+        described = [await server_site.describe_workflow(name) for name in server_site.workflow_names()]
         return JsonResponse(
             [
                 {
@@ -137,35 +140,37 @@ def _workflow_routes(site: Site) -> APIRouter:
         )
 
     @routes.post("/workflows/{name}", include_in_schema=False)
-    async def run_workflow(request: Request, name: str, wait: WaitMilliseconds = 0) -> Response:
-        body = await request.body()
-        job = await site.make_job(name, await asyncio.to_thread(parse_json_body, body) if body.strip() else {})
-        job_id = await queue.accept_job(dict(job), webhook=None, timeout_s=None, ttl_s=None)
+    async def run_workflow(http_request: Request, name: str, wait: WaitMilliseconds = 0) -> Response:
+        request_body = await http_request.body()
+        job_request = await server_site.make_job(
+            name, await asyncio.to_thread(parse_json_body, request_body) if request_body.strip() else {}
+        )
+        job_id = await queue.accept_job(dict(job_request), webhook=None, timeout_s=None, ttl_s=None)
         if not wait:
             return _accepted_response(job_id)
-        wait_s = longest_wait_s(request.url.hostname, wait)
+        wait_s = longest_wait_s(http_request.url.hostname, wait)
         return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
 
     return routes
 
 
-def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
-    routes, queue = APIRouter(tags=["server"]), site.queue
+def _machine_routes(server_site: Site, application: FastAPI) -> APIRouter:
+    routes, queue = APIRouter(tags=["server"]), server_site.queue
 
     @routes.get("/ping", summary="200 ready, 204 starting, 503 unfit or stopping; needs no token")
     async def ping() -> Response:
-        return Response(status_code=site.ping_status)
+        return Response(status_code=server_site.ping_status)
 
     @routes.get("/metrics", summary="Prometheus text")
-    async def metrics(request: Request) -> Response:
+    async def metrics(http_request: Request) -> Response:
         # In a thread: the driver of the GPUs may take its time.
-        page, content_type = await asyncio.to_thread(queue.metrics.render_page, request.headers.get("accept", ""))
+        page, content_type = await asyncio.to_thread(queue.metrics.render_page, http_request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": content_type})
 
     @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
     async def output(path: str) -> Response:
         try:
-            file = contained_path(site.outputs, path)
+            file = contained_path(server_site.outputs, path)
             is_served = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
         except (ValueError, OSError):
             is_served = False
@@ -175,8 +180,12 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        described = [await site.describe_workflow(name) for name in site.workflow_names()] if site.is_ready else []
-        return JsonResponse(openapi_document(app, described))
+        described = (
+            [await server_site.describe_workflow(name) for name in server_site.workflow_names()]
+            if server_site.is_ready
+            else []
+        )
+        return JsonResponse(openapi_document(application, described))
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -185,14 +194,14 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
     return routes
 
 
-async def _stream_events(site: Site, job_id: str) -> AsyncIterator[bytes]:
+async def _stream_events(server_site: Site, job_id: str) -> AsyncIterator[bytes]:
     """Yield a job as server-sent events: `progress` as it comes, and `status` once, at the end."""
-    async for progress in site.queue.follow_progress(job_id, silence_s=_KEEP_ALIVE_S):
+    async for progress in server_site.queue.follow_progress(job_id, silence_s=_KEEP_ALIVE_S):
         if progress is None:
             yield b": still there\n\n"  # a comment: proxies see that the connection lives, and clients skip it
         else:
             yield _format_event("progress", json.dumps(progress).encode())
-    yield _format_event("status", status_body(await site.queue.read_record(job_id)))
+    yield _format_event("status", status_body(await server_site.queue.read_record(job_id)))
 
 
 def _format_event(name: str, data: bytes) -> bytes:

@@ -36,32 +36,34 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._find_refusal(scope["method"], scope["path"], headers)
+        request_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._find_refusal(scope["method"], scope["path"], request_headers)
         if refusal is not None:
+            # Many clients send the whole body before they read a response; they would see a reset connection only.
             if refusal.status_code == 413:
                 await self._drain_body(receive)
             await refusal(scope, receive, send)
             return
         await self._app(scope, self._limit_body(receive), send)
 
-    def _find_refusal(self, method: str, path: str, headers: Mapping[str, str]) -> JsonResponse | None:
-        if not self._may_enter(method, path, headers):
+    def _find_refusal(self, method: str, path: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
+        if not self._may_enter(method, path, request_headers):
             challenge = {"WWW-Authenticate": 'Bearer realm="comfypin", Basic realm="comfypin"'}
             return failure_response(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
-        if self._is_foreign_page(headers):
+        # Browsers let any page send requests to localhost; a token alone would not stop cached credentials.
+        if self._is_foreign_page(request_headers):
             return failure_response(403, "Pages of other sites may not use this server.")
-        length = headers.get("content-length", "")
+        length = request_headers.get("content-length", "")
         if length.isdigit() and int(length) > self._rules.max_body_bytes:
             return failure_response(
                 413, BodyTooBig(limit_bytes=self._rules.max_body_bytes).message, headers={"Connection": "close"}
             )
         return None
 
-    def _may_enter(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
+    def _may_enter(self, method: str, path: str, request_headers: Mapping[str, str]) -> bool:
         if self._rules.token is None or path in OPEN_PATHS:
             return True
-        authorization = headers.get("authorization", "")
+        authorization = request_headers.get("authorization", "")
         scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() == "basic":
             # Browsers send these along from any page, so they may only look.
@@ -69,18 +71,20 @@ class Gate:
         return self._is_token(credentials.strip() if scheme.lower() == "bearer" else authorization.strip())
 
     def _is_token(self, authorization: str) -> bool:
+        # Constant time: a comparison that stops at the first difference tells the token letter by letter.
         return hmac.compare_digest(authorization.encode(), (self._rules.token or "").encode())
 
-    def _is_foreign_page(self, headers: Mapping[str, str]) -> bool:
+    def _is_foreign_page(self, request_headers: Mapping[str, str]) -> bool:
         """Return whether another site's page asks; without a token, also whether a name was rebound to this machine."""
-        host = headers.get("host", "")
-        origin = headers.get("origin")
+        host = request_headers.get("host", "")
+        origin = request_headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return True
         return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
 
     async def _drain_body(self, receive: Receive) -> None:
         """Let a body that is a little too big arrive, and drop it: clients read answers last."""
+        # Not without end: a client that never stops is cut off.
         left_bytes = 4 * self._rules.max_body_bytes
         while left_bytes > 0:
             message = await receive()

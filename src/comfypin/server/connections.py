@@ -45,15 +45,16 @@ class ConnectionLimits:
     slowest_bytes_s: int = 16_384
 
     @classmethod
-    def for_total(cls, total: int | None) -> "ConnectionLimits":
+    def for_total(cls, total_connections: int | None) -> "ConnectionLimits":
         """Return the limits for so many connections; by default a third of the file descriptors, 1000 at most.
 
         An output that is sent has its file open beside its socket, so half of them would be all of them.
         """
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # 1 << 20 stands for no limit.
         most_connections = max(8, (soft_limit if soft_limit != resource.RLIM_INFINITY else 1 << 20) // 3)
-        total = min(most_connections, total or _MOST_CONNECTIONS)
-        return cls(total=total, by_address=max(1, total // 2))
+        total_connections = min(most_connections, total_connections or _MOST_CONNECTIONS)
+        return cls(total=total_connections, by_address=max(1, total_connections // 2))
 
 
 class OnceAMinuteLog(logging.Filter):

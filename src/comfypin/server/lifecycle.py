@@ -50,27 +50,29 @@ class HostingOptions:
 
 
 async def host_server(
-    app: FastAPI, site: Site, queue: QueueWorker, open_service: OpenService, hosting: HostingOptions
+    application: FastAPI, site: Site, queue: QueueWorker, open_service: OpenService, hosting_options: HostingOptions
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    connections = Connections(hosting.connections)
+    connections = Connections(hosting_options.connections)
     logging.getLogger("uvicorn.error").addFilter(connections.log_once)
+    # asyncio logs a traceback for each connection that the kernel refuses: a flood would fill the log.
     loop.set_exception_handler(connections.log_once.accept_failed)
-    server = _Server(_uvicorn_config(app, connections))
+    server = _Server(_uvicorn_config(application, connections))
     await queue.recover_jobs()
-    serve_task = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
+    serve_task = asyncio.create_task(server.serve(sockets=list(hosting_options.sockets)))
     run_task = asyncio.create_task(_run_jobs(site, queue, open_service))
     stop_task = asyncio.create_task(stop.wait())
     sweep_task = asyncio.create_task(connections.sweep_forever())
-    sync_task = asyncio.create_task(_keep_syncing(*hosting.sync)) if hosting.sync else None
+    sync_task = asyncio.create_task(_keep_syncing(*hosting_options.sync)) if hosting_options.sync else None
     try:
         await asyncio.wait({serve_task, run_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
+        # First tell load balancers, then end the jobs, then the connections that wait for them.
         site.announce_stop()
-        await queue.stop_jobs(hosting.grace_s)
+        await queue.stop_jobs(hosting_options.grace_s)
         server.should_exit = True
         await serve_task
     finally:
@@ -83,10 +85,10 @@ async def host_server(
         raise run_results[0]
 
 
-def _uvicorn_config(app: FastAPI, connections: Connections) -> uvicorn.Config:
+def _uvicorn_config(application: FastAPI, connections: Connections) -> uvicorn.Config:
     protocol: Any = partial(LimitedProtocol, connections=connections)
     return uvicorn.Config(
-        app,
+        application,
         http=protocol,
         ws="none",
         log_config=None,
@@ -130,16 +132,18 @@ async def _keep_syncing(folder: Path, destination: str) -> None:
 def open_sockets(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
     """Sockets that listen. Raises `PortUnusable`."""
     sockets: list[socket.socket] = []
+    # The port for health checks may be the same as the other one.
     for port in dict.fromkeys(ports):
         try:
             family = socket.AF_INET6 if ":" in host_name else socket.AF_INET
             listening_socket = socket.create_server((host_name, port), family=family, backlog=_BACKLOG)
-        except (OSError, OverflowError) as exc:
+        except (OSError, OverflowError) as error:
             for open_socket in sockets:
                 open_socket.close()
             raise PortUnusable(
-                address=f"{host_name}:{port}", reason=getattr(exc, "strerror", None) or str(exc)
-            ) from exc
+                address=f"{host_name}:{port}", reason=getattr(error, "strerror", None) or str(error)
+            ) from error
+        # The engine is a child process: it must not keep the port open after us.
         listening_socket.set_inheritable(False)
         sockets.append(listening_socket)
     return sockets

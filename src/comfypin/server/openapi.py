@@ -55,17 +55,18 @@ _RESPONSES = {
 }
 
 
-def openapi_document(app: FastAPI, workflows: Sequence[DescribedWorkflow]) -> dict[str, Any]:
+def openapi_document(application: FastAPI, workflows: Sequence[DescribedWorkflow]) -> dict[str, Any]:
     """Return the document for the application and its present workflows."""
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes, tags=TAGS)
-    schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    document = get_openapi(title=application.title, version=application.version, routes=application.routes, tags=TAGS)
+    input_schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
     components = document.setdefault("components", {})
     component_schemas = components.setdefault("schemas", {})
-    component_schemas.update(schema.pop("$defs", {}))
-    component_schemas.update({"JobInput": schema, "JobRequest": _JOB_REQUEST})
+    component_schemas.update(input_schema.pop("$defs", {}))
+    component_schemas.update({"JobInput": input_schema, "JobRequest": _JOB_REQUEST})
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]
     document["paths"]["/ping"]["get"]["security"] = []
+    # Added by hand, because FastAPI knows one route for all of them, and their inputs depend on the engine.
     for workflow in workflows:
         document["paths"][f"/workflows/{workflow.name}"] = {"post": _workflow_operation(workflow)}
     return document

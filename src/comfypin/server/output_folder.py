@@ -21,13 +21,14 @@ class ServedOutputFolder:
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
         """Write the outputs. Raises `OutputNotWritten`, `OutputUnreadable`, `OutputChanged`."""
         try:
-            folder = contained_path(self._root, job.job_id)
+            job_folder = contained_path(self._root, job.job_id)
         except ValueError as exc:
             raise OutputNotWritten(
                 filename=job.job_id, folder=self._root, reason="the job's id is no name", advice="", delivered=()
             ) from exc
-        shutil.rmtree(folder, ignore_errors=True)
-        deliveries = await FolderSink(folder).deliver(job, outputs)
+        # A job that runs again may save fewer files than before: old ones must not pass for its own.
+        shutil.rmtree(job_folder, ignore_errors=True)
+        deliveries = await FolderSink(job_folder).deliver(job, outputs)
         return tuple(self._with_address(delivery) for delivery in deliveries)
 
     def _with_address(self, delivery: Delivery) -> Delivery:

@@ -37,15 +37,15 @@ class JobRequest:
     ttl_s: float | None = None
 
 
-def parse_json_body(body: bytes) -> object:
+def parse_json_body(request_body: bytes) -> object:
     """Read a body. Raises `RequestInvalid`, `RequestTooComplex`; numbers that JSON does not have are refused.
 
     Slow for a large body, so meant for a thread. But Python's parser holds all threads until it is done: 57 MB
     of `[],[],...` are half a minute. So what it would make is counted first, from above: commas in texts count too.
     """
     mark_count = escape_count = 0
-    for start in range(0, len(body), _COUNTED_AT_ONCE):
-        chunk = body[start : start + _COUNTED_AT_ONCE]
+    for start in range(0, len(request_body), _COUNTED_AT_ONCE):
+        chunk = request_body[start : start + _COUNTED_AT_ONCE]
         mark_count += sum(map(chunk.count, (b",", b"[", b"{")))
         escape_count += chunk.count(b"\\")
     if mark_count > MAX_VALUES:
@@ -53,7 +53,8 @@ def parse_json_body(body: bytes) -> object:
     if escape_count > MAX_ESCAPES:
         raise RequestTooComplex(what="escaped characters", most=MAX_ESCAPES)
     try:
-        document = json.loads(body, parse_constant=_refuse_constant, parse_float=_parse_finite)
+        # NaN and Infinity are Python's, not JSON's: the engine would refuse them, or worse, compute with them.
+        document = json.loads(request_body, parse_constant=_refuse_constant, parse_float=_parse_finite)
     except RecursionError as exc:
         raise RequestInvalid(reason=_TOO_DEEP) from exc
     except ValueError as exc:
@@ -68,18 +69,18 @@ def _require_shallow(document: object) -> None:
     for _ in range(MAX_LEVELS):
         level = [
             item
-            for value in level
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, dict) else value)
+            for sent_value in level
+            if isinstance(sent_value, dict | list)
+            for item in (sent_value.values() if isinstance(sent_value, dict) else sent_value)
         ]
         if not level:
             return
     raise RequestInvalid(reason=_TOO_DEEP)
 
 
-def read_job_request(body: bytes) -> JobRequest:
+def read_job_request(request_body: bytes) -> JobRequest:
     """Read a body of /run. Raises as `parse_json_body` and `parse_job_request`."""
-    return parse_job_request(parse_json_body(body))
+    return parse_job_request(parse_json_body(request_body))
 
 
 def parse_job_request(document: object) -> JobRequest:
@@ -121,11 +122,12 @@ def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
 
     The proxy cuts what has not begun to answer within 100 s; then the client would not even have the job's id.
     """
+    # The host name tells: RunPod's proxy passes it on unchanged.
     proxied = (hostname or "").endswith(_PROXY_HOST)
     return (min(asked_ms, _PROXY_WAIT_MS) if proxied else asked_ms) / 1000
 
 
-def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
+def job_for_workflow(field_name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
     """Return the job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
 
     A file is an address, a data URI, or the name of a file beside the workflow.
@@ -143,26 +145,26 @@ def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput])
             changes[override.target] = override.value
         else:
             media.append(media_input)
-    return {"workflow_name": name, "set": changes, **({"inputs": media} if media else {})}
+    return {"workflow_name": field_name, "set": changes, **({"inputs": media} if media else {})}
 
 
-def _media_input(workflow_input: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
-    if not isinstance(value, str):
+def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mapping[str, JsonValue] | None:
+    if not isinstance(sent_value, str):
         return None
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
-    if found := _DATA.match(value):
-        return {"name": f"{name}.{found[1].lower()}", "data": value, "node": workflow_input.node_id}
-    if _ADDRESS.match(value):
-        suffix = PurePosixPath(urlsplit(value).path).suffix
-        return {"name": f"{name}{suffix}", "url": value, "node": workflow_input.node_id}
+    field_name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
+    if found := _DATA.match(sent_value):
+        return {"name": f"{field_name}.{found[1].lower()}", "data": sent_value, "node": workflow_input.node_id}
+    if _ADDRESS.match(sent_value):
+        suffix = PurePosixPath(urlsplit(sent_value).path).suffix
+        return {"name": f"{field_name}{suffix}", "url": sent_value, "node": workflow_input.node_id}
     return None
 
 
-def _is_http_address(value: object) -> bool:
-    if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
+def _is_http_address(sent_value: object) -> bool:
+    if not isinstance(sent_value, str) or len(sent_value) > 2000 or not sent_value.isprintable():
         return False
     try:
-        address_parts = urlsplit(value)
+        address_parts = urlsplit(sent_value)
         return (
             address_parts.scheme in ("http", "https") and bool(address_parts.hostname) and (address_parts.port or 1) > 0
         )
@@ -170,21 +172,21 @@ def _is_http_address(value: object) -> bool:
         return False
 
 
-def _policy_seconds(policy: Mapping[str, Any], name: str) -> float | None:
-    value = policy.get(name)
-    if value is None:
+def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
+    sent_value = policy.get(field_name)
+    if sent_value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_MS:
-        raise RequestInvalid(reason=f"`policy.{name}` must be milliseconds, up to 7 days")
-    return value / 1000
+    if isinstance(sent_value, bool) or not isinstance(sent_value, int | float) or not 0 < sent_value <= _LONGEST_MS:
+        raise RequestInvalid(reason=f"`policy.{field_name}` must be milliseconds, up to 7 days")
+    return sent_value / 1000
 
 
 def _parse_finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
+    sent_value = float(text)
+    if sent_value in (float("inf"), float("-inf")):
         raise ValueError(text)
-    return value
+    return sent_value
 
 
-def _refuse_constant(name: str) -> object:
-    raise ValueError(name)
+def _refuse_constant(field_name: str) -> object:
+    raise ValueError(field_name)

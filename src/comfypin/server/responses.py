@@ -15,6 +15,7 @@ class JsonResponse(Response):
 
     def render(self, content: object) -> bytes:
         """Return the body."""
+        # json.dumps escapes all but ASCII, so even half a surrogate pair can be sent.
         return content if isinstance(content, bytes) else json.dumps(content).encode()
 
 

@@ -39,11 +39,12 @@ class Site:
         self._service: JobService | None = None
         self._handler: Handler | None = None
         self._stopping = False
+        # Before the engine is ready: dashboards should see a server that starts.
         queue.metrics.watch_live(self._live_figures)
 
-    def open_for_jobs(self, service: JobService, handler: Handler) -> None:
+    def open_for_jobs(self, job_service: JobService, handler: Handler) -> None:
         """Note that the engine is ready."""
-        self._service = service
+        self._service = job_service
         self._handler = handler
 
     def announce_stop(self) -> None:
@@ -66,28 +67,28 @@ class Site:
         """Return the names of the image's workflows. Raises `NotReady`."""
         return self._require_service().workflows.list_names()
 
-    async def describe_workflow(self, name: str) -> DescribedWorkflow:
+    async def describe_workflow(self, workflow_name: str) -> DescribedWorkflow:
         """Describe a workflow's inputs. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
-        service = self._require_service()
-        document = service.workflows.read_workflow(name)
-        inputs_file = service.workflows.inputs_file(name)
-        catalogue = await service.engine.catalogue()
+        job_service = self._require_service()
+        document = job_service.workflows.read_workflow(workflow_name)
+        inputs_file = job_service.workflows.inputs_file(workflow_name)
+        catalogue = await job_service.engine.catalogue()
         graph = load_workflow(document, catalogue).graph
         inputs = named_inputs(graph, catalogue, inputs_file) if inputs_file else describe_inputs(graph, catalogue)
         return DescribedWorkflow(
-            name=name,
+            name=workflow_name,
             title=inputs_file.title if inputs_file else None,
             description=inputs_file.description if inputs_file else None,
             inputs=tuple(inputs),
         )
 
-    async def make_job(self, name: str, input_values: object) -> Mapping[str, JsonValue]:
+    async def make_job(self, workflow_name: str, input_values: object) -> Mapping[str, JsonValue]:
         """Return the job that runs a workflow with these inputs.
 
         Raises as `describe_workflow`, `RequestInvalid`, `OverrideInvalid`.
         """
-        described = await self.describe_workflow(name)
-        return job_for_workflow(name, input_values, described.inputs)
+        described = await self.describe_workflow(workflow_name)
+        return job_for_workflow(workflow_name, input_values, described.inputs)
 
     def _live_figures(self) -> LiveFigures:
         crash_count = self._handler.crashes if self._handler is not None else 0
