@@ -281,7 +281,7 @@ def test_a_volume_that_fails_does_not_keep_the_others(desk: Desk) -> None:
     code, _out, err = desk.run("push", lock, "--volume", "small", "--volume", "us")
     assert code == 70
     assert "1 of 2 volumes failed" in err
-    assert "models/vae/x.safetensors has other bytes, of somebody else" in err
+    assert "models/vae/x.safetensors holds a different file, of somebody else" in err
     assert desk.run("push", lock, "--volume", "us", "--overwrite")[0] == 0
     assert files_of(desk.s3, other) == {"models/vae/x.safetensors": SMALL}
 

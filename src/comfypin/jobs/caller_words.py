@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # One sentence serves both callers, so that no message tells an HTTP client to type a flag.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerWords:
-    """Words of one kind of caller, as they stand in the sentences that this caller reads.
+    """Words of one kind of caller, used in the sentences that this caller reads.
 
     `bring_file` says how to bring a file that node `{node}` names, and `{folder}` is where files are looked for.
     """

@@ -21,7 +21,7 @@ _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveFigures:
-    """Figures of this moment; `waiting` is None if the queue is elsewhere."""
+    """Figures of this moment; `waiting` is None if the platform keeps the queue."""
 
     running: int
     engine_restarts: int

@@ -85,14 +85,12 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
     graph = workflow.expand(graph, now)
     wanted_files = file_inputs(graph, catalogue)
     found_files = find_files(wanted_files, request.input_folder, given=given_files)
-    # Names that differ in case or slashes only, as between Windows and Linux, are corrected to those of the catalogue.
+    # Windows writes backslashes, and does not mind the case: such names become those of the catalogue.
     respelled = respell(graph, catalogue, brought=_brought_inputs(found_files))
     graph = respelled.graph
     preflight_report = _run_preflight(graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.packs)
-    preflight_report = replace(
-        preflight_report, findings=(*workflow.warnings, *respelled.findings, *preflight_report.findings)
-    )
-    preflight_report.refuse(request.document.source)
+    findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
+    replace(preflight_report, findings=findings).refuse(request.document.source)
     # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
     mark = Mark.of(request.submission_id)
     extra_data = _merge_extra_data(request)
@@ -108,14 +106,12 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         input_digests={found_file.path.name: _digest_whole_file(found_file) for found_file in found_files},
         with_previews=request.with_previews,
         warnings=(
-            *(str(finding) for finding in preflight_report.findings),
+            *map(str, findings),
             *_warn_of_unmarked(marked),
             *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
         ),
         words=request.words,
-        needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue)
-        if "extra_pnginfo" not in extra_data
-        else frozenset(),
+        needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
     )
 
 
@@ -158,8 +154,12 @@ def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
     return {**saved_workflow, **own, **request.extra_data}
 
 
-def _find_saved_workflow_readers(graph: Graph, catalogue: Catalogue) -> frozenset[NodeId]:
-    """Return the nodes whose class asks for the saved workflow (EXTRA_PNGINFO), which ComfyUI's page sends."""
+def _find_saved_workflow_readers(
+    graph: Graph, catalogue: Catalogue, extra_data: Mapping[str, JsonValue]
+) -> frozenset[NodeId]:
+    """Return the nodes whose class asks for the saved workflow (EXTRA_PNGINFO) and that get none."""
+    if "extra_pnginfo" in extra_data:
+        return frozenset()
     node_ids = set()
     for node in graph.nodes.values():
         inputs = catalogue.get(node.class_type, {}).get("input")

@@ -146,9 +146,8 @@ class _JobRun:
             return prompt_id, await self._engine.outputs(prompt_id)
         except NodeFailed as exc:
             raise self._explain_failure(exc) from exc.__cause__
-        # A dead engine, or a prompt that ended, has nothing to cancel.
         except (EngineCrashed, PromptError):
-            raise  # nothing of it is left in the engine
+            raise  # a dead engine, or a prompt that has ended, has nothing to cancel
         # CancelledError is not an Exception, and it is the most important case here.
         except BaseException:
             await self._cancel_prompt(prompt_id)

@@ -203,6 +203,24 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
     }
     if cuda_floor := endpoint.min_cuda or release_facts.cuda:
         gpu["minCudaVersion"] = cuda_floor
+    name = remote_name(deployment.name, endpoint.name)
+    request_body: dict[str, object] = {
+        "name": name,
+        "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
+        **container,
+        "gpu": gpu,
+        **_scaling_settings(endpoint),
+        "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
+        "dataCenterIds": list(endpoint.data_centers) or _data_centers_of(deployment, endpoint.volumes),
+        "timeout": endpoint.timeout * 1000,
+        "flashboot": _FLASHBOOT[endpoint.flashboot],
+    }
+    return DesiredResource(
+        kind="endpoint", name=endpoint.name, remote_name=name, body=request_body, immutable=frozenset({"type"})
+    )
+
+
+def _scaling_settings(endpoint: EndpointConfig) -> dict[str, object]:
     by_requests = endpoint.scaling.request_count is not None or endpoint.type == "load-balancer"
     scaling: dict[str, object] = (
         {"type": "REQUEST_COUNT", "requestCount": endpoint.scaling.request_count or 4}
@@ -212,22 +230,7 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
     workers: dict[str, object] = {"min": endpoint.workers.min, "max": endpoint.workers.max}
     if not (by_requests and endpoint.type == "queue"):
         workers["idleTimeout"] = endpoint.workers.idle_timeout
-    name = remote_name(deployment.name, endpoint.name)
-    request_body: dict[str, object] = {
-        "name": name,
-        "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
-        **container,
-        "gpu": gpu,
-        "workers": workers,
-        "scaling": scaling,
-        "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
-        "dataCenterIds": list(endpoint.data_centers) or _data_centers_of(deployment, endpoint.volumes),
-        "timeout": endpoint.timeout * 1000,
-        "flashboot": _FLASHBOOT[endpoint.flashboot],
-    }
-    return DesiredResource(
-        kind="endpoint", name=endpoint.name, remote_name=name, body=request_body, immutable=frozenset({"type"})
-    )
+    return {"workers": workers, "scaling": scaling}
 
 
 def _serving_variables(endpoint: EndpointConfig) -> dict[str, str]:

@@ -147,6 +147,20 @@ class VolumePusher:
                 self._require_mine(local_file)
             push_outcome, sent = self._upload_file(local_file)
             stored_object = self._bucket.head_object(local_file.key)
+        self._record_file(local_file, stored_object)
+        self._watcher.ended(
+            self._progress_label(local_file), "present" if push_outcome in ("present", "recognized") else push_outcome
+        )
+        return PushedFile(
+            key=local_file.key,
+            outcome=push_outcome,
+            sha256=local_file.sha256.hex,
+            size_bytes=local_file.size_bytes,
+            sent_bytes=sent,
+        )
+
+    def _record_file(self, local_file: FileToPush, stored_object: VolumeObject | None) -> None:
+        """Record that the volume has the file now. Raises `ChecksumMismatch` if it does not, or not all of it."""
         if stored_object is None or stored_object.size_bytes != local_file.size_bytes:
             actual = "missing" if stored_object is None else str(stored_object.size_bytes)
             raise ChecksumMismatch(
@@ -155,23 +169,17 @@ class VolumePusher:
                 expected=str(local_file.size_bytes),
                 actual=actual,
             )
-        sha256 = local_file.sha256.hex
         self.note_file(
             RecordedFile(
                 key=local_file.key,
-                sha256=sha256,
+                sha256=local_file.sha256.hex,
                 size_bytes=local_file.size_bytes,
                 etag=stored_object.etag,
                 kind=local_file.kind,
             )
         )
+        # After each file, so that a push that is killed goes on from here.
         self._write_record()
-        self._watcher.ended(
-            self._progress_label(local_file), "present" if push_outcome in ("present", "recognized") else push_outcome
-        )
-        return PushedFile(
-            key=local_file.key, outcome=push_outcome, sha256=sha256, size_bytes=local_file.size_bytes, sent_bytes=sent
-        )
 
     def finish_release(self) -> PushRecord:
         """Write the record that says that everything is there."""

@@ -53,7 +53,7 @@ def make_app(server_site: Site, rules: AccessRules) -> FastAPI:
     """Return the application, with every route behind the gate."""
     application = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     # RunPod's own URLs have /v2/ENDPOINT before the route; both work, so that clients need only another host.
-    for family in (_endpoint_routes(server_site),):
+    for family in (_endpoint_routes(server_site), _job_routes(server_site)):
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(_workflow_routes(server_site))
@@ -86,6 +86,25 @@ def _endpoint_routes(server_site: Site) -> APIRouter:
         wait_s = longest_wait_s(http_request.url.hostname, wait) - (time.monotonic() - begun_at_s)
         return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
 
+    @routes.post("/retry/{job_id}", summary="Run a job again that failed or took too long")
+    async def retry(job_id: str) -> Response:
+        await queue.retry_job(job_id)
+        return _accepted_response(job_id)
+
+    @routes.post("/purge-queue", summary="Cancel all jobs that wait")
+    async def purge() -> Response:
+        return JsonResponse({"removed": await queue.cancel_waiting(), "status": "completed"})
+
+    @routes.get("/health", summary="Jobs and workers by state")
+    async def health() -> Response:
+        return JsonResponse(health_body(await queue.count_jobs(), trouble=queue.trouble, ready=server_site.is_ready))
+
+    return routes
+
+
+def _job_routes(server_site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["jobs"]), server_site.queue
+
     # RunPod takes POST here too, and so does its SDK's own local server.
     @routes.get("/status/{job_id}", summary="A job's state, progress and result")
     @routes.post("/status/{job_id}", include_in_schema=False)
@@ -104,19 +123,6 @@ def _endpoint_routes(server_site: Site) -> APIRouter:
     @routes.post("/cancel/{job_id}", summary="Stop a job")
     async def cancel(job_id: str) -> Response:
         return JsonResponse({"id": job_id, "status": await queue.cancel_job(job_id)})
-
-    @routes.post("/retry/{job_id}", summary="Run a job again that failed or took too long")
-    async def retry(job_id: str) -> Response:
-        await queue.retry_job(job_id)
-        return _accepted_response(job_id)
-
-    @routes.post("/purge-queue", summary="Cancel all jobs that wait")
-    async def purge() -> Response:
-        return JsonResponse({"removed": await queue.cancel_waiting(), "status": "completed"})
-
-    @routes.get("/health", summary="Jobs and workers by state")
-    async def health() -> Response:
-        return JsonResponse(health_body(await queue.count_jobs(), trouble=queue.trouble, ready=server_site.is_ready))
 
     return routes
 
