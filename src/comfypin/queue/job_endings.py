@@ -40,11 +40,11 @@ class JobEndings:
         ended_at = time.time()
         job_output = None if outcome is None else outcome.output
         error = None if job_output is None else job_output.get("error")
-        text = None if job_output is None else await _dump_output(job_output)
+        output_text = None if job_output is None else await _dump_output(job_output)
         # SQLite stores no lone half of a surrogate pair, which a job's text may hold: its number stands for it.
         stored_error = None if error is None else str(error).encode(errors="backslashreplace").decode()
-        change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=text, error=stored_error)
-        await self._store.write_until_done(change)
+        end_change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=output_text, error=stored_error)
+        await self._store.write_until_done(end_change)
         live_job.row = replace(live_job.row, state=end_state, ended_at=ended_at)
         self._jobs.move_to_ended(live_job)
         self._metrics.count_end(end_state, outcome)
@@ -61,36 +61,36 @@ class JobEndings:
 
     async def post_owed_webhooks(self) -> None:
         """Post the webhooks that the last server owed when it ended."""
-        for row in await self._store.webhooks_owed():
-            self._start_background(self._post_webhook(row))
+        for job_row in await self._store.webhooks_owed():
+            self._start_background(self._post_webhook(job_row))
 
     async def stop_background(self) -> None:
         """Stop the ends and webhooks that a full disk holds up; the disk says what the next server owes."""
-        tasks = list(self._background_tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        background_tasks = list(self._background_tasks)
+        for background_task in background_tasks:
+            background_task.cancel()
+        await asyncio.gather(*background_tasks, return_exceptions=True)
 
     def _start_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        background_task = asyncio.get_running_loop().create_task(work)
         # The loop itself holds tasks only weakly.
-        self._background_tasks.add(task)
-        task.add_done_callback(self._background_tasks.discard)
+        self._background_tasks.add(background_task)
+        background_task.add_done_callback(self._background_tasks.discard)
 
-    async def _post_webhook(self, row: JobRow) -> None:
+    async def _post_webhook(self, job_row: JobRow) -> None:
         """Post a job's end to its webhook. If that fails on the disk now, the next server posts it."""
         try:
-            record = await self._store.read_record(row.id)
-        except JobsNotStored as exc:
-            facts = {"action": "webhook_failed", "job_id": row.id, "reason": exc.message}
+            record = await self._store.read_record(job_row.id)
+        except JobsNotStored as storage_failure:
+            facts = {"action": "webhook_failed", "job_id": job_row.id, "reason": storage_failure.message}
             log.warning("webhook not posted", extra=facts)
             return
         if record is None:
             return
-        body = status_body(replace(record, worker_id=self._worker_id))
-        if not await self._webhooks.post_status(row.id, row.webhook or "", body):
+        webhook_body = status_body(replace(record, worker_id=self._worker_id))
+        if not await self._webhooks.post_status(job_row.id, job_row.webhook or "", webhook_body):
             self._metrics.webhook_failures.inc()
-        await self._store.write_until_done(job_changes.webhook_told(row.id))
+        await self._store.write_until_done(job_changes.webhook_told(job_row.id))
 
 
 async def _dump_output(job_output: Mapping[str, JsonValue]) -> str:

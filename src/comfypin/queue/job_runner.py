@@ -51,24 +51,26 @@ class JobRunner:
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
-        for row in await self._store.pending_jobs():
-            live_job = LiveJob(replace(row, state="IN_QUEUE"))
+        for job_row in await self._store.pending_jobs():
+            live_job = LiveJob(replace(job_row, state="IN_QUEUE"))
             self._jobs.add_pending(live_job)
-            if row.attempts >= _MOST_ATTEMPTS:
+            if job_row.attempts >= _MOST_ATTEMPTS:
                 # A job that takes the server down with it (memory, a driver) would do so for ever.
-                job_failure = JobTimedOut(reason=f"was given up: the server ended {row.attempts} times while it ran it")
+                job_failure = JobTimedOut(
+                    reason=f"was given up: the server ended {job_row.attempts} times while it ran it"
+                )
                 self._endings.end_in_background(live_job, "FAILED", failed_outcome(job_failure))
             else:
                 self._jobs.let_begin(live_job)
         await self._endings.post_owed_webhooks()
 
-    async def run_jobs(self, handle: Handle) -> None:
+    async def run_jobs(self, handle_job: Handle) -> None:
         """Run jobs until cancelled, or until `stop_jobs`."""
         # If one loop fails by a mistake of ours, the server should end rather than run on with fewer.
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_housekeeping())
             for _ in range(self._limits.max_running):
-                group.create_task(self._run_next_jobs(handle))
+                group.create_task(self._run_next_jobs(handle_job))
 
     async def stop_jobs(self, grace_s: float) -> None:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
@@ -76,18 +78,18 @@ class JobRunner:
         running_tasks = [live_job.task for live_job in self._jobs.list_pending() if live_job.task is not None]
         if running_tasks:
             await asyncio.wait(running_tasks, timeout=grace_s)
-        for task in running_tasks:
-            task.cancel()
+        for job_task in running_tasks:
+            job_task.cancel()
         await asyncio.gather(*running_tasks, return_exceptions=True)
         await self._endings.stop_background()
 
-    async def _run_next_jobs(self, handle: Handle) -> None:
+    async def _run_next_jobs(self, handle_job: Handle) -> None:
         while True:
             live_job = await self._jobs.next_arrival()
             if not await self._begin_job(live_job):
                 continue
             # A task of its own, so that cancelling the job does not cancel this loop.
-            live_job.task = asyncio.create_task(self._execute_job(live_job, handle))
+            live_job.task = asyncio.create_task(self._execute_job(live_job, handle_job))
             await asyncio.wait([live_job.task])
             await self._look_after(live_job, live_job.task)
 
@@ -108,11 +110,11 @@ class JobRunner:
         live_job.wake_followers()
         return True
 
-    async def _execute_job(self, live_job: LiveJob, handle: Handle) -> None:
+    async def _execute_job(self, live_job: LiveJob, handle_job: Handle) -> None:
         job_id = live_job.row.id
         try:
             async with asyncio.timeout(_time_left_s(live_job.row, time.time())):
-                job_outcome = await handle(job_id, await self._read_input(job_id), progress=live_job.note_progress)
+                job_outcome = await handle_job(job_id, await self._read_input(job_id), progress=live_job.note_progress)
         except TimeoutError:
             job_failure = JobTimedOut(
                 reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows"
@@ -127,12 +129,12 @@ class JobRunner:
             self.is_worn_out = job_outcome.replace_worker
             await self._endings.end_job(live_job, "COMPLETED" if job_outcome.failure is None else "FAILED", job_outcome)
 
-    async def _look_after(self, live_job: LiveJob, task: asyncio.Task[None]) -> None:
+    async def _look_after(self, live_job: LiveJob, job_task: asyncio.Task[None]) -> None:
         """End a job that was cancelled before its first step, or that met a mistake of ours."""
-        if task.cancelled():
+        if job_task.cancelled():
             if not (self._stopping or live_job.ending):
                 await self._endings.end_job(live_job, "CANCELLED")
-        elif (job_failure := task.exception()) is not None:
+        elif (job_failure := job_task.exception()) is not None:
             facts = {"action": "job_broken", "job_id": live_job.row.id}
             log.error("job failed unexpectedly", extra=facts, exc_info=job_failure)
             await self._endings.end_job(live_job, "FAILED", failed_outcome(JobBroken(kind=type(job_failure).__name__)))
@@ -171,6 +173,6 @@ class JobRunner:
                 self._endings.end_in_background(live_job, "TIMED_OUT", failed_outcome(job_failure))
 
 
-def _time_left_s(row: JobRow, now_s: float) -> float | None:
-    limits = [row.timeout_s, None if row.ttl_s is None else row.created_at + row.ttl_s - now_s]
+def _time_left_s(job_row: JobRow, now_s: float) -> float | None:
+    limits = [job_row.timeout_s, None if job_row.ttl_s is None else job_row.created_at + job_row.ttl_s - now_s]
     return min((max(0.0, limit) for limit in limits if limit is not None), default=None)

@@ -27,14 +27,14 @@ _RETRY_AFTER_S = 5
 class LocalJobQueue:
     """Implements `ServedQueue` with a file on the local disk. Jobs that are not in memory any more are in the store."""
 
-    def __init__(self, store: JobStore, webhooks: Webhooks, limits: QueueLimits, *, worker_id: str) -> None:
+    def __init__(self, store: JobStore, webhooks: Webhooks, queue_limits: QueueLimits, *, worker_id: str) -> None:
         self._store = store
-        self._limits = limits
+        self._limits = queue_limits
         self._worker_id = worker_id
         self.metrics = Metrics()
         self._jobs = LiveJobs()
         self._endings = JobEndings(store, self._jobs, webhooks, self.metrics, worker_id=worker_id)
-        self._runner = JobRunner(store, self._jobs, self._endings, limits)
+        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits)
 
     # -- JobQueue -------------------------------------------------------------------------------------------------
 
@@ -130,16 +130,16 @@ class LocalJobQueue:
 
     async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
         """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
-        seen: JobProgress | None = None
+        seen_progress: JobProgress | None = None
         while (live_job := self._jobs.find_recent(job_id)) is not None and is_pending(live_job.row.state):
-            changed = live_job.changed
-            if live_job.progress and live_job.progress is not seen:
-                seen = live_job.progress
-                yield seen
+            change_event = live_job.changed
+            if live_job.progress and live_job.progress is not seen_progress:
+                seen_progress = live_job.progress
+                yield seen_progress
             # It may have changed while the client took the last one; then there is nothing to wait for.
-            if live_job.changed is changed:
+            if live_job.changed is change_event:
                 try:
-                    await asyncio.wait_for(changed.wait(), silence_s)
+                    await asyncio.wait_for(change_event.wait(), silence_s)
                 except TimeoutError:
                     yield None
 
@@ -148,9 +148,9 @@ class LocalJobQueue:
         live_job = self._jobs.find_recent(job_id)
         if live_job is None:
             return []
-        taken = list(live_job.unseen_progress)
+        unseen_progress = list(live_job.unseen_progress)
         live_job.unseen_progress.clear()
-        return taken
+        return unseen_progress
 
     # -- QueueHealth ----------------------------------------------------------------------------------------------
 
@@ -173,12 +173,12 @@ class LocalJobQueue:
 
     async def count_jobs(self) -> JobCounts:
         """Count the jobs that are kept. Raises `JobsNotStored`."""
-        kept = await self._store.count_by_state()
+        counts_by_state = await self._store.count_by_state()
         return JobCounts(
             waiting=self.waiting_count,
             running=self.running_count,
-            completed=kept["COMPLETED"],
-            failed=kept["FAILED"] + kept["TIMED_OUT"],
+            completed=counts_by_state["COMPLETED"],
+            failed=counts_by_state["FAILED"] + counts_by_state["TIMED_OUT"],
             retried=await self._store.count_retries(),
         )
 

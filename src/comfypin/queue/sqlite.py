@@ -49,8 +49,8 @@ _SUMMARY = "id, state, webhook, timeout_s, ttl_s, attempts, created_at, started_
 class JobStore:
     """Stores the jobs of one server. Raises `JobsUnusable` if the file cannot be used."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, database_path: Path) -> None:
+        self._path = database_path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
         self._waiting_batches: list[tuple[tuple[JobChange, ...], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -58,10 +58,10 @@ class JobStore:
         self.trouble: JobsNotStored | None = None
         """Why the last write failed; None if it worked."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            database_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Inputs may hold secrets: nobody else on this machine may read them.
-            path.touch(mode=0o600)
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            database_path.touch(mode=0o600)
+            self._connection = sqlite3.connect(database_path, isolation_level=None, check_same_thread=False)
             for pragma in (
                 # Must be set before the first table is made: pruning gives pages back to a small disk.
                 "auto_vacuum = INCREMENTAL",
@@ -76,22 +76,22 @@ class JobStore:
             self._connection.executescript(_SCHEMA)
             self._truncate_log()
         except (sqlite3.Error, OSError) as exc:
-            raise JobsUnusable(path=str(path), reason=_failure_reason(exc)) from exc
+            raise JobsUnusable(path=str(database_path), reason=_failure_reason(exc)) from exc
 
-    async def write_changes(self, *changes: JobChange) -> None:
+    async def write_changes(self, *job_changes: JobChange) -> None:
         """Make the changes; they are on the disk when this returns, together with what others write meanwhile."""
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
-        self._waiting_batches.append((changes, committed))
+        self._waiting_batches.append((job_changes, committed))
         if self._flushing is None or self._flushing.done():
             self._flushing = loop.create_task(self._flush_batches())
         await committed
 
-    async def write_until_done(self, *changes: JobChange) -> None:
+    async def write_until_done(self, *job_changes: JobChange) -> None:
         """Make the changes, however long the disk refuses them; ends otherwise only when it is cancelled."""
         while True:
             try:
-                return await self.write_changes(*changes)
+                return await self.write_changes(*job_changes)
             except JobsNotStored:
                 await asyncio.sleep(WRITE_AGAIN_S)
 
@@ -115,18 +115,22 @@ class JobStore:
 
     async def read_row(self, job_id: str) -> JobRow | None:
         """Return a job's row, or None."""
-        rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
-        return _to_row(rows[0]) if rows else None
+        found_rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
+        return _to_row(found_rows[0]) if found_rows else None
 
     async def read_record(self, job_id: str) -> JobRecord | None:
         """Return a job with its result, or None."""
-        rows = await self._run_query(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)
-        return JobRecord(row=_to_row(rows[0][:-2]), output=rows[0][-2], error=rows[0][-1]) if rows else None
+        found_rows = await self._run_query(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)
+        return (
+            JobRecord(row=_to_row(found_rows[0][:-2]), output=found_rows[0][-2], error=found_rows[0][-1])
+            if found_rows
+            else None
+        )
 
     async def read_input(self, job_id: str) -> object:
         """Return the input of a job, or None."""
-        rows = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
-        return await asyncio.to_thread(json.loads, rows[0][0]) if rows else None
+        found_rows = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
+        return await asyncio.to_thread(json.loads, found_rows[0][0]) if found_rows else None
 
     async def had_secrets(self, job_id: str) -> bool:
         """Return whether the job came with secrets, which are removed when it ends."""
@@ -134,8 +138,8 @@ class JobStore:
 
     async def pending_jobs(self) -> list[JobRow]:
         """Return the jobs that have not ended, in order of arrival."""
-        rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE ended_at IS NULL ORDER BY number")
-        return [_to_row(columns) for columns in rows]
+        found_rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE ended_at IS NULL ORDER BY number")
+        return [_to_row(columns) for columns in found_rows]
 
     async def webhooks_owed(self) -> list[JobRow]:
         """Return the ended jobs whose webhooks were not posted."""
@@ -145,8 +149,8 @@ class JobStore:
 
     async def count_by_state(self) -> dict[JobState, int]:
         """Count the jobs that are kept, by state."""
-        rows = dict(await self._run_query("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
-        return {state: int(rows.get(state, 0)) for state in JOB_STATES}
+        found_rows = dict(await self._run_query("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
+        return {state: int(found_rows.get(state, 0)) for state in JOB_STATES}
 
     async def count_retries(self) -> int:
         """Count how often jobs were run again on request."""
@@ -172,14 +176,16 @@ class JobStore:
 
     async def _flush_batches(self) -> None:
         while self._waiting_batches:
-            batch, self._waiting_batches = self._waiting_batches, []
+            change_batch, self._waiting_batches = self._waiting_batches, []
             try:
-                failures = await self._on_thread(partial(self._commit_batch, [changes for changes, _ in batch]))
+                failures = await self._on_thread(
+                    partial(self._commit_batch, [job_changes for job_changes, _ in change_batch])
+                )
             except Exception as exc:  # a mistake of ours must not leave anybody waiting for ever
                 log.exception("jobs not written", extra={"action": "jobs_broken"})
-                failures = [JobsNotStored(reason=str(exc))] * len(batch)
+                failures = [JobsNotStored(reason=str(exc))] * len(change_batch)
             self._note_trouble(None if None in failures else failures[-1])
-            for (_, committed), write_failure in zip(batch, failures, strict=True):
+            for (_, committed), write_failure in zip(change_batch, failures, strict=True):
                 if committed.done():
                     continue
                 if write_failure is None:
@@ -194,32 +200,32 @@ class JobStore:
             log.info("jobs are written again", extra={"action": "jobs_written_again", "path": str(self._path)})
         self.trouble = write_failure
 
-    def _commit_batch(self, batch: Sequence[tuple[JobChange, ...]]) -> list[JobsNotStored | None]:
+    def _commit_batch(self, change_batch: Sequence[tuple[JobChange, ...]]) -> list[JobsNotStored | None]:
         """Commit all together; if that fails, each alone: one that does not fit must not take the others along."""
-        write_failure = self._try_commit([change for changes in batch for change in changes])
-        if write_failure is None or len(batch) == 1:
-            return [write_failure] * len(batch)
-        return [self._try_commit(changes) for changes in batch]
+        write_failure = self._try_commit([change for job_changes in change_batch for change in job_changes])
+        if write_failure is None or len(change_batch) == 1:
+            return [write_failure] * len(change_batch)
+        return [self._try_commit(job_changes) for job_changes in change_batch]
 
-    def _try_commit(self, changes: Sequence[JobChange]) -> JobsNotStored | None:
+    def _try_commit(self, job_changes: Sequence[JobChange]) -> JobsNotStored | None:
         try:
-            self._commit_changes(changes)
+            self._commit_changes(job_changes)
         except JobsNotStored:
             # The log takes more than what is in it: folded into the file, it makes room on a disk that is full of it.
             self._log_holds_secrets = True
             with contextlib.suppress(sqlite3.Error):
                 self._truncate_log()
             try:
-                self._commit_changes(changes)
+                self._commit_changes(job_changes)
             except JobsNotStored as write_failure:
                 return write_failure
         return None
 
-    def _commit_changes(self, changes: Sequence[JobChange]) -> None:
+    def _commit_changes(self, job_changes: Sequence[JobChange]) -> None:
         try:
             # IMMEDIATE takes the write lock at once, so that a commit cannot fail half-way for want of it.
             self._connection.execute("BEGIN IMMEDIATE")
-            for change in changes:
+            for change in job_changes:
                 self._connection.execute(change.statement, change.values)
             self._connection.execute("COMMIT")
         except (sqlite3.Error, UnicodeError) as exc:
@@ -229,7 +235,7 @@ class JobStore:
                     self._connection.execute("ROLLBACK")
             raise JobsNotStored(reason=_failure_reason(exc)) from exc
         with contextlib.suppress(sqlite3.Error):  # `forget_secrets` tries again
-            self._log_holds_secrets |= any(self._had_secret(change.forgets) for change in changes)
+            self._log_holds_secrets |= any(self._had_secret(change.forgets) for change in job_changes)
             self._truncate_log()
 
     def _had_secret(self, job_id: str | None) -> bool:
@@ -253,10 +259,10 @@ class JobStore:
             kept_bytes += size
             if kept_bytes > max_bytes:
                 dropped.append(JobChange("DELETE FROM jobs WHERE id = ?", (job_id,)))
-        changes = self._connection.total_changes
+        job_changes = self._connection.total_changes
         self._commit_changes(dropped)
         self._connection.execute("PRAGMA incremental_vacuum").fetchall()
-        return self._connection.total_changes - changes
+        return self._connection.total_changes - job_changes
 
     async def _run_query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         def query_in_thread() -> list[tuple[Any, ...]]:
@@ -284,5 +290,5 @@ def _failure_reason(sqlite_error: Exception) -> str:
     return str(sqlite_error)
 
 
-def _to_row(rows: Sequence[Any]) -> JobRow:
-    return JobRow(**dict(zip(_SUMMARY.split(", "), rows, strict=True)))
+def _to_row(found_rows: Sequence[Any]) -> JobRow:
+    return JobRow(**dict(zip(_SUMMARY.split(", "), found_rows, strict=True)))

@@ -18,8 +18,10 @@ def status_body(job_record: JobRecord) -> bytes:
             status_fields["executionTime"] = max(0, round((job_row.ended_at - job_row.started_at) * 1000))
     if job_record.error is not None:
         status_fields["error"] = job_record.error
-    text = json.dumps(status_fields)
-    return (f'{text[:-1]}, "output": {job_record.output}}}' if job_record.output is not None else text).encode()
+    status_text = json.dumps(status_fields)
+    return (
+        f'{status_text[:-1]}, "output": {job_record.output}}}' if job_record.output is not None else status_text
+    ).encode()
 
 
 def health_body(job_counts: JobCounts, *, trouble: str | None, ready: bool) -> dict[str, JsonValue]:

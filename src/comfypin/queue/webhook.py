@@ -25,10 +25,13 @@ WEBHOOK_RETRIES = RetryPolicy(retries=2, base_s=5.0, longest_asked_s=300.0)
 _TIMEOUT_S = 30.0
 
 
-def sign_body(secret: str, timestamp: str, status_body: bytes) -> str:
+def sign_body(webhook_secret: str, timestamp: str, status_body: bytes) -> str:
     """Return `sha256=` and the HMAC of `TIMESTAMP.BODY`, as the receiver computes it too."""
     # The time is signed too, so that a recorded request cannot be sent again later.
-    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + status_body, hashlib.sha256).hexdigest()
+    return (
+        "sha256="
+        + hmac.new(webhook_secret.encode(), timestamp.encode() + b"." + status_body, hashlib.sha256).hexdigest()
+    )
 
 
 class _PostFailed(Exception):
@@ -124,17 +127,19 @@ class _PinnedResolver(AbstractResolver):
         self._addresses = addresses
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self, host_name: str, port_number: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        return [_resolve_result(host, port, ip_address) for ip_address in self._addresses]
+        return [_resolve_result(host_name, port_number, ip_address) for ip_address in self._addresses]
 
     async def close(self) -> None:
         """Nothing is held."""
 
 
-def _resolve_result(host: str, port: int, ip_address: str) -> ResolveResult:
+def _resolve_result(host_name: str, port_number: int, ip_address: str) -> ResolveResult:
     family = socket.AF_INET6 if ":" in ip_address else socket.AF_INET
-    return ResolveResult(hostname=host, host=ip_address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+    return ResolveResult(
+        hostname=host_name, host=ip_address, port=port_number, family=family, proto=0, flags=socket.AI_NUMERICHOST
+    )
 
 
 def _public_socket(ip_address: "aiohttp.AddrInfoType") -> socket.socket:
@@ -144,5 +149,5 @@ def _public_socket(ip_address: "aiohttp.AddrInfoType") -> socket.socket:
     return socket.socket(family, socket_type, protocol)
 
 
-def _log_failure(job_id: str, reason: str) -> None:
-    log.warning("webhook not posted", extra={"action": "webhook_failed", "job_id": job_id, "reason": reason})
+def _log_failure(job_id: str, failure_reason: str) -> None:
+    log.warning("webhook not posted", extra={"action": "webhook_failed", "job_id": job_id, "reason": failure_reason})
