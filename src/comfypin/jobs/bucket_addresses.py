@@ -19,6 +19,7 @@ def require_public_bucket(settings: S3Settings, *, resolver: Resolver | None = N
     host_name = endpoint_parts.hostname
     if host_name is None:
         return settings
+    # The port is needed to resolve a name, and does not change where it leads.
     port_number = endpoint_parts.port or 443
     addresses = _resolve_addresses(host_name, port_number, resolver)
     if not all(

@@ -49,6 +49,7 @@ _FIELD_NAMES = {"node_id": "node"}
 
 def _to_plain_value(field_value: object) -> JsonValue:
     if isinstance(field_value, frozenset):
+        # Sorted, so that equal events are equal texts.
         return sorted(str(item) for item in field_value)
     return field_value if isinstance(field_value, str | int | float) or field_value is None else str(field_value)
 

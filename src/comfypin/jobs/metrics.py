@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from comfypin.errors import ConfigError, OutputError, StorageError
 from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
 
+# Each question starts a process.
 _GPU_EVERY_S = 5.0
 _END_STATES: tuple[JobState, ...] = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 # From a small picture's upload to a long video: a phase lasts milliseconds or an hour.

@@ -155,6 +155,7 @@ def _make_output(
     stamp: FileStamp | None,
 ) -> Output:
     media = identify(wanted_output.filename, head)
+    # None for what has no size in pixels, or hides it.
     width, height = picture_size(file_path, media, head) or (None, None)
     return Output(
         index=output_index,

@@ -149,6 +149,7 @@ def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
     """
     own = {name: value for name, value in request.document.extra_data.items() if name != "client_id"}
     saved_workflow: Mapping[str, JsonValue] = {}
+    # ComfyUI's page sends the workflow as it was saved; nodes write it into the pictures.
     if request.document.format == "ui":
         saved_workflow = {"extra_pnginfo": {"workflow": request.document.content}}
     return {**saved_workflow, **own, **request.extra_data}

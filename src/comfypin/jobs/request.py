@@ -23,6 +23,7 @@ _Mode = Annotated[
 
 
 class _JobModel(BaseModel):
+    # Unknown fields are only warned of, so that a newer client can use an older worker.
     model_config = ConfigDict(extra="allow", frozen=True)
 
 

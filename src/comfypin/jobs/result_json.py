@@ -41,6 +41,7 @@ def result_to_json(job_result: JobResult, *, warnings: Sequence[str] = ()) -> di
         "warnings": [*warnings, *job_result.warnings],
         "errors": [],
     }
+    # worker-comfyui's word for it, which its clients look for.
     if not any(files_by_list.values()):
         document["status"] = "success_no_images"
     return document
@@ -55,6 +56,7 @@ def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> 
         "errors": [failure.message],
         "warnings": list(warnings),
     }
+    # Facts may hold objects that only our own code understands.
     facts = {name: fact_value for name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
     if facts:
         document["error_facts"] = facts  # type: ignore[assignment]  # checked just above

@@ -54,6 +54,7 @@ async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: Event
         async with asyncio.timeout(job.timeout_s) as deadline:
             return await attempt.run_to_result()
     except TimeoutError as exc:
+        # Somebody else's TimeoutError must not be taken for the job's deadline.
         if job.timeout_s is None or not deadline.expired():
             raise
         raise DeadlineExceeded(

@@ -75,6 +75,7 @@ def _is_secret_field(name: str, value: object) -> bool:
 
 
 def _is_secret_text(text: str) -> bool:
+    # An escaped letter can hide any word that is looked for here.
     escaped = "\\u00" in text and _begins_like_json(text)
     return escaped or bool(_SECRET_VALUE.match(text)) or bool(_SECRET_TEXT.search(text))
 

@@ -62,4 +62,5 @@ class Stopwatch:
 
     def _close_node(self, node_id: NodeId, at_s: float) -> None:
         if (started_at_s := self._open_nodes.pop(node_id, None)) is not None:
+            # Never negative, in whatever order events arrive.
             self.node_s[node_id] = self.node_s.get(node_id, 0.0) + max(0.0, at_s - started_at_s)

@@ -11,6 +11,7 @@ from comfypin.workflow.inputs_file import InputsFile, read_inputs_file
 from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
 
 WORKFLOW_FOLDERS = (Path("/app/workflows"), Path("workflows"))
+# JSON first: a picture beside it is its input.
 _SUFFIXES = (
     ".json", ".png", ".webp", ".jpg", ".jpeg", ".avif", ".svg", ".exr",
     ".mp4", ".mkv", ".webm", ".flac", ".mp3", ".opus", ".glb", ".latent",

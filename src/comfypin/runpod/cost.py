@@ -24,6 +24,7 @@ def hourly_costs(deployment: Deployment, gpus: Iterable[Mapping[str, object]]) -
     catalog = list(gpus)
     costs = []
     for endpoint in deployment.endpoint:
+        # Workers may start on any GPU of the endpoint's pools, so its cost is a range.
         hourly_prices = [
             hourly_price * endpoint.gpu_count
             for gpu in catalog

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from comfypin.runpod.errors import DeploymentInvalid
 
+# A misspelled key that was ignored would cost money before anybody noticed.
 _STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Environment = Mapping[str, str]

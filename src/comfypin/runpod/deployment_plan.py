@@ -119,6 +119,7 @@ def _deployment_mark(live_resource: Mapping[str, object]) -> str | None:
 
 
 def _refuse_foreign(deployment: str, resource: DesiredResource, live_resource: Mapping[str, object]) -> None:
+    # These hold no variables: their name is their mark.
     if resource.kind in ("registry", "volume"):
         return
     if _deployment_mark(live_resource) != deployment:
@@ -135,6 +136,7 @@ def _compare_resource(
     changes = tuple(
         FieldChange(path=field_path, before=live_fields.get(field_path), after=after)
         for field_path, after in wanted_fields.items()
+        # The name was compared already, and RunPod adds to those of endpoints.
         if field_path != "name" and not _is_same_value(field_path, live_fields.get(field_path), after)
     )
     # A variable that RunPod has and the file has not would survive in the console's eyes only: env is replaced whole.

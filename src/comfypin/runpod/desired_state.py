@@ -125,6 +125,7 @@ def _merge_variables(
         **deployment.env,
         **deployment.storage,
         **own_variables,
+        # Last, because nothing in the file may claim another release.
         "COMFY_VERSION_NAME": release_facts.name,
         "COMFYPIN_LOCK_DIGEST": str(release_facts.digest),
         MARK_VARIABLE: deployment.name,
@@ -212,6 +213,7 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
         **_scaling_settings(endpoint),
         "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
         "dataCenterIds": list(endpoint.data_centers) or _data_centers_of(deployment, endpoint.volumes),
+        # RunPod counts milliseconds, the file seconds.
         "timeout": endpoint.timeout * 1000,
         "flashboot": _FLASHBOOT[endpoint.flashboot],
     }

@@ -139,6 +139,7 @@ def _free_path(output_folder: Path, filename: str) -> Path:
     except ValueError as exc:
         raise OutputError(f"The endpoint named an output {filename!r}, which would leave {output_folder}.") from exc
     suffix_number = 1
+    # Two nodes may save under one name.
     while output_path.exists():
         suffix_number += 1
         output_path = output_path.with_name(f"{Path(filename).stem}-{suffix_number}{Path(filename).suffix}")

@@ -16,6 +16,7 @@ class LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._entered: list[AbstractAsyncContextManager[Any]] = []
+        # A daemon: a loop that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self.loop.run_forever, name="engine loop", daemon=True)
 
     def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:

@@ -53,6 +53,7 @@ def gpu_findings(
     for endpoint in deployment.endpoint:
         place = f"endpoint {endpoint.name!r}"
         for pool in endpoint.gpu_pools:
+            # The catalog's GPUs without a pool are grouped under None.
             if pool not in pools or pool == "None":
                 known = ", ".join(sorted(set(pools) - {"None"}))
                 findings.append(f"{place}: there is no GPU pool {pool!r}; there are {known}")
@@ -194,6 +195,7 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
             yield f"{place}: {resource_name!r} is not a valid variable name; use letters, digits and _"
         if resource_name in _OUR_VARIABLES:
             yield f"{place}: {resource_name} is set from the release in `release`; leave it out"
+        # The name or the value alone is enough.
         looks_secret = (
             _SECRET_NAME.search(resource_name) and resource_name not in _NOT_SECRET
         ) or _SECRET_VALUE.search(value)
@@ -246,6 +248,7 @@ def _endpoint_findings(deployment: Deployment, release_facts: ReleaseFacts) -> I
             yield f"{place}: scaling takes queue_delay or request_count, not both"
         if endpoint.type == "load-balancer" and scaling.queue_delay is not None:
             yield f"{place}: a load-balancer has no queue; scale it by request_count"
+        # 10 is the default: somebody who did not set it need not hear of it.
         if endpoint.type == "queue" and scaling.request_count is not None and workers.idle_timeout != 10:
             yield f"{place}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
         if endpoint.flashboot != "off" and workers.max == 0:

@@ -149,6 +149,7 @@ class VolumeBucket:
             MultipartUpload(key=listed["Key"], upload_id=listed["UploadId"], begun=str(listed.get("Initiated", "")))
             for listed in list_page.get("Uploads", [])
         ]
+        # A gateway may ignore the prefix.
         return [multipart_upload for multipart_upload in found_parts if multipart_upload.key.startswith(key_prefix)]
 
     def list_parts(self, object_key: str, upload_id: str) -> dict[int, VolumeObject]:
@@ -256,4 +257,5 @@ def is_same_part(stored_part: VolumeObject, content: bytes) -> bool:
 
 
 def _bare_etag(response_facts: Mapping[str, Any]) -> str:
+    # S3 puts etags in quotes, and some gateways mark them as weak.
     return str(response_facts.get("ETag") or "").strip().removeprefix("W/").strip('"')

@@ -86,6 +86,7 @@ def find_garbage(volume_bucket: VolumeBucket, *, keep: Collection[str], now: dat
     doomed_objects: dict[str, VolumeObject] = {}
     for push_record in records:
         for recorded_file in push_record.files.values() if push_record.release not in keep else ():
+            # A pod's pull moves a model into the store, so its bytes may be in either place.
             keys = [recorded_file.key] if recorded_file.key not in kept_files else []
             if recorded_file.kind == "model" and recorded_file.sha256 not in kept_digests:
                 keys.append(blob_key(recorded_file.sha256))

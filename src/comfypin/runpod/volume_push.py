@@ -204,6 +204,7 @@ class VolumePusher:
         )
 
     def _etag_agrees(self, local_file: FileToPush, object_etag: str) -> bool:
+        # An object that came in parts has the md5 of its parts' md5s, and their number, as its etag.
         if "-" in object_etag:
             return object_etag == etag_of_parts(
                 local_file.path, part_size(local_file.size_bytes, self._options.part_bytes)
@@ -244,6 +245,7 @@ class VolumePusher:
             return "pushed", local_file.size_bytes
         try:
             return self._upload_parts(local_file)
+        # Another push of the same file may have completed the upload, or somebody aborted it.
         except UploadGone:
             stored_object = self._bucket.head_object(local_file.key)
             if stored_object is not None and self._is_same_file(local_file, stored_object):
@@ -292,6 +294,7 @@ class VolumePusher:
         noted = [note_path.read_text()] if note_path is not None and note_path.is_file() else []
         listed = [upload.upload_id for upload in self._bucket.list_uploads(object_key) if upload.key == object_key]
         farthest: tuple[str | None, dict[int, VolumeObject]] = (None, {})
+        # Both: not every gateway lists uploads, and the note may be of an older one.
         for upload_id in dict.fromkeys([*noted, *listed]):
             try:
                 parts = self._bucket.list_parts(object_key, upload_id)

@@ -169,5 +169,6 @@ def _parse_record(record_bytes: bytes) -> PushRecord | None:
             complete=document["complete"] is True,
             files={file_record.key: file_record for file_record in files},
         )
+    # Somebody's own file, or a record of a newer comfypin, is no reason to fail.
     except (ValueError, KeyError, TypeError):
         return None

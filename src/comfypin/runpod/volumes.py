@@ -88,6 +88,7 @@ def run_on_all(
                 future.result()
             except ComfypinError as error:
                 failures.append((listed, error))
+    # Ctrl-C too: threads that upload would go on to their end otherwise.
     except BaseException:
         abandon()
         raise

@@ -33,9 +33,11 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may come in, and answer the rest."""
+        # Everything else is the server's own start and stop.
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Headers are bytes; latin-1 maps each of them to one character.
         request_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._find_refusal(scope["method"], scope["path"], request_headers)
         if refusal is not None:

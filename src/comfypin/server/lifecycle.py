@@ -73,6 +73,7 @@ async def host_server(
         # First tell load balancers, then end the jobs, then the connections that wait for them.
         site.announce_stop()
         await queue.stop_jobs(hosting_options.grace_s)
+        # After the jobs, so that clients that wait for one still get its result.
         server.should_exit = True
         await serve_task
     finally:
@@ -91,6 +92,7 @@ def _uvicorn_config(application: FastAPI, connections: Connections) -> uvicorn.C
         application,
         http=protocol,
         ws="none",
+        # The command has set up logging already.
         log_config=None,
         access_log=False,
         backlog=_ACCEPTED_AT_ONCE,
@@ -119,6 +121,7 @@ async def _keep_syncing(folder: Path, destination: str) -> None:
         try:
             code = await process.wait()
         finally:
+            # It must not outlive the server.
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
