@@ -164,8 +164,8 @@ def _find_conflicts(job: JobInput) -> list[str]:
     # Both lists end in one folder, so a name must be unique over both.
     names = [*(image.name for image in job.images), *(media_input.name for media_input in job.inputs)]
     findings += [
-        f"inputs: the name {field_name!r} is used twice; name each file differently"
-        for field_name in sorted({input_name for input_name in names if names.count(input_name) > 1})
+        f"inputs: the name {repeated!r} is used twice; name each file differently"
+        for repeated in sorted({given_name for given_name in names if names.count(given_name) > 1})
     ]
     return findings
 

@@ -100,9 +100,9 @@ def resolve_references(value: object, known_ids: Mapping[tuple[ResourceKind, str
         case Reference(kind=resource_kind, name=name):
             return known_ids.get((resource_kind, name), KNOWN_AFTER_APPLY)
         case Mapping():
-            return {key: resolve_references(resource, known_ids) for key, resource in value.items()}
+            return {key: resolve_references(nested, known_ids) for key, nested in value.items()}
         case list():
-            return [resolve_references(resource, known_ids) for resource in value]
+            return [resolve_references(nested, known_ids) for nested in value]
         case _:
             return value
 
@@ -178,13 +178,13 @@ def _flatten_record(value: object, prefix: str = "") -> dict[str, object]:
     """Return a nested record as dotted paths; lists of plain values stay whole, lists of records are numbered."""
     if isinstance(value, Mapping):
         flattened: dict[str, object] = {}
-        for key, resource in value.items():
-            flattened |= _flatten_record(resource, f"{prefix}.{key}" if prefix else str(key))
+        for key, nested in value.items():
+            flattened |= _flatten_record(nested, f"{prefix}.{key}" if prefix else str(key))
         return flattened
-    if isinstance(value, list) and any(isinstance(resource, Mapping) for resource in value):
+    if isinstance(value, list) and any(isinstance(nested, Mapping) for nested in value):
         flattened = {}
-        for index, resource in enumerate(value):
-            flattened |= _flatten_record(resource, f"{prefix}.{index}")
+        for index, nested in enumerate(value):
+            flattened |= _flatten_record(nested, f"{prefix}.{index}")
         return flattened
     return {prefix: value}
 

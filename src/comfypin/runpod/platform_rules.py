@@ -120,13 +120,13 @@ def _reference_findings(deployment: Deployment) -> Iterator[str]:
         elif templates[resource.template].kind != kind:
             actual = templates[resource.template].kind
             yield f'{place}: template {resource.template!r} has kind "{actual}", it needs "{kind}"'
-        for resource_name in volume_names:
-            if resource_name not in volumes:
-                yield _unknown_name(place, "volume", resource_name, volumes)
+        for volume_name in volume_names:
+            if volume_name not in volumes:
+                yield _unknown_name(place, "volume", volume_name, volumes)
         yield from _data_center_findings(
             place,
             resource,
-            [volumes[resource_name].data_center for resource_name in volume_names if resource_name in volumes],
+            [volumes[volume_name].data_center for volume_name in volume_names if volume_name in volumes],
         )
 
 
@@ -190,20 +190,20 @@ def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> I
 
 def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Find plain secrets, names that no shell takes, and names that comfypin sets itself."""
-    for resource_name, value in variables.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", resource_name):
-            yield f"{place}: {resource_name!r} is not a valid variable name; use letters, digits and _"
-        if resource_name in _OUR_VARIABLES:
-            yield f"{place}: {resource_name} is set from the release in `release`; leave it out"
+    for variable, variable_value in variables.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+            yield f"{place}: {variable!r} is not a valid variable name; use letters, digits and _"
+        if variable in _OUR_VARIABLES:
+            yield f"{place}: {variable} is set from the release in `release`; leave it out"
         # The name or the value alone is enough.
-        looks_secret = (
-            _SECRET_NAME.search(resource_name) and resource_name not in _NOT_SECRET
-        ) or _SECRET_VALUE.search(value)
-        if looks_secret and value and not SECRET_REFERENCE.fullmatch(value.strip()):
+        looks_secret = (_SECRET_NAME.search(variable) and variable not in _NOT_SECRET) or _SECRET_VALUE.search(
+            variable_value
+        )
+        if looks_secret and variable_value and not SECRET_REFERENCE.fullmatch(variable_value.strip()):
             yield (
-                f"{place}: {resource_name} looks like a secret in plain text; store it in RunPod's secret manager "
-                f"(console, Secrets, Create Secret, name {resource_name.lower()}) and write "
-                f'{resource_name} = "{{{{ RUNPOD_SECRET_{resource_name.lower()} }}}}"'
+                f"{place}: {variable} looks like a secret in plain text; store it in RunPod's secret manager "
+                f"(console, Secrets, Create Secret, name {variable.lower()}) and write "
+                f'{variable} = "{{{{ RUNPOD_SECRET_{variable.lower()} }}}}"'
             )
 
 

@@ -145,12 +145,12 @@ class VolumeBucket:
             if refused.facts["status"] in (400, 405, 501):
                 return []
             raise
-        found_parts = [
+        found_uploads = [
             MultipartUpload(key=listed["Key"], upload_id=listed["UploadId"], begun=str(listed.get("Initiated", "")))
             for listed in list_page.get("Uploads", [])
         ]
         # A gateway may ignore the prefix.
-        return [multipart_upload for multipart_upload in found_parts if multipart_upload.key.startswith(key_prefix)]
+        return [multipart_upload for multipart_upload in found_uploads if multipart_upload.key.startswith(key_prefix)]
 
     def list_parts(self, object_key: str, upload_id: str) -> dict[int, VolumeObject]:
         """Return the parts that the volume has, by number. Raises `UploadGone`."""

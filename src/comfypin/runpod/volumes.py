@@ -81,13 +81,13 @@ def run_on_all(
     """
     failures = []
     pool = ThreadPoolExecutor(max(1, len(items)), thread_name_prefix="volume")
-    futures = [pool.submit(work, listed) for listed in items]
+    futures = [pool.submit(work, item) for item in items]
     try:
-        for listed, future in zip(items, futures, strict=True):
+        for item, future in zip(items, futures, strict=True):
             try:
                 future.result()
             except ComfypinError as error:
-                failures.append((listed, error))
+                failures.append((item, error))
     # Ctrl-C too: threads that upload would go on to their end otherwise.
     except BaseException:
         abandon()
@@ -103,7 +103,9 @@ def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> 
     if not needed_bytes:
         return
     bucket = destination.pusher.bucket
-    used_bytes = sum(listed.size_bytes for prefix in (MODELS, PACKS) for listed in bucket.list_objects(f"{prefix}/"))
+    used_bytes = sum(
+        stored_object.size_bytes for prefix in (MODELS, PACKS) for stored_object in bucket.list_objects(f"{prefix}/")
+    )
     if needed_bytes + used_bytes > destination.volume.size_gb * _GB:
         raise VolumeTooSmall(
             volume=str(destination.volume),
@@ -124,8 +126,8 @@ def push_to_all(
     """
     pushed_files: dict[str, list[PushedFile]] = {}
 
-    def push_files(listed: tuple[PushDestination, Sequence[FileToPush]]) -> None:
-        destination, files = listed
+    def push_files(owed_files: tuple[PushDestination, Sequence[FileToPush]]) -> None:
+        destination, files = owed_files
         pushed = pushed_files.setdefault(destination.volume.identifier, [])
         require_space(destination, files)
         for file in sorted(files, key=lambda file: -file.size_bytes):

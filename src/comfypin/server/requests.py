@@ -127,7 +127,7 @@ def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
     return (min(asked_ms, _PROXY_WAIT_MS) if proxied else asked_ms) / 1000
 
 
-def job_for_workflow(field_name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
+def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
     """Return the job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
 
     A file is an address, a data URI, or the name of a file beside the workflow.
@@ -145,18 +145,18 @@ def job_for_workflow(field_name: str, values: object, inputs: Sequence[WorkflowI
             changes[override.target] = override.value
         else:
             media.append(media_input)
-    return {"workflow_name": field_name, "set": changes, **({"inputs": media} if media else {})}
+    return {"workflow_name": workflow_name, "set": changes, **({"inputs": media} if media else {})}
 
 
 def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mapping[str, JsonValue] | None:
     if not isinstance(sent_value, str):
         return None
-    field_name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
+    file_name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
     if found := _DATA.match(sent_value):
-        return {"name": f"{field_name}.{found[1].lower()}", "data": sent_value, "node": workflow_input.node_id}
+        return {"name": f"{file_name}.{found[1].lower()}", "data": sent_value, "node": workflow_input.node_id}
     if _ADDRESS.match(sent_value):
         suffix = PurePosixPath(urlsplit(sent_value).path).suffix
-        return {"name": f"{field_name}{suffix}", "url": sent_value, "node": workflow_input.node_id}
+        return {"name": f"{file_name}{suffix}", "url": sent_value, "node": workflow_input.node_id}
     return None
 
 
@@ -182,11 +182,11 @@ def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
 
 
 def _parse_finite(text: str) -> float:
-    sent_value = float(text)
-    if sent_value in (float("inf"), float("-inf")):
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
         raise ValueError(text)
-    return sent_value
+    return number
 
 
-def _refuse_constant(field_name: str) -> object:
-    raise ValueError(field_name)
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(constant)
